@@ -1,0 +1,4 @@
+//! tollpass
+
+pub mod chain;
+pub mod protocol;

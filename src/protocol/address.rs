@@ -1,0 +1,116 @@
+//! Addresses and channel identities: who pays, who is paid, and where.
+
+use std::{fmt, str::FromStr};
+
+use ethers_core::types::H160;
+use ethers_core::utils::to_checksum;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A 20-byte account or contract address; printed with its EIP-55 checksum.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub [u8; 20]);
+
+/// Why a text is not an [`Address`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnAddress {
+    /// Not `0x` and 40 hexadecimal digits.
+    #[error("not an address: 0x and 40 hexadecimal digits are needed")]
+    Shape,
+    /// Upper and lower case are mixed, but not as EIP-55 says: a digit is probably wrong.
+    #[error("the address has a wrong checksum (EIP-55): a digit is probably mistyped")]
+    Checksum,
+}
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).ok_or(NotAnAddress::Shape)?;
+        if digits.len() != 40 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NotAnAddress::Shape);
+        }
+        let bytes: H160 = digits.parse().map_err(|_| NotAnAddress::Shape)?;
+        let mixed =
+            digits.bytes().any(|b| b.is_ascii_uppercase()) && digits.bytes().any(|b| b.is_ascii_lowercase());
+        if mixed && to_checksum(&bytes, None)[2..] != *digits {
+            return Err(NotAnAddress::Checksum);
+        }
+        Ok(Self(bytes.0))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_checksum(&H160(self.0), None))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<H160> for Address {
+    fn from(bytes: H160) -> Self {
+        Self(bytes.0)
+    }
+}
+
+impl From<Address> for H160 {
+    fn from(address: Address) -> Self {
+        Self(address.0)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error| de::Error::custom(format!("{text:?}: {error}")))
+    }
+}
+
+/// A channel of ours: the payer and the contract are the same for a whole store, the rest is here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChannelId {
+    /// Who is paid.
+    pub receiver: Address,
+    /// The number of the block that holds the opening transaction.
+    pub open_block: u32,
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.receiver, self.open_block)
+    }
+}
+
+impl fmt::Debug for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_any_single_case_and_checks_a_mixed_one() {
+        let text = "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6";
+        let address: Address = text.parse().unwrap();
+        assert_eq!(address.to_string(), text);
+        assert_eq!(text.to_lowercase().parse(), Ok(address));
+        assert_eq!(format!("0x{}", text[2..].to_uppercase()).parse(), Ok(address));
+        assert_eq!(text.replace("8Bf", "8bf").parse::<Address>(), Err(NotAnAddress::Checksum));
+        for wrong in ["", "0x", &text[2..], &text[..41], "0xzz f640A099fE945DA46F354d3B49c48a125F48B6"] {
+            assert_eq!(wrong.parse::<Address>(), Err(NotAnAddress::Shape), "{wrong}");
+        }
+    }
+}

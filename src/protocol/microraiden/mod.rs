@@ -1,0 +1,4 @@
+//! µRaiden: a seller asks with `RDN-*` headers, a payer answers with an ever higher signed total.
+
+pub mod headers;
+pub mod proof;

@@ -1,0 +1,193 @@
+//! Money: unsigned integers in a token's base units, with checked arithmetic only.
+//!
+//! A channel's totals are `uint192` on the wire and on the chain, so [`Amount`] is bounded by 2^192 - 1
+//! everywhere. There are no operators on purpose: every sum names what happens when it does not fit.
+
+use std::{fmt, str::FromStr};
+
+use ethers_core::types::U256;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An amount of money in base units of the token, at most 2^192 - 1.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(U256);
+
+/// Why a text or a number is not an [`Amount`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnAmount {
+    /// The text is empty or has something other than the digits 0-9.
+    #[error("not a decimal number of base units")]
+    NotDecimal,
+    /// The number needs more than 192 bits.
+    #[error("larger than 2^192 - 1 base units")]
+    TooLarge,
+}
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self(U256([0, 0, 0, 0]));
+    /// The largest total a channel can carry: 2^192 - 1 base units.
+    pub const MAX: Self = Self(U256([u64::MAX, u64::MAX, u64::MAX, 0]));
+
+    /// The sum, or `None` above [`Amount::MAX`].
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        // Two numbers below 2^192 cannot overflow 256 bits.
+        Self::try_from(self.0 + other.0).ok()
+    }
+
+    /// The difference, or `None` when `other` is larger.
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
+    /// What is left of `self` after `other`, at least nothing.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The sum, at most [`Amount::MAX`].
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.checked_add(other).unwrap_or(Self::MAX)
+    }
+
+    /// The product, at most [`Amount::MAX`].
+    pub fn saturating_mul(self, factor: u64) -> Self {
+        Self::try_from(self.0.saturating_mul(U256::from(factor))).unwrap_or(Self::MAX)
+    }
+
+    /// True for an amount of nothing.
+    pub fn is_zero(self) -> bool {
+        self.0.is_zero()
+    }
+
+    /// The 24 bytes, big endian, that a balance proof signs.
+    pub fn to_be_bytes(self) -> [u8; 24] {
+        let mut wide = [0; 32];
+        self.0.to_big_endian(&mut wide);
+        let mut bytes = [0; 24];
+        bytes.copy_from_slice(&wide[8..]);
+        bytes
+    }
+}
+
+impl From<u64> for Amount {
+    fn from(units: u64) -> Self {
+        Self(U256::from(units))
+    }
+}
+
+impl From<Amount> for U256 {
+    fn from(amount: Amount) -> Self {
+        amount.0
+    }
+}
+
+impl TryFrom<U256> for Amount {
+    type Error = NotAnAmount;
+
+    fn try_from(units: U256) -> Result<Self, NotAnAmount> {
+        if units > Self::MAX.0 { Err(NotAnAmount::TooLarge) } else { Ok(Self(units)) }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = NotAnAmount;
+
+    /// Reads decimal digits and nothing else: no sign, space, separator, exponent or `0x`.
+    fn from_str(text: &str) -> Result<Self, NotAnAmount> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAnAmount::NotDecimal);
+        }
+        let digits = text.trim_start_matches('0');
+        // 2^192 has 58 digits; a longer text is refused before it is read.
+        if digits.len() > 58 {
+            return Err(NotAnAmount::TooLarge);
+        }
+        if digits.is_empty() {
+            return Ok(Self::ZERO);
+        }
+        U256::from_dec_str(digits).map_err(|_| NotAnAmount::NotDecimal)?.try_into()
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Amount {
+    /// A decimal string: JSON numbers end at 2^53 in many readers.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    /// An integer or a decimal string.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Amount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount in base units: an integer or a string of decimal digits")
+            }
+            fn visit_u64<E: de::Error>(self, units: u64) -> Result<Amount, E> {
+                Ok(Amount::from(units))
+            }
+            fn visit_i64<E: de::Error>(self, units: i64) -> Result<Amount, E> {
+                u64::try_from(units)
+                    .map(Amount::from)
+                    .map_err(|_| E::custom(format!("{units} is negative; an amount is at least 0")))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                text.parse().map_err(|error| E::custom(format!("{text:?} is {error}")))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_decimal_digits_only() {
+        for (text, expected) in [
+            ("0", Ok(Amount::ZERO)),
+            ("007", Ok(Amount::from(7))),
+            ("", Err(NotAnAmount::NotDecimal)),
+            ("-1", Err(NotAnAmount::NotDecimal)),
+            ("+1", Err(NotAnAmount::NotDecimal)),
+            (" 1", Err(NotAnAmount::NotDecimal)),
+            ("1e3", Err(NotAnAmount::NotDecimal)),
+            ("0x10", Err(NotAnAmount::NotDecimal)),
+            ("1.5", Err(NotAnAmount::NotDecimal)),
+            ("6277101735386680763835789423207666416102355444464034512895", Ok(Amount::MAX)),
+            ("6277101735386680763835789423207666416102355444464034512896", Err(NotAnAmount::TooLarge)),
+            (&"9".repeat(100_000), Err(NotAnAmount::TooLarge)),
+        ] {
+            assert_eq!(text.parse::<Amount>(), expected, "{text:.60}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_stops_at_the_bounds() {
+        let one = Amount::from(1);
+        assert_eq!(Amount::MAX.checked_add(one), None);
+        assert_eq!(Amount::MAX.checked_add(Amount::ZERO), Some(Amount::MAX));
+        assert_eq!(Amount::ZERO.checked_sub(one), None);
+        assert_eq!(Amount::MAX.saturating_mul(u64::MAX), Amount::MAX);
+        assert_eq!(Amount::from(3).saturating_mul(4), Amount::from(12));
+        assert_eq!(Amount::MAX.to_be_bytes(), [0xff; 24]);
+        assert_eq!(Amount::MAX.to_string().parse(), Ok(Amount::MAX));
+    }
+}

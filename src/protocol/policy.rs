@@ -1,0 +1,210 @@
+//! Policy: what the user allows. Rules say whom to pay and how much at most; hooks say what to do when a
+//! seller complains. Nothing is paid that no rule allows.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::protocol::{Address, Amount};
+
+/// All that the user allows.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The first rule that matches a request decides; no rule, no payment.
+    pub rules: Vec<Rule>,
+    /// How much to lock up.
+    pub deposit: Deposit,
+    /// What to do when a seller complains.
+    pub hooks: Hooks,
+    /// How often one client request may be presented with a payment, whatever the hooks say.
+    pub rounds: u32,
+    /// How long one client request may take from its first 402 to the paid answer's head.
+    pub pay_within: Duration,
+}
+
+/// One `[[pay]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Which hosts it speaks of.
+    pub host: HostPattern,
+    /// Which port it speaks of; any when absent.
+    pub port: Option<u16>,
+    /// What it allows.
+    pub allow: Allow,
+}
+
+/// What a rule allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// Pay nothing.
+    Deny,
+    /// Pay at most this.
+    Pay {
+        /// The highest price of one request, in base units.
+        max_price: Amount,
+        /// Who may be paid; anyone when empty.
+        receivers: Vec<Address>,
+    },
+}
+
+/// A host name or IP address, `*.example.com` for every name below example.com, or `*` for every host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `*`
+    Any,
+    /// `*.example.com`: every name below it, not itself. Held in lower case with the leading dot.
+    Below(String),
+    /// Exactly this host, in lower case; an IPv6 address without brackets.
+    Exactly(String),
+}
+
+/// Why a text is not a [`HostPattern`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a host pattern: use a host name, an IP address, *.example.com or *, without scheme, port or path"
+)]
+pub struct NotAHostPattern;
+
+/// `[deposit]`: how much to lock up in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deposit {
+    /// A new channel is opened with this many times the price.
+    pub initial: u64,
+    /// A channel that runs low is topped up by this many times the price.
+    pub top_up: u64,
+    /// A channel never holds more than this, top ups included, in base units.
+    pub max_per_channel: Amount,
+}
+
+/// `[hooks]`: what to do on each complaint of a seller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// The channel is mined, but not deep enough for the seller (or a top up is).
+    pub insufficient_confirmations: Retry,
+    /// The seller knows no such channel.
+    pub nonexisting_channel: Retry,
+    /// The seller does not recover our address from the signature.
+    pub invalid_balance_proof: Retry,
+    /// The seller holds another total than we believe.
+    pub invalid_amount: Adopt,
+    /// The seller asks for a channel of another contract than ours. It can only abort: no other contract
+    /// holds our money.
+    pub invalid_contract_address: Abort,
+}
+
+/// Wait and present the same payment again, or give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Give the seller's 402 to the client.
+    Abort,
+    /// Present the same payment again.
+    Retry {
+        /// The pause before each attempt.
+        every: Duration,
+        /// The largest number of attempts.
+        times: u32,
+        /// The longest time from the first such complaint.
+        within: Duration,
+    },
+}
+
+/// Take over the seller's total where it is harmless or proven by our own signature, or give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// Give the seller's 402 to the client.
+    Abort,
+    /// Go on from the seller's total.
+    Adopt {
+        /// The largest number of times within one client request.
+        times: u32,
+    },
+}
+
+/// Give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abort;
+
+impl Default for Deposit {
+    fn default() -> Self {
+        // The contract accepts at most 100 * 10^18 base units per channel.
+        Self { initial: 10, top_up: 5, max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100) }
+    }
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let patient =
+            Retry::Retry { every: Duration::from_secs(5), times: 60, within: Duration::from_secs(300) };
+        Self {
+            insufficient_confirmations: patient,
+            nonexisting_channel: patient,
+            invalid_balance_proof: Retry::Retry {
+                every: Duration::from_secs(5),
+                times: 2,
+                within: Duration::from_secs(30),
+            },
+            invalid_amount: Adopt::Adopt { times: 3 },
+            invalid_contract_address: Abort,
+        }
+    }
+}
+
+impl Policy {
+    /// The first rule that speaks of `host` (without brackets, in any case) and `port`.
+    pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host))
+    }
+}
+
+impl HostPattern {
+    /// True when `host` (without brackets, in any case, a root dot ignored) is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        match self {
+            Self::Any => true,
+            Self::Below(suffix) => host
+                .len()
+                .checked_sub(suffix.len())
+                .filter(|&start| start > 0)
+                .and_then(|start| host.get(start..))
+                .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
+            Self::Exactly(name) => host.eq_ignore_ascii_case(name),
+        }
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = NotAHostPattern;
+
+    fn from_str(text: &str) -> Result<Self, NotAHostPattern> {
+        let plain = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+                && !text.starts_with('.')
+        };
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if let Some(below) = text.strip_prefix("*.") {
+            return if plain(below) {
+                Ok(Self::Below(format!(".{}", below.to_ascii_lowercase())))
+            } else {
+                Err(NotAHostPattern)
+            };
+        }
+        let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = address.parse::<std::net::Ipv6Addr>() {
+            return Ok(Self::Exactly(address.to_string()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if plain(name) { Ok(Self::Exactly(name.to_ascii_lowercase())) } else { Err(NotAHostPattern) }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Below(suffix) => write!(f, "*{suffix}"),
+            Self::Exactly(host) => f.write_str(host),
+        }
+    }
+}
