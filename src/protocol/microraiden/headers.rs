@@ -2,12 +2,12 @@
 
 use http::HeaderName;
 
-/// Declares the names once, and the list of all of them.
+/// What every name of the protocol starts with, in lower case.
+pub const PREFIX: &str = "rdn-";
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        $($(#[$doc])* pub const $name: HeaderName = HeaderName::from_static($text);)*
-        /// Every name above.
-        pub const ALL: &[HeaderName] = &[$($name),*];
+        $($(#[$doc])* pub static $name: HeaderName = HeaderName::from_static($text);)*
     };
 }
 
