@@ -2,7 +2,93 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Amount, ChannelId};
+use crate::protocol::{Address, Amount, ChannelId};
+
+/// One of our channels.
+///
+/// Always `acknowledged <= promised <= deposit`, as far as our own signatures go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What is locked up, top ups included.
+    pub deposit: Amount,
+    /// The highest total ever signed. It never falls.
+    pub promised: Amount,
+    /// What the seller is believed to hold: the next price is added to it. It may be corrected downwards at any
+    /// time, upwards only by our own signature.
+    pub acknowledged: Amount,
+    /// A payment that was signed and whose fate is not known.
+    pub unclear: Option<Unclear>,
+    /// Where it is in its life.
+    pub phase: Phase,
+}
+
+/// A payment that was signed and may or may not have reached the seller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unclear {
+    /// The signed total.
+    pub total: Amount,
+    /// What of it was meant to be paid.
+    pub price: Amount,
+}
+
+/// Where a channel is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It can pay.
+    Open,
+    /// We asked to close it; it can be settled after this block.
+    Closing {
+        /// The last block of the challenge period.
+        settle_block: u32,
+    },
+    /// The contract does not know it: settled, or its opening was undone by a reorganisation.
+    Gone,
+}
+
+impl Channel {
+    /// A channel as the contract shows it, before anything was paid as far as we know.
+    pub fn new(on_chain: OnChain) -> Self {
+        let mut channel = Self {
+            deposit: Amount::ZERO,
+            promised: Amount::ZERO,
+            acknowledged: Amount::ZERO,
+            unclear: None,
+            phase: Phase::Open,
+        };
+        channel.observe(Some(on_chain));
+        channel
+    }
+
+    /// Takes over what the contract says; `None` means that it knows no such channel.
+    pub fn observe(&mut self, on_chain: Option<OnChain>) {
+        let Some(on_chain) = on_chain else {
+            self.phase = Phase::Gone;
+            return;
+        };
+        self.deposit = on_chain.deposit;
+        self.phase = match on_chain.settle_block {
+            0 => Phase::Open,
+            settle_block => Phase::Closing { settle_block },
+        };
+        // The contract checked our signature before it paid this out.
+        self.promised = self.promised.max(on_chain.withdrawn);
+        self.acknowledged = self.acknowledged.max(on_chain.withdrawn);
+    }
+
+    /// The total to sign for `price`, or `None` when the deposit does not cover it.
+    ///
+    /// A payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
+    pub fn next_total(&self, price: Amount) -> Option<Amount> {
+        let again = self.unclear.filter(|unclear| unclear.price == price).map(|unclear| unclear.total);
+        let total = again.or_else(|| self.acknowledged.checked_add(price))?;
+        (total <= self.deposit).then_some(total)
+    }
+
+    /// What can still be paid, as far as is known.
+    pub fn left(&self) -> Amount {
+        self.deposit.saturating_sub(self.acknowledged)
+    }
+}
 
 /// What the contract says of a channel (`getChannelInfo`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +110,7 @@ pub enum Order {
     /// Open a channel.
     Open {
         /// Who will be paid.
-        receiver: crate::protocol::Address,
+        receiver: Address,
         /// What to lock up, in base units.
         deposit: Amount,
     },
@@ -39,7 +125,7 @@ pub enum Order {
 
 impl Order {
     /// Whose channel is opened or topped up.
-    pub fn receiver(&self) -> crate::protocol::Address {
+    pub fn receiver(&self) -> Address {
         match self {
             Self::Open { receiver, .. } => *receiver,
             Self::TopUp { channel, .. } => channel.receiver,

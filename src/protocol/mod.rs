@@ -1,12 +1,46 @@
 //! The core, pure: values in, values out. No task, socket, clock, key, file or randomness in here.
+//!
+//! An [`Answer`] is [`read`] into a [`Challenge`]; the [`book`] decides about it within the [`policy`] and the
+//! state of the [`channel`]s, and gives back effects in the order in which they must happen.
 
 pub mod address;
+pub mod book;
 pub mod channel;
 pub mod microraiden;
 pub mod money;
 pub mod policy;
+pub mod refusal;
+
+use http::HeaderMap;
 
 pub use address::{Address, ChannelId};
-pub use channel::{Intent, OnChain, Order};
+pub use channel::{Channel, Intent, OnChain, Order, Phase};
+pub use microraiden::Draft;
+pub use microraiden::Facts;
 pub use microraiden::proof::Signature;
 pub use money::Amount;
+pub use policy::Policy;
+pub use refusal::Refusal;
+
+/// A 402 as far as a payer looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// Its header fields.
+    pub fields: &'a HeaderMap,
+}
+
+/// A demand for money, in one of the schemes that are known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// µRaiden.
+    MicroRaiden(microraiden::Challenge),
+}
+
+/// Reads a 402: which scheme it is in, and what it asks for.
+pub fn read(answer: &Answer<'_>) -> Result<Challenge, Refusal> {
+    match microraiden::read(answer.fields) {
+        Some(Ok(challenge)) => Ok(Challenge::MicroRaiden(challenge)),
+        Some(Err(malformed)) => Err(Refusal::Malformed(malformed)),
+        None => Err(Refusal::UnknownScheme),
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::protocol::microraiden::Complaint;
 use crate::protocol::{Address, Amount};
 
 /// All that the user allows.
@@ -14,8 +15,11 @@ pub struct Policy {
     pub deposit: Deposit,
     /// What to do when a seller complains.
     pub hooks: Hooks,
-    /// How often one client request may be presented with a payment, whatever the hooks say.
+    /// How many different payments one client request may lead to. Presenting the same one again is bounded
+    /// by the hooks.
     pub rounds: u32,
+    /// How long a 402 waits at start until the key is unlocked and the chain synced.
+    pub ready_within: Duration,
     /// How long one client request may take from its first 402 to the paid answer's head.
     pub pay_within: Duration,
 }
@@ -72,6 +76,8 @@ pub struct Deposit {
     pub top_up: u64,
     /// A channel never holds more than this, top ups included, in base units.
     pub max_per_channel: Amount,
+    /// After a transaction failed, how long nothing more is tried for that receiver.
+    pub retry_after: Duration,
 }
 
 /// `[hooks]`: what to do on each complaint of a seller.
@@ -125,7 +131,12 @@ pub struct Abort;
 impl Default for Deposit {
     fn default() -> Self {
         // The contract accepts at most 100 * 10^18 base units per channel.
-        Self { initial: 10, top_up: 5, max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100) }
+        Self {
+            initial: 10,
+            top_up: 5,
+            max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
+            retry_after: Duration::from_secs(30),
+        }
     }
 }
 
@@ -151,6 +162,18 @@ impl Policy {
     /// The first rule that speaks of `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host))
+    }
+}
+
+impl Hooks {
+    /// The patience with a complaint that passes by itself; `None` for an invalid amount, which does not.
+    pub fn retry(&self, complaint: Complaint) -> Option<Retry> {
+        match complaint {
+            Complaint::InsufficientConfirmations => Some(self.insufficient_confirmations),
+            Complaint::InvalidAmount => None,
+            Complaint::InvalidBalanceProof => Some(self.invalid_balance_proof),
+            Complaint::NonexistingChannel => Some(self.nonexisting_channel),
+        }
     }
 }
 

@@ -1,4 +1,48 @@
-//! µRaiden: a seller asks with `RDN-*` headers, a payer answers with an ever higher signed total.
+//! µRaiden: a seller asks with `RDN-*` header fields, a payer answers with an ever higher signed total.
+//!
+//! Three pure steps: [`read`] a 402, [`judge`] what it says of the payment just presented, [`attach`] a new one.
 
 pub mod headers;
 pub mod proof;
+
+mod challenge;
+mod verdict;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub use challenge::{Challenge, Complaint, Malformed, State, read};
+pub use verdict::{Facts, Nowhere, Verdict, judge};
+
+use crate::protocol::{Address, Amount, ChannelId, Signature};
+
+/// A total that is about to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The channel that pays.
+    pub channel: ChannelId,
+    /// The new total.
+    pub total: Amount,
+    /// What of it is paid for this request.
+    pub price: Amount,
+}
+
+/// The header fields that present a signed `draft` to the seller.
+pub fn attach(draft: &Draft, payer: Address, contract: Address, signature: &Signature) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(6);
+    let mut add = |name: &'static HeaderName, text: String| {
+        // Hexadecimal and decimal digits are always a valid field value.
+        if let Ok(value) = HeaderValue::try_from(text) {
+            fields.insert(name, value);
+        }
+    };
+    add(&headers::CONTRACT_ADDRESS, contract.to_string());
+    add(&headers::RECEIVER_ADDRESS, draft.channel.receiver.to_string());
+    add(&headers::SENDER_ADDRESS, payer.to_string());
+    add(&headers::OPEN_BLOCK, draft.channel.open_block.to_string());
+    add(&headers::BALANCE, draft.total.to_string());
+    add(&headers::BALANCE_SIGNATURE, signature.to_hex());
+    if let Some(signature) = fields.get_mut(&headers::BALANCE_SIGNATURE) {
+        signature.set_sensitive(true);
+    }
+    fields
+}

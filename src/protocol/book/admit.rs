@@ -1,0 +1,241 @@
+//! From a demand to a granted payment: checks, queues, and the choice of a channel.
+
+use std::time::Instant;
+
+use super::{Allowance, Book, Effect, Funding, Purchase, PurchaseId, Record, Stage, Start};
+use crate::protocol::channel::Unclear;
+use crate::protocol::refusal::Awaited;
+use crate::protocol::{
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, Order, Phase, Refusal, microraiden,
+};
+
+/// What can be done for a purchase at the head of its queue.
+enum Step {
+    Pay(ChannelId, Amount),
+    Fund(Order),
+    Wait,
+    Refuse(Refusal),
+}
+
+impl Book {
+    pub(super) fn become_ready(
+        &mut self,
+        facts: Facts,
+        channels: Vec<(ChannelId, Channel)>,
+        intents: Vec<Intent>,
+        now: Instant,
+    ) {
+        if matches!(self.start, Start::Stopped) {
+            return;
+        }
+        self.start = Start::Ready(facts);
+        self.channels.extend(channels);
+        for intent in intents {
+            self.intents.entry(intent.order.receiver()).or_default().push(intent);
+        }
+        for receiver in self.intents.keys().copied().collect::<Vec<_>>() {
+            self.resume(receiver);
+        }
+        let early: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| matches!(purchase.stage, Stage::Early { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in early {
+            self.admit(id, now);
+        }
+    }
+
+    pub(super) fn demand(
+        &mut self,
+        id: PurchaseId,
+        challenge: Challenge,
+        allowance: Allowance,
+        now: Instant,
+    ) {
+        let purchase = Purchase {
+            challenge,
+            allowance,
+            deadline: now + self.policy.pay_within,
+            stage: Stage::Early { until: now + self.policy.ready_within },
+            rounds: 0,
+            raised: Amount::ZERO,
+            signed: Vec::new(),
+            adoptions: 0,
+            patience: Default::default(),
+        };
+        self.purchases.insert(id, purchase);
+        match self.start {
+            Start::Waiting(_) => {}
+            Start::Ready(_) => self.admit(id, now),
+            Start::Stopped => self.refuse(id, Refusal::ShuttingDown, now),
+        }
+    }
+
+    /// Checks a demand and lines it up.
+    fn admit(&mut self, id: PurchaseId, now: Instant) {
+        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get(&id), &self.start) else { return };
+        if let Err(refusal) = check(&purchase.challenge, &purchase.allowance, facts) {
+            return self.refuse(id, refusal, now);
+        }
+        let receiver = purchase.receiver();
+        self.line_up(id, receiver, false);
+        self.pump(receiver, now);
+    }
+
+    /// Puts a purchase into its receiver's queue, at the head if it was served before.
+    pub(super) fn line_up(&mut self, id: PurchaseId, receiver: Address, first: bool) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        purchase.stage = Stage::Queued;
+        let queue = self.queues.entry(receiver).or_default();
+        if first { queue.push_front(id) } else { queue.push_back(id) }
+    }
+
+    /// Serves whom it can of those who wait for a channel to `receiver`, first come first.
+    pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
+        let mut place = 0;
+        while let Some(&id) = self.queues.get(&receiver).and_then(|queue| queue.get(place)) {
+            match self.step(id, receiver, now) {
+                Step::Wait if self.is_occupied(receiver) => return,
+                Step::Wait => place += 1,
+                Step::Pay(channel, total) => {
+                    self.unqueue(receiver, place);
+                    self.grant(id, channel, total);
+                }
+                Step::Fund(order) => {
+                    self.order(order);
+                    place += 1;
+                }
+                Step::Refuse(refusal) => {
+                    // Out of the queue first: a purchase that is refused must not be served again below.
+                    self.unqueue(receiver, place);
+                    self.effects.push_back(Effect::Refuse(id, refusal));
+                    self.purchases.remove(&id);
+                }
+            }
+        }
+        if self.queues.get(&receiver).is_some_and(|queue| queue.is_empty()) {
+            self.queues.remove(&receiver);
+        }
+    }
+
+    fn unqueue(&mut self, receiver: Address, place: usize) {
+        if let Some(queue) = self.queues.get_mut(&receiver) {
+            queue.remove(place);
+        }
+    }
+
+    /// True when nothing can be done for anybody: every channel is lent, or there is none and one is on its way.
+    fn is_occupied(&self, receiver: Address) -> bool {
+        !self.open_channels(receiver).any(|(id, _)| !self.leases.contains_key(id))
+    }
+
+    /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
+    fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> Step {
+        let Some(purchase) = self.purchases.get(&id) else {
+            return Step::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
+        };
+        if purchase.rounds >= self.policy.rounds {
+            return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
+        }
+        let price = purchase.price();
+        let free = |id: &ChannelId| !self.leases.contains_key(id);
+        let payable = self
+            .open_channels(receiver)
+            .filter(|(id, _)| free(id))
+            .filter_map(|(id, channel)| Some((channel.left(), *id, channel.next_total(price)?)))
+            .min_by_key(|(left, id, _)| (*left, *id));
+        if let Some((_, channel, total)) = payable {
+            return Step::Pay(channel, total);
+        }
+        if self.open_channels(receiver).any(|(id, _)| !free(id)) {
+            return Step::Wait;
+        }
+        match self.funding.get(&receiver) {
+            Some(Funding::Running) => return Step::Wait,
+            Some(Funding::Failed { until, refusal }) if now < *until => {
+                return Step::Refuse(refusal.clone());
+            }
+            Some(Funding::Failed { .. }) | None => {}
+        }
+        self.funding_step(receiver, price)
+    }
+
+    fn funding_step(&self, receiver: Address, price: Amount) -> Step {
+        let deposit = self.policy.deposit;
+        let cap = deposit.max_per_channel;
+        let largest = self.open_channels(receiver).max_by_key(|(id, channel)| (channel.left(), **id));
+        if let Some((id, channel)) = largest {
+            let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
+            let room = cap.saturating_sub(channel.deposit);
+            if missing <= room {
+                let added = price.saturating_mul(deposit.top_up).max(missing).min(room);
+                return Step::Fund(Order::TopUp { channel: *id, added });
+            }
+        }
+        if price > cap {
+            return Step::Refuse(Refusal::DepositCap { price, cap });
+        }
+        let initial = price.saturating_mul(deposit.initial.max(1)).min(cap);
+        Step::Fund(Order::Open { receiver, deposit: initial })
+    }
+
+    fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+        let first = ChannelId { receiver, open_block: 0 };
+        let last = ChannelId { receiver, open_block: u32::MAX };
+        self.channels.range(first..=last).filter(|(_, channel)| channel.phase == Phase::Open)
+    }
+
+    /// Lends a channel: puts the new total on record, then grants it.
+    fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
+        let (Some(purchase), Some(channel)) =
+            (self.purchases.get_mut(&id), self.channels.get_mut(&channel_id))
+        else {
+            return;
+        };
+        let price = purchase.price();
+        let raise = total.saturating_sub(channel.promised);
+        let raised = purchase.raised.saturating_add(raise);
+        if !raise.is_zero() && raised > price {
+            self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
+            self.purchases.remove(&id);
+            return;
+        }
+        purchase.raised = raised;
+        purchase.rounds += 1;
+        let unclear_before = channel.unclear;
+        if unclear_before.is_none_or(|unclear| unclear.total != total) {
+            purchase.signed.push((channel_id, total));
+        }
+        channel.promised = channel.promised.max(total);
+        channel.unclear = Some(Unclear { total, price });
+        let draft = Draft { channel: channel_id, total, price };
+        purchase.stage = Stage::Presented { draft, unsent: Some(unclear_before) };
+        self.leases.insert(channel_id, id);
+        self.dirty.remove(&channel_id);
+        self.effects.push_back(Effect::Persist(Record::Channel(channel_id, *channel)));
+        self.effects.push_back(Effect::Grant(id, draft));
+    }
+}
+
+/// Checks what a seller asks for against what the user allows and where the money is.
+pub(super) fn check(challenge: &Challenge, allowance: &Allowance, facts: &Facts) -> Result<(), Refusal> {
+    let Challenge::MicroRaiden(microraiden::Challenge { price, contract, receiver, token, .. }) = challenge;
+    if *contract != facts.contract {
+        return Err(Refusal::ForeignContract { theirs: *contract, ours: facts.contract });
+    }
+    if let Some(token) = token.filter(|token| *token != facts.token) {
+        return Err(Refusal::ForeignToken { theirs: token, ours: facts.token });
+    }
+    if !allowance.receivers.is_empty() && !allowance.receivers.contains(receiver) {
+        return Err(Refusal::ForeignReceiver(*receiver));
+    }
+    if price.is_zero() {
+        return Err(Refusal::PriceZero);
+    }
+    if *price > allowance.max_price {
+        return Err(Refusal::TooExpensive { price: *price, max_price: allowance.max_price });
+    }
+    Ok(())
+}

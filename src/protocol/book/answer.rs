@@ -1,0 +1,123 @@
+//! What came of a payment that was presented, and what follows from it.
+
+use std::time::Instant;
+
+use super::{Book, Outcome, PurchaseId, Stage, Start, admit::check};
+use crate::protocol::microraiden::{self, Complaint, Verdict, judge};
+use crate::protocol::policy::{Adopt, Retry};
+use crate::protocol::refusal::Awaited;
+use crate::protocol::{Amount, Challenge, Draft, Refusal};
+
+impl Book {
+    pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
+        let Some(purchase) = self.purchases.get(&id) else { return };
+        let Stage::Presented { draft, .. } = purchase.stage else { return };
+        match outcome {
+            Outcome::Accepted => {
+                self.settle_on(&draft, draft.total);
+                self.remove(id, now);
+            }
+            Outcome::Unclear => self.remove(id, now),
+            Outcome::Rejected(challenge) => self.rejected(id, draft, *challenge, now),
+        }
+    }
+
+    fn rejected(&mut self, id: PurchaseId, draft: Draft, challenge: Challenge, now: Instant) {
+        let Start::Ready(facts) = self.start else {
+            return self.refuse(id, Refusal::ShuttingDown, now);
+        };
+        let (Some(purchase), Some(channel)) =
+            (self.purchases.get_mut(&id), self.channels.get(&draft.channel))
+        else {
+            return;
+        };
+        let Challenge::MicroRaiden(asked) = &challenge;
+        let signed: Vec<Amount> = purchase
+            .signed
+            .iter()
+            .filter(|(channel, _)| *channel == draft.channel)
+            .map(|(_, total)| *total)
+            .collect();
+        let verdict = judge(asked, channel, &draft, &signed, &facts);
+        let beyond_records = matches!(verdict, Verdict::Adopt(total) if total > channel.promised);
+        match verdict {
+            Verdict::Again(complaint) => return self.pause(id, draft, complaint, now),
+            Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
+            Verdict::Registered(total) => {
+                self.settle_on(&draft, total);
+                return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
+            }
+            Verdict::Adopt(total) | Verdict::Resolve(total) => {
+                if beyond_records {
+                    // We signed it in a life whose records are lost: what this request signed lies below it.
+                    purchase.raised = Amount::ZERO;
+                }
+                purchase.challenge = challenge.clone();
+                self.settle_on(&draft, total);
+            }
+        }
+        if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict) {
+            return self.refuse(id, refusal, now);
+        }
+        self.leases.remove(&draft.channel);
+        self.line_up(id, draft.channel.receiver, true);
+        self.pump(draft.channel.receiver, now);
+    }
+
+    /// The checks that a corrected total must pass before another payment follows from it.
+    fn may_go_on(
+        &mut self,
+        id: PurchaseId,
+        draft: &Draft,
+        challenge: &Challenge,
+        verdict: Verdict,
+    ) -> Result<(), Refusal> {
+        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get_mut(&id), &self.start) else {
+            return Err(Refusal::ShuttingDown);
+        };
+        let Challenge::MicroRaiden(microraiden::Challenge { receiver, price, .. }) = challenge;
+        if *receiver != draft.channel.receiver {
+            return Err(Refusal::ReceiverChanged(*receiver));
+        }
+        check(challenge, &purchase.allowance, facts)?;
+        if matches!(verdict, Verdict::Resolve(_)) {
+            return Ok(());
+        }
+        let complaint = Complaint::InvalidAmount;
+        let times = match self.policy.hooks.invalid_amount {
+            Adopt::Abort => return Err(Refusal::HookAborts { complaint }),
+            Adopt::Adopt { times } => times,
+        };
+        if purchase.adoptions >= times {
+            return Err(Refusal::HookGaveUp { complaint, attempts: purchase.adoptions });
+        }
+        purchase.adoptions += 1;
+        let next = self.channels.get(&draft.channel).and_then(|channel| channel.next_total(*price));
+        if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
+    }
+
+    /// Keeps the channel and waits before it presents the same payment again.
+    fn pause(&mut self, id: PurchaseId, draft: Draft, complaint: Complaint, now: Instant) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let Some(Retry::Retry { every, times, within }) = self.policy.hooks.retry(complaint) else {
+            return self.refuse(id, Refusal::HookAborts { complaint }, now);
+        };
+        if let Err(attempts) = purchase.wait_again(complaint, times, within, now) {
+            return self.refuse(id, Refusal::HookGaveUp { complaint, attempts }, now);
+        }
+        let until = now + every;
+        if until >= purchase.deadline {
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
+        }
+        purchase.stage = Stage::Pausing { draft, until };
+    }
+
+    /// The seller holds `total` of the channel, and nothing about it is unclear.
+    fn settle_on(&mut self, draft: &Draft, total: Amount) {
+        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
+        channel.acknowledged = total;
+        channel.promised = channel.promised.max(total);
+        channel.unclear = None;
+        self.dirty.insert(draft.channel);
+    }
+}

@@ -1,0 +1,100 @@
+//! Money on its way into channels, and what the chain says of them.
+
+use std::time::Instant;
+
+use super::{Book, Effect, Funding, Record};
+use crate::protocol::{Address, Channel, ChannelId, Intent, OnChain, Order, Refusal};
+
+/// Why an order came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FundFailure {
+    /// What was ordered.
+    pub order: Order,
+    /// What went wrong and what to do.
+    pub reason: String,
+    /// True when none of its transactions can still take effect.
+    pub is_final: bool,
+}
+
+impl Book {
+    /// Has an order carried out, unless older transactions for the same receiver must be cleared up first.
+    pub(super) fn order(&mut self, order: Order) {
+        let receiver = order.receiver();
+        if self.intents.contains_key(&receiver) {
+            return self.resume(receiver);
+        }
+        self.funding.insert(receiver, Funding::Running);
+        self.effects.push_back(Effect::Submit(order));
+    }
+
+    /// Has the fate of a receiver's transactions found out.
+    pub(super) fn resume(&mut self, receiver: Address) {
+        let Some(intents) = self.intents.get(&receiver) else { return };
+        self.funding.insert(receiver, Funding::Running);
+        self.effects.push_back(Effect::Resume(receiver, intents.clone()));
+    }
+
+    pub(super) fn intend(&mut self, intent: Intent) {
+        let hash = intent.hash;
+        self.intents.entry(intent.order.receiver()).or_default().push(intent.clone());
+        self.effects.push_back(Effect::Persist(Record::Intent(intent)));
+        self.effects.push_back(Effect::Send(hash));
+    }
+
+    pub(super) fn funded(
+        &mut self,
+        receiver: Address,
+        result: Result<Option<(ChannelId, OnChain)>, FundFailure>,
+        now: Instant,
+    ) {
+        let is_final = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
+        match result {
+            Ok(funded) => {
+                self.funding.remove(&receiver);
+                if let Some((id, on_chain)) = funded {
+                    self.take_over(id, Some(on_chain));
+                }
+            }
+            Err(FundFailure { order, reason, .. }) => {
+                let until = now + self.policy.deposit.retry_after;
+                let refusal = Refusal::FundFailed { order, reason };
+                self.funding.insert(receiver, Funding::Failed { until, refusal });
+            }
+        }
+        if is_final && self.intents.remove(&receiver).is_some() {
+            self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
+        }
+        self.pump(receiver, now);
+    }
+
+    pub(super) fn observe(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, cursor: u64, now: Instant) {
+        let mut receivers = Vec::new();
+        for (id, on_chain) in channels {
+            self.take_over(id, on_chain);
+            receivers.push(id.receiver);
+        }
+        self.effects.push_back(Effect::Persist(Record::Cursor(cursor)));
+        receivers.dedup();
+        for receiver in receivers {
+            self.pump(receiver, now);
+        }
+    }
+
+    /// Takes over what the contract says of a channel, and puts it on record when it is news.
+    fn take_over(&mut self, id: ChannelId, on_chain: Option<OnChain>) {
+        let before = self.channels.get(&id).copied();
+        let after = match (before, on_chain) {
+            (Some(mut channel), on_chain) => {
+                channel.observe(on_chain);
+                channel
+            }
+            (None, Some(on_chain)) => Channel::new(on_chain),
+            (None, None) => return,
+        };
+        if before != Some(after) {
+            self.channels.insert(id, after);
+            self.dirty.remove(&id);
+            self.effects.push_back(Effect::Persist(Record::Channel(id, after)));
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! All channels and who waits for them: inputs and the time go in, effects come out.
+//!
+//! The caller carries out the effects in the order in which they come: a [`Effect::Persist`] stands before the
+//! [`Effect::Grant`] or the [`Effect::Submit`] that relies on it. Nothing in here waits, signs or stores.
+
+mod admit;
+mod answer;
+mod fund;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::protocol::channel::Unclear;
+use crate::protocol::microraiden::Complaint;
+use crate::protocol::refusal::Awaited;
+use crate::protocol::{
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+};
+
+pub use fund::FundFailure;
+
+/// Names one client request that wants to be paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PurchaseId(pub u64);
+
+/// What one `[[pay]]` rule allows for one client request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// The highest price.
+    pub max_price: Amount,
+    /// Who may be paid; anyone when empty.
+    pub receivers: Vec<Address>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The key is unlocked and the chain synced. The channels and intents are those of the store.
+    Ready {
+        /// Who pays, and where.
+        facts: Facts,
+        /// The channels that the store knows.
+        channels: Vec<(ChannelId, Channel)>,
+        /// The transactions whose fate the store does not know, in order of their nonce.
+        intents: Vec<Intent>,
+    },
+    /// The key or the chain is not there yet, and why.
+    Unready(String),
+    /// A client request met a 402 that a rule allows to pay.
+    Demand {
+        /// Its name.
+        purchase: PurchaseId,
+        /// What is asked for.
+        challenge: Challenge,
+        /// What the rule allows.
+        allowance: Allowance,
+    },
+    /// A demand is taken back, or its grant was never sent to the seller.
+    Withdraw(PurchaseId),
+    /// A granted payment was not recorded, so it was not signed.
+    NotRecorded(PurchaseId, String),
+    /// A granted payment was presented, and this is what came of it.
+    Answer(PurchaseId, Outcome),
+    /// A signed transaction is about to be sent.
+    Intent(Intent),
+    /// An order came to its end: the channel as the contract shows it, or nothing moved, or a failure.
+    Funded(Address, Result<Option<(ChannelId, OnChain)>, FundFailure>),
+    /// What the contract says of channels (`None`: it knows no such channel), up to a block.
+    Chain {
+        /// The channels.
+        channels: Vec<(ChannelId, Option<OnChain>)>,
+        /// Where the next sync starts.
+        cursor: u64,
+    },
+    /// Time has passed.
+    Tick,
+    /// Put on record what is only in memory.
+    Flush,
+    /// Grant nothing more.
+    Stop,
+}
+
+/// What came of a payment that was presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The seller took it, as far as can be told.
+    Accepted,
+    /// The seller answered with another 402.
+    Rejected(Box<Challenge>),
+    /// Nobody can tell.
+    Unclear,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make it durable before the effects that follow.
+    Persist(Record),
+    /// Sign this and hand it to the purchase.
+    Grant(PurchaseId, Draft),
+    /// Tell the purchase that it is not paid.
+    Refuse(PurchaseId, Refusal),
+    /// Have this order carried out on the chain.
+    Submit(Order),
+    /// Find out what became of these transactions, all of orders for one receiver.
+    Resume(Address, Vec<Intent>),
+    /// The transaction with this hash is on record: it may be sent.
+    Send([u8; 32]),
+}
+
+/// What goes on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A channel as it is.
+    Channel(ChannelId, Channel),
+    /// A transaction about to be sent.
+    Intent(Intent),
+    /// No transaction for this receiver is open any more.
+    IntentsSettled(Address),
+    /// Where the next sync with the chain starts.
+    Cursor(u64),
+}
+
+/// All channels, and who waits for them.
+#[derive(Debug)]
+pub struct Book {
+    policy: Arc<Policy>,
+    start: Start,
+    channels: BTreeMap<ChannelId, Channel>,
+    /// Which purchase each lent channel is lent to.
+    leases: BTreeMap<ChannelId, PurchaseId>,
+    purchases: BTreeMap<PurchaseId, Purchase>,
+    /// Who waits for a channel to each receiver, first come first.
+    queues: BTreeMap<Address, VecDeque<PurchaseId>>,
+    funding: BTreeMap<Address, Funding>,
+    /// Transactions whose fate is not known, by receiver, in order of their nonce.
+    intents: BTreeMap<Address, Vec<Intent>>,
+    /// Channels that are newer in memory than on record.
+    dirty: BTreeSet<ChannelId>,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Debug)]
+enum Start {
+    /// Not ready, and why.
+    Waiting(String),
+    Ready(Facts),
+    Stopped,
+}
+
+#[derive(Debug)]
+enum Funding {
+    Running,
+    Failed { until: Instant, refusal: Refusal },
+}
+
+/// One client request that wants to be paid.
+#[derive(Debug)]
+struct Purchase {
+    challenge: Challenge,
+    allowance: Allowance,
+    deadline: Instant,
+    stage: Stage,
+    /// How many different payments were granted.
+    rounds: u32,
+    /// By how much this request raised what is promised.
+    raised: Amount,
+    /// Totals that were first signed for this request.
+    signed: Vec<(ChannelId, Amount)>,
+    adoptions: u32,
+    patience: BTreeMap<Complaint, Patience>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Waits until the key is unlocked and the chain synced.
+    Early { until: Instant },
+    /// Waits in its receiver's queue.
+    Queued,
+    /// Has this payment in hand. Where it was never shown to the seller: what was unclear before it.
+    Presented { draft: Draft, unsent: Option<Option<Unclear>> },
+    /// Waits to present the same payment again.
+    Pausing { draft: Draft, until: Instant },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    attempts: u32,
+    since: Instant,
+}
+
+impl Book {
+    /// A book that is not ready yet.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            start: Start::Waiting("the key and the chain are being prepared".into()),
+            channels: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            purchases: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            funding: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. The effects wait in [`Book::poll_effect`].
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Ready { facts, channels, intents } => self.become_ready(facts, channels, intents, now),
+            Input::Unready(reason) => {
+                if matches!(self.start, Start::Waiting(_)) {
+                    self.start = Start::Waiting(reason);
+                }
+            }
+            Input::Demand { purchase, challenge, allowance } => {
+                self.demand(purchase, challenge, allowance, now);
+            }
+            Input::Withdraw(id) => self.withdraw(id, now),
+            Input::NotRecorded(id, reason) => {
+                self.release_unsent(id);
+                self.refuse(id, Refusal::StoreFailed(reason), now);
+            }
+            Input::Answer(id, outcome) => self.answer(id, outcome, now),
+            Input::Intent(intent) => self.intend(intent),
+            Input::Funded(receiver, result) => self.funded(receiver, result, now),
+            Input::Chain { channels, cursor } => self.observe(channels, cursor, now),
+            Input::Tick => self.tick(now),
+            Input::Flush => self.flush(),
+            Input::Stop => self.stop(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.purchases
+            .values()
+            .filter_map(|purchase| match purchase.stage {
+                Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(purchase.deadline)),
+                Stage::Queued => Some(purchase.deadline),
+                Stage::Presented { .. } => None,
+            })
+            .min()
+    }
+
+    /// Who pays and where, once the book is ready.
+    pub fn facts(&self) -> Option<&Facts> {
+        match &self.start {
+            Start::Ready(facts) => Some(facts),
+            Start::Waiting(_) | Start::Stopped => None,
+        }
+    }
+
+    /// All channels, in order of receiver and opening.
+    pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+        self.channels.iter()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| match purchase.stage {
+                Stage::Early { until } | Stage::Pausing { until, .. } => until.min(purchase.deadline) <= now,
+                Stage::Queued => purchase.deadline <= now,
+                Stage::Presented { .. } => false,
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.come_due(id, now);
+        }
+    }
+
+    fn come_due(&mut self, id: PurchaseId, now: Instant) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let waited_for = match purchase.stage {
+            Stage::Early { .. } => match &self.start {
+                Start::Waiting(reason) => {
+                    let refusal = Refusal::NotReady(reason.clone());
+                    return self.refuse(id, refusal, now);
+                }
+                Start::Ready(_) | Start::Stopped => Awaited::Start,
+            },
+            Stage::Queued => {
+                let receiver = purchase.receiver();
+                match self.funding.get(&receiver) {
+                    Some(Funding::Running) => Awaited::Funding,
+                    Some(Funding::Failed { .. }) | None => Awaited::Channel,
+                }
+            }
+            Stage::Pausing { draft, .. } if now < purchase.deadline => {
+                purchase.stage = Stage::Presented { draft, unsent: None };
+                self.effects.push_back(Effect::Grant(id, draft));
+                return;
+            }
+            Stage::Pausing { .. } => Awaited::Seller,
+            Stage::Presented { .. } => return,
+        };
+        self.refuse(id, Refusal::Deadline { waited_for }, now);
+    }
+
+    /// Takes a purchase out and tells it why it is not paid.
+    fn refuse(&mut self, id: PurchaseId, refusal: Refusal, now: Instant) {
+        self.effects.push_back(Effect::Refuse(id, refusal));
+        self.remove(id, now);
+    }
+
+    /// Takes a purchase out; a channel that was lent to it is free for the next.
+    fn remove(&mut self, id: PurchaseId, now: Instant) {
+        let Some(purchase) = self.purchases.remove(&id) else { return };
+        let receiver = purchase.receiver();
+        match purchase.stage {
+            Stage::Early { .. } => {}
+            Stage::Queued => {
+                if let Some(queue) = self.queues.get_mut(&receiver) {
+                    queue.retain(|waiting| *waiting != id);
+                }
+            }
+            Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
+                self.leases.remove(&draft.channel);
+                self.pump(draft.channel.receiver, now);
+            }
+        }
+    }
+
+    /// The channel that a purchase holds was not shown to the seller this time.
+    fn release_unsent(&mut self, id: PurchaseId) {
+        let Some(purchase) = self.purchases.get(&id) else { return };
+        let Stage::Presented { draft, unsent: Some(unclear_before) } = purchase.stage else { return };
+        if let Some(channel) = self.channels.get_mut(&draft.channel) {
+            channel.unclear = unclear_before;
+            self.dirty.insert(draft.channel);
+        }
+    }
+
+    fn withdraw(&mut self, id: PurchaseId, now: Instant) {
+        self.release_unsent(id);
+        self.remove(id, now);
+    }
+
+    fn flush(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(channel) = self.channels.get(&id) {
+                self.effects.push_back(Effect::Persist(Record::Channel(id, *channel)));
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        self.start = Start::Stopped;
+        let waiting: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| !matches!(purchase.stage, Stage::Presented { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.refuse(id, Refusal::ShuttingDown, now);
+        }
+        self.flush();
+    }
+}
+
+impl Purchase {
+    fn receiver(&self) -> Address {
+        let Challenge::MicroRaiden(challenge) = &self.challenge;
+        challenge.receiver
+    }
+
+    fn price(&self) -> Amount {
+        let Challenge::MicroRaiden(challenge) = &self.challenge;
+        challenge.price
+    }
+
+    /// Counts one more attempt after a complaint; `None` when the patience with it is at its end.
+    fn wait_again(
+        &mut self,
+        complaint: Complaint,
+        times: u32,
+        within: Duration,
+        now: Instant,
+    ) -> Result<(), u32> {
+        let patience = self.patience.entry(complaint).or_insert(Patience { attempts: 0, since: now });
+        if patience.attempts >= times || now.duration_since(patience.since) >= within {
+            return Err(patience.attempts);
+        }
+        patience.attempts += 1;
+        Ok(())
+    }
+}

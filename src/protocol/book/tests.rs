@@ -1,0 +1,523 @@
+//! Stories of Alice, who pays, Bob, who sells honestly, and Mallory, who cheats.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::chain::signer::Signer;
+use crate::protocol::microraiden::{self, State, proof};
+use crate::protocol::policy::{Abort, Adopt, Deposit, Hooks, Retry};
+use crate::protocol::{Phase, Signature};
+
+const BOB: Address = Address([0xbb; 20]);
+const CONTRACT: Address = Address([0xcc; 20]);
+const TOKEN: Address = Address([0x70; 20]);
+
+/// The book, a clock that stands still until it is moved, and Alice's key.
+struct World {
+    book: Book,
+    now: Instant,
+    alice: Signer,
+    next: u64,
+}
+
+fn policy() -> Policy {
+    let retry = Retry::Retry { every: Duration::from_secs(5), times: 3, within: Duration::from_secs(60) };
+    Policy {
+        rules: Vec::new(),
+        deposit: Deposit::default(),
+        hooks: Hooks {
+            insufficient_confirmations: retry,
+            nonexisting_channel: retry,
+            invalid_balance_proof: retry,
+            invalid_amount: Adopt::Adopt { times: 3 },
+            invalid_contract_address: Abort,
+        },
+        rounds: 8,
+        ready_within: Duration::from_secs(30),
+        pay_within: Duration::from_secs(300),
+    }
+}
+
+impl World {
+    /// Alice with one channel to Bob of this deposit, of which the seller holds `paid`.
+    fn with_channel(deposit: u64, paid: u64) -> Self {
+        Self::with(policy(), vec![(channel_id(7), channel(deposit, paid))])
+    }
+
+    fn with(policy: Policy, channels: Vec<(ChannelId, Channel)>) -> Self {
+        let alice = Signer::new(&[0xa0; 32]).unwrap();
+        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let mut book = Book::new(Arc::new(policy));
+        let now = Instant::now();
+        book.handle(Input::Ready { facts, channels, intents: Vec::new() }, now);
+        Self { book, now, alice, next: 0 }
+    }
+
+    fn when(&mut self, input: Input) -> Vec<Effect> {
+        self.book.handle(input, self.now);
+        std::iter::from_fn(|| self.book.poll_effect()).collect()
+    }
+
+    fn demand(&mut self, challenge: microraiden::Challenge) -> (PurchaseId, Vec<Effect>) {
+        self.next += 1;
+        let purchase = PurchaseId(self.next);
+        let allowance = Allowance { max_price: 100.into(), receivers: Vec::new() };
+        let challenge = Challenge::MicroRaiden(challenge);
+        (purchase, self.when(Input::Demand { purchase, challenge, allowance }))
+    }
+
+    /// A demand that must be granted: the purchase and the total.
+    fn granted(&mut self, price: u64) -> (PurchaseId, Amount) {
+        let (id, effects) = self.demand(ask(price));
+        (id, grant(&effects).expect("a grant").total)
+    }
+
+    fn rejected(&mut self, id: PurchaseId, challenge: microraiden::Challenge) -> Vec<Effect> {
+        self.when(Input::Answer(id, Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))))
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+        self.now += time;
+        self.when(Input::Tick)
+    }
+
+    fn signed(&self, total: u64) -> Option<Signature> {
+        self.alice.sign(proof::balance_digest(channel_id(7), total.into(), CONTRACT)).ok()
+    }
+
+    /// The seller's state with Alice's signature.
+    fn state(&self, total: u64) -> Option<State> {
+        Some(State { sender: Some(self.alice.address()), total: total.into(), signature: self.signed(total) })
+    }
+
+    fn channel(&self) -> Channel {
+        self.book.channels[&channel_id(7)]
+    }
+}
+
+fn channel_id(open_block: u32) -> ChannelId {
+    ChannelId { receiver: BOB, open_block }
+}
+
+fn on_chain(deposit: u64) -> OnChain {
+    OnChain {
+        deposit: deposit.into(),
+        settle_block: 0,
+        closing_balance: Amount::ZERO,
+        withdrawn: Amount::ZERO,
+    }
+}
+
+fn channel(deposit: u64, paid: u64) -> Channel {
+    Channel { promised: paid.into(), acknowledged: paid.into(), ..Channel::new(on_chain(deposit)) }
+}
+
+fn ask(price: u64) -> microraiden::Challenge {
+    microraiden::Challenge {
+        price: price.into(),
+        contract: CONTRACT,
+        receiver: BOB,
+        token: Some(TOKEN),
+        complaint: None,
+        state: None,
+    }
+}
+
+fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Challenge {
+    microraiden::Challenge { complaint: Some(complaint), state, ..ask(10) }
+}
+
+fn grant(effects: &[Effect]) -> Option<Draft> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Grant(_, draft) => Some(*draft),
+        _ => None,
+    })
+}
+
+fn refusal(effects: &[Effect]) -> Option<&Refusal> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Refuse(_, refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
+fn order(effects: &[Effect]) -> Option<Order> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Submit(order) => Some(*order),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_record_stands_before_the_grant() {
+    let mut world = World::with_channel(100, 20);
+    let (id, effects) = world.demand(ask(10));
+    let draft = Draft { channel: channel_id(7), total: 30.into(), price: 10.into() };
+    let recorded = Channel {
+        promised: 30.into(),
+        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        ..channel(100, 20)
+    };
+    assert_eq!(
+        effects,
+        [Effect::Persist(Record::Channel(channel_id(7), recorded)), Effect::Grant(id, draft)]
+    );
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!(world.channel(), channel(100, 30));
+}
+
+#[test]
+fn what_no_rule_allows_is_refused_before_anything_moves() {
+    let alice = Signer::new(&[0xa0; 32]).unwrap().address();
+    let foreign = Address([0x66; 20]);
+    let max_price = Amount::from(100);
+    for (challenge, expected) in [
+        (ask(0), Refusal::PriceZero),
+        (ask(101), Refusal::TooExpensive { price: 101.into(), max_price }),
+        (
+            microraiden::Challenge { price: Amount::MAX, ..ask(0) },
+            Refusal::TooExpensive { price: Amount::MAX, max_price },
+        ),
+        (
+            microraiden::Challenge { contract: foreign, ..ask(10) },
+            Refusal::ForeignContract { theirs: foreign, ours: CONTRACT },
+        ),
+        (
+            microraiden::Challenge { token: Some(foreign), ..ask(10) },
+            Refusal::ForeignToken { theirs: foreign, ours: TOKEN },
+        ),
+    ] {
+        let mut world = World::with_channel(1000, 0);
+        let (id, effects) = world.demand(challenge);
+        assert_eq!(effects, [Effect::Refuse(id, expected)]);
+    }
+    let mut world = World::with_channel(1000, 0);
+    let allowance = Allowance { max_price, receivers: vec![alice] };
+    let challenge = Challenge::MicroRaiden(ask(10));
+    let effects = world.when(Input::Demand { purchase: PurchaseId(1), challenge, allowance });
+    assert_eq!(refusal(&effects), Some(&Refusal::ForeignReceiver(BOB)));
+}
+
+#[test]
+fn ten_at_once_cause_one_opening() {
+    let mut world = World::with(policy(), Vec::new());
+    let orders: Vec<Order> = (0..10).filter_map(|_| order(&world.demand(ask(10)).1)).collect();
+    assert_eq!(orders, [Order::Open { receiver: BOB, deposit: 100.into() }]);
+
+    let mut effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(100))))));
+    for expected in 1..=10_u64 {
+        let draft = grant(&effects).expect("the next one is served");
+        assert_eq!(draft.total, (expected * 10).into());
+        effects = world.when(Input::Answer(PurchaseId(expected), Outcome::Accepted));
+    }
+    assert_eq!(effects, []);
+}
+
+#[test]
+fn the_fullest_use_comes_first_then_top_up_then_open() {
+    let two = vec![(channel_id(1), channel(100, 50)), (channel_id(2), channel(100, 80))];
+    let mut world = World::with(policy(), two.clone());
+    assert_eq!(grant(&world.demand(ask(10)).1).map(|draft| draft.channel), Some(channel_id(2)));
+    assert_eq!(grant(&world.demand(ask(10)).1).map(|draft| draft.channel), Some(channel_id(1)));
+
+    let mut world = World::with(policy(), two.clone());
+    let topped = order(&world.demand(ask(60)).1);
+    assert_eq!(topped, Some(Order::TopUp { channel: channel_id(1), added: 300.into() }));
+
+    let deposit = Deposit { max_per_channel: 105.into(), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, two);
+    let opened = order(&world.demand(ask(60)).1);
+    assert_eq!(opened, Some(Order::Open { receiver: BOB, deposit: 105.into() }));
+}
+
+#[test]
+fn a_failed_opening_refuses_all_who_wait_and_is_not_tried_at_once_again() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand(ask(10)).1).unwrap();
+    world.demand(ask(10));
+    let failure = FundFailure { order: open, reason: "no ether".into(), is_final: true };
+    let effects = world.when(Input::Funded(BOB, Err(failure)));
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count(), 2);
+    assert_eq!(order(&world.demand(ask(10)).1), None);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(order(&world.demand(ask(10)).1), Some(open));
+}
+
+#[test]
+fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand(ask(10)).1).unwrap();
+    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1] };
+    let effects = world.when(Input::Intent(intent.clone()));
+    assert_eq!(effects, [Effect::Persist(Record::Intent(intent.clone())), Effect::Send([9; 32])]);
+    let failure = FundFailure { order: open, reason: "node is gone".into(), is_final: false };
+    world.when(Input::Funded(BOB, Err(failure)));
+    world.pass(Duration::from_secs(31));
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
+    let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(100))))));
+    assert!(effects.contains(&Effect::Persist(Record::IntentsSettled(BOB))));
+    assert!(matches!(effects.last(), Some(Effect::Grant(granted, _)) if *granted == id));
+}
+
+#[test]
+fn a_lost_answer_is_resolved_by_the_next_purchase() {
+    // Never registered: the same total pays now.
+    let mut world = World::with_channel(100, 20);
+    let (first, total) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, again) = world.granted(10);
+    assert_eq!((total, again), (30.into(), 30.into()));
+    world.when(Input::Answer(second, Outcome::Accepted));
+    assert_eq!(world.channel(), channel(100, 30));
+
+    // Registered: the seller shows it, and the next price is added.
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, _) = world.granted(10);
+    let state = world.state(30);
+    let effects = world.rejected(second, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(grant(&effects).unwrap().total, 40.into());
+
+    // Another price: sent on what is believed, corrected by the seller.
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, total) = world.granted(7);
+    assert_eq!(total, 27.into());
+    let answer = complain(Complaint::InvalidAmount, world.state(30));
+    let effects = world.rejected(second, microraiden::Challenge { price: 7.into(), ..answer });
+    assert_eq!(grant(&effects).unwrap().total, 37.into());
+}
+
+#[test]
+fn mallory_shows_the_payment_just_made_as_an_old_one() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    let state = world.state(30);
+    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
+    assert_eq!(world.channel(), channel(100, 30));
+}
+
+#[test]
+fn mallory_lowers_the_total_and_then_shows_the_payment_as_an_old_one() {
+    let mut world = World::with_channel(100, 50);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(0));
+    let lowered = grant(&world.rejected(id, answer)).unwrap();
+    assert_eq!(lowered.total, 10.into());
+    let answer = complain(Complaint::InvalidAmount, world.state(60));
+    let effects = world.rejected(id, answer);
+    assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: 60.into() }));
+    assert_eq!(world.channel().promised, 60.into());
+}
+
+#[test]
+fn a_lower_total_is_adopted_and_promises_stay() {
+    let mut world = World::with_channel(100, 50);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(40));
+    assert_eq!(grant(&world.rejected(id, answer)).unwrap().total, 50.into());
+    assert_eq!(world.channel().promised, 60.into());
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!((world.channel().acknowledged, world.channel().promised), (50.into(), 60.into()));
+}
+
+#[test]
+fn lost_records_come_back_by_our_own_signature_only() {
+    let mut world = World::with_channel(100, 0);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(40));
+    assert_eq!(grant(&world.rejected(id, answer)).unwrap().total, 50.into());
+    assert_eq!(world.channel().promised, 50.into());
+
+    let stranger = Signer::new(&[0xb1; 32]).unwrap();
+    let forged = stranger.sign(proof::balance_digest(channel_id(7), 40.into(), CONTRACT)).ok();
+    for signature in [None, forged, Some(Signature([0; 65]))] {
+        let mut world = World::with_channel(100, 0);
+        let (id, _) = world.granted(10);
+        let state = Some(State { sender: None, total: 40.into(), signature });
+        let effects = world.rejected(id, complain(Complaint::InvalidAmount, state));
+        assert_eq!(refusal(&effects), Some(&Refusal::UnprovenTotal { claimed: 40.into() }));
+        assert_eq!(world.channel().promised, 10.into());
+    }
+}
+
+#[test]
+fn a_changed_price_is_taken_within_the_rule() {
+    let mut world = World::with_channel(1000, 50);
+    let (id, _) = world.granted(10);
+    let state = world.state(50);
+    let dearer = microraiden::Challenge { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    assert_eq!(grant(&world.rejected(id, dearer.clone())).unwrap().total, 80.into());
+    assert_eq!(world.channel().promised, 80.into());
+    let too_dear = microraiden::Challenge { price: 101.into(), ..dearer };
+    let effects = world.rejected(id, too_dear);
+    assert!(matches!(refusal(&effects), Some(Refusal::TooExpensive { .. })));
+    assert_eq!(world.channel().promised, 80.into());
+}
+
+#[test]
+fn complaints_that_pass_are_met_with_the_same_payment_until_patience_ends() {
+    for complaint in
+        [Complaint::InsufficientConfirmations, Complaint::NonexistingChannel, Complaint::InvalidBalanceProof]
+    {
+        let mut world = World::with_channel(100, 0);
+        let (id, total) = world.granted(10);
+        for _ in 0..3 {
+            assert_eq!(world.rejected(id, complain(complaint, None)), []);
+            assert_eq!(world.pass(Duration::from_millis(4999)), []);
+            let again = world.pass(Duration::from_millis(1));
+            assert_eq!(grant(&again).unwrap().total, total);
+        }
+        let effects = world.rejected(id, complain(complaint, None));
+        assert_eq!(effects, [Effect::Refuse(id, Refusal::HookGaveUp { complaint, attempts: 3 })]);
+        assert_eq!(world.granted(10).1, total, "the next purchase presents the same total");
+    }
+}
+
+#[test]
+fn hooks_that_abort_do_so_at_once() {
+    let hooks = Hooks {
+        insufficient_confirmations: Retry::Abort,
+        nonexisting_channel: Retry::Abort,
+        invalid_balance_proof: Retry::Abort,
+        invalid_amount: Adopt::Abort,
+        invalid_contract_address: Abort,
+    };
+    for complaint in [
+        Complaint::InsufficientConfirmations,
+        Complaint::NonexistingChannel,
+        Complaint::InvalidBalanceProof,
+        Complaint::InvalidAmount,
+    ] {
+        let mut world = World::with(Policy { hooks, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
+        let (id, _) = world.granted(10);
+        let answer = complain(complaint, world.state(0));
+        let effects = world.rejected(id, answer);
+        assert_eq!(effects, [Effect::Refuse(id, Refusal::HookAborts { complaint })]);
+    }
+}
+
+#[test]
+fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
+    let mut world = World::with_channel(100, 95);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(order(&effects), Some(Order::TopUp { channel: channel_id(7), added: 50.into() }));
+    let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(150))))));
+    assert_eq!(grant(&effects).unwrap().total, 105.into());
+    let state = world.state(95);
+    assert_eq!(world.rejected(id, microraiden::Challenge { state, ..ask(10) }), []);
+    assert_eq!(grant(&world.pass(Duration::from_secs(5))).unwrap().total, 105.into());
+}
+
+#[test]
+fn answers_that_lead_nowhere_end_the_purchase() {
+    let foreign = Some(State { sender: Some(BOB), total: 5.into(), signature: None });
+    for (answer, expected) in [
+        (ask(10), Refusal::NotAccepted),
+        (complain(Complaint::InvalidAmount, foreign), Refusal::ForeignState),
+        (
+            complain(
+                Complaint::InvalidAmount,
+                Some(State { sender: None, total: 20.into(), signature: None }),
+            ),
+            Refusal::NoProgress,
+        ),
+        (
+            microraiden::Challenge {
+                receiver: CONTRACT,
+                ..complain(
+                    Complaint::InvalidAmount,
+                    Some(State { sender: None, total: 0.into(), signature: None }),
+                )
+            },
+            Refusal::ReceiverChanged(CONTRACT),
+        ),
+    ] {
+        let mut world = World::with_channel(100, 20);
+        let (id, _) = world.granted(10);
+        let effects = world.rejected(id, answer);
+        assert_eq!(effects, [Effect::Refuse(id, expected)]);
+        assert_eq!(world.channel().promised, 30.into());
+    }
+}
+
+#[test]
+fn deadlines_say_what_was_waited_for() {
+    let mut world = World::with(policy(), Vec::new());
+    let (id, _) = world.demand(ask(10));
+    assert_eq!(world.book.poll_timeout(), Some(world.now + Duration::from_secs(300)));
+    let effects = world.pass(Duration::from_secs(300));
+    assert_eq!(effects, [Effect::Refuse(id, Refusal::Deadline { waited_for: Awaited::Funding })]);
+    assert_eq!(world.book.poll_timeout(), None);
+
+    let mut book = Book::new(Arc::new(policy()));
+    let now = Instant::now();
+    book.handle(Input::Unready("the node is down".into()), now);
+    let allowance = Allowance { max_price: 10.into(), receivers: Vec::new() };
+    let challenge = Challenge::MicroRaiden(ask(10));
+    book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
+    book.handle(Input::Tick, now + Duration::from_secs(30));
+    assert_eq!(book.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
+}
+
+#[test]
+fn what_was_never_sent_is_not_unclear() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    world.when(Input::Withdraw(id));
+    assert_eq!(world.channel().unclear, None);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects).unwrap().total, 30.into());
+    let effects = world.when(Input::NotRecorded(id, "disk full".into()));
+    assert_eq!(refusal(&effects), Some(&Refusal::StoreFailed("disk full".into())));
+    assert_eq!(world.channel().unclear, None);
+}
+
+#[test]
+fn a_withdrawn_demand_leaves_the_queue_and_lets_the_next_one_pass() {
+    let mut world = World::with_channel(100, 0);
+    let (first, _) = world.granted(10);
+    let (second, effects) = world.demand(ask(10));
+    assert_eq!(effects, []);
+    let (third, _) = world.demand(ask(10));
+    world.when(Input::Withdraw(second));
+    let effects = world.when(Input::Answer(first, Outcome::Accepted));
+    assert!(matches!(effects.last(), Some(Effect::Grant(id, _)) if *id == third));
+}
+
+#[test]
+fn channels_that_close_or_vanish_pay_no_more() {
+    let closing = OnChain { settle_block: 900, ..on_chain(100) };
+    for on_chain in [Some(closing), None] {
+        let mut world = World::with_channel(100, 20);
+        world.when(Input::Chain { channels: vec![(channel_id(7), on_chain)], cursor: 12 });
+        assert_ne!(world.channel().phase, Phase::Open);
+        assert_eq!(world.channel().promised, 20.into(), "promises are not forgotten");
+        assert!(matches!(order(&world.demand(ask(10)).1), Some(Order::Open { .. })));
+    }
+}
+
+#[test]
+fn what_the_receiver_took_out_was_promised() {
+    let mut world = World::with_channel(100, 0);
+    let withdrawn = OnChain { withdrawn: 40.into(), ..on_chain(100) };
+    world.when(Input::Chain { channels: vec![(channel_id(7), Some(withdrawn))], cursor: 12 });
+    assert_eq!(world.granted(10).1, 50.into());
+}
+
+#[test]
+fn stopping_refuses_who_waits_and_lets_who_pays_finish() {
+    let mut world = World::with_channel(100, 0);
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand(ask(10));
+    let effects = world.when(Input::Stop);
+    assert_eq!(effects, [Effect::Refuse(second, Refusal::ShuttingDown)]);
+    world.when(Input::Answer(first, Outcome::Accepted));
+    let effects = world.when(Input::Flush);
+    assert_eq!(effects, [Effect::Persist(Record::Channel(channel_id(7), channel(100, 10)))]);
+}

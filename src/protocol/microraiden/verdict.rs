@@ -1,0 +1,105 @@
+//! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
+
+use super::{Challenge, Complaint, Draft, State, proof};
+use crate::protocol::channel::Channel;
+use crate::protocol::{Address, Amount, ChannelId, Refusal};
+
+/// Who pays, and through which contract: the same for a whole store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The id of the chain.
+    pub chain_id: u64,
+    /// The channel contract.
+    pub contract: Address,
+    /// The token the contract holds.
+    pub token: Address,
+    /// Who pays.
+    pub payer: Address,
+}
+
+/// What to do about a 402 that answers a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Present the same payment again after a pause: it may pass later.
+    Again(Complaint),
+    /// The seller holds this total: go on from there, as the policy on invalid amounts allows.
+    Adopt(Amount),
+    /// The seller holds this total, which an earlier request signed and whose answer was lost: go on from there.
+    Resolve(Amount),
+    /// The seller shows a payment that was first signed for this request as an old one.
+    Registered(Amount),
+    /// The seller's answer leads nowhere.
+    Nowhere(Nowhere),
+}
+
+/// Answers that lead nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nowhere {
+    /// A total above ours that no signature of ours proves.
+    Unproven {
+        /// What the seller claims to hold.
+        claimed: Amount,
+    },
+    /// A 402 that does not say what is wrong.
+    Silent,
+    /// A state of somebody else's channel.
+    ForeignState,
+}
+
+impl From<Nowhere> for Refusal {
+    fn from(nowhere: Nowhere) -> Self {
+        match nowhere {
+            Nowhere::Unproven { claimed } => Self::UnprovenTotal { claimed },
+            Nowhere::Silent => Self::NotAccepted,
+            Nowhere::ForeignState => Self::ForeignState,
+        }
+    }
+}
+
+/// Judges a 402 that came in answer to `presented`. `signed` are the totals of this channel that were first
+/// signed for the client request in question.
+pub fn judge(
+    challenge: &Challenge,
+    channel: &Channel,
+    presented: &Draft,
+    signed: &[Amount],
+    facts: &Facts,
+) -> Verdict {
+    if let Some(
+        complaint @ (Complaint::NonexistingChannel
+        | Complaint::InsufficientConfirmations
+        | Complaint::InvalidBalanceProof),
+    ) = challenge.complaint
+    {
+        return Verdict::Again(complaint);
+    }
+    let Some(state) = &challenge.state else { return Verdict::Nowhere(Nowhere::Silent) };
+    if state.sender.is_some_and(|sender| sender != facts.payer) {
+        return Verdict::Nowhere(Nowhere::ForeignState);
+    }
+    let lags = challenge.complaint.is_none()
+        && challenge.price == presented.price
+        && state.total.checked_add(presented.price) == Some(presented.total);
+    if lags {
+        // Right difference and no complaint: the seller has not seen our last top up yet.
+        return Verdict::Again(Complaint::InsufficientConfirmations);
+    }
+    if state.total <= channel.acknowledged {
+        // Downwards is never a loss: what was signed above stays counted as promised.
+        return Verdict::Adopt(state.total);
+    }
+    if !is_ours(state, presented.channel, facts) {
+        return Verdict::Nowhere(Nowhere::Unproven { claimed: state.total });
+    }
+    if signed.contains(&state.total) {
+        return Verdict::Registered(state.total);
+    }
+    if state.total == presented.total { Verdict::Resolve(state.total) } else { Verdict::Adopt(state.total) }
+}
+
+/// True when the seller's total is proven by our own signature.
+fn is_ours(state: &State, channel: ChannelId, facts: &Facts) -> bool {
+    let Some(signature) = &state.signature else { return false };
+    let digest = proof::balance_digest(channel, state.total, facts.contract);
+    proof::recover(digest, signature) == Some(facts.payer)
+}

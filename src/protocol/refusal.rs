@@ -1,0 +1,203 @@
+//! Why a request is not paid, in one line each: what happened and, where there is something, what to do.
+
+use crate::protocol::microraiden::{Complaint, Malformed};
+use crate::protocol::{Address, Amount, Order};
+
+/// Why a request is not paid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No rule matches.
+    #[error("no [[pay]] rule matches {host}")]
+    NoRule {
+        /// Who asked for money.
+        host: String,
+    },
+    /// The first rule that matches forbids it.
+    #[error("a [[pay]] rule denies {host}")]
+    Denied {
+        /// Who asked for money.
+        host: String,
+    },
+    /// A browser says that another site made it send this request.
+    #[error("the request was made by another site (Sec-Fetch-Site: cross-site)")]
+    CrossSite,
+    /// The 402 is in no scheme that is known here.
+    #[error("the 402 is in no payment scheme that tollpass knows")]
+    UnknownScheme,
+    /// The 402 cannot be understood.
+    #[error("the 402 is malformed: {0}")]
+    Malformed(Malformed),
+    /// The 402's own body is larger than can be held back.
+    #[error("the 402's own body is larger than limits.offer_body ({limit} bytes) or came too slowly")]
+    OfferTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The request cannot be sent again.
+    #[error("the request cannot be sent again: {0}")]
+    NotReplayable(String),
+    /// There is no wallet.
+    #[error("no wallet and chain are configured")]
+    NoWallet,
+    /// The key is not unlocked or the chain not synced yet.
+    #[error("not ready to pay: {0}")]
+    NotReady(String),
+    /// Too many requests wait for a payment.
+    #[error("too many requests wait for a payment (limits.waiting)")]
+    Busy,
+    /// The price is 0.
+    #[error("the seller asks for a price of 0")]
+    PriceZero,
+    /// The price is above what the rule allows.
+    #[error("the price {price} is above max_price {max_price}")]
+    TooExpensive {
+        /// What the seller asks for.
+        price: Amount,
+        /// What the rule allows.
+        max_price: Amount,
+    },
+    /// The rule names other receivers.
+    #[error("the receiver {0} is not among the rule's receivers")]
+    ForeignReceiver(Address),
+    /// The seller wants a channel of another contract.
+    #[error("the seller uses the channel contract {theirs}, chain.channel_manager is {ours}")]
+    ForeignContract {
+        /// The seller's.
+        theirs: Address,
+        /// Ours.
+        ours: Address,
+    },
+    /// The seller wants another token than the contract holds.
+    #[error("the seller wants the token {theirs}, the channel contract holds {ours}")]
+    ForeignToken {
+        /// The seller's.
+        theirs: Address,
+        /// Ours.
+        ours: Address,
+    },
+    /// The seller changed who is paid after it was shown a payment.
+    #[error("the seller changed the receiver to {0} after it was shown a payment")]
+    ReceiverChanged(Address),
+    /// The seller answers with the state of somebody else's channel.
+    #[error("the seller answered with the state of another sender's channel")]
+    ForeignState,
+    /// The seller claims a total that we did not sign.
+    #[error("the seller claims to hold {claimed}, which no signature of ours proves")]
+    UnprovenTotal {
+        /// What it claims.
+        claimed: Amount,
+    },
+    /// The seller does not say why it asks again.
+    #[error("the seller was shown a payment and asks again without saying why")]
+    NotAccepted,
+    /// The seller's correction leads to the payment that it just refused.
+    #[error("the seller refuses the payment that follows from its own total")]
+    NoProgress,
+    /// The seller presents the payment just made as an old one.
+    #[error("paid, answer lost: the seller registered {total} and then asked for the same payment again")]
+    PaidAnswerLost {
+        /// The registered total.
+        total: Amount,
+    },
+    /// Another payment for this request would go beyond one allowed price.
+    #[error("paying again for the same request would exceed its price of {price}")]
+    SecondPrice {
+        /// The price of one request.
+        price: Amount,
+    },
+    /// The seller was shown payments often enough.
+    #[error("gave up after {rounds} payments presented (limits.rounds)")]
+    Rounds {
+        /// How often.
+        rounds: u32,
+    },
+    /// A hook says to abort.
+    #[error("{complaint}: hooks.{} aborts", complaint.hook())]
+    HookAborts {
+        /// What the seller complains about.
+        complaint: Complaint,
+    },
+    /// A hook's patience is at its end.
+    #[error("{complaint}: gave up after {attempts} attempts (hooks.{})", complaint.hook())]
+    HookGaveUp {
+        /// What the seller complains about.
+        complaint: Complaint,
+        /// How often the payment was presented again.
+        attempts: u32,
+    },
+    /// The time for one client request is over.
+    #[error("not paid within limits.pay_within: {waited_for}")]
+    Deadline {
+        /// What it was waiting for.
+        waited_for: Awaited,
+    },
+    /// The price does not fit into a channel.
+    #[error("the price {price} does not fit into deposit.max_per_channel {cap}")]
+    DepositCap {
+        /// What the seller asks for.
+        price: Amount,
+        /// The largest deposit.
+        cap: Amount,
+    },
+    /// A channel could not be opened or topped up.
+    #[error("could not {}: {reason}", verb(order))]
+    FundFailed {
+        /// What was tried.
+        order: Order,
+        /// Why it failed.
+        reason: String,
+    },
+    /// The journal could not be written, so nothing may be signed.
+    #[error("the journal cannot be written, so nothing is signed: {0}")]
+    StoreFailed(String),
+    /// The proxy is shutting down.
+    #[error("tollpass is shutting down")]
+    ShuttingDown,
+}
+
+/// What a request was waiting for when its time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Awaited {
+    /// A channel that another request is using.
+    #[error("the channel was in use by other requests")]
+    Channel,
+    /// A transaction.
+    #[error("the transaction that opens or tops up a channel is not confirmed yet")]
+    Funding,
+    /// The seller.
+    #[error("the seller did not accept the payment in time")]
+    Seller,
+    /// The key or the chain.
+    #[error("the key is not unlocked or the chain not synced yet")]
+    Start,
+}
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InsufficientConfirmations => "the seller waits for more confirmations of the channel",
+            Self::InvalidAmount => "the seller holds another total",
+            Self::InvalidBalanceProof => "the seller does not accept the signature",
+            Self::NonexistingChannel => "the seller does not know the channel",
+        })
+    }
+}
+
+impl Complaint {
+    /// The key below `[hooks]` that decides about it.
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::InsufficientConfirmations => "insufficient_confirmations",
+            Self::InvalidAmount => "invalid_amount",
+            Self::InvalidBalanceProof => "invalid_balance_proof",
+            Self::NonexistingChannel => "nonexisting_channel",
+        }
+    }
+}
+
+fn verb(order: &Order) -> String {
+    match order {
+        Order::Open { receiver, deposit } => format!("open a channel of {deposit} to {receiver}"),
+        Order::TopUp { channel, added } => format!("top up the channel {channel} by {added}"),
+    }
+}
