@@ -1,4 +1,6 @@
 //! tollpass
 
 pub mod chain;
+pub mod fault;
+pub mod manager;
 pub mod protocol;

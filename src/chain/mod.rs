@@ -1,3 +1,269 @@
 //! The chain: contracts, node, transactions, the signing key. Never sees an HTTP request of a client.
+//!
+//! [`Chain`] is a handle on one channel contract behind one JSON-RPC node, for one payer. It keeps nothing that
+//! must survive a crash: what does is handed to a [`Journal`] before it is acted on.
 
+mod confirm;
+mod contracts;
+mod error;
+mod fees;
+mod fund;
+mod nonces;
+mod reason;
+mod refusal;
+mod rpc;
 pub mod signer;
+mod sync;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ethers_contract::EthCall;
+use ethers_core::abi::AbiDecode;
+use ethers_core::types::{H160, U256};
+use tokio::sync::{Mutex, OnceCell};
+
+pub use error::{ChainError, FundError, NotRecorded, TransactionHash, Underfunded};
+pub use fund::{Journal, Resolution};
+pub use sync::Synced;
+
+use crate::protocol::{Address, Amount, ChannelId, OnChain};
+use contracts::{
+    BalanceOfCall, ChallengePeriodCall, DecimalsCall, GetChannelInfoCall, GetChannelInfoReturn, SymbolCall,
+    TokenCall, VersionCall,
+};
+use nonces::Nonces;
+use rpc::{At, CallRequest, Rpc};
+use signer::Signer;
+
+/// Where the chain is and how long to wait for it.
+#[derive(Clone)]
+pub struct Settings {
+    /// The node's JSON-RPC URL, http or https; it may hold secrets and is never printed.
+    pub rpc_url: String,
+    /// The channel contract.
+    pub channel_manager: Address,
+    /// Blocks that must hold or follow a transaction before it counts, its own included; at least 1.
+    pub confirmations: u32,
+    /// The first block that can hold an event of ours.
+    pub start_block: u64,
+    /// The limit of one JSON-RPC call.
+    pub request_within: Duration,
+    /// How often a pending transaction is looked up.
+    pub poll_every: Duration,
+    /// How long a sent transaction may stay unconfirmed before we stop waiting for it.
+    pub confirm_within: Duration,
+    /// The most blocks to ask for in one `eth_getLogs`; halved when the node refuses; at least 1.
+    pub log_range: u64,
+}
+
+/// A handle on the chain; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Chain(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    rpc: Rpc,
+    signer: Arc<Signer>,
+    nonces: Nonces,
+    /// Held while an allowance is set and used: two orders would take it from each other.
+    allowance: Mutex<()>,
+    ground: OnceCell<Ground>,
+    transfers_with_data: OnceCell<bool>,
+}
+
+/// What never changes for a contract.
+#[derive(Clone, Copy)]
+struct Ground {
+    chain_id: u64,
+    token: Address,
+}
+
+/// What the node and the contract say of themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The chain's id (EIP-155).
+    pub chain_id: u64,
+    /// The token that channels hold.
+    pub token: Address,
+    /// The contract's version, 0.2.x.
+    pub version: String,
+    /// Blocks between a request to close alone and its settlement.
+    pub challenge_period: u32,
+    /// The newest block.
+    pub head: u64,
+}
+
+/// What the payer can spend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balances {
+    /// Ether for fees, in wei.
+    pub wei: U256,
+    /// Tokens, in base units; [`Amount::MAX`] stands for that much or more.
+    pub tokens: Amount,
+    /// Digits after the point when base units are shown as tokens, if the token says so.
+    pub decimals: Option<u8>,
+    /// The token's short name, if it has one.
+    pub symbol: Option<String>,
+}
+
+/// The versions of the contract that we speak.
+const VERSIONS: &str = "0.2.";
+/// The longest token symbol that is repeated, in characters.
+const MAX_SYMBOL: usize = 16;
+
+impl Chain {
+    /// Checks the settings; asks the node nothing yet.
+    pub fn new(settings: Settings, signer: Arc<Signer>) -> Result<Self, ChainError> {
+        let rpc = Rpc::new(&settings.rpc_url, settings.request_within)?;
+        let at_least = |good: bool, name, least| {
+            if good { Ok(()) } else { Err(ChainError::Setting { name, least }) }
+        };
+        at_least(settings.confirmations > 0, "confirmations", "1")?;
+        at_least(settings.log_range > 0, "log_range", "1")?;
+        // A timer with a period of zero does not exist.
+        at_least(settings.poll_every >= Duration::from_millis(1), "poll_every", "1 ms")?;
+        Ok(Self(Arc::new(Inner {
+            settings,
+            rpc,
+            signer,
+            nonces: Nonces::default(),
+            allowance: Mutex::default(),
+            ground: OnceCell::new(),
+            transfers_with_data: OnceCell::new(),
+        })))
+    }
+
+    /// Asks the node and the contract what they are, and refuses a contract that we cannot use.
+    pub async fn facts(&self) -> Result<Facts, ChainError> {
+        let Inner { rpc, settings, .. } = &*self.0;
+        let contract = settings.channel_manager;
+        let chain_id = rpc.chain_id().await?;
+        if !rpc.has_code(contract.into()).await? {
+            return Err(ChainError::NoCode { contract, chain_id, node: rpc.shown().into() });
+        }
+        let version: String = self.trait_of_contract(VersionCall).await?;
+        if !version.starts_with(VERSIONS) {
+            let version = version.chars().take(MAX_SYMBOL).collect();
+            return Err(ChainError::WrongVersion { contract, version });
+        }
+        let token: H160 = self.trait_of_contract(TokenCall).await?;
+        let challenge_period = self.trait_of_contract(ChallengePeriodCall).await?;
+        let head = rpc.head().await?;
+        Ok(Facts { chain_id, token: token.into(), version, challenge_period, head })
+    }
+
+    /// What the payer can spend now.
+    pub async fn balances(&self) -> Result<Balances, ChainError> {
+        let token = self.ground().await?.token;
+        let wei = self.0.rpc.ether_of(self.payer().into()).await?;
+        let tokens = self.tokens(token).await?;
+        let decimals = stated(self.view(token, DecimalsCall, At::Latest).await)?;
+        let symbol: Option<String> = stated(self.view(token, SymbolCall, At::Latest).await)?;
+        let symbol = symbol.map(|name| name.chars().filter(|c| !c.is_control()).take(MAX_SYMBOL).collect());
+        Ok(Balances { wei, tokens, decimals, symbol })
+    }
+
+    /// What the contract says of a channel of ours; `None` when it is settled or never was.
+    pub async fn channel(&self, id: ChannelId) -> Result<Option<OnChain>, ChainError> {
+        self.channel_at(id, At::Latest).await
+    }
+
+    async fn channel_at(&self, id: ChannelId, at: At) -> Result<Option<OnChain>, ChainError> {
+        let contract = self.0.settings.channel_manager;
+        let call = GetChannelInfoCall {
+            sender: self.payer().into(),
+            receiver: id.receiver.into(),
+            open_block: id.open_block,
+        };
+        let info: GetChannelInfoReturn = match self.view(contract, call, at).await {
+            Ok(info) => info,
+            Err(ChainError::Reverted { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let bounded = |units: U256| {
+            Amount::try_from(units).map_err(|error| ChainError::WrongContract {
+                contract,
+                why: format!("getChannelInfo answered an amount {error}"),
+            })
+        };
+        Ok(Some(OnChain {
+            deposit: bounded(info.deposit)?,
+            settle_block: info.settle_block,
+            closing_balance: bounded(info.closing_balance)?,
+            withdrawn: bounded(info.withdrawn)?,
+        }))
+    }
+
+    /// The payer.
+    fn payer(&self) -> Address {
+        self.0.signer.address()
+    }
+
+    /// What never changes, asked for once.
+    async fn ground(&self) -> Result<Ground, ChainError> {
+        let ask = || async {
+            let Facts { chain_id, token, .. } = self.facts().await?;
+            Ok(Ground { chain_id, token })
+        };
+        self.0.ground.get_or_try_init(ask).await.copied()
+    }
+
+    async fn tokens(&self, token: Address) -> Result<Amount, ChainError> {
+        let call = BalanceOfCall { owner: self.payer().into() };
+        let units: U256 = self.view(token, call, At::Latest).await?;
+        Ok(Amount::try_from(units).unwrap_or(Amount::MAX))
+    }
+
+    /// A view that every channel contract has.
+    async fn trait_of_contract<C: EthCall, R: AbiDecode>(&self, call: C) -> Result<R, ChainError> {
+        let contract = self.0.settings.channel_manager;
+        match self.view(contract, call, At::Latest).await {
+            Err(ChainError::Reverted { message }) => {
+                let why = format!("{} answered: {message}", C::function_name());
+                Err(ChainError::WrongContract { contract, why })
+            }
+            other => other,
+        }
+    }
+
+    async fn view<C: EthCall, R: AbiDecode>(&self, to: Address, call: C, at: At) -> Result<R, ChainError> {
+        let answer = self.0.rpc.call(&self.request(to, call), at).await?;
+        R::decode(&answer).map_err(|_| ChainError::WrongContract {
+            contract: to,
+            why: format!("{} answered {} bytes that it cannot mean", C::function_name(), answer.len()),
+        })
+    }
+
+    fn request<C: EthCall>(&self, to: Address, call: C) -> CallRequest {
+        CallRequest { from: self.payer().into(), to: to.into(), data: call.encode().into() }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { settings, rpc, signer, .. } = self;
+        write!(f, "{rpc:?} {} {signer:?}", settings.channel_manager)
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL is left out: it may hold a password or a key.
+        f.debug_struct("Settings")
+            .field("channel_manager", &self.channel_manager)
+            .field("confirmations", &self.confirmations)
+            .field("start_block", &self.start_block)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a token says of itself if it does: a revert or an answer of another type is "no".
+fn stated<T>(answer: Result<T, ChainError>) -> Result<Option<T>, ChainError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(ChainError::Reverted { .. } | ChainError::WrongContract { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

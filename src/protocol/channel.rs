@@ -45,6 +45,17 @@ pub enum Phase {
     Gone,
 }
 
+impl Phase {
+    /// One word for it: `open`, `closing` or `gone`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closing { .. } => "closing",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 impl Channel {
     /// A channel as the contract shows it, before anything was paid as far as we know.
     pub fn new(on_chain: OnChain) -> Self {

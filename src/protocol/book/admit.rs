@@ -23,7 +23,6 @@ impl Book {
         facts: Facts,
         channels: Vec<(ChannelId, Channel)>,
         intents: Vec<Intent>,
-        now: Instant,
     ) {
         if matches!(self.start, Start::Stopped) {
             return;
@@ -36,6 +35,10 @@ impl Book {
         for receiver in self.intents.keys().copied().collect::<Vec<_>>() {
             self.resume(receiver);
         }
+    }
+
+    /// Lines up who came before the book was ready.
+    pub(super) fn admit_early(&mut self, now: Instant) {
         let early: Vec<PurchaseId> = self
             .purchases
             .iter()

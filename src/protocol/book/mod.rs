@@ -46,6 +46,10 @@ pub enum Input {
         channels: Vec<(ChannelId, Channel)>,
         /// The transactions whose fate the store does not know, in order of their nonce.
         intents: Vec<Intent>,
+        /// What the contract says of these and of channels that the store does not know.
+        on_chain: Vec<(ChannelId, Option<OnChain>)>,
+        /// Where the next sync starts.
+        cursor: u64,
     },
     /// The key or the chain is not there yet, and why.
     Unready(String),
@@ -68,13 +72,6 @@ pub enum Input {
     Intent(Intent),
     /// An order came to its end: the channel as the contract shows it, or nothing moved, or a failure.
     Funded(Address, Result<Option<(ChannelId, OnChain)>, FundFailure>),
-    /// What the contract says of channels (`None`: it knows no such channel), up to a block.
-    Chain {
-        /// The channels.
-        channels: Vec<(ChannelId, Option<OnChain>)>,
-        /// Where the next sync starts.
-        cursor: u64,
-    },
     /// Time has passed.
     Tick,
     /// Put on record what is only in memory.
@@ -212,7 +209,11 @@ impl Book {
     /// Takes in what happened. The effects wait in [`Book::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Ready { facts, channels, intents } => self.become_ready(facts, channels, intents, now),
+            Input::Ready { facts, channels, intents, on_chain, cursor } => {
+                self.become_ready(facts, channels, intents);
+                self.observe(on_chain, cursor, now);
+                self.admit_early(now);
+            }
             Input::Unready(reason) => {
                 if matches!(self.start, Start::Waiting(_)) {
                     self.start = Start::Waiting(reason);
@@ -229,7 +230,6 @@ impl Book {
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent),
             Input::Funded(receiver, result) => self.funded(receiver, result, now),
-            Input::Chain { channels, cursor } => self.observe(channels, cursor, now),
             Input::Tick => self.tick(now),
             Input::Flush => self.flush(),
             Input::Stop => self.stop(now),
@@ -264,6 +264,11 @@ impl Book {
     /// All channels, in order of receiver and opening.
     pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         self.channels.iter()
+    }
+
+    /// True while a channel is lent.
+    pub fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
     }
 
     fn tick(&mut self, now: Instant) {

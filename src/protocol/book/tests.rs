@@ -46,11 +46,20 @@ impl World {
     }
 
     fn with(policy: Policy, channels: Vec<(ChannelId, Channel)>) -> Self {
+        Self::synced(policy, channels, Vec::new())
+    }
+
+    fn synced(
+        policy: Policy,
+        channels: Vec<(ChannelId, Channel)>,
+        on_chain: Vec<(ChannelId, Option<OnChain>)>,
+    ) -> Self {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let mut book = Book::new(Arc::new(policy));
         let now = Instant::now();
-        book.handle(Input::Ready { facts, channels, intents: Vec::new() }, now);
+        book.handle(Input::Ready { facts, channels, intents: Vec::new(), on_chain, cursor: 12 }, now);
+        while book.poll_effect().is_some() {}
         Self { book, now, alice, next: 0 }
     }
 
@@ -494,8 +503,8 @@ fn a_withdrawn_demand_leaves_the_queue_and_lets_the_next_one_pass() {
 fn channels_that_close_or_vanish_pay_no_more() {
     let closing = OnChain { settle_block: 900, ..on_chain(100) };
     for on_chain in [Some(closing), None] {
-        let mut world = World::with_channel(100, 20);
-        world.when(Input::Chain { channels: vec![(channel_id(7), on_chain)], cursor: 12 });
+        let mut world =
+            World::synced(policy(), vec![(channel_id(7), channel(100, 20))], vec![(channel_id(7), on_chain)]);
         assert_ne!(world.channel().phase, Phase::Open);
         assert_eq!(world.channel().promised, 20.into(), "promises are not forgotten");
         assert!(matches!(order(&world.demand(ask(10)).1), Some(Order::Open { .. })));
@@ -504,9 +513,8 @@ fn channels_that_close_or_vanish_pay_no_more() {
 
 #[test]
 fn what_the_receiver_took_out_was_promised() {
-    let mut world = World::with_channel(100, 0);
     let withdrawn = OnChain { withdrawn: 40.into(), ..on_chain(100) };
-    world.when(Input::Chain { channels: vec![(channel_id(7), Some(withdrawn))], cursor: 12 });
+    let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(withdrawn))]);
     assert_eq!(world.granted(10).1, 50.into());
 }
 

@@ -1,0 +1,102 @@
+//! The contracts' calls and events, typed (µRaiden 0.2.0; the token as ERC-20 with ERC-223's transfer).
+//!
+//! The two-argument `transfer` is left out on purpose: to the channel contract it succeeds and the tokens are lost.
+
+use ethers_contract::abigen;
+use ethers_core::types::H160;
+
+use crate::protocol::{Address, Amount, Order};
+
+abigen!(
+    ChannelManager,
+    r"[
+        function token() external view returns (address)
+        function version() external view returns (string)
+        function challenge_period() external view returns (uint32)
+        function channel_deposit_bugbounty_limit() external view returns (uint256)
+        function createChannel(address receiver, uint192 deposit) external
+        function topUp(address receiver, uint32 open_block, uint192 added) external
+        function getChannelInfo(address sender, address receiver, uint32 open_block) external view returns (bytes32 key, uint192 deposit, uint32 settle_block, uint192 closing_balance, uint192 withdrawn)
+        event ChannelCreated(address indexed sender, address indexed receiver, uint192 deposit)
+        event ChannelToppedUp(address indexed sender, address indexed receiver, uint32 indexed open_block, uint192 added)
+        event ChannelCloseRequested(address indexed sender, address indexed receiver, uint32 indexed open_block, uint192 balance)
+        event ChannelSettled(address indexed sender, address indexed receiver, uint32 indexed open_block, uint192 balance, uint192 receiver_tokens)
+        event ChannelWithdraw(address indexed sender, address indexed receiver, uint32 indexed open_block, uint192 withdrawn)
+    ]"
+);
+
+abigen!(
+    Token,
+    r"[
+        function balanceOf(address owner) external view returns (uint256)
+        function decimals() external view returns (uint8)
+        function symbol() external view returns (string)
+        function allowance(address owner, address spender) external view returns (uint256)
+        function approve(address spender, uint256 value) external returns (bool)
+        function transfer(address to, uint256 value, bytes data) external returns (bool)
+    ]"
+);
+
+/// What the token hands to the channel contract: sender and receiver to open, and the open block to top up.
+pub(super) fn transfer_data(payer: Address, order: &Order) -> Vec<u8> {
+    let mut data = Vec::with_capacity(44);
+    data.extend_from_slice(&payer.0);
+    data.extend_from_slice(&order.receiver().0);
+    if let Order::TopUp { channel, .. } = order {
+        data.extend_from_slice(&channel.open_block.to_be_bytes());
+    }
+    data
+}
+
+/// How much `order` moves, in base units.
+pub(super) fn amount(order: &Order) -> Amount {
+    match order {
+        Order::Open { deposit, .. } => *deposit,
+        Order::TopUp { added, .. } => *added,
+    }
+}
+
+/// The ERC-223 call that carries out `order`.
+pub(super) fn transfer_call(contract: Address, payer: Address, order: &Order) -> TransferCall {
+    TransferCall {
+        to: H160::from(contract),
+        value: amount(order).into(),
+        data: transfer_data(payer, order).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ethers_contract::{EthCall, EthEvent};
+    use ethers_core::utils::{hex, id};
+
+    use super::*;
+    use crate::protocol::ChannelId;
+
+    #[test]
+    fn calls_and_events_have_the_selectors_of_the_original() {
+        assert_eq!(hex::encode(TransferCall::selector()), "be45fd62");
+        for (selector, signature) in [
+            (CreateChannelCall::selector(), "createChannel(address,uint192)"),
+            (TopUpCall::selector(), "topUp(address,uint32,uint192)"),
+            (GetChannelInfoCall::selector(), "getChannelInfo(address,address,uint32)"),
+        ] {
+            assert_eq!(selector, id(signature), "{signature}");
+        }
+        assert_eq!(ChannelCreatedFilter::abi_signature(), "ChannelCreated(address,address,uint192)");
+        assert_eq!(
+            ChannelSettledFilter::abi_signature(),
+            "ChannelSettled(address,address,uint32,uint192,uint192)"
+        );
+    }
+
+    #[test]
+    fn the_data_of_a_transfer_is_40_bytes_to_open_and_44_to_top_up() {
+        let (payer, receiver) = (Address([1; 20]), Address([2; 20]));
+        let open = transfer_data(payer, &Order::Open { receiver, deposit: Amount::from(5) });
+        assert_eq!(open, [[1; 20], [2; 20]].concat());
+        let channel = ChannelId { receiver, open_block: 0x0102_0304 };
+        let top_up = transfer_data(payer, &Order::TopUp { channel, added: Amount::from(5) });
+        assert_eq!(top_up, [&[1; 20][..], &[2; 20], &[1, 2, 3, 4]].concat());
+    }
+}

@@ -1,0 +1,321 @@
+//! JSON-RPC to one node over http or https. It knows methods and limits, nothing of contracts or money.
+//!
+//! A node's URL often holds a password or a key: it stays in here. Errors name scheme, host and port, and what
+//! a node or the network says is cleaned of the rest before it is repeated.
+
+use std::fmt;
+use std::time::Duration;
+
+use ethers_core::types::{Address as H160, Bytes, H256, Log, U64, U256};
+use http::Uri;
+use jsonrpsee::core::client::{ClientT, Error as ClientError};
+use jsonrpsee::core::http_helpers::HttpError;
+use jsonrpsee::core::params::ArrayParams;
+use jsonrpsee::http_client::transport::Error as TransportError;
+use jsonrpsee::http_client::{HttpClient, HttpClientBuilder};
+use jsonrpsee::rpc_params;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::error::ChainError;
+use crate::chain::refusal;
+
+/// The longest answer that is read, in bytes; a longer one is an error (of logs: a refusal of the range).
+const MAX_ANSWER: u32 = 10 * 1024 * 1024;
+/// The most that is repeated of what a node says, in characters.
+const MAX_REPEATED: usize = 300;
+
+/// A node.
+pub(super) struct Rpc {
+    client: HttpClient,
+    name: NodeName,
+    within: Duration,
+}
+
+/// What is shown of a node's URL, and what must not be.
+struct NodeName {
+    shown: String,
+    secrets: Vec<String>,
+}
+
+/// Which state a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// The head.
+    Latest,
+    /// After this block.
+    Block(u64),
+}
+
+/// A call or a transaction that is not signed.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct CallRequest {
+    pub from: H160,
+    pub to: H160,
+    pub data: Bytes,
+}
+
+/// What is needed of a block.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Block {
+    /// Only where fees follow EIP-1559.
+    pub base_fee_per_gas: Option<U256>,
+}
+
+/// What is needed of a receipt.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Receipt {
+    pub block_number: U64,
+    pub gas_used: U256,
+    /// 1 or 0; missing only before Byzantium (2017), older than the contract.
+    pub status: Option<U64>,
+}
+
+/// Which logs to fetch.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LogFilter {
+    pub address: H160,
+    pub from_block: U64,
+    pub to_block: U64,
+    /// Any of the first as the event, and exactly the second as its first indexed field.
+    pub topics: (Vec<H256>, H256),
+}
+
+impl Rpc {
+    /// Checks the URL; connects only when asked something.
+    pub fn new(url: &str, within: Duration) -> Result<Self, ChainError> {
+        let name = NodeName::of(url)?;
+        let client = HttpClientBuilder::default()
+            .request_timeout(within)
+            .max_response_size(MAX_ANSWER)
+            .build(url)
+            .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
+        Ok(Self { client, name, within })
+    }
+
+    /// Scheme, host and port.
+    pub fn shown(&self) -> &str {
+        &self.name.shown
+    }
+
+    pub async fn chain_id(&self) -> Result<u64, ChainError> {
+        const METHOD: &str = "eth_chainId";
+        let id: U256 = self.ask(METHOD, rpc_params![]).await?;
+        u64::try_from(id).map_err(|_| self.not_understood(METHOD, "a chain id above 2^64"))
+    }
+
+    /// The number of the newest block.
+    pub async fn head(&self) -> Result<u64, ChainError> {
+        self.ask::<U64>("eth_blockNumber", rpc_params![]).await.map(|number| number.as_u64())
+    }
+
+    pub async fn latest_block(&self) -> Result<Block, ChainError> {
+        self.ask("eth_getBlockByNumber", rpc_params!["latest", false]).await
+    }
+
+    pub async fn gas_price(&self) -> Result<U256, ChainError> {
+        self.ask("eth_gasPrice", rpc_params![]).await
+    }
+
+    /// What the node suggests to pay above the base fee; `None` where it has no opinion.
+    pub async fn priority_fee(&self) -> Result<Option<U256>, ChainError> {
+        match self.ask("eth_maxPriorityFeePerGas", rpc_params![]).await {
+            Ok(fee) => Ok(Some(fee)),
+            Err(ChainError::NodeRefused { .. } | ChainError::Reverted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn ether_of(&self, account: H160) -> Result<U256, ChainError> {
+        self.ask("eth_getBalance", rpc_params![account, "latest"]).await
+    }
+
+    /// How many transactions of the account are mined, or (`pending`) also wait to be.
+    pub async fn nonce_of(&self, account: H160, pending: bool) -> Result<u64, ChainError> {
+        let at = if pending { "pending" } else { "latest" };
+        self.ask::<U64>("eth_getTransactionCount", rpc_params![account, at]).await.map(|count| count.as_u64())
+    }
+
+    pub async fn has_code(&self, account: H160) -> Result<bool, ChainError> {
+        let code: Bytes = self.ask("eth_getCode", rpc_params![account, "latest"]).await?;
+        Ok(!code.is_empty())
+    }
+
+    pub async fn call(&self, request: &CallRequest, at: At) -> Result<Bytes, ChainError> {
+        self.ask("eth_call", rpc_params![request, at]).await
+    }
+
+    pub async fn estimate_gas(&self, request: &CallRequest) -> Result<U256, ChainError> {
+        self.ask("eth_estimateGas", rpc_params![request]).await
+    }
+
+    pub async fn send(&self, raw: &[u8]) -> Result<H256, ChainError> {
+        self.ask("eth_sendRawTransaction", rpc_params![Bytes::from(raw.to_vec())]).await
+    }
+
+    /// `None` while the transaction is not mined.
+    pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+        self.ask("eth_getTransactionReceipt", rpc_params![H256(hash)]).await
+    }
+
+    pub async fn logs(&self, filter: &LogFilter) -> Result<Vec<Log>, ChainError> {
+        self.ask("eth_getLogs", rpc_params![filter]).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: ArrayParams,
+    ) -> Result<T, ChainError> {
+        self.client.request(method, params).await.map_err(|error| self.explain(method, error))
+    }
+
+    fn explain(&self, method: &'static str, error: ClientError) -> ChainError {
+        match error {
+            ClientError::Call(refusal) => {
+                let (code, message) = (refusal.code(), self.name.clean(refusal.message()));
+                if !refusal::is_revert(code, &message) {
+                    return ChainError::NodeRefused { node: self.name.shown.clone(), method, code, message };
+                }
+                let reason = refusal.data().and_then(|data| refusal::revert_reason(data.get()));
+                ChainError::Reverted { message: reason.map_or(message, |reason| self.name.clean(&reason)) }
+            }
+            ClientError::RequestTimeout => {
+                ChainError::Timeout { node: self.name.shown.clone(), method, within: self.within }
+            }
+            ClientError::Transport(error) => self.explain_transport(method, &*error),
+            other => self.not_understood(method, &other.to_string()),
+        }
+    }
+
+    fn explain_transport(
+        &self,
+        method: &'static str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> ChainError {
+        let node = self.name.shown.clone();
+        match error.downcast_ref::<TransportError>() {
+            Some(TransportError::Rejected { status_code }) => {
+                ChainError::NodeRejected { node, method, status: *status_code }
+            }
+            Some(TransportError::Http(HttpError::TooLarge)) => {
+                let why = format!("the answer is longer than {MAX_ANSWER} bytes");
+                ChainError::NotUnderstood { node, method, why }
+            }
+            _ => ChainError::NodeUnreachable { node, why: self.name.clean(&with_causes(error)) },
+        }
+    }
+
+    fn not_understood(&self, method: &'static str, why: &str) -> ChainError {
+        ChainError::NotUnderstood { node: self.name.shown.clone(), method, why: self.name.clean(why) }
+    }
+}
+
+impl fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rpc({})", self.name.shown)
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Latest => serializer.serialize_str("latest"),
+            Self::Block(number) => U64::from(*number).serialize(serializer),
+        }
+    }
+}
+
+impl NodeName {
+    fn of(url: &str) -> Result<Self, ChainError> {
+        let refuse = |why: &str| ChainError::Url { why: why.into() };
+        let uri: Uri = url.parse().map_err(|_| refuse("it is no URL"))?;
+        let scheme = uri.scheme_str().ok_or_else(|| refuse("it has no scheme"))?;
+        if scheme != "http" && scheme != "https" {
+            return Err(refuse("its scheme is neither http nor https"));
+        }
+        let authority = uri.authority().ok_or_else(|| refuse("it has no host"))?;
+        if authority.host().is_empty() {
+            return Err(refuse("it has no host"));
+        }
+        let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let shown = format!("{scheme}://{}:{port}", authority.host());
+        let user = authority.as_str().rsplit_once('@').map_or("", |(user, _)| user);
+        let secrets = user
+            .split(':')
+            .chain(uri.path().split('/'))
+            .chain(uri.query().unwrap_or("").split(['&', '=']))
+            .filter(|part| part.len() >= Self::SHORTEST_SECRET)
+            .map(String::from)
+            .collect();
+        Ok(Self { shown, secrets })
+    }
+
+    /// Shorter parts of a URL are words such as `v3`, and would blank out harmless text.
+    const SHORTEST_SECRET: usize = 4;
+
+    /// `text` in one line, bounded, and without any part of the URL that could be a secret.
+    fn clean(&self, text: &str) -> String {
+        let mut text = text.replace(char::is_control, " ");
+        for secret in &self.secrets {
+            text = text.replace(secret.as_str(), "…");
+        }
+        match text.char_indices().nth(MAX_REPEATED) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_scheme_host_and_port_and_no_secret() {
+        for (url, shown) in [
+            ("http://127.0.0.1:8545", "http://127.0.0.1:8545"),
+            (
+                "https://user:hunter22@node.example/v3/0123456789abcdef?key=topsecret",
+                "https://node.example:443",
+            ),
+            ("http://[::1]:1/", "http://[::1]:1"),
+        ] {
+            let rpc = Rpc::new(url, Duration::from_secs(1)).unwrap();
+            assert_eq!(rpc.shown(), shown);
+            assert_eq!(format!("{rpc:?}"), format!("Rpc({shown})"));
+        }
+        let name =
+            NodeName::of("https://user:hunter22@node.example/v3/0123456789abcdef?key=topsecret").unwrap();
+        let cleaned = name.clean("bad project 0123456789abcdef\nfor user, hunter22 or topsecret");
+        assert_eq!(cleaned, "bad project … for …, … or …");
+        assert_eq!(name.clean(&"x".repeat(10_000)).chars().count(), MAX_REPEATED + 1);
+    }
+
+    #[test]
+    fn refuses_what_is_no_http_url_without_repeating_it() {
+        for url in
+            ["", "localhost:8545", "ws://node/secret", "http://", "/secret", "https://u:secret@", "http:// x"]
+        {
+            let error = Rpc::new(url, Duration::from_secs(1)).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+            assert!(error.starts_with("chain.rpc_url is not usable: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What happened on the chain: the events of the payer's channels since a cursor, and what became of each.
+
+use std::collections::BTreeSet;
+
+use ethers_contract::EthEvent;
+use ethers_core::types::{H160, H256, Log, U64};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::chain::Chain;
+use crate::chain::contracts::{
+    ChannelCloseRequestedFilter, ChannelCreatedFilter, ChannelSettledFilter, ChannelToppedUpFilter,
+    ChannelWithdrawFilter,
+};
+use crate::chain::error::ChainError;
+use crate::chain::rpc::LogFilter;
+use crate::protocol::{Address, ChannelId, OnChain};
+
+/// What [`Chain::sync`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// Every channel that was known or had an event, and what the contract says of it now: `None` when it is
+    /// settled, or was never in this chain (a reorganisation).
+    pub channels: Vec<(ChannelId, Option<OnChain>)>,
+    /// From which block to sync next.
+    pub cursor: u64,
+}
+
+/// The next sync looks at so many blocks again, in case they are reorganised.
+const REORG_MARGIN: u64 = 12;
+/// After so many ranges in a row that the node took, a halved range is doubled.
+const GROW_AFTER: u32 = 4;
+/// How many channels are asked for at once.
+const AT_ONCE: usize = 8;
+/// How often in a row a range is halved because the node took too long; a slow node is not asked for ever.
+const MAX_TIMEOUTS: u32 = 3;
+
+impl Chain {
+    /// Reads the events of the payer's channels from `from_block` to the head, then each channel that had one or
+    /// is in `known`.
+    pub async fn sync(&self, from_block: u64, known: &[ChannelId]) -> Result<Synced, ChainError> {
+        let start = self.0.settings.start_block;
+        let head = self.0.rpc.head().await?;
+        let mut ids: BTreeSet<ChannelId> = known.iter().copied().collect();
+        let mut ranges = Ranges::new(from_block.max(start), head, self.0.settings.log_range);
+        // A filter that starts above the head is refused by some nodes: such a range is never asked for.
+        while let Some((from, to)) = ranges.next() {
+            match self.0.rpc.logs(&self.filter(from, to)).await {
+                Ok(logs) => {
+                    ids.extend(self.channels_of(&logs)?);
+                    ranges.taken();
+                }
+                Err(error) => ranges.refused(error)?,
+            }
+        }
+        let channels = stream::iter(ids)
+            .map(|id| async move { Ok::<_, ChainError>((id, self.channel(id).await?)) })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(Synced { channels, cursor: head.saturating_sub(REORG_MARGIN).max(start) })
+    }
+
+    fn filter(&self, from: u64, to: u64) -> LogFilter {
+        let events = vec![
+            ChannelCreatedFilter::signature(),
+            ChannelToppedUpFilter::signature(),
+            ChannelCloseRequestedFilter::signature(),
+            ChannelSettledFilter::signature(),
+            ChannelWithdrawFilter::signature(),
+        ];
+        LogFilter {
+            address: self.0.settings.channel_manager.into(),
+            from_block: U64::from(from),
+            to_block: U64::from(to),
+            topics: (events, topic(self.payer())),
+        }
+    }
+
+    fn channels_of(&self, logs: &[Log]) -> Result<Vec<ChannelId>, ChainError> {
+        // A node may answer more than was asked for.
+        let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
+        logs.iter()
+            .filter(|log| log.address == contract && log.topics.get(1) == Some(&payer))
+            .filter(|log| !log.removed.unwrap_or(false))
+            .map(|log| {
+                channel_of(log).ok_or_else(|| ChainError::NotUnderstood {
+                    node: self.0.rpc.shown().into(),
+                    method: "eth_getLogs",
+                    why: "an event of the channel contract without receiver or block".into(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The channel of an event. `ChannelCreated` does not name the open block: it is the log's own.
+fn channel_of(log: &Log) -> Option<ChannelId> {
+    let receiver = Address::from(H160::from(*log.topics.get(2)?));
+    let open_block = if log.topics.first() == Some(&ChannelCreatedFilter::signature()) {
+        u32::try_from(log.block_number?.as_u64()).ok()?
+    } else {
+        u32::from_be_bytes(log.topics.get(3)?.0[28..].try_into().ok()?)
+    };
+    Some(ChannelId { receiver, open_block })
+}
+
+fn topic(address: Address) -> H256 {
+    H256::from(H160::from(address))
+}
+
+/// Block ranges from a first to a last block, as wide as the node takes them.
+struct Ranges {
+    from: u64,
+    last: u64,
+    width: u64,
+    widest: u64,
+    taken: u32,
+    timeouts: u32,
+}
+
+impl Ranges {
+    fn new(from: u64, last: u64, widest: u64) -> Self {
+        let widest = widest.max(1);
+        Self { from, last, width: widest, widest, taken: 0, timeouts: 0 }
+    }
+
+    /// The range to ask for, both ends included; `None` at the end.
+    fn next(&self) -> Option<(u64, u64)> {
+        let to = self.from.saturating_add(self.width - 1).min(self.last);
+        (self.from <= self.last).then_some((self.from, to))
+    }
+
+    /// The node answered.
+    fn taken(&mut self) {
+        self.from = self.from.saturating_add(self.width);
+        (self.taken, self.timeouts) = (self.taken + 1, 0);
+        if self.taken == GROW_AFTER {
+            self.width = self.width.saturating_mul(2).min(self.widest);
+            self.taken = 0;
+        }
+    }
+
+    /// The node did not: asks for half, or gives the error back where that cannot help.
+    fn refused(&mut self, error: ChainError) -> Result<(), ChainError> {
+        let may_help = match error {
+            // How nodes say "too many blocks" or "too many results" differs; a refusal for another reason
+            // comes back at a single block.
+            ChainError::NodeRefused { .. } | ChainError::NotUnderstood { .. } => true,
+            ChainError::NodeRejected { status, .. } => matches!(status, 400 | 413 | 422 | 500..=599),
+            ChainError::Timeout { .. } => {
+                self.timeouts += 1;
+                self.timeouts <= MAX_TIMEOUTS
+            }
+            _ => false,
+        };
+        if !may_help || self.width == 1 {
+            return Err(error);
+        }
+        (self.width, self.taken) = (self.width.min(self.last - self.from + 1).div_ceil(2), 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn refusal() -> ChainError {
+        ChainError::NodeRefused {
+            node: String::new(),
+            method: "eth_getLogs",
+            code: -32005,
+            message: "too many".into(),
+        }
+    }
+
+    /// The ranges that a node takes which refuses more than `most` blocks.
+    fn walk(from: u64, last: u64, widest: u64, most: u64) -> Vec<(u64, u64)> {
+        let mut ranges = Ranges::new(from, last, widest);
+        let mut walked = Vec::new();
+        while let Some((from, to)) = ranges.next() {
+            if to - from + 1 > most {
+                ranges.refused(refusal()).unwrap();
+            } else {
+                walked.push((from, to));
+                ranges.taken();
+            }
+        }
+        walked
+    }
+
+    #[test]
+    fn ranges_meet_without_gap_whatever_the_node_refuses() {
+        for (from, last, widest, most) in
+            [(0, 99, 10, 10), (0, 99, 1000, 7), (5, 5, 10, 1), (3, 1000, 64, 1), (0, 9999, 2000, 999)]
+        {
+            let walked = walk(from, last, widest, most);
+            assert_eq!((walked[0].0, walked[walked.len() - 1].1), (from, last));
+            assert!(walked.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{walked:?}");
+            assert!(walked.iter().all(|(from, to)| to - from < most.min(widest)), "{walked:?}");
+        }
+        assert_eq!(walk(10, 9, 5, 5), []);
+        assert_eq!(walk(0, 9, 5, 5), [(0, 4), (5, 9)]);
+    }
+
+    #[test]
+    fn a_halved_range_grows_again() {
+        let mut ranges = Ranges::new(0, 1_000_000, 64);
+        ranges.refused(refusal()).unwrap();
+        assert_eq!(ranges.next(), Some((0, 31)));
+        for _ in 0..GROW_AFTER {
+            ranges.taken();
+        }
+        assert_eq!(ranges.next(), Some((128, 191)));
+    }
+
+    #[test]
+    fn gives_up_where_a_smaller_range_cannot_help() {
+        let timeout =
+            || ChainError::Timeout { node: String::new(), method: "eth_getLogs", within: Duration::ZERO };
+        let down = ChainError::NodeUnreachable { node: String::new(), why: String::new() };
+        assert!(Ranges::new(0, 9, 10).refused(down).is_err());
+        assert!(Ranges::new(0, 9, 1).refused(refusal()).is_err());
+        let mut ranges = Ranges::new(0, 999, 1000);
+        for _ in 0..MAX_TIMEOUTS {
+            ranges.refused(timeout()).unwrap();
+        }
+        assert!(ranges.refused(timeout()).is_err());
+    }
+}

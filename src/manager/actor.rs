@@ -1,0 +1,307 @@
+//! The one task that owns the book: messages in, effects carried out in order.
+//!
+//! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
+//! comes back as a message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::start::Prepared;
+use super::store::{BookId, Store, StoreError};
+use super::{ListedChannel, ListedOwner, Listing, Message, Payment, Reply, Returned};
+use crate::chain::signer::Signer;
+use crate::chain::{Chain, FundError, Journal, NotRecorded, Resolution};
+use crate::fault;
+use crate::protocol::book::{Book, Effect, FundFailure, Input, Outcome, PurchaseId, Record};
+use crate::protocol::microraiden::{self, proof};
+use crate::protocol::{Address, Draft, Facts, Intent, Order, Policy, Refusal};
+
+/// The manager's task.
+pub(super) struct Actor {
+    book: Book,
+    /// Away while a blocking thread writes to it.
+    store: Option<Store>,
+    means: Option<Means>,
+    replies: HashMap<PurchaseId, Reply>,
+    /// Chain jobs that wait until their transaction is on record.
+    sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
+    mailbox: mpsc::WeakSender<Message>,
+}
+
+/// What it takes to pay.
+struct Means {
+    facts: Facts,
+    book: BookId,
+    chain: Chain,
+    signer: Arc<Signer>,
+}
+
+/// How many messages are handled before their effects are carried out together.
+const BATCH: usize = 64;
+
+impl Actor {
+    pub(super) fn new(policy: Arc<Policy>, store: Store, mailbox: mpsc::WeakSender<Message>) -> Self {
+        Self {
+            book: Book::new(policy),
+            store: Some(store),
+            means: None,
+            replies: HashMap::new(),
+            sends: HashMap::new(),
+            mailbox,
+        }
+    }
+
+    /// Runs until it was told to stop and the last lease is back, or until nobody holds a handle.
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut stopping = false;
+        let alarm = tokio::time::sleep(std::time::Duration::ZERO);
+        tokio::pin!(alarm);
+        while !(stopping && self.replies.is_empty() && !self.book.has_leases()) {
+            let due = self.book.poll_timeout();
+            if let Some(due) = due {
+                alarm.as_mut().reset(due.into());
+            }
+            tokio::select! {
+                count = messages.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for message in batch.drain(..) {
+                        stopping |= matches!(message, Message::Stop);
+                        self.take(message).await;
+                    }
+                }
+                () = &mut alarm, if due.is_some() => self.book.handle(Input::Tick, Instant::now()),
+            }
+            self.act().await;
+        }
+        self.book.handle(Input::Flush, Instant::now());
+        self.act().await;
+    }
+
+    async fn take(&mut self, message: Message) {
+        let now = Instant::now();
+        match message {
+            Message::Load { facts, reply } => {
+                let contents = self.with_store(move |store| store.load(&facts)).await;
+                let _ = reply.send(contents);
+            }
+            Message::Ready(prepared) => self.become_ready(*prepared, now),
+            Message::Unready(reason) => self.book.handle(Input::Unready(reason), now),
+            Message::Demand { id, challenge, allowance, reply } => {
+                self.replies.insert(id, reply);
+                self.book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
+            }
+            Message::Reject { id, challenge, reply } => {
+                self.replies.insert(id, reply);
+                let outcome = Outcome::Rejected(Box::new(challenge));
+                self.book.handle(Input::Answer(id, outcome), now);
+            }
+            Message::Return { id, how } => {
+                self.replies.remove(&id);
+                self.book.handle(
+                    match how {
+                        Returned::Unsent => Input::Withdraw(id),
+                        Returned::Unclear => Input::Answer(id, Outcome::Unclear),
+                        Returned::Accepted => Input::Answer(id, Outcome::Accepted),
+                    },
+                    now,
+                );
+            }
+            Message::Intent { intent, reply } => {
+                self.sends.insert(intent.hash, reply);
+                self.book.handle(Input::Intent(intent), now);
+            }
+            Message::Funded { receiver, result } => self.book.handle(Input::Funded(receiver, result), now),
+            Message::List(reply) => {
+                let _ = reply.send(self.list());
+            }
+            Message::Stop => self.book.handle(Input::Stop, now),
+        }
+    }
+
+    fn become_ready(&mut self, prepared: Prepared, now: Instant) {
+        let Prepared { facts, contents, synced, chain, signer } = prepared;
+        self.means = Some(Means { facts, book: contents.book, chain, signer });
+        let ready = Input::Ready {
+            facts,
+            channels: contents.channels,
+            intents: contents.intents,
+            on_chain: synced.channels,
+            cursor: synced.cursor,
+        };
+        self.book.handle(ready, now);
+    }
+
+    /// Carries out what the book wants: all records of a turn in one durable write, then the rest in order.
+    async fn act(&mut self) {
+        loop {
+            let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
+            if effects.is_empty() {
+                return;
+            }
+            let records: Vec<Record> = effects
+                .iter()
+                .filter_map(|effect| match effect {
+                    Effect::Persist(record) => Some(record.clone()),
+                    _ => None,
+                })
+                .collect();
+            let recorded = self.persist(records).await;
+            for effect in effects {
+                self.carry_out(effect, &recorded);
+            }
+        }
+    }
+
+    async fn persist(&mut self, records: Vec<Record>) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let Some(book) = self.means.as_ref().map(|means| means.book) else {
+            return Err("there is no book to write to".into());
+        };
+        let written = self.with_store(move |store| store.write(book, &records)).await;
+        fault::point("records written");
+        written.map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
+            error.to_string()
+        })
+    }
+
+    /// Runs on a blocking thread: a durable write takes as long as the disk takes.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(mut store) = self.store.take() else { return Err(StoreError::Gone) };
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        });
+        let Ok((store, result)) = task.await else { return Err(StoreError::Gone) };
+        self.store = Some(store);
+        result
+    }
+
+    fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Grant(id, draft) => match recorded {
+                Ok(()) => self.grant(id, draft),
+                Err(reason) => {
+                    self.book.handle(Input::NotRecorded(id, reason.clone()), Instant::now());
+                }
+            },
+            Effect::Refuse(id, refusal) => {
+                if let Some(reply) = self.replies.remove(&id) {
+                    // A client that has left needs no reason.
+                    let _ = reply.send(Err(refusal));
+                }
+            }
+            Effect::Submit(order) => self.submit(order),
+            Effect::Resume(receiver, intents) => self.resume(receiver, intents),
+            Effect::Send(hash) => {
+                if let Some(reply) = self.sends.remove(&hash) {
+                    // A job that is gone sends nothing.
+                    let _ = reply.send(recorded.clone().map_err(NotRecorded));
+                }
+            }
+        }
+    }
+
+    /// Signs what is on record, unless the client has left.
+    fn grant(&mut self, id: PurchaseId, draft: Draft) {
+        let (Some(reply), Some(means)) = (self.replies.remove(&id), &self.means) else { return };
+        if reply.is_closed() {
+            return;
+        }
+        let Facts { contract, payer, .. } = means.facts;
+        let digest = proof::balance_digest(draft.channel, draft.total, contract);
+        let payment = match means.signer.sign(digest) {
+            Ok(signature) => {
+                fault::point("payment signed");
+                let headers = microraiden::attach(&draft, payer, contract, &signature);
+                Ok(Payment { headers, draft })
+            }
+            Err(error) => Err(Refusal::NotReady(error.to_string())),
+        };
+        // A client that left meanwhile drops its ticket, which withdraws the purchase.
+        let _ = reply.send(payment);
+    }
+
+    fn submit(&self, order: Order) {
+        let receiver = order.receiver();
+        tracing::info!(?order, "putting money into a channel");
+        self.job(receiver, move |chain, journal| async move {
+            let funded = chain.fund(&order, &journal).await;
+            funded.map(Some).map_err(|error| failure(order, &error))
+        });
+    }
+
+    fn resume(&self, receiver: Address, intents: Vec<Intent>) {
+        let Some(order) = intents.last().map(|intent| intent.order) else { return };
+        tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
+        self.job(receiver, move |chain, _| async move {
+            match chain.resume(&intents).await {
+                Ok(Resolution::Funded(id, on_chain)) => Ok(Some((id, on_chain))),
+                Ok(Resolution::NothingMoved) => Ok(None),
+                Err(error) => Err(failure(order, &error)),
+            }
+        });
+    }
+
+    /// Runs a chain job in a task of its own; its result comes back as a message.
+    fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
+    where
+        F: Future<Output = Result<Option<super::Funded>, FundFailure>> + Send + 'static,
+    {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let work = work(means.chain.clone(), Intents(mailbox.clone()));
+        tokio::spawn(async move {
+            let result = work.await;
+            fault::point("chain job done");
+            match &result {
+                Ok(Some((channel, on_chain))) => {
+                    tracing::info!(%channel, deposit = %on_chain.deposit, "channel is funded");
+                }
+                Ok(None) => tracing::info!(%receiver, "nothing had moved"),
+                Err(failure) => {
+                    tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
+                }
+            }
+            // A manager that has stopped finds out at its next start.
+            let _ = mailbox.send(Message::Funded { receiver, result }).await;
+        });
+    }
+
+    fn list(&self) -> Listing {
+        let owner = self.means.as_ref().map(|means| ListedOwner {
+            chain_id: means.facts.chain_id,
+            contract: means.facts.contract,
+            payer: means.facts.payer,
+        });
+        let channels = self.book.channels().map(|(id, channel)| ListedChannel::new(id, channel)).collect();
+        Listing { owner, channels }
+    }
+}
+
+/// Records a chain job's transactions through the manager's task.
+struct Intents(mpsc::Sender<Message>);
+
+impl Journal for Intents {
+    async fn record(&self, intent: Intent) -> Result<(), NotRecorded> {
+        let gone = || NotRecorded("tollpass is shutting down".into());
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Intent { intent, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn failure(order: Order, error: &FundError) -> FundFailure {
+    FundFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
+}

@@ -1,0 +1,238 @@
+//! The channel manager: one task owns the book of all channels, everybody else holds a [`Manager`] handle.
+//!
+//! [`Manager::pay`] asks for a signed payment and gets a [`Lease`] on the channel that pays it. A lease always
+//! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
+
+mod actor;
+mod start;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderMap;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::chain::NotRecorded;
+use crate::protocol::book::{Allowance, FundFailure, PurchaseId};
+use crate::protocol::{
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Policy, Refusal,
+};
+use actor::Actor;
+pub use start::Start;
+use store::{Contents, Store, StoreError};
+
+/// A handle on the channel manager; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    mailbox: mpsc::Sender<Message>,
+    /// One place per client request that waits for a payment or has one in hand.
+    places: Arc<Semaphore>,
+    next: Arc<AtomicU64>,
+}
+
+/// A signed payment, and the channel it draws on, lent to one client request.
+///
+/// Dropped before [`Lease::begin`] it was never sent; dropped later nobody can tell.
+#[must_use]
+#[derive(Debug)]
+pub struct Lease {
+    payment: Payment,
+    ticket: Ticket,
+    mailbox: mpsc::Sender<Message>,
+}
+
+/// A signed payment.
+#[derive(Debug)]
+struct Payment {
+    headers: HeaderMap,
+    draft: Draft,
+}
+
+/// All channels and the state of the manager.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// Who pays and where, once that is known.
+    pub owner: Option<ListedOwner>,
+    /// The channels.
+    pub channels: Vec<ListedChannel>,
+}
+
+/// Who pays and where.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ListedOwner {
+    /// The id of the chain.
+    pub chain_id: u64,
+    /// The channel contract.
+    pub contract: Address,
+    /// Who pays.
+    pub payer: Address,
+}
+
+/// One channel, as it is shown.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ListedChannel {
+    /// Who is paid.
+    pub receiver: Address,
+    /// The block of its opening.
+    pub open_block: u32,
+    /// What is locked up.
+    pub deposit: Amount,
+    /// The highest total ever signed.
+    pub promised: Amount,
+    /// What the seller is believed to hold.
+    pub acknowledged: Amount,
+    /// Where it is in its life: `open`, `closing` or `gone`.
+    pub phase: &'static str,
+}
+
+/// What the manager's task is told.
+enum Message {
+    Load { facts: Facts, reply: oneshot::Sender<Result<Contents, StoreError>> },
+    Ready(Box<start::Prepared>),
+    Unready(String),
+    Demand { id: PurchaseId, challenge: Challenge, allowance: Allowance, reply: Reply },
+    Reject { id: PurchaseId, challenge: Challenge, reply: Reply },
+    Return { id: PurchaseId, how: Returned },
+    Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
+    Funded { receiver: Address, result: Result<Option<Funded>, FundFailure> },
+    List(oneshot::Sender<Listing>),
+    Stop,
+}
+
+type Funded = (ChannelId, OnChain);
+type Reply = oneshot::Sender<Result<Payment, Refusal>>;
+
+/// How a purchase came back.
+#[derive(Clone, Copy, Debug)]
+enum Returned {
+    Unsent,
+    Unclear,
+    Accepted,
+}
+
+/// Names a purchase to the manager. When it is dropped the manager hears how, always and without waiting: the
+/// place in the mailbox was reserved beforehand.
+#[derive(Debug)]
+struct Ticket {
+    id: PurchaseId,
+    how: Returned,
+    slot: Option<mpsc::OwnedPermit<Message>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Manager {
+    /// Starts the manager's task. It refuses to pay until [`Start`] has prepared key and chain; it ends after
+    /// [`Manager::stop`], when the last lease is back and the store is in step.
+    ///
+    /// `waiting` is the largest number of client requests that wait for a payment or have one in hand.
+    pub fn spawn(policy: Arc<Policy>, store: Store, waiting: usize) -> (Self, JoinHandle<()>) {
+        // Every waiting request needs a place for itself and one for its return; the rest is for the chain.
+        let (mailbox, messages) = mpsc::channel(waiting.saturating_mul(2).saturating_add(64));
+        let actor = Actor::new(policy, store, mailbox.downgrade());
+        let task = tokio::spawn(actor.run(messages));
+        let manager =
+            Self { mailbox, places: Arc::new(Semaphore::new(waiting)), next: Arc::new(AtomicU64::new(0)) };
+        (manager, task)
+    }
+
+    /// Asks for a signed payment. Waits for a channel, an opening or a top up as long as the policy allows;
+    /// dropped before it is ready, nothing is signed.
+    pub async fn pay(&self, challenge: Challenge, allowance: Allowance) -> Result<Lease, Refusal> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
+        let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Refusal::ShuttingDown)?;
+        let ticket = Ticket { id, how: Returned::Unsent, slot: Some(slot), _place: place };
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Demand { id, challenge, allowance, reply }).await?;
+        Lease::granted(answer, ticket, self.mailbox.clone()).await
+    }
+
+    /// All channels; `None` when the manager has stopped.
+    pub async fn list(&self) -> Option<Listing> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::List(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Grants nothing more. The task ends when the last lease is back.
+    pub async fn stop(&self) {
+        // A manager that is gone has stopped already.
+        let _ = self.tell(Message::Stop).await;
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Refusal> {
+        self.mailbox.send(message).await.map_err(|_| Refusal::ShuttingDown)
+    }
+}
+
+impl Lease {
+    /// The header fields that carry the payment.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.payment.headers
+    }
+
+    /// What is paid, from which channel, and the new total.
+    pub fn draft(&self) -> &Draft {
+        &self.payment.draft
+    }
+
+    /// To be called right before the payment is sent: from here on it may have reached the seller.
+    pub fn begin(&mut self) {
+        self.ticket.how = Returned::Unclear;
+    }
+
+    /// The payment provably never left.
+    pub fn unsent(mut self) {
+        self.ticket.how = Returned::Unsent;
+    }
+
+    /// The seller took the payment, as far as can be told.
+    pub fn accept(mut self) {
+        self.ticket.how = Returned::Accepted;
+    }
+
+    /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
+    /// again after a pause, or none.
+    pub async fn reject(mut self, challenge: Challenge) -> Result<Self, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let id = self.ticket.id;
+        let told = self.mailbox.send(Message::Reject { id, challenge, reply }).await;
+        told.map_err(|_| Refusal::ShuttingDown)?;
+        self.ticket.how = Returned::Unsent;
+        Self::granted(answer, self.ticket, self.mailbox).await
+    }
+
+    async fn granted(
+        answer: oneshot::Receiver<Result<Payment, Refusal>>,
+        ticket: Ticket,
+        mailbox: mpsc::Sender<Message>,
+    ) -> Result<Self, Refusal> {
+        let payment = answer.await.unwrap_or(Err(Refusal::ShuttingDown))?;
+        Ok(Self { payment, ticket, mailbox })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.send(Message::Return { id: self.id, how: self.how });
+        }
+    }
+}
+
+impl ListedChannel {
+    /// A channel as it is shown.
+    pub fn new(id: &ChannelId, channel: &Channel) -> Self {
+        Self {
+            receiver: id.receiver,
+            open_block: id.open_block,
+            deposit: channel.deposit,
+            promised: channel.promised,
+            acknowledged: channel.acknowledged,
+            phase: channel.phase.name(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! From a key and a node to a manager that can pay: who we are on the chain, what the store knows of it, and what
+//! the contract says of that now. Tried again until it succeeds; meanwhile the manager knows why it is not ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::store::Contents;
+use super::{Manager, Message};
+use crate::chain::signer::Signer;
+use crate::chain::{Chain, ChainError, Synced};
+use crate::protocol::{Address, Facts};
+
+/// What a manager needs to become ready.
+pub struct Start {
+    /// The node and the contract.
+    pub chain: Chain,
+    /// The key.
+    pub signer: Arc<Signer>,
+    /// The channel contract.
+    pub contract: Address,
+    /// The pause after a failure.
+    pub retry_every: Duration,
+}
+
+/// Everything the manager's task needs to become ready.
+pub(super) struct Prepared {
+    pub facts: Facts,
+    pub contents: Contents,
+    pub synced: Synced,
+    pub chain: Chain,
+    pub signer: Arc<Signer>,
+}
+
+/// Why it did not work this time.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error("the journal cannot be read: {0}")]
+    Store(#[from] super::store::StoreError),
+    #[error("tollpass is shutting down")]
+    Gone,
+}
+
+impl Manager {
+    /// Says why the manager cannot pay yet.
+    pub async fn unready(&self, reason: String) {
+        // A manager that is gone needs no reason.
+        let _ = self.tell(Message::Unready(reason)).await;
+    }
+
+    /// Makes the manager ready to pay; returns when it is, or when it has stopped.
+    pub async fn start(&self, start: Start) {
+        loop {
+            let reason = match self.prepare(&start).await {
+                Ok(prepared) => {
+                    let Facts { chain_id, payer, .. } = prepared.facts;
+                    let channels = prepared.synced.channels.len();
+                    tracing::info!(chain_id, %payer, channels, "ready to pay");
+                    let _ = self.tell(Message::Ready(Box::new(prepared))).await;
+                    return;
+                }
+                Err(NotYet::Gone) => return,
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(%reason, retry_in = ?start.retry_every, "not ready to pay");
+            self.unready(reason).await;
+            tokio::time::sleep(start.retry_every).await;
+        }
+    }
+
+    async fn prepare(&self, start: &Start) -> Result<Prepared, NotYet> {
+        let chain = start.chain.facts().await?;
+        let facts = Facts {
+            chain_id: chain.chain_id,
+            contract: start.contract,
+            token: chain.token,
+            payer: start.signer.address(),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Load { facts, reply }).await.map_err(|_| NotYet::Gone)?;
+        let contents = answer.await.map_err(|_| NotYet::Gone)??;
+        let known: Vec<_> = contents.channels.iter().map(|(id, _)| *id).collect();
+        let synced = start.chain.sync(contents.cursor, &known).await?;
+        let (chain, signer) = (start.chain.clone(), Arc::clone(&start.signer));
+        Ok(Prepared { facts, contents, synced, chain, signer })
+    }
+}

@@ -1,0 +1,346 @@
+//! The journal: what was promised and what is under way, in an SQLite file that outlives a crash.
+//!
+//! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes are
+//! hexadecimal text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Row, params, types::Type};
+
+use crate::protocol::book::Record;
+use crate::protocol::channel::Unclear;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase};
+
+/// The name of the file in the state folder.
+pub const FILE: &str = "tollpass.db";
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE book (
+        id INTEGER PRIMARY KEY,
+        chain_id INTEGER NOT NULL,
+        contract TEXT NOT NULL,
+        payer TEXT NOT NULL,
+        cursor INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (chain_id, contract, payer)
+    );
+    CREATE TABLE channel (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        deposit TEXT NOT NULL,
+        promised TEXT NOT NULL,
+        acknowledged TEXT NOT NULL,
+        unclear_total TEXT,
+        unclear_price TEXT,
+        phase TEXT NOT NULL CHECK (phase IN ('open', 'closing', 'gone')),
+        settle_block INTEGER,
+        PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE intent (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        nonce INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (book, hash)
+    );";
+
+/// The journal cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite reports an error.
+    #[error("{}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A write died half way; what it was to record was not acted on.
+    #[error("the journal is closed after an internal error: restart tollpass")]
+    Gone,
+    /// The file was written by a newer version.
+    #[error("{}: written by a newer version of tollpass (schema {found}, this one knows {SCHEMA_VERSION}): update", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
+}
+
+/// The journal of a state folder.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// The part of the journal that belongs to one payer on one contract of one chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BookId(i64);
+
+/// Whose part of the journal it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The id of the chain.
+    pub chain_id: u64,
+    /// The channel contract.
+    pub contract: Address,
+    /// Who pays.
+    pub payer: Address,
+}
+
+/// One owner, and the channels it owns.
+pub type Owned = (Owner, Vec<(ChannelId, Channel)>);
+
+/// What the journal knows of one payer on one contract.
+#[derive(Debug)]
+pub struct Contents {
+    /// Names it in [`Store::write`].
+    pub book: BookId,
+    /// Its channels.
+    pub channels: Vec<(ChannelId, Channel)>,
+    /// Its transactions of unknown fate, in order of their nonce.
+    pub intents: Vec<Intent>,
+    /// Where the next sync with the chain starts; 0 when there was none.
+    pub cursor: u64,
+}
+
+impl Store {
+    /// Opens the journal in `folder`, or makes it.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        let failed = |source| StoreError::Sqlite { path: path.clone(), source };
+        let connection = Connection::open(&path).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        if found > SCHEMA_VERSION {
+            return Err(StoreError::Newer { path, found });
+        }
+        if found == 0 {
+            let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            connection.execute_batch(&schema).map_err(failed)?;
+        }
+        Ok(Self { connection, path })
+    }
+
+    /// What is known of this payer on this contract; makes an empty entry at the first time.
+    pub fn load(&mut self, facts: &Facts) -> Result<Contents, StoreError> {
+        self.try_load(facts).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Every payer and contract on record, with their channels.
+    pub fn all(&self) -> Result<Vec<Owned>, StoreError> {
+        self.try_all().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Makes records durable, all or none. When this returns `Ok` they survive a crash.
+    pub fn write(&mut self, book: BookId, records: &[Record]) -> Result<(), StoreError> {
+        self.try_write(book, records).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    fn try_load(&mut self, facts: &Facts) -> rusqlite::Result<Contents> {
+        let chain_id = facts.chain_id as i64;
+        let (contract, payer) = (facts.contract.to_string(), facts.payer.to_string());
+        let key = params![chain_id, contract, payer];
+        self.connection.execute(
+            "INSERT INTO book (chain_id, contract, payer) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            key,
+        )?;
+        let (id, cursor): (i64, i64) = self.connection.query_row(
+            "SELECT id, cursor FROM book WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3",
+            key,
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut intents =
+            self.connection.prepare("SELECT body FROM intent WHERE book = ?1 ORDER BY nonce, rowid")?;
+        let intents = intents
+            .query_map([id], |row| {
+                let body: String = row.get(0)?;
+                serde_json::from_str(&body).map_err(|error| unreadable(0, error))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Contents { book: BookId(id), channels: self.channels(id)?, intents, cursor: cursor as u64 })
+    }
+
+    fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
+        let mut books =
+            self.connection.prepare("SELECT id, chain_id, contract, payer FROM book ORDER BY id")?;
+        let books = books.query_map([], |row| {
+            let chain_id = row.get::<_, i64>(1)? as u64;
+            let owner = Owner { chain_id, contract: text(row, 2)?, payer: text(row, 3)? };
+            Ok((row.get::<_, i64>(0)?, owner))
+        })?;
+        books
+            .map(|book| {
+                let (id, owner) = book?;
+                Ok((owner, self.channels(id)?))
+            })
+            .collect()
+    }
+
+    fn channels(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Channel)>> {
+        let mut channels = self.connection.prepare(
+            "SELECT receiver, open_block, deposit, promised, acknowledged, unclear_total, unclear_price,
+             phase, settle_block FROM channel WHERE book = ?1 ORDER BY receiver, open_block",
+        )?;
+        channels.query_map([book], read_channel)?.collect()
+    }
+
+    fn try_write(&mut self, book: BookId, records: &[Record]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for record in records {
+            match record {
+                Record::Channel(id, channel) => write_channel(&transaction, book, id, channel)?,
+                Record::Intent(intent) => write_intent(&transaction, book, intent)?,
+                Record::IntentsSettled(receiver) => {
+                    transaction
+                        .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
+                        .execute(params![book.0, receiver.to_string()])?;
+                }
+                Record::Cursor(cursor) => {
+                    transaction
+                        .prepare_cached("UPDATE book SET cursor = ?2 WHERE id = ?1")?
+                        .execute(params![book.0, *cursor as i64])?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+}
+
+fn write_channel(
+    connection: &Connection,
+    book: BookId,
+    id: &ChannelId,
+    channel: &Channel,
+) -> rusqlite::Result<()> {
+    let settle_block = match channel.phase {
+        Phase::Closing { settle_block } => Some(settle_block),
+        Phase::Open | Phase::Gone => None,
+    };
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+        .execute(params![
+            book.0,
+            id.receiver.to_string(),
+            id.open_block,
+            channel.deposit.to_string(),
+            channel.promised.to_string(),
+            channel.acknowledged.to_string(),
+            channel.unclear.map(|unclear| unclear.total.to_string()),
+            channel.unclear.map(|unclear| unclear.price.to_string()),
+            channel.phase.name(),
+            settle_block,
+        ])?;
+    Ok(())
+}
+
+fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusqlite::Result<()> {
+    let body = serde_json::to_string(intent)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let hash = ethers_core::utils::hex::encode_prefixed(intent.hash);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![book.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
+    Ok(())
+}
+
+fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
+    let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
+    let unclear = match row.get::<_, Option<String>>(5)? {
+        Some(_) => Some(Unclear { total: text(row, 5)?, price: text(row, 6)? }),
+        None => None,
+    };
+    let phase = match row.get::<_, String>(7)?.as_str() {
+        "open" => Phase::Open,
+        "closing" => Phase::Closing { settle_block: row.get(8)? },
+        _ => Phase::Gone,
+    };
+    let channel = Channel {
+        deposit: text(row, 2)?,
+        promised: text(row, 3)?,
+        acknowledged: text::<Amount>(row, 4)?,
+        unclear,
+        phase,
+    };
+    Ok((id, channel))
+}
+
+/// Reads a value that is stored as text.
+fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    row.get::<_, String>(column)?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Order;
+
+    fn facts(payer: u8) -> Facts {
+        let address = |byte| Address([byte; 20]);
+        Facts { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(payer) }
+    }
+
+    fn channel(phase: Phase) -> Channel {
+        Channel {
+            deposit: Amount::MAX,
+            promised: 30.into(),
+            acknowledged: 20.into(),
+            unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+            phase,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = |open_block| ChannelId { receiver: Address([0xbb; 20]), open_block };
+        let order = Order::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
+        let intent =
+            |nonce| Intent { order, moves: true, nonce, hash: [nonce as u8; 32], raw: vec![1, 2, 3] };
+        let channels = vec![
+            (id(1), channel(Phase::Open)),
+            (id(2), channel(Phase::Closing { settle_block: u32::MAX })),
+            (id(3), Channel { unclear: None, ..channel(Phase::Gone) }),
+        ];
+
+        let mut store = Store::open(folder.path()).unwrap();
+        let book = store.load(&facts(0xaa)).unwrap().book;
+        let mut records: Vec<Record> =
+            channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
+        records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
+        store.write(book, &records).unwrap();
+        drop(store);
+
+        let mut store = Store::open(folder.path()).unwrap();
+        let contents = store.load(&facts(0xaa)).unwrap();
+        assert_eq!(contents.channels, channels);
+        assert_eq!(contents.intents, [intent(9), intent(11)]);
+        assert_eq!(contents.cursor, 77);
+        assert!(store.load(&facts(0xab)).unwrap().channels.is_empty());
+        store.write(book, &[Record::IntentsSettled(Address([0xbb; 20]))]).unwrap();
+        assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
+        let all = store.all().unwrap();
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].1, channels);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer { found: 99, .. })));
+    }
+}
