@@ -4,3 +4,5 @@ pub mod chain;
 pub mod fault;
 pub mod manager;
 pub mod protocol;
+pub mod proxy;
+pub mod shutdown;

@@ -1,0 +1,126 @@
+//! The one body type of the shell: what comes in goes out without being boxed.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::replay::{Pass, Resumed};
+
+/// A message body on its way through.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Read from a connection as it is polled.
+    Incoming(Incoming),
+    /// Whole, in memory.
+    Full(Full),
+    /// A request body that is kept, or one that was kept and is sent again.
+    Replay(Pass),
+    /// A body of which the beginning has been read already.
+    Resumed(Box<Resumed>),
+}
+
+/// A whole body and its trailer fields.
+#[derive(Debug)]
+pub struct Full {
+    bytes: Bytes,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The connection that it is read from failed.
+    #[error("the peer's body broke off: {0}")]
+    Incoming(#[from] hyper::Error),
+    /// The peer ended it short of the length it had declared.
+    #[error("the body ended after {read} of {declared} bytes")]
+    Incomplete {
+        /// Bytes that came.
+        read: u64,
+        /// Bytes that were announced.
+        declared: u64,
+    },
+    /// It is being sent again elsewhere, so this sending stops.
+    #[error("the body is being sent again elsewhere")]
+    Superseded,
+    /// Bytes that were put aside could not be read back.
+    #[error("the kept body cannot be read back from its temporary file: {0}")]
+    Storage(#[from] io::Error),
+}
+
+impl Body {
+    /// A whole body.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::with_trailers(bytes, None)
+    }
+
+    /// A whole body with the trailer fields that end it.
+    #[must_use]
+    pub fn with_trailers(bytes: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        Self::Full(Full { bytes: bytes.into(), trailers: trailers.map(Box::new) })
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        Self::Incoming(incoming)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Incoming),
+            Self::Empty => Poll::Ready(None),
+            Self::Full(full) => Poll::Ready(full.next().map(Ok)),
+            Self::Replay(pass) => pass.poll_frame(cx),
+            Self::Resumed(resumed) => resumed.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Empty => true,
+            Self::Full(full) => full.bytes.is_empty() && full.trailers.is_none(),
+            Self::Replay(pass) => pass.is_end_stream(),
+            Self::Resumed(resumed) => resumed.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(full) if full.trailers.is_some() => SizeHint::default(),
+            Self::Full(full) => SizeHint::with_exact(full.bytes.len() as u64),
+            Self::Replay(pass) => pass.size_hint(),
+            Self::Resumed(resumed) => resumed.size_hint(),
+        }
+    }
+}
+
+impl Full {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        if !self.bytes.is_empty() {
+            return Some(Frame::data(std::mem::take(&mut self.bytes)));
+        }
+        self.trailers.take().map(|trailers| Frame::trailers(*trailers))
+    }
+}

@@ -1,0 +1,212 @@
+//! Reaching an origin over TCP, and knowing of each pooled connection whether it had gone stale.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+use tower::Service;
+
+/// Why an origin was not reached. Nothing has been sent to it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The name has no address.
+    #[error("the name {host} cannot be resolved: {reason}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Resolving and connecting took too long.
+    #[error("{host} port {port} was not reached within {} ms", within.as_millis())]
+    Timeout {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The limit.
+        within: Duration,
+    },
+    /// Nobody listens there.
+    #[error("{host} port {port} refused the connection")]
+    Refused {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The system could not connect.
+    #[error("{host} port {port} cannot be reached: {reason}")]
+    Unreachable {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// Connects to `host` (a name, or an address without brackets), trying its addresses in turn.
+///
+/// # Errors
+/// [`DialError`]; each address gets an equal share of the time that is left.
+pub(super) async fn dial(host: &str, port: u16, within: Duration) -> Result<TcpStream, DialError> {
+    let deadline = Instant::now() + within;
+    let timeout = || DialError::Timeout { host: host.to_owned(), port, within };
+    let unresolved = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
+    let found = timeout_at(deadline, lookup_host((host, port))).await.map_err(|_| timeout())?;
+    let mut addresses = found.map_err(|error| unresolved(error.to_string()))?.collect::<Vec<_>>().into_iter();
+
+    let mut last = unresolved("no address".to_owned());
+    while let Some(address) = addresses.next() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
+        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Only a hint to the kernel: a connection without it still works.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = failed(host, port, &error),
+            Err(_) => last = timeout(),
+        }
+    }
+    Err(last)
+}
+
+fn failed(host: &str, port: u16, error: &io::Error) -> DialError {
+    let host = host.to_owned();
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        return DialError::Refused { host, port };
+    }
+    DialError::Unreachable { host, port, reason: error.to_string() }
+}
+
+/// The pool's way to open a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Dialer {
+    pub(super) within: Duration,
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<Link>;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, origin: Uri) -> Self::Future {
+        let within = self.within;
+        Box::pin(async move {
+            let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let stream = dial(host, origin.port_u16().unwrap_or(80), within).await?;
+            Ok(TokioIo::new(Link { stream, history: History::default() }))
+        })
+    }
+}
+
+/// A connection to an origin that remembers what has passed over it.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: TcpStream,
+    history: History,
+}
+
+impl Link {
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+const UNUSED: u8 = 0;
+const FIRST_ASKED: u8 = 1;
+const ANSWERED: u8 = 2;
+const ASKED_AGAIN: u8 = 3;
+
+/// How far a connection got: first asked, answered, asked again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History(Arc<AtomicU8>);
+
+impl History {
+    /// Whether the connection had been answered on before, was written to again, and then gave not one byte: it was
+    /// closed while it lay idle.
+    pub(super) fn went_stale(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ASKED_AGAIN
+    }
+
+    fn asked(&self) {
+        // One task drives a connection, so nothing comes between the load and the store.
+        match self.0.load(Ordering::Relaxed) {
+            UNUSED => self.0.store(FIRST_ASKED, Ordering::Relaxed),
+            ANSWERED => self.0.store(ASKED_AGAIN, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn answered(&self) {
+        self.0.store(ANSWERED, Ordering::Relaxed);
+    }
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new().extra(self.history.clone())
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.history.answered();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.history.asked();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.history.asked();
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

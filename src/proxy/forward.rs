@@ -1,0 +1,341 @@
+//! Passing a request on to its origin and the answer back. It never answers for an origin: what goes wrong is a typed
+//! error, and it never sends again what may have been received once, unless the method says that this does no harm.
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{self, HeaderValue};
+use http::{Extensions, Method, Request, Response, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{self, Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::Service;
+
+use super::dial::{DialError, Dialer, History};
+use super::fields::{self, Via};
+use super::server::chain;
+use super::{Body, BodyError, Paying, Settings, help, target, tunnel, upgrade};
+
+/// Why a request got no answer from its origin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The request's target cannot be used.
+    #[error("the request target is not usable: {0}")]
+    BadTarget(&'static str),
+    /// The target's scheme is not `http`.
+    #[error("a target with the scheme {0} is not forwarded; ask for https through CONNECT")]
+    UnsupportedScheme(String),
+    /// The request body has a transfer coding besides `chunked`.
+    #[error("a request body with a transfer coding other than chunked is not forwarded")]
+    UnsupportedCoding,
+    /// The request has passed through this proxy before.
+    #[error("the request has come back to this proxy; is the proxy's own address the target?")]
+    Loop,
+    /// The origin was not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection was lost before a byte of the request was written.
+    #[error("the connection to the origin was lost before the request was sent: {0}")]
+    Unwritten(String),
+    /// The connection was lost after writing had begun and before an answer: whether the origin acted is unknown.
+    #[error("the origin closed the connection without an answer: {0}")]
+    Lost(String),
+    /// The client's request body broke off while it was sent.
+    #[error("the request body could not be read to its end: {0}")]
+    RequestBody(String),
+    /// The answer's head is larger than the limits allow.
+    #[error("the head of the origin's answer is too large")]
+    HeadTooLarge,
+    /// The answer is not HTTP as it should be.
+    #[error("the origin's answer is malformed: {0}")]
+    BadAnswer(String),
+}
+
+impl ForwardError {
+    /// Whether it is proven that not a byte of the request reached an origin.
+    ///
+    /// `false` means that it may have, not that it did.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::BadTarget(_)
+            | Self::UnsupportedScheme(_)
+            | Self::UnsupportedCoding
+            | Self::Loop
+            | Self::Dial(_)
+            | Self::Unwritten(_) => true,
+            Self::Lost(_) | Self::RequestBody(_) | Self::HeadTooLarge | Self::BadAnswer(_) => false,
+        }
+    }
+}
+
+/// The tower service that forwards requests, opens tunnels, and answers what is meant for the proxy itself.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    shared: Arc<Shared>,
+}
+
+type Pool = Client<Dialer, Body>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// May take up a request again that it has provably not written.
+    plain: Pool,
+    /// Never sends anything twice. A pool of its own, since this is a property of the pool.
+    paying: Pool,
+    via: Via,
+    listen: SocketAddr,
+    pub(super) settings: Settings,
+}
+
+impl Forward {
+    /// A forwarder for a proxy that listens on `listen`.
+    #[must_use]
+    pub fn new(settings: &Settings, listen: SocketAddr) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                plain: pool(settings, true),
+                paying: pool(settings, false),
+                via: Via::new(),
+                listen,
+                settings: settings.clone(),
+            }),
+        }
+    }
+}
+
+fn pool(settings: &Settings, retries_unwritten: bool) -> Pool {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(settings.pool_idle_within)
+        .pool_max_idle_per_host(settings.pool_idle_per_host)
+        .http1_max_headers(settings.head_fields)
+        .retry_canceled_requests(retries_unwritten)
+        .set_host(false)
+        .build(Dialer { within: settings.connect_within })
+}
+
+impl Service<Request<Body>> for Forward {
+    type Response = Response<Body>;
+    type Error = ForwardError;
+    type Future = Forwarding;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ForwardError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Forwarding {
+        if self.shared.via.is_in(request.headers()) {
+            return Forwarding::failed(ForwardError::Loop);
+        }
+        if request.method() == Method::CONNECT {
+            return Forwarding::other(tunnel::open(request, Arc::clone(&self.shared)));
+        }
+        if request.uri().authority().is_none() {
+            return Forwarding(State::Done(Some(Ok(help::answer(&request, self.shared.listen)))));
+        }
+        if upgrade::is_asked(&request) {
+            return Forwarding::other(upgrade::pass(request, Arc::clone(&self.shared)));
+        }
+        match self.shared.send(request, None) {
+            Ok(asking) => Forwarding(State::Asking(asking)),
+            Err(error) => Forwarding::failed(error),
+        }
+    }
+}
+
+impl Shared {
+    /// Sends a request on its way; `upgrade` is the protocol to ask for, where one is.
+    pub(super) fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        upgrade: Option<HeaderValue>,
+    ) -> Result<Asking, ForwardError> {
+        self.prepare(&mut request, upgrade)?;
+        let pays = request.extensions().get::<Paying>().is_some();
+        let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
+            .then(|| Box::new(copy(&request)));
+        let pool = if pays { &self.paying } else { &self.plain };
+        Ok(Asking { response: pool.request(request), again, shared: Arc::clone(self) })
+    }
+
+    /// Turns a received request into the one to send. RFC 9112 section 3.2, RFC 9110 section 7.6.
+    fn prepare(&self, request: &mut Request<Body>, upgrade: Option<HeaderValue>) -> Result<(), ForwardError> {
+        target::check(request)?;
+        if !fields::is_plainly_framed(request.headers()) {
+            return Err(ForwardError::UnsupportedCoding);
+        }
+        let received = std::mem::replace(request.version_mut(), Version::HTTP_11);
+        let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+        let takes_trailers = fields::takes_trailers(request.headers());
+
+        target::set_host(request);
+        let fields = request.headers_mut();
+        fields::strip(fields);
+        // The server's side answers `100 Continue` itself once the body is asked for.
+        fields.remove(header::EXPECT);
+        if is_chunked {
+            // Told explicitly, since a GET with a body would lose it otherwise.
+            fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let mut options: Option<HeaderValue> = None;
+        if takes_trailers {
+            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+            options = Some(HeaderValue::from_static("te"));
+        }
+        if let Some(protocol) = upgrade {
+            fields.insert(header::UPGRADE, protocol);
+            let both = if takes_trailers { "te, upgrade" } else { "upgrade" };
+            options = Some(HeaderValue::from_static(both));
+        }
+        if let Some(options) = options {
+            fields.insert(header::CONNECTION, options);
+        }
+        self.via.add(fields, received);
+        Ok(())
+    }
+
+    /// Turns a received answer into the one to hand back.
+    pub(super) fn answer(&self, response: Response<Incoming>) -> Response<Body> {
+        let mut response = response.map(Body::from);
+        let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
+        // What the pool left about its connection is of no use to the client's side.
+        *response.extensions_mut() = Extensions::new();
+        let is_plain = fields::is_plainly_framed(response.headers());
+        let fields = response.headers_mut();
+        let coding = if is_plain { None } else { fields.get(header::TRANSFER_ENCODING).cloned() };
+        fields::strip(fields);
+        if let Some(coding) = coding {
+            fields.insert(header::TRANSFER_ENCODING, coding);
+        }
+        self.via.add(fields, received);
+        response
+    }
+}
+
+/// A copy of a request that has no body.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// A request that waits for the head of its answer.
+#[derive(Debug)]
+pub(super) struct Asking {
+    response: ResponseFuture,
+    again: Option<Box<Request<Body>>>,
+    shared: Arc<Shared>,
+}
+
+impl Asking {
+    /// The answer as it was received.
+    pub(super) fn poll_received(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Incoming>, ForwardError>> {
+        loop {
+            let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                Err(error) => error,
+            };
+            match self.again.take() {
+                Some(request) if went_stale(&error) => self.response = self.shared.plain.request(*request),
+                _ => return Poll::Ready(Err(classify(&error))),
+            }
+        }
+    }
+}
+
+/// Whether the request went into a pooled connection that the origin had closed while it lay idle.
+fn went_stale(error: &legacy::Error) -> bool {
+    let mut extensions = Extensions::new();
+    if let Some(connection) = error.connect_info() {
+        connection.get_extras(&mut extensions);
+    }
+    extensions.get::<History>().is_some_and(History::went_stale)
+}
+
+fn classify(error: &legacy::Error) -> ForwardError {
+    if let Some(dial) = cause::<DialError>(error) {
+        return ForwardError::Dial(dial.clone());
+    }
+    let text = || error.source().map_or_else(|| error.to_string(), chain);
+    if error.is_connect() {
+        return ForwardError::Unwritten(text());
+    }
+    if let Some(body) = cause::<BodyError>(error) {
+        return ForwardError::RequestBody(chain(body));
+    }
+    match cause::<hyper::Error>(error) {
+        // hyper says so of a request that it hands back whole, never of one that it began to write.
+        Some(error) if error.is_canceled() => ForwardError::Unwritten(text()),
+        Some(error) if error.is_parse_too_large() => ForwardError::HeadTooLarge,
+        Some(error) if error.is_parse() => ForwardError::BadAnswer(text()),
+        _ => ForwardError::Lost(text()),
+    }
+}
+
+/// The first cause of this type.
+fn cause<E: Error + 'static>(error: &legacy::Error) -> Option<&E> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The future of [`Forward`]: the usual case is not boxed.
+#[must_use = "futures do nothing unless polled"]
+pub struct Forwarding(State);
+
+enum State {
+    Asking(Asking),
+    Other(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
+    Done(Option<Result<Response<Body>, ForwardError>>),
+}
+
+impl Forwarding {
+    fn failed(error: ForwardError) -> Self {
+        Self(State::Done(Some(Err(error))))
+    }
+
+    fn other(future: impl Future<Output = Result<Response<Body>, ForwardError>> + Send + 'static) -> Self {
+        Self(State::Other(Box::pin(future)))
+    }
+}
+
+impl Future for Forwarding {
+    type Output = Result<Response<Body>, ForwardError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Asking(asking) => {
+                let received = ready!(asking.poll_received(cx));
+                Poll::Ready(received.and_then(|response| {
+                    // Nobody asked for another protocol here.
+                    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                        return Err(ForwardError::BadAnswer("101 that nobody asked for".to_owned()));
+                    }
+                    Ok(asking.shared.answer(response))
+                }))
+            }
+            State::Other(future) => future.as_mut().poll(cx),
+            State::Done(result) => match result.take() {
+                Some(result) => Poll::Ready(result),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The HTTP shell: takes requests in, passes them on, hands answers back. It decides nothing about money and never
+//! sees the chain.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tower::Service;
+
+use crate::shutdown::Shutdown;
+
+pub mod body;
+mod copy;
+mod dial;
+pub mod fields;
+pub mod forward;
+mod help;
+pub mod replay;
+pub mod rescue;
+mod server;
+mod target;
+mod tunnel;
+mod upgrade;
+
+pub use body::{Body, BodyError};
+pub use dial::DialError;
+pub use forward::{Forward, ForwardError};
+pub use rescue::Rescue;
+
+/// Request extension: this request carries a payment, so nothing below may ever send it twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Paying;
+
+/// Every limit of the HTTP shell.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections of clients (tunnels included) at one time; more wait in the system's backlog.
+    pub max_connections: usize,
+    /// Bytes of a request head, the request line included; more is a 431.
+    pub head_bytes: usize,
+    /// Fields of a head, in requests and in answers; more is a 431 or a 502.
+    pub head_fields: usize,
+    /// Time for a client to send a whole request head, counted from when the connection became idle: this is also how
+    /// long an idle connection is kept.
+    pub head_within: Duration,
+    /// Time to resolve a name and to connect, together.
+    pub connect_within: Duration,
+    /// How long an idle connection to an origin is kept for another request.
+    pub pool_idle_within: Duration,
+    /// Idle connections kept for each origin.
+    pub pool_idle_per_host: usize,
+    /// Bytes that each direction of a tunnel moves at a time; held only while there is something to move.
+    pub tunnel_buffer: usize,
+    /// How much of a request body is kept so that it can be sent again.
+    pub replay: replay::Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            head_bytes: 64 * 1024,
+            head_fields: 100,
+            head_within: Duration::from_secs(60),
+            connect_within: Duration::from_secs(10),
+            pool_idle_within: Duration::from_secs(60),
+            pool_idle_per_host: 256,
+            tunnel_buffer: 64 * 1024,
+            replay: replay::Limits {
+                memory: 256 * 1024,
+                file: 1024 * 1024 * 1024,
+                directory: std::env::temp_dir(),
+            },
+        }
+    }
+}
+
+/// Accepts clients on `listener` and answers them with `service` until the shutdown begins.
+///
+/// Returns when it no longer accepts. Connections that are still open finish as tasks of `shutdown`, whose
+/// [`drain`](Shutdown::drain) waits for them.
+pub async fn serve<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    server::accept(listener, service, settings, shutdown).await;
+}

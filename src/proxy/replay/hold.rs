@@ -1,0 +1,126 @@
+//! An answer's body held back until it is whole, or handed on as a stream if it grows too large or takes too long.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::proxy::{Body, BodyError};
+
+/// A body after the attempt to have it whole.
+#[derive(Debug)]
+pub enum Held {
+    /// All of it.
+    Whole {
+        /// The bytes.
+        bytes: Bytes,
+        /// The trailer fields that came after them.
+        trailers: Option<HeaderMap>,
+    },
+    /// Not all of it: a body that still gives every byte, and why.
+    Past(Body, Past),
+}
+
+/// Why a body was not held to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// It is larger than the limit.
+    Size,
+    /// It took longer than the limit.
+    Time,
+    /// It broke off; reading the body ends in that error.
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes within `within`.
+pub async fn hold(mut body: Body, limit: usize, within: Duration) -> Held {
+    let deadline = Instant::now() + within;
+    if body.size_hint().lower() > limit as u64 {
+        return Held::Past(body, Past::Size);
+    }
+    let mut bytes = BytesMut::new();
+    let mut trailers = None;
+    loop {
+        let next = match timeout_at(deadline, body.frame()).await {
+            Ok(next) => next,
+            Err(_) => return past(bytes, None, Rest::Body(body), Past::Time),
+        };
+        match next {
+            None => return Held::Whole { bytes: bytes.freeze(), trailers },
+            Some(Err(error)) => return past(bytes, None, Rest::Broken(error), Past::Broken),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if data.len() > limit - bytes.len() => {
+                    return past(bytes, Some(data), Rest::Body(body), Past::Size);
+                }
+                Ok(data) => bytes.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            },
+        }
+    }
+}
+
+fn past(read: BytesMut, more: Option<Bytes>, rest: Rest, why: Past) -> Held {
+    let read = [Some(read.freeze()), more].into_iter().flatten().filter(|data| !data.is_empty()).collect();
+    Held::Past(Body::Resumed(Box::new(Resumed { read, rest })), why)
+}
+
+/// A body of which the beginning has been read: that again, then the rest.
+#[derive(Debug)]
+pub struct Resumed {
+    read: VecDeque<Bytes>,
+    rest: Rest,
+}
+
+#[derive(Debug)]
+enum Rest {
+    Body(Body),
+    Broken(BodyError),
+    Nothing,
+}
+
+impl Resumed {
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if let Rest::Body(body) = &mut self.rest {
+            return Pin::new(body).poll_frame(cx);
+        }
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Broken(error) => Poll::Ready(Some(Err(error))),
+            Rest::Body(_) | Rest::Nothing => Poll::Ready(None),
+        }
+    }
+
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+        self.read.is_empty()
+            && match &self.rest {
+                Rest::Body(body) => body.is_end_stream(),
+                Rest::Broken(_) => false,
+                Rest::Nothing => true,
+            }
+    }
+
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        let read = self.read.iter().map(|data| data.len() as u64).sum::<u64>();
+        let mut hint = match &self.rest {
+            Rest::Body(body) => body.size_hint(),
+            Rest::Broken(_) => return SizeHint::default(),
+            Rest::Nothing => SizeHint::with_exact(0),
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + read);
+        }
+        hint.set_lower(hint.lower() + read);
+        hint
+    }
+}

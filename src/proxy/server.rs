@@ -1,0 +1,201 @@
+//! The side that clients see: accepts connections, reads requests off them, and ends them in order.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::util::{Oneshot, ServiceExt};
+use tower::Service;
+use tracing::{debug, warn};
+
+use super::{Body, Settings};
+use crate::shutdown::Shutdown;
+
+/// The least that hyper accepts as the size of its buffer.
+const LEAST_BUFFER: usize = 8192;
+/// Large enough that big bodies move in few pieces.
+const BUFFER: usize = 256 * 1024;
+/// What hyper allows without being told, and keeps off the heap.
+const USUAL_FIELDS: usize = 100;
+
+/// The place of one client among those that may be connected; whoever takes the connection over takes this along.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    shutdown: Shutdown,
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Seat {
+    /// Runs a task that occupies the seat, and that the shutdown waits for.
+    pub(super) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
+        let Self { shutdown, permit } = self;
+        shutdown.spawn(async move {
+            task.await;
+            drop(permit);
+        });
+    }
+}
+
+/// See [`serve`](super::serve).
+pub(super) async fn accept<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let seats = Arc::new(Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let http = reader(&settings);
+    let mut backoff = Backoff::default();
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?.0, permit))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.stopping() => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                backoff = Backoff::default();
+                let seat = Seat { shutdown: shutdown.clone(), permit: Arc::new(permit) };
+                shutdown.spawn(connection(stream, http.clone(), service.clone(), seat));
+            }
+            Err(error) => {
+                let Some(pause) = backoff.after(&error) else { continue };
+                warn!(%error, pause_ms = pause.as_millis(), "cannot accept a connection; trying again");
+                tokio::select! {
+                    () = shutdown.stopping() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+    }
+}
+
+fn reader(settings: &Settings) -> Builder {
+    let mut http = Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(settings.head_within)
+        .max_header_size(settings.head_bytes)
+        .max_buf_size(settings.head_bytes.max(BUFFER).max(LEAST_BUFFER));
+    if settings.head_fields != USUAL_FIELDS {
+        http.max_headers(settings.head_fields);
+    }
+    http
+}
+
+async fn connection<S>(stream: TcpStream, http: Builder, service: S, seat: Seat)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    // Only a hint to the kernel: a connection without it still works.
+    let _ = stream.set_nodelay(true);
+    let shutdown = seat.shutdown.clone();
+    let served = http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades();
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        biased;
+        ended = served.as_mut() => ended,
+        () = shutdown.stopping() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(error = %chain(&error), "a client's connection ended early");
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Where a connection's requests enter the service.
+struct Entry<S> {
+    service: S,
+    seat: Seat,
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Entry<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Oneshot<S, Request<Body>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::from);
+        if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(self.seat.clone());
+        }
+        self.service.clone().oneshot(request)
+    }
+}
+
+/// How long to wait after failures to accept.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// `None` for what concerns the one connection only, else a pause that doubles up to [`Self::LONGEST`].
+    fn after(&mut self, error: &io::Error) -> Option<Duration> {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return None;
+        }
+        let pause = Duration::from_millis(10 << self.failures.min(7)).min(Self::LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        Some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_causes_no_pause() {
+        let mut backoff = Backoff::default();
+        for kind in [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted] {
+            assert_eq!(backoff.after(&kind.into()), None, "{kind}");
+        }
+        assert_eq!(backoff.after(&io::Error::other("first")), Some(Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second() {
+        const TOO_MANY_OPEN_FILES: i32 = 24;
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..200)
+            .filter_map(|_| backoff.after(&io::Error::from_raw_os_error(TOO_MANY_OPEN_FILES)))
+            .map(|pause| pause.as_millis())
+            .collect();
+        assert_eq!(pauses[..8], [10, 20, 40, 80, 160, 320, 640, 1000]);
+        assert!(pauses[8..].iter().all(|pause| *pause == 1000));
+    }
+}

@@ -1,0 +1,118 @@
+//! Where a request wants to go. RFC 9112 section 3.2: the absolute form wins over `Host`.
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Request, Uri};
+
+use super::{Body, ForwardError};
+
+/// Refuses a target in absolute form that must not be forwarded.
+pub(super) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
+    let uri = request.uri();
+    let Some(authority) = uri.authority() else {
+        return Err(ForwardError::BadTarget("it names no host"));
+    };
+    match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => check_authority(authority),
+        Some(scheme) => Err(ForwardError::UnsupportedScheme(scheme.to_string())),
+        None => Err(ForwardError::BadTarget("it has no scheme; write http://host/path")),
+    }
+}
+
+/// The host, without brackets, and the port of a `CONNECT`.
+pub(super) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
+    let Some(authority) = uri.authority() else {
+        return Err(ForwardError::BadTarget("CONNECT takes host:port"));
+    };
+    if uri.scheme().is_some() {
+        return Err(ForwardError::BadTarget("CONNECT takes host:port, not a URL"));
+    }
+    check_authority(authority)?;
+    match authority.port_u16() {
+        None => Err(ForwardError::BadTarget("CONNECT takes host:port, and the port is missing")),
+        Some(0) => Err(ForwardError::BadTarget("port 0 cannot be connected to")),
+        Some(port) => {
+            Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port))
+        }
+    }
+}
+
+fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
+    let text = authority.as_str();
+    if text.contains('@') {
+        return Err(ForwardError::BadTarget("it carries a user name; use an Authorization field instead"));
+    }
+    let host = authority.host();
+    if host.is_empty() || host == "[]" {
+        return Err(ForwardError::BadTarget("it names no host"));
+    }
+    // `host:` and `host` both mean the default port; any other rest must have been understood as a port.
+    if text.len() > host.len() + 1 && authority.port_u16().is_none() {
+        return Err(ForwardError::BadTarget("its port is not a number up to 65535"));
+    }
+    Ok(())
+}
+
+/// Makes `Host` what the target says, without a copy where it says so already.
+pub(super) fn set_host(request: &mut Request<Body>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let is_same = lines.next().is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
+    if is_same && lines.next().is_none() {
+        return;
+    }
+    // An authority holds no byte that a field value may not.
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str) -> Option<Request<Body>> {
+        let uri = uri.parse::<Uri>().ok()?;
+        let mut request = Request::new(Body::Empty);
+        *request.uri_mut() = uri;
+        Some(request)
+    }
+
+    #[test]
+    fn targets_are_told_apart() {
+        for good in ["http://a/", "http://a:80/x?y", "http://a:/", "http://[::1]:8080/", "http://127.0.0.1", "HTTP://A"] {
+            assert!(check(&request(good).unwrap()).is_ok(), "{good}");
+        }
+        for bad in ["http://u@a/", "http://u:p@a/", "http://a:99999/", "http://[]/", "http://:80/", "a:80"] {
+            // What the parser refuses never gets here.
+            let Some(request) = request(bad) else { continue };
+            assert!(matches!(check(&request), Err(ForwardError::BadTarget(_))), "{bad}: {:?}", check(&request));
+        }
+        for other in ["https://a/", "ftp://a/"] {
+            let error = check(&request(other).unwrap()).unwrap_err();
+            assert!(error.to_string().contains("CONNECT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_needs_a_host_and_a_port() {
+        let split = |uri: &str| tunnel(&uri.parse().unwrap()).ok().map(|(host, port)| (host.to_owned(), port));
+        assert_eq!(split("a.example:443"), Some(("a.example".to_owned(), 443)));
+        assert_eq!(split("[::1]:22"), Some(("::1".to_owned(), 22)));
+        for bad in ["a.example", "u@a:1", "a:0", "a:70000", "http://a:1/", "/x"] {
+            let Ok(uri) = bad.parse() else { continue };
+            assert!(tunnel(&uri).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_target_wins_over_host() {
+        let mut request = request("http://a:81/").unwrap();
+        for value in ["b", "c"] {
+            request.headers_mut().append(header::HOST, HeaderValue::from_static(value));
+        }
+        set_host(&mut request);
+        let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+        assert_eq!(hosts, ["a:81"]);
+    }
+}

@@ -1,0 +1,57 @@
+//! `CONNECT`: a blind tunnel. It dials first, so that a client is told the truth, and reads nothing of what passes.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::upgrade::OnUpgrade;
+use tracing::debug;
+
+use super::copy::{End, join};
+use super::dial::dial;
+use super::forward::{ForwardError, Shared};
+use super::server::{Seat, chain};
+use super::{Body, target};
+
+/// Reaches the target, answers 200, and joins the two once the client has that answer.
+pub(super) async fn open(
+    mut request: Request<Body>,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, ForwardError> {
+    let (host, port) = target::tunnel(request.uri())?;
+    let origin = dial(host, port, shared.settings.connect_within).await?;
+    let origin = End { stream: origin, early: Bytes::new() };
+    let seat = request.extensions_mut().remove::<Seat>();
+    start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, shared.settings.tunnel_buffer);
+    Ok(Response::new(Body::Empty))
+}
+
+/// Joins the client's connection and the origin's as soon as both are free of HTTP.
+pub(super) fn start(
+    seat: Option<Seat>,
+    client: OnUpgrade,
+    origin: impl Future<Output = io::Result<End>> + Send + 'static,
+    buffer: usize,
+) {
+    let joined = async move {
+        let client = match client.await.map_err(io::Error::other).and_then(End::client) {
+            Ok(client) => client,
+            Err(error) => return debug!(error = %chain(&error), "a client left before its tunnel stood"),
+        };
+        let ended = match origin.await {
+            Ok(origin) => join(client, origin, buffer).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            debug!(%error, "a tunnel broke");
+        }
+    };
+    match seat {
+        Some(seat) => seat.spawn(joined),
+        None => {
+            tokio::spawn(joined);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `Upgrade` (WebSocket and others): asked of the origin for the client, and joined if the origin agrees.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+
+use super::copy::End;
+use super::forward::{ForwardError, Shared};
+use super::server::Seat;
+use super::{Body, tunnel};
+
+/// Whether the client wants to change the protocol, and its connection can.
+pub(super) fn is_asked(request: &Request<Body>) -> bool {
+    request.headers().contains_key(header::UPGRADE) && request.extensions().get::<OnUpgrade>().is_some()
+}
+
+/// Passes the wish on. A 101 joins both sides; any other answer goes back as it is.
+pub(super) async fn pass(
+    mut request: Request<Body>,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, ForwardError> {
+    let client = hyper::upgrade::on(&mut request);
+    let seat = request.extensions_mut().remove::<Seat>();
+    let wish = request.headers().get(header::UPGRADE).cloned();
+    let mut asking = shared.send(request, wish)?;
+    let mut received = poll_fn(|cx| asking.poll_received(cx)).await?;
+    if received.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(shared.answer(received));
+    }
+
+    let origin = hyper::upgrade::on(&mut received);
+    let protocol = received.headers().get(header::UPGRADE).cloned();
+    let mut response = shared.answer(received).map(|_| Body::Empty);
+    let fields = response.headers_mut();
+    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        fields.insert(header::UPGRADE, protocol);
+    }
+    let origin = async { origin.await.map_err(std::io::Error::other).and_then(End::origin) };
+    tunnel::start(seat, client, origin, shared.settings.tunnel_buffer);
+    Ok(response)
+}

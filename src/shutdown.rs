@@ -1,0 +1,186 @@
+//! Stopping: who is told when, what is waited for, and how long. Knows tasks and signals, nothing of what they do.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// The two words that end the program, "finish" and "now", and the tasks they are said to.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    finish: CancellationToken,
+    now: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Nothing runs and nothing is stopping.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything to finish what it has begun and to begin nothing new.
+    pub fn begin(&self) {
+        self.finish.cancel();
+    }
+
+    /// Ends what is left at once; implies [`begin`](Self::begin).
+    pub fn cut(&self) {
+        self.finish.cancel();
+        self.now.cancel();
+    }
+
+    /// Whether the end has begun.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.finish.is_cancelled()
+    }
+
+    /// Resolves when the end begins.
+    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
+        self.finish.cancelled()
+    }
+
+    /// Resolves when there is no more time to finish.
+    pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
+        self.now.cancelled()
+    }
+
+    /// Runs a task that [`drain`](Self::drain) waits for; it is dropped when time is up.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let now = self.now.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = task => {}
+                () = now.cancelled() => {}
+            }
+        });
+    }
+
+    /// How many tasks are running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Waits for the tasks to finish, at most `within`, then cuts off the rest and says how many those were.
+    ///
+    /// Implies [`begin`](Self::begin). Another [`cut`](Self::cut) in the meantime ends the wait.
+    pub async fn drain(&self, within: Duration) -> usize {
+        self.begin();
+        self.tasks.close();
+        tokio::select! {
+            biased;
+            () = self.tasks.wait() => {}
+            () = self.cut_off() => {}
+            () = tokio::time::sleep(within) => {}
+        }
+        let left = self.running();
+        self.cut();
+        left
+    }
+
+    /// Listens for SIGTERM and Ctrl-C from now on: the first begins the end, the second cuts it short.
+    ///
+    /// # Errors
+    /// When the system refuses a signal handler.
+    pub fn on_signals(&self) -> io::Result<()> {
+        let mut signals = Signals::listen()?;
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            let name = signals.next().await;
+            info!(signal = name, "stopping: finishing what has begun; once more to stop at once");
+            shutdown.begin();
+            let name = signals.next().await;
+            warn!(signal = name, "stopping at once");
+            shutdown.cut();
+        });
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => "SIGTERM",
+            Some(()) = self.interrupt.recv() => "SIGINT",
+            else => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn drain_waits_for_a_task_that_finishes() {
+        let shutdown = Shutdown::new();
+        let inner = shutdown.clone();
+        let (done, finished) = oneshot::channel();
+        shutdown.spawn(async move {
+            inner.stopping().await;
+            let _ = done.send(());
+        });
+        assert_eq!(shutdown.drain(Duration::from_secs(10)).await, 0);
+        assert!(finished.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drain_holds_its_deadline_and_counts_what_is_left() {
+        let shutdown = Shutdown::new();
+        let (dropped, gone) = oneshot::channel::<()>();
+        shutdown.spawn(async move {
+            let _held = dropped;
+            std::future::pending::<()>().await;
+        });
+        let begun = tokio::time::Instant::now();
+        assert_eq!(shutdown.drain(Duration::from_secs(3)).await, 1);
+        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+        assert!(gone.await.is_err(), "the task is dropped when time is up");
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_the_drain() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(std::future::pending());
+        shutdown.cut();
+        // A deadline of an hour would hang the test.
+        assert!(shutdown.drain(Duration::from_secs(3600)).await <= 1);
+    }
+}
