@@ -1,0 +1,205 @@
+//! Reads one table of the merged file and environment, key by key, and notes every fault on the way.
+
+use std::{cell::RefCell, fmt, ops::RangeInclusive};
+
+use ::config::{Map, Value, ValueKind};
+
+use super::fault::{Fault, nearest};
+
+/// Where faults are gathered.
+pub(super) type Faults = RefCell<Vec<Fault>>;
+
+/// Why a value is refused: what is wrong, and what to write.
+pub(super) struct Wrong {
+    /// What is wrong with it.
+    pub wrong: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+impl Wrong {
+    /// A refusal.
+    pub(super) fn new(wrong: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { wrong: wrong.into(), remedy: remedy.into() }
+    }
+}
+
+/// One table.
+pub(super) struct Section<'a> {
+    path: String,
+    table: Map<String, Value>,
+    known: &'static [&'static str],
+    faults: &'a Faults,
+    /// True when the table was written, even if it is empty.
+    pub is_written: bool,
+}
+
+impl<'a> Section<'a> {
+    /// Takes the table `value` found at `path`, and reports each key that is not in `known`.
+    pub(super) fn new(
+        path: impl Into<String>,
+        value: Option<Value>,
+        known: &'static [&'static str],
+        faults: &'a Faults,
+    ) -> Self {
+        let path = path.into();
+        let is_written = value.is_some();
+        let table = match value.map(|value| value.kind) {
+            None => Map::new(),
+            Some(ValueKind::Table(table)) => table,
+            Some(other) => {
+                faults.borrow_mut().push(Fault::new(
+                    &path,
+                    format!("expected a table, found {}", kind(&other)),
+                    format!("write a table, such as [{path}] and its keys below it"),
+                ));
+                Map::new()
+            }
+        };
+        let section = Self { path, table, known, faults, is_written };
+        section.report_unknown();
+        section
+    }
+
+    /// The path of a key of this table.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// True when the key is there, right or wrong. An empty text counts as absent.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| !is_blank(value))
+    }
+
+    /// Takes the raw value out, so that a table within can be read as a section of its own.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        debug_assert!(self.known.contains(&key), "{key} is read but not known");
+        self.table.remove(key)
+    }
+
+    /// Reads a value; `None` when it is absent or wrong.
+    pub(super) fn read<T>(&self, key: &str, parse: impl FnOnce(&Value) -> Result<T, Wrong>) -> Option<T> {
+        debug_assert!(self.known.contains(&key), "{key} is read but not known");
+        let value = self.table.get(key).filter(|value| !is_blank(value))?;
+        match parse(value) {
+            Ok(read) => Some(read),
+            Err(Wrong { wrong, remedy }) => {
+                let path = self.path_of(key);
+                let from = if value.origin() == Some(FROM_ENVIRONMENT) {
+                    format!(" (from {})", variable(&path))
+                } else {
+                    String::new()
+                };
+                self.faults.borrow_mut().push(Fault::new(path, wrong + &from, remedy));
+                None
+            }
+        }
+    }
+
+    /// Reads a value that must be there; `None` when it is wrong, which is then reported.
+    pub(super) fn require<T>(
+        &self,
+        key: &str,
+        example: &str,
+        parse: impl FnOnce(&Value) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.fault(key, "missing", format!("write {key} = {example}"));
+        }
+        self.read(key, parse)
+    }
+
+    /// Reads a value that must lie within `range`, or takes the default.
+    pub(super) fn bounded<T: Copy + PartialOrd>(
+        &self,
+        key: &str,
+        default: T,
+        range: RangeInclusive<T>,
+        parse: impl FnOnce(&Value) -> Result<T, Wrong>,
+        show: impl Fn(T) -> String,
+    ) -> T {
+        let check = |value: &Value| {
+            let read = parse(value)?;
+            if range.contains(&read) {
+                return Ok(read);
+            }
+            Err(Wrong::new(
+                format!("{} is out of range", show(read)),
+                format!("write something from {} to {}", show(*range.start()), show(*range.end())),
+            ))
+        };
+        self.read(key, check).unwrap_or(default)
+    }
+
+    /// Notes a fault at a key of this table.
+    pub(super) fn fault(&self, key: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
+        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        self.faults.borrow_mut().push(Fault::new(path, wrong, remedy));
+    }
+
+    fn report_unknown(&self) {
+        let mut unknown: Vec<_> =
+            self.table.iter().filter(|(key, _)| !self.known.contains(&key.as_str())).collect();
+        unknown.sort_by_key(|(key, _)| key.as_str());
+        for (key, value) in unknown {
+            let path = self.path_of(key);
+            let is_variable = value.origin() == Some(FROM_ENVIRONMENT);
+            // A variable with one underscore where two belong looks like a key of the top level.
+            let split = every_path().find(|known| is_variable && known.replace('.', "_") == path);
+            let meant = split
+                .or_else(|| nearest(key, self.known.iter().copied()).map(|known| self.path_of(known)))
+                .map(|known| if is_variable { variable(&known) } else { known });
+            let remedy = match meant {
+                Some(meant) => format!("did you mean {meant}?"),
+                None if is_variable => format!("remove the variable {}", variable(&path)),
+                None => format!("remove it; known here are {}", self.known.join(", ")),
+            };
+            self.fault(key, "unknown key", remedy);
+        }
+    }
+}
+
+/// What the crate `config` calls values of environment variables.
+const FROM_ENVIRONMENT: &str = "the environment";
+
+/// The environment variable of a key.
+pub(super) fn variable(path: &str) -> String {
+    format!("{}{}", super::ENVIRONMENT_PREFIX, path.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// What a value is, in a word of the file format; never its content.
+pub(super) fn kind(value: &ValueKind) -> &'static str {
+    match value {
+        ValueKind::Nil => "nothing",
+        ValueKind::Boolean(_) => "true or false",
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "an integer",
+        ValueKind::Float(_) => "a number with a point",
+        ValueKind::String(_) => "a text",
+        ValueKind::Table(_) => "a table",
+        ValueKind::Array(_) => "a list",
+    }
+}
+
+/// A text quoted for a message, cut where it is long.
+pub(super) fn quoted(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    if text.chars().count() <= 60 {
+        return format!("{text:?}");
+    }
+    format!("{:?}...", text.chars().take(60).collect::<String>())
+}
+
+fn is_blank(value: &Value) -> bool {
+    match &value.kind {
+        ValueKind::Nil => true,
+        ValueKind::String(text) => text.trim().is_empty(),
+        _ => false,
+    }
+}
+
+fn every_path() -> impl Iterator<Item = String> {
+    super::KEYS.iter().flat_map(|(section, keys)| {
+        keys.iter()
+            .map(move |key| if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") })
+    })
+}

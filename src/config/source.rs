@@ -1,0 +1,106 @@
+//! Where settings come from: the file's text, and the variables laid over it. Knows no key but `pay`, which no
+//! variable can set.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
+
+use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable};
+
+/// The largest file that is read: far above what anyone writes by hand.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The file's table with the variables laid over it.
+pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Result<Map<String, Value>, Fault> {
+    let variables = environment
+        .iter()
+        .filter(|(name, _)| is_key(name) && !is_rule(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
+        .prefix_separator("_")
+        .separator("__")
+        .ignore_empty(true)
+        .source(Some(variables));
+    let merged = ::config::Config::builder()
+        .add_source(Source::from_str(text, FileFormat::Toml))
+        .add_source(variables)
+        .build()
+        .map_err(|error| syntax(&error))?;
+    match merged.cache.kind {
+        ValueKind::Table(table) => Ok(table),
+        _ => Ok(Map::new()),
+    }
+}
+
+/// A fault for each variable that would be a rule: a list of tables has no place in a flat environment.
+pub(super) fn rules_in(environment: &BTreeMap<String, String>) -> Vec<Fault> {
+    let remedy = "unset it, and write [[pay]] in the file";
+    environment
+        .keys()
+        .filter(|name| is_rule(name))
+        .map(|name| Fault::new("pay", format!("rules cannot come from the environment ({name})"), remedy))
+        .collect()
+}
+
+/// Reads a file that is no larger than anyone writes by hand.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    // Read with a bound: the path may be a pipe, which has no size.
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+/// The variables that matter here.
+pub(super) fn environment() -> Result<BTreeMap<String, String>, Fault> {
+    let mut variables = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) =
+            name.to_str().filter(|name| is_key(name) || matches!(*name, "HOME" | "XDG_STATE_HOME"))
+        else {
+            continue;
+        };
+        let value = value.into_string().map_err(|_| {
+            Fault::new(name, "the variable is not UTF-8", "set it to plain text, or unset it")
+        })?;
+        variables.insert(name.to_owned(), value);
+    }
+    Ok(variables)
+}
+
+fn is_key(variable: &str) -> bool {
+    variable.starts_with(ENVIRONMENT_PREFIX) && !OTHER_VARIABLES.contains(&variable)
+}
+
+/// `[[pay]]`, or anything within, in whatever way the crate `config` would take for it (`PAY__0`, `PAY[0]`).
+fn is_rule(variable: &str) -> bool {
+    let name = variable.to_ascii_uppercase();
+    let pay = self::variable("pay");
+    name.strip_prefix(&pay).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
+/// Says where the file is no TOML, without the excerpt that the parser adds: it may hold a secret.
+fn syntax(error: &::config::ConfigError) -> Fault {
+    let text = match error {
+        ::config::ConfigError::FileParse { cause, .. } => cause.to_string(),
+        other => other.to_string(),
+    };
+    let is_excerpt =
+        |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    let said: Vec<_> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_excerpt(line)).collect();
+    let remedy = if text.contains("number too large") {
+        "put integers above 9223372036854775807 in \"quotes\""
+    } else {
+        "correct the line; the format is TOML"
+    };
+    Fault::new("", said.join(": "), remedy)
+}

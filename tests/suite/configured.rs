@@ -1,0 +1,388 @@
+//! The configuration: the documented example, the environment, and what is said when something is wrong.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use tollpass::{
+    config::{Config, ConfigError, KEYS, KeySource, Limits},
+    protocol::{
+        Amount,
+        policy::{Adopt, Allow, Deposit, Hooks, Retry},
+    },
+};
+
+const EXAMPLE: &str = include_str!("../../proxy.toml");
+const PAYING: &str = "[wallet]\nkeystore = \"k\"\n[chain]\nrpc_url = \"http://127.0.0.1:8545\"\n\
+                      channel_manager = \"0x1440317CB15499083dEE3dDf49C2bD51D0d92e33\"\n";
+
+/// Reads a file `/etc/x/proxy.toml` with this text, for a user whose home is /home/me.
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut environment = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
+    environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Config::parse(text, Path::new("/etc/x"), &environment)
+}
+
+/// The faults of a text that must not load, each in one line.
+fn faults(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let error = parse(text, variables).err().unwrap_or_else(|| panic!("loads: {text} {variables:?}"));
+    error.faults.iter().map(|fault| format!("{}: {} -> {}", fault.key, fault.wrong, fault.remedy)).collect()
+}
+
+/// The example's keys that are switched off, switched on.
+fn switched_on() -> String {
+    let on = |line: &'static str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key,
+        _ => line,
+    };
+    EXAMPLE.lines().map(on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_a_plain_proxy() {
+    let config = parse(EXAMPLE, &[]).unwrap();
+    assert_eq!((config.wallet, config.chain), (None, None));
+    assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 8402)));
+    assert_eq!(config.state_dir, Path::new("/home/me/.local/state/tollpass"));
+    assert!(config.policy.rules.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let config = parse(&switched_on(), &[]).unwrap();
+    let default = parse(PAYING, &[]).unwrap();
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.policy.deposit, Deposit::default());
+    assert_eq!(config.policy.hooks, Hooks::default());
+    assert_eq!(config.policy.rounds, default.policy.rounds);
+    assert_eq!(config.policy.pay_within, default.policy.pay_within);
+    assert_eq!(config.listen, default.listen);
+    assert_eq!(config.state_dir, default.state_dir);
+    let mut chain = config.chain.unwrap();
+    assert_eq!(chain.start_block, 4_958_602);
+    chain.start_block = 0;
+    assert_eq!(chain, default.chain.unwrap());
+    assert_eq!(config.wallet.unwrap().source, KeySource::Keystore("/etc/x/keystore.json".into()));
+    assert_eq!(config.policy.rules.len(), 1);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_example_has_each_key_once() {
+    let text = switched_on();
+    let mut section = "";
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            found.push((section, key));
+        }
+    }
+    let mut known: Vec<_> =
+        KEYS.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key))).collect();
+    found.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn variables_win_over_the_file() {
+    let config = parse(
+        &format!("listen = \"127.0.0.1:1\"\n{PAYING}confirmations = 2\n"),
+        &[
+            ("TOLLPASS_LISTEN", "[::1]:9"),
+            ("TOLLPASS_ALLOW_REMOTE", "true"),
+            ("TOLLPASS_STATE_DIR", "~/state"),
+            ("TOLLPASS_CHAIN__CONFIRMATIONS", "12"),
+            ("TOLLPASS_CHAIN__RPC_URL", "https://node.example/key"),
+            ("TOLLPASS_CHAIN__START_BLOCK", ""),
+            ("TOLLPASS_DEPOSIT__MAX_PER_CHANNEL", "20000000000000000000"),
+            ("TOLLPASS_HOOKS__INVALID_AMOUNT__DO", "abort"),
+            ("TOLLPASS_LIMITS__REPLAY_FILE", "10MB"),
+            ("TOLLPASS_LIMITS__PAY_WITHIN", "1m 30s"),
+            ("TOLLPASS_WALLET_PASSWORD", "secret"),
+            ("TOLLPASS_LOG", "debug"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.listen.to_string(), "[::1]:9");
+    assert!(config.allow_remote);
+    assert_eq!(config.state_dir, Path::new("/home/me/state"));
+    let chain = config.chain.unwrap();
+    assert_eq!((chain.confirmations, chain.start_block), (12, 0));
+    assert_eq!(chain.rpc_url.expose(), "https://node.example/key");
+    assert_eq!(config.policy.deposit.max_per_channel, "20000000000000000000".parse().unwrap());
+    assert_eq!(config.policy.hooks.invalid_amount, Adopt::Abort);
+    assert_eq!(config.limits.replay_file, 10_000_000);
+    assert_eq!(config.policy.pay_within, Duration::from_secs(90));
+}
+
+#[test]
+fn variables_alone_make_a_proxy_that_pays() {
+    let config = parse(
+        "",
+        &[
+            ("TOLLPASS_WALLET__KEY_FILE", "/run/key"),
+            ("TOLLPASS_CHAIN__RPC_URL", "http://node:8545"),
+            ("TOLLPASS_CHAIN__CHANNEL_MANAGER", "0x1440317CB15499083dEE3dDf49C2bD51D0d92e33"),
+            ("XDG_STATE_HOME", "/var/state"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.wallet.unwrap().source, KeySource::KeyFile("/run/key".into()));
+    assert_eq!(config.state_dir, Path::new("/var/state/tollpass"));
+}
+
+#[test]
+fn rules_are_read_in_order() {
+    let config = parse(
+        &format!(
+            "{PAYING}[[pay]]\nhost = \"*.A.example\"\nport = 8080\nmax_price = 5\n\
+             receivers = [\"0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd\"]\n\
+             [[pay]]\nhost = \"b.example\"\ndeny = true\n[[pay]]\nhost = \"*\"\nmax_price = \"99999999999999999999\"\n"
+        ),
+        &[],
+    )
+    .unwrap();
+    let [first, second, third] = config.policy.rules.as_slice() else { panic!("{:?}", config.policy.rules) };
+    assert_eq!((first.host.to_string().as_str(), first.port), ("*.a.example", Some(8080)));
+    let receivers = vec!["0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap()];
+    assert_eq!(first.allow, Allow::Pay { max_price: Amount::from(5), receivers });
+    assert_eq!(second.allow, Allow::Deny);
+    let max_price = "99999999999999999999".parse().unwrap();
+    assert_eq!(third.allow, Allow::Pay { max_price, receivers: Vec::new() });
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn hooks_take_what_is_left_out_from_their_own_defaults() {
+    let config = parse(
+        "[hooks]\ninsufficient_confirmations = { do = \"retry\", times = 7 }\n\
+         invalid_balance_proof = { do = \"retry\" }\nnonexisting_channel = { do = \"abort\" }\n\
+         invalid_amount = { do = \"retry\", times = 1 }\ninvalid_contract_address = { do = \"abort\" }\n",
+        &[],
+    )
+    .unwrap();
+    let hooks = config.policy.hooks;
+    let (every, within) = (Duration::from_secs(5), Duration::from_secs(300));
+    assert_eq!(hooks.insufficient_confirmations, Retry::Retry { every, times: 7, within });
+    assert_eq!(hooks.invalid_balance_proof, Hooks::default().invalid_balance_proof);
+    assert_eq!(hooks.nonexisting_channel, Retry::Abort);
+    assert_eq!(hooks.invalid_amount, Adopt::Adopt { times: 1 });
+}
+
+#[test]
+fn all_faults_are_said_at_once() {
+    let text = "lisen = \"x\"\nlisten = \"here\"\n[chain]\nrpc_url = \"node\"\nconfirmations = 0\n\
+                [[pay]]\nport = 0\nmax_price = 0\n[hooks]\ninvalid_contract_address = { do = \"retry\" }\n\
+                [limits]\nrounds = -1\nconnect_within = 5\n";
+    let error = parse(text, &[("TOLLPASS_LIMITS__WAITING", "many")]).unwrap_err();
+    let keys: Vec<_> = error.faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "lisen",
+            "listen",
+            "wallet",
+            "chain.rpc_url",
+            "chain.channel_manager",
+            "chain.confirmations",
+            "pay[0].host",
+            "pay[0].port",
+            "pay[0].max_price",
+            "hooks.invalid_contract_address.do",
+            "limits.rounds",
+            "limits.waiting",
+            "limits.connect_within",
+        ]
+    );
+    let said = error.to_string();
+    assert!(said.contains("13 faults") && said.contains("did you mean listen?"), "{said}");
+    assert!(said.contains("(from TOLLPASS_LIMITS__WAITING)"), "{said}");
+}
+
+#[test]
+fn each_fault_names_its_key_and_its_remedy() {
+    let pay = |rest: &str| format!("[[pay]]\nhost = \"a\"\n{rest}");
+    let hook = |rest: &str| format!("[hooks]\ninsufficient_confirmations = {rest}\n");
+    let amount = |rest: &str| format!("[hooks]\ninvalid_amount = {rest}\n");
+    let limit = |rest: &str| format!("[limits]\n{rest}\n");
+    for (text, expected) in [
+        ("listen = 8402".to_owned(), "listen: expected a text, found an integer -> write it in \"quotes\""),
+        ("allow_remote = 1".into(), "allow_remote: expected true or false, found an integer"),
+        ("colour = 1".into(), "colour: unknown key -> remove it; known here are listen, "),
+        ("chain = 1".into(), "chain: expected a table, found an integer"),
+        ("[wallet]".into(), "wallet: no key is named -> write one of"),
+        (
+            "[wallet]\nkeystore = \"a\"\nkey_file = \"b\"".into(),
+            "wallet: keystore and key_file are both there",
+        ),
+        ("[wallet]\nkey_file = \"b\"\npassword_file = \"c\"".into(), "wallet.password_file: means nothing"),
+        (
+            "[wallet]\nkeystore = \"a\"".into(),
+            "chain: missing, but [wallet] is there: a proxy that pays needs both",
+        ),
+        ("[chain]".into(), "wallet: missing, but [chain] is there"),
+        ("[chain]\nchannel_manager = \"0x12\"".into(), "chain.channel_manager: \"0x12\": not an address"),
+        (
+            format!("[chain]\nchannel_manager = \"0x{}\"", "0".repeat(40)),
+            "chain.channel_manager: the zero address",
+        ),
+        ("[chain]\npoll_every = \"0s\"".into(), "chain.poll_every: 0s is out of range"),
+        ("[chain]\nlog_range = 0".into(), "chain.log_range: 0 is out of range -> write something from 1 to"),
+        (format!("listen = \"0.0.0.0:1\"\n{PAYING}"), "listen: 0.0.0.0:1 can be reached by other machines"),
+        ("pay = 1".into(), "pay: expected entries, found an integer"),
+        (
+            "[pay]\nhost = \"a\"".into(),
+            "pay: expected entries, found a table -> write [[pay]], with two brackets",
+        ),
+        ("pay = [1]".into(), "pay[0]: expected a table, found an integer"),
+        (pay(""), "pay[0].max_price: missing -> write max_price = "),
+        (pay("max_price = 0"), "pay[0].max_price: 0 would pay nothing"),
+        (pay("max_price = -1"), "pay[0].max_price: -1 is negative"),
+        (pay("max_price = 1.5"), "pay[0].max_price: expected an amount, found a number with a point"),
+        (pay("max_price = \"1e3\""), "pay[0].max_price: \"1e3\" is not a decimal number"),
+        (pay("max_price = 1\nport = 65536"), "pay[0].port: 65536 is no port"),
+        (pay("max_price = 1\nreceivers = []"), "pay[0].receivers: an empty list"),
+        (pay("max_price = 1\nreceivers = [\"a\"]"), "pay[0].receivers: \"a\": not an address"),
+        (
+            pay("max_price = 1\nreceivers = \"0x\""),
+            "pay[0].receivers: expected a list of addresses, found a text",
+        ),
+        (pay("deny = true\nmax_price = 1"), "pay[0].max_price: means nothing where deny = true"),
+        (pay("deny = \"yes\"\nmax_price = 1"), "pay[0].deny: expected true or false, found a text"),
+        (
+            pay("max_prise = 1\nmax_price = 1"),
+            "pay[0].max_prise: unknown key -> did you mean pay[0].max_price?",
+        ),
+        (
+            "[[pay]]\nhost = \"http://a/\"\nmax_price = 1".into(),
+            "pay[0].host: \"http://a/\" is not a host pattern",
+        ),
+        ("[deposit]\ninitial = 0".into(), "deposit.initial: 0 is out of range"),
+        ("[deposit]\nmax_per_channel = \"100000000000000000001\"".into(), "deposit.max_per_channel: 1000000"),
+        (hook("1"), "hooks.insufficient_confirmations: expected a table"),
+        (hook("{}"), "hooks.insufficient_confirmations.do: missing -> write do = \"retry\""),
+        (
+            hook("{ do = \"wait\" }"),
+            ".do: \"wait\" is not possible here -> write do = \"retry\" or \"abort\"",
+        ),
+        (hook("{ do = \"retry\", times = 0 }"), ".times: 0 is out of range"),
+        (hook("{ do = \"retry\", times = 10001 }"), ".times: 10001 is out of range"),
+        (hook("{ do = \"retry\", every = \"0s\" }"), ".every: 0s is out of range"),
+        (hook("{ do = \"retry\", within = \"1s\" }"), ".within: 1s is shorter than every = 5s"),
+        (hook("{ do = \"abort\", times = 3 }"), ".times: means nothing where do = \"abort\""),
+        (amount("{ do = \"adopt\", every = \"1s\" }"), "hooks.invalid_amount.every: unknown key"),
+        (amount("{ do = \"retry\", within = \"1s\" }"), "hooks.invalid_amount.within: unknown key"),
+        (amount("{ do = \"adopt\", times = 0 }"), "hooks.invalid_amount.times: 0 is out of range"),
+        (
+            "[hooks]\ninvalid_contract_address = { do = \"retry\" }".into(),
+            "from a contract that holds none of ours, and asking again changes nothing -> write do = \"abort\"",
+        ),
+        (
+            limit("pay_within = \"2h\""),
+            "limits.pay_within: 2h is out of range -> write something from 1ms to 1h",
+        ),
+        (limit("pay_within = \"5\""), "limits.pay_within: \"5\" is no duration"),
+        (limit("rounds = 4294967297"), "limits.rounds: 4294967297 is out of range"),
+        (limit("offer_body = \"1TB\""), "limits.offer_body: expected a size, found \"1TB\""),
+        (
+            limit("head_bytes = 100"),
+            "limits.head_bytes: 100 is out of range -> write something from 8KiB to 1MiB",
+        ),
+    ] {
+        let found = faults(&text, &[]);
+        assert!(
+            found.iter().any(|fault| fault.contains(expected)),
+            "{text}\n wanted {expected}\n found {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn variables_that_are_no_keys_are_faults() {
+    for (variable, expected) in [
+        ("TOLLPASS_CHAIN_RPC_URL", "unknown key -> did you mean TOLLPASS_CHAIN__RPC_URL?"),
+        ("TOLLPASS_LISTN", "unknown key -> did you mean TOLLPASS_LISTEN?"),
+        ("TOLLPASS_SERVICE_HOST", "unknown key -> remove the variable TOLLPASS_SERVICE_HOST"),
+        ("TOLLPASS_PAY__0__HOST", "pay: rules cannot come from the environment (TOLLPASS_PAY__0__HOST)"),
+        ("TOLLPASS_PAY[0]__HOST", "pay: rules cannot come from the environment"),
+        ("TOLLPASS_pay__0__host", "pay: rules cannot come from the environment"),
+        ("TOLLPASS_PAY", "pay: rules cannot come from the environment"),
+        ("TOLLPASS_CHAIN", "chain: expected a table, found a text"),
+        ("TOLLPASS_", "unknown key"),
+        ("TOLLPASS_CHAIN__", "unknown key"),
+    ] {
+        let found = faults("", &[(variable, "x")]);
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{variable}: {found:#?}");
+    }
+}
+
+#[test]
+fn faults_show_no_secret() {
+    for text in [
+        "[chain]\nrpc_url = \"htp://me:hunter2@node\"",
+        "[chain]\nrpc_url = \"http://me:hunter2@node\" x",
+        "[chain]\nrpc_url = http://me:hunter2@node",
+        "[chain]\nrpc_url = [\"http://me:hunter2@node\"]",
+        "[wallet]\npassword = \"hunter2\"",
+    ] {
+        let error = parse(text, &[]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}: {error}");
+    }
+    let config = parse(PAYING, &[("TOLLPASS_CHAIN__RPC_URL", "http://me:hunter2@node/hunter2")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_text_that_is_no_toml_says_where() {
+    let found = faults("listen = \"127.0.0.1:1\"\nlisten = = 3\n", &[]);
+    assert!(found.len() == 1 && found[0].contains("line 2"), "{found:?}");
+    let found = faults("[[pay]]\nhost = \"a\"\nmax_price = 99999999999999999999\n", &[]);
+    assert!(found[0].contains("put integers above 9223372036854775807 in \"quotes\""), "{found:?}");
+}
+
+#[test]
+fn another_address_to_listen_on_is_checked_too() {
+    let remote: SocketAddr = "0.0.0.0:80".parse().unwrap();
+    for (text, is_allowed) in [("", true), (PAYING, false)] {
+        let mut config = parse(text, &[]).unwrap();
+        assert_eq!(config.listen_on(remote).is_ok(), is_allowed);
+        assert_eq!(config.listen == remote, is_allowed);
+        config.listen_on("[::ffff:127.0.0.1]:80".parse().unwrap()).unwrap();
+    }
+    let mut config = parse(&format!("allow_remote = true\n{PAYING}"), &[]).unwrap();
+    config.listen_on(remote).unwrap();
+}
+
+#[test]
+fn warns_of_what_is_probably_not_meant() {
+    let rules = "[[pay]]\nhost = \"*.example\"\nmax_price = 1\n[[pay]]\nhost = \"a.example\"\ndeny = true\n\
+                 [[pay]]\nhost = \"b\"\nmax_price = \"100000000000000000001\"\n";
+    let warnings = parse(rules, &[]).unwrap().warnings;
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    assert!(warnings[0].contains("pay[1] (a.example) never matches: pay[0] above it"), "{warnings:#?}");
+    assert!(warnings[1].contains("pay[2] (b) allows more than a channel may hold"), "{warnings:#?}");
+    assert!(warnings[2].contains("pay nothing without [wallet]"), "{warnings:#?}");
+    assert_eq!(parse(&format!("{PAYING}{rules}"), &[]).unwrap().warnings.len(), 2);
+}
+
+#[test]
+fn a_file_is_loaded_with_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.toml");
+    std::fs::write(&path, format!("state_dir = \"./state\"\n{PAYING}")).unwrap();
+    let config = Config::load(Some(&path)).unwrap();
+    assert_eq!(config.state_dir, folder.path().join("state"));
+    assert_eq!(config.wallet.unwrap().source, KeySource::Keystore(folder.path().join("k")));
+    let error = Config::load(Some(&folder.path().join("none.toml"))).unwrap_err();
+    assert!(error.to_string().contains("none.toml cannot be used: 1 fault"), "{error}");
+}
+
+#[test]
+fn a_state_folder_must_be_known() {
+    let error = Config::parse("", Path::new("/"), &BTreeMap::new()).unwrap_err();
+    assert_eq!(error.faults[0].key, "state_dir");
+    let error = Config::parse("state_dir = \"~/x\"", Path::new("/"), &BTreeMap::new()).unwrap_err();
+    assert!(error.faults.len() == 1 && error.faults[0].wrong.contains("HOME"), "{error}");
+}

@@ -1,0 +1,3 @@
+//! The one test program: each module is a part of what a user relies on.
+
+mod configured;
