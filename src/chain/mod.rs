@@ -12,6 +12,7 @@ mod nonces;
 mod reason;
 mod refusal;
 mod rpc;
+pub mod keystore;
 pub mod signer;
 mod sync;
 

@@ -1,0 +1,289 @@
+//! Where the signing key rests: a V3 JSON keystore under a password, or a key file in the clear. Opening and
+//! making one here, the format in `v3`, who may touch the files in `private`. Logs nothing.
+
+mod private;
+mod v3;
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
+
+use ethers_core::{
+    rand::{RngCore as _, rngs::OsRng},
+    utils::hex,
+};
+use zeroize::Zeroizing;
+
+pub use self::{private::PrivateFileError, v3::V3Error};
+use super::signer::Signer;
+use crate::protocol::Address;
+
+/// The variable that a password is taken from when no file is named.
+pub const PASSWORD_VARIABLE: &str = "TOLLPASS_WALLET_PASSWORD";
+
+/// Why there is no key to sign with. Holds neither key nor password.
+#[derive(Debug, thiserror::Error)]
+pub enum KeystoreError {
+    /// The file, or who may touch it.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    /// The keystore does not open.
+    #[error("{path}: {error}", path = path.display())]
+    Keystore {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: V3Error,
+    },
+    /// The key file holds something else.
+    #[error("{path} holds no private key: 64 hexadecimal digits are needed, below the order of the curve", path = .0.display())]
+    NotAKey(PathBuf),
+    /// The key within is not the one of the address beside it.
+    #[error("{path} names the address {named}, but its key is the one of {found}: the file was altered", path = path.display())]
+    OtherAddress {
+        /// Which file.
+        path: PathBuf,
+        /// What the file says.
+        named: Address,
+        /// What its key says.
+        found: Address,
+    },
+}
+
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The file, or who may touch it.
+    #[error("the password file: {0}")]
+    File(#[from] PrivateFileError),
+    /// Nobody can be asked.
+    #[error(
+        "no terminal to ask for the keystore's password ({0}); name a password file, or set {PASSWORD_VARIABLE}"
+    )]
+    NoTerminal(std::io::Error),
+    /// The two passwords differ.
+    #[error("the two passwords differ; nothing was written")]
+    Differ,
+    /// A new keystore needs one.
+    #[error("the password is empty; a new keystore needs one")]
+    Empty,
+}
+
+/// A keystore's password; overwritten in memory when dropped, never shown.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+impl Password {
+    /// Takes the password from `file`, else from [`PASSWORD_VARIABLE`], else from the terminal, without echo.
+    /// Blocks while it asks.
+    pub fn obtain(file: Option<&Path>) -> Result<Self, PasswordError> {
+        Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))?
+            .map_or_else(|| ask("Password of the keystore: "), Ok)
+    }
+
+    /// The same for a new keystore: asks twice on the terminal, and takes no empty one.
+    pub fn obtain_new(file: Option<&Path>) -> Result<Self, PasswordError> {
+        let password = match Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))? {
+            Some(password) => password,
+            None => {
+                let first = ask("Password for the new keystore: ")?;
+                if !first.0.is_empty() && ask("The same again: ")?.0 != first.0 {
+                    return Err(PasswordError::Differ);
+                }
+                first
+            }
+        };
+        if password.0.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
+    }
+
+    /// The file wins over the variable. One line end after a file's password is no part of it.
+    fn without_asking(
+        file: Option<&Path>,
+        variable: Option<OsString>,
+    ) -> Result<Option<Self>, PasswordError> {
+        let Some(file) = file else {
+            return Ok(variable.map(|text| Self(Zeroizing::new(text.into_vec()))));
+        };
+        let mut bytes = private::read(file)?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+        }
+        Ok(Some(Self(bytes)))
+    }
+}
+
+/// Opens a V3 keystore. Blocks for about a second and takes 256 MiB at full strength: not for an async thread.
+pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
+    let json = private::read(path)?;
+    let opened = v3::open(&json, &password.0)
+        .map_err(|error| KeystoreError::Keystore { path: path.to_owned(), error })?;
+    let signer = Signer::new(&opened.key).map_err(|_| KeystoreError::NotAKey(path.to_owned()))?;
+    match opened.address {
+        Some(named) if named != signer.address() => {
+            Err(KeystoreError::OtherAddress { path: path.to_owned(), named, found: signer.address() })
+        }
+        _ => Ok(signer),
+    }
+}
+
+/// Opens a key file: 64 hexadecimal digits, with or without `0x`, white space around. Blocks on the disk.
+pub fn open_key_file(path: &Path) -> Result<Signer, KeystoreError> {
+    let text = private::read(path)?;
+    let not_a_key = || KeystoreError::NotAKey(path.to_owned());
+    let key = key_from_hex(&text).ok_or_else(not_a_key)?;
+    Signer::new(&key).map_err(|_| not_a_key())
+}
+
+/// Makes a random key and writes it to a new keystore that only this user can read. Blocks as [`open`] does.
+pub fn create(path: &Path, password: &Password) -> Result<Address, KeystoreError> {
+    let (key, address) = random_key();
+    let json = v3::write(&key, address, &password.0)
+        .map_err(|error| KeystoreError::Keystore { path: path.to_owned(), error })?;
+    private::create(path, format!("{json}\n").as_bytes())?;
+    Ok(address)
+}
+
+fn random_key() -> (Zeroizing<[u8; 32]>, Address) {
+    let mut key = Zeroizing::new([0; 32]);
+    loop {
+        OsRng.fill_bytes(key.as_mut());
+        // All but one in 2^127 numbers are keys.
+        if let Ok(signer) = Signer::new(&key) {
+            return (key, signer.address());
+        }
+    }
+}
+
+/// Reads 64 hexadecimal digits, with or without `0x`, white space around.
+fn key_from_hex(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_ascii(), key.as_mut()).ok()?;
+    Some(key)
+}
+
+/// Asks on the terminal itself, whatever standard input is.
+fn ask(prompt: &str) -> Result<Password, PasswordError> {
+    let text = rpassword::prompt_password(prompt).map_err(PasswordError::NoTerminal)?;
+    Ok(Password(Zeroizing::new(text.into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    const VECTORS: &str = include_str!("../../tests/suite/vectors/microraiden.json");
+
+    fn password(text: &str) -> Password {
+        Password(Zeroizing::new(text.into()))
+    }
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        private::create(&path, text.as_bytes()).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn what_is_created_opens_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keystore.json");
+        let address = create(&path, &password("a long one")).unwrap();
+        assert_eq!(open(&path, &password("a long one")).unwrap().address(), address);
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["crypto"]["kdfparams"]["n"], 262_144);
+        assert_eq!(json["id"].as_str().unwrap().len(), 36);
+        let again = create(&path, &password("other"));
+        assert!(matches!(again, Err(KeystoreError::File(PrivateFileError::Exists(_)))));
+    }
+
+    #[test]
+    fn the_address_beside_the_key_must_be_its_own() {
+        let vectors: serde_json::Value = serde_json::from_str(VECTORS).unwrap();
+        let mut keystore = vectors["keystores"]["scrypt_n1024"].clone();
+        let (_folder, path) = written(&keystore.to_string());
+        let signer = open(&path, &password("correct horse")).unwrap();
+        assert_eq!(signer.address().to_string(), vectors["keystores"]["address"].as_str().unwrap());
+
+        keystore["address"] = "00".repeat(20).into();
+        let (_folder, path) = written(&keystore.to_string());
+        let error = open(&path, &password("correct horse")).unwrap_err();
+        assert!(matches!(error, KeystoreError::OtherAddress { .. }), "{error}");
+
+        keystore.as_object_mut().unwrap().remove("address");
+        let (_folder, path) = written(&keystore.to_string());
+        assert!(open(&path, &password("correct horse")).is_ok());
+    }
+
+    #[test]
+    fn key_files_hold_sixty_four_digits() {
+        let key = "a0".repeat(32);
+        for (text, is_key) in [
+            (key.clone(), true),
+            (format!("0x{key}\n"), true),
+            (format!(" \t{}\r\n", key.to_uppercase()), true),
+            (format!("{key}00"), false),
+            (key[2..].to_owned(), false),
+            (format!("{} {}", &key[..32], &key[32..]), false),
+            (String::new(), false),
+            ("00".repeat(32), false),
+            ("ff".repeat(32), false),
+        ] {
+            let (_folder, path) = written(&text);
+            match open_key_file(&path) {
+                Ok(signer) => {
+                    assert!(is_key, "{text:?}");
+                    assert_eq!(signer.address().to_string(), "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6");
+                }
+                Err(error) => {
+                    assert!(!is_key && matches!(error, KeystoreError::NotAKey(_)), "{text:?}: {error}");
+                    assert!(text.len() < 10 || !error.to_string().contains(text.trim()), "shows the key");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_password_file_wins_and_loses_one_line_end() {
+        for (text, expected) in
+            [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), ("pw\n\n", "pw\n"), (" pw ", " pw ")]
+        {
+            let (_folder, path) = written(text);
+            let found = Password::without_asking(Some(&path), Some("variable".into())).unwrap().unwrap();
+            assert_eq!(found.0.as_slice(), expected.as_bytes(), "{text:?}");
+            assert_eq!(format!("{found:?}"), "Password(..)");
+        }
+        let found = Password::without_asking(None, Some("variable\n".into())).unwrap().unwrap();
+        assert_eq!(found.0.as_slice(), b"variable\n");
+        assert!(Password::without_asking(None, None).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_open_file_is_neither_key_nor_password() {
+        let (_folder, path) = written("secret");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(open_key_file(&path), Err(KeystoreError::File(PrivateFileError::Open { .. }))));
+        assert!(matches!(
+            open(&path, &password("")),
+            Err(KeystoreError::File(PrivateFileError::Open { .. }))
+        ));
+        let error = Password::obtain(Some(&path)).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+        let (_folder, empty) = written("\n");
+        assert!(matches!(Password::obtain_new(Some(&empty)), Err(PasswordError::Empty)));
+    }
+}
