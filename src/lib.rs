@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod fault;
 pub mod manager;
+pub mod cli;
 pub mod config;
 pub mod protocol;
 pub mod proxy;

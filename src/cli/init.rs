@@ -1,0 +1,194 @@
+//! `tollpass init`: makes a key and a configuration that loads. Overwrites nothing.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    chain::keystore::{self, Password},
+    protocol::Address,
+};
+
+const EXAMPLE: &str = include_str!("../../proxy.toml");
+const KEYSTORE: &str = "keystore.json";
+const CONFIG: &str = "proxy.toml";
+/// The tables and keys of the example that a proxy that pays must have, with what is said about each.
+const TO_FILL_IN: &[(&str, &str)] = &[
+    ("[wallet]", ""),
+    ("keystore = ", ""),
+    ("[chain]", ""),
+    ("rpc_url = ", "FILL IN: the address of your node."),
+    ("channel_manager = ", "FILL IN: the contract that your sellers use, if it is another one."),
+    ("start_block = ", "FILL IN: the block of that contract, if it is another one."),
+];
+
+/// Make a key and a configuration
+#[derive(Clone, Debug, clap::Args)]
+pub struct InitArgs {
+    /// The folder for keystore.json and proxy.toml; made if it does not exist
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// A file with the password of the new keystore, only readable by you; else TOLLPASS_WALLET_PASSWORD is
+    /// taken, or the terminal is asked
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Makes both files and prints the address and what comes next. Blocks, and asks on the terminal for the
+/// password where neither a file nor the environment has it.
+pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    let (keystore, config) = (args.dir.join(KEYSTORE), args.dir.join(CONFIG));
+    for path in [&keystore, &config] {
+        // Before the password is asked for; what counts is that both files are created anew below.
+        if path.symlink_metadata().is_ok() {
+            bail!("{} exists already and is not overwritten; choose another --dir", path.display());
+        }
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&args.dir)
+        .with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
+    let password_file = args.password_file.as_deref().map(std::path::absolute).transpose()?;
+    let text = configuration(password_file.as_deref())?;
+    let password = Password::obtain_new(args.password_file.as_deref())?;
+
+    let address = keystore::create(&keystore, &password)?;
+    write_new(&config, &text).with_context(|| {
+        format!(
+            "{} was made, but {} could not be written: move the first away before you try again",
+            keystore.display(),
+            config.display()
+        )
+    })?;
+    print!("{}", next_steps(address, &keystore, &config));
+    Ok(())
+}
+
+/// The example with the keys switched on that a proxy that pays must have.
+fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
+    let mut lines = Vec::new();
+    for line in EXAMPLE.lines() {
+        let key = line.strip_prefix('#').unwrap_or(line);
+        if let Some((_, remark)) = TO_FILL_IN.iter().find(|(start, _)| key.starts_with(start)) {
+            if !remark.is_empty() {
+                lines.push(format!("# >>> {remark}"));
+            }
+            lines.push(key.to_owned());
+        } else if let (true, Some(path)) = (key.starts_with("password_file = "), password_file) {
+            let path = path.to_str().context("the path of the password file is not UTF-8")?;
+            lines.push(format!("password_file = {}", toml_text(path)));
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    let text = lines.join("\n") + "\n";
+    Ok(text.replace(
+        "As it is, this file makes a plain proxy that pays nothing.",
+        "Fill in the lines below a \"# >>>\", and write [[pay]]: without it nothing is paid.",
+    ))
+}
+
+/// A basic string of TOML.
+fn toml_text(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            letter if letter.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(letter))),
+            letter => quoted.push(letter),
+        }
+    }
+    quoted + "\""
+}
+
+/// Writes a new file that only its owner can read: an `rpc_url` may hold credentials.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
+    let (keystore, config) = (keystore.display(), config.display());
+    format!(
+        "Your address: {address}\n\
+         \n\
+         {keystore}  the key, under your password. Back it up: whoever loses one of the two loses the money.\n\
+         {config}  the configuration.\n\
+         \n\
+         Next:\n\
+         1. Fill in {config} (the lines below \"# >>>\"), and say in [[pay]] whom to pay, and how much at most.\n\
+         2. Send tokens, and some ether for the fees, to {address}.\n\
+         3. tollpass check --config {config}\n\
+         4. tollpass serve --config {config}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::config::{Config, KeySource};
+
+    fn args(folder: &Path, password: &str) -> InitArgs {
+        let path = folder.join("a \"pass\\word\"");
+        fs::write(&path, password).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        InitArgs { dir: folder.join("new/folder"), password_file: Some(path) }
+    }
+
+    #[test]
+    fn what_it_makes_loads_and_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = args(folder.path(), "correct horse\n");
+        run(&args).unwrap();
+
+        let config = Config::load(Some(&args.dir.join(CONFIG))).unwrap();
+        let wallet = config.wallet.unwrap();
+        assert_eq!(wallet.password_file, args.password_file);
+        let KeySource::Keystore(path) = wallet.source else { panic!("{:?}", wallet.source) };
+        assert_eq!(path, args.dir.join(KEYSTORE));
+        let password = Password::obtain(wallet.password_file.as_deref()).unwrap();
+        keystore::open(&path, &password).unwrap();
+        assert_eq!(config.chain.unwrap().start_block, 4_958_602);
+
+        let before = fs::read(&path).unwrap();
+        for gone in [None, Some(CONFIG)] {
+            if let Some(name) = gone {
+                fs::remove_file(args.dir.join(name)).unwrap();
+            }
+            let error = run(&args).unwrap_err();
+            assert!(error.to_string().contains("not overwritten"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn marks_what_is_to_be_filled_in() {
+        let text = configuration(None).unwrap();
+        for (start, remark) in TO_FILL_IN {
+            let lines: Vec<_> = text.lines().collect();
+            let at =
+                lines.iter().position(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}"));
+            assert!(remark.is_empty() || lines[at - 1] == format!("# >>> {remark}"), "{start}");
+        }
+        assert!(text.contains("\n#password_file"));
+        assert!(text.contains("# >>>\", and write [[pay]]"));
+        Config::parse(&text, Path::new("/x"), &BTreeMap::from([("HOME".into(), "/home/x".into())])).unwrap();
+    }
+
+    #[test]
+    fn a_refused_password_file_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = args(folder.path(), "");
+        assert!(run(&args).is_err());
+        assert_eq!(fs::read_dir(&args.dir).unwrap().count(), 0);
+    }
+}
