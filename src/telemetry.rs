@@ -8,8 +8,6 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, util::SubscriberInitExt 
 /// The variable that filters the log.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
 
-const DEFAULT_FILTER: &str = "info";
-
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -34,11 +32,11 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts the log of this process; can be done once.
-pub fn start(format: LogFormat) -> Result<(), TelemetryError> {
+/// Starts the log of this process; can be done once. `default_filter` counts where the variable is not set.
+pub fn start(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
-        Ok(text) => filter(&text)?,
-        Err(std::env::VarError::NotPresent) => filter("")?,
+        Ok(text) => filter(&text, default_filter)?,
+        Err(std::env::VarError::NotPresent) => filter("", default_filter)?,
         Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(
@@ -51,8 +49,8 @@ pub fn start(format: LogFormat) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
+fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {
+    let text = if text.trim().is_empty() { default } else { text };
     EnvFilter::builder().parse(text)
 }
 
@@ -65,8 +63,8 @@ mod tests {
         for (text, expected) in
             [("", "info"), ("  ", "info"), ("warn", "warn"), ("tollpass=debug", "tollpass=debug")]
         {
-            assert_eq!(filter(text).unwrap().to_string(), expected, "{text:?}");
+            assert_eq!(filter(text, "info").unwrap().to_string(), expected, "{text:?}");
         }
-        assert!(filter("tollpass=loud").is_err());
+        assert!(filter("tollpass=loud", "info").is_err());
     }
 }

@@ -8,11 +8,11 @@ mod contracts;
 mod error;
 mod fees;
 mod fund;
+pub mod keystore;
 mod nonces;
 mod reason;
 mod refusal;
 mod rpc;
-pub mod keystore;
 pub mod signer;
 mod sync;
 

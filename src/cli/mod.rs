@@ -1,3 +1,93 @@
 //! The subcommands, one file each. They talk to people; what they do is done in other rooms.
 
+pub mod channels;
+pub mod check;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod init;
+pub mod serve;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::telemetry::{self, LogFormat};
+
+/// A local HTTP forward proxy that pays paywalls
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Arguments {
+    /// How log lines are written to standard error; TOLLPASS_LOG chooses which (info)
+    #[arg(long, global = true, value_enum, env = "TOLLPASS_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it all on this machine: a development chain, a seller, a wallet with play money, and the proxy
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Run the proxy
+    Serve(serve::ServeArgs),
+    /// Make a key and a configuration
+    Init(init::InitArgs),
+    /// List the payment channels
+    Channels(channels::ChannelsArgs),
+    /// Look at configuration, key, node, contract and balances, and say what is wrong
+    Check(check::CheckArgs),
+}
+
+impl Command {
+    /// What is logged where TOLLPASS_LOG does not say.
+    fn default_filter(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => "warn,tollpass::paid=info,tollpass::manager=info,tollpass::proxy::pay=info",
+            Self::Serve(_) => "info",
+            Self::Init(_) | Self::Channels(_) | Self::Check(_) => "warn",
+        }
+    }
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration file; without it only the environment counts
+    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+}
+
+/// Runs one command to its end.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    telemetry::start(arguments.log_format, arguments.command.default_filter())?;
+    match arguments.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => wait_for(demo::run(args)),
+        Command::Serve(args) => wait_for(serve::run(args)),
+        Command::Init(args) => init::run(&args),
+        Command::Channels(args) => wait_for(channels::run(args)),
+        Command::Check(args) => wait_for(check::run(args)),
+    }
+}
+
+fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build().context("cannot start the asynchronous runtime")?;
+    let result = runtime.block_on(command);
+    // A terminal that is asked for a password blocks its thread; the end does not wait for it.
+    runtime.shutdown_background();
+    result
+}

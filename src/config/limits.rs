@@ -7,7 +7,7 @@ use super::{
     values::{self, show_duration, show_size},
 };
 
-/// The keys of `[limits]`. The first two belong to the policy.
+/// The keys of `[limits]`. The first three belong to the policy.
 pub(super) const LIMITS: &[&str] = &[
     "pay_within",
     "rounds",
@@ -17,7 +17,6 @@ pub(super) const LIMITS: &[&str] = &[
     "head_bytes",
     "head_fields",
     "head_within",
-    "idle_within",
     "connect_within",
     "answer_within",
     "pool_idle_within",
@@ -32,8 +31,6 @@ pub(super) const LIMITS: &[&str] = &[
 /// `[limits]`: bounds on what the proxy holds and waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a 402 that comes at start waits for the key and the chain.
-    pub ready_within: Duration,
     /// How many demands may be queued at once.
     pub waiting: usize,
     /// How many client connections may be open at once.
@@ -42,10 +39,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// The largest number of fields in a request's head.
     pub head_fields: usize,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head, counted from when its connection became idle.
     pub head_within: Duration,
-    /// How long a client connection may be idle between two requests.
-    pub idle_within: Duration,
     /// How long a connection to an origin may take to open.
     pub connect_within: Duration,
     /// How long the head of the answer to a paid request may take.
@@ -69,13 +64,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            ready_within: secs(30),
             waiting: 1024,
             connections: 4096,
             head_bytes: 64 << 10,
             head_fields: 100,
-            head_within: secs(30),
-            idle_within: secs(90),
+            head_within: secs(60),
             connect_within: secs(10),
             answer_within: secs(300),
             pool_idle_within: secs(60),
@@ -95,6 +88,8 @@ pub(super) struct Bounds {
     pub rounds: u32,
     /// See [`crate::protocol::policy::Policy::pay_within`].
     pub pay_within: Duration,
+    /// See [`crate::protocol::policy::Policy::ready_within`].
+    pub ready_within: Duration,
 }
 
 /// Reads `[limits]`.
@@ -103,15 +98,14 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
     let bounds = Bounds {
         rounds: section.bounded("rounds", 8, 1..=1000, values::small_integer, |rounds| rounds.to_string()),
         pay_within: duration(section, "pay_within", secs(300), 3600),
+        ready_within: duration(section, "ready_within", secs(30), 3600),
     };
     let limits = Limits {
-        ready_within: duration(section, "ready_within", default.ready_within, 3600),
         waiting: count(section, "waiting", default.waiting, 1_000_000),
         connections: count(section, "connections", default.connections, 1_000_000),
         head_bytes: held(section, "head_bytes", default.head_bytes, 8 << 10, 1 << 20),
         head_fields: count(section, "head_fields", default.head_fields, 10_000),
         head_within: duration(section, "head_within", default.head_within, 3600),
-        idle_within: duration(section, "idle_within", default.idle_within, 24 * 3600),
         connect_within: duration(section, "connect_within", default.connect_within, 600),
         answer_within: duration(section, "answer_within", default.answer_within, 24 * 3600),
         pool_idle_within: duration(section, "pool_idle_within", default.pool_idle_within, 24 * 3600),

@@ -40,8 +40,13 @@ pub const ENVIRONMENT_PREFIX: &str = "TOLLPASS_";
 
 /// Variables that start like a key's, but are read elsewhere: the keystore's password, the log, the
 /// command line.
-pub const OTHER_VARIABLES: &[&str] =
-    &["TOLLPASS_WALLET_PASSWORD", "TOLLPASS_LOG", "TOLLPASS_LOG_FORMAT", "TOLLPASS_CONFIG"];
+pub const OTHER_VARIABLES: &[&str] = &[
+    "TOLLPASS_WALLET_PASSWORD",
+    "TOLLPASS_LOG",
+    "TOLLPASS_LOG_FORMAT",
+    "TOLLPASS_CONFIG",
+    crate::fault::VARIABLE,
+];
 
 /// Every key: the table it stands in (empty for the top of the file), and the names within.
 pub const KEYS: &[(&str, &[&str])] = &[
@@ -177,7 +182,8 @@ fn assemble(
     // Both are either absent or whole: an inner None has left a fault.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
-    let policy = Policy { rules, deposit, hooks, rounds: bounds.rounds, pay_within: bounds.pay_within };
+    let limits::Bounds { rounds, pay_within, ready_within } = bounds;
+    let policy = Policy { rules, deposit, hooks, rounds, pay_within, ready_within };
     Some(Config { listen, allow_remote, state_dir: state_dir?, wallet, chain, policy, limits, warnings })
 }
 

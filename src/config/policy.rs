@@ -17,7 +17,7 @@ use crate::protocol::{
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "deny"];
 /// The keys of `[deposit]`.
-pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "max_per_channel"];
+pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "max_per_channel", "retry_after"];
 /// The keys of `[hooks]`.
 pub(super) const HOOKS: &[&str] = &[
     "insufficient_confirmations",
@@ -74,6 +74,13 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             Amount::from(1)..=default.max_per_channel,
             values::amount,
             |amount| amount.to_string(),
+        ),
+        retry_after: section.bounded(
+            "retry_after",
+            default.retry_after,
+            Duration::from_secs(1)..=LONGEST,
+            values::duration,
+            show_duration,
         ),
     }
 }

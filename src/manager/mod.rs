@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -52,7 +52,7 @@ struct Payment {
 }
 
 /// All channels and the state of the manager.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listing {
     /// Who pays and where, once that is known.
     pub owner: Option<ListedOwner>,
@@ -61,7 +61,7 @@ pub struct Listing {
 }
 
 /// Who pays and where.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ListedOwner {
     /// The id of the chain.
     pub chain_id: u64,
@@ -72,7 +72,7 @@ pub struct ListedOwner {
 }
 
 /// One channel, as it is shown.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListedChannel {
     /// Who is paid.
     pub receiver: Address,
@@ -85,7 +85,7 @@ pub struct ListedChannel {
     /// What the seller is believed to hold.
     pub acknowledged: Amount,
     /// Where it is in its life: `open`, `closing` or `gone`.
-    pub phase: &'static str,
+    pub phase: String,
 }
 
 /// What the manager's task is told.
@@ -232,7 +232,7 @@ impl ListedChannel {
             deposit: channel.deposit,
             promised: channel.promised,
             acknowledged: channel.acknowledged,
-            phase: channel.phase.name(),
+            phase: channel.phase.name().to_owned(),
         }
     }
 }

@@ -150,6 +150,9 @@ pub enum Refusal {
     /// The journal could not be written, so nothing may be signed.
     #[error("the journal cannot be written, so nothing is signed: {0}")]
     StoreFailed(String),
+    /// The client left before it was paid.
+    #[error("the client left before the request was paid")]
+    ClientLeft,
     /// The proxy is shutting down.
     #[error("tollpass is shutting down")]
     ShuttingDown,

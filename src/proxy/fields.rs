@@ -62,9 +62,11 @@ fn is_trailers(token: &[u8]) -> bool {
 
 /// Whether the only transfer coding is `chunked`, or there is none: all that we can frame anew.
 pub(super) fn is_plainly_framed(fields: &HeaderMap) -> bool {
-    fields.get_all(header::TRANSFER_ENCODING).iter().flat_map(tokens).all(|coding| {
-        coding.eq_ignore_ascii_case(b"chunked")
-    })
+    fields
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .flat_map(tokens)
+        .all(|coding| coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether a request of this method may be sent a second time without being asked. RFC 9110 section 9.2.2.
@@ -103,9 +105,10 @@ impl Via {
 
     /// Whether a message has passed through this process before.
     pub(super) fn is_in(&self, fields: &HeaderMap) -> bool {
-        fields.get_all(header::VIA).iter().any(|line| line.as_bytes().windows(self.mark.len()).any(|part| {
-            part == self.mark.as_bytes()
-        }))
+        fields
+            .get_all(header::VIA)
+            .iter()
+            .any(|line| line.as_bytes().windows(self.mark.len()).any(|part| part == self.mark.as_bytes()))
     }
 }
 
@@ -147,16 +150,22 @@ mod tests {
 
     #[test]
     fn te_trailers_is_found_among_others() {
-        for (value, expected) in
-            [("trailers", true), ("gzip, Trailers;q=0.5", true), ("gzip", false), ("", false), ("xtrailers", false)]
-        {
+        for (value, expected) in [
+            ("trailers", true),
+            ("gzip, Trailers;q=0.5", true),
+            ("gzip", false),
+            ("", false),
+            ("xtrailers", false),
+        ] {
             assert_eq!(takes_trailers(&fields(&[("te", value)])), expected, "{value}");
         }
     }
 
     #[test]
     fn only_chunked_is_plain() {
-        for (value, expected) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false), ("gzip", false)] {
+        for (value, expected) in
+            [("chunked", true), ("Chunked", true), ("gzip, chunked", false), ("gzip", false)]
+        {
             assert_eq!(is_plainly_framed(&fields(&[("transfer-encoding", value)])), expected, "{value}");
         }
         assert!(is_plainly_framed(&HeaderMap::new()));

@@ -16,6 +16,7 @@ mod dial;
 pub mod fields;
 pub mod forward;
 mod help;
+pub mod pay;
 pub mod replay;
 pub mod rescue;
 mod server;

@@ -92,6 +92,17 @@ impl Kept {
         }
     }
 
+    /// Reads the body to its end, so that nothing depends on the client any more; a sending that is under way is
+    /// stopped.
+    ///
+    /// # Errors
+    /// [`NotReplayable`]; a sending that is under way goes on if that was certain beforehand.
+    pub async fn whole(&self) -> Result<(), NotReplayable> {
+        let Some(home) = &self.home else { return Ok(()) };
+        home.lock().begin_pass()?;
+        poll_fn(|cx| home.lock().poll_whole(cx)).await.map(drop)
+    }
+
     /// The body again from its start, with a known length; the sending before it is stopped.
     ///
     /// Where the client declared the length, what is kept goes first and the rest follows as it comes. Where it did
@@ -109,7 +120,13 @@ impl Kept {
         if length == 0 {
             return Ok(Body::Empty);
         }
-        Ok(Body::Replay(Pass { home: home.clone(), number, position: 0, length: Some(length), reading: None }))
+        Ok(Body::Replay(Pass {
+            home: home.clone(),
+            number,
+            position: 0,
+            length: Some(length),
+            reading: None,
+        }))
     }
 }
 
@@ -208,7 +225,10 @@ pub struct Pass {
 }
 
 impl Pass {
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.length == Some(self.position) {
             return Poll::Ready(None);
         }
@@ -347,11 +367,7 @@ impl Store {
 }
 
 /// Does something at a place in the file.
-fn with<T>(
-    file: &Mutex<File>,
-    offset: u64,
-    work: impl FnOnce(&mut File) -> io::Result<T>,
-) -> io::Result<T> {
+fn with<T>(file: &Mutex<File>, offset: u64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     file.seek(SeekFrom::Start(offset))?;
     work(&mut file)

@@ -40,7 +40,9 @@ fn verdict(error: &ForwardError) -> Verdict {
         }
         ForwardError::Loop => loud(StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
         ForwardError::Dial(DialError::Resolve { .. }) => quiet(StatusCode::BAD_GATEWAY, "dns_error"),
-        ForwardError::Dial(DialError::Timeout { .. }) => quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+        ForwardError::Dial(DialError::Timeout { .. }) => {
+            quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
+        }
         ForwardError::Dial(DialError::Refused { .. }) => quiet(StatusCode::BAD_GATEWAY, "connection_refused"),
         ForwardError::Dial(DialError::Unreachable { .. }) => {
             quiet(StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
@@ -96,7 +98,10 @@ pub fn append_proxy_status(fields: &mut HeaderMap, error: Option<&'static str>, 
 pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
     let mut text = PSEUDONYM.to_owned();
     if let Some(error) = error {
-        debug_assert!(error.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "not a token: {error}");
+        debug_assert!(
+            error.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+            "not a token: {error}"
+        );
         text.push_str("; error=");
         text.push_str(error);
     }
@@ -162,7 +167,10 @@ mod tests {
             ("", "tollpass; error=dns_error".to_owned()),
             ("plain, with; signs=", "tollpass; error=dns_error; details=\"plain, with; signs=\"".to_owned()),
             ("a\"b\\c", "tollpass; error=dns_error; details=\"a\\\"b\\\\c\"".to_owned()),
-            ("line\r\nX-Evil: 1\0\u{7f}\t", "tollpass; error=dns_error; details=\"line  X-Evil: 1   \"".to_owned()),
+            (
+                "line\r\nX-Evil: 1\0\u{7f}\t",
+                "tollpass; error=dns_error; details=\"line  X-Evil: 1   \"".to_owned(),
+            ),
             ("µRaiden €", "tollpass; error=dns_error; details=\"?Raiden ?\"".to_owned()),
             (&long, format!("tollpass; error=dns_error; details=\"{}\"", "x".repeat(512))),
         ] {

@@ -13,8 +13,8 @@ use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::util::{Oneshot, ServiceExt};
 use tower::Service;
+use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
 use super::{Body, Settings};
@@ -181,7 +181,9 @@ mod tests {
     #[test]
     fn a_lost_connection_causes_no_pause() {
         let mut backoff = Backoff::default();
-        for kind in [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted] {
+        for kind in
+            [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted]
+        {
             assert_eq!(backoff.after(&kind.into()), None, "{kind}");
         }
         assert_eq!(backoff.after(&io::Error::other("first")), Some(Duration::from_millis(10)));

@@ -31,9 +31,7 @@ pub(super) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     match authority.port_u16() {
         None => Err(ForwardError::BadTarget("CONNECT takes host:port, and the port is missing")),
         Some(0) => Err(ForwardError::BadTarget("port 0 cannot be connected to")),
-        Some(port) => {
-            Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port))
-        }
+        Some(port) => Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port)),
     }
 }
 
@@ -80,13 +78,24 @@ mod tests {
 
     #[test]
     fn targets_are_told_apart() {
-        for good in ["http://a/", "http://a:80/x?y", "http://a:/", "http://[::1]:8080/", "http://127.0.0.1", "HTTP://A"] {
+        for good in [
+            "http://a/",
+            "http://a:80/x?y",
+            "http://a:/",
+            "http://[::1]:8080/",
+            "http://127.0.0.1",
+            "HTTP://A",
+        ] {
             assert!(check(&request(good).unwrap()).is_ok(), "{good}");
         }
         for bad in ["http://u@a/", "http://u:p@a/", "http://a:99999/", "http://[]/", "http://:80/", "a:80"] {
             // What the parser refuses never gets here.
             let Some(request) = request(bad) else { continue };
-            assert!(matches!(check(&request), Err(ForwardError::BadTarget(_))), "{bad}: {:?}", check(&request));
+            assert!(
+                matches!(check(&request), Err(ForwardError::BadTarget(_))),
+                "{bad}: {:?}",
+                check(&request)
+            );
         }
         for other in ["https://a/", "ftp://a/"] {
             let error = check(&request(other).unwrap()).unwrap_err();
@@ -96,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_needs_a_host_and_a_port() {
-        let split = |uri: &str| tunnel(&uri.parse().unwrap()).ok().map(|(host, port)| (host.to_owned(), port));
+        let split =
+            |uri: &str| tunnel(&uri.parse().unwrap()).ok().map(|(host, port)| (host.to_owned(), port));
         assert_eq!(split("a.example:443"), Some(("a.example".to_owned(), 443)));
         assert_eq!(split("[::1]:22"), Some(("::1".to_owned(), 22)));
         for bad in ["a.example", "u@a:1", "a:0", "a:70000", "http://a:1/", "/x"] {

@@ -1,0 +1,95 @@
+//! The side of `serve`: answers on the admin socket until the shutdown begins.
+
+use std::convert::Infallible;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::CHANNELS;
+use crate::manager::Manager;
+use crate::shutdown::Shutdown;
+
+/// How long a command may take to send its request head.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The pause after a failure to accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on `path`. The caller holds the lock of the state folder, so an old socket is nobody's.
+///
+/// # Errors
+/// When the socket cannot be made; the path of a Unix socket has at most 107 bytes.
+pub fn serve(path: &Path, manager: Manager, shutdown: &Shutdown) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let stopping = shutdown.clone();
+    shutdown.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stopping.stopping() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => stopping.spawn(connection(stream, manager.clone())),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the admin socket; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn connection(stream: UnixStream, manager: Manager) {
+    let service = service_fn(move |request| {
+        let manager = manager.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &manager).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+async fn answer(request: &Request<Incoming>, manager: &Manager) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET || request.uri().path() != CHANNELS {
+        return plain(StatusCode::NOT_FOUND, "there is GET /channels");
+    }
+    let Some(listing) = manager.list().await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
+    };
+    match serde_json::to_vec(&listing) {
+        Ok(json) => {
+            let mut answer = Response::new(Full::from(json));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(format!("{text}\n")));
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,278 @@
+//! The composition root: from a configuration to a running proxy, until it is told to stop. The only file that sees
+//! every room.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::Layer as _;
+
+use crate::admin;
+use crate::chain::keystore::{self, Password};
+use crate::chain::signer::Signer;
+use crate::chain::{self, Chain};
+use crate::config::{self, Config, KeySource};
+use crate::manager::store::{Store, StoreError};
+use crate::manager::{Manager, Start};
+use crate::proxy::pay::{self, PayLayer};
+use crate::proxy::{self, Forward, Rescue, replay};
+use crate::shutdown::Shutdown;
+
+/// After a failure to reach the node at start, how long until it is tried again.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// A proxy that is ready to run: bound, locked, its store open.
+pub struct App {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    shutdown: Shutdown,
+    paying: Option<Paying>,
+}
+
+/// What a proxy that pays has besides.
+struct Paying {
+    manager: Manager,
+    task: JoinHandle<()>,
+    key: Key,
+    chain: config::Chain,
+    /// Held as long as the proxy runs: no other process may use the state folder.
+    _lock: File,
+}
+
+/// Where the key comes from.
+pub enum Key {
+    /// From the keystore or key file of the configuration, opened while the proxy already listens.
+    Configured(config::Wallet),
+    /// From the caller.
+    Given(Arc<Signer>),
+}
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another one with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state folder cannot be made or used.
+    #[error("cannot use the state folder {}: {source}", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process uses the state folder.
+    #[error("another tollpass uses the state folder {}; stop it, or choose another state_dir", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The chain's settings cannot be used.
+    #[error(transparent)]
+    Chain(#[from] chain::ChainError),
+    /// The admin socket cannot be made.
+    #[error("cannot listen on the admin socket {}: {source}", path.display())]
+    Admin {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key cannot be opened.
+    #[error("cannot open the wallet: {0}")]
+    Key(String),
+}
+
+impl App {
+    /// Binds, locks and opens what the proxy needs. `key` takes the place of the configured wallet.
+    pub async fn build(
+        config: Config,
+        key: Option<Arc<Signer>>,
+        shutdown: Shutdown,
+    ) -> Result<Self, StartError> {
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
+        let paying = match (key, config.chain.clone()) {
+            (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain)?),
+            _ => None,
+        };
+        if let Some(paying) = &paying {
+            let path = admin::socket(&config.state_dir);
+            admin::serve(&path, paying.manager.clone(), &shutdown)
+                .map_err(|source| StartError::Admin { path, source })?;
+        }
+        Ok(Self { listener, address, config, shutdown, paying })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The manager of a proxy that pays.
+    pub fn manager(&self) -> Option<&Manager> {
+        self.paying.as_ref().map(|paying| &paying.manager)
+    }
+
+    /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
+    pub async fn run(self) -> Result<(), StartError> {
+        let Self { listener, address, config, shutdown, paying } = self;
+        let settings = proxy_settings(&config);
+        let manager = paying.as_ref().map(|paying| paying.manager.clone());
+        let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
+        let service = layer.layer(Forward::new(&settings, address));
+        let served = proxy::serve(listener, Rescue::new(service), settings, shutdown.clone());
+        let drain_within = config.limits.drain_within;
+        let Some(Paying { manager, task, key, chain, _lock }) = paying else {
+            served.await;
+            report_left(shutdown.drain(drain_within).await);
+            return Ok(());
+        };
+        let started = start(manager.clone(), key, chain, shutdown.clone());
+        let (started, ()) = tokio::join!(started, served);
+        let deadline = tokio::time::Instant::now() + drain_within;
+        manager.stop().await;
+        report_left(shutdown.drain(drain_within).await);
+        drop(manager);
+        if tokio::time::timeout_at(deadline + drain_within, task).await.is_err() {
+            tracing::error!("payments were still under way; they are cleared up at the next start");
+        }
+        started
+    }
+}
+
+fn report_left(left: usize) {
+    if left > 0 {
+        tracing::warn!(left, "stopped before everything had finished (limits.drain_within)");
+    } else {
+        tracing::info!("stopped");
+    }
+}
+
+impl Paying {
+    fn build(config: &Config, key: Key, chain: config::Chain) -> Result<Self, StartError> {
+        let lock = lock(&config.state_dir)?;
+        let store = Store::open(&config.state_dir)?;
+        let policy = Arc::new(config.policy.clone());
+        let (manager, task) = Manager::spawn(policy, store, config.limits.waiting);
+        Ok(Self { manager, task, key, chain, _lock: lock })
+    }
+}
+
+/// Makes the state folder and locks it for this process.
+fn lock(path: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::StateDir { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let lock = File::create(path.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Unlocks the key and makes the manager ready. A key that cannot be opened ends the proxy; a node that is down is
+/// tried again.
+async fn start(
+    manager: Manager,
+    key: Key,
+    chain: config::Chain,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
+    let prepared = async {
+        let signer = match key {
+            Key::Given(signer) => signer,
+            Key::Configured(wallet) => Arc::new(unlock(wallet).await?),
+        };
+        let contract = chain.channel_manager;
+        let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
+        manager.start(Start { chain, signer, contract, retry_every: START_AGAIN_AFTER }).await;
+        Ok(())
+    };
+    let prepared = tokio::select! {
+        prepared = prepared => prepared,
+        () = shutdown.stopping() => Ok(()),
+    };
+    if prepared.is_err() {
+        shutdown.begin();
+    }
+    prepared
+}
+
+/// Opens the configured wallet on a blocking thread: a keystore at full strength takes a second.
+pub async fn unlock(wallet: config::Wallet) -> Result<Signer, StartError> {
+    let opened = tokio::task::spawn_blocking(move || match &wallet.source {
+        KeySource::KeyFile(path) => keystore::open_key_file(path).map_err(|error| error.to_string()),
+        KeySource::Keystore(path) => Password::obtain(wallet.password_file.as_deref())
+            .map_err(|error| error.to_string())
+            .and_then(|password| keystore::open(path, &password).map_err(|error| error.to_string())),
+    });
+    opened.await.map_err(|error| error.to_string()).flatten().map_err(StartError::Key)
+}
+
+/// The chain's settings from the configuration.
+pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
+    chain::Settings {
+        rpc_url: chain.rpc_url.expose().to_owned(),
+        channel_manager: chain.channel_manager,
+        confirmations: chain.confirmations,
+        start_block: chain.start_block,
+        request_within: chain.request_within,
+        poll_every: chain.poll_every,
+        confirm_within: chain.confirm_within,
+        log_range: chain.log_range,
+    }
+}
+
+fn proxy_settings(config: &Config) -> proxy::Settings {
+    let limits = &config.limits;
+    proxy::Settings {
+        max_connections: limits.connections,
+        head_bytes: limits.head_bytes,
+        head_fields: limits.head_fields,
+        head_within: limits.head_within,
+        connect_within: limits.connect_within,
+        pool_idle_within: limits.pool_idle_within,
+        pool_idle_per_host: limits.pool_idle_per_host,
+        replay: replay::Limits {
+            memory: limits.replay_memory as usize,
+            file: limits.replay_file,
+            directory: std::env::temp_dir(),
+        },
+        ..proxy::Settings::default()
+    }
+}
+
+fn pay_settings(
+    config: &Config,
+    manager: Option<Manager>,
+    proxy: &proxy::Settings,
+    shutdown: &Shutdown,
+) -> pay::Settings {
+    pay::Settings {
+        policy: Arc::new(config.policy.clone()),
+        manager,
+        replay: proxy.replay.clone(),
+        offer_body: config.limits.offer_body,
+        offer_within: config.limits.offer_within,
+        answer_within: config.limits.answer_within,
+        shutdown: shutdown.clone(),
+    }
+}

@@ -1,0 +1,140 @@
+//! `tollpass channels`: what is locked up, promised and acknowledged. Asks the running proxy, or looks into the
+//! store where none runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::ConfigArgs;
+use crate::admin;
+use crate::manager::store::{FILE, Store};
+use crate::manager::{ListedChannel, ListedOwner, Listing};
+
+/// List the payment channels
+#[derive(Clone, Debug, Args)]
+pub struct ChannelsArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The state folder, instead of what the configuration says
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the channels.
+pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
+    let state_dir = match &args.state_dir {
+        Some(path) => path.clone(),
+        None => args.config.load()?.state_dir,
+    };
+    let listings = match admin::channels(&admin::socket(&state_dir)).await? {
+        Some(listing) => vec![listing],
+        None => stored(&state_dir)?,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&listings)?);
+    } else {
+        print!("{}", table(&listings));
+    }
+    Ok(())
+}
+
+/// What the store knows, of every payer and contract it has seen.
+fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
+    if !state_dir.join(FILE).exists() {
+        bail!(
+            "{} holds no store and no proxy runs on it; give the state folder of your proxy with --state-dir, \
+             or its configuration with --config",
+            state_dir.display()
+        );
+    }
+    let owned = Store::open(state_dir)?.all()?;
+    let listing = |(owner, channels): crate::manager::store::Owned| Listing {
+        owner: Some(ListedOwner {
+            chain_id: owner.chain_id,
+            contract: owner.contract,
+            payer: owner.payer,
+        }),
+        channels: channels.iter().map(|(id, channel)| ListedChannel::new(id, channel)).collect(),
+    };
+    Ok(owned.into_iter().map(listing).collect())
+}
+
+fn table(listings: &[Listing]) -> String {
+    let mut text = String::new();
+    for listing in listings {
+        match &listing.owner {
+            Some(ListedOwner { chain_id, contract, payer }) => {
+                text += &format!("payer {payer}, contract {contract}, chain {chain_id}\n");
+            }
+            None => text += "the proxy is not ready to pay yet: see its log\n",
+        }
+        if listing.channels.is_empty() {
+            text += "no channels\n";
+            continue;
+        }
+        let head = ["RECEIVER", "OPENED", "STATE", "DEPOSIT", "PROMISED", "ACKNOWLEDGED"].map(String::from);
+        let rows = listing.channels.iter().map(|channel| {
+            [
+                channel.receiver.to_string(),
+                channel.open_block.to_string(),
+                channel.phase.clone(),
+                channel.deposit.to_string(),
+                channel.promised.to_string(),
+                channel.acknowledged.to_string(),
+            ]
+        });
+        text += &columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    }
+    text
+}
+
+/// Lines up columns: the first and third to the left, numbers to the right.
+fn columns(rows: &[[String; 6]]) -> String {
+    let mut widths = [0; 6];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            text += &match column {
+                0 => format!("{cell:width$}"),
+                2 => format!("  {cell:width$}"),
+                _ => format!("  {cell:>width$}"),
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Address;
+
+    #[test]
+    fn the_table_lines_up() {
+        let channel = |open_block, phase: &str| ListedChannel {
+            receiver: Address([0x11; 20]),
+            open_block,
+            deposit: 1000.into(),
+            promised: 30.into(),
+            acknowledged: 20.into(),
+            phase: phase.to_owned(),
+        };
+        let listing = Listing { owner: None, channels: vec![channel(7, "open"), channel(1234567, "closing")] };
+        let text = table(&[listing]);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
+        assert!(lines[1].ends_with("7  open        1000        30            20"), "{text}");
+    }
+}

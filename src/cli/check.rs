@@ -1,0 +1,130 @@
+//! `tollpass check`: everything that must be right before money can be paid, one line each: what it is, or what is
+//! wrong and what to do.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::ConfigArgs;
+use crate::app::{chain_settings, unlock};
+use crate::chain::{Balances, Chain};
+use crate::config::{self, Config};
+use crate::protocol::policy::{Allow, Rule};
+
+/// Look at configuration, key, node, contract and balances, and say what is wrong
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Prints what was found; fails when anything is wrong.
+pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let mut report = Report::default();
+    match &args.config.config {
+        Some(path) => report.good("config", &path.display()),
+        None => report.good("config", &"from the environment only"),
+    }
+    for warning in &config.warnings {
+        report.note("config", warning);
+    }
+    report.good("listen", &config.listen);
+    report.good("state", &config.state_dir.display());
+    for rule in &config.policy.rules {
+        report.good("pay", &describe(rule));
+    }
+    match (config.wallet.clone(), config.chain.clone()) {
+        (Some(wallet), Some(chain)) => paying(&config, wallet, &chain, &mut report).await,
+        _ => report.note("wallet", &"no [wallet] and [chain]: this is a proxy that never pays"),
+    }
+    if report.wrong > 0 {
+        bail!("{} of the checks failed", report.wrong);
+    }
+    Ok(())
+}
+
+async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, report: &mut Report) {
+    let signer = match unlock(wallet).await {
+        Ok(signer) => Arc::new(signer),
+        Err(error) => return report.wrong("wallet", &error),
+    };
+    report.good("wallet", &signer.address());
+    let node = match Chain::new(chain_settings(chain), signer) {
+        Ok(node) => node,
+        Err(error) => return report.wrong("node", &error),
+    };
+    match node.facts().await {
+        Ok(facts) => {
+            report.good("node", &format!("{}, chain {}, block {}", chain.rpc_url, facts.chain_id, facts.head));
+            report.good("contract", &format!("{}, version {}", chain.channel_manager, facts.version));
+            report.good("token", &facts.token);
+        }
+        Err(error) => return report.wrong("node", &error),
+    }
+    match node.balances().await {
+        Ok(balances) => funds(config, &balances, report),
+        Err(error) => report.wrong("balance", &error),
+    }
+}
+
+fn funds(config: &Config, balances: &Balances, report: &mut Report) {
+    let Balances { wei, tokens, .. } = balances;
+    if wei.is_zero() {
+        report.wrong("ether", &"0 wei: channels cannot be opened; send some ether to the wallet for fees");
+    } else {
+        report.good("ether", &format!("{wei} wei"));
+    }
+    let symbol = balances.symbol.as_deref().unwrap_or("the token");
+    let decimals = balances.decimals.map(|digits| format!(" ({digits} decimals)")).unwrap_or_default();
+    let text = format!("{tokens} base units of {symbol}{decimals}");
+    let highest = config.policy.rules.iter().filter_map(|rule| match &rule.allow {
+        Allow::Pay { max_price, .. } => Some(*max_price),
+        Allow::Deny => None,
+    });
+    match highest.max() {
+        None => report.note("pay", &"no [[pay]] rule allows a payment: nothing is ever paid"),
+        Some(_) if tokens.is_zero() => report.wrong("tokens", &format!("{text}: send some to the wallet")),
+        Some(price) if *tokens < price.saturating_mul(config.policy.deposit.initial) => {
+            report.note("tokens", &format!("{text}: less than a first deposit at the highest max_price"));
+        }
+        Some(_) => report.good("tokens", &text),
+    }
+}
+
+fn describe(rule: &Rule) -> String {
+    let port = rule.port.map(|port| format!(":{port}")).unwrap_or_default();
+    match &rule.allow {
+        Allow::Deny => format!("{}{port}: denied", rule.host),
+        Allow::Pay { max_price, receivers } if receivers.is_empty() => {
+            format!("{}{port}: at most {max_price} for one request, to anyone", rule.host)
+        }
+        Allow::Pay { max_price, receivers } => {
+            let names: Vec<String> = receivers.iter().map(ToString::to_string).collect();
+            format!("{}{port}: at most {max_price} for one request, to {}", rule.host, names.join(", "))
+        }
+    }
+}
+
+/// Lines on standard output, and how many of them are bad news.
+#[derive(Debug, Default)]
+struct Report {
+    wrong: usize,
+}
+
+impl Report {
+    fn good(&self, what: &str, text: &dyn std::fmt::Display) {
+        println!("ok     {what:9} {text}");
+    }
+
+    fn note(&self, what: &str, text: &dyn std::fmt::Display) {
+        println!("note   {what:9} {text}");
+    }
+
+    fn wrong(&mut self, what: &str, text: &dyn std::fmt::Display) {
+        self.wrong += 1;
+        println!("WRONG  {what:9} {text}");
+    }
+}

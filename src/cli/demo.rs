@@ -1,0 +1,164 @@
+//! `tollpass demo`: everything on this machine. A development chain, a seller, a throw-away wallet with play money,
+//! and the proxy as `serve` runs it, on a temporary state folder.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use ethers_core::rand::{RngCore as _, rngs::OsRng};
+use ethers_core::types::U256;
+use ethers_core::utils::hex;
+
+use crate::app::App;
+use crate::chain::signer::Signer;
+use crate::config::Config;
+use crate::devnet::chain::{self, DevChain};
+use crate::devnet::deploy::{self, Deployed, deploy};
+use crate::devnet::origin::{self, Origin, Resource};
+use crate::protocol::Amount;
+use crate::shutdown::Shutdown;
+
+/// Show it all on this machine
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// The proxy's port; 0 for any free one
+    #[arg(long, default_value_t = 8402)]
+    pub port: u16,
+    /// The seller's port; 0 for any free one
+    #[arg(long, default_value_t = 8403)]
+    pub origin_port: u16,
+    /// The development chain's port; 0 for any free one
+    #[arg(long, default_value_t = 8404)]
+    pub rpc_port: u16,
+    /// The time between blocks, such as 2s; without it there is a block for each transaction
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub block_time: Option<Duration>,
+}
+
+/// How often the seller looks at the chain.
+const SELLER_LOOKS_EVERY: Duration = Duration::from_millis(200);
+/// What the seller asks for one request.
+const PRICE: u64 = 1000;
+/// The wallet's ether for fees: one, in wei.
+const ETHER: u64 = 1_000_000_000_000_000_000;
+
+/// Runs the demo until it is told to stop.
+pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let folder = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
+    let devchain = DevChain::spawn(chain::Settings {
+        listen: local(args.rpc_port),
+        block_time: args.block_time,
+        ..chain::Settings::default()
+    });
+    let devchain = devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
+    let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
+    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed)).await?;
+
+    let (key, wallet) = new_key()?;
+    let tokens = [(deployed.token, Amount::from(ETHER))];
+    deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
+    write_private(&folder.path().join("key"), &hex::encode(key))?;
+    let text = configuration(&args, &devchain, &deployed, &seller);
+    write_private(&folder.path().join("proxy.toml"), &text)?;
+    let config = Config::parse(&text, folder.path(), &Default::default())?;
+    let app = App::build(config, None, shutdown.clone()).await?;
+
+    print!("{}", what_to_type(app.address(), &seller, folder.path()));
+    println!("ready proxy={} origin={} rpc={}", app.address(), seller.url(), devchain.url());
+    std::io::stdout().flush()?;
+    app.run().await?;
+    seller.stop().await;
+    devchain.stop().await;
+    Ok(())
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn port_taken(what: &str, port: u16, option: &str) -> String {
+    format!("the {what} cannot listen on port {port}; choose another one with {option} (0 for any free one)")
+}
+
+fn seller_settings(args: &DemoArgs, devchain: &DevChain, deployed: &Deployed) -> origin::Settings {
+    origin::Settings {
+        listen: local(args.origin_port),
+        rpc_url: devchain.url(),
+        channel_manager: deployed.channel_manager,
+        token: deployed.token,
+        // The seller's key guards play money on a chain that ends with the demo.
+        key: [0xb0; 32],
+        confirmations: 0,
+        poll_every: SELLER_LOOKS_EVERY,
+        resources: Resource::assortment(Amount::from(PRICE)),
+    }
+}
+
+fn new_key() -> anyhow::Result<([u8; 32], Signer)> {
+    let mut key = [0; 32];
+    OsRng.try_fill_bytes(&mut key).context("no randomness")?;
+    // All but a vanishing part of the numbers of 32 bytes are keys.
+    let signer = Signer::new(&key)?;
+    Ok((key, signer))
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
+
+fn configuration(args: &DemoArgs, devchain: &DevChain, deployed: &Deployed, seller: &Origin) -> String {
+    let (port, origin_port) = (args.port, seller.address().port());
+    let (rpc, contract) = (devchain.url(), deployed.channel_manager);
+    let start_block = deployed.start_block;
+    format!(
+        r#"listen = "127.0.0.1:{port}"
+state_dir = "state"
+
+[wallet]
+key_file = "key"
+
+[chain]
+rpc_url = "{rpc}"
+channel_manager = "{contract}"
+start_block = {start_block}
+poll_every = "100ms"
+
+[[pay]]
+host = "127.0.0.1"
+port = {origin_port}
+max_price = 10000
+
+[hooks]
+nonexisting_channel = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
+insufficient_confirmations = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
+"#
+    )
+}
+
+fn what_to_type(proxy: SocketAddr, seller: &Origin, folder: &Path) -> String {
+    let origin = seller.url();
+    let program = std::env::args().next().unwrap_or_else(|| "tollpass".to_owned());
+    let state = folder.join("state");
+    format!(
+        "A development chain, a seller, and the proxy with a wallet of play money. In another terminal:\n\
+         \n  \
+         curl -i {origin}/paid\n      \
+         without the proxy: 402 Payment Required\n  \
+         curl -i -x http://{proxy} {origin}/paid\n      \
+         through the proxy: 200; the first one opens a channel, the next ones pay from it\n  \
+         {program} channels --state-dir {state}\n      \
+         what is locked up and promised\n\
+         \n\
+         The configuration is {config}. Ctrl-C ends it all. Payments appear below.\n",
+        state = state.display(),
+        config = folder.join("proxy.toml").display(),
+    )
+}

@@ -1,0 +1,291 @@
+//! Meeting a 402: a tower layer between what clients ask for and what goes to the origin.
+//!
+//! It asks the core what a 402 wants, the manager for a signed payment, and sends the request again. Where nothing
+//! is paid the client gets the origin's own 402, with the reason in `Proxy-Status`.
+
+mod exchange;
+mod strip;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tower::{Layer, Service};
+
+use super::replay::{self, Held, hold, keep};
+use super::{Body, ForwardError, rescue, upgrade};
+use crate::manager::Manager;
+use crate::protocol::book::Allowance;
+use crate::protocol::policy::Allow;
+use crate::protocol::{Answer, Challenge, Policy, Refusal, read};
+use crate::shutdown::Shutdown;
+use exchange::Exchange;
+
+/// Pays what the policy allows; wraps the service that forwards requests.
+#[derive(Clone, Debug)]
+pub struct PayLayer {
+    shared: Arc<Shared>,
+}
+
+/// What the layer needs.
+#[derive(Debug)]
+pub struct Settings {
+    /// Whom to pay, and how much at most.
+    pub policy: Arc<Policy>,
+    /// Who signs; without it nothing is paid.
+    pub manager: Option<Manager>,
+    /// How much of a request body is kept so that it can be sent again.
+    pub replay: replay::Limits,
+    /// How much of a 402's own body is held back, in bytes.
+    pub offer_body: usize,
+    /// How long a 402's own body may take.
+    pub offer_within: Duration,
+    /// How long the head of a paid answer may take.
+    pub answer_within: Duration,
+    /// Waits for exchanges that are under way.
+    pub shutdown: Shutdown,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+}
+
+/// The service that [`PayLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Pay<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl PayLayer {
+    /// A layer that pays by these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { shared: Arc::new(Shared { settings }) }
+    }
+}
+
+impl<S> Layer<S> for PayLayer {
+    type Service = Pay<S>;
+
+    fn layer(&self, inner: S) -> Pay<S> {
+        Pay { inner, shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S> Service<Request<Body>> for Pay<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + 'static,
+    S::Future: Send + Unpin + 'static,
+{
+    type Response = Response<Body>;
+    type Error = ForwardError;
+    type Future = Paying<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ForwardError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self.shared.judge(&request) {
+            Judged::Pass => Paying::Pass { inner: self.inner.call(request), unpaid: None },
+            Judged::Unpaid(unpaid) => Paying::Pass { inner: self.inner.call(request), unpaid: Some(unpaid) },
+            Judged::Pay(allowance) => {
+                // The service that is ready does the work; its clone is made ready when it is called next.
+                let clone = self.inner.clone();
+                let inner = std::mem::replace(&mut self.inner, clone);
+                Paying::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, allowance)))
+            }
+        }
+    }
+}
+
+/// What the rules say of a request before it is sent.
+enum Judged {
+    /// It cannot meet a paywall that we could pay: a tunnel, another protocol, our own help page.
+    Pass,
+    /// If it meets a paywall, it is not paid.
+    Unpaid(Unpaid),
+    /// If it meets a paywall, it is paid within the allowance.
+    Pay(Allowance),
+}
+
+/// Why a request will not be paid, in a form that costs nothing until it is needed.
+#[derive(Clone, Debug)]
+pub enum Unpaid {
+    /// No rule speaks of the host.
+    NoRule(Authority),
+    /// A rule denies it.
+    Denied(Authority),
+    /// Another site made a browser send it.
+    CrossSite,
+}
+
+impl From<Unpaid> for Refusal {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
+            Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
+            Unpaid::CrossSite => Self::CrossSite,
+        }
+    }
+}
+
+impl Shared {
+    fn judge(&self, request: &Request<Body>) -> Judged {
+        let Some(authority) = request.uri().authority() else { return Judged::Pass };
+        if request.method() == Method::CONNECT || upgrade::is_asked(request) {
+            return Judged::Pass;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let port = authority.port_u16().unwrap_or(80);
+        match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
+            None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
+            Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
+            Some(Allow::Pay { .. }) if is_cross_site(request.headers()) => Judged::Unpaid(Unpaid::CrossSite),
+            Some(Allow::Pay { max_price, receivers }) => {
+                Judged::Pay(Allowance { max_price: *max_price, receivers: receivers.clone() })
+            }
+        }
+    }
+}
+
+/// True when a browser marks the request as made by another site than the one it goes to.
+fn is_cross_site(fields: &HeaderMap) -> bool {
+    fields.get_all("sec-fetch-site").iter().any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
+}
+
+/// The future of [`Pay`]: what no rule lets us pay is not boxed.
+#[must_use = "futures do nothing unless polled"]
+pub enum Paying<F> {
+    /// Straight through; a 402 gets the reason why it is not paid.
+    Pass {
+        /// The forwarded request.
+        inner: F,
+        /// Why a 402 would not be paid.
+        unpaid: Option<Unpaid>,
+    },
+    /// Kept, and paid if it must be.
+    Buy(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
+}
+
+impl<F> Future for Paying<F>
+where
+    F: Future<Output = Result<Response<Body>, ForwardError>> + Unpin,
+{
+    type Output = Result<Response<Body>, ForwardError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Buy(buying) => buying.as_mut().poll(context),
+            Self::Pass { inner, unpaid } => {
+                let mut answer = ready!(Pin::new(inner).poll(context));
+                if let (Ok(answer), Some(unpaid)) = (&mut answer, unpaid.take())
+                    && answer.status() == StatusCode::PAYMENT_REQUIRED
+                {
+                    tell_why(answer, &unpaid.into());
+                }
+                Poll::Ready(answer)
+            }
+        }
+    }
+}
+
+/// Sends a request, and pays where it meets a paywall.
+async fn buy<S>(
+    shared: Arc<Shared>,
+    mut inner: S,
+    mut request: Request<Body>,
+    allowance: Allowance,
+) -> Result<Response<Body>, ForwardError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    strip::request(request.headers_mut());
+    let (mut head, body) = request.into_parts();
+    // Extensions are of the client's connection; what is sent again has none of it.
+    let extensions = std::mem::take(&mut head.extensions);
+    let again = head.clone();
+    head.extensions = extensions;
+    let (first, kept) = keep(body, &shared.settings.replay);
+    let mut answer = inner.call(Request::from_parts(head, first)).await?;
+    strip::answer_cookies(answer.headers_mut());
+    if answer.status() != StatusCode::PAYMENT_REQUIRED {
+        strip::answer(answer.headers_mut());
+        return Ok(answer);
+    }
+    let (offer, challenge) = match read_offer(&shared.settings, answer).await {
+        Ok(read) => read,
+        Err(unpaid) => return Ok(unpaid),
+    };
+    let refused = |refusal: Refusal| Ok(offer.give_back(&refusal));
+    let Some(manager) = &shared.settings.manager else { return refused(Refusal::NoWallet) };
+    let whole = tokio::time::timeout(shared.settings.policy.pay_within, kept.whole()).await;
+    match whole {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return refused(Refusal::NotReplayable(error.to_string())),
+        Err(_) => {
+            return refused(Refusal::NotReplayable("its body did not come within limits.pay_within".into()));
+        }
+    }
+    let lease = match manager.pay(challenge, allowance).await {
+        Ok(lease) => lease,
+        Err(refusal) => return refused(refusal),
+    };
+    let exchange = Exchange { shared: Arc::clone(&shared), inner, head: again, kept };
+    Ok(exchange.start(lease, offer).await)
+}
+
+/// A 402 that is held back: it is given to the client if nothing is paid.
+#[derive(Debug)]
+struct Offer {
+    head: http::response::Parts,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl Offer {
+    fn give_back(&self, refusal: &Refusal) -> Response<Body> {
+        let body = Body::with_trailers(self.body.clone(), self.trailers.clone());
+        let mut answer = Response::from_parts(self.head.clone(), body);
+        tell_why(&mut answer, refusal);
+        answer
+    }
+}
+
+/// Reads a 402, and its own body as far as it may be held back. `Err` is the answer to hand on.
+async fn read_offer(
+    settings: &Settings,
+    answer: Response<Body>,
+) -> Result<(Offer, Challenge), Response<Body>> {
+    let challenge = match read(&Answer { fields: answer.headers() }) {
+        Ok(challenge) => challenge,
+        Err(refusal) => {
+            let mut answer = answer;
+            tell_why(&mut answer, &refusal);
+            return Err(answer);
+        }
+    };
+    let (head, body) = answer.into_parts();
+    match hold(body, settings.offer_body, settings.offer_within).await {
+        Held::Whole { bytes, trailers } => Ok((Offer { head, body: bytes, trailers }, challenge)),
+        Held::Past(body, _) => {
+            let mut answer = Response::from_parts(head, body);
+            tell_why(&mut answer, &Refusal::OfferTooLarge { limit: settings.offer_body as u64 });
+            Err(answer)
+        }
+    }
+}
+
+/// Adds to a 402 why it is not paid.
+fn tell_why(answer: &mut Response<Body>, refusal: &Refusal) {
+    tracing::info!(reason = %refusal, "not paid");
+    rescue::append_proxy_status(answer.headers_mut(), None, &refusal.to_string());
+}

@@ -1,0 +1,91 @@
+//! The payment fields of a scheme belong to the hop between us and the seller: a client's own are taken out, so that
+//! they cannot be added to ours, and the seller's are not handed on. The same for the cookies that stand for them.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::protocol::microraiden::headers::PREFIX;
+
+/// Takes the payment fields and cookies out of a client's request.
+pub(super) fn request(fields: &mut HeaderMap) {
+    answer(fields);
+    let lines: Vec<HeaderValue> = fields.get_all(header::COOKIE).iter().cloned().collect();
+    if !lines.iter().any(|line| pairs(line).any(is_payment)) {
+        return;
+    }
+    fields.remove(header::COOKIE);
+    for line in &lines {
+        let rest: Vec<&[u8]> = pairs(line).filter(|pair| !is_payment(pair)).collect();
+        // The pieces of a valid value are a valid value.
+        if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_bytes(&rest.join(&b"; "[..]))) {
+            fields.append(header::COOKIE, value);
+        }
+    }
+}
+
+/// Takes the payment fields out.
+pub(super) fn answer(fields: &mut HeaderMap) {
+    let names: Vec<HeaderName> =
+        fields.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
+    for name in names {
+        fields.remove(name);
+    }
+}
+
+/// Takes the cookies out that stand for payment fields: a browser would send them back, and they win over fields.
+pub(super) fn answer_cookies(fields: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
+    if !lines.iter().any(|line| is_payment(line.as_bytes())) {
+        return;
+    }
+    fields.remove(header::SET_COOKIE);
+    for line in lines.into_iter().filter(|line| !is_payment(line.as_bytes())) {
+        fields.append(header::SET_COOKIE, line);
+    }
+}
+
+fn pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
+}
+
+fn is_payment(pair: &[u8]) -> bool {
+    pair.trim_ascii_start()
+        .get(..PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(fields: &HeaderMap, name: HeaderName) -> Vec<&str> {
+        fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn only_what_pays_is_taken_out() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            ("rdn-balance", "5"),
+            ("x-rdn-balance", "kept"),
+            ("cookie", "a=1; RDN-Price=3;b=2"),
+            ("cookie", "rdn-open-block=1"),
+            ("cookie", "c=rdn-3"),
+        ] {
+            fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        request(&mut fields);
+        assert!(!fields.contains_key("rdn-balance"));
+        assert_eq!(values(&fields, HeaderName::from_static("x-rdn-balance")), ["kept"]);
+        assert_eq!(values(&fields, header::COOKIE), ["a=1; b=2", "c=rdn-3"]);
+    }
+
+    #[test]
+    fn cookies_of_the_seller_that_pay_are_taken_out() {
+        let mut fields = HeaderMap::new();
+        for value in ["RDN-Price=3; Path=/", "session=rdn-1; HttpOnly", "rdn-receiver-address=0x0"] {
+            fields.append(header::SET_COOKIE, HeaderValue::from_static(value));
+        }
+        answer_cookies(&mut fields);
+        assert_eq!(values(&fields, header::SET_COOKIE), ["session=rdn-1; HttpOnly"]);
+    }
+}
