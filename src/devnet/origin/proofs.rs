@@ -1,0 +1,83 @@
+//! The seller's own cryptography: whose signature a balance proof carries, and the signature that closes.
+//!
+//! Written against the contract, on libsecp256k1, and apart from the payer's code on purpose: what one gets
+//! wrong the other refuses.
+
+use revm::primitives::keccak256;
+use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
+use secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
+
+use super::OriginError;
+use crate::protocol::{Address, Amount};
+
+const BALANCE_SCHEMA: &str =
+    "string message_idaddress receiveruint32 block_createduint192 balanceaddress contract";
+const CLOSING_SCHEMA: &str =
+    "string message_idaddress senderuint32 block_createduint192 balanceaddress contract";
+
+/// The seller's key and the contract that its signatures are for.
+pub(super) struct Notary {
+    curve: Secp256k1<All>,
+    key: SecretKey,
+    receiver: Address,
+    contract: Address,
+}
+
+impl Notary {
+    pub(super) fn new(key: [u8; 32], contract: Address) -> Result<Self, OriginError> {
+        let curve = Secp256k1::new();
+        let key = SecretKey::from_byte_array(key).map_err(|_| OriginError::Key)?;
+        let receiver = account(&key.public_key(&curve));
+        Ok(Self { curve, key, receiver, contract })
+    }
+
+    pub(super) fn receiver(&self) -> Address {
+        self.receiver
+    }
+
+    pub(super) fn contract(&self) -> Address {
+        self.contract
+    }
+
+    /// Who promised `total` on the channel opened in `open_block`; `None` if no key can have signed that.
+    pub(super) fn payer(&self, open_block: u32, total: Amount, signature: &[u8; 65]) -> Option<Address> {
+        let (compact, v) = signature.split_at(64);
+        let recovery = match v {
+            [0 | 27] => RecoveryId::Zero,
+            [1 | 28] => RecoveryId::One,
+            _ => return None,
+        };
+        let signature = RecoverableSignature::from_compact(compact.try_into().ok()?, recovery).ok()?;
+        let digest =
+            self.digest(BALANCE_SCHEMA, "Sender balance proof signature", self.receiver, open_block, total);
+        let key = self.curve.recover_ecdsa(Message::from_digest(digest), &signature).ok()?;
+        Some(account(&key))
+    }
+
+    /// The seller's consent to close the channel of `sender` on `total`: `r ‖ s ‖ v`, v 27 or 28.
+    pub(super) fn consent(&self, sender: Address, open_block: u32, total: Amount) -> [u8; 65] {
+        let digest = self.digest(CLOSING_SCHEMA, "Receiver closing signature", sender, open_block, total);
+        let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
+        let (recovery, compact) = signature.serialize_compact();
+        let mut bytes = [27; 65];
+        bytes[..64].copy_from_slice(&compact);
+        if recovery == RecoveryId::One {
+            bytes[64] = 28;
+        }
+        bytes
+    }
+
+    fn digest(&self, schema: &str, id: &str, party: Address, open_block: u32, total: Amount) -> [u8; 32] {
+        let values =
+            [id.as_bytes(), &party.0, &open_block.to_be_bytes(), &total.to_be_bytes(), &self.contract.0]
+                .concat();
+        keccak256([keccak256(schema), keccak256(values)].concat()).0
+    }
+}
+
+fn account(key: &PublicKey) -> Address {
+    let hash = keccak256(&key.serialize_uncompressed()[1..]);
+    let mut address = Address::default();
+    address.0.copy_from_slice(&hash[12..]);
+    address
+}

@@ -1,0 +1,214 @@
+//! The HTTP side: connections, and the way of each request from its target to its answer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ledger::{Payment, Verdict};
+use super::paywall;
+use super::resources::{Body, BodyLost, Kind, plain, take};
+use super::{GATEWAY_PATH, Lose, Shared, gateway};
+use crate::protocol::Amount;
+use crate::protocol::microraiden::headers as rdn;
+
+/// How many connections are served at once; more wait in the backlog.
+const CONNECTIONS: usize = 1024;
+/// How long a connection may be idle, or take to send a head.
+const HEAD_PATIENCE: Duration = Duration::from_secs(120);
+/// The pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// No answer is given, and the connection is cut.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the answer is lost on purpose")]
+    Lost,
+    #[error(transparent)]
+    Body(#[from] BodyLost),
+}
+
+/// Accepts until `stop`.
+pub(super) async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let accepting = async {
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (shared, stop) = (shared.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        stop.run_until_cancelled(serve(stream, shared)).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the origin cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request| answer(request, &shared));
+    let served = async {
+        stream.set_nodelay(true)?;
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_PATIENCE)
+            .title_case_headers(true)
+            .serve_connection(TokioIo::new(stream), service)
+            .await
+            .map_err(io::Error::other)
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection to the origin ended early");
+    }
+}
+
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Body>, Cut> {
+    let path = request.uri().path().to_owned();
+    // The original server knows no targets in absolute form.
+    if request.uri().scheme().is_some() {
+        return refuse(request, plain(StatusCode::NOT_FOUND, "no such page\n".to_owned())).await;
+    }
+    if path == GATEWAY_PATH || path.strip_prefix(GATEWAY_PATH).is_some_and(|rest| rest.starts_with('/')) {
+        return Ok(gateway::answer(request, shared).await?);
+    }
+    if path == "/" {
+        return match *request.method() {
+            Method::GET | Method::HEAD => {
+                refuse(request, plain(StatusCode::OK, shared.shop.catalogue())).await
+            }
+            _ => refuse(request, not_allowed(&[Method::GET, Method::HEAD])).await,
+        };
+    }
+    let Some((price, kind)) = shared.shop.find(&path) else {
+        return refuse(request, plain(StatusCode::NOT_FOUND, "no such page\n".to_owned())).await;
+    };
+    if request.method() == Method::OPTIONS {
+        let mut response = plain(StatusCode::OK, String::new());
+        response.headers_mut().insert(ALLOW, allowed(kind.methods()));
+        return refuse(request, response).await;
+    }
+    if !kind.methods().contains(request.method()) {
+        return refuse(request, not_allowed(kind.methods())).await;
+    }
+    shared.counts.send_modify(|counts| counts.exchanges += 1);
+    sell(request, shared, price, &kind).await
+}
+
+/// Takes the money, then runs the resource; or says what it costs.
+async fn sell(
+    request: Request<Incoming>,
+    shared: &Shared,
+    price: Amount,
+    kind: &Kind,
+) -> Result<Response<Body>, Cut> {
+    if shared.faults().out_of_gas_money {
+        let text = "The seller has no money left to redeem payments with.\n".to_owned();
+        return refuse(request, plain(StatusCode::BAD_GATEWAY, text)).await;
+    }
+    let payment = match paywall::read(request.headers()) {
+        Ok(payment) => payment,
+        Err(text) => return refuse(request, plain(StatusCode::CONFLICT, text + "\n")).await,
+    };
+    if price.is_zero() {
+        return Ok(kind.run(request).await?);
+    }
+    let Some(payment) = payment else {
+        let response = paywall::reply(paywall::base(shared, price), request.headers());
+        return refuse(request, response).await;
+    };
+    let lose = shared.faults().lose_next.take();
+    if lose == Some(Lose::BeforeRegistering) {
+        return Err(Cut::Lost);
+    }
+    let verdict = shared.with_ledger(|ledger| ledger.present(&payment, price, &shared.notary));
+    if lose == Some(Lose::AfterRegistering) {
+        return Err(Cut::Lost);
+    }
+    let response = deliver(request, shared, price, kind, (payment, verdict)).await;
+    // An error would say that the sender is gone, and `shared` holds it.
+    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    response
+}
+
+async fn deliver(
+    request: Request<Incoming>,
+    shared: &Shared,
+    price: Amount,
+    kind: &Kind,
+    (payment, verdict): (Payment, Verdict),
+) -> Result<Response<Body>, Cut> {
+    let mut headers = paywall::base(shared, price);
+    match verdict {
+        Verdict::Paid(before) => {
+            tracing::info!(path = request.uri().path(), %price, sender = %before.sender, "paid");
+            paywall::show(&mut headers, &before);
+            let mut response = kind.run(request).await?;
+            if !matches!(kind, Kind::Status(_)) {
+                response.headers_mut().extend(headers);
+            }
+            return Ok(response);
+        }
+        Verdict::NotNow(state) => paywall::show(&mut headers, &state),
+        Verdict::InvalidAmount(state) => {
+            paywall::show(&mut headers, &state);
+            paywall::complain(&mut headers, &rdn::INVALID_AMOUNT);
+        }
+        Verdict::NonexistingChannel => paywall::complain(&mut headers, &rdn::NONEXISTING_CHANNEL),
+        Verdict::InsufficientConfirmations => {
+            paywall::complain(&mut headers, &rdn::INSUFFICIENT_CONFIRMATIONS)
+        }
+        Verdict::InvalidBalanceProof => paywall::complain(&mut headers, &rdn::INVALID_BALANCE_PROOF),
+        Verdict::Unreadable(reason) => {
+            return refuse(request, plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"))).await;
+        }
+    }
+    tracing::debug!(sender = ?payment.sender, open_block = ?payment.open_block, "a payment was refused");
+    let response = paywall::reply(headers, request.headers());
+    refuse(request, response).await
+}
+
+/// Gives an answer that does not look at the body. The body is read first, so that a client which writes it
+/// before it reads meets an answer and no reset; with `Expect: 100-continue` it is not asked for.
+async fn refuse(request: Request<Incoming>, mut response: Response<Body>) -> Result<Response<Body>, Cut> {
+    if request.headers().contains_key(EXPECT) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    }
+    take(request).await?;
+    Ok(response)
+}
+
+fn not_allowed(methods: &[Method]) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n".to_owned());
+    response.headers_mut().insert(ALLOW, allowed(methods));
+    response
+}
+
+fn allowed(methods: &[Method]) -> HeaderValue {
+    let names = methods.iter().chain([&Method::OPTIONS]).map(Method::as_str).collect::<Vec<_>>().join(", ");
+    // Names of methods and commas are always a header's value.
+    HeaderValue::try_from(names).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
