@@ -193,6 +193,13 @@ impl Origin {
         self.await_counts(|counts| counts.exchanges >= count).await;
     }
 
+    /// Waits for a whole look at the chain that begins after this call; never ends while noticing is stopped.
+    pub async fn await_look(&self) {
+        // One may be under way already.
+        let enough = self.shared.counts.borrow().looks + 2;
+        self.await_counts(|counts| counts.looks >= enough).await;
+    }
+
     async fn await_counts(&self, enough: impl FnMut(&Counts) -> bool) {
         // An error would say that the sender is gone, and we hold it.
         let _ = self.shared.counts.subscribe().wait_for(enough).await;
@@ -217,6 +224,7 @@ struct Counts {
     exchanges: u64,
     payments: u64,
     channels: usize,
+    looks: u64,
 }
 
 impl Shared {

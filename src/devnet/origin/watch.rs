@@ -79,6 +79,7 @@ impl Watcher {
                 // A poll that was under way when noticing was stopped does not count.
                 Ok((head, events)) if shared.faults().notices => {
                     shared.with_ledger(|ledger| self.count(head, events, ledger));
+                    shared.counts.send_modify(|counts| counts.looks += 1);
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the seller cannot ask its node for channels"),

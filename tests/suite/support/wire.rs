@@ -1,0 +1,88 @@
+//! One plain HTTP/1.1 connection, with nothing done behind the test's back.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::body::Frame;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// A connection that is kept alive.
+pub struct Wire(SendRequest<Body>);
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Got {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Wire {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        // Ends with the connection.
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// Sends a request as it is (an absolute URI becomes an absolute-form target) and reads the whole answer.
+    pub async fn ask(&mut self, request: Request<Body>) -> Result<Got, hyper::Error> {
+        self.0.ready().await?;
+        let response = self.0.send_request(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Got { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// True when the other side has closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Asks on a connection of its own.
+pub async fn ask(address: SocketAddr, request: Request<Body>) -> Got {
+    Wire::connect(address).await.ask(request).await.unwrap()
+}
+
+/// A body of known length.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed()
+}
+
+/// A body that goes out chunked.
+pub fn chunked(pieces: Vec<Bytes>) -> Body {
+    let frames = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
+}
+
+impl Got {
+    /// The one value of a header.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?.to_str().unwrap();
+        assert!(values.next().is_none(), "{name} came twice");
+        Some(value)
+    }
+
+    /// The names of all `rdn-*` headers without that beginning, in order.
+    pub fn rdn(&self) -> Vec<&str> {
+        let mut names =
+            self.headers.keys().filter_map(|name| name.as_str().strip_prefix("rdn-")).collect::<Vec<_>>();
+        names.sort_unstable();
+        names
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
