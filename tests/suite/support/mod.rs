@@ -1,4 +1,6 @@
 //! What several tests need.
 
+pub mod cheats;
+pub mod mallory;
 pub mod market;
 pub mod wire;

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -36,11 +36,15 @@ impl Wire {
 
     /// Sends a request as it is (an absolute URI becomes an absolute-form target) and reads the whole answer.
     pub async fn ask(&mut self, request: Request<Body>) -> Result<Got, hyper::Error> {
-        self.0.ready().await?;
-        let response = self.0.send_request(request).await?;
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.head(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Got { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Sends a request as it is and returns with the head of the answer.
+    pub async fn head(&mut self, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
+        self.0.ready().await?;
+        self.0.send_request(request).await
     }
 
     /// True when the other side has closed.
