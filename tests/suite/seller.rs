@@ -2,7 +2,6 @@
 //!
 //! What is signed here is signed by the payer's code, and the seller verifies with its own.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,127 +11,16 @@ use http::header::{ACCEPT, ALLOW, COOKIE, EXPECT, SET_COOKIE};
 use http::{HeaderName, Method, Request, StatusCode};
 use serde_json::Value;
 use tollpass::chain::signer::Signer;
-use tollpass::devnet::origin::{Kind, Lose, Origin, OriginError, Resource, Settings};
+use tollpass::devnet::origin::{Lose, Origin, OriginError, Resource, Settings};
 use tollpass::protocol::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
-use crate::support::market::{self, Market, account};
-use crate::support::wire::{Body, Got, Wire, ask, chunked, whole};
+use crate::support::fair::{Buyer, Fair, PRICE, SELLER_KEY, empty};
+use crate::support::market::{self, account};
+use crate::support::wire::{Got, Wire, ask, chunked, whole};
 
-const PRICE: u64 = 1000;
-const SELLER_KEY: [u8; 32] = [0x5e; 32];
 const BASE: [&str; 5] = ["contract-address", "gateway-path", "price", "receiver-address", "token-address"];
 const STATE: [&str; 3] = ["balance-signature", "sender-address", "sender-balance"];
-
-/// A chain, a seller on it, and a payer with a channel.
-struct Fair {
-    origin: Origin,
-    market: Market,
-    _chain: crate::support::market::Chain,
-}
-
-/// Somebody with a channel to the seller.
-struct Buyer {
-    address: SocketAddr,
-    signer: Signer,
-    channel: ChannelId,
-    contract: Address,
-}
-
-impl Fair {
-    async fn open() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let (chain, url) = market::chain().await;
-        let market = Market::open(url).await;
-        let mut settings = settings(&market);
-        change(&mut settings);
-        let origin = Origin::spawn(settings).await.unwrap();
-        Self { origin, market, _chain: chain }
-    }
-
-    /// Opens a channel from the first account and waits until the seller knows it.
-    async fn buyer(&self, deposit: u64) -> Buyer {
-        let open_block = self.market.open_channel(0, self.origin.receiver(), deposit).await;
-        self.origin.await_look().await;
-        self.buyer_of(open_block)
-    }
-
-    fn buyer_of(&self, open_block: u32) -> Buyer {
-        Buyer {
-            address: self.origin.address(),
-            signer: account(0),
-            channel: ChannelId { receiver: self.origin.receiver(), open_block },
-            contract: self.market.manager,
-        }
-    }
-}
-
-fn settings(market: &Market) -> Settings {
-    let mut resources = Resource::assortment(Amount::from(PRICE));
-    for status in [402, 404, 409, 500] {
-        let kind = Kind::Status(StatusCode::from_u16(status).unwrap());
-        resources.push(Resource { path: format!("/status/{status}"), price: Amount::from(PRICE), kind });
-    }
-    resources.push(Resource {
-        path: "/size".to_owned(),
-        price: Amount::from(PRICE),
-        kind: Kind::Size(200_001),
-    });
-    resources.push(Resource {
-        path: "/free".to_owned(),
-        price: Amount::ZERO,
-        kind: Kind::Text("free\n".to_owned()),
-    });
-    Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
-        rpc_url: market.url.clone(),
-        channel_manager: market.manager,
-        token: market.token,
-        key: SELLER_KEY,
-        confirmations: 0,
-        poll_every: Duration::from_millis(5),
-        resources,
-    }
-}
-
-impl Buyer {
-    fn sign(&self, total: u64) -> Signature {
-        self.sign_on(self.channel, total)
-    }
-
-    fn sign_on(&self, channel: ChannelId, total: u64) -> Signature {
-        self.signer.sign(proof::balance_digest(channel, Amount::from(total), self.contract)).unwrap()
-    }
-
-    /// A request with the four headers that matter.
-    fn request(&self, path: &str, total: u64) -> http::request::Builder {
-        let signature = self.sign(total).to_hex();
-        self.request_with(path, &self.channel.open_block.to_string(), &total.to_string(), &signature)
-    }
-
-    fn request_with(&self, path: &str, block: &str, total: &str, signature: &str) -> http::request::Builder {
-        Request::get(path)
-            .header(&rdn::SENDER_ADDRESS, self.signer.address().to_string())
-            .header(&rdn::OPEN_BLOCK, block)
-            .header(&rdn::BALANCE, total)
-            .header(&rdn::BALANCE_SIGNATURE, signature)
-    }
-
-    async fn pay(&self, total: u64) -> Got {
-        self.ask(self.request("/paid", total)).await
-    }
-
-    async fn ask(&self, request: http::request::Builder) -> Got {
-        ask(self.address, request.body(empty()).unwrap()).await
-    }
-}
-
-fn empty() -> Body {
-    whole("")
-}
 
 /// Checks a 402: its complaint, and its state if it has one.
 #[track_caller]

@@ -47,7 +47,7 @@ impl Notary {
             [1 | 28] => RecoveryId::One,
             _ => return None,
         };
-        let signature = RecoverableSignature::from_compact(compact.try_into().ok()?, recovery).ok()?;
+        let signature = RecoverableSignature::from_compact(compact, recovery).ok()?;
         let digest =
             self.digest(BALANCE_SCHEMA, "Sender balance proof signature", self.receiver, open_block, total);
         let key = self.curve.recover_ecdsa(Message::from_digest(digest), &signature).ok()?;
@@ -80,4 +80,26 @@ fn account(key: &PublicKey) -> Address {
     let mut address = Address::default();
     address.0.copy_from_slice(&hash[12..]);
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use revm::primitives::hex;
+
+    use super::*;
+
+    /// A signature made by the original client with its reference keys.
+    #[test]
+    fn recovers_who_signed() {
+        let contract = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512".parse().unwrap();
+        let receiver = "0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap();
+        let notary = Notary { receiver, ..Notary::new([7; 32], contract).unwrap() };
+        let signature = hex::decode_to_array(
+            "26df90e3e231ee5289cd6a87f6a1df90b368a1d91e960bee9087e373f96f56a36cd74ec6bb04ccef442760759d37a886908663aedc3d884e7f6480410e35c5401c",
+        )
+        .unwrap();
+        let payer = notary.payer(37, Amount::from(15), &signature);
+        assert_eq!(payer, Some("0x8Bf640A099fE945DA46F354d3B49c48a125F48B6".parse().unwrap()));
+        assert_ne!(notary.payer(38, Amount::from(15), &signature), payer);
+    }
 }
