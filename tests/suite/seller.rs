@@ -399,10 +399,16 @@ async fn a_client_that_leaves_has_paid_and_a_stopped_seller_is_gone() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(100 * PRICE).await;
     fair.origin.hold_answers();
-    let mut wire = Wire::connect(buyer.address).await;
+    let (mut wire, mut beside) = (Wire::connect(buyer.address).await, Wire::connect(buyer.address).await);
+    let unpaid = async {
+        fair.origin.await_payments(1).await;
+        for _ in 0..10 {
+            beside.ask(Request::get("/paid").body(empty()).unwrap()).await.expect("only payments are held");
+        }
+    };
     tokio::select! {
         got = wire.ask(buyer.request("/paid", PRICE).body(empty()).unwrap()) => panic!("not held: {got:?}"),
-        () = fair.origin.await_payments(1) => {}
+        () = unpaid => {}
     }
     drop(wire);
     fair.origin.release();
