@@ -503,6 +503,22 @@ async fn closing_takes_its_total_from_the_query_and_from_json() {
 }
 
 #[tokio::test]
+async fn the_gateway_speaks_of_amounts_beyond_64_bits() {
+    let fair = Fair::open().await;
+    let buyer = fair.buyer(PRICE).await;
+    let (sender, open_block) = (buyer.signer.address(), buyer.channel.open_block);
+    let total: Amount = "99999999999999999999".parse().unwrap();
+    assert!(fair.origin.restore(sender, open_block, total, Some([1; 65])));
+    let path = format!("/api/1/channels/{sender}/{open_block}");
+    let shown = buyer.ask(Request::get(&path)).await;
+    assert!(shown.text().contains(r#""balance": 99999999999999999999,"#), "a bare number: {}", shown.text());
+    assert!(buyer.ask(Request::get("/api/1/stats")).await.text().contains(": 99999999999999999999,"));
+    let body = whole(r#"{"balance": 99999999999999999999}"#);
+    let closed = ask(buyer.address, Request::delete(&path).body(body).unwrap()).await;
+    assert_eq!(closed.status, StatusCode::OK, "{closed:?}");
+}
+
+#[tokio::test]
 async fn a_channel_whose_end_was_asked_for_takes_nothing() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(10 * PRICE).await;

@@ -3,7 +3,8 @@
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use revm::primitives::hex;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::ledger::{Channel, Key, Ledger, NotClosed, Phase};
 use super::resources::{Body, BodyLost, take, typed};
@@ -15,7 +16,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared) -> Resul
     let form = take(request).await?.start;
     let path = uri.path().strip_prefix(GATEWAY_PATH).unwrap_or_default();
     let segments = path.split('/').filter(|segment| !segment.is_empty()).collect::<Vec<_>>();
-    let (status, value) = match (segments.as_slice(), method) {
+    let (status, json) = match (segments.as_slice(), method) {
         (["stats"], Method::GET) => (StatusCode::OK, stats(shared)),
         (["channels"], Method::GET) => (StatusCode::OK, list(shared)),
         (["channels", sender, block], method) => match (key(sender, block), method) {
@@ -27,10 +28,10 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared) -> Resul
         (["stats" | "channels"], _) => failure(StatusCode::METHOD_NOT_ALLOWED, "GET only"),
         _ => failure(StatusCode::NOT_FOUND, "no such page"),
     };
-    Ok(typed(status, "application/json", format!("{value}\n")))
+    Ok(typed(status, "application/json", json + "\n"))
 }
 
-fn show(shared: &Shared, key: Key) -> (StatusCode, Value) {
+fn show(shared: &Shared, key: Key) -> (StatusCode, String) {
     let ledger = shared.ledger();
     match ledger.channels.get(&key).filter(|channel| channel.phase != Phase::Settled) {
         None => failure(StatusCode::NOT_FOUND, "no such channel"),
@@ -42,48 +43,49 @@ fn show(shared: &Shared, key: Key) -> (StatusCode, Value) {
     }
 }
 
-fn list(shared: &Shared) -> Value {
+fn list(shared: &Shared) -> String {
     let ledger = shared.ledger();
-    open(&ledger).map(|(key, channel)| described(shared, *key, channel)).collect()
+    let channels = open(&ledger).map(|(key, channel)| described(shared, *key, channel)).collect::<Vec<_>>();
+    format!("[{}]", channels.join(", "))
 }
 
-fn described(shared: &Shared, (sender, open_block): Key, channel: &Channel) -> Value {
-    json!({
-        "sender": sender,
-        "receiver": shared.notary.receiver(),
-        "open_block_number": open_block,
-        "deposit": number(channel.deposit),
-        "balance": number(channel.balance),
-        "last_signature": channel.last_signature.map(hex::encode_prefixed),
-        "is_closed": channel.phase != Phase::Open,
-        "withdrawn": number(channel.withdrawn),
-    })
+/// The JSON is written here: amounts are numbers of any length, and no text in it needs escaping.
+fn described(shared: &Shared, (sender, open_block): Key, channel: &Channel) -> String {
+    let receiver = shared.notary.receiver();
+    let Channel { deposit, balance, last_signature, withdrawn, phase } = channel;
+    let signature =
+        last_signature.map_or("null".to_owned(), |bytes| format!("\"{}\"", hex::encode_prefixed(bytes)));
+    let is_closed = *phase != Phase::Open;
+    format!(
+        r#"{{"sender": "{sender}", "receiver": "{receiver}", "open_block_number": {open_block}, "deposit": {deposit}, "balance": {balance}, "last_signature": {signature}, "is_closed": {is_closed}, "withdrawn": {withdrawn}}}"#
+    )
 }
 
-fn stats(shared: &Shared) -> Value {
+fn stats(shared: &Shared) -> String {
     let ledger = shared.ledger();
     let sum = |of: fn(&Channel) -> Amount| {
-        number(open(&ledger).map(|(_, channel)| of(channel)).fold(Amount::ZERO, Amount::saturating_add))
+        open(&ledger).map(|(_, channel)| of(channel)).fold(Amount::ZERO, Amount::saturating_add)
     };
-    let senders = open(&ledger).map(|((sender, _), _)| sender).collect::<std::collections::BTreeSet<_>>();
-    json!({
-        "open_channels": open(&ledger).filter(|(_, channel)| channel.phase == Phase::Open).count(),
-        "pending_channels": ledger.unconfirmed.len(),
-        "unique_senders": senders.len(),
-        "deposit_sum": sum(|channel| channel.deposit),
-        "balance_sum": sum(|channel| channel.balance),
-        "receiver_address": shared.notary.receiver(),
-        "contract_address": shared.notary.contract(),
-        "token_address": shared.token,
-    })
+    let (deposits, balances) = (sum(|channel| channel.deposit), sum(|channel| channel.balance));
+    let senders =
+        open(&ledger).map(|((sender, _), _)| sender).collect::<std::collections::BTreeSet<_>>().len();
+    let open = open(&ledger).filter(|(_, channel)| channel.phase == Phase::Open).count();
+    let pending = ledger.unconfirmed.len();
+    let (receiver, contract, token) = (shared.notary.receiver(), shared.notary.contract(), shared.token);
+    format!(
+        r#"{{"open_channels": {open}, "pending_channels": {pending}, "unique_senders": {senders}, "deposit_sum": {deposits}, "balance_sum": {balances}, "receiver_address": "{receiver}", "contract_address": "{contract}", "token_address": "{token}"}}"#
+    )
 }
 
-fn close(shared: &Shared, key: Key, query: &str, form: &[u8]) -> (StatusCode, Value) {
+fn close(shared: &Shared, key: Key, query: &str, form: &[u8]) -> (StatusCode, String) {
     let Some(total) = balance(query, form) else {
         return failure(StatusCode::BAD_REQUEST, "balance is missing or no decimal number");
     };
     match shared.with_ledger(|ledger| ledger.close(key, total, &shared.notary)) {
-        Ok(signature) => (StatusCode::OK, json!({ "close_signature": hex::encode_prefixed(signature) })),
+        Ok(signature) => {
+            let signature = hex::encode_prefixed(signature);
+            (StatusCode::OK, format!(r#"{{"close_signature": "{signature}"}}"#))
+        }
         Err(NotClosed::Unknown) => {
             failure(StatusCode::BAD_REQUEST, "Channel does not exist, is not confirmed or has been closed.")
         }
@@ -97,14 +99,17 @@ fn close(shared: &Shared, key: Key, query: &str, form: &[u8]) -> (StatusCode, Va
     }
 }
 
+/// What a closing asks for in JSON; the number may be of any length.
+#[derive(Deserialize)]
+struct Closing<'a> {
+    #[serde(borrow)]
+    balance: &'a RawValue,
+}
+
 /// The total to close on, from the query, a form or a JSON object.
 fn balance(query: &str, form: &[u8]) -> Option<Amount> {
-    if let Ok(Value::Object(object)) = serde_json::from_slice(form) {
-        return match object.get("balance")? {
-            Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.to_string().parse().ok(),
-            _ => None,
-        };
+    if let Ok(Closing { balance }) = serde_json::from_slice(form) {
+        return balance.get().trim_matches('"').parse().ok();
     }
     let form = std::str::from_utf8(form).unwrap_or_default();
     form.split('&')
@@ -120,12 +125,6 @@ fn key(sender: &str, block: &str) -> Option<Key> {
     Some((sender.parse().ok()?, block.parse().ok()?))
 }
 
-/// A JSON number where it fits into 64 bits, as in the original, else its digits as a string.
-fn number(amount: Amount) -> Value {
-    let digits = amount.to_string();
-    digits.parse::<u64>().map_or(Value::String(digits), Value::from)
-}
-
-fn failure(status: StatusCode, text: &str) -> (StatusCode, Value) {
-    (status, Value::String(text.to_owned()))
+fn failure(status: StatusCode, text: &str) -> (StatusCode, String) {
+    (status, format!("\"{text}\""))
 }

@@ -14,7 +14,6 @@ use crate::protocol::{Address, Amount};
 pub(super) type Key = (Address, u32);
 
 /// A payment as it was presented, before anything of it is believed.
-#[derive(Clone, Debug)]
 pub(super) struct Payment {
     pub(super) sender: Option<Address>,
     pub(super) open_block: Option<u32>,
@@ -23,7 +22,6 @@ pub(super) struct Payment {
 }
 
 /// The total that a payment names.
-#[derive(Clone, Copy, Debug)]
 pub(super) enum Total {
     Missing,
     /// Above 2^192 - 1.
@@ -32,7 +30,6 @@ pub(super) enum Total {
 }
 
 /// What becomes of a payment.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Registered. The state is the one *before* this payment.
     Paid(State),
@@ -47,7 +44,6 @@ pub(super) enum Verdict {
 }
 
 /// What the seller shows of a channel to somebody who holds a proof of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) sender: Address,
     pub(super) balance: Amount,
@@ -55,7 +51,7 @@ pub(super) struct State {
 }
 
 /// A channel that has enough confirmations, also after its end.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Channel {
     pub(super) deposit: Amount,
     pub(super) balance: Amount,
@@ -64,7 +60,7 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Phase {
     #[default]
     Open,
@@ -74,7 +70,6 @@ pub(super) enum Phase {
 }
 
 /// Why a closing signature is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotClosed {
     Unknown,
     AlreadyClosing,
@@ -82,7 +77,7 @@ pub(super) enum NotClosed {
     NeverPaid,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Ledger {
     pub(super) channels: BTreeMap<Key, Channel>,
     /// Mined, but not deep enough. Known anew with each look at the chain.
