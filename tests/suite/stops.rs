@@ -81,7 +81,8 @@ async fn the_deadline_holds_for_what_does_not_finish() {
     tunnel.head().await;
     let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
     let mut client = Raw::asking(proxy.address, request).await;
-    origin.accept().await.head().await;
+    let mut unanswered = origin.accept().await;
+    unanswered.head().await;
 
     assert_eq!(soon("the deadline", proxy.shutdown.drain(Duration::from_millis(100))).await, 2);
     assert_eq!(tunnel.rest().await, b"");

@@ -1,11 +1,13 @@
 //! What is no paywall passes as if nobody stood between, save for what an intermediary owes.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings};
 use tower::ServiceExt;
 
@@ -231,16 +233,33 @@ async fn an_origin_that_is_not_there_is_a_502_and_a_slow_one_a_504() {
         assert!(head.contains("tollpass; error=connection_refused"), "{head}");
     }
 
-    let origin = RawOrigin::start().await;
-    let proxy = Proxy::with(Settings { connect_within: Duration::ZERO, ..Settings::default() }).await;
+    let (deaf, _queue) = deaf().await;
+    let proxy =
+        Proxy::with(Settings { connect_within: Duration::from_millis(100), ..Settings::default() }).await;
     for request in [
-        format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address),
-        format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address),
+        format!("GET http://{deaf}/ HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("CONNECT {deaf} HTTP/1.1\r\nHost: x\r\n\r\n"),
     ] {
         let head = Raw::asking(proxy.address, request).await.head().await;
         assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
         assert!(head.contains("tollpass; error=connection_timeout"), "{head}");
     }
+}
+
+/// An address to which a connection neither succeeds nor fails, for as long as the rest is held.
+async fn deaf() -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts, so the queue fills up.
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        queue.push(stream.unwrap());
+        assert!(queue.len() < 100, "the queue does not fill up");
+    }
+    (address, (listener, queue))
 }
 
 #[tokio::test]
