@@ -179,7 +179,7 @@ mod tests {
         assert!(!ours.is_in(&some));
         ours.add(&mut some, Version::HTTP_10);
         assert!(ours.is_in(&some));
-        let last = some.get_all("via").iter().last().unwrap().to_str().unwrap();
+        let last = some.get_all("via").iter().next_back().unwrap().to_str().unwrap();
         assert!(last.starts_with("1.0 tollpass ("), "{last}");
     }
 }

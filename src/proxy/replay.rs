@@ -1,9 +1,8 @@
 //! A request body that can be sent again: kept while it is sent, in memory first and then in a private temporary
 //! file. And an answer's body held back until it is whole. Nothing here knows why it is sent again.
 
-use std::fs::File;
-use std::future::{Future, poll_fn};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::future::poll_fn;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +10,13 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
+use self::store::Store;
 use super::{Body, BodyError};
 
 mod hold;
+mod store;
 
 pub use hold::{Held, Past, Resumed, hold};
 
@@ -264,113 +265,6 @@ impl Pass {
     pub(super) fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::default, |length| SizeHint::with_exact(length - self.position))
     }
-}
-
-/// The bytes that have been kept.
-#[derive(Debug)]
-struct Store {
-    limits: Limits,
-    memory: Vec<u8>,
-    file: Option<Arc<Mutex<File>>>,
-    /// Bytes in the file, those under way included.
-    filed: u64,
-    writing: Option<JoinHandle<io::Result<Arc<Mutex<File>>>>>,
-    fault: Option<NotReplayable>,
-}
-
-/// Bytes that are read back at a time.
-const PIECE: u64 = 64 * 1024;
-
-impl Store {
-    fn new(limits: Limits) -> Self {
-        Self { limits, memory: Vec::new(), file: None, filed: 0, writing: None, fault: None }
-    }
-
-    /// Forgets everything for good. Of several reasons the first counts.
-    fn give_up(&mut self, fault: NotReplayable) {
-        self.memory = Vec::new();
-        self.file = None;
-        self.writing = None;
-        self.fault.get_or_insert(fault);
-    }
-
-    /// Keeps `data`; what does not fit in memory is on its way to the file when this returns.
-    fn add(&mut self, data: &Bytes) {
-        if self.fault.is_some() {
-            return;
-        }
-        let near = data.len().min(self.limits.memory - self.memory.len());
-        self.memory.extend_from_slice(&data[..near]);
-        let far = data.slice(near..);
-        if far.is_empty() {
-            return;
-        }
-        let offset = self.filed;
-        self.filed += far.len() as u64;
-        if self.filed > self.limits.file {
-            return self.give_up(NotReplayable::TooLarge { limit: self.limits.total() });
-        }
-        let file = self.file.take();
-        let directory = self.limits.directory.clone();
-        self.writing = Some(spawn_blocking(move || {
-            let file = match file {
-                Some(file) => file,
-                None => Arc::new(Mutex::new(tempfile::tempfile_in(directory)?)),
-            };
-            with(&file, offset, |file| file.write_all(&far))?;
-            Ok(file)
-        }));
-    }
-
-    /// Waits for what is under way to the file: at most one piece is, so that a slow disk slows the sender.
-    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(writing) = &mut self.writing else { return Poll::Ready(()) };
-        let written = ready!(Pin::new(writing).poll(cx));
-        self.writing = None;
-        match written.map_err(io::Error::other).flatten() {
-            Ok(file) => self.file = Some(file),
-            Err(error) => self.give_up(NotReplayable::Storage(error.to_string())),
-        }
-        Poll::Ready(())
-    }
-
-    /// A piece of what is kept, from `position` on, which must be before the end.
-    fn poll_read(
-        &mut self,
-        position: u64,
-        reading: &mut Option<JoinHandle<io::Result<Bytes>>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Bytes>> {
-        if let Some(rest) = usize::try_from(position).ok().and_then(|start| self.memory.get(start..)) {
-            if !rest.is_empty() {
-                return Poll::Ready(Ok(Bytes::copy_from_slice(&rest[..rest.len().min(PIECE as usize)])));
-            }
-        }
-        ready!(self.poll_written(cx));
-        let Some(file) = &self.file else {
-            let reason = self.fault.as_ref().map_or_else(|| "it is gone".to_owned(), ToString::to_string);
-            return Poll::Ready(Err(io::Error::other(reason)));
-        };
-        let offset = position - self.memory.len() as u64;
-        let job = reading.get_or_insert_with(|| {
-            let (file, size) = (Arc::clone(file), PIECE.min(self.filed - offset));
-            spawn_blocking(move || {
-                let mut piece = vec![0; size as usize];
-                with(&file, offset, |file| file.read_exact(&mut piece))?;
-                Ok(piece.into())
-            })
-        });
-        let piece = ready!(Pin::new(job).poll(cx));
-        *reading = None;
-        Poll::Ready(piece.map_err(io::Error::other).flatten())
-    }
-}
-
-/// Does something at a place in the file.
-fn with<T>(file: &Mutex<File>, offset: u64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
-    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-    file.seek(SeekFrom::Start(offset))?;
-    work(&mut file)
 }
 
 #[cfg(test)]

@@ -384,12 +384,20 @@ async fn a_request_body_that_breaks_off_is_the_clients_fault() {
     let proxy = Proxy::start().await;
     let request =
         format!("POST http://{}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", origin.address);
-    let client = Raw::asking(proxy.address, request).await;
+    let client = Raw::asking(proxy.address, &request).await;
     let mut server = origin.accept().await;
     server.head().await;
     server.exactly(4).await;
     drop(client);
     assert_eq!(server.rest().await, b"", "the origin sees the connection end, not a whole body");
+
+    let mut client = Raw::asking(proxy.address, request).await;
+    let mut server = origin.accept().await;
+    server.head().await;
+    client.finish().await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(head.contains("http_request_error"), "{head}");
 }
 
 #[tokio::test]
