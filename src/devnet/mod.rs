@@ -1,3 +1,20 @@
 //! The development network behind `tollpass demo`: a seller to try the proxy on. Nothing of it is needed to pay.
 
 pub mod origin;
+//! The development network: a chain in memory behind JSON-RPC, and contracts of our own to put on it.
+//!
+//! For the demo, for tests and for trying things out; nothing here is worth money and nothing here is in the
+//! production build. It must not use our own proof or chain code: what checks the payer must not be the payer.
+pub mod accounts;
+mod block;
+pub mod chain;
+pub mod contracts;
+pub mod deploy;
+mod evm;
+mod fault;
+mod incoming;
+mod logs;
+mod node;
+mod pool;
+mod rpc;
+mod view;

@@ -1,0 +1,56 @@
+//! The ten well-known development accounts, the same that other development nodes have. Their keys are public.
+
+use ethers_core::types::{H160, U256};
+use ethers_core::utils::hex;
+use ethers_signers::{LocalWallet, Signer as _};
+
+/// How many accounts there are.
+pub const COUNT: usize = 10;
+
+/// The private keys, in order, without `0x`.
+const KEYS: [&str; COUNT] = [
+    "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+    "7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+    "47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
+    "8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba",
+    "92db14e403b83dfe3df233f83dfa3a0d7096f21ca9b0d6d6b8d88b2b4ec1564e",
+    "4bbbf85ce3377467afe5d46f804f221813b2bb87f24d81f60f1fcdbf7cbf4356",
+    "dbda1821b80551c9d65939329250298aa3472ba22feea921c0cf5d620ea67b97",
+    "2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6",
+];
+
+/// The private key of account `index`, 32 bytes, or `None` past the last one.
+pub fn key(index: usize) -> Option<[u8; 32]> {
+    hex::decode(KEYS.get(index)?).ok()?.try_into().ok()
+}
+
+/// The accounts' wallets, in order.
+pub(super) fn wallets() -> Vec<LocalWallet> {
+    (0..COUNT).filter_map(|index| LocalWallet::from_bytes(&key(index)?).ok()).collect()
+}
+
+/// The accounts' addresses, in order.
+pub(super) fn addresses() -> Vec<H160> {
+    wallets().iter().map(|wallet| wallet.address()).collect()
+}
+
+/// What each account owns at the start: 10,000 ether, in wei.
+pub(super) fn initial_balance() -> U256 {
+    U256::exp10(22)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accounts_are_the_well_known_ones() {
+        let addresses = addresses();
+        assert_eq!(addresses.len(), COUNT);
+        assert_eq!(format!("{:?}", addresses[0]), "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266");
+        assert_eq!(format!("{:?}", addresses[9]), "0xa0ee7a142d267c1f36714e4a8f75612f20a79720");
+        assert_eq!(key(COUNT), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! Transactions that wait for a block: ordered by sender and nonce, with a place for nonces that are early.
+
+use std::collections::BTreeMap;
+
+use ethers_core::types::{H160, H256, Transaction, U256};
+
+use super::evm::{Call, World};
+use super::fault::Fault;
+
+/// How many transactions may wait.
+const MAX_WAITING: usize = 1024;
+
+/// The transactions that wait.
+#[derive(Clone, Default)]
+pub(super) struct Pool {
+    senders: BTreeMap<H160, BTreeMap<u64, Waiting>>,
+    arrivals: u64,
+}
+
+/// A transaction that waits, and when it came.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    pub transaction: Transaction,
+    pub call: Call,
+    arrival: u64,
+}
+
+impl Pool {
+    /// Takes a transaction in, or in place of one with the same nonce that pays a tenth less.
+    pub fn insert(&mut self, transaction: Transaction) -> Result<(), Fault> {
+        let call = Call::from(&transaction);
+        let replaced = self.senders.get(&call.from).and_then(|nonces| nonces.get(&call.nonce));
+        match replaced {
+            Some(old) if !outbids(&call, &old.call) => return Err(Fault::Underpriced),
+            None if self.transactions().count() >= MAX_WAITING => return Err(Fault::PoolFull),
+            _ => {}
+        }
+        self.arrivals += 1;
+        let waiting = Waiting { transaction, arrival: self.arrivals, call };
+        self.senders.entry(waiting.call.from).or_default().insert(waiting.call.nonce, waiting);
+        Ok(())
+    }
+
+    /// The transaction to run next: its nonce is the sender's next, it pays the base fee, it fits into the gas
+    /// that is left, and of those it pays the block's maker most, or came first.
+    pub fn best(&self, world: &World, base_fee: Option<u64>, gas_left: u64) -> Option<&Waiting> {
+        let base_fee = u128::from(base_fee.unwrap_or(0));
+        self.senders
+            .iter()
+            .filter_map(|(sender, nonces)| nonces.get(&world.nonce(*sender)))
+            .filter(|waiting| waiting.call.price >= base_fee && waiting.call.gas <= gas_left)
+            .max_by_key(|waiting| (tip(&waiting.call, base_fee), std::cmp::Reverse(waiting.arrival)))
+    }
+
+    /// Forgets the transaction with this sender and nonce.
+    pub fn remove(&mut self, sender: H160, nonce: u64) {
+        if let Some(nonces) = self.senders.get_mut(&sender) {
+            nonces.remove(&nonce);
+            if nonces.is_empty() {
+                self.senders.remove(&sender);
+            }
+        }
+    }
+
+    /// The waiting transaction with this hash.
+    pub fn find(&self, hash: H256) -> Option<&Transaction> {
+        self.transactions().find(|transaction| transaction.hash == hash)
+    }
+
+    /// The nonce after those that are used or can be used without a gap.
+    pub fn next_nonce(&self, world: &World, sender: H160) -> u64 {
+        let next = world.nonce(sender);
+        let Some(nonces) = self.senders.get(&sender) else { return next };
+        let consecutive = (next..).zip(nonces.range(next..)).take_while(|(nonce, (have, _))| nonce == *have);
+        next + consecutive.count() as u64
+    }
+
+    fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        self.senders.values().flat_map(|nonces| nonces.values().map(|waiting| &waiting.transaction))
+    }
+}
+
+/// What the block's maker gets per gas.
+pub(super) fn tip(call: &Call, base_fee: u128) -> u128 {
+    let rest = call.price.saturating_sub(base_fee);
+    call.tip.map_or(rest, |tip| tip.min(rest))
+}
+
+/// The most that a transaction can cost, in wei.
+pub(super) fn max_cost(call: &Call) -> U256 {
+    // 64 bits times 128 bits fit; the value may not.
+    (U256::from(call.gas) * U256::from(call.price)).saturating_add(call.value)
+}
+
+fn outbids(new: &Call, old: &Call) -> bool {
+    let tenth_more = |old: u128| old.saturating_add((old / 10).max(1));
+    new.price >= tenth_more(old.price)
+        && new.tip.unwrap_or(new.price) >= tenth_more(old.tip.unwrap_or(old.price))
+}
