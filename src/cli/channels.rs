@@ -54,11 +54,7 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     }
     let owned = Store::open(state_dir)?.all()?;
     let listing = |(owner, channels): crate::manager::store::Owned| Listing {
-        owner: Some(ListedOwner {
-            chain_id: owner.chain_id,
-            contract: owner.contract,
-            payer: owner.payer,
-        }),
+        owner: Some(ListedOwner { chain_id: owner.chain_id, contract: owner.contract, payer: owner.payer }),
         channels: channels.iter().map(|(id, channel)| ListedChannel::new(id, channel)).collect(),
     };
     Ok(owned.into_iter().map(listing).collect())
@@ -130,7 +126,8 @@ mod tests {
             acknowledged: 20.into(),
             phase: phase.to_owned(),
         };
-        let listing = Listing { owner: None, channels: vec![channel(7, "open"), channel(1234567, "closing")] };
+        let listing =
+            Listing { owner: None, channels: vec![channel(7, "open"), channel(1234567, "closing")] };
         let text = table(&[listing]);
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(lines.len(), 3);

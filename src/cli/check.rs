@@ -58,7 +58,8 @@ async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, 
     };
     match node.facts().await {
         Ok(facts) => {
-            report.good("node", &format!("{}, chain {}, block {}", chain.rpc_url, facts.chain_id, facts.head));
+            report
+                .good("node", &format!("{}, chain {}, block {}", chain.rpc_url, facts.chain_id, facts.head));
             report.good("contract", &format!("{}, version {}", chain.channel_manager, facts.version));
             report.good("token", &facts.token);
         }

@@ -57,7 +57,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         block_time: args.block_time,
         ..chain::Settings::default()
     });
-    let devchain = devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
+    let devchain =
+        devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
     let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed)).await?;
 

@@ -1,10 +1,8 @@
-//! The development network behind `tollpass demo`: a seller to try the proxy on. Nothing of it is needed to pay.
-
-pub mod origin;
-//! The development network: a chain in memory behind JSON-RPC, and contracts of our own to put on it.
+//! The development network: a chain in memory behind JSON-RPC, contracts of our own to put on it, and a seller.
 //!
 //! For the demo, for tests and for trying things out; nothing here is worth money and nothing here is in the
 //! production build. It must not use our own proof or chain code: what checks the payer must not be the payer.
+
 pub mod accounts;
 mod block;
 pub mod chain;
@@ -15,6 +13,7 @@ mod fault;
 mod incoming;
 mod logs;
 mod node;
+pub mod origin;
 mod pool;
 mod rpc;
 mod view;

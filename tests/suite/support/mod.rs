@@ -4,4 +4,7 @@ pub mod cheats;
 pub mod fair;
 pub mod mallory;
 pub mod market;
+pub mod origins;
+pub mod proxy;
+pub mod raw;
 pub mod wire;
