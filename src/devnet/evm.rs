@@ -172,7 +172,7 @@ fn context<D: Database>(
     chain_id: u64,
     spec: SpecId,
     site: &Site,
-    is_nonce_checked: bool,
+    is_transaction: bool,
 ) -> Context<BlockEnv, TxEnv, revm::context::CfgEnv, D> {
     let block = BlockEnv {
         number: primitives::U256::from(site.number),
@@ -185,7 +185,9 @@ fn context<D: Database>(
     Context::mainnet().with_db(accounts).with_block(block).modify_cfg_chained(|rules| {
         rules.set_spec_and_mainnet_gas_params(spec);
         rules.chain_id = chain_id;
-        rules.disable_nonce_check = !is_nonce_checked;
+        // A call may come from anyone at any time: from a contract too.
+        rules.disable_nonce_check = !is_transaction;
+        rules.disable_eip3607 = !is_transaction;
         // A transaction may use a whole block, as on other development nodes.
         rules.tx_gas_limit_cap = Some(u64::MAX);
     })

@@ -6,3 +6,5 @@ mod seller;
 mod stops;
 mod support;
 mod transparent;
+//! The one test program: whole parts working together, over real sockets.
+mod devchain;

@@ -8,3 +8,6 @@ pub mod origins;
 pub mod proxy;
 pub mod raw;
 pub mod wire;
+//! What the tests share: networks to pay on.
+pub mod chains;
+pub mod contracts;
