@@ -116,7 +116,7 @@ async fn mine_in_time(
 
 /// Mines for ever, or waits for ever where there is no period.
 async fn tick(control: &Control, period: Option<Duration>) {
-    let Some(period) = period.filter(|period| !period.is_zero()) else { return std::future::pending().await };
+    let Some(period) = period else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + period, period);
     loop {
         ticks.tick().await;

@@ -97,3 +97,53 @@ fn outbids(new: &Call, old: &Call) -> bool {
     new.price >= tenth_more(old.price)
         && new.tip.unwrap_or(new.price) >= tenth_more(old.tip.unwrap_or(old.price))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transaction(sender: u64, nonce: u64, price: u64) -> Transaction {
+        Transaction {
+            from: H160::from_low_u64_be(sender),
+            nonce: nonce.into(),
+            gas_price: Some(price.into()),
+            ..Transaction::default()
+        }
+    }
+
+    #[test]
+    fn a_replacement_pays_a_tenth_more() {
+        let mut pool = Pool::default();
+        pool.insert(transaction(1, 0, 100)).unwrap();
+        assert_eq!(pool.insert(transaction(1, 0, 109)), Err(Fault::Underpriced));
+        pool.insert(transaction(1, 0, 110)).unwrap();
+        assert_eq!(pool.transactions().count(), 1);
+    }
+
+    #[test]
+    fn the_next_is_a_sender_s_next_that_pays_most() {
+        let world = World::new(1, true);
+        let mut pool = Pool::default();
+        for (sender, nonce, price) in [(1, 1, 900), (2, 0, 50), (3, 0, 70), (4, 0, 70), (5, 0, 9)] {
+            pool.insert(transaction(sender, nonce, price)).unwrap();
+        }
+        let best =
+            |pool: &Pool| pool.best(&world, Some(10), 0).map(|waiting| waiting.call.from.to_low_u64_be());
+        for expected in [Some(3), Some(4), Some(2), None] {
+            assert_eq!(best(&pool), expected);
+            expected.iter().for_each(|sender| pool.remove(H160::from_low_u64_be(*sender), 0));
+        }
+    }
+
+    #[test]
+    fn a_full_pool_takes_only_replacements() {
+        let mut pool = Pool::default();
+        for nonce in 0..MAX_WAITING as u64 {
+            pool.insert(transaction(1, nonce, 100)).unwrap();
+        }
+        assert_eq!(pool.insert(transaction(2, 0, 100)), Err(Fault::PoolFull));
+        pool.insert(transaction(1, 0, 200)).unwrap();
+        let world = World::new(1, true);
+        assert_eq!(pool.next_nonce(&world, H160::from_low_u64_be(1)), MAX_WAITING as u64);
+    }
+}

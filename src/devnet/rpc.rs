@@ -53,9 +53,14 @@ impl Control {
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blocks at that distance, or `None` for a block per transaction.
+    /// Blocks at that distance, or with `None` (or a distance of zero) a block per transaction.
     pub fn set_period(&self, period: Option<Duration>) {
-        self.node().is_automatic = period.is_none();
+        let period = period.filter(|period| !period.is_zero());
+        let mut node = self.node();
+        node.is_automatic = period.is_none();
+        if node.is_automatic {
+            node.mine_each();
+        }
         self.period.send_replace(period);
     }
 }
@@ -113,7 +118,11 @@ pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, Regis
     })?;
     add("evm_setAutomine", |params, control| {
         let is_automatic: bool = params.one()?;
-        set_automine(control, is_automatic);
+        if is_automatic {
+            control.set_period(None);
+        } else {
+            control.node().is_automatic = false;
+        }
         Ok(Value::Null)
     })?;
     add("evm_setIntervalMining", |params, control| {
@@ -124,15 +133,6 @@ pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, Regis
         Ok(Value::Null)
     })?;
     Ok(module)
-}
-
-fn set_automine(control: &Control, is_automatic: bool) {
-    let mut node = control.node();
-    node.is_automatic = is_automatic;
-    if is_automatic {
-        node.mine_each();
-        control.period.send_replace(None);
-    }
 }
 
 fn balance(params: Params<'_>, control: &Control) -> Answer {

@@ -178,7 +178,23 @@ async fn only_the_owner_appoints_contracts_that_open_for_others() {
         stage.refuse("trust by a stranger", &stage.sender, stage.manager(), add.clone()).await;
         let owner =
             ethers_signers::LocalWallet::from_bytes(&tollpass::devnet::accounts::key(0).unwrap()).unwrap();
+        // Asked in the name of a contract, the token: it may open and top up for others once it is trusted.
+        let block = stage.open(units(1)).await;
+        let (us, them) = (stage.sender.address(), stage.receiver.address());
+        let parties = [us.0, them.0].concat();
+        let for_us = [
+            manager("createChannelDelegate", &[address(us), address(them), number(0)]),
+            manager("tokenFallback", &[address(stage.token()), number(1), Token::Bytes(parties)]),
+        ];
+        for call in &for_us {
+            assert!(stage.view(stage.token(), stage.manager(), call.clone()).await.is_err());
+        }
         let receipt = stage.succeed(&owner, stage.manager(), add).await;
+        for call in &for_us {
+            stage.view(stage.token(), stage.manager(), call.clone()).await.unwrap();
+        }
+        let nothing = manager("topUpDelegate", &[address(us), address(them), number(block), number(0)]);
+        assert!(stage.view(stage.token(), stage.manager(), nothing).await.is_err());
         assert_eq!(
             receipt.logs[0].topics,
             [H256(keccak256("TrustedContract(address,bool)")), word(stage.token())]
@@ -516,7 +532,8 @@ async fn the_estimate_is_enough_and_no_more() {
     each_network(async |network| {
         let stage = Stage::set(network).await;
         let call = json!({"from": stage.sender.address(), "to": stage.token(), "data": stage.transfer(units(1), None)});
-        seen.lock().unwrap().push(network.request("eth_estimateGas", rpc_params![call]).await.unwrap());
+        let gas = network.request("eth_estimateGas", rpc_params![call]).await.unwrap();
+        seen.lock().unwrap().push(gas);
         let bad = json!({"from": stage.sender.address(), "to": stage.token(), "data": stage.transfer(units(101), None)});
         let error = network.request::<U256>("eth_estimateGas", rpc_params![bad]).await.unwrap_err().to_string();
         assert!(error.contains("execution reverted"), "{error}");
