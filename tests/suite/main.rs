@@ -1,12 +1,9 @@
 //! The one test program: each module is a part of what a user relies on. tollpass from outside, over real sockets.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-//! The one test program: whole parts working together, over real sockets.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod configured;
+mod devchain;
 mod seller;
 mod stops;
 mod support;
 mod transparent;
-//! The one test program: whole parts working together, over real sockets.
-mod devchain;

@@ -1,6 +1,8 @@
 //! What several tests need.
 
+pub mod chains;
 pub mod cheats;
+pub mod contracts;
 pub mod fair;
 pub mod mallory;
 pub mod market;
@@ -8,6 +10,3 @@ pub mod origins;
 pub mod proxy;
 pub mod raw;
 pub mod wire;
-//! What the tests share: networks to pay on.
-pub mod chains;
-pub mod contracts;
