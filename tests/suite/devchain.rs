@@ -417,6 +417,17 @@ fn essence(receipt: &TransactionReceipt) -> Value {
     ])
 }
 
+/// A transaction of EIP-1559, whose price depends on the base fee of its block.
+async fn mint_with_a_tip(stage: &Stage<'_>) -> TransactionReceipt {
+    let data = call(contracts::token(), "mint", &[address(stage.receiver.address()), number(1)]);
+    let transaction = json!({
+        "from": wallet_of_a_stranger().address(), "to": stage.token(), "data": data, "gas": "0x20000",
+        "maxFeePerGas": "0x12a05f200", "maxPriorityFeePerGas": "0x3",
+    });
+    let hash = stage.network.request("eth_sendTransaction", rpc_params![transaction]).await.unwrap();
+    stage.receipt(hash).await
+}
+
 #[tokio::test]
 async fn both_networks_give_the_same_receipts() {
     let seen: Mutex<Vec<Vec<Value>>> = Mutex::default();
@@ -432,7 +443,9 @@ async fn both_networks_give_the_same_receipts() {
         let request =
             manager("uncooperativeClose", &[address(stage.receiver.address()), number(block), number(1)]);
         receipts.push(stage.succeed(sender, contract, request).await);
+        receipts.push(mint_with_a_tip(&stage).await);
         network.mine(CHALLENGE_PERIOD).await;
+        receipts.push(mint_with_a_tip(&stage).await);
         let settle = manager("settle", &[address(stage.receiver.address()), number(block)]);
         receipts.push(stage.succeed(sender, contract, settle).await);
         seen.lock().unwrap().push(receipts.iter().map(essence).collect());
