@@ -125,7 +125,7 @@ pub enum ChainError {
 /// An order to move money that was not carried out, or whose outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum FundError {
-    /// The chain could not be asked; nothing was sent.
+    /// The chain could not be asked, or refused; nothing that moves the money was sent.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The intent could not be journalled, so nothing was sent.

@@ -76,7 +76,7 @@ impl Chain {
         }
         // Of several that would move the money, all but the last were refused by the node when they were made:
         // sending them again could move it twice.
-        let last = intents.iter().rposition(|intent| intent.moves);
+        let last = intents.iter().rev().find(|intent| intent.moves);
         for intent in intents.iter().filter(|intent| !intent.moves) {
             match self.take_up(intent).await {
                 // An approval that failed or lost its place moves nothing, and the next order sets its own.
@@ -85,7 +85,7 @@ impl Chain {
             }
         }
         match last {
-            Some(place) => self.take_up(intents[place]).await,
+            Some(intent) => self.take_up(intent).await,
             None => Ok(Resolution::NothingMoved),
         }
     }
@@ -202,7 +202,7 @@ impl Chain {
             };
             match kind {
                 SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
-                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt < NONCE_ATTEMPTS => {
+                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt > NONCE_ATTEMPTS => {
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
                 _ => return Err(error.into()),

@@ -144,13 +144,13 @@ impl Chain {
         if !rpc.has_code(contract.into()).await? {
             return Err(ChainError::NoCode { contract, chain_id, node: rpc.shown().into() });
         }
-        let version: String = self.trait_of_contract(VersionCall).await?;
+        let version: String = self.ask_contract(VersionCall).await?;
         if !version.starts_with(VERSIONS) {
             let version = version.chars().take(MAX_SYMBOL).collect();
             return Err(ChainError::WrongVersion { contract, version });
         }
-        let token: H160 = self.trait_of_contract(TokenCall).await?;
-        let challenge_period = self.trait_of_contract(ChallengePeriodCall).await?;
+        let token: H160 = self.ask_contract(TokenCall).await?;
+        let challenge_period = self.ask_contract(ChallengePeriodCall).await?;
         let head = rpc.head().await?;
         Ok(Facts { chain_id, token: token.into(), version, challenge_period, head })
     }
@@ -218,7 +218,7 @@ impl Chain {
     }
 
     /// A view that every channel contract has.
-    async fn trait_of_contract<C: EthCall, R: AbiDecode>(&self, call: C) -> Result<R, ChainError> {
+    async fn ask_contract<C: EthCall, R: AbiDecode>(&self, call: C) -> Result<R, ChainError> {
         let contract = self.0.settings.channel_manager;
         match self.view(contract, call, At::Latest).await {
             Err(ChainError::Reverted { message }) => {

@@ -52,11 +52,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let folder = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
-    let devchain = DevChain::spawn(chain::Settings {
-        listen: local(args.rpc_port),
-        block_time: args.block_time,
-        ..chain::Settings::default()
-    });
+    let devchain =
+        DevChain::spawn(chain::Settings { listen: local(args.rpc_port), ..chain::Settings::default() });
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
@@ -65,6 +62,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let (key, wallet) = new_key()?;
     let tokens = [(deployed.token, Amount::from(ETHER))];
     deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
+    // Blocks come at once until everything is set up.
+    devchain.set_block_time(args.block_time);
     write_private(&folder.path().join("key"), &hex::encode(key))?;
     let text = configuration(&args, &devchain, &deployed, &seller);
     write_private(&folder.path().join("proxy.toml"), &text)?;

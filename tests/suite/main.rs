@@ -1,8 +1,11 @@
 //! The one test program: each module is a part of what a user relies on. tollpass from outside, over real sockets.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod chains;
 mod configured;
 mod devchain;
+mod pays;
+mod proofs;
 mod seller;
 mod stops;
 mod support;

@@ -482,8 +482,7 @@ async fn a_channel_closes_with_the_seller() {
         Token::Bytes(buyer.sign(2 * PRICE).0.to_vec()),
         Token::Bytes(closing.0.to_vec()),
     ];
-    let function = "cooperativeClose(address,uint32,uint192,bytes,bytes)";
-    fair.market.on_channel(1, function, &arguments).await;
+    fair.market.on_channel(1, "cooperativeClose", &arguments).await;
     fair.origin.await_look().await;
     assert_eq!(show(&path).await.status, StatusCode::NOT_FOUND);
     assert_refused(&buyer.pay(3 * PRICE).await, Some(&rdn::NONEXISTING_CHANNEL), None);
@@ -529,7 +528,7 @@ async fn a_channel_whose_end_was_asked_for_takes_nothing() {
         Token::Uint(open_block.into()),
         market::units(Amount::from(PRICE)),
     ];
-    fair.market.on_channel(0, "uncooperativeClose(address,uint32,uint192)", &arguments).await;
+    fair.market.on_channel(0, "uncooperativeClose", &arguments).await;
     fair.origin.await_look().await;
     assert_refused(&buyer.pay(2 * PRICE).await, Some(&rdn::NONEXISTING_CHANNEL), None);
     let uri = format!("/api/1/channels/{}/{open_block}?balance=1000", buyer.signer.address());

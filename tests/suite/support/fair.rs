@@ -9,7 +9,7 @@ use tollpass::devnet::origin::{Kind, Origin, Resource, Settings};
 use tollpass::protocol::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
-use crate::support::market::{self, Market, account};
+use crate::support::market::{Market, account};
 use crate::support::wire::{Body, Got, ask, whole};
 
 /// What everything costs.
@@ -21,7 +21,6 @@ pub const SELLER_KEY: [u8; 32] = [0x5e; 32];
 pub struct Fair {
     pub origin: Origin,
     pub market: Market,
-    _chain: market::Chain,
 }
 
 /// Somebody with a channel to the seller.
@@ -38,12 +37,11 @@ impl Fair {
     }
 
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let (chain, url) = market::chain().await;
-        let market = Market::open(url).await;
+        let market = Market::open().await;
         let mut settings = settings(&market);
         change(&mut settings);
         let origin = Origin::spawn(settings).await.unwrap();
-        Self { origin, market, _chain: chain }
+        Self { origin, market }
     }
 
     /// Opens a channel from the first account and waits until the seller knows it.
@@ -82,7 +80,7 @@ pub fn settings(market: &Market) -> Settings {
     });
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
-        rpc_url: market.url.clone(),
+        rpc_url: market.chain.url(),
         channel_manager: market.manager,
         token: market.token,
         key: SELLER_KEY,

@@ -1,50 +1,42 @@
-//! A chain with a token and a channel contract on it, and accounts that open channels there by plain JSON-RPC.
+//! The embedded chain with a token and a channel contract on it, and development accounts that open channels
+//! there by plain JSON-RPC.
 
 use std::time::Duration;
 
-use ethers_core::abi::{self, Token};
+use ethers_core::abi::Token;
 use ethers_core::types::U256;
-use ethers_core::utils::{hex, id};
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::http_client::HttpClient;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
 use tollpass::chain::signer::Signer;
+use tollpass::devnet::chain::{DevChain, Settings};
+use tollpass::devnet::contracts::{self, Compiled};
+use tollpass::devnet::{accounts, deploy};
 use tollpass::protocol::{Address, Amount};
 
-/// The private keys of the first two development accounts: known to everyone, worth nothing.
-const KEYS: [&str; 2] = [
-    "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
-    "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
-];
-
-/// The contracts on the chain of `url`.
+/// A chain with the contracts on it.
 pub struct Market {
     node: HttpClient,
-    pub url: String,
+    pub chain: DevChain,
     pub manager: Address,
     pub token: Address,
 }
 
 /// A development account's key.
 pub fn account(index: usize) -> Signer {
-    let key: Vec<u8> = hex::decode(KEYS[index]).unwrap();
-    Signer::new(&key.try_into().unwrap()).unwrap()
+    Signer::new(&accounts::key(index).unwrap()).unwrap()
 }
 
 impl Market {
-    /// Deploys the contracts and gives both accounts tokens.
-    pub async fn open(url: String) -> Self {
-        let node = HttpClient::builder().build(&url).unwrap();
-        let mut market = Self { node, url, manager: Address::default(), token: Address::default() };
-        market.token = market.deploy("Token", &[]).await;
-        let arguments = [address(market.token), Token::Uint(500.into()), Token::Array(Vec::new())];
-        market.manager = market.deploy("ChannelManager", &arguments).await;
-        for index in 0..KEYS.len() {
-            let minted = [address(account(index).address()), Token::Uint(U256::exp10(20))];
-            market.call(index, market.token, "mint(address,uint256)", &minted).await;
-        }
-        market
+    /// Starts a chain, deploys the contracts and gives the first account tokens.
+    pub async fn open() -> Self {
+        let chain = DevChain::spawn(Settings::default()).await.unwrap();
+        let deployed = deploy::deploy(&chain.url(), deploy::Options::default()).await.unwrap();
+        let tokens = [(deployed.token, Amount::from(1_000_000_000))];
+        deploy::fund(&chain.url(), account(0).address(), U256::zero(), &tokens).await.unwrap();
+        let node = HttpClient::builder().build(chain.url()).unwrap();
+        Self { node, chain, manager: deployed.channel_manager, token: deployed.token }
     }
 
     /// Opens a channel from an account and returns its open block.
@@ -60,8 +52,8 @@ impl Market {
     }
 
     /// Has an account call the channel contract.
-    pub async fn on_channel(&self, index: usize, function: &str, arguments: &[Token]) -> u32 {
-        self.call(index, self.manager, function, arguments).await
+    pub async fn on_channel(&self, index: usize, function: &str, arguments: &[Token]) {
+        self.call(index, contracts::channel_manager(), self.manager, function, arguments).await;
     }
 
     /// Mines empty blocks.
@@ -73,25 +65,23 @@ impl Market {
 
     async fn send_tokens(&self, index: usize, value: u64, data: Vec<u8>) -> u32 {
         let arguments = [address(self.manager), Token::Uint(value.into()), Token::Bytes(data)];
-        self.call(index, self.token, "transfer(address,uint256,bytes)", &arguments).await
+        self.call(index, contracts::token(), self.token, "transfer", &arguments).await
     }
 
-    async fn call(&self, index: usize, to: Address, function: &str, arguments: &[Token]) -> u32 {
-        let data = [&id(function)[..], &abi::encode(arguments)].concat();
-        let receipt = self.transact(json!({
-            "from": account(index).address(), "to": to, "data": hex::encode_prefixed(data), "gas": "0x7a120",
-        }));
-        quantity(&receipt.await["blockNumber"])
-    }
-
-    async fn deploy(&self, contract: &str, arguments: &[Token]) -> Address {
-        let compiled: Value =
-            serde_json::from_str(include_str!("../../../src/devnet/contracts/compiled.json")).unwrap();
-        let code = compiled[contract]["bytecode"].as_str().unwrap();
-        let data = format!("{code}{}", hex::encode(abi::encode(arguments)));
-        let receipt =
-            self.transact(json!({ "from": account(0).address(), "data": data, "gas": "0x4c4b40" })).await;
-        receipt["contractAddress"].as_str().unwrap().parse().unwrap()
+    /// Returns the block that holds the transaction.
+    async fn call(
+        &self,
+        index: usize,
+        contract: &Compiled,
+        to: Address,
+        function: &str,
+        arguments: &[Token],
+    ) -> u32 {
+        let data = contract.call(function, arguments).unwrap();
+        let from = account(index).address();
+        let receipt = self.transact(json!({ "from": from, "to": to, "data": data, "gas": "0x7a120" })).await;
+        let block = receipt["blockNumber"].as_str().unwrap();
+        u32::from_str_radix(block.strip_prefix("0x").unwrap(), 16).unwrap()
     }
 
     async fn transact(&self, transaction: Value) -> Value {
@@ -117,29 +107,4 @@ pub fn address(address: Address) -> Token {
 
 pub fn units(amount: Amount) -> Token {
     Token::Uint(amount.into())
-}
-
-fn quantity(value: &Value) -> u32 {
-    u32::from_str_radix(value.as_str().unwrap().strip_prefix("0x").unwrap(), 16).unwrap()
-}
-
-pub struct Chain(#[expect(dead_code)] tokio::process::Child);
-
-pub async fn chain() -> (Chain, String) {
-    use tokio::io::AsyncBufReadExt;
-    let mut child = tokio::process::Command::new(std::env::var("ANVIL").unwrap())
-        .args(["--port", "0"])
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().unwrap();
-        if let Some(address) = line.strip_prefix("Listening on ") {
-            let url = format!("http://{address}");
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return (Chain(child), url);
-        }
-    }
 }

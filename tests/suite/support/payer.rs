@@ -1,0 +1,167 @@
+//! Alice: a proxy that pays, with a funded throw-away wallet, in this process or as the real program.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use ethers_core::types::U256;
+use ethers_core::utils::hex;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tollpass::app::App;
+use tollpass::chain::signer::Signer;
+use tollpass::config::Config;
+use tollpass::devnet::deploy;
+use tollpass::manager::{ListedChannel, Manager};
+use tollpass::protocol::{Address, Amount};
+use tollpass::shutdown::Shutdown;
+
+use crate::support::market::Market;
+
+/// Alice's own key: nobody else's, so that her transactions have nonces of their own.
+const KEY: [u8; 32] = [0xa1; 32];
+/// How long anything here may take before the test has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What Alice needs: a folder with a key and a configuration, and money.
+pub struct Alice {
+    pub folder: TempDir,
+    pub address: Address,
+    text: String,
+}
+
+impl Alice {
+    /// Funds a wallet on the market's chain and writes a configuration that pays at most 10,000 for a request to
+    /// anybody on 127.0.0.1. `more` is added to it: further tables, such as `[hooks]`.
+    pub async fn with(market: &Market, more: &str) -> Self {
+        let rule = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n";
+        Self::ruled(market, &format!("{rule}\n{more}")).await
+    }
+
+    /// The same with `rest` for everything after `[chain]`.
+    pub async fn ruled(market: &Market, rest: &str) -> Self {
+        let address = Signer::new(&KEY).unwrap().address();
+        let tokens = [(market.token, Amount::from(1_000_000_000))];
+        deploy::fund(&market.chain.url(), address, U256::exp10(18), &tokens).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\n[wallet]\nkey_file = \"key\"\n\n[chain]\n\
+             rpc_url = \"{}\"\nchannel_manager = \"{}\"\npoll_every = \"10ms\"\n\n{rest}",
+            market.chain.url(),
+            market.manager,
+        );
+        write_private(&folder.path().join("key"), &hex::encode(KEY));
+        write_private(&folder.path().join("proxy.toml"), &text);
+        Self { folder, address, text }
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("proxy.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Replaces a part of the configuration for the next start.
+    pub fn change(&mut self, from: &str, to: &str) {
+        assert!(self.text.contains(from), "{from} is not in {}", self.text);
+        self.text = self.text.replace(from, to);
+        std::fs::write(self.config_path(), &self.text).unwrap();
+    }
+
+    /// Runs her proxy in this process.
+    pub async fn start(&self) -> Running {
+        let config = Config::load(Some(&self.config_path())).unwrap();
+        let shutdown = Shutdown::new();
+        let app = App::build(config, None, shutdown.clone()).await.unwrap();
+        let (address, manager) = (app.address(), app.manager().unwrap().clone());
+        let task = tokio::spawn(async move { app.run().await.map_err(|error| error.to_string()) });
+        Running { address, manager, shutdown, task }
+    }
+
+    /// Runs the real program on her configuration.
+    pub async fn serve(&self, environment: &[(&str, &str)]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tollpass"))
+            .args(["serve", "--config"])
+            .arg(self.config_path())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut errors = child.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            // What is no UTF-8 ends the log early, and the test that looks for it fails.
+            let _ = errors.read_to_string(&mut log).await;
+            log
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("no ready line").unwrap();
+        let Some(ready) = ready else { panic!("ended before it listened: {}", log.await.unwrap()) };
+        let address = ready.strip_prefix("listening on ").expect("the ready line").parse().unwrap();
+        Program { address, child, log }
+    }
+}
+
+/// A proxy in this process.
+pub struct Running {
+    pub address: SocketAddr,
+    pub manager: Manager,
+    pub shutdown: Shutdown,
+    task: JoinHandle<Result<(), String>>,
+}
+
+impl Running {
+    pub async fn channels(&self) -> Vec<ListedChannel> {
+        self.manager.list().await.expect("the manager runs").channels
+    }
+
+    /// The sum of all promises.
+    pub async fn promised(&self) -> Amount {
+        let channels = self.channels().await;
+        channels.iter().fold(Amount::ZERO, |sum, channel| sum.checked_add(channel.promised).unwrap())
+    }
+
+    /// Stops it as SIGTERM does, and waits until the store is closed.
+    pub async fn stop(self) {
+        drop(self.manager);
+        self.shutdown.begin();
+        let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it does not stop");
+        ended.unwrap().unwrap();
+    }
+}
+
+/// The real program.
+pub struct Program {
+    pub address: SocketAddr,
+    pub child: Child,
+    log: JoinHandle<String>,
+}
+
+impl Program {
+    /// Kills it without a warning; its log.
+    pub async fn kill(mut self) -> String {
+        self.child.kill().await.unwrap();
+        self.log.await.unwrap()
+    }
+
+    /// Waits until it has ended by itself; its log.
+    pub async fn ended(mut self) -> (std::process::ExitStatus, String) {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it does not end");
+        (status.unwrap(), self.log.await.unwrap())
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
