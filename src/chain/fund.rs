@@ -202,7 +202,7 @@ impl Chain {
             };
             match kind {
                 SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
-                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt > NONCE_ATTEMPTS => {
+                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt < NONCE_ATTEMPTS => {
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
                 _ => return Err(error.into()),
