@@ -62,6 +62,11 @@ impl Shutdown {
         });
     }
 
+    /// Runs a task that [`drain`](Self::drain) waits for and that ends by itself when it is [cut off](Self::cut_off).
+    pub fn spawn_watchful(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// How many tasks are running.
     #[must_use]
     pub fn running(&self) -> usize {

@@ -69,7 +69,7 @@ where
             Ok((stream, permit)) => {
                 backoff = Backoff::default();
                 let seat = Seat { shutdown: shutdown.clone(), permit: Arc::new(permit) };
-                shutdown.spawn(connection(stream, http.clone(), service.clone(), seat));
+                shutdown.spawn_watchful(connection(stream, http.clone(), service.clone(), seat));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -105,12 +105,17 @@ where
     let shutdown = seat.shutdown.clone();
     let served = http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades();
     let mut served = pin!(served);
+    // One token at a time: this is polled for every request.
     let ended = tokio::select! {
         biased;
         ended = served.as_mut() => ended,
         () = shutdown.stopping() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            tokio::select! {
+                biased;
+                ended = served => ended,
+                () = shutdown.cut_off() => return,
+            }
         }
     };
     if let Err(error) = ended {
