@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -11,6 +13,8 @@ use tracing::{info, warn};
 /// The two words that end the program, "finish" and "now", and the tasks they are said to.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
+    /// Says what `finish` says, without a lock; set before it.
+    has_begun: Arc<AtomicBool>,
     finish: CancellationToken,
     now: CancellationToken,
     tasks: TaskTracker,
@@ -25,19 +29,20 @@ impl Shutdown {
 
     /// Asks everything to finish what it has begun and to begin nothing new.
     pub fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
         self.finish.cancel();
     }
 
     /// Ends what is left at once; implies [`begin`](Self::begin).
     pub fn cut(&self) {
-        self.finish.cancel();
+        self.begin();
         self.now.cancel();
     }
 
     /// Whether the end has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.finish.is_cancelled()
+        self.has_begun.load(Ordering::Acquire)
     }
 
     /// Resolves when the end begins.

@@ -18,7 +18,7 @@ use tower::Service;
 
 use super::dial::{DialError, Dialer, History};
 use super::fields::{self, Via};
-use super::server::chain;
+use super::server::{USUAL_FIELDS, chain};
 use super::{Body, BodyError, Paying, Settings, help, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
@@ -111,14 +111,16 @@ impl Forward {
 }
 
 fn pool(settings: &Settings, retries_unwritten: bool) -> Pool {
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
+    let mut pool = Client::builder(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.pool_idle_within)
         .pool_max_idle_per_host(settings.pool_idle_per_host)
-        .http1_max_headers(settings.head_fields)
         .retry_canceled_requests(retries_unwritten)
-        .set_host(false)
-        .build(Dialer { within: settings.connect_within })
+        .set_host(false);
+    if settings.head_fields != USUAL_FIELDS {
+        pool.http1_max_headers(settings.head_fields);
+    }
+    pool.build(Dialer { within: settings.connect_within })
 }
 
 impl Service<Request<Body>> for Forward {

@@ -1,10 +1,11 @@
 //! The side that clients see: accepts connections, reads requests off them, and ends them in order.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request, Response, header};
@@ -24,8 +25,8 @@ use crate::shutdown::Shutdown;
 const LEAST_BUFFER: usize = 8192;
 /// Large enough that big bodies move in few pieces.
 const BUFFER: usize = 256 * 1024;
-/// What hyper allows without being told, and keeps off the heap.
-const USUAL_FIELDS: usize = 100;
+/// What hyper allows without being told; it reads heads faster then.
+pub(super) const USUAL_FIELDS: usize = 100;
 
 /// The place of one client among those that may be connected; whoever takes the connection over takes this along.
 #[derive(Clone, Debug)]
@@ -105,11 +106,21 @@ where
     let shutdown = seat.shutdown.clone();
     let served = http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades();
     let mut served = pin!(served);
-    // One token at a time: this is polled for every request.
-    let ended = tokio::select! {
-        biased;
-        ended = served.as_mut() => ended,
-        () = shutdown.stopping() => {
+    let mut stopping = pin!(shutdown.stopping());
+    let mut is_asked = false;
+    let first = poll_fn(|cx| {
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        // Asked once, the token wakes this task; asking at every turn would cost each request some locks.
+        if !std::mem::replace(&mut is_asked, true) || shutdown.is_stopping() {
+            return stopping.as_mut().poll(cx).map(|()| None);
+        }
+        Poll::Pending
+    });
+    let ended = match first.await {
+        Some(ended) => ended,
+        None => {
             served.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
