@@ -55,7 +55,7 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     let owned = Store::open(state_dir)?.all()?;
     let listing = |(owner, channels): crate::manager::store::Owned| Listing {
         owner: Some(ListedOwner { chain_id: owner.chain_id, contract: owner.contract, payer: owner.payer }),
-        channels: channels.iter().map(|(id, channel)| ListedChannel::new(id, channel)).collect(),
+        channels: channels.iter().map(|(id, channel)| ListedChannel::new(id, &channel.recover())).collect(),
     };
     Ok(owned.into_iter().map(listing).collect())
 }

@@ -7,10 +7,11 @@ use super::{
     values::{self, show_duration, show_size},
 };
 
-/// The keys of `[limits]`. The first three belong to the policy.
+/// The keys of `[limits]`. The first four belong to the policy.
 pub(super) const LIMITS: &[&str] = &[
     "pay_within",
     "rounds",
+    "reserve_ahead",
     "ready_within",
     "waiting",
     "connections",
@@ -86,6 +87,8 @@ impl Default for Limits {
 pub(super) struct Bounds {
     /// See [`crate::protocol::policy::Policy::rounds`].
     pub rounds: u32,
+    /// See [`crate::protocol::policy::Policy::reserve_ahead`].
+    pub reserve_ahead: u64,
     /// See [`crate::protocol::policy::Policy::pay_within`].
     pub pay_within: Duration,
     /// See [`crate::protocol::policy::Policy::ready_within`].
@@ -97,6 +100,8 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
     let default = Limits::default();
     let bounds = Bounds {
         rounds: section.bounded("rounds", 8, 1..=1000, values::small_integer, |rounds| rounds.to_string()),
+        reserve_ahead: section
+            .bounded("reserve_ahead", 64, 0..=1_000_000, values::integer, |number| number.to_string()),
         pay_within: duration(section, "pay_within", secs(300), 3600),
         ready_within: duration(section, "ready_within", secs(30), 3600),
     };

@@ -182,8 +182,8 @@ fn assemble(
     // Both are either absent or whole: an inner None has left a fault.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
-    let limits::Bounds { rounds, pay_within, ready_within } = bounds;
-    let policy = Policy { rules, deposit, hooks, rounds, pay_within, ready_within };
+    let limits::Bounds { rounds, reserve_ahead, pay_within, ready_within } = bounds;
+    let policy = Policy { rules, deposit, hooks, rounds, reserve_ahead, pay_within, ready_within };
     Some(Config { listen, allow_remote, state_dir: state_dir?, wallet, chain, policy, limits, warnings })
 }
 

@@ -17,7 +17,7 @@ use crate::protocol::{
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "deny"];
 /// The keys of `[deposit]`.
-pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "max_per_channel", "retry_after"];
+pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "channels", "max_per_channel", "retry_after"];
 /// The keys of `[hooks]`.
 pub(super) const HOOKS: &[&str] = &[
     "insufficient_confirmations",
@@ -67,6 +67,9 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
     Deposit {
         initial: multiple("initial", default.initial),
         top_up: multiple("top_up", default.top_up),
+        channels: section.bounded("channels", default.channels, 1..=1000, values::small_integer, |number| {
+            number.to_string()
+        }),
         // The default is also what the contract accepts at most.
         max_per_channel: section.bounded(
             "max_per_channel",

@@ -5,25 +5,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::scribe::Scribe;
 use super::start::Prepared;
-use super::store::{BookId, Store, StoreError};
+use super::store::{BookId, Store};
 use super::{ListedChannel, ListedOwner, Listing, Message, Payment, Reply, Returned};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, FundError, Journal, NotRecorded, Resolution};
 use crate::fault;
 use crate::protocol::book::{Book, Effect, FundFailure, Input, Outcome, PurchaseId, Record};
 use crate::protocol::microraiden::{self, proof};
-use crate::protocol::{Address, Draft, Facts, Intent, Order, Policy, Refusal};
+use crate::protocol::{Address, Amount, ChannelId, Draft, Facts, Intent, Order, Policy, Refusal};
 
 /// The manager's task.
 pub(super) struct Actor {
     book: Book,
-    /// Away while a blocking thread writes to it.
-    store: Option<Store>,
+    scribe: Scribe,
     means: Option<Means>,
     replies: HashMap<PurchaseId, Reply>,
     /// Chain jobs that wait until their transaction is on record.
@@ -41,12 +41,14 @@ struct Means {
 
 /// How many messages are handled before their effects are carried out together.
 const BATCH: usize = 64;
+/// How long the book may be newer than its record while nothing happens.
+const WRITE_DOWN_AFTER: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(super) fn new(policy: Arc<Policy>, store: Store, mailbox: mpsc::WeakSender<Message>) -> Self {
         Self {
             book: Book::new(policy),
-            store: Some(store),
+            scribe: Scribe::start(store),
             means: None,
             replies: HashMap::new(),
             sends: HashMap::new(),
@@ -58,12 +60,14 @@ impl Actor {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut stopping = false;
-        let alarm = tokio::time::sleep(std::time::Duration::ZERO);
+        let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
         while !(stopping && self.replies.is_empty() && !self.book.has_leases()) {
             let due = self.book.poll_timeout();
-            if let Some(due) = due {
-                alarm.as_mut().reset(due.into());
+            let idle = self.book.is_dirty().then(|| Instant::now() + WRITE_DOWN_AFTER);
+            let next = due.into_iter().chain(idle).min();
+            if let Some(next) = next {
+                alarm.as_mut().reset(next.into());
             }
             tokio::select! {
                 count = messages.recv_many(&mut batch, BATCH) => {
@@ -75,7 +79,11 @@ impl Actor {
                         self.take(message).await;
                     }
                 }
-                () = &mut alarm, if due.is_some() => self.book.handle(Input::Tick, Instant::now()),
+                () = &mut alarm, if next.is_some() => {
+                    let now = Instant::now();
+                    let is_due = due.is_some_and(|due| due <= now);
+                    self.book.handle(if is_due { Input::Tick } else { Input::Idle }, now);
+                }
             }
             self.act().await;
         }
@@ -87,7 +95,7 @@ impl Actor {
         let now = Instant::now();
         match message {
             Message::Load { facts, reply } => {
-                let contents = self.with_store(move |store| store.load(&facts)).await;
+                let contents = self.scribe.hand_in(move |store| store.load(&facts)).await.done().await;
                 let _ = reply.send(contents);
             }
             Message::Ready(prepared) => self.become_ready(*prepared, now),
@@ -117,6 +125,9 @@ impl Actor {
                 self.book.handle(Input::Intent(intent), now);
             }
             Message::Funded { receiver, result } => self.book.handle(Input::Funded(receiver, result), now),
+            Message::Reserved { channel, bound } => {
+                self.book.handle(Input::Reserved(channel, bound), now);
+            }
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
@@ -165,7 +176,7 @@ impl Actor {
         let Some(book) = self.means.as_ref().map(|means| means.book) else {
             return Err("there is no book to write to".into());
         };
-        let written = self.with_store(move |store| store.write(book, &records)).await;
+        let written = self.scribe.hand_in(move |store| store.write(book, &records)).await.done().await;
         fault::point("records written");
         written.map_err(|error| {
             tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
@@ -173,24 +184,10 @@ impl Actor {
         })
     }
 
-    /// Runs on a blocking thread: a durable write takes as long as the disk takes.
-    async fn with_store<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let Some(mut store) = self.store.take() else { return Err(StoreError::Gone) };
-        let task = tokio::task::spawn_blocking(move || {
-            let result = work(&mut store);
-            (store, result)
-        });
-        let Ok((store, result)) = task.await else { return Err(StoreError::Gone) };
-        self.store = Some(store);
-        result
-    }
-
     fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
         match effect {
             Effect::Persist(_) => {}
+            Effect::Reserve(id, bound, record) => self.reserve(id, bound, record),
             Effect::Grant(id, draft) => match recorded {
                 Ok(()) => self.grant(id, draft),
                 Err(reason) => {
@@ -212,6 +209,27 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Moves a channel's bound on disk ahead; nobody waits for it.
+    fn reserve(&mut self, channel: ChannelId, bound: Amount, record: Record) {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let book = means.book;
+        let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &[record])) else {
+            return self.book.handle(Input::Reserved(channel, None), Instant::now());
+        };
+        tokio::spawn(async move {
+            let bound = match pending.done().await {
+                Ok(()) => Some(bound),
+                Err(error) => {
+                    tracing::error!(%error, "the journal cannot be written");
+                    None
+                }
+            };
+            fault::point("bound moved ahead");
+            // A manager that has stopped reserves nothing more.
+            let _ = mailbox.send(Message::Reserved { channel, bound }).await;
+        });
     }
 
     /// Signs what is on record, unless the client has left.

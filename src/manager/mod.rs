@@ -4,6 +4,7 @@
 //! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
 
 mod actor;
+mod scribe;
 mod start;
 pub mod store;
 
@@ -80,7 +81,7 @@ pub struct ListedChannel {
     pub open_block: u32,
     /// What is locked up.
     pub deposit: Amount,
-    /// The highest total ever signed.
+    /// The highest total ever signed; right after a crash, the most that may have been.
     pub promised: Amount,
     /// What the seller is believed to hold.
     pub acknowledged: Amount,
@@ -98,6 +99,7 @@ enum Message {
     Return { id: PurchaseId, how: Returned },
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
     Funded { receiver: Address, result: Result<Option<Funded>, FundFailure> },
+    Reserved { channel: ChannelId, bound: Option<Amount> },
     List(oneshot::Sender<Listing>),
     Stop,
 }
@@ -230,7 +232,7 @@ impl ListedChannel {
             receiver: id.receiver,
             open_block: id.open_block,
             deposit: channel.deposit,
-            promised: channel.promised,
+            promised: channel.exposure(),
             acknowledged: channel.acknowledged,
             phase: channel.phase.name().to_owned(),
         }

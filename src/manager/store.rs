@@ -30,6 +30,7 @@ const SCHEMA: &str = "
         open_block INTEGER NOT NULL,
         deposit TEXT NOT NULL,
         promised TEXT NOT NULL,
+        reserved TEXT NOT NULL,
         acknowledged TEXT NOT NULL,
         unclear_total TEXT,
         unclear_price TEXT,
@@ -185,7 +186,7 @@ impl Store {
 
     fn channels(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Channel)>> {
         let mut channels = self.connection.prepare(
-            "SELECT receiver, open_block, deposit, promised, acknowledged, unclear_total, unclear_price,
+            "SELECT receiver, open_block, deposit, promised, reserved, acknowledged, unclear_total, unclear_price,
              phase, settle_block FROM channel WHERE book = ?1 ORDER BY receiver, open_block",
         )?;
         channels.query_map([book], read_channel)?.collect()
@@ -224,16 +225,19 @@ fn write_channel(
         Phase::Open | Phase::Gone => None,
     };
     connection
-        .prepare_cached("INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
         .execute(params![
             book.0,
             id.receiver.to_string(),
             id.open_block,
             channel.deposit.to_string(),
             channel.promised.to_string(),
+            channel.reserved.to_string(),
             channel.acknowledged.to_string(),
             channel.unclear.map(|unclear| unclear.total.to_string()),
-            channel.unclear.map(|unclear| unclear.price.to_string()),
+            channel.unclear.and_then(|unclear| unclear.price).map(|price| price.to_string()),
             channel.phase.name(),
             settle_block,
         ])?;
@@ -252,19 +256,20 @@ fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusql
 
 fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
-    let unclear = match row.get::<_, Option<String>>(5)? {
-        Some(_) => Some(Unclear { total: text(row, 5)?, price: text(row, 6)? }),
+    let unclear = match optional(row, 6)? {
+        Some(total) => Some(Unclear { total, price: optional(row, 7)? }),
         None => None,
     };
-    let phase = match row.get::<_, String>(7)?.as_str() {
+    let phase = match row.get::<_, String>(8)?.as_str() {
         "open" => Phase::Open,
-        "closing" => Phase::Closing { settle_block: row.get(8)? },
+        "closing" => Phase::Closing { settle_block: row.get(9)? },
         _ => Phase::Gone,
     };
     let channel = Channel {
         deposit: text(row, 2)?,
         promised: text(row, 3)?,
-        acknowledged: text::<Amount>(row, 4)?,
+        reserved: text(row, 4)?,
+        acknowledged: text(row, 5)?,
         unclear,
         phase,
     };
@@ -277,6 +282,13 @@ fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     column: usize,
 ) -> rusqlite::Result<T> {
     row.get::<_, String>(column)?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Amount>> {
+    match row.get::<_, Option<String>>(column)? {
+        Some(_) => text(row, column).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
@@ -297,8 +309,9 @@ mod tests {
         Channel {
             deposit: Amount::MAX,
             promised: 30.into(),
+            reserved: 90.into(),
             acknowledged: 20.into(),
-            unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+            unclear: Some(Unclear { total: 30.into(), price: Some(10.into()) }),
             phase,
         }
     }

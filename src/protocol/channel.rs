@@ -6,13 +6,17 @@ use crate::protocol::{Address, Amount, ChannelId};
 
 /// One of our channels.
 ///
-/// Always `acknowledged <= promised <= deposit`, as far as our own signatures go.
+/// Always `acknowledged <= promised <= deposit`, as far as our own signatures go, and nothing above `reserved` is
+/// ever signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// What is locked up, top ups included.
     pub deposit: Amount,
     /// The highest total ever signed. It never falls.
     pub promised: Amount,
+    /// The bound on disk: totals up to here may be signed without another durable write. After a crash it is what
+    /// may have been promised, until the seller's own state says more.
+    pub reserved: Amount,
     /// What the seller is believed to hold: the next price is added to it. It may be corrected downwards at any
     /// time, upwards only by our own signature.
     pub acknowledged: Amount,
@@ -27,8 +31,8 @@ pub struct Channel {
 pub struct Unclear {
     /// The signed total.
     pub total: Amount,
-    /// What of it was meant to be paid.
-    pub price: Amount,
+    /// What of it was meant to be paid; `None` after a crash, when any total up to this one may have been signed.
+    pub price: Option<Amount>,
 }
 
 /// Where a channel is in its life.
@@ -62,6 +66,7 @@ impl Channel {
         let mut channel = Self {
             deposit: Amount::ZERO,
             promised: Amount::ZERO,
+            reserved: Amount::ZERO,
             acknowledged: Amount::ZERO,
             unclear: None,
             phase: Phase::Open,
@@ -86,11 +91,32 @@ impl Channel {
         self.acknowledged = self.acknowledged.max(on_chain.withdrawn);
     }
 
+    /// A channel as a crash left it on disk: everything up to the bound may have been signed and sent.
+    pub fn recover(mut self) -> Self {
+        if self.reserved > self.promised {
+            self.unclear = Some(Unclear { total: self.reserved, price: None });
+        }
+        self
+    }
+
+    /// The most that may have been promised.
+    pub fn exposure(&self) -> Amount {
+        self.unclear.map_or(self.promised, |unclear| unclear.total.max(self.promised))
+    }
+
+    /// True when an earlier request may have signed this total and shown it to the seller.
+    pub fn may_have_sent(&self, total: Amount) -> bool {
+        self.unclear.is_some_and(|unclear| match unclear.price {
+            Some(_) => unclear.total == total,
+            None => total <= unclear.total,
+        })
+    }
+
     /// The total to sign for `price`, or `None` when the deposit does not cover it.
     ///
     /// A payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
     pub fn next_total(&self, price: Amount) -> Option<Amount> {
-        let again = self.unclear.filter(|unclear| unclear.price == price).map(|unclear| unclear.total);
+        let again = self.unclear.filter(|unclear| unclear.price == Some(price)).map(|unclear| unclear.total);
         let total = again.or_else(|| self.acknowledged.checked_add(price))?;
         (total <= self.deposit).then_some(total)
     }

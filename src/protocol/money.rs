@@ -55,6 +55,11 @@ impl Amount {
         Self::try_from(self.0.saturating_mul(U256::from(factor))).unwrap_or(Self::MAX)
     }
 
+    /// Half of it, rounded down.
+    pub fn halved(self) -> Self {
+        Self(self.0 >> 1)
+    }
+
     /// True for an amount of nothing.
     pub fn is_zero(self) -> bool {
         self.0.is_zero()

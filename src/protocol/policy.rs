@@ -18,6 +18,8 @@ pub struct Policy {
     /// How many different payments one client request may lead to. Presenting the same one again is bounded
     /// by the hooks.
     pub rounds: u32,
+    /// How many further payments of the same price may be signed before the next durable write.
+    pub reserve_ahead: u64,
     /// How long a 402 waits at start until the key is unlocked and the chain synced.
     pub ready_within: Duration,
     /// How long one client request may take from its first 402 to the paid answer's head.
@@ -74,6 +76,8 @@ pub struct Deposit {
     pub initial: u64,
     /// A channel that runs low is topped up by this many times the price.
     pub top_up: u64,
+    /// How many channels to one receiver may be open at once: further ones are opened when requests queue.
+    pub channels: u32,
     /// A channel never holds more than this, top ups included, in base units.
     pub max_per_channel: Amount,
     /// After a transaction failed, how long nothing more is tried for that receiver.
@@ -134,6 +138,7 @@ impl Default for Deposit {
         Self {
             initial: 10,
             top_up: 5,
+            channels: 1,
             max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
             retry_after: Duration::from_secs(30),
         }

@@ -28,7 +28,7 @@ impl Book {
             return;
         }
         self.start = Start::Ready(facts);
-        self.channels.extend(channels);
+        self.channels.extend(channels.into_iter().map(|(id, channel)| (id, channel.recover())));
         for intent in intents {
             self.intents.entry(intent.order.receiver()).or_default().push(intent);
         }
@@ -129,7 +129,8 @@ impl Book {
         }
     }
 
-    /// True when nothing can be done for anybody: every channel is lent, or there is none and one is on its way.
+    /// True when nothing can be done for anybody: every channel is lent, or there is none, and another one is on its
+    /// way or not wanted.
     fn is_occupied(&self, receiver: Address) -> bool {
         !self.open_channels(receiver).any(|(id, _)| !self.leases.contains_key(id))
     }
@@ -152,11 +153,15 @@ impl Book {
         if let Some((_, channel, total)) = payable {
             return Step::Pay(channel, total);
         }
-        if self.open_channels(receiver).any(|(id, _)| !free(id)) {
+        let open = self.open_channels(receiver).count();
+        let is_lent = self.open_channels(receiver).any(|(id, _)| !free(id));
+        if is_lent && open >= self.policy.deposit.channels as usize {
             return Step::Wait;
         }
         match self.funding.get(&receiver) {
             Some(Funding::Running) => return Step::Wait,
+            // A channel that is lent comes back; only who has none is told that there will be none.
+            Some(Funding::Failed { until, .. }) if now < *until && is_lent => return Step::Wait,
             Some(Funding::Failed { until, refusal }) if now < *until => {
                 return Step::Refuse(refusal.clone());
             }
@@ -165,10 +170,14 @@ impl Book {
         self.funding_step(receiver, price)
     }
 
+    /// Tops up the free channel with most left; where every channel is lent or full, opens another one.
     fn funding_step(&self, receiver: Address, price: Amount) -> Step {
         let deposit = self.policy.deposit;
         let cap = deposit.max_per_channel;
-        let largest = self.open_channels(receiver).max_by_key(|(id, channel)| (channel.left(), **id));
+        let largest = self
+            .open_channels(receiver)
+            .filter(|(id, _)| !self.leases.contains_key(id))
+            .max_by_key(|(id, channel)| (channel.left(), **id));
         if let Some((id, channel)) = largest {
             let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
             let room = cap.saturating_sub(channel.deposit);
@@ -198,7 +207,7 @@ impl Book {
             return;
         };
         let price = purchase.price();
-        let raise = total.saturating_sub(channel.promised);
+        let raise = total.saturating_sub(channel.exposure());
         let raised = purchase.raised.saturating_add(raise);
         if !raise.is_zero() && raised > price {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
@@ -208,17 +217,41 @@ impl Book {
         purchase.raised = raised;
         purchase.rounds += 1;
         let unclear_before = channel.unclear;
-        if unclear_before.is_none_or(|unclear| unclear.total != total) {
+        if !channel.may_have_sent(total) {
             purchase.signed.push((channel_id, total));
         }
         channel.promised = channel.promised.max(total);
-        channel.unclear = Some(Unclear { total, price });
+        channel.unclear = Some(match unclear_before {
+            // What a crash left in doubt stays so until the seller has answered.
+            Some(Unclear { total: bound, price: None }) => Unclear { total: bound.max(total), price: None },
+            _ => Unclear { total, price: Some(price) },
+        });
         let draft = Draft { channel: channel_id, total, price };
         purchase.stage = Stage::Presented { draft, unsent: Some(unclear_before) };
         self.leases.insert(channel_id, id);
-        self.dirty.remove(&channel_id);
-        self.effects.push_back(Effect::Persist(Record::Channel(channel_id, *channel)));
+        let ahead = price.saturating_mul(self.policy.reserve_ahead);
+        let bound = total.saturating_add(ahead).min(channel.deposit).max(channel.promised);
+        if total > channel.reserved {
+            channel.reserved = bound;
+            self.dirty.remove(&channel_id);
+            self.effects.push_back(Effect::Persist(Record::Channel(channel_id, *channel)));
+        } else {
+            self.dirty.insert(channel_id);
+            self.reserve(channel_id, bound);
+        }
         self.effects.push_back(Effect::Grant(id, draft));
+    }
+
+    /// Moves the bound on disk ahead in good time, without making anybody wait for it.
+    fn reserve(&mut self, id: ChannelId, bound: Amount) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let left = channel.reserved.saturating_sub(channel.promised);
+        let wanted = bound.saturating_sub(channel.promised);
+        if left >= wanted.halved() || !self.reserving.insert(id) {
+            return;
+        }
+        let record = Record::Channel(id, Channel { reserved: bound, ..*channel });
+        self.effects.push_back(Effect::Reserve(id, bound, record));
     }
 }
 

@@ -74,7 +74,11 @@ pub enum Input {
     Funded(Address, Result<Option<(ChannelId, OnChain)>, FundFailure>),
     /// Time has passed.
     Tick,
-    /// Put on record what is only in memory.
+    /// The bound of a channel is on disk up to this total, or could not be moved.
+    Reserved(ChannelId, Option<Amount>),
+    /// Nothing happened for a while: put on record what is only in memory.
+    Idle,
+    /// The end: put on record what is only in memory, and nothing beyond.
     Flush,
     /// Grant nothing more.
     Stop,
@@ -96,6 +100,8 @@ pub enum Outcome {
 pub enum Effect {
     /// Make it durable before the effects that follow.
     Persist(Record),
+    /// Make this durable in good time, without waiting for it; then tell [`Input::Reserved`] this bound.
+    Reserve(ChannelId, Amount, Record),
     /// Sign this and hand it to the purchase.
     Grant(PurchaseId, Draft),
     /// Tell the purchase that it is not paid.
@@ -137,6 +143,8 @@ pub struct Book {
     intents: BTreeMap<Address, Vec<Intent>>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
+    /// Channels whose bound on disk is on its way up.
+    reserving: BTreeSet<ChannelId>,
     effects: VecDeque<Effect>,
 }
 
@@ -202,6 +210,7 @@ impl Book {
             funding: BTreeMap::new(),
             intents: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            reserving: BTreeSet::new(),
             effects: VecDeque::new(),
         }
     }
@@ -224,6 +233,7 @@ impl Book {
             }
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::NotRecorded(id, reason) => {
+                self.forget_bound(id);
                 self.release_unsent(id);
                 self.refuse(id, Refusal::StoreFailed(reason), now);
             }
@@ -231,6 +241,8 @@ impl Book {
             Input::Intent(intent) => self.intend(intent),
             Input::Funded(receiver, result) => self.funded(receiver, result, now),
             Input::Tick => self.tick(now),
+            Input::Reserved(id, bound) => self.reserved(id, bound),
+            Input::Idle => self.write_down(),
             Input::Flush => self.flush(),
             Input::Stop => self.stop(now),
         }
@@ -264,6 +276,11 @@ impl Book {
     /// All channels, in order of receiver and opening.
     pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         self.channels.iter()
+    }
+
+    /// True while something is only in memory.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// True while a channel is lent.
@@ -354,12 +371,42 @@ impl Book {
         self.remove(id, now);
     }
 
-    fn flush(&mut self) {
+    /// The record that a bound relied on was not written.
+    fn forget_bound(&mut self, id: PurchaseId) {
+        let Some(Stage::Presented { draft, .. }) = self.purchases.get(&id).map(|purchase| purchase.stage)
+        else {
+            return;
+        };
+        if let Some(channel) = self.channels.get_mut(&draft.channel) {
+            channel.reserved = Amount::ZERO;
+        }
+    }
+
+    fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {
+        self.reserving.remove(&id);
+        if let (Some(channel), Some(bound)) = (self.channels.get_mut(&id), bound) {
+            channel.reserved = channel.reserved.max(bound);
+        }
+    }
+
+    fn write_down(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
             if let Some(channel) = self.channels.get(&id) {
                 self.effects.push_back(Effect::Persist(Record::Channel(id, *channel)));
             }
         }
+    }
+
+    /// Gives up what was reserved ahead, so that the next start has nothing to clear up.
+    fn flush(&mut self) {
+        for (id, channel) in &mut self.channels {
+            let is_known = channel.unclear.is_none_or(|unclear| unclear.price.is_some());
+            if is_known && channel.reserved > channel.promised {
+                channel.reserved = channel.promised;
+                self.dirty.insert(*id);
+            }
+        }
+        self.write_down();
     }
 
     fn stop(&mut self, now: Instant) {

@@ -34,6 +34,7 @@ fn policy() -> Policy {
             invalid_contract_address: Abort,
         },
         rounds: 8,
+        reserve_ahead: 0,
         ready_within: Duration::from_secs(30),
         pay_within: Duration::from_secs(300),
     }
@@ -119,7 +120,12 @@ fn on_chain(deposit: u64) -> OnChain {
 }
 
 fn channel(deposit: u64, paid: u64) -> Channel {
-    Channel { promised: paid.into(), acknowledged: paid.into(), ..Channel::new(on_chain(deposit)) }
+    Channel {
+        promised: paid.into(),
+        reserved: paid.into(),
+        acknowledged: paid.into(),
+        ..Channel::new(on_chain(deposit))
+    }
 }
 
 fn ask(price: u64) -> microraiden::Challenge {
@@ -165,7 +171,8 @@ fn the_record_stands_before_the_grant() {
     let draft = Draft { channel: channel_id(7), total: 30.into(), price: 10.into() };
     let recorded = Channel {
         promised: 30.into(),
-        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        reserved: 30.into(),
+        unclear: Some(Unclear { total: 30.into(), price: Some(10.into()) }),
         ..channel(100, 20)
     };
     assert_eq!(
@@ -528,4 +535,140 @@ fn stopping_refuses_who_waits_and_lets_who_pays_finish() {
     world.when(Input::Answer(first, Outcome::Accepted));
     let effects = world.when(Input::Flush);
     assert_eq!(effects, [Effect::Persist(Record::Channel(channel_id(7), channel(100, 10)))]);
+}
+
+fn reserving() -> Policy {
+    Policy { reserve_ahead: 4, ..policy() }
+}
+
+fn bound(effects: &[Effect]) -> Option<Amount> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Persist(Record::Channel(_, channel)) => Some(channel.reserved),
+        _ => None,
+    })
+}
+
+fn reservation(effects: &[Effect]) -> Option<(Amount, Channel)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(_, bound, Record::Channel(_, channel)) => Some((*bound, *channel)),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_is_reserved_ahead_is_signed_without_another_record() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+    let (first, effects) = world.demand(ask(10));
+    assert_eq!(bound(&effects), Some(70.into()), "30 and four prices ahead");
+    world.when(Input::Answer(first, Outcome::Accepted));
+
+    for _ in 0..2 {
+        let (next, effects) = world.demand(ask(10));
+        assert_eq!((bound(&effects), reservation(&effects)), (None, None));
+        world.when(Input::Answer(next, Outcome::Accepted));
+    }
+
+    // Less than half is left: the bound moves while this payment goes on.
+    let (fourth, effects) = world.demand(ask(10));
+    assert_eq!(bound(&effects), None);
+    let (moved, record) = reservation(&effects).expect("a reservation");
+    assert_eq!(
+        (moved, record.reserved, record.promised, record.acknowledged),
+        (100.into(), 100.into(), 60.into(), 50.into())
+    );
+    world.when(Input::Answer(fourth, Outcome::Accepted));
+    let (fifth, effects) = world.demand(ask(10));
+    assert_eq!(reservation(&effects), None, "one at a time");
+    world.when(Input::Reserved(channel_id(7), Some(100.into())));
+    world.when(Input::Answer(fifth, Outcome::Accepted));
+    assert_eq!(world.channel().reserved, 100.into());
+}
+
+#[test]
+fn nothing_is_signed_beyond_what_is_on_disk() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(1000, 0))]);
+    let mut on_disk = Amount::ZERO;
+    for _ in 0..40 {
+        let (id, effects) = world.demand(ask(10));
+        on_disk = on_disk.max(bound(&effects).unwrap_or_default());
+        assert!(grant(&effects).unwrap().total <= on_disk);
+        world.when(Input::Answer(id, Outcome::Accepted));
+        // The disk is too slow for all reservations.
+        if reservation(&effects).is_some() {
+            world.when(Input::Reserved(channel_id(7), None));
+        }
+    }
+}
+
+#[test]
+fn a_bound_whose_record_failed_counts_for_nothing() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+    let (id, _) = world.demand(ask(10));
+    world.when(Input::NotRecorded(id, "disk full".into()));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(bound(&effects), Some(70.into()), "the record is tried again");
+}
+
+#[test]
+fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
+    let crashed = Channel { reserved: 70.into(), ..channel(200, 20) };
+    let doubt = Some(Unclear { total: 70.into(), price: None });
+
+    // Nothing more was paid than is on disk.
+    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
+    assert_eq!((world.channel().exposure(), world.channel().unclear), (70.into(), doubt));
+    let (id, total) = world.granted(10);
+    assert_eq!((total, world.channel().exposure()), (30.into(), 70.into()));
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!(world.channel().exposure(), 30.into());
+
+    // Exactly the total that is tried: not the payment in question, which came first.
+    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
+    let (id, _) = world.granted(10);
+    let state = world.state(30);
+    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(grant(&effects).unwrap().total, 40.into());
+
+    // More was paid than is on disk.
+    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(60));
+    let effects = world.rejected(id, answer);
+    assert_eq!(grant(&effects).unwrap().total, 70.into());
+    assert_eq!(world.channel().promised, 70.into());
+
+    // Lost again: still in doubt.
+    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::Unclear));
+    assert_eq!(world.channel().unclear, doubt);
+}
+
+#[test]
+fn a_clean_end_reserves_nothing() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!(bound(&world.when(Input::Idle)), Some(70.into()), "while it runs the bound stays");
+    assert_eq!(bound(&world.when(Input::Flush)), Some(30.into()));
+}
+
+#[test]
+fn who_queues_opens_further_channels_one_after_the_other() {
+    let deposit = Deposit { channels: 3, ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, Vec::new());
+    let orders =
+        |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Submit(_))).count();
+    let mut opened = 0;
+    for _ in 0..5 {
+        opened += orders(&world.demand(ask(10)).1);
+    }
+    assert_eq!(opened, 1, "one at a time");
+    for open_block in 1..=3 {
+        let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(open_block), on_chain(100))))));
+        assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(open_block)));
+        assert_eq!(orders(&effects), usize::from(open_block < 3), "at most three");
+    }
+    let effects = world.when(Input::Answer(PurchaseId(2), Outcome::Accepted));
+    assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(2)));
 }
