@@ -19,7 +19,7 @@ use crate::chain::signer::Signer;
 use crate::chain::{self, Chain};
 use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
-use crate::manager::{Manager, Start};
+use crate::manager::{self, Manager, Start};
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::{self, Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
@@ -171,7 +171,7 @@ impl Paying {
         let lock = lock(&config.state_dir)?;
         let store = Store::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let (manager, task) = Manager::spawn(policy, store, config.limits.waiting);
+        let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits));
         Ok(Self { manager, task, key, chain, _lock: lock })
     }
 }
@@ -239,6 +239,11 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
         confirm_within: chain.confirm_within,
         log_range: chain.log_range,
     }
+}
+
+fn manager_limits(limits: &config::Limits) -> manager::Limits {
+    let config::Limits { waiting, prices, price_age, .. } = *limits;
+    manager::Limits { waiting, prices, price_age }
 }
 
 fn proxy_settings(config: &Config) -> proxy::Settings {

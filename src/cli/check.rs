@@ -99,10 +99,10 @@ fn describe(rule: &Rule) -> String {
     let port = rule.port.map(|port| format!(":{port}")).unwrap_or_default();
     match &rule.allow {
         Allow::Deny => format!("{}{port}: denied", rule.host),
-        Allow::Pay { max_price, receivers } if receivers.is_empty() => {
+        Allow::Pay { max_price, receivers, .. } if receivers.is_empty() => {
             format!("{}{port}: at most {max_price} for one request, to anyone", rule.host)
         }
-        Allow::Pay { max_price, receivers } => {
+        Allow::Pay { max_price, receivers, .. } => {
             let names: Vec<String> = receivers.iter().map(ToString::to_string).collect();
             format!("{}{port}: at most {max_price} for one request, to {}", rule.host, names.join(", "))
         }

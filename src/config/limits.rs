@@ -13,6 +13,8 @@ pub(super) const LIMITS: &[&str] = &[
     "rounds",
     "reserve_ahead",
     "ready_within",
+    "prices",
+    "price_age",
     "waiting",
     "connections",
     "head_bytes",
@@ -32,6 +34,10 @@ pub(super) const LIMITS: &[&str] = &[
 /// `[limits]`: bounds on what the proxy holds and waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// How many prices are remembered.
+    pub prices: usize,
+    /// How long a price is remembered that was not seen again.
+    pub price_age: Duration,
     /// How many demands may be queued at once.
     pub waiting: usize,
     /// How many client connections may be open at once.
@@ -65,6 +71,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            prices: 4096,
+            price_age: secs(24 * 3600),
             waiting: 1024,
             connections: 4096,
             head_bytes: 64 << 10,
@@ -106,6 +114,8 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
         ready_within: duration(section, "ready_within", secs(30), 3600),
     };
     let limits = Limits {
+        prices: count(section, "prices", default.prices, 1_000_000),
+        price_age: duration(section, "price_age", default.price_age, 366 * 24 * 3600),
         waiting: count(section, "waiting", default.waiting, 1_000_000),
         connections: count(section, "connections", default.connections, 1_000_000),
         head_bytes: held(section, "head_bytes", default.head_bytes, 8 << 10, 1 << 20),

@@ -15,7 +15,7 @@ use crate::protocol::{
 };
 
 /// The keys of one `[[pay]]` entry.
-pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "deny"];
+pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "deny"];
 /// The keys of `[deposit]`.
 pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "channels", "max_per_channel", "retry_after"];
 /// The keys of `[hooks]`.
@@ -147,7 +147,7 @@ fn rule(entry: &Section<'_>) -> Option<Rule> {
 fn allow(entry: &Section<'_>) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
-        for key in ["max_price", "receivers"] {
+        for key in ["max_price", "receivers", "pay_first"] {
             if entry.has(key) {
                 entry.fault(key, "means nothing where deny = true", "remove one of the two");
             }
@@ -172,7 +172,8 @@ fn allow(entry: &Section<'_>) -> Option<Allow> {
     if entry.has("receivers") && receivers.is_none() {
         return None;
     }
-    Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default() })
+    let pay_first = entry.read("pay_first", values::boolean).unwrap_or(true);
+    Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default(), pay_first })
 }
 
 fn hook<'a>(

@@ -4,7 +4,7 @@
 //! comes back as a message.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use crate::chain::{Chain, FundError, Journal, NotRecorded, Resolution};
 use crate::fault;
 use crate::protocol::book::{Book, Effect, FundFailure, Input, Outcome, PurchaseId, Record};
 use crate::protocol::microraiden::{self, proof};
+use crate::protocol::prices::Prices;
 use crate::protocol::{Address, Amount, ChannelId, Draft, Facts, Intent, Order, Policy, Refusal};
 
 /// The manager's task.
@@ -29,6 +30,9 @@ pub(super) struct Actor {
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
+    /// Shared with every handle, which looks prices up without asking the task.
+    prices: Arc<Mutex<Prices>>,
+    facts: Arc<OnceLock<Facts>>,
 }
 
 /// What it takes to pay.
@@ -45,7 +49,12 @@ const BATCH: usize = 64;
 const WRITE_DOWN_AFTER: Duration = Duration::from_secs(1);
 
 impl Actor {
-    pub(super) fn new(policy: Arc<Policy>, store: Store, mailbox: mpsc::WeakSender<Message>) -> Self {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        store: Store,
+        mailbox: mpsc::WeakSender<Message>,
+        (prices, facts): (Arc<Mutex<Prices>>, Arc<OnceLock<Facts>>),
+    ) -> Self {
         Self {
             book: Book::new(policy),
             scribe: Scribe::start(store),
@@ -53,6 +62,8 @@ impl Actor {
             replies: HashMap::new(),
             sends: HashMap::new(),
             mailbox,
+            prices,
+            facts,
         }
     }
 
@@ -83,12 +94,24 @@ impl Actor {
                     let now = Instant::now();
                     let is_due = due.is_some_and(|due| due <= now);
                     self.book.handle(if is_due { Input::Tick } else { Input::Idle }, now);
+                    if !is_due {
+                        self.write_prices().await;
+                    }
                 }
             }
             self.act().await;
         }
         self.book.handle(Input::Flush, Instant::now());
         self.act().await;
+        self.write_prices().await;
+    }
+
+    /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
+    async fn write_prices(&mut self) {
+        let news = super::lock(&self.prices).take_news();
+        let records = news.into_iter().map(|(request, price)| Record::Price(request, price)).collect();
+        // The error is in the log.
+        let _ = self.persist(records).await;
     }
 
     async fn take(&mut self, message: Message) {
@@ -137,6 +160,9 @@ impl Actor {
 
     fn become_ready(&mut self, prepared: Prepared, now: Instant) {
         let Prepared { facts, contents, synced, chain, signer } = prepared;
+        super::lock(&self.prices).load(contents.prices);
+        // Ready comes once.
+        let _ = self.facts.set(facts);
         self.means = Some(Means { facts, book: contents.book, chain, signer });
         let ready = Input::Ready {
             facts,

@@ -8,8 +8,9 @@ mod scribe;
 mod start;
 pub mod store;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use tokio::task::JoinHandle;
 
 use crate::chain::NotRecorded;
 use crate::protocol::book::{Allowance, FundFailure, PurchaseId};
+use crate::protocol::microraiden;
+use crate::protocol::prices::{Price, Prices};
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Policy, Refusal,
 };
@@ -32,6 +35,19 @@ pub struct Manager {
     /// One place per client request that waits for a payment or has one in hand.
     places: Arc<Semaphore>,
     next: Arc<AtomicU64>,
+    prices: Arc<Mutex<Prices>>,
+    facts: Arc<OnceLock<Facts>>,
+}
+
+/// What the manager holds at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client requests that wait for a payment or have one in hand.
+    pub waiting: usize,
+    /// Prices that are remembered.
+    pub prices: usize,
+    /// How long a price is remembered that was not seen again.
+    pub price_age: Duration,
 }
 
 /// A signed payment, and the channel it draws on, lent to one client request.
@@ -128,16 +144,40 @@ struct Ticket {
 impl Manager {
     /// Starts the manager's task. It refuses to pay until [`Start`] has prepared key and chain; it ends after
     /// [`Manager::stop`], when the last lease is back and the store is in step.
-    ///
-    /// `waiting` is the largest number of client requests that wait for a payment or have one in hand.
-    pub fn spawn(policy: Arc<Policy>, store: Store, waiting: usize) -> (Self, JoinHandle<()>) {
+    pub fn spawn(policy: Arc<Policy>, store: Store, limits: Limits) -> (Self, JoinHandle<()>) {
+        let Limits { waiting, prices, price_age } = limits;
         // Every waiting request needs a place for itself and one for its return; the rest is for the chain.
         let (mailbox, messages) = mpsc::channel(waiting.saturating_mul(2).saturating_add(64));
-        let actor = Actor::new(policy, store, mailbox.downgrade());
+        let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
+        let facts = Arc::new(OnceLock::new());
+        let shared = (Arc::clone(&prices), Arc::clone(&facts));
+        let actor = Actor::new(policy, store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
-        let manager =
-            Self { mailbox, places: Arc::new(Semaphore::new(waiting)), next: Arc::new(AtomicU64::new(0)) };
-        (manager, task)
+        let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
+        (Self { mailbox, places, next, prices, facts }, task)
+    }
+
+    /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
+    #[must_use]
+    pub fn recall(&self, request: &str) -> Option<Challenge> {
+        let Facts { contract, token, .. } = *self.facts.get()?;
+        let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
+        let token = Some(token);
+        let challenge =
+            microraiden::Challenge { price, contract, receiver, token, complaint: None, state: None };
+        Some(Challenge::MicroRaiden(challenge))
+    }
+
+    /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
+    /// seller had asked for this price first.
+    pub fn learn(&self, request: &str, challenge: &Challenge, is_shown: bool, was_asked: bool) {
+        let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
+        lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
+    }
+
+    /// Forgets what `request` cost.
+    pub fn forget(&self, request: &str) {
+        lock(&self.prices).forget(request);
     }
 
     /// Asks for a signed payment. Waits for a channel, an opening or a top up as long as the policy allows;
@@ -223,6 +263,16 @@ impl Drop for Ticket {
             slot.send(Message::Return { id: self.id, how: self.how });
         }
     }
+}
+
+fn lock(prices: &Mutex<Prices>) -> MutexGuard<'_, Prices> {
+    // A panic elsewhere leaves at worst a price that the seller corrects.
+    prices.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds since 1970; a clock before that counts as then.
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 impl ListedChannel {

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, params, types::Type};
 
 use crate::protocol::book::Record;
 use crate::protocol::channel::Unclear;
+use crate::protocol::prices::{Price, Trust};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase};
 
 /// The name of the file in the state folder.
@@ -37,6 +38,14 @@ const SCHEMA: &str = "
         phase TEXT NOT NULL CHECK (phase IN ('open', 'closing', 'gone')),
         settle_block INTEGER,
         PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE price (
+        book INTEGER NOT NULL REFERENCES book (id),
+        request TEXT NOT NULL,
+        price TEXT NOT NULL,
+        receiver TEXT NOT NULL,
+        seen INTEGER NOT NULL,
+        PRIMARY KEY (book, request)
     );
     CREATE TABLE intent (
         book INTEGER NOT NULL REFERENCES book (id),
@@ -105,6 +114,8 @@ pub struct Contents {
     pub channels: Vec<(ChannelId, Channel)>,
     /// Its transactions of unknown fate, in order of their nonce.
     pub intents: Vec<Intent>,
+    /// What requests cost last time.
+    pub prices: Vec<(String, Price)>,
     /// Where the next sync with the chain starts; 0 when there was none.
     pub cursor: u64,
 }
@@ -165,7 +176,8 @@ impl Store {
                 serde_json::from_str(&body).map_err(|error| unreadable(0, error))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Contents { book: BookId(id), channels: self.channels(id)?, intents, cursor: cursor as u64 })
+        let (channels, prices) = (self.channels(id)?, self.prices(id)?);
+        Ok(Contents { book: BookId(id), channels, intents, prices, cursor: cursor as u64 })
     }
 
     fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
@@ -192,6 +204,17 @@ impl Store {
         channels.query_map([book], read_channel)?.collect()
     }
 
+    fn prices(&self, book: i64) -> rusqlite::Result<Vec<(String, Price)>> {
+        let sql = "SELECT request, price, receiver, seen FROM price WHERE book = ?1 ORDER BY request";
+        let mut prices = self.connection.prepare(sql)?;
+        let read = |row: &Row<'_>| {
+            let seen = row.get::<_, i64>(3)? as u64;
+            let trust = Trust::Blind { left: 1, of: 1 };
+            Ok((row.get(0)?, Price { price: text(row, 1)?, receiver: text(row, 2)?, seen, trust }))
+        };
+        prices.query_map([book], read)?.collect()
+    }
+
     fn try_write(&mut self, book: BookId, records: &[Record]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for record in records {
@@ -203,6 +226,7 @@ impl Store {
                         .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
                         .execute(params![book.0, receiver.to_string()])?;
                 }
+                Record::Price(request, price) => write_price(&transaction, book, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
                     transaction
                         .prepare_cached("UPDATE book SET cursor = ?2 WHERE id = ?1")?
@@ -241,6 +265,23 @@ fn write_channel(
             channel.phase.name(),
             settle_block,
         ])?;
+    Ok(())
+}
+
+fn write_price(
+    connection: &Connection,
+    book: BookId,
+    request: &str,
+    price: Option<&Price>,
+) -> rusqlite::Result<()> {
+    match price {
+        Some(Price { price, receiver, seen, .. }) => connection
+            .prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![book.0, request, price.to_string(), receiver.to_string(), *seen as i64])?,
+        None => connection
+            .prepare_cached("DELETE FROM price WHERE book = ?1 AND request = ?2")?
+            .execute(params![book.0, request])?,
+    };
     Ok(())
 }
 

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod microraiden;
 pub mod money;
 pub mod policy;
+pub mod prices;
 pub mod refusal;
 
 use http::HeaderMap;

@@ -48,6 +48,8 @@ pub enum Allow {
         max_price: Amount,
         /// Who may be paid; anyone when empty.
         receivers: Vec<Address>,
+        /// True when a price that is known from before is paid in the first request.
+        pay_first: bool,
     },
 }
 

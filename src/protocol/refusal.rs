@@ -175,6 +175,21 @@ pub enum Awaited {
     Start,
 }
 
+impl Refusal {
+    /// True when another offer of the seller might be accepted: the trouble is with what it asks for.
+    pub fn is_about_terms(&self) -> bool {
+        matches!(
+            self,
+            Self::PriceZero
+                | Self::TooExpensive { .. }
+                | Self::ForeignReceiver(_)
+                | Self::ForeignContract { .. }
+                | Self::ForeignToken { .. }
+                | Self::DepositCap { .. }
+        )
+    }
+}
+
 impl std::fmt::Display for Complaint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -147,10 +147,10 @@ fn rules_are_read_in_order() {
     let [first, second, third] = config.policy.rules.as_slice() else { panic!("{:?}", config.policy.rules) };
     assert_eq!((first.host.to_string().as_str(), first.port), ("*.a.example", Some(8080)));
     let receivers = vec!["0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap()];
-    assert_eq!(first.allow, Allow::Pay { max_price: Amount::from(5), receivers });
+    assert_eq!(first.allow, Allow::Pay { max_price: Amount::from(5), receivers, pay_first: true });
     assert_eq!(second.allow, Allow::Deny);
     let max_price = "99999999999999999999".parse().unwrap();
-    assert_eq!(third.allow, Allow::Pay { max_price, receivers: Vec::new() });
+    assert_eq!(third.allow, Allow::Pay { max_price, receivers: Vec::new(), pay_first: true });
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 

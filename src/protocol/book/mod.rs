@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::channel::Unclear;
 use crate::protocol::microraiden::Complaint;
+use crate::protocol::prices::Price;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
@@ -125,6 +126,8 @@ pub enum Record {
     IntentsSettled(Address),
     /// Where the next sync with the chain starts.
     Cursor(u64),
+    /// What a request (its method and URL) costs; `None` when that is forgotten.
+    Price(String, Option<Price>),
 }
 
 /// All channels, and who waits for them.

@@ -1,26 +1,42 @@
-//! A paid exchange: the request sent again with a payment, until the seller takes it or the policy says stop.
+//! A paid exchange: the request sent with a payment, until the seller takes it or the policy says stop.
 //!
 //! It runs in a task of its own, so that a client that leaves does not tear a payment apart.
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, request};
+use http::{Extensions, Request, Response, StatusCode, request};
+use http_body::Body as _;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Service, ServiceExt as _};
 
 use super::{Offer, Settings, Shared, read_offer, strip};
 use crate::fault;
 use crate::manager::Lease;
+use crate::protocol::book::Allowance;
+use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::{Challenge, Refusal};
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
 
-/// A request that is going to be sent with payments.
+/// How often a payment is sent that provably never left, because its pooled connection had died.
+const SENDINGS: u32 = 2;
+
+/// A request on its way through a paywall.
 pub(super) struct Exchange<S> {
-    pub shared: Arc<Shared>,
-    pub inner: S,
-    pub head: request::Parts,
-    pub kept: Kept,
+    shared: Arc<Shared>,
+    inner: S,
+    head: request::Parts,
+    /// The body as it comes from the client, until it is sent for the first time.
+    first: Option<Body>,
+    kept: Kept,
+    /// The method and URL, by which prices are remembered.
+    name: String,
+    /// What is being paid.
+    challenge: Option<Challenge>,
+    /// True when the seller asked for it in this exchange; false when it is remembered from before.
+    was_asked: bool,
+    deadline: Instant,
 }
 
 /// What one sending came to.
@@ -33,13 +49,87 @@ enum Sent {
 
 impl<S> Exchange<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
+    pub(super) fn new(shared: Arc<Shared>, inner: S, head: request::Parts, first: Body, kept: Kept) -> Self {
+        let name = format!("{} {}", head.method, head.uri);
+        let deadline = Instant::now() + shared.settings.policy.pay_within;
+        let first = Some(first);
+        Self { shared, inner, head, first, kept, name, challenge: None, was_asked: false, deadline }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// What this request will probably cost.
+    pub(super) fn recall(&self) -> Option<Challenge> {
+        self.settings().manager.as_ref()?.recall(&self.name)
+    }
+
+    /// Asks for a payment for what is remembered. `Err` is why none can be had, also for what the seller asks for.
+    pub(super) async fn ahead(
+        &mut self,
+        challenge: Challenge,
+        allowance: &Allowance,
+    ) -> Result<Lease, Option<Refusal>> {
+        let Some(manager) = self.settings().manager.clone() else { return Err(Some(Refusal::NoWallet)) };
+        if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
+            // The paid request must carry the length.
+            self.whole().await.map_err(Some)?;
+            self.first = None;
+        }
+        self.challenge = Some(challenge.clone());
+        manager.pay(challenge, allowance.clone()).await.map_err(|refusal| {
+            if refusal.is_about_terms() {
+                manager.forget(&self.name);
+                return None;
+            }
+            Some(refusal)
+        })
+    }
+
+    /// Asks for a payment for what the seller asked for.
+    pub(super) async fn afterwards(
+        &mut self,
+        challenge: Challenge,
+        allowance: Allowance,
+    ) -> Result<Lease, Refusal> {
+        let Some(manager) = self.settings().manager.clone() else { return Err(Refusal::NoWallet) };
+        self.whole().await?;
+        self.first = None;
+        self.was_asked = true;
+        self.challenge = Some(challenge.clone());
+        self.deadline = Instant::now() + self.settings().policy.pay_within;
+        manager.pay(challenge, allowance).await
+    }
+
+    /// Sends the request without a payment.
+    pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
+        let body = match self.first.take() {
+            Some(body) => body,
+            None => self.kept.replay().await.map_err(|error| ForwardError::RequestBody(error.to_string()))?,
+        };
+        let mut head = self.head.clone();
+        head.extensions = extensions;
+        self.inner.ready().await?.call(Request::from_parts(head, body)).await
+    }
+
+    /// Reads the body to its end: nothing is signed for a request that could not be sent again.
+    async fn whole(&self) -> Result<(), Refusal> {
+        match timeout(self.settings().policy.pay_within, self.kept.whole()).await {
+            Ok(whole) => whole.map_err(|error| Refusal::NotReplayable(error.to_string())),
+            Err(_) => {
+                Err(Refusal::NotReplayable("its body did not come within limits.pay_within".to_owned()))
+            }
+        }
+    }
+
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
-    pub(super) async fn start(self, lease: Lease, offer: Offer) -> Response<Body> {
+    pub(super) async fn start(self, lease: Lease, offer: Option<Offer>) -> Response<Body> {
         let (mut client, answer) = oneshot::channel();
-        let shutdown = self.shared.settings.shutdown.clone();
+        let shutdown = self.settings().shutdown.clone();
         shutdown.spawn(async move {
             let answer = self.run(lease, offer, &mut client).await;
             // A client that has left gets nothing; what was paid is on record.
@@ -54,122 +144,162 @@ where
     async fn run(
         mut self,
         mut lease: Lease,
-        mut offer: Offer,
+        mut offer: Option<Offer>,
         client: &mut oneshot::Sender<Response<Body>>,
     ) -> Response<Body> {
         loop {
-            let challenge = match self.send(lease, &offer).await {
+            let (returned, newer, challenge) = match self.send(lease, offer.as_ref()).await {
                 Sent::Done(answer) => return answer,
-                Sent::Again(again) => {
-                    let challenge;
-                    (lease, offer, challenge) = *again;
-                    challenge
-                }
+                Sent::Again(again) => *again,
             };
+            self.was_asked = true;
+            self.challenge = Some(challenge.clone());
+            if let Err(refusal) = self.whole().await {
+                return newer.give_back(&refusal);
+            }
             let next = tokio::select! {
-                next = lease.reject(challenge) => next,
+                next = returned.reject(challenge) => next,
                 // Nothing more is signed for a client that has left.
                 () = client.closed() => Err(Refusal::ClientLeft),
             };
             lease = match next {
                 Ok(lease) => lease,
-                Err(refusal) => return refuse(&offer, &refusal),
+                Err(refusal) => return self.refuse(&newer, &refusal),
+            };
+            offer = Some(newer);
+        }
+    }
+
+    /// Presents a payment.
+    async fn send(&mut self, mut lease: Lease, offer: Option<&Offer>) -> Sent {
+        let mut sendings = 0;
+        loop {
+            let request = match self.request(&lease).await {
+                Ok(request) => request,
+                Err(refusal) => {
+                    lease.unsent();
+                    return Sent::Done(no_answer(offer, &refusal));
+                }
+            };
+            sendings += 1;
+            lease.begin();
+            fault::point("payment about to be sent");
+            let until = self.deadline.min(Instant::now() + self.settings().answer_within);
+            let answer = timeout_at(until, async { self.inner.ready().await?.call(request).await }).await;
+            fault::point("payment answered");
+            return match answer {
+                Ok(Ok(answer)) => self.judge(lease, answer).await,
+                Ok(Err(ForwardError::Unwritten(_))) if sendings < SENDINGS => continue,
+                Ok(Err(error)) if error.is_unsent() => {
+                    lease.unsent();
+                    Sent::Done(rescue::answer(&error))
+                }
+                Ok(Err(error)) => Sent::Done(lost(&lease, &error)),
+                Err(_) => Sent::Done(late(&lease)),
             };
         }
     }
 
-    /// Presents a payment once.
-    async fn send(&mut self, mut lease: Lease, offer: &Offer) -> Sent {
-        let body = match self.kept.replay().await {
-            Ok(body) => body,
-            Err(error) => {
-                lease.unsent();
-                return Sent::Done(offer.give_back(&Refusal::NotReplayable(error.to_string())));
-            }
+    /// The request with a payment.
+    async fn request(&mut self, lease: &Lease) -> Result<Request<Body>, Refusal> {
+        let body = match self.first.take() {
+            Some(body) => body,
+            None => self.kept.replay().await.map_err(|error| Refusal::NotReplayable(error.to_string()))?,
         };
         let mut request = Request::from_parts(self.head.clone(), body);
         for (name, value) in lease.headers() {
             request.headers_mut().insert(name, value.clone());
         }
         request.extensions_mut().insert(Paying);
-        lease.begin();
-        fault::point("payment about to be sent");
-        let answer = tokio::time::timeout(self.shared.settings.answer_within, async {
-            self.inner.ready().await?.call(request).await
-        });
-        let answer = answer.await;
-        fault::point("payment answered");
-        match answer {
-            Ok(Ok(answer)) => judge(&self.shared.settings, &self.head, lease, answer).await,
-            Ok(Err(error)) if error.is_unsent() => {
-                lease.unsent();
-                Sent::Done(rescue::answer(&error))
+        Ok(request)
+    }
+
+    /// What the head of the answer says of the payment.
+    async fn judge(&self, lease: Lease, mut answer: Response<Body>) -> Sent {
+        strip::answer_cookies(answer.headers_mut());
+        match answer.status() {
+            StatusCode::PAYMENT_REQUIRED => match read_offer(self.settings(), answer).await {
+                Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
+                // In no scheme, malformed or endless: nobody can tell what became of the payment.
+                Err(unreadable) => {
+                    self.forget();
+                    Sent::Done(unreadable)
+                }
+            },
+            status if status == StatusCode::CONFLICT || status.is_server_error() => {
+                // The seller takes the money before the resource runs, but this may be the seller itself failing.
+                strip::answer(answer.headers_mut());
+                Sent::Done(answer)
             }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
-                let details = format!("a payment was sent and its answer is lost: {error}");
-                Sent::Done(rescue::problem(
-                    StatusCode::BAD_GATEWAY,
-                    Some("http_response_incomplete"),
-                    &details,
-                ))
-            }
-            Err(_) => {
-                tracing::warn!(draft = ?lease.draft(), "a payment was sent and no answer came in time");
-                let details = "a payment was sent and no answer came within limits.answer_within";
-                Sent::Done(rescue::problem(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    Some("http_response_timeout"),
-                    details,
-                ))
+            status => {
+                self.tell(&lease, status);
+                lease.accept();
+                self.learn(&answer);
+                strip::answer(answer.headers_mut());
+                Sent::Done(answer)
             }
         }
     }
-}
 
-/// What the head of the answer says of the payment.
-async fn judge(settings: &Settings, head: &request::Parts, lease: Lease, mut answer: Response<Body>) -> Sent {
-    strip::answer_cookies(answer.headers_mut());
-    match answer.status() {
-        StatusCode::PAYMENT_REQUIRED => match read_offer(settings, answer).await {
-            Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
-            // In no scheme, malformed or endless: nobody can tell what became of the payment.
-            Err(unreadable) => Sent::Done(unreadable),
-        },
-        status if status == StatusCode::CONFLICT || status.is_server_error() => {
-            // The seller takes the money before the resource runs, but this may be the seller itself failing.
-            strip::answer(answer.headers_mut());
-            Sent::Done(answer)
+    /// Remembers the price, unless the answer looks as if nothing was charged.
+    fn learn(&self, answer: &Response<Body>) {
+        let (Some(manager), Some(challenge)) = (&self.settings().manager, &self.challenge) else { return };
+        let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
+        if is_shown || !answer.status().is_client_error() {
+            manager.learn(&self.name, challenge, is_shown, self.was_asked);
+        } else {
+            manager.forget(&self.name);
         }
-        status => {
-            tell(head, &lease, status);
-            lease.accept();
-            strip::answer(answer.headers_mut());
-            Sent::Done(answer)
+    }
+
+    fn forget(&self) {
+        if let Some(manager) = &self.settings().manager {
+            manager.forget(&self.name);
         }
+    }
+
+    fn tell(&self, lease: &Lease, status: StatusCode) {
+        let draft = lease.draft();
+        tracing::info!(
+            target: "tollpass::paid",
+            price = %draft.price,
+            total = %draft.total,
+            channel = %draft.channel,
+            status = status.as_u16(),
+            "paid {} for {}",
+            draft.price,
+            self.name,
+        );
+    }
+
+    /// What the client gets when the policy says stop after a payment was presented.
+    fn refuse(&self, offer: &Offer, refusal: &Refusal) -> Response<Body> {
+        self.forget();
+        if let Refusal::PaidAnswerLost { .. } = refusal {
+            tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
+            let kind = Some("http_protocol_error");
+            return rescue::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
+        }
+        offer.give_back(refusal)
     }
 }
 
-fn tell(head: &request::Parts, lease: &Lease, status: StatusCode) {
-    let draft = lease.draft();
-    tracing::info!(
-        target: "tollpass::paid",
-        price = %draft.price,
-        total = %draft.total,
-        channel = %draft.channel,
-        status = status.as_u16(),
-        "paid {} for {} {}",
-        draft.price,
-        head.method,
-        head.uri,
-    );
+/// The answer where a payment could not even be sent.
+fn no_answer(offer: Option<&Offer>, refusal: &Refusal) -> Response<Body> {
+    match offer {
+        Some(offer) => offer.give_back(refusal),
+        None => rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), &refusal.to_string()),
+    }
 }
 
-/// What the client gets when the policy says stop after a payment was presented.
-fn refuse(offer: &Offer, refusal: &Refusal) -> Response<Body> {
-    if let Refusal::PaidAnswerLost { .. } = refusal {
-        tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
-        return rescue::problem(StatusCode::BAD_GATEWAY, Some("http_protocol_error"), &refusal.to_string());
-    }
-    offer.give_back(refusal)
+fn lost(lease: &Lease, error: &ForwardError) -> Response<Body> {
+    tracing::warn!(%error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
+    let details = format!("a payment was sent and its answer is lost: {error}");
+    rescue::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
+}
+
+fn late(lease: &Lease) -> Response<Body> {
+    tracing::warn!(draft = ?lease.draft(), "a payment was sent and no answer came in time");
+    let details = "a payment was sent and no answer came within limits.answer_within or limits.pay_within";
+    rescue::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), details)
 }

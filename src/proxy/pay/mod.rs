@@ -81,7 +81,7 @@ impl<S> Layer<S> for PayLayer {
 
 impl<S> Service<Request<Body>> for Pay<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Body>;
@@ -96,11 +96,11 @@ where
         match self.shared.judge(&request) {
             Judged::Pass => Paying::Pass { inner: self.inner.call(request), unpaid: None },
             Judged::Unpaid(unpaid) => Paying::Pass { inner: self.inner.call(request), unpaid: Some(unpaid) },
-            Judged::Pay(allowance) => {
+            Judged::Pay(terms) => {
                 // The service that is ready does the work; its clone is made ready when it is called next.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                Paying::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, allowance)))
+                Paying::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, terms)))
             }
         }
     }
@@ -112,8 +112,15 @@ enum Judged {
     Pass,
     /// If it meets a paywall, it is not paid.
     Unpaid(Unpaid),
-    /// If it meets a paywall, it is paid within the allowance.
-    Pay(Allowance),
+    /// If it meets a paywall, it is paid on these terms.
+    Pay(Terms),
+}
+
+/// On which terms a request is paid.
+struct Terms {
+    allowance: Allowance,
+    /// A price that is known from before is paid in the first request.
+    pay_first: bool,
 }
 
 /// Why a request will not be paid, in a form that costs nothing until it is needed.
@@ -149,8 +156,9 @@ impl Shared {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
             Some(Allow::Pay { .. }) if is_cross_site(request.headers()) => Judged::Unpaid(Unpaid::CrossSite),
-            Some(Allow::Pay { max_price, receivers }) => {
-                Judged::Pay(Allowance { max_price: *max_price, receivers: receivers.clone() })
+            Some(Allow::Pay { max_price, receivers, pay_first }) => {
+                let allowance = Allowance { max_price: *max_price, receivers: receivers.clone() };
+                Judged::Pay(Terms { allowance, pay_first: *pay_first })
             }
         }
     }
@@ -197,50 +205,48 @@ where
     }
 }
 
-/// Sends a request, and pays where it meets a paywall.
+/// Sends a request, and pays where it meets a paywall, or at once where the price is known.
 async fn buy<S>(
     shared: Arc<Shared>,
-    mut inner: S,
+    inner: S,
     mut request: Request<Body>,
-    allowance: Allowance,
+    Terms { allowance, pay_first }: Terms,
 ) -> Result<Response<Body>, ForwardError>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     strip::request(request.headers_mut());
     let (mut head, body) = request.into_parts();
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
-    let again = head.clone();
-    head.extensions = extensions;
     let (first, kept) = keep(body, &shared.settings.replay);
-    let mut answer = inner.call(Request::from_parts(head, first)).await?;
+    let mut exchange = Exchange::new(shared, inner, head, first, kept);
+    let mut reason = None;
+    if pay_first && let Some(challenge) = exchange.recall() {
+        match exchange.ahead(challenge, &allowance).await {
+            Ok(lease) => return Ok(exchange.start(lease, None).await),
+            Err(refusal) => reason = refusal,
+        }
+    }
+    let mut answer = exchange.unpaid(extensions).await?;
     strip::answer_cookies(answer.headers_mut());
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
         strip::answer(answer.headers_mut());
         return Ok(answer);
     }
-    let (offer, challenge) = match read_offer(&shared.settings, answer).await {
+    let (offer, challenge) = match read_offer(exchange.settings(), answer).await {
         Ok(read) => read,
         Err(unpaid) => return Ok(unpaid),
     };
-    let refused = |refusal: Refusal| Ok(offer.give_back(&refusal));
-    let Some(manager) = &shared.settings.manager else { return refused(Refusal::NoWallet) };
-    let whole = tokio::time::timeout(shared.settings.policy.pay_within, kept.whole()).await;
-    match whole {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return refused(Refusal::NotReplayable(error.to_string())),
-        Err(_) => {
-            return refused(Refusal::NotReplayable("its body did not come within limits.pay_within".into()));
-        }
-    }
-    let lease = match manager.pay(challenge, allowance).await {
-        Ok(lease) => lease,
-        Err(refusal) => return refused(refusal),
+    let lease = match reason {
+        Some(refusal) => Err(refusal),
+        None => exchange.afterwards(challenge, allowance).await,
     };
-    let exchange = Exchange { shared: Arc::clone(&shared), inner, head: again, kept };
-    Ok(exchange.start(lease, offer).await)
+    match lease {
+        Ok(lease) => Ok(exchange.start(lease, Some(offer)).await),
+        Err(refusal) => Ok(offer.give_back(&refusal)),
+    }
 }
 
 /// A 402 that is held back: it is given to the client if nothing is paid.
