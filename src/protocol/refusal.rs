@@ -28,11 +28,17 @@ pub enum Refusal {
     #[error("the 402 is malformed: {0}")]
     Malformed(Malformed),
     /// The 402's own body is larger than can be held back.
-    #[error("the 402's own body is larger than limits.offer_body ({limit} bytes) or came too slowly")]
+    #[error("the 402's own body is larger than limits.offer_body ({limit} bytes)")]
     OfferTooLarge {
         /// The limit.
         limit: u64,
     },
+    /// The 402's own body takes longer than it can be held back.
+    #[error("the 402's own body did not come within limits.offer_within")]
+    OfferTooSlow,
+    /// The 402's own body broke off.
+    #[error("the 402's own body broke off")]
+    OfferBroken,
     /// The request cannot be sent again.
     #[error("the request cannot be sent again: {0}")]
     NotReplayable(String),

@@ -56,7 +56,7 @@ impl Book {
                 self.settle_on(&draft, total);
             }
         }
-        if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict) {
+        if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict, now) {
             return self.refuse(id, refusal, now);
         }
         self.leases.remove(&draft.channel);
@@ -71,6 +71,7 @@ impl Book {
         draft: &Draft,
         challenge: &Challenge,
         verdict: Verdict,
+        now: Instant,
     ) -> Result<(), Refusal> {
         let (Some(purchase), Start::Ready(facts)) = (self.purchases.get_mut(&id), &self.start) else {
             return Err(Refusal::ShuttingDown);
@@ -80,6 +81,9 @@ impl Book {
             return Err(Refusal::ReceiverChanged(*receiver));
         }
         check(challenge, &purchase.allowance, facts)?;
+        if now >= purchase.deadline {
+            return Err(Refusal::Deadline { waited_for: Awaited::Seller });
+        }
         if matches!(verdict, Verdict::Resolve(_)) {
             return Ok(());
         }

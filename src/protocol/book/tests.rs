@@ -482,6 +482,19 @@ fn deadlines_say_what_was_waited_for() {
 }
 
 #[test]
+fn a_correction_that_comes_too_late_leads_to_no_further_payment() {
+    for late in [Duration::from_millis(299_999), Duration::from_secs(300)] {
+        let mut world = World::with_channel(100, 20);
+        let (id, _) = world.granted(10);
+        world.now += late;
+        let answer = complain(Complaint::InvalidAmount, world.state(0));
+        let effects = world.rejected(id, answer);
+        let refused = refusal(&effects) == Some(&Refusal::Deadline { waited_for: Awaited::Seller });
+        assert_eq!(refused, late == Duration::from_secs(300), "{effects:?}");
+    }
+}
+
+#[test]
 fn what_was_never_sent_is_not_unclear() {
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);

@@ -15,6 +15,7 @@ use crate::fault;
 use crate::manager::Lease;
 use crate::protocol::book::Allowance;
 use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
+use crate::protocol::refusal::Awaited;
 use crate::protocol::{Challenge, Refusal};
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
@@ -49,7 +50,11 @@ enum Sent {
 
 impl<S> Exchange<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
 {
     pub(super) fn new(shared: Arc<Shared>, inner: S, head: request::Parts, first: Body, kept: Kept) -> Self {
@@ -174,6 +179,10 @@ where
     async fn send(&mut self, mut lease: Lease, offer: Option<&Offer>) -> Sent {
         let mut sendings = 0;
         loop {
+            if self.deadline <= Instant::now() {
+                lease.unsent();
+                return Sent::Done(no_answer(offer, &Refusal::Deadline { waited_for: Awaited::Seller }));
+            }
             let request = match self.request(&lease).await {
                 Ok(request) => request,
                 Err(refusal) => {
@@ -184,8 +193,9 @@ where
             sendings += 1;
             lease.begin();
             fault::point("payment about to be sent");
-            let until = self.deadline.min(Instant::now() + self.settings().answer_within);
-            let answer = timeout_at(until, async { self.inner.ready().await?.call(request).await }).await;
+            let answer_by = Instant::now() + self.settings().answer_within;
+            let by = answer_by.min(self.deadline);
+            let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             fault::point("payment answered");
             return match answer {
                 Ok(Ok(answer)) => self.judge(lease, answer).await,
@@ -195,7 +205,9 @@ where
                     Sent::Done(rescue::answer(&error))
                 }
                 Ok(Err(error)) => Sent::Done(lost(&lease, &error)),
-                Err(_) => Sent::Done(late(&lease)),
+                Err(_) => {
+                    Sent::Done(late(&lease, if by == answer_by { "answer_within" } else { "pay_within" }))
+                }
             };
         }
     }
@@ -298,8 +310,8 @@ fn lost(lease: &Lease, error: &ForwardError) -> Response<Body> {
     rescue::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
 }
 
-fn late(lease: &Lease) -> Response<Body> {
+fn late(lease: &Lease, limit: &str) -> Response<Body> {
     tracing::warn!(draft = ?lease.draft(), "a payment was sent and no answer came in time");
-    let details = "a payment was sent and no answer came within limits.answer_within or limits.pay_within";
-    rescue::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), details)
+    let details = format!("a payment was sent and no answer came within limits.{limit}");
+    rescue::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
 }

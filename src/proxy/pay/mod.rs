@@ -17,7 +17,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tower::{Layer, Service};
 
-use super::replay::{self, Held, hold, keep};
+use super::replay::{self, Held, Past, hold, keep};
 use super::{Body, ForwardError, rescue, upgrade};
 use crate::manager::Manager;
 use crate::protocol::book::Allowance;
@@ -81,7 +81,11 @@ impl<S> Layer<S> for PayLayer {
 
 impl<S> Service<Request<Body>> for Pay<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Body>;
@@ -213,7 +217,11 @@ async fn buy<S>(
     Terms { allowance, pay_first }: Terms,
 ) -> Result<Response<Body>, ForwardError>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError> + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
 {
     strip::request(request.headers_mut());
@@ -282,9 +290,14 @@ async fn read_offer(
     let (head, body) = answer.into_parts();
     match hold(body, settings.offer_body, settings.offer_within).await {
         Held::Whole { bytes, trailers } => Ok((Offer { head, body: bytes, trailers }, challenge)),
-        Held::Past(body, _) => {
+        Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
-            tell_why(&mut answer, &Refusal::OfferTooLarge { limit: settings.offer_body as u64 });
+            let refusal = match why {
+                Past::Size => Refusal::OfferTooLarge { limit: settings.offer_body as u64 },
+                Past::Time => Refusal::OfferTooSlow,
+                Past::Broken => Refusal::OfferBroken,
+            };
+            tell_why(&mut answer, &refusal);
             Err(answer)
         }
     }

@@ -53,7 +53,9 @@ pub async fn hold(mut body: Body, limit: usize, within: Duration) -> Held {
         };
         match next {
             None => return Held::Whole { bytes: bytes.freeze(), trailers },
-            Some(Err(error)) => return past(bytes, None, Rest::Broken(error), Past::Broken),
+            Some(Err(error)) => {
+                return past(bytes, None, Rest::Broken { error, is_due: false }, Past::Broken);
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if data.len() > limit - bytes.len() => {
                     return past(bytes, Some(data), Rest::Body(body), Past::Size);
@@ -80,7 +82,11 @@ pub struct Resumed {
 #[derive(Debug)]
 enum Rest {
     Body(Body),
-    Broken(BodyError),
+    /// It ends in this error, at once when that is due.
+    Broken {
+        error: BodyError,
+        is_due: bool,
+    },
     Nothing,
 }
 
@@ -92,11 +98,18 @@ impl Resumed {
         if let Some(data) = self.read.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        if let Rest::Body(body) = &mut self.rest {
-            return Pin::new(body).poll_frame(cx);
+        match &mut self.rest {
+            Rest::Body(body) => return Pin::new(body).poll_frame(cx),
+            Rest::Broken { is_due, .. } if !*is_due => {
+                // An error ends the connection: what stands before it, the head too, must go out first.
+                *is_due = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Rest::Broken { .. } | Rest::Nothing => {}
         }
         match std::mem::replace(&mut self.rest, Rest::Nothing) {
-            Rest::Broken(error) => Poll::Ready(Some(Err(error))),
+            Rest::Broken { error, .. } => Poll::Ready(Some(Err(error))),
             Rest::Body(_) | Rest::Nothing => Poll::Ready(None),
         }
     }
@@ -105,7 +118,7 @@ impl Resumed {
         self.read.is_empty()
             && match &self.rest {
                 Rest::Body(body) => body.is_end_stream(),
-                Rest::Broken(_) => false,
+                Rest::Broken { .. } => false,
                 Rest::Nothing => true,
             }
     }
@@ -114,7 +127,7 @@ impl Resumed {
         let read = self.read.iter().map(|data| data.len() as u64).sum::<u64>();
         let mut hint = match &self.rest {
             Rest::Body(body) => body.size_hint(),
-            Rest::Broken(_) => return SizeHint::default(),
+            Rest::Broken { .. } => return SizeHint::default(),
             Rest::Nothing => SizeHint::with_exact(0),
         };
         if let Some(upper) = hint.upper() {
