@@ -9,6 +9,7 @@ use crate::chain::nonces::InFlight;
 use crate::chain::refusal::{self, SendRefusal};
 use crate::chain::rpc::Receipt;
 use crate::chain::{At, Chain};
+use crate::fault;
 use crate::protocol::{ChannelId, Intent, OnChain};
 
 /// A transaction that the node has, or may have.
@@ -51,7 +52,10 @@ impl Chain {
         let waited = self.0.settings.confirm_within;
         let mut last = None;
         match timeout(waited, self.watch(sent, confirmations, &mut last)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                fault::point("transaction confirmed");
+                outcome
+            }
             Err(_) => Err(FundError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
         }
     }
@@ -128,7 +132,10 @@ impl Chain {
                     (overtaken, unseen, *last) = (0, unseen.wrapping_add(1), None);
                     if !is_known || unseen.is_multiple_of(RESEND_EVERY) {
                         match self.submit(&sent.intent.raw).await {
-                            Ok(known) => is_known |= known,
+                            Ok(known) => {
+                                fault::point("transaction sent again");
+                                is_known |= known;
+                            }
                             Err((_, error)) => *last = Some(error),
                         }
                     }

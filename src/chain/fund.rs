@@ -12,6 +12,7 @@ use crate::chain::fees::{self, Fees};
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{At, CallRequest};
 use crate::chain::{Chain, Ground};
+use crate::fault;
 use crate::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
 
 /// Where intents are kept.
@@ -196,8 +197,12 @@ impl Chain {
             let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
             let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw };
             journal.record(intent.clone()).await?;
+            fault::point("transaction about to be sent");
             let (kind, error) = match self.submit(&intent.raw).await {
-                Ok(is_known) => return Ok(Sent { intent, is_known, _in_flight: turn.take(nonce) }),
+                Ok(is_known) => {
+                    fault::point("transaction sent");
+                    return Ok(Sent { intent, is_known, _in_flight: turn.take(nonce) });
+                }
                 Err(refusal) => refusal,
             };
             match kind {

@@ -202,6 +202,7 @@ impl Actor {
         let Some(book) = self.means.as_ref().map(|means| means.book) else {
             return Err("there is no book to write to".into());
         };
+        fault::point("records about to be written");
         let written = self.scribe.hand_in(move |store| store.write(book, &records)).await.done().await;
         fault::point("records written");
         written.map_err(|error| {

@@ -1,0 +1,308 @@
+//! kill -9 at any moment: nothing that was signed is forgotten, nothing is done twice, and the next request is paid.
+//!
+//! The real program aborts itself after each effect in turn, until a life comes to its end without that. Then it is
+//! killed from outside, at moments that are drawn.
+
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+
+use ethers_core::rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use ethers_core::types::{H256, Log, U256};
+use ethers_core::utils::{hex, keccak256};
+use jsonrpsee::core::client::ClientT as _;
+use jsonrpsee::http_client::HttpClient;
+use jsonrpsee::rpc_params;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tollpass::fault;
+use tollpass::manager::Listing;
+use tollpass::protocol::Amount;
+
+use crate::pays::QUICK;
+use crate::support::fair::{Fair, PRICE};
+use crate::support::payer::{Alice, PATIENCE};
+
+/// `kill -6`, which is how a process ends that aborts itself.
+const ABORTED: i32 = 6;
+/// More effects than any of the lives here has.
+const MOST_EFFECTS: u64 = 60;
+
+#[tokio::test]
+async fn a_first_payment_survives_an_abort_after_each_effect() {
+    let deposit = "[deposit]\ninitial = 10\n";
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![] };
+    let effects = each_abort(story).await;
+    for effect in [
+        "records about to be written",
+        "records written",
+        "transaction about to be sent",
+        "transaction sent",
+        "transaction confirmed",
+        "chain job done",
+        "payment signed",
+        "payment about to be sent",
+        "payment answered",
+    ] {
+        assert!(effects.iter().any(|seen| seen.ends_with(effect)), "{effect} is not among {effects:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_payment_survives_an_abort_after_each_effect() {
+    let deposit = "[deposit]\ninitial = 10\n";
+    let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![] };
+    let effects = each_abort(story).await;
+    assert!(effects.iter().any(|seen| seen.ends_with("payment answered")), "{effects:#?}");
+    assert!(!effects.iter().any(|seen| seen.contains("transaction")), "{effects:#?}");
+}
+
+#[tokio::test]
+async fn a_top_up_survives_an_abort_after_each_effect() {
+    let deposit = "[deposit]\ninitial = 1\ntop_up = 5\n";
+    let story = Story { deposit, paid_before: 1, created: PRICE, topped_up: vec![5 * PRICE] };
+    let effects = each_abort(story).await;
+    assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
+}
+
+#[tokio::test]
+async fn the_clearing_up_survives_an_abort_after_each_effect() {
+    let deposit = "[deposit]\ninitial = 10\n";
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![] };
+    let lives = each_abort(story.clone()).await;
+    let transactions = lives.iter().enumerate().filter(|(_, effect)| effect.contains("transaction"));
+    let mut again = Vec::new();
+    for (place, _) in transactions {
+        let first = u64::try_from(place).unwrap() + 1;
+        again.extend(each_abort_again(&story, Some(first)).await);
+    }
+    assert!(again.iter().any(|seen| seen.ends_with("transaction sent again")), "{again:#?}");
+}
+
+#[tokio::test]
+async fn kills_from_outside_cost_nobody_anything() {
+    const SEED: u64 = 8402;
+    const LIVES: u64 = 8;
+    const AT_ONCE: u64 = 20;
+    let mut dice = StdRng::seed_from_u64(SEED);
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, QUICK).await;
+    let (mut asked, mut answered) = (0, 0);
+    for life in 0..LIVES {
+        let program = alice.serve(&[]).await;
+        let requests: Vec<_> = (0..AT_ONCE).map(|_| tokio::spawn(ask(program.address, url(&fair)))).collect();
+        asked += AT_ONCE;
+        // A paid request is two exchanges with the seller; a few lives end at the very beginning.
+        let moment = if life == 0 { 1 } else { dice.gen_range(1..=2 * AT_ONCE) };
+        let exchanges = fair.origin.exchanges() + moment;
+        let killed_at = format!("life {life}, after {moment} exchanges (seed {SEED})");
+        let moment = tokio::time::timeout(PATIENCE, fair.origin.await_exchanges(exchanges)).await;
+        moment.unwrap_or_else(|_| panic!("no progress: {killed_at}"));
+        program.kill().await;
+        for request in requests {
+            answered += u64::from(request.await.unwrap() == Some(200));
+        }
+        let registered = fair.origin.total_registered();
+        let promised = listed(&alice).await.promised;
+        assert!(registered >= Amount::from(answered * PRICE), "{killed_at}");
+        assert!(promised >= registered, "{promised} < {registered}: {killed_at}");
+        assert!(promised <= Amount::from(asked * PRICE), "{promised} for {asked}: {killed_at}");
+    }
+    let program = alice.serve(&[]).await;
+    assert_eq!(ask(program.address, url(&fair)).await, Some(200));
+    let events = Events::of(&fair).await;
+    assert_eq!(events.created, [U256::from(10 * PRICE)]);
+    assert!(events.topped_up.iter().all(|added| *added == U256::from(5 * PRICE)), "{events:?}");
+    let all = listed(&alice).await;
+    assert_eq!(all.promised, fair.origin.total_registered());
+    assert_eq!(all.deposit, events.deposit());
+    // A top up comes when nothing is left: one too many would leave more than one of them.
+    let most = all.promised.saturating_add(Amount::from(5 * PRICE)).max(Amount::from(10 * PRICE));
+    assert!(all.deposit <= most, "{} is locked up for {}", all.deposit, all.promised);
+    program.kill().await;
+}
+
+/// What a life that is aborted sets out to do, and what the chain must show in the end.
+#[derive(Clone)]
+struct Story {
+    deposit: &'static str,
+    paid_before: u64,
+    created: u64,
+    topped_up: Vec<u64>,
+}
+
+/// Aborts a life after its first effect, another one after its second and so on; returns the last words of each.
+async fn each_abort(story: Story) -> Vec<String> {
+    each_abort_again(&story, None).await
+}
+
+/// The same, after a life that was aborted after its effect `first`.
+async fn each_abort_again(story: &Story, first: Option<u64>) -> Vec<String> {
+    let mut effects = Vec::new();
+    for after in 1..=MOST_EFFECTS {
+        let tale = Tale::begin(story).await;
+        let tale = match first {
+            Some(first) => tale.life(first).await.0,
+            None => tale,
+        };
+        let (tale, effect) = tale.life(after).await;
+        tale.end().await;
+        match effect {
+            Some(effect) => effects.push(effect),
+            None => return effects,
+        }
+    }
+    panic!("no life came to its end: {effects:#?}");
+}
+
+/// One story as it goes: some payments in peace, one request in each life that is aborted, one more at the end.
+struct Tale<'a> {
+    story: &'a Story,
+    fair: Fair,
+    alice: Alice,
+    asked: u64,
+    answered: u64,
+    place: String,
+}
+
+impl<'a> Tale<'a> {
+    async fn begin(story: &'a Story) -> Self {
+        let fair = Fair::open().await;
+        let alice = Alice::with(&fair.market, &format!("{}{QUICK}", story.deposit)).await;
+        if story.paid_before > 0 {
+            let peace = alice.start().await;
+            for _ in 0..story.paid_before {
+                assert_eq!(ask(peace.address, url(&fair)).await, Some(200));
+            }
+            peace.stop().await;
+        }
+        let paid = story.paid_before;
+        Self { story, fair, alice, asked: paid, answered: paid, place: String::new() }
+    }
+
+    /// One request in a life that ends after so many effects; its last words, or `None` when it had fewer.
+    async fn life(mut self, after: u64) -> (Self, Option<String>) {
+        let program = self.alice.serve(&[(fault::VARIABLE, &after.to_string())]).await;
+        let answer = ask(program.address, url(&self.fair)).await;
+        self.asked += 1;
+        self.answered += u64::from(answer == Some(200));
+        let pid = Pid::from_raw(program.child.id().unwrap().try_into().unwrap()).unwrap();
+        // One that has aborted takes no signal any more.
+        let _ = kill_process(pid, Signal::TERM);
+        let (status, log) = program.ended().await;
+        let aborted = status.signal() == Some(ABORTED);
+        assert!(aborted || status.success(), "{status}: {log}");
+        let words = log.lines().rev().find(|line| line.starts_with("aborting after effect"));
+        let words = words.map(str::to_owned);
+        assert_eq!(aborted, words.is_some(), "{status}: {log}");
+        self.place += &format!("; {}", words.as_deref().unwrap_or("a whole life"));
+        assert!(aborted || answer == Some(200), "{answer:?}{}: {log}", self.place);
+        let (promised, registered) =
+            (listed(&self.alice).await.promised, self.fair.origin.total_registered());
+        assert!(promised >= registered, "{promised} < {registered}{}", self.place);
+        assert!(promised <= Amount::from(self.asked * PRICE), "{promised}{}", self.place);
+        (self, words)
+    }
+
+    /// A life in peace: the next request is paid, and everything is as if nothing had happened.
+    async fn end(self) {
+        let Self { story, fair, alice, asked, answered, place } = self;
+        let program = alice.serve(&[]).await;
+        let answer = ask(program.address, url(&fair)).await;
+        let all = listed(&alice).await;
+        let log = program.kill().await;
+        assert_eq!(answer, Some(200), "{place}: {log}");
+        assert_eq!(all.channels, 1, "{place}: {log}");
+        assert_eq!(all.promised, fair.origin.total_registered(), "{place}: {log}");
+        assert_eq!(all.acknowledged, all.promised, "{place}: {log}");
+        assert!(all.promised <= Amount::from((asked + 1) * PRICE), "{}{place}: {log}", all.promised);
+        assert!(all.promised >= Amount::from((answered + 1) * PRICE), "{}{place}: {log}", all.promised);
+        let events = Events::of(&fair).await;
+        assert_eq!(events.created, [U256::from(story.created)], "{place}: {log}");
+        let topped_up: Vec<U256> = story.topped_up.iter().map(|units| (*units).into()).collect();
+        assert_eq!(events.topped_up, topped_up, "{place}: {log}");
+        assert_eq!(all.deposit, events.deposit(), "{place}: {log}");
+    }
+}
+
+fn url(fair: &Fair) -> String {
+    format!("{}/paid", fair.origin.url())
+}
+
+/// Asks for a page through a proxy that may die at any moment; `None` when it did.
+async fn ask(proxy: SocketAddr, url: String) -> Option<u16> {
+    let asking = async {
+        let mut stream = TcpStream::connect(proxy).await.ok()?;
+        let request = format!("GET {url} HTTP/1.1\r\nHost: seller\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        // A connection that breaks in the middle leaves what has come.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("no answer and no end")
+}
+
+/// What `tollpass channels` shows, summed up.
+struct Listed {
+    channels: usize,
+    deposit: Amount,
+    promised: Amount,
+    acknowledged: Amount,
+}
+
+/// Asks the real program: it finds the running proxy, or looks into the store that a dead one has left.
+async fn listed(alice: &Alice) -> Listed {
+    let output = Command::new(env!("CARGO_BIN_EXE_tollpass"))
+        .args(["channels", "--json", "--state-dir"])
+        .arg(alice.state_dir())
+        .stdin(Stdio::null())
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("it does not end").unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listings: Vec<Listing> = serde_json::from_slice(&output.stdout).unwrap();
+    let channels: Vec<_> = listings.into_iter().flat_map(|listing| listing.channels).collect();
+    let sum = |of: fn(&tollpass::manager::ListedChannel) -> Amount| {
+        channels.iter().map(of).fold(Amount::ZERO, Amount::saturating_add)
+    };
+    Listed {
+        channels: channels.len(),
+        deposit: sum(|channel| channel.deposit),
+        promised: sum(|channel| channel.promised),
+        acknowledged: sum(|channel| channel.acknowledged),
+    }
+}
+
+/// What the contract has recorded of the seller's channels.
+#[derive(Debug)]
+struct Events {
+    created: Vec<U256>,
+    topped_up: Vec<U256>,
+}
+
+impl Events {
+    async fn of(fair: &Fair) -> Self {
+        let node = HttpClient::builder().build(fair.market.chain.url()).unwrap();
+        let receiver = format!("0x{}{}", "00".repeat(12), hex::encode(fair.origin.receiver().0));
+        let filter =
+            json!({ "address": fair.market.manager, "fromBlock": "0x0", "topics": [null, null, receiver] });
+        let logs: Vec<Log> = node.request("eth_getLogs", rpc_params![filter]).await.unwrap();
+        let amounts = |declaration: &str| {
+            let topic = H256(keccak256(declaration));
+            let those = logs.iter().filter(|log| log.topics.first() == Some(&topic));
+            those.map(|log| U256::from_big_endian(&log.data[..32])).collect()
+        };
+        Self {
+            created: amounts("ChannelCreated(address,address,uint192)"),
+            topped_up: amounts("ChannelToppedUp(address,address,uint32,uint192)"),
+        }
+    }
+
+    fn deposit(&self) -> Amount {
+        let sum = self.created.iter().chain(&self.topped_up).fold(U256::zero(), |sum, units| sum + units);
+        Amount::try_from(sum).unwrap()
+    }
+}
