@@ -4,6 +4,7 @@
 mod chains;
 mod configured;
 mod devchain;
+mod house;
 mod pays;
 mod proofs;
 mod recovers;

@@ -1,0 +1,277 @@
+//! The rules of the house: which room may know which, what stays out of the core, and what is built on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room, and the rooms that it may name. `fault` marks crash points and may stand anywhere.
+const ARROWS: [(&str, &[&str]); 14] = [
+    ("main", &["cli"]),
+    ("cli", &["app", "admin", "chain", "config", "devnet", "manager", "protocol", "shutdown", "telemetry"]),
+    ("app", &["admin", "chain", "config", "manager", "protocol", "proxy", "shutdown", "telemetry"]),
+    ("proxy", &["manager", "protocol", "shutdown"]),
+    ("admin", &["manager", "shutdown"]),
+    ("manager", &["chain", "protocol", "shutdown"]),
+    ("chain", &["protocol"]),
+    ("devnet", &["protocol"]),
+    ("config", &["protocol"]),
+    ("protocol", &[]),
+    ("shutdown", &[]),
+    ("telemetry", &[]),
+    ("fault", &[]),
+    ("lib", &[]),
+];
+
+/// What a room must not name even where the arrow is there: the seller checks payments by other code than the payer's.
+const NOT_EVEN: [(&str, &str); 1] = [("devnet", "crate::protocol::microraiden::proof")];
+
+/// What the core must do without: it gets the time, randomness and every answer handed in.
+const IMPURE: [&str; 15] = [
+    "tokio",
+    "hyper",
+    "tower",
+    "jsonrpsee",
+    "rusqlite",
+    "rand",
+    "tracing",
+    "TcpStream",
+    "UdpSocket",
+    "UnixStream",
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "SystemTime",
+    "Instant::now",
+];
+
+const VAGUE: [&str; 5] = ["utils", "util", "helpers", "common", "misc"];
+
+#[test]
+fn rooms_know_only_whom_they_may() {
+    let mut seen = BTreeSet::new();
+    for source in sources() {
+        let (_, allowed) = ARROWS
+            .iter()
+            .find(|(room, _)| *room == source.room)
+            .unwrap_or_else(|| panic!("{} is a room without a rule", source.room));
+        for path in source.paths() {
+            let named = path.split("::").nth(1).unwrap();
+            let is_free = named == source.room || named == "fault";
+            assert!(is_free || allowed.contains(&named), "{} must not know {path}", source.name);
+            for (room, kept_out) in NOT_EVEN {
+                assert!(
+                    room != source.room || !path.starts_with(kept_out),
+                    "{} must not know {path}",
+                    source.name
+                );
+            }
+            if !is_free {
+                seen.insert((source.room.clone(), named.to_owned()));
+            }
+        }
+    }
+    // A scan that finds nothing would prove nothing.
+    for arrow in [
+        ("app", "proxy"),
+        ("proxy", "manager"),
+        ("manager", "chain"),
+        ("devnet", "protocol"),
+        ("main", "cli"),
+    ] {
+        assert!(seen.contains(&(arrow.0.to_owned(), arrow.1.to_owned())), "{arrow:?} was not seen");
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    for source in sources().filter(|source| source.room == "protocol") {
+        for word in IMPURE {
+            assert!(!source.names(word), "{} uses {word}", source.name);
+        }
+    }
+}
+
+#[test]
+fn names_say_what_they_mean() {
+    for source in sources() {
+        let modules = source.name.split(['/', '.']);
+        assert!(!modules.into_iter().any(|module| VAGUE.contains(&module)), "{}", source.name);
+        for line in source.code.lines() {
+            assert!(!line.contains("fn get_"), "{}: {line}", source.name);
+            assert!(!line.contains("allow(dead_code)"), "{}: {line}", source.name);
+            assert!(!line.contains("unsafe "), "{}: {line}", source.name);
+            for vague in VAGUE {
+                assert!(!line.contains(&format!("mod {vague}")), "{}: {line}", source.name);
+            }
+        }
+        assert!(source.text.starts_with("//!"), "{} does not say what it is for", source.name);
+    }
+}
+
+#[test]
+fn the_readme_explains_each_dependency() {
+    let manifest = read("Cargo.toml");
+    let readme = read("README.md");
+    let section = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let names: Vec<&str> = section.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        let explained =
+            readme.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+        assert!(explained, "README.md does not say why {name} is there");
+    }
+}
+
+#[test]
+fn one_of_each_stack_is_locked() {
+    let packages = locked();
+    for name in ["hyper", "http", "http-body", "hyper-util", "rustls", "tokio-rustls", "ring", "tokio"] {
+        let versions = packages.get(name).map(Vec::as_slice).unwrap_or_default();
+        assert_eq!(versions.len(), 1, "{name}: {versions:?}");
+    }
+    for name in
+        ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "ethers", "ethers-providers"]
+    {
+        assert_eq!(packages.get(name), None, "{name} is in the tree");
+    }
+    let stray = packages.values().flatten().filter(|package| {
+        package
+            .source
+            .as_deref()
+            .is_some_and(|source| !source.starts_with("registry+https://github.com/rust-lang/"))
+    });
+    assert_eq!(stray.count(), 0);
+}
+
+/// A file of the program.
+struct Source {
+    /// Below `src`.
+    name: String,
+    room: String,
+    text: String,
+    /// Without comments and tests.
+    code: String,
+}
+
+/// A package as `Cargo.lock` has it.
+#[derive(Debug, PartialEq)]
+struct Package {
+    version: String,
+    source: Option<String>,
+}
+
+impl Source {
+    fn read(path: &Path) -> Self {
+        let name = path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_owned();
+        let room = name.split(['/', '.']).next().unwrap().to_owned();
+        let text = fs::read_to_string(path).unwrap();
+        // Tests stand at the end, or in a file of their own.
+        let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines();
+        let code = lines.map(|line| line.split_once("//").map_or(line, |(code, _)| code));
+        let code = code.collect::<Vec<_>>().join("\n");
+        Self { name, room, text, code }
+    }
+
+    /// Each path into the program itself: `crate::a::b`, those in braces one by one.
+    fn paths(&self) -> Vec<String> {
+        // The program itself knows the library by its name.
+        let begin = if self.room == "main" { "tollpass::" } else { "crate::" };
+        self.code
+            .match_indices(begin)
+            .filter(|(at, _)| !self.code[..*at].ends_with(is_name))
+            .flat_map(|(at, _)| expand(&self.code[at + begin.len()..]))
+            .map(|path| format!("crate::{path}"))
+            .collect()
+    }
+
+    /// Whether a word stands in the code.
+    fn names(&self, word: &str) -> bool {
+        self.code.match_indices(word).any(|(at, _)| {
+            let before = self.code[..at].chars().next_back();
+            let after = self.code[at + word.len()..].chars().next();
+            !before.is_some_and(is_name) && !after.is_some_and(is_name)
+        })
+    }
+}
+
+/// The paths at the start of a text: one, or the members of a group.
+fn expand(text: &str) -> Vec<String> {
+    if let Some(group) = text.strip_prefix('{') {
+        let mut depth = 0;
+        let mut members = vec![0];
+        for (at, letter) in group.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => members.push(at + 1),
+                _ => {}
+            }
+        }
+        return members.into_iter().flat_map(|at| expand(group[at..].trim_start())).collect();
+    }
+    let end = text.find(|letter| !is_name(letter)).unwrap_or(text.len());
+    let name = &text[..end];
+    if name.is_empty() {
+        return Vec::new();
+    }
+    match text[end..].strip_prefix("::") {
+        Some(rest) => match expand(rest) {
+            inner if inner.is_empty() => vec![name.to_owned()],
+            inner => inner.into_iter().map(|inner| format!("{name}::{inner}")).collect(),
+        },
+        None => vec![name.to_owned()],
+    }
+}
+
+fn is_name(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
+}
+
+fn sources() -> impl Iterator<Item = Source> {
+    let mut folders = vec![root().join("src")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files.into_iter().map(|path| Source::read(&path))
+}
+
+fn locked() -> BTreeMap<String, Vec<Package>> {
+    let mut packages: BTreeMap<String, Vec<Package>> = BTreeMap::new();
+    let lock = read("Cargo.lock");
+    for block in lock.split("[[package]]").skip(1) {
+        let value = |key: &str| {
+            let line = block.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;
+            Some(line.trim_matches('"').to_owned())
+        };
+        let package = Package { version: value("version").unwrap(), source: value("source") };
+        packages.entry(value("name").unwrap()).or_default().push(package);
+    }
+    packages
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn paths_are_found_in_groups() {
+    let text = "{a::{self, b::C}, d,\n    e::F};";
+    assert_eq!(expand(text), ["a::self", "a::b::C", "d", "e::F"]);
+    assert_eq!(expand("chain::Chain>;"), ["chain::Chain"]);
+}
