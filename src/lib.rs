@@ -1,4 +1,61 @@
-//! tollpass
+//! tollpass: a local HTTP forward proxy that meets `402 Payment Required` and pays it, so that the program behind it
+//! never sees a paywall. It speaks µRaiden: payments are signed totals over a channel, and only opening and topping up
+//! a channel touch the chain.
+//!
+//! # One request
+//!
+//! ```text
+//! client ─► proxy::server ─► proxy::pay ─► proxy::forward ─► origin
+//!                               │  anything but 402: straight back, streaming, nothing changed
+//!                               │  402, and no rule that pays it: back as it came, and Proxy-Status says why
+//!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
+//!                               ▼
+//!                         protocol::read ─► Challenge
+//!                               ▼
+//!                         Manager::pay(challenge, allowance).await ─► Lease | Refusal
+//!                               │   the actor, one task: book.handle(input, now), then the effects, in order:
+//!                               │     Persist         the journal, one durable write for all records of a turn
+//!                               │     Grant           sign, and lend the channel: Lease
+//!                               │     Refuse          Refusal, with a reason
+//!                               │     Submit, Resume  open, top up, or find out what became of it, in a task of its own;
+//!                               │                     its transaction is on record before `Send` lets it go
+//!                               ▼
+//!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
+//!                               │  (a task of its own: a client that leaves does not tear a payment apart)
+//!                               │  below 400, or 4xx but 402 and 409 -> Lease::accept: acknowledged
+//!                               │  402 -> Lease::reject: the same payment after a pause, another one, or none
+//!                               │  409, 5xx, no head, lease dropped -> unclear: presented again before anything new
+//! ```
+//!
+//! # Rooms, and whom they may name
+//!
+//! | room | what it is | names |
+//! |---|---|---|
+//! | [`cli`] | one file for each subcommand | `app` and what they show |
+//! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
+//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `protocol` |
+//! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | nothing of ours |
+//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `manager`, `protocol`, `shutdown` |
+//! | [`manager`] | the state shell: one task owns the book; the journal | `chain`, `protocol` |
+//! | [`chain`] | the chain shell: contracts, node, transactions, keys | `protocol` |
+//! | [`admin`] | the socket on which `serve` answers the command line | `manager`, `shutdown` |
+//! | [`shutdown`] | signals, drain, deadline | nothing of ours |
+//! | [`telemetry`] | the log | nothing of ours |
+//! | [`fault`] | crash points for tests; nothing in a release build | nothing of ours |
+//! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, but not its proofs |
+//!
+//! `proxy` never sees the chain, `chain` never sees an HTTP request, only `app` sees all. `tests/suite/house.rs` keeps
+//! this so.
+//!
+//! # What is always true of the money
+//!
+//! - Of each channel two totals are kept: what was *promised*, the highest total ever signed, which never falls, and
+//!   what is *acknowledged*, what the seller is believed to hold, where the next price is added. No total exceeds the
+//!   deposit.
+//! - One client request raises what is promised by at most one allowed price.
+//! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
+//! - A request that carries a payment is never sent again by the connection pool.
+//! - Openings to one receiver happen one after the other.
 
 pub mod admin;
 pub mod app;

@@ -1,0 +1,32 @@
+# The proxy in a container, without the demo:
+#
+#   docker build -t tollpass .
+#   docker run -p 127.0.0.1:8402:8402 -v tollpass:/var/lib/tollpass -v "$PWD/wallet:/etc/tollpass:ro" \
+#       -e TOLLPASS_CONFIG=/etc/tollpass/proxy.toml -e TOLLPASS_ALLOW_REMOTE=true tollpass
+#
+# As it is, it is a plain proxy. One that pays must be told TOLLPASS_ALLOW_REMOTE=true, as it listens on the
+# container's own network: publish its port only where those may reach it who may spend the money.
+
+FROM rust:1-slim-bookworm AS build
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked --no-default-features --bin tollpass
+
+FROM debian:bookworm-slim
+# For nodes that are reached over https.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 8402 --home-dir /var/lib/tollpass tollpass \
+    && install -d -m 700 -o tollpass -g tollpass /var/lib/tollpass
+COPY --from=build /build/target/release/tollpass /usr/local/bin/tollpass
+USER tollpass
+ENV TOLLPASS_LISTEN=0.0.0.0:8402 \
+    TOLLPASS_STATE_DIR=/var/lib/tollpass
+VOLUME /var/lib/tollpass
+EXPOSE 8402
+# The proxy's own page answers as long as it serves.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8402 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 head <&3 && [[ $head == *' 200 '* ]]"]
+ENTRYPOINT ["tollpass"]
+CMD ["serve"]
