@@ -6,6 +6,7 @@ mod configured;
 mod devchain;
 mod house;
 mod pays;
+
 mod proofs;
 mod recovers;
 mod seller;

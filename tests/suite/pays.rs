@@ -1,35 +1,120 @@
 //! The main job: requests that meet a paywall are paid, and nobody behind the proxy notices.
 
+mod answers;
+mod bodies;
+mod crowd;
+mod funding;
+mod leavers;
+mod restarts;
+mod unpaid;
+
 use http::{Request, StatusCode};
+use tollpass::devnet::origin::Settings;
 use tollpass::protocol::Amount;
 
+use crate::support::curl::curl;
 use crate::support::fair::{Fair, PRICE, empty};
-use crate::support::payer::Alice;
-use crate::support::wire::{Wire, ask};
-
-#[tokio::test]
-async fn the_second_request_pays_from_the_same_channel() {
-    let fair = Fair::open().await;
-    let alice = Alice::with(&fair.market, QUICK).await;
-    let proxy = alice.start().await;
-    let url = format!("{}/paid", fair.origin.url());
-
-    let bare = ask(fair.origin.address(), Request::get("/paid").body(empty()).unwrap()).await;
-    assert_eq!(bare.status, StatusCode::PAYMENT_REQUIRED);
-    let mut wire = Wire::connect(proxy.address).await;
-    for paid in 1..=2 {
-        let got = wire.ask(Request::get(&url).body(empty()).unwrap()).await.unwrap();
-        assert_eq!(got.status, StatusCode::OK, "{got:?}");
-        assert!(got.body.starts_with(b"This text was paid for"));
-        assert!(!got.headers.keys().any(|name| name.as_str().starts_with("rdn-")), "{got:?}");
-        assert_eq!(fair.origin.total_registered(), Amount::from(paid * PRICE));
-        assert_eq!(proxy.promised().await, Amount::from(paid * PRICE));
-    }
-    assert_eq!(proxy.channels().await.len(), 1);
-    proxy.stop().await;
-}
+use crate::support::payer::{Alice, PATIENCE, Running};
+use crate::support::wire::{Got, ask};
 
 /// Hooks that ask a slow seller again at once, as the seller here looks at the chain every few milliseconds.
 pub const QUICK: &str = "[hooks]\n\
     nonexisting_channel = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }\n\
     insufficient_confirmations = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }\n";
+
+/// A seller, and Alice's proxy before it.
+struct Scene {
+    fair: Fair,
+    alice: Alice,
+    proxy: Running,
+}
+
+impl Scene {
+    async fn open() -> Self {
+        Self::with(|_| {}, QUICK).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings), more: &str) -> Self {
+        let fair = Fair::with(change).await;
+        let alice = Alice::with(&fair.market, more).await;
+        let proxy = alice.start().await;
+        Self { fair, alice, proxy }
+    }
+
+    /// A request for a path of the seller, as a client of a proxy writes it.
+    fn request(&self, path: &str) -> http::request::Builder {
+        Request::get(format!("{}{path}", self.fair.origin.url()))
+    }
+
+    /// Asks through the proxy, on a connection of its own.
+    async fn get(&self, path: &str) -> Got {
+        ask(self.proxy.address, self.request(path).body(empty()).unwrap()).await
+    }
+
+    /// Asks for `/paid`, and gets it.
+    async fn buy(&self) {
+        let got = self.get("/paid").await;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+    }
+
+    /// Both sides agree that so many requests were paid, over one channel.
+    async fn expect_paid(&self, requests: u64) {
+        self.expect_totals(requests, requests, requests).await;
+    }
+
+    /// What the seller registered, and what Alice has promised and believes to be registered, in requests.
+    async fn expect_totals(&self, registered: u64, promised: u64, acknowledged: u64) {
+        let units = |requests: u64| Amount::from(requests * PRICE);
+        assert_eq!(self.fair.origin.total_registered(), units(registered), "registered");
+        assert_eq!(self.proxy.promised().await, units(promised), "promised");
+        let channels = self.proxy.channels().await;
+        let held = channels.iter().map(|channel| channel.acknowledged).fold(Amount::ZERO, Amount::saturating_add);
+        assert_eq!(held, units(acknowledged), "acknowledged");
+        assert!(channels.len() <= 1, "{channels:?}");
+        assert_eq!(self.fair.market.openings().await, channels.len());
+    }
+
+    /// Waits until the proxy serves no connection any more.
+    async fn await_idle(&self, before: usize) {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(2));
+        let idle = async {
+            while self.proxy.shutdown.running() > before {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, idle).await.expect("a connection of a client that left stays");
+    }
+
+    async fn close(self) {
+        self.proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn curl_pays_and_does_not_know() {
+    let scene = Scene::open().await;
+    let url = format!("{}/paid", scene.fair.origin.url());
+    assert_eq!(curl(None, &[&url]).await.got.status, StatusCode::PAYMENT_REQUIRED);
+    for paid in 1..=2 {
+        let got = curl(Some(scene.proxy.address), &[&url]).await.got;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+        assert!(got.rdn().is_empty(), "{got:?}");
+        scene.expect_paid(paid).await;
+    }
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn one_connection_pays_again_and_again() {
+    let scene = Scene::open().await;
+    let mut wire = crate::support::wire::Wire::connect(scene.proxy.address).await;
+    for paid in 1..=3 {
+        let got = wire.ask(scene.request("/paid").body(empty()).unwrap()).await.unwrap();
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.rdn().is_empty(), "{got:?}");
+        scene.expect_paid(paid).await;
+    }
+    scene.close().await;
+}

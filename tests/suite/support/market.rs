@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use ethers_core::abi::Token;
-use ethers_core::types::U256;
+use ethers_core::types::{H256, U256};
+use ethers_core::utils::keccak256;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::http_client::HttpClient;
 use jsonrpsee::rpc_params;
@@ -61,6 +62,37 @@ impl Market {
         for _ in 0..blocks {
             let _: Value = self.node.request("evm_mine", rpc_params![]).await.unwrap();
         }
+    }
+
+    /// From now on transactions wait for [`mine`](Self::mine), or are mined as they come.
+    pub async fn automine(&self, is_on: bool) {
+        let _: Value = self.node.request("evm_setAutomine", rpc_params![is_on]).await.unwrap();
+    }
+
+    /// Waits until a transaction of `sender` waits to be mined.
+    pub async fn await_pending(&self, sender: Address) {
+        let count = async |block: &str| -> String {
+            self.node.request("eth_getTransactionCount", rpc_params![sender, block]).await.unwrap()
+        };
+        let waits = async { while count("pending").await == count("latest").await {} };
+        tokio::time::timeout(Duration::from_secs(10), waits).await.expect("no transaction waits");
+    }
+
+    /// How many channels were ever opened, by anybody.
+    pub async fn openings(&self) -> usize {
+        self.events("ChannelCreated(address,address,uint192)").await
+    }
+
+    /// How many top ups there ever were.
+    pub async fn top_ups(&self) -> usize {
+        self.events("ChannelToppedUp(address,address,uint32,uint192)").await
+    }
+
+    async fn events(&self, declaration: &str) -> usize {
+        let topic = H256::from(keccak256(declaration));
+        let filter = json!({ "address": self.manager, "fromBlock": "0x0", "topics": [topic] });
+        let logs: Vec<Value> = self.node.request("eth_getLogs", rpc_params![filter]).await.unwrap();
+        logs.len()
     }
 
     async fn send_tokens(&self, index: usize, value: u64, data: Vec<u8>) -> u32 {

@@ -3,6 +3,7 @@
 pub mod chains;
 pub mod cheats;
 pub mod contracts;
+pub mod curl;
 pub mod fair;
 pub mod mallory;
 pub mod market;

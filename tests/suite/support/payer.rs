@@ -1,5 +1,6 @@
 //! Alice: a proxy that pays, with a funded throw-away wallet, in this process or as the real program.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use ethers_core::types::U256;
 use ethers_core::utils::hex;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -87,29 +89,21 @@ impl Alice {
 
     /// Runs the real program on her configuration.
     pub async fn serve(&self, environment: &[(&str, &str)]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollpass"))
-            .args(["serve", "--config"])
-            .arg(self.config_path())
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut errors = child.stderr.take().unwrap();
-        let log = tokio::spawn(async move {
-            let mut log = String::new();
-            // What is no UTF-8 ends the log early, and the test that looks for it fails.
-            let _ = errors.read_to_string(&mut log).await;
-            log
-        });
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("no ready line").unwrap();
-        let Some(ready) = ready else { panic!("ended before it listened: {}", log.await.unwrap()) };
-        let address = ready.strip_prefix("listening on ").expect("the ready line").parse().unwrap();
-        Program { address, child, log }
+        let mut command = program(["serve", "--config"]);
+        command.arg(self.config_path()).envs(environment.iter().copied());
+        Program::start(command).await
     }
+}
+
+/// The real program with these arguments, and nothing of the environment that could change what it does.
+pub fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollpass"));
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("TOLLPASS_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// A proxy in this process.
@@ -148,6 +142,29 @@ pub struct Program {
 }
 
 impl Program {
+    /// Runs it, and waits until it says where it listens.
+    pub async fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut errors = child.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            // What is no UTF-8 ends the log early, and the test that looks for it fails.
+            let _ = errors.read_to_string(&mut log).await;
+            log
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("no ready line").unwrap();
+        let Some(ready) = ready else { panic!("ended before it listened: {}", log.await.unwrap()) };
+        let address = ready.strip_prefix("listening on ").expect("the ready line").parse().unwrap();
+        Self { address, child, log }
+    }
+
+    /// Asks it to end, as a service manager does.
+    pub fn terminate(&self) {
+        terminate(&self.child);
+    }
+
     /// Kills it without a warning; its log.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();
@@ -159,6 +176,12 @@ impl Program {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it does not end");
         (status.unwrap(), self.log.await.unwrap())
     }
+}
+
+/// Sends SIGTERM.
+pub fn terminate(child: &Child) {
+    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it has not ended");
+    kill_process(id, Signal::TERM).unwrap();
 }
 
 fn write_private(path: &Path, text: &str) {

@@ -1,0 +1,151 @@
+//! What is not paid gets the seller's own 402 and one line that says why; what is no request for a resource passes
+//! untouched.
+
+use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use tollpass::protocol::microraiden::headers as rdn;
+
+use super::{QUICK, Scene};
+use crate::support::curl::curl;
+use crate::support::fair::{Fair, empty};
+use crate::support::payer::Alice;
+use crate::support::raw::{Raw, RawOrigin, field};
+use crate::support::wire::{Got, ask};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The end-to-end fields, without those that a proxy adds and the clock's.
+fn end_to_end(got: &Got) -> HeaderMap {
+    let mut fields = got.headers.clone();
+    for name in [header::VIA, header::DATE, header::CONNECTION, PROXY_STATUS] {
+        fields.remove(name);
+    }
+    fields
+}
+
+#[tokio::test]
+async fn the_sellers_own_402_comes_back_with_a_reason() {
+    let fair = Fair::open().await;
+    let url = format!("{}/paid/html", fair.origin.url());
+    let page = ["-H", "Accept: text/html"];
+    let direct = curl(None, &[page[0], page[1], &url]).await.got;
+    assert_eq!(direct.status, StatusCode::PAYMENT_REQUIRED);
+    assert_eq!(direct.rdn().len(), 5, "{direct:?}");
+    assert_eq!(direct.headers.get_all(header::SET_COOKIE).iter().count(), 5, "{direct:?}");
+    let port = fair.origin.address().port();
+    for (rules, reason) in [
+        ("[[pay]]\nhost = \"127.0.0.1\"\ndeny = true\n", "a [[pay]] rule denies"),
+        ("", "no [[pay]] rule matches"),
+        ("[[pay]]\nhost = \"127.0.0.1\"\nport = 1\nmax_price = 10000\n", "no [[pay]] rule matches"),
+    ] {
+        let alice = Alice::ruled(&fair.market, rules).await;
+        let proxy = alice.start().await;
+        let got = curl(Some(proxy.address), &[page[0], page[1], &url]).await.got;
+        assert_eq!(got.status, direct.status, "{rules}");
+        assert_eq!(got.body, direct.body, "{rules}");
+        assert_eq!(end_to_end(&got), end_to_end(&direct), "{rules}");
+        let status = got.header(&PROXY_STATUS).expect("a reason");
+        assert_eq!(status, format!("tollpass; details=\"{reason} 127.0.0.1:{port}\""));
+        proxy.stop().await;
+    }
+    assert_eq!(fair.market.openings().await, 0);
+}
+
+#[tokio::test]
+async fn a_price_above_the_rules_is_not_paid() {
+    let scene = Scene::with(|_| {}, QUICK).await;
+    scene.fair.origin.set_price("/paid", 10_001.into()).unwrap();
+    let got = scene.get("/paid").await;
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
+    let reason = got.header(&PROXY_STATUS).unwrap();
+    assert_eq!(reason, "tollpass; details=\"the price 10001 is above max_price 10000\"");
+    assert_eq!(got.header(&rdn::PRICE), Some("10001"));
+    scene.expect_paid(0).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn what_another_site_makes_a_browser_ask_for_is_not_paid() {
+    let scene = Scene::open().await;
+    for (site, is_paid) in [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("none", true)] {
+        let request = scene.request("/paid").header("sec-fetch-site", site).body(empty()).unwrap();
+        let got = ask(scene.proxy.address, request).await;
+        assert_eq!(got.status == StatusCode::OK, is_paid, "{site}: {got:?}");
+        if !is_paid {
+            assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
+            let reason = got.header(&PROXY_STATUS).unwrap();
+            assert!(reason.contains("Sec-Fetch-Site: cross-site"), "{reason}");
+        }
+    }
+    scene.expect_paid(2).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
+    let scene = Scene::open().await;
+    // The seller answers 409 to these, and its cookies win over fields.
+    let spoiled = |path: &str| {
+        let request = scene.request(path).header(&rdn::PRICE, "x").header("RDN-Payment", "1");
+        request.header(header::COOKIE, "RDN-Balance=7; a=1").header(header::ACCEPT, "text/html")
+    };
+    for path in ["/paid", "/paid/html", "/free"] {
+        let got = ask(scene.proxy.address, spoiled(path).body(empty()).unwrap()).await;
+        assert_eq!(got.status, StatusCode::OK, "{path}: {got:?}");
+        assert!(got.rdn().is_empty(), "{got:?}");
+        assert!(!got.headers.contains_key(header::SET_COOKIE), "{got:?}");
+    }
+    scene.expect_paid(2).await;
+    // A 402 that is not paid keeps its fields, for people to read, but a browser would send its cookies back.
+    scene.fair.origin.set_price("/paid", 10_001.into()).unwrap();
+    let got = ask(scene.proxy.address, spoiled("/paid").body(empty()).unwrap()).await;
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+    assert_eq!(got.rdn().len(), 5, "{got:?}");
+    assert!(!got.headers.contains_key(header::SET_COOKIE), "{got:?}");
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn another_protocol_passes_a_rule_untouched() {
+    let scene = Scene::open().await;
+    let origin = RawOrigin::start().await;
+    let request = format!(
+        "GET http://{}/chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         RDN-Balance: 7\r\nCookie: RDN-Price=3\r\n\r\n",
+        origin.address
+    );
+    let mut client = Raw::asking(scene.proxy.address, request).await;
+    let mut server = origin.accept().await;
+    let head = server.head().await;
+    assert!(head.starts_with("GET /chat HTTP/1.1\r\n"), "{head}");
+    for (name, value) in [("upgrade", "websocket"), ("rdn-balance", "7"), ("cookie", "RDN-Price=3")] {
+        assert_eq!(field(&head, name), Some(value), "{head}");
+    }
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  RDN-Price: 1000\r\n\r\nhello";
+    server.send(switch).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(field(&head, "rdn-price"), Some("1000"), "{head}");
+    assert_eq!(client.exactly(5).await, b"hello");
+    client.send(b"\0\xff and back").await;
+    assert_eq!(server.exactly(11).await, b"\0\xff and back");
+    scene.expect_paid(0).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_to_a_seller_passes_its_402_untouched() {
+    let scene = Scene::open().await;
+    let address = scene.fair.origin.address();
+    let direct = ask(address, Request::get("/paid").body(empty()).unwrap()).await;
+    let mut tunnel = Raw::asking(scene.proxy.address, format!("CONNECT {address} HTTP/1.1\r\n\r\n")).await;
+    assert!(tunnel.head().await.starts_with("HTTP/1.1 200 "));
+    tunnel.send(format!("GET /paid HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
+    let head = tunnel.head().await;
+    assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
+    assert_eq!(field(&head, "rdn-price"), direct.header(&rdn::PRICE), "{head}");
+    assert_eq!((field(&head, "proxy-status"), field(&head, "via")), (None, None), "{head}");
+    assert_eq!(tunnel.rest().await, direct.body);
+    scene.expect_paid(0).await;
+    scene.close().await;
+}
