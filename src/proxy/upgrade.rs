@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
@@ -15,6 +15,13 @@ use super::{Body, tunnel};
 /// Whether the client wants to change the protocol, and its connection can.
 pub(super) fn is_asked(request: &Request<Body>) -> bool {
     request.headers().contains_key(header::UPGRADE) && request.extensions().get::<OnUpgrade>().is_some()
+}
+
+/// Whether all it wants is HTTP/2 in place of HTTP/1.1, which may be left unheard: the same request and answer.
+pub(super) fn is_mere_http2(fields: &HeaderMap) -> bool {
+    let mut wishes =
+        fields.get_all(header::UPGRADE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    wishes.all(|wish| wish.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Passes the wish on. A 101 joins both sides; any other answer goes back as it is.

@@ -69,7 +69,8 @@ impl Scene {
         assert_eq!(self.fair.origin.total_registered(), units(registered), "registered");
         assert_eq!(self.proxy.promised().await, units(promised), "promised");
         let channels = self.proxy.channels().await;
-        let held = channels.iter().map(|channel| channel.acknowledged).fold(Amount::ZERO, Amount::saturating_add);
+        let held =
+            channels.iter().map(|channel| channel.acknowledged).fold(Amount::ZERO, Amount::saturating_add);
         assert_eq!(held, units(acknowledged), "acknowledged");
         assert!(channels.len() <= 1, "{channels:?}");
         assert_eq!(self.fair.market.openings().await, channels.len());
@@ -101,6 +102,26 @@ async fn curl_pays_and_does_not_know() {
         assert_eq!(got.status, StatusCode::OK, "{got:?}");
         assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
         assert!(got.rdn().is_empty(), "{got:?}");
+        scene.expect_paid(paid).await;
+    }
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn every_dialect_of_curl_is_paid() {
+    let scene = Scene::open().await;
+    let url = format!("{}/paid", scene.fair.origin.url());
+    for (paid, (option, told)) in (1..).zip([
+        ("--http1.0", "HTTP/1.0"),
+        ("--http1.1", "HTTP/1.1"),
+        // It asks for HTTP/2 and takes what it gets.
+        ("--http2", "> Upgrade: h2c"),
+        ("--compressed", "Accept-Encoding"),
+    ]) {
+        let fetched = curl(Some(scene.proxy.address), &[option, &url]).await;
+        assert!(fetched.told.contains(told), "{}", fetched.told);
+        assert_eq!(fetched.got.status, StatusCode::OK, "{option}: {:?}", fetched.got);
+        assert!(fetched.got.body.starts_with(b"This text was paid for"), "{option}: {:?}", fetched.got);
         scene.expect_paid(paid).await;
     }
     scene.close().await;

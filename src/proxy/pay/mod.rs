@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::replay::{self, Held, Past, hold, keep};
@@ -112,7 +112,7 @@ where
 
 /// What the rules say of a request before it is sent.
 enum Judged {
-    /// It cannot meet a paywall that we could pay: a tunnel, another protocol, our own help page.
+    /// It cannot meet a paywall that we could pay: a tunnel, our own help page.
     Pass,
     /// If it meets a paywall, it is not paid.
     Unpaid(Unpaid),
@@ -136,6 +136,8 @@ pub enum Unpaid {
     Denied(Authority),
     /// Another site made a browser send it.
     CrossSite,
+    /// It asks for another protocol than HTTP.
+    OtherProtocol,
 }
 
 impl From<Unpaid> for Refusal {
@@ -144,6 +146,7 @@ impl From<Unpaid> for Refusal {
             Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::CrossSite => Self::CrossSite,
+            Unpaid::OtherProtocol => Self::NotReplayable("it asks for another protocol (Upgrade)".into()),
         }
     }
 }
@@ -151,7 +154,7 @@ impl From<Unpaid> for Refusal {
 impl Shared {
     fn judge(&self, request: &Request<Body>) -> Judged {
         let Some(authority) = request.uri().authority() else { return Judged::Pass };
-        if request.method() == Method::CONNECT || upgrade::is_asked(request) {
+        if request.method() == Method::CONNECT {
             return Judged::Pass;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -160,6 +163,11 @@ impl Shared {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
             Some(Allow::Pay { .. }) if is_cross_site(request.headers()) => Judged::Unpaid(Unpaid::CrossSite),
+            Some(Allow::Pay { .. })
+                if upgrade::is_asked(request) && !upgrade::is_mere_http2(request.headers()) =>
+            {
+                Judged::Unpaid(Unpaid::OtherProtocol)
+            }
             Some(Allow::Pay { max_price, receivers, pay_first }) => {
                 let allowance = Allowance { max_price: *max_price, receivers: receivers.clone() };
                 Judged::Pay(Terms { allowance, pay_first: *pay_first })
@@ -225,6 +233,8 @@ where
     S::Future: Send,
 {
     strip::request(request.headers_mut());
+    // A wish for HTTP/2 is not passed on: what comes of it could not be read here, nor paid.
+    request.headers_mut().remove(header::UPGRADE);
     let (mut head, body) = request.into_parts();
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);

@@ -20,7 +20,8 @@ const LARGE: usize = 10_000_000;
 
 /// Bytes in which no part is like another.
 fn bytes(length: usize) -> Bytes {
-    let words = (0..length.div_ceil(8) as u64).flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    let words = (0..length.div_ceil(8) as u64)
+        .flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     words.take(length).collect()
 }
 

@@ -73,9 +73,7 @@ async fn what_was_signed_comes_to_its_end_without_the_client() {
     scene.expect_totals(1, 1, 0).await;
     scene.fair.origin.release();
     scene.await_idle(before).await;
-    let acknowledged = async {
-        while scene.proxy.channels().await[0].acknowledged != Amount::from(PRICE) {}
-    };
+    let acknowledged = async { while scene.proxy.channels().await[0].acknowledged != Amount::from(PRICE) {} };
     tokio::time::timeout(PATIENCE, acknowledged).await.expect("the answer was not taken in");
     scene.buy().await;
     scene.expect_paid(2).await;

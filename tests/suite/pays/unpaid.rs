@@ -66,7 +66,9 @@ async fn a_price_above_the_rules_is_not_paid() {
 #[tokio::test]
 async fn what_another_site_makes_a_browser_ask_for_is_not_paid() {
     let scene = Scene::open().await;
-    for (site, is_paid) in [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("none", true)] {
+    for (site, is_paid) in
+        [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("none", true)]
+    {
         let request = scene.request("/paid").header("sec-fetch-site", site).body(empty()).unwrap();
         let got = ask(scene.proxy.address, request).await;
         assert_eq!(got.status == StatusCode::OK, is_paid, "{site}: {got:?}");
@@ -129,6 +131,21 @@ async fn another_protocol_passes_a_rule_untouched() {
     assert_eq!(client.exactly(5).await, b"hello");
     client.send(b"\0\xff and back").await;
     assert_eq!(server.exactly(11).await, b"\0\xff and back");
+    drop((client, server));
+    scene.expect_paid(0).await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn who_asks_a_seller_for_another_protocol_is_told_why_it_is_not_paid() {
+    let scene = Scene::open().await;
+    let request = scene.request("/paid").header(header::CONNECTION, "Upgrade");
+    let request = request.header(header::UPGRADE, "websocket").body(empty()).unwrap();
+    let got = ask(scene.proxy.address, request).await;
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+    let reason = got.header(&PROXY_STATUS).unwrap();
+    assert!(reason.contains("it asks for another protocol (Upgrade)"), "{reason}");
+    assert_eq!(got.header(&rdn::PRICE), Some("1000"));
     scene.expect_paid(0).await;
     scene.close().await;
 }
@@ -146,6 +163,7 @@ async fn a_tunnel_to_a_seller_passes_its_402_untouched() {
     assert_eq!(field(&head, "rdn-price"), direct.header(&rdn::PRICE), "{head}");
     assert_eq!((field(&head, "proxy-status"), field(&head, "via")), (None, None), "{head}");
     assert_eq!(tunnel.rest().await, direct.body);
+    drop(tunnel);
     scene.expect_paid(0).await;
     scene.close().await;
 }
