@@ -14,7 +14,7 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::types::U256;
 use ethers_core::utils::hex;
 
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
 use crate::devnet::chain::{self, DevChain};
@@ -57,7 +57,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
-    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed)).await?;
+    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed)).await;
+    let seller = seller.with_context(|| port_taken("seller", args.origin_port, "--origin-port"))?;
 
     let (key, wallet) = new_key()?;
     let tokens = [(deployed.token, Amount::from(ETHER))];
@@ -68,7 +69,13 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let text = configuration(&args, &devchain, &deployed, &seller);
     write_private(&folder.path().join("proxy.toml"), &text)?;
     let config = Config::parse(&text, folder.path(), &Default::default())?;
-    let app = App::build(config, None, shutdown.clone()).await?;
+    let app = App::build(config, None, shutdown.clone()).await.map_err(|error| match error {
+        // Its own words name an option of `serve`.
+        StartError::Listen { source, .. } => {
+            anyhow::Error::new(source).context(port_taken("proxy", args.port, "--port"))
+        }
+        other => other.into(),
+    })?;
 
     print!("{}", what_to_type(app.address(), &seller, folder.path()));
     println!("ready proxy={} origin={} rpc={}", app.address(), seller.url(), devchain.url());
