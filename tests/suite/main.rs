@@ -6,6 +6,7 @@ mod configured;
 mod devchain;
 mod house;
 mod pays;
+mod program;
 
 mod proofs;
 mod recovers;

@@ -1,1 +1,63 @@
-//! The real program, as a user runs it.
+//! The real program, as its user runs it: what it prints, what it leaves behind, and how it ends.
+
+mod checks;
+mod demo;
+mod serves;
+mod volume;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::payer::{PATIENCE, program};
+
+/// How a run of the program that ends by itself ended.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    errors: String,
+}
+
+async fn run(arguments: &[&str]) -> Ran {
+    run_with(arguments, &[]).await
+}
+
+async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command = program(arguments);
+    command
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let ran = tokio::time::timeout(PATIENCE, command.output()).await;
+    let ran = ran.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: ran.status.code().expect("no signal"), out: text(ran.stdout), errors: text(ran.stderr) }
+}
+
+impl Ran {
+    /// It failed, in these words, and did not panic.
+    fn expect_failure(&self, words: &[&str]) {
+        assert_ne!(self.code, 0, "{self:?}");
+        assert_ne!(self.code, 101, "{self:?}");
+        let all = format!("{}{}", self.out, self.errors);
+        for words in words {
+            assert!(all.contains(words), "no {words:?} in {all}");
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The only channel that `channels --json` lists: its promised and acknowledged total.
+fn only_channel(json: &str) -> (String, String) {
+    let listings: Value = serde_json::from_str(json).unwrap();
+    let channels = listings[0]["channels"].as_array().unwrap();
+    assert_eq!((listings.as_array().unwrap().len(), channels.len()), (1, 1), "{json}");
+    let amount = |name: &str| channels[0][name].as_str().unwrap().to_owned();
+    (amount("promised"), amount("acknowledged"))
+}

@@ -1,0 +1,167 @@
+//! `tollpass check` and `tollpass init`: what is wrong, and what to do.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use ethers_core::types::U256;
+use ethers_core::utils::hex;
+use http::{Request, StatusCode};
+use tollpass::devnet::deploy;
+use tollpass::protocol::{Address, Amount};
+
+use super::{Ran, run, text};
+use crate::pays::QUICK;
+use crate::support::fair::{Fair, empty};
+use crate::support::market::Market;
+use crate::support::payer::{Alice, Program, program};
+use crate::support::wire::ask;
+
+async fn check(alice: &Alice) -> Ran {
+    run(&["check", "--config", text(&alice.config_path())]).await
+}
+
+fn write(path: &Path, text: &str, mode: u32) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn all_is_well() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, "").await;
+    let ran = check(&alice).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for words in [
+        &alice.address.to_string(),
+        &fair.market.manager.to_string(),
+        &fair.market.token.to_string(),
+        "chain 31337",
+        "1000000000 base units",
+        "127.0.0.1: at most 10000",
+    ] {
+        assert!(ran.out.contains(words), "no {words} in {}", ran.out);
+    }
+    assert!(ran.out.lines().all(|line| line.starts_with("ok ") || line.starts_with("note ")), "{}", ran.out);
+    // It looks and touches nothing.
+    assert!(!alice.state_dir().exists());
+}
+
+#[tokio::test]
+async fn a_key_that_others_can_read_is_refused() {
+    let market = Market::open().await;
+    let alice = Alice::with(&market, "").await;
+    let key = alice.folder.path().join("key");
+    for mode in [0o644, 0o620, 0o604] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ran = check(&alice).await;
+        ran.expect_failure(&["WRONG", "wallet", "open to other users", "chmod 600", text(&key)]);
+        // The proxy says the same and ends.
+        let ran = run(&["serve", "--config", text(&alice.config_path())]).await;
+        ran.expect_failure(&["open to other users", "chmod 600"]);
+    }
+    for wrong in ["", "no key", &"0".repeat(64)] {
+        write(&key, wrong, 0o600);
+        check(&alice).await.expect_failure(&["WRONG", "wallet", "holds no private key", text(&key)]);
+    }
+    std::fs::remove_file(&key).unwrap();
+    check(&alice).await.expect_failure(&["WRONG", "wallet", text(&key), "No such file"]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_is_named() {
+    let market = Market::open().await;
+    let mut alice = Alice::with(&market, "").await;
+    // Nothing listens here: the port was ours until now.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    alice.change(&market.chain.url(), &format!("http://{closed}"));
+    check(&alice).await.expect_failure(&[
+        "WRONG",
+        "node",
+        &closed.to_string(),
+        "is it running",
+        "chain.rpc_url",
+    ]);
+}
+
+#[tokio::test]
+async fn what_is_no_channel_contract_is_named() {
+    let market = Market::open().await;
+    let nobody = Address([0xaa; 20]).to_string();
+    let mut is = market.manager.to_string();
+    let mut alice = Alice::with(&market, "").await;
+    for wrong in [nobody, market.token.to_string()] {
+        alice.change(&is, &wrong);
+        check(&alice).await.expect_failure(&["WRONG", &wrong, "chain.channel_manager"]);
+        is = wrong;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_wallet_is_told_what_to_get() {
+    let market = Market::open().await;
+    let alice = Alice::with(&market, "").await;
+    write(&alice.folder.path().join("key"), &hex::encode([0x77; 32]), 0o600);
+    let ran = check(&alice).await;
+    ran.expect_failure(&["2 of the checks failed"]);
+    for what in ["ether", "tokens"] {
+        let line = ran.out.lines().find(|line| line.contains(what) && line.starts_with("WRONG"));
+        assert!(line.is_some_and(|line| line.contains("send some")), "{}", ran.out);
+    }
+}
+
+#[tokio::test]
+async fn what_init_makes_can_be_filled_in_checked_and_served() {
+    let fair = Fair::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, password) = (folder.path().join("new"), folder.path().join("password"));
+    write(&password, "correct horse\n", 0o600);
+    let init = ["init", "--dir", text(&dir), "--password-file", text(&password)];
+    let made = run(&init).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let address = made.out.strip_prefix("Your address: ").unwrap().lines().next().unwrap();
+    run(&init).await.expect_failure(&["is not overwritten", "--dir"]);
+    let path = dir.join("proxy.toml");
+    assert!(made.out.contains(&format!("tollpass check --config {}", path.display())), "{}", made.out);
+    for name in ["proxy.toml", "keystore.json"] {
+        let mode = std::fs::metadata(dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // As a user would: the lines below ">>>".
+    let mut written = std::fs::read_to_string(&path).unwrap();
+    let filled = [
+        ("rpc_url = ", format!("\"{}\"", fair.market.chain.url())),
+        ("channel_manager = ", format!("\"{}\"", fair.market.manager)),
+        ("start_block = ", "0".to_owned()),
+    ];
+    for (key, value) in &filled {
+        let line = written.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+        written = written.replace(&line, &format!("{key}{value}"));
+    }
+    std::fs::write(&path, &written).unwrap();
+    let ran = run(&["check", "--config", text(&path)]).await;
+    // All is found but the money.
+    ran.expect_failure(&[address, "ether", "send some", &fair.market.chain.url()]);
+    assert!(ran.out.contains(&format!("ok     wallet    {address}")), "{}", ran.out);
+    assert!(ran.out.contains("nothing is ever paid"), "{}", ran.out);
+
+    let tokens = [(fair.market.token, Amount::from(10_000))];
+    let wallet = address.parse().unwrap();
+    deploy::fund(&fair.market.chain.url(), wallet, U256::exp10(18), &tokens).await.unwrap();
+    let rule = format!("{written}\n[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 1000\n{QUICK}");
+    std::fs::write(&path, rule).unwrap();
+    let ran = run(&["check", "--config", text(&path)]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+
+    let state_dir = folder.path().join("state");
+    let mut command = program(["serve", "--config", text(&path), "--listen", "127.0.0.1:0"]);
+    command.env("TOLLPASS_STATE_DIR", &state_dir);
+    let serving = Program::start(command).await;
+    // It listens at once, and this waits until the keystore is open.
+    let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+    let got = ask(serving.address, paid).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("correct horse"), "{log}");
+}

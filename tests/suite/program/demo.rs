@@ -1,0 +1,143 @@
+//! `tollpass demo`, from the ready line to the end.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::Child;
+
+use super::{only_channel, run, text};
+use crate::support::curl::curl;
+use crate::support::payer::{PATIENCE, program, terminate};
+
+/// How long the demo may take to clear everything up.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A running demo.
+struct Demo {
+    child: Child,
+    /// What it printed before the ready line.
+    told: String,
+    proxy: String,
+    origin: String,
+    rpc: String,
+    state_dir: PathBuf,
+}
+
+impl Demo {
+    async fn start(more: &[&str]) -> Self {
+        let mut command = program(["demo", "--port", "0", "--origin-port", "0", "--rpc-port", "0"]);
+        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let mut told = String::new();
+        let ready = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("it ended before it was ready");
+                if line.starts_with("ready ") {
+                    return line;
+                }
+                told += &(line + "\n");
+            }
+        };
+        let ready = tokio::time::timeout(PATIENCE, ready).await.expect("it is not ready");
+        let [proxy, origin, rpc] = ready.split(' ').skip(1).collect::<Vec<_>>()[..] else {
+            panic!("{ready}")
+        };
+        let proxy = local("proxy=", proxy);
+        let (origin, rpc) = (local("origin=http://", origin), local("rpc=http://", rpc));
+        let state_dir = told.lines().find_map(|line| line.split_once("channels --state-dir ")).unwrap().1;
+        Self { state_dir: state_dir.into(), child, told, proxy, origin, rpc }
+    }
+
+    async fn buy(&self) {
+        let url = format!("http://{}/paid", self.origin);
+        let got = curl(Some(self.proxy.parse().unwrap()), &[&url]).await.got;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+    }
+
+    /// Ends it by SIGTERM and gives its log.
+    async fn end(mut self) -> String {
+        let begun = Instant::now();
+        terminate(&self.child);
+        let status =
+            tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it does not end").unwrap();
+        assert!(begun.elapsed() < ENDS_WITHIN, "{:?}", begun.elapsed());
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
+        assert_eq!(status.code(), Some(0), "{log}");
+        let folder = self.state_dir.parent().unwrap();
+        assert!(!folder.exists(), "{} is left", folder.display());
+        log
+    }
+}
+
+/// The `127.0.0.1:PORT` after the name.
+fn local(name: &str, word: &str) -> String {
+    let address = word.strip_prefix(name).unwrap_or_else(|| panic!("{word} is not {name}127.0.0.1:PORT"));
+    let port: u16 = address.strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
+    assert_ne!(port, 0);
+    address.to_owned()
+}
+
+#[tokio::test]
+async fn the_demo_does_what_it_says() {
+    let demo = Demo::start(&[]).await;
+    let paid = format!("http://{}/paid", demo.origin);
+    // What it says to type is what works.
+    for line in [format!("curl -i {paid}\n"), format!("curl -i -x http://{} {paid}\n", demo.proxy)] {
+        assert!(demo.told.contains(&line), "no {line} in {}", demo.told);
+    }
+    assert_eq!(curl(None, &[&paid]).await.got.status, StatusCode::PAYMENT_REQUIRED);
+    for total in ["1000", "2000"] {
+        demo.buy().await;
+        let ran = run(&["channels", "--json", "--state-dir", text(&demo.state_dir)]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(only_channel(&ran.out), (total.to_owned(), total.to_owned()));
+    }
+    let ran = run(&["channels", "--state-dir", text(&demo.state_dir)]).await;
+    assert_eq!((ran.code, &*ran.errors), (0, ""));
+    let [payer, head, row] = ran.out.lines().collect::<Vec<_>>()[..] else { panic!("{}", ran.out) };
+    assert!(payer.starts_with("payer 0x") && payer.ends_with(", chain 31337"), "{payer}");
+    assert!(head.starts_with("RECEIVER") && head.ends_with("PROMISED  ACKNOWLEDGED"), "{head}");
+    let cells: Vec<_> = row.split_whitespace().skip(2).collect();
+    assert_eq!(cells, ["open", "10000", "2000", "2000"], "{row}");
+
+    let check = run(&["check", "--config", text(&demo.state_dir.with_file_name("proxy.toml"))]).await;
+    assert_eq!(check.code, 0, "{check:?}");
+    assert!(check.out.contains(&demo.rpc) && !check.out.contains("WRONG"), "{check:?}");
+    let log = demo.end().await;
+    let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for GET")).collect();
+    assert_eq!(payments.len(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn the_demo_also_waits_for_blocks() {
+    let demo = Demo::start(&["--block-time", "1s"]).await;
+    demo.buy().await;
+    let begun = Instant::now();
+    demo.buy().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "a second request waited for a block");
+    let ran = run(&["channels", "--json", "--state-dir", text(&demo.state_dir)]).await;
+    assert_eq!(only_channel(&ran.out), ("2000".to_owned(), "2000".to_owned()));
+    demo.end().await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for option in ["--port", "--origin-port", "--rpc-port"] {
+        let mut arguments = vec!["demo"];
+        for other in ["--port", "--origin-port", "--rpc-port"] {
+            arguments.extend([other, if other == option { &port } else { "0" }]);
+        }
+        let ran = run(&arguments).await;
+        ran.expect_failure(&[&port, option]);
+        assert!(!ran.errors.contains("--listen"), "{ran:?}");
+        assert_eq!(ran.errors.matches("Address already in use").count(), 1, "{ran:?}");
+    }
+}

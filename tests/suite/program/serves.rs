@@ -1,0 +1,174 @@
+//! `tollpass serve` and what goes with it: `channels`, a second one, the end.
+
+use http::{Request, StatusCode};
+
+use super::{only_channel, run, run_with, text};
+use crate::pays::QUICK;
+use crate::support::fair::{Fair, empty};
+use crate::support::payer::{Alice, Program, program};
+use crate::support::raw::{Raw, RawOrigin, soon};
+use crate::support::wire::ask;
+
+#[tokio::test]
+async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, QUICK).await;
+    let serving = alice.serve(&[]).await;
+    let url = format!("{}/paid", fair.origin.url());
+    let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+
+    let config = alice.config_path();
+    let by_config = ["channels", "--json", "--config", text(&config)];
+    let thousand = ("1000".to_owned(), "1000".to_owned());
+    assert_eq!(only_channel(&run(&by_config).await.out), thousand);
+    let state_dir = alice.state_dir();
+    run(&["serve", "--config", text(&config)])
+        .await
+        .expect_failure(&["another tollpass uses the state folder", text(&state_dir)]);
+    // The first one does not mind.
+    let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let by_state_dir = ["channels", "--json", "--state-dir", text(&state_dir)];
+    let two_thousand = ("2000".to_owned(), "2000".to_owned());
+    for arguments in [&by_config, &by_state_dir] {
+        assert_eq!(only_channel(&run(arguments).await.out), two_thousand);
+    }
+    let table = run(&["channels", "--state-dir", text(&state_dir)]).await.out;
+    assert!(table.contains(&alice.address.to_string()) && table.contains("2000"), "{table}");
+
+    // One that was killed leaves a lock and a socket that are nobody's.
+    alice.serve(&[]).await.kill().await;
+    assert!(state_dir.join("admin.sock").exists());
+    assert_eq!(only_channel(&run(&by_config).await.out), two_thousand);
+    let serving = alice.serve(&[]).await;
+    let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    serving.terminate();
+    assert_eq!(serving.ended().await.0.code(), Some(0));
+    assert_eq!(fair.market.openings().await, 1);
+}
+
+#[tokio::test]
+async fn channels_says_where_there_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for path in [folder.path(), &nowhere] {
+        let ran = run(&["channels", "--state-dir", text(path)]).await;
+        ran.expect_failure(&["holds no store", "--state-dir", "--config"]);
+    }
+    assert!(!nowhere.exists());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it made something");
+}
+
+#[tokio::test]
+async fn without_a_wallet_it_is_a_proxy() {
+    let fair = Fair::open().await;
+    let serving = Program::start(program(["serve", "--listen", "127.0.0.1:0"])).await;
+    let free = Request::get(format!("{}/free", fair.origin.url())).body(empty()).unwrap();
+    let got = ask(serving.address, free).await;
+    assert_eq!((got.status, got.text()), (StatusCode::OK, "free\n"));
+    let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+    let got = ask(serving.address, paid).await;
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+    let reason = got.header(&"proxy-status".parse().unwrap()).unwrap();
+    assert!(reason.contains("no [[pay]] rule matches"), "{reason}");
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test]
+async fn a_rule_without_a_wallet_says_so() {
+    let fair = Fair::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.toml");
+    std::fs::write(&path, "listen = \"127.0.0.1:0\"\n[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n")
+        .unwrap();
+    let serving = Program::start(program(["serve", "--config", text(&path)])).await;
+    let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+    let got = ask(serving.address, paid).await;
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+    let reason = got.header(&"proxy-status".parse().unwrap()).unwrap();
+    assert!(reason.contains("no wallet and chain are configured"), "{reason}");
+    serving.terminate();
+    assert_eq!(serving.ended().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = run(&["serve", "--listen", &address]).await;
+    ran.expect_failure(&[&address, "--listen"]);
+    assert_eq!(ran.errors.matches("Address already in use").count(), 1, "{ran:?}");
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_paid_exchange_end() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, QUICK).await;
+    let serving = alice.serve(&[]).await;
+    fair.origin.hold_answers();
+    let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+    let client = tokio::spawn(ask(serving.address, paid));
+    soon("the payment", fair.origin.await_payments(1)).await;
+    serving.terminate();
+    // It accepts no more, and goes on with what it has.
+    soon("the end of accepting", async {
+        while tokio::net::TcpStream::connect(serving.address).await.is_ok() {}
+    })
+    .await;
+    assert!(!client.is_finished());
+    fair.origin.release();
+    let got = soon("the answer", client).await.unwrap();
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let ran = run(&["channels", "--json", "--state-dir", text(&alice.state_dir())]).await;
+    assert_eq!(only_channel(&ran.out), ("1000".to_owned(), "1000".to_owned()));
+}
+
+#[tokio::test]
+async fn sigterm_twice_waits_for_nothing() {
+    let origin = RawOrigin::start().await;
+    let serving = Program::start(program(["serve", "--listen", "127.0.0.1:0"])).await;
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+    let mut client = Raw::asking(serving.address, request).await;
+    let mut server = origin.accept().await;
+    server.head().await;
+    serving.terminate();
+    soon("the end of accepting", async {
+        while tokio::net::TcpStream::connect(serving.address).await.is_ok() {}
+    })
+    .await;
+    serving.terminate();
+    // Well before limits.drain_within.
+    let (status, log) = soon("the end", serving.ended()).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_wrong_is_told_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.toml");
+    let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nrounds = 0\npay_within = \"soon\"\n\
+                  [[pay]]\nhost = \"a b\"\n[wallet]\n";
+    std::fs::write(&path, faults).unwrap();
+    for command in ["serve", "check", "channels"] {
+        let ran = run(&[command, "--config", text(&path)]).await;
+        let keys = ["lisen: ", "listen", "limits.rounds: ", "limits.pay_within: ", "pay[0].host: ", "wallet"];
+        ran.expect_failure(&keys);
+        assert!(ran.errors.starts_with("tollpass: "), "{}", ran.errors);
+    }
+    let missing = folder.path().join("missing.toml");
+    run(&["serve", "--config", text(&missing)]).await.expect_failure(&[text(&missing)]);
+    run_with(&["serve"], &[("TOLLPASS_CHAIN__RPC_ULR", "http://127.0.0.1:1")])
+        .await
+        .expect_failure(&["rpc_ulr", "rpc_url"]);
+}
