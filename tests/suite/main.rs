@@ -5,11 +5,13 @@ mod chains;
 mod configured;
 mod devchain;
 mod house;
+mod falters;
 mod pays;
 mod program;
 
 mod proofs;
 mod recovers;
+mod refuses;
 mod seller;
 mod stops;
 mod support;
