@@ -4,11 +4,10 @@
 mod chains;
 mod configured;
 mod devchain;
-mod house;
 mod falters;
+mod house;
 mod pays;
 mod program;
-
 mod proofs;
 mod recovers;
 mod refuses;
