@@ -38,7 +38,7 @@ const MOST_EFFECTS: u64 = 60;
 #[tokio::test]
 async fn a_first_payment_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![] };
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], reserve_ahead: 0 };
     let effects = each_abort(story).await;
     for effect in [
         "records about to be written",
@@ -58,16 +58,19 @@ async fn a_first_payment_survives_an_abort_after_each_effect() {
 #[tokio::test]
 async fn a_second_payment_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![] };
-    let effects = each_abort(story).await;
-    assert!(effects.iter().any(|seen| seen.ends_with("payment answered")), "{effects:#?}");
-    assert!(!effects.iter().any(|seen| seen.contains("transaction")), "{effects:#?}");
+    for reserve_ahead in [0, 3] {
+        let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![], reserve_ahead };
+        let effects = each_abort(story).await;
+        assert!(effects.iter().any(|seen| seen.ends_with("payment answered")), "{effects:#?}");
+        assert!(!effects.iter().any(|seen| seen.contains("transaction")), "{effects:#?}");
+    }
 }
 
 #[tokio::test]
 async fn a_top_up_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 1\ntop_up = 5\n";
-    let story = Story { deposit, paid_before: 1, created: PRICE, topped_up: vec![5 * PRICE] };
+    let story =
+        Story { deposit, paid_before: 1, created: PRICE, topped_up: vec![5 * PRICE], reserve_ahead: 0 };
     let effects = each_abort(story).await;
     assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
 }
@@ -75,7 +78,7 @@ async fn a_top_up_survives_an_abort_after_each_effect() {
 #[tokio::test]
 async fn the_clearing_up_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![] };
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], reserve_ahead: 0 };
     let lives = each_abort(story.clone()).await;
     let transactions = lives.iter().enumerate().filter(|(_, effect)| effect.contains("transaction"));
     let mut again = Vec::new();
@@ -91,7 +94,7 @@ async fn a_transaction_in_no_block_yet_is_found_again() {
     let opening = ("[deposit]\ninitial = 10\n", 0, 10 * PRICE, vec![]);
     let top_up = ("[deposit]\ninitial = 1\ntop_up = 5\n", 1, PRICE, vec![5 * PRICE]);
     for (deposit, paid_before, created, topped_up) in [opening, top_up] {
-        let story = Story { deposit, paid_before, created, topped_up };
+        let story = Story { deposit, paid_before, created, topped_up, reserve_ahead: 0 };
         let lives = each_abort(story.clone()).await;
         for last in ["transaction about to be sent", "transaction sent"] {
             let place = lives.iter().position(|effect| effect.ends_with(last)).unwrap();
@@ -109,6 +112,8 @@ async fn kills_from_outside_cost_nobody_anything() {
     const SEED: u64 = 8402;
     const LIVES: u64 = 8;
     const AT_ONCE: u64 = 20;
+    // What limits.reserve_ahead says where it is not set.
+    const RESERVED: u64 = 64;
     let mut dice = StdRng::seed_from_u64(SEED);
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
@@ -131,7 +136,7 @@ async fn kills_from_outside_cost_nobody_anything() {
         let promised = listed(&alice).await.promised;
         assert!(registered >= Amount::from(answered * PRICE), "{killed_at}");
         assert!(promised >= registered, "{promised} < {registered}: {killed_at}");
-        assert!(promised <= Amount::from(asked * PRICE), "{promised} for {asked}: {killed_at}");
+        assert!(promised <= Amount::from((asked + RESERVED) * PRICE), "{promised} for {asked}: {killed_at}");
     }
     let program = alice.serve(&[]).await;
     assert_eq!(ask(program.address, url(&fair)).await, Some(200));
@@ -154,6 +159,7 @@ struct Story {
     paid_before: u64,
     created: u64,
     topped_up: Vec<u64>,
+    reserve_ahead: u64,
 }
 
 /// Aborts a life after its first effect, another one after its second and so on; returns the last words of each.
@@ -193,7 +199,8 @@ struct Tale<'a> {
 impl<'a> Tale<'a> {
     async fn begin(story: &'a Story) -> Self {
         let fair = Fair::open().await;
-        let alice = Alice::with(&fair.market, &format!("{}{QUICK}", story.deposit)).await;
+        let limits = format!("[limits]\nreserve_ahead = {}\n", story.reserve_ahead);
+        let alice = Alice::with(&fair.market, &format!("{}{QUICK}{limits}", story.deposit)).await;
         if story.paid_before > 0 {
             let peace = alice.serve(&[]).await;
             for _ in 0..story.paid_before {
@@ -223,7 +230,8 @@ impl<'a> Tale<'a> {
         let (promised, registered) =
             (listed(&self.alice).await.promised, self.fair.origin.total_registered());
         assert!(promised >= registered, "{promised} < {registered}{}", self.place);
-        assert!(promised <= Amount::from(self.asked * PRICE), "{promised}{}", self.place);
+        let most = (self.asked + self.story.reserve_ahead) * PRICE;
+        assert!(promised <= Amount::from(most), "{promised}{}", self.place);
         (self, words)
     }
 

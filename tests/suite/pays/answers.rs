@@ -90,7 +90,9 @@ async fn a_price_that_changes_between_two_requests_is_paid_as_asked() {
         scene.buy().await;
         let after = scene.fair.origin.total_registered();
         assert_eq!(after.checked_sub(before), Some(Amount::from(price)));
-        assert_eq!(scene.proxy.promised().await, after);
+        // The remembered price was offered first; where it was the higher one, that total was signed in vain.
+        let promised = scene.proxy.promised().await;
+        assert!(promised >= after && promised <= after.saturating_add((PRICE * 9).into()), "{promised}");
     }
     assert_eq!(scene.fair.market.openings().await, 1);
     scene.close().await;

@@ -119,6 +119,12 @@ impl Running {
         self.manager.list().await.expect("the manager runs").channels
     }
 
+    /// Waits until the key is unlocked and the chain synced.
+    pub async fn ready(&self) {
+        let asking = async { while self.manager.list().await.expect("the manager runs").owner.is_none() {} };
+        tokio::time::timeout(PATIENCE, asking).await.expect("it does not become ready");
+    }
+
     /// The sum of all promises.
     pub async fn promised(&self) -> Amount {
         let channels = self.channels().await;
