@@ -137,6 +137,25 @@ async fn another_protocol_passes_a_rule_untouched() {
 }
 
 #[tokio::test]
+async fn a_wish_for_http_2_is_not_passed_on_where_a_rule_matches() {
+    let scene = Scene::open().await;
+    let origin = RawOrigin::start().await;
+    let request = format!(
+        "GET http://{}/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+         HTTP2-Settings: AAMAAABk\r\n\r\n",
+        origin.address
+    );
+    let mut client = Raw::asking(scene.proxy.address, request).await;
+    let mut server = origin.accept().await;
+    let head = server.head().await;
+    assert_eq!((field(&head, "upgrade"), field(&head, "http2-settings")), (None, None), "{head}");
+    server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 204 "));
+    drop((client, server));
+    scene.close().await;
+}
+
+#[tokio::test]
 async fn who_asks_a_seller_for_another_protocol_is_told_why_it_is_not_paid() {
     let scene = Scene::open().await;
     let request = scene.request("/paid").header(header::CONNECTION, "Upgrade");
