@@ -8,13 +8,16 @@ mod leavers;
 mod restarts;
 mod unpaid;
 
+use std::time::Duration;
+
 use http::{Request, StatusCode};
 use tollpass::devnet::origin::Settings;
 use tollpass::protocol::Amount;
 
 use crate::support::curl::curl;
 use crate::support::fair::{Fair, PRICE, empty};
-use crate::support::payer::{Alice, PATIENCE, Running};
+use crate::support::payer::{Alice, Running};
+use crate::support::raw::soon;
 use crate::support::wire::{Got, ask};
 
 /// Hooks that ask a slow seller again at once, as the seller here looks at the chain every few milliseconds.
@@ -78,13 +81,13 @@ impl Scene {
 
     /// Waits until the proxy serves no connection any more.
     async fn await_idle(&self, before: usize) {
-        let mut looks = tokio::time::interval(std::time::Duration::from_millis(2));
+        let mut looks = tokio::time::interval(Duration::from_millis(2));
         let idle = async {
             while self.proxy.shutdown.running() > before {
                 looks.tick().await;
             }
         };
-        tokio::time::timeout(PATIENCE, idle).await.expect("a connection of a client that left stays");
+        soon("the end of what a client left behind", idle).await;
     }
 
     async fn close(self) {

@@ -5,7 +5,6 @@ use tollpass::protocol::Amount;
 
 use super::Scene;
 use crate::support::fair::{PRICE, empty};
-use crate::support::payer::PATIENCE;
 use crate::support::raw::soon;
 use crate::support::wire::Wire;
 
@@ -30,7 +29,7 @@ async fn nothing_is_signed_for_a_client_that_left_during_the_opening() {
     scene.fair.market.automine(true).await;
     scene.fair.market.mine(1).await;
     let opened = async { while scene.proxy.channels().await.is_empty() {} };
-    tokio::time::timeout(PATIENCE, opened).await.expect("the channel is not found");
+    soon("the channel", opened).await;
     scene.expect_totals(0, 0, 0).await;
     assert_eq!(scene.fair.origin.exchanges(), 1, "a payment was presented");
     // The channel is there for the next one.
@@ -41,7 +40,9 @@ async fn nothing_is_signed_for_a_client_that_left_during_the_opening() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_the_seller_is_slow_costs_at_most_one_price() {
-    let scene = Scene::open().await;
+    // It would go on for longer than this test.
+    let hooks = super::QUICK.replace("times = 1000, within = \"20s\"", "times = 10000, within = \"1h\"");
+    let scene = Scene::with(|_| {}, &hooks).await;
     let before = scene.proxy.shutdown.running();
     scene.fair.origin.stop_noticing();
     let client = scene.client().await;
@@ -74,7 +75,7 @@ async fn what_was_signed_comes_to_its_end_without_the_client() {
     scene.fair.origin.release();
     scene.await_idle(before).await;
     let acknowledged = async { while scene.proxy.channels().await[0].acknowledged != Amount::from(PRICE) {} };
-    tokio::time::timeout(PATIENCE, acknowledged).await.expect("the answer was not taken in");
+    soon("the acknowledgement", acknowledged).await;
     scene.buy().await;
     scene.expect_paid(2).await;
     scene.close().await;

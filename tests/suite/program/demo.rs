@@ -5,12 +5,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use jsonrpsee::core::client::ClientT;
+use jsonrpsee::http_client::HttpClient;
+use jsonrpsee::rpc_params;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Child;
 
 use super::{only_channel, run, text};
 use crate::support::curl::curl;
 use crate::support::payer::{PATIENCE, program, terminate};
+use crate::support::raw::soon;
 
 /// How long the demo may take to clear everything up.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -117,6 +121,11 @@ async fn the_demo_does_what_it_says() {
 #[tokio::test]
 async fn the_demo_also_waits_for_blocks() {
     let demo = Demo::start(&["--block-time", "1s"]).await;
+    // Blocks come although nothing happens.
+    let node = HttpClient::builder().build(format!("http://{}", demo.rpc)).unwrap();
+    let height = async || -> String { node.request("eth_blockNumber", rpc_params![]).await.unwrap() };
+    let before = height().await;
+    soon("a block", async { while height().await == before {} }).await;
     demo.buy().await;
     let begun = Instant::now();
     demo.buy().await;
