@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use ethers_core::types::U256;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
+use ethers_core::utils::rlp::Rlp;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::chain::error::{ChainError, FundError, TransactionHash};
+use crate::chain::error::{ChainError, OrderError, TransactionHash};
 use crate::chain::nonces::InFlight;
 use crate::chain::refusal::{self, SendRefusal};
 use crate::chain::rpc::Receipt;
-use crate::chain::{At, Chain};
+use crate::chain::{At, Chain, end};
 use crate::fault;
 use crate::protocol::{ChannelId, Intent, OnChain};
 
@@ -48,15 +51,15 @@ const OVERTAKEN_LOOKS: u32 = 3;
 impl Chain {
     /// Waits until `sent` is `confirmations` deep, whether it succeeded or not. The receipt is the last one seen,
     /// read after the head: a reorganisation on the way is followed.
-    pub(super) async fn confirm(&self, sent: &Sent, confirmations: u32) -> Result<Mined, FundError> {
+    pub(super) async fn confirm(&self, sent: &Sent, confirmations: u32) -> Result<Mined, OrderError> {
         let waited = self.0.settings.confirm_within;
         let mut last = None;
-        match timeout(waited, self.watch(sent, confirmations, &mut last)).await {
+        match timeout(waited, self.wait(sent, confirmations, &mut last)).await {
             Ok(outcome) => {
                 fault::point("transaction confirmed");
                 outcome
             }
-            Err(_) => Err(FundError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
+            Err(_) => Err(OrderError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
         }
     }
 
@@ -76,45 +79,51 @@ impl Chain {
         }
     }
 
-    /// Reads a channel as it is at the node's head, as soon as the node has the block `seen`: one that is behind
-    /// would show the channel as it was.
+    /// Reads a channel as it is at the node's head, as soon as the node has the block `seen` and shows what `sent`
+    /// did: one that is behind would show the channel as it was.
     pub(super) async fn read_back(
         &self,
-        hash: TransactionHash,
+        sent: &Sent,
         channel: ChannelId,
         seen: u64,
-    ) -> Result<OnChain, FundError> {
+    ) -> Result<Option<OnChain>, OrderError> {
+        let order = &sent.intent.order;
         let mut looks = looks(self.0.settings.poll_every);
         let reading = async {
             loop {
                 looks.tick().await;
-                match self.read_since(channel, seen).await {
-                    Ok(Some(on_chain)) => return on_chain,
-                    Ok(None) => tracing::debug!(%channel, "the node does not show the channel yet"),
+                match self.channel_since(channel, seen).await {
+                    Ok(Some(on_chain)) if end::is_reached(order, on_chain) => return on_chain,
+                    Ok(_) => tracing::debug!(%channel, ?order, "the node does not show what was done yet"),
                     Err(error) => tracing::debug!(%channel, %error, "the channel cannot be read yet"),
                 }
             }
         };
         let waited = self.0.settings.confirm_within;
-        timeout(waited, reading).await.map_err(|_| FundError::Unseen { hash, channel })
+        timeout(waited, reading).await.map_err(|_| OrderError::Unseen { hash: sent.hash(), channel })
     }
 
-    async fn read_since(&self, channel: ChannelId, seen: u64) -> Result<Option<OnChain>, ChainError> {
-        let head = self.0.rpc.head().await?;
+    /// What the contract says of a channel at the head; nothing where the node does not have the block `seen`.
+    pub(super) async fn channel_since(
+        &self,
+        channel: ChannelId,
+        seen: u64,
+    ) -> Result<Option<Option<OnChain>>, ChainError> {
+        let head = self.head().await?;
         if head < seen {
             return Ok(None);
         }
         // By number and not "latest": several nodes behind one address need not agree on what that is. Each
         // look asks for the newest, as some nodes keep no older state.
-        self.channel_at(channel, At::Block(head)).await
+        self.channel_at(channel, At::Block(head)).await.map(Some)
     }
 
-    async fn watch(
+    async fn wait(
         &self,
         sent: &Sent,
         confirmations: u32,
         last: &mut Option<ChainError>,
-    ) -> Result<Mined, FundError> {
+    ) -> Result<Mined, OrderError> {
         let mut looks = looks(self.0.settings.poll_every);
         let (mut is_known, mut overtaken, mut unseen) = (sent.is_known, 0, 0u32);
         loop {
@@ -125,7 +134,7 @@ impl Chain {
                 Ok(Sight::Overtaken) => {
                     overtaken += 1;
                     if overtaken == OVERTAKEN_LOOKS {
-                        return Err(FundError::Replaced { hash: sent.hash(), nonce: sent.intent.nonce });
+                        return Err(OrderError::Replaced { hash: sent.hash(), nonce: sent.intent.nonce });
                     }
                 }
                 Ok(Sight::Waiting) => {
@@ -159,13 +168,27 @@ impl Chain {
     }
 }
 
+impl Mined {
+    /// What it cost in wei, if the node says or the transaction itself does.
+    pub fn fee(&self, intent: &Intent) -> Option<U256> {
+        let price = self.receipt.effective_gas_price.or_else(|| {
+            match TypedTransaction::decode_signed(&Rlp::new(&intent.raw)).ok()?.0 {
+                TypedTransaction::Legacy(transaction) => transaction.gas_price,
+                _ => None,
+            }
+        })?;
+        Some(price.saturating_mul(self.receipt.gas_used))
+    }
+}
+
 impl Sent {
     pub fn hash(&self) -> TransactionHash {
         TransactionHash(self.intent.hash)
     }
 }
 
-fn looks(every: Duration) -> tokio::time::Interval {
+/// A timer whose ticks keep their distance when one comes late.
+pub(super) fn looks(every: Duration) -> tokio::time::Interval {
     let mut looks = interval(every);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks

@@ -3,9 +3,10 @@
 //! The two-argument `transfer` is left out on purpose: to the channel contract it succeeds and the tokens are lost.
 
 use ethers_contract::abigen;
-use ethers_core::types::H160;
+use ethers_core::abi::AbiEncode as _;
+use ethers_core::types::{Bytes, H160};
 
-use crate::protocol::{Address, Amount, Order};
+use crate::protocol::{Address, Amount, ChannelId, Order};
 
 abigen!(
     ChannelManager,
@@ -16,6 +17,9 @@ abigen!(
         function channel_deposit_bugbounty_limit() external view returns (uint256)
         function createChannel(address receiver, uint192 deposit) external
         function topUp(address receiver, uint32 open_block, uint192 added) external
+        function cooperativeClose(address receiver, uint32 open_block, uint192 balance, bytes balance_signature, bytes closing_signature) external
+        function uncooperativeClose(address receiver, uint32 open_block, uint192 balance) external
+        function settle(address receiver, uint32 open_block) external
         function getChannelInfo(address sender, address receiver, uint32 open_block) external view returns (bytes32 key, uint192 deposit, uint32 settle_block, uint192 closing_balance, uint192 withdrawn)
         event ChannelCreated(address indexed sender, address indexed receiver, uint192 deposit)
         event ChannelToppedUp(address indexed sender, address indexed receiver, uint32 indexed open_block, uint192 added)
@@ -48,21 +52,49 @@ pub(super) fn transfer_data(payer: Address, order: &Order) -> Vec<u8> {
     data
 }
 
-/// How much `order` moves, in base units.
-pub(super) fn amount(order: &Order) -> Amount {
-    match order {
-        Order::Open { deposit, .. } => *deposit,
-        Order::TopUp { added, .. } => *added,
+/// What an order comes to on the chain.
+pub(super) enum Plan {
+    /// So many base units go into a channel.
+    Fund(Amount),
+    /// A channel is ended, or begins to end, by this call of the channel contract.
+    End(ChannelId, Bytes),
+}
+
+/// What `order` comes to.
+pub(super) fn plan(order: &Order) -> Plan {
+    match *order {
+        Order::Open { deposit, .. } => Plan::Fund(deposit),
+        Order::TopUp { added, .. } => Plan::Fund(added),
+        Order::CloseTogether { channel, total, balance_signature, closing_signature } => {
+            let call = CooperativeCloseCall {
+                receiver: channel.receiver.into(),
+                open_block: channel.open_block,
+                balance: total.into(),
+                balance_signature: Bytes::from(balance_signature.0),
+                closing_signature: Bytes::from(closing_signature.0),
+            };
+            Plan::End(channel, call.encode().into())
+        }
+        Order::CloseAlone { channel, total } => {
+            let (receiver, open_block) = (channel.receiver.into(), channel.open_block);
+            let call = UncooperativeCloseCall { receiver, open_block, balance: total.into() };
+            Plan::End(channel, call.encode().into())
+        }
+        Order::Settle { channel } => {
+            let (receiver, open_block) = (channel.receiver.into(), channel.open_block);
+            Plan::End(channel, SettleCall { receiver, open_block }.encode().into())
+        }
     }
 }
 
-/// The ERC-223 call that carries out `order`.
-pub(super) fn transfer_call(contract: Address, payer: Address, order: &Order) -> TransferCall {
-    TransferCall {
-        to: H160::from(contract),
-        value: amount(order).into(),
-        data: transfer_data(payer, order).into(),
-    }
+/// The ERC-223 call that puts `amount` into the channel of `order`.
+pub(super) fn transfer_call(
+    contract: Address,
+    payer: Address,
+    order: &Order,
+    amount: Amount,
+) -> TransferCall {
+    TransferCall { to: H160::from(contract), value: amount.into(), data: transfer_data(payer, order).into() }
 }
 
 #[cfg(test)]
@@ -71,7 +103,6 @@ mod tests {
     use ethers_core::utils::{hex, id};
 
     use super::*;
-    use crate::protocol::ChannelId;
 
     #[test]
     fn calls_and_events_have_the_selectors_of_the_original() {
@@ -79,6 +110,9 @@ mod tests {
         for (selector, signature) in [
             (CreateChannelCall::selector(), "createChannel(address,uint192)"),
             (TopUpCall::selector(), "topUp(address,uint32,uint192)"),
+            (CooperativeCloseCall::selector(), "cooperativeClose(address,uint32,uint192,bytes,bytes)"),
+            (UncooperativeCloseCall::selector(), "uncooperativeClose(address,uint32,uint192)"),
+            (SettleCall::selector(), "settle(address,uint32)"),
             (GetChannelInfoCall::selector(), "getChannelInfo(address,address,uint32)"),
         ] {
             assert_eq!(selector, id(signature), "{signature}");

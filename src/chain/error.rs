@@ -7,6 +7,7 @@ use std::time::Duration;
 use ethers_core::types::U256;
 use ethers_core::utils::hex;
 
+use crate::chain::end::Obstacle;
 use crate::chain::signer::NotSigned;
 use crate::protocol::{Address, Amount, ChannelId};
 
@@ -122,9 +123,9 @@ pub enum ChainError {
     NotSigned(#[from] NotSigned),
 }
 
-/// An order to move money that was not carried out, or whose outcome is not known.
+/// An order that was not carried out, or whose outcome is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum FundError {
+pub enum OrderError {
     /// The chain could not be asked, or refused; nothing that moves the money was sent.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -134,6 +135,9 @@ pub enum FundError {
     /// Too little to pay with; nothing was sent.
     #[error("{0}")]
     Underfunded(Box<Underfunded>),
+    /// The channel cannot be ended as ordered; nothing was sent.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
     /// The contract would refuse the transaction; nothing was sent.
     #[error("the transaction would fail and was not sent: {why}")]
     WouldFail {
@@ -151,7 +155,7 @@ pub enum FundError {
     /// The transaction was sent, or may have been, and its outcome is not known yet.
     #[error(
         "transaction {hash} is not confirmed after {waited:?}{}: it may still be; it is looked up again \
-         before this receiver is funded anew",
+         before anything else is ordered for this receiver",
         last.as_ref().map(|error| format!(" ({error})")).unwrap_or_default()
     )]
     StillPending {
@@ -173,17 +177,17 @@ pub enum FundError {
         /// The nonce of both.
         nonce: u64,
     },
-    /// The transaction is confirmed, but the node does not show the channel yet.
-    #[error("transaction {hash} is confirmed, but channel {channel} cannot be read: is the node behind?")]
+    /// The transaction is confirmed, but the node does not show yet what it did to the channel.
+    #[error("transaction {hash} is confirmed, but channel {channel} does not show it: is the node behind?")]
     Unseen {
-        /// The transaction that opened it or topped it up.
+        /// The transaction.
         hash: TransactionHash,
         /// The channel.
         channel: ChannelId,
     },
 }
 
-impl FundError {
+impl OrderError {
     /// True when money may have moved, or may still: the order's intents must be resumed before it is repeated.
     pub fn is_unclear(&self) -> bool {
         matches!(self, Self::StillPending { .. } | Self::Unseen { .. })

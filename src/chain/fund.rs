@@ -1,254 +1,129 @@
-//! Carrying out an order: open a channel or top one up, and take up what a crash interrupted.
-
-use std::time::Duration;
+//! Putting money into a channel: by the token's own transfer where it has ERC-223's, else by an allowance.
 
 use ethers_core::types::{H160, U256};
-use ethers_core::utils::keccak256;
 
-use crate::chain::confirm::{Mined, Sent};
+use crate::chain::confirm::Sent;
 use crate::chain::contracts::{self, AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
-use crate::chain::error::{ChainError, FundError, NotRecorded, TransactionHash, Underfunded};
-use crate::chain::fees::{self, Fees};
-use crate::chain::refusal::SendRefusal;
+use crate::chain::error::{ChainError, OrderError, Underfunded};
+use crate::chain::order::{Journal, both};
 use crate::chain::rpc::{At, CallRequest};
+use crate::chain::send::Step;
 use crate::chain::{Chain, Ground};
-use crate::fault;
-use crate::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
+use crate::protocol::{Address, Amount, ChannelId, Order};
 
-/// Where intents are kept.
-pub trait Journal: Send + Sync {
-    /// Keeps `intent` so that it survives a crash. The transaction is sent only after this has answered `Ok`.
-    fn record(&self, intent: Intent) -> impl Future<Output = Result<(), NotRecorded>> + Send;
-}
-
-/// What became of the intents of one order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// The order was carried out: which channel, and what the contract says of it.
-    Funded(ChannelId, OnChain),
-    /// Only approvals were on their way; the order may be given anew.
-    NothingMoved,
-}
-
-/// One call on the way to an order's end.
-struct Step {
-    request: CallRequest,
-    moves: bool,
-}
-
-/// How often a transaction is made anew because its nonce was taken in between.
-const NONCE_ATTEMPTS: usize = 3;
+/// What stands for the gas of an `approve` in an estimate.
+const APPROVE_GAS: u64 = 60_000;
+/// What stands in an estimate for the gas of a call that fetches tokens: it cannot be tried before it is allowed.
+const FETCH_GAS: u64 = 150_000;
 
 impl Chain {
-    /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
-    /// two openings in one block revert. On an error that [`FundError::is_unclear`], [`Chain::resume`] must
-    /// settle the recorded intents first.
-    pub async fn fund(
+    /// Sends what puts the money of `order` into its channel. Answers the last transaction, and the fee in wei of
+    /// those before it, if known.
+    pub(super) async fn fund(
         &self,
         order: &Order,
+        amount: Amount,
+        ground: Ground,
         journal: &impl Journal,
-    ) -> Result<(ChannelId, OnChain), FundError> {
-        let ground = self.ground().await?;
-        let (needs, has) = (contracts::amount(order), self.tokens(ground.token).await?);
+    ) -> Result<(Sent, Option<U256>), OrderError> {
+        self.can_spend(amount, ground).await?;
+        if !self.transfers_with_data(ground.token).await? {
+            return self.spend_allowance(order, amount, ground, journal).await;
+        }
+        let request = self.transfer_request(order, amount, ground);
+        let sent = self.send(order, Step { request, moves: true }, ground, journal).await?;
+        Ok((sent, Some(U256::zero())))
+    }
+
+    /// The most gas that it takes to put the money of `order` into its channel.
+    pub(super) async fn gas_to_fund(
+        &self,
+        order: &Order,
+        amount: Amount,
+        ground: Ground,
+    ) -> Result<U256, OrderError> {
+        self.can_spend(amount, ground).await?;
+        if self.transfers_with_data(ground.token).await? {
+            return self.gas_limit(order, &self.transfer_request(order, amount, ground)).await;
+        }
+        let allowed = self.allowance(ground).await?;
+        if allowed >= U256::from(amount) {
+            return self.gas_limit(order, &self.fetch_request(order, amount)).await;
+        }
+        let approvals = if allowed.is_zero() { 1 } else { 2 };
+        Ok(U256::from(approvals * APPROVE_GAS + FETCH_GAS))
+    }
+
+    async fn can_spend(&self, needs: Amount, ground: Ground) -> Result<(), OrderError> {
+        let has = self.tokens(ground.token).await?;
         if has < needs {
             let (payer, token) = (self.payer(), ground.token);
-            return Err(FundError::Underfunded(Box::new(Underfunded::Token { payer, token, has, needs })));
-        }
-        let sent = if self.transfers_with_data(ground.token).await? {
-            let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), order);
-            let step = Step { request: self.request(ground.token, call), moves: true };
-            self.send(order, step, ground, journal).await?
-        } else {
-            self.spend_allowance(order, ground, journal).await?
-        };
-        self.settle(&sent).await
-    }
-
-    /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
-    /// sent again, byte by byte, and waited for. The intents may come in any order.
-    pub async fn resume(&self, intents: &[Intent]) -> Result<Resolution, FundError> {
-        let mut intents: Vec<&Intent> = intents.iter().collect();
-        intents.sort_by_key(|intent| intent.nonce);
-        for intent in intents.iter().filter(|intent| intent.moves) {
-            let mined = self.0.rpc.receipt(intent.hash).await.map_err(|error| unclear(intent, error))?;
-            if mined.is_some() {
-                return self.take_up(intent).await;
-            }
-        }
-        // Of several that would move the money, all but the last were refused by the node when they were made:
-        // sending them again could move it twice.
-        let last = intents.iter().rev().find(|intent| intent.moves);
-        for intent in intents.iter().filter(|intent| !intent.moves) {
-            match self.take_up(intent).await {
-                // An approval that failed or lost its place moves nothing, and the next order sets its own.
-                Ok(_) | Err(FundError::TransactionFailed { .. } | FundError::Replaced { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match last {
-            Some(intent) => self.take_up(intent).await,
-            None => Ok(Resolution::NothingMoved),
-        }
-    }
-
-    async fn take_up(&self, intent: &Intent) -> Result<Resolution, FundError> {
-        let turn = self.0.nonces.turn().await;
-        let in_flight = turn.take(intent.nonce);
-        // Not known yet: the wait looks for it first, and sends it where it is in no block.
-        let sent = Sent { intent: intent.clone(), is_known: false, _in_flight: in_flight };
-        drop(turn);
-        if intent.moves {
-            return self.settle(&sent).await.map(|(channel, on_chain)| Resolution::Funded(channel, on_chain));
-        }
-        let mined = self.confirm(&sent, 1).await?;
-        self.succeeded(&sent, &mined).await?;
-        Ok(Resolution::NothingMoved)
-    }
-
-    /// Waits for the transaction that moves the money, and reads the channel it made.
-    async fn settle(&self, sent: &Sent) -> Result<(ChannelId, OnChain), FundError> {
-        let mined = self.confirm(sent, self.0.settings.confirmations).await?;
-        self.succeeded(sent, &mined).await?;
-        let channel = match sent.intent.order {
-            Order::Open { receiver, .. } => ChannelId { receiver, open_block: self.block_of(&mined)? },
-            Order::TopUp { channel, .. } => channel,
-        };
-        let on_chain = self.read_back(sent.hash(), channel, mined.head).await?;
-        Ok((channel, on_chain))
-    }
-
-    async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), FundError> {
-        if mined.receipt.status.is_some_and(|status| status.is_zero()) {
-            let why = self.why_failed(&sent.intent, mined).await;
-            return Err(FundError::TransactionFailed { hash: sent.hash(), why });
+            return Err(OrderError::Underfunded(Box::new(Underfunded::Token { payer, token, has, needs })));
         }
         Ok(())
     }
 
-    /// Block numbers are 32 bits in the contract.
-    fn block_of(&self, mined: &Mined) -> Result<u32, ChainError> {
-        u32::try_from(mined.receipt.block_number.as_u64()).map_err(|_| ChainError::NotUnderstood {
-            node: self.0.rpc.shown().into(),
-            method: "eth_getTransactionReceipt",
-            why: format!("block {} does not fit the contract's 32 bits", mined.receipt.block_number),
-        })
+    fn transfer_request(&self, order: &Order, amount: Amount, ground: Ground) -> CallRequest {
+        let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), order, amount);
+        self.request(ground.token, call)
+    }
+
+    /// The call that has the contract fetch tokens that it is allowed to take.
+    fn fetch_request(&self, order: &Order, amount: Amount) -> CallRequest {
+        let (contract, amount) = (self.0.settings.channel_manager, U256::from(amount));
+        let receiver = H160::from(order.receiver());
+        match order {
+            Order::TopUp { channel: ChannelId { open_block, .. }, .. } => {
+                self.request(contract, TopUpCall { receiver, open_block: *open_block, added: amount })
+            }
+            _ => self.request(contract, CreateChannelCall { receiver, deposit: amount }),
+        }
+    }
+
+    async fn allowance(&self, ground: Ground) -> Result<U256, ChainError> {
+        let contract = self.0.settings.channel_manager;
+        let call = AllowanceCall { owner: self.payer().into(), spender: contract.into() };
+        self.view(ground.token, call, At::Latest).await
     }
 
     /// The way of a plain token: approve, then have the contract fetch the tokens. It answers once that is mined.
     async fn spend_allowance(
         &self,
         order: &Order,
+        amount: Amount,
         ground: Ground,
         journal: &impl Journal,
-    ) -> Result<Sent, FundError> {
-        let contract = self.0.settings.channel_manager;
-        let amount = U256::from(contracts::amount(order));
+    ) -> Result<(Sent, Option<U256>), OrderError> {
         let _allowance = self.0.allowance.lock().await;
-        let call = AllowanceCall { owner: self.payer().into(), spender: contract.into() };
-        let allowed: U256 = self.view(ground.token, call, At::Latest).await?;
-        if allowed < amount {
+        let (units, allowed) = (U256::from(amount), self.allowance(ground).await?);
+        let mut fee = Some(U256::zero());
+        if allowed < units {
             // An allowance must be 0 before it can be changed.
             if !allowed.is_zero() {
-                self.approve(order, U256::zero(), ground, journal).await?;
+                fee = both(fee, self.approve(order, U256::zero(), ground, journal).await?);
             }
-            self.approve(order, amount, ground, journal).await?;
+            fee = both(fee, self.approve(order, units, ground, journal).await?);
         }
-        let request = match order {
-            Order::Open { receiver, .. } => {
-                self.request(contract, CreateChannelCall { receiver: H160::from(*receiver), deposit: amount })
-            }
-            Order::TopUp { channel: ChannelId { receiver, open_block }, .. } => {
-                let (receiver, open_block) = (H160::from(*receiver), *open_block);
-                self.request(contract, TopUpCall { receiver, open_block, added: amount })
-            }
-        };
-        let sent = self.send(order, Step { request, moves: true }, ground, journal).await?;
+        let step = Step { request: self.fetch_request(order, amount), moves: true };
+        let sent = self.send(order, step, ground, journal).await?;
         self.confirm(&sent, 1).await?;
-        Ok(sent)
+        Ok((sent, fee))
     }
 
+    /// Answers the fee in wei, if known.
     async fn approve(
         &self,
         order: &Order,
         value: U256,
         ground: Ground,
         journal: &impl Journal,
-    ) -> Result<(), FundError> {
+    ) -> Result<Option<U256>, OrderError> {
         let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
         let step = Step { request: self.request(ground.token, call), moves: false };
         let sent = self.send(order, step, ground, journal).await?;
         let mined = self.confirm(&sent, 1).await?;
-        self.succeeded(&sent, &mined).await
-    }
-
-    /// Signs, journals and sends one step; alone, so that nonces follow each other.
-    async fn send(
-        &self,
-        order: &Order,
-        step: Step,
-        ground: Ground,
-        journal: &impl Journal,
-    ) -> Result<Sent, FundError> {
-        let Step { request, moves } = step;
-        let turn = self.0.nonces.turn().await;
-        let (mut at_least, mut attempt) = (0, 1);
-        loop {
-            let nonce = turn.next(self.0.rpc.nonce_of(request.from, true).await?, at_least);
-            let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
-            let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw };
-            journal.record(intent.clone()).await?;
-            fault::point("transaction about to be sent");
-            let (kind, error) = match self.submit(&intent.raw).await {
-                Ok(is_known) => {
-                    fault::point("transaction sent");
-                    return Ok(Sent { intent, is_known, _in_flight: turn.take(nonce) });
-                }
-                Err(refusal) => refusal,
-            };
-            match kind {
-                SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
-                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt < NONCE_ATTEMPTS => {
-                    (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
-                }
-                _ => return Err(error.into()),
-            }
-        }
-    }
-
-    /// The signed bytes of a step, and the most that it can cost in wei.
-    async fn sign(
-        &self,
-        order: &Order,
-        request: &CallRequest,
-        chain_id: u64,
-        nonce: u64,
-    ) -> Result<(Vec<u8>, U256), FundError> {
-        let gas = match self.0.rpc.estimate_gas(request).await {
-            Ok(estimate) => fees::with_margin(estimate),
-            Err(ChainError::Reverted { message }) => {
-                return Err(FundError::WouldFail { why: self.why_refused(order, &message).await });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let fees = Fees::current(&self.0.rpc).await?;
-        let cost = fees.worst(gas);
-        let has = self.0.rpc.ether_of(request.from).await?;
-        if has < cost {
-            return Err(self.underfunded(has, cost));
-        }
-        let transaction = fees.transaction(request, chain_id, nonce, gas);
-        let raw = self.0.signer.sign_transaction(&transaction).map_err(ChainError::from)?;
-        Ok((raw.to_vec(), cost))
-    }
-
-    /// What the node's refusal for want of ether means: it counts what waits to be mined as well.
-    async fn too_little_ether(&self, needs: U256, refusal: ChainError) -> Result<FundError, ChainError> {
-        let has = self.0.rpc.ether_of(self.payer().into()).await?;
-        Ok(if has < needs { self.underfunded(has, needs) } else { refusal.into() })
-    }
-
-    fn underfunded(&self, has: U256, needs: U256) -> FundError {
-        FundError::Underfunded(Box::new(Underfunded::Ether { payer: self.payer(), has, needs }))
+        self.succeeded(&sent, &mined).await?;
+        Ok(mined.fee(&sent.intent))
     }
 
     /// Whether the token has ERC-223's transfer and it reaches the channel contract. A trial call must succeed,
@@ -256,9 +131,10 @@ impl Chain {
     async fn transfers_with_data(&self, token: Address) -> Result<bool, ChainError> {
         let contract = self.0.settings.channel_manager;
         // The trial opens a channel to the contract itself, which no real order does.
-        let trial = Order::Open { receiver: contract, deposit: Amount::from(1) };
+        let one = Amount::from(1);
+        let trial = Order::Open { receiver: contract, deposit: one };
         let ask = || async {
-            let good = contracts::transfer_call(contract, self.payer(), &trial);
+            let good = contracts::transfer_call(contract, self.payer(), &trial, one);
             let bad = TransferCall { data: vec![0].into(), ..good.clone() };
             Ok(self.would_succeed(token, good).await? && !self.would_succeed(token, bad).await?)
         };
@@ -271,14 +147,5 @@ impl Chain {
             Err(ChainError::Reverted { .. }) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Nothing is known of `intent`, because the node could not be asked.
-fn unclear(intent: &Intent, error: ChainError) -> FundError {
-    FundError::StillPending {
-        hash: TransactionHash(intent.hash),
-        waited: Duration::ZERO,
-        last: Some(Box::new(error)),
     }
 }

@@ -5,16 +5,20 @@
 
 mod confirm;
 mod contracts;
+mod end;
 mod error;
 mod fees;
 mod fund;
 pub mod keystore;
 mod nonces;
+mod order;
 mod reason;
 mod refusal;
 mod rpc;
+mod send;
 pub mod signer;
 mod sync;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,9 +29,11 @@ use ethers_core::abi::AbiDecode;
 use ethers_core::types::{H160, U256};
 use tokio::sync::{Mutex, OnceCell};
 
-pub use error::{ChainError, FundError, NotRecorded, TransactionHash, Underfunded};
-pub use fund::{Journal, Resolution};
+pub use end::Obstacle;
+pub use error::{ChainError, NotRecorded, OrderError, TransactionHash, Underfunded};
+pub use order::{Cost, Done, Journal, Resolution};
 pub use sync::Synced;
+pub use watch::Watcher;
 
 use crate::protocol::{Address, Amount, ChannelId, OnChain};
 use contracts::{
@@ -51,7 +57,7 @@ pub struct Settings {
     pub start_block: u64,
     /// The limit of one JSON-RPC call.
     pub request_within: Duration,
-    /// How often a pending transaction is looked up.
+    /// How often a pending transaction, or a new block, is looked for.
     pub poll_every: Duration,
     /// How long a sent transaction may stay unconfirmed before we stop waiting for it.
     pub confirm_within: Duration,
@@ -164,6 +170,11 @@ impl Chain {
         let symbol: Option<String> = stated(self.view(token, SymbolCall, At::Latest).await)?;
         let symbol = symbol.map(|name| name.chars().filter(|c| !c.is_control()).take(MAX_SYMBOL).collect());
         Ok(Balances { wei, tokens, decimals, symbol })
+    }
+
+    /// The number of the newest block.
+    pub async fn head(&self) -> Result<u64, ChainError> {
+        self.0.rpc.head().await
     }
 
     /// What the contract says of a channel of ours; `None` when it is settled or never was.

@@ -5,11 +5,12 @@ use ethers_core::types::{NameOrAddress, U256};
 use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::confirm::Mined;
-use crate::chain::contracts::{self, ChannelDepositBugbountyLimitCall};
+use crate::chain::contracts::{self, ChannelDepositBugbountyLimitCall, Plan};
 use crate::chain::error::ChainError;
 use crate::chain::rpc::CallRequest;
-use crate::chain::{At, Chain};
-use crate::protocol::{Amount, Intent, OnChain, Order};
+use crate::chain::{At, Chain, end};
+use crate::protocol::microraiden::proof;
+use crate::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
 
 /// Where not even the node says anything.
 const UNSAID: &str = "no reason given";
@@ -41,6 +42,20 @@ impl Chain {
 
     /// Which rules an order breaks now, after what the contract or node said.
     pub(super) async fn why_refused(&self, order: &Order, said: &str) -> String {
+        let broken = match contracts::plan(order) {
+            Plan::Fund(amount) => self.rules_of_funding(order, amount).await,
+            Plan::End(channel, _) => self.rules_of_ending(order, channel).await,
+        };
+        if broken.is_empty() {
+            return format!(
+                "{said}; no rule is seen broken now: another transaction may have come first, and taken the \
+                 tokens or the allowance, closed the channel, or opened one to the same receiver in the same block"
+            );
+        }
+        format!("{said}; {}", broken.join("; "))
+    }
+
+    async fn rules_of_funding(&self, order: &Order, amount: Amount) -> Vec<String> {
         let contract = self.0.settings.channel_manager;
         let limit: Option<U256> =
             self.view(contract, ChannelDepositBugbountyLimitCall, At::Latest).await.ok();
@@ -49,30 +64,48 @@ impl Chain {
             Err(_) => None,
         };
         let channel = match order {
-            Order::Open { .. } => None,
             Order::TopUp { channel, .. } => self.channel(*channel).await.ok(),
+            _ => None,
         };
-        let broken = broken_rules(order, holds, limit, channel);
-        if broken.is_empty() {
-            return format!(
-                "{said}; no rule is seen broken now: another transaction may have taken the tokens or the \
-                 allowance first, or opened a channel to the same receiver in the same block"
-            );
-        }
-        format!("{said}; {}", broken.join("; "))
+        broken_rules(order, amount, holds, limit, channel)
     }
+
+    async fn rules_of_ending(&self, order: &Order, channel: ChannelId) -> Vec<String> {
+        let mut broken = wrong_signatures(order, self.payer(), self.0.settings.channel_manager);
+        if let (Ok(on_chain), Ok(head)) = (self.channel(channel).await, self.head().await) {
+            broken.extend(end::obstacle(order, channel, on_chain, head).map(|rule| rule.to_string()));
+        }
+        broken
+    }
+}
+
+/// The signatures under a cooperative close that are not by whom they should be.
+fn wrong_signatures(order: &Order, payer: Address, contract: Address) -> Vec<String> {
+    let Order::CloseTogether { channel, total, balance_signature, closing_signature } = order else {
+        return Vec::new();
+    };
+    let balance = proof::balance_digest(*channel, *total, contract);
+    let closing = proof::closing_digest(payer, channel.open_block, *total, contract);
+    [
+        ("balance proof is not signed by the payer", balance, balance_signature, payer),
+        ("closing signature is not by the receiver", closing, closing_signature, channel.receiver),
+    ]
+    .into_iter()
+    .filter(|(_, digest, signature, signer)| proof::recover(*digest, signature) != Some(*signer))
+    .map(|(what, _, _, signer)| format!("the {what} {signer}, or for another total than {total}"))
+    .collect()
 }
 
 /// The rules that `order` breaks, as far as is known: the payer's tokens, the limit of a deposit and, of a top
 /// up, the channel (`Some(None)` when there is none).
 fn broken_rules(
     order: &Order,
+    amount: Amount,
     holds: Option<Amount>,
     limit: Option<U256>,
     channel: Option<Option<OnChain>>,
 ) -> Vec<String> {
     let mut broken = Vec::new();
-    let amount = contracts::amount(order);
     if let Some(holds) = holds.filter(|holds| *holds < amount) {
         broken.push(format!("the payer holds {holds} base units of the token, fewer than {amount}"));
     }
@@ -100,7 +133,6 @@ fn broken_rules(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Address, ChannelId};
 
     #[test]
     fn names_each_rule_that_is_broken() {
@@ -123,12 +155,13 @@ mod tests {
             (top_up(1), Some(None), &["there is no channel"]),
             (top_up(0), None, &["a top up of 0"]),
         ] {
-            let broken = broken_rules(&order, tokens, limit, channel);
+            let Plan::Fund(amount) = contracts::plan(&order) else { panic!("{order:?} funds nothing") };
+            let broken = broken_rules(&order, amount, tokens, limit, channel);
             assert_eq!(broken.len(), expected.len(), "{order:?}: {broken:?}");
             for (text, part) in broken.iter().zip(expected) {
                 assert!(text.contains(part), "{text} has no {part}");
             }
         }
-        assert!(broken_rules(&open(1000), None, None, None).is_empty());
+        assert!(broken_rules(&open(1000), 1000.into(), None, None, None).is_empty());
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct CallRequest {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Block {
+    pub number: U64,
+    pub hash: H256,
     /// Only where fees follow EIP-1559.
     pub base_fee_per_gas: Option<U256>,
 }
@@ -69,6 +71,8 @@ pub(super) struct Block {
 pub(super) struct Receipt {
     pub block_number: U64,
     pub gas_used: U256,
+    /// What was paid per unit, in wei; old nodes do not say.
+    pub effective_gas_price: Option<U256>,
     /// 1 or 0; missing only before Byzantium (2017), older than the contract.
     pub status: Option<U64>,
 }

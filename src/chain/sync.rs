@@ -23,10 +23,12 @@ pub struct Synced {
     pub channels: Vec<(ChannelId, Option<OnChain>)>,
     /// From which block to sync next.
     pub cursor: u64,
+    /// The newest block.
+    pub head: u64,
 }
 
 /// The next sync looks at so many blocks again, in case they are reorganised.
-const REORG_MARGIN: u64 = 12;
+pub(super) const REORG_MARGIN: u64 = 12;
 /// After so many ranges in a row that the node took, a halved range is doubled.
 const GROW_AFTER: u32 = 4;
 /// How many channels are asked for at once.
@@ -38,10 +40,18 @@ impl Chain {
     /// Reads the events of the payer's channels from `from_block` to the head, then each channel that had one or
     /// is in `known`.
     pub async fn sync(&self, from_block: u64, known: &[ChannelId]) -> Result<Synced, ChainError> {
-        let start = self.0.settings.start_block;
-        let head = self.0.rpc.head().await?;
-        let mut ids: BTreeSet<ChannelId> = known.iter().copied().collect();
-        let mut ranges = Ranges::new(from_block.max(start), head, self.0.settings.log_range);
+        let head = self.head().await?;
+        let mut ids = self.events(from_block, head).await?;
+        ids.extend(known);
+        let cursor = head.saturating_sub(REORG_MARGIN).max(self.0.settings.start_block);
+        Ok(Synced { channels: self.channels(ids).await?, cursor, head })
+    }
+
+    /// The payer's channels that had an event from one block to another, both included.
+    pub(super) async fn events(&self, from: u64, to: u64) -> Result<BTreeSet<ChannelId>, ChainError> {
+        let from = from.max(self.0.settings.start_block);
+        let mut ids = BTreeSet::new();
+        let mut ranges = Ranges::new(from, to, self.0.settings.log_range);
         // A filter that starts above the head is refused by some nodes: such a range is never asked for.
         while let Some((from, to)) = ranges.next() {
             match self.0.rpc.logs(&self.filter(from, to)).await {
@@ -52,12 +62,19 @@ impl Chain {
                 Err(error) => ranges.refused(error)?,
             }
         }
-        let channels = stream::iter(ids)
-            .map(|id| async move { Ok::<_, ChainError>((id, self.channel(id).await?)) })
+        Ok(ids)
+    }
+
+    /// What the contract says of each.
+    pub(super) async fn channels(
+        &self,
+        ids: BTreeSet<ChannelId>,
+    ) -> Result<Vec<(ChannelId, Option<OnChain>)>, ChainError> {
+        stream::iter(ids)
+            .map(|id| async move { Ok((id, self.channel(id).await?)) })
             .buffered(AT_ONCE)
             .try_collect()
-            .await?;
-        Ok(Synced { channels, cursor: head.saturating_sub(REORG_MARGIN).max(start) })
+            .await
     }
 
     fn filter(&self, from: u64, to: u64) -> LogFilter {

@@ -14,7 +14,7 @@ use super::start::Prepared;
 use super::store::{BookId, Store};
 use super::{ListedChannel, ListedOwner, Listing, Message, Payment, Reply, Returned};
 use crate::chain::signer::Signer;
-use crate::chain::{Chain, FundError, Journal, NotRecorded, Resolution};
+use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution};
 use crate::fault;
 use crate::protocol::book::{Book, Effect, FundFailure, Input, Outcome, PurchaseId, Record};
 use crate::protocol::microraiden::{self, proof};
@@ -283,8 +283,7 @@ impl Actor {
         let receiver = order.receiver();
         tracing::info!(?order, "putting money into a channel");
         self.job(receiver, move |chain, journal| async move {
-            let funded = chain.fund(&order, &journal).await;
-            funded.map(Some).map_err(|error| failure(order, &error))
+            chain.carry_out(&order, &journal).await.map(funded).map_err(|error| failure(order, &error))
         });
     }
 
@@ -293,7 +292,7 @@ impl Actor {
         tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
         self.job(receiver, move |chain, _| async move {
             match chain.resume(&intents).await {
-                Ok(Resolution::Funded(id, on_chain)) => Ok(Some((id, on_chain))),
+                Ok(Resolution::Done(done)) => Ok(funded(done)),
                 Ok(Resolution::NothingMoved) => Ok(None),
                 Err(error) => Err(failure(order, &error)),
             }
@@ -347,6 +346,10 @@ impl Journal for Intents {
     }
 }
 
-fn failure(order: Order, error: &FundError) -> FundFailure {
+fn funded(done: Done) -> Option<super::Funded> {
+    done.on_chain.map(|on_chain| (done.channel, on_chain))
+}
+
+fn failure(order: Order, error: &OrderError) -> FundFailure {
     FundFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
 }

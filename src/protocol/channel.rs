@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Address, Amount, ChannelId};
+use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// One of our channels.
 ///
@@ -140,7 +140,7 @@ pub struct OnChain {
     pub withdrawn: Amount,
 }
 
-/// An order to put money into a channel.
+/// An order to put money into a channel, or to end one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum Order {
@@ -158,14 +158,40 @@ pub enum Order {
         /// How much, in base units.
         added: Amount,
     },
+    /// End a channel at once, on a total that both have signed.
+    CloseTogether {
+        /// Which one.
+        channel: ChannelId,
+        /// What the receiver gets of the deposit, in base units.
+        total: Amount,
+        /// The payer's signature under the total.
+        balance_signature: Signature,
+        /// The receiver's.
+        closing_signature: Signature,
+    },
+    /// Ask to end a channel without the receiver, which starts the challenge period.
+    CloseAlone {
+        /// Which one.
+        channel: ChannelId,
+        /// What the receiver is to get of the deposit, in base units.
+        total: Amount,
+    },
+    /// End a channel whose challenge period is over.
+    Settle {
+        /// Which one.
+        channel: ChannelId,
+    },
 }
 
 impl Order {
-    /// Whose channel is opened or topped up.
+    /// Who is paid by the channel.
     pub fn receiver(&self) -> Address {
         match self {
             Self::Open { receiver, .. } => *receiver,
-            Self::TopUp { channel, .. } => channel.receiver,
+            Self::TopUp { channel, .. }
+            | Self::CloseTogether { channel, .. }
+            | Self::CloseAlone { channel, .. }
+            | Self::Settle { channel } => channel.receiver,
         }
     }
 }
@@ -176,7 +202,7 @@ impl Order {
 pub struct Intent {
     /// What it is part of.
     pub order: Order,
-    /// True for the transaction that moves the money, false for an `approve` on the way there.
+    /// True for the transaction that carries out the order, false for an `approve` on the way there.
     pub moves: bool,
     /// The account nonce it uses.
     pub nonce: u64,
@@ -195,5 +221,53 @@ impl std::fmt::Debug for Intent {
             .field("nonce", &self.nonce)
             .field("hash", &ethers_core::utils::hex::encode_prefixed(self.hash))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+
+    #[test]
+    fn orders_are_kept_as_ever_and_signatures_as_hexadecimal_digits() {
+        let receiver = Address([0xbb; 20]);
+        let channel = ChannelId { receiver, open_block: 9 };
+        let (balance_signature, closing_signature) = (Signature([1; 65]), Signature([0xfe; 65]));
+        let total = Amount::from(7);
+        let id = json!({ "receiver": receiver.to_string(), "open_block": 9 });
+        let digits = |byte: &str| format!("0x{}", byte.repeat(65));
+        for (order, kept) in [
+            (
+                Order::Open { receiver, deposit: total },
+                json!({ "order": "open", "receiver": receiver.to_string(), "deposit": "7" }),
+            ),
+            (
+                Order::TopUp { channel, added: total },
+                json!({ "order": "top_up", "channel": id, "added": "7" }),
+            ),
+            (
+                Order::CloseTogether { channel, total, balance_signature, closing_signature },
+                json!({
+                    "order": "close_together",
+                    "channel": id,
+                    "total": "7",
+                    "balance_signature": digits("01"),
+                    "closing_signature": digits("fe"),
+                }),
+            ),
+            (
+                Order::CloseAlone { channel, total },
+                json!({ "order": "close_alone", "channel": id, "total": "7" }),
+            ),
+            (Order::Settle { channel }, json!({ "order": "settle", "channel": id })),
+        ] {
+            assert_eq!(to_value(order).unwrap(), kept);
+            assert_eq!(from_value::<Order>(kept).unwrap(), order);
+            assert_eq!(order.receiver(), receiver);
+            assert!(!format!("{order:?}").contains("0101"), "{order:?}");
+        }
+        assert!(from_value::<Signature>(json!("0x01")).is_err());
     }
 }

@@ -148,8 +148,8 @@ pub enum Refusal {
     /// A channel could not be opened or topped up.
     #[error("could not {}: {reason}", verb(order))]
     FundFailed {
-        /// What was tried.
-        order: Order,
+        /// What was tried; boxed, as it is the largest part of any refusal.
+        order: Box<Order>,
         /// Why it failed.
         reason: String,
     },
@@ -223,5 +223,9 @@ fn verb(order: &Order) -> String {
     match order {
         Order::Open { receiver, deposit } => format!("open a channel of {deposit} to {receiver}"),
         Order::TopUp { channel, added } => format!("top up the channel {channel} by {added}"),
+        Order::CloseTogether { channel, total, .. } | Order::CloseAlone { channel, total } => {
+            format!("close the channel {channel} on {total}")
+        }
+        Order::Settle { channel } => format!("settle the channel {channel}"),
     }
 }

@@ -11,14 +11,14 @@ use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, ChainError, FundError, Resolution, Settings, Underfunded};
+use tollpass::chain::{Chain, ChainError, OrderError, Resolution, Settings, Underfunded};
 use tollpass::devnet::accounts;
 use tollpass::devnet::chain::Settings as DevSettings;
 use tollpass::protocol::{Address, Amount, ChannelId, OnChain, Order};
 
 use crate::support::chains::{Network, each_network};
 use crate::support::relay::{Mode, Relay};
-use crate::support::rig::{Notes, Rig, TOKENS, open, receiver, top_up};
+use crate::support::rig::{Fund, Notes, Rig, TOKENS, funded, open, receiver, top_up};
 
 /// The longest that a test may take on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(60);
@@ -131,9 +131,9 @@ async fn several_orders_at_once_get_nonces_of_their_own() {
             let first = rig.pending().await;
             rig.automine(false).await;
             let orders: Vec<Order> = (1..=5).map(|number| open(number, 10)).collect();
-            let funded = rig.mining(join_all(orders.iter().map(|order| chain.fund(order, &notes)))).await;
+            let opened = rig.mining(join_all(orders.iter().map(|order| chain.fund(order, &notes)))).await;
             rig.automine(true).await;
-            for (order, outcome) in orders.iter().zip(funded) {
+            for (order, outcome) in orders.iter().zip(opened) {
                 let (id, on_chain) = outcome.unwrap();
                 assert_eq!((id.receiver, on_chain), (order.receiver(), untouched(10)));
             }
@@ -180,14 +180,14 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
         });
         // One block of three.
         let error = impatient.fund(&open(7, 50), &notes).await.unwrap_err();
-        assert!(matches!(error, FundError::StillPending { last: None, .. }), "{error}");
+        assert!(matches!(error, OrderError::StillPending { last: None, .. }), "{error}");
         assert!(error.is_unclear());
         let opened = rig.head().await;
         rig.mine(1).await;
         assert!(impatient.resume(&notes.all()).await.unwrap_err().is_unclear());
         rig.mine(1).await;
         let id = ChannelId { receiver: receiver(7), open_block: opened as u32 };
-        assert_eq!(impatient.resume(&notes.all()).await.unwrap(), Resolution::Funded(id, untouched(50)));
+        assert_eq!(funded(impatient.resume(&notes.all()).await.unwrap()), (id, untouched(50)));
     })
     .await;
 }
@@ -231,7 +231,7 @@ async fn what_would_fail_is_not_sent_and_the_rule_is_named() {
                 (Order::Open { receiver: receiver(7), deposit: over }, "over the contract's limit"),
             ] {
                 let error = chain.fund(&order, &notes).await.unwrap_err();
-                assert!(matches!(error, FundError::WouldFail { .. }) && !error.is_unclear(), "{error}");
+                assert!(matches!(error, OrderError::WouldFail { .. }) && !error.is_unclear(), "{error}");
                 assert!(error.to_string().contains(part), "{error}");
             }
             assert!(!notes.moves().contains(&true));
@@ -258,7 +258,7 @@ async fn a_mined_failure_is_an_error_with_its_hash_and_the_rule() {
         // Signed when there was enough; now there is not.
         rig.steal(TOKENS - 49).await;
         let error = rig.chain().resume(&notes.all()).await.unwrap_err();
-        assert!(matches!(error, FundError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
+        assert!(matches!(error, OrderError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
         let text = error.to_string();
         assert!(text.contains(&hex(&notes.all()[0].hash)), "{text}");
         assert!(text.contains("the payer holds 49 base units of the token, fewer than 50"), "{text}");
@@ -273,7 +273,7 @@ async fn too_few_tokens_or_too_little_ether_is_said_with_both_numbers() {
         let rig = Rig::new(url).await;
         let notes = Notes::new();
         match rig.chain().fund(&open(7, TOKENS + 1), &notes).await.unwrap_err() {
-            FundError::Underfunded(why) => match *why {
+            OrderError::Underfunded(why) => match *why {
                 Underfunded::Token { has, needs, token, .. } => {
                     assert_eq!((has, needs), (Amount::from(TOKENS), Amount::from(TOKENS + 1)));
                     assert_eq!(token, rig.token);
@@ -288,7 +288,7 @@ async fn too_few_tokens_or_too_little_ether_is_said_with_both_numbers() {
         let poor = Chain::new(rig.settings(), Arc::new(signer)).unwrap();
         let error = poor.fund(&open(7, 50), &notes).await.unwrap_err();
         match &error {
-            FundError::Underfunded(why) => match **why {
+            OrderError::Underfunded(why) => match **why {
                 Underfunded::Ether { has, needs, .. } => assert!(has.is_zero() && needs > has, "{why}"),
                 Underfunded::Token { .. } => panic!("{why}"),
             },
@@ -331,7 +331,7 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
         let down = format!("http://{}", free_address().await);
         let chain = rig.chain_with(Settings { rpc_url: down, ..rig.settings() });
         let error = chain.fund(&open(7, 50), &Notes::new()).await.unwrap_err();
-        assert!(matches!(error, FundError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
+        assert!(matches!(error, OrderError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
     })
     .await;
 }
@@ -371,13 +371,13 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         };
         let (outcome, ()) = tokio::join!(impatient.fund(&order, &notes), outage);
         let error = outcome.unwrap_err();
-        let FundError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
+        let OrderError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
         assert!(matches!(**last, ChainError::NodeUnreachable { .. }) && error.is_unclear(), "{error}");
         // Resuming while the node is still away is no clearer; when it is back, it is.
         assert!(impatient.resume(&notes.all()).await.unwrap_err().is_unclear());
         relay.set(Mode::Pass);
         let resolution = rig.mining(chain.resume(&notes.all())).await.unwrap();
-        assert!(matches!(resolution, Resolution::Funded(_, on_chain) if on_chain == untouched(50)));
+        assert_eq!(funded(resolution).1, untouched(50));
         rig.automine(true).await;
     })
     .await;
@@ -419,12 +419,12 @@ async fn a_nonce_that_turns_out_to_be_used_is_followed_by_the_next() {
         let chain = rig.chain_with(Settings { rpc_url: relay.url(), ..rig.settings() });
         relay.set(Mode::Answer("eth_getTransactionCount", count - 1));
         let notes = Notes::new();
-        let funded = chain.fund(&open(7, 50), &notes).await.unwrap();
-        assert_eq!((funded.1, notes.nonces()), (untouched(50), vec![count - 1, count]));
+        let opened = chain.fund(&open(7, 50), &notes).await.unwrap();
+        assert_eq!((opened.1, notes.nonces()), (untouched(50), vec![count - 1, count]));
         // Of the two intents, the one that was mined is found.
         relay.set(Mode::Pass);
         let resumed = chain.resume(&notes.all()).await.unwrap();
-        assert_eq!((resumed, rig.pending().await), (Resolution::Funded(funded.0, funded.1), count + 1));
+        assert_eq!((funded(resumed), rig.pending().await), (opened, count + 1));
     })
     .await;
 }
@@ -437,7 +437,7 @@ async fn nothing_is_sent_that_could_not_be_journalled_and_its_nonce_is_used_agai
             let count = rig.pending().await;
             notes.fill_up(true);
             let error = chain.fund(&open(7, 50), &notes).await.unwrap_err();
-            assert!(matches!(error, FundError::NotRecorded(_)) && !error.is_unclear(), "{error}");
+            assert!(matches!(error, OrderError::NotRecorded(_)) && !error.is_unclear(), "{error}");
             assert_eq!(rig.pending().await, count);
             notes.fill_up(false);
             chain.fund(&open(7, 50), &notes).await.unwrap();
@@ -457,7 +457,7 @@ async fn an_intent_that_was_recorded_and_never_sent_is_carried_out_on_resuming()
         let count = rig.pending().await;
         let resumed = rig.chain().resume(&notes.all()).await.unwrap();
         let id = ChannelId { receiver: receiver(7), open_block: rig.head().await as u32 };
-        assert_eq!(resumed, Resolution::Funded(id, untouched(50)));
+        assert_eq!(funded(resumed), (id, untouched(50)));
         // Once more: now it is mined, and found; nothing is sent.
         assert_eq!(rig.chain().resume(&notes.all()).await.unwrap(), resumed);
         assert_eq!(rig.pending().await, count + 1);
@@ -475,7 +475,7 @@ async fn an_intent_whose_nonce_another_transaction_used_is_replaced() {
         rig.approve(1).await;
         let error = rig.chain().resume(&notes.all()).await.unwrap_err();
         let nonce = notes.nonces()[0];
-        assert!(matches!(error, FundError::Replaced { nonce: n, .. } if n == nonce), "{error}");
+        assert!(matches!(error, OrderError::Replaced { nonce: n, .. } if n == nonce), "{error}");
         assert!(!error.is_unclear());
         assert_eq!(rig.chain().sync(0, &[]).await.unwrap().channels, []);
     })

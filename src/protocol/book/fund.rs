@@ -57,7 +57,7 @@ impl Book {
             }
             Err(FundFailure { order, reason, .. }) => {
                 let until = now + self.policy.deposit.retry_after;
-                let refusal = Refusal::FundFailed { order, reason };
+                let refusal = Refusal::FundFailed { order: Box::new(order), reason };
                 self.funding.insert(receiver, Funding::Failed { until, refusal });
             }
         }

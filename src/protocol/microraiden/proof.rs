@@ -2,6 +2,7 @@
 
 use ethers_core::types::{H256, RecoveryMessage, Signature as EthersSignature, U256};
 use ethers_core::utils::keccak256;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::protocol::{Address, Amount, ChannelId};
 
@@ -76,6 +77,20 @@ impl Signature {
     /// `0x` and 130 hexadecimal digits.
     pub fn to_hex(&self) -> String {
         ethers_core::utils::hex::encode_prefixed(self.0)
+    }
+}
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The text is not repeated: it may be money.
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not a signature: 0x and 130 digits are needed"))
     }
 }
 

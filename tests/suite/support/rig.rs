@@ -12,10 +12,10 @@ use jsonrpsee::rpc_params;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, Journal, NotRecorded, Settings};
+use tollpass::chain::{Chain, Journal, NotRecorded, OrderError, Resolution, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::{channel_manager, plain_token, token};
-use tollpass::protocol::{Address, Amount, ChannelId, Intent, Order};
+use tollpass::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
 
 /// How many base units the payer gets.
 pub const TOKENS: u64 = 1_000_000;
@@ -235,6 +235,26 @@ impl Journal for Notes {
         self.kept.lock().unwrap().push(intent);
         self.count.send_modify(|count| *count += 1);
         if *self.is_full.lock().unwrap() { Err(NotRecorded("disk full".into())) } else { Ok(()) }
+    }
+}
+
+/// Carrying out orders that leave a channel behind.
+pub trait Fund {
+    /// The channel, and what the contract says of it then.
+    async fn fund(&self, order: &Order, notes: &Notes) -> Result<(ChannelId, OnChain), OrderError>;
+}
+
+impl Fund for Chain {
+    async fn fund(&self, order: &Order, notes: &Notes) -> Result<(ChannelId, OnChain), OrderError> {
+        self.carry_out(order, notes).await.map(|done| (done.channel, done.on_chain.unwrap()))
+    }
+}
+
+/// The channel that resuming left behind.
+pub fn funded(resolution: Resolution) -> (ChannelId, OnChain) {
+    match resolution {
+        Resolution::Done(done) => (done.channel, done.on_chain.unwrap()),
+        Resolution::NothingMoved => panic!("nothing moved"),
     }
 }
 

@@ -1,0 +1,191 @@
+//! Carrying out an order, whatever it is: check, send, wait, look. And taking up what a crash interrupted.
+
+use std::time::Duration;
+
+use ethers_core::types::U256;
+
+use crate::chain::confirm::{Mined, Sent};
+use crate::chain::contracts::{self, Plan};
+use crate::chain::error::{ChainError, NotRecorded, OrderError, TransactionHash};
+use crate::chain::fees::Fees;
+use crate::chain::send::Step;
+use crate::chain::{Chain, end};
+use crate::protocol::{ChannelId, Intent, OnChain, Order};
+
+/// Where intents are kept.
+pub trait Journal: Send + Sync {
+    /// Keeps `intent` so that it survives a crash. The transaction is sent only after this has answered `Ok`.
+    fn record(&self, intent: Intent) -> impl Future<Output = Result<(), NotRecorded>> + Send;
+}
+
+/// An order that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The channel that was opened, topped up or ended.
+    pub channel: ChannelId,
+    /// What the contract says of it; `None` once it is settled.
+    pub on_chain: Option<OnChain>,
+    /// The fee in wei of the transactions that were waited for. `None` where the node does not say, and where
+    /// the channel was found ended by another transaction.
+    pub fee: Option<U256>,
+}
+
+/// What became of the intents of one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// The order was carried out.
+    Done(Done),
+    /// Only approvals were on their way; the order may be given anew.
+    NothingMoved,
+}
+
+/// What an order can cost beside what it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The most gas that its transactions can use.
+    pub gas: u64,
+    /// The most that they can cost, in wei.
+    pub wei: U256,
+}
+
+impl Chain {
+    /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
+    /// two openings in one block revert. On an error that [`OrderError::is_unclear`], [`Chain::resume`] must
+    /// settle the recorded intents first.
+    pub async fn carry_out(&self, order: &Order, journal: &impl Journal) -> Result<Done, OrderError> {
+        let ground = self.ground().await?;
+        let (sent, fee) = match contracts::plan(order) {
+            Plan::Fund(amount) => self.fund(order, amount, ground, journal).await?,
+            Plan::End(channel, data) => {
+                let request = self.end_request(order, channel, data).await?;
+                let sent = self.send(order, Step { request, moves: true }, ground, journal).await?;
+                (sent, Some(U256::zero()))
+            }
+        };
+        self.finish(&sent, fee).await
+    }
+
+    /// What `order` can cost at most, as things are now; the errors are those of carrying it out.
+    pub async fn estimate(&self, order: &Order) -> Result<Cost, OrderError> {
+        let gas = match contracts::plan(order) {
+            Plan::Fund(amount) => self.gas_to_fund(order, amount, self.ground().await?).await?,
+            Plan::End(channel, data) => {
+                self.gas_limit(order, &self.end_request(order, channel, data).await?).await?
+            }
+        };
+        let wei = Fees::current(&self.0.rpc).await?.worst(gas);
+        Ok(Cost { gas: u64::try_from(gas).unwrap_or(u64::MAX), wei })
+    }
+
+    /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
+    /// sent again, byte by byte, and waited for. The intents may come in any order.
+    pub async fn resume(&self, intents: &[Intent]) -> Result<Resolution, OrderError> {
+        let mut intents: Vec<&Intent> = intents.iter().collect();
+        intents.sort_by_key(|intent| intent.nonce);
+        for intent in intents.iter().filter(|intent| intent.moves) {
+            let mined = self.0.rpc.receipt(intent.hash).await.map_err(|error| unclear(intent, error))?;
+            if mined.is_some() {
+                return self.take_up(intent).await;
+            }
+        }
+        // Of several that would move the money, all but the last were refused by the node when they were made:
+        // sending them again could move it twice.
+        let last = intents.iter().rev().find(|intent| intent.moves);
+        for intent in intents.iter().filter(|intent| !intent.moves) {
+            match self.take_up(intent).await {
+                // An approval that failed or lost its place moves nothing, and the next order sets its own.
+                Ok(_) | Err(OrderError::TransactionFailed { .. } | OrderError::Replaced { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(intent) = last else { return Ok(Resolution::NothingMoved) };
+        // To end a channel that has ended would only cost its fee.
+        match self.ended(&intent.order).await.map_err(|error| unclear(intent, error))? {
+            Some(done) => Ok(Resolution::Done(done)),
+            None => self.take_up(intent).await,
+        }
+    }
+
+    async fn take_up(&self, intent: &Intent) -> Result<Resolution, OrderError> {
+        let turn = self.0.nonces.turn().await;
+        let in_flight = turn.take(intent.nonce);
+        // Not known yet: the wait looks for it first, and sends it where it is in no block.
+        let sent = Sent { intent: intent.clone(), is_known: false, _in_flight: in_flight };
+        drop(turn);
+        if intent.moves {
+            return self.finish(&sent, Some(U256::zero())).await.map(Resolution::Done);
+        }
+        let mined = self.confirm(&sent, 1).await?;
+        self.succeeded(&sent, &mined).await?;
+        Ok(Resolution::NothingMoved)
+    }
+
+    /// Waits for the transaction that carries out the order, and reads the channel. `fee` is that of the
+    /// transactions before it.
+    async fn finish(&self, sent: &Sent, fee: Option<U256>) -> Result<Done, OrderError> {
+        let order = &sent.intent.order;
+        let confirmed = async {
+            let mined = self.confirm(sent, self.0.settings.confirmations).await?;
+            self.succeeded(sent, &mined).await?;
+            Ok(mined)
+        };
+        let mined = match confirmed.await {
+            Ok(mined) => mined,
+            // The seller may have been faster, or an earlier attempt of ours: what was wanted has come about.
+            Err(error @ (OrderError::TransactionFailed { .. } | OrderError::Replaced { .. })) => {
+                return self.ended(order).await.ok().flatten().ok_or(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let channel = match *order {
+            Order::Open { receiver, .. } => ChannelId { receiver, open_block: self.block_of(&mined)? },
+            Order::TopUp { channel, .. }
+            | Order::CloseTogether { channel, .. }
+            | Order::CloseAlone { channel, .. }
+            | Order::Settle { channel } => channel,
+        };
+        let on_chain = self.read_back(sent, channel, mined.head).await?;
+        Ok(Done { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
+    }
+
+    /// The end of a channel, where the end that `order` asks for has come about already.
+    async fn ended(&self, order: &Order) -> Result<Option<Done>, ChainError> {
+        let Plan::End(channel, _) = contracts::plan(order) else { return Ok(None) };
+        // A node that does not have the opening yet knows nothing of an end.
+        let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
+            return Ok(None);
+        };
+        Ok(end::is_reached(order, on_chain).then_some(Done { channel, on_chain, fee: None }))
+    }
+
+    pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OrderError> {
+        if mined.receipt.status.is_some_and(|status| status.is_zero()) {
+            let why = self.why_failed(&sent.intent, mined).await;
+            return Err(OrderError::TransactionFailed { hash: sent.hash(), why });
+        }
+        Ok(())
+    }
+
+    /// Block numbers are 32 bits in the contract.
+    fn block_of(&self, mined: &Mined) -> Result<u32, ChainError> {
+        u32::try_from(mined.receipt.block_number.as_u64()).map_err(|_| ChainError::NotUnderstood {
+            node: self.0.rpc.shown().into(),
+            method: "eth_getTransactionReceipt",
+            why: format!("block {} does not fit the contract's 32 bits", mined.receipt.block_number),
+        })
+    }
+}
+
+/// The sum of two fees, if both are known.
+pub(super) fn both(one: Option<U256>, other: Option<U256>) -> Option<U256> {
+    Some(one?.saturating_add(other?))
+}
+
+/// Nothing is known of `intent`, because the node could not be asked.
+fn unclear(intent: &Intent, error: ChainError) -> OrderError {
+    OrderError::StillPending {
+        hash: TransactionHash(intent.hash),
+        waited: Duration::ZERO,
+        last: Some(Box::new(error)),
+    }
+}
