@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod chains;
+mod closes;
 mod configured;
 mod devchain;
 mod falters;
@@ -15,3 +16,4 @@ mod seller;
 mod stops;
 mod support;
 mod transparent;
+mod watches;

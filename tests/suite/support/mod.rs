@@ -13,4 +13,5 @@ pub mod proxy;
 pub mod raw;
 pub mod relay;
 pub mod rig;
+pub mod sides;
 pub mod wire;

@@ -24,6 +24,8 @@ pub enum Mode {
     Cut,
     /// Never answers.
     Stall,
+    /// Never answers this method.
+    StallOf(&'static str),
     /// Hands it on, and closes the connection instead of answering this method.
     LoseAnswerOf(&'static str),
     /// Closes the connection before this method reaches the node.
@@ -121,6 +123,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     match mode {
         Mode::Cut => return Err(Cut),
         Mode::Stall => std::future::pending().await,
+        Mode::StallOf(method) if question["method"] == method => std::future::pending().await,
         Mode::LoseQuestionOf(method) if question["method"] == method => return Err(Cut),
         Mode::Answer(method, number) if question["method"] == method => {
             let result = format!("{number:#x}");

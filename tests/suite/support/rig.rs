@@ -92,6 +92,23 @@ impl Rig {
         self.transact(self.payer, Some(to), data).await;
     }
 
+    /// Sends from a development account.
+    pub async fn as_account(&self, index: usize, to: Address, data: Bytes) {
+        self.transact(self.account(index), Some(to), data).await;
+    }
+
+    /// What an account owns of the token.
+    pub async fn tokens_of(&self, owner: Address) -> u64 {
+        let data = token().call("balanceOf", &[Value::Address(owner.into())]).unwrap();
+        let call = json!({ "to": H160::from(self.token), "data": data });
+        self.ask::<U256>("eth_call", rpc_params![call, "latest"]).await.as_u64()
+    }
+
+    /// The payer's ether, in wei.
+    pub async fn ether(&self) -> U256 {
+        self.ask("eth_getBalance", rpc_params![self.payer, "latest"]).await
+    }
+
     pub async fn approve(&self, units: u64) {
         let arguments = [Value::Address(self.manager.into()), Value::Uint(units.into())];
         self.as_payer(self.token, token().call("approve", &arguments).unwrap()).await;
@@ -147,9 +164,7 @@ impl Rig {
     }
 
     pub async fn mine(&self, blocks: u64) {
-        for _ in 0..blocks {
-            let _: Json = self.ask("evm_mine", rpc_params![]).await;
-        }
+        let _: Json = self.ask("anvil_mine", rpc_params![U64::from(blocks)]).await;
     }
 
     pub async fn snapshot(&self) -> Json {

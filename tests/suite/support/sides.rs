@@ -1,0 +1,136 @@
+//! The two sides of channels on a [`Rig`]: our chain, a receiver with a key, and what each of them holds.
+
+use ethers_core::abi::Token as Value;
+use ethers_core::types::U256;
+use tollpass::chain::signer::Signer;
+use tollpass::chain::{Chain, Done, Obstacle, OrderError, Settings};
+use tollpass::devnet::accounts;
+use tollpass::devnet::contracts::channel_manager;
+use tollpass::protocol::microraiden::proof;
+use tollpass::protocol::{Address, Amount, ChannelId, Order, Signature};
+
+use super::rig::{Fund, Notes, Rig};
+
+/// The receiver's development account.
+const RECEIVER: usize = 2;
+
+/// Both sides.
+pub struct Sides {
+    pub rig: Rig,
+    pub chain: Chain,
+    /// What carrying out orders has recorded.
+    pub notes: Notes,
+}
+
+impl Sides {
+    pub async fn new(url: &str) -> Self {
+        Self::over(Rig::new(url).await)
+    }
+
+    pub fn over(rig: Rig) -> Self {
+        Self { chain: rig.chain(), notes: Notes::new(), rig }
+    }
+
+    pub fn with(self, settings: Settings) -> Self {
+        Self { chain: self.rig.chain_with(settings), ..self }
+    }
+
+    /// Opens a channel to the receiver.
+    pub async fn open(&self, deposit: u64) -> ChannelId {
+        let order = Order::Open { receiver: receiver().address(), deposit: deposit.into() };
+        self.chain.fund(&order, &Notes::new()).await.unwrap().0
+    }
+
+    pub async fn carry_out(&self, order: Order) -> Result<Done, OrderError> {
+        self.chain.carry_out(&order, &self.notes).await
+    }
+
+    /// Why an order is refused before anything is recorded or sent.
+    pub async fn obstacle(&self, order: Order) -> Obstacle {
+        let before = self.notes.all().len();
+        let Err(OrderError::Obstacle(estimated)) = self.chain.estimate(&order).await else {
+            panic!("{order:?} has a price")
+        };
+        let error = self.carry_out(order).await.unwrap_err();
+        assert!(!error.is_unclear(), "{error}");
+        let OrderError::Obstacle(obstacle) = error else { panic!("{error}") };
+        assert_eq!((self.notes.all().len(), estimated), (before, obstacle));
+        obstacle
+    }
+
+    /// An order to close on what both have signed.
+    pub fn together(&self, channel: ChannelId, total: u64) -> Order {
+        let (balance_signature, closing_signature) = self.signatures(channel, total.into());
+        Order::CloseTogether { channel, total: total.into(), balance_signature, closing_signature }
+    }
+
+    /// The receiver takes out `total` in all.
+    pub async fn withdraw(&self, channel: ChannelId, total: u64) {
+        let proof = self.signatures(channel, total.into()).0;
+        let arguments = [
+            Value::Uint(channel.open_block.into()),
+            Value::Uint(total.into()),
+            Value::Bytes(proof.0.to_vec()),
+        ];
+        self.receiver_calls("withdraw", &arguments).await;
+    }
+
+    /// The receiver closes by itself, on a total that the payer has signed.
+    pub async fn receiver_closes(&self, channel: ChannelId, total: u64) {
+        let (balance, closing) = self.signatures(channel, total.into());
+        let arguments = [
+            Value::Address(channel.receiver.into()),
+            Value::Uint(channel.open_block.into()),
+            Value::Uint(total.into()),
+            Value::Bytes(balance.0.to_vec()),
+            Value::Bytes(closing.0.to_vec()),
+        ];
+        self.receiver_calls("cooperativeClose", &arguments).await;
+    }
+
+    /// What the payer, the receiver and the channel contract hold of the token.
+    pub async fn holdings(&self) -> (u64, u64, u64) {
+        let held = async |owner| self.rig.tokens_of(owner).await;
+        (held(payer().address()).await, held(receiver().address()).await, held(self.rig.manager).await)
+    }
+
+    /// What carrying out `order` took of the payer's ether; it must be what was said before and after.
+    pub async fn paid(&self, order: Order) -> Done {
+        let (cost, before) = (self.chain.estimate(&order).await.unwrap(), self.rig.ether().await);
+        let done = self.carry_out(order).await.unwrap();
+        let fee = before - self.rig.ether().await;
+        assert_eq!(done.fee, Some(fee), "{order:?}");
+        assert!(fee > U256::zero() && fee <= cost.wei, "{order:?}: {fee} of {cost:?}");
+        assert!((30_000..400_000).contains(&cost.gas), "{order:?}: {cost:?}");
+        done
+    }
+
+    async fn receiver_calls(&self, name: &str, arguments: &[Value]) {
+        let data = channel_manager().call(name, arguments).unwrap();
+        self.rig.as_account(RECEIVER, self.rig.manager, data).await;
+    }
+
+    /// The payer's signature under a total, and the receiver's to close on it.
+    fn signatures(&self, channel: ChannelId, total: Amount) -> (Signature, Signature) {
+        let contract: Address = self.rig.manager;
+        let balance = proof::balance_digest(channel, total, contract);
+        let closing = proof::closing_digest(payer().address(), channel.open_block, total, contract);
+        (payer().sign(balance).unwrap(), receiver().sign(closing).unwrap())
+    }
+}
+
+pub fn alone(channel: ChannelId, total: u64) -> Order {
+    Order::CloseAlone { channel, total: total.into() }
+}
+
+pub fn settle(channel: ChannelId) -> Order {
+    Order::Settle { channel }
+}
+
+fn payer() -> Signer {
+    Signer::new(&accounts::key(1).unwrap()).unwrap()
+}
+
+fn receiver() -> Signer {
+    Signer::new(&accounts::key(RECEIVER).unwrap()).unwrap()
+}
