@@ -231,20 +231,30 @@ fn is_name(letter: char) -> bool {
 fn sources() -> impl Iterator<Item = Source> {
     let mut folders = vec![root().join("src")];
     let mut files = Vec::new();
+    let mut tests = BTreeSet::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                tests.extend(test_modules(&path));
                 files.push(path);
             }
         }
     }
     files.sort();
-    files.into_iter().map(|path| Source::read(&path))
+    files.into_iter().filter(move |path| !tests.contains(path)).map(|path| Source::read(&path))
+}
+
+/// The files of the modules that a file has for tests only.
+fn test_modules(path: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(path).unwrap();
+    let folder =
+        if path.ends_with("mod.rs") { path.parent().unwrap().to_owned() } else { path.with_extension("") };
+    let names = text.split("#[cfg(test)]\nmod ").skip(1);
+    let names = names.filter_map(|rest| rest.split_once(';').map(|(name, _)| name));
+    names.filter(|name| name.chars().all(is_name)).map(|name| folder.join(format!("{name}.rs"))).collect()
 }
 
 fn locked() -> BTreeMap<String, Vec<Package>> {

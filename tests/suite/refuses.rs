@@ -35,6 +35,11 @@ const HOOKS: &str = "[hooks]\n\
     invalid_amount = { do = \"adopt\", times = 3 }\n";
 const PAID: &str = "here you are\n";
 
+/// What Mallory answers to a demand.
+type Lie = fn(Demand) -> Answer;
+/// What Mallory answers to a payment.
+type Reply = fn(Demand, &Payment) -> Answer;
+
 /// Alice's proxy and a seller that cheats.
 struct Scene {
     mallory: Mallory,
@@ -274,7 +279,7 @@ async fn a_state_of_somebody_else_is_not_believed() {
 
 #[tokio::test]
 async fn demands_that_no_rule_allows_move_nothing() {
-    let cases: [(&str, fn(Demand) -> Answer, &str); 16] = [
+    let cases: [(&str, Lie, &str); 16] = [
         (
             "/contract",
             |demand| Demand { contract: ELSEWHERE, ..demand }.base(ASKED),
@@ -355,7 +360,7 @@ fn doubled(demand: Demand, name: &HeaderName) -> Answer {
 
 #[tokio::test]
 async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
-    let cases: [(fn(Demand, &Payment) -> Answer, &str); 10] = [
+    let cases: [(Reply, &str); 10] = [
         (
             |demand, paid| {
                 Demand { receiver: ELSEWHERE, ..demand }
