@@ -21,6 +21,7 @@ use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
 use crate::proxy::pay::{self, PayLayer};
+use crate::proxy::seller::SellerClient;
 use crate::proxy::{self, Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
 
@@ -33,6 +34,7 @@ pub struct App {
     address: SocketAddr,
     config: Config,
     shutdown: Shutdown,
+    forward: Forward,
     paying: Option<Paying>,
 }
 
@@ -93,6 +95,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// There is no wallet.
+    #[error("the configuration has no [wallet] and [chain]: there are no channels to work on")]
+    NoWallet,
+    /// The node could not be reached in time.
+    #[error(
+        "not ready within limits.ready_within ({0:?}): is the node up? `tollpass check` says what is wrong"
+    )]
+    NotReady(Duration),
     /// The key cannot be opened.
     #[error("cannot open the wallet: {0}")]
     Key(String),
@@ -109,8 +119,9 @@ impl App {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
+        let forward = Forward::new(&proxy_settings(&config), address);
         let paying = match (key, config.chain.clone()) {
-            (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain)?),
+            (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
             _ => None,
         };
         if let Some(paying) = &paying {
@@ -118,7 +129,7 @@ impl App {
             admin::serve(&path, paying.manager.clone(), &shutdown)
                 .map_err(|source| StartError::Admin { path, source })?;
         }
-        Ok(Self { listener, address, config, shutdown, paying })
+        Ok(Self { listener, address, config, shutdown, forward, paying })
     }
 
     /// Where it listens.
@@ -133,11 +144,11 @@ impl App {
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { listener, address, config, shutdown, paying } = self;
+        let Self { listener, config, shutdown, forward, paying, .. } = self;
         let settings = proxy_settings(&config);
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
-        let service = layer.layer(Forward::new(&settings, address));
+        let service = layer.layer(forward);
         let served = proxy::serve(listener, Rescue::new(service), settings, shutdown.clone());
         let drain_within = config.limits.drain_within;
         let Some(Paying { manager, task, key, chain, _lock }) = paying else {
@@ -158,6 +169,49 @@ impl App {
     }
 }
 
+/// The state folder and the chain without a proxy: for the command line while no `serve` runs.
+pub struct Desk {
+    paying: DeskParts,
+}
+
+struct DeskParts {
+    manager: Manager,
+    task: JoinHandle<()>,
+    _lock: File,
+}
+
+impl Desk {
+    /// Locks the state folder, opens the wallet and syncs with the chain.
+    pub async fn open(config: Config) -> Result<Self, StartError> {
+        let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
+            return Err(StartError::NoWallet);
+        };
+        let forward = Forward::new(&proxy_settings(&config), config.listen);
+        let key = Key::Configured(wallet);
+        let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
+        let starting = start(manager.clone(), key, chain, Shutdown::new());
+        match tokio::time::timeout(config.policy.ready_within, starting).await {
+            Ok(started) => started?,
+            Err(_) => return Err(StartError::NotReady(config.policy.ready_within)),
+        }
+        Ok(Self { paying: DeskParts { manager, task, _lock } })
+    }
+
+    /// The manager.
+    pub fn manager(&self) -> &Manager {
+        &self.paying.manager
+    }
+
+    /// Waits until the store is closed.
+    pub async fn close(self) {
+        let DeskParts { manager, task, _lock } = self.paying;
+        manager.stop().await;
+        drop(manager);
+        // A manager that panicked has said so.
+        let _ = task.await;
+    }
+}
+
 fn report_left(left: usize) {
     if left > 0 {
         tracing::warn!(left, "stopped before everything had finished (limits.drain_within)");
@@ -167,11 +221,12 @@ fn report_left(left: usize) {
 }
 
 impl Paying {
-    fn build(config: &Config, key: Key, chain: config::Chain) -> Result<Self, StartError> {
+    fn build(config: &Config, key: Key, chain: config::Chain, forward: &Forward) -> Result<Self, StartError> {
         let lock = lock(&config.state_dir)?;
         let store = Store::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits));
+        let seller = Arc::new(SellerClient::new(forward.clone(), config.limits.answer_within));
+        let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits), seller);
         Ok(Self { manager, task, key, chain, _lock: lock })
     }
 }

@@ -5,17 +5,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::CHANNELS;
-use crate::manager::Listing;
+use super::{CHANNELS, OPERATE, PLAN};
+use crate::manager::{Listing, Operation, Plan, Report};
 
 /// How long a running `serve` may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to say what an operation would cost.
+const PLAN_WITHIN: Duration = Duration::from_secs(60);
+/// How long an operation may take; the chain has limits of its own.
+const OPERATE_WITHIN: Duration = Duration::from_secs(3600);
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -30,6 +35,9 @@ pub enum AdminError {
         /// Why.
         source: io::Error,
     },
+    /// It did not do it, and says why.
+    #[error("{0}")]
+    Refused(String),
     /// It did not answer as it should.
     #[error("the running tollpass did not answer as it should: {0}")]
     Answer(String),
@@ -47,28 +55,69 @@ pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
         }
         Err(source) => return Err(AdminError::Connect { path: path.to_owned(), source }),
     };
-    tokio::time::timeout(ANSWER_WITHIN, ask(stream))
-        .await
-        .unwrap_or_else(|_| Err(AdminError::Answer(format!("no answer within {ANSWER_WITHIN:?}"))))
-        .map(Some)
+    within(ANSWER_WITHIN, ask(stream, Method::GET, CHANNELS, Bytes::new())).await.map(Some)
 }
 
-async fn ask(stream: UnixStream) -> Result<Listing, AdminError> {
+/// What the `serve` that listens on `path` would do.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn plan(path: &Path, operation: &Operation) -> Result<Plan, AdminError> {
+    within(PLAN_WITHIN, post(path, PLAN, operation)).await
+}
+
+/// Has the `serve` that listens on `path` do it, and waits for the chain.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn operate(path: &Path, operation: &Operation) -> Result<Report, AdminError> {
+    within(OPERATE_WITHIN, post(path, OPERATE, operation)).await
+}
+
+async fn post<T: DeserializeOwned>(
+    path: &Path,
+    target: &str,
+    operation: &Operation,
+) -> Result<T, AdminError> {
+    let connect = UnixStream::connect(path).await;
+    let stream = connect.map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
+    let body = serde_json::to_vec(operation).map_err(|error| AdminError::Answer(error.to_string()))?;
+    ask(stream, Method::POST, target, body.into()).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, AdminError>>,
+) -> Result<T, AdminError> {
+    tokio::time::timeout(limit, asking)
+        .await
+        .unwrap_or_else(|_| Err(AdminError::Answer(format!("no answer within {limit:?}"))))
+}
+
+async fn ask<T: DeserializeOwned>(
+    stream: UnixStream,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<T, AdminError> {
     let wrong = |error: &dyn std::fmt::Display| AdminError::Answer(error.to_string());
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| wrong(&error))?;
     // Ends with the answer; an error on the way is the sender's error too.
     tokio::spawn(connection);
-    let request = Request::get(CHANNELS)
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
         .header(header::HOST, "tollpass")
-        .body(Empty::<Bytes>::new())
+        .body(Full::<Bytes>::from(body))
         .map_err(|error| wrong(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| wrong(&error))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
     let body = body.map_err(|error| wrong(&error))?.to_bytes();
-    if status != StatusCode::OK {
-        return Err(AdminError::Answer(format!("{status}: {}", String::from_utf8_lossy(&body).trim())));
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| wrong(&error)),
+        StatusCode::CONFLICT => Err(AdminError::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
+        _ => Err(AdminError::Answer(format!("{status}: {}", String::from_utf8_lossy(&body).trim()))),
     }
-    serde_json::from_slice(&body).map_err(|error| wrong(&error))
 }

@@ -6,7 +6,7 @@ mod server;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{AdminError, channels};
+pub use client::{AdminError, channels, operate, plan};
 pub use server::serve;
 
 /// The path of the socket in a state folder.
@@ -17,3 +17,9 @@ pub fn socket(state_dir: &Path) -> PathBuf {
 
 /// Where the list of channels is.
 const CHANNELS: &str = "/channels";
+/// Says what an operation would do.
+const PLAN: &str = "/plan";
+/// Does it.
+const OPERATE: &str = "/operate";
+/// The largest body of a question, in bytes.
+const MAX_QUESTION: usize = 64 << 10;

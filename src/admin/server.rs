@@ -10,15 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::CHANNELS;
-use crate::manager::Manager;
+use super::{CHANNELS, MAX_QUESTION, OPERATE, PLAN};
+use crate::manager::{Manager, Operation, Trouble};
 use crate::shutdown::Shutdown;
 
 /// How long a command may take to send its request head.
@@ -59,7 +60,7 @@ pub fn serve(path: &Path, manager: Manager, shutdown: &Shutdown) -> io::Result<(
 async fn connection(stream: UnixStream, manager: Manager) {
     let service = service_fn(move |request| {
         let manager = manager.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &manager).await) }
+        async move { Ok::<_, Infallible>(answer(request, &manager).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -71,16 +72,49 @@ async fn connection(stream: UnixStream, manager: Manager) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, manager: &Manager) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET || request.uri().path() != CHANNELS {
-        return plain(StatusCode::NOT_FOUND, "there is GET /channels");
+async fn answer(request: Request<Incoming>, manager: &Manager) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, CHANNELS) => match manager.list().await {
+            Some(listing) => json(&listing),
+            None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
+        },
+        (&Method::POST, path @ (PLAN | OPERATE)) => {
+            let body = match Limited::new(body, MAX_QUESTION).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+            };
+            let operation: Operation = match serde_json::from_slice(&body) {
+                Ok(operation) => operation,
+                Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+            };
+            if path == PLAN {
+                told(manager.plan(&operation).await)
+            } else {
+                // In a task of its own: who asked may leave, a transaction goes on.
+                let manager = manager.clone();
+                let done = tokio::spawn(async move { manager.operate(operation).await });
+                match done.await {
+                    Ok(done) => told(done),
+                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+                }
+            }
+        }
+        _ => plain(StatusCode::NOT_FOUND, "there are GET /channels, POST /plan and POST /operate"),
     }
-    let Some(listing) = manager.list().await else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
-    };
-    match serde_json::to_vec(&listing) {
-        Ok(json) => {
-            let mut answer = Response::new(Full::from(json));
+}
+
+fn told<T: Serialize>(result: Result<T, Trouble>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(value) => json(&value),
+        Err(trouble) => plain(StatusCode::CONFLICT, &trouble.to_string()),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let mut answer = Response::new(Full::from(text));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
         }

@@ -12,14 +12,18 @@ use tokio::sync::{mpsc, oneshot};
 use super::scribe::Scribe;
 use super::start::Prepared;
 use super::store::{BookId, Store};
-use super::{ListedChannel, ListedOwner, Listing, Message, Payment, Reply, Returned};
+use super::{
+    Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Payment, Reply, Returned, operate,
+};
 use crate::chain::signer::Signer;
-use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution};
+use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution, Synced};
 use crate::fault;
-use crate::protocol::book::{Book, Effect, FundFailure, Input, Outcome, PurchaseId, Record};
+use crate::protocol::book::{Book, Effect, Input, OrderFailure, Outcome, PurchaseId, Record};
 use crate::protocol::microraiden::{self, proof};
 use crate::protocol::prices::Prices;
-use crate::protocol::{Address, Amount, ChannelId, Draft, Facts, Intent, Order, Policy, Refusal};
+use crate::protocol::{
+    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Order, Phase, Policy, Refusal,
+};
 
 /// The manager's task.
 pub(super) struct Actor {
@@ -30,9 +34,18 @@ pub(super) struct Actor {
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
-    /// Shared with every handle, which looks prices up without asking the task.
-    prices: Arc<Mutex<Prices>>,
-    facts: Arc<OnceLock<Facts>>,
+    shared: Shared,
+    /// Who waits for an order of the user's, by receiver.
+    orders: HashMap<Address, oneshot::Sender<OrderReply>>,
+    /// Who waits until a channel is lent to nobody.
+    holds: Vec<(ChannelId, oneshot::Sender<Option<Channel>>)>,
+}
+
+/// What every handle looks up without asking the task.
+pub(super) struct Shared {
+    pub prices: Arc<Mutex<Prices>>,
+    pub facts: Arc<OnceLock<Facts>>,
+    pub gateways: Arc<Mutex<Gateways>>,
 }
 
 /// What it takes to pay.
@@ -41,6 +54,8 @@ struct Means {
     book: BookId,
     chain: Chain,
     signer: Arc<Signer>,
+    /// From where the chain is to be read again.
+    cursor: u64,
 }
 
 /// How many messages are handled before their effects are carried out together.
@@ -53,7 +68,7 @@ impl Actor {
         policy: Arc<Policy>,
         store: Store,
         mailbox: mpsc::WeakSender<Message>,
-        (prices, facts): (Arc<Mutex<Prices>>, Arc<OnceLock<Facts>>),
+        shared: Shared,
     ) -> Self {
         Self {
             book: Book::new(policy),
@@ -62,8 +77,9 @@ impl Actor {
             replies: HashMap::new(),
             sends: HashMap::new(),
             mailbox,
-            prices,
-            facts,
+            shared,
+            orders: HashMap::new(),
+            holds: Vec::new(),
         }
     }
 
@@ -100,16 +116,82 @@ impl Actor {
                 }
             }
             self.act().await;
+            self.lend_holds();
         }
         self.book.handle(Input::Flush, Instant::now());
         self.act().await;
         self.write_prices().await;
     }
 
+    /// Answers those whose channel is lent to nobody any more.
+    fn lend_holds(&mut self) {
+        let (free, waiting) =
+            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !self.book.is_lent(id));
+        self.holds = waiting;
+        let free: Vec<(ChannelId, oneshot::Sender<Option<Channel>>)> = free;
+        for (id, reply) in free {
+            let _ = reply.send(self.book.channel(&id).copied());
+        }
+    }
+
+    /// Watches the chain for what we did not start: closes, settlements, withdrawals, reorganisations.
+    fn watch(&self, chain: &Chain, cursor: u64) {
+        let Some(mailbox) = self.mailbox.upgrade() else { return };
+        let mut watcher = chain.watch(cursor);
+        tokio::spawn(async move {
+            let mut was_down = false;
+            loop {
+                let looked = tokio::select! {
+                    looked = watcher.next(&[]) => looked,
+                    () = mailbox.closed() => return,
+                };
+                match looked {
+                    Ok(synced) => {
+                        was_down = false;
+                        if mailbox.send(Message::Observed(synced)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) if !was_down => {
+                        was_down = true;
+                        tracing::warn!(%error, "the chain cannot be watched; trying again");
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+    }
+
+    fn observe(&mut self, synced: Synced, now: Instant) {
+        if let Some(means) = &mut self.means {
+            means.cursor = synced.cursor;
+        }
+        for (id, on_chain) in &synced.channels {
+            let known = self.book.channel(id).map(|channel| channel.phase);
+            match (known, on_chain) {
+                (Some(Phase::Open), None) => {
+                    tracing::warn!(channel = %id, "the contract knows the channel no more: settled, or its opening undone");
+                }
+                (Some(Phase::Open), Some(on_chain)) if on_chain.settle_block > 0 => {
+                    tracing::warn!(channel = %id, settle_block = on_chain.settle_block, "the channel is being closed");
+                }
+                _ => {}
+            }
+        }
+        self.book.handle(Input::Chain { channels: synced.channels, cursor: synced.cursor }, now);
+    }
+
     /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
     async fn write_prices(&mut self) {
-        let news = super::lock(&self.prices).take_news();
-        let records = news.into_iter().map(|(request, price)| Record::Price(request, price)).collect();
+        let news = super::lock(&self.shared.prices).take_news();
+        let prices = news.into_iter().map(|(request, price)| Record::Price(request, price));
+        let places = {
+            let mut gateways = super::lock(&self.shared.gateways);
+            let news = std::mem::take(&mut gateways.news);
+            let place = |receiver| Some(Record::Gateway(receiver, gateways.known.get(&receiver)?.clone()));
+            news.into_iter().filter_map(place).collect::<Vec<_>>()
+        };
+        let records = prices.chain(places).collect();
         // The error is in the log.
         let _ = self.persist(records).await;
     }
@@ -147,7 +229,40 @@ impl Actor {
                 self.sends.insert(intent.hash, reply);
                 self.book.handle(Input::Intent(intent), now);
             }
-            Message::Funded { receiver, result } => self.book.handle(Input::Funded(receiver, result), now),
+            Message::Ordered { receiver, result } => {
+                if let Some(reply) = self.orders.remove(&receiver) {
+                    // Who ordered it may have left.
+                    let _ = reply.send(Ok(result.clone()));
+                }
+                self.book.handle(Input::Ordered(receiver, result), now);
+            }
+            Message::Order { order, reply } => match self.book.may_order(&order) {
+                Ok(()) => {
+                    self.orders.insert(order.receiver(), reply);
+                    self.book.handle(Input::Order(order), now);
+                }
+                Err(unorderable) => {
+                    let _ = reply.send(Err(unorderable));
+                }
+            },
+            Message::Look { channel, reply } => {
+                let _ = reply.send(self.book.channel(&channel).copied());
+            }
+            Message::Hold { channel, reply } => {
+                self.book.handle(Input::Hold(channel), now);
+                self.holds.push((channel, reply));
+            }
+            Message::Release(channel) => self.book.handle(Input::Release(channel), now),
+            Message::Learned { channel, total } => self.book.handle(Input::Learned(channel, total), now),
+            Message::Observed(synced) => self.observe(synced, now),
+            Message::Means(reply) => {
+                let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
+                    facts: means.facts,
+                    chain: means.chain.clone(),
+                    signer: Arc::clone(&means.signer),
+                    cursor: means.cursor,
+                }));
+            }
             Message::Reserved { channel, bound } => {
                 self.book.handle(Input::Reserved(channel, bound), now);
             }
@@ -160,10 +275,12 @@ impl Actor {
 
     fn become_ready(&mut self, prepared: Prepared, now: Instant) {
         let Prepared { facts, contents, synced, chain, signer } = prepared;
-        super::lock(&self.prices).load(contents.prices);
+        super::lock(&self.shared.prices).load(contents.prices);
+        super::lock(&self.shared.gateways).known.extend(contents.gateways);
         // Ready comes once.
-        let _ = self.facts.set(facts);
-        self.means = Some(Means { facts, book: contents.book, chain, signer });
+        let _ = self.shared.facts.set(facts);
+        self.watch(&chain, synced.cursor);
+        self.means = Some(Means { facts, book: contents.book, chain, signer, cursor: synced.cursor });
         let ready = Input::Ready {
             facts,
             channels: contents.channels,
@@ -281,7 +398,7 @@ impl Actor {
 
     fn submit(&self, order: Order) {
         let receiver = order.receiver();
-        tracing::info!(?order, "putting money into a channel");
+        tracing::info!(?order, "sending a transaction");
         self.job(receiver, move |chain, journal| async move {
             chain.carry_out(&order, &journal).await.map(funded).map_err(|error| failure(order, &error))
         });
@@ -302,7 +419,7 @@ impl Actor {
     /// Runs a chain job in a task of its own; its result comes back as a message.
     fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
     where
-        F: Future<Output = Result<Option<super::Funded>, FundFailure>> + Send + 'static,
+        F: Future<Output = Result<Option<super::Funded>, OrderFailure>> + Send + 'static,
     {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let work = work(means.chain.clone(), Intents(mailbox.clone()));
@@ -310,16 +427,17 @@ impl Actor {
             let result = work.await;
             fault::point("chain job done");
             match &result {
-                Ok(Some((channel, on_chain))) => {
-                    tracing::info!(%channel, deposit = %on_chain.deposit, "channel is funded");
+                Ok(Some((channel, Some(on_chain)))) => {
+                    tracing::info!(%channel, deposit = %on_chain.deposit, "order is carried out");
                 }
+                Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
                 Ok(None) => tracing::info!(%receiver, "nothing had moved"),
                 Err(failure) => {
                     tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
                 }
             }
             // A manager that has stopped finds out at its next start.
-            let _ = mailbox.send(Message::Funded { receiver, result }).await;
+            let _ = mailbox.send(Message::Ordered { receiver, result }).await;
         });
     }
 
@@ -347,9 +465,9 @@ impl Journal for Intents {
 }
 
 fn funded(done: Done) -> Option<super::Funded> {
-    done.on_chain.map(|on_chain| (done.channel, on_chain))
+    Some((done.channel, done.on_chain))
 }
 
-fn failure(order: Order, error: &OrderError) -> FundFailure {
-    FundFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
+fn failure(order: Order, error: &OrderError) -> OrderFailure {
+    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
 }

@@ -4,10 +4,13 @@
 //! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
 
 mod actor;
+mod operate;
 mod scribe;
+pub mod seller;
 mod start;
 pub mod store;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,14 +20,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::chain::NotRecorded;
-use crate::protocol::book::{Allowance, FundFailure, PurchaseId};
+use crate::chain::{NotRecorded, Synced};
+use crate::protocol::book::{Allowance, OrderFailure, PurchaseId, Unorderable};
 use crate::protocol::microraiden;
 use crate::protocol::prices::{Price, Prices};
 use crate::protocol::{
-    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Policy, Refusal,
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
 };
 use actor::Actor;
+pub use operate::{Operation, Plan, Report, Trouble};
+use seller::Seller;
 pub use start::Start;
 use store::{Contents, Store, StoreError};
 
@@ -37,6 +42,15 @@ pub struct Manager {
     next: Arc<AtomicU64>,
     prices: Arc<Mutex<Prices>>,
     facts: Arc<OnceLock<Facts>>,
+    gateways: Arc<Mutex<Gateways>>,
+    seller: Arc<dyn Seller>,
+}
+
+/// Where sellers' REST interfaces are, by receiver, and which of that is not on record yet.
+#[derive(Debug, Default)]
+struct Gateways {
+    known: HashMap<Address, String>,
+    news: BTreeSet<Address>,
 }
 
 /// What the manager holds at most.
@@ -114,13 +128,21 @@ enum Message {
     Reject { id: PurchaseId, challenge: Challenge, reply: Reply },
     Return { id: PurchaseId, how: Returned },
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
-    Funded { receiver: Address, result: Result<Option<Funded>, FundFailure> },
+    Ordered { receiver: Address, result: Result<Option<Funded>, OrderFailure> },
+    Order { order: Order, reply: oneshot::Sender<OrderReply> },
+    Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
+    Hold { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
+    Release(ChannelId),
+    Learned { channel: ChannelId, total: Amount },
+    Observed(Synced),
+    Means(oneshot::Sender<Option<operate::Means>>),
     Reserved { channel: ChannelId, bound: Option<Amount> },
     List(oneshot::Sender<Listing>),
     Stop,
 }
 
-type Funded = (ChannelId, OnChain);
+type Funded = (ChannelId, Option<OnChain>);
+type OrderReply = Result<Result<Option<Funded>, OrderFailure>, Unorderable>;
 type Reply = oneshot::Sender<Result<Payment, Refusal>>;
 
 /// How a purchase came back.
@@ -144,17 +166,27 @@ struct Ticket {
 impl Manager {
     /// Starts the manager's task. It refuses to pay until [`Start`] has prepared key and chain; it ends after
     /// [`Manager::stop`], when the last lease is back and the store is in step.
-    pub fn spawn(policy: Arc<Policy>, store: Store, limits: Limits) -> (Self, JoinHandle<()>) {
+    pub fn spawn(
+        policy: Arc<Policy>,
+        store: Store,
+        limits: Limits,
+        seller: Arc<dyn Seller>,
+    ) -> (Self, JoinHandle<()>) {
         let Limits { waiting, prices, price_age } = limits;
         // Every waiting request needs a place for itself and one for its return; the rest is for the chain.
         let (mailbox, messages) = mpsc::channel(waiting.saturating_mul(2).saturating_add(64));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
         let facts = Arc::new(OnceLock::new());
-        let shared = (Arc::clone(&prices), Arc::clone(&facts));
+        let gateways = Arc::new(Mutex::new(Gateways::default()));
+        let shared = actor::Shared {
+            prices: Arc::clone(&prices),
+            facts: Arc::clone(&facts),
+            gateways: Arc::clone(&gateways),
+        };
         let actor = Actor::new(policy, store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
-        (Self { mailbox, places, next, prices, facts }, task)
+        (Self { mailbox, places, next, prices, facts, gateways, seller }, task)
     }
 
     /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
@@ -163,8 +195,15 @@ impl Manager {
         let Facts { contract, token, .. } = *self.facts.get()?;
         let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
-        let challenge =
-            microraiden::Challenge { price, contract, receiver, token, complaint: None, state: None };
+        let challenge = microraiden::Challenge {
+            price,
+            contract,
+            receiver,
+            token,
+            gateway: None,
+            complaint: None,
+            state: None,
+        };
         Some(Challenge::MicroRaiden(challenge))
     }
 
@@ -173,6 +212,23 @@ impl Manager {
     pub fn learn(&self, request: &str, challenge: &Challenge, is_shown: bool, was_asked: bool) {
         let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
         lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
+    }
+
+    /// Remembers where the REST interface of the seller is that asked for `challenge`; `origin` is the scheme and
+    /// authority of the paid URL.
+    pub fn learn_gateway(&self, challenge: &Challenge, origin: &str) {
+        let Challenge::MicroRaiden(microraiden::Challenge { receiver, gateway, .. }) = challenge;
+        let Some(path) = gateway else { return };
+        let mut gateways = lock(&self.gateways);
+        let is_known = |known: &String| known.strip_prefix(origin).is_some_and(|rest| rest == path.as_str());
+        if !gateways.known.get(receiver).is_some_and(is_known) {
+            gateways.known.insert(*receiver, format!("{origin}{path}"));
+            gateways.news.insert(*receiver);
+        }
+    }
+
+    fn gateway_of(&self, receiver: Address) -> Option<String> {
+        lock(&self.gateways).known.get(&receiver).cloned()
     }
 
     /// Forgets what `request` cost.
@@ -265,9 +321,9 @@ impl Drop for Ticket {
     }
 }
 
-fn lock(prices: &Mutex<Prices>) -> MutexGuard<'_, Prices> {
-    // A panic elsewhere leaves at worst a price that the seller corrects.
-    prices.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves at worst a price or a place that a seller corrects.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds since 1970; a clock before that counts as then.
@@ -276,6 +332,11 @@ fn unix_time() -> u64 {
 }
 
 impl ListedChannel {
+    /// Which channel it is.
+    pub fn id(&self) -> ChannelId {
+        ChannelId { receiver: self.receiver, open_block: self.open_block }
+    }
+
     /// A channel as it is shown.
     pub fn new(id: &ChannelId, channel: &Channel) -> Self {
         Self {

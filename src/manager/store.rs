@@ -47,6 +47,12 @@ const SCHEMA: &str = "
         seen INTEGER NOT NULL,
         PRIMARY KEY (book, request)
     );
+    CREATE TABLE seller (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        PRIMARY KEY (book, receiver)
+    );
     CREATE TABLE intent (
         book INTEGER NOT NULL REFERENCES book (id),
         receiver TEXT NOT NULL,
@@ -116,6 +122,8 @@ pub struct Contents {
     pub intents: Vec<Intent>,
     /// What requests cost last time.
     pub prices: Vec<(String, Price)>,
+    /// Where the REST interfaces of sellers are.
+    pub gateways: Vec<(Address, String)>,
     /// Where the next sync with the chain starts; 0 when there was none.
     pub cursor: u64,
 }
@@ -176,8 +184,8 @@ impl Store {
                 serde_json::from_str(&body).map_err(|error| unreadable(0, error))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        let (channels, prices) = (self.channels(id)?, self.prices(id)?);
-        Ok(Contents { book: BookId(id), channels, intents, prices, cursor: cursor as u64 })
+        let (channels, prices, gateways) = (self.channels(id)?, self.prices(id)?, self.gateways(id)?);
+        Ok(Contents { book: BookId(id), channels, intents, prices, gateways, cursor: cursor as u64 })
     }
 
     fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
@@ -204,6 +212,12 @@ impl Store {
         channels.query_map([book], read_channel)?.collect()
     }
 
+    fn gateways(&self, book: i64) -> rusqlite::Result<Vec<(Address, String)>> {
+        let sql = "SELECT receiver, gateway FROM seller WHERE book = ?1 ORDER BY receiver";
+        let mut gateways = self.connection.prepare(sql)?;
+        gateways.query_map([book], |row| Ok((text(row, 0)?, row.get(1)?)))?.collect()
+    }
+
     fn prices(&self, book: i64) -> rusqlite::Result<Vec<(String, Price)>> {
         let sql = "SELECT request, price, receiver, seen FROM price WHERE book = ?1 ORDER BY request";
         let mut prices = self.connection.prepare(sql)?;
@@ -225,6 +239,11 @@ impl Store {
                     transaction
                         .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
                         .execute(params![book.0, receiver.to_string()])?;
+                }
+                Record::Gateway(receiver, gateway) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO seller VALUES (?1, ?2, ?3)")?
+                        .execute(params![book.0, receiver.to_string(), gateway])?;
                 }
                 Record::Price(request, price) => write_price(&transaction, book, request, price.as_ref())?,
                 Record::Cursor(cursor) => {

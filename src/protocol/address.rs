@@ -91,6 +91,21 @@ impl fmt::Display for ChannelId {
     }
 }
 
+/// Why a text is not a [`ChannelId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a channel: write RECEIVER@BLOCK, an address and the block of the opening")]
+pub struct NotAChannel;
+
+impl FromStr for ChannelId {
+    type Err = NotAChannel;
+
+    fn from_str(text: &str) -> Result<Self, NotAChannel> {
+        let (receiver, open_block) = text.split_once('@').ok_or(NotAChannel)?;
+        let receiver = receiver.parse().map_err(|_| NotAChannel)?;
+        Ok(Self { receiver, open_block: open_block.parse().map_err(|_| NotAChannel)? })
+    }
+}
+
 impl fmt::Debug for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

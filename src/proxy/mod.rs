@@ -19,6 +19,7 @@ mod help;
 pub mod pay;
 pub mod replay;
 pub mod rescue;
+pub mod seller;
 mod server;
 mod target;
 mod tunnel;

@@ -196,7 +196,9 @@ impl Book {
     fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         let first = ChannelId { receiver, open_block: 0 };
         let last = ChannelId { receiver, open_block: u32::MAX };
-        self.channels.range(first..=last).filter(|(_, channel)| channel.phase == Phase::Open)
+        self.channels
+            .range(first..=last)
+            .filter(|(id, channel)| channel.phase == Phase::Open && !self.held.contains(id))
     }
 
     /// Lends a channel: puts the new total on record, then grants it.

@@ -3,17 +3,28 @@
 use std::time::Instant;
 
 use super::{Book, Effect, Funding, Record};
-use crate::protocol::{Address, Channel, ChannelId, Intent, OnChain, Order, Refusal};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Refusal};
 
 /// Why an order came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FundFailure {
+pub struct OrderFailure {
     /// What was ordered.
     pub order: Order,
     /// What went wrong and what to do.
     pub reason: String,
     /// True when none of its transactions can still take effect.
     pub is_final: bool,
+}
+
+/// Why an order of the user's is not taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unorderable {
+    /// The key or the chain is not there yet.
+    #[error("not ready: the key is not unlocked or the chain not synced yet")]
+    NotReady,
+    /// Another transaction for the receiver is under way.
+    #[error("another transaction for {0} is under way; wait for it, then try again")]
+    Busy(Address),
 }
 
 impl Book {
@@ -41,30 +52,56 @@ impl Book {
         self.effects.push_back(Effect::Send(hash));
     }
 
-    pub(super) fn funded(
+    /// Whether the user may order something now: transactions for one receiver go one after the other.
+    pub fn may_order(&self, order: &Order) -> Result<(), Unorderable> {
+        if self.facts().is_none() {
+            return Err(Unorderable::NotReady);
+        }
+        let receiver = order.receiver();
+        match self.funding.get(&receiver) {
+            Some(Funding::Running) => Err(Unorderable::Busy(receiver)),
+            Some(Funding::Failed { .. }) | None if self.intents.contains_key(&receiver) => {
+                Err(Unorderable::Busy(receiver))
+            }
+            Some(Funding::Failed { .. }) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn ordered(
         &mut self,
         receiver: Address,
-        result: Result<Option<(ChannelId, OnChain)>, FundFailure>,
+        result: Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>,
         now: Instant,
     ) {
         let is_final = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
         match result {
-            Ok(funded) => {
+            Ok(done) => {
                 self.funding.remove(&receiver);
-                if let Some((id, on_chain)) = funded {
-                    self.take_over(id, Some(on_chain));
+                if let Some((id, on_chain)) = done {
+                    self.take_over(id, on_chain);
                 }
             }
-            Err(FundFailure { order, reason, .. }) => {
-                let until = now + self.policy.deposit.retry_after;
-                let refusal = Refusal::FundFailed { order: Box::new(order), reason };
-                self.funding.insert(receiver, Funding::Failed { until, refusal });
+            Err(OrderFailure { order, reason, .. }) => {
+                self.funding.remove(&receiver);
+                if matches!(order, Order::Open { .. } | Order::TopUp { .. }) {
+                    let until = now + self.policy.deposit.retry_after;
+                    let refusal = Refusal::FundFailed { order: Box::new(order), reason };
+                    self.funding.insert(receiver, Funding::Failed { until, refusal });
+                }
             }
         }
         if is_final && self.intents.remove(&receiver).is_some() {
             self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
         }
         self.pump(receiver, now);
+    }
+
+    pub(super) fn learned(&mut self, id: ChannelId, total: Amount) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        channel.acknowledged = total;
+        channel.promised = channel.promised.max(total);
+        channel.unclear = None;
+        self.dirty.insert(id);
     }
 
     pub(super) fn observe(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, cursor: u64, now: Instant) {

@@ -21,7 +21,7 @@ use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
 };
 
-pub use fund::FundFailure;
+pub use fund::{OrderFailure, Unorderable};
 
 /// Names one client request that wants to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,8 +71,24 @@ pub enum Input {
     Answer(PurchaseId, Outcome),
     /// A signed transaction is about to be sent.
     Intent(Intent),
-    /// An order came to its end: the channel as the contract shows it, or nothing moved, or a failure.
-    Funded(Address, Result<Option<(ChannelId, OnChain)>, FundFailure>),
+    /// An order came to its end: the channel as the contract shows it (`None`: settled), or nothing moved, or a
+    /// failure.
+    Ordered(Address, Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>),
+    /// The user orders something of the chain; to be asked beforehand: [`Book::may_order`].
+    Order(Order),
+    /// Lend this channel to nobody any more.
+    Hold(ChannelId),
+    /// Lend this channel again.
+    Release(ChannelId),
+    /// The seller's own total of a channel, proven by our own signature.
+    Learned(ChannelId, Amount),
+    /// What the contract says of channels (`None`: it knows no such channel), up to a block.
+    Chain {
+        /// The channels.
+        channels: Vec<(ChannelId, Option<OnChain>)>,
+        /// Where the next sync starts.
+        cursor: u64,
+    },
     /// Time has passed.
     Tick,
     /// The bound of a channel is on disk up to this total, or could not be moved.
@@ -128,6 +144,8 @@ pub enum Record {
     Cursor(u64),
     /// What a request (its method and URL) costs; `None` when that is forgotten.
     Price(String, Option<Price>),
+    /// Where the REST interface of a seller is.
+    Gateway(Address, String),
 }
 
 /// All channels, and who waits for them.
@@ -144,6 +162,8 @@ pub struct Book {
     funding: BTreeMap<Address, Funding>,
     /// Transactions whose fate is not known, by receiver, in order of their nonce.
     intents: BTreeMap<Address, Vec<Intent>>,
+    /// Channels that are lent to nobody, because they are about to be closed.
+    held: BTreeSet<ChannelId>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
     /// Channels whose bound on disk is on its way up.
@@ -212,6 +232,7 @@ impl Book {
             queues: BTreeMap::new(),
             funding: BTreeMap::new(),
             intents: BTreeMap::new(),
+            held: BTreeSet::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeSet::new(),
             effects: VecDeque::new(),
@@ -242,7 +263,17 @@ impl Book {
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent),
-            Input::Funded(receiver, result) => self.funded(receiver, result, now),
+            Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
+            Input::Order(order) => self.order(order),
+            Input::Hold(id) => {
+                self.held.insert(id);
+            }
+            Input::Release(id) => {
+                self.held.remove(&id);
+                self.pump(id.receiver, now);
+            }
+            Input::Learned(id, total) => self.learned(id, total),
+            Input::Chain { channels, cursor } => self.observe(channels, cursor, now),
             Input::Tick => self.tick(now),
             Input::Reserved(id, bound) => self.reserved(id, bound),
             Input::Idle => self.write_down(),
@@ -279,6 +310,16 @@ impl Book {
     /// All channels, in order of receiver and opening.
     pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         self.channels.iter()
+    }
+
+    /// True while a payment of this channel is on its way.
+    pub fn is_lent(&self, id: &ChannelId) -> bool {
+        self.leases.contains_key(id)
+    }
+
+    /// A channel.
+    pub fn channel(&self, id: &ChannelId) -> Option<&Channel> {
+        self.channels.get(id)
     }
 
     /// True while something is only in memory.

@@ -134,6 +134,7 @@ fn ask(price: u64) -> microraiden::Challenge {
         contract: CONTRACT,
         receiver: BOB,
         token: Some(TOKEN),
+        gateway: None,
         complaint: None,
         state: None,
     }
@@ -221,7 +222,7 @@ fn ten_at_once_cause_one_opening() {
     let orders: Vec<Order> = (0..10).filter_map(|_| order(&world.demand(ask(10)).1)).collect();
     assert_eq!(orders, [Order::Open { receiver: BOB, deposit: 100.into() }]);
 
-    let mut effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(100))))));
+    let mut effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     for expected in 1..=10_u64 {
         let draft = grant(&effects).expect("the next one is served");
         assert_eq!(draft.total, (expected * 10).into());
@@ -252,8 +253,8 @@ fn a_failed_opening_refuses_all_who_wait_and_is_not_tried_at_once_again() {
     let mut world = World::with(policy(), Vec::new());
     let open = order(&world.demand(ask(10)).1).unwrap();
     world.demand(ask(10));
-    let failure = FundFailure { order: open, reason: "no ether".into(), is_final: true };
-    let effects = world.when(Input::Funded(BOB, Err(failure)));
+    let failure = OrderFailure { order: open, reason: "no ether".into(), is_final: true };
+    let effects = world.when(Input::Ordered(BOB, Err(failure)));
     assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count(), 2);
     assert_eq!(order(&world.demand(ask(10)).1), None);
     world.pass(Duration::from_secs(31));
@@ -267,12 +268,12 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1] };
     let effects = world.when(Input::Intent(intent.clone()));
     assert_eq!(effects, [Effect::Persist(Record::Intent(intent.clone())), Effect::Send([9; 32])]);
-    let failure = FundFailure { order: open, reason: "node is gone".into(), is_final: false };
-    world.when(Input::Funded(BOB, Err(failure)));
+    let failure = OrderFailure { order: open, reason: "node is gone".into(), is_final: false };
+    world.when(Input::Ordered(BOB, Err(failure)));
     world.pass(Duration::from_secs(31));
     let (id, effects) = world.demand(ask(10));
     assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
-    let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(100))))));
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert!(effects.contains(&Effect::Persist(Record::IntentsSettled(BOB))));
     assert!(matches!(effects.last(), Some(Effect::Grant(granted, _)) if *granted == id));
 }
@@ -423,7 +424,7 @@ fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
     let mut world = World::with_channel(100, 95);
     let (id, effects) = world.demand(ask(10));
     assert_eq!(order(&effects), Some(Order::TopUp { channel: channel_id(7), added: 50.into() }));
-    let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(7), on_chain(150))))));
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(150)))))));
     assert_eq!(grant(&effects).unwrap().total, 105.into());
     let state = world.state(95);
     assert_eq!(world.rejected(id, microraiden::Challenge { state, ..ask(10) }), []);
@@ -678,7 +679,8 @@ fn who_queues_opens_further_channels_one_after_the_other() {
     }
     assert_eq!(opened, 1, "one at a time");
     for open_block in 1..=3 {
-        let effects = world.when(Input::Funded(BOB, Ok(Some((channel_id(open_block), on_chain(100))))));
+        let effects =
+            world.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))));
         assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(open_block)));
         assert_eq!(orders(&effects), usize::from(open_block < 3), "at most three");
     }

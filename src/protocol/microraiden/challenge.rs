@@ -18,6 +18,8 @@ pub struct Challenge {
     pub receiver: Address,
     /// The token, where the seller names it.
     pub token: Option<Address>,
+    /// The path of the seller's REST interface at its origin, such as `/api/1`; a path that is none is ignored.
+    pub gateway: Option<String>,
     /// What was wrong with the payment presented.
     pub complaint: Option<Complaint>,
     /// What the seller holds of the channel presented.
@@ -71,6 +73,9 @@ pub enum Malformed {
     NotASignature(HeaderName),
 }
 
+/// A longer path is ignored.
+const LONGEST_GATEWAY: usize = 256;
+
 /// Reads the fields of a 402, or `None` when it is no µRaiden challenge at all.
 pub fn read(fields: &HeaderMap) -> Option<Result<Challenge, Malformed>> {
     let marks = [&headers::PRICE, &headers::CONTRACT_ADDRESS, &headers::RECEIVER_ADDRESS];
@@ -85,9 +90,18 @@ fn read_fields(fields: &HeaderMap) -> Result<Challenge, Malformed> {
         contract: needed(&headers::CONTRACT_ADDRESS, address(fields, &headers::CONTRACT_ADDRESS)?)?,
         receiver: needed(&headers::RECEIVER_ADDRESS, address(fields, &headers::RECEIVER_ADDRESS)?)?,
         token: address(fields, &headers::TOKEN_ADDRESS)?,
+        gateway: gateway(fields),
         complaint: complaint(fields),
         state: state(fields)?,
     })
+}
+
+/// A path that can stand in a URL as it is; it only matters when a channel is closed, so that a bad one is no fault.
+fn gateway(fields: &HeaderMap) -> Option<String> {
+    let path = single(fields, &headers::GATEWAY_PATH).ok()??.trim_end_matches('/');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    (path.len() <= LONGEST_GATEWAY && path.starts_with('/') && path.bytes().all(is_plain))
+        .then(|| path.to_owned())
 }
 
 /// The first complaint in the order in which the original client looks at them.

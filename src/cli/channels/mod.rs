@@ -1,5 +1,8 @@
-//! `tollpass channels`: what is locked up, promised and acknowledged. Asks the running proxy, or looks into the
-//! store where none runs.
+//! `tollpass channels`: what is locked up, promised and acknowledged, and what can be done about it. Asks the running
+//! proxy, or works on the store itself where none runs.
+
+mod desk;
+pub mod operate;
 
 use std::path::{Path, PathBuf};
 
@@ -10,31 +13,71 @@ use super::ConfigArgs;
 use crate::admin;
 use crate::manager::store::{FILE, Store};
 use crate::manager::{ListedChannel, ListedOwner, Listing};
+use crate::protocol::Address;
+use desk::Desk;
+pub use operate::Command;
 
-/// List the payment channels
+/// List the payment channels, open, close and settle them
 #[derive(Clone, Debug, Args)]
 pub struct ChannelsArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// The state folder, instead of what the configuration says
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
     /// Write JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
+    /// Do not ask before a transaction is sent
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Only channels to this receiver
+    #[arg(long)]
+    pub receiver: Option<Address>,
+    /// Only channels in this state: open, closing or gone
+    #[arg(long)]
+    pub state: Option<String>,
+    /// What to do; without it they are listed
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
-/// Prints the channels.
+/// Lists channels, or does something to them.
 pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
+    match args.command.clone().unwrap_or(Command::List) {
+        Command::List => list(&args, |_| true).await,
+        Command::Show { channel } => list(&args, |listed| listed.id() == channel).await,
+        command => {
+            // With a state folder alone a running proxy can be asked; without one a configuration is needed.
+            let config = match (&args.state_dir, &args.config.config) {
+                (Some(_), None) => None,
+                _ => Some(args.config.load()?),
+            };
+            let desk = Desk::open(args.state_dir.clone(), config).await?;
+            let done = operate::run(&desk, command, args.yes, args.json).await;
+            desk.close().await;
+            done
+        }
+    }
+}
+
+async fn list(args: &ChannelsArgs, is_meant: impl Fn(&ListedChannel) -> bool) -> anyhow::Result<()> {
     let state_dir = match &args.state_dir {
         Some(path) => path.clone(),
         None => args.config.load()?.state_dir,
     };
-    let listings = match admin::channels(&admin::socket(&state_dir)).await? {
+    let mut listings = match admin::channels(&admin::socket(&state_dir)).await? {
         Some(listing) => vec![listing],
         None => stored(&state_dir)?,
     };
+    for listing in &mut listings {
+        listing.channels.retain(|channel| {
+            is_meant(channel)
+                && args.receiver.is_none_or(|receiver| receiver == channel.receiver)
+                && args.state.as_ref().is_none_or(|state| *state == channel.phase)
+        });
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&listings)?);
     } else {

@@ -1,0 +1,64 @@
+//! Who carries out what the user wants of channels: the proxy that runs, asked over its admin socket, or, where none
+//! runs, a manager of our own on the same state folder.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+use crate::admin;
+use crate::app::Desk as OwnDesk;
+use crate::config::Config;
+use crate::manager::{Listing, Operation, Plan, Report};
+
+/// A running proxy, or a manager of our own.
+pub(super) enum Desk {
+    Running(PathBuf),
+    Own(OwnDesk),
+}
+
+impl Desk {
+    /// Finds the running proxy, or opens the store and the chain.
+    pub(super) async fn open(state_dir: Option<PathBuf>, config: Option<Config>) -> anyhow::Result<Self> {
+        let folder = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
+        let folder = folder.context("give --config or --state-dir")?;
+        let socket = admin::socket(&folder);
+        if admin::channels(&socket).await?.is_some() {
+            return Ok(Self::Running(socket));
+        }
+        let Some(mut config) = config else {
+            bail!("no proxy runs on {}; give its configuration with --config", folder.display());
+        };
+        config.state_dir = folder;
+        Ok(Self::Own(OwnDesk::open(config).await?))
+    }
+
+    pub(super) async fn listing(&self) -> anyhow::Result<Listing> {
+        match self {
+            Self::Running(socket) => {
+                admin::channels(socket).await?.context("the proxy has stopped in the meantime")
+            }
+            Self::Own(desk) => desk.manager().list().await.context("the manager has stopped"),
+        }
+    }
+
+    pub(super) async fn plan(&self, operation: &Operation) -> anyhow::Result<Plan> {
+        match self {
+            Self::Running(socket) => Ok(admin::plan(socket, operation).await?),
+            Self::Own(desk) => Ok(desk.manager().plan(operation).await?),
+        }
+    }
+
+    pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<Report> {
+        match self {
+            Self::Running(socket) => Ok(admin::operate(socket, operation).await?),
+            Self::Own(desk) => Ok(desk.manager().operate(operation.clone()).await?),
+        }
+    }
+
+    /// Closes what was opened.
+    pub(super) async fn close(self) {
+        if let Self::Own(desk) = self {
+            desk.close().await;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `tollpass channels open|topup|close|settle|sync`: says what will happen and what it costs, asks, does it, and shows
+//! that it is still at it while a transaction confirms.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+
+use super::desk::Desk;
+use crate::manager::{ListedChannel, Operation, Report};
+use crate::protocol::{Address, Amount, ChannelId};
+
+/// What to do to channels.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// List the channels
+    List,
+    /// Show one channel
+    Show {
+        /// Which one: RECEIVER@BLOCK, as the list shows it
+        channel: ChannelId,
+    },
+    /// Open a channel
+    Open {
+        /// Who will be paid
+        receiver: Address,
+        /// What to lock up, in base units
+        deposit: Amount,
+    },
+    /// Lock up more in a channel
+    Topup {
+        /// Which one: RECEIVER@BLOCK
+        channel: ChannelId,
+        /// How much, in base units
+        added: Amount,
+    },
+    /// Close channels together with their sellers, or alone
+    Close(CloseArgs),
+    /// Get back what is left of closed channels after the challenge period
+    Settle(Chosen),
+    /// Read all channels from the chain again
+    Sync,
+}
+
+/// Which channels.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Chosen {
+    /// One channel: RECEIVER@BLOCK
+    pub channel: Option<ChannelId>,
+    /// All channels to this receiver
+    #[arg(long)]
+    pub receiver: Option<Address>,
+    /// All channels
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// How to close.
+#[derive(Clone, Debug, Args)]
+pub struct CloseArgs {
+    /// Which channels.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// Without the seller: the challenge period begins, then settle
+    #[arg(long)]
+    pub alone: bool,
+    /// The total to close alone on, in base units; what was promised where it is absent
+    #[arg(long, requires = "alone")]
+    pub total: Option<Amount>,
+    /// Close on less than was promised; the seller will dispute it
+    #[arg(long, requires = "total")]
+    pub below_promised: bool,
+    /// The URL of the seller's REST interface, where it is not known from a payment
+    #[arg(long, value_name = "URL", conflicts_with = "alone")]
+    pub seller: Option<String>,
+}
+
+/// A dot is shown so often while a transaction confirms.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// Does all that a command asks for, one after the other.
+pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bool) -> anyhow::Result<()> {
+    let operations = operations(desk, command).await?;
+    if operations.is_empty() {
+        println!("there is nothing to do");
+        return Ok(());
+    }
+    let mut failed = 0;
+    for operation in operations {
+        match one(desk, &operation, is_agreed).await {
+            Ok(Some(report)) if json => println!("{}", serde_json::to_string(&report)?),
+            Ok(Some(report)) => println!("{}", report.text),
+            Ok(None) => println!("not done"),
+            Err(error) => {
+                failed += 1;
+                eprintln!("tollpass: {error:#}");
+            }
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of the operations failed");
+    }
+    Ok(())
+}
+
+async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Result<Option<Report>> {
+    let plan = desk.plan(operation).await?;
+    let cost = match &plan.wei {
+        Some(wei) => format!("\nfees: at most {wei} wei"),
+        None if matches!(operation, Operation::Sync) => String::new(),
+        None => "\nfees: about 100,000 gas".to_owned(),
+    };
+    eprintln!("{}{cost}", plan.text);
+    if !is_agreed && !agreed()? {
+        return Ok(None);
+    }
+    let begun = Instant::now();
+    let doing = desk.operate(operation);
+    tokio::pin!(doing);
+    let mut alive = tokio::time::interval_at((begun + SIGN_OF_LIFE).into(), SIGN_OF_LIFE);
+    let is_terminal = std::io::stderr().is_terminal();
+    loop {
+        tokio::select! {
+            done = &mut doing => {
+                if is_terminal {
+                    eprintln!();
+                }
+                return done.map(Some);
+            }
+            _ = alive.tick() => {
+                if is_terminal {
+                    eprint!("\rwaiting for the chain … {} s", begun.elapsed().as_secs());
+                }
+            }
+        }
+    }
+}
+
+async fn operations(desk: &Desk, command: Command) -> anyhow::Result<Vec<Operation>> {
+    Ok(match command {
+        Command::List | Command::Show { .. } => Vec::new(),
+        Command::Open { receiver, deposit } => vec![Operation::Open { receiver, deposit }],
+        Command::Topup { channel, added } => vec![Operation::TopUp { channel, added }],
+        Command::Sync => vec![Operation::Sync],
+        Command::Settle(chosen) => {
+            let channels = chosen.among(desk, "closing").await?;
+            channels.into_iter().map(|channel| Operation::Settle { channel }).collect()
+        }
+        Command::Close(CloseArgs { chosen, alone, total, below_promised, seller }) => {
+            let close = |channel| {
+                if alone {
+                    Operation::CloseAlone { channel, total, below_promised }
+                } else {
+                    Operation::CloseTogether { channel, seller: seller.clone() }
+                }
+            };
+            chosen.among(desk, "open").await?.into_iter().map(close).collect()
+        }
+    })
+}
+
+impl Chosen {
+    /// The channel that was named, or all of them in this state.
+    async fn among(&self, desk: &Desk, state: &str) -> anyhow::Result<Vec<ChannelId>> {
+        if let Some(channel) = self.channel {
+            return Ok(vec![channel]);
+        }
+        let listing = desk.listing().await?;
+        let is_meant = |channel: &&ListedChannel| {
+            channel.phase == state && self.receiver.is_none_or(|receiver| receiver == channel.receiver)
+        };
+        Ok(listing.channels.iter().filter(is_meant).map(ListedChannel::id).collect())
+    }
+}
+
+fn agreed() -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to agree: add --yes");
+    }
+    eprint!("do it? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,409 @@
+//! What the user does to channels by hand: open, top up, close, settle, look at the chain. Each operation can say
+//! beforehand what it will do and cost.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::seller::{SellerError, SellerState};
+use super::{ListedChannel, Manager, Message};
+use crate::chain::signer::{NotSigned, Signer};
+use crate::chain::{Chain, ChainError, OrderError};
+use crate::protocol::book::{OrderFailure, Unorderable};
+use crate::protocol::microraiden::proof;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, OnChain, Order, Phase};
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Operation {
+    /// Open a channel.
+    Open {
+        /// Who will be paid.
+        receiver: Address,
+        /// What to lock up.
+        deposit: Amount,
+    },
+    /// Add to a channel.
+    TopUp {
+        /// Which one.
+        channel: ChannelId,
+        /// How much.
+        added: Amount,
+    },
+    /// Close together with the seller, at once.
+    CloseTogether {
+        /// Which one.
+        channel: ChannelId,
+        /// The URL of the seller's REST interface, where it is not known from a payment.
+        seller: Option<String>,
+    },
+    /// Ask to close without the seller; the challenge period begins.
+    CloseAlone {
+        /// Which one.
+        channel: ChannelId,
+        /// The total to close on; what was promised where it is absent.
+        total: Option<Amount>,
+        /// True for a total below what was promised: the seller may dispute it.
+        below_promised: bool,
+    },
+    /// Get back what is left after the challenge period.
+    Settle {
+        /// Which one.
+        channel: ChannelId,
+    },
+    /// Read all channels from the chain again.
+    Sync,
+}
+
+/// What an operation will do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In words.
+    pub text: String,
+    /// The most it can cost in fees, in wei as decimal text; absent where that is not known beforehand.
+    pub wei: Option<String>,
+}
+
+/// What an operation did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// In words.
+    pub text: String,
+    /// The channel afterwards.
+    pub channel: Option<ListedChannel>,
+}
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The manager cannot take an order now.
+    #[error(transparent)]
+    Unorderable(#[from] Unorderable),
+    /// The chain could not be asked.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The order would not work.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The order was tried and came to nothing.
+    #[error("{0}")]
+    Failed(String),
+    /// There is no such channel.
+    #[error("there is no channel {0}: see `tollpass channels`")]
+    Unknown(ChannelId),
+    /// The contract does not know the channel any more.
+    #[error("the contract knows no channel {0}: it is settled")]
+    Gone(ChannelId),
+    /// Nobody knows where the seller is.
+    #[error("it is not known where the seller of {0} is: give the URL of its REST interface with --seller")]
+    NoSeller(ChannelId),
+    /// The seller did not help.
+    #[error(transparent)]
+    Seller(#[from] SellerError),
+    /// The seller claims a total that we did not sign.
+    #[error("the seller claims to hold {0}, which no signature of ours proves")]
+    Unproven(Amount),
+    /// The closing signature is not the receiver's.
+    #[error("the seller's closing signature is not the receiver's: nothing was sent")]
+    ForeignSignature,
+    /// What was promised is in doubt after a crash.
+    #[error(
+        "after a crash it is not known what was promised: at least {least}, at most {most}; close together with \
+         the seller, or give the total yourself with --total"
+    )]
+    InDoubt {
+        /// What is certain.
+        least: Amount,
+        /// What may be.
+        most: Amount,
+    },
+    /// Closing on less than was promised is an attempt to cheat, which the seller will dispute.
+    #[error(
+        "{total} is less than the {promised} that were promised: the seller will dispute it; --below-promised if you mean it"
+    )]
+    BelowPromised {
+        /// What was asked for.
+        total: Amount,
+        /// What was promised.
+        promised: Amount,
+    },
+    /// The receiver has withdrawn more: the channel would be locked for good.
+    #[error(
+        "the receiver has withdrawn {withdrawn} already: closing alone on {total} would lock the deposit for good"
+    )]
+    LockUp {
+        /// What was asked for.
+        total: Amount,
+        /// What is gone.
+        withdrawn: Amount,
+    },
+    /// Signing failed.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
+    /// The manager has stopped.
+    #[error("tollpass is shutting down")]
+    ShuttingDown,
+}
+
+/// What it takes to act on the chain.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub facts: Facts,
+    pub chain: Chain,
+    pub signer: Arc<Signer>,
+    pub cursor: u64,
+}
+
+/// A channel that is lent to nobody as long as this lives.
+pub(super) struct Hold {
+    id: ChannelId,
+    slot: Option<mpsc::OwnedPermit<Message>>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.send(Message::Release(self.id));
+        }
+    }
+}
+
+impl Manager {
+    /// Says what `operation` will do and cost, and does nothing.
+    pub async fn plan(&self, operation: &Operation) -> Result<Plan, Trouble> {
+        let means = self.means().await?;
+        let priced = |text: String, wei: Option<String>| Ok(Plan { text, wei });
+        match operation {
+            Operation::Sync => priced("read all channels from the chain again".to_owned(), None),
+            Operation::CloseTogether { channel, .. } => {
+                let (held, _) = self.look(&means, *channel).await?;
+                if is_unused(&held) {
+                    let order = Order::CloseAlone { channel: *channel, total: Amount::ZERO };
+                    let text = format!(
+                        "nothing was ever paid on {channel}: ask to close it alone on 0; after the challenge period \
+                         it can be settled, and all of {} comes back",
+                        held.deposit
+                    );
+                    return priced(text, Some(self.cost(&means, &order).await?));
+                }
+                let text = format!(
+                    "ask the seller for its closing signature and close {channel} at once on {}: of {} that is \
+                     locked up, {} comes back",
+                    held.acknowledged,
+                    held.deposit,
+                    held.left()
+                );
+                priced(text, None)
+            }
+            Operation::CloseAlone { channel, total, below_promised } => {
+                let (held, on_chain) = self.look(&means, *channel).await?;
+                let total = alone_on(&held, &on_chain, *total, *below_promised)?;
+                let text = format!(
+                    "ask to close {channel} without the seller, on {total} of {}; the seller may dispute it until \
+                     the challenge period is over, then it can be settled",
+                    held.deposit
+                );
+                let order = Order::CloseAlone { channel: *channel, total };
+                priced(text, Some(self.cost(&means, &order).await?))
+            }
+            Operation::Settle { channel } => {
+                let order = Order::Settle { channel: *channel };
+                let wei = self.cost(&means, &order).await?;
+                priced(format!("settle {channel}: what is left comes back"), Some(wei))
+            }
+            Operation::Open { receiver, deposit } => {
+                let order = Order::Open { receiver: *receiver, deposit: *deposit };
+                let wei = self.cost(&means, &order).await?;
+                priced(format!("open a channel to {receiver} and lock up {deposit}"), Some(wei))
+            }
+            Operation::TopUp { channel, added } => {
+                let order = Order::TopUp { channel: *channel, added: *added };
+                let wei = self.cost(&means, &order).await?;
+                priced(format!("lock up {added} more in {channel}"), Some(wei))
+            }
+        }
+    }
+
+    /// Does it, and waits until the chain has confirmed it.
+    pub async fn operate(&self, operation: Operation) -> Result<Report, Trouble> {
+        let means = self.means().await?;
+        let done = match operation {
+            Operation::Sync => return self.sync(&means).await,
+            Operation::Open { receiver, deposit } => self.order(Order::Open { receiver, deposit }).await?,
+            Operation::TopUp { channel, added } => {
+                self.look(&means, channel).await?;
+                self.order(Order::TopUp { channel, added }).await?
+            }
+            Operation::Settle { channel } => self.order(Order::Settle { channel }).await?,
+            Operation::CloseAlone { channel, total, below_promised } => {
+                let (_hold, held) = self.hold(channel).await?;
+                let on_chain = on_chain(&means, channel).await?;
+                let held = self.clear_up(&means, channel, held, None).await.unwrap_or(held);
+                let total = alone_on(&held, &on_chain, total, below_promised)?;
+                self.order(Order::CloseAlone { channel, total }).await?
+            }
+            Operation::CloseTogether { channel, seller } => self.close(&means, channel, seller).await?,
+        };
+        Ok(report(done))
+    }
+
+    async fn close(
+        &self,
+        means: &Means,
+        id: ChannelId,
+        seller: Option<String>,
+    ) -> Result<super::Funded, Trouble> {
+        let (_hold, held) = self.hold(id).await?;
+        let on_chain = on_chain(means, id).await?;
+        if is_unused(&held) {
+            let total = alone_on(&held, &on_chain, None, false)?;
+            return self.order(Order::CloseAlone { channel: id, total }).await;
+        }
+        let gateway = self.gateway(id, seller)?;
+        let held = self.clear_up(means, id, held, Some(&gateway)).await?;
+        let total = held.acknowledged;
+        let Facts { contract, payer, .. } = means.facts;
+        let asked = self.seller.closing_signature(&gateway, payer, id.open_block, total);
+        let closing_signature = asked.await?;
+        let digest = proof::closing_digest(payer, id.open_block, total, contract);
+        if proof::recover(digest, &closing_signature) != Some(id.receiver) {
+            return Err(Trouble::ForeignSignature);
+        }
+        let balance_signature = means.signer.sign(proof::balance_digest(id, total, contract))?;
+        let order = Order::CloseTogether { channel: id, total, balance_signature, closing_signature };
+        self.order(order).await
+    }
+
+    /// Brings the truth about a channel back where it is in doubt, from the seller's own state.
+    async fn clear_up(
+        &self,
+        means: &Means,
+        id: ChannelId,
+        held: Channel,
+        gateway: Option<&str>,
+    ) -> Result<Channel, Trouble> {
+        if held.unclear.is_none() {
+            return Ok(held);
+        }
+        let gateway = match gateway {
+            Some(gateway) => gateway.to_owned(),
+            None => self.gateway(id, None)?,
+        };
+        let Facts { contract, payer, .. } = means.facts;
+        let SellerState { total, signature } = self.seller.state(&gateway, payer, id.open_block).await?;
+        let is_ours =
+            |signature| proof::recover(proof::balance_digest(id, total, contract), &signature) == Some(payer);
+        if !total.is_zero() && !signature.is_some_and(is_ours) {
+            return Err(Trouble::Unproven(total));
+        }
+        self.send(Message::Learned { channel: id, total }).await?;
+        let promised = held.promised.max(total);
+        Ok(Channel { acknowledged: total, promised, unclear: None, ..held })
+    }
+
+    fn gateway(&self, id: ChannelId, given: Option<String>) -> Result<String, Trouble> {
+        given.or_else(|| self.gateway_of(id.receiver)).ok_or(Trouble::NoSeller(id))
+    }
+
+    async fn cost(&self, means: &Means, order: &Order) -> Result<String, Trouble> {
+        Ok(means.chain.estimate(order).await?.wei.to_string())
+    }
+
+    /// A channel as it is known here and on the chain.
+    async fn look(&self, means: &Means, id: ChannelId) -> Result<(Channel, OnChain), Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Look { channel: id, reply }).await?;
+        let held = answer.await.map_err(|_| Trouble::ShuttingDown)?.ok_or(Trouble::Unknown(id))?;
+        Ok((held, on_chain(means, id).await?))
+    }
+
+    /// Waits until no payment of the channel is on its way, and keeps it so.
+    async fn hold(&self, id: ChannelId) -> Result<(Hold, Channel), Trouble> {
+        let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Trouble::ShuttingDown)?;
+        let hold = Hold { id, slot: Some(slot) };
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Hold { channel: id, reply }).await?;
+        let held = answer.await.map_err(|_| Trouble::ShuttingDown)?.ok_or(Trouble::Unknown(id))?;
+        Ok((hold, held))
+    }
+
+    async fn order(&self, order: Order) -> Result<super::Funded, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Order { order, reply }).await?;
+        match answer.await.map_err(|_| Trouble::ShuttingDown)?? {
+            Ok(Some(done)) => Ok(done),
+            Ok(None) => Err(Trouble::Failed("nothing moved; try again".to_owned())),
+            Err(OrderFailure { reason, .. }) => Err(Trouble::Failed(reason)),
+        }
+    }
+
+    async fn sync(&self, means: &Means) -> Result<Report, Trouble> {
+        let known: Vec<ChannelId> = match self.list().await {
+            Some(listing) => listing.channels.iter().map(ListedChannel::id).collect(),
+            None => return Err(Trouble::ShuttingDown),
+        };
+        let synced = means.chain.sync(means.cursor, &known).await?;
+        let text = format!("read {} channels up to block {}", synced.channels.len(), synced.head);
+        self.send(Message::Observed(synced)).await?;
+        Ok(Report { text, channel: None })
+    }
+
+    pub(super) async fn means(&self) -> Result<Means, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Means(reply)).await?;
+        let means = answer.await.map_err(|_| Trouble::ShuttingDown)?;
+        means.ok_or(Trouble::Unorderable(Unorderable::NotReady))
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Trouble> {
+        self.mailbox.send(message).await.map_err(|_| Trouble::ShuttingDown)
+    }
+}
+
+async fn on_chain(means: &Means, id: ChannelId) -> Result<OnChain, Trouble> {
+    means.chain.channel(id).await?.ok_or(Trouble::Gone(id))
+}
+
+/// True when nothing was ever promised on the channel, for certain.
+fn is_unused(channel: &Channel) -> bool {
+    channel.exposure().is_zero()
+}
+
+/// The total to close alone on.
+fn alone_on(
+    held: &Channel,
+    on_chain: &OnChain,
+    given: Option<Amount>,
+    below_promised: bool,
+) -> Result<Amount, Trouble> {
+    let total = match given {
+        Some(total) if total < held.promised && !below_promised => {
+            return Err(Trouble::BelowPromised { total, promised: held.promised });
+        }
+        Some(total) => total,
+        None if held.exposure() > held.promised => {
+            return Err(Trouble::InDoubt { least: held.promised, most: held.exposure() });
+        }
+        None => held.promised,
+    };
+    if total < on_chain.withdrawn {
+        return Err(Trouble::LockUp { total, withdrawn: on_chain.withdrawn });
+    }
+    Ok(total)
+}
+
+fn report((id, on_chain): super::Funded) -> Report {
+    let Some(on_chain) = on_chain else {
+        return Report { text: format!("{id} is closed and paid out"), channel: None };
+    };
+    let channel = Channel::new(on_chain);
+    let text = match channel.phase {
+        Phase::Closing { settle_block } => {
+            format!("{id} is closing; `tollpass channels settle` works after block {settle_block}")
+        }
+        Phase::Open | Phase::Gone => format!("{id} holds {}", on_chain.deposit),
+    };
+    Report { text, channel: Some(ListedChannel::new(&id, &channel)) }
+}
