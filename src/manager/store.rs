@@ -4,6 +4,7 @@
 //! hexadecimal text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, Row, params, types::Type};
 
@@ -15,6 +16,8 @@ use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase}
 /// The name of the file in the state folder.
 pub const FILE: &str = "tollpass.db";
 
+/// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
+const BUSY_WITHIN: Duration = Duration::from_millis(500);
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE book (
@@ -134,6 +137,7 @@ impl Store {
         let path = folder.join(FILE);
         let failed = |source| StoreError::Sqlite { path: path.clone(), source };
         let connection = Connection::open(&path).map_err(failed)?;
+        connection.busy_timeout(BUSY_WITHIN).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
