@@ -97,6 +97,9 @@ impl Book {
 
     /// Serves whom it can of those who wait for a channel to `receiver`, first come first.
     pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
+        if matches!(self.start, Start::Stopped) {
+            return;
+        }
         let mut place = 0;
         while let Some(&id) = self.queues.get(&receiver).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
@@ -209,7 +212,8 @@ impl Book {
             return;
         };
         let price = purchase.price();
-        let raise = total.saturating_sub(channel.exposure());
+        // What a crash left in doubt counts as raised until the seller proves that it is older.
+        let raise = total.saturating_sub(channel.promised);
         let raised = purchase.raised.saturating_add(raise);
         if !raise.is_zero() && raised > price {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
@@ -235,8 +239,7 @@ impl Book {
         let bound = total.saturating_add(ahead).min(channel.deposit).max(channel.promised);
         if total > channel.reserved {
             channel.reserved = bound;
-            self.dirty.remove(&channel_id);
-            self.effects.push_back(Effect::Persist(Record::Channel(channel_id, *channel)));
+            self.record(channel_id);
         } else {
             self.dirty.insert(channel_id);
             self.reserve(channel_id, bound);
@@ -249,9 +252,10 @@ impl Book {
         let Some(channel) = self.channels.get(&id) else { return };
         let left = channel.reserved.saturating_sub(channel.promised);
         let wanted = bound.saturating_sub(channel.promised);
-        if left >= wanted.halved() || !self.reserving.insert(id) {
+        if left >= wanted.halved() || self.reserving.contains_key(&id) {
             return;
         }
+        self.reserving.insert(id, bound);
         let record = Record::Channel(id, Channel { reserved: bound, ..*channel });
         self.effects.push_back(Effect::Reserve(id, bound, record));
     }

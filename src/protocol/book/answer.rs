@@ -39,7 +39,8 @@ impl Book {
             .map(|(_, total)| *total)
             .collect();
         let verdict = judge(asked, channel, &draft, &signed, &facts);
-        let beyond_records = matches!(verdict, Verdict::Adopt(total) if total > channel.promised);
+        let in_doubt = channel.unclear.is_some_and(|unclear| unclear.price.is_none());
+        let (promised, acknowledged) = (channel.promised, channel.acknowledged);
         match verdict {
             Verdict::Again(complaint) => return self.pause(id, draft, complaint, now),
             Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
@@ -48,9 +49,9 @@ impl Book {
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
             }
             Verdict::Adopt(total) | Verdict::Resolve(total) => {
-                if beyond_records {
-                    // We signed it in a life whose records are lost: what this request signed lies below it.
-                    purchase.raised = Amount::ZERO;
+                if total > promised || (in_doubt && total > acknowledged) {
+                    // We signed it in a life whose records are lost: only what lies above it is this request's.
+                    purchase.raised = promised.saturating_sub(total);
                 }
                 purchase.challenge = challenge.clone();
                 self.settle_on(&draft, total);

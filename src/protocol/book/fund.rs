@@ -130,8 +130,7 @@ impl Book {
         };
         if before != Some(after) {
             self.channels.insert(id, after);
-            self.dirty.remove(&id);
-            self.effects.push_back(Effect::Persist(Record::Channel(id, after)));
+            self.record(id);
         }
     }
 }

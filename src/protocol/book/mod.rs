@@ -7,6 +7,8 @@ mod admit;
 mod answer;
 mod fund;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -166,8 +168,8 @@ pub struct Book {
     held: BTreeSet<ChannelId>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
-    /// Channels whose bound on disk is on its way up.
-    reserving: BTreeSet<ChannelId>,
+    /// Channels whose bound on disk is on its way up, and how far.
+    reserving: BTreeMap<ChannelId, Amount>,
     effects: VecDeque<Effect>,
 }
 
@@ -234,7 +236,7 @@ impl Book {
             intents: BTreeMap::new(),
             held: BTreeSet::new(),
             dirty: BTreeSet::new(),
-            reserving: BTreeSet::new(),
+            reserving: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -256,11 +258,7 @@ impl Book {
                 self.demand(purchase, challenge, allowance, now);
             }
             Input::Withdraw(id) => self.withdraw(id, now),
-            Input::NotRecorded(id, reason) => {
-                self.forget_bound(id);
-                self.release_unsent(id);
-                self.refuse(id, Refusal::StoreFailed(reason), now);
-            }
+            Input::NotRecorded(id, reason) => self.not_recorded(id, reason, now),
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent),
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
@@ -391,6 +389,9 @@ impl Book {
             Stage::Queued => {
                 if let Some(queue) = self.queues.get_mut(&receiver) {
                     queue.retain(|waiting| *waiting != id);
+                    if queue.is_empty() {
+                        self.queues.remove(&receiver);
+                    }
                 }
             }
             Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
@@ -415,6 +416,17 @@ impl Book {
         self.remove(id, now);
     }
 
+    fn not_recorded(&mut self, id: PurchaseId, reason: String, now: Instant) {
+        self.forget_bound(id);
+        self.release_unsent(id);
+        // Who waits behind it would meet the same disk, one after the other.
+        let receiver = self.purchases.get(&id).map(Purchase::receiver);
+        for waiting in receiver.and_then(|receiver| self.queues.remove(&receiver)).unwrap_or_default() {
+            self.refuse(waiting, Refusal::StoreFailed(reason.clone()), now);
+        }
+        self.refuse(id, Refusal::StoreFailed(reason), now);
+    }
+
     /// The record that a bound relied on was not written.
     fn forget_bound(&mut self, id: PurchaseId) {
         let Some(Stage::Presented { draft, .. }) = self.purchases.get(&id).map(|purchase| purchase.stage)
@@ -427,22 +439,36 @@ impl Book {
     }
 
     fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {
-        self.reserving.remove(&id);
-        if let (Some(channel), Some(bound)) = (self.channels.get_mut(&id), bound) {
+        // What is not awaited any more was given up at the end.
+        let awaited = self.reserving.remove(&id).is_some();
+        if let (Some(channel), Some(bound), true) = (self.channels.get_mut(&id), bound, awaited) {
             channel.reserved = channel.reserved.max(bound);
         }
     }
 
     fn write_down(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
-            if let Some(channel) = self.channels.get(&id) {
-                self.effects.push_back(Effect::Persist(Record::Channel(id, *channel)));
-            }
+            self.record(id);
         }
+    }
+
+    /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
+    /// even asked for yet would be written later, with what the channel was: it is given up.
+    fn record(&mut self, id: ChannelId) {
+        let asked = self.effects.len();
+        self.effects.retain(|effect| !matches!(effect, Effect::Reserve(reserved, ..) if *reserved == id));
+        if self.effects.len() < asked {
+            self.reserving.remove(&id);
+        }
+        let Some(channel) = self.channels.get(&id) else { return };
+        let reserved = self.reserving.get(&id).map_or(channel.reserved, |bound| channel.reserved.max(*bound));
+        self.dirty.remove(&id);
+        self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { reserved, ..*channel })));
     }
 
     /// Gives up what was reserved ahead, so that the next start has nothing to clear up.
     fn flush(&mut self) {
+        self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
         for (id, channel) in &mut self.channels {
             let is_known = channel.unclear.is_none_or(|unclear| unclear.price.is_some());
             if is_known && channel.reserved > channel.promised {

@@ -509,6 +509,18 @@ fn what_was_never_sent_is_not_unclear() {
 }
 
 #[test]
+fn a_journal_that_fails_refuses_all_who_wait_at_once() {
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand(ask(10));
+    let (third, _) = world.demand(ask(10));
+    let refused = |id| Effect::Refuse(id, Refusal::StoreFailed("disk full".into()));
+    let effects = world.when(Input::NotRecorded(first, "disk full".into()));
+    assert_eq!(effects, [refused(second), refused(third), refused(first)]);
+    assert_eq!(world.granted(10).1, 30.into(), "the next one tries the disk again");
+}
+
+#[test]
 fn a_withdrawn_demand_leaves_the_queue_and_lets_the_next_one_pass() {
     let mut world = World::with_channel(100, 0);
     let (first, _) = world.granted(10);
@@ -656,6 +668,34 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
     let (id, _) = world.granted(10);
     world.when(Input::Answer(id, Outcome::Unclear));
     assert_eq!(world.channel().unclear, doubt);
+}
+
+#[test]
+fn a_record_does_not_take_back_a_bound_that_is_on_its_way() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+    for _ in 0..4 {
+        let (id, _) = world.granted(10);
+        world.when(Input::Answer(id, Outcome::Accepted));
+    }
+    assert_eq!(world.book.reserving.get(&channel_id(7)), Some(&100.into()));
+    // Written later than the bound, and before the book hears of it.
+    assert_eq!(bound(&world.when(Input::Idle)), Some(100.into()));
+    // At the end it is taken back on purpose, and what is heard of it then counts no more.
+    assert_eq!(bound(&world.when(Input::Flush)), Some(60.into()));
+    world.when(Input::Reserved(channel_id(7), Some(100.into())));
+    assert_eq!(world.channel().reserved, 60.into());
+}
+
+#[test]
+fn stopping_hands_nobody_the_channel_of_another() {
+    let mut world = World::with_channel(100, 0);
+    let (first, _) = world.granted(10);
+    world.rejected(first, complain(Complaint::NonexistingChannel, None));
+    let (second, _) = world.demand(ask(10));
+    let effects = world.when(Input::Stop);
+    let refused = |id| Effect::Refuse(id, Refusal::ShuttingDown);
+    assert_eq!(effects[..2], [refused(first), refused(second)]);
+    assert_eq!(grant(&effects), None);
 }
 
 #[test]

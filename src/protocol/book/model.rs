@@ -1,0 +1,647 @@
+//! The money rules against whatever may come: random demands, sellers honest and not, lost answers, crashes, chains
+//! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the book by it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ethers_core::types::U256;
+use proptest::prelude::*;
+
+use super::*;
+use crate::chain::signer::Signer;
+use crate::protocol::microraiden::{self, State, proof};
+use crate::protocol::policy::{Abort, Adopt, Deposit, Hooks, Retry};
+
+const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
+const CONTRACT: Address = Address([0xcc; 20]);
+const TOKEN: Address = Address([0x70; 20]);
+const MAX_PRICE: u64 = 100;
+const CAP: u64 = 900;
+
+/// What happens next. Indices are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Demand {
+        seller: usize,
+        price: u64,
+    },
+    /// A granted payment comes to an end.
+    Answer(usize, How),
+    Withdraw(usize),
+    /// A chain job records its transaction, or ends.
+    Intend(usize),
+    JobEnds(usize, Job),
+    /// The oldest bound that is being moved ahead is on disk, or could not be written.
+    Written(bool),
+    Pass {
+        seconds: u64,
+    },
+    Idle,
+    /// The next write fails.
+    DiskFails,
+    /// Everything in memory is gone. `late` says what of the rest still happened.
+    Crash {
+        late: bool,
+    },
+    Restart,
+}
+
+#[derive(Clone, Debug)]
+enum How {
+    Honest,
+    LostBefore,
+    LostAfter,
+    /// An answer that charges nothing, as it seems.
+    Accepted,
+    Complains(Complaint),
+    /// A state of the seller's choice, and a price.
+    Claims {
+        claim: Claim,
+        complains: bool,
+        price: u64,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Claim {
+    Nothing,
+    /// A total that was really sent.
+    Sent(usize),
+    /// A total above all that was signed, with somebody's signature.
+    Forged,
+}
+
+#[derive(Clone, Debug)]
+enum Job {
+    Done,
+    Failed,
+    /// It is not known whether the money moved.
+    Unclear {
+        moved: bool,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = 0..8_usize;
+    let claim = prop_oneof![
+        2 => Just(Claim::Nothing),
+        4 => index.clone().prop_map(Claim::Sent),
+        1 => Just(Claim::Forged),
+    ];
+    let complaint = prop_oneof![
+        Just(Complaint::InsufficientConfirmations),
+        Just(Complaint::NonexistingChannel),
+        Just(Complaint::InvalidBalanceProof),
+        Just(Complaint::InvalidAmount),
+    ];
+    let price = prop_oneof![3 => Just(10), 2 => 1..=MAX_PRICE, 1 => Just(0), 1 => Just(MAX_PRICE + 1)];
+    let how = prop_oneof![
+        8 => Just(How::Honest),
+        1 => Just(How::LostBefore),
+        1 => Just(How::LostAfter),
+        1 => Just(How::Accepted),
+        2 => complaint.prop_map(How::Complains),
+        5 => (claim, any::<bool>(), price.clone())
+            .prop_map(|(claim, complains, price)| How::Claims { claim, complains, price }),
+    ];
+    let job = prop_oneof![
+        4 => Just(Job::Done),
+        1 => Just(Job::Failed),
+        1 => any::<bool>().prop_map(|moved| Job::Unclear { moved }),
+    ];
+    let step = prop_oneof![
+        8 => (0..2_usize, price).prop_map(|(seller, price)| Step::Demand { seller, price }),
+        14 => (index.clone(), how).prop_map(|(which, how)| Step::Answer(which, how)),
+        1 => index.clone().prop_map(Step::Withdraw),
+        4 => index.clone().prop_map(Step::Intend),
+        6 => (index, job).prop_map(|(which, job)| Step::JobEnds(which, job)),
+        4 => prop::bool::weighted(0.8).prop_map(Step::Written),
+        3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Idle),
+        1 => Just(Step::DiskFails),
+        1 => any::<bool>().prop_map(|late| Step::Crash { late }),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_course_of_events_breaks_the_money_rules(ahead in 0..4_u64, steps in steps()) {
+        let mut model = Model::new(ahead);
+        for step in steps {
+            model.step(step);
+        }
+        model.end();
+    }
+}
+
+/// All that is real: the chain, the disk, the sellers, the clients. And the book under test.
+struct Model {
+    book: Book,
+    policy: Arc<Policy>,
+    now: Instant,
+    alice: Signer,
+    facts: Facts,
+    next: u64,
+    clients: BTreeMap<PurchaseId, Client>,
+    sellers: BTreeMap<ChannelId, Seller>,
+    chain: BTreeMap<ChannelId, OnChain>,
+    jobs: Vec<(Order, Option<Intent>, bool)>,
+    /// Whether the money of a transaction moved, once that is decided.
+    moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
+    disk: Disk,
+    bounds: VecDeque<(ChannelId, Amount, Record, bool)>,
+    disk_fails: bool,
+    /// It has failed in this life: what was not written then need not be written at the end.
+    disk_failed: bool,
+    /// The sum of one allowed price for each client request that was ever granted a payment.
+    allowed: u64,
+}
+
+#[derive(Default)]
+struct Disk {
+    channels: BTreeMap<ChannelId, Channel>,
+    intents: Vec<Intent>,
+}
+
+/// One client request.
+struct Client {
+    challenge: microraiden::Challenge,
+    granted: Option<Draft>,
+    /// The highest price that the rule allowed.
+    highest: u64,
+    /// By how much its payments raised what was signed.
+    raised: u64,
+    ended: bool,
+}
+
+/// What one seller has of a channel.
+#[derive(Default)]
+struct Seller {
+    registered: u64,
+    sent: BTreeSet<u64>,
+    /// The highest total ever signed.
+    signed: u64,
+    /// The highest total that was ever to be signed, for a request that then counts as having raised it.
+    counted: u64,
+    /// A crash left totals in doubt that were signed and that it never registered: where its own state ends the
+    /// doubt, they are not known any more. It holds them, and nobody will be asked for their price again.
+    left_in_doubt: bool,
+    /// It lied about a channel that a crash had left in doubt.
+    abused_doubt: bool,
+}
+
+fn units(amount: Amount) -> u64 {
+    U256::from(amount).as_u64()
+}
+
+impl Model {
+    fn new(reserve_ahead: u64) -> Self {
+        let retry = Retry::Retry { every: Duration::from_secs(5), times: 3, within: Duration::from_secs(60) };
+        let policy = Arc::new(Policy {
+            rules: Vec::new(),
+            deposit: Deposit {
+                initial: 3,
+                top_up: 2,
+                channels: 2,
+                max_per_channel: CAP.into(),
+                ..Deposit::default()
+            },
+            hooks: Hooks {
+                insufficient_confirmations: retry,
+                nonexisting_channel: retry,
+                invalid_balance_proof: retry,
+                invalid_amount: Adopt::Adopt { times: 3 },
+                invalid_contract_address: Abort,
+            },
+            rounds: 8,
+            reserve_ahead,
+            ready_within: Duration::from_secs(30),
+            pay_within: Duration::from_secs(300),
+        });
+        let alice = Signer::new(&[0xa0; 32]).unwrap();
+        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let mut model = Self {
+            book: Book::new(Arc::clone(&policy)),
+            policy,
+            now: Instant::now(),
+            alice,
+            facts,
+            next: 0,
+            clients: BTreeMap::new(),
+            sellers: BTreeMap::new(),
+            chain: BTreeMap::new(),
+            jobs: Vec::new(),
+            moved: BTreeMap::new(),
+            disk: Disk::default(),
+            bounds: VecDeque::new(),
+            disk_fails: false,
+            disk_failed: false,
+            allowed: 0,
+        };
+        model.start();
+        model
+    }
+
+    fn step(&mut self, step: Step) {
+        let promised = self.promises();
+        match step {
+            Step::Demand { seller, price } => self.demand(SELLERS[seller], price),
+            Step::Answer(which, how) => self.answer(which, how),
+            Step::Withdraw(which) => {
+                let open: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| *id).collect();
+                if let Some(id) = pick(&open, which) {
+                    self.ended(id);
+                    self.handle(Input::Withdraw(id));
+                }
+            }
+            Step::Intend(which) => self.intend(which),
+            Step::JobEnds(which, job) => self.job_ends(which, job),
+            Step::Written(good) => {
+                if let Some((id, bound, record, written)) = self.bounds.pop_front() {
+                    let written = written || (good && self.write(&record));
+                    self.handle(Input::Reserved(id, written.then_some(bound)));
+                }
+            }
+            Step::Pass { seconds } => {
+                self.now += Duration::from_secs(seconds);
+                self.handle(Input::Tick);
+                let late = self.book.poll_timeout().is_some_and(|due| due <= self.now);
+                assert!(!late, "something is due and did not happen");
+            }
+            Step::Idle => self.handle(Input::Idle),
+            Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
+            Step::Crash { late } => return self.crash(late),
+            Step::Restart => return self.restart(),
+        }
+        for (id, before) in promised {
+            assert!(self.book.channels[&id].promised >= before, "the promise of {id} fell");
+        }
+        self.check();
+    }
+
+    fn promises(&self) -> Vec<(ChannelId, Amount)> {
+        self.book.channels.iter().map(|(id, channel)| (*id, channel.promised)).collect()
+    }
+
+    fn check(&self) {
+        for (id, channel) in &self.book.channels {
+            assert!(channel.acknowledged <= channel.promised, "{id}: {channel:?}");
+            assert!(channel.promised <= channel.deposit, "{id}: {channel:?}");
+            let seller = self.sellers.get(id);
+            if let Some(seller) = seller.filter(|seller| !seller.left_in_doubt && !seller.abused_doubt) {
+                assert!(Amount::from(seller.signed) <= channel.exposure(), "{id}: a total is forgotten");
+            }
+        }
+        for (id, purchase) in &self.book.purchases {
+            if let Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } = purchase.stage {
+                assert_eq!(self.book.leases.get(&draft.channel), Some(id), "a payment without its channel");
+            }
+        }
+        assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
+        let redeemable: u64 = self.sellers.values().filter_map(|seller| seller.sent.last()).sum();
+        let doubts = self.sellers.values().filter(|seller| seller.abused_doubt).count() as u64;
+        assert!(redeemable <= self.allowed + doubts * MAX_PRICE, "{redeemable} > {}", self.allowed);
+    }
+
+    fn demand(&mut self, receiver: Address, price: u64) {
+        self.next += 1;
+        let purchase = PurchaseId(self.next);
+        let challenge = microraiden::Challenge {
+            price: price.into(),
+            contract: CONTRACT,
+            receiver,
+            token: Some(TOKEN),
+            complaint: None,
+            state: None,
+        };
+        let highest = if price <= MAX_PRICE { price } else { 0 };
+        let client = Client { challenge: challenge.clone(), granted: None, highest, raised: 0, ended: false };
+        self.clients.insert(purchase, client);
+        self.allowed += highest;
+        let allowance = Allowance { max_price: MAX_PRICE.into(), receivers: Vec::new() };
+        let challenge = Challenge::MicroRaiden(challenge);
+        self.handle(Input::Demand { purchase, challenge, allowance });
+    }
+
+    fn answer(&mut self, which: usize, how: How) {
+        let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
+        let Some((id, draft)) = pick(&granted, which) else { return };
+        let (total, price) = (units(draft.total), units(draft.price));
+        let doubt = self.book.channels[&draft.channel].unclear.is_some_and(|u| u.price.is_none());
+        let seller = self.sellers.get_mut(&draft.channel).unwrap();
+        seller.sent.insert(total);
+        let is_right = total == seller.registered + price;
+        let outcome = match how {
+            How::LostBefore => None,
+            How::LostAfter => {
+                if is_right {
+                    seller.registered = total;
+                }
+                None
+            }
+            How::Honest if is_right => {
+                seller.registered = total;
+                Some(Ok(()))
+            }
+            How::Honest => {
+                let (held, complains) = (seller.registered, total != seller.registered);
+                Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, false)))
+            }
+            How::Accepted => {
+                seller.abused_doubt |= doubt;
+                Some(Ok(()))
+            }
+            How::Complains(complaint) => Some(Err((None, Some(complaint), price, false))),
+            How::Claims { claim, complains, price } => {
+                seller.abused_doubt |= doubt;
+                let sent: Vec<u64> = seller.sent.iter().copied().collect();
+                let (held, forged) = match claim {
+                    Claim::Nothing => (0, false),
+                    Claim::Sent(which) => (pick(&sent, which).unwrap_or_default(), false),
+                    Claim::Forged => (seller.signed + 1, true),
+                };
+                Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, forged)))
+            }
+        };
+        self.clients.get_mut(&id).unwrap().granted = None;
+        let outcome = match outcome {
+            None => Outcome::Unclear,
+            Some(Ok(())) => Outcome::Accepted,
+            Some(Err((held, complaint, price, forged))) => {
+                let state = held.map(|held| self.state(draft.channel, held, forged));
+                let client = self.clients.get_mut(&id).unwrap();
+                let challenge = microraiden::Challenge {
+                    complaint,
+                    state,
+                    price: price.into(),
+                    ..client.challenge.clone()
+                };
+                if price <= MAX_PRICE && price > client.highest {
+                    self.allowed += price - client.highest;
+                    client.highest = price;
+                }
+                Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))
+            }
+        };
+        if !matches!(outcome, Outcome::Rejected(_)) {
+            self.ended(id);
+        }
+        self.handle(Input::Answer(id, outcome));
+    }
+
+    fn state(&self, channel: ChannelId, held: u64, forged: bool) -> State {
+        let digest = proof::balance_digest(channel, held.into(), CONTRACT);
+        let stranger = Signer::new(&[0x66; 32]).unwrap();
+        let signer = if forged { &stranger } else { &self.alice };
+        let signature = (held > 0).then(|| signer.sign(digest).unwrap());
+        State { sender: Some(self.facts.payer), total: held.into(), signature }
+    }
+
+    fn ended(&mut self, id: PurchaseId) {
+        let client = self.clients.get_mut(&id).unwrap();
+        assert!(!std::mem::replace(&mut client.ended, true), "{id:?} ends twice");
+        client.granted = None;
+    }
+
+    /// Hands something to the book and does what it wants, as the manager does.
+    fn handle(&mut self, input: Input) {
+        self.book.handle(input, self.now);
+        loop {
+            let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
+            if effects.is_empty() {
+                return;
+            }
+            let persists = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
+            let recorded = !(persists && std::mem::take(&mut self.disk_fails));
+            if persists && recorded {
+                self.write_bounds();
+                for effect in &effects {
+                    if let Effect::Persist(record) = effect {
+                        self.write(record);
+                    }
+                }
+            }
+            for effect in effects {
+                self.carry_out(effect, recorded);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, recorded: bool) {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Reserve(id, bound, record) => self.bounds.push_back((id, bound, record, false)),
+            Effect::Grant(id, draft) if !recorded => {
+                let seller = self.sellers.entry(draft.channel).or_default();
+                seller.counted = seller.counted.max(units(draft.total));
+                self.book.handle(Input::NotRecorded(id, "disk full".into()), self.now);
+            }
+            Effect::Grant(id, draft) => self.granted(id, draft),
+            Effect::Refuse(id, _) => self.ended(id),
+            Effect::Submit(order) => self.jobs.push((order, None, true)),
+            Effect::Resume(_, intents) => {
+                let intent = intents.last().unwrap().clone();
+                self.jobs.push((intent.order, Some(intent), false));
+            }
+            Effect::Send(hash) if !recorded => {
+                let job = self
+                    .jobs
+                    .iter()
+                    .position(|(_, intent, _)| intent.as_ref().is_some_and(|intent| intent.hash == hash));
+                let (order, ..) = self.jobs.remove(job.unwrap());
+                let failure = FundFailure { order, reason: "not recorded".into(), is_final: true };
+                self.book.handle(Input::Funded(order.receiver(), Err(failure)), self.now);
+            }
+            Effect::Send(_) => {}
+        }
+    }
+
+    fn granted(&mut self, id: PurchaseId, draft: Draft) {
+        let on_disk = self.disk.channels.get(&draft.channel).expect("the channel is on record");
+        assert!(on_disk.reserved >= draft.total, "signed ahead of the record: {draft:?} {on_disk:?}");
+        let deposit = self.chain[&draft.channel].deposit;
+        assert!(draft.total <= deposit, "{draft:?} of {deposit}");
+        let client = self.clients.get_mut(&id).unwrap();
+        assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
+        let seller = self.sellers.entry(draft.channel).or_default();
+        client.raised += units(draft.total).saturating_sub(seller.counted);
+        let slack = if seller.abused_doubt { MAX_PRICE } else { 0 };
+        assert!(client.raised <= client.highest + slack, "{} for {}", client.raised, client.highest);
+        seller.signed = seller.signed.max(units(draft.total));
+        seller.counted = seller.counted.max(units(draft.total));
+        client.granted = Some(draft);
+    }
+
+    fn write(&mut self, record: &Record) -> bool {
+        match record {
+            Record::Channel(id, channel) => {
+                self.disk.channels.insert(*id, *channel);
+            }
+            Record::Intent(intent) => self.disk.intents.push(intent.clone()),
+            Record::IntentsSettled(receiver) => {
+                self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
+            }
+            Record::Cursor(_) | Record::Price(..) => {}
+        }
+        true
+    }
+
+    /// What was handed to the disk earlier is written earlier.
+    fn write_bounds(&mut self) {
+        let waiting: Vec<Record> =
+            self.bounds.iter().filter(|bound| !bound.3).map(|bound| bound.2.clone()).collect();
+        for record in waiting {
+            self.write(&record);
+        }
+        for bound in &mut self.bounds {
+            bound.3 = true;
+        }
+    }
+
+    fn intend(&mut self, which: usize) {
+        let count = self.jobs.len();
+        let Some((order, intent @ None, true)) = self.jobs.get_mut(which % count.max(1)) else { return };
+        self.next += 1;
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&self.next.to_be_bytes());
+        let new = Intent { order: *order, moves: true, nonce: self.next, hash, raw: Vec::new() };
+        *intent = Some(new.clone());
+        self.handle(Input::Intent(new));
+    }
+
+    fn job_ends(&mut self, which: usize, job: Job) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (order, intent, _) = self.jobs.remove(which % self.jobs.len());
+        let receiver = order.receiver();
+        let failed = |is_final| FundFailure { order, reason: "so it is".into(), is_final };
+        let Some(intent) = intent else {
+            return self.handle(Input::Funded(receiver, Err(failed(true))));
+        };
+        let known = self.moved.get(&intent.hash).copied();
+        let result = match (known, job) {
+            (Some(moved), _) => Ok(moved.map(|(id, _)| (id, self.chain[&id]))),
+            (None, Job::Done) => Ok(self.mine(&intent, true)),
+            (None, Job::Failed) => {
+                self.mine(&intent, false);
+                Err(failed(true))
+            }
+            (None, Job::Unclear { moved }) => {
+                self.mine(&intent, moved);
+                Err(failed(false))
+            }
+        };
+        self.handle(Input::Funded(receiver, result));
+    }
+
+    /// Decides what became of a transaction.
+    fn mine(&mut self, intent: &Intent, moves: bool) -> Option<(ChannelId, OnChain)> {
+        let moved = moves.then(|| {
+            let (id, added) = match intent.order {
+                Order::Open { receiver, deposit } => {
+                    (ChannelId { receiver, open_block: intent.nonce as u32 }, deposit)
+                }
+                Order::TopUp { channel, added } => (channel, added),
+                Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => {
+                    unreachable!("the book closes nothing by itself")
+                }
+            };
+            let on_chain = self.chain.entry(id).or_insert(OnChain {
+                deposit: Amount::ZERO,
+                settle_block: 0,
+                closing_balance: Amount::ZERO,
+                withdrawn: Amount::ZERO,
+            });
+            on_chain.deposit = on_chain.deposit.saturating_add(added);
+            assert!(on_chain.deposit <= CAP.into(), "more than a channel may hold");
+            (id, *on_chain)
+        });
+        self.moved.insert(intent.hash, moved);
+        moved
+    }
+
+    fn crash(&mut self, late: bool) {
+        if late {
+            self.write_bounds();
+        }
+        // What was granted may have been sent, and registered.
+        let granted: Vec<Draft> = self.clients.values_mut().filter_map(|c| c.granted.take()).collect();
+        for draft in granted {
+            let seller = self.sellers.get_mut(&draft.channel).unwrap();
+            seller.sent.insert(units(draft.total));
+            if late && units(draft.total) == seller.registered + units(draft.price) {
+                seller.registered = units(draft.total);
+            }
+        }
+        for (_, intent, _) in std::mem::take(&mut self.jobs) {
+            if let Some(intent) = intent.filter(|intent| !self.moved.contains_key(&intent.hash)) {
+                self.mine(&intent, late);
+            }
+        }
+        self.start();
+    }
+
+    fn restart(&mut self) {
+        self.disk_fails = false;
+        self.handle(Input::Stop);
+        while self.clients.values().any(|client| client.granted.is_some()) {
+            self.answer(0, How::LostBefore);
+        }
+        assert!(!self.book.has_leases(), "a channel is not given back");
+        self.handle(Input::Flush);
+        let (before, disk_failed) = (self.doubts(), self.disk_failed);
+        self.crash(true);
+        assert!(disk_failed || before == self.doubts(), "an orderly end leaves no doubt");
+    }
+
+    fn doubts(&self) -> Vec<ChannelId> {
+        let is_doubt = |channel: &Channel| channel.unclear.is_some_and(|unclear| unclear.price.is_none());
+        self.book.channels.iter().filter(|(_, channel)| is_doubt(channel)).map(|(id, _)| *id).collect()
+    }
+
+    /// A new life, from the disk and the chain.
+    fn start(&mut self) {
+        for client in self.clients.values_mut() {
+            client.ended = true;
+        }
+        self.bounds.clear();
+        (self.disk_fails, self.disk_failed) = (false, false);
+        self.book = Book::new(Arc::clone(&self.policy));
+        let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
+        let ready = Input::Ready {
+            facts: self.facts,
+            channels: self.disk.channels.iter().map(|(id, channel)| (*id, *channel)).collect(),
+            intents: self.disk.intents.clone(),
+            on_chain: known.into_iter().map(|id| (id, self.chain.get(&id).copied())).collect(),
+            cursor: 0,
+        };
+        self.handle(ready);
+        for id in self.doubts() {
+            let seller = self.sellers.entry(id).or_default();
+            seller.left_in_doubt |= seller.signed > seller.registered;
+        }
+        self.check();
+    }
+
+    /// Whatever happened, everybody gets an answer once the time is over.
+    fn end(&mut self) {
+        for _ in 0..100 {
+            self.answer(0, How::LostBefore);
+            self.now += Duration::from_secs(301);
+            self.handle(Input::Tick);
+        }
+        let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
+        assert!(waiting.is_empty(), "no end: {waiting:?}");
+        assert!(self.book.purchases.is_empty() && self.book.queues.is_empty() && !self.book.has_leases());
+        assert_eq!(self.book.poll_timeout(), None);
+        self.check();
+    }
+}
+
+fn pick<T: Clone>(from: &[T], which: usize) -> Option<T> {
+    from.get(which % from.len().max(1)).cloned()
+}
