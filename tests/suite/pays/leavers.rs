@@ -64,19 +64,23 @@ async fn a_client_that_leaves_while_the_seller_is_slow_costs_at_most_one_price()
 async fn what_was_signed_comes_to_its_end_without_the_client() {
     let scene = Scene::open().await;
     let before = scene.proxy.shutdown.running();
+    // From here on the seller knows the channel: a payment that it refused would be held back too.
+    scene.buy().await;
+    scene.await_idle(before).await;
     scene.fair.origin.hold_answers();
     let client = scene.client().await;
-    soon("the payment", scene.fair.origin.await_payments(1)).await;
+    soon("the payment", scene.fair.origin.await_payments(2)).await;
     client.abort();
     // The exchange that was paid is what is left.
     scene.await_idle(before + 1).await;
     assert_eq!(scene.proxy.shutdown.running(), before + 1, "the exchange was torn apart");
-    scene.expect_totals(1, 1, 0).await;
+    scene.expect_totals(2, 2, 1).await;
     scene.fair.origin.release();
     scene.await_idle(before).await;
-    let acknowledged = async { while scene.proxy.channels().await[0].acknowledged != Amount::from(PRICE) {} };
+    let acknowledged =
+        async { while scene.proxy.channels().await[0].acknowledged != Amount::from(2 * PRICE) {} };
     soon("the acknowledgement", acknowledged).await;
     scene.buy().await;
-    scene.expect_paid(2).await;
+    scene.expect_paid(3).await;
     scene.close().await;
 }

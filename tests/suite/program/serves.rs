@@ -113,10 +113,12 @@ async fn sigterm_lets_a_paid_exchange_end() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
     let serving = alice.serve(&[]).await;
+    let paid = || Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
+    // From here on the seller knows the channel: a payment that it refused would be held back too.
+    assert_eq!(ask(serving.address, paid()).await.status, StatusCode::OK);
     fair.origin.hold_answers();
-    let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
-    let client = tokio::spawn(ask(serving.address, paid));
-    soon("the payment", fair.origin.await_payments(1)).await;
+    let client = tokio::spawn(ask(serving.address, paid()));
+    soon("the payment", fair.origin.await_payments(2)).await;
     serving.terminate();
     // It accepts no more, and goes on with what it has.
     soon("the end of accepting", async {
@@ -130,7 +132,7 @@ async fn sigterm_lets_a_paid_exchange_end() {
     let (status, log) = serving.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
     let ran = run(&["channels", "--json", "--state-dir", text(&alice.state_dir())]).await;
-    assert_eq!(only_channel(&ran.out), ("1000".to_owned(), "1000".to_owned()));
+    assert_eq!(only_channel(&ran.out), ("2000".to_owned(), "2000".to_owned()));
 }
 
 #[tokio::test]
