@@ -314,6 +314,7 @@ impl Model {
             contract: CONTRACT,
             receiver,
             token: Some(TOKEN),
+            gateway: None,
             complaint: None,
             state: None,
         };
@@ -452,8 +453,8 @@ impl Model {
                     .iter()
                     .position(|(_, intent, _)| intent.as_ref().is_some_and(|intent| intent.hash == hash));
                 let (order, ..) = self.jobs.remove(job.unwrap());
-                let failure = FundFailure { order, reason: "not recorded".into(), is_final: true };
-                self.book.handle(Input::Funded(order.receiver(), Err(failure)), self.now);
+                let failure = OrderFailure { order, reason: "not recorded".into(), is_final: true };
+                self.book.handle(Input::Ordered(order.receiver(), Err(failure)), self.now);
             }
             Effect::Send(_) => {}
         }
@@ -484,7 +485,7 @@ impl Model {
             Record::IntentsSettled(receiver) => {
                 self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
             }
-            Record::Cursor(_) | Record::Price(..) => {}
+            Record::Cursor(_) | Record::Price(..) | Record::Gateway(..) => {}
         }
         true
     }
@@ -518,9 +519,9 @@ impl Model {
         }
         let (order, intent, _) = self.jobs.remove(which % self.jobs.len());
         let receiver = order.receiver();
-        let failed = |is_final| FundFailure { order, reason: "so it is".into(), is_final };
+        let failed = |is_final| OrderFailure { order, reason: "so it is".into(), is_final };
         let Some(intent) = intent else {
-            return self.handle(Input::Funded(receiver, Err(failed(true))));
+            return self.handle(Input::Ordered(receiver, Err(failed(true))));
         };
         let known = self.moved.get(&intent.hash).copied();
         let result = match (known, job) {
@@ -535,7 +536,8 @@ impl Model {
                 Err(failed(false))
             }
         };
-        self.handle(Input::Funded(receiver, result));
+        let result = result.map(|moved| moved.map(|(id, on_chain)| (id, Some(on_chain))));
+        self.handle(Input::Ordered(receiver, result));
     }
 
     /// Decides what became of a transaction.

@@ -1,6 +1,6 @@
 //! Networks for tests: the embedded chain, and a real anvil where there is one.
 //!
-//! `ANVIL_BINARY` is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is looked for in
+//! `ANVIL` is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is looked for in
 //! PATH. With `REQUIRE_ANVIL=1` a missing anvil is a failure, else the anvil half is left out, loudly.
 
 use std::io::{BufRead, BufReader};
@@ -66,9 +66,9 @@ impl Network {
         let Some(binary) = anvil_binary() else {
             assert!(
                 std::env::var_os("REQUIRE_ANVIL").is_none_or(|required| required != "1"),
-                "REQUIRE_ANVIL=1, but there is no anvil: set ANVIL_BINARY to what .ci/anvil prints"
+                "REQUIRE_ANVIL=1, but there is no anvil: set ANVIL to what .ci/anvil prints"
             );
-            eprintln!("SKIPPED ON ANVIL: there is no anvil; set ANVIL_BINARY to what .ci/anvil prints");
+            eprintln!("SKIPPED ON ANVIL: there is no anvil; set ANVIL to what .ci/anvil prints");
             return None;
         };
         let mut child = Command::new(&binary)
@@ -132,7 +132,7 @@ impl Network {
 }
 
 fn anvil_binary() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ANVIL_BINARY") {
+    if let Some(path) = std::env::var_os("ANVIL") {
         return Some(path.into());
     }
     let paths = std::env::var_os("PATH")?;
