@@ -1,7 +1,8 @@
 //! Networks for tests: the embedded chain, and a real anvil where there is one.
 //!
-//! `ANVIL` (not `TOLLPASS_ANVIL`: that would be a key of the configuration) is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is looked for in
-//! PATH. With `REQUIRE_ANVIL=1` a missing anvil is a failure, else the anvil half is left out, loudly.
+//! `ANVIL` is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is looked for in PATH. With
+//! `REQUIRE_ANVIL=1` a missing anvil is a failure, else the anvil half is left out, loudly. Neither begins with
+//! `TOLLPASS_`: that is how keys of the configuration are named, and unknown ones are errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
