@@ -5,6 +5,9 @@ use std::time::Instant;
 use super::{Book, Effect, Funding, Record};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Refusal};
 
+/// How far the cursor moves before it is put on record again, in blocks.
+const CURSOR_STEP: u64 = 256;
+
 /// Why an order came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderFailure {
@@ -107,14 +110,36 @@ impl Book {
     pub(super) fn observe(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, cursor: u64, now: Instant) {
         let mut receivers = Vec::new();
         for (id, on_chain) in channels {
+            if self.is_premature(id, on_chain) {
+                continue;
+            }
             self.take_over(id, on_chain);
             receivers.push(id.receiver);
         }
-        self.effects.push_back(Effect::Persist(Record::Cursor(cursor)));
+        // To look at some blocks again costs less than a durable write for each.
+        if cursor.abs_diff(self.cursor) >= CURSOR_STEP {
+            self.cursor = cursor;
+            self.effects.push_back(Effect::Persist(Record::Cursor(cursor)));
+        }
         receivers.dedup();
         for receiver in receivers {
             self.pump(receiver, now);
         }
+    }
+
+    /// True for news that must wait: an opening of ours that is not deep enough yet, or a deposit that is lower than
+    /// known and was seen only once, which may have been read before a top up.
+    fn is_premature(&mut self, id: ChannelId, on_chain: Option<OnChain>) -> bool {
+        let Some(on_chain) = on_chain else { return false };
+        let Some(channel) = self.channels.get(&id) else {
+            let is_funding = matches!(self.funding.get(&id.receiver), Some(Funding::Running));
+            return is_funding || self.intents.contains_key(&id.receiver);
+        };
+        if on_chain.deposit >= channel.deposit {
+            self.lower.remove(&id);
+            return false;
+        }
+        self.lower.insert(id, on_chain.deposit) != Some(on_chain.deposit)
     }
 
     /// Takes over what the contract says of a channel, and puts it on record when it is news.

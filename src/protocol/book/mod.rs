@@ -164,6 +164,10 @@ pub struct Book {
     funding: BTreeMap<Address, Funding>,
     /// Transactions whose fate is not known, by receiver, in order of their nonce.
     intents: BTreeMap<Address, Vec<Intent>>,
+    /// From where the chain is read at the next start, as it is on record.
+    cursor: u64,
+    /// Deposits that the chain showed lower than they are known, once.
+    lower: BTreeMap<ChannelId, Amount>,
     /// Channels that are lent to nobody, because they are about to be closed.
     held: BTreeSet<ChannelId>,
     /// Channels that are newer in memory than on record.
@@ -234,6 +238,8 @@ impl Book {
             queues: BTreeMap::new(),
             funding: BTreeMap::new(),
             intents: BTreeMap::new(),
+            cursor: 0,
+            lower: BTreeMap::new(),
             held: BTreeSet::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeMap::new(),

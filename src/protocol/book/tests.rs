@@ -727,3 +727,51 @@ fn who_queues_opens_further_channels_one_after_the_other() {
     let effects = world.when(Input::Answer(PurchaseId(2), Outcome::Accepted));
     assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(2)));
 }
+
+#[test]
+fn a_deposit_that_was_read_before_a_top_up_lowers_nothing() {
+    let mut world = World::with_channel(150, 95);
+    let seen =
+        |deposit| Input::Chain { channels: vec![(channel_id(7), Some(on_chain(deposit)))], cursor: 12 };
+    world.when(seen(100));
+    assert_eq!(world.channel().deposit, 150.into());
+    world.when(seen(150));
+    world.when(seen(100));
+    assert_eq!(world.channel().deposit, 150.into(), "not twice in a row");
+    world.when(seen(100));
+    assert_eq!(world.channel().deposit, 100.into(), "a reorganisation took the top up back");
+}
+
+#[test]
+fn an_opening_under_way_is_not_taken_from_the_chain_before_it_is_deep_enough() {
+    let mut world = World::with(policy(), Vec::new());
+    assert!(order(&world.demand(ask(10)).1).is_some());
+    let seen = Input::Chain { channels: vec![(channel_id(7), Some(on_chain(100)))], cursor: 12 };
+    assert_eq!(world.when(seen.clone()), []);
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    assert_eq!(world.when(seen), []);
+}
+
+#[test]
+fn a_held_channel_pays_nobody_until_it_is_released() {
+    let deposit = Deposit { max_per_channel: 10.into(), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
+    world.when(Input::Hold(channel_id(7)));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 10.into() }));
+    let effects = world.when(Input::Release(channel_id(7)));
+    assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(7)));
+}
+
+#[test]
+fn a_settled_channel_is_gone_and_its_promises_stay() {
+    let mut world = World::with_channel(100, 20);
+    let settle = Order::Settle { channel: channel_id(7) };
+    assert_eq!(world.book.may_order(&settle), Ok(()));
+    assert_eq!(world.when(Input::Order(settle)), [Effect::Submit(settle)]);
+    assert_eq!(world.book.may_order(&settle), Err(Unorderable::Busy(BOB)));
+    world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), None)))));
+    assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 20.into()));
+    assert_eq!(world.book.may_order(&settle), Ok(()));
+}
