@@ -104,6 +104,11 @@ impl Channel {
         self.unclear.map_or(self.promised, |unclear| unclear.total.max(self.promised))
     }
 
+    /// True when this total only asks the seller what it holds.
+    pub fn is_question(&self, total: Amount) -> bool {
+        self.unclear.is_some_and(|unclear| unclear.price.is_none()) && total <= self.acknowledged
+    }
+
     /// True when an earlier request may have signed this total and shown it to the seller.
     pub fn may_have_sent(&self, total: Amount) -> bool {
         self.unclear.is_some_and(|unclear| match unclear.price {
@@ -114,10 +119,14 @@ impl Channel {
 
     /// The total to sign for `price`, or `None` when the deposit does not cover it.
     ///
-    /// A payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
+    /// A payment of the same price whose fate is not known is presented again: if it never arrived it pays now. While
+    /// a crash leaves everything in doubt, the total that is certain is presented, which asks and does not pay.
     pub fn next_total(&self, price: Amount) -> Option<Amount> {
-        let again = self.unclear.filter(|unclear| unclear.price == Some(price)).map(|unclear| unclear.total);
-        let total = again.or_else(|| self.acknowledged.checked_add(price))?;
+        let total = match self.unclear {
+            Some(Unclear { price: None, .. }) => self.acknowledged,
+            Some(Unclear { total, price: Some(same) }) if same == price => total,
+            Some(_) | None => self.acknowledged.checked_add(price)?,
+        };
         (total <= self.deposit).then_some(total)
     }
 

@@ -14,7 +14,11 @@ impl Book {
         let Stage::Presented { draft, .. } = purchase.stage else { return };
         match outcome {
             Outcome::Accepted => {
-                self.settle_on(&draft, draft.total);
+                let channel = self.channels.get(&draft.channel);
+                // An answer to a question says nothing of what is in doubt.
+                if !channel.is_some_and(|channel| channel.is_question(draft.total)) {
+                    self.settle_on(&draft, draft.total);
+                }
                 self.remove(id, now);
             }
             Outcome::Unclear => self.remove(id, now),

@@ -189,8 +189,6 @@ struct Seller {
     /// A crash left totals in doubt that were signed and that it never registered: where its own state ends the
     /// doubt, they are not known any more. It holds them, and nobody will be asked for their price again.
     left_in_doubt: bool,
-    /// It lied about a channel that a crash had left in doubt.
-    abused_doubt: bool,
 }
 
 fn units(amount: Amount) -> u64 {
@@ -291,7 +289,7 @@ impl Model {
             assert!(channel.acknowledged <= channel.promised, "{id}: {channel:?}");
             assert!(channel.promised <= channel.deposit, "{id}: {channel:?}");
             let seller = self.sellers.get(id);
-            if let Some(seller) = seller.filter(|seller| !seller.left_in_doubt && !seller.abused_doubt) {
+            if let Some(seller) = seller.filter(|seller| !seller.left_in_doubt) {
                 assert!(Amount::from(seller.signed) <= channel.exposure(), "{id}: a total is forgotten");
             }
         }
@@ -302,8 +300,7 @@ impl Model {
         }
         assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
         let redeemable: u64 = self.sellers.values().filter_map(|seller| seller.sent.last()).sum();
-        let doubts = self.sellers.values().filter(|seller| seller.abused_doubt).count() as u64;
-        assert!(redeemable <= self.allowed + doubts * MAX_PRICE, "{redeemable} > {}", self.allowed);
+        assert!(redeemable <= self.allowed, "{redeemable} > {}", self.allowed);
     }
 
     fn demand(&mut self, receiver: Address, price: u64) {
@@ -351,13 +348,11 @@ impl Model {
                 let (held, complains) = (seller.registered, total != seller.registered);
                 Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, false)))
             }
-            How::Accepted => {
-                seller.abused_doubt |= doubt;
-                Some(Ok(()))
-            }
+            How::Accepted => Some(Ok(())),
             How::Complains(complaint) => Some(Err((None, Some(complaint), price, false))),
             How::Claims { claim, complains, price } => {
-                seller.abused_doubt |= doubt;
+                // The truth that it brings back may be an old one.
+                seller.left_in_doubt |= doubt;
                 let sent: Vec<u64> = seller.sent.iter().copied().collect();
                 let (held, forged) = match claim {
                     Claim::Nothing => (0, false),
@@ -469,8 +464,7 @@ impl Model {
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
         let seller = self.sellers.entry(draft.channel).or_default();
         client.raised += units(draft.total).saturating_sub(seller.counted);
-        let slack = if seller.abused_doubt { MAX_PRICE } else { 0 };
-        assert!(client.raised <= client.highest + slack, "{} for {}", client.raised, client.highest);
+        assert!(client.raised <= client.highest, "{} for {}", client.raised, client.highest);
         seller.signed = seller.signed.max(units(draft.total));
         seller.counted = seller.counted.max(units(draft.total));
         client.granted = Some(draft);

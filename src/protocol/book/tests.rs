@@ -639,63 +639,35 @@ fn a_bound_whose_record_failed_counts_for_nothing() {
 fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
     let crashed = Channel { reserved: 70.into(), ..channel(200, 20) };
     let doubt = Some(Unclear { total: 70.into(), price: None });
+    let world = || World::with(reserving(), vec![(channel_id(7), crashed)]);
+    assert_eq!((world().channel().exposure(), world().channel().unclear), (70.into(), doubt));
 
-    // Nothing more was paid than is on disk.
-    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
-    assert_eq!((world.channel().exposure(), world.channel().unclear), (70.into(), doubt));
-    let (id, total) = world.granted(10);
-    assert_eq!((total, world.channel().exposure()), (30.into(), 70.into()));
-    world.when(Input::Answer(id, Outcome::Accepted));
-    assert_eq!(world.channel().exposure(), 30.into());
-
-    // Exactly the total that is tried: not the payment in question, which came first.
-    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
-    let (id, _) = world.granted(10);
-    let state = world.state(30);
-    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
-    assert_eq!(grant(&effects).unwrap().total, 40.into());
-
-    // More was paid than is on disk.
-    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
-    let (id, _) = world.granted(10);
-    let answer = complain(Complaint::InvalidAmount, world.state(60));
-    let effects = world.rejected(id, answer);
-    assert_eq!(grant(&effects).unwrap().total, 70.into());
-    assert_eq!(world.channel().promised, 70.into());
-
-    // Lost again: still in doubt.
-    let mut world = World::with(reserving(), vec![(channel_id(7), crashed)]);
-    let (id, _) = world.granted(10);
-    world.when(Input::Answer(id, Outcome::Unclear));
-    assert_eq!(world.channel().unclear, doubt);
-}
-
-#[test]
-fn a_record_does_not_take_back_a_bound_that_is_on_its_way() {
-    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
-    for _ in 0..4 {
-        let (id, _) = world.granted(10);
-        world.when(Input::Answer(id, Outcome::Accepted));
+    // What is certain is presented first: that asks, and does not pay. Then the price is added to what the seller
+    // proves to hold.
+    for held in [20, 30, 60, 70] {
+        let mut world = world();
+        let (id, total) = world.granted(10);
+        assert_eq!(total, 20.into());
+        let complaint = (held != 20).then_some(Complaint::InvalidAmount);
+        let state = world.state(held);
+        let effects = world.rejected(id, microraiden::Challenge { complaint, state, ..ask(10) });
+        let paid = Amount::from(held + 10);
+        assert_eq!(grant(&effects).map(|draft| draft.total), Some(paid), "{held}");
+        assert_eq!((world.channel().promised, world.channel().exposure()), (paid, paid));
+        // That was first signed for this request.
+        let state = world.state(held + 10);
+        let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+        assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: paid }));
     }
-    assert_eq!(world.book.reserving.get(&channel_id(7)), Some(&100.into()));
-    // Written later than the bound, and before the book hears of it.
-    assert_eq!(bound(&world.when(Input::Idle)), Some(100.into()));
-    // At the end it is taken back on purpose, and what is heard of it then counts no more.
-    assert_eq!(bound(&world.when(Input::Flush)), Some(60.into()));
-    world.when(Input::Reserved(channel_id(7), Some(100.into())));
-    assert_eq!(world.channel().reserved, 60.into());
-}
 
-#[test]
-fn stopping_hands_nobody_the_channel_of_another() {
-    let mut world = World::with_channel(100, 0);
-    let (first, _) = world.granted(10);
-    world.rejected(first, complain(Complaint::NonexistingChannel, None));
-    let (second, _) = world.demand(ask(10));
-    let effects = world.when(Input::Stop);
-    let refused = |id| Effect::Refuse(id, Refusal::ShuttingDown);
-    assert_eq!(effects[..2], [refused(first), refused(second)]);
-    assert_eq!(grant(&effects), None);
+    // An answer that says nothing leaves it in doubt, and nothing more is promised.
+    for outcome in [Outcome::Unclear, Outcome::Accepted] {
+        let mut world = world();
+        let (id, _) = world.granted(10);
+        world.when(Input::Answer(id, outcome));
+        assert_eq!((world.channel().unclear, world.channel().promised), (doubt, 20.into()));
+        assert_eq!(world.granted(10).1, 20.into());
+    }
 }
 
 #[test]

@@ -85,8 +85,9 @@ pub fn judge(
         return Verdict::Again(Complaint::InsufficientConfirmations);
     }
     if state.total <= channel.acknowledged {
+        let is_answer = channel.is_question(presented.total) && state.total == presented.total;
         // Downwards is never a loss: what was signed above stays counted as promised.
-        return Verdict::Adopt(state.total);
+        return if is_answer { Verdict::Resolve(state.total) } else { Verdict::Adopt(state.total) };
     }
     if !is_ours(state, presented.channel, facts) {
         return Verdict::Nowhere(Nowhere::Unproven { claimed: state.total });
@@ -94,7 +95,10 @@ pub fn judge(
     if signed.contains(&state.total) {
         return Verdict::Registered(state.total);
     }
-    if state.total == presented.total { Verdict::Resolve(state.total) } else { Verdict::Adopt(state.total) }
+    if channel.may_have_sent(state.total) || state.total == presented.total {
+        return Verdict::Resolve(state.total);
+    }
+    Verdict::Adopt(state.total)
 }
 
 /// True when the seller's total is proven by our own signature.
