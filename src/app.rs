@@ -334,5 +334,6 @@ fn pay_settings(
         offer_within: config.limits.offer_within,
         answer_within: config.limits.answer_within,
         shutdown: shutdown.clone(),
+        advisor: None,
     }
 }

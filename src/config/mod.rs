@@ -7,6 +7,7 @@
 
 mod chain;
 mod fault;
+mod hooks;
 mod limits;
 mod policy;
 mod section;
@@ -18,6 +19,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ::config::{Map, Value, ValueKind};
@@ -33,7 +35,7 @@ use self::{
     section::{Faults, Section},
     values::Places,
 };
-use crate::protocol::policy::Policy;
+use crate::protocol::policy::{Hooks, Policy};
 
 /// What the name of a variable that sets a key starts with.
 pub const ENVIRONMENT_PREFIX: &str = "TOLLPASS_";
@@ -55,7 +57,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("chain", chain::KEYS),
     ("pay", policy::PAY),
     ("deposit", policy::DEPOSIT),
-    ("hooks", policy::HOOKS),
+    ("hooks", hooks::HOOKS),
     ("limits", limits::LIMITS),
 ];
 
@@ -166,10 +168,9 @@ fn assemble(
     let wallet = is_paying.then(|| wallet::read(&wallet_section, places));
     let chain = chain_section.is_written.then(|| chain::read(&chain_section));
 
-    let rules = policy::rules(top.take("pay"), faults);
+    let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), faults));
+    let rules = policy::rules(top.take("pay"), &hooks, faults);
     let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), policy::DEPOSIT, faults));
-    let mut hooks = Section::new("hooks", top.take("hooks"), policy::HOOKS, faults);
-    let hooks = policy::hooks(&mut hooks, faults);
     let (limits, bounds) =
         limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
 

@@ -1,42 +1,32 @@
-//! Reads `[[pay]]`, `[deposit]` and `[hooks]`: what the user allows.
+//! Reads `[[pay]]` and `[deposit]`: what the user allows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::config::{Value, ValueKind};
 
 use super::{
     fault::Fault,
+    hooks,
     section::{Faults, Section, Wrong, kind, quoted},
     values::{self, show_duration},
 };
 use crate::protocol::{
     Amount,
-    policy::{Abort, Adopt, Allow, Deposit, Hooks, HostPattern, Retry, Rule},
+    policy::{Allow, Deposit, Hooks, HostPattern, Rule},
 };
 
 /// The keys of one `[[pay]]` entry.
-pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "deny"];
+pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "hooks", "deny"];
 /// The keys of `[deposit]`.
 pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "channels", "max_per_channel", "retry_after"];
-/// The keys of `[hooks]`.
-pub(super) const HOOKS: &[&str] = &[
-    "insufficient_confirmations",
-    "nonexisting_channel",
-    "invalid_balance_proof",
-    "invalid_amount",
-    "invalid_contract_address",
-];
 
-const RETRY: &[&str] = &["do", "every", "times", "within"];
-const ADOPT: &[&str] = &["do", "times"];
-const ABORT: &[&str] = &["do"];
 const MAX_RULES: usize = 10_000;
-const MAX_TIMES: u32 = 10_000;
 const MAX_MULTIPLE: u64 = 1_000_000;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads all `[[pay]]` entries, in order.
-pub(super) fn rules(value: Option<Value>, faults: &Faults) -> Vec<Rule> {
+/// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks of those that name none.
+pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, faults: &Faults) -> Vec<Rule> {
     let fault = |wrong: String, remedy: &str| faults.borrow_mut().push(Fault::new("pay", wrong, remedy));
     let Some(value) = value else { return Vec::new() };
     match value.kind {
@@ -48,7 +38,7 @@ pub(super) fn rules(value: Option<Value>, faults: &Faults) -> Vec<Rule> {
             .into_iter()
             .enumerate()
             .filter_map(|(index, entry)| {
-                rule(&Section::new(format!("pay[{index}]"), Some(entry), PAY, faults))
+                rule(Section::new(format!("pay[{index}]"), Some(entry), PAY, faults), otherwise, faults)
             })
             .collect(),
         other => {
@@ -88,27 +78,6 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
     }
 }
 
-/// Reads `[hooks]`.
-pub(super) fn hooks(section: &mut Section<'_>, faults: &Faults) -> Hooks {
-    let default = Hooks::default();
-    Hooks {
-        insufficient_confirmations: retry(
-            hook(section, "insufficient_confirmations", RETRY, faults),
-            default.insufficient_confirmations,
-        ),
-        nonexisting_channel: retry(
-            hook(section, "nonexisting_channel", RETRY, faults),
-            default.nonexisting_channel,
-        ),
-        invalid_balance_proof: retry(
-            hook(section, "invalid_balance_proof", RETRY, faults),
-            default.invalid_balance_proof,
-        ),
-        invalid_amount: adopt(hook(section, "invalid_amount", ADOPT, faults), default.invalid_amount),
-        invalid_contract_address: abort(&hook(section, "invalid_contract_address", ABORT, faults)),
-    }
-}
-
 /// Rules that can never match because an earlier one does, and prices that no channel can hold.
 pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     let hidden = rules.iter().enumerate().filter_map(|(index, rule)| {
@@ -127,7 +96,7 @@ pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     hidden.chain(costly).collect()
 }
 
-fn rule(entry: &Section<'_>) -> Option<Rule> {
+fn rule(mut entry: Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Rule> {
     let host = entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
         let text = values::text(value)?;
         text.parse::<HostPattern>().map_err(|error| {
@@ -140,14 +109,14 @@ fn rule(entry: &Section<'_>) -> Option<Rule> {
             Err(Wrong::new(format!("{number} is no port"), "write 1 to 65535, or leave it out for any port"))
         }
     });
-    let allow = allow(entry);
+    let allow = allow(&mut entry, otherwise, faults);
     Some(Rule { host: host?, port, allow: allow? })
 }
 
-fn allow(entry: &Section<'_>) -> Option<Allow> {
+fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
-        for key in ["max_price", "receivers", "pay_first"] {
+        for key in ["max_price", "receivers", "pay_first", "hooks"] {
             if entry.has(key) {
                 entry.fault(key, "means nothing where deny = true", "remove one of the two");
             }
@@ -173,90 +142,12 @@ fn allow(entry: &Section<'_>) -> Option<Allow> {
         return None;
     }
     let pay_first = entry.read("pay_first", values::boolean).unwrap_or(true);
-    Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default(), pay_first })
-}
-
-fn hook<'a>(
-    hooks: &mut Section<'_>,
-    name: &str,
-    keys: &'static [&'static str],
-    faults: &'a Faults,
-) -> Section<'a> {
-    let path = hooks.path_of(name);
-    Section::new(path, hooks.take(name), keys, faults)
-}
-
-/// Reads `do` of a hook that is written, and says whether it is to go on rather than to abort.
-fn goes_on(hook: &Section<'_>, words: &[&str], else_why: &str) -> Option<bool> {
-    if !hook.is_written {
-        return None;
-    }
-    let example = format!("\"{}\"", words.first().unwrap_or(&"abort"));
-    hook.require("do", &example, |value| match values::text(value)? {
-        "abort" => Ok(false),
-        word if words.contains(&word) => Ok(true),
-        word => {
-            let words: Vec<_> = words.iter().chain(&["abort"]).map(|word| format!("\"{word}\"")).collect();
-            Err(Wrong::new(
-                format!("{} is not possible here{else_why}", quoted(word)),
-                format!("write do = {}", words.join(" or ")),
-            ))
-        }
-    })
-}
-
-fn nothing_but_do(hook: &Section<'_>, keys: &[&str]) {
-    for key in keys.iter().filter(|key| hook.has(key)) {
-        hook.fault(key, "means nothing where do = \"abort\"", "remove it");
-    }
-}
-
-fn retry(hook: Section<'_>, default: Retry) -> Retry {
-    match goes_on(&hook, &["retry"], "") {
-        None => return default,
-        Some(false) => {
-            nothing_but_do(&hook, &["every", "times", "within"]);
-            return Retry::Abort;
-        }
-        Some(true) => {}
-    }
-    let Retry::Retry { every, times, within } = default else { return default };
-    let shortest = Duration::from_millis(1);
-    let every = hook.bounded("every", every, shortest..=LONGEST, values::duration, show_duration);
-    let times = hook.bounded("times", times, 1..=MAX_TIMES, values::small_integer, |times| times.to_string());
-    let within = hook.bounded("within", within, shortest..=LONGEST, values::duration, show_duration);
-    if within < every {
-        hook.fault(
-            "within",
-            format!("{} is shorter than every = {}", show_duration(within), show_duration(every)),
-            "write a within that leaves time for one attempt at least",
-        );
-    }
-    Retry::Retry { every, times, within }
-}
-
-fn adopt(hook: Section<'_>, default: Adopt) -> Adopt {
-    match goes_on(&hook, &["adopt", "retry"], "") {
-        None => return default,
-        Some(false) => {
-            nothing_but_do(&hook, &["times"]);
-            return Adopt::Abort;
-        }
-        Some(true) => {}
-    }
-    let Adopt::Adopt { times } = default else { return default };
-    Adopt::Adopt {
-        times: hook.bounded("times", times, 1..=MAX_TIMES, values::small_integer, |times| times.to_string()),
-    }
-}
-
-fn abort(hook: &Section<'_>) -> Abort {
-    goes_on(
-        hook,
-        &[],
-        ": the seller wants money from a contract that holds none of ours, and asking again changes nothing",
-    );
-    Abort
+    let path = entry.path_of("hooks");
+    let hooks = match entry.take("hooks") {
+        None => Arc::clone(otherwise),
+        written => Arc::new(hooks::hooks(written, &path, otherwise, faults)),
+    };
+    Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default(), pay_first, hooks })
 }
 
 fn covers(earlier: &Rule, later: &Rule) -> bool {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ::config::{Value, ValueKind};
+use http::{HeaderName, StatusCode, Uri};
 use zeroize::Zeroizing;
 
 use super::section::{Wrong, kind, quoted};
@@ -189,6 +190,66 @@ pub(super) fn addresses(value: &Value) -> Result<Vec<Address>, Wrong> {
             "write [\"0x...\", \"0x...\"]",
         )),
     }
+}
+
+/// A list, or a text with commas between (a variable has nothing else).
+pub(super) fn list<T>(
+    value: &Value,
+    longest: usize,
+    read: impl Fn(&Value) -> Result<T, Wrong>,
+) -> Result<Vec<T>, Wrong> {
+    let items = match &value.kind {
+        ValueKind::Array(items) => items.clone(),
+        ValueKind::String(text) => text.split(',').map(|item| item.trim().to_owned().into()).collect(),
+        other => {
+            return Err(Wrong::new(
+                format!("expected a list, found {}", kind(other)),
+                "write it in [brackets]",
+            ));
+        }
+    };
+    match items.len() {
+        0 => Err(Wrong::new("an empty list", "name one at least, or leave the key out")),
+        count if count > longest => {
+            Err(Wrong::new(format!("{count} are too many"), format!("name at most {longest}")))
+        }
+        _ => items.iter().map(read).collect(),
+    }
+}
+
+/// A status that ends an exchange. 402 is none: it asks for money.
+pub(super) fn status(value: &Value) -> Result<StatusCode, Wrong> {
+    let number = integer(value)?;
+    if number == 402 {
+        return Err(Wrong::new(
+            "402 asks for money",
+            "write payment_requested = { do = \"abort\" } to pay nothing",
+        ));
+    }
+    let status = u16::try_from(number).ok().filter(|number| (200..600).contains(number));
+    status.and_then(|number| StatusCode::from_u16(number).ok()).ok_or_else(|| {
+        Wrong::new(format!("{number} is no status of an answer"), "write something from 200 to 599")
+    })
+}
+
+/// The name of a field.
+pub(super) fn field_name(value: &Value) -> Result<HeaderName, Wrong> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        Wrong::new(format!("{} is no name of a field", quoted(text)), "write one such as \"x-name\"")
+    })
+}
+
+/// The URL of a program to ask. The faults do not quote it: it may hold a secret.
+pub(super) fn webhook(value: &Value) -> Result<Uri, Wrong> {
+    let remedy = "write one such as \"http://127.0.0.1:9000/\"";
+    let wrong = || Wrong::new("not an http:// URL", remedy);
+    let url: Uri = text(value)?.parse().map_err(|_| wrong())?;
+    let authority = url.authority().filter(|_| url.scheme_str() == Some("http")).ok_or_else(wrong)?;
+    if authority.as_str().contains('@') {
+        return Err(Wrong::new("user names in a URL are not sent", "put a secret into the path"));
+    }
+    if authority.host().is_empty() { Err(wrong()) } else { Ok(url) }
 }
 
 /// Shows a size with the largest unit that leaves a whole number.

@@ -1,10 +1,16 @@
-//! Policy: what the user allows. Rules say whom to pay and how much at most; hooks say what to do when a
-//! seller complains. Nothing is paid that no rule allows.
+//! Policy: what the user allows. Rules say whom to pay and how much at most; hooks say what to do at each turn of a
+//! purchase. Nothing is paid that no rule allows.
 
+mod hooks;
+
+use std::sync::Arc;
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::protocol::microraiden::Complaint;
 use crate::protocol::{Address, Amount};
+pub use hooks::{
+    Abort, Adopt, CloseDenied, Hook, Hooks, Mark, Marks, Missing, OnError, OnResponse, Requested, Retry,
+    Success, Webhook,
+};
 
 /// All that the user allows.
 #[derive(Clone, Debug)]
@@ -13,8 +19,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// How much to lock up.
     pub deposit: Deposit,
-    /// What to do when a seller complains.
-    pub hooks: Hooks,
+    /// What to do at each turn of a purchase, where no rule says otherwise.
+    pub hooks: Arc<Hooks>,
     /// How many different payments one client request may lead to. Presenting the same one again is bounded
     /// by the hooks.
     pub rounds: u32,
@@ -50,6 +56,8 @@ pub enum Allow {
         receivers: Vec<Address>,
         /// True when a price that is known from before is paid in the first request.
         pay_first: bool,
+        /// What to do at each turn of a purchase: the defaults, and what this rule puts in their place.
+        hooks: Arc<Hooks>,
     },
 }
 
@@ -86,54 +94,6 @@ pub struct Deposit {
     pub retry_after: Duration,
 }
 
-/// `[hooks]`: what to do on each complaint of a seller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hooks {
-    /// The channel is mined, but not deep enough for the seller (or a top up is).
-    pub insufficient_confirmations: Retry,
-    /// The seller knows no such channel.
-    pub nonexisting_channel: Retry,
-    /// The seller does not recover our address from the signature.
-    pub invalid_balance_proof: Retry,
-    /// The seller holds another total than we believe.
-    pub invalid_amount: Adopt,
-    /// The seller asks for a channel of another contract than ours. It can only abort: no other contract
-    /// holds our money.
-    pub invalid_contract_address: Abort,
-}
-
-/// Wait and present the same payment again, or give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Give the seller's 402 to the client.
-    Abort,
-    /// Present the same payment again.
-    Retry {
-        /// The pause before each attempt.
-        every: Duration,
-        /// The largest number of attempts.
-        times: u32,
-        /// The longest time from the first such complaint.
-        within: Duration,
-    },
-}
-
-/// Take over the seller's total where it is harmless or proven by our own signature, or give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adopt {
-    /// Give the seller's 402 to the client.
-    Abort,
-    /// Go on from the seller's total.
-    Adopt {
-        /// The largest number of times within one client request.
-        times: u32,
-    },
-}
-
-/// Give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abort;
-
 impl Default for Deposit {
     fn default() -> Self {
         // The contract accepts at most 100 * 10^18 base units per channel.
@@ -147,40 +107,10 @@ impl Default for Deposit {
     }
 }
 
-impl Default for Hooks {
-    fn default() -> Self {
-        let patient =
-            Retry::Retry { every: Duration::from_secs(5), times: 60, within: Duration::from_secs(300) };
-        Self {
-            insufficient_confirmations: patient,
-            nonexisting_channel: patient,
-            invalid_balance_proof: Retry::Retry {
-                every: Duration::from_secs(5),
-                times: 2,
-                within: Duration::from_secs(30),
-            },
-            invalid_amount: Adopt::Adopt { times: 3 },
-            invalid_contract_address: Abort,
-        }
-    }
-}
-
 impl Policy {
     /// The first rule that speaks of `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host))
-    }
-}
-
-impl Hooks {
-    /// The patience with a complaint that passes by itself; `None` for an invalid amount, which does not.
-    pub fn retry(&self, complaint: Complaint) -> Option<Retry> {
-        match complaint {
-            Complaint::InsufficientConfirmations => Some(self.insufficient_confirmations),
-            Complaint::InvalidAmount => None,
-            Complaint::InvalidBalanceProof => Some(self.invalid_balance_proof),
-            Complaint::NonexistingChannel => Some(self.nonexisting_channel),
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Why a request is not paid, in one line each: what happened and, where there is something, what to do.
 
 use crate::protocol::microraiden::{Complaint, Malformed};
-use crate::protocol::{Address, Amount, Order};
+use crate::protocol::policy::Mark;
+use crate::protocol::{Address, Amount, ChannelId, Order};
 
 /// Why a request is not paid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +132,44 @@ pub enum Refusal {
         /// How often the payment was presented again.
         attempts: u32,
     },
+    /// The seller denies a channel that the chain knows, so that what was signed on it can still be redeemed.
+    #[error(
+        "the seller does not know the channel {channel}, but the chain does, so that no other one is opened: gave up \
+         after {attempts} attempts (hooks.nonexisting_channel)"
+    )]
+    ChannelExists {
+        /// The channel.
+        channel: ChannelId,
+        /// How often the payment was presented again.
+        attempts: u32,
+    },
+    /// The hook on a demand for money says to abort.
+    #[error("hooks.payment_requested aborts")]
+    NotWanted,
+    /// The hook says to ask first, and there is nobody to ask.
+    #[error("hooks.{hook} asks, but nobody is there to answer: name a webhook")]
+    NobodyToAsk {
+        /// The key below `[hooks]`.
+        hook: &'static str,
+    },
+    /// Whom a hook asks says no, or nothing that can be understood.
+    #[error("hooks.{hook}: {reason}")]
+    Advised {
+        /// The key below `[hooks]`.
+        hook: &'static str,
+        /// What the one who was asked says, or what is wrong with its answer.
+        reason: String,
+    },
+    /// A hook does not let the origin's answer through.
+    #[error("the origin answered {status}{}: hooks.{hook} aborts", field(mark))]
+    AnswerAborts {
+        /// The key below `[hooks]`.
+        hook: &'static str,
+        /// The answer's status.
+        status: u16,
+        /// What it was known by.
+        mark: Mark,
+    },
     /// The time for one client request is over.
     #[error("not paid within limits.pay_within: {waited_for}")]
     Deadline {
@@ -216,6 +255,13 @@ impl Complaint {
             Self::InvalidBalanceProof => "invalid_balance_proof",
             Self::NonexistingChannel => "nonexisting_channel",
         }
+    }
+}
+
+fn field(mark: &Mark) -> String {
+    match mark {
+        Mark::Status => String::new(),
+        Mark::Field(name) => format!(" with the field {name}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a demand to a granted payment: checks, queues, and the choice of a channel.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Allowance, Book, Effect, Funding, Purchase, PurchaseId, Record, Stage, Start};
@@ -63,7 +64,8 @@ impl Book {
             deadline: now + self.policy.pay_within,
             stage: Stage::Early { until: now + self.policy.ready_within },
             rounds: 0,
-            raised: Amount::ZERO,
+            raised: BTreeMap::new(),
+            reopened: false,
             signed: Vec::new(),
             adoptions: 0,
             patience: Default::default(),
@@ -214,13 +216,16 @@ impl Book {
         let price = purchase.price();
         // What a crash left in doubt counts as raised until the seller proves that it is older.
         let raise = total.saturating_sub(channel.promised);
-        let raised = purchase.raised.saturating_add(raise);
+        let raised = purchase.raised.values().fold(raise, |sum, on_channel| sum.saturating_add(*on_channel));
         if !raise.is_zero() && raised > price {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
             self.purchases.remove(&id);
             return;
         }
-        purchase.raised = raised;
+        if !raise.is_zero() {
+            let on_channel = purchase.raised.entry(channel_id).or_default();
+            *on_channel = on_channel.saturating_add(raise);
+        }
         purchase.rounds += 1;
         let unclear_before = channel.unclear;
         if !channel.may_have_sent(total) {
@@ -261,23 +266,31 @@ impl Book {
     }
 }
 
+impl Allowance {
+    /// Checks what a seller asks for against the rule alone.
+    pub fn check(&self, challenge: &Challenge) -> Result<(), Refusal> {
+        let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
+        if !self.receivers.is_empty() && !self.receivers.contains(receiver) {
+            return Err(Refusal::ForeignReceiver(*receiver));
+        }
+        if price.is_zero() {
+            return Err(Refusal::PriceZero);
+        }
+        if *price > self.max_price {
+            return Err(Refusal::TooExpensive { price: *price, max_price: self.max_price });
+        }
+        Ok(())
+    }
+}
+
 /// Checks what a seller asks for against what the user allows and where the money is.
 pub(super) fn check(challenge: &Challenge, allowance: &Allowance, facts: &Facts) -> Result<(), Refusal> {
-    let Challenge::MicroRaiden(microraiden::Challenge { price, contract, receiver, token, .. }) = challenge;
+    let Challenge::MicroRaiden(microraiden::Challenge { contract, token, .. }) = challenge;
     if *contract != facts.contract {
         return Err(Refusal::ForeignContract { theirs: *contract, ours: facts.contract });
     }
     if let Some(token) = token.filter(|token| *token != facts.token) {
         return Err(Refusal::ForeignToken { theirs: token, ours: facts.token });
     }
-    if !allowance.receivers.is_empty() && !allowance.receivers.contains(receiver) {
-        return Err(Refusal::ForeignReceiver(*receiver));
-    }
-    if price.is_zero() {
-        return Err(Refusal::PriceZero);
-    }
-    if *price > allowance.max_price {
-        return Err(Refusal::TooExpensive { price: *price, max_price: allowance.max_price });
-    }
-    Ok(())
+    allowance.check(challenge)
 }

@@ -6,7 +6,7 @@ use super::{Book, Outcome, PurchaseId, Stage, Start, admit::check};
 use crate::protocol::microraiden::{self, Complaint, Verdict, judge};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::{Amount, Challenge, Draft, Refusal};
+use crate::protocol::{Amount, Challenge, Draft, Phase, Refusal};
 
 impl Book {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
@@ -30,6 +30,7 @@ impl Book {
         let Start::Ready(facts) = self.start else {
             return self.refuse(id, Refusal::ShuttingDown, now);
         };
+        let may_reopen = self.may_reopen(id, &draft);
         let (Some(purchase), Some(channel)) =
             (self.purchases.get_mut(&id), self.channels.get(&draft.channel))
         else {
@@ -46,6 +47,9 @@ impl Book {
         let in_doubt = channel.unclear.is_some_and(|unclear| unclear.price.is_none());
         let (promised, acknowledged) = (channel.promised, channel.acknowledged);
         match verdict {
+            Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {
+                return self.reopen(id, &draft, now);
+            }
             Verdict::Again(complaint) => return self.pause(id, draft, complaint, now),
             Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
             Verdict::Registered(total) => {
@@ -55,7 +59,7 @@ impl Book {
             Verdict::Adopt(total) | Verdict::Resolve(total) => {
                 if total > promised || (in_doubt && total > acknowledged) {
                     // We signed it in a life whose records are lost: only what lies above it is this request's.
-                    purchase.raised = promised.saturating_sub(total);
+                    purchase.raised.insert(draft.channel, promised.saturating_sub(total));
                 }
                 purchase.challenge = challenge.clone();
                 self.settle_on(&draft, total);
@@ -93,7 +97,7 @@ impl Book {
             return Ok(());
         }
         let complaint = Complaint::InvalidAmount;
-        let times = match self.policy.hooks.invalid_amount {
+        let times = match purchase.allowance.hooks.invalid_amount.action {
             Adopt::Abort => return Err(Refusal::HookAborts { complaint }),
             Adopt::Adopt { times } => times,
         };
@@ -105,14 +109,45 @@ impl Book {
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
 
+    /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing that was
+    /// signed on it be redeemed, so that a price paid from another channel is not a second one.
+    fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
+        let is_gone = self.channels.get(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
+        is_gone
+            && self
+                .purchases
+                .get(&id)
+                .is_some_and(|purchase| purchase.allowance.hooks.reopens() && !purchase.reopened)
+    }
+
+    /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one.
+    fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        if now >= purchase.deadline {
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
+        }
+        purchase.reopened = true;
+        purchase.raised.remove(&draft.channel);
+        self.leases.remove(&draft.channel);
+        self.line_up(id, draft.channel.receiver, true);
+        self.pump(draft.channel.receiver, now);
+    }
+
     /// Keeps the channel and waits before it presents the same payment again.
     fn pause(&mut self, id: PurchaseId, draft: Draft, complaint: Complaint, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
-        let Some(Retry::Retry { every, times, within }) = self.policy.hooks.retry(complaint) else {
+        let hooks = &purchase.allowance.hooks;
+        let is_doubted = complaint == Complaint::NonexistingChannel && hooks.reopens() && !purchase.reopened;
+        let Some(Retry::Retry { every, times, within }) = hooks.retry(complaint) else {
             return self.refuse(id, Refusal::HookAborts { complaint }, now);
         };
         if let Err(attempts) = purchase.wait_again(complaint, times, within, now) {
-            return self.refuse(id, Refusal::HookGaveUp { complaint, attempts }, now);
+            let refusal = if is_doubted {
+                Refusal::ChannelExists { channel: draft.channel, attempts }
+            } else {
+                Refusal::HookGaveUp { complaint, attempts }
+            };
+            return self.refuse(id, refusal, now);
         }
         let until = now + every;
         if until >= purchase.deadline {

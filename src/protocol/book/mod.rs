@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::channel::Unclear;
 use crate::protocol::microraiden::Complaint;
+use crate::protocol::policy::Hooks;
 use crate::protocol::prices::Price;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -36,6 +37,8 @@ pub struct Allowance {
     pub max_price: Amount,
     /// Who may be paid; anyone when empty.
     pub receivers: Vec<Address>,
+    /// What to do at each turn.
+    pub hooks: Arc<Hooks>,
 }
 
 /// What happened.
@@ -200,8 +203,10 @@ struct Purchase {
     stage: Stage,
     /// How many different payments were granted.
     rounds: u32,
-    /// By how much this request raised what is promised.
-    raised: Amount,
+    /// By how much this request raised what is promised on each channel that can still be redeemed.
+    raised: BTreeMap<ChannelId, Amount>,
+    /// True when a channel that the chain no longer knows was left for another one.
+    reopened: bool,
     /// Totals that were first signed for this request.
     signed: Vec<(ChannelId, Amount)>,
     adoptions: u32,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::chain::signer::Signer;
 use crate::protocol::microraiden::{self, State, proof};
-use crate::protocol::policy::{Abort, Adopt, Deposit, Hooks, Retry};
+use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 use crate::protocol::{Phase, Signature};
 
 const BOB: Address = Address([0xbb; 20]);
@@ -16,23 +16,26 @@ const TOKEN: Address = Address([0x70; 20]);
 /// The book, a clock that stands still until it is moved, and Alice's key.
 struct World {
     book: Book,
+    /// Of the rule that all her purchases are made by.
+    hooks: Arc<Hooks>,
     now: Instant,
     alice: Signer,
     next: u64,
 }
 
 fn policy() -> Policy {
-    let retry = Retry::Retry { every: Duration::from_secs(5), times: 3, within: Duration::from_secs(60) };
+    let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
+    let retry = Retry::Retry { every, times, within };
     Policy {
         rules: Vec::new(),
         deposit: Deposit::default(),
-        hooks: Hooks {
-            insufficient_confirmations: retry,
-            nonexisting_channel: retry,
-            invalid_balance_proof: retry,
-            invalid_amount: Adopt::Adopt { times: 3 },
-            invalid_contract_address: Abort,
-        },
+        hooks: Arc::new(Hooks {
+            insufficient_confirmations: retry.into(),
+            nonexisting_channel: Missing::Retry { every, times, within }.into(),
+            invalid_balance_proof: retry.into(),
+            invalid_amount: Adopt::Adopt { times: 3 }.into(),
+            ..Hooks::default()
+        }),
         rounds: 8,
         reserve_ahead: 0,
         ready_within: Duration::from_secs(30),
@@ -57,11 +60,12 @@ impl World {
     ) -> Self {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let hooks = Arc::clone(&policy.hooks);
         let mut book = Book::new(Arc::new(policy));
         let now = Instant::now();
         book.handle(Input::Ready { facts, channels, intents: Vec::new(), on_chain, cursor: 12 }, now);
         while book.poll_effect().is_some() {}
-        Self { book, now, alice, next: 0 }
+        Self { book, hooks, now, alice, next: 0 }
     }
 
     fn when(&mut self, input: Input) -> Vec<Effect> {
@@ -72,7 +76,8 @@ impl World {
     fn demand(&mut self, challenge: microraiden::Challenge) -> (PurchaseId, Vec<Effect>) {
         self.next += 1;
         let purchase = PurchaseId(self.next);
-        let allowance = Allowance { max_price: 100.into(), receivers: Vec::new() };
+        let hooks = Arc::clone(&self.hooks);
+        let allowance = Allowance { max_price: 100.into(), receivers: Vec::new(), hooks };
         let challenge = Challenge::MicroRaiden(challenge);
         (purchase, self.when(Input::Demand { purchase, challenge, allowance }))
     }
@@ -210,7 +215,7 @@ fn what_no_rule_allows_is_refused_before_anything_moves() {
         assert_eq!(effects, [Effect::Refuse(id, expected)]);
     }
     let mut world = World::with_channel(1000, 0);
-    let allowance = Allowance { max_price, receivers: vec![alice] };
+    let allowance = Allowance { max_price, receivers: vec![alice], hooks: Arc::default() };
     let challenge = Challenge::MicroRaiden(ask(10));
     let effects = world.when(Input::Demand { purchase: PurchaseId(1), challenge, allowance });
     assert_eq!(refusal(&effects), Some(&Refusal::ForeignReceiver(BOB)));
@@ -396,27 +401,204 @@ fn complaints_that_pass_are_met_with_the_same_payment_until_patience_ends() {
     }
 }
 
+/// What follows a complaint.
+#[derive(Debug, PartialEq)]
+enum Then {
+    /// The same payment again, so often; then the end.
+    Same(u32),
+    /// A payment that follows from the seller's total.
+    Next,
+    /// A payment from another channel.
+    Elsewhere,
+    /// The end, at once.
+    End,
+}
+
 #[test]
-fn hooks_that_abort_do_so_at_once() {
-    let hooks = Hooks {
-        insufficient_confirmations: Retry::Abort,
-        nonexisting_channel: Retry::Abort,
-        invalid_balance_proof: Retry::Abort,
-        invalid_amount: Adopt::Abort,
-        invalid_contract_address: Abort,
-    };
-    for complaint in [
-        Complaint::InsufficientConfirmations,
-        Complaint::NonexistingChannel,
-        Complaint::InvalidBalanceProof,
-        Complaint::InvalidAmount,
+fn each_hook_does_each_of_its_actions() {
+    let (every, times, within) = (Duration::from_secs(5), 2, Duration::from_secs(60));
+    let (retry, reopen) = (Retry::Retry { every, times, within }, Missing::Reopen { every, times, within });
+    let again = Missing::Retry { every, times, within };
+    let hooks = Hooks::default;
+    for (complaint, is_gone, hooks, expected) in [
+        (
+            Complaint::InsufficientConfirmations,
+            false,
+            Hooks { insufficient_confirmations: retry.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::InsufficientConfirmations,
+            false,
+            Hooks { insufficient_confirmations: Retry::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::InvalidBalanceProof,
+            false,
+            Hooks { invalid_balance_proof: retry.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::InvalidBalanceProof,
+            false,
+            Hooks { invalid_balance_proof: Retry::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::InvalidAmount,
+            false,
+            Hooks { invalid_amount: Adopt::Adopt { times: 1 }.into(), ..hooks() },
+            Then::Next,
+        ),
+        (
+            Complaint::InvalidAmount,
+            false,
+            Hooks { invalid_amount: Adopt::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::NonexistingChannel,
+            false,
+            Hooks { nonexisting_channel: again.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: again.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            false,
+            Hooks { nonexisting_channel: reopen.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: reopen.into(), ..hooks() },
+            Then::Elsewhere,
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: Missing::Abort.into(), ..hooks() },
+            Then::End,
+        ),
     ] {
-        let mut world = World::with(Policy { hooks, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
-        let (id, _) = world.granted(10);
+        // The rule's own hooks count, not the defaults.
+        let mut world = World::with(policy(), vec![(channel_id(7), channel(100, 20))]);
+        world.hooks = Arc::new(hooks);
+        let (id, total) = world.granted(10);
+        if is_gone {
+            world.vanish(7);
+        }
         let answer = complain(complaint, world.state(0));
-        let effects = world.rejected(id, answer);
-        assert_eq!(effects, [Effect::Refuse(id, Refusal::HookAborts { complaint })]);
+        let mut effects = world.rejected(id, answer.clone());
+        let mut attempts = 0;
+        while effects.is_empty() {
+            effects = world.pass(every);
+            assert_eq!(grant(&effects).unwrap().total, total);
+            attempts += 1;
+            effects = world.rejected(id, answer.clone());
+        }
+        let is_end = effects == [Effect::Refuse(id, Refusal::HookAborts { complaint })];
+        let gave_up =
+            matches!(refusal(&effects), Some(Refusal::HookGaveUp { .. } | Refusal::ChannelExists { .. }));
+        let then = match (grant(&effects), order(&effects)) {
+            (Some(draft), _) if draft.total == 10.into() && attempts == 0 => Then::Next,
+            (None, Some(Order::Open { .. })) if attempts == 0 => Then::Elsewhere,
+            _ if is_end && attempts == 0 => Then::End,
+            _ if gave_up => Then::Same(attempts),
+            _ => panic!("{complaint:?}: {effects:?} after {attempts}"),
+        };
+        assert_eq!(then, expected, "{complaint:?} {is_gone}");
     }
+}
+
+impl World {
+    fn reopening(deposit: u64, paid: u64) -> Self {
+        let (every, times, within) = (Duration::from_secs(5), 2, Duration::from_secs(60));
+        let mut world = Self::with_channel(deposit, paid);
+        let nonexisting_channel = Missing::Reopen { every, times, within }.into();
+        world.hooks = Arc::new(Hooks { nonexisting_channel, ..Hooks::default() });
+        world
+    }
+
+    /// The chain no longer knows the channel.
+    fn vanish(&mut self, open_block: u32) {
+        self.book.observe(vec![(channel_id(open_block), None)], 13, self.now);
+        while self.book.poll_effect().is_some() {}
+    }
+
+    /// Another channel is there.
+    fn opened(&mut self, open_block: u32) -> Vec<Effect> {
+        self.book.funded(BOB, Ok(Some((channel_id(open_block), on_chain(100)))), self.now);
+        std::iter::from_fn(|| self.book.poll_effect()).collect()
+    }
+}
+
+#[test]
+fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
+    let mut world = World::reopening(100, 20);
+    let (id, _) = world.granted(10);
+    world.vanish(7);
+    let effects = world.rejected(id, complain(Complaint::NonexistingChannel, None));
+    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    let draft = grant(&world.opened(9)).expect("the same purchase goes on");
+    assert_eq!((draft.channel, draft.total), (channel_id(9), 10.into()));
+    assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 30.into()));
+
+    // Once only, also where the second one vanishes as well.
+    world.vanish(9);
+    for _ in 0..2 {
+        assert_eq!(world.rejected(id, complain(Complaint::NonexistingChannel, None)), []);
+        assert!(grant(&world.pass(Duration::from_secs(5))).is_some());
+    }
+    let complaint = Complaint::NonexistingChannel;
+    let effects = world.rejected(id, complain(complaint, None));
+    assert_eq!(effects, [Effect::Refuse(id, Refusal::HookGaveUp { complaint, attempts: 2 })]);
+}
+
+#[test]
+fn mallory_who_denies_a_channel_gets_no_second_price() {
+    // The chain knows the channel: nothing is opened, and the reason says so.
+    let mut world = World::reopening(100, 20);
+    let (id, _) = world.granted(10);
+    let denial = || complain(Complaint::NonexistingChannel, None);
+    for _ in 0..2 {
+        assert_eq!(world.rejected(id, denial()), []);
+        assert!(grant(&world.pass(Duration::from_secs(5))).is_some());
+    }
+    let effects = world.rejected(id, denial());
+    let expected = Refusal::ChannelExists { channel: channel_id(7), attempts: 2 };
+    assert_eq!(effects, [Effect::Refuse(id, expected)]);
+    assert_eq!(world.channel().promised, 30.into());
+
+    // It is about to be closed: what was signed can still be redeemed.
+    let mut world = World::reopening(100, 20);
+    let (id, _) = world.granted(10);
+    world.book.observe(
+        vec![(channel_id(7), Some(OnChain { settle_block: 900, ..on_chain(100) }))],
+        13,
+        world.now,
+    );
+    while world.book.poll_effect().is_some() {}
+    assert_eq!(world.rejected(id, denial()), []);
+
+    // What another channel has already signed for this request still counts after a reopening.
+    let mut world = World::reopening(100, 20);
+    let (id, _) = world.granted(10);
+    world.vanish(7);
+    world.rejected(id, denial());
+    world.opened(9);
+    let state = Some(State { sender: None, total: 0.into(), signature: None });
+    let dearer = microraiden::Challenge { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    assert_eq!(grant(&world.rejected(id, dearer)).map(|draft| draft.total), Some(30.into()));
+    let exposed = world.book.channels[&channel_id(9)].promised;
+    assert_eq!(exposed, 30.into(), "one price, the dearer one, on the only channel that can be redeemed");
 }
 
 #[test]
@@ -475,7 +657,7 @@ fn deadlines_say_what_was_waited_for() {
     let mut book = Book::new(Arc::new(policy()));
     let now = Instant::now();
     book.handle(Input::Unready("the node is down".into()), now);
-    let allowance = Allowance { max_price: 10.into(), receivers: Vec::new() };
+    let allowance = Allowance { max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
     let challenge = Challenge::MicroRaiden(ask(10));
     book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
     book.handle(Input::Tick, now + Duration::from_secs(30));

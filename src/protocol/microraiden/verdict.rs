@@ -77,11 +77,7 @@ pub fn judge(
     if state.sender.is_some_and(|sender| sender != facts.payer) {
         return Verdict::Nowhere(Nowhere::ForeignState);
     }
-    let lags = challenge.complaint.is_none()
-        && challenge.price == presented.price
-        && state.total.checked_add(presented.price) == Some(presented.total);
-    if lags {
-        // Right difference and no complaint: the seller has not seen our last top up yet.
+    if lags(challenge, presented) {
         return Verdict::Again(Complaint::InsufficientConfirmations);
     }
     if state.total <= channel.acknowledged {
@@ -99,6 +95,19 @@ pub fn judge(
         return Verdict::Resolve(state.total);
     }
     Verdict::Adopt(state.total)
+}
+
+/// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.
+pub fn complaint(challenge: &Challenge, presented: &Draft) -> Option<Complaint> {
+    challenge.complaint.or_else(|| lags(challenge, presented).then_some(Complaint::InsufficientConfirmations))
+}
+
+/// Right difference and no complaint: the seller has not seen our last top up yet.
+fn lags(challenge: &Challenge, presented: &Draft) -> bool {
+    challenge.complaint.is_none()
+        && challenge.price == presented.price
+        && challenge.state.as_ref().and_then(|state| state.total.checked_add(presented.price))
+            == Some(presented.total)
 }
 
 /// True when the seller's total is proven by our own signature.

@@ -15,8 +15,9 @@ use crate::fault;
 use crate::manager::Lease;
 use crate::protocol::book::Allowance;
 use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
+use crate::protocol::policy::Hooks;
 use crate::protocol::refusal::Awaited;
-use crate::protocol::{Challenge, Refusal};
+use crate::protocol::{Challenge, Draft, Refusal};
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
 
@@ -25,19 +26,23 @@ const SENDINGS: u32 = 2;
 
 /// A request on its way through a paywall.
 pub(super) struct Exchange<S> {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     inner: S,
-    head: request::Parts,
+    pub(super) head: request::Parts,
     /// The body as it comes from the client, until it is sent for the first time.
     first: Option<Body>,
     kept: Kept,
     /// The method and URL, by which prices are remembered.
     name: String,
     /// What is being paid.
-    challenge: Option<Challenge>,
+    pub(super) challenge: Option<Challenge>,
     /// True when the seller asked for it in this exchange; false when it is remembered from before.
     was_asked: bool,
-    deadline: Instant,
+    pub(super) deadline: Instant,
+    /// What to do at each turn.
+    pub(super) hooks: Arc<Hooks>,
+    /// How many payments were presented.
+    pub(super) attempts: u32,
 }
 
 /// What one sending came to.
@@ -57,11 +62,17 @@ where
         + 'static,
     S::Future: Send,
 {
-    pub(super) fn new(shared: Arc<Shared>, inner: S, head: request::Parts, first: Body, kept: Kept) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        inner: S,
+        (head, first, kept): (request::Parts, Body, Kept),
+        hooks: Arc<Hooks>,
+    ) -> Self {
         let name = format!("{} {}", head.method, head.uri);
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
-        Self { shared, inner, head, first, kept, name, challenge: None, was_asked: false, deadline }
+        let (challenge, was_asked, attempts) = (None, false, 0);
+        Self { shared, inner, head, first, kept, name, challenge, was_asked, deadline, hooks, attempts }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -86,6 +97,9 @@ where
             self.first = None;
         }
         self.challenge = Some(challenge.clone());
+        if allowance.check(&challenge).is_ok() {
+            self.may_pay(None).await.map_err(Some)?;
+        }
         manager.pay(challenge, allowance.clone()).await.map_err(|refusal| {
             if refusal.is_about_terms() {
                 manager.forget(&self.name);
@@ -100,6 +114,7 @@ where
         &mut self,
         challenge: Challenge,
         allowance: Allowance,
+        offer: &Offer,
     ) -> Result<Lease, Refusal> {
         let Some(manager) = self.settings().manager.clone() else { return Err(Refusal::NoWallet) };
         self.whole().await?;
@@ -107,6 +122,8 @@ where
         self.was_asked = true;
         self.challenge = Some(challenge.clone());
         self.deadline = Instant::now() + self.settings().policy.pay_within;
+        allowance.check(&challenge)?;
+        self.may_pay(Some(&offer.head)).await?;
         manager.pay(challenge, allowance).await
     }
 
@@ -153,6 +170,7 @@ where
         client: &mut oneshot::Sender<Response<Body>>,
     ) -> Response<Body> {
         loop {
+            self.attempts += 1;
             let (returned, newer, challenge) = match self.send(lease, offer.as_ref()).await {
                 Sent::Done(answer) => return answer,
                 Sent::Again(again) => *again,
@@ -161,6 +179,13 @@ where
             self.challenge = Some(challenge.clone());
             if let Err(refusal) = self.whole().await {
                 return newer.give_back(&refusal);
+            }
+            let advised = tokio::select! {
+                advised = self.may_go_on(returned.draft(), &newer.head, &challenge) => advised,
+                () = client.closed() => Err(Refusal::ClientLeft),
+            };
+            if let Err(refusal) = advised {
+                return self.refuse(&newer, &refusal);
             }
             let next = tokio::select! {
                 next = returned.reject(challenge) => next,
@@ -240,13 +265,18 @@ where
             },
             status if status == StatusCode::CONFLICT || status.is_server_error() => {
                 // The seller takes the money before the resource runs, but this may be the seller itself failing.
+                let draft = *lease.draft();
+                drop(lease);
+                let mut answer = self.let_through(answer, Some(&draft)).await;
                 strip::answer(answer.headers_mut());
                 Sent::Done(answer)
             }
-            status => {
-                self.tell(&lease, status);
+            _ => {
+                let draft = *lease.draft();
+                self.tell(&draft, &answer);
                 lease.accept();
                 self.learn(&answer);
+                let mut answer = self.let_through(answer, Some(&draft)).await;
                 strip::answer(answer.headers_mut());
                 Sent::Done(answer)
             }
@@ -273,18 +303,18 @@ where
         }
     }
 
-    fn tell(&self, lease: &Lease, status: StatusCode) {
-        let draft = lease.draft();
+    fn tell(&self, draft: &Draft, answer: &Response<Body>) {
         tracing::info!(
             target: "tollpass::paid",
             price = %draft.price,
             total = %draft.total,
             channel = %draft.channel,
-            status = status.as_u16(),
+            status = answer.status().as_u16(),
             "paid {} for {}",
             draft.price,
             self.name,
         );
+        self.tell_of_success(draft, answer);
     }
 
     /// What the client gets when the policy says stop after a payment was presented.

@@ -3,7 +3,9 @@
 //! It asks the core what a 402 wants, the manager for a signed payment, and sends the request again. Where nothing
 //! is paid the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
+pub mod callout;
 mod exchange;
+mod hooks;
 mod strip;
 
 use std::future::Future;
@@ -24,6 +26,7 @@ use crate::protocol::book::Allowance;
 use crate::protocol::policy::Allow;
 use crate::protocol::{Answer, Challenge, Policy, Refusal, read};
 use crate::shutdown::Shutdown;
+use callout::{Advisor, Desk};
 use exchange::Exchange;
 
 /// Pays what the policy allows; wraps the service that forwards requests.
@@ -49,11 +52,14 @@ pub struct Settings {
     pub answer_within: Duration,
     /// Waits for exchanges that are under way.
     pub shutdown: Shutdown,
+    /// Whom hooks ask that name no webhook.
+    pub advisor: Option<Arc<dyn Advisor>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
+    desk: Desk,
 }
 
 /// The service that [`PayLayer`] makes.
@@ -67,7 +73,8 @@ impl PayLayer {
     /// A layer that pays by these settings.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { shared: Arc::new(Shared { settings }) }
+        let desk = Desk::new(settings.advisor.clone());
+        Self { shared: Arc::new(Shared { settings, desk }) }
     }
 }
 
@@ -168,8 +175,12 @@ impl Shared {
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
-            Some(Allow::Pay { max_price, receivers, pay_first }) => {
-                let allowance = Allowance { max_price: *max_price, receivers: receivers.clone() };
+            Some(Allow::Pay { max_price, receivers, pay_first, hooks }) => {
+                let allowance = Allowance {
+                    max_price: *max_price,
+                    receivers: receivers.clone(),
+                    hooks: Arc::clone(hooks),
+                };
                 Judged::Pay(Terms { allowance, pay_first: *pay_first })
             }
         }
@@ -239,7 +250,7 @@ where
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.settings.replay);
-    let mut exchange = Exchange::new(shared, inner, head, first, kept);
+    let mut exchange = Exchange::new(shared, inner, (head, first, kept), Arc::clone(&allowance.hooks));
     let mut reason = None;
     if pay_first && let Some(challenge) = exchange.recall() {
         match exchange.ahead(challenge, &allowance).await {
@@ -250,6 +261,7 @@ where
     let mut answer = exchange.unpaid(extensions).await?;
     strip::answer_cookies(answer.headers_mut());
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
+        let mut answer = exchange.let_through(answer, None).await;
         strip::answer(answer.headers_mut());
         return Ok(answer);
     }
@@ -259,7 +271,7 @@ where
     };
     let lease = match reason {
         Some(refusal) => Err(refusal),
-        None => exchange.afterwards(challenge, allowance).await,
+        None => exchange.afterwards(challenge, allowance, &offer).await,
     };
     match lease {
         Ok(lease) => Ok(exchange.start(lease, Some(offer)).await),

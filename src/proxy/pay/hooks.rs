@@ -1,0 +1,188 @@
+//! The hooks of a paid exchange: what the policy says at each turn, and whom it asks first. It only ever stops an
+//! exchange; what goes on goes on by the book.
+
+use http::{HeaderMap, Response, StatusCode, Uri, response};
+use tokio::time::Instant;
+
+use super::callout::{Advice, Question};
+use super::exchange::Exchange;
+use crate::protocol::microraiden::{self, complaint};
+use crate::protocol::policy::{Mark, OnError, OnResponse, Requested, Success, Webhook};
+use crate::protocol::{Challenge, Draft, Refusal};
+use crate::proxy::{Body, rescue};
+
+/// What is known of the exchange when a hook is called.
+#[derive(Clone, Copy, Default)]
+struct Turn<'a> {
+    draft: Option<&'a Draft>,
+    answer: Option<(StatusCode, &'a HeaderMap)>,
+}
+
+impl<S> Exchange<S>
+where
+    S: Sync,
+{
+    /// Whether the first payment is wanted. `offer` is the head of the 402 that asks for it; without one the price is
+    /// remembered from before.
+    pub(super) async fn may_pay(&self, offer: Option<&response::Parts>) -> Result<(), Refusal> {
+        let turn = Turn { draft: None, answer: offer.map(|head| (head.status, &head.headers)) };
+        self.inspect(turn).await?;
+        let hook = &self.hooks.payment_requested;
+        match hook.action {
+            Requested::Pay => Ok(()),
+            Requested::Abort => Err(Refusal::NotWanted),
+            Requested::Ask => match self.ask("payment_requested", hook.webhook.as_ref(), turn).await? {
+                Some(Advice::Retry) => Err(Refusal::Advised {
+                    hook: "payment_requested",
+                    reason: "the answer was retry, where nothing was tried yet".to_owned(),
+                }),
+                Some(_) => Ok(()),
+                None => Err(Refusal::NobodyToAsk { hook: "payment_requested" }),
+            },
+        }
+    }
+
+    /// Whether the purchase may go on after a 402 in answer to the payment `draft`.
+    pub(super) async fn may_go_on(
+        &self,
+        draft: &Draft,
+        offer: &response::Parts,
+        challenge: &Challenge,
+    ) -> Result<(), Refusal> {
+        let turn = Turn { draft: Some(draft), answer: Some((offer.status, &offer.headers)) };
+        self.inspect(turn).await?;
+        let Challenge::MicroRaiden(challenge) = challenge;
+        match complaint(challenge, draft) {
+            Some(complaint) if !self.hooks.aborts(complaint) => {
+                self.ask(complaint.hook(), self.hooks.webhook(complaint), turn).await.map(|_| ())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The answer for the client: the origin's, or one of our own where a hook does not let it through.
+    pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
+        let (head, body) = answer.into_parts();
+        let turn = Turn { draft, answer: Some((head.status, &head.headers)) };
+        match self.inspect(turn).await {
+            Ok(()) => Response::from_parts(head, body),
+            Err(refusal) => {
+                tracing::info!(reason = %refusal, "an answer is not passed on");
+                rescue::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
+            }
+        }
+    }
+
+    /// Tells whom the policy names that a request was paid.
+    pub(super) fn tell_of_success(&self, draft: &Draft, answer: &Response<Body>) {
+        let hook = &self.hooks.success;
+        if hook.action == Success::Tell {
+            let turn = Turn { draft: Some(draft), answer: Some((answer.status(), answer.headers())) };
+            let by = Instant::now() + self.shared.settings.policy.pay_within;
+            let question = self.question("success", turn);
+            self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
+        }
+    }
+
+    /// What `http_response` and `http_error` say of an answer.
+    async fn inspect(&self, turn: Turn<'_>) -> Result<(), Refusal> {
+        let Some((status, fields)) = turn.answer else { return Ok(()) };
+        let aborts = |hook, mark| Err(Refusal::AnswerAborts { hook, status: status.as_u16(), mark });
+        let hook = &self.hooks.http_response;
+        match &hook.action {
+            OnResponse::Pass => {}
+            OnResponse::Abort(marks) => {
+                if let Some(mark) = marks.found(status, fields) {
+                    return aborts("http_response", mark);
+                }
+            }
+            OnResponse::Ask(marks) => {
+                if marks.found(status, fields).is_some() {
+                    self.must_ask("http_response", hook.webhook.as_ref(), turn).await?;
+                }
+            }
+        }
+        let is_error = status.is_client_error() || status.is_server_error();
+        if !is_error || status == StatusCode::PAYMENT_REQUIRED {
+            return Ok(());
+        }
+        let hook = &self.hooks.http_error;
+        match hook.action {
+            OnError::Pass => Ok(()),
+            OnError::Abort => aborts("http_error", Mark::Status),
+            OnError::Ask => self.must_ask("http_error", hook.webhook.as_ref(), turn).await,
+        }
+    }
+
+    async fn must_ask(
+        &self,
+        hook: &'static str,
+        webhook: Option<&Webhook>,
+        turn: Turn<'_>,
+    ) -> Result<(), Refusal> {
+        match self.ask(hook, webhook, turn).await? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::NobodyToAsk { hook }),
+        }
+    }
+
+    /// Asks the webhook, else the advisor; `None` when there is neither.
+    async fn ask(
+        &self,
+        hook: &'static str,
+        webhook: Option<&Webhook>,
+        turn: Turn<'_>,
+    ) -> Result<Option<Advice>, Refusal> {
+        let question = self.question(hook, turn);
+        match self.shared.desk.ask(webhook, &question, self.deadline).await {
+            Some(Advice::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
+            advice => Ok(advice),
+        }
+    }
+
+    fn question(&self, hook: &'static str, turn: Turn<'_>) -> Question {
+        let (price, receiver) = match &self.challenge {
+            Some(Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. })) => {
+                (Some(*price), Some(*receiver))
+            }
+            None => (None, None),
+        };
+        Question {
+            hook,
+            method: self.head.method.to_string(),
+            url: without_user(&self.head.uri),
+            price,
+            receiver,
+            channel: turn.draft.map(|draft| draft.channel),
+            attempt: self.attempts,
+            status: turn.answer.map(|(status, _)| status.as_u16()),
+            headers: turn.answer.map(|(_, fields)| Question::fields(fields)).unwrap_or_default(),
+        }
+    }
+}
+
+/// A URL without the user name and password that it may hold.
+fn without_user(url: &Uri) -> String {
+    let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return url.path().to_owned();
+    };
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_is_not_told() {
+        for (url, told) in [
+            ("http://a.example/x?y=1", "http://a.example/x?y=1"),
+            ("http://me:hush@a.example:81/", "http://a.example:81/"),
+            ("http://me:hush@[::1]:81/?a=b@c", "http://[::1]:81/?a=b@c"),
+        ] {
+            assert_eq!(without_user(&url.parse().unwrap()), told);
+        }
+    }
+}
