@@ -1,12 +1,15 @@
 //! The configuration: the documented example, the environment, and what is said when something is wrong.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tollpass::{
     config::{Config, ConfigError, KEYS, KeySource, Limits},
     protocol::{
         Amount,
-        policy::{Adopt, Allow, Deposit, Hooks, Retry},
+        policy::{
+            Adopt, Allow, CloseDenied, Deposit, Hooks, Marks, Missing, OnError, OnResponse, Requested, Retry,
+            Success,
+        },
     },
 };
 
@@ -51,7 +54,8 @@ fn the_example_shows_the_defaults() {
     let default = parse(PAYING, &[]).unwrap();
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.policy.deposit, Deposit::default());
-    assert_eq!(config.policy.hooks, Hooks::default());
+    assert_eq!(*config.policy.hooks, Hooks::default());
+    assert_eq!(*hooks_of(&config.policy.rules[0].allow), Hooks::default());
     assert_eq!(config.policy.rounds, default.policy.rounds);
     assert_eq!(config.policy.pay_within, default.policy.pay_within);
     assert_eq!(config.listen, default.listen);
@@ -97,6 +101,9 @@ fn variables_win_over_the_file() {
             ("TOLLPASS_CHAIN__START_BLOCK", ""),
             ("TOLLPASS_DEPOSIT__MAX_PER_CHANNEL", "20000000000000000000"),
             ("TOLLPASS_HOOKS__INVALID_AMOUNT__DO", "abort"),
+            ("TOLLPASS_HOOKS__HTTP_RESPONSE__DO", "abort"),
+            ("TOLLPASS_HOOKS__HTTP_RESPONSE__STATUS", "404, 410"),
+            ("TOLLPASS_HOOKS__HTTP_RESPONSE__HEADER", "X-A,x-b"),
             ("TOLLPASS_LIMITS__REPLAY_FILE", "10MB"),
             ("TOLLPASS_LIMITS__PAY_WITHIN", "1m 30s"),
             ("TOLLPASS_WALLET_PASSWORD", "secret"),
@@ -112,7 +119,11 @@ fn variables_win_over_the_file() {
     assert_eq!((chain.confirmations, chain.start_block), (12, 0));
     assert_eq!(chain.rpc_url.expose(), "https://node.example/key");
     assert_eq!(config.policy.deposit.max_per_channel, "20000000000000000000".parse().unwrap());
-    assert_eq!(config.policy.hooks.invalid_amount, Adopt::Abort);
+    assert_eq!(config.policy.hooks.invalid_amount.action, Adopt::Abort);
+    assert_eq!(
+        config.policy.hooks.http_response.action,
+        OnResponse::Abort(marks(&[404, 410], &["x-a", "x-b"]))
+    );
     assert_eq!(config.limits.replay_file, 10_000_000);
     assert_eq!(config.policy.pay_within, Duration::from_secs(90));
 }
@@ -147,10 +158,16 @@ fn rules_are_read_in_order() {
     let [first, second, third] = config.policy.rules.as_slice() else { panic!("{:?}", config.policy.rules) };
     assert_eq!((first.host.to_string().as_str(), first.port), ("*.a.example", Some(8080)));
     let receivers = vec!["0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap()];
-    assert_eq!(first.allow, Allow::Pay { max_price: Amount::from(5), receivers, pay_first: true });
+    assert_eq!(
+        first.allow,
+        Allow::Pay { max_price: Amount::from(5), receivers, pay_first: true, hooks: Arc::default() }
+    );
     assert_eq!(second.allow, Allow::Deny);
     let max_price = "99999999999999999999".parse().unwrap();
-    assert_eq!(third.allow, Allow::Pay { max_price, receivers: Vec::new(), pay_first: true });
+    assert_eq!(
+        third.allow,
+        Allow::Pay { max_price, receivers: Vec::new(), pay_first: true, hooks: Arc::default() }
+    );
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
@@ -165,10 +182,115 @@ fn hooks_take_what_is_left_out_from_their_own_defaults() {
     .unwrap();
     let hooks = config.policy.hooks;
     let (every, within) = (Duration::from_secs(5), Duration::from_secs(300));
-    assert_eq!(hooks.insufficient_confirmations, Retry::Retry { every, times: 7, within });
+    assert_eq!(hooks.insufficient_confirmations.action, Retry::Retry { every, times: 7, within });
     assert_eq!(hooks.invalid_balance_proof, Hooks::default().invalid_balance_proof);
-    assert_eq!(hooks.nonexisting_channel, Retry::Abort);
-    assert_eq!(hooks.invalid_amount, Adopt::Adopt { times: 1 });
+    assert_eq!(hooks.nonexisting_channel.action, Missing::Abort);
+    assert_eq!(hooks.invalid_amount.action, Adopt::Adopt { times: 1 });
+}
+
+fn hooks_of(allow: &Allow) -> &Hooks {
+    let Allow::Pay { hooks, .. } = allow else { panic!("it denies") };
+    hooks
+}
+
+fn marks(status: &[u16], header: &[&str]) -> Marks {
+    Marks {
+        status: status.iter().map(|status| (*status).try_into().unwrap()).collect(),
+        header: header.iter().map(|name| name.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn each_hook_has_its_words() {
+    let (every, times, within) = (Duration::from_secs(5), 60, Duration::from_secs(300));
+    let webhook = "webhook = \"http://127.0.0.1:9/x\"";
+    let asking = |word: &str| format!("{{ do = \"{word}\", {webhook} }}");
+    type Check = fn(&Hooks, Duration, u32, Duration) -> bool;
+    let table: &[(&str, &str, Check)] = &[
+        ("payment_requested", "{ do = \"pay\" }", |hooks, ..| {
+            hooks.payment_requested.action == Requested::Pay
+        }),
+        ("payment_requested", "{ do = \"abort\" }", |hooks, ..| {
+            hooks.payment_requested.action == Requested::Abort
+        }),
+        ("payment_requested", &asking("ask"), |hooks, ..| {
+            let asked = hooks.payment_requested.webhook.as_ref().unwrap();
+            hooks.payment_requested.action == Requested::Ask
+                && asked.url == "http://127.0.0.1:9/x"
+                && asked.within == Duration::from_secs(2)
+        }),
+        ("insufficient_confirmations", &asking("retry"), |hooks, every, times, within| {
+            hooks.insufficient_confirmations.webhook.is_some()
+                && hooks.insufficient_confirmations.action == Retry::Retry { every, times, within }
+        }),
+        ("nonexisting_channel", "{ do = \"retry\" }", |hooks, every, times, within| {
+            hooks.nonexisting_channel.action == Missing::Retry { every, times, within }
+        }),
+        ("nonexisting_channel", "{ do = \"reopen\", times = 60 }", |hooks, every, times, within| {
+            hooks.nonexisting_channel.action == Missing::Reopen { every, times, within }
+        }),
+        ("invalid_balance_proof", &asking("retry"), |hooks, ..| {
+            hooks.invalid_balance_proof.webhook.is_some()
+        }),
+        ("invalid_balance_proof", "{ do = \"abort\" }", |hooks, ..| {
+            hooks.invalid_balance_proof.action == Retry::Abort
+        }),
+        ("invalid_amount", &asking("adopt"), |hooks, ..| {
+            hooks.invalid_amount.webhook.is_some() && hooks.invalid_amount.action == Adopt::Adopt { times: 3 }
+        }),
+        ("http_error", "{ do = \"pass\" }", |hooks, ..| hooks.http_error.action == OnError::Pass),
+        ("http_error", "{ do = \"abort\" }", |hooks, ..| hooks.http_error.action == OnError::Abort),
+        ("http_error", &asking("ask"), |hooks, ..| {
+            hooks.http_error.action == OnError::Ask && hooks.http_error.webhook.is_some()
+        }),
+        ("http_response", "{ do = \"pass\" }", |hooks, ..| hooks.http_response.action == OnResponse::Pass),
+        ("http_response", "{ do = \"abort\", status = [410], header = [\"X-Old\"] }", |hooks, ..| {
+            hooks.http_response.action == OnResponse::Abort(marks(&[410], &["x-old"]))
+        }),
+        ("http_response", "{ do = \"ask\", status = [200], webhook = \"http://h/\" }", |hooks, ..| {
+            hooks.http_response.action == OnResponse::Ask(marks(&[200], &[]))
+                && hooks.http_response.webhook.is_some()
+        }),
+        ("success", "{ do = \"log\" }", |hooks, ..| hooks.success.action == Success::Log),
+        ("success", &asking("webhook"), |hooks, ..| {
+            hooks.success.action == Success::Tell && hooks.success.webhook.is_some()
+        }),
+        ("cooperative_close_denied", "{ do = \"keep\" }", |hooks, ..| {
+            hooks.cooperative_close_denied == CloseDenied::Keep
+        }),
+        ("cooperative_close_denied", "{ do = \"close_alone\" }", |hooks, ..| {
+            hooks.cooperative_close_denied == CloseDenied::CloseAlone
+        }),
+        ("cooperative_close_denied", "{ do = \"abort\" }", |hooks, ..| {
+            hooks.cooperative_close_denied == CloseDenied::Abort
+        }),
+    ];
+    for (key, value, holds) in table {
+        // As a default, which a rule takes over, and in a rule, which leaves the defaults alone.
+        let config =
+            parse(&format!("[[pay]]\nhost = \"a\"\nmax_price = 1\n[hooks]\n{key} = {value}"), &[]).unwrap();
+        let hooks = hooks_of(&config.policy.rules[0].allow);
+        assert!(holds(hooks, every, times, within), "{key} = {value}: {hooks:?}");
+        assert_eq!(*hooks, *config.policy.hooks);
+        let rule = format!("[[pay]]\nhost = \"a\"\nmax_price = 1\nhooks = {{ {key} = {value} }}");
+        let config = parse(&rule, &[]).unwrap();
+        assert!(holds(hooks_of(&config.policy.rules[0].allow), every, times, within), "{rule}");
+        assert_eq!(*config.policy.hooks, Hooks::default());
+    }
+}
+
+#[test]
+fn a_rule_replaces_single_hooks() {
+    let config = parse(
+        "[hooks]\npayment_requested = { do = \"abort\" }\nnonexisting_channel = { do = \"retry\", times = 9 }\n\
+         [[pay]]\nhost = \"a\"\nmax_price = 1\n[pay.hooks]\nnonexisting_channel = { do = \"retry\", every = \"1s\" }\n",
+        &[],
+    )
+    .unwrap();
+    let hooks = hooks_of(&config.policy.rules[0].allow);
+    assert_eq!(hooks.payment_requested.action, Requested::Abort);
+    let (every, within) = (Duration::from_secs(1), Duration::from_secs(300));
+    assert_eq!(hooks.nonexisting_channel.action, Missing::Retry { every, times: 60, within });
 }
 
 #[test]
@@ -207,6 +329,7 @@ fn each_fault_names_its_key_and_its_remedy() {
     let hook = |rest: &str| format!("[hooks]\ninsufficient_confirmations = {rest}\n");
     let amount = |rest: &str| format!("[hooks]\ninvalid_amount = {rest}\n");
     let limit = |rest: &str| format!("[limits]\n{rest}\n");
+    let hooks = |rest: &str| format!("[hooks]\n{rest}\n");
     for (text, expected) in [
         ("listen = 8402".to_owned(), "listen: expected a text, found an integer -> write it in \"quotes\""),
         ("allow_remote = 1".into(), "allow_remote: expected true or false, found an integer"),
@@ -276,6 +399,79 @@ fn each_fault_names_its_key_and_its_remedy() {
         (amount("{ do = \"retry\", within = \"1s\" }"), "hooks.invalid_amount.within: unknown key"),
         (amount("{ do = \"adopt\", times = 0 }"), "hooks.invalid_amount.times: 0 is out of range"),
         (
+            hook("{ do = \"retry\", webhook_within = \"1s\" }"),
+            ".webhook_within: means nothing without webhook",
+        ),
+        (
+            hook("{ do = \"retry\", webhook = \"http://h/\", webhook_within = \"2m\" }"),
+            ".webhook_within: 2m is out of range -> write something from 1ms to 1m",
+        ),
+        (
+            hook("{ do = \"retry\", webhook = \"https://h/\" }"),
+            ".webhook: not an http:// URL -> write one such as",
+        ),
+        (hook("{ do = \"retry\", webhook = \"/h\" }"), ".webhook: not an http:// URL"),
+        (
+            hook("{ do = \"retry\", webhook = \"http://me:hush@h/\" }"),
+            ".webhook: user names in a URL are not sent",
+        ),
+        (hook("{ do = \"abort\", webhook = \"http://h/\" }"), ".webhook: means nothing where do = \"abort\""),
+        (hook("{ do = \"reopen\" }"), ".do: \"reopen\" is not possible here"),
+        (
+            hooks("payment_requested = { do = \"ask\" }"),
+            "hooks.payment_requested.webhook: missing -> write webhook = ",
+        ),
+        (
+            hooks("payment_requested = { do = \"pay\", webhook = \"http://h/\" }"),
+            "hooks.payment_requested.webhook: is only asked where do = \"ask\"",
+        ),
+        (hooks("payment_requested = { do = \"retry\" }"), "write do = \"pay\" or \"ask\" or \"abort\""),
+        (hooks("nonexisting_channel = { do = \"abort\", every = \"1s\" }"), ".every: means nothing where"),
+        (
+            hooks("http_error = { do = \"retry\" }"),
+            "\"retry\" is not possible here: what was paid for is not paid",
+        ),
+        (
+            hooks("http_response = { do = \"abort\" }"),
+            "hooks.http_response: neither status nor header is there",
+        ),
+        (
+            hooks("http_response = { do = \"pass\", status = [404] }"),
+            ".status: means nothing where do = \"pass\"",
+        ),
+        (
+            hooks("http_response = { do = \"abort\", status = [402] }"),
+            ".status: 402 asks for money -> write payment_",
+        ),
+        (hooks("http_response = { do = \"abort\", status = [99] }"), ".status: 99 is no status of an answer"),
+        (hooks("http_response = { do = \"abort\", status = [] }"), ".status: an empty list"),
+        (
+            hooks("http_response = { do = \"abort\", status = 404 }"),
+            ".status: expected a list, found an integer",
+        ),
+        (
+            hooks("http_response = { do = \"abort\", header = [\"a b\"] }"),
+            ".header: \"a b\" is no name of a field",
+        ),
+        (hooks("http_response = { do = \"ask\", status = [404] }"), "hooks.http_response.webhook: missing"),
+        (hooks("success = { do = \"webhook\" }"), "hooks.success.webhook: missing"),
+        (hooks("success = { do = \"log\", webhook = \"http://h/\" }"), "only asked where do = \"webhook\""),
+        (
+            hooks("cooperative_close_denied = { do = \"retry\" }"),
+            "write do = \"keep\" or \"close_alone\" or \"abort\"",
+        ),
+        (hooks("cooperative_close = 1"), "hooks.cooperative_close: unknown key"),
+        (pay("max_price = 1\nhooks = 1"), "pay[0].hooks: expected a table, found an integer"),
+        (
+            pay("max_price = 1\nhooks = { invalid_amont = { do = \"abort\" } }"),
+            "pay[0].hooks.invalid_amont: unknown key -> did you mean pay[0].hooks.invalid_amount?",
+        ),
+        (
+            pay("max_price = 1\nhooks = { http_error = { do = \"x\" } }"),
+            "pay[0].hooks.http_error.do: \"x\" is not possible here",
+        ),
+        (pay("deny = true\nhooks = {}"), "pay[0].hooks: means nothing where deny = true"),
+        (
             "[hooks]\ninvalid_contract_address = { do = \"retry\" }".into(),
             "from a contract that holds none of ours, and asking again changes nothing -> write do = \"abort\"",
         ),
@@ -325,6 +521,7 @@ fn faults_show_no_secret() {
         "[chain]\nrpc_url = \"http://me:hunter2@node\" x",
         "[chain]\nrpc_url = http://me:hunter2@node",
         "[chain]\nrpc_url = [\"http://me:hunter2@node\"]",
+        "[hooks]\nsuccess = { do = \"webhook\", webhook = \"https://a/hunter2\" }",
         "[wallet]\npassword = \"hunter2\"",
     ] {
         let error = parse(text, &[]).unwrap_err();
