@@ -207,13 +207,13 @@ fn each_hook_has_its_words() {
     let asking = |word: &str| format!("{{ do = \"{word}\", {webhook} }}");
     type Check = fn(&Hooks, Duration, u32, Duration) -> bool;
     let table: &[(&str, &str, Check)] = &[
-        ("payment_requested", "{ do = \"pay\" }", |hooks, ..| {
+        ("payment_requested", "{ do = \"pay\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Pay
         }),
-        ("payment_requested", "{ do = \"abort\" }", |hooks, ..| {
+        ("payment_requested", "{ do = \"abort\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Abort
         }),
-        ("payment_requested", &asking("ask"), |hooks, ..| {
+        ("payment_requested", &asking("ask"), |hooks, _, _, _| {
             let asked = hooks.payment_requested.webhook.as_ref().unwrap();
             hooks.payment_requested.action == Requested::Ask
                 && asked.url == "http://127.0.0.1:9/x"
@@ -229,39 +229,39 @@ fn each_hook_has_its_words() {
         ("nonexisting_channel", "{ do = \"reopen\", times = 60 }", |hooks, every, times, within| {
             hooks.nonexisting_channel.action == Missing::Reopen { every, times, within }
         }),
-        ("invalid_balance_proof", &asking("retry"), |hooks, ..| {
+        ("invalid_balance_proof", &asking("retry"), |hooks, _, _, _| {
             hooks.invalid_balance_proof.webhook.is_some()
         }),
-        ("invalid_balance_proof", "{ do = \"abort\" }", |hooks, ..| {
+        ("invalid_balance_proof", "{ do = \"abort\" }", |hooks, _, _, _| {
             hooks.invalid_balance_proof.action == Retry::Abort
         }),
-        ("invalid_amount", &asking("adopt"), |hooks, ..| {
+        ("invalid_amount", &asking("adopt"), |hooks, _, _, _| {
             hooks.invalid_amount.webhook.is_some() && hooks.invalid_amount.action == Adopt::Adopt { times: 3 }
         }),
-        ("http_error", "{ do = \"pass\" }", |hooks, ..| hooks.http_error.action == OnError::Pass),
-        ("http_error", "{ do = \"abort\" }", |hooks, ..| hooks.http_error.action == OnError::Abort),
-        ("http_error", &asking("ask"), |hooks, ..| {
+        ("http_error", "{ do = \"pass\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Pass),
+        ("http_error", "{ do = \"abort\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Abort),
+        ("http_error", &asking("ask"), |hooks, _, _, _| {
             hooks.http_error.action == OnError::Ask && hooks.http_error.webhook.is_some()
         }),
-        ("http_response", "{ do = \"pass\" }", |hooks, ..| hooks.http_response.action == OnResponse::Pass),
-        ("http_response", "{ do = \"abort\", status = [410], header = [\"X-Old\"] }", |hooks, ..| {
+        ("http_response", "{ do = \"pass\" }", |hooks, _, _, _| hooks.http_response.action == OnResponse::Pass),
+        ("http_response", "{ do = \"abort\", status = [410], header = [\"X-Old\"] }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Abort(marks(&[410], &["x-old"]))
         }),
-        ("http_response", "{ do = \"ask\", status = [200], webhook = \"http://h/\" }", |hooks, ..| {
+        ("http_response", "{ do = \"ask\", status = [200], webhook = \"http://h/\" }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Ask(marks(&[200], &[]))
                 && hooks.http_response.webhook.is_some()
         }),
-        ("success", "{ do = \"log\" }", |hooks, ..| hooks.success.action == Success::Log),
-        ("success", &asking("webhook"), |hooks, ..| {
+        ("success", "{ do = \"log\" }", |hooks, _, _, _| hooks.success.action == Success::Log),
+        ("success", &asking("webhook"), |hooks, _, _, _| {
             hooks.success.action == Success::Tell && hooks.success.webhook.is_some()
         }),
-        ("cooperative_close_denied", "{ do = \"keep\" }", |hooks, ..| {
+        ("cooperative_close_denied", "{ do = \"keep\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied == CloseDenied::Keep
         }),
-        ("cooperative_close_denied", "{ do = \"close_alone\" }", |hooks, ..| {
+        ("cooperative_close_denied", "{ do = \"close_alone\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied == CloseDenied::CloseAlone
         }),
-        ("cooperative_close_denied", "{ do = \"abort\" }", |hooks, ..| {
+        ("cooperative_close_denied", "{ do = \"abort\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied == CloseDenied::Abort
         }),
     ];

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::chain::signer::Signer;
 use crate::protocol::microraiden::{self, State, proof};
-use crate::protocol::policy::{Abort, Adopt, Deposit, Hooks, Retry};
+use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 
 const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
 const CONTRACT: Address = Address([0xcc; 20]);
@@ -197,7 +197,15 @@ fn units(amount: Amount) -> u64 {
 
 impl Model {
     fn new(reserve_ahead: u64) -> Self {
-        let retry = Retry::Retry { every: Duration::from_secs(5), times: 3, within: Duration::from_secs(60) };
+        let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
+        let retry = Retry::Retry { every, times, within };
+        let hooks = Arc::new(Hooks {
+            insufficient_confirmations: retry.into(),
+            nonexisting_channel: Missing::Reopen { every, times, within }.into(),
+            invalid_balance_proof: retry.into(),
+            invalid_amount: Adopt::Adopt { times: 3 }.into(),
+            ..Hooks::default()
+        });
         let policy = Arc::new(Policy {
             rules: Vec::new(),
             deposit: Deposit {
@@ -207,13 +215,7 @@ impl Model {
                 max_per_channel: CAP.into(),
                 ..Deposit::default()
             },
-            hooks: Hooks {
-                insufficient_confirmations: retry,
-                nonexisting_channel: retry,
-                invalid_balance_proof: retry,
-                invalid_amount: Adopt::Adopt { times: 3 },
-                invalid_contract_address: Abort,
-            },
+            hooks: Arc::clone(&hooks),
             rounds: 8,
             reserve_ahead,
             ready_within: Duration::from_secs(30),
@@ -319,7 +321,11 @@ impl Model {
         let client = Client { challenge: challenge.clone(), granted: None, highest, raised: 0, ended: false };
         self.clients.insert(purchase, client);
         self.allowed += highest;
-        let allowance = Allowance { max_price: MAX_PRICE.into(), receivers: Vec::new() };
+        let allowance = Allowance {
+            max_price: MAX_PRICE.into(),
+            receivers: Vec::new(),
+            hooks: Arc::clone(&self.policy.hooks),
+        };
         let challenge = Challenge::MicroRaiden(challenge);
         self.handle(Input::Demand { purchase, challenge, allowance });
     }

@@ -535,7 +535,7 @@ impl World {
 
     /// Another channel is there.
     fn opened(&mut self, open_block: u32) -> Vec<Effect> {
-        self.book.funded(BOB, Ok(Some((channel_id(open_block), on_chain(100)))), self.now);
+        self.book.ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100))))), self.now);
         std::iter::from_fn(|| self.book.poll_effect()).collect()
     }
 }
