@@ -243,7 +243,9 @@ fn each_hook_has_its_words() {
         ("http_error", &asking("ask"), |hooks, _, _, _| {
             hooks.http_error.action == OnError::Ask && hooks.http_error.webhook.is_some()
         }),
-        ("http_response", "{ do = \"pass\" }", |hooks, _, _, _| hooks.http_response.action == OnResponse::Pass),
+        ("http_response", "{ do = \"pass\" }", |hooks, _, _, _| {
+            hooks.http_response.action == OnResponse::Pass
+        }),
         ("http_response", "{ do = \"abort\", status = [410], header = [\"X-Old\"] }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Abort(marks(&[410], &["x-old"]))
         }),

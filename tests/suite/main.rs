@@ -1,6 +1,7 @@
 //! The one test program: each module is a part of what a user relies on. tollpass from outside, over real sockets.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod advises;
 mod chains;
 mod closes;
 mod configured;

@@ -1,0 +1,392 @@
+//! Hooks that ask somebody first: over real HTTP, whatever the webhook answers, and an advisor of the program that uses
+//! the library. Only a clear yes in time lets a purchase go on.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderName, Request, Response, StatusCode};
+use serde_json::Value;
+use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
+use tollpass::protocol::{Address, Amount};
+use tollpass::proxy::pay::callout::{Advice, Advisor, Question};
+use tollpass::proxy::pay::{PayLayer, Settings};
+use tollpass::proxy::{Body, ForwardError, replay};
+use tollpass::shutdown::Shutdown;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::cheats::once_paid;
+use crate::support::fair::{Fair, PRICE, empty};
+use crate::support::mallory::{Answer, Content, Demand, Mallory};
+use crate::support::market::Market;
+use crate::support::payer::{Alice, Running};
+use crate::support::raw::soon;
+use crate::support::wire::{Got, ask};
+
+/// Retries that end soon; the seller sees new channels within milliseconds.
+const QUICK: &str = "every = \"10ms\", times = 1000, within = \"20s\"";
+/// How long the webhook here may take.
+const WITHIN: &str = "webhook_within = \"300ms\"";
+
+/// A program that is asked, and answers as it was told last.
+struct Oracle {
+    server: Mallory,
+    next: Arc<Mutex<Answer>>,
+}
+
+impl Oracle {
+    async fn spawn() -> Self {
+        let next = Arc::new(Mutex::new(says(r#"{"do": "pay"}"#)));
+        let script = Arc::clone(&next);
+        Self { server: Mallory::spawn(move |_| script.lock().unwrap().clone()).await, next }
+    }
+
+    fn will(&self, answer: Answer) {
+        *self.next.lock().unwrap() = answer;
+    }
+
+    /// The two keys of a hook that asks it.
+    fn keys(&self) -> String {
+        format!("webhook = \"{}/hook?token=hush\", {WITHIN}", self.server.url())
+    }
+
+    /// All that it was asked so far.
+    fn questions(&self) -> Vec<Value> {
+        let presented = self.server.presented();
+        presented.iter().map(|question| serde_json::from_slice(&question.body).unwrap()).collect()
+    }
+}
+
+fn says(text: &'static str) -> Answer {
+    Answer::new(StatusCode::OK, text)
+}
+
+/// Answers that let nothing go on, and what the client is told of them.
+fn bad_answers() -> Vec<(Answer, &'static str)> {
+    let yes = || says(r#"{"do": "pay"}"#);
+    vec![
+        (says(r#"{"do": "abort", "reason": "too dear today"}"#), "too dear today"),
+        (says(r#"{"do": "abort"}"#), "no reason given"),
+        (says(r#"{"do": "maybe"}"#), "an unknown word"),
+        (says("yes"), "gave an answer that is not"),
+        (says(""), "gave an answer that is not"),
+        (yes().with_status(StatusCode::INTERNAL_SERVER_ERROR), "answered 500"),
+        (yes().with_status(StatusCode::CREATED), "answered 201"),
+        (yes().with_status(StatusCode::FOUND).header(&http::header::LOCATION, "/"), "answered 302"),
+        (yes().with_content(Content::Flood(16 * 1024 + 1)), "cannot be read"),
+        (yes().with_content(Content::Cut), "cannot be read"),
+        (yes().with_content(Content::Drip(Duration::from_millis(20))), "did not answer within 300ms"),
+        (Answer::Never, "did not answer within 300ms"),
+        (Answer::CutBeforeHead, "cannot be asked"),
+    ]
+}
+
+#[track_caller]
+fn because(got: &Got, status: StatusCode, reason: &str) {
+    let told = got.headers["proxy-status"].to_str().unwrap();
+    assert!(got.status == status && told.contains(reason), "{got:?}\nexpected {status} {reason}");
+    assert!(!told.contains("hush"), "{told}");
+}
+
+async fn get(proxy: &Running, url: &str) -> Got {
+    let request = Request::get(url)
+        .header("authorization", "Bearer hush")
+        .header("cookie", "session=hush")
+        .header("x-api-key", "hush");
+    soon("the answer", ask(proxy.address, request.body(empty()).unwrap())).await
+}
+
+#[tokio::test]
+async fn nothing_is_paid_without_a_clear_yes() {
+    let (oracle, fair) = (Oracle::spawn().await, Fair::open().await);
+    let hooks = format!(
+        "[hooks]\npayment_requested = {{ do = \"ask\", {} }}\nnonexisting_channel = {{ do = \"retry\", {QUICK} }}\n",
+        oracle.keys()
+    );
+    let alice = Alice::with(&fair.market, &hooks).await;
+    let proxy = alice.start().await;
+    let url = format!("{}/paid", fair.origin.url());
+    let mut bad = bad_answers();
+    bad.push((says(r#"{"do": "retry"}"#), "nothing was tried yet"));
+    for (asked, (answer, reason)) in (1..).zip(bad) {
+        oracle.will(answer);
+        let got = get(&proxy, &url).await;
+        because(&got, StatusCode::PAYMENT_REQUIRED, reason);
+        because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.payment_requested: ");
+        assert_eq!(oracle.questions().len(), asked, "{reason}");
+    }
+    assert!(proxy.channels().await.is_empty());
+
+    let before = oracle.questions().len();
+    oracle.will(says(r#"{"do": "pay", "reason": "it is cheap"}"#));
+    assert_eq!(get(&proxy, &url).await.status, StatusCode::OK);
+    // The price is known now: the question comes before the request.
+    assert_eq!(get(&proxy, &url).await.status, StatusCode::OK);
+    let questions = oracle.questions();
+    assert_eq!(questions.len(), before + 2);
+    let [first, second] = &questions[before..] else { panic!("{questions:?}") };
+    assert_eq!(
+        (&first["hook"], &first["method"], &first["url"], &first["price"], &first["attempt"]),
+        (&"payment_requested".into(), &"GET".into(), &url.as_str().into(), &"1000".into(), &0.into())
+    );
+    assert_eq!(first["receiver"], fair.origin.receiver().to_string());
+    assert_eq!((&first["status"], &first["channel"]), (&402.into(), &Value::Null));
+    assert_eq!(first["headers"]["rdn-price"], "1000");
+    assert_eq!((&second["status"], &second["price"]), (&Value::Null, &"1000".into()));
+    assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));
+    for presented in oracle.server.presented() {
+        assert!(!String::from_utf8_lossy(&presented.body).contains("hush"), "{presented:?}");
+        assert!(presented.headers.values().all(|value| !value.to_str().unwrap().contains("hush")));
+        assert!(!String::from_utf8_lossy(&presented.body).contains("signature"), "{presented:?}");
+    }
+
+    // Nobody there is no yes.
+    drop(oracle);
+    because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, "cannot be asked");
+    assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_complaint_is_asked_about_before_anything_follows() {
+    let (oracle, market) = (Oracle::spawn().await, Market::open().await);
+    let complaint: Arc<Mutex<&'static HeaderName>> = Arc::new(Mutex::new(&rdn::NONEXISTING_CHANNEL));
+    let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
+    let script = Arc::clone(&complaint);
+    let seller = Mallory::spawn(once_paid(demand, PRICE, move |payment| {
+        let name = *script.lock().unwrap();
+        let answer = demand.base(PRICE).complain(name);
+        if *name == rdn::INVALID_AMOUNT {
+            answer.with_state(payment.sender, Amount::ZERO, None)
+        } else {
+            answer
+        }
+    }))
+    .await;
+    let keys = oracle.keys();
+    let retry = format!("{{ do = \"retry\", every = \"10ms\", times = 1, within = \"20s\", {keys} }}");
+    let hooks = format!(
+        "[hooks]\nnonexisting_channel = {retry}\ninsufficient_confirmations = {retry}\n\
+         invalid_balance_proof = {retry}\ninvalid_amount = {{ do = \"adopt\", {keys} }}\n"
+    );
+    let alice = Alice::with(&market, &hooks).await;
+    let proxy = alice.start().await;
+    let url = format!("{}/", seller.url());
+    for (name, hook, goes_on, times) in [
+        (&rdn::NONEXISTING_CHANNEL, "nonexisting_channel", "gave up after 1 attempts", 2),
+        (&rdn::INSUFFICIENT_CONFIRMATIONS, "insufficient_confirmations", "gave up after 1 attempts", 2),
+        (&rdn::INVALID_BALANCE_PROOF, "invalid_balance_proof", "gave up after 1 attempts", 2),
+        (&rdn::INVALID_AMOUNT, "invalid_amount", "refuses the payment that follows from its own total", 1),
+    ] {
+        *complaint.lock().unwrap() = name;
+        for (answer, reason) in bad_answers() {
+            let before = oracle.questions().len();
+            oracle.will(answer);
+            let got = get(&proxy, &url).await;
+            because(&got, StatusCode::PAYMENT_REQUIRED, &format!("hooks.{hook}: "));
+            because(&got, StatusCode::PAYMENT_REQUIRED, reason);
+            assert_eq!(oracle.questions().len(), before + 1, "{hook} {reason}");
+        }
+        for word in [r#"{"do": "retry"}"#, r#"{"do": "pay"}"#] {
+            let before = oracle.questions().len();
+            oracle.will(says(word));
+            because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, goes_on);
+            let questions = oracle.questions();
+            assert_eq!(questions.len(), before + times, "{hook} {word}");
+            let last = questions.last().unwrap();
+            assert_eq!(
+                (&last["hook"], &last["attempt"], &last["status"]),
+                (&hook.into(), &times.into(), &402.into())
+            );
+            assert!(last["channel"]["open_block"].is_u64(), "{last}");
+        }
+    }
+    assert_eq!(seller.highest(), Amount::from(PRICE), "one price, however often it was asked for");
+    proxy.stop().await;
+}
+
+/// A fair seller, and a proxy with these hooks for it.
+async fn scene(hooks: &str) -> (Fair, Alice, Running) {
+    let fair = Fair::open().await;
+    let rules = format!(
+        "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n[pay.hooks]\n\
+         nonexisting_channel = {{ do = \"retry\", {QUICK} }}\n{hooks}"
+    );
+    let alice = Alice::ruled(&fair.market, &rules).await;
+    let proxy = alice.start().await;
+    (fair, alice, proxy)
+}
+
+#[tokio::test]
+async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
+    let hooks = "http_error = { do = \"abort\" }\nhttp_response = { do = \"abort\", status = [200] }\n";
+    let (fair, _alice, proxy) = scene(hooks).await;
+    for (path, reason) in [
+        ("/status/404", "the origin answered 404: hooks.http_error aborts"),
+        ("/status/500", "the origin answered 500: hooks.http_error aborts"),
+        ("/paid", "the origin answered 200: hooks.http_response aborts"),
+        ("/free", "the origin answered 200: hooks.http_response aborts"),
+        ("/nothing-here", "the origin answered 404: hooks.http_error aborts"),
+    ] {
+        let got = get(&proxy, &format!("{}{path}", fair.origin.url())).await;
+        because(&got, StatusCode::BAD_GATEWAY, reason);
+        let problem: Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!((&problem["status"], &problem["detail"]), (&502.into(), &reason.into()));
+    }
+    assert_eq!(fair.origin.total_registered(), Amount::from(3 * PRICE));
+    proxy.stop().await;
+
+    let (fair, _alice, proxy) = scene("http_response = { do = \"abort\", header = [\"RDN-Price\"] }\n").await;
+    let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
+    let reason = "the origin answered 402 with the field rdn-price: hooks.http_response aborts";
+    because(&got, StatusCode::PAYMENT_REQUIRED, reason);
+    assert!(proxy.channels().await.is_empty());
+    proxy.stop().await;
+
+    let (fair, _alice, proxy) = scene("payment_requested = { do = \"abort\" }\n").await;
+    let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
+    because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.payment_requested aborts");
+    assert!(proxy.channels().await.is_empty());
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn answers_can_be_asked_about_and_success_is_told() {
+    let (oracle, notices) = (Oracle::spawn().await, Oracle::spawn().await);
+    let keys = oracle.keys();
+    let (fair, _alice, proxy) = scene(&format!(
+        "http_error = {{ do = \"ask\", {keys} }}\nhttp_response = {{ do = \"ask\", status = [200], {keys} }}\n\
+         success = {{ do = \"webhook\", {} }}\n",
+        notices.keys()
+    ))
+    .await;
+    // Whatever comes of a notice, nobody waits for it.
+    notices.will(Answer::Never);
+    for (hook, path, status) in [("http_error", "/status/404", 404), ("http_response", "/paid", 200)] {
+        let url = format!("{}{path}", fair.origin.url());
+        for (answer, reason) in bad_answers() {
+            oracle.will(answer);
+            let got = get(&proxy, &url).await;
+            because(&got, StatusCode::BAD_GATEWAY, reason);
+            because(&got, StatusCode::BAD_GATEWAY, &format!("hooks.{hook}: "));
+        }
+        for word in [r#"{"do": "pay"}"#, r#"{"do": "retry"}"#] {
+            oracle.will(says(word));
+            assert_eq!(get(&proxy, &url).await.status, status);
+        }
+        let last = oracle.questions().pop().unwrap();
+        assert_eq!(
+            (&last["hook"], &last["status"], &last["attempt"]),
+            (&hook.into(), &status.into(), &1.into())
+        );
+    }
+    let paid = 2 * (bad_answers().len() + 2);
+    assert_eq!(fair.origin.total_registered(), Amount::from(paid as u64 * PRICE));
+    soon("every notice", notices.server.await_presented(paid)).await;
+    let notice = notices.questions().pop().unwrap();
+    assert_eq!((&notice["hook"], &notice["price"]), (&"success".into(), &"1000".into()));
+    assert!(notice["channel"]["open_block"].is_u64() && notice["status"].is_u64(), "{notice}");
+    proxy.stop().await;
+}
+
+/// Remembers what it was asked, and always says the same.
+#[derive(Debug)]
+struct Stubborn {
+    asked: Mutex<Vec<Question>>,
+    says: Option<Advice>,
+}
+
+impl Advisor for Stubborn {
+    fn advise<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Advice> {
+        self.asked.lock().unwrap().push(question.clone());
+        Box::pin(async move {
+            match &self.says {
+                Some(advice) => advice.clone(),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, "[hooks]\n").await;
+    // Her manager, under a layer of our own.
+    let proxy = alice.start().await;
+    let no = Advice::Abort { reason: "not today".to_owned() };
+    for (says, reason) in [
+        (Some(no), Some("hooks.payment_requested: not today")),
+        (None, Some("hooks.payment_requested: no answer within limits.pay_within")),
+        (Some(Advice::Retry), Some("nothing was tried yet")),
+        (Some(Advice::Pay), None),
+    ] {
+        let advisor = Arc::new(Stubborn { asked: Mutex::default(), says });
+        let settings = pay_settings(&proxy, Some(advisor.clone()));
+        let (status, told) = soon("the answer", buy(&fair, settings)).await;
+        assert_eq!(status == StatusCode::OK, reason.is_none(), "{status} {told}");
+        assert!(told.contains(reason.unwrap_or_default()), "{told}");
+        let asked = advisor.asked.lock().unwrap();
+        assert_eq!((asked[0].hook, asked[0].price), ("payment_requested", Some(Amount::from(PRICE))));
+    }
+    let promised = proxy.promised().await;
+    let (status, told) = buy(&fair, pay_settings(&proxy, None)).await;
+    assert!(status == StatusCode::PAYMENT_REQUIRED && told.contains("nobody is there to answer"), "{told}");
+    assert_eq!((promised, proxy.promised().await), (Amount::from(PRICE), Amount::from(PRICE)));
+    proxy.stop().await;
+}
+
+/// Asks for `/paid` through a payment layer around a plain client.
+async fn buy(fair: &Fair, settings: Settings) -> (StatusCode, String) {
+    let address = fair.origin.address();
+    let plain = tower::service_fn(move |request: Request<Body>| -> BoxFuture<'static, _> {
+        Box::pin(async move {
+            let (head, _) = request.into_parts();
+            let mut request = Request::from_parts(head, empty());
+            *request.uri_mut() = request.uri().path().parse().unwrap();
+            let got = ask(address, request).await;
+            let mut answer = Response::new(Body::full(got.body));
+            (*answer.status_mut(), *answer.headers_mut()) = (got.status, got.headers);
+            Ok::<_, ForwardError>(answer)
+        })
+    });
+    let request = Request::get(format!("{}/paid", fair.origin.url())).body(Body::Empty).unwrap();
+    let answer = PayLayer::new(settings).layer(plain).oneshot(request).await.unwrap();
+    let told = answer.headers().get("proxy-status").map(|told| told.to_str().unwrap().to_owned());
+    (answer.status(), told.unwrap_or_default())
+}
+
+fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings {
+    let (every, times, within) = (Duration::from_millis(10), 1000, Duration::from_secs(20));
+    let hooks = Arc::new(Hooks {
+        payment_requested: Requested::Ask.into(),
+        nonexisting_channel: Missing::Retry { every, times, within }.into(),
+        ..Hooks::default()
+    });
+    let allow = Allow::Pay {
+        max_price: Amount::from(10_000),
+        receivers: Vec::new(),
+        pay_first: false,
+        hooks: Arc::clone(&hooks),
+    };
+    let policy = Policy {
+        rules: vec![Rule { host: HostPattern::Any, port: None, allow }],
+        deposit: Deposit::default(),
+        hooks,
+        rounds: 8,
+        reserve_ahead: 0,
+        ready_within: Duration::from_secs(10),
+        pay_within: Duration::from_secs(2),
+    };
+    Settings {
+        policy: Arc::new(policy),
+        manager: Some(proxy.manager.clone()),
+        replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
+        offer_body: 64 * 1024,
+        offer_within: Duration::from_secs(5),
+        answer_within: Duration::from_secs(5),
+        shutdown: Shutdown::new(),
+        advisor,
+    }
+}
