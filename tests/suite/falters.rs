@@ -215,7 +215,7 @@ async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_c
 #[tokio::test]
 async fn without_a_journal_nothing_is_opened_and_nothing_signed() {
     let scene = Scene::with("reserve_ahead = 0", Mode::Pass, |_, _| {}).await;
-    // Ready before the journal is taken away.
+    scene.proxy.ready().await;
     scene.ten_are_refused("/dear", "is above max_price").await;
     let other = rusqlite::Connection::open(scene.alice.state_dir().join(store::FILE)).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
