@@ -121,6 +121,7 @@ impl Actor {
         self.book.handle(Input::Flush, Instant::now());
         self.act().await;
         self.write_prices().await;
+        tracing::info!(hook = "exit", "no more payments; everything is on record");
     }
 
     /// Answers those whose channel is lent to nobody any more.
