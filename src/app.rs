@@ -20,6 +20,7 @@ use crate::chain::{self, Chain};
 use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
+use crate::protocol::policy::OnExit;
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::seller::SellerClient;
 use crate::proxy::{self, Forward, Rescue, replay};
@@ -27,6 +28,8 @@ use crate::shutdown::Shutdown;
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_within` says.
+const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A proxy that is ready to run: bound, locked, its store open.
 pub struct App {
@@ -159,8 +162,17 @@ impl App {
         let started = start(manager.clone(), key, chain, shutdown.clone());
         let (started, ()) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
-        manager.stop().await;
+        match config.policy.deposit.on_exit {
+            OnExit::Never => manager.stop().await,
+            OnExit::Cooperative => {
+                manager.finish().await;
+                let manager = manager.clone();
+                // Each channel waits for its own payment to come back; the drain bounds it all.
+                shutdown.spawn(async move { manager.close_all().await });
+            }
+        }
         report_left(shutdown.drain(drain_within).await);
+        manager.stop().await;
         drop(manager);
         if tokio::time::timeout_at(deadline + drain_within, task).await.is_err() {
             tracing::error!("payments were still under way; they are cleared up at the next start");
@@ -225,7 +237,8 @@ impl Paying {
         let lock = lock(&config.state_dir)?;
         let store = Store::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let seller = Arc::new(SellerClient::new(forward.clone(), config.limits.answer_within));
+        let within = config.limits.answer_within.min(SELLER_ANSWERS_WITHIN);
+        let seller = Arc::new(SellerClient::new(forward.clone(), within));
         let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits), seller);
         Ok(Self { manager, task, key, chain, _lock: lock })
     }

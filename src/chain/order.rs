@@ -48,6 +48,9 @@ pub struct Cost {
     pub wei: U256,
 }
 
+/// Above what a cooperative close was seen to take: 75,000 to 97,000.
+const GAS_TO_CLOSE_TOGETHER: u64 = 130_000;
+
 impl Chain {
     /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
     /// two openings in one block revert. On an error that [`OrderError::is_unclear`], [`Chain::resume`] must
@@ -75,6 +78,11 @@ impl Chain {
         };
         let wei = Fees::current(&self.0.rpc).await?.worst(gas);
         Ok(Cost { gas: u64::try_from(gas).unwrap_or(u64::MAX), wei })
+    }
+
+    /// What closing together with the receiver can cost at most, in wei: its signature is not known beforehand.
+    pub async fn fee_to_close_together(&self) -> Result<U256, ChainError> {
+        Ok(Fees::current(&self.0.rpc).await?.worst(GAS_TO_CLOSE_TOGETHER.into()))
     }
 
     /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is

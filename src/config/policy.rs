@@ -13,13 +13,14 @@ use super::{
 };
 use crate::protocol::{
     Amount,
-    policy::{Allow, Deposit, Hooks, HostPattern, Rule},
+    policy::{Allow, Deposit, Hooks, HostPattern, OnExit, Rule},
 };
 
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "hooks", "deny"];
 /// The keys of `[deposit]`.
-pub(super) const DEPOSIT: &[&str] = &["initial", "top_up", "channels", "max_per_channel", "retry_after"];
+pub(super) const DEPOSIT: &[&str] =
+    &["initial", "top_up", "channels", "max_per_channel", "retry_after", "on_exit"];
 
 const MAX_RULES: usize = 10_000;
 const MAX_MULTIPLE: u64 = 1_000_000;
@@ -75,6 +76,18 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             values::duration,
             show_duration,
         ),
+        on_exit: section.read("on_exit", on_exit).unwrap_or(default.on_exit),
+    }
+}
+
+fn on_exit(value: &Value) -> Result<OnExit, Wrong> {
+    match values::text(value)? {
+        "never" => Ok(OnExit::Never),
+        "cooperative" => Ok(OnExit::Cooperative),
+        other => Err(Wrong::new(
+            format!("{} is no way to end", quoted(other)),
+            "write \"never\", or \"cooperative\" to close the channels together with their sellers",
+        )),
     }
 }
 

@@ -3,27 +3,27 @@
 //! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
 //! comes back as a message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::close::{HoldId, HoldReply};
 use super::scribe::Scribe;
 use super::start::Prepared;
 use super::store::{BookId, Store};
 use super::{
-    Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Payment, Reply, Returned, operate,
+    Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Payment, Reply, Returned, Trouble,
+    operate,
 };
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution, Synced};
 use crate::fault;
-use crate::protocol::book::{Book, Effect, Input, OrderFailure, Outcome, PurchaseId, Record};
+use crate::protocol::book::{Book, Effect, Input, OrderFailure, Outcome, PurchaseId, Record, Unorderable};
 use crate::protocol::microraiden::{self, proof};
 use crate::protocol::prices::Prices;
-use crate::protocol::{
-    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Order, Phase, Policy, Refusal,
-};
+use crate::protocol::{Address, Amount, ChannelId, Draft, Facts, Intent, Order, Phase, Policy, Refusal};
 
 /// The manager's task.
 pub(super) struct Actor {
@@ -38,7 +38,11 @@ pub(super) struct Actor {
     /// Who waits for an order of the user's, by receiver.
     orders: HashMap<Address, oneshot::Sender<OrderReply>>,
     /// Who waits until a channel is lent to nobody.
-    holds: Vec<(ChannelId, oneshot::Sender<Option<Channel>>)>,
+    holds: Vec<(ChannelId, HoldReply)>,
+    /// Which hold keeps each channel from being lent.
+    holders: HashMap<ChannelId, HoldId>,
+    /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
+    waiting: VecDeque<(Order, oneshot::Sender<OrderReply>)>,
 }
 
 /// What every handle looks up without asking the task.
@@ -62,6 +66,8 @@ struct Means {
 const BATCH: usize = 64;
 /// How long the book may be newer than its record while nothing happens.
 const WRITE_DOWN_AFTER: Duration = Duration::from_secs(1);
+/// Orders of the user's that may wait for another transaction.
+const MOST_WAITING_ORDERS: usize = 64;
 
 impl Actor {
     pub(super) fn new(
@@ -80,6 +86,8 @@ impl Actor {
             shared,
             orders: HashMap::new(),
             holds: Vec::new(),
+            holders: HashMap::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -129,9 +137,10 @@ impl Actor {
         let (free, waiting) =
             std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !self.book.is_lent(id));
         self.holds = waiting;
-        let free: Vec<(ChannelId, oneshot::Sender<Option<Channel>>)> = free;
+        let free: Vec<(ChannelId, HoldReply)> = free;
         for (id, reply) in free {
-            let _ = reply.send(self.book.channel(&id).copied());
+            // Who has left has released it, or is about to.
+            let _ = reply.send(self.book.channel(&id).copied().ok_or(Trouble::Unknown(id)));
         }
     }
 
@@ -235,25 +244,22 @@ impl Actor {
                     // Who ordered it may have left.
                     let _ = reply.send(Ok(result.clone()));
                 }
+                let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
                 self.book.handle(Input::Ordered(receiver, result), now);
+                self.order_next(receiver, is_clear, now);
             }
-            Message::Order { order, reply } => match self.book.may_order(&order) {
-                Ok(()) => {
-                    self.orders.insert(order.receiver(), reply);
-                    self.book.handle(Input::Order(order), now);
-                }
-                Err(unorderable) => {
-                    let _ = reply.send(Err(unorderable));
-                }
-            },
+            Message::Order { order, reply } => self.order(order, reply, now),
             Message::Look { channel, reply } => {
                 let _ = reply.send(self.book.channel(&channel).copied());
             }
-            Message::Hold { channel, reply } => {
-                self.book.handle(Input::Hold(channel), now);
-                self.holds.push((channel, reply));
+            Message::Hold { channel, hold, reply } => self.hold(channel, hold, reply, now),
+            Message::Release { channel, hold } => {
+                // One that was refused keeps nothing.
+                if self.holders.get(&channel) == Some(&hold) {
+                    self.holders.remove(&channel);
+                    self.book.handle(Input::Release(channel), now);
+                }
             }
-            Message::Release(channel) => self.book.handle(Input::Release(channel), now),
             Message::Learned { channel, total } => self.book.handle(Input::Learned(channel, total), now),
             Message::Observed(synced) => self.observe(synced, now),
             Message::Means(reply) => {
@@ -270,7 +276,55 @@ impl Actor {
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
-            Message::Stop => self.book.handle(Input::Stop, now),
+            Message::Finish | Message::Stop => self.book.handle(Input::Stop, now),
+        }
+    }
+
+    /// Keeps a channel from being lent, unless somebody else does already.
+    fn hold(&mut self, channel: ChannelId, hold: HoldId, reply: HoldReply, now: Instant) {
+        if self.holders.contains_key(&channel) {
+            // Who has left needs no answer.
+            let _ = reply.send(Err(Trouble::Held(channel)));
+            return;
+        }
+        self.holders.insert(channel, hold);
+        self.book.handle(Input::Hold(channel), now);
+        self.holds.push((channel, reply));
+    }
+
+    /// Has an order carried out; where another transaction for the receiver is under way, after that one.
+    fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
+        match self.book.may_order(&order) {
+            Ok(()) => {
+                self.orders.insert(order.receiver(), reply);
+                self.book.handle(Input::Order(order), now);
+            }
+            Err(Unorderable::Busy(receiver)) if self.waiting.len() < MOST_WAITING_ORDERS => {
+                self.waiting.push_back((order, reply));
+                self.book.handle(Input::Resume(receiver), now);
+            }
+            Err(unorderable) => {
+                // Who has left needs no answer.
+                let _ = reply.send(Err(unorderable));
+            }
+        }
+    }
+
+    /// Goes on with the orders that waited for a transaction of their receiver. Where its fate is still not known
+    /// they are refused: it may yet take effect.
+    fn order_next(&mut self, receiver: Address, is_clear: bool, now: Instant) {
+        let (ours, others) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(order, _)| order.receiver() == receiver);
+        self.waiting = others;
+        let ours: VecDeque<(Order, oneshot::Sender<OrderReply>)> = ours;
+        for (order, reply) in ours.into_iter().filter(|(_, reply)| !reply.is_closed()) {
+            if is_clear {
+                self.order(order, reply, now);
+            } else {
+                // As above.
+                let _ = reply.send(Err(Unorderable::Busy(receiver)));
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
 
 mod actor;
+mod close;
 mod operate;
 mod scribe;
 pub mod seller;
@@ -28,6 +29,7 @@ use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
 };
 use actor::Actor;
+use close::{Consents, HoldId, HoldReply};
 pub use operate::{Operation, Plan, Report, Trouble};
 use seller::Seller;
 pub use start::Start;
@@ -44,6 +46,7 @@ pub struct Manager {
     facts: Arc<OnceLock<Facts>>,
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
+    consents: Arc<Mutex<Consents>>,
 }
 
 /// Where sellers' REST interfaces are, by receiver, and which of that is not on record yet.
@@ -131,13 +134,14 @@ enum Message {
     Ordered { receiver: Address, result: Result<Option<Funded>, OrderFailure> },
     Order { order: Order, reply: oneshot::Sender<OrderReply> },
     Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
-    Hold { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
-    Release(ChannelId),
+    Hold { channel: ChannelId, hold: HoldId, reply: HoldReply },
+    Release { channel: ChannelId, hold: HoldId },
     Learned { channel: ChannelId, total: Amount },
     Observed(Synced),
     Means(oneshot::Sender<Option<operate::Means>>),
     Reserved { channel: ChannelId, bound: Option<Amount> },
     List(oneshot::Sender<Listing>),
+    Finish,
     Stop,
 }
 
@@ -186,7 +190,8 @@ impl Manager {
         let actor = Actor::new(policy, store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
-        (Self { mailbox, places, next, prices, facts, gateways, seller }, task)
+        let consents = Arc::default();
+        (Self { mailbox, places, next, prices, facts, gateways, seller, consents }, task)
     }
 
     /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
@@ -253,6 +258,12 @@ impl Manager {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::List(reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Grants nothing more; the user's operations go on, until [`Manager::stop`].
+    pub async fn finish(&self) {
+        // A manager that is gone grants nothing.
+        let _ = self.tell(Message::Finish).await;
     }
 
     /// Grants nothing more. The task ends when the last lease is back.

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::seller::{SellerError, SellerState};
+use super::seller::SellerError;
 use super::{ListedChannel, Manager, Message};
 use crate::chain::signer::{NotSigned, Signer};
 use crate::chain::{Chain, ChainError, OrderError};
 use crate::protocol::book::{OrderFailure, Unorderable};
-use crate::protocol::microraiden::proof;
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, OnChain, Order, Phase};
 
 /// One thing to do.
@@ -100,8 +99,14 @@ pub enum Trouble {
     #[error("it is not known where the seller of {0} is: give the URL of its REST interface with --seller")]
     NoSeller(ChannelId),
     /// The seller did not help.
-    #[error(transparent)]
+    #[error(
+        "{0}. Try again, or close without the seller: `tollpass channels close --alone`, and after the challenge \
+         period `tollpass channels settle`"
+    )]
     Seller(#[from] SellerError),
+    /// Another operation on the channel is under way.
+    #[error("channel {0} is being closed already; wait for that")]
+    Held(ChannelId),
     /// The seller claims a total that we did not sign.
     #[error("the seller claims to hold {0}, which no signature of ours proves")]
     Unproven(Amount),
@@ -156,20 +161,6 @@ pub(super) struct Means {
     pub cursor: u64,
 }
 
-/// A channel that is lent to nobody as long as this lives.
-pub(super) struct Hold {
-    id: ChannelId,
-    slot: Option<mpsc::OwnedPermit<Message>>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            slot.send(Message::Release(self.id));
-        }
-    }
-}
-
 impl Manager {
     /// Says what `operation` will do and cost, and does nothing.
     pub async fn plan(&self, operation: &Operation) -> Result<Plan, Trouble> {
@@ -188,17 +179,19 @@ impl Manager {
                     );
                     return priced(text, Some(self.cost(&means, &order).await?));
                 }
+                let doubt = if held.unclear.is_some() { "what the seller can prove, probably " } else { "" };
                 let text = format!(
-                    "ask the seller for its closing signature and close {channel} at once on {}: of {} that is \
-                     locked up, {} comes back",
+                    "ask the seller for its closing signature and close {channel} at once on {doubt}{}: of {} that \
+                     is locked up, {} comes back",
                     held.acknowledged,
                     held.deposit,
                     held.left()
                 );
-                priced(text, None)
+                priced(text, Some(means.chain.fee_to_close_together().await?.to_string()))
             }
             Operation::CloseAlone { channel, total, below_promised } => {
                 let (held, on_chain) = self.look(&means, *channel).await?;
+                let held = self.best_known(&means, *channel, held).await;
                 let total = alone_on(&held, &on_chain, *total, *below_promised)?;
                 let text = format!(
                     "ask to close {channel} without the seller, on {total} of {}; the seller may dispute it until \
@@ -238,73 +231,13 @@ impl Manager {
             }
             Operation::Settle { channel } => self.order(Order::Settle { channel }).await?,
             Operation::CloseAlone { channel, total, below_promised } => {
-                let (_hold, held) = self.hold(channel).await?;
-                let on_chain = on_chain(&means, channel).await?;
-                let held = self.clear_up(&means, channel, held, None).await.unwrap_or(held);
-                let total = alone_on(&held, &on_chain, total, below_promised)?;
-                self.order(Order::CloseAlone { channel, total }).await?
+                self.close_alone(&means, channel, total, below_promised).await?
             }
-            Operation::CloseTogether { channel, seller } => self.close(&means, channel, seller).await?,
+            Operation::CloseTogether { channel, seller } => {
+                self.close_together(&means, channel, seller).await?
+            }
         };
         Ok(report(done))
-    }
-
-    async fn close(
-        &self,
-        means: &Means,
-        id: ChannelId,
-        seller: Option<String>,
-    ) -> Result<super::Funded, Trouble> {
-        let (_hold, held) = self.hold(id).await?;
-        let on_chain = on_chain(means, id).await?;
-        if is_unused(&held) {
-            let total = alone_on(&held, &on_chain, None, false)?;
-            return self.order(Order::CloseAlone { channel: id, total }).await;
-        }
-        let gateway = self.gateway(id, seller)?;
-        let held = self.clear_up(means, id, held, Some(&gateway)).await?;
-        let total = held.acknowledged;
-        let Facts { contract, payer, .. } = means.facts;
-        let asked = self.seller.closing_signature(&gateway, payer, id.open_block, total);
-        let closing_signature = asked.await?;
-        let digest = proof::closing_digest(payer, id.open_block, total, contract);
-        if proof::recover(digest, &closing_signature) != Some(id.receiver) {
-            return Err(Trouble::ForeignSignature);
-        }
-        let balance_signature = means.signer.sign(proof::balance_digest(id, total, contract))?;
-        let order = Order::CloseTogether { channel: id, total, balance_signature, closing_signature };
-        self.order(order).await
-    }
-
-    /// Brings the truth about a channel back where it is in doubt, from the seller's own state.
-    async fn clear_up(
-        &self,
-        means: &Means,
-        id: ChannelId,
-        held: Channel,
-        gateway: Option<&str>,
-    ) -> Result<Channel, Trouble> {
-        if held.unclear.is_none() {
-            return Ok(held);
-        }
-        let gateway = match gateway {
-            Some(gateway) => gateway.to_owned(),
-            None => self.gateway(id, None)?,
-        };
-        let Facts { contract, payer, .. } = means.facts;
-        let SellerState { total, signature } = self.seller.state(&gateway, payer, id.open_block).await?;
-        let is_ours =
-            |signature| proof::recover(proof::balance_digest(id, total, contract), &signature) == Some(payer);
-        if !total.is_zero() && !signature.is_some_and(is_ours) {
-            return Err(Trouble::Unproven(total));
-        }
-        self.send(Message::Learned { channel: id, total }).await?;
-        let promised = held.promised.max(total);
-        Ok(Channel { acknowledged: total, promised, unclear: None, ..held })
-    }
-
-    fn gateway(&self, id: ChannelId, given: Option<String>) -> Result<String, Trouble> {
-        given.or_else(|| self.gateway_of(id.receiver)).ok_or(Trouble::NoSeller(id))
     }
 
     async fn cost(&self, means: &Means, order: &Order) -> Result<String, Trouble> {
@@ -319,17 +252,7 @@ impl Manager {
         Ok((held, on_chain(means, id).await?))
     }
 
-    /// Waits until no payment of the channel is on its way, and keeps it so.
-    async fn hold(&self, id: ChannelId) -> Result<(Hold, Channel), Trouble> {
-        let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Trouble::ShuttingDown)?;
-        let hold = Hold { id, slot: Some(slot) };
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Hold { channel: id, reply }).await?;
-        let held = answer.await.map_err(|_| Trouble::ShuttingDown)?.ok_or(Trouble::Unknown(id))?;
-        Ok((hold, held))
-    }
-
-    async fn order(&self, order: Order) -> Result<super::Funded, Trouble> {
+    pub(super) async fn order(&self, order: Order) -> Result<super::Funded, Trouble> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Order { order, reply }).await?;
         match answer.await.map_err(|_| Trouble::ShuttingDown)?? {
@@ -357,22 +280,22 @@ impl Manager {
         means.ok_or(Trouble::Unorderable(Unorderable::NotReady))
     }
 
-    async fn send(&self, message: Message) -> Result<(), Trouble> {
+    pub(super) async fn send(&self, message: Message) -> Result<(), Trouble> {
         self.mailbox.send(message).await.map_err(|_| Trouble::ShuttingDown)
     }
 }
 
-async fn on_chain(means: &Means, id: ChannelId) -> Result<OnChain, Trouble> {
+pub(super) async fn on_chain(means: &Means, id: ChannelId) -> Result<OnChain, Trouble> {
     means.chain.channel(id).await?.ok_or(Trouble::Gone(id))
 }
 
 /// True when nothing was ever promised on the channel, for certain.
-fn is_unused(channel: &Channel) -> bool {
+pub(super) fn is_unused(channel: &Channel) -> bool {
     channel.exposure().is_zero()
 }
 
 /// The total to close alone on.
-fn alone_on(
+pub(super) fn alone_on(
     held: &Channel,
     on_chain: &OnChain,
     given: Option<Amount>,
@@ -386,7 +309,8 @@ fn alone_on(
         None if held.exposure() > held.promised => {
             return Err(Trouble::InDoubt { least: held.promised, most: held.exposure() });
         }
-        None => held.promised,
+        // What the receiver has withdrawn, the contract has seen promised.
+        None => held.promised.max(on_chain.withdrawn),
     };
     if total < on_chain.withdrawn {
         return Err(Trouble::LockUp { total, withdrawn: on_chain.withdrawn });

@@ -92,6 +92,18 @@ pub struct Deposit {
     pub max_per_channel: Amount,
     /// After a transaction failed, how long nothing more is tried for that receiver.
     pub retry_after: Duration,
+    /// What becomes of the channels when tollpass ends.
+    pub on_exit: OnExit,
+}
+
+/// What becomes of the channels when tollpass ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum OnExit {
+    /// They stay open.
+    #[default]
+    Never,
+    /// They are closed together with their sellers.
+    Cooperative,
 }
 
 impl Default for Deposit {
@@ -103,6 +115,7 @@ impl Default for Deposit {
             channels: 1,
             max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
             retry_after: Duration::from_secs(30),
+            on_exit: OnExit::Never,
         }
     }
 }

@@ -46,8 +46,21 @@ pub struct ChannelsArgs {
 /// Lists channels, or does something to them.
 pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
     match args.command.clone().unwrap_or(Command::List) {
-        Command::List => list(&args, |_| true).await,
-        Command::Show { channel } => list(&args, |listed| listed.id() == channel).await,
+        Command::List => {
+            let listings = listings(&args).await?;
+            show(&args, &listings)
+        }
+        Command::Show { channel } => {
+            let mut listings = listings(&args).await?;
+            for listing in &mut listings {
+                listing.channels.retain(|listed| listed.id() == channel);
+            }
+            listings.retain(|listing| !listing.channels.is_empty());
+            if listings.is_empty() {
+                bail!("there is no channel {channel}: see `tollpass channels`");
+            }
+            show(&args, &listings)
+        }
         command => {
             // With a state folder alone a running proxy can be asked; without one a configuration is needed.
             let config = match (&args.state_dir, &args.config.config) {
@@ -62,7 +75,8 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn list(args: &ChannelsArgs, is_meant: impl Fn(&ListedChannel) -> bool) -> anyhow::Result<()> {
+/// What the running proxy, or the store, knows, as far as it is asked for.
+async fn listings(args: &ChannelsArgs) -> anyhow::Result<Vec<Listing>> {
     let state_dir = match &args.state_dir {
         Some(path) => path.clone(),
         None => args.config.load()?.state_dir,
@@ -73,15 +87,18 @@ async fn list(args: &ChannelsArgs, is_meant: impl Fn(&ListedChannel) -> bool) ->
     };
     for listing in &mut listings {
         listing.channels.retain(|channel| {
-            is_meant(channel)
-                && args.receiver.is_none_or(|receiver| receiver == channel.receiver)
+            args.receiver.is_none_or(|receiver| receiver == channel.receiver)
                 && args.state.as_ref().is_none_or(|state| *state == channel.phase)
         });
     }
+    Ok(listings)
+}
+
+fn show(args: &ChannelsArgs, listings: &[Listing]) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&listings)?);
+        println!("{}", serde_json::to_string_pretty(listings)?);
     } else {
-        print!("{}", table(&listings));
+        print!("{}", table(listings));
     }
     Ok(())
 }

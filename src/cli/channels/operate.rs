@@ -67,7 +67,7 @@ pub struct CloseArgs {
     #[arg(long)]
     pub alone: bool,
     /// The total to close alone on, in base units; what was promised where it is absent
-    #[arg(long, requires = "alone")]
+    #[arg(long, requires = "alone", requires = "channel")]
     pub total: Option<Amount>,
     /// Close on less than was promised; the seller will dispute it
     #[arg(long, requires = "total")]
@@ -84,7 +84,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bool) -> anyhow::Result<()> {
     let operations = operations(desk, command).await?;
     if operations.is_empty() {
-        println!("there is nothing to do");
+        eprintln!("there is nothing to do");
         return Ok(());
     }
     let mut failed = 0;
@@ -92,7 +92,7 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
         match one(desk, &operation, is_agreed).await {
             Ok(Some(report)) if json => println!("{}", serde_json::to_string(&report)?),
             Ok(Some(report)) => println!("{}", report.text),
-            Ok(None) => println!("not done"),
+            Ok(None) => eprintln!("not done"),
             Err(error) => {
                 failed += 1;
                 eprintln!("tollpass: {error:#}");
@@ -109,8 +109,7 @@ async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Res
     let plan = desk.plan(operation).await?;
     let cost = match &plan.wei {
         Some(wei) => format!("\nfees: at most {wei} wei"),
-        None if matches!(operation, Operation::Sync) => String::new(),
-        None => "\nfees: about 100,000 gas".to_owned(),
+        None => String::new(),
     };
     eprintln!("{}{cost}", plan.text);
     if !is_agreed && !agreed()? {

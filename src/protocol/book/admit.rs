@@ -25,7 +25,7 @@ impl Book {
         channels: Vec<(ChannelId, Channel)>,
         intents: Vec<Intent>,
     ) {
-        if matches!(self.start, Start::Stopped) {
+        if matches!(self.start, Start::Stopped(_)) {
             return;
         }
         self.start = Start::Ready(facts);
@@ -74,7 +74,7 @@ impl Book {
         match self.start {
             Start::Waiting(_) => {}
             Start::Ready(_) => self.admit(id, now),
-            Start::Stopped => self.refuse(id, Refusal::ShuttingDown, now),
+            Start::Stopped(_) => self.refuse(id, Refusal::ShuttingDown, now),
         }
     }
 
@@ -99,7 +99,7 @@ impl Book {
 
     /// Serves whom it can of those who wait for a channel to `receiver`, first come first.
     pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
-        if matches!(self.start, Start::Stopped) {
+        if matches!(self.start, Start::Stopped(_)) {
             return;
         }
         let mut place = 0;
@@ -204,6 +204,15 @@ impl Book {
         self.channels
             .range(first..=last)
             .filter(|(id, channel)| channel.phase == Phase::Open && !self.held.contains(id))
+            .filter(|(id, _)| !self.is_ending(id))
+    }
+
+    /// True while a transaction that ends the channel may still take effect.
+    fn is_ending(&self, id: &ChannelId) -> bool {
+        self.intents.get(&id.receiver).into_iter().flatten().any(|intent| match intent.order {
+            Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == *id,
+            Order::Open { .. } | Order::TopUp { .. } | Order::Settle { .. } => false,
+        })
     }
 
     /// Lends a channel: puts the new total on record, then grants it.

@@ -48,6 +48,13 @@ impl Book {
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
 
+    /// The same, unless a transaction for the receiver is being waited for already.
+    pub(super) fn resume_if_idle(&mut self, receiver: Address) {
+        if !matches!(self.funding.get(&receiver), Some(Funding::Running)) {
+            self.resume(receiver);
+        }
+    }
+
     pub(super) fn intend(&mut self, intent: Intent) {
         let hash = intent.hash;
         self.intents.entry(intent.order.receiver()).or_default().push(intent.clone());

@@ -81,6 +81,8 @@ pub enum Input {
     Ordered(Address, Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>),
     /// The user orders something of the chain; to be asked beforehand: [`Book::may_order`].
     Order(Order),
+    /// Transactions for this receiver whose fate is not known stand in the way: find out what became of them.
+    Resume(Address),
     /// Lend this channel to nobody any more.
     Hold(ChannelId),
     /// Lend this channel again.
@@ -102,7 +104,7 @@ pub enum Input {
     Idle,
     /// The end: put on record what is only in memory, and nothing beyond.
     Flush,
-    /// Grant nothing more.
+    /// Grant nothing more. Orders of the user's are still taken.
     Stop,
 }
 
@@ -185,7 +187,8 @@ enum Start {
     /// Not ready, and why.
     Waiting(String),
     Ready(Facts),
-    Stopped,
+    /// Nothing is granted any more; where it was ready before, the user may still order something.
+    Stopped(Option<Facts>),
 }
 
 #[derive(Debug)]
@@ -274,6 +277,7 @@ impl Book {
             Input::Intent(intent) => self.intend(intent),
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
             Input::Order(order) => self.order(order),
+            Input::Resume(receiver) => self.resume_if_idle(receiver),
             Input::Hold(id) => {
                 self.held.insert(id);
             }
@@ -311,8 +315,8 @@ impl Book {
     /// Who pays and where, once the book is ready.
     pub fn facts(&self) -> Option<&Facts> {
         match &self.start {
-            Start::Ready(facts) => Some(facts),
-            Start::Waiting(_) | Start::Stopped => None,
+            Start::Ready(facts) | Start::Stopped(Some(facts)) => Some(facts),
+            Start::Waiting(_) | Start::Stopped(None) => None,
         }
     }
 
@@ -365,7 +369,7 @@ impl Book {
                     let refusal = Refusal::NotReady(reason.clone());
                     return self.refuse(id, refusal, now);
                 }
-                Start::Ready(_) | Start::Stopped => Awaited::Start,
+                Start::Ready(_) | Start::Stopped(_) => Awaited::Start,
             },
             Stage::Queued => {
                 let receiver = purchase.receiver();
@@ -491,7 +495,7 @@ impl Book {
     }
 
     fn stop(&mut self, now: Instant) {
-        self.start = Start::Stopped;
+        self.start = Start::Stopped(self.facts().copied());
         let waiting: Vec<PurchaseId> = self
             .purchases
             .iter()
