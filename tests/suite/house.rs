@@ -123,6 +123,20 @@ fn the_readme_explains_each_dependency() {
 }
 
 #[test]
+fn the_readme_names_a_test_for_each_part_of_the_older_client() {
+    let readme = read("README.md");
+    let table = readme.split("## From the µRaiden client").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(rows.len() > 30, "{rows:?}");
+    let files = rust_files("src").into_iter().chain(rust_files("tests"));
+    let tests: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+    for row in rows {
+        let name = row.trim_end_matches([' ', '|']).rsplit('`').nth(1).unwrap();
+        assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
+    }
+}
+
+#[test]
 fn one_of_each_stack_is_locked() {
     let packages = locked();
     for name in ["hyper", "http", "http-body", "hyper-util", "rustls", "tokio-rustls", "ring", "tokio"] {
@@ -229,22 +243,26 @@ fn is_name(letter: char) -> bool {
 }
 
 fn sources() -> impl Iterator<Item = Source> {
-    let mut folders = vec![root().join("src")];
+    let files = rust_files("src");
+    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|path| test_modules(path)).collect();
+    files.into_iter().filter(move |path| !tests.contains(path)).map(|path| Source::read(&path))
+}
+
+/// All Rust files below a folder, in order.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut folders = vec![root().join(folder)];
     let mut files = Vec::new();
-    let mut tests = BTreeSet::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                tests.extend(test_modules(&path));
                 files.push(path);
             }
         }
     }
     files.sort();
-    files.into_iter().filter(move |path| !tests.contains(path)).map(|path| Source::read(&path))
+    files
 }
 
 /// The files of the modules that a file has for tests only.
