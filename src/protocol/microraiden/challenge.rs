@@ -150,6 +150,7 @@ fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -243,5 +244,53 @@ mod tests {
         ] {
             assert_eq!(read(&fields), Some(Err(expected)));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_seller_sends_is_read_or_refused(
+            fields in prop::collection::vec((0..NAMES.len(), any_value()), 0..12)
+        ) {
+            let mut sent = HeaderMap::new();
+            for (name, value) in &fields {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    sent.append(NAMES[*name], value);
+                }
+            }
+            if let Some(Ok(challenge)) = read(&sent) {
+                // What is accepted is what was written.
+                let price = sent.get("rdn-price").unwrap().to_str().unwrap().trim();
+                let read = challenge.price.to_string();
+                prop_assert_eq!(price.trim_start_matches('0'), read.trim_start_matches('0'));
+                prop_assert_eq!(sent.get_all("rdn-price").iter().count(), 1);
+            }
+        }
+    }
+
+    const NAMES: [&str; 12] = [
+        "rdn-price",
+        "rdn-contract-address",
+        "rdn-receiver-address",
+        "rdn-token-address",
+        "rdn-gateway-path",
+        "rdn-sender-address",
+        "rdn-sender-balance",
+        "rdn-balance-signature",
+        "rdn-invalid-amount",
+        "rdn-nonexisting-channel",
+        "rdn-insufficient-confirmations",
+        "rdn-invalid-balance-proof",
+    ];
+
+    /// Values that are nearly right as often as not.
+    fn any_value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..80),
+            "[0-9]{0,70}".prop_map(String::into_bytes),
+            "0x[0-9a-fA-F]{38,42}".prop_map(String::into_bytes),
+            "(0x)?[0-9a-f]{128,132}".prop_map(String::into_bytes),
+            Just(BOB.as_bytes().to_vec()),
+            Just(CONTRACT.as_bytes().to_vec()),
+        ]
     }
 }
