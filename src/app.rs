@@ -206,6 +206,8 @@ impl Desk {
             Ok(started) => started?,
             Err(_) => return Err(StartError::NotReady(config.policy.ready_within)),
         }
+        // What an earlier life began is finished first; `chain.confirm_within` bounds it.
+        manager.settled().await;
         Ok(Self { paying: DeskParts { manager, task, _lock } })
     }
 

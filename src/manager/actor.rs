@@ -39,6 +39,8 @@ pub(super) struct Actor {
     orders: HashMap<Address, oneshot::Sender<OrderReply>>,
     /// Who waits until a channel is lent to nobody.
     holds: Vec<(ChannelId, HoldReply)>,
+    /// Who waits until no transaction is under way.
+    settled: Vec<oneshot::Sender<()>>,
     /// Which hold keeps each channel from being lent.
     holders: HashMap<ChannelId, HoldId>,
     /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
@@ -86,6 +88,7 @@ impl Actor {
             shared,
             orders: HashMap::new(),
             holds: Vec::new(),
+            settled: Vec::new(),
             holders: HashMap::new(),
             waiting: VecDeque::new(),
         }
@@ -125,6 +128,12 @@ impl Actor {
             }
             self.act().await;
             self.lend_holds();
+            if !self.book.is_waiting_for_chain() {
+                for reply in self.settled.drain(..) {
+                    // Who has left waits no more.
+                    let _ = reply.send(());
+                }
+            }
         }
         self.book.handle(Input::Flush, Instant::now());
         self.act().await;
@@ -195,15 +204,17 @@ impl Actor {
     async fn write_prices(&mut self) {
         let news = super::lock(&self.shared.prices).take_news();
         let prices = news.into_iter().map(|(request, price)| Record::Price(request, price));
-        let places = {
-            let mut gateways = super::lock(&self.shared.gateways);
-            let news = std::mem::take(&mut gateways.news);
-            let place = |receiver| Some(Record::Gateway(receiver, gateways.known.get(&receiver)?.clone()));
-            news.into_iter().filter_map(place).collect::<Vec<_>>()
-        };
-        let records = prices.chain(places).collect();
+        let records = prices.chain(self.take_places()).collect();
         // The error is in the log.
         let _ = self.persist(records).await;
+    }
+
+    /// Where sellers are, as far as it is not on record yet.
+    fn take_places(&self) -> Vec<Record> {
+        let mut gateways = super::lock(&self.shared.gateways);
+        let news = std::mem::take(&mut gateways.news);
+        let place = |receiver| Some(Record::Gateway(receiver, gateways.known.get(&receiver)?.clone()));
+        news.into_iter().filter_map(place).collect()
     }
 
     async fn take(&mut self, message: Message) {
@@ -276,6 +287,12 @@ impl Actor {
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
+            Message::Located => {
+                let places = self.take_places();
+                // The error is in the log.
+                let _ = self.persist(places).await;
+            }
+            Message::Settled(reply) => self.settled.push(reply),
             Message::Finish | Message::Stop => self.book.handle(Input::Stop, now),
         }
     }

@@ -12,6 +12,7 @@ use super::operate::{Means, Operation, Trouble, alone_on, is_unused, on_chain};
 use super::seller::{SellerError, SellerState};
 use super::{Funded, ListedChannel, Manager, Message, lock};
 use crate::protocol::microraiden::proof;
+use crate::protocol::policy::CloseDenied;
 use crate::protocol::{Amount, Channel, ChannelId, Facts, Order, Phase, Signature};
 
 /// Names a hold to the manager's task.
@@ -72,7 +73,15 @@ impl Manager {
             let total = alone_on(&held, &on_chain, None, false)?;
             return self.order(Order::CloseAlone { channel: id, total }).await;
         }
-        let (total, closing_signature) = self.consent(means, id, held, &gateway?).await?;
+        let (total, closing_signature) = match self.consent(means, id, held, &gateway?).await {
+            Ok(consent) => consent,
+            Err(denied) if self.close_denied == CloseDenied::CloseAlone => {
+                tracing::warn!(channel = %id, reason = %denied, "closing alone, as the policy says");
+                let total = alone_on(&held, &on_chain, None, false)?;
+                return self.order(Order::CloseAlone { channel: id, total }).await;
+            }
+            Err(denied) => return Err(denied),
+        };
         let digest = proof::balance_digest(id, total, means.facts.contract);
         let balance_signature = means.signer.sign(digest)?;
         let order = Order::CloseTogether { channel: id, total, balance_signature, closing_signature };

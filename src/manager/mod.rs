@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::chain::{NotRecorded, Synced};
 use crate::protocol::book::{Allowance, OrderFailure, PurchaseId, Unorderable};
 use crate::protocol::microraiden;
+use crate::protocol::policy::CloseDenied;
 use crate::protocol::prices::{Price, Prices};
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
@@ -47,6 +48,7 @@ pub struct Manager {
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
     consents: Arc<Mutex<Consents>>,
+    close_denied: CloseDenied,
 }
 
 /// Where sellers' REST interfaces are, by receiver, and which of that is not on record yet.
@@ -141,6 +143,8 @@ enum Message {
     Means(oneshot::Sender<Option<operate::Means>>),
     Reserved { channel: ChannelId, bound: Option<Amount> },
     List(oneshot::Sender<Listing>),
+    Located,
+    Settled(oneshot::Sender<()>),
     Finish,
     Stop,
 }
@@ -187,11 +191,11 @@ impl Manager {
             facts: Arc::clone(&facts),
             gateways: Arc::clone(&gateways),
         };
-        let actor = Actor::new(policy, store, mailbox.downgrade(), shared);
+        let actor = Actor::new(Arc::clone(&policy), store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
-        let consents = Arc::default();
-        (Self { mailbox, places, next, prices, facts, gateways, seller, consents }, task)
+        let (consents, close_denied) = (Arc::default(), policy.hooks.cooperative_close_denied);
+        (Self { mailbox, places, next, prices, facts, gateways, seller, consents, close_denied }, task)
     }
 
     /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
@@ -229,6 +233,8 @@ impl Manager {
         if !gateways.known.get(receiver).is_some_and(is_known) {
             gateways.known.insert(*receiver, format!("{origin}{path}"));
             gateways.news.insert(*receiver);
+            // On record at once: after a crash the seller is asked what was promised. Where the mailbox is full, soon.
+            let _ = self.mailbox.try_send(Message::Located);
         }
     }
 
@@ -258,6 +264,15 @@ impl Manager {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::List(reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Waits until no transaction is under way any more, those of an earlier life included.
+    pub async fn settled(&self) {
+        let (reply, answer) = oneshot::channel();
+        // A manager that is gone waits for nothing.
+        if self.tell(Message::Settled(reply)).await.is_ok() {
+            let _ = answer.await;
+        }
     }
 
     /// Grants nothing more; the user's operations go on, until [`Manager::stop`].

@@ -179,14 +179,18 @@ impl Manager {
                     );
                     return priced(text, Some(self.cost(&means, &order).await?));
                 }
-                let doubt = if held.unclear.is_some() { "what the seller can prove, probably " } else { "" };
-                let text = format!(
-                    "ask the seller for its closing signature and close {channel} at once on {doubt}{}: of {} that \
-                     is locked up, {} comes back",
-                    held.acknowledged,
-                    held.deposit,
-                    held.left()
-                );
+                let Channel { deposit, acknowledged, .. } = held;
+                let ask = format!("ask the seller for its closing signature and close {channel} at once on");
+                let text = match held.unclear {
+                    Some(_) => format!(
+                        "{ask} the total that the seller can prove, {} at most; the rest of {deposit} comes back",
+                        held.exposure()
+                    ),
+                    None => format!(
+                        "{ask} {acknowledged}: of {deposit} that is locked up, {} comes back",
+                        held.left()
+                    ),
+                };
                 priced(text, Some(means.chain.fee_to_close_together().await?.to_string()))
             }
             Operation::CloseAlone { channel, total, below_promised } => {

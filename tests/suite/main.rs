@@ -4,6 +4,7 @@
 mod advises;
 mod chains;
 mod closes;
+mod closing;
 mod configured;
 mod devchain;
 mod falters;

@@ -67,7 +67,7 @@ pub struct CloseArgs {
     #[arg(long)]
     pub alone: bool,
     /// The total to close alone on, in base units; what was promised where it is absent
-    #[arg(long, requires = "alone", requires = "channel")]
+    #[arg(long, requires = "alone", conflicts_with_all = ["all", "receiver"])]
     pub total: Option<Amount>,
     /// Close on less than was promised; the seller will dispute it
     #[arg(long, requires = "total")]

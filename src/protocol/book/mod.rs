@@ -335,6 +335,11 @@ impl Book {
         self.channels.get(id)
     }
 
+    /// True while a transaction is being waited for.
+    pub fn is_waiting_for_chain(&self) -> bool {
+        self.funding.values().any(|funding| matches!(funding, Funding::Running))
+    }
+
     /// True while something is only in memory.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()

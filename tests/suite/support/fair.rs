@@ -63,6 +63,11 @@ impl Fair {
 
 /// A seller of the demo's assortment and a few odd things, that looks at the chain every 5 ms.
 pub fn settings(market: &Market) -> Settings {
+    settings_at(&market.chain.url(), market.manager, market.token)
+}
+
+/// The same on any chain.
+pub fn settings_at(url: &str, channel_manager: Address, token: Address) -> Settings {
     let mut resources = Resource::assortment(Amount::from(PRICE));
     for status in [402, 404, 409, 500] {
         let kind = Kind::Status(StatusCode::from_u16(status).unwrap());
@@ -80,9 +85,9 @@ pub fn settings(market: &Market) -> Settings {
     });
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
-        rpc_url: market.chain.url(),
-        channel_manager: market.manager,
-        token: market.token,
+        rpc_url: url.to_owned(),
+        channel_manager,
+        token,
         key: SELLER_KEY,
         confirmations: 0,
         poll_every: Duration::from_millis(5),

@@ -78,9 +78,28 @@ impl Market {
         tokio::time::timeout(Duration::from_secs(10), waits).await.expect("no transaction waits");
     }
 
+    /// How many transactions an account has sent, those that wait included.
+    pub async fn sent_by(&self, account: Address) -> u64 {
+        let count: ethers_core::types::U64 =
+            self.node.request("eth_getTransactionCount", rpc_params![account, "pending"]).await.unwrap();
+        count.as_u64()
+    }
+
     /// How many channels were ever opened, by anybody.
     pub async fn openings(&self) -> usize {
         self.events("ChannelCreated(address,address,uint192)").await
+    }
+
+    /// How many channels have come to their end.
+    pub async fn settlements(&self) -> usize {
+        self.events("ChannelSettled(address,address,uint32,uint192,uint192)").await
+    }
+
+    /// What an account holds of the token.
+    pub async fn tokens_of(&self, owner: Address) -> u64 {
+        let data = contracts::token().call("balanceOf", &[address(owner)]).unwrap();
+        let call = json!({ "to": self.token, "data": data });
+        self.node.request::<U256, _>("eth_call", rpc_params![call, "latest"]).await.unwrap().as_u64()
     }
 
     /// How many top ups there ever were.

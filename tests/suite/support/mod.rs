@@ -14,4 +14,5 @@ pub mod raw;
 pub mod relay;
 pub mod rig;
 pub mod sides;
+pub mod town;
 pub mod wire;

@@ -26,7 +26,9 @@ use tollpass::shutdown::Shutdown;
 use crate::support::market::Market;
 
 /// Alice's own key: nobody else's, so that her transactions have nonces of their own.
-const KEY: [u8; 32] = [0xa1; 32];
+pub const KEY: [u8; 32] = [0xa1; 32];
+/// What she owns of the token.
+pub const WEALTH: u64 = 1_000_000_000;
 /// How long anything here may take before the test has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,15 +49,18 @@ impl Alice {
 
     /// The same with `rest` for everything after `[chain]`.
     pub async fn ruled(market: &Market, rest: &str) -> Self {
+        Self::at(&market.chain.url(), market.manager, market.token, rest).await
+    }
+
+    /// The same on any chain.
+    pub async fn at(url: &str, manager: Address, token: Address, rest: &str) -> Self {
         let address = Signer::new(&KEY).unwrap().address();
-        let tokens = [(market.token, Amount::from(1_000_000_000))];
-        deploy::fund(&market.chain.url(), address, U256::exp10(18), &tokens).await.unwrap();
+        let tokens = [(token, Amount::from(WEALTH))];
+        deploy::fund(url, address, U256::exp10(18), &tokens).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\n[wallet]\nkey_file = \"key\"\n\n[chain]\n\
-             rpc_url = \"{}\"\nchannel_manager = \"{}\"\npoll_every = \"10ms\"\n\n{rest}",
-            market.chain.url(),
-            market.manager,
+             rpc_url = \"{url}\"\nchannel_manager = \"{manager}\"\npoll_every = \"10ms\"\n\n{rest}",
         );
         write_private(&folder.path().join("key"), &hex::encode(KEY));
         write_private(&folder.path().join("proxy.toml"), &text);

@@ -151,6 +151,14 @@ impl Rig {
         self.ask::<U64>("eth_getTransactionCount", rpc_params![self.payer, "pending"]).await.as_u64()
     }
 
+    /// How many transactions of an account wait to be mined.
+    pub async fn waiting_of(&self, account: Address) -> u64 {
+        let account = H160::from(account);
+        let pending: U64 = self.ask("eth_getTransactionCount", rpc_params![account, "pending"]).await;
+        let latest: U64 = self.ask("eth_getTransactionCount", rpc_params![account, "latest"]).await;
+        pending.as_u64() - latest.as_u64()
+    }
+
     /// Waits until the node has so many of the payer's transactions.
     pub async fn until_pending(&self, count: u64) {
         let mut looks = tokio::time::interval(Duration::from_millis(5));

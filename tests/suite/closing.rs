@@ -1,0 +1,435 @@
+//! Ending channels by hand and at the end of the program, with honest sellers and others: every token is where it
+//! belongs, and whoever cannot have what he wants is told why.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode};
+use tollpass::chain::signer::Signer;
+use tollpass::devnet::origin::Lose;
+use tollpass::manager::{Operation, Trouble};
+use tollpass::protocol::microraiden::{headers as rdn, proof};
+use tollpass::protocol::{Address, Amount, ChannelId};
+
+use crate::pays::QUICK;
+use crate::support::chains::each_network;
+use crate::support::fair::{Fair, PRICE, empty};
+use crate::support::mallory::{Answer, Demand, Mallory, Presented};
+use crate::support::payer::{Alice, KEY, PATIENCE, Running, WEALTH};
+use crate::support::town::{Town, only, until_phase};
+use crate::support::wire::ask;
+
+/// The longest that a test may take on one network.
+const CASE_WITHIN: Duration = Duration::from_secs(60);
+/// Blocks between a request to close alone and its settlement.
+const CHALLENGE_PERIOD: u64 = 500;
+
+async fn on_each(more: &str, case: impl AsyncFn(Town)) {
+    each_network(async |network| {
+        let town = Town::on(&network.url, more).await;
+        let done = tokio::time::timeout(CASE_WITHIN, case(town)).await;
+        assert!(done.is_ok(), "not done within {CASE_WITHIN:?} on {}", network.name);
+    })
+    .await;
+}
+
+fn together(channel: ChannelId) -> Operation {
+    Operation::CloseTogether { channel, seller: None }
+}
+
+fn alone(channel: ChannelId, total: Option<u64>, below_promised: bool) -> Operation {
+    Operation::CloseAlone { channel, total: total.map(Amount::from), below_promised }
+}
+
+/// Says what it costs, does it, and says what it did.
+async fn done(proxy: &Running, operation: Operation) -> String {
+    let plan = proxy.manager.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+    assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{}", plan.text);
+    proxy.manager.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}")).text
+}
+
+/// Why it is not done, and that nothing was sent.
+async fn refused(proxy: &Running, operation: Operation, words: &str) {
+    let trouble = proxy.manager.operate(operation).await.unwrap_err().to_string();
+    assert!(trouble.contains(words), "no {words:?} in {trouble}");
+}
+
+#[tokio::test]
+async fn together_both_get_what_is_theirs_and_the_next_payment_opens_another_channel() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 3).await;
+        let channel = only(&proxy).await.id();
+        assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
+        let text = done(&proxy, together(channel)).await;
+        assert!(text.contains("closed and paid out"), "{text}");
+        assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE, 3 * PRICE, 0));
+        let gone = only(&proxy).await;
+        assert_eq!((gone.phase.as_str(), gone.promised), ("gone", (3 * PRICE).into()));
+        refused(&proxy, together(channel), "it is settled").await;
+        refused(&proxy, Operation::Settle { channel }, "settled already").await;
+
+        town.buy(&proxy, 1).await;
+        assert_eq!(town.holdings().await, (WEALTH - 13 * PRICE, 3 * PRICE, 10 * PRICE));
+        assert_eq!(proxy.channels().await.len(), 2);
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let (receiver, deposit) = (town.origin.receiver(), Amount::from(500));
+        done(&proxy, Operation::Open { receiver, deposit }).await;
+        let channel = only(&proxy).await.id();
+        let plan = proxy.manager.plan(&together(channel)).await.unwrap();
+        assert!(plan.text.contains("all of 500 comes back"), "{}", plan.text);
+        refused(&proxy, Operation::Settle { channel }, "nobody asked to close").await;
+        done(&proxy, together(channel)).await;
+        assert_eq!(only(&proxy).await.phase, "closing");
+        refused(&proxy, Operation::Settle { channel }, "try again in 501 blocks").await;
+        refused(&proxy, alone(channel, None, false), "is being closed already").await;
+        town.rig.mine(CHALLENGE_PERIOD).await;
+        refused(&proxy, Operation::Settle { channel }, "try again in 1 blocks").await;
+        town.rig.mine(1).await;
+        assert_eq!(town.holdings().await, (WEALTH - 500, 0, 500));
+        done(&proxy, Operation::Settle { channel }).await;
+        assert_eq!(town.holdings().await, (WEALTH, 0, 0));
+        refused(&proxy, Operation::Settle { channel }, "settled already").await;
+        assert_eq!(only(&proxy).await.phase, "gone");
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn alone_it_ends_on_what_was_promised_unless_less_is_meant() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 3).await;
+        let first = only(&proxy).await.id();
+        refused(&proxy, alone(first, Some(2 * PRICE), false), "--below-promised").await;
+        // The contract would take it, and the deposit would be lost.
+        town.withdraw(first, 2 * PRICE).await;
+        refused(&proxy, alone(first, Some(PRICE), true), "lock the deposit for good").await;
+        let unknown = ChannelId { open_block: first.open_block + 1, ..first };
+        refused(&proxy, alone(unknown, None, false), "there is no channel").await;
+        done(&proxy, alone(first, None, false)).await;
+        assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 2 * PRICE, 8 * PRICE));
+        town.rig.mine(CHALLENGE_PERIOD + 1).await;
+        done(&proxy, Operation::Settle { channel: first }).await;
+        assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE, 3 * PRICE, 0));
+
+        town.buy(&proxy, 2).await;
+        let second = proxy.channels().await.into_iter().find(|listed| listed.phase == "open").unwrap().id();
+        done(&proxy, alone(second, Some(PRICE), true)).await;
+        town.rig.mine(CHALLENGE_PERIOD + 1).await;
+        done(&proxy, Operation::Settle { channel: second }).await;
+        assert_eq!(town.holdings().await, (WEALTH - 4 * PRICE, 4 * PRICE, 0));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_seller_that_closes_by_itself_is_noticed_and_paid_over_another_channel() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        let channel = only(&proxy).await.id();
+        let payer = town.alice.address;
+        town.seller_closes(channel, 2 * PRICE).await;
+        until_phase(&proxy, channel, "gone").await;
+        assert_eq!(town.origin.registered(payer, channel.open_block), Some((2 * PRICE).into()));
+        assert_eq!(town.holdings().await, (WEALTH - 2 * PRICE, 2 * PRICE, 0));
+        town.buy(&proxy, 1).await;
+        assert_eq!(town.holdings().await, (WEALTH - 12 * PRICE, 2 * PRICE, 10 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let snapshot = town.rig.snapshot().await;
+        town.buy(&proxy, 2).await;
+        let before = only(&proxy).await.id();
+        town.rig.revert(snapshot).await;
+        town.rig.mine(3).await;
+        until_phase(&proxy, before, "gone").await;
+        assert_eq!(only(&proxy).await.promised, (2 * PRICE).into());
+        assert_eq!(town.holdings().await, (WEALTH, 0, 0));
+        refused(&proxy, together(before), "it is settled").await;
+        // The seller has looked at the new blocks.
+        town.origin.await_look().await;
+        town.buy(&proxy, 1).await;
+        let channels = proxy.channels().await;
+        let old = channels.iter().find(|listed| listed.id() == before).unwrap();
+        assert_eq!((channels.len(), old.phase.as_str(), old.promised), (2, "gone", (2 * PRICE).into()));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_total_of_the_sellers_is_taken_where_we_signed_it() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        let channel = only(&proxy).await.id();
+        // Somebody else with the same key has paid meanwhile.
+        let total = 3 * PRICE;
+        let presented = Request::get("/paid")
+            .header(&rdn::SENDER_ADDRESS, town.alice.address.to_string())
+            .header(&rdn::OPEN_BLOCK, channel.open_block)
+            .header(&rdn::BALANCE, total)
+            .header(&rdn::BALANCE_SIGNATURE, town.balance(channel, total).to_hex());
+        let got = ask(town.origin.address(), presented.body(empty()).unwrap()).await;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        done(&proxy, together(channel)).await;
+        assert_eq!(only(&proxy).await.promised, total.into());
+        assert_eq!(town.holdings().await, (WEALTH - total, total, 0));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payment_whose_answer_was_lost_is_cleared_up_before_it_closes() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 1).await;
+        for (when, registered) in [(Lose::BeforeRegistering, PRICE), (Lose::AfterRegistering, 2 * PRICE)] {
+            let open = async || proxy.channels().await.into_iter().find(|listed| listed.phase == "open");
+            town.origin.lose_next_answer(when);
+            let got = town.ask(&proxy).await;
+            assert_ne!(got.status, StatusCode::OK, "{got:?}");
+            let (alice, seller, _) = town.holdings().await;
+            let listed = open().await.unwrap();
+            assert_eq!(listed.promised, (2 * PRICE).into());
+            done(&proxy, together(listed.id())).await;
+            let expected = (alice + 10 * PRICE - registered, seller + registered, 0);
+            assert_eq!(town.holdings().await, expected);
+            town.buy(&proxy, 1).await;
+        }
+        proxy.stop().await;
+    })
+    .await;
+}
+
+/// One close waits for the payment in flight and for the channel that is opened meanwhile; another one is told so.
+#[tokio::test]
+async fn a_close_waits_for_what_is_under_way_and_nothing_new_uses_the_channel() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 1).await;
+        let channel = only(&proxy).await.id();
+        town.origin.hold_answers();
+        let in_flight = tokio::spawn(ask(proxy.address, town.paid()));
+        town.origin.await_payments(2).await;
+        let mut closes: Vec<_> = (0..2)
+            .map(|_| {
+                let manager = proxy.manager.clone();
+                tokio::spawn(async move { manager.operate(together(channel)).await })
+            })
+            .collect();
+        let (first, place, _) = futures_util::future::select_all(&mut closes).await;
+        assert!(matches!(first.unwrap(), Err(Trouble::Held(held)) if held == channel));
+        let close = closes.remove(1 - place);
+
+        // The channel is held: who comes now opens another one, in a block that does not come yet.
+        town.rig.automine(false).await;
+        let newcomer = tokio::spawn(ask(proxy.address, town.paid()));
+        let pending = async {
+            while proxy.manager.operate(Operation::Sync).await.is_ok()
+                && town.rig.waiting_of(town.alice.address).await == 0
+            {}
+        };
+        tokio::time::timeout(PATIENCE, pending).await.expect("no channel is opened");
+        assert!(!close.is_finished());
+        town.origin.release();
+        assert_eq!(in_flight.await.unwrap().status, StatusCode::OK);
+        let closed = town.rig.mining(close).await.unwrap();
+        closed.unwrap_or_else(|trouble| panic!("{trouble}"));
+        let got = town.rig.mining(newcomer).await.unwrap();
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert_eq!(town.holdings().await, (WEALTH - 12 * PRICE, 2 * PRICE, 10 * PRICE));
+        assert_eq!(town.origin.total_registered(), (3 * PRICE).into());
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_journal_does_not_take_the_seller_for_unpaid() {
+    on_each("", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        proxy.stop().await;
+        std::fs::remove_dir_all(town.alice.state_dir()).unwrap();
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let listed = only(&proxy).await;
+        assert_eq!(listed.promised, Amount::ZERO);
+        let seller = Some(format!("{}/api/1", town.origin.url()));
+        let closing = Operation::CloseTogether { channel: listed.id(), seller };
+        proxy.manager.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        assert_eq!(town.holdings().await, (WEALTH - 2 * PRICE, 2 * PRICE, 0));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+/// How Mallory answers when she is asked about a channel: for its state, and for her signature.
+#[derive(Clone)]
+struct Manners {
+    state: Answer,
+    consent: Answer,
+}
+
+fn text(status: u16, text: &'static str) -> Answer {
+    Answer::new(StatusCode::from_u16(status).unwrap(), text)
+}
+
+fn leaked(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+#[tokio::test]
+async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
+    let fair = Fair::open().await;
+    let sent = async || fair.market.sent_by(Signer::new(&KEY).unwrap().address()).await;
+    let limits = "[limits]\nanswer_within = \"300ms\"\n";
+    let alice = Alice::with(&fair.market, &format!("{QUICK}{limits}")).await;
+    let proxy = alice.start().await;
+    let receiver = Signer::new(&[0x3a; 32]).unwrap();
+    let (manager, token) = (fair.market.manager, fair.market.token);
+    let demand = Demand { contract: manager, receiver: receiver.address(), token };
+    let manners = std::sync::Arc::new(std::sync::Mutex::new(Manners {
+        state: text(404, "no"),
+        consent: text(400, "not today"),
+    }));
+    let script = {
+        let manners = manners.clone();
+        move |presented: &Presented| match (
+            &presented.method,
+            presented.target.starts_with("/api/1/channels"),
+        ) {
+            (&Method::DELETE, true) => manners.lock().unwrap().consent.clone(),
+            (_, true) => manners.lock().unwrap().state.clone(),
+            _ if presented.payment.is_some() => text(200, "paid"),
+            _ => demand.base(PRICE),
+        }
+    };
+    let mallory = Mallory::spawn(script).await;
+    let url = format!("{}/x", mallory.url());
+    let pay = async || ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await.status;
+    assert_eq!(pay().await, StatusCode::OK);
+    let channel = only(&proxy).await.id();
+    let signed_by = |key: [u8; 32], total: u64| {
+        let digest = proof::closing_digest(alice.address, channel.open_block, total.into(), manager);
+        Signer::new(&key).unwrap().sign(digest).unwrap().to_hex()
+    };
+    let consent = |signature: String| text(200, leaked(format!(r#"{{"close_signature": "{signature}"}}"#)));
+    let no_state = text(404, "no");
+    let claims = text(200, leaked(format!(r#"{{"balance": {}, "last_signature": null}}"#, 9 * PRICE)));
+    for (state, answer, words) in [
+        (
+            no_state.clone(),
+            text(400, "not today"),
+            "the seller refused (400): not today. Try again, or close without",
+        ),
+        (claims, text(400, "not today"), "claims to hold 9000, which no signature of ours proves"),
+        (no_state.clone(), consent(signed_by([0x3b; 32], PRICE)), "is not the receiver's"),
+        (no_state.clone(), consent(signed_by([0x3a; 32], 2 * PRICE)), "is not the receiver's"),
+        (no_state.clone(), consent("0x12".into()), "is not understood"),
+        (no_state.clone(), text(200, "<html>"), "is not understood"),
+        (no_state.clone(), Answer::CutBeforeHead, "was not reached"),
+        (no_state.clone(), Answer::Never, "no answer within 300ms"),
+    ] {
+        *manners.lock().unwrap() = Manners { state, consent: answer };
+        let (began, before) = (Instant::now(), sent().await);
+        refused(&proxy, together(channel), words).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{words}: {:?}", began.elapsed());
+        assert_eq!(sent().await, before, "{words}");
+        assert_eq!(only(&proxy).await.phase, "open", "{words}");
+        assert_eq!(pay().await, StatusCode::OK, "the channel pays again after {words}");
+    }
+    drop(mallory);
+    refused(&proxy, together(channel), "was not reached").await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promised() {
+    on_each("cooperative_close_denied = { do = \"close_alone\" }\n", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        let channel = only(&proxy).await.id();
+        let Town { rig, origin, alice } = town;
+        let seller = origin.receiver();
+        origin.stop().await;
+        done(&proxy, together(channel)).await;
+        rig.mine(CHALLENGE_PERIOD + 1).await;
+        done(&proxy, Operation::Settle { channel }).await;
+        let held = (rig.tokens_of(alice.address).await, rig.tokens_of(seller).await);
+        assert_eq!(held, (WEALTH - 2 * PRICE, 2 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn at_the_end_every_used_channel_is_closed_where_that_is_wanted() {
+    on_each("[deposit]\non_exit = \"cooperative\"\n", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        let unused = Address([0x77; 20]);
+        done(&proxy, Operation::Open { receiver: unused, deposit: 500.into() }).await;
+        // The end comes while a payment is under way: it is part of what is closed.
+        town.origin.hold_answers();
+        let in_flight = tokio::spawn(ask(proxy.address, town.paid()));
+        town.origin.await_payments(3).await;
+        proxy.shutdown.begin();
+        town.origin.release();
+        assert_eq!(in_flight.await.unwrap().status, StatusCode::OK);
+        proxy.stop().await;
+        assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE - 500, 3 * PRICE, 500));
+
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let channels = proxy.channels().await;
+        let phases: Vec<_> =
+            channels.iter().map(|listed| (listed.receiver == unused, &*listed.phase)).collect();
+        assert!(phases.contains(&(true, "open")) && phases.contains(&(false, "gone")), "{phases:?}");
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_waits_for_no_close_beyond_its_deadline_and_the_next_start_finishes_it() {
+    let more = "[deposit]\non_exit = \"cooperative\"\n[limits]\ndrain_within = \"1s\"\n";
+    on_each(more, async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        town.rig.automine(false).await;
+        let began = Instant::now();
+        proxy.stop().await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
+        town.rig.automine(true).await;
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let channel = only(&proxy).await.id();
+        town.rig.mining(until_phase(&proxy, channel, "gone")).await;
+        assert_eq!(town.holdings().await, (WEALTH - 2 * PRICE, 2 * PRICE, 0));
+        proxy.stop().await;
+    })
+    .await;
+}
