@@ -929,3 +929,22 @@ fn a_settled_channel_is_gone_and_its_promises_stay() {
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 20.into()));
     assert_eq!(world.book.may_order(&settle), Ok(()));
 }
+
+#[test]
+fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
+    let mut world = World::with_channel(100, 20);
+    let close = Order::CloseAlone { channel: channel_id(7), total: 20.into() };
+    let intent = Intent { order: close, moves: true, nonce: 0, hash: [9; 32], raw: vec![1] };
+    world.when(Input::Order(close));
+    world.when(Input::Intent(intent.clone()));
+    let failure = OrderFailure { order: close, reason: "node is gone".into(), is_final: false };
+    world.when(Input::Ordered(BOB, Err(failure)));
+    assert_eq!(world.book.may_order(&close), Err(Unorderable::Busy(BOB)));
+    // Who wants to pay has it cleared up first.
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
+    assert_eq!(world.when(Input::Resume(BOB)), [], "once is enough");
+    // It never took effect: the channel pays again.
+    let effects = world.when(Input::Ordered(BOB, Ok(None)));
+    assert_eq!(grant(&effects).unwrap().channel, channel_id(7));
+}
