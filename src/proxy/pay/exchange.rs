@@ -258,10 +258,9 @@ where
             StatusCode::PAYMENT_REQUIRED => match read_offer(self.settings(), answer).await {
                 Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
                 // In no scheme, malformed or endless: nobody can tell what became of the payment.
-                Err(mut unreadable) => {
+                Err(unreadable) => {
                     self.forget();
-                    let details = "a payment was presented; the next request finds out what became of it";
-                    rescue::append_proxy_status(unreadable.headers_mut(), None, details);
+                    tracing::warn!(draft = ?lease.draft(), "a payment was presented, and the 402 after it is unreadable");
                     Sent::Done(unreadable)
                 }
             },
