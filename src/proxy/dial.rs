@@ -98,6 +98,8 @@ fn failed(host: &str, port: u16, error: &io::Error) -> DialError {
 #[derive(Clone, Debug)]
 pub(super) struct Dialer {
     pub(super) within: Duration,
+    /// Acknowledge at once what an origin sends: see [`Link`].
+    pub(super) acknowledges_at_once: bool,
 }
 
 impl Service<Uri> for Dialer {
@@ -110,25 +112,45 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, origin: Uri) -> Self::Future {
-        let within = self.within;
+        let Self { within, acknowledges_at_once } = *self;
         Box::pin(async move {
             let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
             let stream = dial(host, origin.port_u16().unwrap_or(80), within).await?;
-            Ok(TokioIo::new(Link { stream, history: History::default() }))
+            Ok(TokioIo::new(Link { stream, acknowledges_at_once, history: History::default() }))
         })
     }
 }
 
 /// A connection to an origin that remembers what has passed over it.
+///
+/// Where an origin sends the head and the body of an answer in two segments and leaves Nagle's algorithm on, the body
+/// waits for the acknowledgement of the head, which the system delays by 40 ms in the hope of something to send along.
+/// The original seller does so, and each payment would take as long: connections that carry payments do not delay.
 #[derive(Debug)]
 pub(super) struct Link {
     stream: TcpStream,
+    acknowledges_at_once: bool,
     history: History,
 }
 
 impl Link {
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// Sends the acknowledgement that is due. The system falls back to delaying by itself, so this is said every time.
+    #[cfg(target_os = "linux")]
+    fn acknowledge(&self) {
+        if self.acknowledges_at_once {
+            // Only a hint to the kernel: without it the answer comes later.
+            let _ = self.stream.set_quickack(true);
+        }
+    }
+
+    /// Other systems have no such switch.
+    #[cfg(not(target_os = "linux"))]
+    fn acknowledge(&self) {
+        let _ = self.acknowledges_at_once;
     }
 }
 
@@ -178,6 +200,7 @@ impl AsyncRead for Link {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.history.answered();
+            self.acknowledge();
         }
         read
     }

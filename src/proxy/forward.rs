@@ -100,8 +100,8 @@ impl Forward {
     pub fn new(settings: &Settings, listen: SocketAddr) -> Self {
         Self {
             shared: Arc::new(Shared {
-                plain: pool(settings, true),
-                paying: pool(settings, false),
+                plain: pool(settings, false),
+                paying: pool(settings, true),
                 via: Via::new(),
                 listen,
                 settings: settings.clone(),
@@ -110,17 +110,17 @@ impl Forward {
     }
 }
 
-fn pool(settings: &Settings, retries_unwritten: bool) -> Pool {
+fn pool(settings: &Settings, pays: bool) -> Pool {
     let mut pool = Client::builder(TokioExecutor::new());
     pool.pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.pool_idle_within)
         .pool_max_idle_per_host(settings.pool_idle_per_host)
-        .retry_canceled_requests(retries_unwritten)
+        .retry_canceled_requests(!pays)
         .set_host(false);
     if settings.head_fields != USUAL_FIELDS {
         pool.http1_max_headers(settings.head_fields);
     }
-    pool.build(Dialer { within: settings.connect_within })
+    pool.build(Dialer { within: settings.connect_within, acknowledges_at_once: pays })
 }
 
 impl Service<Request<Body>> for Forward {

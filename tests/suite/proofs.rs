@@ -1,5 +1,8 @@
 //! Digests, signatures and recovery against vectors that were made independently (`vectors/microraiden.json`).
 
+use ethers_core::types::H256;
+use ethers_core::utils::keccak256;
+use ethers_signers::LocalWallet;
 use serde_json::Value as Json;
 use tollpass::chain::signer::Signer;
 use tollpass::protocol::microraiden::proof::{balance_digest, closing_digest, recover};
@@ -61,6 +64,21 @@ fn closing_signatures_are_those_of_the_original() {
         let total = text(vector, "balance").parse().unwrap();
         let (sender, contract) = (address(vector, "sender"), address(vector, "contract"));
         check(vector, closing_digest(sender, open_block(vector), total, contract));
+    }
+}
+
+/// Two libraries check each other: libsecp256k1 signs, k256 recovers and signs the same bytes itself.
+#[test]
+fn another_library_signs_and_recovers_the_same() {
+    let key = [0x5e; 32];
+    let signer = Signer::new(&key).unwrap();
+    let other = LocalWallet::from_bytes(&key).unwrap();
+    let mut digest = [0; 32];
+    for _ in 0..200 {
+        digest = keccak256(digest);
+        let signature = signer.sign(digest).unwrap();
+        assert_eq!(signature.0, <[u8; 65]>::from(other.sign_hash(H256(digest)).unwrap()));
+        assert_eq!(recover(digest, &signature), Some(signer.address()));
     }
 }
 

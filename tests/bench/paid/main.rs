@@ -1,0 +1,148 @@
+//! What paying costs: `cargo bench --bench paid`. Load, proxy and seller are separate processes on the loopback; the
+//! proxy is the program itself. Everything compared is measured in one run, in turns; numbers are medians over the
+//! rounds. It ends by itself within two minutes and judges nothing: what it prints is to be read.
+//!
+//! The environment variable `PROXY` names another tollpass program to measure.
+
+mod load;
+mod micro;
+mod proxy;
+mod seller;
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use load::Load;
+use proxy::Proxy;
+use seller::Seller;
+
+/// How often everything is measured.
+const ROUNDS: usize = 3;
+/// Requests of one client in one round.
+const ALONE: u64 = 3_000;
+/// Requests of all clients together in one round.
+const CROWD: u64 = 10_000;
+/// How many clients a crowd has.
+const CLIENTS: usize = 64;
+/// How many channels the proxy of the crowd may open.
+const CHANNELS: u32 = 8;
+/// Requests in one round to the seller that writes two segments: each may take 40 ms.
+const SEGMENTED: u64 = 100;
+/// The end, whatever happens.
+const WITHIN: Duration = Duration::from_secs(120);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if std::env::args().nth(1).as_deref() == Some(seller::ROLE) {
+        return runtime.block_on(seller::serve());
+    }
+    micro::report()?;
+    runtime.block_on(async {
+        tokio::time::timeout(WITHIN, compare()).await.context("not done within two minutes")?
+    })
+}
+
+/// What one kind of load came to, over the rounds.
+#[derive(Default)]
+struct Series {
+    rates: Vec<f64>,
+    costs: Vec<f64>,
+}
+
+impl Series {
+    fn add(&mut self, load: Load) {
+        self.rates.push(load.requests as f64 / load.took.as_secs_f64());
+        self.costs.push(load.cpu.as_secs_f64() * 1e6 / load.requests as f64);
+    }
+
+    /// Requests per second.
+    fn rate(&self) -> f64 {
+        median(&self.rates)
+    }
+
+    /// The proxy's time on a processor for one request, in microseconds.
+    fn cost(&self) -> f64 {
+        median(&self.costs)
+    }
+
+    fn show(&self, what: &str) {
+        println!("{what:<44} {:>8.0} /s {:>8.1} µs", self.rate(), self.cost());
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn compare() -> anyhow::Result<()> {
+    let mut seller = Seller::start().await?;
+    let one = Proxy::start(&seller, 1).await?;
+    let many = Proxy::start(&seller, CHANNELS).await?;
+    // `localhost` is the same seller by a name that no rule speaks of.
+    let plain = format!("http://localhost:{}/free", seller.origin.port());
+    let free = format!("http://{}/free", seller.origin);
+    let paid = format!("http://{}/paid", seller.origin);
+    let segmented = format!("http://{}/paid", seller.segmented);
+
+    // Opens the channels and learns the price.
+    load::run(&one, &paid, 1, 10).await?;
+    load::run(&one, &segmented, 1, 10).await?;
+    let are_open = Cell::new(false);
+    let opening = async {
+        // Further channels are opened only while requests wait for one.
+        while !are_open.get() {
+            load::run(&many, &paid, CLIENTS, CROWD / 10).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(seller.await_channels(1 + CHANNELS, &are_open), opening)?;
+
+    let mut alone: [Series; 3] = Default::default();
+    let mut crowd: [Series; 3] = Default::default();
+    let mut pieces = Series::default();
+    let (mut asked, mut exchanged) = (0, 0);
+    for _ in 0..ROUNDS {
+        for (proxy, clients, requests, series) in
+            [(&one, 1, ALONE, &mut alone), (&many, CLIENTS, CROWD, &mut crowd)]
+        {
+            for (url, series) in [&plain, &free].into_iter().zip(series.iter_mut()) {
+                series.add(load::run(proxy, url, clients, requests).await?);
+            }
+            let before = seller.exchanges().await?;
+            series[2].add(load::run(proxy, &paid, clients, requests).await?);
+            exchanged += seller.exchanges().await? - before;
+            asked += requests;
+        }
+        pieces.add(load::run(&one, &segmented, 1, SEGMENTED).await?);
+    }
+
+    println!("\n{:<44} {:>11} {:>11}", "through the proxy", "requests", "proxy CPU");
+    for (series, who) in [(&alone, "1 client, 1 channel"), (&crowd, "64 clients, 8 channels")] {
+        let [plain, free, paid] = series;
+        plain.show(&format!("no rule,      {who}"));
+        free.show(&format!("rule, free,   {who}"));
+        paid.show(&format!("paid,         {who}"));
+        println!(
+            "{:<44} {:>8.2} ×  {:>8.2} ×",
+            "  paid to free",
+            paid.rate() / free.rate(),
+            paid.cost() / free.cost()
+        );
+        println!(
+            "{:<44} {:>8.2} ×  {:>8.2} ×",
+            "  paid to no rule",
+            paid.rate() / plain.rate(),
+            paid.cost() / plain.cost()
+        );
+    }
+    pieces.show("paid, head and body in two segments, 1 client");
+    println!(
+        "exchanges with the seller: {exchanged} for {asked} paid requests, {:.4} each",
+        exchanged as f64 / asked as f64
+    );
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The parts of a payment, each for itself and on one thread: signatures, recovery, the book, the journal.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ethers_core::types::{H256, RecoveryMessage};
+use ethers_signers::LocalWallet;
+use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
+use secp256k1::{Message, Secp256k1, SecretKey};
+
+use tollpass::manager::store::Store;
+use tollpass::protocol::book::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record};
+use tollpass::protocol::channel::Channel;
+use tollpass::protocol::microraiden::{self, proof};
+use tollpass::protocol::policy::Deposit;
+use tollpass::protocol::{Address, Amount, Challenge, ChannelId, Facts, OnChain, Policy, Signature};
+
+const KEY: [u8; 32] = [7; 32];
+const DIGEST: [u8; 32] = [9; 32];
+/// The longest that one part is measured.
+const PATIENCE: Duration = Duration::from_millis(600);
+/// How many in a row are timed together.
+const BATCH: u32 = 50;
+
+/// Measures and prints all of them.
+pub fn report() -> anyhow::Result<()> {
+    println!("{:<44} {:>11}", "one part of a payment, on one thread", "median");
+    let wallet = LocalWallet::from_bytes(&KEY)?;
+    show("sign, k256 (through ethers-signers)", || wallet.sign_hash(H256(black_box(DIGEST))));
+    let curve = Secp256k1::new();
+    let key = SecretKey::from_byte_array(KEY)?;
+    let message = Message::from_digest(DIGEST);
+    show("sign, libsecp256k1", || curve.sign_ecdsa_recoverable(black_box(message), &key));
+
+    let signed = wallet.sign_hash(H256(DIGEST))?;
+    show("recover, k256 (through ethers-core)", || {
+        signed.recover(RecoveryMessage::Hash(black_box(H256(DIGEST))))
+    });
+    let bytes: [u8; 65] = signed.into();
+    let id = if bytes[64] == 27 { RecoveryId::Zero } else { RecoveryId::One };
+    let signature = RecoverableSignature::from_compact(&bytes[..64], id)?;
+    show("recover, libsecp256k1", || curve.recover_ecdsa(black_box(message), &signature));
+
+    let facts = facts();
+    let channel = ChannelId { receiver: Address([3; 20]), open_block: 9 };
+    show("digest of a payment", || {
+        proof::balance_digest(channel, black_box(Amount::from(7)), facts.contract)
+    });
+    let draft = microraiden::Draft { channel, total: Amount::from(7), price: Amount::from(1) };
+    show("header fields of a payment", || {
+        microraiden::attach(black_box(&draft), facts.payer, facts.contract, &Signature(bytes))
+    });
+    grants(channel, facts)?;
+    writes(channel, facts)
+}
+
+fn show<T>(what: &str, mut work: impl FnMut() -> T) {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < PATIENCE {
+        let start = Instant::now();
+        for _ in 0..BATCH {
+            black_box(work());
+        }
+        times.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(BATCH));
+    }
+    println!("{what:<44} {:>8.1} µs", crate::median(&times));
+}
+
+/// From a demand to the grant and back, in the book alone.
+fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
+    let policy = Policy {
+        rules: Vec::new(),
+        deposit: Deposit::default(),
+        hooks: Arc::default(),
+        rounds: 8,
+        reserve_ahead: 64,
+        ready_within: PATIENCE,
+        pay_within: PATIENCE,
+    };
+    let mut book = Book::new(Arc::new(policy));
+    let on_chain = OnChain {
+        deposit: Amount::MAX,
+        settle_block: 0,
+        closing_balance: Amount::ZERO,
+        withdrawn: Amount::ZERO,
+    };
+    let ready = Input::Ready {
+        facts,
+        channels: Vec::new(),
+        intents: Vec::new(),
+        on_chain: vec![(channel, Some(on_chain))],
+        cursor: 0,
+    };
+    book.handle(ready, Instant::now());
+    let challenge = Challenge::MicroRaiden(microraiden::Challenge {
+        price: Amount::from(1),
+        contract: facts.contract,
+        receiver: channel.receiver,
+        token: Some(facts.token),
+        gateway: None,
+        complaint: None,
+        state: None,
+    });
+    let allowance = Allowance { max_price: Amount::from(1), receivers: Vec::new(), hooks: Arc::default() };
+    let (mut next, mut granted) = (0, 0);
+    show("demand, grant and return, in the book", || {
+        let (purchase, now) = (PurchaseId(next), Instant::now());
+        next += 1;
+        let (challenge, allowance) = (challenge.clone(), allowance.clone());
+        book.handle(Input::Demand { purchase, challenge, allowance }, now);
+        while let Some(effect) = book.poll_effect() {
+            match effect {
+                Effect::Grant(..) => granted += 1,
+                Effect::Reserve(id, bound, _) => book.handle(Input::Reserved(id, Some(bound)), now),
+                _ => {}
+            }
+        }
+        book.handle(Input::Answer(purchase, Outcome::Accepted), now);
+    });
+    anyhow::ensure!(granted == next, "{granted} of {next} were granted");
+    Ok(())
+}
+
+/// One durable write, as it stands before a signature where nothing was reserved ahead.
+fn writes(id: ChannelId, facts: Facts) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let mut store = Store::open(folder.path())?;
+    let book = store.load(&facts)?.book;
+    let channel = Channel::new(OnChain {
+        deposit: Amount::MAX,
+        settle_block: 0,
+        closing_balance: Amount::ZERO,
+        withdrawn: Amount::ZERO,
+    });
+    show("one durable write of the journal (waits)", || store.write(book, &[Record::Channel(id, channel)]));
+    Ok(())
+}
+
+fn facts() -> Facts {
+    let address = |byte| Address([byte; 20]);
+    Facts { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(0xaa) }
+}

@@ -1,0 +1,94 @@
+//! The proxy under test: the real program with a wallet, a chain and one rule.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::seller::{self, Seller};
+
+/// A running proxy. It ends when this is dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Proxy {
+    /// Starts a proxy that may open so many channels to a seller; each number of channels has its own wallet.
+    pub async fn start(seller: &Seller, channels: u32) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let key = seller::wallet(channels);
+        write_private(&folder.path().join("key"), &ethers_core::utils::hex::encode(key))?;
+        write_private(&folder.path().join("proxy.toml"), &configuration(seller, channels))?;
+        let program = std::env::var_os("PROXY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tollpass").into());
+        let mut child = Command::new(program)
+            .args(["serve", "--config"])
+            .arg(folder.path().join("proxy.toml"))
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.path().join("log"))?)
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("it has no output")?).lines();
+        let line = lines.next_line().await?.unwrap_or_default();
+        let address =
+            line.strip_prefix("listening on ").with_context(|| format!("not a ready line: {line}"))?;
+        Ok(Self { address: address.parse()?, child, _folder: folder })
+    }
+
+    /// Its time on a processor so far, from `/proc/PID/stat`.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let id = self.child.id().context("the proxy has ended")?;
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("only Linux tells the CPU time")?;
+        // The name in parentheses may hold spaces; user and system time are the 14th and 15th field.
+        let (_, fields) = stat.rsplit_once(')').context("not as expected")?;
+        let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = ticks.sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+}
+
+/// What Linux counts in, on every architecture that we build for.
+const TICKS_PER_SECOND: u64 = 100;
+
+fn configuration(seller: &Seller, channels: u32) -> String {
+    let Seller { rpc, contract, start_block, .. } = seller;
+    format!(
+        r#"listen = "127.0.0.1:0"
+state_dir = "state"
+
+[wallet]
+key_file = "key"
+
+[chain]
+rpc_url = "http://{rpc}"
+channel_manager = "{contract}"
+start_block = {start_block}
+poll_every = "100ms"
+
+[deposit]
+initial = 1000000
+channels = {channels}
+
+[[pay]]
+host = "127.0.0.1"
+max_price = 1000
+
+[hooks]
+nonexisting_channel = {{ do = "retry", every = "50ms", times = 240, within = "1m" }}
+"#
+    )
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
