@@ -3,7 +3,7 @@
 //! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
 //! comes back as a message.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub(super) struct Actor {
     orders: HashMap<Address, oneshot::Sender<OrderReply>>,
     /// Who waits until a channel is lent to nobody.
     holds: Vec<(ChannelId, HoldReply)>,
+    /// Channels that we changed and the watch has not looked at since: it may never have seen the event.
+    recheck: Arc<Mutex<BTreeSet<ChannelId>>>,
     /// Who waits until no transaction is under way.
     settled: Vec<oneshot::Sender<()>>,
     /// Which hold keeps each channel from being lent.
@@ -88,6 +90,7 @@ impl Actor {
             shared,
             orders: HashMap::new(),
             holds: Vec::new(),
+            recheck: Arc::default(),
             settled: Vec::new(),
             holders: HashMap::new(),
             waiting: VecDeque::new(),
@@ -157,16 +160,19 @@ impl Actor {
     fn watch(&self, chain: &Chain, cursor: u64) {
         let Some(mailbox) = self.mailbox.upgrade() else { return };
         let mut watcher = chain.watch(cursor);
+        let recheck = Arc::clone(&self.recheck);
         tokio::spawn(async move {
             let mut was_down = false;
             loop {
+                let asked: Vec<ChannelId> = super::lock(&recheck).iter().copied().collect();
                 let looked = tokio::select! {
-                    looked = watcher.next(&[]) => looked,
+                    looked = watcher.next(&asked) => looked,
                     () = mailbox.closed() => return,
                 };
                 match looked {
                     Ok(synced) => {
                         was_down = false;
+                        super::lock(&recheck).retain(|id| !asked.contains(id));
                         if mailbox.send(Message::Observed(synced)).await.is_err() {
                             return;
                         }
@@ -254,6 +260,9 @@ impl Actor {
                 if let Some(reply) = self.orders.remove(&receiver) {
                     // Who ordered it may have left.
                     let _ = reply.send(Ok(result.clone()));
+                }
+                if let Ok(Some((channel, Some(_)))) = &result {
+                    super::lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
                 self.book.handle(Input::Ordered(receiver, result), now);

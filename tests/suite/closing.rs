@@ -161,7 +161,7 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
         let before = only(&proxy).await.id();
         town.rig.revert(snapshot).await;
         town.rig.mine(3).await;
-        until_phase(&proxy, before, "gone").await;
+        town.rig.mining(until_phase(&proxy, before, "gone")).await;
         assert_eq!(only(&proxy).await.promised, (2 * PRICE).into());
         assert_eq!(town.holdings().await, (WEALTH, 0, 0));
         refused(&proxy, together(before), "it is settled").await;
