@@ -1,6 +1,6 @@
 //! tollpass: a local HTTP forward proxy that meets `402 Payment Required` and pays it, so that the program behind it
-//! never sees a paywall. It speaks µRaiden: payments are signed totals over a channel, and only opening and topping up
-//! a channel touch the chain.
+//! never sees a paywall. It speaks µRaiden: payments are signed totals over a channel, and only opening,
+//! topping up and ending a channel touch the chain.
 //!
 //! # One request
 //!
@@ -9,22 +9,24 @@
 //!                               │  anything but 402: straight back, streaming, nothing changed
 //!                               │  402, and no rule that pays it: back as it came, and Proxy-Status says why
 //!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
+//!                               │  a rule, and a price that is known from before (protocol::prices): paid at once
 //!                               ▼
 //!                         protocol::read ─► Challenge
 //!                               ▼
 //!                         Manager::pay(challenge, allowance).await ─► Lease | Refusal
 //!                               │   the actor, one task: book.handle(input, now), then the effects, in order:
 //!                               │     Persist         the journal, one durable write for all records of a turn
+//!                               │     Reserve         the bound up to which may be signed moves ahead, in the background
 //!                               │     Grant           sign, and lend the channel: Lease
 //!                               │     Refuse          Refusal, with a reason
-//!                               │     Submit, Resume  open, top up, or find out what became of it, in a task of its own;
+//!                               │     Submit, Resume  open, top up, end, or find out what became of it, in a task of its own;
 //!                               │                     its transaction is on record before `Send` lets it go
 //!                               ▼
 //!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
 //!                               │  (a task of its own: a client that leaves does not tear a payment apart)
 //!                               │  below 400, or 4xx but 402 and 409 -> Lease::accept: acknowledged
 //!                               │  402 -> Lease::reject: the same payment after a pause, another one, or none
-//!                               │  409, 5xx, no head, lease dropped -> unclear: presented again before anything new
+//!                               │  409, 5xx, no head, lease dropped -> unclear: cleared up before anything new
 //! ```
 //!
 //! # Rooms, and whom they may name
