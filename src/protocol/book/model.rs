@@ -36,6 +36,8 @@ enum Step {
         seconds: u64,
     },
     Idle,
+    /// A reorganisation moves the opening of a channel into another block: there it begins anew.
+    Reorganised(usize),
     /// The next write fails.
     DiskFails,
     /// Everything in memory is gone. `late` says what of the rest still happened.
@@ -117,6 +119,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => prop::bool::weighted(0.8).prop_map(Step::Written),
         3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Idle),
+        1 => any::<usize>().prop_map(Step::Reorganised),
         1 => Just(Step::DiskFails),
         1 => any::<bool>().prop_map(|late| Step::Crash { late }),
         1 => Just(Step::Restart),
@@ -172,8 +175,8 @@ struct Client {
     granted: Option<Draft>,
     /// The highest price that the rule allowed.
     highest: u64,
-    /// By how much its payments raised what was signed.
-    raised: u64,
+    /// By how much its payments raised what was signed, on each channel that is still there.
+    raised: BTreeMap<ChannelId, u64>,
     ended: bool,
 }
 
@@ -272,6 +275,7 @@ impl Model {
                 assert!(!late, "something is due and did not happen");
             }
             Step::Idle => self.handle(Input::Idle),
+            Step::Reorganised(which) => self.reorganised(which),
             Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
             Step::Crash { late } => return self.crash(late),
             Step::Restart => return self.restart(),
@@ -301,7 +305,8 @@ impl Model {
             }
         }
         assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
-        let redeemable: u64 = self.sellers.values().filter_map(|seller| seller.sent.last()).sum();
+        let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
+        let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
         assert!(redeemable <= self.allowed, "{redeemable} > {}", self.allowed);
     }
 
@@ -318,7 +323,13 @@ impl Model {
             state: None,
         };
         let highest = if price <= MAX_PRICE { price } else { 0 };
-        let client = Client { challenge: challenge.clone(), granted: None, highest, raised: 0, ended: false };
+        let client = Client {
+            challenge: challenge.clone(),
+            granted: None,
+            highest,
+            raised: BTreeMap::new(),
+            ended: false,
+        };
         self.clients.insert(purchase, client);
         self.allowed += highest;
         let allowance = Allowance {
@@ -335,7 +346,7 @@ impl Model {
         let Some((id, draft)) = pick(&granted, which) else { return };
         let (total, price) = (units(draft.total), units(draft.price));
         let doubt = self.book.channels[&draft.channel].unclear.is_some_and(|u| u.price.is_none());
-        let seller = self.sellers.get_mut(&draft.channel).unwrap();
+        let seller = self.sellers.entry(draft.channel).or_default();
         seller.sent.insert(total);
         let is_right = total == seller.registered + price;
         let outcome = match how {
@@ -464,13 +475,19 @@ impl Model {
     fn granted(&mut self, id: PurchaseId, draft: Draft) {
         let on_disk = self.disk.channels.get(&draft.channel).expect("the channel is on record");
         assert!(on_disk.reserved >= draft.total, "signed ahead of the record: {draft:?} {on_disk:?}");
-        let deposit = self.chain[&draft.channel].deposit;
-        assert!(draft.total <= deposit, "{draft:?} of {deposit}");
+        // One that is gone may still be presented to a seller that denies it.
+        if let Some(OnChain { deposit, .. }) = self.chain.get(&draft.channel) {
+            assert!(draft.total <= *deposit, "{draft:?} of {deposit}");
+        }
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
         let seller = self.sellers.entry(draft.channel).or_default();
-        client.raised += units(draft.total).saturating_sub(seller.counted);
-        assert!(client.raised <= client.highest, "{} for {}", client.raised, client.highest);
+        if self.chain.contains_key(&draft.channel) {
+            let raise = units(draft.total).saturating_sub(seller.counted);
+            *client.raised.entry(draft.channel).or_default() += raise;
+        }
+        let raised: u64 = client.raised.values().sum();
+        assert!(raised <= client.highest, "{raised} for {}", client.highest);
         seller.signed = seller.signed.max(units(draft.total));
         seller.counted = seller.counted.max(units(draft.total));
         client.granted = Some(draft);
@@ -525,8 +542,8 @@ impl Model {
         };
         let known = self.moved.get(&intent.hash).copied();
         let result = match (known, job) {
-            (Some(moved), _) => Ok(moved.map(|(id, _)| (id, self.chain[&id]))),
-            (None, Job::Done) => Ok(self.mine(&intent, true)),
+            (Some(moved), _) => Ok(moved.map(|(id, _)| (id, self.chain.get(&id).copied()))),
+            (None, Job::Done) => Ok(self.mine(&intent, true).map(|(id, on_chain)| (id, Some(on_chain)))),
             (None, Job::Failed) => {
                 self.mine(&intent, false);
                 Err(failed(true))
@@ -536,13 +553,32 @@ impl Model {
                 Err(failed(false))
             }
         };
-        let result = result.map(|moved| moved.map(|(id, on_chain)| (id, Some(on_chain))));
         self.handle(Input::Ordered(receiver, result));
+    }
+
+    /// What was signed on a channel that is gone cannot be redeemed.
+    fn reorganised(&mut self, which: usize) {
+        let ids: Vec<ChannelId> = self.chain.keys().copied().collect();
+        let Some(old) = pick(&ids, which) else { return };
+        let Some(on_chain) = self.chain.remove(&old) else { return };
+        self.next += 1;
+        let new = ChannelId { open_block: 1_000_000 + self.next as u32, ..old };
+        self.chain.insert(new, on_chain);
+        self.sellers.remove(&old);
+        for client in self.clients.values_mut() {
+            client.raised.remove(&old);
+        }
+        let channels = vec![(old, None), (new, Some(on_chain))];
+        self.handle(Input::Chain { channels, cursor: 0 });
     }
 
     /// Decides what became of a transaction.
     fn mine(&mut self, intent: &Intent, moves: bool) -> Option<(ChannelId, OnChain)> {
-        let moved = moves.then(|| {
+        let is_there = match intent.order {
+            Order::TopUp { channel, .. } => self.chain.contains_key(&channel),
+            _ => true,
+        };
+        let moved = (moves && is_there).then(|| {
             let (id, added) = match intent.order {
                 Order::Open { receiver, deposit } => {
                     (ChannelId { receiver, open_block: intent.nonce as u32 }, deposit)
@@ -573,7 +609,7 @@ impl Model {
         // What was granted may have been sent, and registered.
         let granted: Vec<Draft> = self.clients.values_mut().filter_map(|c| c.granted.take()).collect();
         for draft in granted {
-            let seller = self.sellers.get_mut(&draft.channel).unwrap();
+            let seller = self.sellers.entry(draft.channel).or_default();
             seller.sent.insert(units(draft.total));
             if late && units(draft.total) == seller.registered + units(draft.price) {
                 seller.registered = units(draft.total);
