@@ -139,7 +139,7 @@ async fn compare() -> anyhow::Result<()> {
             paid.cost() / plain.cost()
         );
     }
-    pieces.show("paid, head and body in two segments, 1 client");
+    println!("{:<44} {:>8.0} /s", "paid, head and body in two segments, 1 client", pieces.rate());
     println!(
         "exchanges with the seller: {exchanged} for {asked} paid requests, {:.4} each",
         exchanged as f64 / asked as f64
