@@ -23,7 +23,7 @@
 //!                               │                     its transaction is on record before `Send` lets it go
 //!                               ▼
 //!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
-//!                               │  (a task of its own: a client that leaves does not tear a payment apart)
+//!                               │  (goes on in a task of its own when the client leaves: nobody tears a payment apart)
 //!                               │  below 400, or 4xx but 402 and 409 -> Lease::accept: acknowledged
 //!                               │  402 -> Lease::reject: the same payment after a pause, another one, or none
 //!                               │  409, 5xx, no head, lease dropped -> unclear: cleared up before anything new

@@ -1,11 +1,16 @@
 //! A paid exchange: the request sent with a payment, until the seller takes it or the policy says stop.
 //!
-//! It runs in a task of its own, so that a client that leaves does not tear a payment apart.
+//! When the client leaves it goes on in a task of its own: nobody tears a payment apart.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use http::{Extensions, Request, Response, StatusCode, request};
 use http_body::Body as _;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Service, ServiceExt as _};
@@ -20,6 +25,7 @@ use crate::protocol::refusal::Awaited;
 use crate::protocol::{Challenge, Draft, Refusal};
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
+use crate::shutdown::Shutdown;
 
 /// How often a payment is sent that provably never left, because its pooled connection had died.
 const SENDINGS: u32 = 2;
@@ -43,6 +49,14 @@ pub(super) struct Exchange<S> {
     pub(super) hooks: Arc<Hooks>,
     /// How many payments were presented.
     pub(super) attempts: u32,
+}
+
+/// An exchange that a client waits for, in the client's own task: a task for each would cost more than the signature.
+struct Attended {
+    exchange: Option<Pin<Box<dyn Future<Output = Response<Body>> + Send>>>,
+    /// Dropped when the client leaves, which the exchange notices.
+    client: Option<oneshot::Sender<Infallible>>,
+    shutdown: Shutdown,
 }
 
 /// What one sending came to.
@@ -150,24 +164,17 @@ where
 
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
     pub(super) async fn start(self, lease: Lease, offer: Option<Offer>) -> Response<Body> {
-        let (mut client, answer) = oneshot::channel();
+        let (client, has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
-        shutdown.spawn(async move {
-            let answer = self.run(lease, offer, &mut client).await;
-            // A client that has left gets nothing; what was paid is on record.
-            let _ = client.send(answer);
-        });
-        answer.await.unwrap_or_else(|_| {
-            let details = "stopped in the middle of a payment; it is cleared up at the next start";
-            rescue::problem(StatusCode::SERVICE_UNAVAILABLE, Some("proxy_internal_error"), details)
-        })
+        let exchange = Box::pin(self.run(lease, offer, has_left));
+        Attended { exchange: Some(exchange), client: Some(client), shutdown }.await
     }
 
     async fn run(
         mut self,
         mut lease: Lease,
         mut offer: Option<Offer>,
-        client: &mut oneshot::Sender<Response<Body>>,
+        mut has_left: oneshot::Receiver<Infallible>,
     ) -> Response<Body> {
         loop {
             self.attempts += 1;
@@ -182,7 +189,7 @@ where
             }
             let advised = tokio::select! {
                 advised = self.may_go_on(returned.draft(), &newer.head, &challenge) => advised,
-                () = client.closed() => Err(Refusal::ClientLeft),
+                _ = &mut has_left => Err(Refusal::ClientLeft),
             };
             if let Err(refusal) = advised {
                 return self.refuse(&newer, &refusal);
@@ -190,7 +197,7 @@ where
             let next = tokio::select! {
                 next = returned.reject(challenge) => next,
                 // Nothing more is signed for a client that has left.
-                () = client.closed() => Err(Refusal::ClientLeft),
+                _ = &mut has_left => Err(Refusal::ClientLeft),
             };
             lease = match next {
                 Ok(lease) => lease,
@@ -327,6 +334,28 @@ where
             return rescue::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
         offer.give_back(refusal)
+    }
+}
+
+impl Future for Attended {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response<Body>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let answer = ready!(exchange.as_mut().poll(context));
+        self.exchange = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        drop(self.client.take());
+        // Outside of the runtime the program is ending: the payment is cleared up at the next start.
+        if let (Some(exchange), Ok(_)) = (self.exchange.take(), Handle::try_current()) {
+            // The client that the answer was for has left; what was paid is on record.
+            self.shutdown.spawn(async move { drop(exchange.await) });
+        }
     }
 }
 
