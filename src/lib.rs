@@ -37,10 +37,12 @@
 //! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
 //! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `protocol` |
 //! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | nothing of ours |
-//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `manager`, `protocol`, `shutdown` |
+//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `manager`, `protocol`, `shutdown`, `tls` |
 //! | [`manager`] | the state shell: one task owns the book; the journal | `chain`, `protocol` |
-//! | [`chain`] | the chain shell: contracts, node, transactions, keys | `protocol` |
+//! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
+//! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
 //! | [`admin`] | the socket on which `serve` answers the command line | `manager`, `shutdown` |
+//! | [`private`] | files that hold a secret | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
 //! | [`telemetry`] | the log | nothing of ours |
 //! | [`fault`] | crash points for tests; nothing in a release build | nothing of ours |
@@ -68,7 +70,9 @@ pub mod config;
 pub mod devnet;
 pub mod fault;
 pub mod manager;
+pub mod private;
 pub mod protocol;
 pub mod proxy;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

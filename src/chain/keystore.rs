@@ -1,7 +1,6 @@
 //! Where the signing key rests: a V3 JSON keystore under a password, or a key file in the clear. Opening and
-//! making one here, the format in `v3`, who may touch the files in `private`. Logs nothing.
+//! making one here, the format in `v3`, who may touch the files in [`crate::private`]. Logs nothing.
 
-mod private;
 mod v3;
 
 use std::{
@@ -18,8 +17,9 @@ use ethers_core::{
 };
 use zeroize::Zeroizing;
 
-pub use self::{private::PrivateFileError, v3::V3Error};
+pub use self::v3::V3Error;
 use super::signer::Signer;
+use crate::private::{self, PrivateFileError};
 use crate::protocol::Address;
 
 /// The variable that a password is taken from when no file is named.

@@ -5,14 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and the rooms that it may name. `fault` marks crash points and may stand anywhere.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
-    ("cli", &["app", "admin", "chain", "config", "devnet", "manager", "protocol", "shutdown", "telemetry"]),
-    ("app", &["admin", "chain", "config", "manager", "protocol", "proxy", "shutdown", "telemetry"]),
-    ("proxy", &["manager", "protocol", "shutdown"]),
+    (
+        "cli",
+        &["app", "admin", "chain", "config", "devnet", "manager", "protocol", "shutdown", "telemetry", "tls"],
+    ),
+    ("app", &["admin", "chain", "config", "manager", "protocol", "proxy", "shutdown", "telemetry", "tls"]),
+    ("proxy", &["manager", "protocol", "shutdown", "tls"]),
     ("admin", &["manager", "shutdown"]),
     ("manager", &["chain", "protocol", "shutdown"]),
-    ("chain", &["protocol"]),
+    ("chain", &["private", "protocol"]),
+    ("tls", &["private"]),
+    ("private", &[]),
     ("devnet", &["protocol"]),
     ("config", &["protocol"]),
     ("protocol", &[]),

@@ -33,7 +33,7 @@ pub enum PrivateFileError {
     #[error("{path} is not a regular file", path = .0.display())]
     NotAFile(PathBuf),
     /// It holds more than a secret.
-    #[error("{path} is larger than {MAX_FILE} bytes, so it holds no key and no password", path = .0.display())]
+    #[error("{path} is larger than {MAX_FILE} bytes, so it is no file of a key or a password", path = .0.display())]
     TooLarge(PathBuf),
     /// Other users can read or write it.
     #[error("{path} is open to other users (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
@@ -59,7 +59,7 @@ pub enum PrivateFileError {
 }
 
 /// Reads a file that only its owner, who must be this user, can read and write.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
     // Looked at before it is opened: opening a named pipe would wait for a writer.
     if !fs::metadata(path).map_err(io)?.is_file() {
@@ -78,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> 
 }
 
 /// Writes a new file that only this user can read and write, and makes sure that it is on disk.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
+pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let io = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => PrivateFileError::Exists(path.to_owned()),
         _ => PrivateFileError::Io { path: path.to_owned(), error },

@@ -1,0 +1,345 @@
+//! The local CA: made on first use in a folder, or the user's own. Signs certificates for servers, and nothing else;
+//! never shows its key.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{Issuer, PublicKeyData};
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::{self, Described};
+use super::error::{AuthorityError, date, remedy};
+use super::mint;
+use super::name::Name;
+use super::pair::{self, Pair};
+use super::signer::CaKey;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long before its end a CA is warned of.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A CA that can sign.
+pub struct Authority {
+    issuer: Issuer<'static, CaKey>,
+    /// Its own certificate, and those between it and a root.
+    certificates: Vec<CertificateDer<'static>>,
+    described: Described,
+    path: PathBuf,
+    is_new: bool,
+    is_ours: bool,
+}
+
+impl Authority {
+    /// Opens the CA in `folder`, or makes one where there is none, which then signs only for `permitted` (each DNS name
+    /// with those below it), and for any name where that is empty. Blocks on the disk.
+    pub fn open(folder: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
+        pair::folder(folder)?;
+        let path = folder.join(pair::CERTIFICATE);
+        if let Some(pair) = pair::open(folder)? {
+            return Self::from_pair(pair, path, true);
+        }
+        let (key, certificate) = mint::authority(permitted)?;
+        pair::create(folder, &key, &certificate)?;
+        let opened = Self::reopen(folder, path)?;
+        Ok(Self { is_new: opened.certificates[0] == certificate, ..opened })
+    }
+
+    /// Takes the user's own pair: PEM files, the key unencrypted and only readable by this user. After the CA's own
+    /// certificate the file may hold those between it and a root. Blocks on the disk.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
+        Self::from_pair(pair::load(certificate, key)?, certificate.to_owned(), false)
+    }
+
+    /// Makes a new CA in `folder` in place of the one that is there, whose certificate is kept as `ca.pem.old`.
+    pub fn renew(folder: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
+        pair::folder(folder)?;
+        let (key, certificate) = mint::authority(permitted)?;
+        pair::replace(folder, &key, &certificate)?;
+        let opened = Self::reopen(folder, folder.join(pair::CERTIFICATE))?;
+        Ok(Self { is_new: true, ..opened })
+    }
+
+    /// True where it was made just now.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// True for one that tollpass made, false for the user's own.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
+    /// Its own certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificates[0]
+    }
+
+    /// The file of its certificate.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its subject, as text.
+    pub fn subject(&self) -> &str {
+        &self.described.subject
+    }
+
+    /// SHA-256 over its certificate.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.described.fingerprint
+    }
+
+    /// From when until when it is valid.
+    pub fn validity(&self) -> Range<SystemTime> {
+        self.described.validity.clone()
+    }
+
+    /// True where clients accept what it signs for `name`; false where its name constraints say otherwise.
+    pub fn permits(&self, name: &Name) -> bool {
+        self.described.constraints.permit(name)
+    }
+
+    /// What its user should know: that it ends soon, or that its name constraints are not those of `permitted` (none
+    /// where that is empty).
+    pub fn warnings(&self, permitted: &[Name], now: SystemTime) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let end = self.described.validity.end;
+        if now + WARN_BEFORE > end {
+            let days = end.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
+            warnings.push(format!("the CA ends in {days} days, on {}; {}", date(end), remedy(self.is_ours)));
+        }
+        let left_out: Vec<_> =
+            permitted.iter().filter(|name| !self.permits(name)).map(Name::to_string).collect();
+        let renew = "`tollpass ca renew` makes one that fits; it must be trusted anew";
+        if !left_out.is_empty() {
+            warnings
+                .push(format!("the name constraints of the CA leave out {}; {renew}", left_out.join(", ")));
+        } else if !permitted.is_empty() && self.described.constraints.is_empty() {
+            warnings.push(format!("the CA is older than name_constraints and signs for any name; {renew}"));
+        } else if permitted.is_empty() && self.is_ours && !self.described.constraints.is_empty() {
+            warnings.push(format!(
+                "the CA was made with name constraints, which name_constraints no longer asks for; {renew}"
+            ));
+        }
+        warnings
+    }
+
+    /// Signs a certificate for a server.
+    pub(super) fn sign(
+        &self,
+        name: &Name,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+    ) -> Result<Signed, rcgen::Error> {
+        let (certificate, validity) = mint::leaf(name, key, &self.issuer, &self.described.validity, now)?;
+        let mut chain = vec![certificate];
+        if !self.described.is_root {
+            chain.extend(self.certificates.iter().cloned());
+        }
+        Ok(Signed { chain, begin: validity.start, end: validity.end })
+    }
+
+    fn reopen(folder: &Path, path: PathBuf) -> Result<Self, AuthorityError> {
+        let lost = || AuthorityError::NoCertificate(folder.join(pair::KEY));
+        Self::from_pair(pair::open(folder)?.ok_or_else(lost)?, path, true)
+    }
+
+    fn from_pair(pair: Pair, path: PathBuf, is_ours: bool) -> Result<Self, AuthorityError> {
+        let Pair { key, certificates } = pair;
+        let key = CaKey::new(&key).ok_or_else(|| AuthorityError::KeyKind(path.clone()))?;
+        let no_certificate = || AuthorityError::NoCertificate(path.clone());
+        let described = certificates.first().and_then(certificate::describe).ok_or_else(no_certificate)?;
+        check(&described, &key, &path, is_ours)?;
+        let issuer = Issuer::from_ca_cert_der(&certificates[0], key)
+            .map_err(|_| AuthorityError::Subject(path.clone()))?;
+        let authority = Self { issuer, certificates, described, path, is_new: false, is_ours };
+        authority.try_out()?;
+        Ok(authority)
+    }
+
+    /// Signs once, for the certificates to come would be refused if they named another issuer.
+    fn try_out(&self) -> Result<(), AuthorityError> {
+        let name = Name::Dns("localhost".to_owned());
+        let signed = self.sign(&name, self.issuer.key(), SystemTime::now())?;
+        match certificate::issuer(&signed.chain[0]) {
+            Some(issuer) if issuer == self.described.name => Ok(()),
+            _ => Err(AuthorityError::Subject(self.path.clone())),
+        }
+    }
+}
+
+/// A certificate for a server.
+pub(super) struct Signed {
+    /// It, and those between it and a root.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// From when it is valid.
+    pub(super) begin: SystemTime,
+    /// Until when.
+    pub(super) end: SystemTime,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("subject", &self.described.subject)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check(described: &Described, key: &CaKey, path: &Path, is_ours: bool) -> Result<(), AuthorityError> {
+    let path = || path.to_owned();
+    let now = SystemTime::now();
+    let Range { start, end } = described.validity;
+    if described.public != key.der_bytes() {
+        return Err(AuthorityError::OtherKey(path()));
+    }
+    if !described.is_ca {
+        return Err(AuthorityError::NotACa { path: path(), why: "it does not say that it is one" });
+    }
+    if !described.signs {
+        return Err(AuthorityError::NotACa { path: path(), why: "its key usage does not name keyCertSign" });
+    }
+    if now >= end {
+        return Err(AuthorityError::Expired { path: path(), end, is_ours });
+    }
+    if now < start {
+        return Err(AuthorityError::TooEarly { path: path(), begin: start });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<Name> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn one_is_made_once() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("a/state");
+        let first = Authority::open(&folder, &[]).unwrap();
+        assert!(first.is_new() && first.is_ours());
+        assert_eq!(first.path(), folder.join("ca.pem"));
+        assert_eq!(
+            [mode(&folder), mode(first.path()), mode(&folder.join("ca-key.pem"))],
+            [0o700, 0o644, 0o600]
+        );
+        let again = Authority::open(&folder, &[]).unwrap();
+        assert!(!again.is_new() && again.fingerprint() == first.fingerprint());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        let text = fs::read_to_string(folder.join("ca-key.pem")).unwrap();
+        let secret = text.lines().nth(1).unwrap();
+        assert!(text.starts_with("-----BEGIN PRIVATE KEY-----"), "{secret}");
+        assert!(!format!("{first:?} {:?}", first.issuer).contains(&secret[..20]));
+        assert!(first.subject().starts_with("O=tollpass, CN=tollpass local CA "), "{first:?}");
+    }
+
+    #[test]
+    fn many_at_once_make_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Authority::open(folder.path(), &[]).unwrap();
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(opened.iter().all(|authority| authority.fingerprint() == opened[0].fingerprint()));
+        assert_eq!(opened.iter().filter(|authority| authority.is_new()).count(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_crash_leaves_is_made_good() {
+        let folder = tempfile::tempdir().unwrap();
+        // Killed while the files were written: they have no names that count.
+        fs::write(folder.path().join(".ca-a1B2c3"), "half").unwrap();
+        let made = Authority::open(folder.path(), &[]).unwrap();
+        assert!(made.is_new());
+        // Killed between key and certificate; and within `renew`, when the copy is still the old one.
+        fs::remove_file(made.path()).unwrap();
+        assert_eq!(Authority::open(folder.path(), &[]).unwrap().fingerprint(), made.fingerprint());
+        let whole = fs::read(made.path()).unwrap();
+        fs::write(made.path(), "old").unwrap();
+        let again = Authority::open(folder.path(), &[]).unwrap();
+        assert_eq!((fs::read(made.path()).unwrap(), mode(made.path())), (whole, 0o644));
+        assert!(!again.is_new());
+    }
+
+    #[test]
+    fn a_key_that_is_lost_or_open_to_others_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        Authority::open(folder.path(), &[]).unwrap();
+        let key = folder.path().join("ca-key.pem");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Authority::open(folder.path(), &[]).unwrap_err().to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+        fs::remove_file(&key).unwrap();
+        let error = Authority::open(folder.path(), &[]).unwrap_err();
+        assert!(matches!(error, AuthorityError::KeyLost { .. }), "{error}");
+        assert!(error.to_string().contains("tollpass ca renew"), "{error}");
+        assert!(Authority::renew(folder.path(), &[]).unwrap().is_new());
+        Authority::open(folder.path(), &[]).unwrap();
+    }
+
+    #[test]
+    fn a_new_one_keeps_the_olds_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Authority::open(folder.path(), &[]).unwrap();
+        let new = Authority::renew(folder.path(), &[]).unwrap();
+        assert!(new.is_new() && new.fingerprint() != old.fingerprint() && new.subject() != old.subject());
+        let kept = fs::read_to_string(folder.path().join("ca.pem.old")).unwrap();
+        assert_eq!(kept, crate::tls::pem(old.certificate()));
+        assert_eq!(Authority::open(folder.path(), &[]).unwrap().fingerprint(), new.fingerprint());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn constraints_bound_what_it_signs_for() {
+        for (permitted, good, bad) in [
+            (
+                vec!["example.com"],
+                vec!["example.com", "a.b.example.com"],
+                vec!["ample.com", "x-example.com", "::1"],
+            ),
+            (vec!["example.com", "127.0.0.1"], vec!["127.0.0.1"], vec!["127.0.0.2", "::1", "com"]),
+            (vec!["::1"], vec!["::1"], vec!["::2", "127.0.0.1", "localhost"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let authority = Authority::open(folder.path(), &names(&permitted)).unwrap();
+            for name in names(&good) {
+                assert!(authority.permits(&name), "{permitted:?} {name}");
+            }
+            for name in names(&bad) {
+                assert!(!authority.permits(&name), "{permitted:?} {name}");
+            }
+            let warnings = |permitted: &[&str]| authority.warnings(&names(permitted), SystemTime::now());
+            assert_eq!(warnings(&permitted), Vec::<String>::new());
+            assert!(warnings(&bad)[0].contains(bad[0]));
+            assert!(warnings(&[])[0].contains("was made with name constraints"));
+        }
+    }
+
+    #[test]
+    fn its_user_is_warned_of_what_will_not_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let (now, end) = (SystemTime::now(), authority.validity().end);
+        assert_eq!(authority.warnings(&[], now), Vec::<String>::new());
+        assert_eq!(authority.warnings(&[], end - 31 * DAY), Vec::<String>::new());
+        let soon = authority.warnings(&[], end - 29 * DAY);
+        assert!(soon[0].contains("ends in 29 days") && soon[0].contains("tollpass ca renew"), "{soon:?}");
+        assert!(authority.warnings(&names(&["a.example"]), now)[0].contains("signs for any name"));
+    }
+}

@@ -1,0 +1,67 @@
+//! What the certificate of a CA says of itself, as far as it matters to sign with it.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::time::ASN1Time;
+
+use super::constraints::Constraints;
+
+/// What a certificate says.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    /// Its subject, as text.
+    pub(super) subject: String,
+    /// SHA-256 over all of it.
+    pub(super) fingerprint: [u8; 32],
+    /// From when until when it is valid.
+    pub(super) validity: Range<SystemTime>,
+    /// The public key, as in the bit string of a SubjectPublicKeyInfo.
+    pub(super) public: Vec<u8>,
+    /// True where it says that it is a CA.
+    pub(super) is_ca: bool,
+    /// True where its key may sign certificates.
+    pub(super) signs: bool,
+    /// True where it is its own issuer: a root.
+    pub(super) is_root: bool,
+    /// For which names it may sign.
+    pub(super) constraints: Constraints,
+    /// Its subject as it stands there, to be found again as the issuer of what it signs.
+    pub(super) name: Vec<u8>,
+}
+
+/// Reads a certificate; `None` where it is none.
+pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Described> {
+    let (rest, read) = X509Certificate::from_der(certificate).ok()?;
+    let constraints = read.name_constraints().ok()?.map(|found| Constraints::read(found.value));
+    if !rest.is_empty() || read.subject().iter().any(|part| part.iter().next().is_none()) {
+        return None;
+    }
+    Some(Described {
+        subject: read.subject().to_string(),
+        fingerprint: Sha256::digest(certificate).into(),
+        validity: instant(&read.validity().not_before)..instant(&read.validity().not_after),
+        public: read.public_key().subject_public_key.data.to_vec(),
+        is_ca: read.is_ca(),
+        // Without the extension a key may do anything.
+        signs: read.key_usage().ok()?.is_none_or(|usage| usage.value.key_cert_sign()),
+        is_root: read.subject() == read.issuer(),
+        constraints: constraints.unwrap_or_default(),
+        name: read.subject().as_raw().to_vec(),
+    })
+}
+
+/// The issuer that a certificate names, as it stands there.
+pub(super) fn issuer(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, read) = X509Certificate::from_der(certificate).ok()?;
+    Some(read.issuer().as_raw().to_vec())
+}
+
+/// What lies before 1970 is 1970.
+fn instant(time: &ASN1Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+}

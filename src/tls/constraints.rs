@@ -1,0 +1,115 @@
+//! Name constraints (RFC 5280, section 4.2.1.10): for which names a CA may sign. Writes them, and reads those of any CA
+//! to find out before a client does that a certificate would be refused.
+
+use std::net::IpAddr;
+
+use rcgen::{CidrSubnet, GeneralSubtree};
+use x509_parser::extensions::{GeneralName, NameConstraints};
+
+use super::name::Name;
+
+/// For which names a CA may sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Constraints {
+    permitted: Vec<Subtree>,
+    excluded: Vec<Subtree>,
+}
+
+/// A set of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Subtree {
+    /// This name and those below it, in lower case; with a leading dot only those below it. The empty one is every name.
+    Dns(String),
+    /// Address and mask.
+    Ip(Vec<u8>, Vec<u8>),
+}
+
+impl Constraints {
+    /// Reads those of a certificate.
+    pub(super) fn read(constraints: &NameConstraints<'_>) -> Self {
+        let read = |subtrees: &Option<Vec<x509_parser::extensions::GeneralSubtree<'_>>>| {
+            subtrees.iter().flatten().filter_map(|subtree| Subtree::read(&subtree.base)).collect()
+        };
+        Self {
+            permitted: read(&constraints.permitted_subtrees),
+            excluded: read(&constraints.excluded_subtrees),
+        }
+    }
+
+    /// True where any name is permitted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.permitted.is_empty() && self.excluded.is_empty()
+    }
+
+    /// True where a certificate for `name` is good. A kind of name of which nothing is permitted explicitly is free.
+    pub(super) fn permit(&self, name: &Name) -> bool {
+        let mut same_kind = self.permitted.iter().filter(|subtree| subtree.is_kind_of(name)).peekable();
+        let is_permitted = same_kind.peek().is_none() || same_kind.any(|subtree| subtree.holds(name));
+        is_permitted && !self.excluded.iter().any(|subtree| subtree.holds(name))
+    }
+}
+
+/// What permits `names` (each DNS name with those below it) and no other name; nothing where there are none.
+pub(super) fn permitting(names: &[Name]) -> Option<rcgen::NameConstraints> {
+    if names.is_empty() {
+        return None;
+    }
+    let permitted_subtrees = names.iter().map(|name| match name {
+        Name::Dns(name) => GeneralSubtree::DnsName(name.clone()),
+        Name::Ip(address) => GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*address, 128)),
+    });
+    let mut excluded_subtrees = Vec::new();
+    // A kind of which nothing is permitted would be free.
+    if !names.iter().any(|name| matches!(name, Name::Dns(_))) {
+        excluded_subtrees.push(GeneralSubtree::DnsName(String::new()));
+    }
+    let every = |is_free: &dyn Fn(&IpAddr) -> bool, subnet| {
+        let is_named = names.iter().any(|name| matches!(name, Name::Ip(address) if is_free(address)));
+        (!is_named).then_some(GeneralSubtree::IpAddress(subnet))
+    };
+    excluded_subtrees.extend(every(&IpAddr::is_ipv4, CidrSubnet::V4([0; 4], [0; 4])));
+    excluded_subtrees.extend(every(&IpAddr::is_ipv6, CidrSubnet::V6([0; 16], [0; 16])));
+    Some(rcgen::NameConstraints { permitted_subtrees: permitted_subtrees.collect(), excluded_subtrees })
+}
+
+impl Subtree {
+    fn read(name: &GeneralName<'_>) -> Option<Self> {
+        match name {
+            GeneralName::DNSName(name) => Some(Self::Dns(name.to_ascii_lowercase())),
+            GeneralName::IPAddress(bytes) if matches!(bytes.len(), 8 | 32) => {
+                let (address, mask) = bytes.split_at(bytes.len() / 2);
+                Some(Self::Ip(address.to_vec(), mask.to_vec()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Addresses of both versions are of one kind.
+    fn is_kind_of(&self, name: &Name) -> bool {
+        matches!((self, name), (Self::Dns(_), Name::Dns(_)) | (Self::Ip(..), Name::Ip(_)))
+    }
+
+    fn holds(&self, name: &Name) -> bool {
+        match (self, name) {
+            (Self::Dns(tree), Name::Dns(name)) => match name.strip_suffix(tree.as_str()) {
+                Some(rest) => {
+                    tree.is_empty() || tree.starts_with('.') || rest.is_empty() || rest.ends_with('.')
+                }
+                None => false,
+            },
+            (Self::Ip(tree, mask), Name::Ip(address)) => {
+                let octets = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                octets.len() == tree.len()
+                    && octets
+                        .iter()
+                        .zip(tree)
+                        .zip(mask)
+                        .all(|((one, other), mask)| one & mask == other & mask)
+            }
+            _ => false,
+        }
+    }
+}

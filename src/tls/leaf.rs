@@ -1,0 +1,203 @@
+//! The certificates that clients see in place of an origin's own: one for each name, made when it is first asked for,
+//! kept while it is asked for. Does not decide for whom one may be made.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls::ServerConfig;
+use rustls::crypto::ring::Ticketer;
+use rustls::crypto::ring::sign::any_ecdsa_type;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCertUsingSni};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use tokio::sync::OnceCell;
+
+use super::authority::Authority;
+use super::name::{Name, NotAName};
+use super::recent::Recent;
+
+/// A certificate is made again so long before its end.
+const RENEWED_BEFORE: Duration = Duration::from_secs(24 * 3600);
+/// What servers of ours speak, the best first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Certificates for servers, signed by one CA, all with one key that lives as long as this.
+pub struct Leaves {
+    authority: Arc<Authority>,
+    key: KeyPair,
+    signing_key: Arc<dyn SigningKey>,
+    /// All but the certificate.
+    template: ServerConfig,
+    recent: Mutex<Recent<Name, Slot>>,
+    minted: AtomicU64,
+}
+
+/// Empty while a certificate is made: who comes then waits for it.
+type Slot = Arc<OnceCell<Leaf>>;
+
+struct Leaf {
+    config: Arc<ServerConfig>,
+    /// When it may be used: neither before its time, as where the clock was wrong, nor close to its end.
+    fresh: Range<SystemTime>,
+}
+
+/// Why there is no certificate for a name.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    /// It is no name.
+    #[error("no certificate can be made: {0}")]
+    NotAName(#[from] NotAName),
+    /// Clients would refuse it.
+    #[error(
+        "the name constraints of the CA leave out {0}; `tollpass ca renew` makes a CA that fits the configuration, which \
+         must be trusted anew"
+    )]
+    NotPermitted(Name),
+    /// The CA's time is over.
+    #[error("the CA has expired; `tollpass ca show` says more")]
+    Expired,
+    /// A key or a signature cannot be made.
+    #[error("cannot make a certificate: {0}")]
+    Signing(#[from] rcgen::Error),
+    /// rustls does not take what was made.
+    #[error("cannot make a certificate: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Leaves {
+    /// Makes the key, and room for `capacity` certificates. They are taken from those that were not asked for the
+    /// longest.
+    pub fn new(authority: Arc<Authority>, capacity: usize) -> Result<Self, LeafError> {
+        let key = KeyPair::generate()?;
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialized_der()));
+        let signing_key = any_ecdsa_type(&der)?;
+        let recent = Mutex::new(Recent::new(capacity));
+        Ok(Self { authority, key, signing_key, template: template()?, recent, minted: AtomicU64::new(0) })
+    }
+
+    /// What to answer a client with that wants to speak to `host`: a DNS name in any case, with or without the dot of
+    /// the root, or an IP address without brackets. Many calls at once for one name make one certificate.
+    pub async fn config_for(&self, host: &str) -> Result<Arc<ServerConfig>, LeafError> {
+        let name: Name = host.parse()?;
+        let now = SystemTime::now();
+        let slot = {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_good = |slot: &Slot| slot.get().is_none_or(|leaf| leaf.fresh.contains(&now));
+            recent.entry(name.clone(), is_good, Slot::default)
+        };
+        let leaf = slot.get_or_try_init(async || self.mint(&name, now)).await?;
+        Ok(Arc::clone(&leaf.config))
+    }
+
+    /// The CA that signs.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// How many certificates were made so far.
+    pub fn minted(&self) -> u64 {
+        self.minted.load(Ordering::Relaxed)
+    }
+
+    /// Takes well below a millisecond, so that it need not leave the thread; with a CA of the user's with RSA some more.
+    fn mint(&self, name: &Name, now: SystemTime) -> Result<Leaf, LeafError> {
+        if !self.authority.permits(name) {
+            return Err(LeafError::NotPermitted(name.clone()));
+        }
+        if now >= self.authority.validity().end {
+            return Err(LeafError::Expired);
+        }
+        let signed = self.authority.sign(name, &self.key, now)?;
+        self.minted.fetch_add(1, Ordering::Relaxed);
+        let certified = CertifiedKey::new(signed.chain, Arc::clone(&self.signing_key));
+        let mut config = self.template.clone();
+        config.cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        let left = signed.end.duration_since(now).unwrap_or_default();
+        // Where the CA ends first, what is left is halved, so that the last day does not make one for each connection.
+        let fresh = signed.begin..signed.end - RENEWED_BEFORE.min(left / 2);
+        Ok(Leaf { config: Arc::new(config), fresh })
+    }
+}
+
+impl fmt::Debug for Leaves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.recent.lock().unwrap_or_else(PoisonError::into_inner).len();
+        f.debug_struct("Leaves")
+            .field("authority", &self.authority)
+            .field("held", &held)
+            .finish_non_exhaustive()
+    }
+}
+
+fn template() -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    // Clients resume by tickets, which need no memory here. They name the host, so that all can be under one key.
+    config.ticketer = Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(folder: &std::path::Path, capacity: usize) -> Leaves {
+        Leaves::new(Arc::new(Authority::open(folder, &[]).unwrap()), capacity).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_has_one_certificate_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let leaves = leaves(folder.path(), 10);
+        let first = leaves.config_for("api.example.com").await.unwrap();
+        for host in ["API.example.COM", "api.example.com."] {
+            assert!(Arc::ptr_eq(&first, &leaves.config_for(host).await.unwrap()));
+        }
+        assert!(!Arc::ptr_eq(&first, &leaves.config_for("127.0.0.1").await.unwrap()));
+        assert_eq!(leaves.minted(), 2);
+        assert!(matches!(leaves.config_for("*.example.com").await, Err(LeafError::NotAName(_))));
+    }
+
+    #[tokio::test]
+    async fn one_is_made_again_before_its_end_or_where_the_clock_went_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let leaves = leaves(folder.path(), 10);
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 3600);
+        let name: Name = "api.example.com".parse().unwrap();
+        let leaf = leaves.mint(&name, now).unwrap();
+        for (time, is_fresh) in [
+            (now, true),
+            (now - day, true),
+            (now - 3 * day, false),
+            (now + 193 * day, true),
+            (now + 195 * day, false),
+        ] {
+            assert_eq!(leaf.fresh.contains(&time), is_fresh);
+        }
+        let end = leaves.authority.validity().end;
+        let last = leaves.mint(&name, end - day / 2).unwrap();
+        assert!(last.fresh.contains(&(end - day / 3)) && !last.fresh.contains(&(end - day / 5)));
+        assert!(matches!(leaves.mint(&name, end), Err(LeafError::Expired)));
+    }
+
+    #[tokio::test]
+    async fn no_more_are_held_than_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let leaves = leaves(folder.path(), 3);
+        for turn in 0..20 {
+            leaves.config_for(&format!("{turn}.example.com")).await.unwrap();
+        }
+        assert_eq!(leaves.recent.lock().unwrap().len(), 3);
+        leaves.config_for("19.example.com").await.unwrap();
+        assert_eq!(leaves.minted(), 20);
+    }
+}

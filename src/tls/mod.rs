@@ -1,0 +1,37 @@
+//! TLS: the local CA and the certificates that it signs, and the roots that others are verified by. Knows nothing of
+//! HTTP, of rules or of money, and opens no connection.
+
+mod authority;
+mod certificate;
+mod constraints;
+mod error;
+mod leaf;
+mod mint;
+mod name;
+mod pair;
+mod recent;
+mod roots;
+mod signer;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::CertificateDer;
+
+pub use authority::Authority;
+pub use error::AuthorityError;
+pub use leaf::{LeafError, Leaves};
+pub use name::{Name, NotAName};
+pub use roots::{Roots, RootsError, client_config, system};
+
+/// The one provider of cryptography for all TLS: ring.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// A certificate as text: PEM, RFC 7468, with a line end at its end.
+pub fn pem(certificate: &CertificateDer<'_>) -> String {
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate.as_ref()), lines)
+}

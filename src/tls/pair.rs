@@ -1,0 +1,158 @@
+//! Certificate and key on disk. Our own pair cannot fall apart: the file of the key holds the certificate too, and is
+//! put in its place whole; the file of the certificate is a copy, made again where it is missing.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::{NamedTempFile, PersistError};
+use zeroize::Zeroizing;
+
+use super::error::AuthorityError;
+use crate::private;
+
+/// The certificate, for everyone to read.
+pub(super) const CERTIFICATE: &str = "ca.pem";
+/// The key, and its certificate with it.
+pub(super) const KEY: &str = "ca-key.pem";
+/// The certificate that `renew` replaced, so that it can be told what to trust no longer.
+pub(super) const OLD: &str = "ca.pem.old";
+
+/// The largest file of certificates that is read: far above any chain.
+const MAX_FILE: u64 = 1 << 20;
+
+/// A key and its certificate; after that one, those between it and a root.
+pub(super) struct Pair {
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Reads our own pair, if there is one, and makes the copy of its certificate good.
+pub(super) fn open(folder: &Path) -> Result<Option<Pair>, AuthorityError> {
+    let (path, copy) = (folder.join(KEY), folder.join(CERTIFICATE));
+    if !exists(&path)? {
+        return match exists(&copy)? {
+            true => Err(AuthorityError::KeyLost { certificate: copy, key: path }),
+            false => Ok(None),
+        };
+    }
+    let pair = read_private(&path, &path)?;
+    let text = super::pem(&pair.certificates[0]);
+    if fs::read(&copy).ok().as_deref() != Some(text.as_bytes()) {
+        write(folder, &copy, text.as_bytes(), 0o644).map_err(|error| io_at(&copy, error))?;
+    }
+    Ok(Some(pair))
+}
+
+/// Puts a new pair into the folder, unless there is one in the meantime.
+pub(super) fn create(
+    folder: &Path,
+    key: &str,
+    certificate: &CertificateDer<'_>,
+) -> Result<(), AuthorityError> {
+    let path = folder.join(KEY);
+    match staged(folder, &whole(key, certificate), 0o600).and_then(|file| kept(file.persist_noclobber(&path)))
+    {
+        // Another process was faster: its pair counts.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| sync(folder)).map_err(|error| io_at(&path, error)),
+    }
+}
+
+/// Puts a new pair in the place of the one that is there, and keeps the certificate of that.
+pub(super) fn replace(
+    folder: &Path,
+    key: &str,
+    certificate: &CertificateDer<'_>,
+) -> Result<(), AuthorityError> {
+    let (path, copy, old) = (folder.join(KEY), folder.join(CERTIFICATE), folder.join(OLD));
+    match fs::read(&copy) {
+        Ok(bytes) => write(folder, &old, &bytes, 0o644).map_err(|error| io_at(&old, error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_at(&copy, error)),
+    }
+    write(folder, &path, &whole(key, certificate), 0o600).map_err(|error| io_at(&path, error))
+}
+
+/// Reads the user's own pair from two files.
+pub(super) fn load(certificate: &Path, key: &Path) -> Result<Pair, AuthorityError> {
+    read_private(key, certificate)
+}
+
+/// Makes the folder, only for this user, where it is not there yet.
+pub(super) fn folder(folder: &Path) -> Result<(), AuthorityError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io_at(folder, error))
+}
+
+fn read_private(key: &Path, certificate: &Path) -> Result<Pair, AuthorityError> {
+    let secret = private::read(key)?;
+    let public = match key == certificate {
+        true => None,
+        false => Some(read(certificate).map_err(|error| io_at(certificate, error))?),
+    };
+    let public = public.as_deref().unwrap_or(&secret);
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(public).collect();
+    let certificates = certificates.ok().filter(|found| !found.is_empty());
+    let certificates = certificates.ok_or_else(|| AuthorityError::NoCertificate(certificate.to_owned()))?;
+    let key = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| AuthorityError::NoKey(key.to_owned()))?;
+    Ok(Pair { key, certificates })
+}
+
+/// Key and certificate in one text.
+fn whole(key: &str, certificate: &CertificateDer<'_>) -> Zeroizing<Vec<u8>> {
+    let certificate = super::pem(certificate);
+    // Room for all of it at once: growing would leave copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(key.len() + certificate.len()));
+    text.extend_from_slice(key.as_bytes());
+    text.extend_from_slice(certificate.as_bytes());
+    text
+}
+
+fn write(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    staged(folder, bytes, mode).and_then(|file| kept(file.persist(path))).and_then(|()| sync(folder))
+}
+
+/// A file that has no name that counts yet, and is on disk.
+fn staged(folder: &Path, bytes: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".ca-")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    // The mask of the process may have taken bits away.
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn kept(persisted: Result<File, PersistError>) -> io::Result<()> {
+    persisted.map(drop).map_err(|error| error.error)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn exists(path: &Path) -> Result<bool, AuthorityError> {
+    path.try_exists().map_err(|error| io_at(path, error))
+}
+
+fn io_at(path: &Path, error: io::Error) -> AuthorityError {
+    AuthorityError::Io { path: PathBuf::from(path), error }
+}

@@ -1,0 +1,161 @@
+//! Whom to trust when tollpass itself is the client: the system's roots, and those of a file besides. Nothing here
+//! trusts less carefully than that.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
+/// The largest file of roots that is read: far above any system's.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Roots to verify servers by.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// As rustls takes them.
+    pub store: Arc<RootCertStore>,
+    /// The same as certificates, to be exported.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// What could not be read, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is nobody to trust.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// The system has no roots, and no file was given.
+    #[error(
+        "this system has no root certificates{}; install its package of them (on Debian, Alpine and Fedora: \
+         ca-certificates), or name a file with SSL_CERT_FILE or upstream.ca_file",
+        why(.0)
+    )]
+    None(Vec<String>),
+    /// The file cannot be read.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file holds no root.
+    #[error("{} holds no certificate in PEM (\"-----BEGIN CERTIFICATE-----\")", .0.display())]
+    NoCertificate(PathBuf),
+    /// A certificate of the file cannot be a root.
+    #[error("certificate {number} of {} cannot be used: {error}", path.display())]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// Which one, from 1.
+        number: usize,
+        /// Why.
+        error: rustls::Error,
+    },
+}
+
+/// Reads the system's roots, where `SSL_CERT_FILE` and `SSL_CERT_DIR` do not name others, and those of `extra`, a PEM
+/// file. What of the system's cannot be read is a warning, as long as there is something. Blocks on the disk.
+pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut warnings: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+    let mut store = RootCertStore::empty();
+    let mut certificates = found.certs;
+    // One that is in the system and is no root that rustls reads is of no use to anyone.
+    let all = certificates.len();
+    certificates.retain(|certificate| store.add(certificate.clone()).is_ok());
+    if certificates.len() < all {
+        warnings.push(format!(
+            "{} of the system's {all} root certificates cannot be read",
+            all - certificates.len()
+        ));
+    }
+    if let Some(path) = extra {
+        for (index, certificate) in read(path)?.into_iter().enumerate() {
+            let unusable = |error| RootsError::Unusable { path: path.to_owned(), number: index + 1, error };
+            store.add(certificate.clone()).map_err(unusable)?;
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(RootsError::None(warnings));
+    }
+    Ok(Roots { store: Arc::new(store), certificates, warnings })
+}
+
+/// A client that verifies servers by `roots`, and offers the protocols `alpn`, the best first.
+#[expect(
+    clippy::expect_used,
+    reason = "the provider knows the default versions: each test that connects shows it"
+)]
+pub fn client_config(roots: &Roots, alpn: &[&[u8]]) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(super::provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has suites for the default versions")
+        .with_root_certificates(Arc::clone(&roots.store))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let io = |error| RootsError::Io { path: path.to_owned(), error };
+    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return Err(io(io::Error::other("not a regular file")));
+    }
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text)).map_err(io)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io(io::Error::other(format!("larger than {MAX_FILE} bytes"))));
+    }
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    read.ok().filter(|found| !found.is_empty()).ok_or_else(|| RootsError::NoCertificate(path.to_owned()))
+}
+
+fn why(warnings: &[String]) -> String {
+    if warnings.is_empty() { String::new() } else { format!(" ({})", warnings.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Authority, pem};
+
+    #[test]
+    fn a_file_adds_to_the_systems_roots() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let alone = system(None).map_or(0, |roots| roots.certificates.len());
+        let more = system(Some(authority.path())).unwrap();
+        assert_eq!((more.certificates.len(), more.store.len()), (alone + 1, alone + 1));
+        assert!(more.certificates.contains(authority.certificate()));
+        let config = client_config(&more, &[b"h2", b"http/1.1"]);
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn a_file_that_holds_no_root_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let error = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let error = system(Some(&path)).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+            error
+        };
+        assert!(error("").contains("no certificate in PEM"));
+        assert!(
+            error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").contains("no certificate")
+        );
+        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let good = pem(authority.certificate());
+        let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(error(&format!("{good}{bad}")).contains("certificate 2 of"));
+        assert!(system(Some(&folder.path().join("none"))).unwrap_err().to_string().contains("No such file"));
+        assert!(system(Some(folder.path())).unwrap_err().to_string().contains("not a regular file"));
+    }
+}
