@@ -25,6 +25,7 @@ use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::seller::SellerClient;
 use crate::proxy::{self, Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
+use crate::tls::{Authority, AuthorityError, Name, NotAName};
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -295,6 +296,19 @@ pub async fn unlock(wallet: config::Wallet) -> Result<Signer, StartError> {
             .and_then(|password| keystore::open(path, &password).map_err(|error| error.to_string())),
     });
     opened.await.map_err(|error| error.to_string()).flatten().map_err(StartError::Key)
+}
+
+/// Opens the CA that signs for intercepted hosts, or makes it. Blocks on the disk.
+pub fn authority(config: &Config) -> Result<Authority, AuthorityError> {
+    match &config.intercept.authority {
+        config::Authority::Given { certificate, key } => Authority::load(certificate, key),
+        config::Authority::Made { permitted } => Authority::open(&config.state_dir, &names(permitted)?),
+    }
+}
+
+/// Names of the configuration, as certificates have them.
+pub fn names(hosts: &[String]) -> Result<Vec<Name>, NotAName> {
+    hosts.iter().map(|host| host.parse()).collect()
 }
 
 /// The chain's settings from the configuration.

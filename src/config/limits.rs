@@ -28,6 +28,7 @@ pub(super) const LIMITS: &[&str] = &[
     "replay_file",
     "offer_body",
     "offer_within",
+    "leaves",
     "drain_within",
 ];
 
@@ -64,6 +65,8 @@ pub struct Limits {
     pub offer_body: usize,
     /// How long the body of a 402 may take.
     pub offer_within: Duration,
+    /// How many certificates for intercepted hosts are kept.
+    pub leaves: usize,
     /// How long exchanges that are under way may take to end when the proxy stops.
     pub drain_within: Duration,
 }
@@ -86,6 +89,7 @@ impl Default for Limits {
             replay_file: 100 << 20,
             offer_body: 64 << 10,
             offer_within: secs(10),
+            leaves: 1024,
             drain_within: secs(10),
         }
     }
@@ -129,6 +133,7 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
         replay_file: size(section, "replay_file", default.replay_file, 0, 1 << 40),
         offer_body: held(section, "offer_body", default.offer_body, 1 << 10, 16 << 20),
         offer_within: duration(section, "offer_within", default.offer_within, 600),
+        leaves: count(section, "leaves", default.leaves, 100_000),
         drain_within: duration(section, "drain_within", default.drain_within, 3600),
     };
     (limits, bounds)

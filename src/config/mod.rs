@@ -8,6 +8,7 @@
 mod chain;
 mod fault;
 mod hooks;
+mod intercept;
 mod limits;
 mod policy;
 mod section;
@@ -27,6 +28,7 @@ use ::config::{Map, Value, ValueKind};
 pub use self::{
     chain::Chain,
     fault::{ConfigError, Fault},
+    intercept::{Authority, Intercept},
     limits::Limits,
     values::{NotAnRpcUrl, RpcUrl},
     wallet::{KeySource, Wallet},
@@ -58,11 +60,22 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("pay", policy::PAY),
     ("deposit", policy::DEPOSIT),
     ("hooks", hooks::HOOKS),
+    ("intercept", intercept::KEYS),
     ("limits", limits::LIMITS),
 ];
 
-const TOP: &[&str] =
-    &["listen", "allow_remote", "state_dir", "wallet", "chain", "pay", "deposit", "hooks", "limits"];
+const TOP: &[&str] = &[
+    "listen",
+    "allow_remote",
+    "state_dir",
+    "wallet",
+    "chain",
+    "pay",
+    "deposit",
+    "hooks",
+    "intercept",
+    "limits",
+];
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -78,6 +91,8 @@ pub struct Config {
     pub chain: Option<Chain>,
     /// What may be paid.
     pub policy: Policy,
+    /// Into which tunnels the proxy looks.
+    pub intercept: Intercept,
     /// What the proxy holds and waits for at most.
     pub limits: Limits,
     /// What is allowed but probably not meant, for the log.
@@ -171,12 +186,16 @@ fn assemble(
     let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), faults));
     let rules = policy::rules(top.take("pay"), &hooks, faults);
     let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), policy::DEPOSIT, faults));
+    let intercept_section = Section::new("intercept", top.take("intercept"), intercept::KEYS, faults);
+    let paying = if is_paying { rules.as_slice() } else { &[] };
+    let intercept = intercept::read(&intercept_section, places, paying);
     let (limits, bounds) =
         limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
 
     let listen = listen.unwrap_or_else(default_listen);
     faults.borrow_mut().extend(exposed(listen, allow_remote, is_paying));
     let mut warnings = policy::warnings(&rules, &deposit);
+    warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
     if !rules.is_empty() && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
     }
@@ -185,7 +204,8 @@ fn assemble(
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
     let limits::Bounds { rounds, reserve_ahead, pay_within, ready_within } = bounds;
     let policy = Policy { rules, deposit, hooks, rounds, reserve_ahead, pay_within, ready_within };
-    Some(Config { listen, allow_remote, state_dir: state_dir?, wallet, chain, policy, limits, warnings })
+    let (state_dir, intercept) = (state_dir?, intercept?);
+    Some(Config { listen, allow_remote, state_dir, wallet, chain, policy, intercept, limits, warnings })
 }
 
 fn default_listen() -> SocketAddr {

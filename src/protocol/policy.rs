@@ -2,6 +2,7 @@
 //! purchase. Nothing is paid that no rule allows.
 
 mod hooks;
+mod hosts;
 
 use std::sync::Arc;
 use std::{fmt, str::FromStr, time::Duration};
@@ -11,6 +12,7 @@ pub use hooks::{
     Abort, Adopt, CloseDenied, Hook, Hooks, Mark, Marks, Missing, OnError, OnResponse, Requested, Retry,
     Success, Webhook,
 };
+pub use hosts::Hosts;
 
 /// All that the user allows.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::name::NotAName;
 use crate::private::PrivateFileError;
 
 /// Why there is no CA to sign with. Holds no key.
@@ -80,6 +81,9 @@ pub enum AuthorityError {
         .0.display()
     )]
     Subject(PathBuf),
+    /// It should be bound to what is no name.
+    #[error("the CA cannot be bound to its names: {0}; correct it, or switch name_constraints off")]
+    Name(#[from] NotAName),
     /// Making a key or a signature failed.
     #[error("cannot make a certificate: {0}")]
     Signing(#[from] rcgen::Error),

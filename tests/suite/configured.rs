@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tollpass::{
-    config::{Config, ConfigError, KEYS, KeySource, Limits},
+    config::{Authority, Config, ConfigError, KEYS, KeySource, Limits},
     protocol::{
         Amount,
         policy::{
@@ -53,6 +53,8 @@ fn the_example_shows_the_defaults() {
     let config = parse(&switched_on(), &[]).unwrap();
     let default = parse(PAYING, &[]).unwrap();
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.intercept.authority, default.intercept.authority);
+    assert!(config.intercept.covers("api.example.com", 443));
     assert_eq!(config.policy.deposit, Deposit::default());
     assert_eq!(*config.policy.hooks, Hooks::default());
     assert_eq!(*hooks_of(&config.policy.rules[0].allow), Hooks::default());
@@ -168,7 +170,59 @@ fn rules_are_read_in_order() {
         third.allow,
         Allow::Pay { max_price, receivers: Vec::new(), pay_first: true, hooks: Arc::default() }
     );
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("every https connection is looked into"), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_is_intercepted_is_what_is_paid_for_unless_it_is_said() {
+    let rules = "[[pay]]\nhost = \"a.example\"\nport = 8443\nmax_price = 5\n[[pay]]\nhost = \"b.example\"\ndeny = true\n\
+                 [[pay]]\nhost = \"*.example\"\nmax_price = 5\n";
+    let covered = |text: &str, variables: &[(&str, &str)]| {
+        let intercept = parse(text, variables).unwrap().intercept;
+        let asked = [("a.example", 8443), ("a.example", 443), ("b.example", 443), ("c.d.example", 443)];
+        asked.map(|(host, port)| intercept.covers(host, port))
+    };
+    let paying = format!("{PAYING}{rules}");
+    assert_eq!(covered(&paying, &[]), [true, true, false, true]);
+    assert_eq!(covered(rules, &[]), [false; 4], "nothing can be paid without a wallet");
+    assert_eq!(covered(&format!("{paying}[intercept]\nhosts = []\n"), &[]), [false; 4]);
+    let named = "[intercept]\nhosts = [\"B.example\", \"*.d.example\"]\n";
+    assert_eq!(covered(&format!("{paying}{named}"), &[]), [false, false, true, true]);
+    let variable = ("TOLLPASS_INTERCEPT__HOSTS", "a.example, b.example");
+    assert_eq!(covered(rules, &[variable]), [true, true, true, false]);
+    assert_eq!(parse(&paying, &[]).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_authority_is_made_or_given() {
+    let authority = |keys: &str| {
+        let hosts = "hosts = [\"a.example\", \"*.b.example\", \"[::1]\"]\n";
+        parse(&format!("[intercept]\n{hosts}{keys}"), &[]).unwrap().intercept.authority
+    };
+    assert_eq!(authority(""), Authority::Made { permitted: Vec::new() });
+    let permitted = ["a.example", "b.example", "::1"].map(str::to_owned).to_vec();
+    assert_eq!(authority("name_constraints = true\n"), Authority::Made { permitted });
+    let (certificate, key) = ("/etc/x/ca.pem".into(), "/home/me/ca.key".into());
+    assert_eq!(
+        authority("ca_cert = \"ca.pem\"\nca_key = \"~/ca.key\"\n"),
+        Authority::Given { certificate, key }
+    );
+    for (keys, key, words) in [
+        ("ca_cert = \"x\"", "intercept.ca_key", "ca_cert is there"),
+        ("ca_key = \"x\"", "intercept.ca_cert", "ca_key is there"),
+        ("ca_cert = \"x\"\nca_key = \"y\"\nname_constraints = true", "name_constraints", "a CA of your own"),
+        ("hosts = [\"*\"]\nname_constraints = true", "name_constraints", "intercept.hosts"),
+        ("hosts = [\"https://a.example\"]", "intercept.hosts", "not a host pattern"),
+        ("hosts = \"a.example:443\"", "intercept.hosts", "not a host pattern"),
+        ("hosts = 7", "intercept.hosts", "expected a list"),
+    ] {
+        let faults = faults(&format!("[intercept]\n{keys}\n"), &[]);
+        assert!(
+            faults.len() == 1 && faults[0].contains(key) && faults[0].contains(words),
+            "{keys}: {faults:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! Which hosts are meant: a list of patterns, or the hosts that rules pay.
+
+use super::{Allow, HostPattern, Rule};
+
+/// Hosts, each with a port or any. The first entry that matches decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    host: HostPattern,
+    port: Option<u16>,
+    is_meant: bool,
+}
+
+impl Hosts {
+    /// The hosts of `patterns`, on any port.
+    pub fn listed(patterns: impl IntoIterator<Item = HostPattern>) -> Self {
+        let entry = |host| Entry { host, port: None, is_meant: true };
+        Self { entries: patterns.into_iter().map(entry).collect() }
+    }
+
+    /// Exactly the hosts, and ports, for which `rules` pay.
+    pub fn paid(rules: &[Rule]) -> Self {
+        let entry = |rule: &Rule| Entry {
+            host: rule.host.clone(),
+            port: rule.port,
+            is_meant: matches!(rule.allow, Allow::Pay { .. }),
+        };
+        Self { entries: rules.iter().map(entry).collect() }
+    }
+
+    /// True when `host` (without brackets, in any case, a root dot ignored) on `port` is meant.
+    pub fn covers(&self, host: &str, port: u16) -> bool {
+        let speaks = |entry: &&Entry| entry.port.is_none_or(|only| only == port) && entry.host.matches(host);
+        self.entries.iter().find(speaks).is_some_and(|entry| entry.is_meant)
+    }
+
+    /// True when no host is meant.
+    pub fn is_empty(&self) -> bool {
+        self.patterns().next().is_none()
+    }
+
+    /// The patterns of the hosts that are meant.
+    pub fn patterns(&self) -> impl Iterator<Item = &HostPattern> {
+        self.entries.iter().filter(|entry| entry.is_meant).map(|entry| &entry.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::policy::Hooks;
+
+    fn rule(host: &str, port: Option<u16>, pays: bool) -> Rule {
+        let pay = Allow::Pay {
+            max_price: 1.into(),
+            receivers: Vec::new(),
+            pay_first: true,
+            hooks: Arc::new(Hooks::default()),
+        };
+        Rule { host: host.parse().unwrap(), port, allow: if pays { pay } else { Allow::Deny } }
+    }
+
+    #[test]
+    fn paid_are_exactly_the_hosts_and_ports_of_rules_that_pay() {
+        let hosts = Hosts::paid(&[
+            rule("internal.example.com", None, false),
+            rule("*.example.com", Some(443), true),
+            rule("127.0.0.1", None, true),
+        ]);
+        for (host, port, expected) in [
+            ("api.example.com", 443, true),
+            ("API.example.com.", 443, true),
+            ("api.example.com", 8443, false),
+            ("internal.example.com", 443, false),
+            ("example.com", 443, false),
+            ("127.0.0.1", 1, true),
+            ("127.0.0.2", 1, false),
+        ] {
+            assert_eq!(hosts.covers(host, port), expected, "{host}:{port}");
+        }
+        assert_eq!(
+            hosts.patterns().map(ToString::to_string).collect::<Vec<_>>(),
+            ["*.example.com", "127.0.0.1"]
+        );
+        assert!(!hosts.is_empty());
+        assert!(Hosts::paid(&[rule("*", None, false)]).is_empty() && Hosts::default().is_empty());
+    }
+
+    #[test]
+    fn listed_hosts_are_meant_on_any_port() {
+        let hosts = Hosts::listed(["a.example".parse().unwrap(), "[::1]".parse().unwrap()]);
+        for (host, expected) in [("A.example", true), ("::1", true), ("b.example", false)] {
+            assert_eq!((hosts.covers(host, 443), hosts.covers(host, 1)), (expected, expected), "{host}");
+        }
+    }
+}
