@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -21,11 +21,12 @@ use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
 use crate::protocol::policy::OnExit;
+use crate::proxy::intercept::{Intercept, Interception};
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::seller::SellerClient;
 use crate::proxy::{self, Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
-use crate::tls::{Authority, AuthorityError, Name, NotAName};
+use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub struct App {
     config: Config,
     shutdown: Shutdown,
     forward: Forward,
+    interception: Option<Interception>,
     paying: Option<Paying>,
 }
 
@@ -107,6 +109,12 @@ pub enum StartError {
         "not ready within limits.ready_within ({0:?}): is the node up? `tollpass check` says what is wrong"
     )]
     NotReady(Duration),
+    /// The local CA cannot be opened or made.
+    #[error("cannot read tunnels without a CA: {0}; intercept.hosts = [] leaves all of them alone")]
+    Authority(#[from] AuthorityError),
+    /// No certificate can be made.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
     /// The key cannot be opened.
     #[error("cannot open the wallet: {0}")]
     Key(String),
@@ -133,7 +141,8 @@ impl App {
             admin::serve(&path, paying.manager.clone(), &shutdown)
                 .map_err(|source| StartError::Admin { path, source })?;
         }
-        Ok(Self { listener, address, config, shutdown, forward, paying })
+        let interception = interception(&config)?;
+        Ok(Self { listener, address, config, shutdown, forward, interception, paying })
     }
 
     /// Where it listens.
@@ -148,12 +157,13 @@ impl App {
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { listener, config, shutdown, forward, paying, .. } = self;
+        let Self { listener, config, shutdown, forward, interception, paying, .. } = self;
         let settings = proxy_settings(&config);
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
-        let service = layer.layer(forward);
-        let served = proxy::serve(listener, Rescue::new(service), settings, shutdown.clone());
+        let service = Rescue::new(layer.layer(forward.clone()));
+        let service = Intercept::new(service, &forward, interception);
+        let served = proxy::serve(listener, service, settings, shutdown.clone());
         let drain_within = config.limits.drain_within;
         let Some(Paying { manager, task, key, chain, _lock }) = paying else {
             served.await;
@@ -225,6 +235,28 @@ impl Desk {
         // A manager that panicked has said so.
         let _ = task.await;
     }
+}
+
+/// The local CA and its certificates, where any host is to be read.
+fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
+    let hosts = config.intercept.hosts.clone();
+    if hosts.is_empty() {
+        return Ok(None);
+    }
+    let authority = authority(config)?;
+    let permitted = match &config.intercept.authority {
+        config::Authority::Made { permitted } => names(permitted).map_err(AuthorityError::from)?,
+        config::Authority::Given { .. } => Vec::new(),
+    };
+    for warning in authority.warnings(&permitted, SystemTime::now()) {
+        tracing::warn!("{warning}");
+    }
+    if authority.is_new() {
+        let path = authority.path().display();
+        tracing::info!(%path, "made a local CA to read https with; `tollpass ca trust` says how programs trust it");
+    }
+    let leaves = Leaves::new(Arc::new(authority), config.limits.leaves)?;
+    Ok(Some(Interception { hosts, leaves }))
 }
 
 fn report_left(left: usize) {
@@ -340,6 +372,7 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         connect_within: limits.connect_within,
         pool_idle_within: limits.pool_idle_within,
         pool_idle_per_host: limits.pool_idle_per_host,
+        ca_file: config.upstream.ca_file.clone(),
         replay: replay::Limits {
             memory: limits.replay_memory as usize,
             file: limits.replay_file,

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,15 +14,17 @@ use clap::Args;
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::types::U256;
 use ethers_core::utils::hex;
+use rustls::ServerConfig;
 
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
 use crate::devnet::chain::{self, DevChain};
 use crate::devnet::deploy::{self, Deployed, deploy};
-use crate::devnet::origin::{self, Origin, Resource};
+use crate::devnet::origin::{self, Origin, OriginError, Resource, Secure};
 use crate::protocol::Amount;
 use crate::shutdown::Shutdown;
+use crate::tls::{Authority, Leaves};
 
 /// Show it all on this machine
 #[derive(Clone, Debug, Args)]
@@ -32,6 +35,9 @@ pub struct DemoArgs {
     /// The seller's port; 0 for any free one
     #[arg(long, default_value_t = 8403)]
     pub origin_port: u16,
+    /// The seller's port for https; 0 for any free one
+    #[arg(long, default_value_t = 8405)]
+    pub secure_port: u16,
     /// The development chain's port; 0 for any free one
     #[arg(long, default_value_t = 8404)]
     pub rpc_port: u16,
@@ -42,6 +48,8 @@ pub struct DemoArgs {
 
 /// How often the seller looks at the chain.
 const SELLER_LOOKS_EVERY: Duration = Duration::from_millis(200);
+/// Where the seller keeps what it proves itself by, in the demo's folder.
+const SELLERS_FOLDER: &str = "seller";
 /// What the seller asks for one request.
 const PRICE: u64 = 1000;
 /// The wallet's ether for fees: one, in wei.
@@ -57,8 +65,16 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
-    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed)).await;
-    let seller = seller.with_context(|| port_taken("seller", args.origin_port, "--origin-port"))?;
+    let secure =
+        Secure { listen: local(args.secure_port), config: sellers_certificate(folder.path()).await? };
+    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed, secure)).await;
+    let seller = seller.map_err(|error| match &error {
+        OriginError::Listen { address, .. } if *address == local(args.secure_port) => {
+            let text = port_taken("seller", args.secure_port, "--secure-port");
+            anyhow::Error::new(error).context(text)
+        }
+        _ => anyhow::Error::new(error).context(port_taken("seller", args.origin_port, "--origin-port")),
+    })?;
 
     let (key, wallet) = new_key()?;
     let tokens = [(deployed.token, Amount::from(ETHER))];
@@ -78,7 +94,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     })?;
 
     print!("{}", what_to_type(app.address(), &seller, folder.path()));
-    println!("ready proxy={} origin={} rpc={}", app.address(), seller.url(), devchain.url());
+    let secure = seller.secure_url().unwrap_or_default();
+    println!("ready proxy={} origin={} rpc={} secure={secure}", app.address(), seller.url(), devchain.url());
     std::io::stdout().flush()?;
     app.run().await?;
     seller.stop().await;
@@ -94,9 +111,25 @@ fn port_taken(what: &str, port: u16, option: &str) -> String {
     format!("the {what} cannot listen on port {port}; choose another one with {option} (0 for any free one)")
 }
 
-fn seller_settings(args: &DemoArgs, devchain: &DevChain, deployed: &Deployed) -> origin::Settings {
+/// The seller proves itself by an authority of its own, which has nothing to do with the proxy's.
+async fn sellers_certificate(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let authority = Authority::open(&folder.join(SELLERS_FOLDER), &[])?;
+    let config = Leaves::new(Arc::new(authority), 1)?.config_for(&local(0).ip().to_string()).await?;
+    let mut config = ServerConfig::clone(&config);
+    // The original server speaks no HTTP/2.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn seller_settings(
+    args: &DemoArgs,
+    devchain: &DevChain,
+    deployed: &Deployed,
+    secure: Secure,
+) -> origin::Settings {
     origin::Settings {
         listen: local(args.origin_port),
+        secure: Some(secure),
         rpc_url: devchain.url(),
         channel_manager: deployed.channel_manager,
         token: deployed.token,
@@ -123,6 +156,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn configuration(args: &DemoArgs, devchain: &DevChain, deployed: &Deployed, seller: &Origin) -> String {
     let (port, origin_port) = (args.port, seller.address().port());
+    let secure_port = seller.secure_address().map_or(args.secure_port, |address| address.port());
     let (rpc, contract) = (devchain.url(), deployed.channel_manager);
     let start_block = deployed.start_block;
     format!(
@@ -143,6 +177,14 @@ host = "127.0.0.1"
 port = {origin_port}
 max_price = 10000
 
+[[pay]]
+host = "127.0.0.1"
+port = {secure_port}
+max_price = 10000
+
+[upstream]
+ca_file = "{SELLERS_FOLDER}/ca.pem"
+
 [hooks]
 nonexisting_channel = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
 insufficient_confirmations = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
@@ -161,10 +203,14 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, folder: &Path) -> String {
          without the proxy: 402 Payment Required\n  \
          curl -i -x http://{proxy} {origin}/paid\n      \
          through the proxy: 200; the first one opens a channel, the next ones pay from it\n  \
+         curl -i -x http://{proxy} --cacert {ca} {secure}/paid\n      \
+         the same over https, which the proxy reads with a certificate of its own\n  \
          {program} channels --state-dir {state}\n      \
          what is locked up and promised\n\
          \n\
          The configuration is {config}. Ctrl-C ends it all. Payments appear below.\n",
+        secure = seller.secure_url().unwrap_or_default(),
+        ca = state.join("ca.pem").display(),
         state = state.display(),
         config = folder.join("proxy.toml").display(),
     )

@@ -13,6 +13,7 @@ mod limits;
 mod policy;
 mod section;
 mod source;
+mod upstream;
 mod values;
 mod wallet;
 
@@ -30,6 +31,7 @@ pub use self::{
     fault::{ConfigError, Fault},
     intercept::{Authority, Intercept},
     limits::Limits,
+    upstream::Upstream,
     values::{NotAnRpcUrl, RpcUrl},
     wallet::{KeySource, Wallet},
 };
@@ -61,6 +63,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("deposit", policy::DEPOSIT),
     ("hooks", hooks::HOOKS),
     ("intercept", intercept::KEYS),
+    ("upstream", upstream::UPSTREAM),
     ("limits", limits::LIMITS),
 ];
 
@@ -74,8 +77,10 @@ const TOP: &[&str] = &[
     "deposit",
     "hooks",
     "intercept",
+    "upstream",
     "limits",
 ];
+
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -93,6 +98,8 @@ pub struct Config {
     pub policy: Policy,
     /// Into which tunnels the proxy looks.
     pub intercept: Intercept,
+    /// The way to the origins.
+    pub upstream: Upstream,
     /// What the proxy holds and waits for at most.
     pub limits: Limits,
     /// What is allowed but probably not meant, for the log.
@@ -189,6 +196,8 @@ fn assemble(
     let intercept_section = Section::new("intercept", top.take("intercept"), intercept::KEYS, faults);
     let paying = if is_paying { rules.as_slice() } else { &[] };
     let intercept = intercept::read(&intercept_section, places, paying);
+    let upstream = Section::new("upstream", top.take("upstream"), upstream::UPSTREAM, faults);
+    let upstream = upstream::upstream(&upstream, places);
     let (limits, bounds) =
         limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
 
@@ -205,7 +214,18 @@ fn assemble(
     let limits::Bounds { rounds, reserve_ahead, pay_within, ready_within } = bounds;
     let policy = Policy { rules, deposit, hooks, rounds, reserve_ahead, pay_within, ready_within };
     let (state_dir, intercept) = (state_dir?, intercept?);
-    Some(Config { listen, allow_remote, state_dir, wallet, chain, policy, intercept, limits, warnings })
+    Some(Config {
+        listen,
+        allow_remote,
+        state_dir,
+        wallet,
+        chain,
+        policy,
+        intercept,
+        upstream,
+        limits,
+        warnings,
+    })
 }
 
 fn default_listen() -> SocketAddr {

@@ -1,40 +1,115 @@
-//! Two TCP streams joined into one: bytes pass both ways, and each half closes on its own.
+//! Two streams joined into one: bytes pass both ways, and each half closes on its own.
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::dial::Link;
+use super::wire::{Kind, Wire};
 
-/// One end of a tunnel: the stream, and what had been read from it too early.
-pub(super) struct End {
-    pub(super) stream: TcpStream,
-    pub(super) early: Bytes,
+/// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
+const LAYERED_BUFFER: usize = 16 * 1024;
+
+/// One end of a tunnel.
+pub(super) enum End {
+    /// A bare TCP stream, and what had been read from it too early.
+    Tcp(TcpStream, Bytes),
+    /// Anything else, with what had been read from it too early.
+    Other(Box<dyn Stream>),
 }
+
+/// Bytes both ways.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl End {
     /// The client's connection, taken back from the HTTP server.
-    pub(super) fn client(upgraded: Upgraded) -> io::Result<Self> {
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| foreign())?;
-        Ok(Self { stream: parts.io.into_inner(), early: parts.read_buf })
+    pub(super) fn client(upgraded: Upgraded) -> Self {
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => Self::Tcp(parts.io.into_inner(), parts.read_buf),
+            Err(upgraded) => Self::Other(Box::new(TokioIo::new(upgraded))),
+        }
     }
 
     /// The origin's connection, taken back from the HTTP client.
-    pub(super) fn origin(upgraded: Upgraded) -> io::Result<Self> {
-        let parts = upgraded.downcast::<TokioIo<Link>>().map_err(|_| foreign())?;
-        Ok(Self { stream: parts.io.into_inner().into_stream(), early: parts.read_buf })
+    pub(super) fn origin(upgraded: Upgraded) -> Self {
+        let (wire, early) = match upgraded.downcast::<TokioIo<Wire>>() {
+            Ok(parts) => (parts.io.into_inner(), parts.read_buf),
+            Err(upgraded) => return Self::Other(Box::new(TokioIo::new(upgraded))),
+        };
+        match wire.kind {
+            Kind::Plain(link) => Self::Tcp(link.into_stream(), early),
+            Kind::Secure { stream, .. } => Self::Other(Box::new(Prefixed::new(early, stream))),
+        }
+    }
+
+    fn boxed(self) -> Box<dyn Stream> {
+        match self {
+            Self::Tcp(stream, early) => Box::new(Prefixed::new(early, stream)),
+            Self::Other(stream) => stream,
+        }
     }
 }
 
-fn foreign() -> io::Error {
-    io::Error::other("the connection is no plain TCP stream")
+/// A stream of which the beginning has been read already.
+pub(super) struct Prefixed<S> {
+    early: Bytes,
+    stream: S,
+}
+
+impl<S> Prefixed<S> {
+    pub(super) fn new(early: Bytes, stream: S) -> Self {
+        Self { early, stream }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let count = self.early.len().min(buffer.remaining());
+        buffer.put_slice(&self.early.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Moves bytes both ways until both halves are closed, or either fails.
@@ -42,8 +117,17 @@ fn foreign() -> io::Error {
 /// # Errors
 /// Whatever the system reports on either stream; both are closed then.
 pub(super) async fn join(client: End, origin: End, buffer: usize) -> io::Result<()> {
-    let (mut client, from_client) = (client.stream, client.early);
-    let (mut origin, from_origin) = (origin.stream, origin.early);
+    let (mut client, from_client, mut origin, from_origin) = match (client, origin) {
+        (End::Tcp(client, from_client), End::Tcp(origin, from_origin)) => {
+            (client, from_client, origin, from_origin)
+        }
+        (client, origin) => {
+            let (mut client, mut origin) = (client.boxed(), origin.boxed());
+            let size = buffer.min(LAYERED_BUFFER);
+            copy_bidirectional_with_sizes(&mut client, &mut origin, size, size).await?;
+            return Ok(());
+        }
+    };
     let (client_read, client_write) = client.split();
     let (origin_read, origin_write) = origin.split();
     tokio::try_join!(

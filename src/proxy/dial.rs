@@ -1,20 +1,24 @@
-//! Reaching an origin over TCP, and knowing of each pooled connection whether it had gone stale.
+//! Reaching an origin, over TCP and, where it is asked for by `https`, over TLS.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use http::uri::Scheme;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
 use tower::Service;
+
+use super::lobby::Lobby;
+use super::secure::{Disagreed, Offer, Secure};
+use super::target::default_port;
+use super::wire::Wire;
 
 /// Why an origin was not reached. Nothing has been sent to it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -56,6 +60,25 @@ pub enum DialError {
         /// What the system said.
         reason: String,
     },
+    /// It did not prove who it is.
+    #[error("the certificate of {host} is not trusted: {reason}")]
+    Certificate {
+        /// The name or address.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No keys were agreed on.
+    #[error("TLS with {host} failed: {reason}")]
+    Tls {
+        /// The name or address.
+        host: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// It is not known whom to trust.
+    #[error("certificates cannot be checked: {0}")]
+    Roots(String),
 }
 
 /// Connects to `host` (a name, or an address without brackets), trying its addresses in turn.
@@ -100,10 +123,14 @@ pub(super) struct Dialer {
     pub(super) within: Duration,
     /// Acknowledge at once what an origin sends: see [`Link`].
     pub(super) acknowledges_at_once: bool,
+    /// What is offered to origins over TLS.
+    pub(super) offer: Offer,
+    pub(super) secure: Secure,
+    pub(super) lobby: Lobby,
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Link>;
+    type Response = TokioIo<Wire>;
     type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
 
@@ -112,16 +139,55 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, origin: Uri) -> Self::Future {
-        let Self { within, acknowledges_at_once } = *self;
+        let dialer = self.clone();
         Box::pin(async move {
             let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-            let stream = dial(host, origin.port_u16().unwrap_or(80), within).await?;
-            Ok(TokioIo::new(Link { stream, acknowledges_at_once, history: History::default() }))
+            let port = origin.port_u16().unwrap_or_else(|| default_port(origin.scheme()));
+            let is_secure = origin.scheme() == Some(&Scheme::HTTPS);
+            let wire =
+                if is_secure { dialer.secure(host, port).await } else { dialer.plain(host, port).await };
+            wire.map(TokioIo::new)
         })
     }
 }
 
-/// A connection to an origin that remembers what has passed over it.
+impl Dialer {
+    async fn plain(&self, host: &str, port: u16) -> Result<Wire, DialError> {
+        let stream = match self.lobby.take(host, port) {
+            Some(stream) => stream,
+            None => dial(host, port, self.within).await?,
+        };
+        Ok(Wire::plain(self.link(stream)))
+    }
+
+    async fn secure(&self, host: &str, port: u16) -> Result<Wire, DialError> {
+        let connected = timeout_at(Instant::now() + self.within, self.agree(host, port)).await;
+        let timeout = || DialError::Timeout { host: host.to_owned(), port, within: self.within };
+        Ok(Wire::secure(connected.unwrap_or_else(|_| Err(timeout()))?, self.lobby.live(host, port)))
+    }
+
+    async fn agree(&self, host: &str, port: u16) -> Result<TlsStream<Link>, DialError> {
+        if let Some(stream) = self.lobby.take(host, port) {
+            match self.secure.agree(self.link(stream), host, self.offer).await {
+                Ok(stream) => return Ok(stream),
+                Err(Disagreed::Refused(error)) => return Err(error),
+                // It had waited too long for the origin; a fresh one may do.
+                Err(Disagreed::Broken(_)) => {}
+            }
+        }
+        let stream = dial(host, port, self.within).await?;
+        self.secure.agree(self.link(stream), host, self.offer).await.map_err(|disagreed| match disagreed {
+            Disagreed::Refused(error) => error,
+            Disagreed::Broken(error) => DialError::Tls { host: host.to_owned(), reason: error.to_string() },
+        })
+    }
+
+    fn link(&self, stream: TcpStream) -> Link {
+        Link { stream, acknowledges_at_once: self.acknowledges_at_once }
+    }
+}
+
+/// A TCP connection to an origin.
 ///
 /// Where an origin sends the head and the body of an answer in two segments and leaves Nagle's algorithm on, the body
 /// waits for the acknowledgement of the head, which the system delays by 40 ms in the hope of something to send along.
@@ -130,7 +196,6 @@ impl Service<Uri> for Dialer {
 pub(super) struct Link {
     stream: TcpStream,
     acknowledges_at_once: bool,
-    history: History,
 }
 
 impl Link {
@@ -154,42 +219,6 @@ impl Link {
     }
 }
 
-const UNUSED: u8 = 0;
-const FIRST_ASKED: u8 = 1;
-const ANSWERED: u8 = 2;
-const ASKED_AGAIN: u8 = 3;
-
-/// How far a connection got: first asked, answered, asked again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct History(Arc<AtomicU8>);
-
-impl History {
-    /// Whether the connection had been answered on before, was written to again, and then gave not one byte: it was
-    /// closed while it lay idle.
-    pub(super) fn went_stale(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == ASKED_AGAIN
-    }
-
-    fn asked(&self) {
-        // One task drives a connection, so nothing comes between the load and the store.
-        match self.0.load(Ordering::Relaxed) {
-            UNUSED => self.0.store(FIRST_ASKED, Ordering::Relaxed),
-            ANSWERED => self.0.store(ASKED_AGAIN, Ordering::Relaxed),
-            _ => {}
-        }
-    }
-
-    fn answered(&self) {
-        self.0.store(ANSWERED, Ordering::Relaxed);
-    }
-}
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.history.clone())
-    }
-}
-
 impl AsyncRead for Link {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -199,7 +228,6 @@ impl AsyncRead for Link {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.history.answered();
             self.acknowledge();
         }
         read
@@ -208,7 +236,6 @@ impl AsyncRead for Link {
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.history.asked();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -217,7 +244,6 @@ impl AsyncWrite for Link {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.history.asked();
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

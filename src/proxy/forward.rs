@@ -16,9 +16,12 @@ use hyper_util::client::legacy::{self, Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
-use super::dial::{DialError, Dialer, History};
+use super::dial::{DialError, Dialer};
 use super::fields::{self, Via};
+use super::lobby::Lobby;
+use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
+use super::wire::History;
 use super::{Body, BodyError, Paying, Settings, help, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
@@ -28,8 +31,8 @@ pub enum ForwardError {
     /// The request's target cannot be used.
     #[error("the request target is not usable: {0}")]
     BadTarget(&'static str),
-    /// The target's scheme is not `http`.
-    #[error("a target with the scheme {0} is not forwarded; ask for https through CONNECT")]
+    /// The target's scheme is neither `http` nor `https`.
+    #[error("a target with the scheme {0} is not forwarded; only http and https are")]
     UnsupportedScheme(String),
     /// The request body has a transfer coding besides `chunked`.
     #[error("a request body with a transfer coding other than chunked is not forwarded")]
@@ -89,7 +92,10 @@ pub(super) struct Shared {
     plain: Pool,
     /// Never sends anything twice. A pool of its own, since this is a property of the pool.
     paying: Pool,
-    via: Via,
+    /// For what cannot be asked over HTTP/2.
+    upgrading: Pool,
+    pub(super) lobby: Lobby,
+    pub(super) via: Via,
     listen: SocketAddr,
     pub(super) settings: Settings,
 }
@@ -98,10 +104,14 @@ impl Forward {
     /// A forwarder for a proxy that listens on `listen`.
     #[must_use]
     pub fn new(settings: &Settings, listen: SocketAddr) -> Self {
+        let (secure, lobby) = (Secure::new(settings.ca_file.clone()), Lobby::default());
+        let pool = |pays, offer| pool(settings, pays, offer, secure.clone(), lobby.clone());
         Self {
             shared: Arc::new(Shared {
-                plain: pool(settings, false),
-                paying: pool(settings, true),
+                plain: pool(false, Offer::Either),
+                paying: pool(true, Offer::Either),
+                upgrading: pool(false, Offer::Http1),
+                lobby: lobby.clone(),
                 via: Via::new(),
                 listen,
                 settings: settings.clone(),
@@ -110,7 +120,14 @@ impl Forward {
     }
 }
 
-fn pool(settings: &Settings, pays: bool) -> Pool {
+impl Forward {
+    /// What tunnels need of it.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+fn pool(settings: &Settings, pays: bool, offer: Offer, secure: Secure, lobby: Lobby) -> Pool {
     let mut pool = Client::builder(TokioExecutor::new());
     pool.pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.pool_idle_within)
@@ -120,7 +137,7 @@ fn pool(settings: &Settings, pays: bool) -> Pool {
     if settings.head_fields != USUAL_FIELDS {
         pool.http1_max_headers(settings.head_fields);
     }
-    pool.build(Dialer { within: settings.connect_within, acknowledges_at_once: pays })
+    pool.build(Dialer { within: settings.connect_within, acknowledges_at_once: pays, offer, secure, lobby })
 }
 
 impl Service<Request<Body>> for Forward {
@@ -161,9 +178,14 @@ impl Shared {
     ) -> Result<Asking, ForwardError> {
         self.prepare(&mut request, upgrade)?;
         let pays = request.extensions().get::<Paying>().is_some();
+        let is_upgrade = request.headers().contains_key(header::UPGRADE);
         let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
             .then(|| Box::new(copy(&request)));
-        let pool = if pays { &self.paying } else { &self.plain };
+        let pool = match (pays, is_upgrade) {
+            (true, _) => &self.paying,
+            (false, true) => &self.upgrading,
+            (false, false) => &self.plain,
+        };
         Ok(Asking { response: pool.request(request), again, shared: Arc::clone(self) })
     }
 

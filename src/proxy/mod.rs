@@ -2,6 +2,7 @@
 //! sees the chain.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,14 +17,18 @@ mod dial;
 pub mod fields;
 pub mod forward;
 mod help;
+pub mod intercept;
+mod lobby;
 pub mod pay;
 pub mod replay;
 pub mod rescue;
+mod secure;
 pub mod seller;
 mod server;
 mod target;
 mod tunnel;
 mod upgrade;
+mod wire;
 
 pub use body::{Body, BodyError};
 pub use dial::DialError;
@@ -50,6 +55,8 @@ pub struct Settings {
     pub connect_within: Duration,
     /// How long an idle connection to an origin is kept for another request.
     pub pool_idle_within: Duration,
+    /// PEM certificates that origins over TLS may prove themselves by, besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Idle connections kept for each origin.
     pub pool_idle_per_host: usize,
     /// Bytes that each direction of a tunnel moves at a time; held only while there is something to move.
@@ -67,6 +74,7 @@ impl Default for Settings {
             head_within: Duration::from_secs(60),
             connect_within: Duration::from_secs(10),
             pool_idle_within: Duration::from_secs(60),
+            ca_file: None,
             pool_idle_per_host: 256,
             tunnel_buffer: 64 * 1024,
             replay: replay::Limits {

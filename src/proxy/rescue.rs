@@ -47,6 +47,13 @@ fn verdict(error: &ForwardError) -> Verdict {
         ForwardError::Dial(DialError::Unreachable { .. }) => {
             quiet(StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
         }
+        ForwardError::Dial(DialError::Certificate { .. }) => {
+            loud(StatusCode::BAD_GATEWAY, "tls_certificate_error")
+        }
+        ForwardError::Dial(DialError::Tls { .. }) => loud(StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+        ForwardError::Dial(DialError::Roots(_)) => {
+            loud(StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error")
+        }
         ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
         ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
         ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, "http_request_error"),
@@ -210,6 +217,14 @@ mod tests {
                 "destination_ip_unroutable",
                 true,
             ),
+            (
+                DialError::Certificate { host: host(), reason: host() }.into(),
+                502,
+                "tls_certificate_error",
+                true,
+            ),
+            (DialError::Tls { host: host(), reason: host() }.into(), 502, "tls_protocol_error", true),
+            (DialError::Roots(host()).into(), 500, "proxy_configuration_error", true),
             (ForwardError::Unwritten(host()), 502, "connection_terminated", true),
             (ForwardError::Lost(host()), 502, "http_response_incomplete", false),
             (ForwardError::RequestBody(host()), 400, "http_request_error", false),

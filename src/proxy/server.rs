@@ -3,15 +3,17 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Builder;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::http1::{self, Builder};
+use hyper::server::conn::http2;
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
@@ -31,7 +33,7 @@ pub(super) const USUAL_FIELDS: usize = 100;
 /// The place of one client among those that may be connected; whoever takes the connection over takes this along.
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
-    shutdown: Shutdown,
+    pub(super) shutdown: Shutdown,
     permit: Arc<OwnedSemaphorePermit>,
 }
 
@@ -84,7 +86,8 @@ where
     }
 }
 
-fn reader(settings: &Settings) -> Builder {
+/// How HTTP/1 is read off a client's connection.
+pub(super) fn reader(settings: &Settings) -> Builder {
     let mut http = Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.head_within)
@@ -96,6 +99,17 @@ fn reader(settings: &Settings) -> Builder {
     http
 }
 
+/// How HTTP/2 is read off a client's connection.
+pub(super) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+        // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
+        .keep_alive_interval(settings.head_within)
+        .keep_alive_timeout(settings.head_within);
+    http
+}
+
 async fn connection<S>(stream: TcpStream, http: Builder, service: S, seat: Seat)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -104,7 +118,41 @@ where
     // Only a hint to the kernel: a connection without it still works.
     let _ = stream.set_nodelay(true);
     let shutdown = seat.shutdown.clone();
-    let served = http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades();
+    attend(http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades(), &shutdown)
+        .await;
+}
+
+/// A connection that can be told to take no further requests.
+pub(super) trait Finish: Future<Output = hyper::Result<()>> {
+    /// Ends the connection after what is under way.
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S> Finish for http1::UpgradeableConnection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Finish for http2::Connection<I, S, TokioExecutor>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Serves a connection to its end, or until the shutdown wants it to end.
+pub(super) async fn attend(served: impl Finish, shutdown: &Shutdown) {
     let mut served = pin!(served);
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
@@ -121,7 +169,7 @@ where
     let ended = match first.await {
         Some(ended) => ended,
         None => {
-            served.as_mut().graceful_shutdown();
+            served.as_mut().finish();
             tokio::select! {
                 biased;
                 ended = served => ended,

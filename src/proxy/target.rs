@@ -13,10 +13,15 @@ pub(super) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
         return Err(ForwardError::BadTarget("it names no host"));
     };
     match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => check_authority(authority),
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => check_authority(authority),
         Some(scheme) => Err(ForwardError::UnsupportedScheme(scheme.to_string())),
         None => Err(ForwardError::BadTarget("it has no scheme; write http://host/path")),
     }
+}
+
+/// The port that is meant where a target of this scheme names none.
+pub(super) fn default_port(scheme: Option<&Scheme>) -> u16 {
+    if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 }
 }
 
 /// The host, without brackets, and the port of a `CONNECT`.
@@ -85,6 +90,7 @@ mod tests {
             "http://[::1]:8080/",
             "http://127.0.0.1",
             "HTTP://A",
+            "https://a/",
         ] {
             assert!(check(&request(good).unwrap()).is_ok(), "{good}");
         }
@@ -97,7 +103,7 @@ mod tests {
                 check(&request)
             );
         }
-        for other in ["https://a/", "ftp://a/"] {
+        for other in ["ftp://a/", "ws://a/"] {
             let error = check(&request(other).unwrap()).unwrap_err();
             assert!(error.to_string().contains("CONNECT"), "{error}");
         }

@@ -22,7 +22,7 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, ForwardError> {
     let (host, port) = target::tunnel(request.uri())?;
     let origin = dial(host, port, shared.settings.connect_within).await?;
-    let origin = End { stream: origin, early: Bytes::new() };
+    let origin = End::Tcp(origin, Bytes::new());
     let seat = request.extensions_mut().remove::<Seat>();
     start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, shared.settings.tunnel_buffer);
     Ok(Response::new(Body::Empty))
@@ -36,8 +36,8 @@ pub(super) fn start(
     buffer: usize,
 ) {
     let joined = async move {
-        let client = match client.await.map_err(io::Error::other).and_then(End::client) {
-            Ok(client) => client,
+        let client = match client.await {
+            Ok(client) => End::client(client),
             Err(error) => return debug!(error = %chain(&error), "a client left before its tunnel stood"),
         };
         let ended = match origin.await {

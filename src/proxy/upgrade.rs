@@ -46,7 +46,7 @@ pub(super) async fn pass(
     if let Some(protocol) = protocol {
         fields.insert(header::UPGRADE, protocol);
     }
-    let origin = async { origin.await.map_err(std::io::Error::other).and_then(End::origin) };
+    let origin = async { origin.await.map_err(std::io::Error::other).map(End::origin) };
     tunnel::start(seat, client, origin, shared.settings.tunnel_buffer);
     Ok(response)
 }

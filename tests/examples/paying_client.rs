@@ -112,6 +112,7 @@ async fn main() -> anyhow::Result<()> {
 fn seller_settings(chain: &DevChain, deployed: &Deployed) -> origin::Settings {
     origin::Settings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        secure: None,
         rpc_url: chain.url(),
         channel_manager: deployed.channel_manager,
         token: deployed.token,

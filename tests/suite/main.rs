@@ -9,6 +9,7 @@ mod configured;
 mod devchain;
 mod falters;
 mod house;
+mod intercepts;
 mod pays;
 mod program;
 mod proofs;

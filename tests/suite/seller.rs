@@ -538,6 +538,7 @@ async fn a_channel_whose_end_was_asked_for_takes_nothing() {
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
     let nowhere = || Settings {
+        secure: None,
         listen: ([127, 0, 0, 1], 0).into(),
         rpc_url: "http://127.0.0.1:1".to_owned(),
         channel_manager: Address::default(),

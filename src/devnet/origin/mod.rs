@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +40,8 @@ pub const GATEWAY_PATH: &str = "/api/1";
 pub struct Settings {
     /// Where to listen; loopback only, port 0 for any free one.
     pub listen: SocketAddr,
+    /// Where to sell the same over TLS as well.
+    pub secure: Option<Secure>,
     /// The node, `http://`.
     pub rpc_url: String,
     /// The channel contract.
@@ -52,6 +56,15 @@ pub struct Settings {
     pub poll_every: Duration,
     /// What is for sale; see [`Resource::assortment`].
     pub resources: Vec<Resource>,
+}
+
+/// A second address, over TLS.
+#[derive(Clone)]
+pub struct Secure {
+    /// Where to listen; loopback only, port 0 for any free one.
+    pub listen: SocketAddr,
+    /// The certificate and its key; `h2` is spoken where its ALPN offers it.
+    pub config: Arc<ServerConfig>,
 }
 
 /// Why a seller did not start.
@@ -89,6 +102,7 @@ pub enum OriginError {
 /// A seller that runs. Dropping it stops it.
 pub struct Origin {
     address: SocketAddr,
+    secure_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     tasks: TaskTracker,
     stop: DropGuard,
@@ -97,8 +111,9 @@ pub struct Origin {
 impl Origin {
     /// Listens, and serves until it is stopped or dropped. Does not wait for the node.
     pub async fn spawn(settings: Settings) -> Result<Self, OriginError> {
-        if !settings.listen.ip().is_loopback() {
-            return Err(OriginError::NotLoopback(settings.listen));
+        let addresses = [Some(settings.listen), settings.secure.as_ref().map(|secure| secure.listen)];
+        if let Some(exposed) = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback()) {
+            return Err(OriginError::NotLoopback(exposed));
         }
         let notary = Notary::new(settings.key, settings.channel_manager)?;
         let watcher = Watcher::new(
@@ -116,17 +131,22 @@ impl Origin {
             held: tokio::sync::watch::Sender::new(false),
             counts: tokio::sync::watch::Sender::default(),
         });
-        let cannot = |source| OriginError::Listen { address: settings.listen, source };
-        let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(cannot)?;
-        let address = listener.local_addr().map_err(cannot)?;
+        let (listener, address) = listen(settings.listen).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(server::accept(listener, shared.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(server::accept(listener, None, shared.clone(), tasks.clone(), stop.clone()));
+        let mut secure_address = None;
+        if let Some(Secure { listen: asked, config }) = settings.secure {
+            let (listener, address) = listen(asked).await?;
+            secure_address = Some(address);
+            let (shared, stop) = (shared.clone(), stop.clone());
+            tasks.spawn(server::accept(listener, Some(config), shared, tasks.clone(), stop));
+        }
         let (watched, stopped) = (shared.clone(), stop.clone());
         tasks.spawn(async move {
             stopped.run_until_cancelled(watcher.run(&watched, settings.poll_every)).await;
         });
         tasks.close();
-        Ok(Self { address, shared, tasks, stop: stop.drop_guard() })
+        Ok(Self { address, secure_address, shared, tasks, stop: stop.drop_guard() })
     }
 
     /// Where it listens.
@@ -137,6 +157,16 @@ impl Origin {
     /// `http://127.0.0.1:PORT`, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it listens for TLS, if it does.
+    pub fn secure_address(&self) -> Option<SocketAddr> {
+        self.secure_address
+    }
+
+    /// `https://127.0.0.1:PORT`, without a slash at the end, where it sells over TLS.
+    pub fn secure_url(&self) -> Option<String> {
+        self.secure_address.map(|address| format!("https://{address}"))
     }
 
     /// The account that is paid.
@@ -204,6 +234,13 @@ impl Origin {
         // An error would say that the sender is gone, and we hold it.
         let _ = self.shared.counts.subscribe().wait_for(enough).await;
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), OriginError> {
+    let cannot = |source| OriginError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    Ok((listener, address))
 }
 
 /// What all tasks of one seller work on.

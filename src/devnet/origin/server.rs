@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,9 +43,10 @@ pub(super) enum Cut {
     Body(#[from] BodyLost),
 }
 
-/// Accepts until `stop`.
+/// Accepts until `stop`; over TLS where there is a configuration for it.
 pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     shared: Arc<Shared>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -52,9 +58,9 @@ pub(super) async fn accept(
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (shared, stop) = (shared.clone(), stop.clone());
+                    let (shared, stop, tls) = (shared.clone(), stop.clone(), tls.clone());
                     tasks.spawn(async move {
-                        stop.run_until_cancelled(serve(stream, shared)).await;
+                        stop.run_until_cancelled(serve(stream, tls, shared)).await;
                         drop(place);
                     });
                 }
@@ -68,27 +74,53 @@ pub(super) async fn accept(
     stop.run_until_cancelled(accepting).await;
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(|request| answer(request, &shared));
+async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
     let served = async {
         stream.set_nodelay(true)?;
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_PATIENCE)
-            .title_case_headers(true)
-            .serve_connection(TokioIo::new(stream), service)
-            .await
-            .map_err(io::Error::other)
+        let Some(config) = tls else { return serve_http_1(stream, shared).await };
+        let stream = TlsAcceptor::from(config).accept(stream);
+        let stream = timeout(HEAD_PATIENCE, stream).await.map_err(io::Error::other)??;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => serve_http_2(stream, shared).await,
+            _ => serve_http_1(stream, shared).await,
+        }
     };
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection to the origin ended early");
     }
 }
 
+async fn serve_http_1<I>(stream: I, shared: Arc<Shared>) -> io::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(|request| answer(request, &shared));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .map_err(io::Error::other)
+}
+
+async fn serve_http_2(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> io::Result<()> {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { answer(request, &shared).await }
+    });
+    http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD_PATIENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .map_err(io::Error::other)
+}
+
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Body>, Cut> {
     let path = request.uri().path().to_owned();
-    // The original server knows no targets in absolute form.
-    if request.uri().scheme().is_some() {
+    // The original server knows no targets in absolute form; HTTP/2 has no other.
+    if request.uri().scheme().is_some() && request.version() != Version::HTTP_2 {
         return refuse(request, plain(StatusCode::NOT_FOUND, "no such page\n".to_owned())).await;
     }
     if path == GATEWAY_PATH || path.strip_prefix(GATEWAY_PATH).is_some_and(|rest| rest.starts_with('/')) {

@@ -20,6 +20,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::replay::{self, Held, Past, hold, keep};
+use super::target::default_port;
 use super::{Body, ForwardError, rescue, upgrade};
 use crate::manager::Manager;
 use crate::protocol::book::Allowance;
@@ -165,7 +166,7 @@ impl Shared {
             return Judged::Pass;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or(80);
+        let port = authority.port_u16().unwrap_or_else(|| default_port(request.uri().scheme()));
         match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),

@@ -108,6 +108,7 @@ pub async fn serve() -> anyhow::Result<()> {
     };
     let origin = Origin::spawn(origin::Settings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        secure: None,
         rpc_url: devchain.url(),
         channel_manager: deployed.channel_manager,
         token: deployed.token,

@@ -26,13 +26,15 @@ struct Demo {
     told: String,
     proxy: String,
     origin: String,
+    secure: String,
     rpc: String,
     state_dir: PathBuf,
 }
 
 impl Demo {
     async fn start(more: &[&str]) -> Self {
-        let mut command = program(["demo", "--port", "0", "--origin-port", "0", "--rpc-port", "0"]);
+        let mut command =
+            program(["demo", "--port", "0", "--origin-port", "0", "--rpc-port", "0", "--secure-port", "0"]);
         command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
@@ -47,18 +49,27 @@ impl Demo {
             }
         };
         let ready = tokio::time::timeout(PATIENCE, ready).await.expect("it is not ready");
-        let [proxy, origin, rpc] = ready.split(' ').skip(1).collect::<Vec<_>>()[..] else {
+        let [proxy, origin, rpc, secure] = ready.split(' ').skip(1).collect::<Vec<_>>()[..] else {
             panic!("{ready}")
         };
         let proxy = local("proxy=", proxy);
         let (origin, rpc) = (local("origin=http://", origin), local("rpc=http://", rpc));
+        let secure = local("secure=https://", secure);
         let state_dir = told.lines().find_map(|line| line.split_once("channels --state-dir ")).unwrap().1;
-        Self { state_dir: state_dir.into(), child, told, proxy, origin, rpc }
+        Self { state_dir: state_dir.into(), child, told, proxy, origin, secure, rpc }
     }
 
     async fn buy(&self) {
         let url = format!("http://{}/paid", self.origin);
         let got = curl(Some(self.proxy.parse().unwrap()), &[&url]).await.got;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+    }
+
+    async fn buy_securely(&self) {
+        let (url, ca) = (format!("https://{}/paid", self.secure), self.state_dir.join("ca.pem"));
+        let more = ["--cacert", ca.to_str().unwrap(), &url];
+        let got = curl(Some(self.proxy.parse().unwrap()), &more).await.got;
         assert_eq!(got.status, StatusCode::OK, "{got:?}");
         assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
     }
@@ -92,7 +103,10 @@ async fn the_demo_does_what_it_says() {
     let demo = Demo::start(&[]).await;
     let paid = format!("http://{}/paid", demo.origin);
     // What it says to type is what works.
-    for line in [format!("curl -i {paid}\n"), format!("curl -i -x http://{} {paid}\n", demo.proxy)] {
+    let ca = demo.state_dir.join("ca.pem");
+    let secure =
+        format!("curl -i -x http://{} --cacert {} https://{}/paid\n", demo.proxy, text(&ca), demo.secure);
+    for line in [format!("curl -i {paid}\n"), format!("curl -i -x http://{} {paid}\n", demo.proxy), secure] {
         assert!(demo.told.contains(&line), "no {line} in {}", demo.told);
     }
     assert_eq!(curl(None, &[&paid]).await.got.status, StatusCode::PAYMENT_REQUIRED);
@@ -102,20 +116,21 @@ async fn the_demo_does_what_it_says() {
         assert_eq!(ran.code, 0, "{ran:?}");
         assert_eq!(only_channel(&ran.out), (total.to_owned(), total.to_owned()));
     }
+    demo.buy_securely().await;
     let ran = run(&["channels", "--state-dir", text(&demo.state_dir)]).await;
     assert_eq!((ran.code, &*ran.errors), (0, ""));
     let [payer, head, row] = ran.out.lines().collect::<Vec<_>>()[..] else { panic!("{}", ran.out) };
     assert!(payer.starts_with("payer 0x") && payer.ends_with(", chain 31337"), "{payer}");
     assert!(head.starts_with("RECEIVER") && head.ends_with("PROMISED  ACKNOWLEDGED"), "{head}");
     let cells: Vec<_> = row.split_whitespace().skip(2).collect();
-    assert_eq!(cells, ["open", "10000", "2000", "2000"], "{row}");
+    assert_eq!(cells, ["open", "10000", "3000", "3000"], "{row}");
 
     let check = run(&["check", "--config", text(&demo.state_dir.with_file_name("proxy.toml"))]).await;
     assert_eq!(check.code, 0, "{check:?}");
     assert!(check.out.contains(&demo.rpc) && !check.out.contains("WRONG"), "{check:?}");
     let log = demo.end().await;
     let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for GET")).collect();
-    assert_eq!(payments.len(), 2, "{log}");
+    assert_eq!(payments.len(), 3, "{log}");
 }
 
 #[tokio::test]
@@ -139,9 +154,9 @@ async fn the_demo_also_waits_for_blocks() {
 async fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for option in ["--port", "--origin-port", "--rpc-port"] {
+    for option in ["--port", "--origin-port", "--rpc-port", "--secure-port"] {
         let mut arguments = vec!["demo"];
-        for other in ["--port", "--origin-port", "--rpc-port"] {
+        for other in ["--port", "--origin-port", "--rpc-port", "--secure-port"] {
             arguments.extend([other, if other == option { &port } else { "0" }]);
         }
         let ran = run(&arguments).await;

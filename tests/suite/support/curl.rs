@@ -22,8 +22,9 @@ pub struct Fetched {
 pub async fn curl(proxy: Option<SocketAddr>, more: &[&str]) -> Fetched {
     let mut command = Command::new("curl");
     // Neither a configuration file nor proxies of the environment.
-    command.args(["-q", "-v", "-s", "-i", "--max-time", "60"]);
-    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+    command.args(["-q", "-v", "-s", "-i", "--suppress-connect-headers", "--max-time", "60"]);
+    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
+    {
         command.env_remove(name);
     }
     if let Some(proxy) = proxy {

@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod raw;
 pub mod relay;
 pub mod rig;
+pub mod secure;
 pub mod sides;
 pub mod town;
 pub mod wire;

@@ -1,0 +1,305 @@
+//! `CONNECT` to the hosts that the user asked for: what comes through is read as the requests that it is, over TLS with
+//! a certificate of the local CA, or plain. Everything else stays a blind tunnel, in which nothing of ours is seen.
+//!
+//! The origin is reached before the `CONNECT` is answered. Who speaks first then decides: an origin that does is no
+//! HTTP server, and a client that says anything but a greeting of TLS or a request line wants no HTTP either.
+
+mod greeting;
+mod inside;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{Method, Request, Response};
+use hyper::server::conn::{http1, http2};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::server::Accepted;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::{StartHandshake, TlsStream};
+use tower::Service;
+use tracing::{debug, warn};
+
+use self::greeting::Greeting;
+use self::inside::{Inside, Named, Quiet};
+use super::copy::{End, Prefixed, join};
+use super::dial::dial;
+use super::forward::{ForwardError, Shared};
+use super::lobby::Waiting;
+use super::server::{Seat, attend, chain, reader, reader_of_http2};
+use super::{Body, Forward, rescue, target};
+use crate::protocol::policy::Hosts;
+use crate::tls::Leaves;
+
+/// What is intercepted, and with which certificates.
+#[derive(Debug)]
+pub struct Interception {
+    /// Whose connections are read.
+    pub hosts: Hosts,
+    /// The certificates that are shown in their place.
+    pub leaves: Leaves,
+}
+
+/// Reads what `CONNECT` carries, where it is asked for; wraps the service that answers requests.
+#[derive(Clone, Debug)]
+pub struct Intercept<S> {
+    inner: S,
+    shared: Option<Arc<Means>>,
+}
+
+/// What all interceptions share.
+#[derive(Debug)]
+struct Means {
+    interception: Interception,
+    forward: Arc<Shared>,
+    http_1: http1::Builder,
+    http_2: http2::Builder<TokioExecutor>,
+    within: Duration,
+    buffer: usize,
+}
+
+impl<S> Intercept<S> {
+    /// Intercepts for `inner`, over the connections of `forward`; without an interception all tunnels are blind.
+    pub fn new(inner: S, forward: &Forward, interception: Option<Interception>) -> Self {
+        let forward = forward.shared();
+        let settings = &forward.settings;
+        let (http_1, http_2) = (reader(settings), reader_of_http2(settings));
+        let (within, buffer) = (settings.head_within, settings.tunnel_buffer);
+        let shared = interception.map(|interception| {
+            Arc::new(Means { interception, http_1, http_2, within, buffer, forward: Arc::clone(&forward) })
+        });
+        Self { inner, shared }
+    }
+}
+
+impl<S> Service<Request<Body>> for Intercept<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + Unpin + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Intercepting<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.method() != Method::CONNECT {
+            return Intercepting::Pass(self.inner.call(request));
+        }
+        let covered = self.shared.as_ref().and_then(|means| Some((means, means.covered(&request)?)));
+        let Some((means, place)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
+        let opened = open(Arc::clone(means), self.inner.clone(), place, request);
+        Intercepting::Open(Box::pin(async { opened.await.unwrap_or_else(|error| rescue::answer(&error)) }))
+    }
+}
+
+/// The future of [`Intercept`]: what is no `CONNECT` is not boxed.
+#[must_use = "futures do nothing unless polled"]
+pub enum Intercepting<F> {
+    /// Not for us.
+    Pass(F),
+    /// A tunnel that is read.
+    Open(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl<F> Future for Intercepting<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Pass(inner) => Pin::new(inner).poll(cx),
+            Self::Open(opening) => opening.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+/// Where a tunnel leads: the host without brackets.
+#[derive(Clone, Debug)]
+struct Place {
+    host: String,
+    port: u16,
+}
+
+impl Means {
+    /// Where this `CONNECT` leads, if that is to be read. What is wrong with it the blind way says.
+    fn covered(&self, request: &Request<Body>) -> Option<Place> {
+        let (host, port) = target::tunnel(request.uri()).ok()?;
+        let is_ours =
+            self.interception.hosts.covers(host, port) && !self.forward.via.is_in(request.headers());
+        is_ours.then(|| Place { host: host.to_owned(), port })
+    }
+
+    /// A connection to the origin, or none where the pool has one already.
+    async fn reach(&self, Place { host, port }: &Place) -> Result<Option<TcpStream>, ForwardError> {
+        if self.forward.lobby.is_live(host, *port) {
+            return Ok(None);
+        }
+        Ok(Some(dial(host, *port, self.forward.settings.connect_within).await?))
+    }
+}
+
+/// Reaches the origin, answers 200, and reads what the client sends once it has that answer.
+async fn open<S>(
+    means: Arc<Means>,
+    inner: S,
+    place: Place,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ForwardError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + Unpin + 'static,
+{
+    let origin = means.reach(&place).await?;
+    let seat = request.extensions_mut().remove::<Seat>();
+    let client = hyper::upgrade::on(&mut request);
+    match seat {
+        // A client that did not come through the server's side has no connection to take over.
+        None => return Err(ForwardError::BadTarget("this connection cannot become a tunnel")),
+        Some(seat) => seat.clone().spawn(async move {
+            let host = place.host.clone();
+            if let Err(error) = (Tunnel { means, inner, place, seat }).run(client, origin).await {
+                debug!(host, error = %chain(&error), "an intercepted tunnel broke");
+            }
+        }),
+    }
+    Ok(Response::new(Body::Empty))
+}
+
+/// One tunnel that is read.
+struct Tunnel<S> {
+    means: Arc<Means>,
+    inner: S,
+    place: Place,
+    seat: Seat,
+}
+
+impl<S> Tunnel<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + Unpin + 'static,
+{
+    async fn run(self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<()> {
+        let (mut client, early) = match End::client(client.await.map_err(io::Error::other)?) {
+            End::Tcp(client, early) => (client, early),
+            End::Other(_) => return Err(io::Error::other("the client's connection is no plain TCP stream")),
+        };
+        let deadline = Instant::now() + self.means.within;
+        let greeting = greeting::hear(&mut client, early, origin.as_ref());
+        let greeting = timeout_at(deadline, Box::pin(greeting)).await.unwrap_or(Ok(Greeting::None))?;
+        match greeting {
+            Greeting::None => Ok(()),
+            Greeting::Other(heard) => self.join(client, heard, origin).await,
+            Greeting::Http(heard) => {
+                let waiting = self.wait(origin);
+                let client = Prefixed::new(heard, client);
+                self.serve_http_1(client, Scheme::HTTP, waiting).await;
+                Ok(())
+            }
+            Greeting::Tls { accepted, heard } => match self.is_named(&accepted) {
+                true => self.secure(client, *accepted, origin, deadline).await,
+                false => self.join(client, heard, origin).await,
+            },
+            Greeting::Broken { alert } => client.write_all(&alert).await,
+        }
+    }
+
+    /// Whether the client wants the host of its `CONNECT`: for another name behind it there is no rule.
+    fn is_named(&self, accepted: &Accepted) -> bool {
+        let hello = accepted.client_hello();
+        let host = self.place.host.trim_end_matches('.');
+        hello.server_name().is_none_or(|name| name.trim_end_matches('.').eq_ignore_ascii_case(host))
+    }
+
+    /// The blind way after all.
+    async fn join(self, client: TcpStream, heard: Bytes, origin: Option<TcpStream>) -> io::Result<()> {
+        let origin = match origin {
+            Some(origin) => origin,
+            None => self.means.reach_anew(&self.place).await.map_err(io::Error::other)?,
+        };
+        join(End::Tcp(client, heard), End::Tcp(origin, Bytes::new()), self.means.buffer).await
+    }
+
+    fn wait(&self, origin: Option<TcpStream>) -> Option<Waiting> {
+        let Place { host, port } = &self.place;
+        origin.map(|origin| self.means.forward.lobby.wait(host, *port, origin))
+    }
+
+    async fn secure(
+        self,
+        client: TcpStream,
+        accepted: Accepted,
+        origin: Option<TcpStream>,
+        deadline: Instant,
+    ) -> io::Result<()> {
+        let waiting = self.wait(origin);
+        let host = &self.place.host;
+        let config = self.means.interception.leaves.config_for(host).await.map_err(io::Error::other)?;
+        let handshake = Box::pin(StartHandshake::from_parts(accepted, client).into_stream(config));
+        let client = match timeout_at(deadline, handshake).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                tell_of(host, &error);
+                return Err(error);
+            }
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")),
+        };
+        match client.get_ref().1.alpn_protocol() {
+            Some(b"h2") => self.serve_http_2(client, waiting).await,
+            _ => self.serve_http_1(client, Scheme::HTTPS, waiting).await,
+        }
+        Ok(())
+    }
+
+    async fn serve_http_1<I>(self, client: I, scheme: Scheme, waiting: Option<Waiting>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shutdown = self.seat.shutdown.clone();
+        let Self { means, inner, place, seat } = self;
+        let inside = Inside::new(inner, Named::new(scheme, &place.host, place.port), seat, waiting);
+        attend(means.http_1.serve_connection(TokioIo::new(client), inside).with_upgrades(), &shutdown).await;
+    }
+
+    async fn serve_http_2(self, client: TlsStream<TcpStream>, waiting: Option<Waiting>) {
+        let shutdown = self.seat.shutdown.clone();
+        let Self { means, inner, place, seat } = self;
+        let inside = Inside::new(inner, Named::new(Scheme::HTTPS, &place.host, place.port), seat, waiting);
+        let count = inside.count();
+        let served = means.http_2.serve_connection(TokioIo::new(client), inside);
+        attend(Quiet::new(served, count, means.within), &shutdown).await;
+    }
+}
+
+impl Means {
+    async fn reach_anew(&self, Place { host, port }: &Place) -> Result<TcpStream, super::DialError> {
+        dial(host, *port, self.forward.settings.connect_within).await
+    }
+}
+
+/// A client that breaks off the handshake most often does not trust the certificate: only the user can change that.
+fn tell_of(host: &str, error: &io::Error) {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::AlertReceived(alert)) = cause {
+        warn!(
+            host,
+            ?alert,
+            "a client does not accept the certificate of the local CA; `tollpass ca trust` says how to make it trusted, \
+             and without this host in intercept.hosts its connections are left alone"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! One connection to an origin, plain or over TLS, as the pool sees it; and how far it got.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client::TlsStream;
+
+use super::dial::Link;
+use super::lobby::Live;
+
+/// A connection to an origin.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) kind: Kind,
+    history: History,
+}
+
+/// What the bytes pass through.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Plain(Link),
+    Secure {
+        stream: Box<TlsStream<Link>>,
+        /// Says that this origin is reached over TLS as long as the connection is there.
+        _live: Live,
+    },
+}
+
+impl Wire {
+    pub(super) fn plain(link: Link) -> Self {
+        Self { kind: Kind::Plain(link), history: History::default() }
+    }
+
+    pub(super) fn secure(stream: TlsStream<Link>, live: Live) -> Self {
+        let kind = Kind::Secure { stream: Box::new(stream), _live: live };
+        Self { kind, history: History::default() }
+    }
+}
+
+const UNUSED: u8 = 0;
+const FIRST_ASKED: u8 = 1;
+const ANSWERED: u8 = 2;
+const ASKED_AGAIN: u8 = 3;
+
+/// How far a connection got: first asked, answered, asked again. What TLS says for itself does not count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History(Arc<AtomicU8>);
+
+impl History {
+    /// Whether the connection had been answered on before, was written to again, and then gave not one byte: it was
+    /// closed while it lay idle.
+    pub(super) fn went_stale(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ASKED_AGAIN
+    }
+
+    fn asked(&self) {
+        // One task drives a connection, so nothing comes between the load and the store.
+        match self.0.load(Ordering::Relaxed) {
+            UNUSED => self.0.store(FIRST_ASKED, Ordering::Relaxed),
+            ANSWERED => self.0.store(ASKED_AGAIN, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    fn answered(&self) {
+        self.0.store(ANSWERED, Ordering::Relaxed);
+    }
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(self.history.clone());
+        match &self.kind {
+            Kind::Secure { stream, .. } if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                connected.negotiated_h2()
+            }
+            _ => connected,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = match &mut self.kind {
+            Kind::Plain(link) => Pin::new(link).poll_read(cx, buffer),
+            Kind::Secure { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if buffer.filled().len() > before {
+            self.history.answered();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.history.asked();
+        match &mut self.kind {
+            Kind::Plain(link) => Pin::new(link).poll_write(cx, bytes),
+            Kind::Secure { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.history.asked();
+        match &mut self.kind {
+            Kind::Plain(link) => Pin::new(link).poll_write_vectored(cx, slices),
+            Kind::Secure { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.kind {
+            Kind::Plain(link) => link.is_write_vectored(),
+            Kind::Secure { stream, .. } => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Plain(link) => Pin::new(link).poll_flush(cx),
+            Kind::Secure { stream, .. } => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Plain(link) => Pin::new(link).poll_shutdown(cx),
+            Kind::Secure { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! TLS at both ends: Bob's own authority and origins behind it, and clients that trust whom they are told to.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Response};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tollpass::tls::{Authority, Leaves, provider};
+
+use crate::support::raw::{Raw, soon};
+
+/// An authority that has nothing to do with the proxy's.
+pub struct Notary {
+    folder: TempDir,
+    leaves: Leaves,
+}
+
+impl Notary {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path(), &[]).unwrap();
+        Self { folder, leaves: Leaves::new(Arc::new(authority), 16).unwrap() }
+    }
+
+    /// The certificate that clients of its origins trust, PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// What an origin called `host` shows, and the protocols it offers.
+    pub async fn certify(&self, host: &str, alpn: &[&str]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.leaves.config_for(host).await.unwrap());
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+/// An origin over TLS.
+pub struct Secure {
+    pub address: SocketAddr,
+    /// How many connections it took.
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Secure {
+    /// Serves HTTP/2 or 1.1, as its certificate's ALPN has it, for as long as the test's runtime lives.
+    pub async fn serve<A, F, B>(config: Arc<ServerConfig>, answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        Self::accept(config, move |stream| {
+            let answer = answer.clone();
+            async move {
+                let service = service_fn(move |request| {
+                    let answered = answer(request);
+                    async move { Ok::<_, Infallible>(answered.await) }
+                });
+                let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let stream = TokioIo::new(stream);
+                // How a connection ends is for the test to see at its own end.
+                if is_http_2 {
+                    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
+                } else {
+                    let _ = http1::Builder::new().serve_connection(stream, service).with_upgrades().await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Hands each connection to `work` once TLS stands.
+    pub async fn accept<W, F>(config: Arc<ServerConfig>, work: W) -> Self
+    where
+        W: Fn(server::TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (config, work) = (Arc::clone(&config), work.clone());
+                tokio::spawn(async move {
+                    if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                        work(stream).await;
+                    }
+                });
+            }
+        });
+        Self { address, accepted }
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+/// Opens a tunnel and gives the connection back as it then is; panics where the answer is not 200.
+pub async fn connect(proxy: SocketAddr, place: &str) -> TcpStream {
+    let mut raw = Raw::asking(proxy, format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n")).await;
+    let head = raw.head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    raw.stream
+}
+
+/// Speaks TLS over a connection, and trusts only what is signed by the PEM certificates in `ca`.
+pub async fn trusting(
+    ca: &Path,
+    stream: TcpStream,
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<client::TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    soon("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
