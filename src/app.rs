@@ -162,6 +162,10 @@ impl App {
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
         let service = Rescue::new(layer.layer(forward.clone()));
+        if interception.is_some() {
+            let forward = forward.clone();
+            shutdown.spawn(async move { forward.prepare().await });
+        }
         let service = Intercept::new(service, &forward, interception);
         let served = proxy::serve(listener, service, settings, shutdown.clone());
         let drain_within = config.limits.drain_within;

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ pub struct DemoArgs {
     /// The development chain's port; 0 for any free one
     #[arg(long, default_value_t = 8404)]
     pub rpc_port: u16,
+    /// Sell the files of this folder too, each under its own path
+    #[arg(long, value_name = "DIR")]
+    pub sell: Option<PathBuf>,
     /// The time between blocks, such as 2s; without it there is a block for each transaction
     #[arg(long, value_parser = humantime::parse_duration)]
     pub block_time: Option<Duration>,
@@ -67,7 +70,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
     let secure =
         Secure { listen: local(args.secure_port), config: sellers_certificate(folder.path()).await? };
-    let seller = Origin::spawn(seller_settings(&args, &devchain, &deployed, secure)).await;
+    let mut settings = seller_settings(&args, &devchain, &deployed, secure);
+    if let Some(folder) = &args.sell {
+        let files = origin::folder(folder, Amount::from(PRICE));
+        settings.resources.extend(files.with_context(|| format!("cannot sell {}", folder.display()))?);
+    }
+    let seller = Origin::spawn(settings).await;
     let seller = seller.map_err(|error| match &error {
         OriginError::Listen { address, .. } if *address == local(args.secure_port) => {
             let text = port_taken("seller", args.secure_port, "--secure-port");

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
+use tracing::warn;
 
 use super::dial::{DialError, Dialer};
 use super::fields::{self, Via};
@@ -94,6 +95,7 @@ pub(super) struct Shared {
     paying: Pool,
     /// For what cannot be asked over HTTP/2.
     upgrading: Pool,
+    secure: Secure,
     pub(super) lobby: Lobby,
     pub(super) via: Via,
     listen: SocketAddr,
@@ -111,6 +113,7 @@ impl Forward {
                 plain: pool(false, Offer::Either),
                 paying: pool(true, Offer::Either),
                 upgrading: pool(false, Offer::Http1),
+                secure: secure.clone(),
                 lobby: lobby.clone(),
                 via: Via::new(),
                 listen,
@@ -121,6 +124,14 @@ impl Forward {
 }
 
 impl Forward {
+    /// Reads the roots by which origins over TLS are verified, which the first of them would wait for.
+    pub async fn prepare(&self) {
+        // The first origin over TLS meets the same fault, and its client is told.
+        if let Err(error) = self.shared.secure.prepare().await {
+            warn!(%error, "origins over https cannot be verified, and will not be reached");
+        }
+    }
+
     /// What tunnels need of it.
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)

@@ -64,6 +64,11 @@ impl Secure {
         Self { shared: Arc::new(Shared { extra, configs: OnceCell::new() }) }
     }
 
+    /// Reads the roots.
+    pub(super) async fn prepare(&self) -> Result<(), DialError> {
+        self.shared.configs.get_or_try_init(|| self.load()).await.map(|_| ())
+    }
+
     /// Agrees on keys with the origin that calls itself `host`, and checks that it is.
     ///
     /// # Errors

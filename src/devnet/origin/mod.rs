@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use self::faults::Lose;
-pub use self::resources::{Kind, Resource};
+pub use self::resources::{FILE_LIMIT, Kind, Resource, folder};
 
 use self::faults::Faults;
 use self::ledger::Ledger;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -27,6 +29,10 @@ pub(super) const BODY_LIMIT: u64 = 4 << 30;
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that `/paid/slow` waits.
 const SLOWEST: Duration = Duration::from_secs(60);
+/// The largest file that is sold, in bytes.
+pub const FILE_LIMIT: u64 = 64 << 20;
+/// How many files one folder may hold.
+const FILES: usize = 10_000;
 const PIECE: &[u8] = &[b'.'; 64 * 1024];
 
 /// Something for sale.
@@ -55,6 +61,8 @@ pub enum Kind {
     Status(StatusCode),
     /// This many bytes, streamed.
     Size(u64),
+    /// What is in this file when it is asked for, at most [`FILE_LIMIT`].
+    File(PathBuf),
 }
 
 impl Resource {
@@ -74,13 +82,46 @@ impl Resource {
     }
 }
 
+/// The files below a folder, each at this price under its own path.
+///
+/// # Errors
+/// When the folder cannot be read, holds more than [`FILES`] files, or one whose name a URL cannot hold as it is.
+pub fn folder(folder: &Path, price: Amount) -> io::Result<Vec<Resource>> {
+    let mut resources = Vec::new();
+    let mut left = vec![(folder.to_owned(), String::new())];
+    while let Some((folder, prefix)) = left.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_plain) {
+                let text = format!("{}: a name that a URL cannot hold as it is", entry.path().display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            let path = format!("{prefix}/{name}");
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                left.push((entry.path(), path));
+            } else if kind.is_file() {
+                resources.push(Resource { path, price, kind: Kind::File(entry.path()) });
+            }
+            if resources.len() + left.len() > FILES {
+                return Err(io::Error::other(format!("more than {FILES} files")));
+            }
+        }
+    }
+    Ok(resources)
+}
+
 impl Kind {
     /// The methods it takes.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::Echo => &[Method::POST, Method::PUT],
             Self::Status(_) => &[Method::GET, Method::HEAD, Method::POST],
-            Self::Text(_) | Self::Html(_) | Self::Slow(_) | Self::Size(_) => &[Method::GET, Method::HEAD],
+            Self::Text(_) | Self::Html(_) | Self::Slow(_) | Self::Size(_) | Self::File(_) => {
+                &[Method::GET, Method::HEAD]
+            }
         }
     }
 
@@ -102,7 +143,29 @@ impl Kind {
             }
             Self::Status(status) => plain(*status, format!("the resource itself says {status}\n")),
             Self::Size(length) => Response::new(Dots { left: *length }.boxed()),
+            Self::File(path) => file(path).await,
         })
+    }
+}
+
+async fn file(path: &Path) -> Response<Body> {
+    let read = async {
+        let length = tokio::fs::metadata(path).await?.len();
+        if length > FILE_LIMIT {
+            return Err(io::Error::other(format!(
+                "it has {length} bytes, and at most {FILE_LIMIT} are sold"
+            )));
+        }
+        tokio::fs::read(path).await
+    };
+    match read.await {
+        Ok(bytes) => {
+            let mut response = Response::new(Full::from(bytes).boxed());
+            let media_type = HeaderValue::from_static("application/octet-stream");
+            response.headers_mut().insert(CONTENT_TYPE, media_type);
+            response
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the file cannot be read: {error}\n")),
     }
 }
 

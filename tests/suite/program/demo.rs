@@ -134,6 +134,32 @@ async fn the_demo_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn the_demo_sells_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("below")).unwrap();
+    std::fs::write(folder.path().join("below/a~1.bin"), [0, 1, 255]).unwrap();
+    let demo = Demo::start(&["--sell", text(folder.path())]).await;
+    let url = |path: &str| format!("http://{}/{path}", demo.origin);
+    assert_eq!(curl(None, &[&url("below/a~1.bin")]).await.got.status, StatusCode::PAYMENT_REQUIRED);
+    let proxy = Some(demo.proxy.parse().unwrap());
+    let got = curl(proxy, &[&url("below/a~1.bin")]).await.got;
+    assert_eq!((got.status, &got.body[..]), (StatusCode::OK, &[0, 1, 255][..]));
+    for path in ["below", "below/b", "a~1.bin", "below/../below/a~1.bin"] {
+        assert_eq!(
+            curl(proxy, &["--path-as-is", &url(path)]).await.got.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    demo.end().await;
+
+    std::fs::write(folder.path().join("a b"), "").unwrap();
+    let ports = ["--port", "--origin-port", "--rpc-port", "--secure-port"].map(|port| [port, "0"]).concat();
+    let ran = run(&[&["demo", "--sell", text(folder.path())], &ports[..]].concat()).await;
+    ran.expect_failure(&["a b", "URL"]);
+}
+
+#[tokio::test]
 async fn the_demo_also_waits_for_blocks() {
     let demo = Demo::start(&["--block-time", "1s"]).await;
     // Blocks come although nothing happens.
