@@ -90,7 +90,7 @@ pub(super) fn warnings(section: &Section<'_>, intercept: Option<&Intercept>) -> 
 }
 
 /// Patterns: a list, an empty one too, or a text with commas between (a variable has nothing else).
-fn patterns(value: &Value) -> Result<Vec<HostPattern>, Wrong> {
+pub(super) fn patterns(value: &Value) -> Result<Vec<HostPattern>, Wrong> {
     match &value.kind {
         ValueKind::Array(items) if items.is_empty() => Ok(Vec::new()),
         _ => values::list(value, MAX_HOSTS, |value| {

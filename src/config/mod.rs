@@ -3,7 +3,7 @@
 //!
 //! A variable sets the key of its name, and wins over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). An empty one counts
-//! as absent. Only `[[pay]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys.
+//! as absent. Only `[[pay]]` and `[[route]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys.
 
 mod chain;
 mod fault;
@@ -11,6 +11,7 @@ mod hooks;
 mod intercept;
 mod limits;
 mod policy;
+mod route;
 mod section;
 mod source;
 mod upstream;
@@ -31,6 +32,7 @@ pub use self::{
     fault::{ConfigError, Fault},
     intercept::{Authority, Intercept},
     limits::Limits,
+    route::Route,
     upstream::Upstream,
     values::{NotAnRpcUrl, RpcUrl},
     wallet::{KeySource, Wallet},
@@ -60,6 +62,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("wallet", wallet::KEYS),
     ("chain", chain::KEYS),
     ("pay", policy::PAY),
+    ("route", route::ROUTE),
     ("deposit", policy::DEPOSIT),
     ("hooks", hooks::HOOKS),
     ("intercept", intercept::KEYS),
@@ -74,6 +77,7 @@ const TOP: &[&str] = &[
     "wallet",
     "chain",
     "pay",
+    "route",
     "deposit",
     "hooks",
     "intercept",
@@ -94,6 +98,8 @@ pub struct Config {
     pub wallet: Option<Wallet>,
     /// Where the channels live.
     pub chain: Option<Chain>,
+    /// Paths and ports that stand for an origin.
+    pub routes: Vec<Route>,
     /// What may be paid.
     pub policy: Policy,
     /// Into which tunnels the proxy looks.
@@ -143,7 +149,7 @@ impl Config {
         let state_home =
             path_in("XDG_STATE_HOME").or_else(|| places.home.as_ref().map(|home| home.join(".local/state")));
 
-        let faults = Faults::new(source::rules_in(environment));
+        let faults = Faults::new(source::entries_in(environment));
         let config = assemble(root, &places, state_home, &faults);
         match config {
             Some(config) if faults.borrow().is_empty() => Ok(config),
@@ -203,6 +209,8 @@ fn assemble(
 
     let listen = listen.unwrap_or_else(default_listen);
     faults.borrow_mut().extend(exposed(listen, allow_remote, is_paying));
+    let routes =
+        route::routes(top.take("route"), route::Neighbour { listen, allow_remote, is_paying }, faults);
     let mut warnings = policy::warnings(&rules, &deposit);
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
     if !rules.is_empty() && !is_paying {
@@ -220,6 +228,7 @@ fn assemble(
         state_dir,
         wallet,
         chain,
+        routes,
         policy,
         intercept,
         upstream,

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::config::{Value, ValueKind};
+use ::config::Value;
 
 use super::{
-    fault::Fault,
     hooks,
-    section::{Faults, Section, Wrong, kind, quoted},
+    section::{Faults, Section, Wrong, entries, quoted},
     values::{self, show_duration},
 };
 use crate::protocol::{
@@ -28,25 +27,12 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks of those that name none.
 pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, faults: &Faults) -> Vec<Rule> {
-    let fault = |wrong: String, remedy: &str| faults.borrow_mut().push(Fault::new("pay", wrong, remedy));
-    let Some(value) = value else { return Vec::new() };
-    match value.kind {
-        ValueKind::Array(entries) if entries.len() > MAX_RULES => {
-            fault(format!("{} entries are too many", entries.len()), "write at most 10000 entries");
-            Vec::new()
-        }
-        ValueKind::Array(entries) => entries
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, entry)| {
-                rule(Section::new(format!("pay[{index}]"), Some(entry), PAY, faults), otherwise, faults)
-            })
-            .collect(),
-        other => {
-            fault(format!("expected entries, found {}", kind(&other)), "write [[pay]], with two brackets");
-            Vec::new()
-        }
-    }
+    let entries = entries("pay", value, MAX_RULES, faults).into_iter().enumerate();
+    entries
+        .filter_map(|(index, entry)| {
+            rule(Section::new(format!("pay[{index}]"), Some(entry), PAY, faults), otherwise, faults)
+        })
+        .collect()
 }
 
 /// Reads `[deposit]`.

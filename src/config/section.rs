@@ -159,6 +159,23 @@ impl<'a> Section<'a> {
     }
 }
 
+/// The entries of the list of tables `name`, at most `most`; each is then read as a section of its own.
+pub(super) fn entries(name: &str, value: Option<Value>, most: usize, faults: &Faults) -> Vec<Value> {
+    let fault = |wrong: String, remedy: String| faults.borrow_mut().push(Fault::new(name, wrong, remedy));
+    match value.map(|value| value.kind) {
+        None => return Vec::new(),
+        Some(ValueKind::Array(entries)) if entries.len() <= most => return entries,
+        Some(ValueKind::Array(entries)) => {
+            fault(format!("{} entries are too many", entries.len()), format!("write at most {most} entries"));
+        }
+        Some(other) => {
+            let remedy = format!("write [[{name}]], with two brackets");
+            fault(format!("expected entries, found {}", kind(&other)), remedy);
+        }
+    }
+    Vec::new()
+}
+
 /// What the crate `config` calls values of environment variables.
 const FROM_ENVIRONMENT: &str = "the environment";
 

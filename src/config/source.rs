@@ -1,5 +1,5 @@
-//! Where settings come from: the file's text, and the variables laid over it. Knows no key but `pay`, which no
-//! variable can set.
+//! Where settings come from: the file's text, and the variables laid over it. Knows no key but
+//! [`LISTS`], which no variable can set.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,8 @@ use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
 use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable};
 
+/// Lists of tables: they have no place in a flat environment.
+const LISTS: [&str; 2] = ["pay", "route"];
 /// The largest file that is read: far above what anyone writes by hand.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -19,7 +21,7 @@ const MAX_FILE: u64 = 16 << 20;
 pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Result<Map<String, Value>, Fault> {
     let variables = environment
         .iter()
-        .filter(|(name, _)| is_key(name) && !is_rule(name))
+        .filter(|(name, _)| is_key(name) && list_of(name).is_none())
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
@@ -38,14 +40,14 @@ pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Resul
     }
 }
 
-/// A fault for each variable that would be a rule: a list of tables has no place in a flat environment.
-pub(super) fn rules_in(environment: &BTreeMap<String, String>) -> Vec<Fault> {
-    let remedy = "unset it, and write [[pay]] in the file";
-    environment
-        .keys()
-        .filter(|name| is_rule(name))
-        .map(|name| Fault::new("pay", format!("rules cannot come from the environment ({name})"), remedy))
-        .collect()
+/// A fault for each variable that would be an entry of a list of tables.
+pub(super) fn entries_in(environment: &BTreeMap<String, String>) -> Vec<Fault> {
+    let fault = |name: &String| {
+        let list = list_of(name)?;
+        let wrong = format!("entries cannot come from the environment ({name})");
+        Some(Fault::new(list, wrong, format!("unset it, and write [[{list}]] in the file")))
+    };
+    environment.keys().filter_map(fault).collect()
 }
 
 /// Reads a file that is no larger than anyone writes by hand.
@@ -80,11 +82,14 @@ fn is_key(variable: &str) -> bool {
     variable.starts_with(ENVIRONMENT_PREFIX) && !OTHER_VARIABLES.contains(&variable)
 }
 
-/// `[[pay]]`, or anything within, in whatever way the crate `config` would take for it (`PAY__0`, `PAY[0]`).
-fn is_rule(variable: &str) -> bool {
+/// The list that a variable would set, or anything within, in whatever way the crate `config` would take for it
+/// (`PAY__0`, `PAY[0]`).
+fn list_of(variable: &str) -> Option<&'static str> {
     let name = variable.to_ascii_uppercase();
-    let pay = self::variable("pay");
-    name.strip_prefix(&pay).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    LISTS.into_iter().find(|list| {
+        let rest = name.strip_prefix(&self::variable(list));
+        rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    })
 }
 
 /// Says where the file is no TOML, without the excerpt that the parser adds: it may hold a secret.

@@ -553,15 +553,93 @@ fn each_fault_names_its_key_and_its_remedy() {
 }
 
 #[test]
+fn routes_are_read_in_order() {
+    let text = "[upstream]\nupgrade = [\"a.example\", \"*.B.example\"]\n\
+                [[route]]\nprefix = \"/one/two/\"\norigin = \"https://a.example\"\n\
+                [[route]]\nlisten = \"127.0.0.1:8410\"\norigin = \"http://[::1]:81/v1/\"\n\
+                [[route]]\nlisten = \"127.0.0.1:8410\"\nprefix = \"/x\"\norigin = \"https://A.example/a%20b\"\n\
+                [[route]]\nlisten = \"127.0.0.1:8411\"\nprefix = \"/\"\norigin = \"https://a.example\"\n";
+    let config = parse(text, &[]).unwrap();
+    let routes: Vec<String> = config
+        .routes
+        .iter()
+        .map(|route| {
+            let listen = route.listen.map_or("-".to_owned(), |listen| listen.to_string());
+            format!("{listen} {:?} {}://{} {:?}", route.prefix, route.scheme, route.authority, route.base)
+        })
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            "- \"/one/two\" https://a.example \"\"",
+            "127.0.0.1:8410 \"\" http://[::1]:81 \"/v1\"",
+            "127.0.0.1:8410 \"/x\" https://A.example \"/a%20b\"",
+            "127.0.0.1:8411 \"\" https://a.example \"\"",
+        ]
+    );
+    let upgrade: Vec<String> = config.upstream.upgrade.iter().map(ToString::to_string).collect();
+    assert_eq!(upgrade, ["a.example", "*.b.example"]);
+    let config = parse("", &[("TOLLPASS_UPSTREAM__UPGRADE", "a.example, b.example")]).unwrap();
+    assert_eq!(config.upstream.upgrade.len(), 2);
+}
+
+#[test]
+fn each_fault_of_a_route_is_said() {
+    let origin = "origin = \"https://a.example\"";
+    for (entry, expected) in [
+        (origin.to_owned(), "route[0].prefix: missing -> write prefix = \"/name\", or listen"),
+        (format!("prefix = \"/\"\n{origin}"), "route[0].prefix: \"/\" would hide the set-up page"),
+        (format!("prefix = \"one\"\n{origin}"), "is no path of letters"),
+        (format!("prefix = \"/a%2e\"\n{origin}"), "is no path of letters"),
+        (format!("prefix = \"/a?b\"\n{origin}"), "is no path of letters"),
+        (format!("prefix = \"/a//b\"\n{origin}"), "empty or of dots"),
+        (format!("prefix = \"//\"\n{origin}"), "empty or of dots"),
+        (format!("prefix = \"/a/../b\"\n{origin}"), "empty or of dots"),
+        (format!("prefix = \"/{}\"\n{origin}", "a".repeat(256)), "is too long"),
+        ("prefix = \"/a\"".to_owned(), "route[0].origin: missing"),
+        ("prefix = \"/a\"\norigin = \"a.example\"".to_owned(), "not an http:// or https:// URL"),
+        ("prefix = \"/a\"\norigin = \"ftp://a.example\"".to_owned(), "not an http:// or https:// URL"),
+        ("prefix = \"/a\"\norigin = \"https://u:p@a.example\"".to_owned(), "user names in a URL"),
+        ("prefix = \"/a\"\norigin = \"https://a.example/?k=v\"".to_owned(), "a query or a fragment"),
+        ("prefix = \"/a\"\norigin = \"https://a.example/#k\"".to_owned(), "a query or a fragment"),
+        ("prefix = \"/a\"\norigin = \"https://a.example/b/%2E./c\"".to_owned(), "a segment of dots"),
+        ("prefix = \"/a\"\norigin = \"https://a.example:99999\"".to_owned(), "host or port cannot be used"),
+        ("prefix = \"/a\"\norigin = \"https://a.example:0\"".to_owned(), "host or port cannot be used"),
+        (format!("listen = \"localhost:1\"\n{origin}"), "route[0].listen: \"localhost:1\" is no IP address"),
+        (format!("listen = \"0.0.0.0:1\"\n{origin}"), "route[0].listen: 0.0.0.0:1 can be reached by other"),
+        (format!("listen = \"127.0.0.1:8402\"\n{origin}"), "the proxy itself listens on 127.0.0.1:8402"),
+        (format!("prefix = \"/a\"\nprefx = 1\n{origin}"), "did you mean route[0].prefix?"),
+        (
+            format!("prefix = \"/a\"\n{origin}\n[[route]]\nprefix = \"/a/\"\n{origin}"),
+            "route[1].prefix: the same as in route[0]",
+        ),
+        (
+            format!("listen = \"127.0.0.1:1\"\n{origin}\n[[route]]\nlisten = \"127.0.0.1:1\"\n{origin}"),
+            "route[1].listen: the same as in route[0]",
+        ),
+    ] {
+        let found = faults(&format!("{PAYING}[[route]]\n{entry}\n"), &[]);
+        assert!(found.len() == 1 && found[0].contains(expected), "{entry}: {found:#?}");
+    }
+    let several = "[route]\n[upstream]\nupgrade = [\"http://a\"]\n";
+    let found = faults(several, &[]);
+    assert!(found.iter().any(|fault| fault.contains("route: expected entries, found a table")), "{found:#?}");
+    assert!(found.iter().any(|fault| fault.contains("upstream.upgrade: \"http://a\" is not")), "{found:#?}");
+    // Without a wallet, a route may be for everybody.
+    assert!(parse(&format!("[[route]]\nlisten = \"0.0.0.0:1\"\n{origin}"), &[]).is_ok());
+}
+
+#[test]
 fn variables_that_are_no_keys_are_faults() {
     for (variable, expected) in [
         ("TOLLPASS_CHAIN_RPC_URL", "unknown key -> did you mean TOLLPASS_CHAIN__RPC_URL?"),
         ("TOLLPASS_LISTN", "unknown key -> did you mean TOLLPASS_LISTEN?"),
         ("TOLLPASS_SERVICE_HOST", "unknown key -> remove the variable TOLLPASS_SERVICE_HOST"),
-        ("TOLLPASS_PAY__0__HOST", "pay: rules cannot come from the environment (TOLLPASS_PAY__0__HOST)"),
-        ("TOLLPASS_PAY[0]__HOST", "pay: rules cannot come from the environment"),
-        ("TOLLPASS_pay__0__host", "pay: rules cannot come from the environment"),
-        ("TOLLPASS_PAY", "pay: rules cannot come from the environment"),
+        ("TOLLPASS_PAY__0__HOST", "pay: entries cannot come from the environment (TOLLPASS_PAY__0__HOST)"),
+        ("TOLLPASS_PAY[0]__HOST", "pay: entries cannot come from the environment"),
+        ("TOLLPASS_pay__0__host", "pay: entries cannot come from the environment"),
+        ("TOLLPASS_PAY", "pay: entries cannot come from the environment"),
+        ("TOLLPASS_ROUTE__0__PREFIX", "route: entries cannot come from the environment"),
         ("TOLLPASS_CHAIN", "chain: expected a table, found a text"),
         ("TOLLPASS_", "unknown key"),
         ("TOLLPASS_CHAIN__", "unknown key"),
