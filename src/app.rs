@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::Layer as _;
@@ -21,12 +22,13 @@ use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
 use crate::protocol::policy::OnExit;
+use crate::proxy::front::{CaFiles, Page, Route};
 use crate::proxy::intercept::{Intercept, Interception};
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::seller::SellerClient;
-use crate::proxy::{self, Forward, Rescue, replay};
+use crate::proxy::{self, Forward, Front, Rescue, replay};
 use crate::shutdown::Shutdown;
-use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
+use crate::tls::{self, Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -37,11 +39,20 @@ const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 pub struct App {
     listener: TcpListener,
     address: SocketAddr,
+    routes: Vec<RoutePort>,
+    since: SystemTime,
     config: Config,
     shutdown: Shutdown,
     forward: Forward,
     interception: Option<Interception>,
     paying: Option<Paying>,
+}
+
+/// A port that serves routes only.
+struct RoutePort {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Vec<config::Route>,
 }
 
 /// What a proxy that pays has besides.
@@ -70,6 +81,18 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address of a route cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the route to {origin}: {source}; choose another one in [[route]]"
+    )]
+    RouteListen {
+        /// The address.
+        address: SocketAddr,
+        /// The scheme and host of the route's origin.
+        origin: String,
         /// Why.
         source: io::Error,
     },
@@ -130,8 +153,9 @@ impl App {
         let failed = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let routes = route_ports(&config.routes).await?;
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
-        let forward = Forward::new(&proxy_settings(&config), address);
+        let forward = Forward::new(&proxy_settings(&config));
         let paying = match (key, config.chain.clone()) {
             (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
             _ => None,
@@ -142,12 +166,18 @@ impl App {
                 .map_err(|source| StartError::Admin { path, source })?;
         }
         let interception = interception(&config)?;
-        Ok(Self { listener, address, config, shutdown, forward, interception, paying })
+        let since = SystemTime::now();
+        Ok(Self { listener, address, routes, since, config, shutdown, forward, interception, paying })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where routes with a port of their own listen, in the order of the configuration.
+    pub fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.routes.iter().map(|port| port.address)
     }
 
     /// The manager of a proxy that pays.
@@ -157,7 +187,7 @@ impl App {
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { listener, config, shutdown, forward, interception, paying, .. } = self;
+        let Self { listener, address, routes, since, config, shutdown, forward, interception, paying } = self;
         let settings = proxy_settings(&config);
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
@@ -166,16 +196,33 @@ impl App {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
-        let service = Intercept::new(service, &forward, interception);
-        let served = proxy::serve(listener, service, settings, shutdown.clone());
+        let ca = interception.as_ref().map(ca_files);
+        let page = Page { ca, pays: paying.is_some(), since };
+        let upgrade = config.upstream.upgrade.clone();
+        let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
+        let front = Front::proxy(
+            address,
+            page,
+            own,
+            upgrade.clone(),
+            Intercept::new(service.clone(), &forward, interception),
+        );
+        let served = proxy::serve(listener, front, settings.clone(), shutdown.clone());
+        let ports = routes.into_iter().map(|port| {
+            let routes = port.routes.iter().map(mapped).collect();
+            let front = Front::routes(port.address, routes, upgrade.clone(), service.clone());
+            proxy::serve(port.listener, front, settings.clone(), shutdown.clone())
+        });
+        let ports = join_all(ports);
+        let served = async { tokio::join!(served, ports) };
         let drain_within = config.limits.drain_within;
         let Some(Paying { manager, task, key, chain, _lock }) = paying else {
-            served.await;
+            let _: ((), Vec<()>) = served.await;
             report_left(shutdown.drain(drain_within).await);
             return Ok(());
         };
         let started = start(manager.clone(), key, chain, shutdown.clone());
-        let (started, ()) = tokio::join!(started, served);
+        let (started, _) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
         match config.policy.deposit.on_exit {
             OnExit::Never => manager.stop().await,
@@ -213,7 +260,7 @@ impl Desk {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
             return Err(StartError::NoWallet);
         };
-        let forward = Forward::new(&proxy_settings(&config), config.listen);
+        let forward = Forward::new(&proxy_settings(&config));
         let key = Key::Configured(wallet);
         let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
         let starting = start(manager.clone(), key, chain, Shutdown::new());
@@ -261,6 +308,37 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     }
     let leaves = Leaves::new(Arc::new(authority), config.limits.leaves)?;
     Ok(Some(Interception { hosts, leaves }))
+}
+
+/// What clients are to trust where their tunnels are read.
+fn ca_files(interception: &Interception) -> CaFiles {
+    let certificate = interception.leaves.authority().certificate();
+    CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }
+}
+
+/// Binds each port of its own that routes have; routes with the same address share one.
+async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartError> {
+    let mut ports: Vec<(SocketAddr, RoutePort)> = Vec::new();
+    for route in routes {
+        let Some(listen) = route.listen else { continue };
+        if let Some((_, port)) = ports.iter_mut().find(|(taken, _)| *taken == listen) {
+            port.routes.push(route.clone());
+            continue;
+        }
+        let origin = || format!("{}://{}", route.scheme, route.authority);
+        let failed = |source| StartError::RouteListen { address: listen, origin: origin(), source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, origin = origin(), "listening for a route");
+        ports.push((listen, RoutePort { listener, address, routes: vec![route.clone()] }));
+    }
+    Ok(ports.into_iter().map(|(_, port)| port).collect())
+}
+
+/// A route as the proxy takes it.
+fn mapped(route: &config::Route) -> Route {
+    let config::Route { prefix, scheme, authority, base, listen: _ } = route.clone();
+    Route { prefix, scheme, authority, base }
 }
 
 fn report_left(left: usize) {

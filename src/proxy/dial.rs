@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::lobby::Lobby;
 use super::secure::{Disagreed, Offer, Secure};
-use super::target::default_port;
+use super::target;
 use super::wire::Wire;
 
 /// Why an origin was not reached. Nothing has been sent to it.
@@ -142,7 +142,7 @@ impl Service<Uri> for Dialer {
         let dialer = self.clone();
         Box::pin(async move {
             let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-            let port = origin.port_u16().unwrap_or_else(|| default_port(origin.scheme()));
+            let port = target::port(&origin);
             let is_secure = origin.scheme() == Some(&Scheme::HTTPS);
             let wire =
                 if is_secure { dialer.secure(host, port).await } else { dialer.plain(host, port).await };

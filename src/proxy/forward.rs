@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +22,7 @@ use super::lobby::Lobby;
 use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
-use super::{Body, BodyError, Paying, Settings, help, target, tunnel, upgrade};
+use super::{Body, BodyError, Paying, Settings, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +78,7 @@ impl ForwardError {
     }
 }
 
-/// The tower service that forwards requests, opens tunnels, and answers what is meant for the proxy itself.
+/// The tower service that forwards requests and opens tunnels.
 #[derive(Clone, Debug)]
 pub struct Forward {
     shared: Arc<Shared>,
@@ -98,14 +97,13 @@ pub(super) struct Shared {
     secure: Secure,
     pub(super) lobby: Lobby,
     pub(super) via: Via,
-    listen: SocketAddr,
     pub(super) settings: Settings,
 }
 
 impl Forward {
-    /// A forwarder for a proxy that listens on `listen`.
+    /// A forwarder with pools of its own.
     #[must_use]
-    pub fn new(settings: &Settings, listen: SocketAddr) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         let (secure, lobby) = (Secure::new(settings.ca_file.clone()), Lobby::default());
         let pool = |pays, offer| pool(settings, pays, offer, secure.clone(), lobby.clone());
         Self {
@@ -116,7 +114,6 @@ impl Forward {
                 secure: secure.clone(),
                 lobby: lobby.clone(),
                 via: Via::new(),
-                listen,
                 settings: settings.clone(),
             }),
         }
@@ -166,9 +163,6 @@ impl Service<Request<Body>> for Forward {
         }
         if request.method() == Method::CONNECT {
             return Forwarding::other(tunnel::open(request, Arc::clone(&self.shared)));
-        }
-        if request.uri().authority().is_none() {
-            return Forwarding(State::Done(Some(Ok(help::answer(&request, self.shared.listen)))));
         }
         if upgrade::is_asked(&request) {
             return Forwarding::other(upgrade::pass(request, Arc::clone(&self.shared)));

@@ -16,7 +16,7 @@ mod copy;
 mod dial;
 pub mod fields;
 pub mod forward;
-mod help;
+pub mod front;
 pub mod intercept;
 mod lobby;
 pub mod pay;
@@ -33,6 +33,7 @@ mod wire;
 pub use body::{Body, BodyError};
 pub use dial::DialError;
 pub use forward::{Forward, ForwardError};
+pub use front::Front;
 pub use rescue::Rescue;
 
 /// Request extension: this request carries a payment, so nothing below may ever send it twice.

@@ -20,6 +20,7 @@ use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
+use super::front::Remote;
 use super::{Body, Settings};
 use crate::shutdown::Shutdown;
 
@@ -61,7 +62,7 @@ where
         let next = async {
             // The semaphore is never closed.
             let permit = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((listener.accept().await?.0, permit))
+            Ok::<_, io::Error>((listener.accept().await?, permit))
         };
         let accepted = tokio::select! {
             biased;
@@ -69,10 +70,12 @@ where
             accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => {
+            Ok(((stream, peer), permit)) => {
                 backoff = Backoff::default();
                 let seat = Seat { shutdown: shutdown.clone(), permit: Arc::new(permit) };
-                shutdown.spawn_watchful(connection(stream, http.clone(), service.clone(), seat));
+                let is_remote = !peer.ip().to_canonical().is_loopback();
+                let entry = Entry { service: service.clone(), seat, is_remote };
+                shutdown.spawn_watchful(connection(stream, http.clone(), entry));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -110,16 +113,15 @@ pub(super) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecut
     http
 }
 
-async fn connection<S>(stream: TcpStream, http: Builder, service: S, seat: Seat)
+async fn connection<S>(stream: TcpStream, http: Builder, entry: Entry<S>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     // Only a hint to the kernel: a connection without it still works.
     let _ = stream.set_nodelay(true);
-    let shutdown = seat.shutdown.clone();
-    attend(http.serve_connection(TokioIo::new(stream), Entry { service, seat }).with_upgrades(), &shutdown)
-        .await;
+    let shutdown = entry.seat.shutdown.clone();
+    attend(http.serve_connection(TokioIo::new(stream), entry).with_upgrades(), &shutdown).await;
 }
 
 /// A connection that can be told to take no further requests.
@@ -198,6 +200,7 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 struct Entry<S> {
     service: S,
     seat: Seat,
+    is_remote: bool,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -212,6 +215,9 @@ where
         let mut request = request.map(Body::from);
         if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.seat.clone());
+        }
+        if self.is_remote {
+            request.extensions_mut().insert(Remote);
         }
         self.service.clone().oneshot(request)
     }

@@ -10,7 +10,7 @@ use super::{Body, ForwardError};
 pub(super) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
     let uri = request.uri();
     let Some(authority) = uri.authority() else {
-        return Err(ForwardError::BadTarget("it names no host"));
+        return Err(ForwardError::BadTarget("it names no host; write http://host/path"));
     };
     match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => check_authority(authority),
@@ -38,6 +38,11 @@ pub(super) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
         Some(0) => Err(ForwardError::BadTarget("port 0 cannot be connected to")),
         Some(port) => Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port)),
     }
+}
+
+/// The port of a target: the one that it names, else its scheme's own.
+pub(super) fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or_else(|| default_port(uri.scheme()))
 }
 
 fn check_authority(authority: &Authority) -> Result<(), ForwardError> {

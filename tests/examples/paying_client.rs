@@ -58,10 +58,7 @@ async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
     let limits = manager::Limits { waiting: 64, prices: 64, price_age: Duration::from_secs(3600) };
-    let gateway = SellerClient::new(
-        Forward::new(&proxy::Settings::default(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        Duration::from_secs(10),
-    );
+    let gateway = SellerClient::new(Forward::new(&proxy::Settings::default()), Duration::from_secs(10));
     let store = Store::open(folder.path())?;
     let (manager, task) = Manager::spawn(Arc::clone(&policy), store, limits, Arc::new(gateway));
     let settings = chain_settings(&chain, &deployed);

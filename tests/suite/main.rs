@@ -8,6 +8,7 @@ mod closing;
 mod configured;
 mod devchain;
 mod falters;
+mod fronts;
 mod house;
 mod intercepts;
 mod pays;

@@ -20,8 +20,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::replay::{self, Held, Past, hold, keep};
-use super::target::default_port;
-use super::{Body, ForwardError, rescue, upgrade};
+use super::{Body, ForwardError, rescue, target, upgrade};
 use crate::manager::Manager;
 use crate::protocol::book::Allowance;
 use crate::protocol::policy::Allow;
@@ -120,7 +119,7 @@ where
 
 /// What the rules say of a request before it is sent.
 enum Judged {
-    /// It cannot meet a paywall that we could pay: a tunnel, our own help page.
+    /// It cannot meet a paywall that we could pay: a tunnel, or what names no origin.
     Pass,
     /// If it meets a paywall, it is not paid.
     Unpaid(Unpaid),
@@ -166,7 +165,7 @@ impl Shared {
             return Judged::Pass;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or_else(|| default_port(request.uri().scheme()));
+        let port = target::port(request.uri());
         match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),

@@ -88,8 +88,9 @@ impl Alice {
         let shutdown = Shutdown::new();
         let app = App::build(config, None, shutdown.clone()).await.unwrap();
         let (address, manager) = (app.address(), app.manager().unwrap().clone());
+        let routes = app.route_addresses().collect();
         let task = tokio::spawn(async move { app.run().await.map_err(|error| error.to_string()) });
-        Running { address, manager, shutdown, task }
+        Running { address, routes, manager, shutdown, task }
     }
 
     /// Runs the real program on her configuration.
@@ -114,6 +115,8 @@ pub fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Comma
 /// A proxy in this process.
 pub struct Running {
     pub address: SocketAddr,
+    /// The ports of its own that routes have.
+    pub routes: Vec<SocketAddr>,
     pub manager: Manager,
     pub shutdown: Shutdown,
     task: JoinHandle<Result<(), String>>,

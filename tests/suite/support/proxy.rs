@@ -1,10 +1,12 @@
 //! A proxy without a wallet, in this process, on a port of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tollpass::proxy::{Forward, Rescue, Settings, serve};
+use tollpass::proxy::front::Page;
+use tollpass::proxy::{Forward, Front, Rescue, Settings, serve};
 use tollpass::shutdown::Shutdown;
 
 /// A proxy that runs until it is dropped.
@@ -21,10 +23,22 @@ impl Proxy {
     }
 
     pub async fn with(settings: Settings) -> Self {
+        Self::behind(settings, |address, inner| {
+            let page = Page { ca: None, pays: false, since: SystemTime::now() };
+            Front::proxy(address, page, Vec::new(), Vec::new(), inner)
+        })
+        .await
+    }
+
+    /// With another front, for the address that it listens on.
+    pub async fn behind(
+        settings: Settings,
+        front: impl FnOnce(SocketAddr, Rescue<Forward>) -> Front<Rescue<Forward>>,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
-        let service = Rescue::new(Forward::new(&settings, address));
+        let service = front(address, Rescue::new(Forward::new(&settings)));
         let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }

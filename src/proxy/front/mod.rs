@@ -1,0 +1,244 @@
+//! The outermost service of a port of ours. It answers what is meant for the proxy itself, maps reverse routes to their
+//! origins, and lets `http` requests to hosts of `upgrade` go upstream as `https`. Everything else passes as it came.
+//! It neither forwards nor pays, and nothing that it answers changes any state.
+
+mod ours;
+mod pac;
+mod page;
+mod program;
+mod route;
+mod upgrade;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{self, HeaderValue};
+use http::uri::Scheme;
+use http::{Method, Request, Response, StatusCode};
+use tower::Service;
+
+use super::{Body, rescue};
+use crate::protocol::policy::HostPattern;
+use ours::{Meant, Ours};
+pub use page::{CaFiles, Page};
+use page::{Reached, Visit};
+pub use route::Route;
+use route::Routes;
+
+/// Request extension: the client is not on this machine, so what it says in the clear can be read on its way here.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote;
+
+/// Answers for a port of ours, and asks an inner service for everything else.
+#[derive(Clone, Debug)]
+pub struct Front<S> {
+    inner: S,
+    port: Arc<Port>,
+}
+
+/// What is served on a port.
+#[derive(Debug)]
+struct Port {
+    ours: Ours,
+    /// Absent where the port serves routes only, and is no proxy.
+    page: Option<Page>,
+    routes: Routes,
+    upgrade: Vec<HostPattern>,
+}
+
+impl<S> Front<S> {
+    /// For the port of the proxy itself, which listens on `listen`: its set-up page, and routes below it.
+    ///
+    /// A plain request to a host of `upgrade` goes to `inner` as `https`.
+    #[must_use]
+    pub fn proxy(
+        listen: SocketAddr,
+        page: Page,
+        routes: Vec<Route>,
+        upgrade: Vec<HostPattern>,
+        inner: S,
+    ) -> Self {
+        let (ours, routes) = (Ours::new(listen), Routes::new(routes));
+        Self { inner, port: Arc::new(Port { ours, page: Some(page), routes, upgrade }) }
+    }
+
+    /// For a port that serves `routes` and nothing else.
+    #[must_use]
+    pub fn routes(listen: SocketAddr, routes: Vec<Route>, upgrade: Vec<HostPattern>, inner: S) -> Self {
+        let (ours, routes) = (Ours::new(listen), Routes::new(routes));
+        Self { inner, port: Arc::new(Port { ours, page: None, routes, upgrade }) }
+    }
+}
+
+impl<S> Service<Request<Body>> for Front<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Fronting<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.port.place(&mut request) {
+            Place::Elsewhere => Fronting(State::Passed(self.inner.call(request))),
+            Place::Mapped { route, is_upgraded } => {
+                let inner = self.inner.call(request);
+                Fronting(State::Mapped { inner, port: Arc::clone(&self.port), route, is_upgraded })
+            }
+            Place::Here(answer) => Fronting(State::Answered(Some(answer))),
+        }
+    }
+}
+
+/// Where a request belongs.
+enum Place {
+    /// To the origin that it names.
+    Elsewhere,
+    /// To an origin that it did not name quite so: its target is another one now.
+    Mapped { route: Option<usize>, is_upgraded: bool },
+    /// Here, with this answer.
+    Here(Response<Body>),
+}
+
+impl Port {
+    fn place(&self, request: &mut Request<Body>) -> Place {
+        let Some(authority) = request.uri().authority() else { return self.direct(request) };
+        if self.ours.may_be(authority.as_str()) {
+            match self.ours.named(request.uri(), request.method()) {
+                Some(Meant::Here) => return self.here(request, Reached::Through),
+                Some(Meant::Nowhere) => return Place::Here(no_such_place()),
+                None => {}
+            }
+        }
+        if self.page.is_none() {
+            return Place::Here(no_proxy());
+        }
+        let is_secure = request.uri().scheme() == Some(&Scheme::HTTPS);
+        if is_secure && request.extensions().get::<Remote>().is_some() {
+            return Place::Here(in_the_clear());
+        }
+        if self.upgrade(request) {
+            return Place::Mapped { route: None, is_upgraded: true };
+        }
+        Place::Elsewhere
+    }
+
+    /// A request that names no origin: it was sent to us as to a server.
+    fn direct(&self, request: &mut Request<Body>) -> Place {
+        if request.method() == Method::CONNECT {
+            // It says what it lacks further down.
+            return Place::Elsewhere;
+        }
+        match self.ours.check_host(request) {
+            Ok(()) => self.here(request, Reached::Directly),
+            Err(refused) => Place::Here(refused),
+        }
+    }
+
+    /// A request that is meant for us: a route, else the page.
+    fn here(&self, request: &mut Request<Body>, reached: Reached) -> Place {
+        if request.uri().path() == "*" {
+            return Place::Here(server_options(request.method()));
+        }
+        if let Some((index, route)) = self.routes.find(request.uri().path()) {
+            return match route.enter(request, &self.ours) {
+                Ok(()) => Place::Mapped { route: Some(index), is_upgraded: self.upgrade(request) },
+                Err(refused) => Place::Here(refused),
+            };
+        }
+        let Some(page) = &self.page else { return Place::Here(self.routes.none_here()) };
+        let address = self.ours.address_for(request, reached);
+        Place::Here(page.answer(&Visit {
+            request,
+            reached,
+            address,
+            listen: self.ours.listen(),
+            routes: &self.routes,
+        }))
+    }
+
+    /// Makes a target `https` where it is to be; whether it is.
+    fn upgrade(&self, request: &mut Request<Body>) -> bool {
+        !self.upgrade.is_empty() && upgrade::target(request, &self.upgrade)
+    }
+
+    /// Turns what an answer says of places into what the client knows of them.
+    fn come_back(&self, answer: &mut Response<Body>, route: Option<usize>, is_upgraded: bool) {
+        if is_upgraded {
+            upgrade::answer(answer, &self.upgrade);
+        }
+        if let Some(route) = route.and_then(|index| self.routes.at(index)) {
+            route.leave(answer);
+        }
+    }
+}
+
+/// The future of [`Front`]: what passes is not boxed.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct Fronting<F>(State<F>);
+
+#[derive(Debug)]
+enum State<F> {
+    Passed(F),
+    Mapped { inner: F, port: Arc<Port>, route: Option<usize>, is_upgraded: bool },
+    Answered(Option<Response<Body>>),
+}
+
+impl<F> Future for Fronting<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Passed(inner) => Pin::new(inner).poll(cx),
+            State::Mapped { inner, port, route, is_upgraded } => {
+                let Ok(mut answer) = ready!(Pin::new(inner).poll(cx));
+                port.come_back(&mut answer, *route, *is_upgraded);
+                Poll::Ready(Ok(answer))
+            }
+            State::Answered(answer) => match answer.take() {
+                Some(answer) => Poll::Ready(Ok(answer)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// What the server as a whole can do: the answer to `OPTIONS *`.
+fn server_options(method: &Method) -> Response<Body> {
+    if method != Method::OPTIONS {
+        let why = "* is a target for OPTIONS only";
+        return rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), why);
+    }
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, CONNECT"));
+    response
+}
+
+fn no_such_place() -> Response<Body> {
+    let why = "the set-up page is at http://tollpass.local/, without TLS and on no other port";
+    rescue::problem(StatusCode::NOT_FOUND, Some("destination_not_found"), why)
+}
+
+fn no_proxy() -> Response<Body> {
+    let why = "this port serves a [[route]] only; it is no proxy";
+    rescue::problem(StatusCode::MISDIRECTED_REQUEST, Some("http_request_error"), why)
+}
+
+fn in_the_clear() -> Response<Body> {
+    let why = "an https target is taken in the clear from this machine only; use CONNECT";
+    rescue::problem(StatusCode::FORBIDDEN, Some("http_request_denied"), why)
+}
