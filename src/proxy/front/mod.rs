@@ -6,6 +6,7 @@ mod ours;
 mod pac;
 mod page;
 mod program;
+mod refused;
 mod route;
 mod upgrade;
 
@@ -21,11 +22,12 @@ use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode};
 use tower::Service;
 
-use super::{Body, rescue};
+use super::Body;
 use crate::protocol::policy::HostPattern;
 use ours::{Meant, Ours};
 pub use page::{CaFiles, Page};
 use page::{Reached, Visit};
+use refused::Refused;
 pub use route::Route;
 use route::Routes;
 
@@ -115,16 +117,16 @@ impl Port {
         if self.ours.may_be(authority.as_str()) {
             match self.ours.named(request.uri(), request.method()) {
                 Some(Meant::Here) => return self.here(request, Reached::Through),
-                Some(Meant::Nowhere) => return Place::Here(no_such_place()),
+                Some(Meant::Nowhere) => return Place::Here(Refused::NoSuchPlace.answer()),
                 None => {}
             }
         }
         if self.page.is_none() {
-            return Place::Here(no_proxy());
+            return Place::Here(Refused::NoProxy.answer());
         }
         let is_secure = request.uri().scheme() == Some(&Scheme::HTTPS);
         if is_secure && request.extensions().get::<Remote>().is_some() {
-            return Place::Here(in_the_clear());
+            return Place::Here(Refused::InTheClear.answer());
         }
         if self.upgrade(request) {
             return Place::Mapped { route: None, is_upgraded: true };
@@ -140,22 +142,22 @@ impl Port {
         }
         match self.ours.check_host(request) {
             Ok(()) => self.here(request, Reached::Directly),
-            Err(refused) => Place::Here(refused),
+            Err(refused) => Place::Here(refused.answer()),
         }
     }
 
     /// A request that is meant for us: a route, else the page.
     fn here(&self, request: &mut Request<Body>, reached: Reached) -> Place {
         if request.uri().path() == "*" {
-            return Place::Here(server_options(request.method()));
+            return Place::Here(self.server_options(request.method()));
         }
         if let Some((index, route)) = self.routes.find(request.uri().path()) {
             return match route.enter(request, &self.ours) {
                 Ok(()) => Place::Mapped { route: Some(index), is_upgraded: self.upgrade(request) },
-                Err(refused) => Place::Here(refused),
+                Err(refused) => Place::Here(refused.answer()),
             };
         }
-        let Some(page) = &self.page else { return Place::Here(self.routes.none_here()) };
+        let Some(page) = &self.page else { return Place::Here(Refused::NoRoute.answer()) };
         let address = self.ours.address_for(request, reached);
         Place::Here(page.answer(&Visit {
             request,
@@ -164,6 +166,21 @@ impl Port {
             listen: self.ours.listen(),
             routes: &self.routes,
         }))
+    }
+
+    /// What the server as a whole can do: the answer to `OPTIONS *`.
+    fn server_options(&self, method: &Method) -> Response<Body> {
+        if method != Method::OPTIONS {
+            return Refused::NotOptions.answer();
+        }
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        // What the origins of routes can do is theirs to say.
+        if self.page.is_some() {
+            let methods = HeaderValue::from_static("GET, HEAD, OPTIONS, CONNECT");
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
+        response
     }
 
     /// Makes a target `https` where it is to be; whether it is.
@@ -214,31 +231,4 @@ where
             },
         }
     }
-}
-
-/// What the server as a whole can do: the answer to `OPTIONS *`.
-fn server_options(method: &Method) -> Response<Body> {
-    if method != Method::OPTIONS {
-        let why = "* is a target for OPTIONS only";
-        return rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), why);
-    }
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, CONNECT"));
-    response
-}
-
-fn no_such_place() -> Response<Body> {
-    let why = "the set-up page is at http://tollpass.local/, without TLS and on no other port";
-    rescue::problem(StatusCode::NOT_FOUND, Some("destination_not_found"), why)
-}
-
-fn no_proxy() -> Response<Body> {
-    let why = "this port serves a [[route]] only; it is no proxy";
-    rescue::problem(StatusCode::MISDIRECTED_REQUEST, Some("http_request_error"), why)
-}
-
-fn in_the_clear() -> Response<Body> {
-    let why = "an https target is taken in the clear from this machine only; use CONNECT";
-    rescue::problem(StatusCode::FORBIDDEN, Some("http_request_denied"), why)
 }

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Uri, Version};
 
 use super::page::Reached;
-use crate::proxy::{Body, rescue, target};
+use super::refused::Refused;
+use crate::proxy::{Body, target};
 
 /// The name of the set-up page. It never leaves the proxy, so it needs no address.
 pub(super) const NAME: &str = "tollpass.local";
@@ -64,16 +65,16 @@ impl Ours {
     }
 
     /// Refuses a request to us as to a server unless its `Host` is ours. RFC 9112 section 3.2.
-    pub(super) fn check_host(&self, request: &Request<Body>) -> Result<(), Response<Body>> {
+    pub(super) fn check_host(&self, request: &Request<Body>) -> Result<(), Refused> {
         let mut lines = request.headers().get_all(header::HOST).iter();
         match (lines.next(), lines.next()) {
             (None, _) if request.version() < Version::HTTP_11 => Ok(()),
             (Some(line), None) => match host_of(line) {
                 Some(host) if self.is_our_host(host.host()) => Ok(()),
-                Some(_) => Err(misdirected()),
-                None => Err(bad_host()),
+                Some(_) => Err(Refused::ForeignHost),
+                None => Err(Refused::BadHost),
             },
-            _ => Err(bad_host()),
+            _ => Err(Refused::BadHost),
         }
     }
 
@@ -155,16 +156,6 @@ fn starts_with_name(authority: &str) -> bool {
     authority.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME.as_bytes()))
 }
 
-fn misdirected() -> Response<Body> {
-    let why = "Host is no name of this proxy; to it directly, ask by its address or as localhost";
-    rescue::problem(StatusCode::MISDIRECTED_REQUEST, Some("http_request_error"), why)
-}
-
-fn bad_host() -> Response<Body> {
-    let why = "a request needs one Host field, with a host and perhaps a port";
-    rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), why)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,8 +194,9 @@ mod tests {
             ("127.0.0.1:8402", "localhost/x", 400),
         ] {
             let ours = Ours::new(listen.parse().unwrap());
-            let status =
-                ours.check_host(&asking(host)).map_or_else(|refused| refused.status().as_u16(), |()| 200);
+            let status = ours
+                .check_host(&asking(host))
+                .map_or_else(|refused| refused.answer().status().as_u16(), |()| 200);
             assert_eq!(status, expected, "{listen} {host}");
         }
     }

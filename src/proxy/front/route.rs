@@ -5,10 +5,11 @@
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 
 use super::ours::Ours;
-use crate::proxy::{Body, rescue};
+use super::refused::Refused;
+use crate::proxy::Body;
 
 /// One `[[route]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,32 +48,20 @@ impl Routes {
     pub(super) fn shown(&self) -> impl Iterator<Item = (&str, String)> {
         self.0.iter().map(|route| (route.prefix.as_str(), format!("{}://{}", route.scheme, route.authority)))
     }
-
-    /// The answer where none of them leads on.
-    pub(super) fn none_here(&self) -> Response<Body> {
-        let prefixes: Vec<_> = self.0.iter().map(|route| route.prefix.as_str()).collect();
-        let why = format!("no [[route]] here has this path; there are {}", prefixes.join(", "));
-        rescue::problem(StatusCode::NOT_FOUND, Some("destination_not_found"), &why)
-    }
 }
 
 impl Route {
-    /// Gives a request its target at the origin; `Host` follows from that. `Err` is the answer where it may not pass.
-    pub(super) fn enter(&self, request: &mut Request<Body>, ours: &Ours) -> Result<(), Response<Body>> {
+    /// Gives a request its target at the origin; `Host` follows from that.
+    pub(super) fn enter(&self, request: &mut Request<Body>, ours: &Ours) -> Result<(), Refused> {
         if ours.is_of_another_site(request, self.authority.host()) {
-            let why = "a page of another site may not use a [[route]]";
-            return Err(rescue::problem(StatusCode::FORBIDDEN, Some("http_request_denied"), why));
+            return Err(Refused::AnotherSite);
         }
         let path = request.uri().path();
         if climbs(path) {
-            return Err(unusable("a path with the segment . or .. is not passed through a [[route]]"));
+            return Err(Refused::Climbs);
         }
-        let Some(target) =
-            below(path, &self.prefix).and_then(|rest| self.target(rest, request.uri().query()))
-        else {
-            return Err(unusable("its path is too long for the [[route]]"));
-        };
-        *request.uri_mut() = target;
+        let rest = below(path, &self.prefix).ok_or(Refused::NoRoute)?;
+        *request.uri_mut() = self.target(rest, request.uri().query()).ok_or(Refused::TooLong)?;
         Ok(())
     }
 
@@ -234,10 +223,6 @@ fn escaped(high: u8, low: u8) -> u8 {
     }
 }
 
-fn unusable(why: &str) -> Response<Body> {
-    rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), why)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +252,7 @@ mod tests {
         let Some((_, route)) = routes.find(request.uri().path()) else { return "none".to_owned() };
         match route.enter(&mut request, &ours) {
             Ok(()) => request.uri().to_string(),
-            Err(refused) => refused.status().as_str().to_owned(),
+            Err(refused) => refused.answer().status().as_str().to_owned(),
         }
     }
 
