@@ -414,9 +414,14 @@ pub async fn unlock(wallet: config::Wallet) -> Result<Signer, StartError> {
 
 /// Opens the CA that signs for intercepted hosts, or makes it. Blocks on the disk.
 pub fn authority(config: &Config) -> Result<Authority, AuthorityError> {
-    match &config.intercept.authority {
+    authority_in(&config.state_dir, &config.intercept.authority)
+}
+
+/// The same, where only the state folder is known and who signs.
+pub fn authority_in(state_dir: &Path, config: &config::Authority) -> Result<Authority, AuthorityError> {
+    match config {
         config::Authority::Given { certificate, key } => Authority::load(certificate, key),
-        config::Authority::Made { permitted } => Authority::open(&config.state_dir, &names(permitted)?),
+        config::Authority::Made { permitted } => Authority::open(state_dir, &names(permitted)?),
     }
 }
 

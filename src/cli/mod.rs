@@ -1,5 +1,6 @@
 //! The subcommands, one file each. They talk to people; what they do is done in other rooms.
 
+pub mod ca;
 pub mod channels;
 pub mod check;
 #[cfg(feature = "demo")]
@@ -7,9 +8,10 @@ pub mod demo;
 pub mod init;
 pub mod serve;
 
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
@@ -39,6 +41,8 @@ pub enum Command {
     Init(init::InitArgs),
     /// List the payment channels
     Channels(channels::ChannelsArgs),
+    /// Show, export, renew and trust the CA that signs for intercepted hosts
+    Ca(ca::CaArgs),
     /// Look at configuration, key, node, contract and balances, and say what is wrong
     Check(check::CheckArgs),
 }
@@ -50,7 +54,7 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,tollpass::paid=info,tollpass::manager=info,tollpass::proxy::pay=info",
             Self::Serve(_) => "info",
-            Self::Init(_) | Self::Channels(_) | Self::Check(_) => "warn",
+            Self::Init(_) | Self::Channels(_) | Self::Ca(_) | Self::Check(_) => "warn",
         }
     }
 }
@@ -79,6 +83,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Serve(args) => wait_for(serve::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Channels(args) => wait_for(channels::run(args)),
+        Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
     }
 }
@@ -90,4 +95,16 @@ fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     // A terminal that is asked for a password blocks its thread; the end does not wait for it.
     runtime.shutdown_background();
     result
+}
+
+/// Asks on the terminal whether to go on.
+fn agreed() -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to agree: add --yes");
+    }
+    eprint!("do it? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }

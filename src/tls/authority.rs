@@ -27,6 +27,7 @@ pub struct Authority {
     certificates: Vec<CertificateDer<'static>>,
     described: Described,
     path: PathBuf,
+    key_path: PathBuf,
     is_new: bool,
     is_ours: bool,
 }
@@ -38,7 +39,7 @@ impl Authority {
         pair::folder(folder)?;
         let path = folder.join(pair::CERTIFICATE);
         if let Some(pair) = pair::open(folder)? {
-            return Self::from_pair(pair, path, true);
+            return Self::from_pair(pair, path, folder.join(pair::KEY), true);
         }
         let (key, certificate) = mint::authority(permitted)?;
         pair::create(folder, &key, &certificate)?;
@@ -49,7 +50,7 @@ impl Authority {
     /// Takes the user's own pair: PEM files, the key unencrypted and only readable by this user. After the CA's own
     /// certificate the file may hold those between it and a root. Blocks on the disk.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        Self::from_pair(pair::load(certificate, key)?, certificate.to_owned(), false)
+        Self::from_pair(pair::load(certificate, key)?, certificate.to_owned(), key.to_owned(), false)
     }
 
     /// Makes a new CA in `folder` in place of the one that is there, whose certificate is kept as `ca.pem.old`.
@@ -79,6 +80,32 @@ impl Authority {
     /// The file of its certificate.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file of its key.
+    pub fn key_path(&self) -> &Path {
+        &self.key_path
+    }
+
+    /// The common name within its subject, or all of the subject where there is none.
+    pub fn common_name(&self) -> &str {
+        self.described.common_name.as_deref().unwrap_or(&self.described.subject)
+    }
+
+    /// For whom it may sign, in words.
+    pub fn signs_for(&self) -> String {
+        self.described.constraints.to_string()
+    }
+
+    /// Subject and SHA-256 of the CA that `renew` replaced with this one, as far as its certificate is still there.
+    pub fn replaced(&self) -> Option<(String, [u8; 32])> {
+        certificate::describe(&self.old()?).map(|old| (old.subject, old.fingerprint))
+    }
+
+    /// The certificate of that one.
+    pub(super) fn old(&self) -> Option<CertificateDer<'static>> {
+        let old = self.is_ours.then(|| super::certificates(&self.path.with_file_name(pair::OLD)).ok())?;
+        old?.into_iter().next()
     }
 
     /// Its subject, as text.
@@ -143,10 +170,15 @@ impl Authority {
 
     fn reopen(folder: &Path, path: PathBuf) -> Result<Self, AuthorityError> {
         let lost = || AuthorityError::NoCertificate(folder.join(pair::KEY));
-        Self::from_pair(pair::open(folder)?.ok_or_else(lost)?, path, true)
+        Self::from_pair(pair::open(folder)?.ok_or_else(lost)?, path, folder.join(pair::KEY), true)
     }
 
-    fn from_pair(pair: Pair, path: PathBuf, is_ours: bool) -> Result<Self, AuthorityError> {
+    fn from_pair(
+        pair: Pair,
+        path: PathBuf,
+        key_path: PathBuf,
+        is_ours: bool,
+    ) -> Result<Self, AuthorityError> {
         let Pair { key, certificates } = pair;
         let key = CaKey::new(&key).ok_or_else(|| AuthorityError::KeyKind(path.clone()))?;
         let no_certificate = || AuthorityError::NoCertificate(path.clone());
@@ -154,7 +186,7 @@ impl Authority {
         check(&described, &key, &path, is_ours)?;
         let issuer = Issuer::from_ca_cert_der(&certificates[0], key)
             .map_err(|_| AuthorityError::Subject(path.clone()))?;
-        let authority = Self { issuer, certificates, described, path, is_new: false, is_ours };
+        let authority = Self { issuer, certificates, described, path, key_path, is_new: false, is_ours };
         authority.try_out()?;
         Ok(authority)
     }

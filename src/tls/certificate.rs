@@ -16,6 +16,8 @@ use super::constraints::Constraints;
 pub(super) struct Described {
     /// Its subject, as text.
     pub(super) subject: String,
+    /// The first common name within.
+    pub(super) common_name: Option<String>,
     /// SHA-256 over all of it.
     pub(super) fingerprint: [u8; 32],
     /// From when until when it is valid.
@@ -43,6 +45,7 @@ pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Described> {
     }
     Some(Described {
         subject: read.subject().to_string(),
+        common_name: read.subject().iter_common_name().find_map(|name| Some(name.as_str().ok()?.to_owned())),
         fingerprint: Sha256::digest(certificate).into(),
         validity: instant(&read.validity().not_before)..instant(&read.validity().not_after),
         public: read.public_key().subject_public_key.data.to_vec(),

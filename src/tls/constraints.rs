@@ -1,6 +1,7 @@
 //! Name constraints (RFC 5280, section 4.2.1.10): for which names a CA may sign. Writes them, and reads those of any CA
 //! to find out before a client does that a certificate would be refused.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use rcgen::{CidrSubnet, GeneralSubtree};
@@ -21,7 +22,7 @@ enum Subtree {
     /// This name and those below it, in lower case; with a leading dot only those below it. The empty one is every name.
     Dns(String),
     /// Address and mask.
-    Ip(Vec<u8>, Vec<u8>),
+    Ip(IpAddr, IpAddr),
 }
 
 impl Constraints {
@@ -46,6 +47,37 @@ impl Constraints {
         let mut same_kind = self.permitted.iter().filter(|subtree| subtree.is_kind_of(name)).peekable();
         let is_permitted = same_kind.peek().is_none() || same_kind.any(|subtree| subtree.holds(name));
         is_permitted && !self.excluded.iter().any(|subtree| subtree.holds(name))
+    }
+}
+
+impl fmt::Display for Constraints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list =
+            |subtrees: &[Subtree]| subtrees.iter().map(Subtree::to_string).collect::<Vec<_>>().join(", ");
+        match (self.permitted.as_slice(), self.excluded.as_slice()) {
+            ([], []) => f.write_str("any name"),
+            ([], excluded) => write!(f, "any name but {}", list(excluded)),
+            (permitted, []) => f.write_str(&list(permitted)),
+            (permitted, excluded) => write!(f, "{}, but not {}", list(permitted), list(excluded)),
+        }
+    }
+}
+
+impl fmt::Display for Subtree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) if name.is_empty() => f.write_str("every DNS name"),
+            Self::Dns(name) => write!(f, "{name} and below"),
+            Self::Ip(address, mask) => {
+                let mask = octets(*mask);
+                let length: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+                if length as usize == mask.len() * 8 {
+                    address.fmt(f)
+                } else {
+                    write!(f, "{address}/{length}")
+                }
+            }
+        }
     }
 }
 
@@ -76,9 +108,9 @@ impl Subtree {
     fn read(name: &GeneralName<'_>) -> Option<Self> {
         match name {
             GeneralName::DNSName(name) => Some(Self::Dns(name.to_ascii_lowercase())),
-            GeneralName::IPAddress(bytes) if matches!(bytes.len(), 8 | 32) => {
+            GeneralName::IPAddress(bytes) => {
                 let (address, mask) = bytes.split_at(bytes.len() / 2);
-                Some(Self::Ip(address.to_vec(), mask.to_vec()))
+                Some(Self::Ip(address_of(address)?, address_of(mask)?))
             }
             _ => None,
         }
@@ -98,18 +130,23 @@ impl Subtree {
                 None => false,
             },
             (Self::Ip(tree, mask), Name::Ip(address)) => {
-                let octets = match address {
-                    IpAddr::V4(address) => address.octets().to_vec(),
-                    IpAddr::V6(address) => address.octets().to_vec(),
-                };
-                octets.len() == tree.len()
-                    && octets
-                        .iter()
-                        .zip(tree)
-                        .zip(mask)
-                        .all(|((one, other), mask)| one & mask == other & mask)
+                let (address, tree, mask) = (octets(*address), octets(*tree), octets(*mask));
+                let same = |((one, other), mask): ((&u8, &u8), &u8)| one & mask == other & mask;
+                address.len() == tree.len() && address.iter().zip(&tree).zip(&mask).all(same)
             }
             _ => false,
         }
     }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }

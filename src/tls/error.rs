@@ -89,8 +89,8 @@ pub enum AuthorityError {
     Signing(#[from] rcgen::Error),
 }
 
-/// The day, as people write it.
-pub(super) fn date(time: SystemTime) -> String {
+/// The day of a time (UTC), as people write it: `2026-01-31`.
+pub fn date(time: SystemTime) -> String {
     let mut text = humantime::format_rfc3339_seconds(time).to_string();
     text.truncate("2026-01-01".len());
     text

@@ -82,8 +82,10 @@ impl Leaves {
     /// What to answer a client with that wants to speak to `host`: a DNS name in any case, with or without the dot of
     /// the root, or an IP address without brackets. Many calls at once for one name make one certificate.
     pub async fn config_for(&self, host: &str) -> Result<Arc<ServerConfig>, LeafError> {
-        let name: Name = host.parse()?;
-        let now = SystemTime::now();
+        self.config_at(SystemTime::now(), host.parse()?).await
+    }
+
+    async fn config_at(&self, now: SystemTime, name: Name) -> Result<Arc<ServerConfig>, LeafError> {
         let slot = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             let is_good = |slot: &Slot| slot.get().is_none_or(|leaf| leaf.fresh.contains(&now));
@@ -187,6 +189,11 @@ mod tests {
         let last = leaves.mint(&name, end - day / 2).unwrap();
         assert!(last.fresh.contains(&(end - day / 3)) && !last.fresh.contains(&(end - day / 5)));
         assert!(matches!(leaves.mint(&name, end), Err(LeafError::Expired)));
+
+        for (time, minted) in [(now, 3), (now + 194 * day, 3), (now + 196 * day, 4), (now, 5)] {
+            leaves.config_at(time, name.clone()).await.unwrap();
+            assert_eq!(leaves.minted(), minted);
+        }
     }
 
     #[tokio::test]

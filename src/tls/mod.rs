@@ -19,15 +19,23 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 
 pub use authority::Authority;
-pub use error::AuthorityError;
+pub use error::{AuthorityError, date};
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
-pub use roots::{Roots, RootsError, client_config, system};
+pub use roots::{Roots, RootsError, certificates, client_config, system};
 
 /// The one provider of cryptography for all TLS: ring.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     Arc::clone(&PROVIDER)
+}
+
+/// The roots and the CA in one text, PEM: for programs that take one file in place of the system's roots. The CA that this
+/// one replaced is left out, which `roots` hold where `SSL_CERT_FILE` names an earlier bundle.
+pub fn bundle(roots: &Roots, authority: &Authority) -> String {
+    let (ours, old) = (authority.certificate(), authority.old());
+    let others = roots.certificates.iter().filter(|root| *root != ours && Some(*root) != old.as_ref());
+    others.chain([ours]).map(|certificate| pem(certificate)).collect()
 }
 
 /// A certificate as text: PEM, RFC 7468, with a line end at its end.

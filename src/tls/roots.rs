@@ -74,7 +74,7 @@ pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
         ));
     }
     if let Some(path) = extra {
-        for (index, certificate) in read(path)?.into_iter().enumerate() {
+        for (index, certificate) in self::certificates(path)?.into_iter().enumerate() {
             let unusable = |error| RootsError::Unusable { path: path.to_owned(), number: index + 1, error };
             store.add(certificate.clone()).map_err(unusable)?;
             certificates.push(certificate);
@@ -101,7 +101,8 @@ pub fn client_config(roots: &Roots, alpn: &[&[u8]]) -> ClientConfig {
     config
 }
 
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+/// Reads the certificates of a PEM file; one at least. Blocks on the disk.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     let io = |error| RootsError::Io { path: path.to_owned(), error };
     // Looked at before it is opened: opening a named pipe would wait for a writer.
     if !fs::metadata(path).map_err(io)?.is_file() {

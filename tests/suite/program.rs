@@ -1,5 +1,6 @@
 //! The real program, as its user runs it: what it prints, what it leaves behind, and how it ends.
 
+mod ca;
 mod channels;
 mod checks;
 mod demo;

@@ -1,13 +1,14 @@
 //! `tollpass channels open|topup|close|settle|sync`: says what will happen and what it costs, asks, does it, and shows
 //! that it is still at it while a transaction confirms.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::desk::Desk;
+use crate::cli::agreed;
 use crate::manager::{ListedChannel, Operation, Report};
 use crate::protocol::{Address, Amount, ChannelId};
 
@@ -172,15 +173,4 @@ impl Chosen {
         };
         Ok(listing.channels.iter().filter(is_meant).map(ListedChannel::id).collect())
     }
-}
-
-fn agreed() -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to agree: add --yes");
-    }
-    eprint!("do it? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }

@@ -1,0 +1,247 @@
+//! `tollpass ca`: shows the CA that signs for intercepted hosts, exports it, makes a new one, and says per system how to
+//! trust it and how to undo that.
+
+mod trust;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{ConfigArgs, agreed};
+use crate::app;
+use crate::config::{self, Config};
+use crate::tls::{self, Authority, Name};
+pub use trust::System;
+
+/// Variables that name a file of roots for one program or another.
+const ROOTS: [&str; 6] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "AWS_CA_BUNDLE",
+];
+
+/// Show, export, renew and trust the CA that signs for intercepted hosts
+#[derive(Clone, Debug, Args)]
+pub struct CaArgs {
+    /// The configuration file; without it only the environment counts
+    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// The state folder, instead of what the configuration says
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// What to do; without it the CA is shown
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do with the CA.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Show which one it is, how long it is valid, and what trusts it
+    Show,
+    /// Write its certificate, for programs to trust
+    Export(ExportArgs),
+    /// Make a new one, which must then be trusted in place of the old one
+    Renew {
+        /// Do not ask before
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the commands by which a system or a program trusts it, and those that undo it
+    Trust {
+        /// Which systems and programs; this one's where it is absent
+        #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+        system: Vec<System>,
+    },
+}
+
+/// How to export.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// As what
+    #[arg(long, value_enum, default_value = "pem")]
+    pub format: Format,
+    /// Into this file, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// As what a certificate is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A text
+    Pem,
+    /// The bytes, as Windows and Java like them
+    Der,
+    /// A text with the system's roots as well, for programs that take one file in place of those
+    Bundle,
+}
+
+/// Does what the arguments say. Blocks, and asks on the terminal before a CA is replaced.
+pub fn run(args: &CaArgs) -> anyhow::Result<()> {
+    let source = Source::find(args)?;
+    match args.command.clone().unwrap_or(Command::Show) {
+        Command::Show => print!("{}", show(&source.open()?, &source.permitted()?)),
+        Command::Export(how) => export(&source.open()?, &how)?,
+        Command::Renew { yes } => renew(&source, yes)?,
+        Command::Trust { system } => print!("{}", trust::text(&source.open()?, &system, &again(args)?)?),
+    }
+    Ok(())
+}
+
+/// Where the CA is.
+struct Source {
+    config: config::Authority,
+    folder: PathBuf,
+}
+
+impl Source {
+    fn find(args: &CaArgs) -> anyhow::Result<Self> {
+        let made = config::Authority::Made { permitted: Vec::new() };
+        if let (Some(folder), None) = (&args.state_dir, &args.config) {
+            return Ok(Self { config: made, folder: std::path::absolute(folder)? });
+        }
+        let Config { intercept, state_dir, .. } = ConfigArgs { config: args.config.clone() }.load()?;
+        let folder = args.state_dir.clone().unwrap_or(state_dir);
+        Ok(Self { config: intercept.authority, folder: std::path::absolute(folder)? })
+    }
+
+    /// Opens it, or makes one and says so.
+    fn open(&self) -> anyhow::Result<Authority> {
+        let authority = app::authority_in(&self.folder, &self.config)?;
+        if authority.is_new() {
+            eprintln!("made a new CA: {}", authority.path().display());
+        }
+        Ok(authority)
+    }
+
+    fn permitted(&self) -> anyhow::Result<Vec<Name>> {
+        match &self.config {
+            config::Authority::Made { permitted } => Ok(app::names(permitted)?),
+            config::Authority::Given { .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+fn show(authority: &Authority, permitted: &[Name]) -> String {
+    let validity = authority.validity();
+    let mut text = String::new();
+    let mut line = |what: &str, value: &dyn std::fmt::Display| text += &format!("{what:12} {value}\n");
+    line("subject", &authority.subject());
+    line("fingerprint", &fingerprint(&authority.fingerprint()));
+    line("valid", &format_args!("{} to {}", tls::date(validity.start), tls::date(validity.end)));
+    line("certificate", &authority.path().display());
+    line("key", &format_args!("{} (only for you; never give it away)", authority.key_path().display()));
+    line("signs for", &authority.signs_for());
+    for (what, trusts) in trusted_by(authority) {
+        line("trusted by", &format_args!("{what}: {}", if trusts { "yes" } else { "no" }));
+    }
+    if let Some((subject, old)) = authority.replaced() {
+        line("replaced", &format_args!("{subject}, {}: trust it no longer", fingerprint(&old)));
+    }
+    for warning in authority.warnings(permitted, SystemTime::now()) {
+        line("warning", &warning);
+    }
+    text + "`tollpass ca trust` says how programs come to trust it, and how to undo that.\n"
+}
+
+/// Which roots hold the CA: the system's, and those of files that variables name.
+fn trusted_by(authority: &Authority) -> Vec<(String, bool)> {
+    let holds = |roots: &[_]| roots.contains(authority.certificate());
+    let system = tls::system(None).is_ok_and(|roots| holds(&roots.certificates));
+    let mut all = vec![("the system's roots".to_owned(), system)];
+    for name in ROOTS {
+        if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
+            let trusts = tls::certificates(Path::new(&path)).is_ok_and(|found| holds(&found));
+            all.push((format!("{name}={}", path.to_string_lossy()), trusts));
+        }
+    }
+    all
+}
+
+fn export(authority: &Authority, how: &ExportArgs) -> anyhow::Result<()> {
+    let bytes = match how.format {
+        Format::Pem => tls::pem(authority.certificate()).into_bytes(),
+        Format::Der => authority.certificate().to_vec(),
+        Format::Bundle => {
+            let roots = tls::system(None)?;
+            for warning in &roots.warnings {
+                eprintln!("tollpass: {warning}");
+            }
+            tls::bundle(&roots, authority).into_bytes()
+        }
+    };
+    let Some(path) = &how.out else {
+        let mut out = std::io::stdout();
+        if how.format == Format::Der && out.is_terminal() {
+            bail!("DER is no text for a terminal: add --out FILE");
+        }
+        out.write_all(&bytes)?;
+        return Ok(out.flush()?);
+    };
+    write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file for everyone to read, so that nobody ever sees half of it.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return fs::write(path, bytes);
+    }
+    // A link is followed, not replaced.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(&path)?;
+    Ok(())
+}
+
+fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
+    if let config::Authority::Given { certificate, .. } = &source.config {
+        bail!(
+            "{} is a CA of your own, which tollpass does not renew: make a new one as you made this one, or remove \
+             intercept.ca_cert and intercept.ca_key",
+            certificate.display()
+        );
+    }
+    eprintln!(
+        "make a new CA in {}: what trusts the one that is there must then trust the new one, and a running proxy takes \
+         it at its next start",
+        source.folder.display()
+    );
+    if !is_agreed && !agreed()? {
+        eprintln!("not done");
+        return Ok(());
+    }
+    let authority = Authority::renew(&source.folder, &source.permitted()?)?;
+    print!("{}", show(&authority, &source.permitted()?));
+    Ok(())
+}
+
+/// The options by which this CA is found again.
+fn again(args: &CaArgs) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for (option, path) in [("--config", &args.config), ("--state-dir", &args.state_dir)] {
+        if let Some(path) = path {
+            let path = std::path::absolute(path)?;
+            text += &format!(" {option} {}", trust::quoted(&OsString::from(path).to_string_lossy()));
+        }
+    }
+    Ok(text)
+}
+
+/// Bytes as people compare them: `AB:CD:…`.
+fn fingerprint(bytes: &[u8; 32]) -> String {
+    let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("SHA-256 {}", pairs.join(":"))
+}
