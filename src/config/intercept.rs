@@ -111,6 +111,11 @@ fn permitted(section: &Section<'_>, hosts: &Hosts) -> Option<Vec<String>> {
         HostPattern::Exactly(host) => Some(host.clone()),
     });
     let names: Option<Vec<_>> = names.collect();
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        let wrong = "there are no hosts to bind a CA to";
+        section.fault("name_constraints", wrong, "name some with intercept.hosts, or remove it");
+        return None;
+    }
     if names.is_none() {
         let wrong = "there is no way to bind a CA to \"*\"";
         section.fault("name_constraints", wrong, "name the hosts with intercept.hosts, or remove it");

@@ -26,7 +26,7 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// A key and its certificate; after that one, those between it and a root.
 pub(super) struct Pair {
-    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
     pub(super) certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -98,7 +98,7 @@ fn read_private(key: &Path, certificate: &Path) -> Result<Pair, AuthorityError> 
     let certificates = certificates.ok().filter(|found| !found.is_empty());
     let certificates = certificates.ok_or_else(|| AuthorityError::NoCertificate(certificate.to_owned()))?;
     let key = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| AuthorityError::NoKey(key.to_owned()))?;
-    Ok(Pair { key, certificates })
+    Ok(Pair { key: Zeroizing::new(key), certificates })
 }
 
 /// Key and certificate in one text.

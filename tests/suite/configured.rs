@@ -213,6 +213,7 @@ fn the_authority_is_made_or_given() {
         ("ca_key = \"x\"", "intercept.ca_cert", "ca_key is there"),
         ("ca_cert = \"x\"\nca_key = \"y\"\nname_constraints = true", "name_constraints", "a CA of your own"),
         ("hosts = [\"*\"]\nname_constraints = true", "name_constraints", "intercept.hosts"),
+        ("name_constraints = true", "name_constraints", "no hosts"),
         ("hosts = [\"https://a.example\"]", "intercept.hosts", "not a host pattern"),
         ("hosts = \"a.example:443\"", "intercept.hosts", "not a host pattern"),
         ("hosts = 7", "intercept.hosts", "expected a list"),

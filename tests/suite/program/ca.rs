@@ -85,6 +85,13 @@ async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
     let all: Vec<_> = CertificateDer::pem_file_iter(&bundle).unwrap().map(Result::unwrap).collect();
     assert!(all.len() == 2 && all.contains(&root) && !all.contains(&certificate));
 
+    let none = [("SSL_CERT_FILE", "/nonexistent/roots.pem"), ("SSL_CERT_DIR", "")];
+    run_with(&export, &none).await.expect_failure(&[
+        "no root certificates",
+        "/nonexistent",
+        "ca-certificates",
+    ]);
+
     let nowhere = home.path().join("none/ca.pem");
     ca(&state, &["export", "--out", text(&nowhere)]).await.expect_failure(&["cannot write", text(&nowhere)]);
 }
