@@ -445,8 +445,8 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
 }
 
 fn manager_limits(limits: &config::Limits) -> manager::Limits {
-    let config::Limits { waiting, prices, price_age, .. } = *limits;
-    manager::Limits { waiting, prices, price_age }
+    let config::Limits { waiting, prices, price_age, payees, .. } = *limits;
+    manager::Limits { waiting, prices, price_age, payees }
 }
 
 fn proxy_settings(config: &Config) -> proxy::Settings {

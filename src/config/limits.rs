@@ -15,6 +15,7 @@ pub(super) const LIMITS: &[&str] = &[
     "ready_within",
     "prices",
     "price_age",
+    "payees",
     "waiting",
     "connections",
     "head_bytes",
@@ -39,6 +40,8 @@ pub struct Limits {
     pub prices: usize,
     /// How long a price is remembered that was not seen again.
     pub price_age: Duration,
+    /// How many payees the bill tells apart.
+    pub payees: usize,
     /// How many demands may be queued at once.
     pub waiting: usize,
     /// How many client connections may be open at once.
@@ -76,6 +79,7 @@ impl Default for Limits {
         Self {
             prices: 4096,
             price_age: secs(24 * 3600),
+            payees: 1024,
             waiting: 1024,
             connections: 4096,
             head_bytes: 64 << 10,
@@ -120,6 +124,7 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
     let limits = Limits {
         prices: count(section, "prices", default.prices, 1_000_000),
         price_age: duration(section, "price_age", default.price_age, 366 * 24 * 3600),
+        payees: count(section, "payees", default.payees, 1_000_000),
         waiting: count(section, "waiting", default.waiting, 1_000_000),
         connections: count(section, "connections", default.connections, 1_000_000),
         head_bytes: held(section, "head_bytes", default.head_bytes, 8 << 10, 1 << 20),

@@ -5,6 +5,7 @@
 
 mod actor;
 mod close;
+mod ledger;
 mod operate;
 mod scribe;
 pub mod seller;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -31,6 +32,8 @@ use crate::protocol::{
 };
 use actor::Actor;
 use close::{Consents, HoldId, HoldReply};
+pub use ledger::{Bill, PaidFrom, Payee, Spent, Sum};
+use ledger::{Ledger, Tab};
 pub use operate::{Operation, Plan, Report, Trouble};
 use seller::Seller;
 pub use start::Start;
@@ -49,6 +52,7 @@ pub struct Manager {
     seller: Arc<dyn Seller>,
     consents: Arc<Mutex<Consents>>,
     close_denied: CloseDenied,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 /// Where sellers' REST interfaces are, by receiver, and which of that is not on record yet.
@@ -67,6 +71,8 @@ pub struct Limits {
     pub prices: usize,
     /// How long a price is remembered that was not seen again.
     pub price_age: Duration,
+    /// Payees that the bill tells apart.
+    pub payees: usize,
 }
 
 /// A signed payment, and the channel it draws on, lent to one client request.
@@ -78,6 +84,7 @@ pub struct Lease {
     payment: Payment,
     ticket: Ticket,
     mailbox: mpsc::Sender<Message>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 /// A signed payment.
@@ -168,6 +175,8 @@ struct Ticket {
     id: PurchaseId,
     how: Returned,
     slot: Option<mpsc::OwnedPermit<Message>>,
+    /// Whom it is counted for.
+    tab: Option<Tab>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -180,7 +189,7 @@ impl Manager {
         limits: Limits,
         seller: Arc<dyn Seller>,
     ) -> (Self, JoinHandle<()>) {
-        let Limits { waiting, prices, price_age } = limits;
+        let Limits { waiting, prices, price_age, payees } = limits;
         // Every waiting request needs a place for itself and one for its return; the rest is for the chain.
         let (mailbox, messages) = mpsc::channel(waiting.saturating_mul(2).saturating_add(64));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
@@ -195,7 +204,10 @@ impl Manager {
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
         let (consents, close_denied) = (Arc::default(), policy.hooks.cooperative_close_denied);
-        (Self { mailbox, places, next, prices, facts, gateways, seller, consents, close_denied }, task)
+        let ledger = Arc::new(Mutex::new(Ledger::new(payees, unix_millis())));
+        let manager =
+            Self { mailbox, places, next, prices, facts, gateways, seller, consents, close_denied, ledger };
+        (manager, task)
     }
 
     /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
@@ -253,10 +265,22 @@ impl Manager {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Refusal::ShuttingDown)?;
-        let ticket = Ticket { id, how: Returned::Unsent, slot: Some(slot), _place: place };
+        let ticket = Ticket { id, how: Returned::Unsent, slot: Some(slot), tab: None, _place: place };
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Demand { id, challenge, allowance, reply }).await?;
-        Lease::granted(answer, ticket, self.mailbox.clone()).await
+        Lease::granted(answer, ticket, self.mailbox.clone(), Arc::clone(&self.ledger)).await
+    }
+
+    /// What was paid to whom since the manager was started; also after it has stopped.
+    #[must_use]
+    pub fn bill(&self) -> Bill {
+        let paid_from = |&Facts { chain_id, contract, token, payer }: &Facts| PaidFrom {
+            chain_id,
+            contract,
+            token,
+            payer,
+        };
+        Bill { from: self.facts.get().map(paid_from), ..lock(&self.ledger).bill() }
     }
 
     /// All channels; `None` when the manager has stopped.
@@ -303,9 +327,18 @@ impl Lease {
         &self.payment.draft
     }
 
+    /// Counts what is paid for the origin of `url`.
+    pub fn bill_to(&mut self, url: &Uri) {
+        let receiver = self.payment.draft.channel.receiver;
+        self.ticket.tab = Some(Tab::new(Arc::clone(&self.ledger), url, receiver));
+    }
+
     /// To be called right before the payment is sent: from here on it may have reached the seller.
     pub fn begin(&mut self) {
         self.ticket.how = Returned::Unclear;
+        if let Some(tab) = &mut self.ticket.tab {
+            tab.begin(self.payment.draft.price);
+        }
     }
 
     /// The payment provably never left.
@@ -326,21 +359,29 @@ impl Lease {
         let told = self.mailbox.send(Message::Reject { id, challenge, reply }).await;
         told.map_err(|_| Refusal::ShuttingDown)?;
         self.ticket.how = Returned::Unsent;
-        Self::granted(answer, self.ticket, self.mailbox).await
+        Self::granted(answer, self.ticket, self.mailbox, self.ledger).await
     }
 
     async fn granted(
         answer: oneshot::Receiver<Result<Payment, Refusal>>,
-        ticket: Ticket,
+        mut ticket: Ticket,
         mailbox: mpsc::Sender<Message>,
+        ledger: Arc<Mutex<Ledger>>,
     ) -> Result<Self, Refusal> {
-        let payment = answer.await.unwrap_or(Err(Refusal::ShuttingDown))?;
-        Ok(Self { payment, ticket, mailbox })
+        let answer = answer.await.unwrap_or(Err(Refusal::ShuttingDown));
+        if let Some(tab) = &mut ticket.tab {
+            let is_taken = matches!(answer, Err(Refusal::PaidAnswerLost { .. }));
+            tab.end(if is_taken { Returned::Accepted } else { Returned::Unsent });
+        }
+        Ok(Self { payment: answer?, ticket, mailbox, ledger })
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if let Some(tab) = &mut self.tab {
+            tab.end(self.how);
+        }
         if let Some(slot) = self.slot.take() {
             slot.send(Message::Return { id: self.id, how: self.how });
         }
@@ -354,7 +395,12 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Seconds since 1970; a clock before that counts as then.
 fn unix_time() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    unix_millis() / 1000
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 impl ListedChannel {

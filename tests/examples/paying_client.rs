@@ -57,7 +57,8 @@ async fn main() -> anyhow::Result<()> {
 
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
-    let limits = manager::Limits { waiting: 64, prices: 64, price_age: Duration::from_secs(3600) };
+    let limits =
+        manager::Limits { waiting: 64, prices: 64, price_age: Duration::from_secs(3600), payees: 64 };
     let gateway = SellerClient::new(Forward::new(&proxy::Settings::default()), Duration::from_secs(10));
     let store = Store::open(folder.path())?;
     let (manager, task) = Manager::spawn(Arc::clone(&policy), store, limits, Arc::new(gateway));

@@ -163,7 +163,8 @@ where
     }
 
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
-    pub(super) async fn start(self, lease: Lease, offer: Option<Offer>) -> Response<Body> {
+    pub(super) async fn start(self, mut lease: Lease, offer: Option<Offer>) -> Response<Body> {
+        lease.bill_to(&self.head.uri);
         let (client, has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
         let exchange = Box::pin(self.run(lease, offer, has_left));
