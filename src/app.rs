@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::Layer as _;
 
-use crate::admin;
+use crate::admin::{self, Attendance};
 use crate::chain::keystore::{self, Password};
 use crate::chain::signer::Signer;
 use crate::chain::{self, Chain};
@@ -46,6 +46,7 @@ pub struct App {
     forward: Forward,
     interception: Option<Interception>,
     paying: Option<Paying>,
+    attendance: Option<Attendance>,
 }
 
 /// A port that serves routes only.
@@ -160,14 +161,26 @@ impl App {
             (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
             _ => None,
         };
+        let mut attendance = None;
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
-            admin::serve(&path, paying.manager.clone(), &shutdown)
-                .map_err(|source| StartError::Admin { path, source })?;
+            let served = admin::serve(&path, paying.manager.clone(), address, &shutdown);
+            attendance = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
         let interception = interception(&config)?;
         let since = SystemTime::now();
-        Ok(Self { listener, address, routes, since, config, shutdown, forward, interception, paying })
+        Ok(Self {
+            listener,
+            address,
+            routes,
+            since,
+            config,
+            shutdown,
+            forward,
+            interception,
+            paying,
+            attendance,
+        })
     }
 
     /// Where it listens.
@@ -185,9 +198,15 @@ impl App {
         self.paying.as_ref().map(|paying| &paying.manager)
     }
 
+    /// Who else uses a proxy that pays, as the command line does for one program.
+    pub fn attendance(&self) -> Option<&Attendance> {
+        self.attendance.as_ref()
+    }
+
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { listener, address, routes, since, config, shutdown, forward, interception, paying } = self;
+        let Self { listener, address, routes, since, config, shutdown, forward, interception, paying, .. } =
+            self;
         let settings = proxy_settings(&config);
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));

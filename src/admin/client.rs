@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{CHANNELS, OPERATE, PLAN};
+use super::{ABOUT, ATTEND, About, CHANNELS, OPERATE, PLAN};
 use crate::manager::{Listing, Operation, Plan, Report};
 
 /// How long a running `serve` may take to answer.
@@ -38,6 +39,9 @@ pub enum AdminError {
     /// It did not do it, and says why.
     #[error("{0}")]
     Refused(String),
+    /// It is about to end.
+    #[error("the running tollpass is shutting down")]
+    Stopping,
     /// It did not answer as it should.
     #[error("the running tollpass did not answer as it should: {0}")]
     Answer(String),
@@ -48,14 +52,49 @@ pub enum AdminError {
 /// # Errors
 /// [`AdminError`] when one does, but cannot be asked.
 pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
-    let stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(source) => return Err(AdminError::Connect { path: path.to_owned(), source }),
-    };
+    let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, CHANNELS, Bytes::new())).await.map(Some)
+}
+
+/// Where the proxy listens that answers on `path`, and what it has paid; `None` when none does.
+///
+/// # Errors
+/// [`AdminError`] when one does, but cannot be asked.
+pub async fn about(path: &Path) -> Result<Option<About>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, ABOUT, Bytes::new())).await.map(Some)
+}
+
+/// Attends at the proxy that answers on `path`: one that would end by itself waits; `None` when none does.
+///
+/// # Errors
+/// [`AdminError`] when one does, but cannot be asked.
+pub async fn attend(path: &Path) -> Result<Option<Attended>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    let attending = async {
+        let mut answer = send(stream, Method::GET, ATTEND, Bytes::new()).await?.into_body();
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            let frame = answer.frame().await.ok_or(AdminError::Stopping)?;
+            let data = frame.map_err(|error| AdminError::Answer(error.to_string()))?;
+            line.extend_from_slice(data.data_ref().map_or(&[], |data| data));
+            if line.len() > MAX_ANSWER {
+                return Err(AdminError::Answer("it does not end".to_owned()));
+            }
+        }
+        let about = serde_json::from_slice(&line).map_err(|error| AdminError::Answer(error.to_string()))?;
+        Ok(Attended { about, _answer: answer })
+    };
+    within(ANSWER_WITHIN, attending).await.map(Some)
+}
+
+/// A place at a running proxy, until it is dropped.
+#[derive(Debug)]
+pub struct Attended {
+    /// What it said of itself at the beginning.
+    pub about: About,
+    /// Ends with the proxy; hanging up is leaving.
+    _answer: Incoming,
 }
 
 /// What the `serve` that listens on `path` would do.
@@ -72,6 +111,17 @@ pub async fn plan(path: &Path, operation: &Operation) -> Result<Plan, AdminError
 /// [`AdminError`].
 pub async fn operate(path: &Path, operation: &Operation) -> Result<Report, AdminError> {
     within(OPERATE_WITHIN, post(path, OPERATE, operation)).await
+}
+
+/// The socket, if anybody listens there.
+async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
+    match UnixStream::connect(path).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Ok(None)
+        }
+        Err(source) => Err(AdminError::Connect { path: path.to_owned(), source }),
+    }
 }
 
 async fn post<T: DeserializeOwned>(
@@ -100,6 +150,18 @@ async fn ask<T: DeserializeOwned>(
     target: &str,
     body: Bytes,
 ) -> Result<T, AdminError> {
+    let answer = send(stream, method, target, body).await?;
+    let body = whole(answer).await?;
+    serde_json::from_slice(&body).map_err(|error| AdminError::Answer(error.to_string()))
+}
+
+/// Asks, and sorts out what is no answer.
+async fn send(
+    stream: UnixStream,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, AdminError> {
     let wrong = |error: &dyn std::fmt::Display| AdminError::Answer(error.to_string());
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| wrong(&error))?;
@@ -113,11 +175,19 @@ async fn ask<T: DeserializeOwned>(
         .map_err(|error| wrong(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| wrong(&error))?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| wrong(&error))?.to_bytes();
-    match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| wrong(&error)),
-        StatusCode::CONFLICT => Err(AdminError::Refused(String::from_utf8_lossy(&body).trim().to_owned())),
-        _ => Err(AdminError::Answer(format!("{status}: {}", String::from_utf8_lossy(&body).trim()))),
+    if status == StatusCode::OK {
+        return Ok(answer);
     }
+    let body = whole(answer).await?;
+    let said = String::from_utf8_lossy(&body).trim().to_owned();
+    Err(match status {
+        StatusCode::CONFLICT => AdminError::Refused(said),
+        StatusCode::SERVICE_UNAVAILABLE => AdminError::Stopping,
+        _ => AdminError::Answer(format!("{status}: {said}")),
+    })
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Bytes, AdminError> {
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    Ok(body.map_err(|error| AdminError::Answer(error.to_string()))?.to_bytes())
 }

@@ -1,13 +1,29 @@
 //! The admin socket: how the command line talks to a running `serve`. HTTP over a Unix socket in the state folder
 //! that only its owner can open.
 
+mod attendance;
 mod client;
 mod server;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use client::{AdminError, channels, operate, plan};
+use serde::{Deserialize, Serialize};
+
+pub use attendance::Attendance;
+pub use client::{AdminError, Attended, about, attend, channels, operate, plan};
 pub use server::serve;
+
+use crate::manager::Bill;
+
+/// What a running proxy says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// What it has paid so far.
+    pub bill: Bill,
+}
 
 /// The path of the socket in a state folder.
 #[must_use]
@@ -21,5 +37,9 @@ const CHANNELS: &str = "/channels";
 const PLAN: &str = "/plan";
 /// Does it.
 const OPERATE: &str = "/operate";
+/// Says where the proxy listens and what it has paid.
+const ABOUT: &str = "/about";
+/// Says the same, and goes on as long as the proxy runs: who asks attends for so long.
+const ATTEND: &str = "/attend";
 /// The largest body of a question, in bytes.
 const MAX_QUESTION: usize = 64 << 10;

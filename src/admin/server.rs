@@ -3,22 +3,25 @@
 use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{CHANNELS, MAX_QUESTION, OPERATE, PLAN};
+use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, MAX_QUESTION, OPERATE, PLAN};
 use crate::manager::{Manager, Operation, Trouble};
 use crate::shutdown::Shutdown;
 
@@ -27,17 +30,36 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The pause after a failure to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on `path`. The caller holds the lock of the state folder, so an old socket is nobody's.
+/// An answer's body.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Of whom it answers.
+#[derive(Clone)]
+struct Desk {
+    manager: Manager,
+    listen: SocketAddr,
+    attendance: Attendance,
+    shutdown: Shutdown,
+}
+
+/// Listens on `path` for questions about the proxy that listens on `listen`. The caller holds the lock of the state folder, so an old socket is nobody's.
 ///
 /// # Errors
 /// When the socket cannot be made; the path of a Unix socket has at most 107 bytes.
-pub fn serve(path: &Path, manager: Manager, shutdown: &Shutdown) -> io::Result<()> {
+pub fn serve(
+    path: &Path,
+    manager: Manager,
+    listen: SocketAddr,
+    shutdown: &Shutdown,
+) -> io::Result<Attendance> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let attendance = Attendance::default();
+    let desk = Desk { manager, listen, attendance: attendance.clone(), shutdown: shutdown.clone() };
     let stopping = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -46,7 +68,7 @@ pub fn serve(path: &Path, manager: Manager, shutdown: &Shutdown) -> io::Result<(
                 () = stopping.stopping() => return,
             };
             match accepted {
-                Ok((stream, _)) => stopping.spawn(connection(stream, manager.clone())),
+                Ok((stream, _)) => stopping.spawn(connection(stream, desk.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the admin socket; trying again");
                     tokio::time::sleep(PAUSE).await;
@@ -54,13 +76,13 @@ pub fn serve(path: &Path, manager: Manager, shutdown: &Shutdown) -> io::Result<(
             }
         }
     });
-    Ok(())
+    Ok(attendance)
 }
 
-async fn connection(stream: UnixStream, manager: Manager) {
+async fn connection(stream: UnixStream, desk: Desk) {
     let service = service_fn(move |request| {
-        let manager = manager.clone();
-        async move { Ok::<_, Infallible>(answer(request, &manager).await) }
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(answer(request, &desk).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -72,9 +94,12 @@ async fn connection(stream: UnixStream, manager: Manager) {
     }
 }
 
-async fn answer(request: Request<Incoming>, manager: &Manager) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let manager = &desk.manager;
     match (&head.method, head.uri.path()) {
+        (&Method::GET, ABOUT) => json(&desk.about()),
+        (&Method::GET, ATTEND) => desk.attended(),
         (&Method::GET, CHANNELS) => match manager.list().await {
             Some(listing) => json(&listing),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
@@ -100,21 +125,49 @@ async fn answer(request: Request<Incoming>, manager: &Manager) -> Response<Full<
                 }
             }
         }
-        _ => plain(StatusCode::NOT_FOUND, "there are GET /channels, POST /plan and POST /operate"),
+        _ => {
+            let known = "there are GET /about, GET /attend, GET /channels, POST /plan and POST /operate";
+            plain(StatusCode::NOT_FOUND, known)
+        }
     }
 }
 
-fn told<T: Serialize>(result: Result<T, Trouble>) -> Response<Full<Bytes>> {
+impl Desk {
+    fn about(&self) -> About {
+        About { listen: self.listen, bill: self.manager.bill() }
+    }
+
+    /// One line about the proxy at once, and the end of the answer when the proxy ends. Who hangs up has left.
+    fn attended(&self) -> Response<Body> {
+        let Some(seat) = self.attendance.enter() else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
+        };
+        let line = match serde_json::to_vec(&self.about()) {
+            Ok(line) => Bytes::from([&line[..], b"\n"].concat()),
+            Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        };
+        let shutdown = self.shutdown.clone();
+        let end = stream::once(async move {
+            shutdown.stopping().await;
+            drop(seat);
+            Bytes::from_static(b"\n")
+        });
+        let lines = stream::iter([line]).chain(end).map(|line| Ok(Frame::data(line)));
+        Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+}
+
+fn told<T: Serialize>(result: Result<T, Trouble>) -> Response<Body> {
     match result {
         Ok(value) => json(&value),
         Err(trouble) => plain(StatusCode::CONFLICT, &trouble.to_string()),
     }
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(value: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
         Ok(text) => {
-            let mut answer = Response::new(Full::from(text));
+            let mut answer = Response::new(Full::from(text).boxed_unsync());
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
         }
@@ -122,8 +175,8 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(format!("{text}\n")));
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut answer = Response::new(Full::from(format!("{text}\n")).boxed_unsync());
     *answer.status_mut() = status;
     answer
 }
