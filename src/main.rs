@@ -6,11 +6,13 @@ use clap::Parser as _;
 use tollpass::cli::{Arguments, run};
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    let failure = arguments.command.failure();
+    match run(arguments) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tollpass: {}", in_words(&error));
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

@@ -5,11 +5,16 @@ pub mod channels;
 pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod env;
+mod environment;
 pub mod init;
+pub mod run;
 pub mod serve;
+mod trust;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -37,6 +42,10 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Run the proxy
     Serve(serve::ServeArgs),
+    /// Run one program that pays through the proxy, and say what that came to
+    Run(run::RunArgs),
+    /// Print the environment for programs that use the proxy, for a shell to evaluate
+    Env(env::EnvArgs),
     /// Make a key and a configuration
     Init(init::InitArgs),
     /// List the payment channels
@@ -54,7 +63,21 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(_) => "warn,tollpass::paid=info,tollpass::manager=info,tollpass::proxy::pay=info",
             Self::Serve(_) => "info",
-            Self::Init(_) | Self::Channels(_) | Self::Ca(_) | Self::Check(_) => "warn",
+            Self::Run(_)
+            | Self::Env(_)
+            | Self::Init(_)
+            | Self::Channels(_)
+            | Self::Ca(_)
+            | Self::Check(_) => "warn",
+        }
+    }
+
+    /// The exit code where it cannot be done. A program that is run has codes of its own.
+    #[must_use]
+    pub fn failure(&self) -> u8 {
+        match self {
+            Self::Run(_) => run::FAILED,
+            _ => 1,
         }
     }
 }
@@ -74,21 +97,27 @@ impl ConfigArgs {
     }
 }
 
-/// Runs one command to its end.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// Runs one command to its end; the exit code.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     telemetry::start(arguments.log_format, arguments.command.default_filter())?;
     match arguments.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args)),
         Command::Serve(args) => wait_for(serve::run(args)),
+        Command::Run(args) => {
+            let ending = wait_for(run::run(args))?;
+            return Ok(ExitCode::from(ending.code()));
+        }
+        Command::Env(args) => wait_for(env::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().build().context("cannot start the asynchronous runtime")?;
     let result = runtime.block_on(command);

@@ -4,6 +4,7 @@ mod ca;
 mod channels;
 mod checks;
 mod demo;
+mod runs;
 mod serves;
 mod volume;
 

@@ -1,0 +1,167 @@
+//! `tollpass env`: prints the environment that programs need, for a shell to evaluate.
+
+use std::ffi::{OsStr, OsString};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use clap::{Args, ValueEnum};
+
+use super::environment::{self, ADDITIONS, BUNDLES, NODE, PROXY, Variable};
+use super::{ConfigArgs, trust};
+use crate::admin;
+use crate::config::Config;
+
+/// Print the environment for programs that use the proxy
+#[derive(Clone, Debug, Args)]
+pub struct EnvArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// For which shell
+    #[arg(long, value_enum, default_value = "sh")]
+    pub shell: Shell,
+    /// Hosts to ask directly, added to what `no_proxy` says
+    #[arg(long, value_name = "LIST", conflicts_with = "unset")]
+    pub no_proxy: Vec<OsString>,
+    /// Take it back: unset the variables. no_proxy stays
+    #[arg(long)]
+    pub unset: bool,
+}
+
+/// What reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Any shell of the Bourne kind: sh, bash, zsh, dash, ksh.
+    Sh,
+    /// fish.
+    Fish,
+    /// PowerShell.
+    Powershell,
+    /// A program: one JSON object, with null for what is to be unset.
+    Json,
+}
+
+/// How long to wait for the answer to whether anybody listens.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Prints the variables.
+pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let variables: Vec<(&str, Option<OsString>)> = if args.unset {
+        to_unset(&config.state_dir).into_iter().map(|name| (name, None)).collect()
+    } else {
+        let set = to_set(&config, &args.no_proxy).await?;
+        set.into_iter().map(|(name, value)| (name, Some(value))).collect()
+    };
+    let texts = variables.iter().map(|(name, value)| Ok((*name, text(name, value.as_deref())?)));
+    let texts = texts.collect::<anyhow::Result<Vec<_>>>()?;
+    print!("{}", args.shell.print(&texts)?);
+    Ok(())
+}
+
+/// The environment of the proxy that runs, or is configured.
+async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Variable>> {
+    let address = match admin::about(&admin::socket(&config.state_dir)).await? {
+        Some(about) => about.listen,
+        None if config.listen.port() == 0 => {
+            bail!(
+                "any free port is configured (listen = \"{}\") and no proxy runs yet: start `tollpass serve` first",
+                config.listen
+            )
+        }
+        None => {
+            if TcpStream::connect_timeout(&config.listen, CONNECT_WITHIN).is_err() {
+                eprintln!("tollpass: nobody listens on {} yet: start `tollpass serve`", config.listen);
+            }
+            config.listen
+        }
+    };
+    let present = |name: &str| std::env::var_os(name);
+    let trust = trust::files(config, present)?;
+    Ok(environment::variables(address, trust.as_ref(), no_proxy, present))
+}
+
+/// The variables that are ours: a file of certificates only where it is one of ours.
+fn to_unset(state_dir: &Path) -> Vec<&'static str> {
+    let is_ours =
+        |name: &&str| std::env::var_os(name).is_some_and(|value| environment::is_within(&value, state_dir));
+    let files = BUNDLES.into_iter().chain(ADDITIONS).filter(is_ours);
+    PROXY.into_iter().chain([NODE]).chain(files).collect()
+}
+
+fn text<'a>(name: &str, value: Option<&'a OsStr>) -> anyhow::Result<Option<&'a str>> {
+    let not_utf8 = |value: &OsStr| {
+        let value = value.display();
+        anyhow!("{name} would be {value}, which is not UTF-8: `tollpass run` can hand it on")
+    };
+    value.map(|value| value.to_str().ok_or_else(|| not_utf8(value))).transpose()
+}
+
+impl Shell {
+    fn print(self, variables: &[(&str, Option<&str>)]) -> anyhow::Result<String> {
+        if self == Self::Json {
+            let object: serde_json::Map<String, serde_json::Value> =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+            return Ok(serde_json::to_string_pretty(&object)? + "\n");
+        }
+        let line = |(name, value): &(&str, Option<&str>)| self.line(name, *value) + "\n";
+        Ok(variables.iter().map(line).collect())
+    }
+
+    /// The command that sets or unsets one variable.
+    fn line(self, name: &str, value: Option<&str>) -> String {
+        match (self, value.map(|value| self.quoted(value))) {
+            (Self::Sh | Self::Json, Some(value)) => format!("export {name}={value}"),
+            (Self::Sh | Self::Json, None) => format!("unset {name}"),
+            (Self::Fish, Some(value)) => format!("set -gx {name} {value}"),
+            (Self::Fish, None) => format!("set -e {name}"),
+            (Self::Powershell, Some(value)) => format!("$Env:{name} = {value}"),
+            (Self::Powershell, None) => format!("Remove-Item -ErrorAction Ignore Env:{name}"),
+        }
+    }
+
+    /// In single quotes, in which nothing else has a meaning.
+    fn quoted(self, value: &str) -> String {
+        let inner = match self {
+            Self::Sh | Self::Json => value.replace('\'', r"'\''"),
+            Self::Fish => value.replace('\\', r"\\").replace('\'', r"\'"),
+            // These four are all single quotes to it.
+            Self::Powershell => value
+                .replace('\'', "''")
+                .replace('\u{2018}', "\u{2018}\u{2018}")
+                .replace('\u{2019}', "\u{2019}\u{2019}")
+                .replace('\u{201a}', "\u{201a}\u{201a}")
+                .replace('\u{201b}', "\u{201b}\u{201b}"),
+        };
+        format!("'{inner}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shell_gets_its_own_quotes() {
+        let value = "/a b/it's $HOME\\`x`\u{2019}\"";
+        let line = |shell: Shell| shell.line("X", Some(value));
+        assert_eq!(line(Shell::Sh), "export X='/a b/it'\\''s $HOME\\`x`\u{2019}\"'");
+        assert_eq!(line(Shell::Fish), "set -gx X '/a b/it\\'s $HOME\\\\`x`\u{2019}\"'");
+        assert_eq!(line(Shell::Powershell), "$Env:X = '/a b/it''s $HOME\\`x`\u{2019}\u{2019}\"'");
+    }
+
+    #[test]
+    fn as_json_what_is_to_be_unset_is_null() {
+        let text = Shell::Json.print(&[("A", Some("1\n\"")), ("B", None)]).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json, serde_json::json!({ "A": "1\n\"", "B": null }));
+    }
+
+    #[test]
+    fn unsetting_is_said_in_each_shell() {
+        let lines = [Shell::Sh, Shell::Fish, Shell::Powershell].map(|shell| shell.line("X", None));
+        assert_eq!(lines, ["unset X", "set -e X", "Remove-Item -ErrorAction Ignore Env:X"]);
+    }
+}

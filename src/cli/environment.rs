@@ -1,0 +1,152 @@
+//! The variables by which programs find the proxy and trust its certificates. Knows their names and what each one is
+//! read for; `run` hands them to a program, `env` prints them.
+//!
+//! Not among them, and why: `ALL_PROXY` would also send `ftp` and whatever else to a proxy that speaks HTTP only, and
+//! to some programs it means SOCKS. Ruby's bundler and npm take what `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` say.
+//! Java reads a key store of its own, and says so on each start where `JAVA_TOOL_OPTIONS` is set.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+/// A variable and its value.
+pub(super) type Variable = (&'static str, OsString);
+
+/// Where HTTP and HTTPS go.
+pub(super) const PROXY: [&str; 4] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"];
+/// Hosts that are asked directly.
+pub(super) const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
+/// Makes Node's own HTTP client read the others.
+pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
+/// Each takes the place of the roots that a program trusts: OpenSSL and what is built on it, Go, Rust; curl; Python's
+/// requests; git; pip; the AWS tools; cargo; what Nix builds; gRPC.
+pub(super) const BUNDLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "NIX_SSL_CERT_FILE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+];
+/// Each adds to the roots that a program trusts: Node; Deno.
+pub(super) const ADDITIONS: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+
+/// Files of certificates that programs are pointed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trust {
+    /// The roots that were trusted before, and ours.
+    pub bundle: PathBuf,
+    /// What is added where a program keeps its own roots: ours, and what was added before.
+    pub addition: PathBuf,
+}
+
+/// The variables for a proxy at `proxy`. What `present` says of `no_proxy` stays; `no_proxy` is added to it.
+pub(super) fn variables(
+    proxy: SocketAddr,
+    trust: Option<&Trust>,
+    no_proxy: &[OsString],
+    present: impl Fn(&str) -> Option<OsString>,
+) -> Vec<Variable> {
+    let url = format!("http://{}", reachable(proxy));
+    let mut variables: Vec<Variable> = PROXY.iter().map(|name| (*name, url.clone().into())).collect();
+    let before = NO_PROXY.iter().filter_map(|name| present(name));
+    let direct = joined(before.chain(no_proxy.iter().cloned()));
+    if !direct.is_empty() {
+        variables.extend(NO_PROXY.iter().map(|name| (*name, direct.clone())));
+    }
+    variables.push((NODE, "1".into()));
+    if let Some(Trust { bundle, addition }) = trust {
+        variables.extend(BUNDLES.iter().map(|name| (*name, bundle.clone().into())));
+        variables.extend(ADDITIONS.iter().map(|name| (*name, addition.clone().into())));
+    }
+    variables
+}
+
+/// An address that listens everywhere is reached on this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The entries of several lists, each once.
+fn joined(lists: impl Iterator<Item = OsString>) -> OsString {
+    let mut entries: Vec<Vec<u8>> = Vec::new();
+    for list in lists {
+        for entry in list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if !entry.is_empty() && !entries.iter().any(|known| known == entry) {
+                entries.push(entry.to_owned());
+            }
+        }
+    }
+    OsString::from_vec(entries.join(&b","[..]))
+}
+
+/// Whether a variable's value lies within a folder of ours.
+pub(super) fn is_within(value: &OsStr, folder: &std::path::Path) -> bool {
+    std::path::Path::new(value).starts_with(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(variables: &'a [Variable], name: &str) -> Option<&'a str> {
+        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn both_cases_name_the_proxy_and_nothing_else_does() {
+        let variables = variables("127.0.0.1:8402".parse().unwrap(), None, &[], |_| None);
+        for name in PROXY {
+            assert_eq!(value(&variables, name), Some("http://127.0.0.1:8402"));
+        }
+        assert_eq!(value(&variables, NODE), Some("1"));
+        // Without interception nothing is said of certificates, and where nothing is exempt nothing of that.
+        assert_eq!(variables.len(), 5, "{variables:?}");
+    }
+
+    #[test]
+    fn each_program_is_pointed_at_the_certificates() {
+        let trust = Trust { bundle: "/s/bundle".into(), addition: "/s/ca".into() };
+        let variables = variables("127.0.0.1:1".parse().unwrap(), Some(&trust), &[], |_| None);
+        assert_eq!(value(&variables, "SSL_CERT_FILE"), Some("/s/bundle"));
+        assert_eq!(value(&variables, "CURL_CA_BUNDLE"), Some("/s/bundle"));
+        assert_eq!(value(&variables, "NODE_EXTRA_CA_CERTS"), Some("/s/ca"));
+        assert_eq!(value(&variables, "ALL_PROXY"), None);
+        assert_eq!(variables.len(), 5 + BUNDLES.len() + ADDITIONS.len());
+    }
+
+    #[test]
+    fn what_was_exempt_stays_exempt() {
+        let present = |name: &str| match name {
+            "no_proxy" => Some("a.example, .b.example".into()),
+            "NO_PROXY" => Some("a.example,10.0.0.0/8".into()),
+            _ => None,
+        };
+        let more = ["c.example,a.example".into(), "d".into()];
+        let variables = variables("127.0.0.1:1".parse().unwrap(), None, &more, present);
+        for name in NO_PROXY {
+            assert_eq!(value(&variables, name), Some("a.example,.b.example,10.0.0.0/8,c.example,d"));
+        }
+    }
+
+    #[test]
+    fn an_address_for_all_is_reached_here() {
+        for (listens, reached) in [
+            ("0.0.0.0:1", "http://127.0.0.1:1"),
+            ("[::]:1", "http://[::1]:1"),
+            ("192.0.2.7:1", "http://192.0.2.7:1"),
+        ] {
+            let variables = variables(listens.parse().unwrap(), None, &[], |_| None);
+            assert_eq!(value(&variables, "http_proxy"), Some(reached));
+        }
+    }
+}

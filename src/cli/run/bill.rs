@@ -1,0 +1,188 @@
+//! The bill at the end of `tollpass run`: what was paid to whom, in one line or as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::manager::{Bill, Payee, Spent, Sum};
+
+/// How many payees the line names.
+const NAMED: usize = 4;
+
+/// What one program cost, and how much of it can be known.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Account {
+    /// Whether the numbers are all that was paid meanwhile.
+    pub complete: bool,
+    /// Whether payments for other programs may be among it: the proxy was not this program's own.
+    pub shared: bool,
+    /// What was paid; nothing where the proxy is gone.
+    #[serde(flatten)]
+    pub bill: Option<Billed>,
+}
+
+/// A bill and its sum.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Billed {
+    #[serde(flatten)]
+    total: Spent,
+    #[serde(flatten)]
+    bill: Bill,
+}
+
+impl Account {
+    /// Of a proxy that ran for this program.
+    pub(super) fn own(bill: Bill) -> Self {
+        Self { complete: true, shared: false, bill: Some(Billed::new(bill)) }
+    }
+
+    /// Of a proxy that ran before and after: `before` is its bill then, `after` now, if it still runs.
+    pub(super) fn shared(before: &Bill, after: Option<Bill>) -> Self {
+        let is_same = after.as_ref().is_some_and(|after| after.since == before.since);
+        let bill = after.map(|after| if is_same { after.since(before) } else { after });
+        Self { complete: is_same, shared: true, bill: bill.map(Billed::new) }
+    }
+
+    /// One line, without a line's end.
+    pub(super) fn line(&self) -> String {
+        let Some(Billed { total, bill }) = &self.bill else {
+            return "the proxy has ended meanwhile: what it paid is not known; see `tollpass channels`"
+                .to_owned();
+        };
+        let mut line = match total.paid {
+            Sum { requests: 0, .. } => "paid nothing".to_owned(),
+            paid => format!("paid {}: {}", sum(paid), to_whom(bill, |spent| spent.paid)),
+        };
+        if total.unclear.requests > 0 {
+            let to_whom = to_whom(bill, |spent| spent.unclear);
+            // Writing to a text does not fail.
+            let _ = write!(
+                line,
+                "; unclear {}, where the answer was lost or an error: {to_whom}",
+                sum(total.unclear)
+            );
+        }
+        if bill.under_way.requests > 0 {
+            let _ = write!(line, "; still under way {}", sum(bill.under_way));
+        }
+        match (self.shared, self.complete) {
+            (false, _) => {}
+            (true, true) => line += " (by the running proxy, for other programs too)",
+            (true, false) => {
+                line += " (by a proxy that was started anew meanwhile; what came before is missing)"
+            }
+        }
+        line
+    }
+}
+
+impl Billed {
+    fn new(bill: Bill) -> Self {
+        Self { total: bill.total(), bill }
+    }
+}
+
+fn sum(Sum { requests, amount }: Sum) -> String {
+    let noun = if requests == 1 { "request" } else { "requests" };
+    format!("{amount} in {requests} {noun}")
+}
+
+/// Who got how much of it; the first few by name.
+fn to_whom(bill: &Bill, of: impl Fn(&Spent) -> Sum) -> String {
+    let mut paid: Vec<&Payee> = bill.payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
+    paid.sort_by_key(|payee| std::cmp::Reverse(of(&payee.spent).amount));
+    let (named, rest) = paid.split_at(paid.len().min(NAMED));
+    let mut parts: Vec<String> = named
+        .iter()
+        .map(|Payee { host, receiver, spent }| format!("{} to {host} ({receiver})", of(spent).amount))
+        .collect();
+    let others = of(&bill.others);
+    if !rest.is_empty() || others.requests > 0 {
+        let amount =
+            rest.iter().fold(others.amount, |sum, payee| sum.saturating_add(of(&payee.spent).amount));
+        parts.push(format!("{amount} to others"));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Address;
+
+    fn some(requests: u64, amount: u64) -> Sum {
+        Sum { requests, amount: amount.into() }
+    }
+
+    fn payee(host: &str, paid: Sum, unclear: Sum) -> Payee {
+        Payee { host: host.to_owned(), receiver: Address([0x11; 20]), spent: Spent { paid, unclear } }
+    }
+
+    fn bill(payees: Vec<Payee>) -> Bill {
+        Bill { since: 7, payees, ..Bill::default() }
+    }
+
+    #[test]
+    fn the_line_says_what_was_paid_to_whom() {
+        let none = Sum::default();
+        assert_eq!(Account::own(bill(vec![])).line(), "paid nothing");
+        let one = bill(vec![payee("a.example", some(1, 1000), none)]);
+        let address = Address([0x11; 20]);
+        assert_eq!(
+            Account::own(one.clone()).line(),
+            format!("paid 1000 in 1 request: 1000 to a.example ({address})")
+        );
+        let mut two = one;
+        two.payees.push(payee("b.example:81", some(2, 20), some(1, 30)));
+        two.under_way = some(1, 5);
+        assert_eq!(
+            Account::own(two).line(),
+            format!(
+                "paid 1020 in 3 requests: 1000 to a.example ({address}), 20 to b.example:81 ({address}); unclear \
+                 30 in 1 request, where the answer was lost or an error: 30 to b.example:81 ({address}); still \
+                 under way 5 in 1 request"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_only_unclear_is_not_hidden() {
+        let line = Account::own(bill(vec![payee("a", Sum::default(), some(1, 9))])).line();
+        assert!(line.starts_with("paid nothing; unclear 9 in 1 request, "), "{line}");
+    }
+
+    #[test]
+    fn many_payees_fit_in_a_line() {
+        let payees = (0..9).map(|n| payee(&format!("{n}.example"), some(1, 10 - n), Sum::default()));
+        let mut bill = bill(payees.collect());
+        bill.others.paid = some(3, 100);
+        let line = Account::own(bill).line();
+        assert!(line.starts_with("paid 154 in 12 requests: 10 to 0.example (0x"), "{line}");
+        assert!(line.ends_with(", 120 to others") && !line.contains("4.example"), "{line}");
+    }
+
+    #[test]
+    fn of_a_shared_proxy_only_the_difference_counts() {
+        let before = bill(vec![payee("a", some(2, 20), Sum::default())]);
+        let after = bill(vec![payee("a", some(3, 25), Sum::default())]);
+        let line = Account::shared(&before, Some(after.clone())).line();
+        assert!(line.starts_with("paid 5 in 1 request: 5 to a (0x"), "{line}");
+        assert!(line.ends_with("for other programs too)"), "{line}");
+        let anew = Bill { since: 8, ..after };
+        let account = Account::shared(&before, Some(anew));
+        assert!(!account.complete && account.line().contains("started anew"), "{account:?}");
+        assert!(account.line().starts_with("paid 25 in 3 requests"), "{account:?}");
+        let gone = Account::shared(&before, None);
+        assert!(!gone.complete && gone.line().contains("not known"), "{gone:?}");
+    }
+
+    #[test]
+    fn as_json_the_sums_come_with_the_payees() {
+        let account = Account::own(bill(vec![payee("a", some(2, 20), Sum::default())]));
+        let json = serde_json::to_value(account).unwrap();
+        assert_eq!(json["paid"]["amount"], "20");
+        assert_eq!(json["payees"][0]["host"], "a");
+        assert_eq!(json["payees"][0]["paid"]["requests"], 2);
+        assert_eq!((&json["complete"], &json["shared"]), (&true.into(), &false.into()));
+    }
+}

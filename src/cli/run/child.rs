@@ -1,0 +1,89 @@
+//! The program that `tollpass run` runs: its start, the signals passed on to it, and how it ended.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use tokio::process::Command;
+
+use super::signals::{Signals, die_by};
+use crate::chain::keystore::PASSWORD_VARIABLE;
+
+/// The exit code where there is no such program, as shells have it.
+const NOT_FOUND: u8 = 127;
+/// The exit code where the program cannot be run.
+const NOT_RUN: u8 = 126;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending {
+    /// By itself, with this code.
+    Code(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ending {
+    /// The exit code that says the same. Where that is a signal, dies by it instead.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(number) => die_by(number),
+        }
+    }
+}
+
+impl From<ExitStatus> for Ending {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code().map(u8::try_from), status.signal()) {
+            (Some(Ok(code)), _) => Self::Code(code),
+            (_, Some(signal)) => Self::Signal(signal),
+            // Unix has codes of one byte.
+            _ => Self::Code(u8::MAX),
+        }
+    }
+}
+
+/// A program that could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", command.display())]
+pub(super) struct NotStarted {
+    command: OsString,
+    source: io::Error,
+}
+
+impl NotStarted {
+    pub(super) fn code(&self) -> u8 {
+        if self.source.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }
+    }
+}
+
+/// Runs a program with these variables added to the environment, and waits for its end. The wallet's password is not
+/// for it.
+pub(super) async fn run(
+    command: &[OsString],
+    variables: &[(&str, OsString)],
+    signals: &mut Signals,
+) -> Result<Ending, NotStarted> {
+    let (name, arguments) = command
+        .split_first()
+        .map_or((OsString::new(), &[][..]), |(name, arguments)| (name.clone(), arguments));
+    let failed = |source| NotStarted { command: name.clone(), source };
+    let mut program = Command::new(&name);
+    program.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+    program.env_remove(PASSWORD_VARIABLE);
+    let mut child = program.spawn().map_err(failed)?;
+    loop {
+        tokio::select! {
+            biased;
+            ended = child.wait() => return ended.map(Ending::from).map_err(failed),
+            received = signals.next() => {
+                if let Some(id) = child.id() {
+                    received.pass_on(id);
+                }
+            }
+        }
+    }
+}

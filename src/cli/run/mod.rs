@@ -1,0 +1,93 @@
+//! `tollpass run`: one program with the whole environment that it needs, and a bill at the end. Uses the proxy that
+//! runs on the state folder, or runs one for as long as the program does.
+
+mod bill;
+mod child;
+mod proxy;
+mod signals;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{ConfigArgs, environment, trust};
+use bill::Account;
+pub use child::Ending;
+use proxy::Proxy;
+use signals::Signals;
+
+/// The exit code where tollpass itself fails, as `env` and `timeout` have it.
+pub(super) const FAILED: u8 = 125;
+
+/// Run a program that pays through the proxy
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Hosts to ask directly, added to what `no_proxy` says
+    #[arg(long, value_name = "LIST")]
+    pub no_proxy: Vec<OsString>,
+    /// Write the bill to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub bill: Option<PathBuf>,
+    /// Say nothing of what was paid
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Runs the program to its end; how that was.
+pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
+    let config = args.config.load()?;
+    // Before anything is paid: a bill that cannot be written is no bill.
+    let file = args.bill.as_deref().map(|path| {
+        File::create(path).with_context(|| format!("the bill cannot be written to {}", path.display()))
+    });
+    let mut file = file.transpose()?;
+    let trust = trust::files(&config, |name| std::env::var_os(name))?;
+    let proxy = Proxy::find_or_start(config).await?;
+    if !args.quiet && !proxy.can_pay() {
+        tell("no [wallet] is configured: this proxy never pays");
+    }
+    let present = |name: &str| std::env::var_os(name);
+    let variables = environment::variables(proxy.address(), trust.as_ref(), &args.no_proxy, present);
+
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let ran = child::run(&args.command, &variables, &mut signals).await;
+    // Those of its end were meant for the program; further ones are for us.
+    signals.forget();
+    let account = proxy.end(&mut signals).await;
+    if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &account)) {
+        // The program's own ending is worth more.
+        tell(&format!("the bill could not be written: {error}"));
+    }
+    match ran {
+        Ok(ending) => {
+            if !args.quiet {
+                tell(&account.line());
+            }
+            Ok(ending)
+        }
+        Err(error) => {
+            tell(&error.to_string());
+            Ok(Ending::Code(error.code()))
+        }
+    }
+}
+
+fn write_bill(file: &mut File, account: &Account) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *file, account)?;
+    Ok(file.write_all(b"\n")?)
+}
+
+/// A line for whoever ran it; nobody may be there to read it.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "tollpass: {text}");
+}

@@ -1,0 +1,510 @@
+//! `tollpass run` and `tollpass env`: one program with the environment that it needs, its ending, and the bill.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::{only_channel, run, text};
+use crate::pays::QUICK;
+use crate::support::fair::Fair;
+use crate::support::payer::{Alice, PATIENCE, Program, program};
+use crate::support::raw::soon;
+
+/// What else of the environment could change what a program does.
+const FOREIGN: [&str; 9] = [
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+];
+
+/// `tollpass` with these arguments, in an environment without proxies, at home in `home`.
+fn tollpass(home: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = program(arguments);
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env_remove("XDG_STATE_HOME").kill_on_drop(true);
+    command
+}
+
+/// How a run ended, what it wrote, and what of that is the log's.
+#[derive(Debug)]
+struct Ended {
+    status: ExitStatus,
+    out: String,
+    errors: String,
+}
+
+async fn ended(mut command: Command) -> Ended {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it does not end").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { status: output.status, out: text(output.stdout), errors: text(output.stderr) }
+}
+
+/// A run that the test talks to.
+struct Talk {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talk {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn hear(&mut self) -> String {
+        soon("a line", self.lines.next_line()).await.unwrap().expect("it ended")
+    }
+
+    async fn say(&mut self, line: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(line.as_bytes()).await.unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it runs");
+        kill_process(id, signal).unwrap();
+    }
+
+    /// The rest of what it writes to standard error, line by line as far as it is wanted.
+    async fn complaint(&mut self) -> String {
+        let mut line = String::new();
+        let errors = self.child.stderr.as_mut().unwrap();
+        soon("a complaint", async {
+            while !line.ends_with('\n') {
+                line.push(char::from(errors.read_u8().await.unwrap()));
+            }
+        })
+        .await;
+        line
+    }
+
+    async fn end(mut self) -> (ExitStatus, String) {
+        drop(self.child.stdin.take());
+        let status = soon("the end", self.child.wait()).await.unwrap();
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
+        (status, errors)
+    }
+}
+
+/// A market, a seller, and Alice who can pay it.
+struct Scene {
+    fair: Fair,
+    alice: Alice,
+}
+
+impl Scene {
+    async fn open() -> Self {
+        let fair = Fair::open().await;
+        let alice = Alice::with(&fair.market, QUICK).await;
+        Self { fair, alice }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.fair.origin.url())
+    }
+
+    /// `tollpass run` with options and a command.
+    fn run(&self, options: &[&str], command: &[&str]) -> Command {
+        let config = self.alice.config_path();
+        let mut arguments = vec!["run", "--config", text(&config)];
+        arguments.extend(options);
+        arguments.push("--");
+        arguments.extend(command);
+        tollpass(self.alice.folder.path(), &arguments)
+    }
+
+    /// The payee as a bill names it.
+    fn payee(&self) -> String {
+        let origin = &self.fair.origin;
+        format!("{} ({})", origin.address(), origin.receiver())
+    }
+}
+
+const PAID: &str = "This text was paid for. Whoever asked for it did not have to know how.\n";
+
+#[tokio::test]
+async fn a_program_pays_and_the_bill_says_to_whom() {
+    let scene = Scene::open().await;
+    let bill = scene.alice.folder.path().join("bill.json");
+    let url = scene.url("/paid");
+    let curl = ["curl", "-q", "-sS", "--fail", &url, &url, &url];
+    let ran = ended(scene.run(&["--bill", text(&bill)], &curl)).await;
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    assert_eq!(ran.out, PAID.repeat(3));
+    let payee = scene.payee();
+    assert_eq!(ran.errors, format!("tollpass: paid 3000 in 3 requests: 3000 to {payee}\n"));
+
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&bill).unwrap()).unwrap();
+    let paid = json!({ "requests": 3, "amount": "3000" });
+    let none = json!({ "requests": 0, "amount": "0" });
+    let origin = &scene.fair.origin;
+    let payee = json!({
+        "host": origin.address().to_string(),
+        "receiver": origin.receiver(),
+        "paid": paid,
+        "unclear": none,
+    });
+    assert_eq!(json["payees"], json!([payee]));
+    assert_eq!((&json["paid"], &json["unclear"], &json["under_way"]), (&paid, &none, &none));
+    assert_eq!(json["from"]["token"], json!(scene.fair.market.token));
+    assert_eq!((&json["complete"], &json["shared"]), (&json!(true), &json!(false)));
+
+    // What the bill says is what the store has.
+    let listed = run(&["channels", "--json", "--state-dir", text(&scene.alice.state_dir())]).await;
+    assert_eq!(only_channel(&listed.out), ("3000".to_owned(), "3000".to_owned()));
+    // The next program's bill is its own; and it can be told to be silent.
+    let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &url])).await;
+    assert!(ran.errors.starts_with("tollpass: paid 1000 in 1 request: "), "{ran:?}");
+    let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])).await;
+    assert_eq!((ran.status.code(), &*ran.out, &*ran.errors), (Some(0), PAID, ""));
+    assert_eq!(scene.fair.market.openings().await, 1);
+}
+
+#[tokio::test]
+async fn what_is_unclear_stands_on_the_bill() {
+    let scene = Scene::open().await;
+    let (paid, broken) = (scene.url("/paid"), scene.url("/status/500"));
+    let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "-o", "/dev/null", &paid, &broken])).await;
+    let payee = scene.payee();
+    let told = format!(
+        "tollpass: paid 1000 in 1 request: 1000 to {payee}; unclear 1000 in 1 request, where the answer was lost \
+         or an error: 1000 to {payee}\n"
+    );
+    assert!(ran.errors.ends_with(&told), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_ending_is_the_programs_own() {
+    let scene = Scene::open().await;
+    for (command, code) in [("true", 0), ("exit 3", 3), ("exit 255", 255), ("kill -SEGV $$", 128 + 11)] {
+        let ran = ended(scene.run(&["--quiet"], &["sh", "-c", command])).await;
+        assert_eq!((ran.status.code(), &*ran.errors), (Some(code), ""), "{command}: {ran:?}");
+    }
+    for (signal, number) in [("HUP", 1), ("INT", 2), ("KILL", 9), ("PIPE", 13), ("TERM", 15)] {
+        let ran = ended(scene.run(&["--quiet"], &["sh", "-c", &format!("kill -{signal} $$")])).await;
+        assert_eq!(ran.status.signal(), Some(number), "{ran:?}");
+    }
+    let ran = ended(scene.run(&[], &["no-such-program-anywhere"])).await;
+    assert_eq!(ran.status.code(), Some(127), "{ran:?}");
+    assert!(ran.errors.starts_with("tollpass: no-such-program-anywhere: No such file"), "{ran:?}");
+    let config = scene.alice.config_path();
+    let ran = ended(scene.run(&[], &[text(&config)])).await;
+    assert_eq!(ran.status.code(), Some(126), "{ran:?}");
+    // What is wrong with tollpass itself is told apart from what the program says.
+    let nowhere = scene.alice.folder.path().join("nowhere/bill");
+    let ran = ended(scene.run(&["--bill", text(&nowhere)], &["touch", "x"])).await;
+    assert_eq!(ran.status.code(), Some(125), "{ran:?}");
+    assert!(ran.errors.contains("bill") && ran.errors.contains(text(&nowhere)), "{ran:?}");
+    std::fs::write(scene.alice.folder.path().join("key"), "no key").unwrap();
+    let ran = ended(scene.run(&[], &["echo", "begun"])).await;
+    assert_eq!((ran.status.code(), &*ran.out), (Some(125), ""), "{ran:?}");
+    assert!(ran.errors.contains("cannot open the wallet"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn input_and_output_are_the_programs_own() {
+    let scene = Scene::open().await;
+    let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", "cat; echo >&2 words of its own"]));
+    talk.say("one\n").await;
+    assert_eq!(talk.hear().await, "one");
+    talk.say("two\n").await;
+    assert_eq!(talk.hear().await, "two");
+    let (status, errors) = talk.end().await;
+    assert_eq!((status.code(), &*errors), (Some(0), "words of its own\n"));
+}
+
+#[tokio::test]
+async fn a_signal_that_is_for_us_alone_is_passed_on() {
+    let scene = Scene::open().await;
+    for (name, signal) in
+        [("TERM", Signal::TERM), ("INT", Signal::INT), ("HUP", Signal::HUP), ("USR1", Signal::USR1)]
+    {
+        let script = format!("trap 'exit 7' {name}; echo ready; while :; do sleep 0.05; done");
+        let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", &script]));
+        assert_eq!(talk.hear().await, "ready");
+        talk.signal(signal);
+        let (status, errors) = talk.end().await;
+        assert_eq!((status.code(), &*errors), (Some(7), ""), "{name}");
+    }
+    // One that it does not care for ends both in the same way.
+    let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", "echo ready; exec sleep 60"]));
+    assert_eq!(talk.hear().await, "ready");
+    talk.signal(Signal::TERM);
+    assert_eq!(talk.end().await.0.signal(), Some(15));
+}
+
+#[tokio::test]
+async fn what_was_ignored_stays_ignored() {
+    let scene = Scene::open().await;
+    let config = scene.alice.config_path();
+    let (program, config) = (env!("CARGO_BIN_EXE_tollpass"), text(&config));
+    // As `nohup` does it. The program hears of the end of its input.
+    let script = r#"trap '' HUP; exec "$0" run --quiet --config "$1" -- sh -c 'echo ready; cat; echo ended'"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, program, config]).kill_on_drop(true);
+    let mut talk = Talk::start(command);
+    assert_eq!(talk.hear().await, "ready");
+    talk.signal(Signal::HUP);
+    talk.say("still here\n").await;
+    assert_eq!(talk.hear().await, "still here");
+    drop(talk.child.stdin.take());
+    assert_eq!(talk.hear().await, "ended");
+    assert_eq!(talk.end().await.0.code(), Some(0));
+}
+
+/// Runs tollpass on a terminal of its own and types Ctrl-C when it is ready.
+const TERMINAL: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b""
+while True:
+    try:
+        more = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not more:
+        break
+    if b"ready" in seen + more and b"ready" not in seen:
+        os.write(terminal, b"\x03")
+    seen += more
+sys.stdout.write(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// Counts how often Ctrl-C reaches it: once from the terminal; then once more, sent to its parent alone.
+const COUNTER: &str = r#"
+import os, signal, time
+count = 0
+passed = False
+def interrupted(*_):
+    global count
+    count += 1
+def asked(*_):
+    global passed
+    passed = True
+signal.signal(signal.SIGINT, interrupted)
+signal.signal(signal.SIGUSR1, asked)
+print("ready", flush=True)
+while count < 1: signal.pause()
+# Whatever was passed on of the first one comes before this comes back.
+os.kill(os.getppid(), signal.SIGUSR1)
+while not passed: time.sleep(0.01)
+print("from the terminal:", count, flush=True)
+os.kill(os.getppid(), signal.SIGINT)
+while count < 2: time.sleep(0.01)
+print("in all:", count, flush=True)
+"#;
+
+#[tokio::test]
+async fn the_terminals_interrupt_comes_once() {
+    let scene = Scene::open().await;
+    let config = scene.alice.config_path();
+    let mut command = Command::new("python3");
+    command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_tollpass"), "run", "--config", text(&config), "--"]);
+    command.args(["python3", "-c", COUNTER]).stdin(Stdio::null()).kill_on_drop(true);
+    let ran = ended(command).await;
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    for line in ["from the terminal: 1\r\n", "in all: 2\r\n", "tollpass: paid nothing\r\n"] {
+        assert!(ran.out.contains(line), "no {line:?} in {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    // From here on the seller knows the channel.
+    let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])).await;
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    scene.fair.origin.hold_answers();
+    // The program leaves while its payment is under way, which the proxy waits for.
+    let script = r#"curl -q -sS "$0" & echo ${http_proxy#http://}; read line; kill $!; exit 4"#;
+    let mut talk = Talk::start(scene.run(&[], &["sh", "-c", script, &url]));
+    let address = talk.hear().await;
+    soon("the payment", scene.fair.origin.await_payments(2)).await;
+    talk.say("go on\n").await;
+    let ended = async { while tokio::net::TcpStream::connect(&address).await.is_ok() {} };
+    soon("the end of accepting", ended).await;
+    talk.signal(Signal::TERM);
+    let (status, errors) = talk.end().await;
+    scene.fair.origin.release();
+    assert_eq!(status.code(), Some(4), "{errors}");
+    let payee = scene.payee();
+    let told = format!(
+        "tollpass: paid nothing; unclear 1000 in 1 request, where the answer was lost or an error: 1000 to {payee}\n"
+    );
+    assert!(errors.ends_with(&told), "{errors}");
+}
+
+#[tokio::test]
+async fn the_environment_names_the_proxy_and_keeps_what_was_exempt() {
+    let scene = Scene::open().await;
+    let script = r#"printf '%s\n' "$http_proxy" "$HTTP_PROXY" "$https_proxy" "$HTTPS_PROXY" "$NODE_USE_ENV_PROXY" \
+                    "$no_proxy" "$NO_PROXY" "${TOLLPASS_WALLET_PASSWORD-none}" "${ALL_PROXY-none}""#;
+    let mut command = scene.run(&["--quiet", "--no-proxy", "c.example"], &["sh", "-c", script]);
+    command.env("NO_PROXY", "a.example").env("no_proxy", "b.example");
+    command.env("TOLLPASS_WALLET_PASSWORD", "correct horse");
+    let ran = ended(command).await;
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let [one, two, three, four, rest @ ..] = &lines[..] else { panic!("{ran:?}") };
+    assert!(one.starts_with("http://127.0.0.1:") && [two, three, four] == [one; 3], "{ran:?}");
+    let exempt = "b.example,a.example,c.example";
+    assert_eq!(rest, ["1", exempt, exempt, "none", "none"]);
+
+    // What is exempt is asked directly, and not paid.
+    let url = scene.url("/paid");
+    let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
+    let ran = ended(scene.run(&["--no-proxy", "127.0.0.1"], &curl)).await;
+    assert_eq!((&*ran.out, &*ran.errors), ("402", "tollpass: paid nothing\n"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_runs_is_used_and_stays() {
+    let scene = Scene::open().await;
+    let serving = scene.alice.serve(&[]).await;
+    let url = scene.url("/paid");
+    let script = r#"echo "$http_proxy"; exec curl -q -sS --fail "$0""#;
+    let payee = scene.payee();
+    for _ in 0..2 {
+        let ran = ended(scene.run(&[], &["sh", "-c", script, &url])).await;
+        assert_eq!(ran.out, format!("http://{}\n{PAID}", serving.address), "{ran:?}");
+        let told = format!(
+            "tollpass: paid 1000 in 1 request: 1000 to {payee} (by the running proxy, for other programs too)\n"
+        );
+        assert_eq!((ran.status.code(), ran.errors), (Some(0), told));
+    }
+    // When it ends under the program, nobody knows what was paid.
+    let mut talk = Talk::start(scene.run(&[], &["sh", "-c", "echo ready; cat"]));
+    assert_eq!(talk.hear().await, "ready");
+    serving.terminate();
+    let (status, log) = soon("the end, whoever uses it", serving.ended()).await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let (status, errors) = talk.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(errors.contains("has ended meanwhile: what it paid is not known"), "{errors}");
+}
+
+#[tokio::test]
+async fn programs_at_the_same_time_share_a_proxy_that_ends_with_the_last() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    let mut first = Talk::start(scene.run(&[], &["sh", "-c", "echo $http_proxy; cat"]));
+    let address = first.hear().await;
+    let script = r#"echo $http_proxy; read line; exec curl -q -sS --fail "$0""#;
+    let mut second = Talk::start(scene.run(&[], &["sh", "-c", script, &url]));
+    assert_eq!(second.hear().await, address);
+    // The first program ends; its proxy waits for the second.
+    drop(first.child.stdin.take());
+    let told = first.complaint().await;
+    assert!(told.starts_with("tollpass: 1 more programs use this proxy"), "{told}");
+    second.say("go on\n").await;
+    assert_eq!(second.hear().await + "\n", PAID);
+    let (status, errors) = second.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(errors.contains("paid 1000 in 1 request"), "{errors}");
+    let (status, errors) = first.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(errors.starts_with("tollpass: paid 1000 in 1 request"), "{errors}");
+}
+
+#[tokio::test]
+async fn many_at_once_all_pay_over_one_channel() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    let all = (0..6).map(|_| ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])));
+    for ran in futures_util::future::join_all(all).await {
+        assert_eq!((ran.status.code(), &*ran.out), (Some(0), PAID), "{ran:?}");
+    }
+    let listed = run(&["channels", "--json", "--state-dir", text(&scene.alice.state_dir())]).await;
+    assert_eq!(only_channel(&listed.out), ("6000".to_owned(), "6000".to_owned()));
+}
+
+#[tokio::test]
+async fn without_a_wallet_or_a_node_the_program_runs_all_the_same() {
+    let mut scene = Scene::open().await;
+    let (free, paid) = (scene.url("/free"), scene.url("/paid"));
+    let curl = ["run", "curl", "-q", "-sS", "-w", "%{http_code}\n", &free, &paid];
+    let ran = ended(tollpass(scene.alice.folder.path(), &curl)).await;
+    assert!(ran.out.starts_with("free\n200\n") && ran.out.ends_with("402\n"), "{ran:?}");
+    let told = "tollpass: no [wallet] is configured: this proxy never pays\ntollpass: paid nothing\n";
+    assert_eq!((ran.status.code(), &*ran.errors), (Some(0), told));
+
+    // Nothing listens here: the port was ours until now.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let node = scene.fair.market.chain.url();
+    scene.alice.change(&node, &format!("http://{closed}"));
+    let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &free])).await;
+    assert_eq!((ran.status.code(), &*ran.out), (Some(0), "free\n"), "{ran:?}");
+    assert!(ran.errors.ends_with("tollpass: paid nothing\n"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_shell_evaluates_the_environment() {
+    let scene = Scene::open().await;
+    let serving = scene.alice.serve(&[]).await;
+    let config = scene.alice.config_path();
+    let odd = "it's $HOME,\"`x`\\";
+    let script = r#"eval "$("$0" env --config "$1" --no-proxy "$2")" || exit 9
+                    printf '%s\n' "$http_proxy" "$HTTPS_PROXY" "$no_proxy"; sh -c 'echo "$http_proxy"'
+                    eval "$("$0" env --config "$1" --unset)" || exit 9
+                    printf '%s\n' "${http_proxy-unset}" "${NODE_USE_ENV_PROXY-unset}" "$no_proxy""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tollpass"), text(&config), odd]).kill_on_drop(true);
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    let ran = ended(command).await;
+    let url = format!("http://{}", serving.address);
+    assert_eq!(ran.out, format!("{url}\n{url}\n{odd}\n{url}\nunset\nunset\n{odd}\n"), "{ran:?}");
+    assert_eq!((ran.status.code(), &*ran.errors), (Some(0), ""));
+
+    let json = ended(tollpass(
+        scene.alice.folder.path(),
+        &["env", "--config", text(&config), "--shell", "json", "--no-proxy", odd],
+    ))
+    .await;
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["https_proxy"], &json["NO_PROXY"]), (&json!(url), &json!(odd)));
+    serving.terminate();
+    serving.ended().await;
+
+    // Nobody can know a port that is chosen at the start.
+    let ran = ended(tollpass(scene.alice.folder.path(), &["env", "--config", text(&config)])).await;
+    assert_eq!((ran.status.code(), &*ran.out), (Some(1), ""), "{ran:?}");
+    assert!(ran.errors.contains("tollpass serve"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_environment_of_a_proxy_without_a_wallet_is_the_configured_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Program::start(program(["serve", "--listen", "127.0.0.1:0"])).await;
+    let listen = serving.address.to_string();
+    let mut command = tollpass(folder.path(), &["env"]);
+    command.env("TOLLPASS_LISTEN", &listen);
+    let ran = ended(command).await;
+    assert!(ran.out.contains(&format!("export HTTP_PROXY='http://{listen}'\n")), "{ran:?}");
+    assert_eq!((ran.status.code(), &*ran.errors), (Some(0), ""));
+    serving.kill().await;
+    let mut command = tollpass(folder.path(), &["env"]);
+    command.env("TOLLPASS_LISTEN", &listen);
+    let ran = ended(command).await;
+    assert!(ran.errors.contains(&format!("nobody listens on {listen} yet")), "{ran:?}");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+}
