@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use super::environment::{self, ADDITIONS, BUNDLES, NODE, PROXY, Variable};
+use super::environment::{self, ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
 use super::{ConfigArgs, trust};
 use crate::admin;
 use crate::config::Config;
@@ -87,7 +87,7 @@ async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Va
 fn to_unset(state_dir: &Path) -> Vec<&'static str> {
     let is_ours =
         |name: &&str| std::env::var_os(name).is_some_and(|value| environment::is_within(&value, state_dir));
-    let files = BUNDLES.into_iter().chain(ADDITIONS).filter(is_ours);
+    let files = BUNDLES.into_iter().chain(ADDITIONS).chain([WGET]).filter(is_ours);
     PROXY.into_iter().chain([NODE]).chain(files).collect()
 }
 

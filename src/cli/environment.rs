@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A variable and its value.
 pub(super) type Variable = (&'static str, OsString);
@@ -20,20 +20,24 @@ pub(super) const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 /// Makes Node's own HTTP client read the others.
 pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
 /// Each takes the place of the roots that a program trusts: OpenSSL and what is built on it, Go, Rust; curl; Python's
-/// requests; git; pip; the AWS tools; cargo; what Nix builds; gRPC.
-pub(super) const BUNDLES: [&str; 9] = [
+/// requests and httplib2; git; pip; the AWS tools and Google's; cargo; what Nix builds; gRPC.
+pub(super) const BUNDLES: [&str; 11] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
     "REQUESTS_CA_BUNDLE",
+    "HTTPLIB2_CA_CERTS",
     "GIT_SSL_CAINFO",
     "PIP_CERT",
     "AWS_CA_BUNDLE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "CARGO_HTTP_CAINFO",
     "NIX_SSL_CERT_FILE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 ];
 /// Each adds to the roots that a program trusts: Node; Deno.
 pub(super) const ADDITIONS: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+/// Takes the place of the settings that wget reads for everybody: it has no variable for certificates.
+pub(super) const WGET: &str = "SYSTEM_WGETRC";
 
 /// Files of certificates that programs are pointed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub(super) struct Trust {
     pub bundle: PathBuf,
     /// What is added where a program keeps its own roots: ours, and what was added before.
     pub addition: PathBuf,
+    /// The settings of wget, with the bundle.
+    pub wgetrc: PathBuf,
 }
 
 /// The variables for a proxy at `proxy`. What `present` says of `no_proxy` stays; `no_proxy` is added to it.
@@ -59,9 +65,10 @@ pub(super) fn variables(
         variables.extend(NO_PROXY.iter().map(|name| (*name, direct.clone())));
     }
     variables.push((NODE, "1".into()));
-    if let Some(Trust { bundle, addition }) = trust {
+    if let Some(Trust { bundle, addition, wgetrc }) = trust {
         variables.extend(BUNDLES.iter().map(|name| (*name, bundle.clone().into())));
         variables.extend(ADDITIONS.iter().map(|name| (*name, addition.clone().into())));
+        variables.push((WGET, wgetrc.clone().into()));
     }
     variables
 }
@@ -90,8 +97,8 @@ fn joined(lists: impl Iterator<Item = OsString>) -> OsString {
 }
 
 /// Whether a variable's value lies within a folder of ours.
-pub(super) fn is_within(value: &OsStr, folder: &std::path::Path) -> bool {
-    std::path::Path::new(value).starts_with(folder)
+pub(super) fn is_within(value: &OsStr, folder: &Path) -> bool {
+    Path::new(value).starts_with(folder)
 }
 
 #[cfg(test)]
@@ -115,13 +122,14 @@ mod tests {
 
     #[test]
     fn each_program_is_pointed_at_the_certificates() {
-        let trust = Trust { bundle: "/s/bundle".into(), addition: "/s/ca".into() };
+        let trust = Trust { bundle: "/s/bundle".into(), addition: "/s/ca".into(), wgetrc: "/s/rc".into() };
         let variables = variables("127.0.0.1:1".parse().unwrap(), Some(&trust), &[], |_| None);
         assert_eq!(value(&variables, "SSL_CERT_FILE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "CURL_CA_BUNDLE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "NODE_EXTRA_CA_CERTS"), Some("/s/ca"));
         assert_eq!(value(&variables, "ALL_PROXY"), None);
-        assert_eq!(variables.len(), 5 + BUNDLES.len() + ADDITIONS.len());
+        assert_eq!(value(&variables, "SYSTEM_WGETRC"), Some("/s/rc"));
+        assert_eq!(variables.len(), 5 + BUNDLES.len() + ADDITIONS.len() + 1);
     }
 
     #[test]

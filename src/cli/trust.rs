@@ -1,14 +1,256 @@
-//! The files of certificates that programs are pointed at, kept up to date in the state folder.
+//! The files of certificates that programs are pointed at, in the state folder: made on first use, and made anew where
+//! the CA or the roots have changed.
+//!
+//! What a program trusted before it trusts still: the roots of the system, or those that variables such as
+//! `SSL_CERT_FILE` name, are in the bundle beside the CA. Such variables of the user's own get a bundle of their own,
+//! so that one shell's roots are not another one's.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use super::environment::Trust;
+use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+
+use super::environment::{ADDITIONS, BUNDLES, Trust, Variable, WGET, is_within};
+use crate::app;
 use crate::config::Config;
+use crate::tls;
 
-/// The files, where tollpass intercepts TLS.
+/// Read by OpenSSL, and by us where the roots of the system are meant.
+const FILE: &str = "SSL_CERT_FILE";
+const DIRECTORIES: &str = "SSL_CERT_DIR";
+/// What wget reads for everybody.
+const SYSTEM_WGETRC: &str = "/etc/wgetrc";
+
+/// The files, made and up to date; `None` where tollpass looks into no tunnel and needs no trust. `present` is the
+/// environment.
 pub(super) fn files(
-    _config: &Config,
-    _present: impl Fn(&str) -> Option<OsString>,
+    config: &Config,
+    present: impl Fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<Option<Trust>> {
-    Ok(None)
+    if config.intercept.hosts.is_empty() {
+        return Ok(None);
+    }
+    let folder = &config.state_dir;
+    let authority = app::authority(config)?;
+    let foreign = foreign(folder, &present);
+    let mark = mark(&foreign);
+    let bundle = folder.join(format!("ca-bundle{mark}.pem"));
+    let mut certificates = vec![authority.certificate().clone()];
+    let before = roots(folder, &present).into_iter().chain(named(&foreign));
+    for certificate in before {
+        if !certificates.contains(&certificate) {
+            certificates.push(certificate);
+        }
+    }
+    let text: String = certificates.iter().map(tls::pem).collect();
+    refresh(&bundle, text.as_bytes())?;
+
+    let is_added = foreign.iter().any(|(name, _)| ADDITIONS.contains(name));
+    let addition = if is_added { bundle.clone() } else { authority.path().to_owned() };
+    let wgetrc = folder.join(format!("wgetrc{mark}"));
+    let system = present(WGET).filter(|value| !is_within(value, folder));
+    let system = system.map_or_else(|| PathBuf::from(SYSTEM_WGETRC), PathBuf::from);
+    refresh(&wgetrc, &wget_settings(&system, &bundle))?;
+    Ok(Some(Trust { bundle, addition, wgetrc }))
+}
+
+/// The variables by which the user names certificates of his own.
+fn foreign(folder: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<Variable> {
+    let names = BUNDLES.into_iter().chain(ADDITIONS).chain([DIRECTORIES]);
+    let set = names.filter_map(|name| Some((name, present(name).filter(|value| !value.is_empty())?)));
+    set.filter(|(_, value)| !is_within(value, folder)).collect()
+}
+
+/// What tells the files of one such environment from those of another; nothing where there is none.
+fn mark(foreign: &[Variable]) -> String {
+    if foreign.is_empty() {
+        return String::new();
+    }
+    let mut hash = Sha256::new();
+    for (name, value) in foreign {
+        hash.update(name);
+        hash.update(b"=");
+        hash.update(value.as_bytes());
+        hash.update(b"\0");
+    }
+    let digest = hash.finalize();
+    digest.iter().take(4).fold("-".to_owned(), |mark, byte| format!("{mark}{byte:02x}"))
+}
+
+/// The roots of the system, or what the user set in their place.
+fn roots(folder: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<CertificateDer<'static>> {
+    if let Some(bundle) = present(FILE).filter(|value| is_within(value, folder)) {
+        // One of ours, in a shell that took our environment over: its CA comes first, and may be an older one.
+        return read(FILE, &bundle).into_iter().skip(1).collect();
+    }
+    match tls::system(None) {
+        Ok(roots) => {
+            for warning in &roots.warnings {
+                tracing::debug!("{warning}");
+            }
+            roots.certificates
+        }
+        Err(error) => {
+            tracing::warn!(%error, "programs are given no roots but tollpass's own");
+            Vec::new()
+        }
+    }
+}
+
+/// What the variables name that are read by one program each.
+fn named(foreign: &[Variable]) -> Vec<CertificateDer<'static>> {
+    let named = foreign.iter().filter(|(name, _)| ![FILE, DIRECTORIES].contains(name));
+    let mut paths: Vec<&Variable> = Vec::new();
+    for variable in named {
+        if !paths.iter().any(|(_, path)| *path == variable.1) {
+            paths.push(variable);
+        }
+    }
+    paths.into_iter().flat_map(|(name, path)| read(name, path)).collect()
+}
+
+/// The certificates of a file that a variable names; those that can be read.
+fn read(name: &str, path: &OsStr) -> Vec<CertificateDer<'static>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.unwrap_or_else(|error| {
+        tracing::warn!(%error, "{name} names {}, whose certificates cannot be read: left out", path.display());
+        Vec::new()
+    })
+}
+
+/// What wget is to read for everybody, and the certificates besides.
+fn wget_settings(system: &Path, bundle: &Path) -> Vec<u8> {
+    let mut text = fs::read(system).unwrap_or_default();
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(b"ca_certificate = ");
+    text.extend(bundle.as_os_str().to_owned().into_vec());
+    text.push(b'\n');
+    text
+}
+
+/// Puts a file that everybody may read in its place, whole, unless it is there already.
+fn refresh(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    if fs::read(path).is_ok_and(|known| known == content) {
+        return Ok(());
+    }
+    write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A configuration with a CA in a folder with an odd name, and roots of its own: so that no test depends on the
+    /// system's.
+    struct Place {
+        _folder: tempfile::TempDir,
+        state: PathBuf,
+        roots: PathBuf,
+        config: Config,
+    }
+
+    /// A certificate that is nobody's: the CA of another folder.
+    fn certificate(folder: &Path) -> CertificateDer<'static> {
+        tls::Authority::open(folder, &[]).unwrap().certificate().clone()
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let state = folder.path().join("it's a state");
+            let roots = folder.path().join("roots.pem");
+            fs::write(&roots, tls::pem(&certificate(&folder.path().join("root")))).unwrap();
+            let text = "state_dir = \"it's a state\"\n[intercept]\nhosts = [\"a.example\"]\n";
+            let config = Config::parse(text, folder.path(), &BTreeMap::new()).unwrap();
+            Self { _folder: folder, state, roots, config }
+        }
+
+        fn files(&self, environment: &[(&str, &Path)]) -> Trust {
+            let present = |name: &str| {
+                let (_, path) = environment.iter().find(|(known, _)| *known == name)?;
+                Some(path.as_os_str().to_owned())
+            };
+            files(&self.config, present).unwrap().unwrap()
+        }
+
+        fn ours(&self) -> CertificateDer<'static> {
+            app::authority(&self.config).unwrap().certificate().clone()
+        }
+    }
+
+    fn held(path: &Path) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn where_no_tunnel_is_looked_into_there_is_nothing_to_trust() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::parse("state_dir = \"s\"\n", folder.path(), &BTreeMap::new()).unwrap();
+        assert_eq!(files(&config, |_| None).unwrap(), None);
+        assert!(!folder.path().join("s").exists());
+    }
+
+    #[test]
+    fn the_bundle_holds_what_was_trusted_before_and_the_ca() {
+        let place = Place::new();
+        let trust = place.files(&[]);
+        assert_eq!(trust.bundle, place.state.join("ca-bundle.pem"));
+        assert_eq!(held(&trust.addition), [place.ours()]);
+        assert_eq!(held(&trust.bundle)[0], place.ours());
+        let mode = fs::metadata(&trust.bundle).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        let wgetrc = fs::read_to_string(&trust.wgetrc).unwrap();
+        assert!(wgetrc.ends_with(&format!("ca_certificate = {}\n", trust.bundle.display())), "{wgetrc}");
+
+        // A bundle of the user's own for one program stays trusted, and is no other shell's.
+        let own = place.files(&[("REQUESTS_CA_BUNDLE", &place.roots), ("PIP_CERT", &place.roots)]);
+        assert_ne!(own.bundle, trust.bundle);
+        assert!(held(&own.bundle).contains(&held(&place.roots)[0]));
+        assert_eq!(own.addition, trust.addition);
+        assert!(!held(&trust.bundle).contains(&held(&place.roots)[0]));
+        // So does one that is added to Node's own.
+        let added = place.files(&[("NODE_EXTRA_CA_CERTS", &place.roots)]);
+        assert_eq!(added.addition, added.bundle);
+        assert!(held(&added.addition).contains(&held(&place.roots)[0]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_left_out() {
+        let place = Place::new();
+        let missing = place.state.with_file_name("missing.pem");
+        assert_eq!(held(&place.files(&[("CURL_CA_BUNDLE", &missing)]).bundle)[0], place.ours());
+    }
+
+    #[test]
+    fn another_ca_takes_the_place_of_the_first_also_in_a_shell_that_knows_our_bundle() {
+        let place = Place::new();
+        let bundle = place.files(&[]).bundle;
+        let (first, all) = (place.ours(), held(&bundle).len());
+        tls::Authority::renew(&place.state, &[]).unwrap();
+        let again = place.files(&[("SSL_CERT_FILE", &bundle), ("CURL_CA_BUNDLE", &bundle)]);
+        assert_eq!(again.bundle, bundle);
+        let now = held(&bundle);
+        assert_eq!((now.len(), &now[0]), (all, &place.ours()));
+        assert!(!now.contains(&first));
+    }
 }
