@@ -1,12 +1,21 @@
 //! `tollpass run` and `tollpass env`: one program with the environment that it needs, its ending, and the bill.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use http::Request;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio_rustls::TlsAcceptor;
+use tollpass::tls::{Authority, Leaves};
 
 use super::{only_channel, run, text};
 use crate::pays::QUICK;
@@ -15,7 +24,7 @@ use crate::support::payer::{Alice, PATIENCE, Program, program};
 use crate::support::raw::soon;
 
 /// What else of the environment could change what a program does.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 22] = [
     "http_proxy",
     "HTTP_PROXY",
     "https_proxy",
@@ -24,17 +33,34 @@ const FOREIGN: [&str; 9] = [
     "ALL_PROXY",
     "no_proxy",
     "NO_PROXY",
+    "SSL_CERT_DIR",
     "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "HTTPLIB2_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "AWS_CA_BUNDLE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "CARGO_HTTP_CAINFO",
+    "NIX_SSL_CERT_FILE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "DENO_CERT",
 ];
 
-/// `tollpass` with these arguments, in an environment without proxies, at home in `home`.
-fn tollpass(home: &std::path::Path, arguments: &[&str]) -> Command {
-    let mut command = program(arguments);
+/// A command that finds no proxies and no certificates in its environment, at home in `home`.
+fn bare(home: &Path, mut command: Command) -> Command {
     for name in FOREIGN {
         command.env_remove(name);
     }
     command.env("HOME", home).env_remove("XDG_STATE_HOME").kill_on_drop(true);
     command
+}
+
+/// `tollpass` with these arguments, in such an environment.
+fn tollpass(home: &Path, arguments: &[&str]) -> Command {
+    bare(home, program(arguments))
 }
 
 /// How a run ended, what it wrote, and what of that is the log's.
@@ -466,11 +492,8 @@ async fn a_shell_evaluates_the_environment() {
                     eval "$("$0" env --config "$1" --unset)" || exit 9
                     printf '%s\n' "${http_proxy-unset}" "${NODE_USE_ENV_PROXY-unset}" "$no_proxy""#;
     let mut command = Command::new("sh");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_tollpass"), text(&config), odd]).kill_on_drop(true);
-    for name in FOREIGN {
-        command.env_remove(name);
-    }
-    let ran = ended(command).await;
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tollpass"), text(&config), odd]);
+    let ran = ended(bare(scene.alice.folder.path(), command)).await;
     let url = format!("http://{}", serving.address);
     assert_eq!(ran.out, format!("{url}\n{url}\n{odd}\n{url}\nunset\nunset\n{odd}\n"), "{ran:?}");
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), ""));
@@ -507,4 +530,102 @@ async fn the_environment_of_a_proxy_without_a_wallet_is_the_configured_one() {
     let ran = ended(command).await;
     assert!(ran.errors.contains(&format!("nobody listens on {listen} yet")), "{ran:?}");
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+}
+
+/// A folder with an odd name, and in it a configuration by which tunnels to one host only are looked into.
+fn odd_place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("it's a \"$HOME\" \\ `x`");
+    std::fs::create_dir(&odd).unwrap();
+    let text = "listen = \"127.0.0.1:9\"\nstate_dir = \"state\"\n[intercept]\nhosts = [\"a.example\"]\n";
+    std::fs::write(odd.join("proxy.toml"), text).unwrap();
+    (folder, odd)
+}
+
+#[tokio::test]
+async fn paths_with_odd_names_come_through_a_shell() {
+    let (folder, odd) = odd_place();
+    let script = r#"CURL_CA_BUNDLE=/etc/own.pem; export CURL_CA_BUNDLE
+                    eval "$("$0" env --config "$1" 2>"$2")" || exit 9
+                    printf '%s\n' "$SSL_CERT_FILE" "$NODE_EXTRA_CA_CERTS" "$SYSTEM_WGETRC"
+                    CURL_CA_BUNDLE=/etc/own.pem
+                    eval "$("$0" env --config "$1" --unset)" || exit 9
+                    printf '%s\n' "${SSL_CERT_FILE-unset}" "${SYSTEM_WGETRC-unset}" "$CURL_CA_BUNDLE""#;
+    let mut command = Command::new("sh");
+    let errors = folder.path().join("errors");
+    command.args([
+        "-c",
+        script,
+        env!("CARGO_BIN_EXE_tollpass"),
+        text(&odd.join("proxy.toml")),
+        text(&errors),
+    ]);
+    let ran = ended(bare(folder.path(), command)).await;
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let [bundle, addition, wgetrc, rest @ ..] = &lines[..] else { panic!("{ran:?}") };
+    let state = odd.join("state");
+    for (path, start) in [(bundle, "ca-bundle-"), (addition, "ca.pem"), (wgetrc, "wgetrc-")] {
+        let name = Path::new(path).strip_prefix(&state).unwrap();
+        assert!(text(name).starts_with(start), "{ran:?}");
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "{path}");
+    }
+    // What is not ours is not unset.
+    assert_eq!(rest, ["unset", "unset", "/etc/own.pem"]);
+    let errors = std::fs::read_to_string(errors).unwrap();
+    assert!(errors.contains("CURL_CA_BUNDLE names /etc/own.pem"), "{errors}");
+    assert!(errors.contains("nobody listens on 127.0.0.1:9 yet"), "{errors}");
+}
+
+/// An https origin whose certificate the CA in `state` has signed.
+async fn trusted_origin(state: &Path) -> String {
+    let authority = Authority::open(state, &[]).unwrap();
+    let leaves = Leaves::new(authority.into(), 1).unwrap();
+    let mut config = (*leaves.config_for("127.0.0.1").await.unwrap()).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Who does not trust it hangs up.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let answer = async |_: Request<hyper::body::Incoming>| {
+                Ok::<_, std::convert::Infallible>(http::Response::new("trusted".to_owned()))
+            };
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn programs_trust_the_ca_by_their_environment_alone() {
+    let (folder, odd) = odd_place();
+    let url = trusted_origin(&odd.join("state")).await;
+    let python = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode(), end='')";
+    let node = "require('https').get(process.argv[1], got => got.pipe(process.stdout))";
+    let programs: [&[&str]; 4] = [
+        &["curl", "-q", "-sS", &url],
+        &["wget", "-q", "-O", "-", &url],
+        &["python3", "-c", python, &url],
+        &["node", "-e", node, &url],
+    ];
+    let config = odd.join("proxy.toml");
+    for program in programs {
+        let there = Command::new(program[0]).arg("--version").stdout(Stdio::null()).status().await;
+        if there.is_err() {
+            eprintln!("{} is not there: not tried", program[0]);
+            continue;
+        }
+        let arguments = [&["run", "--quiet", "--config", text(&config), "--"], program].concat();
+        let ran = ended(tollpass(folder.path(), &arguments)).await;
+        assert_eq!((ran.status.code(), &*ran.out), (Some(0), "trusted"), "{program:?}: {ran:?}");
+    }
+    // Without it nobody does.
+    let mut command = Command::new("curl");
+    command.args(["-q", "-sS", &url]);
+    let ran = ended(bare(folder.path(), command)).await;
+    assert_eq!(ran.status.code(), Some(60), "{ran:?}");
 }
