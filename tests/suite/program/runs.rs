@@ -5,16 +5,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use http::Request;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
-use tokio_rustls::TlsAcceptor;
+use tollpass::devnet::origin;
 use tollpass::tls::{Authority, Leaves};
 
 use super::{only_channel, run, text};
@@ -22,6 +17,7 @@ use crate::pays::QUICK;
 use crate::support::fair::Fair;
 use crate::support::payer::{Alice, PATIENCE, Program, program};
 use crate::support::raw::soon;
+use crate::support::secure::{Notary, Secure};
 
 /// What else of the environment could change what a program does.
 const FOREIGN: [&str; 22] = [
@@ -199,6 +195,22 @@ async fn a_program_pays_and_the_bill_says_to_whom() {
     let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])).await;
     assert_eq!((ran.status.code(), &*ran.out, &*ran.errors), (Some(0), PAID, ""));
     assert_eq!(scene.fair.market.openings().await, 1);
+}
+
+#[tokio::test]
+async fn https_is_paid_without_a_setting() {
+    let notary = Notary::new();
+    let config = notary.certify("127.0.0.1", &["h2", "http/1.1"]).await;
+    let secure = origin::Secure { listen: ([127, 0, 0, 1], 0).into(), config };
+    let fair = Fair::with(|settings| settings.secure = Some(secure)).await;
+    let trusting = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
+    let alice = Alice::with(&fair.market, &format!("{QUICK}{trusting}")).await;
+    let scene = Scene { fair, alice };
+    let url = scene.fair.origin.secure_url().unwrap() + "/paid";
+    let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &url, &url])).await;
+    assert_eq!((ran.status.code(), ran.out), (Some(0), PAID.repeat(2)), "{}", ran.errors);
+    let payee = scene.payee().replace(&scene.fair.origin.url()[7..], &url[8..url.len() - 5]);
+    assert_eq!(ran.errors, format!("tollpass: paid 2000 in 2 requests: 2000 to {payee}\n"));
 }
 
 #[tokio::test]
@@ -583,21 +595,8 @@ async fn trusted_origin(state: &Path) -> String {
     let leaves = Leaves::new(authority.into(), 1).unwrap();
     let mut config = (*leaves.config_for("127.0.0.1").await.unwrap()).clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            // Who does not trust it hangs up.
-            let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let answer = async |_: Request<hyper::body::Incoming>| {
-                Ok::<_, std::convert::Infallible>(http::Response::new("trusted".to_owned()))
-            };
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
-        }
-    });
-    url
+    let origin = Secure::serve(config.into(), async |_| http::Response::new("trusted".to_owned())).await;
+    format!("https://{}/", origin.address)
 }
 
 #[tokio::test]
