@@ -5,7 +5,14 @@
 //! # One request
 //!
 //! ```text
-//! client ─► proxy::server ─► proxy::pay ─► proxy::forward ─► origin
+//! client ─► proxy::server ─► proxy::front ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
+//!
+//! proxy::front      for the proxy itself: the set-up page, the PAC file, the certificate of the local CA
+//!                   below a [[route]], or http to a host of upstream.upgrade: gets its whole address
+//! proxy::intercept  CONNECT to a host that is not to be read: on, and proxy::forward makes a blind tunnel of it
+//!                   CONNECT to one that is: the origin is reached, 200, and who speaks first decides. What begins like
+//!                   TLS or HTTP/1 is read, and its requests go on from here; anything else is a blind tunnel after all
+//! proxy::pay
 //!                               │  anything but 402: straight back, streaming, nothing changed
 //!                               │  402, and no rule that pays it: back as it came, and Proxy-Status says why
 //!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
