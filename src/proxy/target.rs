@@ -110,7 +110,7 @@ mod tests {
         }
         for other in ["ftp://a/", "ws://a/"] {
             let error = check(&request(other).unwrap()).unwrap_err();
-            assert!(error.to_string().contains("CONNECT"), "{error}");
+            assert!(error.to_string().contains("only http and https"), "{error}");
         }
     }
 
