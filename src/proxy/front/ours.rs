@@ -97,8 +97,10 @@ impl Ours {
         let Some(origin) = fields.get(header::ORIGIN) else { return false };
         // A browser says `null` for a page that it keeps apart.
         let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-        let host = origin.as_ref().and_then(Uri::host);
-        !host.is_some_and(|host| self.is_our_host(host) || host.eq_ignore_ascii_case(friend))
+        let Some(host) = origin.as_ref().and_then(Uri::host) else { return true };
+        let asked = fields.get(header::HOST).and_then(host_of);
+        let is_asked = asked.is_some_and(|asked| asked.host().eq_ignore_ascii_case(host));
+        !(is_asked || is_on_this_machine(host) || host.eq_ignore_ascii_case(friend))
     }
 
     /// The host and port at which the client of a request can use us as a proxy.
@@ -142,6 +144,11 @@ fn host_of(line: &HeaderValue) -> Option<Authority> {
 fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+/// Whether a page of this host comes from where its browser runs.
+fn is_on_this_machine(host: &str) -> bool {
+    is_localhost(host) || literal(host).is_some_and(|literal| literal.is_loopback())
 }
 
 fn is_localhost(host: &str) -> bool {
@@ -267,6 +274,13 @@ mod tests {
                 request.headers_mut().insert(*name, HeaderValue::from_static(value));
             }
             assert_eq!(ours.is_of_another_site(&request, "api.example"), expected, "{fields:?}");
+        }
+        // Where it listens on every address, an address alone proves nothing.
+        let ours = Ours::new("0.0.0.0:8402".parse().unwrap());
+        for (origin, expected) in [("http://192.168.1.5:8402", false), ("http://192.168.1.6", true)] {
+            let mut request = asking("192.168.1.5:8402");
+            request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(origin));
+            assert_eq!(ours.is_of_another_site(&request, "api.example"), expected, "{origin}");
         }
     }
 }

@@ -199,7 +199,9 @@ fn climbs(path: &str) -> bool {
     loop {
         let (byte, length) = match rest {
             [] => return matches!(dots, Some(1 | 2)),
-            [b'%', high, low, ..] => (escaped(*high, *low), 3),
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                (escaped(*high, *low), 3)
+            }
             [byte, ..] => (*byte, 1),
         };
         rest = rest.get(length..).unwrap_or_default();
@@ -288,6 +290,8 @@ mod tests {
             ("/a/x%5c..%5Cy", "400"),
             ("/a/..;x/y", "400"),
             ("/a/..%3bx", "400"),
+            ("/a/%/..", "400"),
+            ("/a/%2/./x", "400"),
         ] {
             assert_eq!(led(&routes(), target), expected, "{target}");
         }
