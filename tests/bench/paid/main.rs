@@ -48,13 +48,16 @@ fn main() -> anyhow::Result<()> {
 #[derive(Default)]
 struct Series {
     rates: Vec<f64>,
-    costs: Vec<f64>,
+    /// The proxy's, the seller's and our own.
+    costs: [Vec<f64>; 3],
 }
 
 impl Series {
     fn add(&mut self, load: Load) {
         self.rates.push(load.requests as f64 / load.took.as_secs_f64());
-        self.costs.push(load.cpu.as_secs_f64() * 1e6 / load.requests as f64);
+        for (costs, cpu) in self.costs.iter_mut().zip(load.cpu) {
+            costs.push(cpu.as_secs_f64() * 1e6 / load.requests as f64);
+        }
     }
 
     /// Requests per second.
@@ -64,11 +67,12 @@ impl Series {
 
     /// The proxy's time on a processor for one request, in microseconds.
     fn cost(&self) -> f64 {
-        median(&self.costs)
+        median(&self.costs[0])
     }
 
     fn show(&self, what: &str) {
-        println!("{what:<44} {:>8.0} /s {:>8.1} µs", self.rate(), self.cost());
+        let [proxy, seller, load] = self.costs.each_ref().map(|costs| median(costs));
+        println!("{what:<44} {:>8.0} /s {proxy:>8.1} µs {seller:>8.1} µs {load:>8.1} µs", self.rate());
     }
 }
 
@@ -80,8 +84,8 @@ fn median(values: &[f64]) -> f64 {
 
 async fn compare() -> anyhow::Result<()> {
     let mut seller = Seller::start().await?;
-    let one = Proxy::start(&seller, 1).await?;
-    let many = Proxy::start(&seller, CHANNELS).await?;
+    let (one, many) = (Proxy::start(&seller, 1).await?, Proxy::start(&seller, CHANNELS).await?);
+    let (one, many) = ((&one, seller.id()?), (&many, seller.id()?));
     // `localhost` is the same seller by a name that no rule speaks of.
     let plain = format!("http://localhost:{}/free", seller.origin.port());
     let free = format!("http://{}/free", seller.origin);
@@ -89,13 +93,13 @@ async fn compare() -> anyhow::Result<()> {
     let segmented = format!("http://{}/paid", seller.segmented);
 
     // Opens the channels and learns the price.
-    load::run(&one, &paid, 1, 10).await?;
-    load::run(&one, &segmented, 1, 10).await?;
+    load::run(one, &paid, 1, 10).await?;
+    load::run(one, &segmented, 1, 10).await?;
     let are_open = Cell::new(false);
     let opening = async {
         // Further channels are opened only while requests wait for one.
         while !are_open.get() {
-            load::run(&many, &paid, CLIENTS, CROWD / 10).await?;
+            load::run(many, &paid, CLIENTS, CROWD / 10).await?;
         }
         Ok(())
     };
@@ -107,7 +111,7 @@ async fn compare() -> anyhow::Result<()> {
     let (mut asked, mut exchanged) = (0, 0);
     for _ in 0..ROUNDS {
         for (proxy, clients, requests, series) in
-            [(&one, 1, ALONE, &mut alone), (&many, CLIENTS, CROWD, &mut crowd)]
+            [(one, 1, ALONE, &mut alone), (many, CLIENTS, CROWD, &mut crowd)]
         {
             for (url, series) in [&plain, &free].into_iter().zip(series.iter_mut()) {
                 series.add(load::run(proxy, url, clients, requests).await?);
@@ -117,10 +121,13 @@ async fn compare() -> anyhow::Result<()> {
             exchanged += seller.exchanges().await? - before;
             asked += requests;
         }
-        pieces.add(load::run(&one, &segmented, 1, SEGMENTED).await?);
+        pieces.add(load::run(one, &segmented, 1, SEGMENTED).await?);
     }
 
-    println!("\n{:<44} {:>11} {:>11}", "through the proxy", "requests", "proxy CPU");
+    println!(
+        "\n{:<44} {:>11} {:>11} {:>11} {:>11}",
+        "through the proxy", "requests", "proxy CPU", "seller CPU", "load CPU"
+    );
     for (series, who) in [(&alone, "1 client, 1 channel"), (&crowd, "64 clients, 8 channels")] {
         let [plain, free, paid] = series;
         plain.show(&format!("no rule,      {who}"));

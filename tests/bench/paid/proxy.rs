@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -44,20 +43,11 @@ impl Proxy {
         Ok(Self { address: address.parse()?, child, _folder: folder })
     }
 
-    /// Its time on a processor so far, from `/proc/PID/stat`.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let id = self.child.id().context("the proxy has ended")?;
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("only Linux tells the CPU time")?;
-        // The name in parentheses may hold spaces; user and system time are the 14th and 15th field.
-        let (_, fields) = stat.rsplit_once(')').context("not as expected")?;
-        let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks = ticks.sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    /// The number of its process.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the proxy has ended")
     }
 }
-
-/// What Linux counts in, on every architecture that we build for.
-const TICKS_PER_SECOND: u64 = 100;
 
 fn configuration(seller: &Seller, channels: u32) -> String {
     let Seller { rpc, contract, start_block, .. } = seller;

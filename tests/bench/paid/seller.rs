@@ -43,7 +43,7 @@ pub struct Seller {
     pub segmented: SocketAddr,
     questions: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    child: Child,
 }
 
 impl Seller {
@@ -70,8 +70,13 @@ impl Seller {
             segmented: segmented.parse()?,
             questions,
             answers,
-            _child: child,
+            child,
         })
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the seller has ended")
     }
 
     /// How many requests for resources came in so far.
