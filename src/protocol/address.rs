@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use ethers_core::types::H160;
-use ethers_core::utils::to_checksum;
+use ethers_core::utils::keccak256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A 20-byte account or contract address; printed with its EIP-55 checksum.
@@ -32,16 +32,42 @@ impl FromStr for Address {
         let bytes: H160 = digits.parse().map_err(|_| NotAnAddress::Shape)?;
         let mixed =
             digits.bytes().any(|b| b.is_ascii_uppercase()) && digits.bytes().any(|b| b.is_ascii_lowercase());
-        if mixed && to_checksum(&bytes, None)[2..] != *digits {
+        let address = Self(bytes.0);
+        if mixed && address.checksummed()[2..] != *digits.as_bytes() {
             return Err(NotAnAddress::Checksum);
         }
-        Ok(Self(bytes.0))
+        Ok(address)
     }
+}
+
+impl Address {
+    /// `0x` and 40 hexadecimal digits, a letter in upper case where the hash of the digits says so (EIP-55).
+    fn checksummed(&self) -> [u8; 42] {
+        let mut text = *b"0x0000000000000000000000000000000000000000";
+        let digits = &mut text[2..];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[nibble(&self.0, place)];
+        }
+        let hash = keccak256(&digits);
+        for (place, digit) in digits.iter_mut().enumerate() {
+            if nibble(&hash, place) >= 8 {
+                digit.make_ascii_uppercase();
+            }
+        }
+        text
+    }
+}
+
+/// The value of one hexadecimal digit of `bytes`.
+fn nibble(bytes: &[u8], place: usize) -> usize {
+    let byte = bytes[place / 2];
+    usize::from(if place.is_multiple_of(2) { byte >> 4 } else { byte & 0xf })
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&to_checksum(&H160(self.0), None))
+        // Digits and `0x` are always text.
+        f.write_str(str::from_utf8(&self.checksummed()).map_err(|_| fmt::Error)?)
     }
 }
 

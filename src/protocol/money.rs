@@ -117,7 +117,11 @@ impl FromStr for Amount {
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        // Nearly every amount fits, and is written in a fraction of the time.
+        match u128::try_from(self.0) {
+            Ok(units) => fmt::Display::fmt(&units, f),
+            Err(_) => fmt::Display::fmt(&self.0, f),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Digests that are signed, and who signed them (contract 0.2.0).
 
+use std::sync::LazyLock;
+
 use ethers_core::types::{H256, RecoveryMessage, Signature as EthersSignature, U256};
 use ethers_core::utils::keccak256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -10,25 +12,28 @@ use crate::protocol::{Address, Amount, ChannelId};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature(pub [u8; 65]);
 
-const BALANCE_SCHEMA: &[u8] =
-    b"string message_idaddress receiveruint32 block_createduint192 balanceaddress contract";
+/// The hash of the names and types of what is signed, which is the same in each payment.
+static BALANCE_SCHEMA: LazyLock<[u8; 32]> = LazyLock::new(|| {
+    keccak256(b"string message_idaddress receiveruint32 block_createduint192 balanceaddress contract")
+});
 const BALANCE_MESSAGE: &[u8] = b"Sender balance proof signature";
-const CLOSING_SCHEMA: &[u8] =
-    b"string message_idaddress senderuint32 block_createduint192 balanceaddress contract";
+static CLOSING_SCHEMA: LazyLock<[u8; 32]> = LazyLock::new(|| {
+    keccak256(b"string message_idaddress senderuint32 block_createduint192 balanceaddress contract")
+});
 const CLOSING_MESSAGE: &[u8] = b"Receiver closing signature";
 
 /// What a payer signs to promise `total` on `channel` of `contract`.
 pub fn balance_digest(channel: ChannelId, total: Amount, contract: Address) -> [u8; 32] {
-    digest(BALANCE_SCHEMA, BALANCE_MESSAGE, channel.receiver, channel.open_block, total, contract)
+    digest(&BALANCE_SCHEMA, BALANCE_MESSAGE, channel.receiver, channel.open_block, total, contract)
 }
 
 /// What a receiver signs to agree that the channel of `sender` closes on `total`.
 pub fn closing_digest(sender: Address, open_block: u32, total: Amount, contract: Address) -> [u8; 32] {
-    digest(CLOSING_SCHEMA, CLOSING_MESSAGE, sender, open_block, total, contract)
+    digest(&CLOSING_SCHEMA, CLOSING_MESSAGE, sender, open_block, total, contract)
 }
 
 fn digest(
-    schema: &[u8],
+    schema: &[u8; 32],
     message: &[u8],
     party: Address,
     open_block: u32,
@@ -43,7 +48,7 @@ fn digest(
     values.extend_from_slice(&total.to_be_bytes());
     values.extend_from_slice(&contract.0);
     let mut both = [0; 64];
-    both[..32].copy_from_slice(&keccak256(schema));
+    both[..32].copy_from_slice(schema);
     both[32..].copy_from_slice(&keccak256(values));
     keccak256(both)
 }
