@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -123,6 +124,7 @@ impl Origin {
             settings.confirmations,
         )?;
         let shared = Arc::new(Shared {
+            letterhead: paywall::letterhead(&notary, settings.token),
             notary,
             token: settings.token,
             shop: Shop::new(settings.resources)?,
@@ -246,6 +248,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Origin
 /// What all tasks of one seller work on.
 struct Shared {
     notary: Notary,
+    letterhead: HeaderMap,
     token: Address,
     shop: Shop,
     ledger: Mutex<Ledger>,

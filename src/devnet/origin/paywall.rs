@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use revm::primitives::hex;
 
 use super::ledger::{Payment, State, Total};
+use super::proofs::Notary;
 use super::resources::{Body, html, plain};
 use super::{GATEWAY_PATH, Shared};
 use crate::protocol::microraiden::headers as rdn;
@@ -34,13 +35,19 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<Payment>, String> {
     Ok(signature.map(|signature| Payment { sender, open_block, total, signature }))
 }
 
-/// The headers that every 402 has.
-pub(super) fn base(shared: &Shared, price: Amount) -> HeaderMap {
+/// What is the same in every 402 of a seller: where its interface is, who is paid, and where.
+pub(super) fn letterhead(notary: &Notary, token: Address) -> HeaderMap {
     let mut headers = HeaderMap::new();
     set(&mut headers, &rdn::GATEWAY_PATH, GATEWAY_PATH);
-    set(&mut headers, &rdn::RECEIVER_ADDRESS, &shared.notary.receiver().to_string());
-    set(&mut headers, &rdn::CONTRACT_ADDRESS, &shared.notary.contract().to_string());
-    set(&mut headers, &rdn::TOKEN_ADDRESS, &shared.token.to_string());
+    set(&mut headers, &rdn::RECEIVER_ADDRESS, &notary.receiver().to_string());
+    set(&mut headers, &rdn::CONTRACT_ADDRESS, &notary.contract().to_string());
+    set(&mut headers, &rdn::TOKEN_ADDRESS, &token.to_string());
+    headers
+}
+
+/// The headers that every 402 has.
+pub(super) fn base(shared: &Shared, price: Amount) -> HeaderMap {
+    let mut headers = shared.letterhead.clone();
     set(&mut headers, &rdn::PRICE, &price.to_string());
     headers
 }
