@@ -21,11 +21,13 @@
 //!                         protocol::read ─► Challenge
 //!                               ▼
 //!                         Manager::pay(challenge, allowance).await ─► Lease | Refusal
-//!                               │   the actor, one task: book.handle(input, now), then the effects, in order:
-//!                               │     Persist         the journal, one durable write for all records of a turn
-//!                               │     Reserve         the bound up to which may be signed moves ahead, in the background
-//!                               │     Grant           sign, and lend the channel: Lease
+//!                               │   the book, behind a lock: book.handle(input, now) in the client's own task, and at once,
+//!                               │   where neither disk nor chain is needed:
+//!                               │     Grant           lend the channel; signed in the client's own task: Lease
 //!                               │     Refuse          Refusal, with a reason
+//!                               │   the rest by the actor, one task, in order:
+//!                               │     Persist         the journal, one durable write for all records of a turn; then Grant
+//!                               │     Reserve         the bound up to which may be signed moves ahead, in the background
 //!                               │     Submit, Resume  open, top up, end, or find out what became of it, in a task of its own;
 //!                               │                     its transaction is on record before `Send` lets it go
 //!                               ▼
@@ -45,7 +47,7 @@
 //! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `protocol` |
 //! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | nothing of ours |
 //! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `manager`, `protocol`, `shutdown`, `tls` |
-//! | [`manager`] | the state shell: one task owns the book; the journal | `chain`, `protocol` |
+//! | [`manager`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `protocol` |
 //! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
 //! | [`admin`] | the socket on which `serve` answers the command line | `manager`, `shutdown` |

@@ -1,36 +1,33 @@
-//! The one task that owns the book: messages in, effects carried out in order.
+//! The one task that does what takes the disk or the chain: messages in, effects of the book carried out in order.
 //!
 //! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
 //! comes back as a message.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::close::{HoldId, HoldReply};
+use super::desk::Desk;
+use super::payer::Payer;
 use super::scribe::Scribe;
 use super::start::Prepared;
 use super::store::{BookId, Store};
-use super::{
-    Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Payment, Reply, Returned, Trouble,
-    operate,
-};
+use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Trouble, operate};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution, Synced};
 use crate::fault;
-use crate::protocol::book::{Book, Effect, Input, OrderFailure, Outcome, PurchaseId, Record, Unorderable};
-use crate::protocol::microraiden::{self, proof};
+use crate::protocol::book::{Effect, Input, OrderFailure, Record, Unorderable};
 use crate::protocol::prices::Prices;
-use crate::protocol::{Address, Amount, ChannelId, Draft, Facts, Intent, Order, Phase, Policy, Refusal};
+use crate::protocol::{Address, Amount, ChannelId, Facts, Intent, Order, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
-    book: Book,
+    desk: Arc<Desk>,
     scribe: Scribe,
     means: Option<Means>,
-    replies: HashMap<PurchaseId, Reply>,
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
@@ -51,8 +48,8 @@ pub(super) struct Actor {
 
 /// What every handle looks up without asking the task.
 pub(super) struct Shared {
+    pub desk: Arc<Desk>,
     pub prices: Arc<Mutex<Prices>>,
-    pub facts: Arc<OnceLock<Facts>>,
     pub gateways: Arc<Mutex<Gateways>>,
 }
 
@@ -68,23 +65,15 @@ struct Means {
 
 /// How many messages are handled before their effects are carried out together.
 const BATCH: usize = 64;
-/// How long the book may be newer than its record while nothing happens.
-const WRITE_DOWN_AFTER: Duration = Duration::from_secs(1);
 /// Orders of the user's that may wait for another transaction.
 const MOST_WAITING_ORDERS: usize = 64;
 
 impl Actor {
-    pub(super) fn new(
-        policy: Arc<Policy>,
-        store: Store,
-        mailbox: mpsc::WeakSender<Message>,
-        shared: Shared,
-    ) -> Self {
+    pub(super) fn new(store: Store, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
         Self {
-            book: Book::new(policy),
+            desk: Arc::clone(&shared.desk),
             scribe: Scribe::start(store),
             means: None,
-            replies: HashMap::new(),
             sends: HashMap::new(),
             mailbox,
             shared,
@@ -101,12 +90,11 @@ impl Actor {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut stopping = false;
+        let desk = Arc::clone(&self.desk);
         let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
-        while !(stopping && self.replies.is_empty() && !self.book.has_leases()) {
-            let due = self.book.poll_timeout();
-            let idle = self.book.is_dirty().then(|| Instant::now() + WRITE_DOWN_AFTER);
-            let next = due.into_iter().chain(idle).min();
+        while !(stopping && self.desk.lock().is_done()) {
+            let next = self.desk.lock().set_alarm();
             if let Some(next) = next {
                 alarm.as_mut().reset(next.into());
             }
@@ -120,40 +108,51 @@ impl Actor {
                         self.take(message).await;
                     }
                 }
+                () = desk.rung() => {}
                 () = &mut alarm, if next.is_some() => {
-                    let now = Instant::now();
-                    let is_due = due.is_some_and(|due| due <= now);
-                    self.book.handle(if is_due { Input::Tick } else { Input::Idle }, now);
-                    if !is_due {
+                    let is_idle = self.desk.lock().wake(Instant::now());
+                    if is_idle {
                         self.write_prices().await;
                     }
                 }
             }
             self.act().await;
-            self.lend_holds();
-            if !self.book.is_waiting_for_chain() {
-                for reply in self.settled.drain(..) {
-                    // Who has left waits no more.
-                    let _ = reply.send(());
-                }
-            }
+            self.lend_holds(stopping);
+            self.tell_settled();
         }
-        self.book.handle(Input::Flush, Instant::now());
+        self.tell(Input::Flush, Instant::now());
         self.act().await;
         self.write_prices().await;
         tracing::info!(hook = "exit", "no more payments; everything is on record");
     }
 
+    fn tell(&self, input: Input, now: Instant) {
+        self.desk.lock().book.handle(input, now);
+    }
+
+    /// Answers those who wait until no transaction is under way.
+    fn tell_settled(&mut self) {
+        if self.settled.is_empty() || self.desk.lock().book.is_waiting_for_chain() {
+            return;
+        }
+        for reply in self.settled.drain(..) {
+            // Who has left waits no more.
+            let _ = reply.send(());
+        }
+    }
+
     /// Answers those whose channel is lent to nobody any more.
-    fn lend_holds(&mut self) {
+    fn lend_holds(&mut self, stopping: bool) {
+        let mut desk = self.desk.lock();
         let (free, waiting) =
-            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !self.book.is_lent(id));
+            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !desk.book.is_lent(id));
         self.holds = waiting;
         let free: Vec<(ChannelId, HoldReply)> = free;
         for (id, reply) in free {
             // Who has left has released it, or is about to.
-            let _ = reply.send(self.book.channel(&id).copied().ok_or(Trouble::Unknown(id)));
+            let _ = reply.send(desk.book.channel(&id).copied().ok_or(Trouble::Unknown(id)));
         }
+        desk.awaits_returns = stopping || !self.holds.is_empty();
     }
 
     /// Watches the chain for what we did not start: closes, settlements, withdrawals, reorganisations.
@@ -192,7 +191,7 @@ impl Actor {
             means.cursor = synced.cursor;
         }
         for (id, on_chain) in &synced.channels {
-            let known = self.book.channel(id).map(|channel| channel.phase);
+            let known = self.desk.lock().book.channel(id).map(|channel| channel.phase);
             match (known, on_chain) {
                 (Some(Phase::Open), None) => {
                     tracing::warn!(channel = %id, "the contract knows the channel no more: settled, or its opening undone");
@@ -203,7 +202,7 @@ impl Actor {
                 _ => {}
             }
         }
-        self.book.handle(Input::Chain { channels: synced.channels, cursor: synced.cursor }, now);
+        self.tell(Input::Chain { channels: synced.channels, cursor: synced.cursor }, now);
     }
 
     /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
@@ -231,30 +230,10 @@ impl Actor {
                 let _ = reply.send(contents);
             }
             Message::Ready(prepared) => self.become_ready(*prepared, now),
-            Message::Unready(reason) => self.book.handle(Input::Unready(reason), now),
-            Message::Demand { id, challenge, allowance, reply } => {
-                self.replies.insert(id, reply);
-                self.book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
-            }
-            Message::Reject { id, challenge, reply } => {
-                self.replies.insert(id, reply);
-                let outcome = Outcome::Rejected(Box::new(challenge));
-                self.book.handle(Input::Answer(id, outcome), now);
-            }
-            Message::Return { id, how } => {
-                self.replies.remove(&id);
-                self.book.handle(
-                    match how {
-                        Returned::Unsent => Input::Withdraw(id),
-                        Returned::Unclear => Input::Answer(id, Outcome::Unclear),
-                        Returned::Accepted => Input::Answer(id, Outcome::Accepted),
-                    },
-                    now,
-                );
-            }
+            Message::Unready(reason) => self.tell(Input::Unready(reason), now),
             Message::Intent { intent, reply } => {
                 self.sends.insert(intent.hash, reply);
-                self.book.handle(Input::Intent(intent), now);
+                self.tell(Input::Intent(intent), now);
             }
             Message::Ordered { receiver, result } => {
                 if let Some(reply) = self.orders.remove(&receiver) {
@@ -265,22 +244,22 @@ impl Actor {
                     super::lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
-                self.book.handle(Input::Ordered(receiver, result), now);
+                self.tell(Input::Ordered(receiver, result), now);
                 self.order_next(receiver, is_clear, now);
             }
             Message::Order { order, reply } => self.order(order, reply, now),
             Message::Look { channel, reply } => {
-                let _ = reply.send(self.book.channel(&channel).copied());
+                let _ = reply.send(self.desk.lock().book.channel(&channel).copied());
             }
             Message::Hold { channel, hold, reply } => self.hold(channel, hold, reply, now),
             Message::Release { channel, hold } => {
                 // One that was refused keeps nothing.
                 if self.holders.get(&channel) == Some(&hold) {
                     self.holders.remove(&channel);
-                    self.book.handle(Input::Release(channel), now);
+                    self.tell(Input::Release(channel), now);
                 }
             }
-            Message::Learned { channel, total } => self.book.handle(Input::Learned(channel, total), now),
+            Message::Learned { channel, total } => self.tell(Input::Learned(channel, total), now),
             Message::Observed(synced) => self.observe(synced, now),
             Message::Means(reply) => {
                 let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
@@ -291,7 +270,7 @@ impl Actor {
                 }));
             }
             Message::Reserved { channel, bound } => {
-                self.book.handle(Input::Reserved(channel, bound), now);
+                self.tell(Input::Reserved(channel, bound), now);
             }
             Message::List(reply) => {
                 let _ = reply.send(self.list());
@@ -302,7 +281,7 @@ impl Actor {
                 let _ = self.persist(places).await;
             }
             Message::Settled(reply) => self.settled.push(reply),
-            Message::Finish | Message::Stop => self.book.handle(Input::Stop, now),
+            Message::Finish | Message::Stop => self.tell(Input::Stop, now),
         }
     }
 
@@ -314,20 +293,21 @@ impl Actor {
             return;
         }
         self.holders.insert(channel, hold);
-        self.book.handle(Input::Hold(channel), now);
+        self.tell(Input::Hold(channel), now);
         self.holds.push((channel, reply));
     }
 
     /// Has an order carried out; where another transaction for the receiver is under way, after that one.
     fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
-        match self.book.may_order(&order) {
+        let may_order = self.desk.lock().book.may_order(&order);
+        match may_order {
             Ok(()) => {
                 self.orders.insert(order.receiver(), reply);
-                self.book.handle(Input::Order(order), now);
+                self.tell(Input::Order(order), now);
             }
             Err(Unorderable::Busy(receiver)) if self.waiting.len() < MOST_WAITING_ORDERS => {
                 self.waiting.push_back((order, reply));
-                self.book.handle(Input::Resume(receiver), now);
+                self.tell(Input::Resume(receiver), now);
             }
             Err(unorderable) => {
                 // Who has left needs no answer.
@@ -359,7 +339,7 @@ impl Actor {
         super::lock(&self.shared.prices).load(contents.prices);
         super::lock(&self.shared.gateways).known.extend(contents.gateways);
         // Ready comes once.
-        let _ = self.shared.facts.set(facts);
+        let _ = self.desk.payer.set(Payer { facts, signer: Arc::clone(&signer) });
         self.watch(&chain, synced.cursor);
         self.means = Some(Means { facts, book: contents.book, chain, signer, cursor: synced.cursor });
         let ready = Input::Ready {
@@ -369,13 +349,13 @@ impl Actor {
             on_chain: synced.channels,
             cursor: synced.cursor,
         };
-        self.book.handle(ready, now);
+        self.tell(ready, now);
     }
 
     /// Carries out what the book wants: all records of a turn in one durable write, then the rest in order.
     async fn act(&mut self) {
         loop {
-            let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
+            let effects = self.desk.lock().take_effects();
             if effects.is_empty() {
                 return;
             }
@@ -390,6 +370,7 @@ impl Actor {
             for effect in effects {
                 self.carry_out(effect, &recorded);
             }
+            self.desk.lock().written(Instant::now());
         }
     }
 
@@ -414,17 +395,12 @@ impl Actor {
             Effect::Persist(_) => {}
             Effect::Reserve(id, bound, record) => self.reserve(id, bound, record),
             Effect::Grant(id, draft) => match recorded {
-                Ok(()) => self.grant(id, draft),
+                Ok(()) => self.desk.lock().answer(id, Ok(draft)),
                 Err(reason) => {
-                    self.book.handle(Input::NotRecorded(id, reason.clone()), Instant::now());
+                    self.tell(Input::NotRecorded(id, reason.clone()), Instant::now());
                 }
             },
-            Effect::Refuse(id, refusal) => {
-                if let Some(reply) = self.replies.remove(&id) {
-                    // A client that has left needs no reason.
-                    let _ = reply.send(Err(refusal));
-                }
-            }
+            Effect::Refuse(id, refusal) => self.desk.lock().answer(id, Err(refusal)),
             Effect::Submit(order) => self.submit(order),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
             Effect::Send(hash) => {
@@ -441,7 +417,7 @@ impl Actor {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let book = means.book;
         let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &[record])) else {
-            return self.book.handle(Input::Reserved(channel, None), Instant::now());
+            return self.tell(Input::Reserved(channel, None), Instant::now());
         };
         tokio::spawn(async move {
             let bound = match pending.done().await {
@@ -455,26 +431,6 @@ impl Actor {
             // A manager that has stopped reserves nothing more.
             let _ = mailbox.send(Message::Reserved { channel, bound }).await;
         });
-    }
-
-    /// Signs what is on record, unless the client has left.
-    fn grant(&mut self, id: PurchaseId, draft: Draft) {
-        let (Some(reply), Some(means)) = (self.replies.remove(&id), &self.means) else { return };
-        if reply.is_closed() {
-            return;
-        }
-        let Facts { contract, payer, .. } = means.facts;
-        let digest = proof::balance_digest(draft.channel, draft.total, contract);
-        let payment = match means.signer.sign(digest) {
-            Ok(signature) => {
-                fault::point("payment signed");
-                let headers = microraiden::attach(&draft, payer, contract, &signature);
-                Ok(Payment { headers, draft })
-            }
-            Err(error) => Err(Refusal::NotReady(error.to_string())),
-        };
-        // A client that left meanwhile drops its ticket, which withdraws the purchase.
-        let _ = reply.send(payment);
     }
 
     fn submit(&self, order: Order) {
@@ -528,8 +484,16 @@ impl Actor {
             contract: means.facts.contract,
             payer: means.facts.payer,
         });
-        let channels = self.book.channels().map(|(id, channel)| ListedChannel::new(id, channel)).collect();
+        let desk = self.desk.lock();
+        let channels = desk.book.channels().map(|(id, channel)| ListedChannel::new(id, channel)).collect();
         Listing { owner, channels }
+    }
+}
+
+impl Drop for Actor {
+    /// However it ends, nobody waits for an answer that will not come.
+    fn drop(&mut self) {
+        self.desk.lock().close();
     }
 }
 

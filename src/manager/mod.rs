@@ -1,12 +1,15 @@
-//! The channel manager: one task owns the book of all channels, everybody else holds a [`Manager`] handle.
+//! The channel manager: the book of all channels behind a lock, one task for what takes disk or chain, and a
+//! [`Manager`] handle for everybody else.
 //!
 //! [`Manager::pay`] asks for a signed payment and gets a [`Lease`] on the channel that pays it. A lease always
 //! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
 
 mod actor;
 mod close;
+mod desk;
 mod ledger;
 mod operate;
+mod payer;
 mod scribe;
 pub mod seller;
 mod start;
@@ -14,7 +17,7 @@ pub mod store;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Uri};
@@ -23,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::chain::{NotRecorded, Synced};
-use crate::protocol::book::{Allowance, OrderFailure, PurchaseId, Unorderable};
+use crate::protocol::book::{Allowance, Book, Input, OrderFailure, Outcome, PurchaseId, Unorderable};
 use crate::protocol::microraiden;
 use crate::protocol::policy::CloseDenied;
 use crate::protocol::prices::{Price, Prices};
@@ -32,8 +35,10 @@ use crate::protocol::{
 };
 use actor::Actor;
 use close::{Consents, HoldId, HoldReply};
+use desk::{Asked, Desk};
 pub use ledger::{Bill, PaidFrom, Payee, Spent, Sum};
 use ledger::{Ledger, Tab};
+use payer::Payer;
 pub use operate::{Operation, Plan, Report, Trouble};
 use seller::Seller;
 pub use start::Start;
@@ -47,7 +52,7 @@ pub struct Manager {
     places: Arc<Semaphore>,
     next: Arc<AtomicU64>,
     prices: Arc<Mutex<Prices>>,
-    facts: Arc<OnceLock<Facts>>,
+    desk: Arc<Desk>,
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
     consents: Arc<Mutex<Consents>>,
@@ -81,17 +86,9 @@ pub struct Limits {
 #[must_use]
 #[derive(Debug)]
 pub struct Lease {
-    payment: Payment,
-    ticket: Ticket,
-    mailbox: mpsc::Sender<Message>,
-    ledger: Arc<Mutex<Ledger>>,
-}
-
-/// A signed payment.
-#[derive(Debug)]
-struct Payment {
     headers: HeaderMap,
     draft: Draft,
+    ticket: Ticket,
 }
 
 /// All channels and the state of the manager.
@@ -136,9 +133,6 @@ enum Message {
     Load { facts: Facts, reply: oneshot::Sender<Result<Contents, StoreError>> },
     Ready(Box<start::Prepared>),
     Unready(String),
-    Demand { id: PurchaseId, challenge: Challenge, allowance: Allowance, reply: Reply },
-    Reject { id: PurchaseId, challenge: Challenge, reply: Reply },
-    Return { id: PurchaseId, how: Returned },
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
     Ordered { receiver: Address, result: Result<Option<Funded>, OrderFailure> },
     Order { order: Order, reply: oneshot::Sender<OrderReply> },
@@ -158,7 +152,6 @@ enum Message {
 
 type Funded = (ChannelId, Option<OnChain>);
 type OrderReply = Result<Result<Option<Funded>, OrderFailure>, Unorderable>;
-type Reply = oneshot::Sender<Result<Payment, Refusal>>;
 
 /// How a purchase came back.
 #[derive(Clone, Copy, Debug)]
@@ -168,17 +161,22 @@ enum Returned {
     Accepted,
 }
 
-/// Names a purchase to the manager. When it is dropped the manager hears how, always and without waiting: the
-/// place in the mailbox was reserved beforehand.
+/// Names a purchase to the manager. When it is dropped the book hears how, always and without waiting.
 #[derive(Debug)]
 struct Ticket {
     id: PurchaseId,
     how: Returned,
-    slot: Option<mpsc::OwnedPermit<Message>>,
     /// Whom it is counted for.
     tab: Option<Tab>,
+    ledger: Arc<Mutex<Ledger>>,
+    desk: Arc<Desk>,
+    /// Keeps the manager's task running until the book has heard.
+    mailbox: mpsc::Sender<Message>,
     _place: OwnedSemaphorePermit,
 }
+
+/// Messages to the manager's task that may wait: of chain jobs, of the watch, of the user's orders.
+const MAILBOX: usize = 256;
 
 impl Manager {
     /// Starts the manager's task. It refuses to pay until [`Start`] has prepared key and chain; it ends after
@@ -190,30 +188,30 @@ impl Manager {
         seller: Arc<dyn Seller>,
     ) -> (Self, JoinHandle<()>) {
         let Limits { waiting, prices, price_age, payees } = limits;
-        // Every waiting request needs a place for itself and one for its return; the rest is for the chain.
-        let (mailbox, messages) = mpsc::channel(waiting.saturating_mul(2).saturating_add(64));
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
-        let facts = Arc::new(OnceLock::new());
         let gateways = Arc::new(Mutex::new(Gateways::default()));
+        let consents = Arc::default();
         let shared = actor::Shared {
+            desk: Arc::clone(&desk),
             prices: Arc::clone(&prices),
-            facts: Arc::clone(&facts),
             gateways: Arc::clone(&gateways),
         };
-        let actor = Actor::new(Arc::clone(&policy), store, mailbox.downgrade(), shared);
+        let actor = Actor::new(store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
-        let (consents, close_denied) = (Arc::default(), policy.hooks.cooperative_close_denied);
+        let close_denied = policy.hooks.cooperative_close_denied;
         let ledger = Arc::new(Mutex::new(Ledger::new(payees, unix_millis())));
         let manager =
-            Self { mailbox, places, next, prices, facts, gateways, seller, consents, close_denied, ledger };
+            Self { mailbox, places, next, prices, desk, gateways, seller, consents, close_denied, ledger };
         (manager, task)
     }
 
     /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
     #[must_use]
     pub fn recall(&self, request: &str) -> Option<Challenge> {
-        let Facts { contract, token, .. } = *self.facts.get()?;
+        let Facts { contract, token, .. } = self.desk.payer.get()?.facts;
         let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
         let challenge = microraiden::Challenge {
@@ -235,15 +233,18 @@ impl Manager {
         lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
     }
 
-    /// Remembers where the REST interface of the seller is that asked for `challenge`; `origin` is the scheme and
-    /// authority of the paid URL.
-    pub fn learn_gateway(&self, challenge: &Challenge, origin: &str) {
+    /// Remembers where the REST interface of the seller is that asked for `challenge`; `paid` is the URL.
+    pub fn learn_gateway(&self, challenge: &Challenge, paid: &Uri) {
         let Challenge::MicroRaiden(microraiden::Challenge { receiver, gateway, .. }) = challenge;
-        let Some(path) = gateway else { return };
+        // What is remembered from before says nothing of it.
+        let (Some(path), Some(scheme), Some(authority)) = (gateway, paid.scheme_str(), paid.authority())
+        else {
+            return;
+        };
+        let place = format!("{scheme}://{authority}{path}");
         let mut gateways = lock(&self.gateways);
-        let is_known = |known: &String| known.strip_prefix(origin).is_some_and(|rest| rest == path.as_str());
-        if !gateways.known.get(receiver).is_some_and(is_known) {
-            gateways.known.insert(*receiver, format!("{origin}{path}"));
+        if gateways.known.get(receiver) != Some(&place) {
+            gateways.known.insert(*receiver, place);
             gateways.news.insert(*receiver);
             // On record at once: after a crash the seller is asked what was promised. Where the mailbox is full, soon.
             let _ = self.mailbox.try_send(Message::Located);
@@ -264,23 +265,20 @@ impl Manager {
     pub async fn pay(&self, challenge: Challenge, allowance: Allowance) -> Result<Lease, Refusal> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
-        let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Refusal::ShuttingDown)?;
-        let ticket = Ticket { id, how: Returned::Unsent, slot: Some(slot), tab: None, _place: place };
-        let (reply, answer) = oneshot::channel();
-        self.tell(Message::Demand { id, challenge, allowance, reply }).await?;
-        Lease::granted(answer, ticket, self.mailbox.clone(), Arc::clone(&self.ledger)).await
+        let (desk, mailbox) = (Arc::clone(&self.desk), self.mailbox.clone());
+        let (how, ledger) = (Returned::Unsent, Arc::clone(&self.ledger));
+        let ticket = Ticket { id, how, tab: None, ledger, desk, mailbox, _place: place };
+        ticket.ask(Input::Demand { purchase: id, challenge, allowance }).await
     }
 
     /// What was paid to whom since the manager was started; also after it has stopped.
     #[must_use]
     pub fn bill(&self) -> Bill {
-        let paid_from = |&Facts { chain_id, contract, token, payer }: &Facts| PaidFrom {
-            chain_id,
-            contract,
-            token,
-            payer,
+        let paid_from = |payer: &Payer| {
+            let Facts { chain_id, contract, token, payer } = payer.facts;
+            PaidFrom { chain_id, contract, token, payer }
         };
-        Bill { from: self.facts.get().map(paid_from), ..lock(&self.ledger).bill() }
+        Bill { from: self.desk.payer.get().map(paid_from), ..lock(&self.ledger).bill() }
     }
 
     /// All channels; `None` when the manager has stopped.
@@ -319,25 +317,25 @@ impl Manager {
 impl Lease {
     /// The header fields that carry the payment.
     pub fn headers(&self) -> &HeaderMap {
-        &self.payment.headers
+        &self.headers
     }
 
     /// What is paid, from which channel, and the new total.
     pub fn draft(&self) -> &Draft {
-        &self.payment.draft
+        &self.draft
     }
 
     /// Counts what is paid for the origin of `url`.
     pub fn bill_to(&mut self, url: &Uri) {
-        let receiver = self.payment.draft.channel.receiver;
-        self.ticket.tab = Some(Tab::new(Arc::clone(&self.ledger), url, receiver));
+        let receiver = self.draft.channel.receiver;
+        self.ticket.tab = Some(Tab::new(Arc::clone(&self.ticket.ledger), url, receiver));
     }
 
     /// To be called right before the payment is sent: from here on it may have reached the seller.
     pub fn begin(&mut self) {
         self.ticket.how = Returned::Unclear;
         if let Some(tab) = &mut self.ticket.tab {
-            tab.begin(self.payment.draft.price);
+            tab.begin(self.draft.price);
         }
     }
 
@@ -353,27 +351,34 @@ impl Lease {
 
     /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
     /// again after a pause, or none.
-    pub async fn reject(mut self, challenge: Challenge) -> Result<Self, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let id = self.ticket.id;
-        let told = self.mailbox.send(Message::Reject { id, challenge, reply }).await;
-        told.map_err(|_| Refusal::ShuttingDown)?;
-        self.ticket.how = Returned::Unsent;
-        Self::granted(answer, self.ticket, self.mailbox, self.ledger).await
+    pub async fn reject(self, challenge: Challenge) -> Result<Self, Refusal> {
+        let input = Input::Answer(self.ticket.id, Outcome::Rejected(Box::new(challenge)));
+        self.ticket.ask(input).await
     }
+}
 
-    async fn granted(
-        answer: oneshot::Receiver<Result<Payment, Refusal>>,
-        mut ticket: Ticket,
-        mailbox: mpsc::Sender<Message>,
-        ledger: Arc<Mutex<Ledger>>,
-    ) -> Result<Self, Refusal> {
-        let answer = answer.await.unwrap_or(Err(Refusal::ShuttingDown));
-        if let Some(tab) = &mut ticket.tab {
-            let is_taken = matches!(answer, Err(Refusal::PaidAnswerLost { .. }));
+impl Ticket {
+    /// Waits for what the book says, and signs what it grants.
+    async fn ask(mut self, input: Input) -> Result<Lease, Refusal> {
+        if self.mailbox.is_closed() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let asked = self.desk.ask(self.id, input);
+        // What was sent before is the book's again; what is granted now was never sent.
+        self.how = Returned::Unsent;
+        let granted = match asked {
+            Asked::Answered(granted) => granted,
+            Asked::Waits(answer) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
+        };
+        if let Some(tab) = &mut self.tab {
+            let is_taken = matches!(granted, Err(Refusal::PaidAnswerLost { .. }));
             tab.end(if is_taken { Returned::Accepted } else { Returned::Unsent });
         }
-        Ok(Self { payment: answer?, ticket, mailbox, ledger })
+        let draft = granted?;
+        // A payment is granted only once the payer is known.
+        let payer = self.desk.payer.get().ok_or(Refusal::ShuttingDown)?;
+        let headers = payer.sign(&draft)?;
+        Ok(Lease { headers, draft, ticket: self })
     }
 }
 
@@ -382,9 +387,12 @@ impl Drop for Ticket {
         if let Some(tab) = &mut self.tab {
             tab.end(self.how);
         }
-        if let Some(slot) = self.slot.take() {
-            slot.send(Message::Return { id: self.id, how: self.how });
-        }
+        let input = match self.how {
+            Returned::Unsent => Input::Withdraw(self.id),
+            Returned::Unclear => Input::Answer(self.id, Outcome::Unclear),
+            Returned::Accepted => Input::Answer(self.id, Outcome::Accepted),
+        };
+        self.desk.give_back(self.id, input);
     }
 }
 

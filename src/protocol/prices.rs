@@ -100,7 +100,13 @@ impl Prices {
             return;
         }
         let seen = if is_news { now } else { before.map_or(now, |known| known.seen) };
-        self.known.insert(request.to_owned(), Price { price, receiver, seen, trust });
+        let learned = Price { price, receiver, seen, trust };
+        match self.known.get_mut(request) {
+            Some(known) => *known = learned,
+            None => {
+                self.known.insert(request.to_owned(), learned);
+            }
+        }
         if is_news {
             self.dirty.insert(request.to_owned());
         }

@@ -302,14 +302,32 @@ impl Book {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.purchases
-            .values()
-            .filter_map(|purchase| match purchase.stage {
-                Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(purchase.deadline)),
-                Stage::Queued => Some(purchase.deadline),
-                Stage::Presented { .. } => None,
-            })
-            .min()
+        self.purchases.values().filter_map(Purchase::due).min()
+    }
+
+    /// The next answer to a purchase that can be given at once: a grant or a refusal, as long as no record has to be
+    /// made durable first. What else there is to do stays in its order in [`Book::poll_effect`].
+    pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
+        if self.effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
+            return None;
+        }
+        let is_answer = |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..));
+        let place = self.effects.iter().position(is_answer)?;
+        match self.effects.remove(place)? {
+            Effect::Grant(id, draft) => Some((id, Ok(draft))),
+            Effect::Refuse(id, refusal) => Some((id, Err(refusal))),
+            _ => None,
+        }
+    }
+
+    /// True while there is something to do.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// When a purchase gets impatient; `None` while it has a payment in hand.
+    pub fn due(&self, id: PurchaseId) -> Option<Instant> {
+        self.purchases.get(&id).and_then(Purchase::due)
     }
 
     /// Who pays and where, once the book is ready.
@@ -354,11 +372,7 @@ impl Book {
         let due: Vec<PurchaseId> = self
             .purchases
             .iter()
-            .filter(|(_, purchase)| match purchase.stage {
-                Stage::Early { until } | Stage::Pausing { until, .. } => until.min(purchase.deadline) <= now,
-                Stage::Queued => purchase.deadline <= now,
-                Stage::Presented { .. } => false,
-            })
+            .filter(|(_, purchase)| purchase.due().is_some_and(|due| due <= now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
@@ -523,6 +537,15 @@ impl Purchase {
     fn price(&self) -> Amount {
         let Challenge::MicroRaiden(challenge) = &self.challenge;
         challenge.price
+    }
+
+    /// When it is to be looked at again; `None` while it has a payment in hand.
+    fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(self.deadline)),
+            Stage::Queued => Some(self.deadline),
+            Stage::Presented { .. } => None,
+        }
     }
 
     /// Counts one more attempt after a complaint; `None` when the patience with it is at its end.

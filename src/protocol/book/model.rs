@@ -36,6 +36,8 @@ enum Step {
         seconds: u64,
     },
     Idle,
+    /// Who asks is answered at once; what the disk and the chain are needed for is left lying, or taken up again.
+    Lies(bool),
     /// A reorganisation moves the opening of a channel into another block: there it begins anew.
     Reorganised(usize),
     /// The next write fails.
@@ -119,6 +121,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => prop::bool::weighted(0.8).prop_map(Step::Written),
         3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Idle),
+        2 => any::<bool>().prop_map(Step::Lies),
         1 => any::<usize>().prop_map(Step::Reorganised),
         1 => Just(Step::DiskFails),
         1 => any::<bool>().prop_map(|late| Step::Crash { late }),
@@ -157,6 +160,8 @@ struct Model {
     disk: Disk,
     bounds: VecDeque<(ChannelId, Amount, Record, bool)>,
     disk_fails: bool,
+    /// Only answers are taken from the book.
+    lies: bool,
     /// It has failed in this life: what was not written then need not be written at the end.
     disk_failed: bool,
     /// The sum of one allowed price for each client request that was ever granted a payment.
@@ -241,6 +246,7 @@ impl Model {
             disk: Disk::default(),
             bounds: VecDeque::new(),
             disk_fails: false,
+            lies: false,
             disk_failed: false,
             allowed: 0,
         };
@@ -275,6 +281,10 @@ impl Model {
                 assert!(!late, "something is due and did not happen");
             }
             Step::Idle => self.handle(Input::Idle),
+            Step::Lies(lies) => {
+                self.lies = lies;
+                self.do_all(lies);
+            }
             Step::Reorganised(which) => self.reorganised(which),
             Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
             Step::Crash { late } => return self.crash(late),
@@ -421,7 +431,23 @@ impl Model {
 
     /// Hands something to the book and does what it wants, as the manager does.
     fn handle(&mut self, input: Input) {
+        // Who hears of the chain, of the disk or of the time takes up everything.
+        let is_of_purchase = matches!(input, Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_));
         self.book.handle(input, self.now);
+        self.do_all(self.lies && is_of_purchase);
+    }
+
+    fn do_all(&mut self, only_answers: bool) {
+        while let Some((id, granted)) = self.book.poll_answer() {
+            let effect = match granted {
+                Ok(draft) => Effect::Grant(id, draft),
+                Err(refusal) => Effect::Refuse(id, refusal),
+            };
+            self.carry_out(effect, true);
+        }
+        if only_answers {
+            return;
+        }
         loop {
             let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
             if effects.is_empty() {
@@ -447,12 +473,16 @@ impl Model {
         match effect {
             Effect::Persist(_) => {}
             Effect::Reserve(id, bound, record) => self.bounds.push_back((id, bound, record, false)),
-            Effect::Grant(id, draft) if !recorded => {
+            Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
                 let seller = self.sellers.entry(draft.channel).or_default();
                 seller.counted = seller.counted.max(units(draft.total));
-                self.book.handle(Input::NotRecorded(id, "disk full".into()), self.now);
+                if !recorded {
+                    self.book.handle(Input::NotRecorded(id, "disk full".into()), self.now);
+                }
             }
             Effect::Grant(id, draft) => self.granted(id, draft),
+            // Who has left needs no answer.
+            Effect::Refuse(id, _) if self.clients[&id].ended => {}
             Effect::Refuse(id, _) => self.ended(id),
             Effect::Submit(order) => self.jobs.push((order, None, true)),
             Effect::Resume(_, intents) => {
@@ -624,7 +654,7 @@ impl Model {
     }
 
     fn restart(&mut self) {
-        self.disk_fails = false;
+        (self.disk_fails, self.lies) = (false, false);
         self.handle(Input::Stop);
         while self.clients.values().any(|client| client.granted.is_some()) {
             self.answer(0, How::LostBefore);
@@ -647,7 +677,7 @@ impl Model {
             client.ended = true;
         }
         self.bounds.clear();
-        (self.disk_fails, self.disk_failed) = (false, false);
+        (self.disk_fails, self.disk_failed, self.lies) = (false, false, false);
         self.book = Book::new(Arc::clone(&self.policy));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
         let ready = Input::Ready {
@@ -667,6 +697,7 @@ impl Model {
 
     /// Whatever happened, everybody gets an answer once the time is over.
     fn end(&mut self) {
+        self.lies = false;
         for _ in 0..100 {
             self.answer(0, How::LostBefore);
             self.now += Duration::from_secs(301);

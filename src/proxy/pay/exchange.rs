@@ -295,9 +295,7 @@ where
     /// Remembers the price, unless the answer looks as if nothing was charged.
     fn learn(&self, answer: &Response<Body>) {
         let (Some(manager), Some(challenge)) = (&self.settings().manager, &self.challenge) else { return };
-        if let (Some(scheme), Some(authority)) = (self.head.uri.scheme_str(), self.head.uri.authority()) {
-            manager.learn_gateway(challenge, &format!("{scheme}://{authority}"));
-        }
+        manager.learn_gateway(challenge, &self.head.uri);
         let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
         if is_shown || !answer.status().is_client_error() {
             manager.learn(&self.name, challenge, is_shown, self.was_asked);
