@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::close::{HoldId, HoldReply};
+use super::close::{Consents, HoldId, HoldReply};
 use super::desk::Desk;
 use super::payer::Payer;
 use super::scribe::Scribe;
@@ -51,6 +51,7 @@ pub(super) struct Shared {
     pub desk: Arc<Desk>,
     pub prices: Arc<Mutex<Prices>>,
     pub gateways: Arc<Mutex<Gateways>>,
+    pub consents: Arc<Mutex<Consents>>,
 }
 
 /// What it takes to pay.
@@ -280,6 +281,13 @@ impl Actor {
                 // The error is in the log.
                 let _ = self.persist(places).await;
             }
+            Message::Consented { channel, total, signature, reply } => {
+                // The error is in the log. What follows is recorded too, and not done where it cannot be.
+                let _ = self.persist(vec![Record::Consent(channel, total, signature)]).await;
+                fault::point("closing signature on record");
+                // Who has left needs no answer.
+                let _ = reply.send(());
+            }
             Message::Settled(reply) => self.settled.push(reply),
             Message::Finish | Message::Stop => self.tell(Input::Stop, now),
         }
@@ -338,6 +346,7 @@ impl Actor {
         let Prepared { facts, contents, synced, chain, signer } = prepared;
         super::lock(&self.shared.prices).load(contents.prices);
         super::lock(&self.shared.gateways).known.extend(contents.gateways);
+        super::lock(&self.shared.consents).extend(contents.consents);
         // Ready comes once.
         let _ = self.desk.payer.set(Payer { facts, signer: Arc::clone(&signer) });
         self.watch(&chain, synced.cursor);

@@ -160,6 +160,10 @@ impl Manager {
             return Err(Trouble::ForeignSignature);
         }
         lock(&self.consents).insert(id, (total, signature));
+        // On record before anything is made of it: after a crash the seller would give no other one.
+        let (reply, recorded) = oneshot::channel();
+        self.send(Message::Consented { channel: id, total, signature, reply }).await?;
+        recorded.await.map_err(|_| Trouble::ShuttingDown)?;
         Ok((total, signature))
     }
 

@@ -32,6 +32,7 @@ use crate::protocol::policy::CloseDenied;
 use crate::protocol::prices::{Price, Prices};
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+    Signature,
 };
 use actor::Actor;
 use close::{Consents, HoldId, HoldReply};
@@ -140,6 +141,7 @@ enum Message {
     Hold { channel: ChannelId, hold: HoldId, reply: HoldReply },
     Release { channel: ChannelId, hold: HoldId },
     Learned { channel: ChannelId, total: Amount },
+    Consented { channel: ChannelId, total: Amount, signature: Signature, reply: oneshot::Sender<()> },
     Observed(Synced),
     Means(oneshot::Sender<Option<operate::Means>>),
     Reserved { channel: ChannelId, bound: Option<Amount> },
@@ -192,11 +194,12 @@ impl Manager {
         let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
         let gateways = Arc::new(Mutex::new(Gateways::default()));
-        let consents = Arc::default();
+        let consents = Arc::new(Mutex::new(Consents::default()));
         let shared = actor::Shared {
             desk: Arc::clone(&desk),
             prices: Arc::clone(&prices),
             gateways: Arc::clone(&gateways),
+            consents: Arc::clone(&consents),
         };
         let actor = Actor::new(store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));

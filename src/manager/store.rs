@@ -11,14 +11,14 @@ use rusqlite::{Connection, Row, params, types::Type};
 use crate::protocol::book::Record;
 use crate::protocol::channel::Unclear;
 use crate::protocol::prices::{Price, Trust};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
 
 /// The name of the file in the state folder.
 pub const FILE: &str = "tollpass.db";
 
 /// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
 const BUSY_WITHIN: Duration = Duration::from_millis(500);
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE book (
         id INTEGER PRIMARY KEY,
@@ -63,6 +63,16 @@ const SCHEMA: &str = "
         hash TEXT NOT NULL,
         body TEXT NOT NULL,
         PRIMARY KEY (book, hash)
+    );";
+/// What came with version 2: signatures of sellers to close a channel.
+const CONSENTS: &str = "
+    CREATE TABLE consent (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        total TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        PRIMARY KEY (book, receiver, open_block)
     );";
 
 /// The journal cannot be read or written.
@@ -127,6 +137,8 @@ pub struct Contents {
     pub prices: Vec<(String, Price)>,
     /// Where the REST interfaces of sellers are.
     pub gateways: Vec<(Address, String)>,
+    /// Signatures of sellers to close a channel, which were not used yet, and the totals they stand under.
+    pub consents: Vec<(ChannelId, (Amount, Signature))>,
     /// Where the next sync with the chain starts; 0 when there was none.
     pub cursor: u64,
 }
@@ -145,8 +157,9 @@ impl Store {
         if found > SCHEMA_VERSION {
             return Err(StoreError::Newer { path, found });
         }
-        if found == 0 {
-            let schema = format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+        if found < SCHEMA_VERSION {
+            let first = if found == 0 { SCHEMA } else { "" };
+            let schema = format!("BEGIN; {first} {CONSENTS} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
             connection.execute_batch(&schema).map_err(failed)?;
         }
         Ok(Self { connection, path })
@@ -189,7 +202,8 @@ impl Store {
             })?
             .collect::<rusqlite::Result<_>>()?;
         let (channels, prices, gateways) = (self.channels(id)?, self.prices(id)?, self.gateways(id)?);
-        Ok(Contents { book: BookId(id), channels, intents, prices, gateways, cursor: cursor as u64 })
+        let (consents, cursor) = (self.consents(id)?, cursor as u64);
+        Ok(Contents { book: BookId(id), channels, intents, prices, gateways, consents, cursor })
     }
 
     fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
@@ -222,6 +236,18 @@ impl Store {
         gateways.query_map([book], |row| Ok((text(row, 0)?, row.get(1)?)))?.collect()
     }
 
+    fn consents(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, (Amount, Signature))>> {
+        let sql = "SELECT receiver, open_block, total, signature FROM consent WHERE book = ?1";
+        let mut consents = self.connection.prepare(sql)?;
+        let read = |row: &Row<'_>| {
+            let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
+            let signature = Signature::parse(&row.get::<_, String>(3)?)
+                .ok_or_else(|| rusqlite::Error::InvalidColumnType(3, "signature".into(), Type::Text))?;
+            Ok((id, (text(row, 2)?, signature)))
+        };
+        consents.query_map([book], read)?.collect()
+    }
+
     fn prices(&self, book: i64) -> rusqlite::Result<Vec<(String, Price)>> {
         let sql = "SELECT request, price, receiver, seen FROM price WHERE book = ?1 ORDER BY request";
         let mut prices = self.connection.prepare(sql)?;
@@ -248,6 +274,17 @@ impl Store {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO seller VALUES (?1, ?2, ?3)")?
                         .execute(params![book.0, receiver.to_string(), gateway])?;
+                }
+                Record::Consent(id, total, signature) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO consent VALUES (?1, ?2, ?3, ?4, ?5)")?
+                        .execute(params![
+                            book.0,
+                            id.receiver.to_string(),
+                            id.open_block,
+                            total.to_string(),
+                            signature.to_hex()
+                        ])?;
                 }
                 Record::Price(request, price) => write_price(&transaction, book, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
@@ -288,6 +325,11 @@ fn write_channel(
             channel.phase.name(),
             settle_block,
         ])?;
+    if channel.phase == Phase::Gone {
+        connection
+            .prepare_cached("DELETE FROM consent WHERE book = ?1 AND receiver = ?2 AND open_block = ?3")?
+            .execute(params![book.0, id.receiver.to_string(), id.open_block])?;
+    }
     Ok(())
 }
 
@@ -407,11 +449,33 @@ mod tests {
         assert_eq!(contents.intents, [intent(9), intent(11)]);
         assert_eq!(contents.cursor, 77);
         assert!(store.load(&facts(0xab)).unwrap().channels.is_empty());
+        let consent = (Amount::from(30), Signature([7; 65]));
+        for id in [id(1), id(2)] {
+            store.write(book, &[Record::Consent(id, consent.0, consent.1)]).unwrap();
+        }
+        // Once the channel is gone nobody needs it any more.
+        store.write(book, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
+        assert_eq!(store.load(&facts(0xaa)).unwrap().consents, [(id(1), consent)]);
+        store.write(book, &[Record::Channel(id(2), channels[1].1)]).unwrap();
         store.write(book, &[Record::IntentsSettled(Address([0xbb; 20]))]).unwrap();
         assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
         let all = store.all().unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].1, channels);
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join(FILE)).unwrap();
+        old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
+        drop(old);
+        let mut store = Store::open(folder.path()).unwrap();
+        let book = store.load(&facts(0xaa)).unwrap().book;
+        let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
+        store.write(book, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
+        drop(store);
+        assert_eq!(Store::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().consents.len(), 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tollpass::protocol::Amount;
 
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE};
-use crate::support::payer::{Alice, PATIENCE, Program};
+use crate::support::payer::{Alice, PATIENCE, Program, program};
 
 /// `kill -6`, which is how a process ends that aborts itself.
 const ABORTED: i32 = 6;
@@ -105,6 +105,59 @@ async fn a_transaction_in_no_block_yet_is_found_again() {
             tale.end().await;
         }
     }
+}
+
+/// A seller gives its closing signature once: whoever dies with it in hand must find it again.
+#[tokio::test]
+async fn a_close_together_survives_an_abort_after_each_effect() {
+    let mut effects = Vec::new();
+    let mut is_lost = false;
+    for after in 1..=MOST_EFFECTS {
+        let fair = Fair::open().await;
+        let alice = Alice::with(&fair.market, QUICK).await;
+        let peace = alice.serve(&[]).await;
+        assert_eq!(ask(peace.address, url(&fair)).await, Some(200));
+        let (status, log) = terminated(peace).await;
+        assert!(status.success(), "{status}: {log}");
+
+        let (status, log) = close_all(&alice, Some(after)).await;
+        let words = log.lines().rev().find(|line| line.starts_with("aborting after effect"));
+        assert!(words.is_some() || status.success(), "{status}: {log}");
+        effects.extend(words.map(str::to_owned));
+        let (status, log) = close_all(&alice, None).await;
+        if !status.success() && !is_lost {
+            // What the seller gave was in memory only, for this once.
+            let last = words.unwrap_or_default();
+            assert!(last.ends_with("records about to be written"), "{status} after {effects:#?}: {log}");
+            assert!(log.contains("closing has been requested already"), "{log}");
+            is_lost = true;
+            continue;
+        }
+        assert!(status.success(), "{status} after {effects:#?}: {log}");
+        let held = fair.market.tokens_of(fair.origin.receiver()).await;
+        let on_chain =
+            (held, fair.market.settlements().await, fair.market.tokens_of(fair.market.manager).await);
+        assert_eq!(on_chain, (PRICE, 1, 0), "after {effects:#?}: {log}");
+        if words.is_none() {
+            for effect in ["closing signature on record", "transaction about to be sent", "transaction sent"]
+            {
+                assert!(effects.iter().any(|seen| seen.ends_with(effect)), "no {effect} among {effects:#?}");
+            }
+            return;
+        }
+    }
+    panic!("no life came to its end: {effects:#?}");
+}
+
+/// Closes all channels by the real program, which aborts itself after so many effects.
+async fn close_all(alice: &Alice, abort_after: Option<u64>) -> (ExitStatus, String) {
+    let mut command = program(["channels", "--config"]);
+    command.arg(alice.config_path()).args(["--yes", "close", "--all"]);
+    if let Some(after) = abort_after {
+        command.env(fault::VARIABLE, after.to_string());
+    }
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it does not end").unwrap();
+    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::protocol::prices::Price;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+    Signature,
 };
 
 pub use fund::{OrderFailure, Unorderable};
@@ -153,6 +154,8 @@ pub enum Record {
     Price(String, Option<Price>),
     /// Where the REST interface of a seller is.
     Gateway(Address, String),
+    /// The seller's signature to close a channel on a total. It gives one once.
+    Consent(ChannelId, Amount, Signature),
 }
 
 /// All channels, and who waits for them.

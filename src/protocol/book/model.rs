@@ -532,7 +532,7 @@ impl Model {
             Record::IntentsSettled(receiver) => {
                 self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
             }
-            Record::Cursor(_) | Record::Price(..) | Record::Gateway(..) => {}
+            Record::Cursor(_) | Record::Price(..) | Record::Gateway(..) | Record::Consent(..) => {}
         }
         true
     }
