@@ -117,7 +117,7 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
     let bounds = Bounds {
         rounds: section.bounded("rounds", 8, 1..=1000, values::small_integer, |rounds| rounds.to_string()),
         reserve_ahead: section
-            .bounded("reserve_ahead", 64, 0..=1_000_000, values::integer, |number| number.to_string()),
+            .bounded("reserve_ahead", 256, 0..=1_000_000, values::integer, |number| number.to_string()),
         pay_within: duration(section, "pay_within", secs(300), 3600),
         ready_within: duration(section, "ready_within", secs(30), 3600),
     };

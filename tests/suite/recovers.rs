@@ -166,7 +166,7 @@ async fn kills_from_outside_cost_nobody_anything() {
     const LIVES: u64 = 8;
     const AT_ONCE: u64 = 20;
     // What limits.reserve_ahead says where it is not set.
-    const RESERVED: u64 = 64;
+    const RESERVED: u64 = 256;
     let mut dice = StdRng::seed_from_u64(SEED);
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;

@@ -75,7 +75,7 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         deposit: Deposit::default(),
         hooks: Arc::default(),
         rounds: 8,
-        reserve_ahead: 64,
+        reserve_ahead: 256,
         ready_within: PATIENCE,
         pay_within: PATIENCE,
     };
