@@ -183,7 +183,8 @@ impl Dialer {
     }
 
     fn link(&self, stream: TcpStream) -> Link {
-        Link { stream, acknowledges_at_once: self.acknowledges_at_once }
+        let acknowledges_at_once = self.acknowledges_at_once;
+        Link { stream, acknowledges_at_once, pieces: Pieces::default() }
     }
 }
 
@@ -196,6 +197,36 @@ impl Dialer {
 pub(super) struct Link {
     stream: TcpStream,
     acknowledges_at_once: bool,
+    pieces: Pieces,
+}
+
+/// In how many pieces answers come. To acknowledge at once costs a segment of its own; an origin whose answers come
+/// whole waits for none.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// Pieces that came since something was written.
+    read: u32,
+    /// Answers in a row that came whole.
+    whole: u32,
+}
+
+impl Pieces {
+    /// So many answers in a row show that an origin sends them whole.
+    const ENOUGH: u32 = 8;
+
+    fn written(&mut self) {
+        match std::mem::take(&mut self.read) {
+            0 => {}
+            1 => self.whole = self.whole.saturating_add(1),
+            _ => self.whole = 0,
+        }
+    }
+
+    /// Counts a piece; whether it is to be acknowledged at once.
+    fn came(&mut self) -> bool {
+        self.read = self.read.saturating_add(1);
+        self.read > 1 || self.whole < Self::ENOUGH
+    }
 }
 
 impl Link {
@@ -227,7 +258,7 @@ impl AsyncRead for Link {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
+        if buffer.filled().len() > before && self.pieces.came() {
             self.acknowledge();
         }
         read
@@ -236,6 +267,7 @@ impl AsyncRead for Link {
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.pieces.written();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -244,6 +276,7 @@ impl AsyncWrite for Link {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.pieces.written();
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -257,5 +290,29 @@ impl AsyncWrite for Link {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_whole_is_soon_not_acknowledged_at_once_any_more() {
+        let mut pieces = Pieces::default();
+        let mut answer = |count| {
+            pieces.written();
+            (0..count).map(|_| pieces.came()).collect::<Vec<_>>()
+        };
+        for _ in 0..Pieces::ENOUGH {
+            assert_eq!(answer(1), [true]);
+        }
+        assert_eq!(answer(1), [false]);
+        // One in pieces: from its second one on, and the next ones again.
+        assert_eq!(answer(3), [false, true, true]);
+        for _ in 0..Pieces::ENOUGH {
+            assert_eq!(answer(1), [true]);
+        }
+        assert_eq!(answer(1), [false]);
     }
 }
