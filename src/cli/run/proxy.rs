@@ -118,9 +118,12 @@ impl Own {
     async fn end(self, signals: &mut Signals) -> Account {
         let Self { shutdown, manager, attendance, mut task, .. } = self;
         if let Some(attendance) = attendance {
-            let others = attendance.count();
-            if others > 0 {
-                tell(&format!("{others} more programs use this proxy; it ends with them, or on a signal"));
+            match attendance.count() {
+                0 => {}
+                1 => tell("one more program uses this proxy; it ends with that, or on a signal"),
+                others => {
+                    tell(&format!("{others} more programs use this proxy; it ends with them, or on a signal"))
+                }
             }
             tokio::select! {
                 () = attendance.close() => {}
