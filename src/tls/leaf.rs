@@ -190,7 +190,7 @@ mod tests {
         assert!(last.fresh.contains(&(end - day / 3)) && !last.fresh.contains(&(end - day / 5)));
         assert!(matches!(leaves.mint(&name, end), Err(LeafError::Expired)));
 
-        for (time, minted) in [(now, 3), (now + 194 * day, 3), (now + 196 * day, 4), (now, 5)] {
+        for (time, minted) in [(now, 3), (now + 193 * day, 3), (now + 196 * day, 4), (now, 5)] {
             leaves.config_at(time, name.clone()).await.unwrap();
             assert_eq!(leaves.minted(), minted);
         }
