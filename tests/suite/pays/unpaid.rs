@@ -170,8 +170,8 @@ async fn who_asks_a_seller_for_another_protocol_is_told_why_it_is_not_paid() {
 }
 
 #[tokio::test]
-async fn a_tunnel_to_a_seller_passes_its_402_untouched() {
-    let scene = Scene::open().await;
+async fn a_tunnel_that_is_not_read_passes_a_402_untouched() {
+    let scene = Scene::with(|_| {}, &format!("{QUICK}[intercept]\nhosts = []\n")).await;
     let address = scene.fair.origin.address();
     let direct = ask(address, Request::get("/paid").body(empty()).unwrap()).await;
     let mut tunnel = Raw::asking(scene.proxy.address, format!("CONNECT {address} HTTP/1.1\r\n\r\n")).await;
