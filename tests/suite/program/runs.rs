@@ -59,6 +59,30 @@ fn tollpass(home: &Path, arguments: &[&str]) -> Command {
     bare(home, program(arguments))
 }
 
+/// Signals as they are for a program that is started at a terminal: these tests may run in the background or under
+/// `nohup`, where some are ignored.
+const HEEDING: &str = r#"
+import os, signal, sys
+for number in [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]:
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"#;
+
+/// A command that heeds all signals.
+fn heeding(command: &Command) -> Command {
+    let command = command.as_std();
+    let mut heeding = Command::new("python3");
+    heeding.args(["-c", HEEDING]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => heeding.env(name, value),
+            None => heeding.env_remove(name),
+        };
+    }
+    heeding.kill_on_drop(true);
+    heeding
+}
+
 /// How a run ended, what it wrote, and what of that is the log's.
 #[derive(Debug)]
 struct Ended {
@@ -234,7 +258,8 @@ async fn the_ending_is_the_programs_own() {
         assert_eq!((ran.status.code(), &*ran.errors), (Some(code), ""), "{command}: {ran:?}");
     }
     for (signal, number) in [("HUP", 1), ("INT", 2), ("KILL", 9), ("PIPE", 13), ("TERM", 15)] {
-        let ran = ended(scene.run(&["--quiet"], &["sh", "-c", &format!("kill -{signal} $$")])).await;
+        let ran =
+            ended(heeding(&scene.run(&["--quiet"], &["sh", "-c", &format!("kill -{signal} $$")]))).await;
         assert_eq!(ran.status.signal(), Some(number), "{ran:?}");
     }
     let ran = ended(scene.run(&[], &["no-such-program-anywhere"])).await;
@@ -273,7 +298,7 @@ async fn a_signal_that_is_for_us_alone_is_passed_on() {
         [("TERM", Signal::TERM), ("INT", Signal::INT), ("HUP", Signal::HUP), ("USR1", Signal::USR1)]
     {
         let script = format!("trap 'exit 7' {name}; echo ready; while :; do sleep 0.05; done");
-        let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", &script]));
+        let mut talk = Talk::start(heeding(&scene.run(&["--quiet"], &["sh", "-c", &script])));
         assert_eq!(talk.hear().await, "ready");
         talk.signal(signal);
         let (status, errors) = talk.end().await;
@@ -360,7 +385,7 @@ async fn the_terminals_interrupt_comes_once() {
     let mut command = Command::new("python3");
     command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_tollpass"), "run", "--config", text(&config), "--"]);
     command.args(["python3", "-c", COUNTER]).stdin(Stdio::null()).kill_on_drop(true);
-    let ran = ended(command).await;
+    let ran = ended(heeding(&command)).await;
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     for line in ["from the terminal: 30\r\n", "in all: 31\r\n", "tollpass: paid nothing\r\n"] {
         assert!(ran.out.contains(line), "no {line:?} in {ran:?}");
