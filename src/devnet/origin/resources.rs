@@ -85,7 +85,7 @@ impl Resource {
 /// The files below a folder, each at this price under its own path.
 ///
 /// # Errors
-/// When the folder cannot be read, holds more than [`FILES`] files, or one whose name a URL cannot hold as it is.
+/// When the folder cannot be read, holds more than 10,000 files, or one whose name a URL cannot hold as it is.
 pub fn folder(folder: &Path, price: Amount) -> io::Result<Vec<Resource>> {
     let mut resources = Vec::new();
     let mut left = vec![(folder.to_owned(), String::new())];
