@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod book;
+pub mod bypass;
 pub mod channel;
 pub mod microraiden;
 pub mod money;
