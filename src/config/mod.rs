@@ -33,7 +33,7 @@ pub use self::{
     intercept::{Authority, Intercept},
     limits::Limits,
     route::Route,
-    upstream::Upstream,
+    upstream::{NotAProxyUrl, ProxyUrl, Upstream},
     values::{NotAnRpcUrl, RpcUrl},
     wallet::{KeySource, Wallet},
 };
@@ -136,7 +136,7 @@ impl Config {
     }
 
     /// Reads the text of a file in `folder` (where relative paths start) and the variables of `environment`,
-    /// among them `HOME` and `XDG_STATE_HOME`.
+    /// among them `HOME` and `XDG_STATE_HOME`, and those that name an outbound proxy.
     pub fn parse(
         text: &str,
         folder: &Path,
@@ -150,7 +150,7 @@ impl Config {
             path_in("XDG_STATE_HOME").or_else(|| places.home.as_ref().map(|home| home.join(".local/state")));
 
         let faults = Faults::new(source::entries_in(environment));
-        let config = assemble(root, &places, state_home, &faults);
+        let config = assemble(root, &places, state_home, environment, &faults);
         match config {
             Some(config) if faults.borrow().is_empty() => Ok(config),
             _ => Err(fail(faults.into_inner())),
@@ -171,6 +171,7 @@ fn assemble(
     root: Map<String, Value>,
     places: &Places,
     state_home: Option<PathBuf>,
+    environment: &BTreeMap<String, String>,
     faults: &Faults,
 ) -> Option<Config> {
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), TOP, faults);
@@ -202,8 +203,6 @@ fn assemble(
     let intercept_section = Section::new("intercept", top.take("intercept"), intercept::KEYS, faults);
     let paying = if is_paying { rules.as_slice() } else { &[] };
     let intercept = intercept::read(&intercept_section, places, paying);
-    let upstream = Section::new("upstream", top.take("upstream"), upstream::UPSTREAM, faults);
-    let upstream = upstream::upstream(&upstream, places);
     let (limits, bounds) =
         limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
 
@@ -213,6 +212,8 @@ fn assemble(
         route::routes(top.take("route"), route::Neighbour { listen, allow_remote, is_paying }, faults);
     let mut warnings = policy::warnings(&rules, &deposit);
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
+    let upstream = Section::new("upstream", top.take("upstream"), upstream::UPSTREAM, faults);
+    let upstream = upstream::upstream(&upstream, places, environment, &mut warnings);
     if !rules.is_empty() && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
     }

@@ -137,6 +137,11 @@ impl<'a> Section<'a> {
         self.faults.borrow_mut().push(Fault::new(path, wrong, remedy));
     }
 
+    /// Notes a fault that is none of a key of this table, such as that of a variable of another program.
+    pub(super) fn foreign(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
     fn report_unknown(&self) {
         let mut unknown: Vec<_> =
             self.table.iter().filter(|(key, _)| !self.known.contains(&key.as_str())).collect();

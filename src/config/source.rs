@@ -10,7 +10,7 @@ use std::{
 
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
-use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable};
+use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable, upstream};
 
 /// Lists of tables: they have no place in a flat environment.
 const LISTS: [&str; 2] = ["pay", "route"];
@@ -65,9 +65,9 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
 pub(super) fn environment() -> Result<BTreeMap<String, String>, Fault> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
-        let Some(name) =
-            name.to_str().filter(|name| is_key(name) || matches!(*name, "HOME" | "XDG_STATE_HOME"))
-        else {
+        let is_others =
+            |name: &str| matches!(name, "HOME" | "XDG_STATE_HOME") || upstream::VARIABLES.contains(&name);
+        let Some(name) = name.to_str().filter(|name| is_key(name) || is_others(name)) else {
             continue;
         };
         let value = value.into_string().map_err(|_| {
