@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::Layer as _;
+use zeroize::Zeroizing;
 
 use crate::admin::{self, Attendance};
 use crate::chain::keystore::{self, Password};
@@ -21,10 +22,12 @@ use crate::chain::{self, Chain};
 use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
+use crate::private::{self, PrivateFileError};
 use crate::protocol::policy::OnExit;
 use crate::proxy::front::{CaFiles, Page, Route};
 use crate::proxy::intercept::{Intercept, Interception};
 use crate::proxy::pay::{self, PayLayer};
+use crate::proxy::reach::{Outbound, OutboundProxy};
 use crate::proxy::seller::SellerClient;
 use crate::proxy::{self, Forward, Front, Rescue, replay};
 use crate::shutdown::Shutdown;
@@ -139,6 +142,15 @@ pub enum StartError {
     /// No certificate can be made.
     #[error(transparent)]
     Leaf(#[from] LeafError),
+    /// The file with the outbound proxy's password cannot be used.
+    #[error("cannot use upstream.proxy_auth_file: {0}")]
+    ProxyAuth(PrivateFileError),
+    /// That file holds something else.
+    #[error("cannot use upstream.proxy_auth_file: {} does not hold user:password in one line", path.display())]
+    ProxyAuthForm {
+        /// The file.
+        path: PathBuf,
+    },
     /// The key cannot be opened.
     #[error("cannot open the wallet: {0}")]
     Key(String),
@@ -156,7 +168,11 @@ impl App {
         let address = listener.local_addr().map_err(failed)?;
         let routes = route_ports(&config.routes).await?;
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
-        let forward = Forward::new(&proxy_settings(&config));
+        let listens: Vec<SocketAddr> =
+            std::iter::once(address).chain(routes.iter().map(|port| port.address)).collect();
+        let settings =
+            proxy::Settings { outbound: outbound(&config.upstream, &listens)?, ..proxy_settings(&config) };
+        let forward = Forward::new(&settings);
         let paying = match (key, config.chain.clone()) {
             (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
             _ => None,
@@ -280,7 +296,8 @@ impl Desk {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
             return Err(StartError::NoWallet);
         };
-        let forward = Forward::new(&proxy_settings(&config));
+        let outbound = outbound(&config.upstream, &[config.listen])?;
+        let forward = Forward::new(&proxy::Settings { outbound, ..proxy_settings(&config) });
         let key = Key::Configured(wallet);
         let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
         let starting = start(manager.clone(), key, chain, Shutdown::new());
@@ -487,6 +504,36 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         },
         ..proxy::Settings::default()
     }
+}
+
+/// The outbound proxies, and what they ask of us, who listen at these addresses.
+fn outbound(upstream: &config::Upstream, listens: &[SocketAddr]) -> Result<Outbound, StartError> {
+    let config::Upstream { http, tunnel, bypass, proxy_auth_file, .. } = upstream;
+    let is_asked = http.is_some() || tunnel.is_some();
+    let file = proxy_auth_file.as_deref().filter(|_| is_asked);
+    let secret = file.map(proxy_secret).transpose()?;
+    let with = |proxy: &config::ProxyUrl| {
+        let credentials = secret.as_deref().and_then(|bytes| str::from_utf8(bytes).ok());
+        let credentials = credentials.or(proxy.credentials());
+        OutboundProxy::new(&proxy.host, proxy.port, credentials)
+    };
+    let (http, tunnel) = (http.as_ref().map(with), tunnel.as_ref().map(with));
+    Ok(Outbound { http, tunnel, bypass: bypass.clone() }.other_than(listens))
+}
+
+/// What the outbound proxy asks of us: `user:password`. One line end after it is no part of it.
+fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
+    let mut bytes = private::read(path).map_err(StartError::ProxyAuth)?;
+    for end in [b'\n', b'\r'] {
+        if bytes.last() == Some(&end) {
+            bytes.pop();
+        }
+    }
+    let is_text = str::from_utf8(&bytes).is_ok_and(|text| !text.contains(char::is_control));
+    if !is_text || !bytes.contains(&b':') {
+        return Err(StartError::ProxyAuthForm { path: path.to_owned() });
+    }
+    Ok(bytes)
 }
 
 fn pay_settings(

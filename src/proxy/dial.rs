@@ -6,19 +6,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use http::uri::Scheme;
+use http::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use super::lobby::Lobby;
+use super::reach::{Peer, Reach};
 use super::secure::{Disagreed, Offer, Secure};
 use super::target;
-use super::wire::Wire;
+use super::wire::{History, Wire};
 
 /// Why an origin was not reached. Nothing has been sent to it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,6 +50,32 @@ pub enum DialError {
         host: String,
         /// The port.
         port: u16,
+    },
+    /// The outbound proxy was not reached, or did not answer in time.
+    #[error("over the outbound proxy {proxy}: {reason}")]
+    Outbound {
+        /// The proxy.
+        proxy: String,
+        /// Why not: of the proxy itself, or of the host behind it.
+        reason: Box<DialError>,
+    },
+    /// The outbound proxy does not open a tunnel.
+    #[error("the outbound proxy {proxy} answered CONNECT {target} with {status}{}", hint(*status))]
+    Denied {
+        /// The proxy.
+        proxy: String,
+        /// The host and port it was asked for.
+        target: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// What was named as outbound proxy does not answer like one.
+    #[error("the outbound proxy {proxy} does not answer CONNECT as a proxy does: {reason}")]
+    BadProxy {
+        /// The proxy.
+        proxy: String,
+        /// What it did.
+        reason: String,
     },
     /// The system could not connect.
     #[error("{host} port {port} cannot be reached: {reason}")]
@@ -81,45 +108,19 @@ pub enum DialError {
     Roots(String),
 }
 
-/// Connects to `host` (a name, or an address without brackets), trying its addresses in turn.
-///
-/// # Errors
-/// [`DialError`]; each address gets an equal share of the time that is left.
-pub(super) async fn dial(host: &str, port: u16, within: Duration) -> Result<TcpStream, DialError> {
-    let deadline = Instant::now() + within;
-    let timeout = || DialError::Timeout { host: host.to_owned(), port, within };
-    let unresolved = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
-    let found = timeout_at(deadline, lookup_host((host, port))).await.map_err(|_| timeout())?;
-    let mut addresses = found.map_err(|error| unresolved(error.to_string()))?.collect::<Vec<_>>().into_iter();
-
-    let mut last = unresolved("no address".to_owned());
-    while let Some(address) = addresses.next() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
-        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Only a hint to the kernel: a connection without it still works.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last = failed(host, port, &error),
-            Err(_) => last = timeout(),
-        }
+/// What to do about a proxy's answer.
+pub(super) fn hint(status: StatusCode) -> &'static str {
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        "; write its user:password into the file that upstream.proxy_auth_file names"
+    } else {
+        ""
     }
-    Err(last)
-}
-
-fn failed(host: &str, port: u16, error: &io::Error) -> DialError {
-    let host = host.to_owned();
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        return DialError::Refused { host, port };
-    }
-    DialError::Unreachable { host, port, reason: error.to_string() }
 }
 
 /// The pool's way to open a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Dialer {
+    pub(super) reach: Reach,
     pub(super) within: Duration,
     /// Acknowledge at once what an origin sends: see [`Link`].
     pub(super) acknowledges_at_once: bool,
@@ -144,20 +145,29 @@ impl Service<Uri> for Dialer {
             let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
             let port = target::port(&origin);
             let is_secure = origin.scheme() == Some(&Scheme::HTTPS);
-            let wire =
-                if is_secure { dialer.secure(host, port).await } else { dialer.plain(host, port).await };
+            let wire = if is_secure {
+                dialer.secure(host, port).await
+            } else {
+                dialer.plain(&origin, host, port).await
+            };
             wire.map(TokioIo::new)
         })
     }
 }
 
 impl Dialer {
-    async fn plain(&self, host: &str, port: u16) -> Result<Wire, DialError> {
-        let stream = match self.lobby.take(host, port) {
-            Some(stream) => stream,
-            None => dial(host, port, self.within).await?,
+    async fn plain(&self, origin: &Uri, host: &str, port: u16) -> Result<Wire, DialError> {
+        // What waits there was opened for the name alone.
+        let waiting = if self.reach.is_bound(origin) { None } else { self.lobby.take(host, port) };
+        let (stream, is_proxied, is_direct) = match waiting {
+            Some(stream) => (stream, false, self.reach.connects_directly(host, port)),
+            None => {
+                let (stream, is_proxied) = self.reach.connect_plain(origin).await?;
+                (stream, is_proxied, !is_proxied)
+            }
         };
-        Ok(Wire::plain(self.link(stream)))
+        let peer = if is_direct { stream.peer_addr().ok().map(Peer) } else { None };
+        Ok(Wire::plain(self.link(stream), History::new(peer, is_proxied)))
     }
 
     async fn secure(&self, host: &str, port: u16) -> Result<Wire, DialError> {
@@ -175,7 +185,7 @@ impl Dialer {
                 Err(Disagreed::Broken(_)) => {}
             }
         }
-        let stream = dial(host, port, self.within).await?;
+        let stream = self.reach.connect(host, port).await?;
         self.secure.agree(self.link(stream), host, self.offer).await.map_err(|disagreed| match disagreed {
             Disagreed::Refused(error) => error,
             Disagreed::Broken(error) => DialError::Tls { host: host.to_owned(), reason: error.to_string() },

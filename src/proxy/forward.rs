@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderValue};
-use http::{Extensions, Method, Request, Response, Version};
+use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client, ResponseFuture};
@@ -16,9 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 use tracing::warn;
 
-use super::dial::{DialError, Dialer};
+use super::dial::{DialError, Dialer, hint};
 use super::fields::{self, Via};
 use super::lobby::Lobby;
+use super::reach::{Peer, Reach};
 use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
@@ -43,6 +44,14 @@ pub enum ForwardError {
     /// The origin was not reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The outbound proxy wants to know who we are.
+    #[error("the outbound proxy {proxy} answered {status}{}", hint(*status))]
+    Denied {
+        /// The proxy.
+        proxy: String,
+        /// Its answer.
+        status: StatusCode,
+    },
     /// The connection was lost before a byte of the request was written.
     #[error("the connection to the origin was lost before the request was sent: {0}")]
     Unwritten(String),
@@ -73,7 +82,12 @@ impl ForwardError {
             | Self::Loop
             | Self::Dial(_)
             | Self::Unwritten(_) => true,
-            Self::Lost(_) | Self::RequestBody(_) | Self::HeadTooLarge | Self::BadAnswer(_) => false,
+            // That it was not passed on is the proxy's word alone.
+            Self::Denied { .. }
+            | Self::Lost(_)
+            | Self::RequestBody(_)
+            | Self::HeadTooLarge
+            | Self::BadAnswer(_) => false,
         }
     }
 }
@@ -94,6 +108,9 @@ pub(super) struct Shared {
     paying: Pool,
     /// For what cannot be asked over HTTP/2.
     upgrading: Pool,
+    /// Opens a connection for each request.
+    fresh: Pool,
+    pub(super) reach: Reach,
     secure: Secure,
     pub(super) lobby: Lobby,
     pub(super) via: Via,
@@ -105,12 +122,20 @@ impl Forward {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let (secure, lobby) = (Secure::new(settings.ca_file.clone()), Lobby::default());
-        let pool = |pays, offer| pool(settings, pays, offer, secure.clone(), lobby.clone());
+        let reach = Reach::new(settings);
+        let dialer = |acknowledges_at_once, offer| {
+            let (reach, secure, lobby) = (reach.clone(), secure.clone(), lobby.clone());
+            Dialer { reach, within: settings.connect_within, acknowledges_at_once, offer, secure, lobby }
+        };
+        let pool = |pays, offer| pool(settings, settings.pool_idle_per_host, pays, dialer(pays, offer));
+        let fresh = self::pool(settings, 0, false, dialer(false, Offer::Http1));
         Self {
             shared: Arc::new(Shared {
                 plain: pool(false, Offer::Either),
                 paying: pool(true, Offer::Either),
                 upgrading: pool(false, Offer::Http1),
+                fresh,
+                reach: reach.clone(),
                 secure: secure.clone(),
                 lobby: lobby.clone(),
                 via: Via::new(),
@@ -135,17 +160,17 @@ impl Forward {
     }
 }
 
-fn pool(settings: &Settings, pays: bool, offer: Offer, secure: Secure, lobby: Lobby) -> Pool {
+fn pool(settings: &Settings, idle: usize, pays: bool, dialer: Dialer) -> Pool {
     let mut pool = Client::builder(TokioExecutor::new());
     pool.pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.pool_idle_within)
-        .pool_max_idle_per_host(settings.pool_idle_per_host)
+        .pool_max_idle_per_host(idle)
         .retry_canceled_requests(!pays)
         .set_host(false);
     if settings.head_fields != USUAL_FIELDS {
         pool.http1_max_headers(settings.head_fields);
     }
-    pool.build(Dialer { within: settings.connect_within, acknowledges_at_once: pays, offer, secure, lobby })
+    pool.build(dialer)
 }
 
 impl Service<Request<Body>> for Forward {
@@ -186,6 +211,10 @@ impl Shared {
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
         let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
             .then(|| Box::new(copy(&request)));
+        let peer = request.extensions().get::<Peer>().copied();
+        if let Some(target) = peer.and_then(|peer| self.reach.pin(request.uri(), peer)) {
+            *request.uri_mut() = target;
+        }
         let pool = match (pays, is_upgrade) {
             (true, _) => &self.paying,
             (false, true) => &self.upgrading,
@@ -227,15 +256,33 @@ impl Shared {
             fields.insert(header::CONNECTION, options);
         }
         self.via.add(fields, received);
+        if let Some(proxy) = self.reach.proxy_of(request.uri())
+            && let Some(authorization) = proxy.authorization.clone()
+        {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
+        }
         Ok(())
+    }
+
+    /// An answer, unless it is the outbound proxy's about itself.
+    fn told_by_origin(&self, response: Response<Incoming>) -> Result<Response<Incoming>, ForwardError> {
+        let status = response.status();
+        let is_proxied = response.extensions().get::<History>().is_some_and(History::is_proxied);
+        if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED || !is_proxied {
+            return Ok(response);
+        }
+        Err(ForwardError::Denied { proxy: self.reach.proxy_name(), status })
     }
 
     /// Turns a received answer into the one to hand back.
     pub(super) fn answer(&self, response: Response<Incoming>) -> Response<Body> {
         let mut response = response.map(Body::from);
         let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        // What the pool left about its connection is of no use to the client's side.
-        *response.extensions_mut() = Extensions::new();
+        // What the pool left about its connection is of no use to the client's side, but who asks for money is.
+        let past = std::mem::take(response.extensions_mut());
+        if response.status() == StatusCode::PAYMENT_REQUIRED {
+            past.get::<History>().and_then(History::peer).map(|peer| response.extensions_mut().insert(peer));
+        }
         let is_plain = fields::is_plainly_framed(response.headers());
         let fields = response.headers_mut();
         let coding = if is_plain { None } else { fields.get(header::TRANSFER_ENCODING).cloned() };
@@ -273,11 +320,12 @@ impl Asking {
     ) -> Poll<Result<Response<Incoming>, ForwardError>> {
         loop {
             let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
-                Ok(response) => return Poll::Ready(Ok(response)),
+                Ok(response) => return Poll::Ready(self.shared.told_by_origin(response)),
                 Err(error) => error,
             };
             match self.again.take() {
-                Some(request) if went_stale(&error) => self.response = self.shared.plain.request(*request),
+                // Where one connection went stale the others in the pool may have, too.
+                Some(request) if went_stale(&error) => self.response = self.shared.fresh.request(*request),
                 _ => return Poll::Ready(Err(classify(&error))),
             }
         }
@@ -354,7 +402,7 @@ impl Future for Forwarding {
                 let received = ready!(asking.poll_received(cx));
                 Poll::Ready(received.and_then(|response| {
                     // Nobody asked for another protocol here.
-                    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ForwardError::BadAnswer("101 that nobody asked for".to_owned()));
                     }
                     Ok(asking.shared.answer(response))

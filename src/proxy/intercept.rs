@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::server::conn::{http1, http2};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,7 +32,6 @@ use tracing::{debug, warn};
 use self::greeting::Greeting;
 use self::inside::{Inside, Named, Quiet};
 use super::copy::{End, Prefixed, join};
-use super::dial::dial;
 use super::forward::{ForwardError, Shared};
 use super::lobby::Waiting;
 use super::server::{Seat, attend, chain, reader, reader_of_http2};
@@ -145,11 +144,16 @@ impl Means {
     }
 
     /// A connection to the origin, or none where the pool has one already.
-    async fn reach(&self, Place { host, port }: &Place) -> Result<Option<TcpStream>, ForwardError> {
+    async fn reach(
+        &self,
+        Place { host, port }: &Place,
+        received: &HeaderMap,
+        version: Version,
+    ) -> Result<Option<TcpStream>, ForwardError> {
         if self.forward.lobby.is_live(host, *port) {
             return Ok(None);
         }
-        Ok(Some(dial(host, *port, self.forward.settings.connect_within).await?))
+        Ok(Some(self.forward.reach.connect_for(host, *port, received, version).await?))
     }
 }
 
@@ -164,7 +168,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
-    let origin = means.reach(&place).await?;
+    let origin = means.reach(&place, request.headers(), request.version()).await?;
     let seat = request.extensions_mut().remove::<Seat>();
     let client = hyper::upgrade::on(&mut request);
     match seat {
@@ -287,7 +291,7 @@ where
 
 impl Means {
     async fn reach_anew(&self, Place { host, port }: &Place) -> Result<TcpStream, super::DialError> {
-        dial(host, *port, self.forward.settings.connect_within).await
+        self.forward.reach.connect(host, *port).await
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -20,6 +21,7 @@ pub mod front;
 pub mod intercept;
 mod lobby;
 pub mod pay;
+pub mod reach;
 pub mod replay;
 pub mod rescue;
 mod secure;
@@ -64,6 +66,10 @@ pub struct Settings {
     pub tunnel_buffer: usize,
     /// How much of a request body is kept so that it can be sent again.
     pub replay: replay::Limits,
+    /// Who knows the addresses of hosts.
+    pub resolver: Arc<dyn reach::Resolve>,
+    /// What goes out over which proxy.
+    pub outbound: reach::Outbound,
 }
 
 impl Default for Settings {
@@ -83,6 +89,8 @@ impl Default for Settings {
                 file: 1024 * 1024 * 1024,
                 directory: std::env::temp_dir(),
             },
+            resolver: Arc::new(reach::SystemResolver),
+            outbound: reach::Outbound::default(),
         }
     }
 }

@@ -54,6 +54,23 @@ fn verdict(error: &ForwardError) -> Verdict {
         ForwardError::Dial(DialError::Roots(_)) => {
             loud(StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error")
         }
+        ForwardError::Dial(DialError::Outbound { reason, .. }) => {
+            verdict(&ForwardError::Dial(*reason.clone()))
+        }
+        ForwardError::Dial(DialError::Denied { status: StatusCode::GATEWAY_TIMEOUT, .. }) => {
+            quiet(StatusCode::GATEWAY_TIMEOUT, "destination_unavailable")
+        }
+        ForwardError::Dial(DialError::Denied { status, .. }) | ForwardError::Denied { status, .. }
+            if *status == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
+        {
+            loud(StatusCode::BAD_GATEWAY, "proxy_configuration_error")
+        }
+        ForwardError::Dial(DialError::Denied { .. }) | ForwardError::Denied { .. } => {
+            quiet(StatusCode::BAD_GATEWAY, "destination_unavailable")
+        }
+        ForwardError::Dial(DialError::BadProxy { .. }) => {
+            loud(StatusCode::BAD_GATEWAY, "http_protocol_error")
+        }
         ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
         ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
         ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, "http_request_error"),
@@ -198,6 +215,7 @@ mod tests {
     #[test]
     fn each_error_has_its_status() {
         let host = || "a".to_owned();
+        let denied = |status| DialError::Denied { proxy: host(), target: host(), status };
         for (error, status, kind, unsent) in [
             (ForwardError::BadTarget("x"), 400, "http_request_error", true),
             (ForwardError::UnsupportedScheme(host()), 501, "http_request_error", true),
@@ -225,6 +243,31 @@ mod tests {
             ),
             (DialError::Tls { host: host(), reason: host() }.into(), 502, "tls_protocol_error", true),
             (DialError::Roots(host()).into(), 500, "proxy_configuration_error", true),
+            (
+                DialError::Outbound {
+                    proxy: host(),
+                    reason: Box::new(DialError::Timeout { host: host(), port: 1, within: Duration::ZERO }),
+                }
+                .into(),
+                504,
+                "connection_timeout",
+                true,
+            ),
+            (denied(StatusCode::FORBIDDEN).into(), 502, "destination_unavailable", true),
+            (denied(StatusCode::GATEWAY_TIMEOUT).into(), 504, "destination_unavailable", true),
+            (
+                denied(StatusCode::PROXY_AUTHENTICATION_REQUIRED).into(),
+                502,
+                "proxy_configuration_error",
+                true,
+            ),
+            (DialError::BadProxy { proxy: host(), reason: host() }.into(), 502, "http_protocol_error", true),
+            (
+                ForwardError::Denied { proxy: host(), status: StatusCode::PROXY_AUTHENTICATION_REQUIRED },
+                502,
+                "proxy_configuration_error",
+                false,
+            ),
             (ForwardError::Unwritten(host()), 502, "connection_terminated", true),
             (ForwardError::Lost(host()), 502, "http_response_incomplete", false),
             (ForwardError::RequestBody(host()), 400, "http_request_error", false),

@@ -10,7 +10,6 @@ use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
 use super::copy::{End, join};
-use super::dial::dial;
 use super::forward::{ForwardError, Shared};
 use super::server::{Seat, chain};
 use super::{Body, target};
@@ -21,7 +20,7 @@ pub(super) async fn open(
     shared: Arc<Shared>,
 ) -> Result<Response<Body>, ForwardError> {
     let (host, port) = target::tunnel(request.uri())?;
-    let origin = dial(host, port, shared.settings.connect_within).await?;
+    let origin = shared.reach.connect_for(host, port, request.headers(), request.version()).await?;
     let origin = End::Tcp(origin, Bytes::new());
     let seat = request.extensions_mut().remove::<Seat>();
     start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, shared.settings.tunnel_buffer);

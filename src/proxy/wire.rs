@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::dial::Link;
 use super::lobby::Live;
+use super::reach::Peer;
 
 /// A connection to an origin.
 #[derive(Debug)]
@@ -32,13 +33,13 @@ pub(super) enum Kind {
 }
 
 impl Wire {
-    pub(super) fn plain(link: Link) -> Self {
-        Self { kind: Kind::Plain(link), history: History::default() }
+    pub(super) fn plain(link: Link, history: History) -> Self {
+        Self { kind: Kind::Plain(link), history }
     }
 
     pub(super) fn secure(stream: TlsStream<Link>, live: Live) -> Self {
         let kind = Kind::Secure { stream: Box::new(stream), _live: live };
-        Self { kind, history: History::default() }
+        Self { kind, history: History::new(None, false) }
     }
 }
 
@@ -47,34 +48,57 @@ const FIRST_ASKED: u8 = 1;
 const ANSWERED: u8 = 2;
 const ASKED_AGAIN: u8 = 3;
 
-/// How far a connection got: first asked, answered, asked again. What TLS says for itself does not count.
-#[derive(Clone, Debug, Default)]
-pub(super) struct History(Arc<AtomicU8>);
+/// How far a connection got (first asked, answered, asked again; what TLS says for itself does not count), and where it
+/// ends.
+#[derive(Clone, Debug)]
+pub(super) struct History(Arc<Past>);
+
+#[derive(Debug)]
+struct Past {
+    stage: AtomicU8,
+    peer: Option<Peer>,
+    is_proxied: bool,
+}
 
 impl History {
+    /// That of a new connection, to this machine where it is known which one answers.
+    pub(super) fn new(peer: Option<Peer>, is_proxied: bool) -> Self {
+        Self(Arc::new(Past { stage: AtomicU8::new(UNUSED), peer, is_proxied }))
+    }
+
+    /// The machine that answers.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.0.peer
+    }
+
+    /// Whether it ends at the outbound proxy, which may answer by itself.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.0.is_proxied
+    }
+
     /// Whether the connection had been answered on before, was written to again, and then gave not one byte: it was
     /// closed while it lay idle.
     pub(super) fn went_stale(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == ASKED_AGAIN
+        self.0.stage.load(Ordering::Relaxed) == ASKED_AGAIN
     }
 
     fn asked(&self) {
         // One task drives a connection, so nothing comes between the load and the store.
-        match self.0.load(Ordering::Relaxed) {
-            UNUSED => self.0.store(FIRST_ASKED, Ordering::Relaxed),
-            ANSWERED => self.0.store(ASKED_AGAIN, Ordering::Relaxed),
+        match self.0.stage.load(Ordering::Relaxed) {
+            UNUSED => self.0.stage.store(FIRST_ASKED, Ordering::Relaxed),
+            ANSWERED => self.0.stage.store(ASKED_AGAIN, Ordering::Relaxed),
             _ => {}
         }
     }
 
     fn answered(&self) {
-        self.0.store(ANSWERED, Ordering::Relaxed);
+        self.0.stage.store(ANSWERED, Ordering::Relaxed);
     }
 }
 
 impl Connection for Wire {
     fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(self.history.clone());
+        let connected = Connected::new().proxy(self.history.is_proxied()).extra(self.history.clone());
         match &self.kind {
             Kind::Secure { stream, .. } if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 connected.negotiated_h2()

@@ -12,6 +12,7 @@ mod falters;
 mod fronts;
 mod house;
 mod intercepts;
+mod outbound;
 mod pays;
 mod program;
 mod proofs;

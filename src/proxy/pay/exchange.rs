@@ -23,6 +23,7 @@ use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::policy::Hooks;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{Challenge, Draft, Refusal};
+use crate::proxy::reach::Peer;
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
 use crate::shutdown::Shutdown;
@@ -216,7 +217,7 @@ where
                 lease.unsent();
                 return Sent::Done(no_answer(offer, &Refusal::Deadline { waited_for: Awaited::Seller }));
             }
-            let request = match self.request(&lease).await {
+            let request = match self.request(&lease, offer).await {
                 Ok(request) => request,
                 Err(refusal) => {
                     lease.unsent();
@@ -245,8 +246,8 @@ where
         }
     }
 
-    /// The request with a payment.
-    async fn request(&mut self, lease: &Lease) -> Result<Request<Body>, Refusal> {
+    /// The request with a payment, for the machine that asked for it.
+    async fn request(&mut self, lease: &Lease, offer: Option<&Offer>) -> Result<Request<Body>, Refusal> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.kept.replay().await.map_err(|error| Refusal::NotReplayable(error.to_string()))?,
@@ -255,7 +256,11 @@ where
         for (name, value) in lease.headers() {
             request.headers_mut().insert(name, value.clone());
         }
-        request.extensions_mut().insert(Paying);
+        let extensions = request.extensions_mut();
+        extensions.insert(Paying);
+        if let Some(peer) = offer.and_then(|offer| offer.head.extensions.get::<Peer>()) {
+            extensions.insert(*peer);
+        }
         Ok(request)
     }
 

@@ -8,6 +8,7 @@ pub mod fair;
 pub mod handshake;
 pub mod mallory;
 pub mod market;
+pub mod next;
 pub mod openssl;
 pub mod origins;
 pub mod payer;

@@ -1,0 +1,61 @@
+//! A shell whose proxy we are may have started us; and two proxies may each take the other for the way out.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::TcpListener;
+
+use crate::support::payer::{Program, program};
+use crate::support::raw::{Raw, RawOrigin};
+
+/// An address where nobody listens, a moment later.
+async fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+}
+
+async fn serve(listen: SocketAddr, proxy: &str) -> Program {
+    let mut command = program(["serve", "--listen", &listen.to_string()]);
+    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"]
+    {
+        command.env_remove(name);
+    }
+    // A proxy that pays nothing keeps nothing there.
+    command.env("TOLLPASS_STATE_DIR", "/nonexistent");
+    command.env("HTTP_PROXY", proxy).env("HTTPS_PROXY", proxy);
+    Program::start(command).await
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_named_its_own_goes_out_directly() {
+    let origin = RawOrigin::start().await;
+    // The system takes this for 127.0.0.1; for our own eyes it is a name like any other.
+    let name = format!("127.1:{}", origin.address.port());
+    for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"] {
+        let listen = free().await;
+        let serving = serve(listen, &format!("http://{host}:{}", listen.port())).await;
+        let mut client = Raw::asking(listen, format!("GET http://{name}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let mut server = origin.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 299 Direct\r\nContent-Length: 0\r\n\r\n").await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 299 "), "{host}: {head}");
+        let head =
+            Raw::asking(listen, format!("CONNECT {name} HTTP/1.1\r\nHost: x\r\n\r\n")).await.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
+        origin.accept().await;
+        let log = serving.kill().await;
+        assert_eq!(log.matches("is this proxy itself").count(), 2, "once for each kind: {log}");
+    }
+}
+
+#[tokio::test]
+async fn two_proxies_that_name_each_other_do_not_go_round_in_circles() {
+    let (one, other) = (free().await, free().await);
+    let first = serve(one, &format!("http://{other}")).await;
+    let second = serve(other, &format!("http://{one}")).await;
+    let head = Raw::asking(one, "GET http://origin.test/ HTTP/1.1\r\nHost: x\r\n\r\n").await.head().await;
+    assert!(head.starts_with("HTTP/1.1 508 ") && head.contains("proxy_loop_detected"), "{head}");
+    let head = Raw::asking(one, "CONNECT origin.test:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.head().await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    let logs = first.kill().await + &second.kill().await;
+    assert!(logs.contains("508"), "{logs}");
+}

@@ -1,0 +1,116 @@
+//! A payment goes to the machine that asked for it, whatever its name says by then.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tollpass::config::Config;
+use tollpass::proxy::pay::{self, PayLayer};
+use tollpass::proxy::reach::Peer;
+use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings, replay};
+use tollpass::shutdown::Shutdown;
+use tower::{Layer as _, ServiceExt as _};
+
+use super::addresses::Names;
+use crate::pays::QUICK;
+use crate::support::fair::Fair;
+use crate::support::payer::{Alice, Running};
+use crate::support::raw::{Raw, RawOrigin, field, soon};
+
+/// Another machine, as the name could come to say.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Names that mean this machine once, and another one ever after; and that one, on the same port.
+async fn rebinding(here: SocketAddr) -> (Arc<Names>, TcpListener) {
+    let there = TcpListener::bind((ELSEWHERE, here.port())).await.unwrap();
+    (Names::new([vec![here], vec![there.local_addr().unwrap()]]), there)
+}
+
+fn pay_settings(alice: &Alice, proxy: &Running) -> pay::Settings {
+    let config = Config::load(Some(&alice.config_path())).unwrap();
+    pay::Settings {
+        policy: Arc::new(config.policy),
+        manager: Some(proxy.manager.clone()),
+        replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
+        offer_body: config.limits.offer_body,
+        offer_within: config.limits.offer_within,
+        answer_within: config.limits.answer_within,
+        shutdown: Shutdown::new(),
+        advisor: None,
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_changes_before_the_payment_does_not_get_it() {
+    let fair = Fair::open().await;
+    let (names, elsewhere) = rebinding(fair.origin.address()).await;
+    let rest = format!("[[pay]]\nhost = \"seller.test\"\nmax_price = 10000\n{QUICK}");
+    let alice = Alice::ruled(&fair.market, &rest).await;
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    let forward = Forward::new(&Settings { resolver: names, ..Settings::default() });
+    let service = PayLayer::new(pay_settings(&alice, &proxy)).layer(forward.clone());
+    let url = format!("http://seller.test:{}/paid", fair.origin.address().port());
+    let request = |url: &str| Request::get(url).body(Body::Empty).unwrap();
+    let answer = tokio::select! {
+        answer = soon("the paid answer", service.oneshot(request(&url))) => answer.unwrap(),
+        _ = elsewhere.accept() => panic!("the payment went elsewhere"),
+    };
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.into_body().collect().await.unwrap();
+
+    // The name did change: who pays nothing follows it.
+    let mut follows = request(&url.replace("seller.test", "SELLER.test"));
+    follows.extensions_mut().insert(Paying);
+    let asking = tokio::spawn(forward.oneshot(follows));
+    soon("a connection elsewhere", elsewhere.accept()).await.unwrap();
+    asking.abort();
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_pinned_request_takes_no_connection_to_another_machine() {
+    let here = RawOrigin::start().await;
+    let (names, elsewhere) = rebinding(here.address).await;
+    let forward = Forward::new(&Settings { resolver: names, ..Settings::default() });
+    let url = format!("http://seller.test:{}/", here.address.port());
+    let request = |peer: Option<SocketAddr>| {
+        let mut request = Request::get(&url).body(Body::Empty).unwrap();
+        request.extensions_mut().insert(Paying);
+        peer.map(|peer| request.extensions_mut().insert(Peer(peer)));
+        request
+    };
+    let ask = |peer| tokio::spawn(forward.clone().oneshot(request(peer)));
+    let answer = async |server: &mut Raw, more: &str, asking: JoinHandle<Result<Response<Body>, _>>| {
+        let head = server.head().await;
+        assert_eq!(field(&head, "host"), Some(format!("seller.test:{}", here.address.port()).as_str()));
+        assert!(head.starts_with("GET / HTTP/1.1\r\n") && !head.contains('@'), "{head}");
+        server.send(format!("HTTP/1.1 402 Payment Required\r\nContent-Length: 0\r\n{more}\r\n")).await;
+        let asked: Result<_, ForwardError> = soon("the answer", asking).await.unwrap();
+        let answer = asked.unwrap();
+        let peer = answer.extensions().get::<Peer>().map(|peer| peer.0);
+        answer.into_body().collect().await.unwrap();
+        peer
+    };
+
+    let asking = ask(None);
+    let mut first = here.accept().await;
+    assert_eq!(answer(&mut first, "Connection: close\r\n", asking).await, Some(here.address));
+    // From here on the name means another machine, and the pool keeps a connection to it.
+    let there = elsewhere.local_addr().unwrap();
+    let asking = ask(None);
+    let mut second: Raw = soon("a connection elsewhere", elsewhere.accept()).await.unwrap().0.into();
+    assert_eq!(answer(&mut second, "", asking).await, Some(there));
+
+    let asking = ask(Some(here.address));
+    let mut third = here.accept().await;
+    assert_eq!(answer(&mut third, "", asking).await, Some(here.address));
+    // The same again takes the same connection, and so does who is not bound.
+    let asking = ask(Some(here.address));
+    assert_eq!(answer(&mut third, "", asking).await, Some(here.address));
+    let asking = ask(None);
+    assert_eq!(answer(&mut second, "", asking).await, Some(there));
+}

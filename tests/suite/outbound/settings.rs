@@ -1,0 +1,114 @@
+//! Which outbound proxy is meant: the key wins over the variables of others, and what is wrong is said without a secret.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tollpass::config::{Config, ConfigError, Upstream};
+
+fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut environment = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
+    environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Config::parse(text, Path::new("/etc/x"), &environment)
+}
+
+/// The proxies for plain requests and for tunnels, as they are shown.
+fn proxies(upstream: &Upstream) -> [String; 2] {
+    [&upstream.http, &upstream.tunnel]
+        .map(|proxy| proxy.as_ref().map(ToString::to_string).unwrap_or_default())
+}
+
+#[test]
+fn the_key_wins_over_the_environment_and_its_variables_over_each_other() {
+    let key = "[upstream]\nproxy = \"http://key:1\"\n";
+    let none = "[upstream]\nproxy = \"none\"\n";
+    for (text, variables, plain, tunnels) in [
+        ("", &[][..], "", ""),
+        ("", &[("http_proxy", "http://a:1")], "http://a:1", ""),
+        ("", &[("https_proxy", "http://a:1")], "", "http://a:1"),
+        ("", &[("HTTP_PROXY", "a:1"), ("HTTPS_PROXY", "b:2")], "http://a:1", "http://b:2"),
+        ("", &[("http_proxy", "a:1"), ("HTTP_PROXY", "b:2")], "http://a:1", ""),
+        ("", &[("http_proxy", ""), ("HTTP_PROXY", "b:2")], "http://b:2", ""),
+        ("", &[("ALL_PROXY", "a:1")], "http://a:1", "http://a:1"),
+        ("", &[("ALL_PROXY", "a:1"), ("https_proxy", "b:2")], "http://a:1", "http://b:2"),
+        // Nobody needs it where both are named.
+        (
+            "",
+            &[("ALL_PROXY", "socks5://s:1"), ("http_proxy", "a:1"), ("https_proxy", "b:2")],
+            "http://a:1",
+            "http://b:2",
+        ),
+        (key, &[("ALL_PROXY", "socks5://s:1")], "http://key:1", "http://key:1"),
+        (none, &[("ALL_PROXY", "a:1"), ("http_proxy", "https://s:1")], "", ""),
+        (key, &[("TOLLPASS_UPSTREAM__PROXY", "none")], "", ""),
+    ] {
+        let upstream =
+            parse(text, variables).unwrap_or_else(|error| panic!("{text} {variables:?}: {error}")).upstream;
+        assert_eq!(proxies(&upstream), [plain, tunnels], "{text} {variables:?}");
+    }
+}
+
+#[test]
+fn what_is_reached_directly_is_the_keys_word_or_the_variables() {
+    let key = "[upstream]\nno_proxy = [\"a.example\", \"10.0.0.0/8\"]\n";
+    for (text, variables, expected) in [
+        ("", &[][..], [false; 3]),
+        ("", &[("no_proxy", "b.example"), ("NO_PROXY", "a.example")], [false, true, false]),
+        ("", &[("NO_PROXY", "*")], [true; 3]),
+        (key, &[("no_proxy", "b.example")], [true, false, true]),
+        (key, &[("TOLLPASS_UPSTREAM__NO_PROXY", "b.example, a.example")], [true, true, false]),
+    ] {
+        let config = parse(text, variables).unwrap();
+        let hosts = ["a.example", "x.b.example", "10.1.1.1"];
+        assert_eq!(
+            hosts.map(|host| config.upstream.bypass.covers(host, 80)),
+            expected,
+            "{text} {variables:?}"
+        );
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+    let warnings = parse("", &[("NO_PROXY", "a.example,http://b.example")]).unwrap().warnings;
+    assert_eq!(warnings, ["NO_PROXY holds \"http://b.example\", which is no host"]);
+}
+
+#[test]
+fn each_fault_names_its_place_and_all_are_said_at_once() {
+    for (text, variables, key, expected) in [
+        (
+            "[upstream]\nproxy = \"https://me:hunter2@p\"",
+            &[][..],
+            "upstream.proxy",
+            "over TLS (https://) is not supported",
+        ),
+        ("[upstream]\nproxy = \"socks5://me:hunter2@p\"", &[], "upstream.proxy", "only http:// is supported"),
+        ("[upstream]\nproxy = \"me:hunter2@\"", &[], "upstream.proxy", "not an http:// address of a proxy"),
+        ("[upstream]\nproxy = 3128", &[], "upstream.proxy", "expected a text"),
+        ("[upstream]\nno_proxy = [\"http://a\"]", &[], "upstream.no_proxy", "is not a host"),
+        ("[upstream]\nno_proxy = []", &[], "upstream.no_proxy", "empty list"),
+        (
+            "[upstream]\nproxy = \"http://me:hunter2@p:1\"\nproxy_auth_file = \"f\"",
+            &[],
+            "upstream.proxy_auth_file",
+            "has a user name as well",
+        ),
+        (
+            "",
+            &[("https_proxy", "https://me:hunter2@p")],
+            "https_proxy",
+            "over TLS (https://) is not supported",
+        ),
+        ("", &[("ALL_PROXY", "socks5://me:hunter2@p")], "ALL_PROXY", "only http:// is supported"),
+    ] {
+        let error = parse(text, variables).unwrap_err();
+        let [fault] = &error.faults[..] else { panic!("{text} {variables:?}: {error}") };
+        assert!(fault.key == key && fault.wrong.contains(expected), "{text} {variables:?}: {error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    let error = parse(
+        "[upstream]\nno_proxy = [\"a b\"]\nupgarde = 1\n",
+        &[("http_proxy", "ftp://a"), ("https_proxy", "https://b")],
+    );
+    assert_eq!(error.unwrap_err().faults.len(), 4);
+    let config = parse("", &[("http_proxy", "http://me:hunter2@p:1")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert_eq!(config.upstream.http.unwrap().credentials(), Some("me:hunter2"));
+}

@@ -1,0 +1,91 @@
+//! The next proxy behind ours: small, written by hand, and it notes what it is asked.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use super::raw::{Raw, field};
+
+/// What it does with those that it lets in.
+#[derive(Clone, Copy, Debug)]
+pub enum Does {
+    /// Passes everything on to this origin, whatever its name is.
+    PassTo(SocketAddr),
+    /// Answers like this.
+    Say(&'static str),
+}
+
+/// A proxy that runs until it is dropped.
+pub struct Next {
+    pub address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    task: AbortHandle,
+}
+
+impl Next {
+    /// Lets in those who say this in `Proxy-Authorization`, or everyone.
+    pub async fn start(does: Does, demands: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = Arc::clone(&heads);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream.into(), does, demands, Arc::clone(&noted)));
+            }
+        });
+        Self { address, heads, task: task.abort_handle() }
+    }
+
+    /// The heads of all requests so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+
+    /// The first lines of all requests so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.heads().iter().filter_map(|head| Some(head.lines().next()?.to_owned())).collect()
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut client: Raw, does: Does, demands: Option<&'static str>, noted: Arc<Mutex<Vec<String>>>) {
+    let head = client.head().await;
+    noted.lock().unwrap().push(head.clone());
+    if demands.is_some_and(|demands| field(&head, "proxy-authorization") != Some(demands)) {
+        let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"next\"\r\n\
+                       Content-Length: 0\r\nConnection: close\r\n\r\n";
+        return client.send(refusal).await;
+    }
+    let to = match does {
+        Does::PassTo(to) => to,
+        Does::Say(answer) => return client.send(answer).await,
+    };
+    let mut origin: Raw = TcpStream::connect(to).await.unwrap().into();
+    if head.starts_with("CONNECT ") {
+        client.send("HTTP/1.1 200 Connection established\r\nX-Next: 1\r\n\r\n").await;
+    } else {
+        origin.send(onward(&head)).await;
+    }
+    // How the two end is for the test to see at its own ends.
+    let _ = copy_bidirectional(&mut client.stream, &mut origin.stream).await;
+}
+
+/// A head in origin form, for one request only.
+fn onward(head: &str) -> String {
+    let (line, fields) = head.split_once("\r\n").unwrap();
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let rest = target.strip_prefix("http://").expect("absolute form");
+    let path = rest.find('/').map_or("/", |at| &rest[at..]);
+    let own = fields.split_inclusive("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("proxy-"));
+    format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{}", own.collect::<String>())
+}
