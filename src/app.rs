@@ -168,8 +168,8 @@ impl App {
         let address = listener.local_addr().map_err(failed)?;
         let routes = route_ports(&config.routes).await?;
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
-        let listens: Vec<SocketAddr> =
-            std::iter::once(address).chain(routes.iter().map(|port| port.address)).collect();
+        let ports = routes.iter().map(|port| port.address);
+        let listens: Vec<SocketAddr> = [address, config.usual_listen].into_iter().chain(ports).collect();
         let settings =
             proxy::Settings { outbound: outbound(&config.upstream, &listens)?, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
@@ -296,7 +296,7 @@ impl Desk {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
             return Err(StartError::NoWallet);
         };
-        let outbound = outbound(&config.upstream, &[config.listen])?;
+        let outbound = outbound(&config.upstream, &[config.listen, config.usual_listen])?;
         let forward = Forward::new(&proxy::Settings { outbound, ..proxy_settings(&config) });
         let key = Key::Configured(wallet);
         let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;

@@ -90,6 +90,8 @@ const TOP: &[&str] = &[
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where they would by the file alone: a shell may name that as its proxy, and so it is never one of ours.
+    pub usual_listen: SocketAddr,
     /// Allows a proxy that pays to listen where other machines can reach it.
     pub allow_remote: bool,
     /// The folder of the store, the lock and the admin socket; absolute.
@@ -225,6 +227,7 @@ fn assemble(
     let (state_dir, intercept) = (state_dir?, intercept?);
     Some(Config {
         listen,
+        usual_listen: listen,
         allow_remote,
         state_dir,
         wallet,

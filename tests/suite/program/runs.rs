@@ -442,6 +442,17 @@ async fn the_environment_names_the_proxy_and_keeps_what_was_exempt() {
 }
 
 #[tokio::test]
+async fn a_shell_that_names_a_proxy_of_ours_that_is_gone_does_no_harm() {
+    let scene = Scene::open().await;
+    let mut command = scene.run(&["--quiet"], &["curl", "-q", "-sS", "http://bob.invalid/"]);
+    // As left behind by `tollpass env`, for a `serve` that has ended.
+    command.env("TOLLPASS_LISTEN", "127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
+    let ran = ended(command).await;
+    assert!(ran.out.contains("bob.invalid") && !ran.out.contains("127.0.0.1:9"), "{ran:?}");
+    assert!(ran.out.contains("cannot be resolved"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_proxy_that_runs_is_used_and_stays() {
     let scene = Scene::open().await;
     let serving = scene.alice.serve(&[]).await;
