@@ -176,6 +176,41 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
     .await;
 }
 
+/// The payment is granted, then its channel is undone, then the seller answers: within the one request it is paid from
+/// another channel, and only once.
+#[tokio::test]
+async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request() {
+    on_each("", async |mut town| {
+        town.alice
+            .change("nonexisting_channel = { do = \"retry\"", "nonexisting_channel = { do = \"reopen\"");
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        let snapshot = town.rig.snapshot().await;
+        // The seller does not see the opening before it is undone.
+        town.origin.stop_noticing();
+        let exchanges = town.origin.exchanges();
+        let asked = tokio::spawn(ask(proxy.address, town.paid()));
+        // The 402, then the payment, which is presented again and again.
+        town.origin.await_exchanges(exchanges + 3).await;
+        let first = only(&proxy).await.id();
+        assert_eq!(town.origin.total_registered(), Amount::ZERO);
+        town.rig.revert(snapshot).await;
+        town.rig.mine(3).await;
+        town.rig.mining(until_phase(&proxy, first, "gone")).await;
+        town.origin.resume_noticing();
+        let got = town.rig.mining(asked).await.unwrap();
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        let mut channels = proxy.channels().await;
+        channels.sort_by_key(|listed| listed.phase.clone());
+        let shown: Vec<_> = channels.iter().map(|listed| (listed.phase.as_str(), listed.promised)).collect();
+        assert_eq!(shown, [("gone", PRICE.into()), ("open", PRICE.into())]);
+        assert_eq!(town.origin.total_registered(), PRICE.into());
+        assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn another_total_of_the_sellers_is_taken_where_we_signed_it() {
     on_each("", async |town| {

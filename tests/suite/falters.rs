@@ -2,6 +2,9 @@
 //! gets the seller's 402 and the reason in time, what is not for sale passes, and later everything is paid again,
 //! without a restart and without a second channel.
 
+use std::fs::OpenOptions;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -209,6 +212,48 @@ async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_c
     scene.fair.origin.await_look().await;
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
     scene.one_channel_paid(1).await;
+}
+
+/// What is in the file can be read, and nothing written.
+#[tokio::test]
+async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_else() {
+    let scene = Scene::with("ready_within = \"300ms\"", Mode::Pass, |_, _| {}).await;
+    scene.until_paid().await;
+    let Scene { fair, relay, proxy, alice } = scene;
+    proxy.stop().await;
+    let file = alice.state_dir().join(store::FILE);
+    // The thread that writes ends by itself; with it goes the write-ahead log, which knows a newer first page.
+    let log = alice.state_dir().join(format!("{}-wal", store::FILE));
+    let closed = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while log.exists() {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(BOUND, closed).await.expect("the journal stays open");
+    write_version(&file, 3);
+    let proxy = alice.start().await;
+    let scene = Scene { fair, relay, proxy, alice };
+    let presented = scene.fair.origin.exchanges();
+    scene.ten_are_refused("/paid", "attempt to write a readonly database").await;
+    assert_eq!(scene.fair.origin.exchanges() - presented, 11, "ten without a payment, one free");
+    assert_eq!(scene.fair.origin.total_registered(), Amount::from(PRICE));
+    let Scene { fair, relay, proxy, alice } = scene;
+    proxy.stop().await;
+    write_version(&file, 2);
+    let proxy = alice.start().await;
+    let scene = Scene { fair, relay, proxy, alice };
+    scene.until_paid().await;
+    scene.one_channel_paid(2).await;
+    scene.proxy.stop().await;
+}
+
+/// Where an SQLite file says that it was written in a way that is not known yet, it can be read only. That holds for
+/// every user, the one of the tests included.
+fn write_version(file: &Path, version: u8) {
+    let mut file = OpenOptions::new().write(true).open(file).unwrap();
+    file.seek(SeekFrom::Start(18)).unwrap();
+    file.write_all(&[version]).unwrap();
 }
 
 /// Another program holds the journal: as little can be written as on a full disk.
