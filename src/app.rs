@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::Layer as _;
 use zeroize::Zeroizing;
@@ -131,6 +132,9 @@ pub enum StartError {
     /// There is no wallet.
     #[error("the configuration has no [wallet] and [chain]: there are no channels to work on")]
     NoWallet,
+    /// At the end a seller did not sign that a channel be closed, and the policy makes an error of that.
+    #[error("{0}")]
+    NotClosed(String),
     /// The node could not be reached in time.
     #[error(
         "not ready within limits.ready_within ({0:?}): is the node up? `tollpass check` says what is wrong"
@@ -260,22 +264,36 @@ impl App {
         let started = start(manager.clone(), key, chain, shutdown.clone());
         let (started, _) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
-        match config.policy.deposit.on_exit {
-            OnExit::Never => manager.stop().await,
+        let was_denied = match config.policy.deposit.on_exit {
+            OnExit::Never => {
+                manager.stop().await;
+                None
+            }
             OnExit::Cooperative => {
+                let (denied, was_denied) = oneshot::channel();
                 manager.finish().await;
                 let manager = manager.clone();
                 // Each channel waits for its own payment to come back; the drain bounds it all.
-                shutdown.spawn(async move { manager.close_all().await });
+                shutdown.spawn(async move {
+                    if let Err(trouble) = manager.close_all().await {
+                        // It is waited for until the drain is over.
+                        let _ = denied.send(trouble);
+                    }
+                });
+                Some(was_denied)
             }
-        }
+        };
         report_left(shutdown.drain(drain_within).await);
         manager.stop().await;
         drop(manager);
         if tokio::time::timeout_at(deadline + drain_within, task).await.is_err() {
             tracing::error!("payments were still under way; they are cleared up at the next start");
         }
-        started
+        started?;
+        match was_denied.map(|mut was_denied| was_denied.try_recv()) {
+            Some(Ok(trouble)) => Err(StartError::NotClosed(trouble.to_string())),
+            Some(Err(_)) | None => Ok(()),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ABOUT, ATTEND, About, CHANNELS, OPERATE, PLAN};
+use super::{ABOUT, ATTEND, About, CHANNELS, DENIED, OPERATE, PLAN};
 use crate::manager::{Listing, Operation, Plan, Report};
 
 /// How long a running `serve` may take to answer.
@@ -39,6 +39,9 @@ pub enum AdminError {
     /// It did not do it, and says why.
     #[error("{0}")]
     Refused(String),
+    /// A seller did not sign that a channel be closed, and no further one of its channels is to be closed.
+    #[error("{0}")]
+    Denied(String),
     /// It is about to end.
     #[error("the running tollpass is shutting down")]
     Stopping,
@@ -182,6 +185,7 @@ async fn send(
     let said = String::from_utf8_lossy(&body).trim().to_owned();
     Err(match status {
         StatusCode::CONFLICT => AdminError::Refused(said),
+        DENIED => AdminError::Denied(said),
         StatusCode::SERVICE_UNAVAILABLE => AdminError::Stopping,
         _ => AdminError::Answer(format!("{status}: {said}")),
     })

@@ -8,6 +8,7 @@ mod server;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 pub use attendance::Attendance;
@@ -37,6 +38,8 @@ const CHANNELS: &str = "/channels";
 const PLAN: &str = "/plan";
 /// Does it.
 const OPERATE: &str = "/operate";
+/// A seller did not sign that a channel be closed, and the policy says to stop there.
+const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
 /// Says where the proxy listens and what it has paid.
 const ABOUT: &str = "/about";
 /// Says the same, and goes on as long as the proxy runs: who asks attends for so long.

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, MAX_QUESTION, OPERATE, PLAN};
+use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, DENIED, MAX_QUESTION, OPERATE, PLAN};
 use crate::manager::{Manager, Operation, Trouble};
 use crate::shutdown::Shutdown;
 
@@ -160,6 +160,7 @@ impl Desk {
 fn told<T: Serialize>(result: Result<T, Trouble>) -> Response<Body> {
     match result {
         Ok(value) => json(&value),
+        Err(trouble @ Trouble::Denied(_)) => plain(DENIED, &trouble.to_string()),
         Err(trouble) => plain(StatusCode::CONFLICT, &trouble.to_string()),
     }
 }

@@ -69,8 +69,8 @@ pub(super) fn hooks(value: Option<Value>, path: &str, otherwise: &Hooks, faults:
         http_response: on_response(&hook("http_response", RESPONSE))
             .unwrap_or_else(|| otherwise.http_response.clone()),
         success: success(&hook("success", ASK)).unwrap_or_else(|| otherwise.success.clone()),
-        cooperative_close_denied: close_denied(&hook("cooperative_close_denied", DO))
-            .unwrap_or(otherwise.cooperative_close_denied),
+        cooperative_close_denied: close_denied(&hook("cooperative_close_denied", ASK))
+            .unwrap_or_else(|| otherwise.cooperative_close_denied.clone()),
     }
 }
 
@@ -157,13 +157,17 @@ fn success(hook: &Section<'_>) -> Option<Hook<Success>> {
     Some(Hook { action, webhook: asked(hook, action == Success::Tell, "webhook") })
 }
 
-fn close_denied(hook: &Section<'_>) -> Option<CloseDenied> {
+fn close_denied(hook: &Section<'_>) -> Option<Hook<CloseDenied>> {
     let words = [
         ("keep", CloseDenied::Keep),
         ("close_alone", CloseDenied::CloseAlone),
         ("abort", CloseDenied::Abort),
     ];
-    word(hook, &words, "")
+    let action = word(hook, &words, "")?;
+    if action != CloseDenied::CloseAlone {
+        return Some(Hook { action, webhook: asked(hook, false, "close_alone") });
+    }
+    Some(Hook { action, webhook: webhook(hook) })
 }
 
 /// Reads `do` of a hook that is written. A word that is wrong has left a fault, and counts as not written.

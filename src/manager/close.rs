@@ -1,7 +1,7 @@
 //! Closing channels: together with the seller, who is asked for its signature, or alone. No payment is on its way
 //! meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt as _;
@@ -9,11 +9,11 @@ use futures_util::stream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::operate::{Means, Operation, Trouble, alone_on, is_unused, on_chain};
-use super::seller::{SellerError, SellerState};
+use super::seller::{Denied, SellerError, SellerState};
 use super::{Funded, ListedChannel, Manager, Message, lock};
 use crate::protocol::microraiden::proof;
 use crate::protocol::policy::CloseDenied;
-use crate::protocol::{Amount, Channel, ChannelId, Facts, Order, Phase, Signature};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase, Signature};
 
 /// Names a hold to the manager's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,21 +37,40 @@ const CLOSED_AT_ONCE: usize = 8;
 
 impl Manager {
     /// Closes all open channels that were ever used together with their sellers; says in the log what became of each.
-    pub async fn close_all(&self) {
+    ///
+    /// # Errors
+    /// The first [`Trouble::Denied`]: a seller did not sign, and the policy says to stop there. Channels of other
+    /// sellers are closed all the same.
+    pub async fn close_all(&self) -> Result<(), Trouble> {
         let channels = self.list().await.map_or(Vec::new(), |listing| listing.channels);
-        let open = channels.iter().filter(|channel| channel.phase == Phase::Open.name());
-        let closing = |channel: ListedChannel| async move {
+        let mut sellers: BTreeMap<Address, Vec<ListedChannel>> = BTreeMap::new();
+        for channel in channels.into_iter().filter(|channel| channel.phase == Phase::Open.name()) {
+            sellers.entry(channel.receiver).or_default().push(channel);
+        }
+        let closing = stream::iter(sellers.into_values()).map(|channels| self.close_all_of_one(channels));
+        let closed: Vec<_> = closing.buffer_unordered(CLOSED_AT_ONCE).collect().await;
+        closed.into_iter().collect()
+    }
+
+    /// The same for the channels of one seller, one after the other: its openings and endings are so, too.
+    async fn close_all_of_one(&self, channels: Vec<ListedChannel>) -> Result<(), Trouble> {
+        for channel in channels {
             let id = channel.id();
             if channel.promised.is_zero() {
                 tracing::info!(channel = %id, "nothing was ever paid on it: it stays open");
-                return;
+                continue;
             }
             match self.operate(Operation::CloseTogether { channel: id, seller: None }).await {
                 Ok(report) => tracing::info!(channel = %id, "{}", report.text),
-                Err(trouble) => tracing::warn!(channel = %id, reason = %trouble, "the channel is not closed"),
+                Err(trouble) => {
+                    tracing::warn!(channel = %id, reason = %trouble, "the channel is not closed");
+                    if matches!(trouble, Trouble::Denied(_)) {
+                        return Err(trouble);
+                    }
+                }
             }
-        };
-        stream::iter(open.cloned()).for_each_concurrent(CLOSED_AT_ONCE, closing).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn close_together(
@@ -73,14 +92,14 @@ impl Manager {
             let total = alone_on(&held, &on_chain, None, false)?;
             return self.order(Order::CloseAlone { channel: id, total }).await;
         }
-        let (total, closing_signature) = match self.consent(means, id, held, &gateway?).await {
+        let gateway = gateway?;
+        let (total, closing_signature) = match self.consent(means, id, held, &gateway).await {
             Ok(consent) => consent,
-            Err(denied) if self.close_denied == CloseDenied::CloseAlone => {
-                tracing::warn!(channel = %id, reason = %denied, "closing alone, as the policy says");
+            Err(denied) => {
+                self.may_close_alone(id, &gateway, denied).await?;
                 let total = alone_on(&held, &on_chain, None, false)?;
                 return self.order(Order::CloseAlone { channel: id, total }).await;
             }
-            Err(denied) => return Err(denied),
         };
         let digest = proof::balance_digest(id, total, means.facts.contract);
         let balance_signature = means.signer.sign(digest)?;
@@ -88,6 +107,31 @@ impl Manager {
         let done = self.order(order).await?;
         lock(&self.consents).remove(&id);
         Ok(done)
+    }
+
+    /// What the policy says where a seller did not sign; `Err` where the channel is not to be closed without it.
+    async fn may_close_alone(
+        &self,
+        channel: ChannelId,
+        gateway: &str,
+        denied: Trouble,
+    ) -> Result<(), Trouble> {
+        match self.close_denied.action {
+            CloseDenied::Keep => return Err(denied),
+            CloseDenied::Abort => return Err(Trouble::Denied(denied.to_string())),
+            CloseDenied::CloseAlone => {}
+        }
+        if let Some(webhook) = &self.close_denied.webhook {
+            let status = match denied {
+                Trouble::Seller(SellerError::Refused { status, .. }) => Some(status),
+                _ => None,
+            };
+            let question = Denied { gateway, channel, status };
+            let advised = self.seller.may_close_alone(webhook, question).await;
+            advised.map_err(|reason| Trouble::Denied(format!("{denied}; {reason}")))?;
+        }
+        tracing::warn!(%channel, reason = %denied, "closing alone, as the policy says");
+        Ok(())
     }
 
     pub(super) async fn close_alone(

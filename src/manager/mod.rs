@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use crate::chain::{NotRecorded, Synced};
 use crate::protocol::book::{Allowance, Book, Input, OrderFailure, Outcome, PurchaseId, Unorderable};
 use crate::protocol::microraiden;
-use crate::protocol::policy::CloseDenied;
+use crate::protocol::policy::{CloseDenied, Hook};
 use crate::protocol::prices::{Price, Prices};
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
@@ -57,7 +57,7 @@ pub struct Manager {
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
     consents: Arc<Mutex<Consents>>,
-    close_denied: CloseDenied,
+    close_denied: Hook<CloseDenied>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -204,7 +204,7 @@ impl Manager {
         let actor = Actor::new(store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
-        let close_denied = policy.hooks.cooperative_close_denied;
+        let close_denied = policy.hooks.cooperative_close_denied.clone();
         let ledger = Arc::new(Mutex::new(Ledger::new(payees, unix_millis())));
         let manager =
             Self { mailbox, places, next, prices, desk, gateways, seller, consents, close_denied, ledger };

@@ -104,6 +104,12 @@ pub enum Trouble {
          period `tollpass channels settle`"
     )]
     Seller(#[from] SellerError),
+    /// The seller did not sign, and the policy says to stop there.
+    #[error(
+        "{0}; no further channel of this seller is closed (hooks.cooperative_close_denied): closing alone is for you \
+         to decide, `tollpass channels close --alone`"
+    )]
+    Denied(String),
     /// Another operation on the channel is under way.
     #[error("channel {0} is being closed already; wait for that")]
     Held(ChannelId),

@@ -1,11 +1,12 @@
-//! What we ask a seller over HTTP besides its resources: its state of a channel, and a closing signature. Implemented
-//! over the proxy's own client and handed in by the composition root.
+//! What we ask over HTTP when a channel is closed: a seller for its state and its signature, and whom the policy names
+//! where the seller does not sign. Implemented over the proxy's own client and handed in by the composition root.
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-use crate::protocol::{Address, Amount, Signature};
+use crate::protocol::policy::Webhook;
+use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// Asks sellers. `gateway` is the URL of a seller's REST interface, such as `http://bob.example/api/1`.
 pub trait Seller: fmt::Debug + Send + Sync {
@@ -25,6 +26,24 @@ pub trait Seller: fmt::Debug + Send + Sync {
         open_block: u32,
         total: Amount,
     ) -> BoxFuture<'a, Result<Signature, SellerError>>;
+
+    /// Asks `webhook` whether a channel is to be closed without its seller; `Err` says why not.
+    fn may_close_alone<'a>(
+        &'a self,
+        webhook: &'a Webhook,
+        denied: Denied<'a>,
+    ) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// A close together that a seller did not sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Denied<'a> {
+    /// The URL of the seller's REST interface.
+    pub gateway: &'a str,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The seller's answer, where it gave one.
+    pub status: Option<u16>,
 }
 
 /// What a seller says it holds of a channel.

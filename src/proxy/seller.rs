@@ -1,6 +1,7 @@
 //! Asking sellers over HTTP: the state of a channel, and a closing signature. The manager's questions, over the
 //! proxy's own client; nothing in here pays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,16 +11,20 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 
+use super::pay::callout::{Advice, CLOSE_DENIED, Desk, Question};
 use super::{Body, Forward};
-use crate::manager::seller::{Seller, SellerError, SellerState};
+use crate::manager::seller::{Denied, Seller, SellerError, SellerState};
+use crate::protocol::policy::Webhook;
 use crate::protocol::{Address, Amount, Signature};
 
 /// Asks sellers through [`Forward`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SellerClient {
     forward: Forward,
+    webhooks: Desk,
     /// How long an answer may take, its body included.
     within: Duration,
 }
@@ -33,7 +38,7 @@ impl SellerClient {
     /// Asks through `forward`; an answer may take `within`.
     #[must_use]
     pub fn new(forward: Forward, within: Duration) -> Self {
-        Self { forward, within }
+        Self { forward, webhooks: Desk::new(None), within }
     }
 
     async fn ask(&self, method: Method, url: String, form: String) -> Result<Bytes, SellerError> {
@@ -90,6 +95,34 @@ impl Seller for SellerClient {
             let url = channel_url(gateway, payer, open_block);
             let body = self.ask(Method::DELETE, url, format!("balance={total}")).await?;
             read_closing_signature(&body)
+        }
+        .boxed()
+    }
+
+    fn may_close_alone<'a>(
+        &'a self,
+        webhook: &'a Webhook,
+        Denied { gateway, channel, status }: Denied<'a>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        let question = Question {
+            hook: CLOSE_DENIED,
+            method: Method::DELETE.to_string(),
+            url: gateway.to_owned(),
+            price: None,
+            receiver: Some(channel.receiver),
+            channel: Some(channel),
+            attempt: 0,
+            status,
+            headers: BTreeMap::new(),
+        };
+        async move {
+            // It has a limit of its own, which comes first.
+            let by = Instant::now() + webhook.within * 2;
+            match self.webhooks.ask(Some(webhook), &question, by).await {
+                Some(Advice::Pay | Advice::Retry) => Ok(()),
+                Some(Advice::Abort { reason }) => Err(reason),
+                None => Err("nobody was asked".to_owned()),
+            }
         }
         .boxed()
     }

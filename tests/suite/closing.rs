@@ -419,6 +419,80 @@ async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promi
     .await;
 }
 
+/// Two channels to a seller that denies each close: what the policy makes of it, and how often the seller is asked.
+#[tokio::test]
+async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_says() {
+    let oracle = async |text: &'static str| Mallory::spawn(move |_| Answer::new(StatusCode::OK, text)).await;
+    let asks = |oracle: &Mallory| format!("{{ do = \"close_alone\", webhook = \"{}/\" }}", oracle.url());
+    let does = |word: &str| format!("{{ do = \"{word}\" }}");
+    let (yes, no) = (r#"{"do": "close_alone"}"#, r#"{"do": "abort", "reason": "wait for Bob"}"#);
+    let (yes, no, odd) = (oracle(yes).await, oracle(no).await, oracle(r#"{"do": "pay"}"#).await);
+    for (policy, asked, phase, denied) in [
+        (does("keep"), 2, "open", None),
+        (does("abort"), 1, "open", Some("refused (400): not today")),
+        (does("close_alone"), 2, "closing", None),
+        (asks(&yes), 2, "closing", None),
+        (asks(&no), 1, "open", Some("wait for Bob")),
+        (asks(&odd), 1, "open", Some("an unknown word")),
+    ] {
+        let fair = Fair::open().await;
+        let more = format!("{QUICK}cooperative_close_denied = {policy}\n[deposit]\ninitial = 1\n");
+        let alice = Alice::with(&fair.market, &more).await;
+        let proxy = alice.start().await;
+        let receiver = Signer::new(&[0x3a; 32]).unwrap().address();
+        let demand = Demand { contract: fair.market.manager, receiver, token: fair.market.token };
+        let mallory = Mallory::spawn(move |presented: &Presented| match presented.target.as_str() {
+            target if target.starts_with("/api/1/channels") => text(400, "not today"),
+            _ if presented.payment.is_some() => text(200, "paid"),
+            _ => demand.base(PRICE),
+        });
+        let mallory = mallory.await;
+        let url = format!("{}/x", mallory.url());
+        for _ in 0..2 {
+            let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
+            assert_eq!(got.status, StatusCode::OK, "{got:?}");
+            // The first channel is spent: what comes next is paid from another one.
+            done(&proxy, Operation::Open { receiver, deposit: (2 * PRICE).into() }).await;
+        }
+        let closed = proxy.manager.close_all().await.err().map(|trouble| trouble.to_string());
+        let of = |proxy: &[tollpass::manager::ListedChannel], phase: &str| {
+            proxy.iter().filter(|listed| !listed.promised.is_zero() && listed.phase == phase).count()
+        };
+        let (presented, channels) = (mallory.presented(), proxy.channels().await);
+        let closes = presented.iter().filter(|presented| presented.method == Method::DELETE).count();
+        assert_eq!((closes, of(&channels, phase)), (asked, 2), "{policy}: {channels:?}");
+        match (denied, closed) {
+            (None, None) => {}
+            (Some(words), Some(trouble)) => {
+                assert!(trouble.contains(words) && trouble.contains("no further channel"), "{trouble}");
+            }
+            (_, closed) => panic!("{policy}: {closed:?}"),
+        }
+        proxy.stop().await;
+    }
+    let question: serde_json::Value = serde_json::from_slice(&yes.presented()[0].body).unwrap();
+    assert_eq!((&question["hook"], &question["status"]), (&"cooperative_close_denied".into(), &400.into()));
+    assert!(question["channel"].is_object() && question["price"].is_null(), "{question}");
+}
+
+#[tokio::test]
+async fn a_denied_close_at_the_end_is_an_error_where_the_policy_says_abort() {
+    for (word, ends_well) in [("keep", true), ("abort", false)] {
+        let Fair { origin, market } = Fair::open().await;
+        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{word}\" }}\n");
+        let alice = Alice::with(&market, &format!("{hook}[deposit]\non_exit = \"cooperative\"\n")).await;
+        let program = alice.serve(&[]).await;
+        let paid = Request::get(format!("{}/paid", origin.url())).body(empty()).unwrap();
+        assert_eq!(ask(program.address, paid).await.status, StatusCode::OK);
+        origin.stop().await;
+        program.terminate();
+        let (status, log) = program.ended().await;
+        assert_eq!(status.success(), ends_well, "{word}: {log}");
+        assert!(log.contains("the channel is not closed"), "{log}");
+        assert_eq!(log.contains("no further channel of this seller is closed"), !ends_well, "{log}");
+    }
+}
+
 #[tokio::test]
 async fn at_the_end_every_used_channel_is_closed_where_that_is_wanted() {
     on_each("[deposit]\non_exit = \"cooperative\"\n", async |town| {

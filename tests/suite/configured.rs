@@ -313,13 +313,17 @@ fn each_hook_has_its_words() {
             hooks.success.action == Success::Tell && hooks.success.webhook.is_some()
         }),
         ("cooperative_close_denied", "{ do = \"keep\" }", |hooks, _, _, _| {
-            hooks.cooperative_close_denied == CloseDenied::Keep
+            hooks.cooperative_close_denied.action == CloseDenied::Keep
         }),
         ("cooperative_close_denied", "{ do = \"close_alone\" }", |hooks, _, _, _| {
-            hooks.cooperative_close_denied == CloseDenied::CloseAlone
+            hooks.cooperative_close_denied.action == CloseDenied::CloseAlone
+        }),
+        ("cooperative_close_denied", &asking("close_alone"), |hooks, _, _, _| {
+            hooks.cooperative_close_denied.webhook.is_some()
+                && hooks.cooperative_close_denied.action == CloseDenied::CloseAlone
         }),
         ("cooperative_close_denied", "{ do = \"abort\" }", |hooks, _, _, _| {
-            hooks.cooperative_close_denied == CloseDenied::Abort
+            hooks.cooperative_close_denied.action == CloseDenied::Abort
         }),
     ];
     for (key, value, holds) in table {
@@ -514,6 +518,10 @@ fn each_fault_names_its_key_and_its_remedy() {
         (hooks("http_response = { do = \"ask\", status = [404] }"), "hooks.http_response.webhook: missing"),
         (hooks("success = { do = \"webhook\" }"), "hooks.success.webhook: missing"),
         (hooks("success = { do = \"log\", webhook = \"http://h/\" }"), "only asked where do = \"webhook\""),
+        (
+            hooks("cooperative_close_denied = { do = \"keep\", webhook = \"http://h/\" }"),
+            ".webhook: is only asked where do = \"close_alone\"",
+        ),
         (
             hooks("cooperative_close_denied = { do = \"retry\" }"),
             "write do = \"keep\" or \"close_alone\" or \"abort\"",

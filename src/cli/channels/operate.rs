@@ -1,6 +1,7 @@
 //! `tollpass channels open|topup|close|settle|sync`: says what will happen and what it costs, asks, does it, and shows
 //! that it is still at it while a transaction confirms.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::desk::Desk;
+use crate::admin::AdminError;
 use crate::cli::agreed;
-use crate::manager::{ListedChannel, Operation, Report};
+use crate::manager::{ListedChannel, Operation, Report, Trouble};
 use crate::protocol::{Address, Amount, ChannelId};
 
 /// What to do to channels.
@@ -89,7 +91,17 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
         return Ok(());
     }
     let mut failed = 0;
+    let mut denied_by = BTreeSet::new();
     for operation in operations {
+        let closed = match &operation {
+            Operation::CloseTogether { channel, .. } => Some(*channel),
+            _ => None,
+        };
+        if let Some(channel) = closed.filter(|channel| denied_by.contains(&channel.receiver)) {
+            failed += 1;
+            eprintln!("tollpass: {channel} stays open: its seller did not sign for another channel");
+            continue;
+        }
         match one(desk, &operation, is_agreed).await {
             Ok(Some(report)) if json => println!("{}", serde_json::to_string(&report)?),
             Ok(Some(report)) => println!("{}", report.text),
@@ -97,6 +109,9 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
             Err(error) => {
                 failed += 1;
                 eprintln!("tollpass: {error:#}");
+                if is_denied(&error) {
+                    denied_by.extend(closed.map(|channel| channel.receiver));
+                }
             }
         }
     }
@@ -104,6 +119,12 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
         bail!("{failed} of the operations failed");
     }
     Ok(())
+}
+
+/// True where the policy says to leave all channels of the seller open.
+fn is_denied(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Trouble::Denied(_)))
+        || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
 }
 
 async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Result<Option<Report>> {

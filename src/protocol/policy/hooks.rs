@@ -31,7 +31,7 @@ pub struct Hooks {
     /// A request was paid.
     pub success: Hook<Success>,
     /// The seller does not sign that a channel be closed.
-    pub cooperative_close_denied: CloseDenied,
+    pub cooperative_close_denied: Hook<CloseDenied>,
 }
 
 /// What to do, and whom to ask first.
@@ -173,11 +173,12 @@ pub enum Success {
 /// What to do when the seller does not sign that a channel be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseDenied {
-    /// Leave the channel open.
+    /// Leave the channel open, and go on with others.
     Keep,
-    /// Close it without the seller, on the highest total that was promised.
+    /// Close it without the seller, on the highest total that was promised; where somebody is to be asked first, if
+    /// they say so.
     CloseAlone,
-    /// Stop, and say so: the close has failed.
+    /// Leave it and all further channels of the seller open; at the end of the program that is an error.
     Abort,
 }
 
@@ -196,7 +197,7 @@ impl Default for Hooks {
             http_error: OnError::Pass.into(),
             http_response: OnResponse::Pass.into(),
             success: Success::Log.into(),
-            cooperative_close_denied: CloseDenied::Keep,
+            cooperative_close_denied: CloseDenied::Keep.into(),
         }
     }
 }

@@ -28,6 +28,8 @@ const LARGEST_ANSWER: usize = 16 * 1024;
 const LONGEST_REASON: usize = 200;
 /// How much of a field's value is told, in bytes.
 const LONGEST_VALUE: usize = 1024;
+/// The hook that is not about a purchase.
+pub(in crate::proxy) const CLOSE_DENIED: &str = "cooperative_close_denied";
 /// How many notices may be under way at once; further ones are dropped.
 const NOTICES: usize = 64;
 
@@ -81,7 +83,7 @@ pub enum Advice {
 
 /// Where questions are put.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(in crate::proxy) struct Desk {
     client: Client<HttpConnector, Full<Bytes>>,
     advisor: Option<Arc<dyn Advisor>>,
     notices: Arc<Semaphore>,
@@ -102,14 +104,14 @@ struct Said {
 }
 
 impl Desk {
-    pub(super) fn new(advisor: Option<Arc<dyn Advisor>>) -> Self {
+    pub(in crate::proxy) fn new(advisor: Option<Arc<dyn Advisor>>) -> Self {
         // A connection for each question: one that is reused may be lost in a way that looks like a refusal.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Self { client, advisor, notices: Arc::new(Semaphore::new(NOTICES)) }
     }
 
     /// Puts a question to a webhook, else to the advisor. `None` when there is neither.
-    pub(super) async fn ask(
+    pub(in crate::proxy) async fn ask(
         &self,
         webhook: Option<&Webhook>,
         question: &Question,
@@ -190,7 +192,7 @@ impl Call {
         }
         let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| format!("gave an answer that cannot be read: {error}"))?;
-        understand(&body.to_bytes())
+        understand(question.hook, &body.to_bytes())
     }
 }
 
@@ -229,18 +231,22 @@ fn harmless() -> [HeaderName; 16] {
     ]
 }
 
-fn understand(body: &[u8]) -> Result<Advice, String> {
+/// Reads an answer. Where a purchase is in question `pay` and `retry` let it go on, where a close is `close_alone`.
+fn understand(hook: &str, body: &[u8]) -> Result<Advice, String> {
+    let is_close = hook == CLOSE_DENIED;
+    let words = if is_close { "close_alone or abort" } else { "pay, retry or abort" };
     let said: Said = serde_json::from_slice(body)
-        .map_err(|_| "gave an answer that is not {\"do\": \"pay\" | \"retry\" | \"abort\"}".to_owned())?;
+        .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {words}"))?;
     match said.r#do.as_str() {
-        "pay" => Ok(Advice::Pay),
-        "retry" => Ok(Advice::Retry),
+        "pay" if !is_close => Ok(Advice::Pay),
+        "retry" if !is_close => Ok(Advice::Retry),
+        "close_alone" if is_close => Ok(Advice::Retry),
         "abort" => {
             let reason = said.reason.filter(|reason| !reason.trim().is_empty());
             let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
             Ok(Advice::Abort { reason: reason.chars().take(LONGEST_REASON).collect() })
         }
-        _ => Err("answered with an unknown word: it must be pay, retry or abort".to_owned()),
+        _ => Err(format!("answered with an unknown word: it must be {words}")),
     }
 }
 
@@ -269,10 +275,19 @@ mod tests {
             ("pay", None),
             ("", None),
         ] {
-            assert_eq!(understand(body.as_bytes()).ok(), expected, "{body}");
+            assert_eq!(understand("success", body.as_bytes()).ok(), expected, "{body}");
         }
+        for (body, expected) in [
+            (r#"{"do": "close_alone"}"#, Some(Advice::Retry)),
+            (r#"{"do": "abort", "reason": "no"}"#, abort("no")),
+            (r#"{"do": "pay"}"#, None),
+            (r#"{"do": "retry"}"#, None),
+        ] {
+            assert_eq!(understand(CLOSE_DENIED, body.as_bytes()).ok(), expected, "{body}");
+        }
+        assert_eq!(understand("success", br#"{"do": "close_alone"}"#).ok(), None);
         let long = format!(r#"{{"do": "abort", "reason": "{}"}}"#, "é".repeat(1000));
-        assert_eq!(understand(long.as_bytes()).ok(), abort(&"é".repeat(200)));
+        assert_eq!(understand("success", long.as_bytes()).ok(), abort(&"é".repeat(200)));
     }
 
     #[test]
