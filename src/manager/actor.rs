@@ -3,6 +3,8 @@
 //! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
 //! comes back as a message.
 
+mod jobs;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,11 +19,11 @@ use super::start::Prepared;
 use super::store::{BookId, Store};
 use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Trouble, operate};
 use crate::chain::signer::Signer;
-use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution, Synced};
+use crate::chain::{Chain, NotRecorded, Synced};
 use crate::fault;
-use crate::protocol::book::{Effect, Input, OrderFailure, Record, Unorderable};
+use crate::protocol::book::{Effect, Input, Record, Unorderable};
 use crate::protocol::prices::Prices;
-use crate::protocol::{Address, Amount, ChannelId, Facts, Intent, Order, Phase};
+use crate::protocol::{Address, Amount, ChannelId, Facts, Order, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
@@ -442,51 +444,6 @@ impl Actor {
         });
     }
 
-    fn submit(&self, order: Order) {
-        let receiver = order.receiver();
-        tracing::info!(?order, "sending a transaction");
-        self.job(receiver, move |chain, journal| async move {
-            chain.carry_out(&order, &journal).await.map(funded).map_err(|error| failure(order, &error))
-        });
-    }
-
-    fn resume(&self, receiver: Address, intents: Vec<Intent>) {
-        let Some(order) = intents.last().map(|intent| intent.order) else { return };
-        tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
-        self.job(receiver, move |chain, _| async move {
-            match chain.resume(&intents).await {
-                Ok(Resolution::Done(done)) => Ok(funded(done)),
-                Ok(Resolution::NothingMoved) => Ok(None),
-                Err(error) => Err(failure(order, &error)),
-            }
-        });
-    }
-
-    /// Runs a chain job in a task of its own; its result comes back as a message.
-    fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
-    where
-        F: Future<Output = Result<Option<super::Funded>, OrderFailure>> + Send + 'static,
-    {
-        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let work = work(means.chain.clone(), Intents(mailbox.clone()));
-        tokio::spawn(async move {
-            let result = work.await;
-            fault::point("chain job done");
-            match &result {
-                Ok(Some((channel, Some(on_chain)))) => {
-                    tracing::info!(%channel, deposit = %on_chain.deposit, "order is carried out");
-                }
-                Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
-                Ok(None) => tracing::info!(%receiver, "nothing had moved"),
-                Err(failure) => {
-                    tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
-                }
-            }
-            // A manager that has stopped finds out at its next start.
-            let _ = mailbox.send(Message::Ordered { receiver, result }).await;
-        });
-    }
-
     fn list(&self) -> Listing {
         let owner = self.means.as_ref().map(|means| ListedOwner {
             chain_id: means.facts.chain_id,
@@ -504,24 +461,4 @@ impl Drop for Actor {
     fn drop(&mut self) {
         self.desk.lock().close();
     }
-}
-
-/// Records a chain job's transactions through the manager's task.
-struct Intents(mpsc::Sender<Message>);
-
-impl Journal for Intents {
-    async fn record(&self, intent: Intent) -> Result<(), NotRecorded> {
-        let gone = || NotRecorded("tollpass is shutting down".into());
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Message::Intent { intent, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-fn funded(done: Done) -> Option<super::Funded> {
-    Some((done.channel, done.on_chain))
-}
-
-fn failure(order: Order, error: &OrderError) -> OrderFailure {
-    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
 }
