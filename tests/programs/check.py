@@ -74,9 +74,9 @@ class Check:
             ca = "NODE_EXTRA_CA_CERTS"
             self.each(f"Node, {name}", self.node("node", name), {ca: trust}, {ca: own})
         if self.options.newer_node:
-            ways = {"NODE_USE_ENV_PROXY": "1"}
-            trusts = [ways | {"NODE_EXTRA_CA_CERTS": ca} for ca in (trust, own)]
-            self.each("Node, by its own variable", self.node(self.options.newer_node, "env"), *trusts)
+            command = ["env", "NODE_USE_ENV_PROXY=1", *self.node(self.options.newer_node, "env")]
+            trusts = [{"NODE_EXTRA_CA_CERTS": ca} for ca in (trust, own)]
+            self.each("Node, by its own variable", command, *trusts)
         self.git(trust, commits)
         self.chromium()
 
