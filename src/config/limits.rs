@@ -21,7 +21,12 @@ pub(super) const LIMITS: &[&str] = &[
     "head_bytes",
     "head_fields",
     "head_within",
+    "idle_within",
+    "stalled_within",
+    "exchange_within",
+    "linger_within",
     "connect_within",
+    "continue_within",
     "answer_within",
     "pool_idle_within",
     "pool_idle_per_host",
@@ -50,10 +55,20 @@ pub struct Limits {
     pub head_bytes: usize,
     /// The largest number of fields in a request's head.
     pub head_fields: usize,
-    /// How long a client may take to send a request's head, counted from when its connection became idle.
+    /// How long a client may take to send a request's head, counted from its first byte.
     pub head_within: Duration,
+    /// How long a client's connection is kept on which no request is begun.
+    pub idle_within: Duration,
+    /// How long an exchange is kept up in which nothing moves.
+    pub stalled_within: Duration,
+    /// How long one exchange may take altogether.
+    pub exchange_within: Duration,
+    /// How long what a client still sends after the last answer is read and dropped.
+    pub linger_within: Duration,
     /// How long a connection to an origin may take to open.
     pub connect_within: Duration,
+    /// How long an origin may take to ask for a body that the client holds back.
+    pub continue_within: Duration,
     /// How long the head of the answer to a paid request may take.
     pub answer_within: Duration,
     /// How long an unused connection to an origin is kept.
@@ -84,8 +99,13 @@ impl Default for Limits {
             connections: 4096,
             head_bytes: 64 << 10,
             head_fields: 100,
-            head_within: secs(60),
+            head_within: secs(30),
+            idle_within: secs(60),
+            stalled_within: secs(3600),
+            exchange_within: secs(24 * 3600),
+            linger_within: secs(2),
             connect_within: secs(10),
+            continue_within: secs(1),
             answer_within: secs(300),
             pool_idle_within: secs(60),
             pool_idle_per_host: 128,
@@ -130,7 +150,12 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
         head_bytes: held(section, "head_bytes", default.head_bytes, 8 << 10, 1 << 20),
         head_fields: count(section, "head_fields", default.head_fields, 10_000),
         head_within: duration(section, "head_within", default.head_within, 3600),
+        idle_within: duration(section, "idle_within", default.idle_within, 24 * 3600),
+        stalled_within: duration(section, "stalled_within", default.stalled_within, 7 * 24 * 3600),
+        exchange_within: duration(section, "exchange_within", default.exchange_within, 366 * 24 * 3600),
+        linger_within: duration(section, "linger_within", default.linger_within, 60),
         connect_within: duration(section, "connect_within", default.connect_within, 600),
+        continue_within: duration(section, "continue_within", default.continue_within, 60),
         answer_within: duration(section, "answer_within", default.answer_within, 24 * 3600),
         pool_idle_within: duration(section, "pool_idle_within", default.pool_idle_within, 24 * 3600),
         pool_idle_per_host: count(section, "pool_idle_per_host", default.pool_idle_per_host, 100_000),

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::expect::{Gated, Instead, Offered};
+use super::fields;
 use super::replay::{Pass, Resumed};
 
 /// A message body on its way through.
@@ -25,6 +27,12 @@ pub enum Body {
     Replay(Pass),
     /// A body of which the beginning has been read already.
     Resumed(Box<Resumed>),
+    /// A client's body that remembers whether anybody has begun to read it.
+    Offered(Box<Offered>),
+    /// A request body that waits until the origin wants it.
+    Gated(Box<Gated>),
+    /// The body of an answer that came in place of the request's body.
+    Instead(Box<Instead>),
 }
 
 /// A whole body and its trailer fields.
@@ -86,11 +94,17 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Incoming),
+            Self::Incoming(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
+                ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
+            },
             Self::Empty => Poll::Ready(None),
             Self::Full(full) => Poll::Ready(full.next().map(Ok)),
             Self::Replay(pass) => pass.poll_frame(cx),
             Self::Resumed(resumed) => resumed.poll_frame(cx),
+            Self::Offered(offered) => offered.poll_frame(cx),
+            Self::Gated(gated) => gated.poll_frame(cx),
+            Self::Instead(instead) => instead.poll_frame(cx),
         }
     }
 
@@ -101,6 +115,9 @@ impl http_body::Body for Body {
             Self::Full(full) => full.bytes.is_empty() && full.trailers.is_none(),
             Self::Replay(pass) => pass.is_end_stream(),
             Self::Resumed(resumed) => resumed.is_end_stream(),
+            Self::Offered(offered) => offered.is_end_stream(),
+            Self::Gated(gated) => gated.is_end_stream(),
+            Self::Instead(instead) => instead.is_end_stream(),
         }
     }
 
@@ -112,7 +129,21 @@ impl http_body::Body for Body {
             Self::Full(full) => SizeHint::with_exact(full.bytes.len() as u64),
             Self::Replay(pass) => pass.size_hint(),
             Self::Resumed(resumed) => resumed.size_hint(),
+            Self::Offered(offered) => offered.size_hint(),
+            Self::Gated(gated) => gated.size_hint(),
+            Self::Instead(instead) => instead.size_hint(),
         }
+    }
+}
+
+/// Takes out of trailer fields what would act as a field.
+fn tidy(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            fields::tidy_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, cop
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::line::Line;
 use super::wire::{Kind, Wire};
 
 /// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
@@ -33,8 +34,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 impl End {
     /// The client's connection, taken back from the HTTP server.
     pub(super) fn client(upgraded: Upgraded) -> Self {
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Self::Tcp(parts.io.into_inner(), parts.read_buf),
+        match upgraded.downcast::<TokioIo<Line<TcpStream>>>() {
+            Ok(parts) => Self::Tcp(parts.io.into_inner().into_inner(), parts.read_buf),
             Err(upgraded) => Self::Other(Box::new(TokioIo::new(upgraded))),
         }
     }

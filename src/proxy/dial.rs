@@ -260,6 +260,17 @@ impl Link {
     }
 }
 
+/// Lets a write succeed that the origin will not take any more: it may have answered before it hung up, and that answer
+/// is still there to be read. Whoever reads next finds the answer, or the end.
+fn or_lost(written: io::Result<usize>, length: usize) -> io::Result<usize> {
+    match written {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(length)
+        }
+        written => written,
+    }
+}
+
 impl AsyncRead for Link {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -278,7 +289,8 @@ impl AsyncRead for Link {
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.pieces.written();
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        written.map(|written| or_lost(written, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -287,7 +299,8 @@ impl AsyncWrite for Link {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.pieces.written();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        written.map(|written| or_lost(written, slices.iter().map(|slice| slice.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {

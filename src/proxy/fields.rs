@@ -6,11 +6,31 @@ use std::sync::LazyLock;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
+use crate::protocol::microraiden::headers::PREFIX;
+
 /// Our name in `Via` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "tollpass";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What every recipient needs: `Connection` that names one of these does not take it out. RFC 9110 section 7.6.1.
+const END_TO_END: [HeaderName; 14] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VIA,
+];
 
 /// Takes out every field that is meant for the neighbour only, and those that `Connection` names.
 ///
@@ -38,9 +58,90 @@ fn strip_named(fields: &mut HeaderMap) {
     fields.remove(header::CONNECTION);
     for line in &lines {
         for name in tokens(line).filter_map(|token| HeaderName::from_bytes(token).ok()) {
-            fields.remove(name);
+            // A payment is for the seller, however many hops away it is.
+            if !END_TO_END.contains(&name) && !name.as_str().starts_with(PREFIX) {
+                fields.remove(name);
+            }
         }
     }
+}
+
+/// Whether a field may come after a body: none that frames, routes or authenticates, and none of one hop. RFC 9110
+/// section 6.5.1.
+fn may_trail(name: &HeaderName) -> bool {
+    let is_of_one_hop = [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    !END_TO_END.contains(name) && !is_of_one_hop.contains(name)
+}
+
+/// Takes out of a trailer section what must not stand there.
+pub(super) fn tidy_trailers(trailers: &mut HeaderMap) {
+    let bad: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    for name in bad {
+        trailers.remove(name);
+    }
+}
+
+/// Makes lengths and announcements say one thing only: one length in plain digits, none beside chunks, and no
+/// announcement of a trailer field that must not come.
+pub(super) fn tidy_framing(fields: &mut HeaderMap) {
+    if fields.contains_key(header::TRANSFER_ENCODING) {
+        fields.remove(header::CONTENT_LENGTH);
+    } else if fields.contains_key(header::CONTENT_LENGTH) {
+        tidy_length(fields);
+    }
+    if fields.contains_key(header::TRAILER) {
+        tidy_announcement(fields);
+    }
+}
+
+fn tidy_length(fields: &mut HeaderMap) {
+    let mut lines = fields.get_all(header::CONTENT_LENGTH).iter();
+    let first = lines.next().map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_plain = first == b"0" || first.first().is_some_and(|digit| (b'1'..=b'9').contains(digit));
+    if lines.next().is_none() && is_plain && number(first).is_some() {
+        return;
+    }
+    let all = fields.get_all(header::CONTENT_LENGTH).iter();
+    let mut lengths = all
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(|part| number(part.trim_ascii()));
+    let length = lengths.next().flatten();
+    if let (Some(length), true) = (length, lengths.all(|other| other == length)) {
+        fields.insert(header::CONTENT_LENGTH, length.into());
+    } else {
+        // Of an answer to HEAD nobody has read it before.
+        fields.remove(header::CONTENT_LENGTH);
+    }
+}
+
+fn tidy_announcement(fields: &mut HeaderMap) {
+    let may_come = |token: &&[u8]| HeaderName::from_bytes(token).is_ok_and(|name| may_trail(&name));
+    let lines: Vec<HeaderValue> = fields.get_all(header::TRAILER).iter().cloned().collect();
+    if lines.iter().flat_map(tokens).all(|token| may_come(&token)) {
+        return;
+    }
+    let names: Vec<&[u8]> = lines.iter().flat_map(tokens).filter(may_come).collect();
+    match HeaderValue::from_bytes(&names.join(&b", "[..])) {
+        Ok(names) if !names.is_empty() => fields.insert(header::TRAILER, names),
+        _ => fields.remove(header::TRAILER),
+    };
+}
+
+/// Digits and nothing else, as a number.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The members of a comma-separated field.
@@ -61,13 +162,30 @@ fn is_trailers(token: &[u8]) -> bool {
     token.trim_ascii().eq_ignore_ascii_case(b"trailers")
 }
 
-/// Whether the only transfer coding is `chunked`, or there is none: all that we can frame anew.
+/// Whether the only transfer coding is `chunked`, said once, or there is none: all that we can frame anew.
 pub(super) fn is_plainly_framed(fields: &HeaderMap) -> bool {
-    fields
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .flat_map(tokens)
-        .all(|coding| coding.eq_ignore_ascii_case(b"chunked"))
+    let mut lines = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(first) = lines.next() else { return true };
+    lines.next().is_none() && first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+/// The transfer codings, the empty ones between commas included.
+pub(super) fn codings(fields: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = fields.get_all(header::TRANSFER_ENCODING).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+}
+
+/// Makes one `Cookie` line of several, as HTTP/1.1 has it. RFC 9113 section 8.2.3.
+pub(super) fn join_cookies(fields: &mut HeaderMap) {
+    let mut lines = fields.get_all(header::COOKIE).iter();
+    if lines.next().is_none() || lines.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // The pieces of valid values are a valid value.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        fields.insert(header::COOKIE, cookie);
+    }
 }
 
 /// Whether a request of this method may be sent a second time without being asked. RFC 9110 section 9.2.2.
@@ -84,6 +202,7 @@ pub(super) struct Via {
     mark: &'static str,
     http_10: HeaderValue,
     http_11: HeaderValue,
+    http_2: HeaderValue,
 }
 
 /// What no other process has: the standard library seeds its hashers at random. It is a name, not a secret.
@@ -92,23 +211,28 @@ static MARK: LazyLock<String> = LazyLock::new(|| {
     format!("{PSEUDONYM} ({random:016x})")
 });
 /// Static, so that each message takes a copy for nothing.
-static ENTRIES: LazyLock<[String; 2]> =
-    LazyLock::new(|| ["1.0", "1.1"].map(|version| format!("{version} {}", *MARK)));
+static ENTRIES: LazyLock<[String; 3]> =
+    LazyLock::new(|| ["1.0", "1.1", "2.0"].map(|version| format!("{version} {}", *MARK)));
 
 impl Via {
     /// The entry of this process.
     pub(super) fn new() -> Self {
-        let [http_10, http_11] = &*ENTRIES;
+        let [http_10, http_11, http_2] = &*ENTRIES;
         Self {
             mark: &MARK,
             http_10: HeaderValue::from_static(http_10),
             http_11: HeaderValue::from_static(http_11),
+            http_2: HeaderValue::from_static(http_2),
         }
     }
 
     /// Adds the entry for a message that was received in `version`.
     pub(super) fn add(&self, fields: &mut HeaderMap, version: Version) {
-        let entry = if version == Version::HTTP_10 { &self.http_10 } else { &self.http_11 };
+        let entry = match version {
+            Version::HTTP_10 => &self.http_10,
+            Version::HTTP_2 => &self.http_2,
+            _ => &self.http_11,
+        };
         fields.append(header::VIA, entry.clone());
     }
 
@@ -178,6 +302,75 @@ mod tests {
             assert_eq!(is_plainly_framed(&fields(&[("transfer-encoding", value)])), expected, "{value}");
         }
         assert!(is_plainly_framed(&HeaderMap::new()));
+        assert!(!is_plainly_framed(&fields(&[
+            ("transfer-encoding", "chunked"),
+            ("transfer-encoding", "chunked")
+        ])));
+    }
+
+    #[test]
+    fn a_length_is_said_in_one_way() {
+        for (lines, expected) in [
+            (&["5"][..], Some("5")),
+            (&["0"], Some("0")),
+            (&["005"], Some("5")),
+            (&["00"], Some("0")),
+            (&["5, 5", "5"], Some("5")),
+            (&["5", "6"], None),
+            (&["5,"], None),
+            (&["+5"], None),
+            (&[""], None),
+            (&["18446744073709551616"], None),
+        ] {
+            let mut some: HeaderMap =
+                lines.iter().map(|line| (header::CONTENT_LENGTH, HeaderValue::from_static(line))).collect();
+            tidy_framing(&mut some);
+            assert_eq!(
+                some.get("content-length").map(|length| length.to_str().unwrap()),
+                expected,
+                "{lines:?}"
+            );
+            assert!(some.get_all("content-length").iter().count() < 2);
+        }
+        let mut both = fields(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
+        tidy_framing(&mut both);
+        assert_eq!(both, fields(&[("transfer-encoding", "chunked")]));
+    }
+
+    #[test]
+    fn trailer_fields_that_would_act_as_fields_are_neither_announced_nor_sent() {
+        let mut some = fields(&[("trailer", "X-Sum, Content-Length"), ("trailer", "host,x-more")]);
+        tidy_framing(&mut some);
+        assert_eq!(some, fields(&[("trailer", "X-Sum, x-more")]));
+        let mut none = fields(&[("trailer", "transfer-encoding")]);
+        tidy_framing(&mut none);
+        assert!(none.is_empty());
+        let mut sent =
+            fields(&[("x-sum", "1"), ("content-length", "9"), ("connection", "x"), ("set-cookie", "a")]);
+        tidy_trailers(&mut sent);
+        assert_eq!(sent, fields(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn connection_names_away_its_own_fields_only() {
+        let mut some = fields(&[
+            ("connection", "host, content-length, authorization, rdn-balance, x-own"),
+            ("host", "a"),
+            ("content-length", "1"),
+            ("authorization", "b"),
+            ("rdn-balance", "2"),
+            ("x-own", "3"),
+        ]);
+        strip(&mut some);
+        let left = [("host", "a"), ("content-length", "1"), ("authorization", "b"), ("rdn-balance", "2")];
+        assert_eq!(some, fields(&left));
+    }
+
+    #[test]
+    fn cookies_of_http_2_become_one_line() {
+        let mut some = fields(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2; c=3")]);
+        join_cookies(&mut some);
+        assert_eq!(some, fields(&[("cookie", "a=1; b=2; c=3"), ("x", "1")]));
     }
 
     #[test]
@@ -189,5 +382,8 @@ mod tests {
         assert!(ours.is_in(&some));
         let last = some.get_all("via").iter().next_back().unwrap().to_str().unwrap();
         assert!(last.starts_with("1.0 tollpass ("), "{last}");
+        ours.add(&mut some, Version::HTTP_2);
+        let last = some.get_all("via").iter().next_back().unwrap().to_str().unwrap();
+        assert!(last.starts_with("2.0 tollpass ("), "{last}");
     }
 }

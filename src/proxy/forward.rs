@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -17,13 +17,15 @@ use tower::Service;
 use tracing::warn;
 
 use super::dial::{DialError, Dialer, hint};
+use super::expect::{self, Gate, Instead};
 use super::fields::{self, Via};
+use super::line::Before;
 use super::lobby::Lobby;
 use super::reach::{Peer, Reach};
 use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
-use super::{Body, BodyError, Paying, Settings, target, tunnel, upgrade};
+use super::{Body, BodyError, Paying, Settings, hops, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,12 @@ pub enum ForwardError {
     /// The request's target cannot be used.
     #[error("the request target is not usable: {0}")]
     BadTarget(&'static str),
+    /// The request's head can be understood in more than one way.
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    /// The client expects something that is not known.
+    #[error("the expectation is not known; 100-continue is the only one")]
+    Expectation,
     /// The target's scheme is neither `http` nor `https`.
     #[error("a target with the scheme {0} is not forwarded; only http and https are")]
     UnsupportedScheme(String),
@@ -77,6 +85,8 @@ impl ForwardError {
     pub fn is_unsent(&self) -> bool {
         match self {
             Self::BadTarget(_)
+            | Self::Malformed(_)
+            | Self::Expectation
             | Self::UnsupportedScheme(_)
             | Self::UnsupportedCoding
             | Self::Loop
@@ -166,6 +176,8 @@ fn pool(settings: &Settings, idle: usize, pays: bool, dialer: Dialer) -> Pool {
         .pool_idle_timeout(settings.pool_idle_within)
         .pool_max_idle_per_host(idle)
         .retry_canceled_requests(!pays)
+        // A proxy takes the space out that some put before the colon. RFC 9112 section 5.1.
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .set_host(false);
     if settings.head_fields != USUAL_FIELDS {
         pool.http1_max_headers(settings.head_fields);
@@ -182,9 +194,14 @@ impl Service<Request<Body>> for Forward {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Forwarding {
+    fn call(&mut self, mut request: Request<Body>) -> Forwarding {
         if self.shared.via.is_in(request.headers()) {
             return Forwarding::failed(ForwardError::Loop);
+        }
+        match hops::spend(&mut request) {
+            Ok(None) => {}
+            Ok(Some(answer)) => return Forwarding(State::Done(Some(Ok(answer)))),
+            Err(error) => return Forwarding::failed(error),
         }
         if request.method() == Method::CONNECT {
             return Forwarding::other(tunnel::open(request, Arc::clone(&self.shared)));
@@ -206,25 +223,84 @@ impl Shared {
         mut request: Request<Body>,
         upgrade: Option<HeaderValue>,
     ) -> Result<Asking, ForwardError> {
-        self.prepare(&mut request, upgrade)?;
-        let pays = request.extensions().get::<Paying>().is_some();
-        let is_upgrade = request.headers().contains_key(header::UPGRADE);
-        let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
-            .then(|| Box::new(copy(&request)));
+        let is_held = upgrade.is_none() && expect::is_asked(&request);
+        self.prepare(&mut request, upgrade, is_held)?;
         let peer = request.extensions().get::<Peer>().copied();
         if let Some(target) = peer.and_then(|peer| self.reach.pin(request.uri(), peer)) {
             *request.uri_mut() = target;
         }
+        if is_held {
+            let pays = request.extensions().get::<Paying>().is_some();
+            return Ok(self.send_held(request, if pays { &self.paying } else { &self.plain }));
+        }
+        self.listen(&mut request, None);
+        let pays = request.extensions().get::<Paying>().is_some();
+        let is_upgrade = request.headers().contains_key(header::UPGRADE);
+        let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
+            .then(|| Box::new(copy(&request)));
         let pool = match (pays, is_upgrade) {
             (true, _) => &self.paying,
             (false, true) => &self.upgrading,
             (false, false) => &self.plain,
         };
-        Ok(Asking { response: pool.request(request), again, shared: Arc::clone(self) })
+        Ok(Asking { response: pool.request(request), again, gate: None, shared: Arc::clone(self) })
+    }
+
+    /// Sends a head whose body waits until the origin asks for it.
+    fn send_held(self: &Arc<Self>, request: Request<Body>, pool: &Pool) -> Asking {
+        let pays = request.extensions().get::<Paying>().is_some();
+        // Of the body not a byte is sent before the origin says something: nothing was done for this request by who
+        // closes a connection without a word, whatever the method.
+        let again = (!pays).then(|| Box::new(copy(&request)));
+        let (mut head, body) = request.into_parts();
+        let (gate, gated) = Gate::new(body, self.settings.continue_within);
+        head.version = Version::HTTP_11;
+        let mut request = Request::from_parts(head, Body::Gated(Box::new(gated)));
+        self.listen(&mut request, Some(gate.clone()));
+        Asking { response: pool.request(request), again, gate: Some(gate), shared: Arc::clone(self) }
+    }
+
+    /// Has interim answers opened the gate, if they ask for the body, or handed on to the client.
+    fn listen(self: &Arc<Self>, request: &mut Request<Body>, gate: Option<Gate>) {
+        let before = request.extensions_mut().remove::<Before>();
+        if gate.is_none() && before.is_none() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        hyper::ext::on_informational(request, move |interim| match (interim.status(), &gate, &before) {
+            (StatusCode::CONTINUE, Some(gate), _) => gate.open(),
+            // Nobody asked for this one, and the server's side says it by itself.
+            (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
+            (status, _, Some(before)) => {
+                let bytes = shared.interim(status, interim.version(), interim.headers().clone());
+                before.tell(&bytes, shared.settings.head_bytes);
+            }
+        });
+    }
+
+    /// An interim answer as it goes on to the client.
+    fn interim(&self, status: StatusCode, version: Version, mut fields: HeaderMap) -> Vec<u8> {
+        fields::strip(&mut fields);
+        fields.remove(header::CONTENT_LENGTH);
+        self.via.add(&mut fields, version);
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+        for (name, value) in &fields {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
     }
 
     /// Turns a received request into the one to send. RFC 9112 section 3.2, RFC 9110 section 7.6.
-    fn prepare(&self, request: &mut Request<Body>, upgrade: Option<HeaderValue>) -> Result<(), ForwardError> {
+    fn prepare(
+        &self,
+        request: &mut Request<Body>,
+        upgrade: Option<HeaderValue>,
+        is_held: bool,
+    ) -> Result<(), ForwardError> {
         target::check(request)?;
         if !fields::is_plainly_framed(request.headers()) {
             return Err(ForwardError::UnsupportedCoding);
@@ -235,9 +311,14 @@ impl Shared {
 
         target::set_host(request);
         let fields = request.headers_mut();
+        fields::tidy_framing(fields);
         fields::strip(fields);
-        // The server's side answers `100 Continue` itself once the body is asked for.
-        fields.remove(header::EXPECT);
+        if received == Version::HTTP_2 {
+            fields::join_cookies(fields);
+        }
+        if !is_held {
+            fields.remove(header::EXPECT);
+        }
         if is_chunked {
             // Told explicitly, since a GET with a body would lose it otherwise.
             fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -283,13 +364,9 @@ impl Shared {
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             past.get::<History>().and_then(History::peer).map(|peer| response.extensions_mut().insert(peer));
         }
-        let is_plain = fields::is_plainly_framed(response.headers());
         let fields = response.headers_mut();
-        let coding = if is_plain { None } else { fields.get(header::TRANSFER_ENCODING).cloned() };
+        fields::tidy_framing(fields);
         fields::strip(fields);
-        if let Some(coding) = coding {
-            fields.insert(header::TRANSFER_ENCODING, coding);
-        }
         self.via.add(fields, received);
         response
     }
@@ -308,7 +385,10 @@ fn copy(request: &Request<Body>) -> Request<Body> {
 #[derive(Debug)]
 pub(super) struct Asking {
     response: ResponseFuture,
+    /// What to send once more if the connection had gone stale.
     again: Option<Box<Request<Body>>>,
+    /// Holds the request's body back.
+    gate: Option<Gate>,
     shared: Arc<Shared>,
 }
 
@@ -320,14 +400,41 @@ impl Asking {
     ) -> Poll<Result<Response<Incoming>, ForwardError>> {
         loop {
             let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
-                Ok(response) => return Poll::Ready(self.shared.told_by_origin(response)),
+                Ok(response) if fields::is_plainly_framed(response.headers()) => {
+                    return Poll::Ready(self.shared.told_by_origin(response));
+                }
+                // No other coding was asked for.
+                Ok(_) => {
+                    let error = ForwardError::BadAnswer("its transfer coding is not chunked".to_owned());
+                    return Poll::Ready(Err(error));
+                }
                 Err(error) => error,
             };
-            match self.again.take() {
-                // Where one connection went stale the others in the pool may have, too.
-                Some(request) if went_stale(&error) => self.response = self.shared.fresh.request(*request),
-                _ => return Poll::Ready(Err(classify(&error))),
+            let again = self.again.take().filter(|_| went_stale(&error));
+            if !again.is_some_and(|request| self.send_again(*request)) {
+                return Poll::Ready(Err(classify(&error)));
             }
+        }
+    }
+
+    /// On a connection of its own: where one went stale the others in the pool may have, too.
+    fn send_again(&mut self, mut request: Request<Body>) -> bool {
+        let Some(gate) = self.gate.take() else {
+            self.response = self.shared.fresh.request(request);
+            return true;
+        };
+        let Some(body) = gate.take_back() else { return false };
+        *request.body_mut() = body;
+        *self = self.shared.send_held(request, &self.shared.fresh);
+        true
+    }
+
+    /// Turns the answer into the one to hand back.
+    pub(super) fn answer(&mut self, received: Response<Incoming>) -> Response<Body> {
+        let answer = self.shared.answer(received);
+        match self.gate.take().and_then(|gate| gate.answer()) {
+            Some(closing) => answer.map(|body| Body::Instead(Box::new(Instead::new(body, closing)))),
+            None => answer,
         }
     }
 }
@@ -405,7 +512,7 @@ impl Future for Forwarding {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ForwardError::BadAnswer("101 that nobody asked for".to_owned()));
                     }
-                    Ok(asking.shared.answer(response))
+                    Ok(asking.answer(response))
                 }))
             }
             State::Other(future) => future.as_mut().poll(cx),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, Version};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::server::Accepted;
@@ -34,8 +34,8 @@ use self::inside::{Inside, Named, Quiet};
 use super::copy::{End, Prefixed, join};
 use super::forward::{ForwardError, Shared};
 use super::lobby::Waiting;
-use super::server::{Seat, attend, chain, reader, reader_of_http2};
-use super::{Body, Forward, rescue, target};
+use super::server::{Reader, Seat, attend, chain, reader_of_http2};
+use super::{Body, Forward, head, rescue, target};
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
 
@@ -60,7 +60,7 @@ pub struct Intercept<S> {
 struct Means {
     interception: Interception,
     forward: Arc<Shared>,
-    http_1: http1::Builder,
+    http_1: Reader,
     http_2: http2::Builder<TokioExecutor>,
     within: Duration,
     buffer: usize,
@@ -71,7 +71,7 @@ impl<S> Intercept<S> {
     pub fn new(inner: S, forward: &Forward, interception: Option<Interception>) -> Self {
         let forward = forward.shared();
         let settings = &forward.settings;
-        let (http_1, http_2) = (reader(settings), reader_of_http2(settings));
+        let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
         let (within, buffer) = (settings.head_within, settings.tunnel_buffer);
         let shared = interception.map(|interception| {
             Arc::new(Means { interception, http_1, http_2, within, buffer, forward: Arc::clone(&forward) })
@@ -99,6 +99,9 @@ where
         }
         let covered = self.shared.as_ref().and_then(|means| Some((means, means.covered(&request)?)));
         let Some((means, place)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
+        if let Err(error) = head::check(&request) {
+            return Intercepting::Open(Box::pin(std::future::ready(rescue::answer(&error))));
+        }
         let opened = open(Arc::clone(means), self.inner.clone(), place, request);
         Intercepting::Open(Box::pin(async { opened.await.unwrap_or_else(|error| rescue::answer(&error)) }))
     }
@@ -276,7 +279,7 @@ where
         let shutdown = self.seat.shutdown.clone();
         let Self { means, inner, place, seat } = self;
         let inside = Inside::new(inner, Named::new(scheme, &place.host, place.port), seat, waiting);
-        attend(means.http_1.serve_connection(TokioIo::new(client), inside).with_upgrades(), &shutdown).await;
+        means.http_1.clone().serve(client, inside, &shutdown).await;
     }
 
     async fn serve_http_2(self, client: TlsStream<TcpStream>, waiting: Option<Waiting>) {
@@ -285,7 +288,8 @@ where
         let inside = Inside::new(inner, Named::new(Scheme::HTTPS, &place.host, place.port), seat, waiting);
         let count = inside.count();
         let served = means.http_2.serve_connection(TokioIo::new(client), inside);
-        attend(Quiet::new(served, count, means.within), &shutdown).await;
+        let idle_within = means.forward.settings.idle_within;
+        attend(Quiet::new(served, count, idle_within), None, &shutdown).await;
     }
 }
 

@@ -15,10 +15,14 @@ use crate::shutdown::Shutdown;
 pub mod body;
 mod copy;
 mod dial;
+mod expect;
 pub mod fields;
 pub mod forward;
 pub mod front;
+mod head;
+mod hops;
 pub mod intercept;
+mod line;
 mod lobby;
 pub mod pay;
 pub mod reach;
@@ -51,11 +55,20 @@ pub struct Settings {
     pub head_bytes: usize,
     /// Fields of a head, in requests and in answers; more is a 431 or a 502.
     pub head_fields: usize,
-    /// Time for a client to send a whole request head, counted from when the connection became idle: this is also how
-    /// long an idle connection is kept.
+    /// Time for a client to send a whole request head, counted from its first byte.
     pub head_within: Duration,
+    /// How long a client's connection is kept on which no request is begun.
+    pub idle_within: Duration,
+    /// How long an exchange is kept up in which no byte passes on the client's side.
+    pub stalled_within: Duration,
+    /// How long one exchange may take altogether.
+    pub exchange_within: Duration,
+    /// How long what a client still sends after the last answer is read and dropped.
+    pub linger_within: Duration,
     /// Time to resolve a name and to connect, together.
     pub connect_within: Duration,
+    /// Time for an origin to ask for a body that the client holds back until it is asked for.
+    pub continue_within: Duration,
     /// How long an idle connection to an origin is kept for another request.
     pub pool_idle_within: Duration,
     /// PEM certificates that origins over TLS may prove themselves by, besides the system's.
@@ -78,8 +91,13 @@ impl Default for Settings {
             max_connections: 4096,
             head_bytes: 64 * 1024,
             head_fields: 100,
-            head_within: Duration::from_secs(60),
+            head_within: Duration::from_secs(30),
+            idle_within: Duration::from_secs(60),
+            stalled_within: Duration::from_secs(3600),
+            exchange_within: Duration::from_secs(24 * 3600),
+            linger_within: Duration::from_secs(2),
             connect_within: Duration::from_secs(10),
+            continue_within: Duration::from_secs(1),
             pool_idle_within: Duration::from_secs(60),
             ca_file: None,
             pool_idle_per_host: 256,

@@ -75,7 +75,7 @@ pub fn keep(body: Body, limits: &Limits) -> (Body, Kept) {
     if length.is_some_and(|length| length > limits.total()) {
         store.give_up(NotReplayable::TooLarge { limit: limits.total() });
     }
-    let core = Core { source: Some(body), length, read: 0, store, pass: 0, waiting: None };
+    let core = Core { source: Some(body), length, read: 0, is_begun: false, store, pass: 0, waiting: None };
     let home = Home(Arc::new(Mutex::new(core)));
     let first = Pass { home: home.clone(), number: 0, position: 0, length, reading: None };
     (Body::Replay(first), Kept { home: Some(home) })
@@ -91,6 +91,15 @@ impl Kept {
             Some(home) => home.lock().check(),
             None => Ok(()),
         }
+    }
+
+    /// Whether the body has a known length and nobody has begun to read it: it can then be sent whatever its length.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| {
+            let core = home.lock();
+            !core.is_begun && core.length.is_some()
+        })
     }
 
     /// Reads the body to its end, so that nothing depends on the client any more; a sending that is under way is
@@ -149,6 +158,8 @@ struct Core {
     length: Option<u64>,
     /// Bytes that came from the source.
     read: u64,
+    /// Whether the source has been asked for any.
+    is_begun: bool,
     store: Store,
     /// The pass that may read; an earlier one has been superseded.
     pass: u64,
@@ -161,7 +172,9 @@ impl Core {
     }
 
     fn begin_pass(&mut self) -> Result<(u64, Option<u64>), NotReplayable> {
-        self.check()?;
+        if self.is_begun {
+            self.check()?;
+        }
         self.pass += 1;
         // The pass before must learn that it is over, or its connection would wait for ever.
         if let Some(waiting) = self.waiting.take() {
@@ -186,6 +199,7 @@ impl Core {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         ready!(self.store.poll_written(cx));
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        self.is_begun = true;
         match ready!(Pin::new(source).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -2,21 +2,26 @@
 //! Bodies are RFC 9457, the field `Proxy-Status` is RFC 9209.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
-use futures_util::FutureExt;
-use futures_util::future::Map;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use tower::Service;
 use tracing::{info, warn};
 
+use super::expect::{self, Offered};
 use super::fields::PSEUDONYM;
-use super::{Body, DialError, ForwardError};
+use super::{Body, DialError, ForwardError, head};
 
 /// The field of RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
+/// What is wrong is the request.
+const BAD_REQUEST: &str = "http_request_error";
 /// More of a reason is cut off.
 const LONGEST_DETAILS: usize = 512;
 
@@ -34,9 +39,12 @@ fn verdict(error: &ForwardError) -> Verdict {
     let quiet = |status, error| Verdict { status, error, warns: false };
     let loud = |status, error| Verdict { status, error, warns: true };
     match error {
-        ForwardError::BadTarget(_) => quiet(StatusCode::BAD_REQUEST, "http_request_error"),
+        ForwardError::BadTarget(_) | ForwardError::Malformed(_) => {
+            quiet(StatusCode::BAD_REQUEST, BAD_REQUEST)
+        }
+        ForwardError::Expectation => quiet(StatusCode::EXPECTATION_FAILED, BAD_REQUEST),
         ForwardError::UnsupportedScheme(_) | ForwardError::UnsupportedCoding => {
-            quiet(StatusCode::NOT_IMPLEMENTED, "http_request_error")
+            quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST)
         }
         ForwardError::Loop => loud(StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
         ForwardError::Dial(DialError::Resolve { .. }) => quiet(StatusCode::BAD_GATEWAY, "dns_error"),
@@ -73,7 +81,7 @@ fn verdict(error: &ForwardError) -> Verdict {
         }
         ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
         ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
-        ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, "http_request_error"),
+        ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, BAD_REQUEST),
         ForwardError::HeadTooLarge => loud(StatusCode::BAD_GATEWAY, "http_response_header_section_size"),
         ForwardError::BadAnswer(_) => loud(StatusCode::BAD_GATEWAY, "http_protocol_error"),
     }
@@ -89,7 +97,12 @@ pub fn answer(error: &ForwardError) -> Response<Body> {
     } else {
         info!(status = status.as_u16(), kind, details, "a request failed");
     }
-    problem(status, Some(kind), &details)
+    let mut answer = problem(status, Some(kind), &details);
+    if kind == BAD_REQUEST {
+        // What comes after a request that was not understood may not be what it looks like.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// An answer of our own: a problem in JSON and the same in `Proxy-Status`.
@@ -145,7 +158,7 @@ pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(PSEUDONYM))
 }
 
-/// A service that answers where its inner one fails.
+/// A service that refuses what nobody should understand, and answers where its inner one fails.
 #[derive(Clone, Debug)]
 pub struct Rescue<S> {
     inner: S,
@@ -158,23 +171,70 @@ impl<S> Rescue<S> {
     }
 }
 
-type Outcome<E> = Result<Response<Body>, E>;
-
 impl<S> Service<Request<Body>> for Rescue<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>,
+    S::Future: Unpin,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Map<S::Future, fn(Outcome<ForwardError>) -> Outcome<Infallible>>;
+    type Future = Rescuing<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // A service that is not ready says so again when it is called, and is answered for then.
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.inner.call(request).map(|outcome| Ok(outcome.unwrap_or_else(|error| answer(&error))))
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Err(error) = head::check(&request) {
+            return Rescuing::Refused(Some(Box::new(answer(&error))));
+        }
+        if !expect::is_asked(&request) {
+            return Rescuing::Asked(self.inner.call(request));
+        }
+        let (offered, is_begun) = Offered::new(std::mem::take(request.body_mut()));
+        *request.body_mut() = Body::Offered(Box::new(offered));
+        Rescuing::Offering { inner: self.inner.call(request), is_begun }
+    }
+}
+
+/// The future of [`Rescue`].
+#[must_use = "futures do nothing unless polled"]
+pub enum Rescuing<F> {
+    /// The answer is there already.
+    Refused(Option<Box<Response<Body>>>),
+    /// It is the inner service's turn.
+    Asked(F),
+    /// The same, and the client waits to be asked for its body.
+    Offering {
+        /// What the inner service does.
+        inner: F,
+        /// Whether the body has been asked for.
+        is_begun: Arc<AtomicBool>,
+    },
+}
+
+impl<F> Future for Rescuing<F>
+where
+    F: Future<Output = Result<Response<Body>, ForwardError>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (inner, is_begun) = match &mut *self {
+            Self::Refused(answer) => {
+                return answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(*answer)));
+            }
+            Self::Asked(inner) => (inner, None),
+            Self::Offering { inner, is_begun } => (inner, Some(is_begun)),
+        };
+        let outcome = ready!(Pin::new(inner).poll(cx));
+        let mut answer = outcome.unwrap_or_else(|error| answer(&error));
+        if is_begun.is_some_and(|is_begun| !is_begun.load(Ordering::Relaxed)) {
+            // The client sends its body or does not: nobody could tell what the next bytes are.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(answer))
     }
 }
 
@@ -218,6 +278,8 @@ mod tests {
         let denied = |status| DialError::Denied { proxy: host(), target: host(), status };
         for (error, status, kind, unsent) in [
             (ForwardError::BadTarget("x"), 400, "http_request_error", true),
+            (ForwardError::Malformed("x"), 400, "http_request_error", true),
+            (ForwardError::Expectation, 417, "http_request_error", true),
             (ForwardError::UnsupportedScheme(host()), 501, "http_request_error", true),
             (ForwardError::UnsupportedCoding, 501, "http_request_error", true),
             (ForwardError::Loop, 508, "proxy_loop_detected", true),

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Builder};
 use hyper::server::conn::http2;
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
@@ -21,6 +22,7 @@ use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
 use super::front::Remote;
+use super::line::{Before, HeadClock, Line, Pace, Patience, Watch};
 use super::{Body, Settings};
 use crate::shutdown::Shutdown;
 
@@ -56,7 +58,7 @@ where
     S::Future: Send + 'static,
 {
     let seats = Arc::new(Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let http = reader(&settings);
+    let reader = Reader::new(&settings);
     let mut backoff = Backoff::default();
     loop {
         let next = async {
@@ -75,7 +77,7 @@ where
                 let seat = Seat { shutdown: shutdown.clone(), permit: Arc::new(permit) };
                 let is_remote = !peer.ip().to_canonical().is_loopback();
                 let entry = Entry { service: service.clone(), seat, is_remote };
-                shutdown.spawn_watchful(connection(stream, http.clone(), entry));
+                shutdown.spawn_watchful(connection(stream, reader.clone(), entry));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -90,16 +92,56 @@ where
 }
 
 /// How HTTP/1 is read off a client's connection.
-pub(super) fn reader(settings: &Settings) -> Builder {
-    let mut http = Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(settings.head_within)
-        .max_header_size(settings.head_bytes)
-        .max_buf_size(settings.head_bytes.max(BUFFER).max(LEAST_BUFFER));
-    if settings.head_fields != USUAL_FIELDS {
-        http.max_headers(settings.head_fields);
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    http: Builder,
+    pace: Pace,
+}
+
+impl Reader {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let (mut http, pace) = (Builder::new(), Pace::new(settings));
+        http.header_read_timeout(pace.idle_within)
+            .max_header_size(settings.head_bytes)
+            .max_buf_size(settings.head_bytes.max(BUFFER).max(LEAST_BUFFER));
+        if settings.head_fields != USUAL_FIELDS {
+            http.max_headers(settings.head_fields);
+        }
+        Self { http, pace }
     }
-    http
+
+    /// Serves a connection to its end, or until the shutdown wants it to end.
+    pub(super) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    {
+        let (line, watch) = Line::new(stream, &self.pace);
+        let clock = HeadClock { watch: Arc::clone(&watch), head_within: self.pace.head_within };
+        let patience = Patience::new(Arc::clone(&watch), self.pace);
+        let served = self.http.timer(clock).serve_connection(TokioIo::new(line), Told { service, watch });
+        attend(served.with_upgrades(), Some(patience), shutdown).await;
+    }
+}
+
+/// Has requests know where interim answers to them go.
+struct Told<S> {
+    service: S,
+    watch: Arc<Watch>,
+}
+
+impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>> for Told<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        // HTTP/1.0 has no interim answers.
+        if request.version() == Version::HTTP_11 {
+            request.extensions_mut().insert(Before::new(&self.watch));
+        }
+        self.service.call(request)
+    }
 }
 
 /// How HTTP/2 is read off a client's connection.
@@ -108,12 +150,12 @@ pub(super) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecut
     http.timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
         // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
-        .keep_alive_interval(settings.head_within)
+        .keep_alive_interval(settings.idle_within)
         .keep_alive_timeout(settings.head_within);
     http
 }
 
-async fn connection<S>(stream: TcpStream, http: Builder, entry: Entry<S>)
+async fn connection<S>(stream: TcpStream, reader: Reader, entry: Entry<S>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -121,7 +163,7 @@ where
     // Only a hint to the kernel: a connection without it still works.
     let _ = stream.set_nodelay(true);
     let shutdown = entry.seat.shutdown.clone();
-    attend(http.serve_connection(TokioIo::new(stream), entry).with_upgrades(), &shutdown).await;
+    reader.serve(stream, entry, &shutdown).await;
 }
 
 /// A connection that can be told to take no further requests.
@@ -153,14 +195,21 @@ where
     }
 }
 
-/// Serves a connection to its end, or until the shutdown wants it to end.
-pub(super) async fn attend(served: impl Finish, shutdown: &Shutdown) {
+/// Serves a connection to its end, or until its patience does or the shutdown wants it to.
+pub(super) async fn attend(served: impl Finish, mut patience: Option<Patience>, shutdown: &Shutdown) {
     let mut served = pin!(served);
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
     let first = poll_fn(|cx| {
+        if let Some(patience) = &patience {
+            patience.register(cx);
+        }
         if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
+        }
+        if patience.as_mut().is_some_and(|patience| patience.poll_end(cx).is_ready()) {
+            debug!("a client's connection is cut: nothing moves any more, or it takes too long");
+            return Poll::Ready(Some(Ok(())));
         }
         // Asked once, the token wakes this task; asking at every turn would cost each request some locks.
         if !std::mem::replace(&mut is_asked, true) || shutdown.is_stopping() {

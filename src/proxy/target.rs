@@ -4,7 +4,7 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 
-use super::{Body, ForwardError};
+use super::{Body, ForwardError, fields};
 
 /// Refuses a target in absolute form that must not be forwarded.
 pub(super) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
@@ -35,7 +35,6 @@ pub(super) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     check_authority(authority)?;
     match authority.port_u16() {
         None => Err(ForwardError::BadTarget("CONNECT takes host:port, and the port is missing")),
-        Some(0) => Err(ForwardError::BadTarget("port 0 cannot be connected to")),
         Some(port) => Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port)),
     }
 }
@@ -55,10 +54,12 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
         return Err(ForwardError::BadTarget("it names no host"));
     }
     // `host:` and `host` both mean the default port; any other rest must have been understood as a port.
-    if text.len() > host.len() + 1 && authority.port_u16().is_none() {
-        return Err(ForwardError::BadTarget("its port is not a number up to 65535"));
+    let port = text.get(host.len() + 1..).unwrap_or_default();
+    match fields::number(port.as_bytes()) {
+        None if port.is_empty() => Ok(()),
+        Some(1..=0xffff) => Ok(()),
+        _ => Err(ForwardError::BadTarget("its port is not a number from 1 to 65535")),
     }
-    Ok(())
 }
 
 /// Makes `Host` what the target says, without a copy where it says so already.

@@ -35,7 +35,7 @@ pub(super) async fn pass(
     let mut asking = shared.send(request, wish)?;
     let mut received = poll_fn(|cx| asking.poll_received(cx)).await?;
     if received.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(shared.answer(received));
+        return Ok(asking.answer(received));
     }
 
     let origin = hyper::upgrade::on(&mut received);

@@ -29,7 +29,8 @@ async fn a_client_above_the_limit_waits_for_a_seat() {
 async fn a_tunnel_keeps_its_seat() {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::with(Settings { max_connections: 1, ..Settings::default() }).await;
-    let mut tunnel = Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\n\r\n", origin.address)).await;
+    let mut tunnel =
+        Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
     let mut server = origin.accept().await;
     tunnel.head().await;
     let address = proxy.address;
@@ -76,7 +77,8 @@ async fn what_has_begun_is_finished_and_nothing_new_begins() {
 async fn the_deadline_holds_for_what_does_not_finish() {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::start().await;
-    let mut tunnel = Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\n\r\n", origin.address)).await;
+    let mut tunnel =
+        Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
     let mut server = origin.accept().await;
     tunnel.head().await;
     let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);

@@ -147,20 +147,6 @@ async fn answers_without_a_body_have_none() {
 }
 
 #[tokio::test]
-async fn the_proxy_itself_says_continue() {
-    let (mut client, mut server, _origin, _proxy) =
-        through("POST http://{o}/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-            .await;
-    assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
-    client.send("abc").await;
-    let head = server.head().await;
-    assert_eq!(field(&head, "expect"), None);
-    assert_eq!(server.exactly(3).await, b"abc");
-    server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
 async fn an_answer_during_an_upload_arrives() {
     let (mut client, mut server, _origin, _proxy) =
         through("POST http://{o}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbeginning").await;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::Service;
@@ -121,7 +121,12 @@ where
         let version = request.version();
         let mut request = request.map(Body::from);
         if let Err(Misplaced(status, why)) = self.named.place(&mut request) {
-            return Answering(State::Refused(Some(rescue::problem(status, Some("http_request_error"), why))));
+            let mut refused = rescue::problem(status, Some("http_request_error"), why);
+            if version != Version::HTTP_2 {
+                // What comes after it may not be what it looks like.
+                refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            return Answering(State::Refused(Some(refused)));
         }
         if version == Version::HTTP_2 {
             // Another protocol is not asked for so, and the connection is shared.

@@ -165,7 +165,7 @@ async fn another_protocol_passes_through_tls() {
 
 #[tokio::test]
 async fn a_client_that_goes_quiet_is_ended() {
-    let shop = Shop::open(HTTP_1, "[limits]\nhead_within = \"300ms\"\n").await;
+    let shop = Shop::open(HTTP_1, "[limits]\nhead_within = \"300ms\"\nidle_within = \"300ms\"\n").await;
     let bob = mirror(&shop, HTTP_2).await;
     // Without a word, with a greeting only, and after a request over HTTP/2.
     let mut silent = connect(shop.proxy.address, &bob.address.to_string()).await;

@@ -174,7 +174,9 @@ async fn a_tunnel_that_is_not_read_passes_a_402_untouched() {
     let scene = Scene::with(|_| {}, &format!("{QUICK}[intercept]\nhosts = []\n")).await;
     let address = scene.fair.origin.address();
     let direct = ask(address, Request::get("/paid").body(empty()).unwrap()).await;
-    let mut tunnel = Raw::asking(scene.proxy.address, format!("CONNECT {address} HTTP/1.1\r\n\r\n")).await;
+    let mut tunnel =
+        Raw::asking(scene.proxy.address, format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
+            .await;
     assert!(tunnel.head().await.starts_with("HTTP/1.1 200 "));
     tunnel.send(format!("GET /paid HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
     let head = tunnel.head().await;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -42,8 +42,12 @@ impl Wire {
     }
 
     /// Sends a request as it is and returns with the head of the answer.
-    pub async fn head(&mut self, request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
+    pub async fn head(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
         self.0.ready().await?;
+        if let Some(authority) = request.uri().authority().cloned() {
+            let host = HeaderValue::from_str(authority.as_str()).unwrap();
+            request.headers_mut().entry(header::HOST).or_insert(host);
+        }
         self.0.send_request(request).await
     }
 
