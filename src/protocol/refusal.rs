@@ -218,6 +218,9 @@ pub enum Awaited {
     /// The key or the chain.
     #[error("the key is not unlocked or the chain not synced yet")]
     Start,
+    /// The client's request itself.
+    #[error("most of that time went into the request's own body")]
+    Upload,
 }
 
 impl Refusal {

@@ -3,6 +3,7 @@
 mod answers;
 mod bodies;
 mod crowd;
+mod expects;
 mod funding;
 mod leavers;
 mod restarts;

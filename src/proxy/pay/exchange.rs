@@ -7,12 +7,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use http::{Extensions, Request, Response, StatusCode, request};
+use http::{Extensions, Request, Response, StatusCode, header, request};
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
 
 use super::{Offer, Settings, Shared, read_offer, strip};
@@ -31,6 +32,9 @@ use crate::shutdown::Shutdown;
 /// How often a payment is sent that provably never left, because its pooled connection had died.
 const SENDINGS: u32 = 2;
 
+/// What may lie between the clock of a request and that of its demand without being worth a word.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// A request on its way through a paywall.
 pub(super) struct Exchange<S> {
     pub(super) shared: Arc<Shared>,
@@ -46,6 +50,8 @@ pub(super) struct Exchange<S> {
     /// True when the seller asked for it in this exchange; false when it is remembered from before.
     was_asked: bool,
     pub(super) deadline: Instant,
+    /// Whether the time for paying has begun to run: it does so once.
+    is_timed: bool,
     /// What to do at each turn.
     pub(super) hooks: Arc<Hooks>,
     /// How many payments were presented.
@@ -86,8 +92,37 @@ where
         let name = format!("{} {}", head.method, head.uri);
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
-        let (challenge, was_asked, attempts) = (None, false, 0);
-        Self { shared, inner, head, first, kept, name, challenge, was_asked, deadline, hooks, attempts }
+        let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
+        Self {
+            shared,
+            inner,
+            head,
+            first,
+            kept,
+            name,
+            challenge,
+            was_asked,
+            deadline,
+            is_timed,
+            hooks,
+            attempts,
+        }
+    }
+
+    /// From here on the client's request has `limits.pay_within`, its upload included, however often it is paid for.
+    fn start_clock(&mut self) {
+        if !std::mem::replace(&mut self.is_timed, true) {
+            self.deadline = Instant::now() + self.settings().policy.pay_within;
+        }
+    }
+
+    /// Asks the manager, for as long as there is time.
+    async fn lease(&self, challenge: Challenge, allowance: Allowance) -> Result<Lease, Refusal> {
+        let Some(manager) = &self.settings().manager else { return Err(Refusal::NoWallet) };
+        let late = Refusal::Deadline { waited_for: Awaited::Upload };
+        // The manager counts from now on, and knows better what it waited for.
+        let by = self.deadline + MOMENT;
+        timeout_at(by, manager.pay(challenge, allowance)).await.unwrap_or(Err(late))
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -106,6 +141,7 @@ where
         allowance: &Allowance,
     ) -> Result<Lease, Option<Refusal>> {
         let Some(manager) = self.settings().manager.clone() else { return Err(Some(Refusal::NoWallet)) };
+        self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
             // The paid request must carry the length.
             self.whole().await.map_err(Some)?;
@@ -115,7 +151,7 @@ where
         if allowance.check(&challenge).is_ok() {
             self.may_pay(None).await.map_err(Some)?;
         }
-        manager.pay(challenge, allowance.clone()).await.map_err(|refusal| {
+        self.lease(challenge, allowance.clone()).await.map_err(|refusal| {
             if refusal.is_about_terms() {
                 manager.forget(&self.name);
                 return None;
@@ -131,31 +167,45 @@ where
         allowance: Allowance,
         offer: &Offer,
     ) -> Result<Lease, Refusal> {
-        let Some(manager) = self.settings().manager.clone() else { return Err(Refusal::NoWallet) };
+        if self.settings().manager.is_none() {
+            return Err(Refusal::NoWallet);
+        }
+        self.start_clock();
         self.whole().await?;
         self.first = None;
         self.was_asked = true;
         self.challenge = Some(challenge.clone());
-        self.deadline = Instant::now() + self.settings().policy.pay_within;
         allowance.check(&challenge)?;
         self.may_pay(Some(&offer.head)).await?;
-        manager.pay(challenge, allowance).await
+        self.lease(challenge, allowance).await
     }
 
     /// Sends the request without a payment.
     pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
-        let body = match self.first.take() {
-            Some(body) => body,
-            None => self.kept.replay().await.map_err(|error| ForwardError::RequestBody(error.to_string()))?,
-        };
         let mut head = self.head.clone();
         head.extensions = extensions;
+        let body = match self.first.take() {
+            Some(body) => body,
+            None => {
+                head.headers.remove(header::EXPECT);
+                self.kept.replay().await.map_err(|error| ForwardError::RequestBody(error.to_string()))?
+            }
+        };
         self.inner.ready().await?.call(Request::from_parts(head, body)).await
+    }
+
+    /// Whether the client holds its body back and nobody has asked for it: there is nothing to send again, and the
+    /// seller asks for it once it is paid.
+    fn is_held(&self) -> bool {
+        self.head.headers.contains_key(header::EXPECT) && self.kept.is_unread()
     }
 
     /// Reads the body to its end: nothing is signed for a request that could not be sent again.
     async fn whole(&self) -> Result<(), Refusal> {
-        match timeout(self.settings().policy.pay_within, self.kept.whole()).await {
+        if self.is_held() {
+            return Ok(());
+        }
+        match timeout_at(self.deadline, self.kept.whole()).await {
             Ok(whole) => whole.map_err(|error| Refusal::NotReplayable(error.to_string())),
             Err(_) => {
                 Err(Refusal::NotReplayable("its body did not come within limits.pay_within".to_owned()))
@@ -253,6 +303,9 @@ where
             None => self.kept.replay().await.map_err(|error| Refusal::NotReplayable(error.to_string()))?,
         };
         let mut request = Request::from_parts(self.head.clone(), body);
+        if !self.is_held() {
+            request.headers_mut().remove(header::EXPECT);
+        }
         for (name, value) in lease.headers() {
             request.headers_mut().insert(name, value.clone());
         }
