@@ -6,6 +6,7 @@ pub mod contracts;
 pub mod curl;
 pub mod fair;
 pub mod handshake;
+pub mod lane;
 pub mod mallory;
 pub mod market;
 pub mod next;

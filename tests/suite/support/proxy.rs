@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tollpass::proxy::front::Page;
+use tollpass::proxy::intercept::{Intercept, Interception};
 use tollpass::proxy::{Forward, Front, Rescue, Settings, serve};
 use tollpass::shutdown::Shutdown;
 
@@ -28,6 +29,17 @@ impl Proxy {
             Front::proxy(address, page, Vec::new(), Vec::new(), inner)
         })
         .await
+    }
+
+    /// With tunnels that are read.
+    pub async fn intercepting(settings: Settings, interception: Interception) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let forward = Forward::new(&settings);
+        let service = Intercept::new(Rescue::new(forward.clone()), &forward, Some(interception));
+        let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
+        Self { address, shutdown, accepting }
     }
 
     /// With another front, for the address that it listens on.

@@ -2,10 +2,13 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// No wait of a test is longer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,20 +20,29 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Bytes both ways, in the open or not.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// One end of a connection.
 pub struct Raw {
-    pub stream: TcpStream,
+    pub stream: Box<dyn Stream>,
     read: Vec<u8>,
 }
 
 impl From<TcpStream> for Raw {
     fn from(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self { stream, read: Vec::new() }
+        Self::over(stream)
     }
 }
 
 impl Raw {
+    pub fn over(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
     pub async fn connect(address: SocketAddr) -> Self {
         soon("connecting", TcpStream::connect(address)).await.unwrap().into()
     }
@@ -44,11 +56,19 @@ impl Raw {
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon("sending", self.stream.write_all(bytes.as_ref())).await.unwrap();
+        soon("sending", self.stream.flush()).await.unwrap();
+    }
+
+    /// Sends to a peer that may have closed by now.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        // How it ended is seen by what comes back.
+        let _ = soon("sending", self.stream.write_all(bytes.as_ref())).await;
     }
 
     /// Closes the half that sends.
     pub async fn finish(&mut self) {
-        soon("half-closing", self.stream.shutdown()).await.unwrap();
+        // A peer that has closed already needs no telling.
+        let _ = soon("half-closing", self.stream.shutdown()).await;
     }
 
     /// Everything up to and with the first empty line.
@@ -95,6 +115,27 @@ impl Raw {
         std::mem::take(&mut self.read)
     }
 
+    /// The bytes of one whole request, as a reader takes it that knows one way to read each; `None` when the
+    /// connection closes before its end.
+    pub async fn request(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(length) = length_of_request(&self.read) {
+                return Some(self.take(length));
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// Whether nothing comes for a while, not even the close.
+    pub async fn is_quiet(&mut self) -> bool {
+        if !self.read.is_empty() {
+            return false;
+        }
+        tokio::time::timeout(Duration::from_millis(20), self.stream.read_buf(&mut self.read)).await.is_err()
+    }
+
     async fn until(&mut self, mark: &[u8]) -> usize {
         loop {
             if let Some(at) = self.read.windows(mark.len()).position(|part| part == mark) {
@@ -118,27 +159,96 @@ impl Raw {
 pub struct RawOrigin {
     listener: TcpListener,
     pub address: SocketAddr,
+    tls: Option<TlsAcceptor>,
 }
 
 impl RawOrigin {
     pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { listener, address }
+        Self { listener, address, tls: None }
+    }
+
+    /// One over TLS.
+    pub async fn secure(config: Arc<ServerConfig>) -> Self {
+        Self { tls: Some(TlsAcceptor::from(config)), ..Self::start().await }
     }
 
     pub async fn accept(&self) -> Raw {
-        soon("a connection", self.listener.accept()).await.unwrap().0.into()
+        soon("a connection", async {
+            loop {
+                let stream = self.listener.accept().await.unwrap().0;
+                stream.set_nodelay(true).unwrap();
+                let Some(tls) = &self.tls else { return Raw::over(stream) };
+                // Some are opened for a request that never comes, and say nothing.
+                if let Ok(stream) = tls.accept(stream).await {
+                    return Raw::over(stream);
+                }
+            }
+        })
+        .await
     }
 
     /// Whether nobody is waiting to be accepted.
     pub async fn is_left_alone(&self) -> bool {
         tokio::select! {
             biased;
-            _ = self.listener.accept() => false,
+            _ = self.accept() => false,
             // Lets the reactor look once.
             () = tokio::time::sleep(Duration::from_millis(20)) => true,
         }
+    }
+}
+
+/// How long the request is that these bytes begin with, once it is there to its end. Panics on anything that could be
+/// read in another way too.
+fn length_of_request(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|part| part == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    assert!(!head.replace("\r\n", "").contains(['\r', '\n', '\0']), "a bare CR, LF or NUL: {head:?}");
+    let values = |name: &str| -> Vec<String> {
+        let lines = head.split("\r\n").skip(1).take_while(|line| !line.is_empty());
+        let fields = lines.map(|line| line.split_once(':').unwrap_or_else(|| panic!("no colon: {head:?}")));
+        fields
+            .filter(|(found, _)| found.trim().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
+            .collect()
+    };
+    assert_eq!(values("host").len(), 1, "one Host: {head:?}");
+    match (values("content-length").as_slice(), values("transfer-encoding").as_slice()) {
+        ([], []) => Some(end),
+        ([length], []) => {
+            assert!(length.bytes().all(|byte| byte.is_ascii_digit()), "no length: {head:?}");
+            assert!(length == "0" || !length.starts_with('0'), "a length with a zero before it: {head:?}");
+            let whole = end + length.parse::<usize>().unwrap();
+            (bytes.len() >= whole).then_some(whole)
+        }
+        ([], [coding]) => {
+            assert_eq!(coding, "chunked", "{head:?}");
+            end_of_chunks(bytes, end)
+        }
+        _ => panic!("it can be read in more than one way: {head:?}"),
+    }
+}
+
+/// Where a chunked body ends that begins at `at`.
+fn end_of_chunks(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let line = bytes[at..].windows(2).position(|part| part == b"\r\n")?;
+        let digits = std::str::from_utf8(&bytes[at..at + line]).unwrap();
+        assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "a chunk of size {digits:?}");
+        let size = usize::from_str_radix(digits, 16).unwrap();
+        at += line + 2;
+        if size == 0 {
+            let trailers = bytes.get(at..)?;
+            if trailers.starts_with(b"\r\n") {
+                return Some(at + 2);
+            }
+            return Some(at + trailers.windows(4).position(|part| part == b"\r\n\r\n")? + 4);
+        }
+        let ending = bytes.get(at + size..at + size + 2)?;
+        assert_eq!(ending, b"\r\n", "the end of a chunk");
+        at += size + 2;
     }
 }
 

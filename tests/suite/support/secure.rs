@@ -16,11 +16,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use tollpass::tls::{Authority, Leaves, provider};
 
-use crate::support::raw::{Raw, soon};
+use crate::support::raw::soon;
 
 /// An authority that has nothing to do with the proxy's.
 pub struct Notary {
@@ -115,10 +116,17 @@ impl Secure {
 
 /// Opens a tunnel and gives the connection back as it then is; panics where the answer is not 200.
 pub async fn connect(proxy: SocketAddr, place: &str) -> TcpStream {
-    let mut raw = Raw::asking(proxy, format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n")).await;
-    let head = raw.head().await;
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    raw.stream
+    let mut stream = soon("connecting", TcpStream::connect(proxy)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n");
+    soon("sending", stream.write_all(request.as_bytes())).await.unwrap();
+    let mut head = Vec::new();
+    // Not a byte more than the head: what follows is for whoever gets the connection.
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("the answer", stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+    stream
 }
 
 /// Speaks TLS over a connection, and trusts only what is signed by the PEM certificates in `ca`.

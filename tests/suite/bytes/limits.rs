@@ -1,0 +1,119 @@
+//! How long things may take. Each limit is short here, and the others are long.
+
+use std::time::{Duration, Instant};
+
+use tollpass::proxy::Settings;
+
+use super::Way;
+use crate::support::raw::{Raw, soon};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+each_way!(
+    a_slow_head_is_not_an_idle_connection,
+    an_idle_connection_ends,
+    what_stands_still_is_cut_and_what_moves_is_not,
+    what_never_ends_is_cut_though_it_moves,
+);
+
+/// Nothing ends by itself.
+fn endless() -> Settings {
+    let long = Duration::from_secs(3600);
+    Settings {
+        head_within: long,
+        idle_within: long,
+        stalled_within: long,
+        exchange_within: long,
+        ..Settings::default()
+    }
+}
+
+async fn closes_by_itself(mut client: Raw) -> Vec<u8> {
+    let begun = Instant::now();
+    let rest = client.rest().await;
+    assert!(begun.elapsed() > SHORT / 4, "it was closed at once");
+    rest
+}
+
+async fn a_slow_head_is_not_an_idle_connection(way: Way) {
+    let lane = way.lane_with(Settings { head_within: SHORT, ..endless() }).await;
+    let slow = lane.asking("GET {t}/ HTTP/1.1\r\nHos").await;
+    assert_eq!(closes_by_itself(slow).await, b"");
+    // One that drips is no better.
+    let mut dripping = lane.connect().await;
+    let drip = async {
+        while tokio::io::AsyncWriteExt::write_all(&mut dripping.stream, b"G").await.is_ok() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    soon("the end of a dripping head", drip).await;
+
+    // Nothing was begun on this one, however long it is there.
+    let mut idle = lane.connect().await;
+    tokio::time::sleep(SHORT * 2).await;
+    idle.send(lane.fill("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
+    let mut server = lane.accept().await;
+    server.request().await.unwrap();
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    idle.head().await;
+    tokio::time::sleep(SHORT * 2).await;
+    idle.send(lane.fill("GET {t}/2 HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
+    server.request().await.unwrap();
+    idle.send("GET ").await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    idle.head().await;
+}
+
+async fn an_idle_connection_ends(way: Way) {
+    let lane = way.lane_with(Settings { idle_within: SHORT, ..endless() }).await;
+    assert_eq!(closes_by_itself(lane.connect().await).await, b"");
+    let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
+    server.request().await.unwrap();
+    // A request that is under way is not idle.
+    tokio::time::sleep(SHORT * 2).await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(closes_by_itself(client).await, b"");
+}
+
+async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
+    let lane = way.lane_with(Settings { stalled_within: SHORT, ..endless() }).await;
+    let (client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
+    server.request().await.unwrap();
+    assert_eq!(closes_by_itself(client).await, b"", "no answer comes");
+    assert_eq!(server.rest().await, b"", "and the origin learns of it");
+
+    let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
+    server.request().await.unwrap();
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n").await;
+    client.head().await;
+    for _ in 0..10 {
+        tokio::time::sleep(SHORT / 4).await;
+        server.send("x").await;
+    }
+    assert_eq!(client.exactly(10).await, b"xxxxxxxxxx");
+    assert_eq!(closes_by_itself(client).await, b"");
+
+    // Between requests another limit counts.
+    let (mut idle, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
+    server.request().await.unwrap();
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    idle.head().await;
+    tokio::time::sleep(SHORT * 4).await;
+    assert!(idle.is_quiet().await);
+}
+
+async fn what_never_ends_is_cut_though_it_moves(way: Way) {
+    let lane = way.lane_with(Settings { exchange_within: SHORT, ..endless() }).await;
+    let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
+    server.request().await.unwrap();
+    server.send("HTTP/1.1 200 OK\r\n\r\n").await;
+    client.head().await;
+    let events = async {
+        while tokio::io::AsyncWriteExt::write_all(&mut server.stream, b"event\n").await.is_ok() {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    let (rest, ()) = tokio::join!(closes_by_itself(client), soon("the end of the events", events));
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it does not look whole");
+}
