@@ -187,6 +187,18 @@ where
     Ok(Response::new(Body::Empty))
 }
 
+/// What a tunnel turned out to be.
+enum Begun {
+    /// Nothing: it has ended.
+    Over,
+    /// Not for us.
+    Blind { client: TcpStream, heard: Bytes, origin: TcpStream },
+    /// Requests in plain.
+    Plain { client: Prefixed<TcpStream>, waiting: Option<Waiting> },
+    /// Requests over TLS.
+    Secure { client: Box<TlsStream<TcpStream>>, waiting: Option<Waiting> },
+}
+
 /// One tunnel that is read.
 struct Tunnel<S> {
     means: Arc<Means>,
@@ -201,27 +213,54 @@ where
     S::Future: Send + Unpin + 'static,
 {
     async fn run(self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<()> {
+        // Boxed, and gone before what lasts begins: a thousand idle tunnels hold none of it.
+        let begun = Box::pin(self.begin(client, origin)).await?;
+        match begun {
+            Begun::Over => Ok(()),
+            Begun::Blind { client, heard, origin } => {
+                let ends = (End::Tcp(client, heard), End::Tcp(origin, Bytes::new()));
+                join(ends.0, ends.1, self.means.buffer).await
+            }
+            Begun::Plain { client, waiting } => {
+                self.serve_http_1(client, Scheme::HTTP, waiting).await;
+                Ok(())
+            }
+            Begun::Secure { client, waiting } => {
+                match client.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => self.serve_http_2(client, waiting).await,
+                    _ => self.serve_http_1(client, Scheme::HTTPS, waiting).await,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds out what the tunnel is for, and agrees on keys where it is TLS for us.
+    async fn begin(&self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<Begun> {
         let (mut client, early) = match End::client(client.await.map_err(io::Error::other)?) {
             End::Tcp(client, early) => (client, early),
             End::Other(_) => return Err(io::Error::other("the client's connection is no plain TCP stream")),
         };
         let deadline = Instant::now() + self.means.within;
         let greeting = greeting::hear(&mut client, early, origin.as_ref());
-        let greeting = timeout_at(deadline, Box::pin(greeting)).await.unwrap_or(Ok(Greeting::None))?;
-        match greeting {
-            Greeting::None => Ok(()),
-            Greeting::Other(heard) => self.join(client, heard, origin).await,
+        match timeout_at(deadline, greeting).await.unwrap_or(Ok(Greeting::None))? {
+            Greeting::None => Ok(Begun::Over),
+            Greeting::Other(heard) => self.blind(client, heard, origin).await,
             Greeting::Http(heard) => {
-                let waiting = self.wait(origin);
                 let client = Prefixed::new(heard, client);
-                self.serve_http_1(client, Scheme::HTTP, waiting).await;
-                Ok(())
+                Ok(Begun::Plain { client, waiting: self.wait(origin) })
             }
-            Greeting::Tls { accepted, heard } => match self.is_named(&accepted) {
-                true => self.secure(client, *accepted, origin, deadline).await,
-                false => self.join(client, heard, origin).await,
-            },
-            Greeting::Broken { alert } => client.write_all(&alert).await,
+            Greeting::Tls { accepted, heard } if !self.is_named(&accepted) => {
+                self.blind(client, heard, origin).await
+            }
+            Greeting::Tls { accepted, .. } => {
+                let waiting = self.wait(origin);
+                let client = timeout_at(deadline, self.agree(client, *accepted)).await;
+                let client =
+                    client.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no keys in time"))?;
+                Ok(Begun::Secure { client: Box::new(client?), waiting })
+            }
+            Greeting::Broken { alert } => client.write_all(&alert).await.map(|()| Begun::Over),
         }
     }
 
@@ -233,12 +272,15 @@ where
     }
 
     /// The blind way after all.
-    async fn join(self, client: TcpStream, heard: Bytes, origin: Option<TcpStream>) -> io::Result<()> {
+    async fn blind(&self, client: TcpStream, heard: Bytes, origin: Option<TcpStream>) -> io::Result<Begun> {
         let origin = match origin {
             Some(origin) => origin,
-            None => self.means.reach_anew(&self.place).await.map_err(io::Error::other)?,
+            None => {
+                let Place { host, port } = &self.place;
+                self.means.forward.reach.connect(host, *port).await.map_err(io::Error::other)?
+            }
         };
-        join(End::Tcp(client, heard), End::Tcp(origin, Bytes::new()), self.means.buffer).await
+        Ok(Begun::Blind { client, heard, origin })
     }
 
     fn wait(&self, origin: Option<TcpStream>) -> Option<Waiting> {
@@ -246,30 +288,11 @@ where
         origin.map(|origin| self.means.forward.lobby.wait(host, *port, origin))
     }
 
-    async fn secure(
-        self,
-        client: TcpStream,
-        accepted: Accepted,
-        origin: Option<TcpStream>,
-        deadline: Instant,
-    ) -> io::Result<()> {
-        let waiting = self.wait(origin);
+    async fn agree(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
         let host = &self.place.host;
         let config = self.means.interception.leaves.config_for(host).await.map_err(io::Error::other)?;
-        let handshake = Box::pin(StartHandshake::from_parts(accepted, client).into_stream(config));
-        let client = match timeout_at(deadline, handshake).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                tell_of(host, &error);
-                return Err(error);
-            }
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")),
-        };
-        match client.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.serve_http_2(client, waiting).await,
-            _ => self.serve_http_1(client, Scheme::HTTPS, waiting).await,
-        }
-        Ok(())
+        let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
+        agreed.inspect_err(|error| tell_of(host, error))
     }
 
     async fn serve_http_1<I>(self, client: I, scheme: Scheme, waiting: Option<Waiting>)
@@ -282,20 +305,14 @@ where
         means.http_1.clone().serve(client, inside, &shutdown).await;
     }
 
-    async fn serve_http_2(self, client: TlsStream<TcpStream>, waiting: Option<Waiting>) {
+    async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, waiting: Option<Waiting>) {
         let shutdown = self.seat.shutdown.clone();
         let Self { means, inner, place, seat } = self;
         let inside = Inside::new(inner, Named::new(Scheme::HTTPS, &place.host, place.port), seat, waiting);
         let count = inside.count();
         let served = means.http_2.serve_connection(TokioIo::new(client), inside);
         let idle_within = means.forward.settings.idle_within;
-        attend(Quiet::new(served, count, idle_within), None, &shutdown).await;
-    }
-}
-
-impl Means {
-    async fn reach_anew(&self, Place { host, port }: &Place) -> Result<TcpStream, super::DialError> {
-        self.forward.reach.connect(host, *port).await
+        attend(Box::pin(Quiet::new(served, count, idle_within)), None, &shutdown).await;
     }
 }
 

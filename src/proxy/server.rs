@@ -120,7 +120,7 @@ impl Reader {
         let clock = HeadClock { watch: Arc::clone(&watch), head_within: self.pace.head_within };
         let patience = Patience::new(Arc::clone(&watch), self.pace);
         let served = self.http.timer(clock).serve_connection(TokioIo::new(line), Told { service, watch });
-        attend(served.with_upgrades(), Some(patience), shutdown).await;
+        attend(Box::pin(served.with_upgrades()), Some(patience), shutdown).await;
     }
 }
 
@@ -196,8 +196,13 @@ where
 }
 
 /// Serves a connection to its end, or until its patience does or the shutdown wants it to.
-pub(super) async fn attend(served: impl Finish, mut patience: Option<Patience>, shutdown: &Shutdown) {
-    let mut served = pin!(served);
+///
+/// It is boxed, since what is moved into a future takes its place there twice.
+pub(super) async fn attend(
+    mut served: Pin<Box<impl Finish>>,
+    mut patience: Option<Patience>,
+    shutdown: &Shutdown,
+) {
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
     let first = poll_fn(|cx| {
