@@ -19,21 +19,18 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// The file's table with the variables laid over it.
 pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Result<Map<String, Value>, Fault> {
-    let variables = environment
-        .iter()
-        .filter(|(name, _)| is_key(name) && list_of(name).is_none())
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator("__")
-        .ignore_empty(true)
-        .source(Some(variables));
-    let merged = ::config::Config::builder()
-        .add_source(Source::from_str(text, FileFormat::Toml))
-        .add_source(variables)
-        .build()
-        .map_err(|error| syntax(&error))?;
+        .ignore_empty(true);
+    let mut sources = ::config::Config::builder().add_source(Source::from_str(text, FileFormat::Toml));
+    // One by one, since they may contradict each other: a table's own name comes after its keys, and is a fault then.
+    for (name, value) in environment.iter().rev().filter(|(name, _)| is_key(name) && list_of(name).is_none())
+    {
+        let variable = Map::from([(name.clone(), value.clone())]);
+        sources = sources.add_source(variables.clone().source(Some(variable)));
+    }
+    let merged = sources.build().map_err(|error| syntax(&error))?;
     match merged.cache.kind {
         ValueKind::Table(table) => Ok(table),
         _ => Ok(Map::new()),
