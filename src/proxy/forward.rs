@@ -295,7 +295,7 @@ impl Shared {
     }
 
     /// Turns a received request into the one to send. RFC 9112 section 3.2, RFC 9110 section 7.6.
-    fn prepare(
+    pub(super) fn prepare(
         &self,
         request: &mut Request<Body>,
         upgrade: Option<HeaderValue>,

@@ -15,6 +15,8 @@ use crate::shutdown::Shutdown;
 pub mod body;
 mod copy;
 mod dial;
+#[doc(hidden)]
+pub mod dry;
 mod expect;
 pub mod fields;
 pub mod forward;

@@ -94,7 +94,7 @@ where
 /// How HTTP/1 is read off a client's connection.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    http: Builder,
+    pub(super) http: Builder,
     pace: Pace,
 }
 

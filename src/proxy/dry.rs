@@ -1,0 +1,51 @@
+//! A request taken as far as it goes without an origin: read, checked, and made what would be sent. For tests that try
+//! very many; what serves clients knows nothing of it, and it decides nothing by itself.
+
+use http::header;
+use http::{Method, Request, Response};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioTimer;
+
+use super::{Body, Forward, ForwardError, Settings, expect, head, hops, server, target, upgrade};
+
+/// What would become of a request.
+#[derive(Debug)]
+pub enum Course {
+    /// A tunnel to this host, without brackets, and port.
+    Tunnel(String, u16),
+    /// The proxy answers by itself.
+    Answer(Response<Body>),
+    /// This goes to the origin.
+    Send(Box<Request<Body>>),
+}
+
+/// What reads the requests of clients.
+#[must_use]
+pub fn reader(settings: &Settings) -> Builder {
+    let mut http = server::Reader::new(settings).http;
+    http.timer(TokioTimer::new());
+    http
+}
+
+/// What `forward` would do about a request.
+///
+/// # Errors
+/// What the client would be told.
+pub fn course(forward: &Forward, mut request: Request<Body>) -> Result<Course, ForwardError> {
+    head::check(&request)?;
+    let shared = forward.shared();
+    if shared.via.is_in(request.headers()) {
+        return Err(ForwardError::Loop);
+    }
+    if let Some(answer) = hops::spend(&mut request)? {
+        return Ok(Course::Answer(answer));
+    }
+    if request.method() == Method::CONNECT {
+        let (host, port) = target::tunnel(request.uri())?;
+        return Ok(Course::Tunnel(host.to_owned(), port));
+    }
+    let wish = request.headers().get(header::UPGRADE).filter(|_| upgrade::is_asked(&request)).cloned();
+    let is_held = wish.is_none() && expect::is_asked(&request);
+    shared.prepare(&mut request, wish, is_held)?;
+    Ok(Course::Send(Box::new(request)))
+}
