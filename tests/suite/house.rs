@@ -157,7 +157,7 @@ fn the_readme_names_a_test_for_each_part_of_the_older_client() {
 
 #[test]
 fn one_of_each_stack_is_locked() {
-    let packages = locked();
+    let packages = locked("Cargo.lock");
     for name in ["hyper", "http", "http-body", "hyper-util", "rustls", "tokio-rustls", "ring", "tokio"] {
         let versions = packages.get(name).map(Vec::as_slice).unwrap_or_default();
         assert_eq!(versions.len(), 1, "{name}: {versions:?}");
@@ -174,6 +174,19 @@ fn one_of_each_stack_is_locked() {
             .is_some_and(|source| !source.starts_with("registry+https://github.com/rust-lang/"))
     });
     assert_eq!(stray.count(), 0);
+}
+
+#[test]
+fn what_is_fuzzed_is_what_is_shipped() {
+    let ours = locked("Cargo.lock");
+    let theirs = locked("tests/fuzz/Cargo.lock");
+    assert!(theirs.contains_key("tollpass") && theirs.contains_key("hyper"));
+    for (name, versions) in theirs {
+        // What is built with libFuzzer only is not shipped.
+        let Some(ours) = ours.get(&name) else { continue };
+        let is_same = versions.iter().all(|version| ours.contains(version));
+        assert!(is_same, "{name}: see tests/fuzz/Cargo.toml on how to bring its Cargo.lock up to date");
+    }
 }
 
 /// A file of the program.
@@ -294,9 +307,9 @@ fn test_modules(path: &Path) -> Vec<PathBuf> {
     names.filter(|name| name.chars().all(is_name)).map(|name| folder.join(format!("{name}.rs"))).collect()
 }
 
-fn locked() -> BTreeMap<String, Vec<Package>> {
+fn locked(name: &str) -> BTreeMap<String, Vec<Package>> {
     let mut packages: BTreeMap<String, Vec<Package>> = BTreeMap::new();
-    let lock = read("Cargo.lock");
+    let lock = read(name);
     for block in lock.split("[[package]]").skip(1) {
         let value = |key: &str| {
             let line = block.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;

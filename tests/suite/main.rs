@@ -8,6 +8,7 @@ mod chains;
 mod closes;
 mod closing;
 mod configured;
+mod corpus;
 mod devchain;
 mod falters;
 mod fronts;

@@ -1,0 +1,138 @@
+//! The configuration: any file and any variables give settings that keep their promises, or every fault at once.
+//!
+//! An input is the text of a file. Below a line `%%%`, each line `NAME=value` is a variable.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tollpass::config::{Config, ConfigError, Route};
+use tollpass::protocol::policy::{Allow, HostPattern};
+use tollpass::protocol::{Address, Amount};
+
+/// No key, and unlike any.
+const STRANGER: &str = "zz_stranger_zz";
+
+/// Reads `input`, which is either taken and holds what a configuration promises, or refused with reasons.
+pub fn run(input: &[u8]) {
+    let input = String::from_utf8_lossy(input);
+    let (text, variables) = input.split_once("\n%%%\n").unwrap_or((&input, ""));
+    let mut environment: BTreeMap<String, String> = variables
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    environment.insert("HOME".to_owned(), "/home/me".to_owned());
+    let parse = |text: &str| Config::parse(text, Path::new("/etc/x"), &environment);
+    match parse(text) {
+        Ok(config) => keeps_its_promises(config),
+        Err(error) => {
+            tells_what_is_wrong(&error);
+            let is_toml = error.faults.iter().all(|fault| !fault.key.is_empty());
+            // A byte order mark may only stand first.
+            if is_toml && !input.contains(STRANGER) && !input.starts_with('\u{feff}') {
+                hides_no_fault(&error, parse(&format!("{STRANGER} = 1\n{text}")));
+            }
+        }
+    }
+}
+
+fn tells_what_is_wrong(error: &ConfigError) {
+    assert!(!error.faults.is_empty(), "refused without a reason");
+    let said = error.to_string();
+    for fault in &error.faults {
+        assert!(!fault.wrong.is_empty() && !fault.remedy.is_empty(), "{fault:?}");
+        assert!(said.contains(&fault.wrong) && said.contains(&fault.remedy), "{fault:?}");
+    }
+}
+
+/// One fault more is reported together with those that were there before.
+fn hides_no_fault(before: &ConfigError, after: Result<Config, ConfigError>) {
+    let after = after.expect_err("an unknown key").faults;
+    assert!(after.iter().any(|fault| fault.key == STRANGER), "{after:?}");
+    for fault in &before.faults {
+        assert!(after.contains(fault), "{fault:?} is not reported beside another: {after:?}");
+    }
+}
+
+fn keeps_its_promises(mut config: Config) {
+    assert!(config.state_dir.is_absolute(), "{:?}", config.state_dir);
+    assert_eq!(config.wallet.is_some(), config.chain.is_some());
+    let is_safe = config.wallet.is_none() || config.allow_remote;
+    assert!(is_safe || config.listen.ip().to_canonical().is_loopback(), "{} pays for anyone", config.listen);
+    if let Some(chain) = &config.chain {
+        let shown = chain.rpc_url.to_string();
+        assert!(
+            !shown.contains(['@', '?', '#']) && shown.matches('/').count() == 2,
+            "{shown} is more than a host"
+        );
+        assert!(!format!("{config:?}").contains(chain.rpc_url.expose()) || chain.rpc_url.expose() == shown);
+        assert_ne!(chain.channel_manager, Address::default());
+        assert!(chain.confirmations > 0 && chain.log_range > 0);
+        lasts([chain.poll_every, chain.request_within, chain.confirm_within]);
+    }
+    is_bounded(&config);
+    for rule in &config.policy.rules {
+        let text = rule.host.to_string();
+        assert_eq!(text.parse::<HostPattern>().as_ref(), Ok(&rule.host), "{text}");
+        assert_ne!(rule.port, Some(0));
+        if let Allow::Pay { max_price, .. } = &rule.allow {
+            assert!(!max_price.is_zero(), "{text} pays nothing");
+        }
+    }
+    lead_to_origins(&config);
+    let anywhere = SocketAddr::from(([0, 0, 0, 0], 1));
+    assert_eq!(config.listen_on(anywhere).is_ok(), is_safe);
+}
+
+/// Routes are told apart, reach no further than the proxy itself, and hide nothing of it.
+fn lead_to_origins(config: &Config) {
+    let is_safe = config.wallet.is_none() || config.allow_remote;
+    for route in &config.routes {
+        let is_plain = route.prefix.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+        assert!(is_plain && (route.prefix.is_empty() || route.prefix.starts_with('/')), "{route:?}");
+        assert!(!route.base.ends_with('/') && !route.base.contains(['?', '#']), "{route:?}");
+        let (host, port) = (route.authority.host(), route.authority.port_u16());
+        assert!(!host.is_empty() && !route.authority.as_str().contains('@') && port != Some(0), "{route:?}");
+        match route.listen {
+            None => assert!(!route.prefix.is_empty(), "{route:?} hides the proxy's own page"),
+            Some(listen) => {
+                assert!(listen != config.listen || listen.port() == 0, "{route:?} is the proxy's own port");
+                assert!(is_safe || listen.ip().to_canonical().is_loopback(), "{route:?} pays for anyone");
+            }
+        }
+        let is_same = |other: &&Route| (other.listen, &other.prefix) == (route.listen, &route.prefix);
+        assert_eq!(config.routes.iter().filter(is_same).count(), 1, "{route:?} stands for two origins");
+    }
+}
+
+fn is_bounded(config: &Config) {
+    let limits = &config.limits;
+    let counts =
+        [limits.prices, limits.waiting, limits.connections, limits.head_fields, limits.pool_idle_per_host];
+    assert!(counts.iter().all(|count| (1..=1_000_000).contains(count)), "{limits:?}");
+    assert!((8 << 10..=1 << 20).contains(&limits.head_bytes), "{limits:?}");
+    assert!(limits.replay_memory <= 1 << 30 && limits.offer_body <= 16 << 20, "{limits:?}");
+    lasts([
+        limits.price_age,
+        limits.head_within,
+        limits.connect_within,
+        limits.answer_within,
+        limits.pool_idle_within,
+        limits.offer_within,
+        limits.drain_within,
+    ]);
+    let policy = &config.policy;
+    assert!((1..=1000).contains(&policy.rounds) && policy.reserve_ahead <= 1_000_000);
+    lasts([policy.pay_within, policy.ready_within, policy.deposit.retry_after]);
+    assert!(policy.deposit.initial > 0 && policy.deposit.top_up > 0 && policy.deposit.channels > 0);
+    assert!(policy.deposit.max_per_channel > Amount::ZERO);
+}
+
+/// No wait is for nothing, and none for ever.
+fn lasts<const N: usize>(waits: [Duration; N]) {
+    for wait in waits {
+        assert!(!wait.is_zero() && wait <= Duration::from_secs(366 * 24 * 3600), "{wait:?}");
+    }
+}

@@ -1,0 +1,38 @@
+//! What fuzzing found, and what it starts from, once more: `tests/fuzz` has the properties and the inputs.
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+
+/// Larger ones say less: they are cut down to what matters before they are kept.
+const LARGEST: usize = 4096;
+const MOST: usize = 200;
+
+#[test]
+fn each_challenge_of_the_corpus_is_read_or_refused() {
+    replay("challenge", fuzz::challenge::run);
+}
+
+#[test]
+fn each_configuration_of_the_corpus_keeps_its_promises() {
+    replay("config", fuzz::config::run);
+}
+
+#[test]
+fn each_request_of_the_corpus_has_one_reading_or_none() {
+    replay("head", fuzz::head::run);
+}
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!((10..=MOST).contains(&files.len()), "{} inputs", files.len());
+    for file in files {
+        let input = fs::read(&file).unwrap();
+        assert!(input.len() < LARGEST, "{} is too large", file.display());
+        assert!(catch_unwind(|| run(&input)).is_ok(), "{} does not hold", file.display());
+    }
+}
