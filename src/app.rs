@@ -1,6 +1,8 @@
 //! The composition root: from a configuration to a running proxy, until it is told to stop. The only file that sees
 //! every room.
 
+mod ports;
+
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
@@ -9,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::Layer as _;
 use zeroize::Zeroizing;
 
+use self::ports::{Ports, Served};
 use crate::admin::{self, Attendance};
 use crate::chain::keystore::{self, Password};
 use crate::chain::signer::Signer;
@@ -25,14 +26,13 @@ use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start};
 use crate::private::{self, PrivateFileError};
 use crate::protocol::policy::OnExit;
-use crate::proxy::front::{CaFiles, Page, Route};
-use crate::proxy::intercept::{Intercept, Interception};
+use crate::proxy::intercept::Interception;
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::reach::{Outbound, OutboundProxy};
 use crate::proxy::seller::SellerClient;
-use crate::proxy::{self, Forward, Front, Rescue, replay};
+use crate::proxy::{self, Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
-use crate::tls::{self, Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
+use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -41,23 +41,13 @@ const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A proxy that is ready to run: bound, locked, its store open.
 pub struct App {
-    listener: TcpListener,
-    address: SocketAddr,
-    routes: Vec<RoutePort>,
-    since: SystemTime,
+    ports: Ports,
     config: Config,
     shutdown: Shutdown,
     forward: Forward,
     interception: Option<Interception>,
     paying: Option<Paying>,
     attendance: Option<Attendance>,
-}
-
-/// A port that serves routes only.
-struct RoutePort {
-    listener: TcpListener,
-    address: SocketAddr,
-    routes: Vec<config::Route>,
 }
 
 /// What a proxy that pays has besides.
@@ -167,13 +157,11 @@ impl App {
         key: Option<Arc<Signer>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
-        let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let routes = route_ports(&config.routes).await?;
+        let ports = Ports::bind(&config).await?;
+        let address = ports.address();
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
-        let ports = routes.iter().map(|port| port.address);
-        let listens: Vec<SocketAddr> = [address, config.usual_listen].into_iter().chain(ports).collect();
+        let listens: Vec<SocketAddr> =
+            [address, config.usual_listen].into_iter().chain(ports.route_addresses()).collect();
         let settings =
             proxy::Settings { outbound: outbound(&config.upstream, &listens)?, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
@@ -188,29 +176,17 @@ impl App {
             attendance = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
         let interception = interception(&config)?;
-        let since = SystemTime::now();
-        Ok(Self {
-            listener,
-            address,
-            routes,
-            since,
-            config,
-            shutdown,
-            forward,
-            interception,
-            paying,
-            attendance,
-        })
+        Ok(Self { ports, config, shutdown, forward, interception, paying, attendance })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.ports.address()
     }
 
     /// Where routes with a port of their own listen, in the order of the configuration.
     pub fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.routes.iter().map(|port| port.address)
+        self.ports.route_addresses()
     }
 
     /// The manager of a proxy that pays.
@@ -225,44 +201,29 @@ impl App {
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self {
-            listener, address, routes, since, config, shutdown, forward, interception, paying, ..
-        } = self;
+        let Self { ports, config, shutdown, forward, interception, paying, .. } = self;
         let settings = proxy_settings(&config);
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
         let service = Rescue::new(layer.layer(forward.clone()));
-        if interception.is_some() {
+        if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
-        let ca = interception.as_ref().map(ca_files);
-        let page = Page { ca, pays: paying.is_some(), since };
-        let upgrade = config.upstream.upgrade.clone();
-        let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
-        let front = Front::proxy(
-            address,
-            page,
-            own,
-            upgrade.clone(),
-            Intercept::new(service.clone(), &forward, interception),
+        let pays = paying.is_some();
+        let served = ports.serve(
+            service,
+            Served { config: &config, settings, forward, interception, pays },
+            &shutdown,
         );
-        let served = proxy::serve(listener, front, settings.clone(), shutdown.clone());
-        let ports = routes.into_iter().map(|port| {
-            let routes = port.routes.iter().map(mapped).collect();
-            let front = Front::routes(port.address, routes, upgrade.clone(), service.clone());
-            proxy::serve(port.listener, front, settings.clone(), shutdown.clone())
-        });
-        let ports = join_all(ports);
-        let served = async { tokio::join!(served, ports) };
         let drain_within = config.limits.drain_within;
         let Some(Paying { manager, task, key, chain, _lock }) = paying else {
-            let _: ((), Vec<()>) = served.await;
+            served.await;
             report_left(shutdown.drain(drain_within).await);
             return Ok(());
         };
         let started = start(manager.clone(), key, chain, shutdown.clone());
-        let (started, _) = tokio::join!(started, served);
+        let (started, ()) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
         let was_denied = match config.policy.deposit.on_exit {
             OnExit::Never => {
@@ -363,37 +324,6 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     }
     let leaves = Leaves::new(Arc::new(authority), config.limits.leaves)?;
     Ok(Some(Interception { hosts, leaves }))
-}
-
-/// What clients are to trust where their tunnels are read.
-fn ca_files(interception: &Interception) -> CaFiles {
-    let certificate = interception.leaves.authority().certificate();
-    CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }
-}
-
-/// Binds each port of its own that routes have; routes with the same address share one.
-async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartError> {
-    let mut ports: Vec<(SocketAddr, RoutePort)> = Vec::new();
-    for route in routes {
-        let Some(listen) = route.listen else { continue };
-        if let Some((_, port)) = ports.iter_mut().find(|(taken, _)| *taken == listen) {
-            port.routes.push(route.clone());
-            continue;
-        }
-        let origin = || format!("{}://{}", route.scheme, route.authority);
-        let failed = |source| StartError::RouteListen { address: listen, origin: origin(), source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, origin = origin(), "listening for a route");
-        ports.push((listen, RoutePort { listener, address, routes: vec![route.clone()] }));
-    }
-    Ok(ports.into_iter().map(|(_, port)| port).collect())
-}
-
-/// A route as the proxy takes it.
-fn mapped(route: &config::Route) -> Route {
-    let config::Route { prefix, scheme, authority, base, listen: _ } = route.clone();
-    Route { prefix, scheme, authority, base }
 }
 
 fn report_left(left: usize) {

@@ -1,0 +1,121 @@
+//! The ports of a proxy: its own, and those that routes have for themselves.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tower::Service;
+
+use super::StartError;
+use crate::config::{self, Config};
+use crate::proxy::front::{CaFiles, Page, Route};
+use crate::proxy::intercept::{Intercept, Interception};
+use crate::proxy::{self, Body, Forward, Front};
+use crate::shutdown::Shutdown;
+use crate::tls;
+
+/// Ports that are bound, and not served yet.
+pub(super) struct Ports {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Vec<RoutePort>,
+    since: SystemTime,
+}
+
+/// A port that serves routes only.
+struct RoutePort {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Vec<config::Route>,
+}
+
+/// What is served on them.
+pub(super) struct Served<'a> {
+    pub config: &'a Config,
+    pub settings: proxy::Settings,
+    pub forward: Forward,
+    pub interception: Option<Interception>,
+    /// Whether there is a wallet.
+    pub pays: bool,
+}
+
+impl Ports {
+    /// Binds all of them.
+    pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let routes = route_ports(&config.routes).await?;
+        Ok(Self { listener, address, routes, since: SystemTime::now() })
+    }
+
+    /// Where the proxy itself listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where routes with a port of their own listen, in the order of the configuration.
+    pub(super) fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.routes.iter().map(|port| port.address)
+    }
+
+    /// Serves all of them until the shutdown begins: what is for the proxy itself, and the rest by `service`.
+    pub(super) async fn serve<S>(self, service: S, served: Served<'_>, shutdown: &Shutdown)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + Unpin + 'static,
+    {
+        let Self { listener, address, routes, since } = self;
+        let Served { config, settings, forward, interception, pays } = served;
+        let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
+        let upgrade = &config.upstream.upgrade;
+        let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
+        let intercept = Intercept::new(service.clone(), &forward, interception);
+        let front = Front::proxy(address, page, own, upgrade.clone(), intercept);
+        let main = proxy::serve(listener, front, settings.clone(), shutdown.clone());
+        let others = routes.into_iter().map(|port| {
+            let routes = port.routes.iter().map(mapped).collect();
+            let front = Front::routes(port.address, routes, upgrade.clone(), service.clone());
+            proxy::serve(port.listener, front, settings.clone(), shutdown.clone())
+        });
+        tokio::join!(main, join_all(others));
+    }
+}
+
+/// Binds each port of its own that routes have; routes with the same address share one.
+async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartError> {
+    let mut ports: Vec<(SocketAddr, RoutePort)> = Vec::new();
+    for route in routes {
+        let Some(listen) = route.listen else { continue };
+        if let Some((_, port)) = ports.iter_mut().find(|(taken, _)| *taken == listen) {
+            port.routes.push(route.clone());
+            continue;
+        }
+        let origin = || format!("{}://{}", route.scheme, route.authority);
+        let failed = |source| StartError::RouteListen { address: listen, origin: origin(), source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, origin = origin(), "listening for a route");
+        ports.push((listen, RoutePort { listener, address, routes: vec![route.clone()] }));
+    }
+    Ok(ports.into_iter().map(|(_, port)| port).collect())
+}
+
+/// A route as the proxy takes it.
+fn mapped(route: &config::Route) -> Route {
+    let config::Route { prefix, scheme, authority, base, listen: _ } = route.clone();
+    Route { prefix, scheme, authority, base }
+}
+
+/// What clients are to trust where their tunnels are read.
+fn ca_files(interception: &Interception) -> CaFiles {
+    let certificate = interception.leaves.authority().certificate();
+    CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }
+}
