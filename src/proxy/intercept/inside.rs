@@ -135,7 +135,7 @@ where
             request.extensions_mut().insert(self.seat.clone());
         }
         let answer = Box::pin(self.service.clone().oneshot(request));
-        Answering(State::Asked { answer, version, waiting: Arc::clone(&self.waiting) })
+        Answering(State::Asked { answer, waiting: Arc::clone(&self.waiting) })
     }
 }
 
@@ -143,11 +143,7 @@ where
 pub(super) struct Answering<S: Service<Request<Body>>>(State<S>);
 
 enum State<S: Service<Request<Body>>> {
-    Asked {
-        answer: Pin<Box<Oneshot<S, Request<Body>>>>,
-        version: Version,
-        waiting: Arc<Mutex<Option<Waiting>>>,
-    },
+    Asked { answer: Pin<Box<Oneshot<S, Request<Body>>>>, waiting: Arc<Mutex<Option<Waiting>>> },
     Refused(Option<Response<Body>>),
 }
 
@@ -159,21 +155,14 @@ where
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (answer, version, waiting) = match &mut self.0 {
+        let (answer, waiting) = match &mut self.0 {
             State::Refused(refused) => {
                 return refused.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)));
             }
-            State::Asked { answer, version, waiting } => (answer, version, waiting),
+            State::Asked { answer, waiting } => (answer, waiting),
         };
         let Ok(answer) = ready!(answer.as_mut().poll(cx));
         waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if *version == Version::HTTP_2 && answer.headers().contains_key(header::TRANSFER_ENCODING) {
-            // HTTP/2 has no transfer codings, and we do not undo this one.
-            let why = "the answer has a transfer coding that HTTP/2 does not know";
-            let refused =
-                rescue::problem(StatusCode::BAD_GATEWAY, Some("http_response_transfer_coding"), why);
-            return Poll::Ready(Ok(refused));
-        }
         Poll::Ready(Ok(answer))
     }
 }
