@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tower::Layer as _;
 use zeroize::Zeroizing;
 
@@ -23,7 +24,7 @@ use crate::chain::signer::Signer;
 use crate::chain::{self, Chain};
 use crate::config::{self, Config, KeySource};
 use crate::manager::store::{Store, StoreError};
-use crate::manager::{self, Manager, Start};
+use crate::manager::{self, Manager, Start, Surplus};
 use crate::private::{self, PrivateFileError};
 use crate::protocol::policy::OnExit;
 use crate::proxy::intercept::Interception;
@@ -38,6 +39,9 @@ use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_within` says.
 const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// At which intervals it is looked for channels that are not needed any more, at least and at most.
+const LOOKS_FOR_SURPLUS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A proxy that is ready to run: bound, locked, its store open.
 pub struct App {
@@ -222,6 +226,10 @@ impl App {
             report_left(shutdown.drain(drain_within).await);
             return Ok(());
         };
+        if let Some(within) = config.policy.deposit.surplus_within {
+            let surplus = Surplus::new(manager.clone(), within);
+            shutdown.spawn(close_surplus(surplus, within, shutdown.clone()));
+        }
         let started = start(manager.clone(), key, chain, shutdown.clone());
         let (started, ()) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
@@ -255,6 +263,20 @@ impl App {
             Some(Ok(trouble)) => Err(StartError::NotClosed(trouble.to_string())),
             Some(Err(_)) | None => Ok(()),
         }
+    }
+}
+
+/// Looks every now and then for channels that are not needed any more, and closes them. What was begun is finished
+/// within the drain.
+async fn close_surplus(mut surplus: Surplus, within: Duration, shutdown: Shutdown) {
+    let mut looks = tokio::time::interval((within / 4).clamp(LOOKS_FOR_SURPLUS.0, LOOKS_FOR_SURPLUS.1));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = shutdown.stopping() => return,
+        }
+        while !shutdown.is_stopping() && surplus.close_next().await {}
     }
 }
 

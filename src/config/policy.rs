@@ -19,11 +19,12 @@ use crate::protocol::{
 pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "hooks", "deny"];
 /// The keys of `[deposit]`.
 pub(super) const DEPOSIT: &[&str] =
-    &["initial", "top_up", "channels", "max_per_channel", "retry_after", "on_exit"];
+    &["initial", "top_up", "channels", "surplus_within", "max_per_channel", "retry_after", "on_exit"];
 
 const MAX_RULES: usize = 10_000;
 const MAX_MULTIPLE: u64 = 1_000_000;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_SURPLUS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks of those that name none.
 pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, faults: &Faults) -> Vec<Rule> {
@@ -63,6 +64,7 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             show_duration,
         ),
         on_exit: section.read("on_exit", on_exit).unwrap_or(default.on_exit),
+        surplus_within: section.read("surplus_within", surplus_within).unwrap_or(default.surplus_within),
     }
 }
 
@@ -75,6 +77,18 @@ fn on_exit(value: &Value) -> Result<OnExit, Wrong> {
             "write \"never\", or \"cooperative\" to close the channels together with their sellers",
         )),
     }
+}
+
+fn surplus_within(value: &Value) -> Result<Option<Duration>, Wrong> {
+    if values::text(value).is_ok_and(|text| text == "never") {
+        return Ok(None);
+    }
+    let remedy = "write \"never\", or how long a channel may be idle, from \"1s\" to \"30d\"";
+    let within = values::duration(value).map_err(|Wrong { wrong, .. }| Wrong::new(wrong, remedy))?;
+    if !(Duration::from_secs(1)..=LONGEST_SURPLUS).contains(&within) {
+        return Err(Wrong::new(format!("{} is out of range", show_duration(within)), remedy));
+    }
+    Ok(Some(within))
 }
 
 /// Rules that can never match because an earlier one does, and prices that no channel can hold.

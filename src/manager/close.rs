@@ -26,7 +26,7 @@ pub(super) type HoldReply = oneshot::Sender<Result<Channel, Trouble>>;
 pub(super) type Consents = HashMap<ChannelId, (Amount, Signature)>;
 
 /// A channel that is lent to nobody as long as this lives.
-struct Hold {
+pub(super) struct Hold {
     channel: ChannelId,
     hold: HoldId,
     slot: Option<mpsc::OwnedPermit<Message>>,
@@ -80,6 +80,17 @@ impl Manager {
         seller: Option<String>,
     ) -> Result<Funded, Trouble> {
         let (_hold, held) = self.hold(id).await?;
+        self.close_held(means, id, held, seller).await
+    }
+
+    /// Closes a channel that is held together with its seller.
+    pub(super) async fn close_held(
+        &self,
+        means: &Means,
+        id: ChannelId,
+        held: Channel,
+        seller: Option<String>,
+    ) -> Result<Funded, Trouble> {
         let on_chain = on_chain(means, id).await?;
         let gateway = self.gateway(id, seller);
         let held = match &gateway {
@@ -248,7 +259,7 @@ impl Manager {
     }
 
     /// Waits until no payment of the channel is on its way, and keeps it so.
-    async fn hold(&self, channel: ChannelId) -> Result<(Hold, Channel), Trouble> {
+    pub(super) async fn hold(&self, channel: ChannelId) -> Result<(Hold, Channel), Trouble> {
         let slot = self.mailbox.clone().reserve_owned().await.map_err(|_| Trouble::ShuttingDown)?;
         let id = HoldId(self.next.fetch_add(1, Ordering::Relaxed));
         let hold = Hold { channel, hold: id, slot: Some(slot) };

@@ -14,6 +14,7 @@ mod scribe;
 pub mod seller;
 mod start;
 pub mod store;
+mod surplus;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +45,7 @@ use payer::Payer;
 use seller::Seller;
 pub use start::Start;
 use store::{Contents, Store, StoreError};
+pub use surplus::Surplus;
 
 /// A handle on the channel manager; cheap to clone.
 #[derive(Clone, Debug)]

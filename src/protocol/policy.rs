@@ -96,6 +96,8 @@ pub struct Deposit {
     pub retry_after: Duration,
     /// What becomes of the channels when tollpass ends.
     pub on_exit: OnExit,
+    /// After how long without a payment a channel beyond the first to a receiver is closed; never when absent.
+    pub surplus_within: Option<Duration>,
 }
 
 /// What becomes of the channels when tollpass ends.
@@ -118,6 +120,7 @@ impl Default for Deposit {
             max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
             retry_after: Duration::from_secs(30),
             on_exit: OnExit::Never,
+            surplus_within: None,
         }
     }
 }

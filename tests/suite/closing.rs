@@ -542,3 +542,93 @@ async fn the_end_waits_for_no_close_beyond_its_deadline_and_the_next_start_finis
     })
     .await;
 }
+
+#[tokio::test]
+async fn channels_that_a_rush_opened_are_closed_when_it_is_over_and_one_pays_on() {
+    on_each("[deposit]\nchannels = 3\nsurplus_within = \"1s\"\n", async |town| {
+        let proxy = town.alice.start().await;
+        // Three payments at the same time, none of which comes back before all are made.
+        town.origin.hold_answers();
+        let rush: Vec<_> = (0..3).map(|_| tokio::spawn(ask(proxy.address, town.paid()))).collect();
+        town.origin.await_payments(3).await;
+        assert_eq!(town.holdings().await, (WEALTH - 30 * PRICE, 0, 30 * PRICE));
+        town.origin.release();
+        for request in rush {
+            assert_eq!(request.await.unwrap().status, StatusCode::OK);
+        }
+        let one_is_open = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(5));
+            loop {
+                looks.tick().await;
+                let channels = proxy.channels().await;
+                if channels.iter().filter(|listed| listed.phase == "gone").count() == 2 {
+                    return channels;
+                }
+            }
+        };
+        let channels = tokio::time::timeout(PATIENCE, one_is_open).await.expect("more than one stays open");
+        let left: Vec<_> = channels.iter().filter(|listed| listed.phase == "open").collect();
+        assert_eq!((channels.len(), left.len()), (3, 1), "{channels:?}");
+        assert_eq!(town.holdings().await, (WEALTH - 12 * PRICE, 2 * PRICE, 10 * PRICE));
+
+        town.buy(&proxy, 2).await;
+        let channels = proxy.channels().await;
+        let left: Vec<_> = channels.iter().filter(|listed| listed.phase == "open").collect();
+        assert_eq!(
+            (channels.len(), left.len(), left[0].acknowledged),
+            (3, 1, (3 * PRICE).into()),
+            "{channels:?}"
+        );
+        assert_eq!(town.holdings().await, (WEALTH - 12 * PRICE, 2 * PRICE, 10 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_while() {
+    for (policy, asked) in [("keep", 2), ("abort", 1)] {
+        let fair = Fair::open().await;
+        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{policy}\" }}\n");
+        let mut alice = Alice::with(&fair.market, &format!("{hook}[deposit]\ninitial = 1\n")).await;
+        let proxy = alice.start().await;
+        let receiver = Signer::new(&[0x3a; 32]).unwrap().address();
+        let demand = Demand { contract: fair.market.manager, receiver, token: fair.market.token };
+        let mallory = Mallory::spawn(move |presented: &Presented| match presented.target.as_str() {
+            target if target.starts_with("/api/1/channels") => text(400, "not today"),
+            _ if presented.payment.is_some() => text(200, "paid"),
+            _ => demand.base(PRICE),
+        });
+        let mallory = mallory.await;
+        let url = format!("{}/x", mallory.url());
+        // Two channels that are spent, and one that nothing was ever paid on.
+        for _ in 0..2 {
+            let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
+            assert_eq!(got.status, StatusCode::OK, "{got:?}");
+            done(&proxy, Operation::Open { receiver, deposit: PRICE.into() }).await;
+        }
+        proxy.stop().await;
+        alice.change("initial = 1\n", "initial = 1\nsurplus_within = \"1s\"\n");
+        let proxy = alice.start().await;
+        let closes = async |enough: usize| {
+            let asking = async {
+                let mut looks = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    looks.tick().await;
+                    let presented = mallory.presented();
+                    let closes = presented.iter().filter(|presented| presented.method == Method::DELETE);
+                    if closes.count() >= enough {
+                        return Instant::now();
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, asking).await.expect("the seller is not asked")
+        };
+        let first_round = closes(asked).await;
+        let again = closes(asked + 1).await.duration_since(first_round);
+        assert!(again >= Duration::from_secs(1), "{policy}: asked again after {again:?}");
+        let channels = proxy.channels().await;
+        assert!(channels.len() == 3 && channels.iter().all(|listed| listed.phase == "open"), "{channels:?}");
+        proxy.stop().await;
+    }
+}

@@ -445,6 +445,8 @@ fn each_fault_names_its_key_and_its_remedy() {
         ),
         ("[deposit]\ninitial = 0".into(), "deposit.initial: 0 is out of range"),
         ("[deposit]\non_exit = \"always\"".into(), "deposit.on_exit: \"always\" is no way to end"),
+        ("[deposit]\nsurplus_within = \"999ms\"".into(), "deposit.surplus_within: 999ms is out of range"),
+        ("[deposit]\nsurplus_within = \"soon\"".into(), "deposit.surplus_within: \"soon\" is no duration"),
         ("[deposit]\nmax_per_channel = \"100000000000000000001\"".into(), "deposit.max_per_channel: 1000000"),
         (hook("1"), "hooks.insufficient_confirmations: expected a table"),
         (hook("{}"), "hooks.insufficient_confirmations.do: missing -> write do = \"retry\""),

@@ -198,7 +198,7 @@ impl Book {
         Step::Fund(Order::Open { receiver, deposit: initial })
     }
 
-    fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+    pub(super) fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         let first = ChannelId { receiver, open_block: 0 };
         let last = ChannelId { receiver, open_block: u32::MAX };
         self.channels

@@ -117,6 +117,8 @@ impl Book {
     pub(super) fn observe(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, cursor: u64, now: Instant) {
         let mut receivers = Vec::new();
         for (id, on_chain) in channels {
+            // It is not known when it was used before: it counts as used now.
+            self.used.entry(id).or_insert(now);
             if self.is_premature(id, on_chain) {
                 continue;
             }

@@ -8,6 +8,7 @@ mod answer;
 mod fund;
 #[cfg(test)]
 mod model;
+mod surplus;
 #[cfg(test)]
 mod tests;
 
@@ -178,6 +179,8 @@ pub struct Book {
     lower: BTreeMap<ChannelId, Amount>,
     /// Channels that are lent to nobody, because they are about to be closed.
     held: BTreeSet<ChannelId>,
+    /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
+    used: BTreeMap<ChannelId, Instant>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
     /// Channels whose bound on disk is on its way up, and how far.
@@ -252,6 +255,7 @@ impl Book {
             cursor: 0,
             lower: BTreeMap::new(),
             held: BTreeSet::new(),
+            used: BTreeMap::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -433,6 +437,7 @@ impl Book {
             }
             Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
                 self.leases.remove(&draft.channel);
+                self.used.insert(draft.channel, now);
                 self.pump(draft.channel.receiver, now);
             }
         }

@@ -948,3 +948,26 @@ fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
     let effects = world.when(Input::Ordered(BOB, Ok(None)));
     assert_eq!(grant(&effects).unwrap().channel, channel_id(7));
 }
+
+#[test]
+fn a_channel_is_idle_since_its_last_payment_came_back_or_since_the_start() {
+    let channels = vec![(channel_id(7), channel(100, 20)), (channel_id(8), channel(100, 10))];
+    let known = channels.iter().map(|(id, _)| (*id, Some(on_chain(100)))).collect();
+    let mut world = World::synced(policy(), channels, known);
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    let surplus = |world: &World| world.book.surplus(world.now, minutes(10));
+
+    world.pass(minutes(9));
+    assert_eq!(surplus(&world), []);
+    // The one with less left pays.
+    let (paid, total) = world.granted(10);
+    assert_eq!(total, 30.into());
+    world.pass(minutes(1));
+    assert_eq!(surplus(&world), [channel_id(8)], "the one that is lent stays");
+    world.when(Input::Answer(paid, Outcome::Accepted));
+    assert_eq!(surplus(&world), [channel_id(8)]);
+    world.pass(minutes(9));
+    assert_eq!(surplus(&world), [channel_id(8)], "it was used nine minutes ago");
+    world.pass(minutes(1));
+    assert_eq!(surplus(&world), [channel_id(7)], "both are idle: the one with most left is kept");
+}

@@ -126,6 +126,9 @@ fn is_bounded(config: &Config) {
     let policy = &config.policy;
     assert!((1..=1000).contains(&policy.rounds) && policy.reserve_ahead <= 1_000_000);
     lasts([policy.pay_within, policy.ready_within, policy.deposit.retry_after]);
+    if let Some(within) = policy.deposit.surplus_within {
+        lasts([within]);
+    }
     assert!(policy.deposit.initial > 0 && policy.deposit.top_up > 0 && policy.deposit.channels > 0);
     assert!(policy.deposit.max_per_channel > Amount::ZERO);
 }
