@@ -13,7 +13,7 @@ COPY . .
 RUN cargo build --release --locked --no-default-features --bin tollpass
 
 FROM debian:bookworm-slim
-# For nodes that are reached over https.
+# By these roots origins, and nodes that are reached over https, prove who they are.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
