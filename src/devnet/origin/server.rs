@@ -179,9 +179,12 @@ async fn sell(
     if lose == Some(Lose::AfterRegistering) {
         return Err(Cut::Lost);
     }
+    let is_taken = matches!(verdict, Verdict::Paid(_));
     let response = deliver(request, shared, price, kind, (payment, verdict)).await;
-    // An error would say that the sender is gone, and `shared` holds it.
-    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    if is_taken {
+        // An error would say that the sender is gone, and `shared` holds it.
+        let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    }
     response
 }
 
