@@ -1,0 +1,155 @@
+//! Sellers that do not sign that a channel be closed: what the policy makes of it.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode};
+use tollpass::chain::signer::Signer;
+use tollpass::manager::Operation;
+use tollpass::protocol::Address;
+
+use super::{CHALLENGE_PERIOD, done, on_each, text, together};
+use crate::pays::QUICK;
+use crate::support::fair::{Fair, PRICE, empty};
+use crate::support::mallory::{Answer, Demand, Mallory, Presented};
+use crate::support::payer::{Alice, PATIENCE, WEALTH};
+use crate::support::town::{Town, only};
+use crate::support::wire::ask;
+
+/// A seller that takes payments and denies each close, who is paid, and a URL that costs something there.
+async fn denier(fair: &Fair) -> (Mallory, Address, String) {
+    let receiver = Signer::new(&[0x3a; 32]).unwrap().address();
+    let demand = Demand { contract: fair.market.manager, receiver, token: fair.market.token };
+    let mallory = Mallory::spawn(move |presented: &Presented| match presented.target.as_str() {
+        target if target.starts_with("/api/1/channels") => text(400, "not today"),
+        _ if presented.payment.is_some() => text(200, "paid"),
+        _ => demand.base(PRICE),
+    });
+    let mallory = mallory.await;
+    let url = format!("{}/x", mallory.url());
+    (mallory, receiver, url)
+}
+
+/// How often a seller was asked for its closing signature.
+fn closes(mallory: &Mallory) -> usize {
+    mallory.presented().iter().filter(|presented| presented.method == Method::DELETE).count()
+}
+
+#[tokio::test]
+async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promised() {
+    on_each("cooperative_close_denied = { do = \"close_alone\" }\n", async |town| {
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 2).await;
+        let channel = only(&proxy).await.id();
+        let Town { rig, origin, alice } = town;
+        let seller = origin.receiver();
+        origin.stop().await;
+        done(&proxy, together(channel)).await;
+        rig.mine(CHALLENGE_PERIOD + 1).await;
+        done(&proxy, Operation::Settle { channel }).await;
+        let held = (rig.tokens_of(alice.address).await, rig.tokens_of(seller).await);
+        assert_eq!(held, (WEALTH - 2 * PRICE, 2 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+/// Two channels to a seller that denies each close: what the policy makes of it, and how often the seller is asked.
+#[tokio::test]
+async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_says() {
+    let oracle = async |text: &'static str| Mallory::spawn(move |_| Answer::new(StatusCode::OK, text)).await;
+    let asks = |oracle: &Mallory| format!("{{ do = \"close_alone\", webhook = \"{}/\" }}", oracle.url());
+    let does = |word: &str| format!("{{ do = \"{word}\" }}");
+    let (yes, no) = (r#"{"do": "close_alone"}"#, r#"{"do": "abort", "reason": "wait for Bob"}"#);
+    let (yes, no, odd) = (oracle(yes).await, oracle(no).await, oracle(r#"{"do": "pay"}"#).await);
+    for (policy, asked, phase, denied) in [
+        (does("keep"), 2, "open", None),
+        (does("abort"), 1, "open", Some("refused (400): not today")),
+        (does("close_alone"), 2, "closing", None),
+        (asks(&yes), 2, "closing", None),
+        (asks(&no), 1, "open", Some("wait for Bob")),
+        (asks(&odd), 1, "open", Some("an unknown word")),
+    ] {
+        let fair = Fair::open().await;
+        let more = format!("{QUICK}cooperative_close_denied = {policy}\n[deposit]\ninitial = 1\n");
+        let alice = Alice::with(&fair.market, &more).await;
+        let proxy = alice.start().await;
+        let (mallory, receiver, url) = denier(&fair).await;
+        for _ in 0..2 {
+            let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
+            assert_eq!(got.status, StatusCode::OK, "{got:?}");
+            // The first channel is spent: what comes next is paid from another one.
+            done(&proxy, Operation::Open { receiver, deposit: (2 * PRICE).into() }).await;
+        }
+        let closed = proxy.manager.close_all().await.err().map(|trouble| trouble.to_string());
+        let of = |proxy: &[tollpass::manager::ListedChannel], phase: &str| {
+            proxy.iter().filter(|listed| !listed.promised.is_zero() && listed.phase == phase).count()
+        };
+        let channels = proxy.channels().await;
+        assert_eq!((closes(&mallory), of(&channels, phase)), (asked, 2), "{policy}: {channels:?}");
+        match (denied, closed) {
+            (None, None) => {}
+            (Some(words), Some(trouble)) => {
+                assert!(trouble.contains(words) && trouble.contains("no further channel"), "{trouble}");
+            }
+            (_, closed) => panic!("{policy}: {closed:?}"),
+        }
+        proxy.stop().await;
+    }
+    let question: serde_json::Value = serde_json::from_slice(&yes.presented()[0].body).unwrap();
+    assert_eq!((&question["hook"], &question["status"]), (&"cooperative_close_denied".into(), &400.into()));
+    assert!(question["channel"].is_object() && question["price"].is_null(), "{question}");
+}
+
+#[tokio::test]
+async fn a_denied_close_at_the_end_is_an_error_where_the_policy_says_abort() {
+    for (word, ends_well) in [("keep", true), ("abort", false)] {
+        let Fair { origin, market } = Fair::open().await;
+        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{word}\" }}\n");
+        let alice = Alice::with(&market, &format!("{hook}[deposit]\non_exit = \"cooperative\"\n")).await;
+        let program = alice.serve(&[]).await;
+        let paid = Request::get(format!("{}/paid", origin.url())).body(empty()).unwrap();
+        assert_eq!(ask(program.address, paid).await.status, StatusCode::OK);
+        origin.stop().await;
+        program.terminate();
+        let (status, log) = program.ended().await;
+        assert_eq!(status.success(), ends_well, "{word}: {log}");
+        assert!(log.contains("the channel is not closed"), "{log}");
+        assert_eq!(log.contains("no further channel of this seller is closed"), !ends_well, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_while() {
+    for (policy, asked) in [("keep", 2), ("abort", 1)] {
+        let fair = Fair::open().await;
+        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{policy}\" }}\n");
+        let mut alice = Alice::with(&fair.market, &format!("{hook}[deposit]\ninitial = 1\n")).await;
+        let proxy = alice.start().await;
+        let (mallory, receiver, url) = denier(&fair).await;
+        // Two channels that are spent, and one that nothing was ever paid on.
+        for _ in 0..2 {
+            let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
+            assert_eq!(got.status, StatusCode::OK, "{got:?}");
+            done(&proxy, Operation::Open { receiver, deposit: PRICE.into() }).await;
+        }
+        proxy.stop().await;
+        alice.change("initial = 1\n", "initial = 1\nsurplus_within = \"1s\"\n");
+        let proxy = alice.start().await;
+        let asked_for = async |enough: usize| {
+            let asking = async {
+                let mut looks = tokio::time::interval(Duration::from_millis(5));
+                while closes(&mallory) < enough {
+                    looks.tick().await;
+                }
+                Instant::now()
+            };
+            tokio::time::timeout(PATIENCE, asking).await.expect("the seller is not asked")
+        };
+        let first_round = asked_for(asked).await;
+        let again = asked_for(asked + 1).await.duration_since(first_round);
+        assert!(again >= Duration::from_secs(1), "{policy}: asked again after {again:?}");
+        let channels = proxy.channels().await;
+        assert!(channels.len() == 3 && channels.iter().all(|listed| listed.phase == "open"), "{channels:?}");
+        proxy.stop().await;
+    }
+}
