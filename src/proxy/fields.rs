@@ -14,6 +14,17 @@ pub const PSEUDONYM: &str = "tollpass";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Fields that are for the neighbour only, besides `Connection` and what that names.
+const ONE_HOP: [HeaderName; 7] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
 /// What every recipient needs: `Connection` that names one of these does not take it out. RFC 9110 section 7.6.1.
 const END_TO_END: [HeaderName; 14] = [
     header::AUTHORIZATION,
@@ -40,15 +51,7 @@ pub(super) fn strip(fields: &mut HeaderMap) {
     if fields.contains_key(header::CONNECTION) {
         strip_named(fields);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
+    for name in ONE_HOP {
         fields.remove(name);
     }
 }
@@ -69,17 +72,7 @@ fn strip_named(fields: &mut HeaderMap) {
 /// Whether a field may come after a body: none that frames, routes or authenticates, and none of one hop. RFC 9110
 /// section 6.5.1.
 fn may_trail(name: &HeaderName) -> bool {
-    let is_of_one_hop = [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ];
-    !END_TO_END.contains(name) && !is_of_one_hop.contains(name)
+    *name != header::CONNECTION && !END_TO_END.contains(name) && !ONE_HOP.contains(name)
 }
 
 /// Takes out of a trailer section what must not stand there.
