@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -115,6 +115,10 @@ fn judge(host: &str, error: &io::Error) -> Option<DialError> {
     let host = host.to_owned();
     let cause = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match cause {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            let reason = "UnknownIssuer; a CA of your own can be named in upstream.ca_file".to_owned();
+            DialError::Certificate { host, reason }
+        }
         rustls::Error::InvalidCertificate(reason) => {
             DialError::Certificate { host, reason: reason.to_string() }
         }
