@@ -16,6 +16,11 @@ each_way!(
     what_never_ends_is_cut_though_it_moves,
 );
 
+/// How long one side says nothing is what these tests are about: there is no value to wait for.
+async fn silence(how_long: Duration) {
+    tokio::time::sleep(how_long).await;
+}
+
 /// Nothing ends by itself.
 fn endless() -> Settings {
     let long = Duration::from_secs(3600);
@@ -43,20 +48,20 @@ async fn a_slow_head_is_not_an_idle_connection(way: Way) {
     let mut dripping = lane.connect().await;
     let drip = async {
         while tokio::io::AsyncWriteExt::write_all(&mut dripping.stream, b"G").await.is_ok() {
-            tokio::time::sleep(SHORT / 10).await;
+            silence(SHORT / 10).await;
         }
     };
     soon("the end of a dripping head", drip).await;
 
     // Nothing was begun on this one, however long it is there.
     let mut idle = lane.connect().await;
-    tokio::time::sleep(SHORT * 2).await;
+    silence(SHORT * 2).await;
     idle.send(lane.fill("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
     let mut server = lane.accept().await;
     server.request().await.unwrap();
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     idle.head().await;
-    tokio::time::sleep(SHORT * 2).await;
+    silence(SHORT * 2).await;
     idle.send(lane.fill("GET {t}/2 HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
     server.request().await.unwrap();
     idle.send("GET ").await;
@@ -70,7 +75,7 @@ async fn an_idle_connection_ends(way: Way) {
     let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
     // A request that is under way is not idle.
-    tokio::time::sleep(SHORT * 2).await;
+    silence(SHORT * 2).await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     client.head().await;
     assert_eq!(closes_by_itself(client).await, b"");
@@ -88,7 +93,7 @@ async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n").await;
     client.head().await;
     for _ in 0..10 {
-        tokio::time::sleep(SHORT / 4).await;
+        silence(SHORT / 4).await;
         server.send("x").await;
     }
     assert_eq!(client.exactly(10).await, b"xxxxxxxxxx");
@@ -99,7 +104,7 @@ async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
     server.request().await.unwrap();
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     idle.head().await;
-    tokio::time::sleep(SHORT * 4).await;
+    silence(SHORT * 4).await;
     assert!(idle.is_quiet().await);
 }
 
@@ -111,7 +116,7 @@ async fn what_never_ends_is_cut_though_it_moves(way: Way) {
     client.head().await;
     let events = async {
         while tokio::io::AsyncWriteExt::write_all(&mut server.stream, b"event\n").await.is_ok() {
-            tokio::time::sleep(SHORT / 10).await;
+            silence(SHORT / 10).await;
         }
     };
     let (rest, ()) = tokio::join!(closes_by_itself(client), soon("the end of the events", events));

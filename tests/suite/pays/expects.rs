@@ -78,6 +78,7 @@ async fn a_slow_body_and_the_payment_share_one_clock() {
     let mut server = seller.accept().await;
     server.head().await;
     server.send(demand + "\r\n").await;
+    // Nothing is awaited: that the client takes so long is what the clock must have counted.
     tokio::time::sleep(Duration::from_millis(3500)).await;
     client.send("67890").await;
     let head = client.head().await;
