@@ -460,6 +460,7 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
     let limits = &config.limits;
     proxy::Settings {
         max_connections: limits.connections,
+        streams: limits.streams,
         head_bytes: limits.head_bytes,
         head_fields: limits.head_fields,
         head_within: limits.head_within,

@@ -18,6 +18,7 @@ pub(super) const LIMITS: &[&str] = &[
     "payees",
     "waiting",
     "connections",
+    "streams",
     "head_bytes",
     "head_fields",
     "head_within",
@@ -51,6 +52,8 @@ pub struct Limits {
     pub waiting: usize,
     /// How many client connections may be open at once.
     pub connections: usize,
+    /// How many requests may be under way at once on one connection of HTTP/2.
+    pub streams: usize,
     /// The largest head of a request, in bytes.
     pub head_bytes: usize,
     /// The largest number of fields in a request's head.
@@ -97,6 +100,7 @@ impl Default for Limits {
             payees: 1024,
             waiting: 1024,
             connections: 4096,
+            streams: 200,
             head_bytes: 64 << 10,
             head_fields: 100,
             head_within: secs(30),
@@ -147,6 +151,7 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
         payees: count(section, "payees", default.payees, 1_000_000),
         waiting: count(section, "waiting", default.waiting, 1_000_000),
         connections: count(section, "connections", default.connections, 1_000_000),
+        streams: count(section, "streams", default.streams, 10_000),
         head_bytes: held(section, "head_bytes", default.head_bytes, 8 << 10, 1 << 20),
         head_fields: count(section, "head_fields", default.head_fields, 10_000),
         head_within: duration(section, "head_within", default.head_within, 3600),

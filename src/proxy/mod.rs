@@ -53,6 +53,8 @@ pub struct Paying;
 pub struct Settings {
     /// Connections of clients (tunnels included) at one time; more wait in the system's backlog.
     pub max_connections: usize,
+    /// Requests under way at one time on one connection of HTTP/2; a client waits before it begins more.
+    pub streams: usize,
     /// Bytes of a request head, the request line included; more is a 431.
     pub head_bytes: usize,
     /// Fields of a head, in requests and in answers; more is a 431 or a 502.
@@ -91,6 +93,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            streams: 200,
             head_bytes: 64 * 1024,
             head_fields: 100,
             head_within: Duration::from_secs(30),

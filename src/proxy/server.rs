@@ -149,6 +149,7 @@ pub(super) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecut
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(settings.streams).unwrap_or(u32::MAX))
         // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
         .keep_alive_interval(settings.idle_within)
         .keep_alive_timeout(settings.head_within);

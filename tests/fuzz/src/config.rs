@@ -109,8 +109,14 @@ fn lead_to_origins(config: &Config) {
 
 fn is_bounded(config: &Config) {
     let limits = &config.limits;
-    let counts =
-        [limits.prices, limits.waiting, limits.connections, limits.head_fields, limits.pool_idle_per_host];
+    let counts = [
+        limits.prices,
+        limits.waiting,
+        limits.connections,
+        limits.streams,
+        limits.head_fields,
+        limits.pool_idle_per_host,
+    ];
     assert!(counts.iter().all(|count| (1..=1_000_000).contains(count)), "{limits:?}");
     assert!((8 << 10..=1 << 20).contains(&limits.head_bytes), "{limits:?}");
     assert!(limits.replay_memory <= 1 << 30 && limits.offer_body <= 16 << 20, "{limits:?}");

@@ -164,6 +164,23 @@ async fn another_protocol_passes_through_tls() {
 }
 
 #[tokio::test]
+async fn a_client_is_told_how_much_it_may_ask_at_once_over_http_2() {
+    let shop = Shop::open(HTTP_1, "[limits]\nstreams = 7\n").await;
+    let bob = mirror(&shop, HTTP_1).await;
+    let mut stream = tunnel(&shop, &bob, HTTP_2).await;
+    // The client's preface, and settings of which none is special.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    soon("settings", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[3], 4, "a SETTINGS frame: {head:?}");
+    let mut settings = vec![0; usize::from(head[2])];
+    soon("settings", stream.read_exact(&mut settings)).await.unwrap();
+    // SETTINGS_MAX_CONCURRENT_STREAMS, RFC 9113 section 6.5.2.
+    assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "{settings:?}");
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_quiet_is_ended() {
     let shop = Shop::open(HTTP_1, "[limits]\nhead_within = \"300ms\"\nidle_within = \"300ms\"\n").await;
     let bob = mirror(&shop, HTTP_2).await;
