@@ -1,5 +1,6 @@
 //! Addresses and channel identities: who pays, who is paid, and where.
 
+use std::cell::RefCell;
 use std::{fmt, str::FromStr};
 
 use ethers_core::types::H160;
@@ -19,6 +20,17 @@ pub enum NotAnAddress {
     /// Upper and lower case are mixed, but not as EIP-55 says: a digit is probably wrong.
     #[error("the address has a wrong checksum (EIP-55): a digit is probably mistyped")]
     Checksum,
+}
+
+/// How many addresses a thread keeps the texts of.
+const PLACES: usize = 16;
+/// The text of the address that is all zero.
+const ZERO: [u8; 42] = *b"0x0000000000000000000000000000000000000000";
+
+thread_local! {
+    /// What this thread printed lately, each in the place of its last byte: a payment names the same few addresses
+    /// every time, and the hash costs more than everything else about their text.
+    static PRINTED: RefCell<[(Address, [u8; 42]); PLACES]> = const { RefCell::new([(Address([0; 20]), ZERO); PLACES]) };
 }
 
 impl FromStr for Address {
@@ -43,7 +55,17 @@ impl FromStr for Address {
 impl Address {
     /// `0x` and 40 hexadecimal digits, a letter in upper case where the hash of the digits says so (EIP-55).
     fn checksummed(&self) -> [u8; 42] {
-        let mut text = *b"0x0000000000000000000000000000000000000000";
+        PRINTED.with_borrow_mut(|printed| {
+            let (address, text) = &mut printed[usize::from(self.0[19]) % PLACES];
+            if address != self {
+                (*address, *text) = (*self, self.hashed());
+            }
+            *text
+        })
+    }
+
+    fn hashed(&self) -> [u8; 42] {
+        let mut text = ZERO;
         let digits = &mut text[2..];
         for (place, digit) in digits.iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[nibble(&self.0, place)];
@@ -141,6 +163,29 @@ impl fmt::Debug for ChannelId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_share_a_place_keep_their_own_texts() {
+        let texts = [
+            "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6",
+            "0x5AAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+            "0x0000000000000000000000000000000000000000",
+            "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+            "0xde709f2102306220921060314715629080e2fB77",
+        ];
+        let mut addresses: Vec<Address> =
+            texts.iter().map(|text| text.to_lowercase().parse().unwrap()).collect();
+        // The same place for all.
+        addresses.iter_mut().for_each(|address| address.0[19] = 0x10);
+        let fresh: Vec<String> = addresses
+            .iter()
+            .map(|address| std::thread::scope(|scope| scope.spawn(|| address.to_string()).join().unwrap()))
+            .collect();
+        for _ in 0..2 {
+            let here: Vec<String> = addresses.iter().map(Address::to_string).collect();
+            assert_eq!(here, fresh);
+        }
+    }
 
     #[test]
     fn reads_any_single_case_and_checks_a_mixed_one() {
