@@ -14,8 +14,22 @@ use crate::protocol::{
 enum Step {
     Pay(ChannelId, Amount),
     Fund(Order),
+    /// Nothing for this one.
     Wait,
+    /// Nothing for anybody: every channel is lent, or there is none, and another one is on its way or not wanted.
+    WaitAll,
     Refuse(Refusal),
+}
+
+/// The channels to one receiver, as a purchase finds them.
+#[derive(Default)]
+struct Choice {
+    /// How many are open.
+    open: usize,
+    /// How many of them are lent.
+    lent: usize,
+    /// The free one with the least left that suffices: what is left, the channel, and its next total.
+    payable: Option<(Amount, ChannelId, Amount)>,
 }
 
 impl Book {
@@ -105,7 +119,7 @@ impl Book {
         let mut place = 0;
         while let Some(&id) = self.queues.get(&receiver).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
-                Step::Wait if self.is_occupied(receiver) => return,
+                Step::WaitAll => return,
                 Step::Wait => place += 1,
                 Step::Pay(channel, total) => {
                     self.unqueue(receiver, place);
@@ -134,10 +148,19 @@ impl Book {
         }
     }
 
-    /// True when nothing can be done for anybody: every channel is lent, or there is none, and another one is on its
-    /// way or not wanted.
-    fn is_occupied(&self, receiver: Address) -> bool {
-        !self.open_channels(receiver).any(|(id, _)| !self.leases.contains_key(id))
+    /// Looks over the channels once: this is done for every payment, however many wait.
+    fn choose(&self, receiver: Address, price: Amount) -> Choice {
+        let mut choice = Choice::default();
+        for (id, channel) in self.open_channels(receiver) {
+            choice.open += 1;
+            if self.leases.contains_key(id) {
+                choice.lent += 1;
+            } else if let Some(total) = channel.next_total(price) {
+                let this = (channel.left(), *id, total);
+                choice.payable = Some(choice.payable.map_or(this, |best| best.min(this)));
+            }
+        }
+        choice
     }
 
     /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
@@ -149,24 +172,18 @@ impl Book {
             return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
         }
         let price = purchase.price();
-        let free = |id: &ChannelId| !self.leases.contains_key(id);
-        let payable = self
-            .open_channels(receiver)
-            .filter(|(id, _)| free(id))
-            .filter_map(|(id, channel)| Some((channel.left(), *id, channel.next_total(price)?)))
-            .min_by_key(|(left, id, _)| (*left, *id));
+        let Choice { open, lent, payable } = self.choose(receiver, price);
         if let Some((_, channel, total)) = payable {
             return Step::Pay(channel, total);
         }
-        let open = self.open_channels(receiver).count();
-        let is_lent = self.open_channels(receiver).any(|(id, _)| !free(id));
-        if is_lent && open >= self.policy.deposit.channels as usize {
-            return Step::Wait;
+        let wait = if lent == open { Step::WaitAll } else { Step::Wait };
+        if lent > 0 && open >= self.policy.deposit.channels as usize {
+            return wait;
         }
         match self.funding.get(&receiver) {
-            Some(Funding::Running) => return Step::Wait,
+            Some(Funding::Running) => return wait,
             // A channel that is lent comes back; only who has none is told that there will be none.
-            Some(Funding::Failed { until, .. }) if now < *until && is_lent => return Step::Wait,
+            Some(Funding::Failed { until, .. }) if now < *until && lent > 0 => return wait,
             Some(Funding::Failed { until, refusal }) if now < *until => {
                 return Step::Refuse(refusal.clone());
             }
