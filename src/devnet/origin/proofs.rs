@@ -3,17 +3,21 @@
 //! Written against the contract, on libsecp256k1, and apart from the payer's code on purpose: what one gets
 //! wrong the other refuses.
 
-use revm::primitives::keccak256;
+use std::sync::LazyLock;
+
+use revm::primitives::{B256, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
 
 use super::OriginError;
 use crate::protocol::{Address, Amount};
 
-const BALANCE_SCHEMA: &str =
-    "string message_idaddress receiveruint32 block_createduint192 balanceaddress contract";
-const CLOSING_SCHEMA: &str =
-    "string message_idaddress senderuint32 block_createduint192 balanceaddress contract";
+static BALANCE_SCHEMA: LazyLock<B256> = LazyLock::new(|| {
+    keccak256("string message_idaddress receiveruint32 block_createduint192 balanceaddress contract")
+});
+static CLOSING_SCHEMA: LazyLock<B256> = LazyLock::new(|| {
+    keccak256("string message_idaddress senderuint32 block_createduint192 balanceaddress contract")
+});
 
 /// The seller's key and the contract that its signatures are for.
 pub(super) struct Notary {
@@ -49,14 +53,14 @@ impl Notary {
         };
         let signature = RecoverableSignature::from_compact(compact, recovery).ok()?;
         let digest =
-            self.digest(BALANCE_SCHEMA, "Sender balance proof signature", self.receiver, open_block, total);
+            self.digest(&BALANCE_SCHEMA, "Sender balance proof signature", self.receiver, open_block, total);
         let key = self.curve.recover_ecdsa(Message::from_digest(digest), &signature).ok()?;
         Some(account(&key))
     }
 
     /// The seller's consent to close the channel of `sender` on `total`: `r ‖ s ‖ v`, v 27 or 28.
     pub(super) fn consent(&self, sender: Address, open_block: u32, total: Amount) -> [u8; 65] {
-        let digest = self.digest(CLOSING_SCHEMA, "Receiver closing signature", sender, open_block, total);
+        let digest = self.digest(&CLOSING_SCHEMA, "Receiver closing signature", sender, open_block, total);
         let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
         let (recovery, compact) = signature.serialize_compact();
         let mut bytes = [27; 65];
@@ -67,11 +71,11 @@ impl Notary {
         bytes
     }
 
-    fn digest(&self, schema: &str, id: &str, party: Address, open_block: u32, total: Amount) -> [u8; 32] {
+    fn digest(&self, schema: &B256, id: &str, party: Address, open_block: u32, total: Amount) -> [u8; 32] {
         let values =
             [id.as_bytes(), &party.0, &open_block.to_be_bytes(), &total.to_be_bytes(), &self.contract.0]
                 .concat();
-        keccak256([keccak256(schema), keccak256(values)].concat()).0
+        keccak256([*schema, keccak256(values)].concat()).0
     }
 }
 
