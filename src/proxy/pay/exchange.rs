@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
 
+use super::hooks::without_user;
 use super::{Offer, Settings, Shared, read_offer, strip};
 use crate::fault;
 use crate::manager::Lease;
@@ -43,7 +44,7 @@ pub(super) struct Exchange<S> {
     /// The body as it comes from the client, until it is sent for the first time.
     first: Option<Body>,
     kept: Kept,
-    /// The method and URL, by which prices are remembered.
+    /// The method and URL, by which prices are remembered; without a user name, as it goes on record and into the log.
     name: String,
     /// What is being paid.
     pub(super) challenge: Option<Challenge>,
@@ -89,7 +90,7 @@ where
         (head, first, kept): (request::Parts, Body, Kept),
         hooks: Arc<Hooks>,
     ) -> Self {
-        let name = format!("{} {}", head.method, head.uri);
+        let name = format!("{} {}", head.method, without_user(&head.uri));
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
         let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);

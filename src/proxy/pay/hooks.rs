@@ -162,7 +162,7 @@ where
 }
 
 /// A URL without the user name and password that it may hold.
-fn without_user(url: &Uri) -> String {
+pub(super) fn without_user(url: &Uri) -> String {
     let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
         return url.path().to_owned();
     };
