@@ -320,7 +320,7 @@ async fn an_end_that_a_reorganisation_undid_is_sent_again() {
         let sides = sides.with(settings);
         let (rig, count, snapshot) = (&sides.rig, sides.rig.pending().await, sides.rig.snapshot().await);
         let reorganise = async {
-            rig.until_pending(count + 1).await;
+            rig.until_mined(count + 1).await;
             assert_eq!(rig.tokens_of(rig.manager).await, 0);
             rig.revert(snapshot).await;
             assert_eq!(rig.tokens_of(rig.manager).await, 100);

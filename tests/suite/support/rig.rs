@@ -148,23 +148,34 @@ impl Rig {
 
     /// The payer's transactions, those that wait included.
     pub async fn pending(&self) -> u64 {
-        self.ask::<U64>("eth_getTransactionCount", rpc_params![self.payer, "pending"]).await.as_u64()
+        self.count(self.payer.into(), "pending").await
     }
 
     /// How many transactions of an account wait to be mined.
     pub async fn waiting_of(&self, account: Address) -> u64 {
-        let account = H160::from(account);
-        let pending: U64 = self.ask("eth_getTransactionCount", rpc_params![account, "pending"]).await;
-        let latest: U64 = self.ask("eth_getTransactionCount", rpc_params![account, "latest"]).await;
-        pending.as_u64() - latest.as_u64()
+        self.count(account, "pending").await - self.count(account, "latest").await
     }
 
     /// Waits until the node has so many of the payer's transactions.
     pub async fn until_pending(&self, count: u64) {
+        self.until_there_are(count, "pending").await;
+    }
+
+    /// Waits until so many of the payer's transactions are mined.
+    pub async fn until_mined(&self, count: u64) {
+        self.until_there_are(count, "latest").await;
+    }
+
+    async fn until_there_are(&self, count: u64, which: &str) {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
-        while self.pending().await < count {
+        while self.count(self.payer.into(), which).await < count {
             looks.tick().await;
         }
+    }
+
+    async fn count(&self, account: Address, which: &str) -> u64 {
+        let account = H160::from(account);
+        self.ask::<U64>("eth_getTransactionCount", rpc_params![account, which]).await.as_u64()
     }
 
     pub async fn automine(&self, is_on: bool) {
