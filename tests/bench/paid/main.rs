@@ -19,7 +19,7 @@ use proxy::Proxy;
 use seller::Seller;
 
 /// How often everything is measured.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 /// Requests of one client in one round.
 const ALONE: u64 = 3_000;
 /// Requests of all clients together in one round.
