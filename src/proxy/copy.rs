@@ -1,9 +1,12 @@
-//! Two streams joined into one: bytes pass both ways, and each half closes on its own.
+//! Two streams joined into one: bytes pass both ways, and each half closes on its own. Where none pass for too long both
+//! are closed.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
@@ -11,12 +14,29 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::sleep;
+use tokio_util::io::InspectReader;
 
+use super::Settings;
 use super::line::Line;
 use super::wire::{Kind, Wire};
 
 /// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
 const LAYERED_BUFFER: usize = 16 * 1024;
+
+/// What tunnels may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes that each direction holds while they pass.
+    buffer: usize,
+    stalled_within: Duration,
+}
+
+impl Bounds {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { buffer: settings.tunnel_buffer, stalled_within: settings.stalled_within }
+    }
+}
 
 /// One end of a tunnel.
 pub(super) enum End {
@@ -113,17 +133,42 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-/// Moves bytes both ways until both halves are closed, or either fails.
+/// Moves bytes both ways until both halves are closed, or either fails, or nothing has moved for too long.
 ///
 /// # Errors
-/// Whatever the system reports on either stream; both are closed then.
-pub(super) async fn join(client: End, origin: End, buffer: usize) -> io::Result<()> {
+/// Whatever the system reports on either stream, or that it took too long; both are closed then.
+pub(super) async fn join(client: End, origin: End, bounds: Bounds) -> io::Result<()> {
+    let moves = AtomicU64::new(0);
+    tokio::select! {
+        ended = both_ways(client, origin, bounds.buffer, &moves) => ended,
+        still = stillness(&moves, bounds.stalled_within) => Err(still),
+    }
+}
+
+/// Resolves when nothing has moved for so long. It looks at intervals, so up to one more of them passes.
+async fn stillness(moves: &AtomicU64, within: Duration) -> io::Error {
+    let mut seen = 0;
+    loop {
+        sleep(within).await;
+        let now = moves.load(Ordering::Relaxed);
+        if now == seen {
+            return io::Error::new(io::ErrorKind::TimedOut, "nothing moves any more (limits.stalled_within)");
+        }
+        seen = now;
+    }
+}
+
+async fn both_ways(client: End, origin: End, buffer: usize, moves: &AtomicU64) -> io::Result<()> {
+    let moved = || {
+        moves.fetch_add(1, Ordering::Relaxed);
+    };
     let (mut client, from_client, mut origin, from_origin) = match (client, origin) {
         (End::Tcp(client, from_client), End::Tcp(origin, from_origin)) => {
             (client, from_client, origin, from_origin)
         }
         (client, origin) => {
-            let (mut client, mut origin) = (client.boxed(), origin.boxed());
+            let mut client = InspectReader::new(client.boxed(), |_| moved());
+            let mut origin = InspectReader::new(origin.boxed(), |_| moved());
             let size = buffer.min(LAYERED_BUFFER);
             copy_bidirectional_with_sizes(&mut client, &mut origin, size, size).await?;
             return Ok(());
@@ -132,13 +177,19 @@ pub(super) async fn join(client: End, origin: End, buffer: usize) -> io::Result<
     let (client_read, client_write) = client.split();
     let (origin_read, origin_write) = origin.split();
     tokio::try_join!(
-        pass(client_read, origin_write, from_client, buffer),
-        pass(origin_read, client_write, from_origin, buffer),
+        pass(client_read, origin_write, from_client, buffer, moved),
+        pass(origin_read, client_write, from_origin, buffer, moved),
     )?;
     Ok(())
 }
 
-async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, early: Bytes, size: usize) -> io::Result<()> {
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    early: Bytes,
+    size: usize,
+    moved: impl Fn(),
+) -> io::Result<()> {
     to.write_all(&early).await?;
     drop(early);
     let mut buffer = BytesMut::new();
@@ -159,6 +210,7 @@ async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, early: Bytes, size:
         if from.read_buf(&mut buffer).await? == 0 {
             return to.shutdown().await;
         }
+        moved();
         to.write_all(&buffer).await?;
         buffer.clear();
     }

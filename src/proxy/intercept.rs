@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 
 use self::greeting::Greeting;
 use self::inside::{Inside, Named, Quiet};
-use super::copy::{End, Prefixed, join};
+use super::copy::{Bounds, End, Prefixed, join};
 use super::forward::{ForwardError, Shared};
 use super::lobby::Waiting;
 use super::server::{Reader, Seat, attend, chain, reader_of_http2};
@@ -63,7 +63,7 @@ struct Means {
     http_1: Reader,
     http_2: http2::Builder<TokioExecutor>,
     within: Duration,
-    buffer: usize,
+    bounds: Bounds,
 }
 
 impl<S> Intercept<S> {
@@ -72,9 +72,9 @@ impl<S> Intercept<S> {
         let forward = forward.shared();
         let settings = &forward.settings;
         let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
-        let (within, buffer) = (settings.head_within, settings.tunnel_buffer);
+        let (within, bounds) = (settings.head_within, Bounds::new(settings));
         let shared = interception.map(|interception| {
-            Arc::new(Means { interception, http_1, http_2, within, buffer, forward: Arc::clone(&forward) })
+            Arc::new(Means { interception, http_1, http_2, within, bounds, forward: Arc::clone(&forward) })
         });
         Self { inner, shared }
     }
@@ -219,7 +219,7 @@ where
             Begun::Over => Ok(()),
             Begun::Blind { client, heard, origin } => {
                 let ends = (End::Tcp(client, heard), End::Tcp(origin, Bytes::new()));
-                join(ends.0, ends.1, self.means.buffer).await
+                join(ends.0, ends.1, self.means.bounds).await
             }
             Begun::Plain { client, waiting } => {
                 self.serve_http_1(client, Scheme::HTTP, waiting).await;
@@ -311,8 +311,7 @@ where
         let inside = Inside::new(inner, Named::new(Scheme::HTTPS, &place.host, place.port), seat, waiting);
         let count = inside.count();
         let served = means.http_2.serve_connection(TokioIo::new(client), inside);
-        let idle_within = means.forward.settings.idle_within;
-        attend(Box::pin(Quiet::new(served, count, idle_within)), None, &shutdown).await;
+        attend(Box::pin(Quiet::new(served, count, &means.forward.settings)), None, &shutdown).await;
     }
 }
 

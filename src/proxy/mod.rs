@@ -63,9 +63,10 @@ pub struct Settings {
     pub head_within: Duration,
     /// How long a client's connection is kept on which no request is begun.
     pub idle_within: Duration,
-    /// How long an exchange is kept up in which no byte passes on the client's side.
+    /// How long an exchange is kept up in which no byte passes on the client's side, and a tunnel in which none passes.
     pub stalled_within: Duration,
-    /// How long one exchange may take altogether.
+    /// How long one exchange may take altogether; over HTTP/2 counted from when no new request has come for
+    /// `idle_within`.
     pub exchange_within: Duration,
     /// How long what a client still sends after the last answer is read and dropped.
     pub linger_within: Duration,

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::copy::{End, join};
+use super::copy::{Bounds, End, join};
 use super::forward::{ForwardError, Shared};
 use super::server::{Seat, chain};
 use super::{Body, target};
@@ -23,7 +23,8 @@ pub(super) async fn open(
     let origin = shared.reach.connect_for(host, port, request.headers(), request.version()).await?;
     let origin = End::Tcp(origin, Bytes::new());
     let seat = request.extensions_mut().remove::<Seat>();
-    start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, shared.settings.tunnel_buffer);
+    let bounds = Bounds::new(&shared.settings);
+    start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, bounds);
     Ok(Response::new(Body::Empty))
 }
 
@@ -32,7 +33,7 @@ pub(super) fn start(
     seat: Option<Seat>,
     client: OnUpgrade,
     origin: impl Future<Output = io::Result<End>> + Send + 'static,
-    buffer: usize,
+    bounds: Bounds,
 ) {
     let joined = async move {
         let client = match client.await {
@@ -40,7 +41,7 @@ pub(super) fn start(
             Err(error) => return debug!(error = %chain(&error), "a client left before its tunnel stood"),
         };
         let ended = match origin.await {
-            Ok(origin) => join(client, origin, buffer).await,
+            Ok(origin) => join(client, origin, bounds).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {

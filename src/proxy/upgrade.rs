@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use super::copy::End;
+use super::copy::{Bounds, End};
 use super::forward::{ForwardError, Shared};
 use super::server::Seat;
 use super::{Body, tunnel};
@@ -47,6 +47,6 @@ pub(super) async fn pass(
         fields.insert(header::UPGRADE, protocol);
     }
     let origin = async { origin.await.map_err(std::io::Error::other).map(End::origin) };
-    tunnel::start(seat, client, origin, shared.settings.tunnel_buffer);
+    tunnel::start(seat, client, origin, Bounds::new(&shared.settings));
     Ok(response)
 }

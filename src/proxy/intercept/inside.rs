@@ -15,10 +15,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::Service;
 use tower::util::{Oneshot, ServiceExt as _};
+use tracing::debug;
 
 use super::super::server::{Finish, Seat};
 use super::super::target::default_port;
-use super::super::{Body, rescue};
+use super::super::{Body, Settings, rescue};
 use super::Waiting;
 
 /// The origin that a tunnel leads to, as requests in it name it.
@@ -167,20 +168,23 @@ where
     }
 }
 
-/// A connection of HTTP/2 that is ended when no new request has come for a while. HTTP/1 does so by itself.
+/// A connection of HTTP/2 that is ended when no new request has come for a while, and cut where what is under way then
+/// takes too long. HTTP/1 does the first by itself.
 pub(super) struct Quiet<C> {
     connection: Pin<Box<C>>,
     requests: Arc<AtomicU64>,
     seen: u64,
-    within: Duration,
+    idle_within: Duration,
+    exchange_within: Duration,
     alarm: Pin<Box<Sleep>>,
     is_over: bool,
 }
 
 impl<C> Quiet<C> {
-    pub(super) fn new(connection: C, requests: Arc<AtomicU64>, within: Duration) -> Self {
-        let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(within)));
-        Self { connection, requests, seen: 0, within, alarm, is_over: false }
+    pub(super) fn new(connection: C, requests: Arc<AtomicU64>, settings: &Settings) -> Self {
+        let Settings { idle_within, exchange_within, .. } = *settings;
+        let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(idle_within)));
+        Self { connection, requests, seen: 0, idle_within, exchange_within, alarm, is_over: false }
     }
 }
 
@@ -189,15 +193,21 @@ impl<C: Finish> Future for Quiet<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        while !this.is_over && this.alarm.as_mut().poll(cx).is_ready() {
+        while this.alarm.as_mut().poll(cx).is_ready() {
+            if this.is_over {
+                debug!("a client's connection is cut: what is under way takes too long");
+                return Poll::Ready(Ok(()));
+            }
             let requests = this.requests.load(Ordering::Relaxed);
-            if requests == std::mem::replace(&mut this.seen, requests) {
+            let within = if requests == std::mem::replace(&mut this.seen, requests) {
                 this.is_over = true;
                 // Requests that are under way are finished.
                 this.connection.as_mut().finish();
+                this.exchange_within
             } else {
-                this.alarm.as_mut().reset(Instant::now() + this.within);
-            }
+                this.idle_within
+            };
+            this.alarm.as_mut().reset(Instant::now() + within);
         }
         this.connection.as_mut().poll(cx)
     }

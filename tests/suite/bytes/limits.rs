@@ -14,6 +14,7 @@ each_way!(
     an_idle_connection_ends,
     what_stands_still_is_cut_and_what_moves_is_not,
     what_never_ends_is_cut_though_it_moves,
+    another_protocol_that_stands_still_is_cut_too,
 );
 
 /// How long one side says nothing is what these tests are about: there is no value to wait for.
@@ -121,4 +122,25 @@ async fn what_never_ends_is_cut_though_it_moves(way: Way) {
     };
     let (rest, ()) = tokio::join!(closes_by_itself(client), soon("the end of the events", events));
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it does not look whole");
+}
+
+async fn another_protocol_that_stands_still_is_cut_too(way: Way) {
+    let lane = way.lane_with(Settings { stalled_within: SHORT, ..endless() }).await;
+    let wish = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n";
+    let (mut client, mut server) = lane.exchange(wish).await;
+    server.request().await.unwrap();
+    server.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
+    client.head().await;
+    // Either side alone keeps it up.
+    for _ in 0..10 {
+        silence(SHORT / 4).await;
+        server.send("x").await;
+    }
+    assert_eq!(client.exactly(10).await, b"xxxxxxxxxx");
+    for _ in 0..10 {
+        silence(SHORT / 4).await;
+        client.send("y").await;
+    }
+    assert_eq!(closes_by_itself(client).await, b"");
+    assert_eq!(server.rest().await, b"yyyyyyyyyy");
 }

@@ -208,6 +208,22 @@ async fn a_client_that_goes_quiet_is_ended() {
 }
 
 #[tokio::test]
+async fn what_never_ends_over_http_2_is_cut() {
+    let shop = Shop::open(HTTP_1, "[limits]\nidle_within = \"300ms\"\nexchange_within = \"300ms\"\n").await;
+    let config = shop.notary.certify("127.0.0.1", HTTP_1).await;
+    let bob = Secure::serve(config, |_| std::future::pending::<Response<String>>()).await;
+    let stream = TokioIo::new(tunnel(&shop, &bob, HTTP_2).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Body>(executor, stream).await.unwrap();
+    let request = Request::get(format!("https://{}/", bob.address)).body(whole("")).unwrap();
+    let both = async { tokio::join!(sender.send_request(request), connection) };
+    let (answer, _) = soon("the end", both).await;
+    assert!(answer.is_err(), "{answer:?}");
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn the_end_of_the_proxy_lets_requests_inside_of_tls_finish() {
     for alpn in [HTTP_1, HTTP_2] {
         let shop = Shop::open(HTTP_1, "").await;
