@@ -2,17 +2,19 @@
 //! wrong and what to do.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::bail;
 use clap::Args;
 
 use super::ConfigArgs;
-use crate::app::{chain_settings, unlock};
+use crate::app::{self, chain_settings, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config::{self, Config};
 use crate::protocol::policy::{Allow, Rule};
+use crate::tls::{self, Authority, AuthorityError};
 
-/// Look at configuration, key, node, contract and balances, and say what is wrong
+/// Look at configuration, certificates, key, node, contract and balances, and say what is wrong
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// The configuration.
@@ -36,6 +38,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     for rule in &config.policy.rules {
         report.good("pay", &describe(rule));
     }
+    certificates(&config, &mut report);
     match (config.wallet.clone(), config.chain.clone()) {
         (Some(wallet), Some(chain)) => paying(&config, wallet, &chain, &mut report).await,
         _ => report.note("wallet", &"no [wallet] and [chain]: this is a proxy that never pays"),
@@ -44,6 +47,51 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         bail!("{} of the checks failed", report.wrong);
     }
     Ok(())
+}
+
+/// Whom we trust, and whom programs must trust.
+fn certificates(config: &Config, report: &mut Report) {
+    match tls::system(config.upstream.ca_file.as_deref()) {
+        Ok(roots) => {
+            report.good("roots", &format!("{} certificates to verify origins by", roots.certificates.len()));
+            for warning in &roots.warnings {
+                report.note("roots", warning);
+            }
+        }
+        Err(error) => report.wrong("roots", &error),
+    }
+    if config.intercept.hosts.is_empty() {
+        return report
+            .note("ca", &"no host is read over https: nothing is paid there but by routes and upgrades");
+    }
+    match authority(config) {
+        Ok(Some((authority, warnings))) => {
+            let end = tls::date(authority.validity().end);
+            report.good("ca", &format!("{}, valid to {end}", authority.path().display()));
+            for warning in &warnings {
+                report.note("ca", warning);
+            }
+        }
+        Ok(None) => report
+            .note("ca", &"none yet: `tollpass serve` makes one, `tollpass ca trust` says how it is trusted"),
+        Err(error) => report.wrong("ca", &error),
+    }
+}
+
+/// The CA, where there is one, and what its user should know.
+fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, AuthorityError> {
+    let (found, permitted) = match &config.intercept.authority {
+        config::Authority::Given { certificate, key } => {
+            (Some(Authority::load(certificate, key)?), Vec::new())
+        }
+        config::Authority::Made { permitted } => {
+            (Authority::find(&config.state_dir)?, app::names(permitted)?)
+        }
+    };
+    Ok(found.map(|authority| {
+        let warnings = authority.warnings(&permitted, SystemTime::now());
+        (authority, warnings)
+    }))
 }
 
 async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, report: &mut Report) {

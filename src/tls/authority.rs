@@ -37,14 +37,20 @@ impl Authority {
     /// with those below it), and for any name where that is empty. Blocks on the disk.
     pub fn open(folder: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
         pair::folder(folder)?;
-        let path = folder.join(pair::CERTIFICATE);
-        if let Some(pair) = pair::open(folder)? {
-            return Self::from_pair(pair, path, folder.join(pair::KEY), true);
+        if let Some(found) = Self::find(folder)? {
+            return Ok(found);
         }
+        let path = folder.join(pair::CERTIFICATE);
         let (key, certificate) = mint::authority(permitted)?;
         pair::create(folder, &key, &certificate)?;
         let opened = Self::reopen(folder, path)?;
         Ok(Self { is_new: opened.certificates[0] == certificate, ..opened })
+    }
+
+    /// The CA in `folder`, where there is one. Blocks on the disk.
+    pub fn find(folder: &Path) -> Result<Option<Self>, AuthorityError> {
+        let (path, key_path) = (folder.join(pair::CERTIFICATE), folder.join(pair::KEY));
+        pair::open(folder)?.map(|pair| Self::from_pair(pair, path, key_path, true)).transpose()
     }
 
     /// Takes the user's own pair: PEM files, the key unencrypted and only readable by this user. After the CA's own

@@ -47,6 +47,29 @@ async fn all_is_well() {
 }
 
 #[tokio::test]
+async fn certificates_are_looked_at() {
+    let market = Market::open().await;
+    let lines = |ran: &Ran, what: &str| -> Vec<String> {
+        ran.out.lines().filter(|line| line[7..].starts_with(what)).map(str::to_owned).collect()
+    };
+    let alice = Alice::with(&market, "").await;
+    let ran = check(&alice).await;
+    assert!(lines(&ran, "ca ")[0].starts_with("note   ca        none yet"), "{ran:?}");
+    assert!(lines(&ran, "roots ")[0].starts_with("ok "), "{ran:?}");
+    run(&["ca", "--config", text(&alice.config_path())]).await;
+    let ran = check(&alice).await;
+    let [line] = &lines(&ran, "ca ")[..] else { panic!("{ran:?}") };
+    assert!(line.starts_with("ok ") && line.contains("ca.pem, valid to 20"), "{line}");
+    std::fs::remove_file(alice.state_dir().join("ca-key.pem")).unwrap();
+    check(&alice).await.expect_failure(&["WRONG  ca ", "ca-key.pem"]);
+
+    let alice = Alice::with(&market, "[intercept]\nhosts = []\n[upstream]\nca_file = \"mine.pem\"\n").await;
+    let ran = check(&alice).await;
+    ran.expect_failure(&["WRONG  roots ", "mine.pem"]);
+    assert!(lines(&ran, "ca ")[0].contains("no host is read over https"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_key_that_others_can_read_is_refused() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;
