@@ -107,6 +107,8 @@ async fn compare() -> anyhow::Result<()> {
 
     let mut alone: [Series; 3] = Default::default();
     let mut crowd: [Series; 3] = Default::default();
+    // Of a crowd no more than one payment for each channel is under way at once.
+    let mut few = Series::default();
     let mut pieces = Series::default();
     let (mut asked, mut exchanged) = (0, 0);
     for _ in 0..ROUNDS {
@@ -121,6 +123,7 @@ async fn compare() -> anyhow::Result<()> {
             exchanged += seller.exchanges().await? - before;
             asked += requests;
         }
+        few.add(load::run(many, &free, CHANNELS as usize, CROWD).await?);
         pieces.add(load::run(one, &segmented, 1, SEGMENTED).await?);
     }
 
@@ -146,6 +149,14 @@ async fn compare() -> anyhow::Result<()> {
             paid.cost() / plain.cost()
         );
     }
+    few.show("rule, free,   8 clients: as many at once");
+    let paid = &crowd[2];
+    println!(
+        "{:<44} {:>8.2} ×  {:>8.2} ×",
+        "  paid by 64 clients to that",
+        paid.rate() / few.rate(),
+        paid.cost() / few.cost()
+    );
     println!("{:<44} {:>8.0} /s", "paid, head and body in two segments, 1 client", pieces.rate());
     println!(
         "exchanges with the seller: {exchanged} for {asked} paid requests, {:.4} each",
