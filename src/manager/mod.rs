@@ -89,8 +89,9 @@ pub struct Limits {
 #[must_use]
 #[derive(Debug)]
 pub struct Lease {
-    headers: HeaderMap,
     draft: Draft,
+    signature: Signature,
+    facts: Facts,
     ticket: Ticket,
 }
 
@@ -320,9 +321,10 @@ impl Manager {
 }
 
 impl Lease {
-    /// The header fields that carry the payment.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+    /// Sets the header fields of a request that carry the payment.
+    pub fn attach(&self, fields: &mut HeaderMap) {
+        let Facts { payer, contract, .. } = self.facts;
+        microraiden::attach(fields, &self.draft, payer, contract, &self.signature);
     }
 
     /// What is paid, from which channel, and the new total.
@@ -382,8 +384,8 @@ impl Ticket {
         let draft = granted?;
         // A payment is granted only once the payer is known.
         let payer = self.desk.payer.get().ok_or(Refusal::ShuttingDown)?;
-        let headers = payer.sign(&draft)?;
-        Ok(Lease { headers, draft, ticket: self })
+        let (signature, facts) = (payer.sign(&draft)?, payer.facts);
+        Ok(Lease { draft, signature, facts, ticket: self })
     }
 }
 

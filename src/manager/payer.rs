@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
-
 use crate::chain::signer::Signer;
 use crate::fault;
-use crate::protocol::microraiden::{self, proof};
-use crate::protocol::{Draft, Facts, Refusal};
+use crate::protocol::microraiden::proof;
+use crate::protocol::{Draft, Facts, Refusal, Signature};
 
 /// Who pays, and where.
 #[derive(Debug)]
@@ -17,12 +15,11 @@ pub(super) struct Payer {
 }
 
 impl Payer {
-    /// The header fields that carry a granted payment: what it promises is on record already.
-    pub(super) fn sign(&self, draft: &Draft) -> Result<HeaderMap, Refusal> {
-        let Facts { contract, payer, .. } = self.facts;
-        let digest = proof::balance_digest(draft.channel, draft.total, contract);
+    /// Signs a granted payment: what it promises is on record already.
+    pub(super) fn sign(&self, draft: &Draft) -> Result<Signature, Refusal> {
+        let digest = proof::balance_digest(draft.channel, draft.total, self.facts.contract);
         let signature = self.signer.sign(digest).map_err(|error| Refusal::NotReady(error.to_string()))?;
         fault::point("payment signed");
-        Ok(microraiden::attach(draft, payer, contract, &signature))
+        Ok(signature)
     }
 }

@@ -26,9 +26,14 @@ pub struct Draft {
     pub price: Amount,
 }
 
-/// The header fields that present a signed `draft` to the seller.
-pub fn attach(draft: &Draft, payer: Address, contract: Address, signature: &Signature) -> HeaderMap {
-    let mut fields = HeaderMap::with_capacity(6);
+/// Sets the header fields that present a signed `draft` to the seller.
+pub fn attach(
+    fields: &mut HeaderMap,
+    draft: &Draft,
+    payer: Address,
+    contract: Address,
+    signature: &Signature,
+) {
     let mut add = |name: &'static HeaderName, text: String| {
         // Hexadecimal and decimal digits are always a valid field value.
         if let Ok(value) = HeaderValue::try_from(text) {
@@ -44,5 +49,4 @@ pub fn attach(draft: &Draft, payer: Address, contract: Address, signature: &Sign
     if let Some(signature) = fields.get_mut(&headers::BALANCE_SIGNATURE) {
         signature.set_sensitive(true);
     }
-    fields
 }

@@ -90,7 +90,7 @@ where
         (head, first, kept): (request::Parts, Body, Kept),
         hooks: Arc<Hooks>,
     ) -> Self {
-        let name = format!("{} {}", head.method, without_user(&head.uri));
+        let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
         let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
@@ -307,9 +307,7 @@ where
         if !self.is_held() {
             request.headers_mut().remove(header::EXPECT);
         }
-        for (name, value) in lease.headers() {
-            request.headers_mut().insert(name, value.clone());
-        }
+        lease.attach(request.headers_mut());
         let extensions = request.extensions_mut();
         extensions.insert(Paying);
         if let Some(peer) = offer.and_then(|offer| offer.head.extensions.get::<Peer>()) {

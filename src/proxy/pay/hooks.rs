@@ -168,7 +168,7 @@ pub(super) fn without_user(url: &Uri) -> String {
     };
     let host = authority.as_str().rsplit('@').next().unwrap_or_default();
     let path = url.path_and_query().map_or("/", |path| path.as_str());
-    format!("{scheme}://{host}{path}")
+    [scheme, "://", host, path].concat()
 }
 
 #[cfg(test)]

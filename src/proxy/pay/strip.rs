@@ -24,11 +24,16 @@ pub(super) fn request(fields: &mut HeaderMap) {
 
 /// Takes the payment fields out.
 pub(super) fn answer(fields: &mut HeaderMap) {
-    let names: Vec<HeaderName> =
-        fields.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
-    for name in names {
-        fields.remove(name);
+    if !fields.keys().any(is_payment_field) {
+        return;
     }
+    let mut is_payment = false;
+    // Of several lines with one name only the first has it.
+    let others = std::mem::take(fields).into_iter().filter(|(name, _)| {
+        is_payment = name.as_ref().map_or(is_payment, is_payment_field);
+        !is_payment
+    });
+    fields.extend(others);
 }
 
 /// Takes the cookies out that stand for payment fields: a browser would send them back, and they win over fields.
@@ -41,6 +46,10 @@ pub(super) fn answer_cookies(fields: &mut HeaderMap) {
     for line in lines.into_iter().filter(|line| !is_payment(line.as_bytes())) {
         fields.append(header::SET_COOKIE, line);
     }
+}
+
+fn is_payment_field(name: &HeaderName) -> bool {
+    name.as_str().starts_with(PREFIX)
 }
 
 fn pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
@@ -67,6 +76,10 @@ mod tests {
         for (name, value) in [
             ("rdn-balance", "5"),
             ("x-rdn-balance", "kept"),
+            ("rdn-balance", "6"),
+            ("accept", "text/*"),
+            ("rdn-price", "7"),
+            ("accept", "image/*"),
             ("cookie", "a=1; RDN-Price=3;b=2"),
             ("cookie", "rdn-open-block=1"),
             ("cookie", "c=rdn-3"),
@@ -74,7 +87,8 @@ mod tests {
             fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         request(&mut fields);
-        assert!(!fields.contains_key("rdn-balance"));
+        assert!(!fields.contains_key("rdn-balance") && !fields.contains_key("rdn-price"));
+        assert_eq!(values(&fields, header::ACCEPT), ["text/*", "image/*"]);
         assert_eq!(values(&fields, HeaderName::from_static("x-rdn-balance")), ["kept"]);
         assert_eq!(values(&fields, header::COOKIE), ["a=1; b=2", "c=rdn-3"]);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use ethers_core::types::{H256, RecoveryMessage};
 use ethers_signers::LocalWallet;
+use http::HeaderMap;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
@@ -50,7 +51,9 @@ pub fn report() -> anyhow::Result<()> {
     });
     let draft = microraiden::Draft { channel, total: Amount::from(7), price: Amount::from(1) };
     show("header fields of a payment", || {
-        microraiden::attach(black_box(&draft), facts.payer, facts.contract, &Signature(bytes))
+        let mut fields = HeaderMap::new();
+        microraiden::attach(&mut fields, black_box(&draft), facts.payer, facts.contract, &Signature(bytes));
+        fields
     });
     grants(channel, facts)?;
     writes(channel, facts)

@@ -223,7 +223,8 @@ impl Payer {
 /// Six fields, which read back as what they were made from.
 fn answers(draft: &Draft, facts: &Facts) {
     let signature = Signature([0x1b; 65]);
-    let fields = attach(draft, facts.payer, facts.contract, &signature);
+    let mut fields = HeaderMap::new();
+    attach(&mut fields, draft, facts.payer, facts.contract, &signature);
     let text = |name: &HeaderName| fields[name].to_str().expect("text").to_owned();
     assert_eq!(fields.len(), 6);
     assert_eq!(text(&headers::CONTRACT_ADDRESS).parse(), Ok(facts.contract));
