@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, cop
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep;
-use tokio_util::io::InspectReader;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::Settings;
 use super::line::Line;
@@ -167,8 +167,10 @@ async fn both_ways(client: End, origin: End, buffer: usize, moves: &AtomicU64) -
             (client, from_client, origin, from_origin)
         }
         (client, origin) => {
-            let mut client = InspectReader::new(client.boxed(), |_| moved());
-            let mut origin = InspectReader::new(origin.boxed(), |_| moved());
+            let watched = |end: End| {
+                InspectReader::new(InspectWriter::new(end.boxed(), |_: &[u8]| moved()), |_: &[u8]| moved())
+            };
+            let (mut client, mut origin) = (watched(client), watched(origin));
             let size = buffer.min(LAYERED_BUFFER);
             copy_bidirectional_with_sizes(&mut client, &mut origin, size, size).await?;
             return Ok(());
@@ -211,7 +213,12 @@ async fn pass(
             return to.shutdown().await;
         }
         moved();
-        to.write_all(&buffer).await?;
-        buffer.clear();
+        while !buffer.is_empty() {
+            // A slow reader is not a still one.
+            if to.write_buf(&mut buffer).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            moved();
+        }
     }
 }
