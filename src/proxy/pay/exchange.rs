@@ -60,7 +60,7 @@ pub(super) struct Exchange<S> {
 }
 
 /// An exchange that a client waits for, in the client's own task: a task for each would cost more than the signature.
-struct Attended {
+pub(super) struct Attended {
     exchange: Option<Pin<Box<dyn Future<Output = Response<Body>> + Send>>>,
     /// Dropped when the client leaves, which the exchange notices.
     client: Option<oneshot::Sender<Infallible>>,
@@ -215,12 +215,12 @@ where
     }
 
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
-    pub(super) async fn start(self, mut lease: Lease, offer: Option<Offer>) -> Response<Body> {
+    pub(super) fn start(self, mut lease: Lease, offer: Option<Offer>) -> Attended {
         lease.bill_to(&self.head.uri);
         let (client, has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
         let exchange = Box::pin(self.run(lease, offer, has_left));
-        Attended { exchange: Some(exchange), client: Some(client), shutdown }.await
+        Attended { exchange: Some(exchange), client: Some(client), shutdown }
     }
 
     async fn run(
@@ -319,34 +319,29 @@ where
     /// What the head of the answer says of the payment.
     async fn judge(&self, lease: Lease, mut answer: Response<Body>) -> Sent {
         strip::answer_cookies(answer.headers_mut());
-        match answer.status() {
-            StatusCode::PAYMENT_REQUIRED => match read_offer(self.settings(), answer).await {
+        let (status, draft) = (answer.status(), *lease.draft());
+        if status == StatusCode::PAYMENT_REQUIRED {
+            return match read_offer(self.settings(), answer).await {
                 Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
                 // In no scheme, malformed or endless: nobody can tell what became of the payment.
                 Err(unreadable) => {
                     self.forget();
-                    tracing::warn!(draft = ?lease.draft(), "a payment was presented, and the 402 after it is unreadable");
+                    tracing::warn!(?draft, "a payment was presented, and the 402 after it is unreadable");
                     Sent::Done(unreadable)
                 }
-            },
-            status if status == StatusCode::CONFLICT || status.is_server_error() => {
-                // The seller takes the money before the resource runs, but this may be the seller itself failing.
-                let draft = *lease.draft();
-                drop(lease);
-                let mut answer = self.let_through(answer, Some(&draft)).await;
-                strip::answer(answer.headers_mut());
-                Sent::Done(answer)
-            }
-            _ => {
-                let draft = *lease.draft();
-                self.tell(&draft, &answer);
-                lease.accept();
-                self.learn(&answer);
-                let mut answer = self.let_through(answer, Some(&draft)).await;
-                strip::answer(answer.headers_mut());
-                Sent::Done(answer)
-            }
+            };
         }
+        if status == StatusCode::CONFLICT || status.is_server_error() {
+            // The seller takes the money before the resource runs, but this may be the seller itself failing.
+            drop(lease);
+        } else {
+            self.tell(&draft, &answer);
+            lease.accept();
+            self.learn(&answer);
+        }
+        let mut answer = self.let_through(answer, Some(&draft)).await;
+        strip::answer(answer.headers_mut());
+        Sent::Done(answer)
     }
 
     /// Remembers the price, unless the answer looks as if nothing was charged.

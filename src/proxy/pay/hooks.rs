@@ -134,7 +134,8 @@ where
         turn: Turn<'_>,
     ) -> Result<Option<Advice>, Refusal> {
         let question = self.question(hook, turn);
-        match self.shared.desk.ask(webhook, &question, self.deadline).await {
+        // Boxed: seldom needed, and larger than all the rest of an exchange.
+        match Box::pin(self.shared.desk.ask(webhook, &question, self.deadline)).await {
             Some(Advice::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
             advice => Ok(advice),
         }

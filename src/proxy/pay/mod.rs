@@ -310,7 +310,8 @@ async fn read_offer(
         }
     };
     let (head, body) = answer.into_parts();
-    match hold(body, settings.offer_body, settings.offer_within).await {
+    // Boxed: no 402 comes in steady state, and what exchanges hold is moved around.
+    match Box::pin(hold(body, settings.offer_body, settings.offer_within)).await {
         Held::Whole { bytes, trailers } => Ok((Offer { head, body: bytes, trailers }, challenge)),
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
