@@ -38,9 +38,9 @@ fn main() -> anyhow::Result<()> {
     if std::env::args().nth(1).as_deref() == Some(seller::ROLE) {
         return runtime.block_on(seller::serve());
     }
-    micro::report()?;
+    let signatures = micro::report()?;
     runtime.block_on(async {
-        tokio::time::timeout(WITHIN, compare()).await.context("not done within two minutes")?
+        tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within two minutes")?
     })
 }
 
@@ -70,6 +70,11 @@ impl Series {
         median(&self.costs[0])
     }
 
+    /// The time of all three processes for one request, in microseconds.
+    fn whole_cost(&self) -> f64 {
+        self.costs.iter().map(|costs| median(costs)).sum()
+    }
+
     fn show(&self, what: &str) {
         let [proxy, seller, load] = self.costs.each_ref().map(|costs| median(costs));
         println!("{what:<44} {:>8.0} /s {proxy:>8.1} µs {seller:>8.1} µs {load:>8.1} µs", self.rate());
@@ -82,7 +87,8 @@ fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-async fn compare() -> anyhow::Result<()> {
+/// Compares paid and free requests. `signatures`: see [`micro::report`].
+async fn compare(signatures: f64) -> anyhow::Result<()> {
     let mut seller = Seller::start().await?;
     let (one, many) = (Proxy::start(&seller, 1).await?, Proxy::start(&seller, CHANNELS).await?);
     let (one, many) = ((&one, seller.id()?), (&many, seller.id()?));
@@ -149,6 +155,12 @@ async fn compare() -> anyhow::Result<()> {
             paid.cost() / plain.cost()
         );
     }
+    let free = crowd[1].whole_cost();
+    println!(
+        "{:<44} {:>8.2} ×",
+        "  most there can be with all processors busy",
+        free / (free + signatures)
+    );
     few.show("rule, free,   8 clients: as many at once");
     let paid = &crowd[2];
     println!(
