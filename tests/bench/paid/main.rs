@@ -156,11 +156,7 @@ async fn compare(signatures: f64) -> anyhow::Result<()> {
         );
     }
     let free = crowd[1].whole_cost();
-    println!(
-        "{:<44} {:>8.2} ×",
-        "  most there can be with all processors busy",
-        free / (free + signatures)
-    );
+    println!("{:<44} {:>8.2} ×", "  most there can be with all processors busy", free / (free + signatures));
     few.show("rule, free,   8 clients: as many at once");
     let paid = &crowd[2];
     println!(
