@@ -408,7 +408,7 @@ impl Actor {
             Effect::Grant(id, draft) => match recorded {
                 Ok(()) => self.desk.lock().answer(id, Ok(draft)),
                 Err(reason) => {
-                    self.tell(Input::NotRecorded(id, reason.clone()), Instant::now());
+                    self.tell(Input::NotRecorded(id, draft.channel, reason.clone()), Instant::now());
                 }
             },
             Effect::Refuse(id, refusal) => self.desk.lock().answer(id, Err(refusal)),

@@ -72,8 +72,9 @@ pub enum Input {
     },
     /// A demand is taken back, or its grant was never sent to the seller.
     Withdraw(PurchaseId),
-    /// A granted payment was not recorded, so it was not signed.
-    NotRecorded(PurchaseId, String),
+    /// The record that a granted payment on this channel relied on was not written, so the payment was not signed. To
+    /// be told even where the purchase was withdrawn meanwhile.
+    NotRecorded(PurchaseId, ChannelId, String),
     /// A granted payment was presented, and this is what came of it.
     Answer(PurchaseId, Outcome),
     /// A signed transaction is about to be sent.
@@ -279,7 +280,7 @@ impl Book {
                 self.demand(purchase, challenge, allowance, now);
             }
             Input::Withdraw(id) => self.withdraw(id, now),
-            Input::NotRecorded(id, reason) => self.not_recorded(id, reason, now),
+            Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent),
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
@@ -458,26 +459,17 @@ impl Book {
         self.remove(id, now);
     }
 
-    fn not_recorded(&mut self, id: PurchaseId, reason: String, now: Instant) {
-        self.forget_bound(id);
+    fn not_recorded(&mut self, id: PurchaseId, channel: ChannelId, reason: String, now: Instant) {
+        // Whoever pays next relies on a record of its own.
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.reserved = Amount::ZERO;
+        }
         self.release_unsent(id);
         // Who waits behind it would meet the same disk, one after the other.
-        let receiver = self.purchases.get(&id).map(Purchase::receiver);
-        for waiting in receiver.and_then(|receiver| self.queues.remove(&receiver)).unwrap_or_default() {
+        for waiting in self.queues.remove(&channel.receiver).unwrap_or_default() {
             self.refuse(waiting, Refusal::StoreFailed(reason.clone()), now);
         }
         self.refuse(id, Refusal::StoreFailed(reason), now);
-    }
-
-    /// The record that a bound relied on was not written.
-    fn forget_bound(&mut self, id: PurchaseId) {
-        let Some(Stage::Presented { draft, .. }) = self.purchases.get(&id).map(|purchase| purchase.stage)
-        else {
-            return;
-        };
-        if let Some(channel) = self.channels.get_mut(&draft.channel) {
-            channel.reserved = Amount::ZERO;
-        }
     }
 
     fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {

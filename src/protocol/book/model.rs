@@ -131,7 +131,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_course_of_events_breaks_the_money_rules(ahead in 0..4_u64, steps in steps()) {
@@ -477,7 +477,8 @@ impl Model {
                 let seller = self.sellers.entry(draft.channel).or_default();
                 seller.counted = seller.counted.max(units(draft.total));
                 if !recorded {
-                    self.book.handle(Input::NotRecorded(id, "disk full".into()), self.now);
+                    let failed = Input::NotRecorded(id, draft.channel, "disk full".into());
+                    self.book.handle(failed, self.now);
                 }
             }
             Effect::Grant(id, draft) => self.granted(id, draft),

@@ -685,7 +685,7 @@ fn what_was_never_sent_is_not_unclear() {
     assert_eq!(world.channel().unclear, None);
     let (id, effects) = world.demand(ask(10));
     assert_eq!(grant(&effects).unwrap().total, 30.into());
-    let effects = world.when(Input::NotRecorded(id, "disk full".into()));
+    let effects = world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
     assert_eq!(refusal(&effects), Some(&Refusal::StoreFailed("disk full".into())));
     assert_eq!(world.channel().unclear, None);
 }
@@ -697,7 +697,7 @@ fn a_journal_that_fails_refuses_all_who_wait_at_once() {
     let (second, _) = world.demand(ask(10));
     let (third, _) = world.demand(ask(10));
     let refused = |id| Effect::Refuse(id, Refusal::StoreFailed("disk full".into()));
-    let effects = world.when(Input::NotRecorded(first, "disk full".into()));
+    let effects = world.when(Input::NotRecorded(first, channel_id(7), "disk full".into()));
     assert_eq!(effects, [refused(second), refused(third), refused(first)]);
     assert_eq!(world.granted(10).1, 30.into(), "the next one tries the disk again");
 }
@@ -812,7 +812,17 @@ fn nothing_is_signed_beyond_what_is_on_disk() {
 fn a_bound_whose_record_failed_counts_for_nothing() {
     let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
     let (id, _) = world.demand(ask(10));
-    world.when(Input::NotRecorded(id, "disk full".into()));
+    world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(bound(&effects), Some(70.into()), "the record is tried again");
+}
+
+#[test]
+fn a_bound_whose_record_failed_counts_for_nothing_when_the_client_has_left_before() {
+    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+    let (id, _) = world.demand(ask(10));
+    world.when(Input::Withdraw(id));
+    world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
     let (_, effects) = world.demand(ask(10));
     assert_eq!(bound(&effects), Some(70.into()), "the record is tried again");
 }
