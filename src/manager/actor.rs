@@ -23,7 +23,7 @@ use crate::chain::{Chain, NotRecorded, Synced};
 use crate::fault;
 use crate::protocol::book::{Effect, Input, Record, Unorderable};
 use crate::protocol::prices::Prices;
-use crate::protocol::{Address, Amount, ChannelId, Facts, Order, Phase};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
@@ -272,9 +272,7 @@ impl Actor {
                     cursor: means.cursor,
                 }));
             }
-            Message::Reserved { channel, bound } => {
-                self.tell(Input::Reserved(channel, bound), now);
-            }
+            Message::Reserved { bounds, are_written } => self.reserved(bounds, are_written),
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
@@ -404,7 +402,7 @@ impl Actor {
     fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
         match effect {
             Effect::Persist(_) => {}
-            Effect::Reserve(id, bound, record) => self.reserve(id, bound, record),
+            Effect::Reserve(channels) => self.reserve(channels),
             Effect::Grant(id, draft) => match recorded {
                 Ok(()) => self.desk.lock().answer(id, Ok(draft)),
                 Err(reason) => {
@@ -423,25 +421,31 @@ impl Actor {
         }
     }
 
-    /// Moves a channel's bound on disk ahead; nobody waits for it.
-    fn reserve(&mut self, channel: ChannelId, bound: Amount, record: Record) {
+    /// Moves the bounds of channels on disk ahead; nobody waits for it.
+    fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let book = means.book;
-        let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &[record])) else {
-            return self.tell(Input::Reserved(channel, None), Instant::now());
+        let bounds = channels.iter().map(|(id, channel)| (*id, channel.reserved)).collect();
+        let records: Vec<Record> =
+            channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
+        let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &records)) else {
+            return self.reserved(bounds, false);
         };
         tokio::spawn(async move {
-            let bound = match pending.done().await {
-                Ok(()) => Some(bound),
-                Err(error) => {
-                    tracing::error!(%error, "the journal cannot be written");
-                    None
-                }
-            };
+            let written = pending.done().await;
+            if let Err(error) = &written {
+                tracing::error!(%error, "the journal cannot be written");
+            }
             fault::point("bound moved ahead");
             // A manager that has stopped reserves nothing more.
-            let _ = mailbox.send(Message::Reserved { channel, bound }).await;
+            let _ = mailbox.send(Message::Reserved { bounds, are_written: written.is_ok() }).await;
         });
+    }
+
+    fn reserved(&mut self, bounds: Vec<(ChannelId, Amount)>, are_written: bool) {
+        for (channel, bound) in bounds {
+            self.tell(Input::Reserved(channel, are_written.then_some(bound)), Instant::now());
+        }
     }
 
     fn list(&self) -> Listing {

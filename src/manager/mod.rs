@@ -147,7 +147,7 @@ enum Message {
     Consented { channel: ChannelId, total: Amount, signature: Signature, reply: oneshot::Sender<()> },
     Observed(Synced),
     Means(oneshot::Sender<Option<operate::Means>>),
-    Reserved { channel: ChannelId, bound: Option<Amount> },
+    Reserved { bounds: Vec<(ChannelId, Amount)>, are_written: bool },
     List(oneshot::Sender<Listing>),
     Located,
     Settled(oneshot::Sender<()>),

@@ -104,9 +104,19 @@ impl Channel {
         self.unclear.map_or(self.promised, |unclear| unclear.total.max(self.promised))
     }
 
+    /// True while a crash leaves it in doubt what was promised.
+    pub fn is_in_doubt(&self) -> bool {
+        self.unclear.is_some_and(|unclear| unclear.price.is_none())
+    }
+
     /// True when this total only asks the seller what it holds.
     pub fn is_question(&self, total: Amount) -> bool {
-        self.unclear.is_some_and(|unclear| unclear.price.is_none()) && total <= self.acknowledged
+        self.is_in_doubt() && total <= self.acknowledged
+    }
+
+    /// The bound on disk up to which `ahead` can be signed beyond what is promised, as far as the deposit covers it.
+    pub fn bound(&self, ahead: Amount) -> Amount {
+        self.promised.saturating_add(ahead).min(self.deposit).max(self.promised)
     }
 
     /// True when an earlier request may have signed this total and shown it to the seller.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Allowance, Book, Effect, Funding, Purchase, PurchaseId, Record, Stage, Start};
+use super::{Allowance, Book, Effect, Funding, Purchase, PurchaseId, Stage, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -267,28 +267,40 @@ impl Book {
         purchase.stage = Stage::Presented { draft, unsent: Some(unclear_before) };
         self.leases.insert(channel_id, id);
         let ahead = price.saturating_mul(self.policy.reserve_ahead);
-        let bound = total.saturating_add(ahead).min(channel.deposit).max(channel.promised);
         if total > channel.reserved {
-            channel.reserved = bound;
+            channel.reserved = channel.bound(ahead);
             self.record(channel_id);
         } else {
             self.dirty.insert(channel_id);
-            self.reserve(channel_id, bound);
+            self.reserve(channel_id, ahead);
         }
         self.effects.push_back(Effect::Grant(id, draft));
     }
 
-    /// Moves the bound on disk ahead in good time, without making anybody wait for it.
-    fn reserve(&mut self, id: ChannelId, bound: Amount) {
-        let Some(channel) = self.channels.get(&id) else { return };
-        let left = channel.reserved.saturating_sub(channel.promised);
-        let wanted = bound.saturating_sub(channel.promised);
-        if left >= wanted.halved() || self.reserving.contains_key(&id) {
+    /// Moves the bound on disk ahead in good time, without making anybody wait for it: where less than half is left,
+    /// and with it those of the seller's other channels that have used a quarter, because one write serves them all.
+    fn reserve(&mut self, id: ChannelId, ahead: Amount) {
+        let left = |channel: &Channel| channel.reserved.saturating_sub(channel.promised);
+        let full = |channel: &Channel| channel.bound(ahead).saturating_sub(channel.promised);
+        let is_low = self.channels.get(&id).is_some_and(|channel| left(channel) < full(channel).halved());
+        if !is_low || self.reserving.contains_key(&id) {
             return;
         }
-        self.reserving.insert(id, bound);
-        let record = Record::Channel(id, Channel { reserved: bound, ..*channel });
-        self.effects.push_back(Effect::Reserve(id, bound, record));
+        let has_used_some = |channel: &Channel| {
+            let full = full(channel);
+            // With nothing left it may never have paid; in doubt it first asks the seller.
+            !left(channel).is_zero()
+                && !channel.is_in_doubt()
+                && left(channel) < full.saturating_sub(full.halved().halved())
+        };
+        let moved: Vec<(ChannelId, Channel)> = self
+            .open_channels(id.receiver)
+            .filter(|(other, _)| !self.reserving.contains_key(other))
+            .filter(|(other, channel)| **other == id || has_used_some(channel))
+            .map(|(other, channel)| (*other, Channel { reserved: channel.bound(ahead), ..*channel }))
+            .collect();
+        self.reserving.extend(moved.iter().map(|(id, channel)| (*id, channel.reserved)));
+        self.effects.push_back(Effect::Reserve(moved));
     }
 }
 

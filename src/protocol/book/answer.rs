@@ -44,7 +44,7 @@ impl Book {
             .map(|(_, total)| *total)
             .collect();
         let verdict = judge(asked, channel, &draft, &signed, &facts);
-        let in_doubt = channel.unclear.is_some_and(|unclear| unclear.price.is_none());
+        let in_doubt = channel.is_in_doubt();
         let (promised, acknowledged) = (channel.promised, channel.acknowledged);
         match verdict {
             Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {

@@ -127,8 +127,9 @@ pub enum Outcome {
 pub enum Effect {
     /// Make it durable before the effects that follow.
     Persist(Record),
-    /// Make this durable in good time, without waiting for it; then tell [`Input::Reserved`] this bound.
-    Reserve(ChannelId, Amount, Record),
+    /// Make these channels durable in good time, together, without waiting for it; then tell [`Input::Reserved`] of
+    /// each with its bound.
+    Reserve(Vec<(ChannelId, Channel)>),
     /// Sign this and hand it to the purchase.
     Grant(PurchaseId, Draft),
     /// Tell the purchase that it is not paid.
@@ -489,11 +490,14 @@ impl Book {
     /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
     /// even asked for yet would be written later, with what the channel was: it is given up.
     fn record(&mut self, id: ChannelId) {
-        let asked = self.effects.len();
-        self.effects.retain(|effect| !matches!(effect, Effect::Reserve(reserved, ..) if *reserved == id));
-        if self.effects.len() < asked {
-            self.reserving.remove(&id);
-        }
+        self.effects.retain_mut(|effect| {
+            let Effect::Reserve(moved) = effect else { return true };
+            if let Some(place) = moved.iter().position(|(channel, _)| *channel == id) {
+                moved.swap_remove(place);
+                self.reserving.remove(&id);
+            }
+            !moved.is_empty()
+        });
         let Some(channel) = self.channels.get(&id) else { return };
         let reserved = self.reserving.get(&id).map_or(channel.reserved, |bound| channel.reserved.max(*bound));
         self.dirty.remove(&id);
@@ -504,8 +508,7 @@ impl Book {
     fn flush(&mut self) {
         self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
         for (id, channel) in &mut self.channels {
-            let is_known = channel.unclear.is_none_or(|unclear| unclear.price.is_some());
-            if is_known && channel.reserved > channel.promised {
+            if !channel.is_in_doubt() && channel.reserved > channel.promised {
                 channel.reserved = channel.promised;
                 self.dirty.insert(*id);
             }

@@ -355,7 +355,7 @@ impl Model {
         let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
         let Some((id, draft)) = pick(&granted, which) else { return };
         let (total, price) = (units(draft.total), units(draft.price));
-        let doubt = self.book.channels[&draft.channel].unclear.is_some_and(|u| u.price.is_none());
+        let doubt = self.book.channels[&draft.channel].is_in_doubt();
         let seller = self.sellers.entry(draft.channel).or_default();
         seller.sent.insert(total);
         let is_right = total == seller.registered + price;
@@ -472,7 +472,12 @@ impl Model {
     fn carry_out(&mut self, effect: Effect, recorded: bool) {
         match effect {
             Effect::Persist(_) => {}
-            Effect::Reserve(id, bound, record) => self.bounds.push_back((id, bound, record, false)),
+            Effect::Reserve(channels) => {
+                let bound = |(id, channel): (ChannelId, Channel)| {
+                    (id, channel.reserved, Record::Channel(id, channel), false)
+                };
+                self.bounds.extend(channels.into_iter().map(bound));
+            }
             Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
                 let seller = self.sellers.entry(draft.channel).or_default();
                 seller.counted = seller.counted.max(units(draft.total));
@@ -668,8 +673,7 @@ impl Model {
     }
 
     fn doubts(&self) -> Vec<ChannelId> {
-        let is_doubt = |channel: &Channel| channel.unclear.is_some_and(|unclear| unclear.price.is_none());
-        self.book.channels.iter().filter(|(_, channel)| is_doubt(channel)).map(|(id, _)| *id).collect()
+        self.book.channels.iter().filter(|(_, channel)| channel.is_in_doubt()).map(|(id, _)| *id).collect()
     }
 
     /// A new life, from the disk and the chain.

@@ -756,9 +756,9 @@ fn bound(effects: &[Effect]) -> Option<Amount> {
     })
 }
 
-fn reservation(effects: &[Effect]) -> Option<(Amount, Channel)> {
+fn reservation(effects: &[Effect]) -> Option<Channel> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Reserve(_, bound, Record::Channel(_, channel)) => Some((*bound, *channel)),
+        Effect::Reserve(channels) => channels.first().map(|(_, channel)| *channel),
         _ => None,
     })
 }
@@ -779,17 +779,41 @@ fn what_is_reserved_ahead_is_signed_without_another_record() {
     // Less than half is left: the bound moves while this payment goes on.
     let (fourth, effects) = world.demand(ask(10));
     assert_eq!(bound(&effects), None);
-    let (moved, record) = reservation(&effects).expect("a reservation");
-    assert_eq!(
-        (moved, record.reserved, record.promised, record.acknowledged),
-        (100.into(), 100.into(), 60.into(), 50.into())
-    );
+    let record = reservation(&effects).expect("a reservation");
+    assert_eq!((record.reserved, record.promised, record.acknowledged), (100.into(), 60.into(), 50.into()));
     world.when(Input::Answer(fourth, Outcome::Accepted));
     let (fifth, effects) = world.demand(ask(10));
     assert_eq!(reservation(&effects), None, "one at a time");
     world.when(Input::Reserved(channel_id(7), Some(100.into())));
     world.when(Input::Answer(fifth, Outcome::Accepted));
     assert_eq!(world.channel().reserved, 100.into());
+}
+
+#[test]
+fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
+    let unused = channel(500, 20);
+    let in_doubt = Channel { reserved: 40.into(), ..unused };
+    let in_use = channel(200, 20);
+    let channels = [(7, in_use), (8, in_use), (9, unused), (10, in_doubt)];
+    let mut world =
+        World::with(reserving(), channels.map(|(block, channel)| (channel_id(block), channel)).into());
+    for _ in 0..3 {
+        let (one, other) = (world.granted(10).0, world.granted(10).0);
+        world.when(Input::Answer(one, Outcome::Accepted));
+        world.when(Input::Answer(other, Outcome::Accepted));
+    }
+    let (_, effects) = world.demand(ask(10));
+    let [Effect::Reserve(channels), Effect::Grant(..)] = &effects[..] else { panic!("{effects:?}") };
+    let bounds: Vec<_> = channels.iter().map(|(id, channel)| (*id, channel.reserved)).collect();
+    assert_eq!(bounds, [(channel_id(7), 100.into()), (channel_id(8), 90.into())]);
+
+    // Each is told of by itself, and neither is asked for twice meanwhile.
+    world.when(Input::Reserved(channel_id(7), Some(100.into())));
+    assert!(world.book.reserving.contains_key(&channel_id(8)));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!((reservation(&effects), bound(&effects)), (None, None), "{effects:?}");
+    world.when(Input::Reserved(channel_id(8), Some(90.into())));
+    assert_eq!(world.book.channels[&channel_id(8)].reserved, 90.into());
 }
 
 #[test]

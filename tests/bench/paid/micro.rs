@@ -121,7 +121,11 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         while let Some(effect) = book.poll_effect() {
             match effect {
                 Effect::Grant(..) => granted += 1,
-                Effect::Reserve(id, bound, _) => book.handle(Input::Reserved(id, Some(bound)), now),
+                Effect::Reserve(channels) => {
+                    for (id, channel) in channels {
+                        book.handle(Input::Reserved(id, Some(channel.reserved)), now);
+                    }
+                }
                 _ => {}
             }
         }
