@@ -158,7 +158,8 @@ struct Model {
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
     disk: Disk,
-    bounds: VecDeque<(ChannelId, Amount, Record, bool)>,
+    /// What moves bounds ahead, and whether it is on the disk already without the book having heard of it.
+    bounds: VecDeque<(Vec<(ChannelId, Channel)>, bool)>,
     disk_fails: bool,
     /// Only answers are taken from the book.
     lies: bool,
@@ -269,9 +270,13 @@ impl Model {
             Step::Intend(which) => self.intend(which),
             Step::JobEnds(which, job) => self.job_ends(which, job),
             Step::Written(good) => {
-                if let Some((id, bound, record, written)) = self.bounds.pop_front() {
-                    let written = written || (good && self.write(&record));
-                    self.handle(Input::Reserved(id, written.then_some(bound)));
+                if let Some((channels, are_written)) = self.bounds.pop_front() {
+                    if good && !are_written {
+                        self.disk.channels.extend(channels.iter().copied());
+                    }
+                    for (id, channel) in channels {
+                        self.handle(Input::Reserved(id, (good || are_written).then_some(channel.reserved)));
+                    }
                 }
             }
             Step::Pass { seconds } => {
@@ -472,12 +477,7 @@ impl Model {
     fn carry_out(&mut self, effect: Effect, recorded: bool) {
         match effect {
             Effect::Persist(_) => {}
-            Effect::Reserve(channels) => {
-                let bound = |(id, channel): (ChannelId, Channel)| {
-                    (id, channel.reserved, Record::Channel(id, channel), false)
-                };
-                self.bounds.extend(channels.into_iter().map(bound));
-            }
+            Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
             Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
                 let seller = self.sellers.entry(draft.channel).or_default();
                 seller.counted = seller.counted.max(units(draft.total));
@@ -529,7 +529,7 @@ impl Model {
         client.granted = Some(draft);
     }
 
-    fn write(&mut self, record: &Record) -> bool {
+    fn write(&mut self, record: &Record) {
         match record {
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);
@@ -540,18 +540,14 @@ impl Model {
             }
             Record::Cursor(_) | Record::Price(..) | Record::Gateway(..) | Record::Consent(..) => {}
         }
-        true
     }
 
     /// What was handed to the disk earlier is written earlier.
     fn write_bounds(&mut self) {
-        let waiting: Vec<Record> =
-            self.bounds.iter().filter(|bound| !bound.3).map(|bound| bound.2.clone()).collect();
-        for record in waiting {
-            self.write(&record);
-        }
-        for bound in &mut self.bounds {
-            bound.3 = true;
+        for (channels, are_written) in &mut self.bounds {
+            if !std::mem::replace(are_written, true) {
+                self.disk.channels.extend(channels.iter().copied());
+            }
         }
     }
 
