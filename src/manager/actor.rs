@@ -307,11 +307,18 @@ impl Actor {
 
     /// Has an order carried out; where another transaction for the receiver is under way, after that one.
     fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
-        let may_order = self.desk.lock().book.may_order(&order);
-        match may_order {
+        // Under one lock: in between a client could have the book order something for the same receiver.
+        let taken = {
+            let mut desk = self.desk.lock();
+            let taken = desk.book.may_order(&order);
+            if taken.is_ok() {
+                desk.book.handle(Input::Order(order), now);
+            }
+            taken
+        };
+        match taken {
             Ok(()) => {
                 self.orders.insert(order.receiver(), reply);
-                self.tell(Input::Order(order), now);
             }
             Err(Unorderable::Busy(receiver)) if self.waiting.len() < MOST_WAITING_ORDERS => {
                 self.waiting.push_back((order, reply));
@@ -401,6 +408,9 @@ impl Actor {
 
     fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
         match effect {
+            Effect::Persist(Record::Channel(id, _)) if recorded.is_err() => {
+                self.tell(Input::Unwritten(id), Instant::now());
+            }
             Effect::Persist(_) => {}
             Effect::Reserve(channels) => self.reserve(channels),
             Effect::Grant(id, draft) => match recorded {

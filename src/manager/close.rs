@@ -108,7 +108,9 @@ impl Manager {
             Ok(consent) => consent,
             Err(denied) => {
                 self.may_close_alone(id, &gateway, denied).await?;
-                let total = alone_on(&held, &on_chain, None, false)?;
+                // The seller may have proven meanwhile that more was promised.
+                let now = self.known(id).await?;
+                let total = alone_on(&now, &on_chain, None, false)?;
                 return self.order(Order::CloseAlone { channel: id, total }).await;
             }
         };
@@ -159,10 +161,12 @@ impl Manager {
         self.order(Order::CloseAlone { channel: id, total }).await
     }
 
-    /// The channel with what the seller can prove of it, where that is in doubt and the seller tells.
+    /// The channel with what the seller can prove of it, where that is in doubt or nothing is known to be paid, and the
+    /// seller tells.
     pub(super) async fn best_known(&self, means: &Means, id: ChannelId, held: Channel) -> Channel {
         let Ok(gateway) = self.gateway(id, None) else { return held };
-        if held.unclear.is_none() {
+        // A journal that was lost knows nothing of what was paid.
+        if held.unclear.is_none() && !is_unused(&held) {
             return held;
         }
         match self.ask_state(means, id, held, &gateway).await {

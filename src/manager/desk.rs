@@ -186,6 +186,8 @@ impl Counter {
         }
         let is_idle = self.touched + WRITE_DOWN_AFTER <= now;
         if is_idle {
+            // What cannot be written now is not tried again before that time has passed once more.
+            self.touched = now;
             self.book.handle(Input::Idle, now);
         }
         is_idle

@@ -256,10 +256,14 @@ impl Manager {
 
     /// A channel as it is known here and on the chain.
     async fn look(&self, means: &Means, id: ChannelId) -> Result<(Channel, OnChain), Trouble> {
+        Ok((self.known(id).await?, on_chain(means, id).await?))
+    }
+
+    /// A channel as it is known here.
+    pub(super) async fn known(&self, id: ChannelId) -> Result<Channel, Trouble> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Look { channel: id, reply }).await?;
-        let held = answer.await.map_err(|_| Trouble::ShuttingDown)?.ok_or(Trouble::Unknown(id))?;
-        Ok((held, on_chain(means, id).await?))
+        answer.await.map_err(|_| Trouble::ShuttingDown)?.ok_or(Trouble::Unknown(id))
     }
 
     pub(super) async fn order(&self, order: Order) -> Result<super::Funded, Trouble> {

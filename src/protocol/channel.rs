@@ -94,7 +94,9 @@ impl Channel {
     /// A channel as a crash left it on disk: everything up to the bound may have been signed and sent.
     pub fn recover(mut self) -> Self {
         if self.reserved > self.promised {
-            self.unclear = Some(Unclear { total: self.reserved, price: None });
+            // An earlier crash may have left more in doubt.
+            let total = self.reserved.max(self.exposure());
+            self.unclear = Some(Unclear { total, price: None });
         }
         self
     }

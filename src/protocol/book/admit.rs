@@ -39,9 +39,6 @@ impl Book {
         channels: Vec<(ChannelId, Channel)>,
         intents: Vec<Intent>,
     ) {
-        if matches!(self.start, Start::Stopped(_)) {
-            return;
-        }
         self.start = Start::Ready(facts);
         self.channels.extend(channels.into_iter().map(|(id, channel)| (id, channel.recover())));
         for intent in intents {
@@ -181,7 +178,7 @@ impl Book {
             return wait;
         }
         match self.funding.get(&receiver) {
-            Some(Funding::Running) => return wait,
+            Some(Funding::Running(_)) => return wait,
             // A channel that is lent comes back; only who has none is told that there will be none.
             Some(Funding::Failed { until, .. }) if now < *until && lent > 0 => return wait,
             Some(Funding::Failed { until, refusal }) if now < *until => {
@@ -224,12 +221,17 @@ impl Book {
             .filter(|(id, _)| !self.is_ending(id))
     }
 
-    /// True while a transaction that ends the channel may still take effect.
+    /// True while an order that ends the channel is under way, or its transaction may still take effect.
     fn is_ending(&self, id: &ChannelId) -> bool {
-        self.intents.get(&id.receiver).into_iter().flatten().any(|intent| match intent.order {
-            Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == *id,
+        let ends = |order: &Order| match order {
+            Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == id,
             Order::Open { .. } | Order::TopUp { .. } | Order::Settle { .. } => false,
-        })
+        };
+        let is_ordered = matches!(
+            self.funding.get(&id.receiver),
+            Some(Funding::Running(Some(order))) if ends(order)
+        );
+        is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.order))
     }
 
     /// Lends a channel: puts the new total on record, then grants it.

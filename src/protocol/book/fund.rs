@@ -37,27 +37,32 @@ impl Book {
         if self.intents.contains_key(&receiver) {
             return self.resume(receiver);
         }
-        self.funding.insert(receiver, Funding::Running);
+        self.funding.insert(receiver, Funding::Running(Some(order)));
         self.effects.push_back(Effect::Submit(order));
     }
 
     /// Has the fate of a receiver's transactions found out.
     pub(super) fn resume(&mut self, receiver: Address) {
         let Some(intents) = self.intents.get(&receiver) else { return };
-        self.funding.insert(receiver, Funding::Running);
+        self.funding.insert(receiver, Funding::Running(None));
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
 
     /// The same, unless a transaction for the receiver is being waited for already.
     pub(super) fn resume_if_idle(&mut self, receiver: Address) {
-        if !matches!(self.funding.get(&receiver), Some(Funding::Running)) {
+        if !matches!(self.funding.get(&receiver), Some(Funding::Running(_))) {
             self.resume(receiver);
         }
     }
 
     pub(super) fn intend(&mut self, intent: Intent) {
-        let hash = intent.hash;
-        self.intents.entry(intent.order.receiver()).or_default().push(intent.clone());
+        let (hash, receiver) = (intent.hash, intent.order.receiver());
+        let known = self.intents.entry(receiver).or_default();
+        if known.is_empty() {
+            // Where that could not be written before, an older one would be taken for this one after a crash.
+            self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
+        }
+        known.push(intent.clone());
         self.effects.push_back(Effect::Persist(Record::Intent(intent)));
         self.effects.push_back(Effect::Send(hash));
     }
@@ -69,7 +74,7 @@ impl Book {
         }
         let receiver = order.receiver();
         match self.funding.get(&receiver) {
-            Some(Funding::Running) => Err(Unorderable::Busy(receiver)),
+            Some(Funding::Running(_)) => Err(Unorderable::Busy(receiver)),
             Some(Funding::Failed { .. }) | None if self.intents.contains_key(&receiver) => {
                 Err(Unorderable::Busy(receiver))
             }
@@ -141,7 +146,7 @@ impl Book {
     fn is_premature(&mut self, id: ChannelId, on_chain: Option<OnChain>) -> bool {
         let Some(on_chain) = on_chain else { return false };
         let Some(channel) = self.channels.get(&id) else {
-            let is_funding = matches!(self.funding.get(&id.receiver), Some(Funding::Running));
+            let is_funding = matches!(self.funding.get(&id.receiver), Some(Funding::Running(_)));
             return is_funding || self.intents.contains_key(&id.receiver);
         };
         if on_chain.deposit >= channel.deposit {

@@ -75,6 +75,8 @@ pub enum Input {
     /// The record that a granted payment on this channel relied on was not written, so the payment was not signed. To
     /// be told even where the purchase was withdrawn meanwhile.
     NotRecorded(PurchaseId, ChannelId, String),
+    /// The record of this channel was not written: it is to be tried again.
+    Unwritten(ChannelId),
     /// A granted payment was presented, and this is what came of it.
     Answer(PurchaseId, Outcome),
     /// A signed transaction is about to be sent.
@@ -201,8 +203,12 @@ enum Start {
 
 #[derive(Debug)]
 enum Funding {
-    Running,
-    Failed { until: Instant, refusal: Refusal },
+    /// An order is being carried out, or (`None`) the fate of earlier transactions is being found out.
+    Running(Option<Order>),
+    Failed {
+        until: Instant,
+        refusal: Refusal,
+    },
 }
 
 /// One client request that wants to be paid.
@@ -268,9 +274,12 @@ impl Book {
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ready { facts, channels, intents, on_chain, cursor } => {
-                self.become_ready(facts, channels, intents);
-                self.observe(on_chain, cursor, now);
-                self.admit_early(now);
+                // With what is on record not taken in, the chain alone would be put in its place.
+                if !matches!(self.start, Start::Stopped(_)) {
+                    self.become_ready(facts, channels, intents);
+                    self.observe(on_chain, cursor, now);
+                    self.admit_early(now);
+                }
             }
             Input::Unready(reason) => {
                 if matches!(self.start, Start::Waiting(_)) {
@@ -282,6 +291,9 @@ impl Book {
             }
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
+            Input::Unwritten(id) => {
+                self.dirty.insert(id);
+            }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent),
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
@@ -364,7 +376,7 @@ impl Book {
 
     /// True while a transaction is being waited for.
     pub fn is_waiting_for_chain(&self) -> bool {
-        self.funding.values().any(|funding| matches!(funding, Funding::Running))
+        self.funding.values().any(|funding| matches!(funding, Funding::Running(_)))
     }
 
     /// True while something is only in memory.
@@ -402,7 +414,7 @@ impl Book {
             Stage::Queued => {
                 let receiver = purchase.receiver();
                 match self.funding.get(&receiver) {
-                    Some(Funding::Running) => Awaited::Funding,
+                    Some(Funding::Running(_)) => Awaited::Funding,
                     Some(Funding::Failed { .. }) | None => Awaited::Channel,
                 }
             }

@@ -476,6 +476,9 @@ impl Model {
 
     fn carry_out(&mut self, effect: Effect, recorded: bool) {
         match effect {
+            Effect::Persist(Record::Channel(id, _)) if !recorded => {
+                self.book.handle(Input::Unwritten(id), self.now);
+            }
             Effect::Persist(_) => {}
             Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
             Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {

@@ -272,7 +272,9 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let open = order(&world.demand(ask(10)).1).unwrap();
     let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1] };
     let effects = world.when(Input::Intent(intent.clone()));
-    assert_eq!(effects, [Effect::Persist(Record::Intent(intent.clone())), Effect::Send([9; 32])]);
+    // Where older ones could not be taken off the record, they go with the same write.
+    let recorded = [Record::IntentsSettled(BOB), Record::Intent(intent.clone())].map(Effect::Persist);
+    assert_eq!(effects, [&recorded[..], &[Effect::Send([9; 32])]].concat());
     let failure = OrderFailure { order: open, reason: "node is gone".into(), is_final: false };
     world.when(Input::Ordered(BOB, Err(failure)));
     world.pass(Duration::from_secs(31));
@@ -745,6 +747,39 @@ fn stopping_refuses_who_waits_and_lets_who_pays_finish() {
     assert_eq!(effects, [Effect::Persist(Record::Channel(channel_id(7), channel(100, 10)))]);
 }
 
+#[test]
+fn who_is_ready_after_the_end_puts_nothing_on_record() {
+    let mut world = World::with_channel(100, 20);
+    world.book = Book::new(Arc::new(policy()));
+    world.when(Input::Stop);
+    let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: world.alice.address() };
+    let known = vec![(channel_id(7), channel(100, 20))];
+    let synced = vec![(channel_id(7), Some(on_chain(100)))];
+    let ready = Input::Ready { facts, channels: known, intents: Vec::new(), on_chain: synced, cursor: 900 };
+    assert_eq!(world.when(ready), []);
+}
+
+#[test]
+fn a_second_crash_leaves_no_less_in_doubt() {
+    let doubt = Some(Unclear { total: 70.into(), price: None });
+    let crashed = Channel { reserved: 30.into(), unclear: doubt, ..channel(200, 20) };
+    assert_eq!(crashed.recover().unclear, doubt);
+    let crashed = Channel { reserved: 90.into(), ..crashed };
+    assert_eq!(crashed.recover().unclear, Some(Unclear { total: 90.into(), price: None }));
+}
+
+#[test]
+fn what_was_not_written_is_tried_again() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::Accepted));
+    let written = world.when(Input::Idle);
+    assert_eq!(written, [Effect::Persist(Record::Channel(channel_id(7), channel(100, 30)))]);
+    assert!(!world.book.is_dirty());
+    world.when(Input::Unwritten(channel_id(7)));
+    assert_eq!(world.when(Input::Idle), written);
+}
+
 fn reserving() -> Policy {
     Policy { reserve_ahead: 4, ..policy() }
 }
@@ -970,6 +1005,9 @@ fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
     let close = Order::CloseAlone { channel: channel_id(7), total: 20.into() };
     let intent = Intent { order: close, moves: true, nonce: 0, hash: [9; 32], raw: vec![1] };
     world.when(Input::Order(close));
+    let (early, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects), None, "before its transaction is known, too");
+    world.when(Input::Withdraw(early));
     world.when(Input::Intent(intent.clone()));
     let failure = OrderFailure { order: close, reason: "node is gone".into(), is_final: false };
     world.when(Input::Ordered(BOB, Err(failure)));

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
 use tollpass::manager::Operation;
-use tollpass::protocol::Address;
+use tollpass::protocol::microraiden::proof;
+use tollpass::protocol::{Address, ChannelId};
 
-use super::{CHALLENGE_PERIOD, done, on_each, text, together};
+use super::{CHALLENGE_PERIOD, done, leaked, on_each, text, together};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
-use crate::support::payer::{Alice, PATIENCE, WEALTH};
+use crate::support::payer::{Alice, KEY, PATIENCE, WEALTH};
 use crate::support::town::{Town, only};
 use crate::support::wire::ask;
 
@@ -48,6 +49,45 @@ async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promi
         done(&proxy, Operation::Settle { channel }).await;
         let held = (rig.tokens_of(alice.address).await, rig.tokens_of(seller).await);
         assert_eq!(held, (WEALTH - 2 * PRICE, 2 * PRICE));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+/// A journal behind the truth, as an old backup leaves it: the seller proves that more was promised, and does not sign.
+#[tokio::test]
+async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() {
+    on_each("cooperative_close_denied = { do = \"close_alone\" }\n", async |town| {
+        let Town { rig, alice, .. } = town;
+        let proxy = alice.start().await;
+        let (contract, signer) = (rig.manager, Signer::new(&KEY).unwrap());
+        let receiver = Signer::new(&[0x3a; 32]).unwrap().address();
+        let demand = Demand { contract, receiver, token: rig.token };
+        let proven = 3 * PRICE;
+        let mallory = Mallory::spawn(move |presented: &Presented| {
+            let Some(place) = presented.target.strip_prefix("/api/1/channels/") else {
+                return if presented.payment.is_some() { text(200, "paid") } else { demand.base(PRICE) };
+            };
+            if presented.method == Method::DELETE {
+                return text(400, "not today");
+            }
+            let open_block = place.rsplit('/').next().unwrap().parse().unwrap();
+            let digest = proof::balance_digest(ChannelId { receiver, open_block }, proven.into(), contract);
+            let signature = signer.sign(digest).unwrap().to_hex();
+            text(200, leaked(format!("{{\"balance\": {proven}, \"last_signature\": \"{signature}\"}}")))
+        });
+        let mallory = mallory.await;
+        let url = format!("{}/x", mallory.url());
+        let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        let listed = only(&proxy).await;
+        assert_eq!(listed.promised, PRICE.into());
+        let channel = listed.id();
+        done(&proxy, together(channel)).await;
+        rig.mine(CHALLENGE_PERIOD + 1).await;
+        done(&proxy, Operation::Settle { channel }).await;
+        let held = (rig.tokens_of(alice.address).await, rig.tokens_of(receiver).await);
+        assert_eq!(held, (WEALTH - proven, proven));
         proxy.stop().await;
     })
     .await;
