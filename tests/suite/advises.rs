@@ -33,17 +33,30 @@ const WITHIN: &str = "webhook_within = \"300ms\"";
 struct Oracle {
     server: Mallory,
     next: Arc<Mutex<Answer>>,
+    /// What it answers after that, if something else.
+    then: Arc<Mutex<Option<Answer>>>,
 }
 
 impl Oracle {
     async fn spawn() -> Self {
         let next = Arc::new(Mutex::new(says(r#"{"do": "pay"}"#)));
-        let script = Arc::clone(&next);
-        Self { server: Mallory::spawn(move |_| script.lock().unwrap().clone()).await, next }
+        let then = Arc::new(Mutex::new(None));
+        let (script, later) = (Arc::clone(&next), Arc::clone(&then));
+        let server = Mallory::spawn(move |_| {
+            let mut next = script.lock().unwrap();
+            let following = later.lock().unwrap().take().unwrap_or_else(|| next.clone());
+            std::mem::replace(&mut *next, following)
+        });
+        Self { server: server.await, next, then }
     }
 
     fn will(&self, answer: Answer) {
         *self.next.lock().unwrap() = answer;
+    }
+
+    fn will_once(&self, answer: Answer, then: Answer) {
+        *self.then.lock().unwrap() = Some(then);
+        self.will(answer);
     }
 
     /// The two keys of a hook that asks it.
@@ -206,6 +219,38 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
     proxy.stop().await;
 }
 
+/// Whoever said yes to one price is asked again for a higher one, whatever the seller says about it.
+#[tokio::test]
+async fn a_yes_to_a_price_is_none_to_a_higher_one() {
+    for complains in [false, true] {
+        let (oracle, market) = (Oracle::spawn().await, Market::open().await);
+        let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
+        let seller = Mallory::spawn(once_paid(demand, PRICE, move |payment| {
+            if payment.total == Amount::from(7 * PRICE) {
+                return says("paid");
+            }
+            let answer = demand.base(7 * PRICE).with_state(payment.sender, Amount::ZERO, None);
+            if complains { answer.complain(&rdn::INVALID_AMOUNT) } else { answer }
+        }))
+        .await;
+        let hooks = format!("[hooks]\npayment_requested = {{ do = \"ask\", {} }}\n", oracle.keys());
+        let alice = Alice::with(&market, &hooks).await;
+        let proxy = alice.start().await;
+        let url = format!("{}/", seller.url());
+        oracle.will_once(says(r#"{"do": "pay"}"#), says(r#"{"do": "abort", "reason": "too dear"}"#));
+        let got = get(&proxy, &url).await;
+        because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.payment_requested: too dear");
+        let prices: Vec<Value> =
+            oracle.questions().iter().map(|question| question["price"].clone()).collect();
+        assert_eq!(prices, ["1000", "7000"]);
+        assert_eq!(seller.highest(), Amount::from(PRICE), "{complains}");
+        oracle.will(says(r#"{"do": "pay"}"#));
+        assert_eq!(get(&proxy, &url).await.status, StatusCode::OK);
+        assert_eq!(seller.highest(), Amount::from(7 * PRICE));
+        proxy.stop().await;
+    }
+}
+
 /// A fair seller, and a proxy with these hooks for it.
 async fn scene(hooks: &str) -> (Fair, Alice, Running) {
     let fair = Fair::open().await;
@@ -248,6 +293,20 @@ async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
     let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
     because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.payment_requested aborts");
     assert!(proxy.channels().await.is_empty());
+    proxy.stop().await;
+}
+
+/// The time for paying is not that for an answer that costs nothing.
+#[tokio::test]
+async fn an_answer_that_took_longer_than_paying_may_is_asked_about_all_the_same() {
+    let (oracle, market) = (Oracle::spawn().await, Market::open().await);
+    let seller = Mallory::spawn(move |_| Answer::new(StatusCode::NOT_FOUND, "nothing here")).await;
+    let ask = format!("http_error = {{ do = \"ask\", {} }}", oracle.keys());
+    let alice = Alice::with(&market, &format!("[hooks]\n{ask}\n[limits]\npay_within = \"1ms\"\n")).await;
+    let proxy = alice.start().await;
+    let got = get(&proxy, &format!("{}/", seller.url())).await;
+    assert_eq!((got.status, got.text()), (StatusCode::NOT_FOUND, "nothing here"));
+    assert_eq!(oracle.questions().len(), 1);
     proxy.stop().await;
 }
 

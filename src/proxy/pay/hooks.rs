@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::callout::{Advice, Question};
 use super::exchange::Exchange;
-use crate::protocol::microraiden::{self, complaint};
+use crate::protocol::microraiden::{self, Complaint, complaint};
 use crate::protocol::policy::{Mark, OnError, OnResponse, Requested, Success, Webhook};
 use crate::protocol::{Challenge, Draft, Refusal};
 use crate::proxy::{Body, rescue};
@@ -16,6 +16,8 @@ use crate::proxy::{Body, rescue};
 struct Turn<'a> {
     draft: Option<&'a Draft>,
     answer: Option<(StatusCode, &'a HeaderMap)>,
+    /// True for the answer that the client is to get: the time for paying is over then.
+    is_final: bool,
 }
 
 impl<S> Exchange<S>
@@ -25,8 +27,14 @@ where
     /// Whether the first payment is wanted. `offer` is the head of the 402 that asks for it; without one the price is
     /// remembered from before.
     pub(super) async fn may_pay(&self, offer: Option<&response::Parts>) -> Result<(), Refusal> {
-        let turn = Turn { draft: None, answer: offer.map(|head| (head.status, &head.headers)) };
+        let answer = offer.map(|head| (head.status, &head.headers));
+        let turn = Turn { answer, ..Turn::default() };
         self.inspect(turn).await?;
+        self.is_wanted(turn).await
+    }
+
+    /// What `payment_requested` says of the price that is asked for.
+    async fn is_wanted(&self, turn: Turn<'_>) -> Result<(), Refusal> {
         let hook = &self.hooks.payment_requested;
         match hook.action {
             Requested::Pay => Ok(()),
@@ -49,10 +57,16 @@ where
         offer: &response::Parts,
         challenge: &Challenge,
     ) -> Result<(), Refusal> {
-        let turn = Turn { draft: Some(draft), answer: Some((offer.status, &offer.headers)) };
+        let answer = Some((offer.status, &offer.headers));
+        let turn = Turn { draft: Some(draft), answer, is_final: false };
         self.inspect(turn).await?;
         let Challenge::MicroRaiden(challenge) = challenge;
-        match complaint(challenge, draft) {
+        if challenge.price > draft.price {
+            // A yes to one price is none to a higher one.
+            self.is_wanted(turn).await?;
+        }
+        let is_other_price = challenge.price != draft.price;
+        match complaint(challenge, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
                 self.ask(complaint.hook(), self.hooks.webhook(complaint), turn).await.map(|_| ())
             }
@@ -63,7 +77,7 @@ where
     /// The answer for the client: the origin's, or one of our own where a hook does not let it through.
     pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
         let (head, body) = answer.into_parts();
-        let turn = Turn { draft, answer: Some((head.status, &head.headers)) };
+        let turn = Turn { draft, answer: Some((head.status, &head.headers)), is_final: true };
         match self.inspect(turn).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
@@ -77,7 +91,8 @@ where
     pub(super) fn tell_of_success(&self, draft: &Draft, answer: &Response<Body>) {
         let hook = &self.hooks.success;
         if hook.action == Success::Tell {
-            let turn = Turn { draft: Some(draft), answer: Some((answer.status(), answer.headers())) };
+            let answer = Some((answer.status(), answer.headers()));
+            let turn = Turn { draft: Some(draft), answer, is_final: true };
             let by = Instant::now() + self.shared.settings.policy.pay_within;
             let question = self.question("success", turn);
             self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
@@ -134,8 +149,13 @@ where
         turn: Turn<'_>,
     ) -> Result<Option<Advice>, Refusal> {
         let question = self.question(hook, turn);
+        let by = if turn.is_final {
+            Instant::now() + self.shared.settings.policy.pay_within
+        } else {
+            self.deadline
+        };
         // Boxed: seldom needed, and larger than all the rest of an exchange.
-        match Box::pin(self.shared.desk.ask(webhook, &question, self.deadline)).await {
+        match Box::pin(self.shared.desk.ask(webhook, &question, by)).await {
             Some(Advice::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
             advice => Ok(advice),
         }
