@@ -102,6 +102,12 @@ impl Kept {
         })
     }
 
+    /// Whether the length was known before the body was read.
+    #[must_use]
+    pub fn is_sized(&self) -> bool {
+        self.home.as_ref().is_none_or(|home| home.lock().length.is_some())
+    }
+
     /// Reads the body to its end, so that nothing depends on the client any more; a sending that is under way is
     /// stopped.
     ///

@@ -144,9 +144,13 @@ where
         let Some(manager) = self.settings().manager.clone() else { return Err(Some(Refusal::NoWallet)) };
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
-            // The paid request must carry the length.
-            self.whole().await.map_err(Some)?;
+            // The paid request must carry the length. From here on the body is sent from its start.
             self.first = None;
+            if let Err(refusal) = self.whole().await {
+                // Without a known price the next one streams.
+                manager.forget(&self.name);
+                return Err(Some(refusal));
+            }
         }
         self.challenge = Some(challenge.clone());
         if allowance.check(&challenge).is_ok() {
@@ -171,12 +175,15 @@ where
         if self.settings().manager.is_none() {
             return Err(Refusal::NoWallet);
         }
+        allowance.check(&challenge)?;
         self.start_clock();
-        self.whole().await?;
-        self.first = None;
         self.was_asked = true;
         self.challenge = Some(challenge.clone());
-        allowance.check(&challenge)?;
+        if let Err(refusal) = self.whole().await {
+            self.remember_for_next();
+            return Err(refusal);
+        }
+        self.first = None;
         self.may_pay(Some(&offer.head)).await?;
         self.lease(challenge, allowance).await
     }
@@ -238,6 +245,7 @@ where
             self.was_asked = true;
             self.challenge = Some(challenge.clone());
             if let Err(refusal) = self.whole().await {
+                self.remember_for_next();
                 return newer.give_back(&refusal);
             }
             let advised = tokio::select! {
@@ -247,8 +255,9 @@ where
             if let Err(refusal) = advised {
                 return self.refuse(&newer, &refusal);
             }
+            let late = Refusal::Deadline { waited_for: Awaited::Seller };
             let next = tokio::select! {
-                next = returned.reject(challenge) => next,
+                next = timeout_at(self.deadline + MOMENT, returned.reject(challenge)) => next.unwrap_or(Err(late)),
                 // Nothing more is signed for a client that has left.
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
@@ -353,6 +362,15 @@ where
             manager.learn(&self.name, challenge, is_shown, self.was_asked);
         } else {
             manager.forget(&self.name);
+        }
+    }
+
+    /// Remembers the price of a request that cannot be sent again: the next one is paid at once, if its length is known.
+    fn remember_for_next(&self) {
+        if let (Some(manager), Some(challenge)) = (&self.settings().manager, &self.challenge)
+            && self.kept.is_sized()
+        {
+            manager.learn(&self.name, challenge, false, true);
         }
     }
 

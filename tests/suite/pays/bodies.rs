@@ -5,8 +5,8 @@ use std::io::Write as _;
 use bytes::Bytes;
 use ethers_core::utils::{hex, keccak256};
 use http::{Request, StatusCode, header};
-use tollpass::protocol::Address;
 use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::{Address, Amount};
 
 use super::{QUICK, Scene};
 use crate::support::curl::curl;
@@ -87,7 +87,7 @@ async fn a_body_too_large_to_be_kept_passes_once_and_is_not_paid() {
     let proxy = alice.start().await;
     let all = bytes(65_537);
     for (number, body) in [whole(all.clone()), in_pieces(&all)].into_iter().enumerate() {
-        let request = Request::post(format!("{}/", mallory.url())).body(body).unwrap();
+        let request = Request::post(format!("{}/{number}", mallory.url())).body(body).unwrap();
         let got = ask(proxy.address, request).await;
         assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
         let reason = got.header(&"proxy-status".parse().unwrap()).unwrap();
@@ -101,4 +101,37 @@ async fn a_body_too_large_to_be_kept_passes_once_and_is_not_paid() {
     }
     assert!(proxy.channels().await.is_empty());
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_too_large_to_be_kept_is_paid_at_once_the_next_time() {
+    let limits = format!("{QUICK}[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"60KiB\"\n");
+    let scene = Scene::with(|_| {}, &limits).await;
+    // The seller knows the channel.
+    scene.buy().await;
+    let all = bytes(100_000);
+    let post = async |body| {
+        let request = Request::post(format!("{}/paid/echo", scene.fair.origin.url())).body(body).unwrap();
+        let got = ask(scene.proxy.address, request).await;
+        let told = got.headers.get("proxy-status").map(|told| told.to_str().unwrap().to_owned());
+        (got.status, told.unwrap_or_default())
+    };
+    for price in [PRICE, 2 * PRICE, PRICE / 2] {
+        scene.fair.origin.set_price("/paid/echo", Amount::from(price)).unwrap();
+        let before = scene.fair.origin.total_registered();
+        let (status, told) = post(whole(all.clone())).await;
+        assert!(status == StatusCode::PAYMENT_REQUIRED && told.contains("65536 bytes"), "{status} {told}");
+        assert_eq!(scene.fair.origin.total_registered(), before);
+        assert_eq!(post(whole(all.clone())).await, (StatusCode::OK, String::new()));
+        let after = scene.fair.origin.total_registered();
+        assert_eq!(after.checked_sub(before), Some(Amount::from(price)));
+    }
+    // Of unknown length it would have to be read to its end first: that is said, and the next one streams.
+    let (status, told) = post(in_pieces(&all)).await;
+    assert!(status == StatusCode::BAD_REQUEST && told.contains("65536 bytes"), "{status} {told}");
+    for _ in 0..2 {
+        let (status, told) = post(in_pieces(&all)).await;
+        assert!(status == StatusCode::PAYMENT_REQUIRED && told.contains("65536 bytes"), "{status} {told}");
+    }
+    scene.close().await;
 }
