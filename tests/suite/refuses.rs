@@ -360,7 +360,7 @@ fn doubled(demand: Demand, name: &HeaderName) -> Answer {
 
 #[tokio::test]
 async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
-    let cases: [(Reply, &str); 10] = [
+    let cases: [(Reply, &str); 11] = [
         (
             |demand, paid| {
                 Demand { receiver: ELSEWHERE, ..demand }
@@ -389,6 +389,12 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
             "the seller wants the token 0x",
         ),
         (|demand, _| Demand { receiver: ELSEWHERE, ..demand }.base(ASKED), "asks again without saying why"),
+        (
+            |demand, _| {
+                Demand { receiver: ELSEWHERE, ..demand }.base(ASKED).complain(&rdn::NONEXISTING_CHANNEL)
+            },
+            "the seller changed the receiver to 0x",
+        ),
         (|demand, paid| held(demand, paid, 0, Amount::ZERO), "the seller asks for a price of 0"),
         (
             |demand, paid| held(demand, paid, ASKED, Amount::ZERO).header(&rdn::PRICE, "cheap"),

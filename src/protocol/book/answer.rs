@@ -47,6 +47,10 @@ impl Book {
         let in_doubt = channel.is_in_doubt();
         let (promised, acknowledged) = (channel.promised, channel.acknowledged);
         match verdict {
+            // To wait helps nothing: the channel is of no use to somebody else.
+            Verdict::Again(_) if asked.receiver != draft.channel.receiver => {
+                return self.refuse(id, Refusal::ReceiverChanged(asked.receiver), now);
+            }
             Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {
                 return self.reopen(id, &draft, now);
             }
