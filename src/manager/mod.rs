@@ -378,8 +378,13 @@ impl Ticket {
             Asked::Waits(answer) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
         };
         if let Some(tab) = &mut self.tab {
-            let is_taken = matches!(granted, Err(Refusal::PaidAnswerLost { .. }));
-            tab.end(if is_taken { Returned::Accepted } else { Returned::Unsent });
+            tab.end(match &granted {
+                // Another payment stands for it.
+                Ok(_) => Returned::Unsent,
+                Err(Refusal::PaidAnswerLost { .. }) => Returned::Accepted,
+                // The seller has it, and may or may not redeem it.
+                Err(_) => Returned::Unclear,
+            });
         }
         let draft = granted?;
         // A payment is granted only once the payer is known.

@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tollpass::devnet::origin;
+use tollpass::protocol::{Address, Amount};
 use tollpass::tls::{Authority, Leaves};
 
 use super::{only_channel, run, text};
 use crate::pays::QUICK;
-use crate::support::fair::Fair;
+use crate::support::cheats::once_paid;
+use crate::support::fair::{Fair, PRICE};
+use crate::support::mallory::{Demand, Mallory};
 use crate::support::payer::{Alice, PATIENCE, Program, program};
 use crate::support::raw::soon;
 use crate::support::secure::{Notary, Secure};
@@ -248,6 +251,20 @@ async fn what_is_unclear_stands_on_the_bill() {
          or an error: 1000 to {payee}\n"
     );
     assert!(ran.errors.ends_with(&told), "{ran:?}");
+}
+
+/// A seller that asks again says nothing of whether it keeps what it was given.
+#[tokio::test]
+async fn what_a_seller_was_given_for_nothing_stands_on_the_bill() {
+    let scene = Scene::open().await;
+    let receiver = Address([0x66; 20]);
+    let market = &scene.fair.market;
+    let demand = Demand { contract: market.manager, receiver, token: market.token };
+    let seller = Mallory::spawn(once_paid(demand, PRICE, move |_| demand.base(PRICE))).await;
+    let url = format!("{}/", seller.url());
+    let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "-o", "/dev/null", &url])).await;
+    assert_eq!(seller.highest(), Amount::from(PRICE));
+    assert!(ran.errors.contains("; unclear 1000 in 1 request"), "{ran:?}");
 }
 
 #[tokio::test]
