@@ -53,9 +53,21 @@ impl Chain {
                 SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt < NONCE_ATTEMPTS => {
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
+                // A gateway may say so of what the node behind it has taken.
+                SendRefusal::Other if self.may_have(&intent).await => {
+                    tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
+                    return Ok(Sent { intent, is_known: false, _in_flight: turn.take(nonce) });
+                }
                 _ => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether the node has the transaction, or another one with its nonce, or does not say.
+    async fn may_have(&self, intent: &Intent) -> bool {
+        let payer = self.payer().into();
+        !matches!(self.0.rpc.receipt(intent.hash).await, Ok(None))
+            || !self.0.rpc.nonce_of(payer, true).await.is_ok_and(|next| next <= intent.nonce)
     }
 
     /// The signed bytes of a step, and the most that it can cost in wei.

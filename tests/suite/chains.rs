@@ -398,6 +398,10 @@ async fn a_lost_answer_to_the_sending_is_no_failure() {
         relay.set(Mode::LoseAnswerOf("eth_sendRawTransaction"));
         let (_, on_chain) = chain.fund(&open(7, 50), &Notes::new()).await.unwrap();
         assert_eq!((on_chain, rig.pending().await), (untouched(50), count + 1));
+        // The node has it, and we are told that something went wrong.
+        relay.set(Mode::GarbleAnswerOf("eth_sendRawTransaction"));
+        let (_, on_chain) = chain.fund(&open(9, 50), &Notes::new()).await.unwrap();
+        assert_eq!((on_chain, rig.pending().await), (untouched(50), count + 2));
         // The node has it not, and we do not know: the same bytes are sent again.
         relay.set(Mode::LoseQuestionOf("eth_sendRawTransaction"));
         let (notes, order) = (Notes::new(), open(8, 50));
@@ -408,7 +412,7 @@ async fn a_lost_answer_to_the_sending_is_no_failure() {
             relay.set(Mode::Pass);
         };
         let (outcome, ()) = tokio::join!(chain.fund(&order, &notes), restore);
-        assert_eq!((outcome.unwrap().1, rig.pending().await), (untouched(50), count + 2));
+        assert_eq!((outcome.unwrap().1, rig.pending().await), (untouched(50), count + 3));
         assert_eq!(notes.all().len(), 1);
     })
     .await;

@@ -28,6 +28,8 @@ pub enum Mode {
     StallOf(&'static str),
     /// Hands it on, and closes the connection instead of answering this method.
     LoseAnswerOf(&'static str),
+    /// Hands it on, and answers this method with an error that says nothing.
+    GarbleAnswerOf(&'static str),
     /// Closes the connection before this method reaches the node.
     LoseQuestionOf(&'static str),
     /// Answers this method with this number, as a node may that is behind.
@@ -149,6 +151,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     match mode {
         Mode::LoseAnswerOf(method) if question["method"] == method => Err(Cut),
+        Mode::GarbleAnswerOf(method) if question["method"] == method => {
+            let error = json!({ "code": -32603, "message": "internal error" });
+            let refusal = json!({ "jsonrpc": "2.0", "id": question["id"], "error": error });
+            Ok(Response::new(Full::from(refusal.to_string())))
+        }
         _ => Ok(Response::from_parts(head, Full::from(body))),
     }
 }
