@@ -144,7 +144,11 @@ impl HostPattern {
                 .filter(|&start| start > 0)
                 .and_then(|start| host.get(start..))
                 .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
-            Self::Exactly(name) => host.eq_ignore_ascii_case(name),
+            Self::Exactly(name) => {
+                let is_address = |address: std::net::Ipv6Addr| address.to_string() == *name;
+                // An IPv6 address has many spellings.
+                host.eq_ignore_ascii_case(name) || host.parse().is_ok_and(is_address)
+            }
         }
     }
 }

@@ -95,7 +95,14 @@ mod tests {
     #[test]
     fn listed_hosts_are_meant_on_any_port() {
         let hosts = Hosts::listed(["a.example".parse().unwrap(), "[::1]".parse().unwrap()]);
-        for (host, expected) in [("A.example", true), ("::1", true), ("b.example", false)] {
+        for (host, expected) in [
+            ("A.example", true),
+            ("::1", true),
+            ("0:0:0:0:0:0:0:1", true),
+            ("::0001", true),
+            ("::2", false),
+            ("b.example", false),
+        ] {
             assert_eq!((hosts.covers(host, 443), hosts.covers(host, 1)), (expected, expected), "{host}");
         }
     }
