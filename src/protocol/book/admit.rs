@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Allowance, Book, Effect, Funding, Purchase, PurchaseId, Stage, Start};
+use super::{Allowance, Before, Book, Effect, Funding, Purchase, PurchaseId, Stage, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -243,7 +243,9 @@ impl Book {
         };
         let price = purchase.price();
         // What a crash left in doubt counts as raised until the seller proves that it is older.
-        let raise = total.saturating_sub(channel.promised);
+        let shown =
+            self.shown.get(&channel_id).copied().unwrap_or(channel.promised).max(channel.acknowledged);
+        let raise = total.saturating_sub(shown);
         let raised = purchase.raised.values().fold(raise, |sum, on_channel| sum.saturating_add(*on_channel));
         if !raise.is_zero() && raised > price {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
@@ -255,18 +257,23 @@ impl Book {
             *on_channel = on_channel.saturating_add(raise);
         }
         purchase.rounds += 1;
-        let unclear_before = channel.unclear;
+        let before = Before { unclear: channel.unclear, shown };
         if !channel.may_have_sent(total) {
             purchase.signed.push((channel_id, total));
         }
         channel.promised = channel.promised.max(total);
-        channel.unclear = Some(match unclear_before {
+        if shown.max(total) < channel.promised {
+            self.shown.insert(channel_id, shown.max(total));
+        } else {
+            self.shown.remove(&channel_id);
+        }
+        channel.unclear = Some(match before.unclear {
             // What a crash left in doubt stays so until the seller has answered.
             Some(Unclear { total: bound, price: None }) => Unclear { total: bound.max(total), price: None },
             _ => Unclear { total, price: Some(price) },
         });
         let draft = Draft { channel: channel_id, total, price };
-        purchase.stage = Stage::Presented { draft, unsent: Some(unclear_before) };
+        purchase.stage = Stage::Presented { draft, unsent: Some(before) };
         self.leases.insert(channel_id, id);
         let ahead = price.saturating_mul(self.policy.reserve_ahead);
         if total > channel.reserved {

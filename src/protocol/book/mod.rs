@@ -185,6 +185,9 @@ pub struct Book {
     held: BTreeSet<ChannelId>,
     /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
     used: BTreeMap<ChannelId, Instant>,
+    /// The highest total that the seller was shown, where more than that is promised: a payment was granted and never
+    /// left. Whoever shows that payment raises by it.
+    shown: BTreeMap<ChannelId, Amount>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
     /// Channels whose bound on disk is on its way up, and how far.
@@ -236,10 +239,17 @@ enum Stage {
     Early { until: Instant },
     /// Waits in its receiver's queue.
     Queued,
-    /// Has this payment in hand. Where it was never shown to the seller: what was unclear before it.
-    Presented { draft: Draft, unsent: Option<Option<Unclear>> },
+    /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
+    Presented { draft: Draft, unsent: Option<Before> },
     /// Waits to present the same payment again.
     Pausing { draft: Draft, until: Instant },
+}
+
+/// What a channel goes back to when a payment never leaves.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    unclear: Option<Unclear>,
+    shown: Amount,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -264,6 +274,7 @@ impl Book {
             lower: BTreeMap::new(),
             held: BTreeSet::new(),
             used: BTreeMap::new(),
+            shown: BTreeMap::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -460,9 +471,10 @@ impl Book {
     /// The channel that a purchase holds was not shown to the seller this time.
     fn release_unsent(&mut self, id: PurchaseId) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        let Stage::Presented { draft, unsent: Some(unclear_before) } = purchase.stage else { return };
+        let Stage::Presented { draft, unsent: Some(before) } = purchase.stage else { return };
         if let Some(channel) = self.channels.get_mut(&draft.channel) {
-            channel.unclear = unclear_before;
+            channel.unclear = before.unclear;
+            self.shown.insert(draft.channel, before.shown);
             self.dirty.insert(draft.channel);
         }
     }

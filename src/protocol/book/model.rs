@@ -181,7 +181,7 @@ struct Client {
     granted: Option<Draft>,
     /// The highest price that the rule allowed.
     highest: u64,
-    /// By how much its payments raised what was signed, on each channel that is still there.
+    /// By how much its payments raised what the seller was shown, on each channel that is still there.
     raised: BTreeMap<ChannelId, u64>,
     ended: bool,
 }
@@ -193,8 +193,8 @@ struct Seller {
     sent: BTreeSet<u64>,
     /// The highest total ever signed.
     signed: u64,
-    /// The highest total that was ever to be signed, for a request that then counts as having raised it.
-    counted: u64,
+    /// What was promised in an earlier life: nobody knows any more whether it was shown.
+    earlier: u64,
     /// A crash left totals in doubt that were signed and that it never registered: where its own state ends the
     /// doubt, they are not known any more. It holds them, and nobody will be asked for their price again.
     left_in_doubt: bool,
@@ -362,6 +362,15 @@ impl Model {
         let (total, price) = (units(draft.total), units(draft.price));
         let doubt = self.book.channels[&draft.channel].is_in_doubt();
         let seller = self.sellers.entry(draft.channel).or_default();
+        // One that is gone redeems nothing.
+        if self.chain.contains_key(&draft.channel) {
+            let shown = seller.sent.last().copied().unwrap_or_default();
+            let raise = total.saturating_sub(shown.max(seller.earlier));
+            let client = self.clients.get_mut(&id).unwrap();
+            *client.raised.entry(draft.channel).or_default() += raise;
+            let raised: u64 = client.raised.values().sum();
+            assert!(raised <= client.highest, "{raised} for {}", client.highest);
+        }
         seller.sent.insert(total);
         let is_right = total == seller.registered + price;
         let outcome = match how {
@@ -482,8 +491,6 @@ impl Model {
             Effect::Persist(_) => {}
             Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
             Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
-                let seller = self.sellers.entry(draft.channel).or_default();
-                seller.counted = seller.counted.max(units(draft.total));
                 if !recorded {
                     let failed = Input::NotRecorded(id, draft.channel, "disk full".into());
                     self.book.handle(failed, self.now);
@@ -521,14 +528,7 @@ impl Model {
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
         let seller = self.sellers.entry(draft.channel).or_default();
-        if self.chain.contains_key(&draft.channel) {
-            let raise = units(draft.total).saturating_sub(seller.counted);
-            *client.raised.entry(draft.channel).or_default() += raise;
-        }
-        let raised: u64 = client.raised.values().sum();
-        assert!(raised <= client.highest, "{raised} for {}", client.highest);
         seller.signed = seller.signed.max(units(draft.total));
-        seller.counted = seller.counted.max(units(draft.total));
         client.granted = Some(draft);
     }
 
@@ -679,6 +679,9 @@ impl Model {
     fn start(&mut self) {
         for client in self.clients.values_mut() {
             client.ended = true;
+        }
+        for (id, channel) in &self.disk.channels {
+            self.sellers.entry(*id).or_default().earlier = units(channel.promised);
         }
         self.bounds.clear();
         (self.disk_fails, self.disk_failed, self.lies) = (false, false, false);

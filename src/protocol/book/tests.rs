@@ -693,6 +693,26 @@ fn what_was_never_sent_is_not_unclear() {
 }
 
 #[test]
+fn who_shows_what_was_never_sent_has_raised_by_it() {
+    let channels = vec![(channel_id(7), channel(100, 20)), (channel_id(8), channel(38, 30))];
+    let mut world = World::with(policy(), channels);
+    let (first, total) = world.granted(10);
+    world.when(Input::Withdraw(first));
+    let (second, again) = world.granted(10);
+    assert_eq!((total, again), (30.into(), 30.into()));
+    // The other channel would do for the lower price, and the seller would have both.
+    let state = world.state(20);
+    let complaint = Some(Complaint::InvalidAmount);
+    let effects = world.rejected(second, microraiden::Challenge { complaint, state, ..ask(5) });
+    assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 5.into() }));
+    // What was shown once is not raised again by who shows it later.
+    let (third, total) = world.granted(10);
+    assert_eq!(total, 30.into());
+    world.when(Input::Answer(third, Outcome::Accepted));
+    assert_eq!(world.granted(10).1, 40.into());
+}
+
+#[test]
 fn a_journal_that_fails_refuses_all_who_wait_at_once() {
     let mut world = World::with_channel(100, 20);
     let (first, _) = world.granted(10);
