@@ -1,9 +1,9 @@
 //! What happened on the chain: the events of the payer's channels since a cursor, and what became of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ethers_contract::EthEvent;
-use ethers_core::types::{H160, H256, Log, U64};
+use ethers_core::types::{H160, H256, Log, U64, U256};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::chain::Chain;
@@ -13,7 +13,7 @@ use crate::chain::contracts::{
 };
 use crate::chain::error::ChainError;
 use crate::chain::rpc::LogFilter;
-use crate::protocol::{Address, ChannelId, OnChain};
+use crate::protocol::{Address, Amount, ChannelId, OnChain};
 
 /// What [`Chain::sync`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +21,22 @@ pub struct Synced {
     /// Every channel that was known or had an event, and what the contract says of it now: `None` when it is
     /// settled, or was never in this chain (a reorganisation).
     pub channels: Vec<(ChannelId, Option<OnChain>)>,
+    /// Which channels were settled, and on which total. One that is settled while it looks may be missing here and
+    /// `None` above: the next look has it.
+    pub settled: BTreeMap<ChannelId, Amount>,
     /// From which block to sync next.
     pub cursor: u64,
     /// The newest block.
     pub head: u64,
+}
+
+/// What events there were of the payer's channels.
+#[derive(Default)]
+pub(super) struct Events {
+    /// The channels that had any.
+    pub ids: BTreeSet<ChannelId>,
+    /// Those that were settled, and on which total.
+    pub settled: BTreeMap<ChannelId, Amount>,
 }
 
 /// The next sync looks at so many blocks again, in case they are reorganised.
@@ -41,28 +53,28 @@ impl Chain {
     /// is in `known`.
     pub async fn sync(&self, from_block: u64, known: &[ChannelId]) -> Result<Synced, ChainError> {
         let head = self.head().await?;
-        let mut ids = self.events(from_block, head).await?;
+        let Events { mut ids, settled } = self.events(from_block, head).await?;
         ids.extend(known);
         let cursor = head.saturating_sub(REORG_MARGIN).max(self.0.settings.start_block);
-        Ok(Synced { channels: self.channels(ids).await?, cursor, head })
+        Ok(Synced { channels: self.channels(ids).await?, settled, cursor, head })
     }
 
-    /// The payer's channels that had an event from one block to another, both included.
-    pub(super) async fn events(&self, from: u64, to: u64) -> Result<BTreeSet<ChannelId>, ChainError> {
+    /// What events the payer's channels had from one block to another, both included.
+    pub(super) async fn events(&self, from: u64, to: u64) -> Result<Events, ChainError> {
         let from = from.max(self.0.settings.start_block);
-        let mut ids = BTreeSet::new();
+        let mut events = Events::default();
         let mut ranges = Ranges::new(from, to, self.0.settings.log_range);
         // A filter that starts above the head is refused by some nodes: such a range is never asked for.
         while let Some((from, to)) = ranges.next() {
             match self.0.rpc.logs(&self.filter(from, to)).await {
                 Ok(logs) => {
-                    ids.extend(self.channels_of(&logs)?);
+                    self.take(&logs, &mut events)?;
                     ranges.taken();
                 }
                 Err(error) => ranges.refused(error)?,
             }
         }
-        Ok(ids)
+        Ok(events)
     }
 
     /// What the contract says of each.
@@ -93,20 +105,28 @@ impl Chain {
         }
     }
 
-    fn channels_of(&self, logs: &[Log]) -> Result<Vec<ChannelId>, ChainError> {
+    fn take(&self, logs: &[Log], events: &mut Events) -> Result<(), ChainError> {
         // A node may answer more than was asked for.
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
-        logs.iter()
+        let odd = |why: &str| ChainError::NotUnderstood {
+            node: self.0.rpc.shown().into(),
+            method: "eth_getLogs",
+            why: why.into(),
+        };
+        for log in logs
+            .iter()
             .filter(|log| log.address == contract && log.topics.get(1) == Some(&payer))
             .filter(|log| !log.removed.unwrap_or(false))
-            .map(|log| {
-                channel_of(log).ok_or_else(|| ChainError::NotUnderstood {
-                    node: self.0.rpc.shown().into(),
-                    method: "eth_getLogs",
-                    why: "an event of the channel contract without receiver or block".into(),
-                })
-            })
-            .collect()
+        {
+            let without = "an event of the channel contract without receiver or block";
+            let id = channel_of(log).ok_or_else(|| odd(without))?;
+            events.ids.insert(id);
+            if log.topics.first() == Some(&ChannelSettledFilter::signature()) {
+                let total = settled_on(log).ok_or_else(|| odd("a settlement without a total"))?;
+                events.settled.insert(id, total);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -119,6 +139,12 @@ fn channel_of(log: &Log) -> Option<ChannelId> {
         u32::from_be_bytes(log.topics.get(3)?.0[28..].try_into().ok()?)
     };
     Some(ChannelId { receiver, open_block })
+}
+
+/// The total that a channel was settled on, as its event says: the first of two numbers, what was withdrawn before
+/// included.
+fn settled_on(log: &Log) -> Option<Amount> {
+    Amount::try_from(U256::from_big_endian(log.data.get(..32)?)).ok()
 }
 
 fn topic(address: Address) -> H256 {

@@ -8,7 +8,7 @@ use tokio::time::Interval;
 use crate::chain::Chain;
 use crate::chain::confirm::looks;
 use crate::chain::error::ChainError;
-use crate::chain::sync::{REORG_MARGIN, Synced};
+use crate::chain::sync::{Events, REORG_MARGIN, Synced};
 use crate::protocol::ChannelId;
 
 /// Looks for new blocks every [`Settings::poll_every`](crate::chain::Settings::poll_every).
@@ -52,7 +52,7 @@ impl Watcher {
     async fn read(&mut self, head: u64, newest: H256, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
         let margin = head.saturating_sub(REORG_MARGIN);
         // After a reorganisation the head may be below the cursor.
-        let events = self.chain.events(self.cursor.min(margin), head).await?;
+        let Events { ids: events, settled } = self.chain.events(self.cursor.min(margin), head).await?;
         let ids = events.iter().chain(self.fresh.keys()).chain(recheck).copied().collect();
         let channels = self.chain.channels(ids).await?;
         self.fresh.retain(|_, until| *until >= head);
@@ -60,6 +60,6 @@ impl Watcher {
         self.fresh.extend(events.into_iter().map(|id| (id, head + REORG_MARGIN)));
         self.cursor = margin.max(self.chain.0.settings.start_block);
         self.newest = Some(newest);
-        Ok(Synced { channels, cursor: self.cursor, head })
+        Ok(Synced { channels, settled, cursor: self.cursor, head })
     }
 }

@@ -38,7 +38,8 @@ pub(super) struct Actor {
     orders: HashMap<Address, oneshot::Sender<OrderReply>>,
     /// Who waits until a channel is lent to nobody.
     holds: Vec<(ChannelId, HoldReply)>,
-    /// Channels that we changed and the watch has not looked at since: it may never have seen the event.
+    /// Channels that the watch is to look at, whether it sees an event or not: those that we changed, and those that
+    /// were not there at a look that cannot be believed alone.
     recheck: Arc<Mutex<BTreeSet<ChannelId>>>,
     /// Who waits until no transaction is under way.
     settled: Vec<oneshot::Sender<()>>,
@@ -166,7 +167,9 @@ impl Actor {
         tokio::spawn(async move {
             let mut was_down = false;
             loop {
-                let asked: Vec<ChannelId> = super::lock(&recheck).iter().copied().collect();
+                // What is added from here on may be younger than this look.
+                let asked = std::mem::take(&mut *super::lock(&recheck));
+                let asked: Vec<ChannelId> = asked.into_iter().collect();
                 let looked = tokio::select! {
                     looked = watcher.next(&asked) => looked,
                     () = mailbox.closed() => return,
@@ -174,16 +177,16 @@ impl Actor {
                 match looked {
                     Ok(synced) => {
                         was_down = false;
-                        super::lock(&recheck).retain(|id| !asked.contains(id));
-                        if mailbox.send(Message::Observed(synced)).await.is_err() {
+                        if mailbox.send(Message::Watched(synced)).await.is_err() {
                             return;
                         }
                     }
-                    Err(error) if !was_down => {
-                        was_down = true;
-                        tracing::warn!(%error, "the chain cannot be watched; trying again");
+                    Err(error) => {
+                        super::lock(&recheck).extend(asked);
+                        if !std::mem::replace(&mut was_down, true) {
+                            tracing::warn!(%error, "the chain cannot be watched; trying again");
+                        }
                     }
-                    Err(_) => {}
                 }
             }
         });
@@ -193,19 +196,41 @@ impl Actor {
         if let Some(means) = &mut self.means {
             means.cursor = synced.cursor;
         }
-        for (id, on_chain) in &synced.channels {
-            let known = self.desk.lock().book.channel(id).map(|channel| channel.phase);
-            match (known, on_chain) {
-                (Some(Phase::Open), None) => {
-                    tracing::warn!(channel = %id, "the contract knows the channel no more: settled, or its opening undone");
+        let Synced { channels, settled, cursor, .. } = synced;
+        let totals = settled.clone();
+        let phase = |id: &ChannelId| self.desk.lock().book.channel(id).map(|channel| channel.phase);
+        let open: Vec<ChannelId> =
+            channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
+        self.tell(Input::Chain { channels, settled, cursor }, now);
+        for id in open {
+            match (phase(&id), totals.get(&id)) {
+                (Some(Phase::Gone), Some(total)) => {
+                    tracing::warn!(channel = %id, %total, "the channel was settled");
                 }
-                (Some(Phase::Open), Some(on_chain)) if on_chain.settle_block > 0 => {
-                    tracing::warn!(channel = %id, settle_block = on_chain.settle_block, "the channel is being closed");
+                (Some(Phase::Gone), None) => {
+                    tracing::warn!(channel = %id, "the contract knows the channel no more: its opening is undone");
                 }
-                _ => {}
+                (Some(Phase::Closing { settle_block }), _) => {
+                    tracing::warn!(channel = %id, settle_block, "the channel is being closed");
+                }
+                (Some(Phase::Open) | None, _) => {}
             }
         }
-        self.tell(Input::Chain { channels: synced.channels, cursor: synced.cursor }, now);
+        let vanished: Vec<ChannelId> = self.desk.lock().book.vanished().copied().collect();
+        super::lock(&self.recheck).extend(vanished);
+    }
+
+    /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
+    /// overlaps them proves no more than they do.
+    fn without_vanished(&self, mut synced: Synced) -> Synced {
+        let (told, vanished): (Vec<_>, Vec<_>) = std::mem::take(&mut synced.channels)
+            .into_iter()
+            .partition(|(id, on_chain)| on_chain.is_some() || synced.settled.contains_key(id));
+        synced.channels = told;
+        let desk = self.desk.lock();
+        let is_there = |id: &ChannelId| desk.book.channel(id).is_some_and(|known| known.phase != Phase::Gone);
+        super::lock(&self.recheck).extend(vanished.into_iter().map(|(id, _)| id).filter(is_there));
+        synced
     }
 
     /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
@@ -263,7 +288,8 @@ impl Actor {
                 }
             }
             Message::Learned { channel, total } => self.tell(Input::Learned(channel, total), now),
-            Message::Observed(synced) => self.observe(synced, now),
+            Message::Watched(synced) => self.observe(synced, now),
+            Message::Synced(synced) => self.observe(self.without_vanished(synced), now),
             Message::Means(reply) => {
                 let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
                     facts: means.facts,

@@ -283,7 +283,7 @@ impl Manager {
         };
         let synced = means.chain.sync(means.cursor, &known).await?;
         let text = format!("read {} channels up to block {}", synced.channels.len(), synced.head);
-        self.send(Message::Observed(synced)).await?;
+        self.send(Message::Synced(synced)).await?;
         Ok(Report { text, channel: None })
     }
 

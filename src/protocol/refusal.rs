@@ -100,7 +100,7 @@ pub enum Refusal {
     /// The seller's correction leads to the payment that it just refused.
     #[error("the seller refuses the payment that follows from its own total")]
     NoProgress,
-    /// The seller presents the payment just made as an old one.
+    /// The seller presents the payment just made as an old one, or denies the channel that was settled with it.
     #[error("paid, answer lost: the seller registered {total} and then asked for the same payment again")]
     PaidAnswerLost {
         /// The registered total.

@@ -1,5 +1,6 @@
 //! The chain room against real nodes: orders, nonces, confirmations, failures, sync, and what a crash leaves.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -531,6 +532,7 @@ async fn sync_finds_what_happened_whatever_range_the_node_takes() {
         ];
         let synced = chain.sync(0, &[]).await.unwrap();
         assert_eq!((&synced.channels, synced.cursor), (&everything, head - 12));
+        assert_eq!(synced.settled, BTreeMap::from([(settled, 4.into())]), "of no other one");
 
         // From the cursor on, only the late events are found; what is known is asked for all the same.
         let late = chain.sync(synced.cursor, &[opened]).await.unwrap();

@@ -213,6 +213,63 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
     .await;
 }
 
+/// Mallory takes the payment, has the channel settled with it, and then says that there is none.
+#[tokio::test]
+async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {
+    on_each("", async |mut town| {
+        town.alice
+            .change("nonexisting_channel = { do = \"retry\"", "nonexisting_channel = { do = \"reopen\"");
+        let proxy = town.alice.start().await;
+        let (contract, token) = (town.rig.manager, town.rig.token);
+        let demand = Demand { contract, receiver: town.origin.receiver(), token };
+        let mallory = Mallory::spawn(move |presented: &Presented| match presented.payment {
+            Some(_) => demand.base(PRICE).complain(&rdn::NONEXISTING_CHANNEL),
+            None => demand.base(PRICE),
+        });
+        let mallory = mallory.await;
+        let request = Request::get(format!("{}/x", mallory.url())).body(empty()).unwrap();
+        let asked = tokio::spawn(ask(proxy.address, request));
+        mallory.await_presented(2).await;
+        let channel = only(&proxy).await.id();
+        let payment = mallory.presented()[1].payment.unwrap();
+        let taken = (payment.open_block, payment.total, payment.signature);
+        assert_eq!(taken, (channel.open_block, PRICE.into(), town.balance(channel, PRICE)));
+        town.seller_closes(channel, PRICE).await;
+        let got = asked.await.unwrap();
+        assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
+        assert!(got.text().contains("paid, answer lost"), "{got:?}");
+        let listed = only(&proxy).await;
+        assert_eq!((listed.phase.as_str(), listed.promised), ("gone", PRICE.into()));
+        assert_eq!(mallory.highest(), PRICE.into());
+        assert_eq!(town.holdings().await, (WEALTH - PRICE, PRICE, 0));
+        proxy.stop().await;
+    })
+    .await;
+}
+
+/// What the watch would never look at by itself is looked at until it is clear.
+#[tokio::test]
+async fn an_old_channel_that_a_reorganisation_undid_is_gone_once_it_was_missed() {
+    on_each("", async |town| {
+        let snapshot = town.rig.snapshot().await;
+        let proxy = town.alice.start().await;
+        town.buy(&proxy, 1).await;
+        let channel = only(&proxy).await.id();
+        proxy.stop().await;
+        // Too long ago to be read again by the next start.
+        town.rig.mine(40).await;
+        let proxy = town.alice.start().await;
+        proxy.ready().await;
+        town.rig.revert(snapshot).await;
+        proxy.manager.operate(Operation::Sync).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        // Its node may have told another story: the watch has to find the same, and more than once.
+        town.rig.mining(until_phase(&proxy, channel, "gone")).await;
+        assert_eq!(only(&proxy).await.promised, PRICE.into());
+        proxy.stop().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn another_total_of_the_sellers_is_taken_where_we_signed_it() {
     on_each("", async |town| {

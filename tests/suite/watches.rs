@@ -32,6 +32,11 @@ fn of(synced: &Synced, channel: ChannelId) -> Option<Option<OnChain>> {
     synced.channels.iter().find(|(id, _)| *id == channel).map(|(_, on_chain)| *on_chain)
 }
 
+/// Which channels were settled, and on which total.
+fn on_what(synced: &Synced) -> Vec<(ChannelId, u64)> {
+    synced.settled.iter().map(|(id, total)| (*id, total.to_string().parse().unwrap())).collect()
+}
+
 #[tokio::test]
 async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
     on_each(async |url| {
@@ -43,7 +48,8 @@ async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
         let now = seen(&sides, &mut watcher, first).await.unwrap();
         assert_eq!((now.withdrawn, now.settle_block), (40.into(), 0));
         sides.receiver_closes(first, 50).await;
-        assert_eq!(seen(&sides, &mut watcher, first).await, None);
+        let synced = watcher.next(&[]).await.unwrap();
+        assert_eq!((of(&synced, first), on_what(&synced)), (Some(None), vec![(first, 50)]), "{synced:?}");
 
         sides.carry_out(alone(second, 30)).await.unwrap();
         let now = seen(&sides, &mut watcher, second).await.unwrap();
@@ -54,7 +60,8 @@ async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
         sides.rig.mine(501).await;
         assert_eq!(seen(&sides, &mut watcher, second).await, Some(now));
         sides.carry_out(settle(second)).await.unwrap();
-        assert_eq!(seen(&sides, &mut watcher, second).await, None);
+        let synced = watcher.next(&[]).await.unwrap();
+        assert_eq!((of(&synced, second), on_what(&synced)), (Some(None), vec![(second, 30)]), "{synced:?}");
     })
     .await;
 }
@@ -117,7 +124,8 @@ async fn a_reorganisation_that_moves_an_opening_shows_the_old_channel_gone_and_t
         assert!(seen(&sides, &mut watcher, before).await.is_some());
         // The head falls back, and the opening with it.
         sides.rig.revert(snapshot).await;
-        assert_eq!(seen(&sides, &mut watcher, before).await, None);
+        let synced = watcher.next(&[]).await.unwrap();
+        assert_eq!((of(&synced, before), on_what(&synced)), (Some(None), Vec::new()), "{synced:?}");
 
         let snapshot = sides.rig.snapshot().await;
         let before = sides.open(100).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Allowance, Before, Book, Effect, Funding, Purchase, PurchaseId, Stage, Start};
+use super::{Allowance, Before, Book, Effect, Funding, Purchase, PurchaseId, Raise, Stage, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -186,7 +186,26 @@ impl Book {
             }
             Some(Funding::Failed { .. }) | None => {}
         }
-        self.funding_step(receiver, price)
+        match self.funding_step(receiver, price) {
+            // No money is moved for a payment that would not be granted.
+            Step::Fund(order) if purchase.exceeds_price(self.raise_after(&order, price)) => {
+                Step::Refuse(Refusal::SecondPrice { price })
+            }
+            step => step,
+        }
+    }
+
+    /// By how much a payment from the channel that `order` funds will raise what is promised there.
+    fn raise_after(&self, order: &Order, price: Amount) -> Amount {
+        let Order::TopUp { channel, .. } = order else { return price };
+        self.channels.get(channel).map_or(price, |known| {
+            known.acknowledged.saturating_add(price).saturating_sub(self.shown(channel, known))
+        })
+    }
+
+    /// The highest total that the seller was shown of a channel.
+    fn shown(&self, id: &ChannelId, channel: &Channel) -> Amount {
+        self.shown.get(id).copied().unwrap_or(channel.promised).max(channel.acknowledged)
     }
 
     /// Tops up the free channel with most left; where every channel is lent or full, opens another one.
@@ -236,6 +255,10 @@ impl Book {
 
     /// Lends a channel: puts the new total on record, then grants it.
     fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
+        let Some(shown) = self.channels.get(&channel_id).map(|channel| self.shown(&channel_id, channel))
+        else {
+            return;
+        };
         let (Some(purchase), Some(channel)) =
             (self.purchases.get_mut(&id), self.channels.get_mut(&channel_id))
         else {
@@ -243,18 +266,16 @@ impl Book {
         };
         let price = purchase.price();
         // What a crash left in doubt counts as raised until the seller proves that it is older.
-        let shown =
-            self.shown.get(&channel_id).copied().unwrap_or(channel.promised).max(channel.acknowledged);
         let raise = total.saturating_sub(shown);
-        let raised = purchase.raised.values().fold(raise, |sum, on_channel| sum.saturating_add(*on_channel));
-        if !raise.is_zero() && raised > price {
+        if purchase.exceeds_price(raise) {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
             self.purchases.remove(&id);
             return;
         }
         if !raise.is_zero() {
-            let on_channel = purchase.raised.entry(channel_id).or_default();
-            *on_channel = on_channel.saturating_add(raise);
+            let first = Raise { above: shown, by: Amount::ZERO };
+            let raised = purchase.raised.entry(channel_id).or_insert(first);
+            raised.by = raised.by.saturating_add(raise);
         }
         purchase.rounds += 1;
         let before = Before { unclear: channel.unclear, shown };

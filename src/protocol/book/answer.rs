@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Book, Outcome, PurchaseId, Stage, Start, admit::check};
+use super::{Book, Outcome, PurchaseId, Raise, Stage, Start, admit::check};
 use crate::protocol::microraiden::{self, Complaint, Verdict, judge};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
@@ -63,7 +63,8 @@ impl Book {
             Verdict::Adopt(total) | Verdict::Resolve(total) => {
                 if total > promised || (in_doubt && total > acknowledged) {
                     // We signed it in a life whose records are lost: only what lies above it is this request's.
-                    purchase.raised.insert(draft.channel, promised.saturating_sub(total));
+                    let raise = Raise { above: total, by: promised.saturating_sub(total) };
+                    purchase.raised.insert(draft.channel, raise);
                 }
                 purchase.challenge = challenge.clone();
                 self.settle_on(&draft, total);
@@ -113,8 +114,8 @@ impl Book {
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
 
-    /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing that was
-    /// signed on it be redeemed, so that a price paid from another channel is not a second one.
+    /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing more that
+    /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
     fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
         let is_gone = self.channels.get(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
         is_gone
@@ -124,14 +125,22 @@ impl Book {
                 .is_some_and(|purchase| purchase.allowance.hooks.reopens() && !purchase.reopened)
     }
 
-    /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one.
+    /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one. What a settlement
+    /// has paid out of this request's promise still counts.
     fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let settled = self.settled.get(&draft.channel).copied().unwrap_or_default();
+        if let Some(raise) = purchase.raised.remove(&draft.channel) {
+            let by = raise.paid_out(settled);
+            if !by.is_zero() && settled >= draft.total {
+                return self.refuse(id, Refusal::PaidAnswerLost { total: settled }, now);
+            }
+            purchase.raised.insert(draft.channel, Raise { by, ..raise });
+        }
         if now >= purchase.deadline {
             return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
         }
         purchase.reopened = true;
-        purchase.raised.remove(&draft.channel);
         self.leases.remove(&draft.channel);
         self.line_up(id, draft.channel.receiver, true);
         self.pump(draft.channel.receiver, now);

@@ -1,9 +1,10 @@
 //! Money on its way into channels, and what the chain says of them.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Book, Effect, Funding, Record};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Refusal};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Phase, Refusal};
 
 /// How far the cursor moves before it is put on record again, in blocks.
 const CURSOR_STEP: u64 = 256;
@@ -93,6 +94,10 @@ impl Book {
             Ok(done) => {
                 self.funding.remove(&receiver);
                 if let Some((id, on_chain)) = done {
+                    if let (None, Some(channel)) = (on_chain, self.channels.get(&id)) {
+                        // Whoever ended it, it was on no more than this; the chain will tell.
+                        self.settled.entry(id).or_insert(channel.exposure());
+                    }
                     self.take_over(id, on_chain);
                 }
             }
@@ -119,11 +124,23 @@ impl Book {
         self.dirty.insert(id);
     }
 
-    pub(super) fn observe(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, cursor: u64, now: Instant) {
+    pub(super) fn observe(
+        &mut self,
+        channels: Vec<(ChannelId, Option<OnChain>)>,
+        settled: &BTreeMap<ChannelId, Amount>,
+        cursor: u64,
+        now: Instant,
+    ) {
+        let known = settled.iter().filter(|(id, _)| self.channels.contains_key(id));
+        self.settled.extend(known.map(|(id, total)| (*id, *total)));
         let mut receivers = Vec::new();
         for (id, on_chain) in channels {
             // It is not known when it was used before: it counts as used now.
             self.used.entry(id).or_insert(now);
+            if on_chain.is_some() && !settled.contains_key(&id) {
+                // A reorganisation has undone its settlement.
+                self.settled.remove(&id);
+            }
             if self.is_premature(id, on_chain) {
                 continue;
             }
@@ -141,10 +158,12 @@ impl Book {
         }
     }
 
-    /// True for news that must wait: an opening of ours that is not deep enough yet, or a deposit that is lower than
-    /// known and was seen only once, which may have been read before a top up.
+    /// True for news that must wait: an opening of ours that is not deep enough yet, a deposit that is lower than known
+    /// and was seen only once, which may have been read before a top up, or a channel that was not there once, which may
+    /// have been settled between the reading of the events and of the channel.
     fn is_premature(&mut self, id: ChannelId, on_chain: Option<OnChain>) -> bool {
-        let Some(on_chain) = on_chain else { return false };
+        let Some(on_chain) = on_chain else { return self.is_vanishing(id) };
+        self.vanished.remove(&id);
         let Some(channel) = self.channels.get(&id) else {
             let is_funding = matches!(self.funding.get(&id.receiver), Some(Funding::Running(_)));
             return is_funding || self.intents.contains_key(&id.receiver);
@@ -154,6 +173,17 @@ impl Book {
             return false;
         }
         self.lower.insert(id, on_chain.deposit) != Some(on_chain.deposit)
+    }
+
+    /// True where a channel that is not there must be looked at again.
+    fn is_vanishing(&mut self, id: ChannelId) -> bool {
+        let is_there = self.channels.get(&id).is_some_and(|channel| channel.phase != Phase::Gone);
+        let was_seen = self.vanished.remove(&id);
+        let must_wait = is_there && !was_seen && !self.settled.contains_key(&id);
+        if must_wait {
+            self.vanished.insert(id);
+        }
+        must_wait
     }
 
     /// Takes over what the contract says of a channel, and puts it on record when it is news.

@@ -54,7 +54,7 @@ pub enum Input {
         channels: Vec<(ChannelId, Channel)>,
         /// The transactions whose fate the store does not know, in order of their nonce.
         intents: Vec<Intent>,
-        /// What the contract says of these and of channels that the store does not know.
+        /// What the contract says of these and of channels that the store does not know. It is believed at once.
         on_chain: Vec<(ChannelId, Option<OnChain>)>,
         /// Where the next sync starts.
         cursor: u64,
@@ -94,10 +94,13 @@ pub enum Input {
     Release(ChannelId),
     /// The seller's own total of a channel, proven by our own signature.
     Learned(ChannelId, Amount),
-    /// What the contract says of channels (`None`: it knows no such channel), up to a block.
+    /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
+    /// and that was not settled either is to be looked at again: [`Book::vanished`].
     Chain {
         /// The channels.
         channels: Vec<(ChannelId, Option<OnChain>)>,
+        /// Which channels were settled, and on which total.
+        settled: BTreeMap<ChannelId, Amount>,
         /// Where the next sync starts.
         cursor: u64,
     },
@@ -181,6 +184,10 @@ pub struct Book {
     cursor: u64,
     /// Deposits that the chain showed lower than they are known, once.
     lower: BTreeMap<ChannelId, Amount>,
+    /// Channels that the chain did not know any more, once, and of which no settlement is known.
+    vanished: BTreeSet<ChannelId>,
+    /// On which total channels were settled, of those that are known here.
+    settled: BTreeMap<ChannelId, Amount>,
     /// Channels that are lent to nobody, because they are about to be closed.
     held: BTreeSet<ChannelId>,
     /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
@@ -223,14 +230,22 @@ struct Purchase {
     stage: Stage,
     /// How many different payments were granted.
     rounds: u32,
-    /// By how much this request raised what is promised on each channel that can still be redeemed.
-    raised: BTreeMap<ChannelId, Amount>,
+    /// By how much this request raised what is promised on each channel, as far as that was or can still be redeemed.
+    raised: BTreeMap<ChannelId, Raise>,
     /// True when a channel that the chain no longer knows was left for another one.
     reopened: bool,
     /// Totals that were first signed for this request.
     signed: Vec<(ChannelId, Amount)>,
     adoptions: u32,
     patience: BTreeMap<Complaint, Patience>,
+}
+
+/// By how much one request raised what is promised on a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Raise {
+    /// What was promised before.
+    above: Amount,
+    by: Amount,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -272,6 +287,8 @@ impl Book {
             intents: BTreeMap::new(),
             cursor: 0,
             lower: BTreeMap::new(),
+            vanished: BTreeSet::new(),
+            settled: BTreeMap::new(),
             held: BTreeSet::new(),
             used: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -288,7 +305,9 @@ impl Book {
                 // With what is on record not taken in, the chain alone would be put in its place.
                 if !matches!(self.start, Start::Stopped(_)) {
                     self.become_ready(facts, channels, intents);
-                    self.observe(on_chain, cursor, now);
+                    // Nothing was raised in this life: one look is enough.
+                    self.vanished.extend(on_chain.iter().map(|(id, _)| *id));
+                    self.observe(on_chain, &BTreeMap::new(), cursor, now);
                     self.admit_early(now);
                 }
             }
@@ -318,7 +337,7 @@ impl Book {
                 self.pump(id.receiver, now);
             }
             Input::Learned(id, total) => self.learned(id, total),
-            Input::Chain { channels, cursor } => self.observe(channels, cursor, now),
+            Input::Chain { channels, settled, cursor } => self.observe(channels, &settled, cursor, now),
             Input::Tick => self.tick(now),
             Input::Reserved(id, bound) => self.reserved(id, bound),
             Input::Idle => self.write_down(),
@@ -383,6 +402,12 @@ impl Book {
     /// A channel.
     pub fn channel(&self, id: &ChannelId) -> Option<&Channel> {
         self.channels.get(id)
+    }
+
+    /// Channels that were not there when the chain was looked at, though nothing says that they were settled: that is
+    /// believed when another look, begun after this one, says the same.
+    pub fn vanished(&self) -> impl Iterator<Item = &ChannelId> {
+        self.vanished.iter()
     }
 
     /// True while a transaction is being waited for.
@@ -566,6 +591,12 @@ impl Purchase {
         challenge.price
     }
 
+    /// Whether one more promise for this request would let the seller redeem more than one price for it.
+    fn exceeds_price(&self, raise: Amount) -> bool {
+        let sum = self.raised.values().fold(raise, |sum, raised| sum.saturating_add(raised.by));
+        !raise.is_zero() && sum > self.price()
+    }
+
     /// When it is to be looked at again; `None` while it has a payment in hand.
     fn due(&self) -> Option<Instant> {
         match self.stage {
@@ -589,5 +620,12 @@ impl Purchase {
         }
         patience.attempts += 1;
         Ok(())
+    }
+}
+
+impl Raise {
+    /// How much of it a settlement on `total` has paid out, at most.
+    fn paid_out(&self, total: Amount) -> Amount {
+        self.by.min(total.saturating_sub(self.above))
     }
 }

@@ -40,6 +40,16 @@ enum Step {
     Lies(bool),
     /// A reorganisation moves the opening of a channel into another block: there it begins anew.
     Reorganised(usize),
+    /// A seller closes and settles a channel on a total that it holds, or that is on its way to it.
+    Settled {
+        which: usize,
+        total: usize,
+        seen: Seen,
+    },
+    /// The node knows a channel not, for a moment.
+    Blinks(usize),
+    /// A look at every channel.
+    Looks,
     /// The next write fails.
     DiskFails,
     /// Everything in memory is gone. `late` says what of the rest still happened.
@@ -47,6 +57,15 @@ enum Step {
         late: bool,
     },
     Restart,
+}
+
+/// What a look shows of a settlement.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Nothing,
+    /// The events were read before, the channel after it.
+    Half,
+    All,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +76,11 @@ enum How {
     /// An answer that charges nothing, as it seems.
     Accepted,
     Complains(Complaint),
+    /// It has the channel settled, on this payment or another one, and says that there is none.
+    Robs {
+        total: usize,
+        seen: Seen,
+    },
     /// A state of the seller's choice, and a price.
     Claims {
         claim: Claim,
@@ -98,12 +122,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Complaint::InvalidAmount),
     ];
     let price = prop_oneof![3 => Just(10), 2 => 1..=MAX_PRICE, 1 => Just(0), 1 => Just(MAX_PRICE + 1)];
+    let seen = prop_oneof![Just(Seen::Nothing), Just(Seen::Half), Just(Seen::All)];
     let how = prop_oneof![
         8 => Just(How::Honest),
         1 => Just(How::LostBefore),
         1 => Just(How::LostAfter),
         1 => Just(How::Accepted),
         2 => complaint.prop_map(How::Complains),
+        2 => (any::<usize>(), seen.clone()).prop_map(|(total, seen)| How::Robs { total, seen }),
         5 => (claim, any::<bool>(), price.clone())
             .prop_map(|(claim, complains, price)| How::Claims { claim, complains, price }),
     ];
@@ -123,6 +149,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Idle),
         2 => any::<bool>().prop_map(Step::Lies),
         1 => any::<usize>().prop_map(Step::Reorganised),
+        3 => (any::<usize>(), any::<usize>(), seen)
+            .prop_map(|(which, total, seen)| Step::Settled { which, total, seen }),
+        1 => any::<usize>().prop_map(Step::Blinks),
+        3 => Just(Step::Looks),
         1 => Just(Step::DiskFails),
         1 => any::<bool>().prop_map(|late| Step::Crash { late }),
         1 => Just(Step::Restart),
@@ -154,6 +184,10 @@ struct Model {
     clients: BTreeMap<PurchaseId, Client>,
     sellers: BTreeMap<ChannelId, Seller>,
     chain: BTreeMap<ChannelId, OnChain>,
+    /// What the seller got of each channel that was settled.
+    settled: BTreeMap<ChannelId, u64>,
+    /// Channels that were missing at the last look, with no word of a settlement.
+    missing: BTreeSet<ChannelId>,
     jobs: Vec<(Order, Option<Intent>, bool)>,
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
@@ -181,8 +215,8 @@ struct Client {
     granted: Option<Draft>,
     /// The highest price that the rule allowed.
     highest: u64,
-    /// By how much its payments raised what the seller was shown, on each channel that is still there.
-    raised: BTreeMap<ChannelId, u64>,
+    /// From where to where its payments raised what the seller was shown, on each channel whose opening was not undone.
+    raised: BTreeMap<ChannelId, Vec<(u64, u64)>>,
     ended: bool,
 }
 
@@ -242,6 +276,8 @@ impl Model {
             clients: BTreeMap::new(),
             sellers: BTreeMap::new(),
             chain: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            missing: BTreeSet::new(),
             jobs: Vec::new(),
             moved: BTreeMap::new(),
             disk: Disk::default(),
@@ -291,6 +327,19 @@ impl Model {
                 self.do_all(lies);
             }
             Step::Reorganised(which) => self.reorganised(which),
+            Step::Settled { which, total, seen } => self.settled(which, total, seen),
+            Step::Blinks(which) => {
+                let there: Vec<ChannelId> = self.chain.keys().copied().collect();
+                // Twice in a row would be no moment.
+                if let Some(id) = pick(&there, which).filter(|id| self.missing.insert(*id)) {
+                    self.look(vec![(id, None)], false);
+                }
+            }
+            Step::Looks => {
+                self.missing.clear();
+                let known = self.book.channels.keys().map(|id| (*id, self.chain.get(id).copied())).collect();
+                self.look(known, true);
+            }
             Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
             Step::Crash { late } => return self.crash(late),
             Step::Restart => return self.restart(),
@@ -322,7 +371,10 @@ impl Model {
         assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
         let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
         let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
-        assert!(redeemable <= self.allowed, "{redeemable} > {}", self.allowed);
+        let redeemed: u64 = self.settled.values().sum();
+        assert!(redeemed + redeemable <= self.allowed, "{redeemed} + {redeemable} > {}", self.allowed);
+        let known = |id: &ChannelId| self.book.channels.contains_key(id);
+        assert!(self.book.settled.keys().chain(&self.book.vanished).all(known), "what is not known is kept");
     }
 
     fn demand(&mut self, receiver: Address, price: u64) {
@@ -361,17 +413,11 @@ impl Model {
         let Some((id, draft)) = pick(&granted, which) else { return };
         let (total, price) = (units(draft.total), units(draft.price));
         let doubt = self.book.channels[&draft.channel].is_in_doubt();
-        let seller = self.sellers.entry(draft.channel).or_default();
-        // One that is gone redeems nothing.
-        if self.chain.contains_key(&draft.channel) {
-            let shown = seller.sent.last().copied().unwrap_or_default();
-            let raise = total.saturating_sub(shown.max(seller.earlier));
-            let client = self.clients.get_mut(&id).unwrap();
-            *client.raised.entry(draft.channel).or_default() += raise;
-            let raised: u64 = client.raised.values().sum();
-            assert!(raised <= client.highest, "{raised} for {}", client.highest);
+        self.shown(id, draft);
+        if let How::Robs { total: which, seen } = how {
+            self.settle(draft.channel, which, seen);
         }
-        seller.sent.insert(total);
+        let seller = self.sellers.entry(draft.channel).or_default();
         let is_right = total == seller.registered + price;
         let outcome = match how {
             How::LostBefore => None,
@@ -390,6 +436,7 @@ impl Model {
                 Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, false)))
             }
             How::Accepted => Some(Ok(())),
+            How::Robs { .. } => Some(Err((None, Some(Complaint::NonexistingChannel), price, false))),
             How::Complains(complaint) => Some(Err((None, Some(complaint), price, false))),
             How::Claims { claim, complains, price } => {
                 // The truth that it brings back may be an old one.
@@ -427,6 +474,25 @@ impl Model {
             self.ended(id);
         }
         self.handle(Input::Answer(id, outcome));
+    }
+
+    /// A payment gets to its seller.
+    fn shown(&mut self, id: PurchaseId, draft: Draft) {
+        let seller = self.sellers.entry(draft.channel).or_default();
+        let total = units(draft.total);
+        let before = seller.sent.last().copied().unwrap_or_default().max(seller.earlier);
+        seller.sent.insert(total);
+        // On a channel whose opening was undone nothing can be redeemed.
+        let is_real = self.chain.contains_key(&draft.channel) || self.settled.contains_key(&draft.channel);
+        let client = self.clients.get_mut(&id).unwrap();
+        if is_real && total > before {
+            client.raised.entry(draft.channel).or_default().push((before, total));
+        }
+        let most = |id| self.settled.get(id).copied().unwrap_or(u64::MAX);
+        let raises =
+            client.raised.iter().flat_map(|(id, raises)| raises.iter().map(move |raise| (id, raise)));
+        let raised: u64 = raises.map(|(id, (from, to))| to.min(&most(id)) - from.min(&most(id))).sum();
+        assert!(raised <= client.highest, "{raised} for {}", client.highest);
     }
 
     fn state(&self, channel: ChannelId, held: u64, forged: bool) -> State {
@@ -603,8 +669,46 @@ impl Model {
         for client in self.clients.values_mut() {
             client.raised.remove(&old);
         }
-        let channels = vec![(old, None), (new, Some(on_chain))];
-        self.handle(Input::Chain { channels, cursor: 0 });
+        self.missing.insert(old);
+        self.look(vec![(old, None), (new, Some(on_chain))], true);
+    }
+
+    /// A seller settles a channel by itself.
+    fn settled(&mut self, which: usize, total: usize, seen: Seen) {
+        let there: Vec<ChannelId> = self.chain.keys().copied().collect();
+        if let Some(id) = pick(&there, which) {
+            self.settle(id, total, seen);
+        }
+    }
+
+    /// What was signed above the total cannot be redeemed any more.
+    fn settle(&mut self, id: ChannelId, total: usize, seen: Seen) {
+        if !self.chain.contains_key(&id) {
+            return;
+        }
+        let on_its_way: Vec<(PurchaseId, Draft)> =
+            self.clients.iter().filter_map(|(id, client)| Some((*id, client.granted?))).collect();
+        for (client, draft) in on_its_way.into_iter().filter(|(_, draft)| draft.channel == id) {
+            self.shown(client, draft);
+        }
+        let seller = self.sellers.entry(id).or_default();
+        let sent: Vec<u64> = seller.sent.iter().copied().collect();
+        let Some(total) = pick(&sent, total) else { return };
+        self.chain.remove(&id);
+        self.settled.insert(id, total);
+        match seen {
+            Seen::Nothing => {}
+            Seen::Half if !self.missing.insert(id) => {}
+            Seen::Half => self.look(vec![(id, None)], false),
+            Seen::All => self.look(vec![(id, None)], true),
+        }
+    }
+
+    /// What the chain shows of some channels, with the settlements or without.
+    fn look(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, with_settlements: bool) {
+        let total = |id: &ChannelId| self.settled.get(id).map(|total| (*id, Amount::from(*total)));
+        let settled = channels.iter().filter(|_| with_settlements).filter_map(|(id, _)| total(id)).collect();
+        self.handle(Input::Chain { channels, settled, cursor: 0 });
     }
 
     /// Decides what became of a transaction.
@@ -684,6 +788,7 @@ impl Model {
             self.sellers.entry(*id).or_default().earlier = units(channel.promised);
         }
         self.bounds.clear();
+        self.missing.clear();
         (self.disk_fails, self.disk_failed, self.lies) = (false, false, false);
         self.book = Book::new(Arc::clone(&self.policy));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();

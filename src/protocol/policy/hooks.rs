@@ -94,7 +94,7 @@ pub enum Missing {
         within: Duration,
     },
     /// Where the chain does not know the channel either, pay from another one, once within one client request; as
-    /// long as the chain knows it, present the same payment again.
+    /// long as the chain knows it, present the same payment again. What the channel was settled on stays paid.
     Reopen {
         /// The pause before each attempt.
         every: Duration,
