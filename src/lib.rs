@@ -65,7 +65,7 @@
 //! - Of each channel two totals are kept: what was *promised*, the highest total ever signed, which never falls, and
 //!   what is *acknowledged*, what the seller is believed to hold, where the next price is added. No total exceeds the
 //!   deposit.
-//! - One client request raises what is promised by at most one allowed price.
+//! - One client request raises what its seller can redeem by at most one allowed price.
 //! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
 //! - A request that carries a payment is never sent again by the connection pool.
 //! - Openings to one receiver happen one after the other.
