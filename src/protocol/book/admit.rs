@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Allowance, Before, Book, Effect, Funding, Purchase, PurchaseId, Raise, Stage, Start};
+use super::purchase::{Before, Purchase, Raise, Stage};
+use super::{Allowance, Book, Effect, Funding, PurchaseId, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -195,7 +196,7 @@ impl Book {
         }
     }
 
-    /// By how much a payment from the channel that `order` funds will raise what is promised there.
+    /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
     fn raise_after(&self, order: &Order, price: Amount) -> Amount {
         let Order::TopUp { channel, .. } = order else { return price };
         self.channels.get(channel).map_or(price, |known| {

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Book, Outcome, PurchaseId, Raise, Stage, Start, admit::check};
+use super::admit::check;
+use super::purchase::{Raise, Stage};
+use super::{Book, Outcome, PurchaseId, Start};
 use crate::protocol::microraiden::{self, Complaint, Verdict, judge};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;

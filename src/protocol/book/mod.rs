@@ -8,16 +8,16 @@ mod answer;
 mod fund;
 #[cfg(test)]
 mod model;
+mod purchase;
 mod surplus;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::protocol::channel::Unclear;
-use crate::protocol::microraiden::Complaint;
+use self::purchase::{Purchase, Stage};
 use crate::protocol::policy::Hooks;
 use crate::protocol::prices::Price;
 use crate::protocol::refusal::Awaited;
@@ -219,58 +219,6 @@ enum Funding {
         until: Instant,
         refusal: Refusal,
     },
-}
-
-/// One client request that wants to be paid.
-#[derive(Debug)]
-struct Purchase {
-    challenge: Challenge,
-    allowance: Allowance,
-    deadline: Instant,
-    stage: Stage,
-    /// How many different payments were granted.
-    rounds: u32,
-    /// By how much this request raised what is promised on each channel, as far as that was or can still be redeemed.
-    raised: BTreeMap<ChannelId, Raise>,
-    /// True when a channel that the chain no longer knows was left for another one.
-    reopened: bool,
-    /// Totals that were first signed for this request.
-    signed: Vec<(ChannelId, Amount)>,
-    adoptions: u32,
-    patience: BTreeMap<Complaint, Patience>,
-}
-
-/// By how much one request raised what is promised on a channel.
-#[derive(Clone, Copy, Debug, Default)]
-struct Raise {
-    /// What was promised before.
-    above: Amount,
-    by: Amount,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// Waits until the key is unlocked and the chain synced.
-    Early { until: Instant },
-    /// Waits in its receiver's queue.
-    Queued,
-    /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
-    Presented { draft: Draft, unsent: Option<Before> },
-    /// Waits to present the same payment again.
-    Pausing { draft: Draft, until: Instant },
-}
-
-/// What a channel goes back to when a payment never leaves.
-#[derive(Clone, Copy, Debug)]
-struct Before {
-    unclear: Option<Unclear>,
-    shown: Amount,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    attempts: u32,
-    since: Instant,
 }
 
 impl Book {
@@ -577,55 +525,5 @@ impl Book {
             self.refuse(id, Refusal::ShuttingDown, now);
         }
         self.flush();
-    }
-}
-
-impl Purchase {
-    fn receiver(&self) -> Address {
-        let Challenge::MicroRaiden(challenge) = &self.challenge;
-        challenge.receiver
-    }
-
-    fn price(&self) -> Amount {
-        let Challenge::MicroRaiden(challenge) = &self.challenge;
-        challenge.price
-    }
-
-    /// Whether one more promise for this request would let the seller redeem more than one price for it.
-    fn exceeds_price(&self, raise: Amount) -> bool {
-        let sum = self.raised.values().fold(raise, |sum, raised| sum.saturating_add(raised.by));
-        !raise.is_zero() && sum > self.price()
-    }
-
-    /// When it is to be looked at again; `None` while it has a payment in hand.
-    fn due(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(self.deadline)),
-            Stage::Queued => Some(self.deadline),
-            Stage::Presented { .. } => None,
-        }
-    }
-
-    /// Counts one more attempt after a complaint; `None` when the patience with it is at its end.
-    fn wait_again(
-        &mut self,
-        complaint: Complaint,
-        times: u32,
-        within: Duration,
-        now: Instant,
-    ) -> Result<(), u32> {
-        let patience = self.patience.entry(complaint).or_insert(Patience { attempts: 0, since: now });
-        if patience.attempts >= times || now.duration_since(patience.since) >= within {
-            return Err(patience.attempts);
-        }
-        patience.attempts += 1;
-        Ok(())
-    }
-}
-
-impl Raise {
-    /// How much of it a settlement on `total` has paid out, at most.
-    fn paid_out(&self, total: Amount) -> Amount {
-        self.by.min(total.saturating_sub(self.above))
     }
 }

@@ -2,13 +2,14 @@
 //! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the book by it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use ethers_core::types::U256;
 use proptest::prelude::*;
 
 use super::*;
 use crate::chain::signer::Signer;
-use crate::protocol::microraiden::{self, State, proof};
+use crate::protocol::microraiden::{self, Complaint, State, proof};
 use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 
 const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
