@@ -121,7 +121,7 @@ async fn nothing_is_paid_without_a_clear_yes() {
     let proxy = alice.start().await;
     let url = format!("{}/paid", fair.origin.url());
     let mut bad = bad_answers();
-    bad.push((says(r#"{"do": "retry"}"#), "nothing was tried yet"));
+    bad.push((says(r#"{"do": "retry"}"#), "where it is pay or abort"));
     for (asked, (answer, reason)) in (1..).zip(bad) {
         oracle.will(answer);
         let got = get(&proxy, &url).await;
@@ -378,7 +378,7 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
     for (says, reason) in [
         (Some(no), Some("hooks.payment_requested: not today")),
         (None, Some("hooks.payment_requested: no answer within limits.pay_within")),
-        (Some(Advice::Retry), Some("nothing was tried yet")),
+        (Some(Advice::Retry), Some("where it is pay or abort")),
         (Some(Advice::Pay), None),
     ] {
         let advisor = Arc::new(Stubborn { asked: Mutex::default(), says });

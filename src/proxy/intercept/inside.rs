@@ -195,7 +195,9 @@ impl<C: Finish> Future for Quiet<C> {
         let this = &mut *self;
         while this.alarm.as_mut().poll(cx).is_ready() {
             if this.is_over {
-                debug!("a client's connection is cut: what is under way takes too long");
+                debug!(
+                    "a client's connection is cut: what is under way takes too long (limits.exchange_within)"
+                );
                 return Poll::Ready(Ok(()));
             }
             let requests = this.requests.load(Ordering::Relaxed);

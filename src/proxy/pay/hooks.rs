@@ -42,7 +42,7 @@ where
             Requested::Ask => match self.ask("payment_requested", hook.webhook.as_ref(), turn).await? {
                 Some(Advice::Retry) => Err(Refusal::Advised {
                     hook: "payment_requested",
-                    reason: "the answer was retry, where nothing was tried yet".to_owned(),
+                    reason: "the answer was retry, where it is pay or abort".to_owned(),
                 }),
                 Some(_) => Ok(()),
                 None => Err(Refusal::NobodyToAsk { hook: "payment_requested" }),
