@@ -18,7 +18,9 @@ pub const FILE: &str = "tollpass.db";
 
 /// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
 const BUSY_WITHIN: Duration = Duration::from_millis(500);
-const SCHEMA_VERSION: i64 = 2;
+/// What each version of the schema adds to the one before it, from version 1 on.
+const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS];
+const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 const SCHEMA: &str = "
     CREATE TABLE book (
         id INTEGER PRIMARY KEY,
@@ -158,9 +160,10 @@ impl Store {
             return Err(StoreError::Newer { path, found });
         }
         if found < SCHEMA_VERSION {
-            let first = if found == 0 { SCHEMA } else { "" };
-            let schema = format!("BEGIN; {first} {CONSENTS} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
-            connection.execute_batch(&schema).map_err(failed)?;
+            let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
+            let steps: String = missing.copied().collect();
+            let migration = format!("BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            connection.execute_batch(&migration).map_err(failed)?;
         }
         Ok(Self { connection, path })
     }
