@@ -38,7 +38,7 @@ impl Chain {
         loop {
             let nonce = turn.next(self.0.rpc.nonce_of(request.from, true).await?, at_least);
             let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
-            let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw };
+            let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw, host: None };
             journal.record(intent.clone()).await?;
             fault::point("transaction about to be sent");
             let (kind, error) = match self.submit(&intent.raw).await {

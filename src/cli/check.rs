@@ -136,7 +136,7 @@ fn funds(config: &Config, balances: &Balances, report: &mut Report) {
     match highest.max() {
         None => report.note("pay", &"no [[pay]] rule allows a payment: nothing is ever paid"),
         Some(_) if tokens.is_zero() => report.wrong("tokens", &format!("{text}: send some to the wallet")),
-        Some(price) if *tokens < price.saturating_mul(config.policy.deposit.initial) => {
+        Some(price) if *tokens < config.policy.deposit.initial.of(price) => {
             report.note("tokens", &format!("{text}: less than a first deposit at the highest max_price"));
         }
         Some(_) => report.good("tokens", &text),

@@ -12,14 +12,23 @@ use super::{
 };
 use crate::protocol::{
     Amount,
-    policy::{Allow, Deposit, Hooks, HostPattern, OnExit, Rule},
+    policy::{Allow, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule},
 };
 
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "hooks", "deny"];
 /// The keys of `[deposit]`.
-pub(super) const DEPOSIT: &[&str] =
-    &["initial", "top_up", "channels", "surplus_within", "max_per_channel", "retry_after", "on_exit"];
+pub(super) const DEPOSIT: &[&str] = &[
+    "initial",
+    "top_up",
+    "channels",
+    "surplus_within",
+    "max_per_channel",
+    "retry_after",
+    "max_count",
+    "count_within",
+    "on_exit",
+];
 
 const MAX_RULES: usize = 10_000;
 const MAX_MULTIPLE: u64 = 1_000_000;
@@ -39,12 +48,11 @@ pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, faults: &Fault
 /// Reads `[deposit]`.
 pub(super) fn deposit(section: &Section<'_>) -> Deposit {
     let default = Deposit::default();
-    let multiple = |key, default| {
-        section.bounded(key, default, 1..=MAX_MULTIPLE, values::integer, |number| number.to_string())
-    };
+    let largest = default.max_per_channel;
+    let size = |key, default| section.read(key, |value| deposit_size(value, largest)).unwrap_or(default);
     Deposit {
-        initial: multiple("initial", default.initial),
-        top_up: multiple("top_up", default.top_up),
+        initial: size("initial", default.initial),
+        top_up: size("top_up", default.top_up),
         channels: section.bounded("channels", default.channels, 1..=1000, values::small_integer, |number| {
             number.to_string()
         }),
@@ -63,9 +71,43 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             values::duration,
             show_duration,
         ),
+        max_count: section.bounded(
+            "max_count",
+            default.max_count,
+            1..=1_000_000,
+            values::small_integer,
+            |number| number.to_string(),
+        ),
+        count_within: section.bounded(
+            "count_within",
+            default.count_within,
+            Duration::from_secs(1)..=LONGEST_SURPLUS,
+            values::duration,
+            show_duration,
+        ),
         on_exit: section.read("on_exit", on_exit).unwrap_or(default.on_exit),
         surplus_within: section.read("surplus_within", surplus_within).unwrap_or(default.surplus_within),
     }
+}
+
+/// A number is a factor of the price; a string with the word "units" is an amount, whatever the price.
+fn deposit_size(value: &Value, largest: Amount) -> Result<DepositSize, Wrong> {
+    let remedy = format!(
+        "write a factor of the price from 1 to {MAX_MULTIPLE}, or an amount such as \"1000 units\", at most {largest}"
+    );
+    let units = values::text(value).ok().and_then(|text| text.trim().strip_suffix("units"));
+    let size = match units {
+        Some(amount) => match amount.trim().parse::<Amount>() {
+            Ok(amount) if !amount.is_zero() && amount <= largest => Some(DepositSize::Units(amount)),
+            Ok(_) | Err(_) => None,
+        },
+        None => values::integer(value)
+            .ok()
+            .filter(|factor| (1..=MAX_MULTIPLE).contains(factor))
+            .map(DepositSize::Times),
+    };
+    let written = values::text(value).map_or_else(|_| value.to_string(), quoted);
+    size.ok_or_else(|| Wrong::new(format!("{written} is not a deposit"), remedy))
 }
 
 fn on_exit(value: &Value) -> Result<OnExit, Wrong> {

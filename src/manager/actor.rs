@@ -21,7 +21,7 @@ use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, 
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::fault;
-use crate::protocol::book::{Effect, Input, Record, Unorderable};
+use crate::protocol::book::{Effect, Host, Input, Record, Unorderable};
 use crate::protocol::prices::Prices;
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
 
@@ -192,7 +192,7 @@ impl Actor {
         });
     }
 
-    fn observe(&mut self, synced: Synced, now: Instant) {
+    fn observe(&mut self, synced: Synced, by_user: bool, now: Instant) {
         if let Some(means) = &mut self.means {
             means.cursor = synced.cursor;
         }
@@ -201,7 +201,7 @@ impl Actor {
         let phase = |id: &ChannelId| self.desk.lock().book.channel(id).map(|channel| channel.phase);
         let open: Vec<ChannelId> =
             channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
-        self.tell(Input::Chain { channels, settled, cursor }, now);
+        self.tell(Input::Chain { channels, settled, cursor, by_user }, now);
         for id in open {
             match (phase(&id), totals.get(&id)) {
                 (Some(Phase::Gone), Some(total)) => {
@@ -216,8 +216,10 @@ impl Actor {
                 (Some(Phase::Open) | None, _) => {}
             }
         }
-        let vanished: Vec<ChannelId> = self.desk.lock().book.vanished().copied().collect();
-        super::lock(&self.recheck).extend(vanished);
+        let desk = self.desk.lock();
+        let unseen =
+            desk.book.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
+        super::lock(&self.recheck).extend(desk.book.vanished().chain(unseen));
     }
 
     /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
@@ -246,7 +248,10 @@ impl Actor {
     fn take_places(&self) -> Vec<Record> {
         let mut gateways = super::lock(&self.shared.gateways);
         let news = std::mem::take(&mut gateways.news);
-        let place = |receiver| Some(Record::Gateway(receiver, gateways.known.get(&receiver)?.clone()));
+        let place = |key: (Host, Address)| {
+            let url = gateways.known.get(&key)?.clone();
+            Some(Record::Gateway(key.0, key.1, url))
+        };
         news.into_iter().filter_map(place).collect()
     }
 
@@ -287,9 +292,12 @@ impl Actor {
                     self.tell(Input::Release(channel), now);
                 }
             }
-            Message::Learned { channel, total } => self.tell(Input::Learned(channel, total), now),
-            Message::Watched(synced) => self.observe(synced, now),
-            Message::Synced(synced) => self.observe(self.without_vanished(synced), now),
+            Message::Learned { channel, total, proven } => {
+                self.tell(Input::Learned(channel, total, proven), now);
+            }
+            Message::Balance(balance) => self.tell(Input::Balance(balance), now),
+            Message::Watched(synced) => self.observe(synced, false, now),
+            Message::Synced(synced) => self.observe(self.without_vanished(synced), true, now),
             Message::Means(reply) => {
                 let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
                     facts: means.facts,
@@ -387,7 +395,9 @@ impl Actor {
         let ready = Input::Ready {
             facts,
             channels: contents.channels,
+            hosts: contents.hosts,
             intents: contents.intents,
+            deposits: contents.deposits,
             on_chain: synced.channels,
             cursor: synced.cursor,
         };
@@ -448,6 +458,7 @@ impl Actor {
             Effect::Refuse(id, refusal) => self.desk.lock().answer(id, Err(refusal)),
             Effect::Submit(order) => self.submit(order),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
+            Effect::Weigh => self.weigh(),
             Effect::Send(hash) => {
                 if let Some(reply) = self.sends.remove(&hash) {
                     // A job that is gone sends nothing.
@@ -491,7 +502,8 @@ impl Actor {
             payer: means.facts.payer,
         });
         let desk = self.desk.lock();
-        let channels = desk.book.channels().map(|(id, channel)| ListedChannel::new(id, channel)).collect();
+        let listed = |(id, channel)| ListedChannel::new(id, channel, desk.book.host(id).map(|host| &**host));
+        let channels = desk.book.channels().map(listed).collect();
         Listing { owner, channels }
     }
 }

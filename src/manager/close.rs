@@ -96,7 +96,7 @@ impl Manager {
         let held = match &gateway {
             // A journal that was lost knows nothing of what was paid; a seller that says nothing was paid nothing.
             Ok(gateway) if is_unused(&held) => self.clear_up(means, id, held, gateway).await.unwrap_or(held),
-            Ok(gateway) if held.unclear.is_some() => self.clear_up(means, id, held, gateway).await?,
+            Ok(gateway) if held.is_unsure() => self.clear_up(means, id, held, gateway).await?,
             Ok(_) | Err(_) => held,
         };
         if is_unused(&held) {
@@ -166,11 +166,11 @@ impl Manager {
     pub(super) async fn best_known(&self, means: &Means, id: ChannelId, held: Channel) -> Channel {
         let Ok(gateway) = self.gateway(id, None) else { return held };
         // A journal that was lost knows nothing of what was paid.
-        if held.unclear.is_none() && !is_unused(&held) {
+        if !held.is_unsure() && !is_unused(&held) {
             return held;
         }
         match self.ask_state(means, id, held, &gateway).await {
-            Ok(channel) => channel,
+            Ok((channel, _)) => channel,
             Err(trouble) => {
                 tracing::warn!(channel = %id, reason = %trouble, "what was promised stays in doubt");
                 held
@@ -234,32 +234,35 @@ impl Manager {
         held: Channel,
         gateway: &str,
     ) -> Result<Channel, Trouble> {
-        let channel = self.ask_state(means, id, held, gateway).await?;
-        self.send(Message::Learned { channel: id, total: channel.acknowledged }).await?;
+        let (channel, proven) = self.ask_state(means, id, held, gateway).await?;
+        self.send(Message::Learned { channel: id, total: channel.acknowledged, proven }).await?;
         Ok(channel)
     }
 
-    /// The channel as the seller's own state shows it, proven by our signature.
+    /// The channel with what the seller says that it holds, and whether our own signature proves that. A seller that claims
+    /// to hold nothing proves nothing: what may have been signed stays in doubt.
     async fn ask_state(
         &self,
         means: &Means,
         id: ChannelId,
         held: Channel,
         gateway: &str,
-    ) -> Result<Channel, Trouble> {
+    ) -> Result<(Channel, bool), Trouble> {
         let Facts { contract, payer, .. } = means.facts;
         let SellerState { total, signature } = self.seller.state(gateway, payer, id.open_block).await?;
         let is_ours =
             |signature| proof::recover(proof::balance_digest(id, total, contract), &signature) == Some(payer);
-        if !total.is_zero() && !signature.is_some_and(is_ours) {
+        let proven = !total.is_zero() && signature.is_some_and(is_ours);
+        if !total.is_zero() && !proven {
             return Err(Trouble::Unproven(total));
         }
-        let promised = held.promised.max(total);
-        Ok(Channel { acknowledged: total, promised, unclear: None, ..held })
+        let mut channel = held;
+        channel.correct(total, proven);
+        Ok((channel, proven))
     }
 
     fn gateway(&self, id: ChannelId, given: Option<String>) -> Result<String, Trouble> {
-        given.or_else(|| self.gateway_of(id.receiver)).ok_or(Trouble::NoSeller(id))
+        given.or_else(|| self.gateway_of(id)).ok_or(Trouble::NoSeller(id))
     }
 
     /// Waits until no payment of the channel is on its way, and keeps it so.

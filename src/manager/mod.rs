@@ -16,7 +16,7 @@ mod start;
 pub mod store;
 mod surplus;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::chain::{NotRecorded, Synced};
-use crate::protocol::book::{Allowance, Book, Input, OrderFailure, Outcome, PurchaseId, Unorderable};
+use crate::protocol::book::{
+    Allowance, Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Unorderable, host_name,
+};
 use crate::protocol::microraiden;
 use crate::protocol::policy::{CloseDenied, Hook};
 use crate::protocol::prices::{Price, Prices};
@@ -63,11 +65,12 @@ pub struct Manager {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// Where sellers' REST interfaces are, by receiver, and which of that is not on record yet.
+/// Where hosts say that the REST interfaces of receivers are, and which of that is not in the journal yet. A host that
+/// names another one's receiver speaks for itself only.
 #[derive(Debug, Default)]
 struct Gateways {
-    known: HashMap<Address, String>,
-    news: BTreeSet<Address>,
+    known: BTreeMap<(Host, Address), String>,
+    news: BTreeSet<(Host, Address)>,
 }
 
 /// What the manager holds at most.
@@ -130,6 +133,12 @@ pub struct ListedChannel {
     pub acknowledged: Amount,
     /// Where it is in its life: `open`, `closing` or `gone`.
     pub phase: String,
+    /// The host that it belongs to; absent until one has paid from it.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// True while `promised` is the most that may have been signed, which is not known for certain.
+    #[serde(default)]
+    pub in_doubt: bool,
 }
 
 /// What the manager's task is told.
@@ -143,7 +152,8 @@ enum Message {
     Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
     Hold { channel: ChannelId, hold: HoldId, reply: HoldReply },
     Release { channel: ChannelId, hold: HoldId },
-    Learned { channel: ChannelId, total: Amount },
+    Learned { channel: ChannelId, total: Amount, proven: bool },
+    Balance(Option<Balance>),
     Consented { channel: ChannelId, total: Amount, signature: Signature, reply: oneshot::Sender<()> },
     Watched(Synced),
     Synced(Synced),
@@ -249,17 +259,26 @@ impl Manager {
             return;
         };
         let place = format!("{scheme}://{authority}{path}");
+        let key = (host_name(authority.host()), *receiver);
         let mut gateways = lock(&self.gateways);
-        if gateways.known.get(receiver) != Some(&place) {
-            gateways.known.insert(*receiver, place);
-            gateways.news.insert(*receiver);
+        if gateways.known.get(&key) != Some(&place) {
+            gateways.known.insert(key.clone(), place);
+            gateways.news.insert(key);
             // On record at once: after a crash the seller is asked what was promised. Where the mailbox is full, soon.
             let _ = self.mailbox.try_send(Message::Located);
         }
     }
 
-    fn gateway_of(&self, receiver: Address) -> Option<String> {
-        lock(&self.gateways).known.get(&receiver).cloned()
+    /// What the channel's own host says; for one that belongs to no host yet, what the only host says that names its
+    /// receiver.
+    fn gateway_of(&self, id: ChannelId) -> Option<String> {
+        let host = self.desk.lock().book.host(&id).cloned();
+        let gateways = lock(&self.gateways);
+        if let Some(host) = host {
+            return gateways.known.get(&(host, id.receiver)).cloned();
+        }
+        let mut places = gateways.known.iter().filter(|((_, receiver), _)| *receiver == id.receiver);
+        places.next().filter(|_| places.next().is_none()).map(|(_, place)| place.clone())
     }
 
     /// Forgets what `request` cost.
@@ -430,8 +449,8 @@ impl ListedChannel {
         ChannelId { receiver: self.receiver, open_block: self.open_block }
     }
 
-    /// A channel as it is shown.
-    pub fn new(id: &ChannelId, channel: &Channel) -> Self {
+    /// A channel as it is shown, and the host that it belongs to.
+    pub fn new(id: &ChannelId, channel: &Channel, host: Option<&str>) -> Self {
         Self {
             receiver: id.receiver,
             open_block: id.open_block,
@@ -439,6 +458,8 @@ impl ListedChannel {
             promised: channel.exposure(),
             acknowledged: channel.acknowledged,
             phase: channel.phase.name().to_owned(),
+            host: host.map(str::to_owned),
+            in_doubt: channel.is_in_doubt(),
         }
     }
 }

@@ -119,10 +119,11 @@ pub enum Trouble {
     /// The closing signature is not the receiver's.
     #[error("the seller's closing signature is not the receiver's: nothing was sent")]
     ForeignSignature,
-    /// What was promised is in doubt after a crash.
+    /// What was promised is in doubt.
     #[error(
-        "after a crash it is not known what was promised: at least {least}, at most {most}; close together with \
-         the seller, or give the total yourself with --total"
+        "it is not known what was signed on this channel: at least {least}, at most {most} (after a crash, or because the \
+         journal does not have the channel). Close together with the seller, or give the total with --total, and \
+         --below-promised if it is below {most}"
     )]
     InDoubt {
         /// What is certain.
@@ -132,12 +133,13 @@ pub enum Trouble {
     },
     /// Closing on less than was promised is an attempt to cheat, which the seller will dispute.
     #[error(
-        "{total} is less than the {promised} that were promised: the seller will dispute it; --below-promised if you mean it"
+        "{total} is less than the {promised} that were promised, or may have been: the seller can dispute it; add \
+         --below-promised if you mean it"
     )]
     BelowPromised {
         /// What was asked for.
         total: Amount,
-        /// What was promised.
+        /// What was promised, or may have been.
         promised: Amount,
     },
     /// The receiver has withdrawn more: the channel would be locked for good.
@@ -187,15 +189,16 @@ impl Manager {
                 }
                 let Channel { deposit, acknowledged, .. } = held;
                 let ask = format!("ask the seller for its closing signature and close {channel} at once on");
-                let text = match held.unclear {
-                    Some(_) => format!(
+                let text = if held.is_unsure() {
+                    format!(
                         "{ask} the total that the seller can prove, {} at most; the rest of {deposit} comes back",
                         held.exposure()
-                    ),
-                    None => format!(
+                    )
+                } else {
+                    format!(
                         "{ask} {acknowledged}: of {deposit} that is locked up, {} comes back",
                         held.left()
-                    ),
+                    )
                 };
                 priced(text, Some(means.chain.fee_to_close_together().await?.to_string()))
             }
@@ -218,11 +221,13 @@ impl Manager {
             }
             Operation::Open { receiver, deposit } => {
                 let order = Order::Open { receiver: *receiver, deposit: *deposit };
+                self.check_amount(&order)?;
                 let wei = self.cost(&means, &order).await?;
                 priced(format!("open a channel to {receiver} and lock up {deposit}"), Some(wei))
             }
             Operation::TopUp { channel, added } => {
                 let order = Order::TopUp { channel: *channel, added: *added };
+                self.check_amount(&order)?;
                 let wei = self.cost(&means, &order).await?;
                 priced(format!("lock up {added} more in {channel}"), Some(wei))
             }
@@ -248,6 +253,11 @@ impl Manager {
             }
         };
         Ok(report(done))
+    }
+
+    /// Refuses at once what would be refused when it is ordered.
+    fn check_amount(&self, order: &Order) -> Result<(), Trouble> {
+        Ok(self.desk.lock().book.check_amount(order)?)
     }
 
     async fn cost(&self, means: &Means, order: &Order) -> Result<String, Trouble> {
@@ -316,8 +326,8 @@ pub(super) fn alone_on(
     below_promised: bool,
 ) -> Result<Amount, Trouble> {
     let total = match given {
-        Some(total) if total < held.promised && !below_promised => {
-            return Err(Trouble::BelowPromised { total, promised: held.promised });
+        Some(total) if total < held.exposure() && !below_promised => {
+            return Err(Trouble::BelowPromised { total, promised: held.exposure() });
         }
         Some(total) => total,
         None if held.exposure() > held.promised => {
@@ -343,5 +353,5 @@ fn report((id, on_chain): super::Funded) -> Report {
         }
         Phase::Open | Phase::Gone => format!("{id} holds {}", on_chain.deposit),
     };
-    Report { text, channel: Some(ListedChannel::new(&id, &channel)) }
+    Report { text, channel: Some(ListedChannel::new(&id, &channel, None)) }
 }

@@ -3,12 +3,14 @@
 //! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes are
 //! hexadecimal text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params, types::Type};
 
-use crate::protocol::book::Record;
+use super::unix_time;
+use crate::protocol::book::{Host, Record};
 use crate::protocol::channel::Unclear;
 use crate::protocol::prices::{Price, Trust};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
@@ -19,7 +21,7 @@ pub const FILE: &str = "tollpass.db";
 /// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
 const BUSY_WITHIN: Duration = Duration::from_millis(500);
 /// What each version of the schema adds to the one before it, from version 1 on.
-const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS];
+const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED];
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 const SCHEMA: &str = "
     CREATE TABLE book (
@@ -77,6 +79,44 @@ const CONSENTS: &str = "
         PRIMARY KEY (book, receiver, open_block)
     );";
 
+/// What came with version 3: which total each seller was certainly shown, what was sent into channels, for which host, and
+/// when. Before, what was acknowledged is the least that a seller was shown.
+const PRESENTED: &str = "
+    ALTER TABLE channel ADD COLUMN presented TEXT NOT NULL DEFAULT '0';
+    ALTER TABLE channel ADD COLUMN funded TEXT NOT NULL DEFAULT '0';
+    ALTER TABLE channel ADD COLUMN doubt TEXT;
+    UPDATE channel SET presented = acknowledged, funded = deposit;
+    UPDATE channel SET doubt = unclear_total, unclear_total = NULL WHERE unclear_price IS NULL;
+    CREATE TABLE channel_host (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        host TEXT NOT NULL,
+        PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE deposit (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        host TEXT NOT NULL,
+        at INTEGER NOT NULL
+    );
+    CREATE TABLE gateway (
+        book INTEGER NOT NULL REFERENCES book (id),
+        host TEXT NOT NULL,
+        receiver TEXT NOT NULL,
+        url TEXT NOT NULL,
+        PRIMARY KEY (book, host, receiver)
+    );
+    INSERT INTO gateway
+        SELECT book, lower(CASE WHEN authority LIKE '[%'
+            THEN substr(authority, 2, instr(authority, ']') - 2)
+            ELSE substr(authority, 1, instr(authority || ':', ':') - 1) END), receiver, gateway
+        FROM (SELECT *, substr(rest, 1, instr(rest || '/', '/') - 1) AS authority
+            FROM (SELECT *, substr(gateway, instr(gateway, '://') + 3) AS rest FROM seller));
+    DROP TABLE seller;";
+/// How long it is kept when money was sent into channels, in seconds: longer than any limit looks back.
+const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
+
 /// The journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -123,8 +163,8 @@ pub struct Owner {
     pub payer: Address,
 }
 
-/// One owner, and the channels it owns.
-pub type Owned = (Owner, Vec<(ChannelId, Channel)>);
+/// One owner, and the channels it owns, with the hosts that they belong to.
+pub type Owned = (Owner, Vec<(ChannelId, Channel, Option<Host>)>);
 
 /// What the journal knows of one payer on one contract.
 #[derive(Debug)]
@@ -137,8 +177,12 @@ pub struct Contents {
     pub intents: Vec<Intent>,
     /// What requests cost last time.
     pub prices: Vec<(String, Price)>,
-    /// Where the REST interfaces of sellers are.
-    pub gateways: Vec<(Address, String)>,
+    /// Which hosts channels belong to.
+    pub hosts: Vec<(ChannelId, Host)>,
+    /// How long ago money was sent into channels, to whom, and for which host.
+    pub deposits: Vec<(Address, Host, Duration)>,
+    /// Where hosts say that the REST interfaces of receivers are.
+    pub gateways: Vec<((Host, Address), String)>,
     /// Signatures of sellers to close a channel, which were not used yet, and the totals they stand under.
     pub consents: Vec<(ChannelId, (Amount, Signature))>,
     /// Where the next sync with the chain starts; 0 when there was none.
@@ -206,7 +250,9 @@ impl Store {
             .collect::<rusqlite::Result<_>>()?;
         let (channels, prices, gateways) = (self.channels(id)?, self.prices(id)?, self.gateways(id)?);
         let (consents, cursor) = (self.consents(id)?, cursor as u64);
-        Ok(Contents { book: BookId(id), channels, intents, prices, gateways, consents, cursor })
+        let (hosts, deposits) = (self.hosts(id)?, self.deposits(id)?);
+        let book = BookId(id);
+        Ok(Contents { book, channels, hosts, intents, deposits, prices, gateways, consents, cursor })
     }
 
     fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
@@ -220,7 +266,9 @@ impl Store {
         books
             .map(|book| {
                 let (id, owner) = book?;
-                Ok((owner, self.channels(id)?))
+                let hosts: BTreeMap<ChannelId, Host> = self.hosts(id)?.into_iter().collect();
+                let with_host = |(id, channel)| (id, channel, hosts.get(&id).cloned());
+                Ok((owner, self.channels(id)?.into_iter().map(with_host).collect()))
             })
             .collect()
     }
@@ -228,15 +276,38 @@ impl Store {
     fn channels(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Channel)>> {
         let mut channels = self.connection.prepare(
             "SELECT receiver, open_block, deposit, promised, reserved, acknowledged, unclear_total, unclear_price,
-             phase, settle_block FROM channel WHERE book = ?1 ORDER BY receiver, open_block",
+             phase, settle_block, presented, funded, doubt FROM channel WHERE book = ?1 ORDER BY receiver, open_block",
         )?;
         channels.query_map([book], read_channel)?.collect()
     }
 
-    fn gateways(&self, book: i64) -> rusqlite::Result<Vec<(Address, String)>> {
-        let sql = "SELECT receiver, gateway FROM seller WHERE book = ?1 ORDER BY receiver";
+    fn gateways(&self, book: i64) -> rusqlite::Result<Vec<((Host, Address), String)>> {
+        let sql = "SELECT host, receiver, url FROM gateway WHERE book = ?1 ORDER BY host, receiver";
         let mut gateways = self.connection.prepare(sql)?;
-        gateways.query_map([book], |row| Ok((text(row, 0)?, row.get(1)?)))?.collect()
+        gateways.query_map([book], |row| Ok(((host(row, 0)?, text(row, 1)?), row.get(2)?)))?.collect()
+    }
+
+    fn hosts(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Host)>> {
+        let sql = "SELECT receiver, open_block, host FROM channel_host WHERE book = ?1";
+        let mut hosts = self.connection.prepare(sql)?;
+        let read = |row: &Row<'_>| {
+            Ok((ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? }, host(row, 2)?))
+        };
+        hosts.query_map([book], read)?.collect()
+    }
+
+    fn deposits(&self, book: i64) -> rusqlite::Result<Vec<(Address, Host, Duration)>> {
+        let now = unix_time();
+        let kept = now.saturating_sub(DEPOSITS_KEPT) as i64;
+        self.connection.execute("DELETE FROM deposit WHERE book = ?1 AND at < ?2", params![book, kept])?;
+        let mut deposits =
+            self.connection.prepare("SELECT receiver, host, at FROM deposit WHERE book = ?1")?;
+        let read = |row: &Row<'_>| {
+            // A clock that was set back makes a deposit one of just now.
+            let ago = now.saturating_sub(row.get::<_, i64>(2)? as u64);
+            Ok((text(row, 0)?, host(row, 1)?, Duration::from_secs(ago)))
+        };
+        deposits.query_map([book], read)?.collect()
     }
 
     fn consents(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, (Amount, Signature))>> {
@@ -273,10 +344,20 @@ impl Store {
                         .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
                         .execute(params![book.0, receiver.to_string()])?;
                 }
-                Record::Gateway(receiver, gateway) => {
+                Record::Gateway(host, receiver, url) => {
                     transaction
-                        .prepare_cached("INSERT OR REPLACE INTO seller VALUES (?1, ?2, ?3)")?
-                        .execute(params![book.0, receiver.to_string(), gateway])?;
+                        .prepare_cached("INSERT OR REPLACE INTO gateway VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, &**host, receiver.to_string(), url])?;
+                }
+                Record::Host(ChannelId { receiver, open_block }, host) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO channel_host VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, receiver.to_string(), open_block, &**host])?;
+                }
+                Record::Deposit(receiver, host) => {
+                    transaction
+                        .prepare_cached("INSERT INTO deposit VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, receiver.to_string(), &**host, unix_time() as i64])?;
                 }
                 Record::Consent(id, total, signature) => {
                     transaction
@@ -313,7 +394,7 @@ fn write_channel(
     };
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             book.0,
@@ -324,9 +405,12 @@ fn write_channel(
             channel.reserved.to_string(),
             channel.acknowledged.to_string(),
             channel.unclear.map(|unclear| unclear.total.to_string()),
-            channel.unclear.and_then(|unclear| unclear.price).map(|price| price.to_string()),
+            channel.unclear.map(|unclear| unclear.price.to_string()),
             channel.phase.name(),
             settle_block,
+            channel.presented.to_string(),
+            channel.funded.to_string(),
+            channel.doubt.map(|doubt| doubt.to_string()),
         ])?;
     if channel.phase == Phase::Gone {
         connection
@@ -365,10 +449,7 @@ fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusql
 
 fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
-    let unclear = match optional(row, 6)? {
-        Some(total) => Some(Unclear { total, price: optional(row, 7)? }),
-        None => None,
-    };
+    let unclear = optional(row, 6)?.zip(optional(row, 7)?).map(|(total, price)| Unclear { total, price });
     let phase = match row.get::<_, String>(8)?.as_str() {
         "open" => Phase::Open,
         "closing" => Phase::Closing { settle_block: row.get(9)? },
@@ -379,6 +460,11 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
         promised: text(row, 3)?,
         reserved: text(row, 4)?,
         acknowledged: text(row, 5)?,
+        presented: text(row, 10)?,
+        funded: text(row, 11)?,
+        doubt: optional(row, 12)?,
+        asks: true,
+        signed: Amount::ZERO,
         unclear,
         phase,
     };
@@ -391,6 +477,10 @@ fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     column: usize,
 ) -> rusqlite::Result<T> {
     row.get::<_, String>(column)?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn host(row: &Row<'_>, column: usize) -> rusqlite::Result<Host> {
+    row.get::<_, String>(column).map(Host::from)
 }
 
 fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Amount>> {
@@ -420,7 +510,12 @@ mod tests {
             promised: 30.into(),
             reserved: 90.into(),
             acknowledged: 20.into(),
-            unclear: Some(Unclear { total: 30.into(), price: Some(10.into()) }),
+            presented: 25.into(),
+            funded: Amount::MAX,
+            doubt: Some(95.into()),
+            asks: true,
+            signed: Amount::ZERO,
+            unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
             phase,
         }
     }
@@ -430,8 +525,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let id = |open_block| ChannelId { receiver: Address([0xbb; 20]), open_block };
         let order = Order::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
-        let intent =
-            |nonce| Intent { order, moves: true, nonce, hash: [nonce as u8; 32], raw: vec![1, 2, 3] };
+        let intent = |nonce| Intent {
+            order,
+            moves: true,
+            nonce,
+            hash: [nonce as u8; 32],
+            raw: vec![1, 2, 3],
+            host: None,
+        };
         let channels = vec![
             (id(1), channel(Phase::Open)),
             (id(2), channel(Phase::Closing { settle_block: u32::MAX })),
@@ -464,7 +565,8 @@ mod tests {
         assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
         let all = store.all().unwrap();
         assert_eq!(all.len(), 2);
-        assert_eq!(all[0].1, channels);
+        let without_host = |(id, channel)| (id, channel, None);
+        assert_eq!(all[0].1, channels.into_iter().map(without_host).collect::<Vec<_>>());
     }
 
     #[test]

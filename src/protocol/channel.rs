@@ -6,22 +6,36 @@ use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// One of our channels.
 ///
-/// Always `acknowledged <= promised <= deposit`, as far as our own signatures go, and nothing above `reserved` is
-/// ever signed.
+/// Always `acknowledged <= presented <= promised`, as far as our own signatures go. Nothing above `reserved` is ever
+/// signed, and no payment is above `deposit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
-    /// What is locked up, top ups included.
+    /// What is locked up, top ups included, as the chain shows it.
     pub deposit: Amount,
+    /// All that was sent into the channel, top ups on their way included: what the chain shows may lag behind it. Limits
+    /// on deposits count this.
+    pub funded: Amount,
     /// The highest total ever signed. It never falls.
     pub promised: Amount,
-    /// The bound on disk: totals up to here may be signed without another durable write. After a crash it is what
-    /// may have been promised, until the seller's own state says more.
+    /// The highest total that the seller was certainly shown. What is presented above it counts for the request that
+    /// presents it: a total that was signed and never sent lies between this and `promised`.
+    pub presented: Amount,
+    /// The bound on disk: totals up to here may be signed without another durable write. Where a crash leaves it above
+    /// `presented`, everything in between may have been signed and sent.
     pub reserved: Amount,
     /// What the seller is believed to hold: the next price is added to it. It may be corrected downwards at any
     /// time, upwards only by our own signature.
     pub acknowledged: Amount,
     /// A payment that was signed and whose fate is not known.
     pub unclear: Option<Unclear>,
+    /// The most that may have been signed, while that is not known: after a crash, or when the chain shows a channel
+    /// that the journal does not have. Only our own signature or the chain ends it.
+    pub doubt: Option<Amount>,
+    /// True until the seller has said in this run what it holds: the journal may be older than the seller's state. Not
+    /// kept on disk.
+    pub asks: bool,
+    /// The highest payment that was signed in this run. Not kept on disk.
+    pub signed: Amount,
     /// Where it is in its life.
     pub phase: Phase,
 }
@@ -31,8 +45,8 @@ pub struct Channel {
 pub struct Unclear {
     /// The signed total.
     pub total: Amount,
-    /// What of it was meant to be paid; `None` after a crash, when any total up to this one may have been signed.
-    pub price: Option<Amount>,
+    /// What of it was meant to be paid.
+    pub price: Amount,
 }
 
 /// Where a channel is in its life.
@@ -61,18 +75,29 @@ impl Phase {
 }
 
 impl Channel {
-    /// A channel as the contract shows it, before anything was paid as far as we know.
+    /// A channel that we have just opened: nothing was signed on it yet.
     pub fn new(on_chain: OnChain) -> Self {
         let mut channel = Self {
             deposit: Amount::ZERO,
+            funded: Amount::ZERO,
             promised: Amount::ZERO,
+            presented: Amount::ZERO,
             reserved: Amount::ZERO,
             acknowledged: Amount::ZERO,
             unclear: None,
+            doubt: None,
+            asks: false,
+            signed: Amount::ZERO,
             phase: Phase::Open,
         };
         channel.observe(Some(on_chain));
         channel
+    }
+
+    /// A channel that the chain shows and the journal does not have. Up to its whole deposit may have been signed.
+    pub fn found(on_chain: OnChain) -> Self {
+        let channel = Self::new(on_chain);
+        Self { doubt: Some(channel.deposit), asks: true, ..channel }
     }
 
     /// Takes over what the contract says; `None` means that it knows no such channel.
@@ -82,38 +107,44 @@ impl Channel {
             return;
         };
         self.deposit = on_chain.deposit;
+        self.funded = self.funded.max(on_chain.deposit);
         self.phase = match on_chain.settle_block {
             0 => Phase::Open,
             settle_block => Phase::Closing { settle_block },
         };
         // The contract checked our signature before it paid this out.
         self.promised = self.promised.max(on_chain.withdrawn);
+        self.presented = self.presented.max(on_chain.withdrawn);
         self.acknowledged = self.acknowledged.max(on_chain.withdrawn);
     }
 
-    /// A channel as a crash left it on disk: everything up to the bound may have been signed and sent.
+    /// A channel as the journal has it at a start. After a crash everything up to the bound may have been signed and
+    /// sent. In any case the seller is asked first: the journal may be an old copy.
     pub fn recover(mut self) -> Self {
-        if self.reserved > self.promised {
-            // An earlier crash may have left more in doubt.
-            let total = self.reserved.max(self.exposure());
-            self.unclear = Some(Unclear { total, price: None });
+        if self.reserved > self.presented {
+            self.doubt = Some(self.reserved.max(self.exposure()));
         }
-        self
+        Self { asks: true, signed: Amount::ZERO, ..self }
     }
 
-    /// The most that may have been promised.
+    /// The most that may have been signed.
     pub fn exposure(&self) -> Amount {
-        self.unclear.map_or(self.promised, |unclear| unclear.total.max(self.promised))
+        self.doubt.map_or(self.promised, |doubt| doubt.max(self.promised))
     }
 
-    /// True while a crash leaves it in doubt what was promised.
+    /// True while more may have been signed than is known.
     pub fn is_in_doubt(&self) -> bool {
-        self.unclear.is_some_and(|unclear| unclear.price.is_none())
+        self.exposure() > self.promised
+    }
+
+    /// True while a payment is unclear, or more may have been signed than is known.
+    pub fn is_unsure(&self) -> bool {
+        self.unclear.is_some() || self.is_in_doubt()
     }
 
     /// True when this total only asks the seller what it holds.
     pub fn is_question(&self, total: Amount) -> bool {
-        self.is_in_doubt() && total <= self.acknowledged
+        self.asks && total <= self.acknowledged
     }
 
     /// The bound on disk up to which `ahead` can be signed beyond what is promised, as far as the deposit covers it.
@@ -123,23 +154,52 @@ impl Channel {
 
     /// True when an earlier request may have signed this total and shown it to the seller.
     pub fn may_have_sent(&self, total: Amount) -> bool {
-        self.unclear.is_some_and(|unclear| match unclear.price {
-            Some(_) => unclear.total == total,
-            None => total <= unclear.total,
-        })
+        let is_unclear = self.unclear.is_some_and(|unclear| unclear.total == total);
+        is_unclear || (self.asks && self.doubt.is_some_and(|doubt| total <= doubt))
     }
 
     /// The total to sign for `price`, or `None` when the deposit does not cover it.
     ///
-    /// A payment of the same price whose fate is not known is presented again: if it never arrived it pays now. While
-    /// a crash leaves everything in doubt, the total that is certain is presented, which asks and does not pay.
+    /// Until the seller has said what it holds, the total that is certain is presented, which asks and does not pay. A
+    /// payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
     pub fn next_total(&self, price: Amount) -> Option<Amount> {
+        let next = self.acknowledged.checked_add(price)?;
         let total = match self.unclear {
-            Some(Unclear { price: None, .. }) => self.acknowledged,
-            Some(Unclear { total, price: Some(same) }) if same == price => total,
-            Some(_) | None => self.acknowledged.checked_add(price)?,
+            _ if self.asks => return (next <= self.deposit).then_some(self.acknowledged),
+            Some(unclear) if unclear.price == price => unclear.total,
+            Some(_) | None => next,
         };
         (total <= self.deposit).then_some(total)
+    }
+
+    /// The seller was shown this total, as far as can be told.
+    pub fn present(&mut self, total: Amount) {
+        self.presented = self.presented.max(total);
+    }
+
+    /// The seller holds `total`, and no payment is unclear any more. What it says is believed downwards, which never
+    /// costs anything, and otherwise `proven` by our own signature.
+    ///
+    /// A proof ends a doubt too, unless it proves no more than this run has shown the seller itself.
+    pub fn correct(&mut self, total: Amount, proven: bool) {
+        let is_proof = proven && !total.is_zero();
+        if is_proof && total > self.signed {
+            self.doubt = None;
+        }
+        if is_proof {
+            self.present(total);
+        }
+        self.promised = self.promised.max(total);
+        self.acknowledged = total;
+        (self.unclear, self.asks) = (None, false);
+        if !self.is_in_doubt() {
+            self.doubt = None;
+        }
+    }
+
+    /// What was sent into the channel and does not show on the chain.
+    pub fn unseen(&self) -> Amount {
+        self.funded.saturating_sub(self.deposit)
     }
 
     /// What can still be paid, as far as is known.
@@ -231,6 +291,9 @@ pub struct Intent {
     pub hash: [u8; 32],
     /// The signed transaction, ready for `eth_sendRawTransaction`.
     pub raw: Vec<u8>,
+    /// The host that a channel is opened for; `None` for what the user orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl std::fmt::Debug for Intent {

@@ -84,20 +84,44 @@ pub struct NotAHostPattern;
 /// `[deposit]`: how much to lock up in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deposit {
-    /// A new channel is opened with this many times the price.
-    pub initial: u64,
-    /// A channel that runs low is topped up by this many times the price.
-    pub top_up: u64,
+    /// What a new channel holds.
+    pub initial: DepositSize,
+    /// What a channel that runs low can pay after it was topped up.
+    pub top_up: DepositSize,
     /// How many channels to one receiver may be open at once: further ones are opened when requests queue.
     pub channels: u32,
     /// A channel never holds more than this, top ups included, in base units.
     pub max_per_channel: Amount,
-    /// After a transaction failed, how long nothing more is tried for that receiver.
+    /// After a transaction failed, how long nothing more is tried for that receiver and host. It doubles with each failure
+    /// in a row.
     pub retry_after: Duration,
+    /// How often money is put into channels to one receiver for one host within `count_within`.
+    pub max_count: u32,
+    /// See `max_count`.
+    pub count_within: Duration,
     /// What becomes of the channels when tollpass ends.
     pub on_exit: OnExit,
     /// After how long without a payment a channel beyond the first to a receiver is closed; never when absent.
     pub surplus_within: Option<Duration>,
+}
+
+/// How much to put into a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DepositSize {
+    /// This many times the price.
+    Times(u64),
+    /// This much, in base units, whatever the price.
+    Units(Amount),
+}
+
+impl DepositSize {
+    /// How much that is for a price.
+    pub fn of(self, price: Amount) -> Amount {
+        match self {
+            Self::Times(factor) => price.saturating_mul(factor),
+            Self::Units(amount) => amount,
+        }
+    }
 }
 
 /// What becomes of the channels when tollpass ends.
@@ -114,11 +138,13 @@ impl Default for Deposit {
     fn default() -> Self {
         // The contract accepts at most 100 * 10^18 base units per channel.
         Self {
-            initial: 10,
-            top_up: 5,
+            initial: DepositSize::Times(10),
+            top_up: DepositSize::Times(5),
             channels: 1,
             max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
             retry_after: Duration::from_secs(30),
+            max_count: 200,
+            count_within: Duration::from_secs(3600),
             on_exit: OnExit::Never,
             surplus_within: None,
         }

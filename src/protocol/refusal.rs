@@ -1,5 +1,7 @@
 //! Why a request is not paid, in one line each: what happened and, where there is something, what to do.
 
+use std::time::Duration;
+
 use crate::protocol::microraiden::{Complaint, Malformed};
 use crate::protocol::policy::Mark;
 use crate::protocol::{Address, Amount, ChannelId, Order};
@@ -185,12 +187,46 @@ pub enum Refusal {
         cap: Amount,
     },
     /// A channel could not be opened or topped up.
-    #[error("could not {}: {reason}", verb(order))]
+    #[error("could not {}: {reason}{}", verb(order), when(*remembered))]
     FundFailed {
         /// What was tried; boxed, as it is the largest part of any refusal.
         order: Box<Order>,
         /// Why it failed.
         reason: String,
+        /// Set when nothing was tried for this request, because another one failed shortly before.
+        remembered: Option<Remembered>,
+    },
+    /// A channel was opened or topped up for this request already, and still none can pay for it.
+    #[error(
+        "one transaction was made for this request, and no channel can pay for it yet: see `tollpass channels`"
+    )]
+    FundedOnce,
+    /// Money was sent into channels too often.
+    #[error(
+        "money was put into channels to {receiver} for this host {max} times within {}: raise deposit.top_up, or \
+         deposit.max_count if that is right",
+        humantime::format_duration(*within)
+    )]
+    TooManyDeposits {
+        /// Who is paid by the channels.
+        receiver: Address,
+        /// How often it may happen.
+        max: u32,
+        /// Within which time.
+        within: Duration,
+    },
+    /// Money was sent into a channel, and the chain does not show it.
+    #[error(
+        "{sent} was put into the channel {channel}, but the chain shows {shown}: no more is sent until it does. Check the \
+         node; if the money came back, `tollpass channels sync` says so"
+    )]
+    DepositUnseen {
+        /// The channel.
+        channel: ChannelId,
+        /// All that was sent.
+        sent: Amount,
+        /// What the chain shows.
+        shown: Amount,
     },
     /// The journal could not be written, so nothing may be signed.
     #[error("the journal cannot be written, so nothing is signed: {0}")]
@@ -201,6 +237,15 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("tollpass is shutting down")]
     ShuttingDown,
+}
+
+/// A failure that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// How long ago it was tried.
+    pub ago: Duration,
+    /// After how long it is tried again.
+    pub next: Duration,
 }
 
 /// What a request was waiting for when its time was over.
@@ -238,6 +283,19 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// True when no money is put into a channel now, though a channel that comes back may still pay.
+    pub fn is_about_funding(&self) -> bool {
+        matches!(
+            self,
+            Self::FundFailed { .. }
+                | Self::FundedOnce
+                | Self::TooManyDeposits { .. }
+                | Self::DepositUnseen { .. }
+        )
+    }
+}
+
 impl std::fmt::Display for Complaint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -266,6 +324,13 @@ fn field(mark: &Mark) -> String {
         Mark::Status => String::new(),
         Mark::Field(name) => format!(" with the field {name}"),
     }
+}
+
+fn when(remembered: Option<Remembered>) -> String {
+    let seconds = |time: Duration| time.as_secs_f64().ceil();
+    remembered.map_or(String::new(), |Remembered { ago, next }| {
+        format!(" (tried {:.0} s ago, next attempt in {:.0} s)", seconds(ago), seconds(next))
+    })
 }
 
 fn verb(order: &Order) -> String {

@@ -188,8 +188,10 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
         let proxy = town.alice.start().await;
         proxy.ready().await;
         let snapshot = town.rig.snapshot().await;
-        // The seller does not see the opening before it is undone.
+        // The seller does not see the opening before it is undone. The user has ordered it: a request opens one channel.
         town.origin.stop_noticing();
+        let (receiver, deposit) = (town.origin.receiver(), (10 * PRICE).into());
+        proxy.manager.operate(Operation::Open { receiver, deposit }).await.unwrap();
         let exchanges = town.origin.exchanges();
         let asked = tokio::spawn(ask(proxy.address, town.paid()));
         // The 402, then the payment, which is presented again and again.
@@ -369,7 +371,7 @@ async fn a_lost_journal_does_not_take_the_seller_for_unpaid() {
         let proxy = town.alice.start().await;
         proxy.ready().await;
         let listed = only(&proxy).await;
-        assert_eq!(listed.promised, Amount::ZERO);
+        assert_eq!((listed.promised, listed.in_doubt), ((10 * PRICE).into(), true), "its history is unknown");
         let seller = Some(format!("{}/api/1", town.origin.url()));
         let closing = Operation::CloseTogether { channel: listed.id(), seller };
         proxy.manager.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));

@@ -115,7 +115,10 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     let owned = Store::open(state_dir)?.all()?;
     let listing = |(owner, channels): crate::manager::store::Owned| Listing {
         owner: Some(ListedOwner { chain_id: owner.chain_id, contract: owner.contract, payer: owner.payer }),
-        channels: channels.iter().map(|(id, channel)| ListedChannel::new(id, &channel.recover())).collect(),
+        channels: channels
+            .iter()
+            .map(|(id, channel, host)| ListedChannel::new(id, &channel.recover(), host.as_deref()))
+            .collect(),
     };
     Ok(owned.into_iter().map(listing).collect())
 }
@@ -133,15 +136,17 @@ fn table(listings: &[Listing]) -> String {
             text += "no channels\n";
             continue;
         }
-        let head = ["RECEIVER", "OPENED", "STATE", "DEPOSIT", "PROMISED", "ACKNOWLEDGED"].map(String::from);
+        let head =
+            ["RECEIVER", "OPENED", "STATE", "DEPOSIT", "PROMISED", "ACKNOWLEDGED", "HOST"].map(String::from);
         let rows = listing.channels.iter().map(|channel| {
             [
                 channel.receiver.to_string(),
                 channel.open_block.to_string(),
                 channel.phase.clone(),
                 channel.deposit.to_string(),
-                channel.promised.to_string(),
+                format!("{}{}", if channel.in_doubt { "<=" } else { "" }, channel.promised),
                 channel.acknowledged.to_string(),
+                channel.host.clone().unwrap_or_default(),
             ]
         });
         text += &columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
@@ -149,9 +154,9 @@ fn table(listings: &[Listing]) -> String {
     text
 }
 
-/// Lines up columns: the first and third to the left, numbers to the right.
-fn columns(rows: &[[String; 6]]) -> String {
-    let mut widths = [0; 6];
+/// Lines up columns: words to the left, numbers to the right.
+fn columns(rows: &[[String; 7]]) -> String {
+    let mut widths = [0; 7];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.len().max(*width);
@@ -159,13 +164,15 @@ fn columns(rows: &[[String; 6]]) -> String {
     }
     let mut text = String::new();
     for row in rows {
+        let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            text += &match column {
+            line += &match column {
                 0 => format!("{cell:width$}"),
-                2 => format!("  {cell:width$}"),
+                2 | 6 => format!("  {cell:width$}"),
                 _ => format!("  {cell:>width$}"),
             };
         }
+        text += line.trim_end();
         text.push('\n');
     }
     text
@@ -185,13 +192,16 @@ mod tests {
             promised: 30.into(),
             acknowledged: 20.into(),
             phase: phase.to_owned(),
+            host: (open_block == 7).then(|| "api.example.com".to_owned()),
+            in_doubt: open_block == 7,
         };
         let listing =
             Listing { owner: None, channels: vec![channel(7, "open"), channel(1234567, "closing")] };
         let text = table(&[listing]);
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(lines.len(), 3);
-        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{text}");
-        assert!(lines[1].ends_with("7  open        1000        30            20"), "{text}");
+        assert!(lines[0].ends_with("PROMISED  ACKNOWLEDGED  HOST"), "{text}");
+        assert!(lines[1].ends_with("7  open        1000      <=30            20  api.example.com"), "{text}");
+        assert!(lines[2].ends_with("1234567  closing     1000        30            20"), "{text}");
     }
 }

@@ -1,13 +1,19 @@
 //! Chain jobs: what takes as long as the chain takes runs in a task of its own, and comes back as a message.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::Actor;
-use crate::chain::{Chain, Done, Journal, NotRecorded, OrderError, Resolution};
+use crate::chain::{Balances, Chain, Done, Journal, NotRecorded, OrderError, Resolution};
 use crate::fault;
 use crate::manager::{Funded, Message};
-use crate::protocol::book::OrderFailure;
+use crate::protocol::book::{Balance, OrderFailure};
 use crate::protocol::{Address, Intent, Order};
+
+/// How long the payer's balance may take: a request waits for it, to be told whether another try is worth it.
+const BALANCE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Actor {
     /// Has an order carried out.
@@ -32,16 +38,31 @@ impl Actor {
         });
     }
 
+    /// Finds out what the payer has.
+    pub(super) fn weigh(&self) {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let chain = means.chain.clone();
+        tokio::spawn(async move {
+            let balance = balance(&chain).await;
+            // A manager that has stopped needs no answer.
+            let _ = mailbox.send(Message::Balance(balance)).await;
+        });
+    }
+
     /// Runs a chain job in a task of its own; its result comes back as a message.
     fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
     where
         F: Future<Output = Result<Option<Funded>, OrderFailure>> + Send + 'static,
     {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let work = work(means.chain.clone(), Intents(mailbox.clone()));
+        let chain = means.chain.clone();
+        let work = work(chain.clone(), Intents(mailbox.clone()));
         tokio::spawn(async move {
-            let result = work.await;
+            let mut result = work.await;
             fault::point("chain job done");
+            if let Err(failure) = &mut result {
+                failure.balance = balance(&chain).await;
+            }
             match &result {
                 Ok(Some((channel, Some(on_chain)))) => {
                     tracing::info!(%channel, deposit = %on_chain.deposit, "order is carried out");
@@ -56,6 +77,13 @@ impl Actor {
             let _ = mailbox.send(Message::Ordered { receiver, result }).await;
         });
     }
+}
+
+/// What the payer can spend; `None` when the node does not say in time.
+async fn balance(chain: &Chain) -> Option<Balance> {
+    let Balances { wei, tokens, .. } = timeout(BALANCE_WITHIN, chain.balances()).await.ok()?.ok()?;
+    let wei = if wei.bits() > 128 { u128::MAX } else { wei.as_u128() };
+    Some(Balance { wei, tokens })
 }
 
 /// Records a chain job's transactions through the manager's task.
@@ -75,5 +103,5 @@ fn funded(done: Done) -> Option<Funded> {
 }
 
 fn failure(order: Order, error: &OrderError) -> OrderFailure {
-    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear() }
+    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear(), balance: None }
 }

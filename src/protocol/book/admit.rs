@@ -1,10 +1,13 @@
 //! From a demand to a granted payment: checks, queues, and the choice of a channel.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::purchase::{Before, Purchase, Raise, Stage};
-use super::{Allowance, Book, Effect, Funding, PurchaseId, Start};
+use super::{Allowance, Book, Effect, Host, PurchaseId, Record, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -12,9 +15,13 @@ use crate::protocol::{
 };
 
 /// What can be done for a purchase at the head of its queue.
-enum Step {
+pub(super) enum Step {
     Pay(ChannelId, Amount),
     Fund(Order),
+    /// Earlier transactions for the receiver must be cleared up first.
+    Resume,
+    /// The last attempt failed: whether it is worth another one depends on what the payer has now.
+    Weigh,
     /// Nothing for this one.
     Wait,
     /// Nothing for anybody: every channel is lent, or there is none, and another one is on its way or not wanted.
@@ -22,7 +29,7 @@ enum Step {
     Refuse(Refusal),
 }
 
-/// The channels to one receiver, as a purchase finds them.
+/// The channels to one receiver that a purchase may use, as it finds them.
 #[derive(Default)]
 struct Choice {
     /// How many are open.
@@ -76,7 +83,8 @@ impl Book {
             deadline: now + self.policy.pay_within,
             stage: Stage::Early { until: now + self.policy.ready_within },
             rounds: 0,
-            raised: BTreeMap::new(),
+            raised: Vec::new(),
+            is_funded: false,
             reopened: false,
             signed: Vec::new(),
             adoptions: 0,
@@ -101,55 +109,91 @@ impl Book {
         self.pump(receiver, now);
     }
 
-    /// Puts a purchase into its receiver's queue, at the head if it was served before.
+    /// Puts a purchase into the queue of its receiver and host, at the head if it was served before.
     pub(super) fn line_up(&mut self, id: PurchaseId, receiver: Address, first: bool) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.stage = Stage::Queued;
-        let queue = self.queues.entry(receiver).or_default();
+        let queues = self.queues.entry(receiver).or_default();
+        let queue = queues.entry(Arc::clone(purchase.host())).or_default();
         if first { queue.push_front(id) } else { queue.push_back(id) }
     }
 
-    /// Serves whom it can of those who wait for a channel to `receiver`, first come first.
+    /// Serves everyone it can who waits for a channel to `receiver`: of each host, first come first.
     pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
         if matches!(self.start, Start::Stopped(_)) {
             return;
         }
+        let mut next = self.queues.get(&receiver).and_then(|queues| queues.keys().next().cloned());
+        while let Some(host) = next {
+            self.pump_host(receiver, &host, now);
+            self.drop_empty_queue(receiver, &host);
+            let after = (Bound::Excluded(&*host), Bound::Unbounded);
+            let queues = self.queues.get(&receiver);
+            next = queues
+                .and_then(|queues| queues.range::<str, _>(after).next())
+                .map(|(host, _)| Arc::clone(host));
+        }
+    }
+
+    fn pump_host(&mut self, receiver: Address, host: &Host, now: Instant) {
         let mut place = 0;
-        while let Some(&id) = self.queues.get(&receiver).and_then(|queue| queue.get(place)) {
+        while let Some(&id) = self.queue_mut(receiver, host).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
                 Step::WaitAll => return,
                 Step::Wait => place += 1,
                 Step::Pay(channel, total) => {
-                    self.unqueue(receiver, place);
+                    self.unqueue(receiver, host, place);
                     self.grant(id, channel, total);
                 }
                 Step::Fund(order) => {
-                    self.order(order);
+                    if let Some(purchase) = self.purchases.get_mut(&id) {
+                        purchase.is_funded = true;
+                    }
+                    self.order(order, Some(Arc::clone(host)));
+                    place += 1;
+                }
+                Step::Resume => {
+                    self.resume(receiver);
+                    place += 1;
+                }
+                Step::Weigh => {
+                    self.weigh();
                     place += 1;
                 }
                 Step::Refuse(refusal) => {
                     // Out of the queue first: a purchase that is refused must not be served again below.
-                    self.unqueue(receiver, place);
+                    self.unqueue(receiver, host, place);
                     self.effects.push_back(Effect::Refuse(id, refusal));
                     self.purchases.remove(&id);
                 }
             }
         }
-        if self.queues.get(&receiver).is_some_and(|queue| queue.is_empty()) {
-            self.queues.remove(&receiver);
-        }
     }
 
-    fn unqueue(&mut self, receiver: Address, place: usize) {
-        if let Some(queue) = self.queues.get_mut(&receiver) {
+    pub(super) fn queue_mut(&mut self, receiver: Address, host: &str) -> Option<&mut VecDeque<PurchaseId>> {
+        self.queues.get_mut(&receiver)?.get_mut(host)
+    }
+
+    fn unqueue(&mut self, receiver: Address, host: &str, place: usize) {
+        if let Some(queue) = self.queue_mut(receiver, host) {
             queue.remove(place);
         }
     }
 
+    pub(super) fn drop_empty_queue(&mut self, receiver: Address, host: &str) {
+        let Some(queues) = self.queues.get_mut(&receiver) else { return };
+        if queues.get(host).is_some_and(VecDeque::is_empty) {
+            queues.remove(host);
+        }
+        if queues.is_empty() {
+            self.queues.remove(&receiver);
+        }
+    }
+
     /// Looks over the channels once: this is done for every payment, however many wait.
-    fn choose(&self, receiver: Address, price: Amount) -> Choice {
+    fn choose(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Choice {
         let mut choice = Choice::default();
-        for (id, channel) in self.open_channels(receiver) {
+        for (id, channel) in self.usable_channels(purchase, receiver) {
             choice.open += 1;
             if self.leases.contains_key(id) {
                 choice.lent += 1;
@@ -161,6 +205,18 @@ impl Book {
         choice
     }
 
+    /// The open channels to `receiver` that may pay for a purchase: those of its host and of no host yet, and all of them
+    /// if its rule lists the receiver.
+    pub(super) fn usable_channels<'a>(
+        &'a self,
+        purchase: &'a Purchase,
+        receiver: Address,
+    ) -> impl Iterator<Item = (&'a ChannelId, &'a Channel)> {
+        let shares = purchase.shares();
+        self.open_channels(receiver)
+            .filter(move |(id, _)| shares || self.hosts.get(id).is_none_or(|host| host == purchase.host()))
+    }
+
     /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
     fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> Step {
         let Some(purchase) = self.purchases.get(&id) else {
@@ -170,75 +226,33 @@ impl Book {
             return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
         }
         let price = purchase.price();
-        let Choice { open, lent, payable } = self.choose(receiver, price);
+        let Choice { open, lent, payable } = self.choose(purchase, receiver, price);
         if let Some((_, channel, total)) = payable {
             return Step::Pay(channel, total);
         }
         let wait = if lent == open { Step::WaitAll } else { Step::Wait };
-        if lent > 0 && open >= self.policy.deposit.channels as usize {
+        let is_full = lent > 0 && open >= self.policy.deposit.channels as usize;
+        if is_full || self.funding.contains_key(&receiver) {
             return wait;
         }
-        match self.funding.get(&receiver) {
-            Some(Funding::Running(_)) => return wait,
-            // A channel that is lent comes back; only who has none is told that there will be none.
-            Some(Funding::Failed { until, .. }) if now < *until && lent > 0 => return wait,
-            Some(Funding::Failed { until, refusal }) if now < *until => {
-                return Step::Refuse(refusal.clone());
-            }
-            Some(Funding::Failed { .. }) | None => {}
-        }
-        match self.funding_step(receiver, price) {
-            // No money is moved for a payment that would not be granted.
-            Step::Fund(order) if purchase.exceeds_price(self.raise_after(&order, price)) => {
-                Step::Refuse(Refusal::SecondPrice { price })
-            }
+        let step = self.funding_step(purchase, receiver, price, now);
+        // A channel that is lent comes back; only a request that has none is told that there will be none.
+        match step {
+            Step::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
+            Step::Weigh if lent > 0 => wait,
             step => step,
         }
-    }
-
-    /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
-    fn raise_after(&self, order: &Order, price: Amount) -> Amount {
-        let Order::TopUp { channel, .. } = order else { return price };
-        self.channels.get(channel).map_or(price, |known| {
-            known.acknowledged.saturating_add(price).saturating_sub(self.shown(channel, known))
-        })
-    }
-
-    /// The highest total that the seller was shown of a channel.
-    fn shown(&self, id: &ChannelId, channel: &Channel) -> Amount {
-        self.shown.get(id).copied().unwrap_or(channel.promised).max(channel.acknowledged)
-    }
-
-    /// Tops up the free channel with most left; where every channel is lent or full, opens another one.
-    fn funding_step(&self, receiver: Address, price: Amount) -> Step {
-        let deposit = self.policy.deposit;
-        let cap = deposit.max_per_channel;
-        let largest = self
-            .open_channels(receiver)
-            .filter(|(id, _)| !self.leases.contains_key(id))
-            .max_by_key(|(id, channel)| (channel.left(), **id));
-        if let Some((id, channel)) = largest {
-            let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
-            let room = cap.saturating_sub(channel.deposit);
-            if missing <= room {
-                let added = price.saturating_mul(deposit.top_up).max(missing).min(room);
-                return Step::Fund(Order::TopUp { channel: *id, added });
-            }
-        }
-        if price > cap {
-            return Step::Refuse(Refusal::DepositCap { price, cap });
-        }
-        let initial = price.saturating_mul(deposit.initial.max(1)).min(cap);
-        Step::Fund(Order::Open { receiver, deposit: initial })
     }
 
     pub(super) fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
         let first = ChannelId { receiver, open_block: 0 };
         let last = ChannelId { receiver, open_block: u32::MAX };
-        self.channels
-            .range(first..=last)
-            .filter(|(id, channel)| channel.phase == Phase::Open && !self.held.contains(id))
-            .filter(|(id, _)| !self.is_ending(id))
+        self.channels.range(first..=last).filter(|(id, channel)| self.is_open(id, channel))
+    }
+
+    /// True when a channel can be lent, now or once it comes back.
+    pub(super) fn is_open(&self, id: &ChannelId, channel: &Channel) -> bool {
+        channel.phase == Phase::Open && !self.held.contains(id) && !self.is_ending(id)
     }
 
     /// True while an order that ends the channel is under way, or its transaction may still take effect.
@@ -247,53 +261,40 @@ impl Book {
             Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == id,
             Order::Open { .. } | Order::TopUp { .. } | Order::Settle { .. } => false,
         };
-        let is_ordered = matches!(
-            self.funding.get(&id.receiver),
-            Some(Funding::Running(Some(order))) if ends(order)
-        );
+        let running = self.funding.get(&id.receiver).and_then(|funding| funding.order.as_ref());
+        let is_ordered = running.is_some_and(ends);
         is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.order))
     }
 
     /// Lends a channel: puts the new total on record, then grants it.
     fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
-        let Some(shown) = self.channels.get(&channel_id).map(|channel| self.shown(&channel_id, channel))
-        else {
-            return;
-        };
         let (Some(purchase), Some(channel)) =
             (self.purchases.get_mut(&id), self.channels.get_mut(&channel_id))
         else {
             return;
         };
         let price = purchase.price();
-        // What a crash left in doubt counts as raised until the seller proves that it is older.
-        let raise = total.saturating_sub(shown);
+        let (from, raise) = (channel.presented, total.saturating_sub(channel.presented));
         if purchase.exceeds_price(raise) {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
             self.purchases.remove(&id);
             return;
         }
         if !raise.is_zero() {
-            let first = Raise { above: shown, by: Amount::ZERO };
-            let raised = purchase.raised.entry(channel_id).or_insert(first);
-            raised.by = raised.by.saturating_add(raise);
-        }
-        purchase.rounds += 1;
-        let before = Before { unclear: channel.unclear, shown };
-        if !channel.may_have_sent(total) {
+            purchase.raised.push(Raise { channel: channel_id, from, to: total });
             purchase.signed.push((channel_id, total));
         }
-        channel.promised = channel.promised.max(total);
-        if shown.max(total) < channel.promised {
-            self.shown.insert(channel_id, shown.max(total));
-        } else {
-            self.shown.remove(&channel_id);
+        purchase.rounds += 1;
+        if let Entry::Vacant(owner) = self.hosts.entry(channel_id) {
+            let host = Arc::clone(owner.insert(Arc::clone(purchase.host())));
+            self.effects.push_back(Effect::Persist(Record::Host(channel_id, host)));
         }
-        channel.unclear = Some(match before.unclear {
-            // What a crash left in doubt stays so until the seller has answered.
-            Some(Unclear { total: bound, price: None }) => Unclear { total: bound.max(total), price: None },
-            _ => Unclear { total, price: Some(price) },
-        });
+        let before = Before { unclear: channel.unclear };
+        if !channel.is_question(total) {
+            channel.promised = channel.promised.max(total);
+            channel.signed = channel.signed.max(total);
+            channel.unclear = Some(Unclear { total, price });
+        }
         let draft = Draft { channel: channel_id, total, price };
         purchase.stage = Stage::Presented { draft, unsent: Some(before) };
         self.leases.insert(channel_id, id);

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::admit::check;
-use super::purchase::{Raise, Stage};
+use super::purchase::Stage;
 use super::{Book, Outcome, PurchaseId, Start};
-use crate::protocol::microraiden::{self, Complaint, Verdict, judge};
+use crate::protocol::microraiden::{self, Complaint, Holding, Verdict, judge};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{Amount, Challenge, Draft, Phase, Refusal};
@@ -14,10 +14,14 @@ impl Book {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
         let Stage::Presented { draft, .. } = purchase.stage else { return };
+        if let Some(channel) = self.channels.get_mut(&draft.channel) {
+            channel.present(draft.total);
+            self.dirty.insert(draft.channel);
+        }
         match outcome {
             Outcome::Accepted => {
                 let channel = self.channels.get(&draft.channel);
-                // An answer to a question says nothing of what is in doubt.
+                // An answer to a question says nothing of what the seller holds.
                 if !channel.is_some_and(|channel| channel.is_question(draft.total)) {
                     self.settle_on(&draft, draft.total);
                 }
@@ -46,8 +50,6 @@ impl Book {
             .map(|(_, total)| *total)
             .collect();
         let verdict = judge(asked, channel, &draft, &signed, &facts);
-        let in_doubt = channel.is_in_doubt();
-        let (promised, acknowledged) = (channel.promised, channel.acknowledged);
         match verdict {
             // To wait helps nothing: the channel is of no use to somebody else.
             Verdict::Again(_) if asked.receiver != draft.channel.receiver => {
@@ -62,14 +64,12 @@ impl Book {
                 self.settle_on(&draft, total);
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
             }
-            Verdict::Adopt(total) | Verdict::Resolve(total) => {
-                if total > promised || (in_doubt && total > acknowledged) {
-                    // We signed it in a life whose records are lost: only what lies above it is this request's.
-                    let raise = Raise { above: total, by: promised.saturating_sub(total) };
-                    purchase.raised.insert(draft.channel, raise);
+            Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
+                if holding.proven && !signed.contains(&holding.total) {
+                    purchase.is_older(draft.channel, holding.total);
                 }
                 purchase.challenge = challenge.clone();
-                self.settle_on(&draft, total);
+                self.correct(&draft, holding);
             }
         }
         if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict, now) {
@@ -132,12 +132,9 @@ impl Book {
     fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let settled = self.settled.get(&draft.channel).copied().unwrap_or_default();
-        if let Some(raise) = purchase.raised.remove(&draft.channel) {
-            let by = raise.paid_out(settled);
-            if !by.is_zero() && settled >= draft.total {
-                return self.refuse(id, Refusal::PaidAnswerLost { total: settled }, now);
-            }
-            purchase.raised.insert(draft.channel, Raise { by, ..raise });
+        purchase.is_settled(draft.channel, settled);
+        if settled >= draft.total && purchase.has_raised(draft.channel) {
+            return self.refuse(id, Refusal::PaidAnswerLost { total: settled }, now);
         }
         if now >= purchase.deadline {
             return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
@@ -171,12 +168,19 @@ impl Book {
         purchase.stage = Stage::Pausing { draft, until };
     }
 
-    /// The seller holds `total` of the channel, and nothing about it is unclear.
+    /// The seller took the payment, as far as can be told.
     fn settle_on(&mut self, draft: &Draft, total: Amount) {
         let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
         channel.acknowledged = total;
         channel.promised = channel.promised.max(total);
         channel.unclear = None;
+        self.dirty.insert(draft.channel);
+    }
+
+    /// The seller says what it holds.
+    fn correct(&mut self, draft: &Draft, holding: Holding) {
+        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
+        channel.correct(holding.total, holding.proven);
         self.dirty.insert(draft.channel);
     }
 }

@@ -1,10 +1,11 @@
 //! Money on its way into channels, and what the chain says of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Book, Effect, Funding, Record};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Phase, Refusal};
+use super::{Balance, Book, Effect, Funding, Host, Record};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Phase};
 
 /// How far the cursor moves before it is put on record again, in blocks.
 const CURSOR_STEP: u64 = 256;
@@ -18,6 +19,8 @@ pub struct OrderFailure {
     pub reason: String,
     /// True when none of its transactions can still take effect.
     pub is_final: bool,
+    /// What the payer had afterwards, if the node says.
+    pub balance: Option<Balance>,
 }
 
 /// Why an order of the user's is not taken now.
@@ -29,58 +32,124 @@ pub enum Unorderable {
     /// Another transaction for the receiver is under way.
     #[error("another transaction for {0} is under way; wait for it, then try again")]
     Busy(Address),
+    /// No amount is given.
+    #[error(
+        "the amount must be more than 0: a channel without a deposit cannot pay, and its transaction costs a fee"
+    )]
+    Nothing,
+    /// The channel would hold more than the user allows.
+    #[error("the channel would hold {deposit}, more than deposit.max_per_channel allows ({cap})")]
+    AboveCap {
+        /// What it would hold.
+        deposit: Amount,
+        /// The most that a channel may hold.
+        cap: Amount,
+    },
 }
 
 impl Book {
-    /// Has an order carried out, unless older transactions for the same receiver must be cleared up first.
-    pub(super) fn order(&mut self, order: Order) {
+    /// Has an order carried out, for a host or for the user, unless older transactions for the same receiver must be
+    /// cleared up first.
+    pub(super) fn order(&mut self, order: Order, host: Option<Host>) {
         let receiver = order.receiver();
         if self.intents.contains_key(&receiver) {
             return self.resume(receiver);
         }
-        self.funding.insert(receiver, Funding::Running(Some(order)));
+        self.funding.insert(receiver, Funding { order: Some(order), host });
         self.effects.push_back(Effect::Submit(order));
     }
 
     /// Has the fate of a receiver's transactions found out.
     pub(super) fn resume(&mut self, receiver: Address) {
         let Some(intents) = self.intents.get(&receiver) else { return };
-        self.funding.insert(receiver, Funding::Running(None));
+        let host = intents.last().and_then(|intent| intent.host.as_deref().map(Host::from));
+        self.funding.insert(receiver, Funding { order: None, host });
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
 
     /// The same, unless a transaction for the receiver is being waited for already.
     pub(super) fn resume_if_idle(&mut self, receiver: Address) {
-        if !matches!(self.funding.get(&receiver), Some(Funding::Running(_))) {
+        if !self.funding.contains_key(&receiver) {
             self.resume(receiver);
         }
     }
 
-    pub(super) fn intend(&mut self, intent: Intent) {
+    pub(super) fn intend(&mut self, mut intent: Intent, now: Instant) {
         let (hash, receiver) = (intent.hash, intent.order.receiver());
+        let host = self.funding.get(&receiver).and_then(|funding| funding.host.clone());
+        intent.host = host.as_deref().map(str::to_owned);
         let known = self.intents.entry(receiver).or_default();
         if known.is_empty() {
-            // Where that could not be written before, an older one would be taken for this one after a crash.
+            // If that could not be written before, an older one would be taken for this one after a crash.
             self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
         }
+        let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
         known.push(intent.clone());
+        if is_first_to_move {
+            self.send_money(&intent.order, host, now);
+        }
         self.effects.push_back(Effect::Persist(Record::Intent(intent)));
         self.effects.push_back(Effect::Send(hash));
     }
 
-    /// Whether the user may order something now: transactions for one receiver go one after the other.
+    /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
+    fn send_money(&mut self, order: &Order, host: Option<Host>, now: Instant) {
+        if let Order::TopUp { channel: id, added } = order
+            && let Some(channel) = self.channels.get_mut(id)
+        {
+            channel.funded = channel.funded.saturating_add(*added);
+            self.record(*id);
+        }
+        if let (
+            Order::Open { receiver, .. } | Order::TopUp { channel: ChannelId { receiver, .. }, .. },
+            Some(host),
+        ) = (order, host)
+        {
+            self.count_deposit(*receiver, &host, now);
+            self.effects.push_back(Effect::Persist(Record::Deposit(*receiver, host)));
+        }
+    }
+
+    /// Money that was about to be sent into a channel provably did not arrive.
+    fn take_back_money(&mut self, intents: &[Intent]) {
+        let moved = intents.iter().find(|intent| intent.moves).map(|intent| intent.order);
+        if let Some(Order::TopUp { channel: id, added }) = moved
+            && let Some(channel) = self.channels.get_mut(&id)
+        {
+            channel.funded = channel.funded.saturating_sub(added).max(channel.deposit);
+            self.record(id);
+        }
+    }
+
+    /// Whether the user may order something now: transactions for one receiver go one after the other, and no channel
+    /// holds more than the user allows, or nothing.
     pub fn may_order(&self, order: &Order) -> Result<(), Unorderable> {
         if self.facts().is_none() {
             return Err(Unorderable::NotReady);
         }
+        self.check_amount(order)?;
         let receiver = order.receiver();
-        match self.funding.get(&receiver) {
-            Some(Funding::Running(_)) => Err(Unorderable::Busy(receiver)),
-            Some(Funding::Failed { .. }) | None if self.intents.contains_key(&receiver) => {
-                Err(Unorderable::Busy(receiver))
+        let is_busy = self.funding.contains_key(&receiver) || self.intents.contains_key(&receiver);
+        if is_busy { Err(Unorderable::Busy(receiver)) } else { Ok(()) }
+    }
+
+    /// Whether the amount of an order is one that a channel may hold.
+    ///
+    /// # Errors
+    /// [`Unorderable::Nothing`] for an amount of 0, [`Unorderable::AboveCap`] for one above `deposit.max_per_channel`.
+    pub fn check_amount(&self, order: &Order) -> Result<(), Unorderable> {
+        let (before, amount) = match order {
+            Order::Open { deposit, .. } => (Amount::ZERO, *deposit),
+            Order::TopUp { channel, added } => {
+                (self.channels.get(channel).map_or(Amount::ZERO, |channel| channel.funded), *added)
             }
-            Some(Funding::Failed { .. }) | None => Ok(()),
+            Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => return Ok(()),
+        };
+        if amount.is_zero() {
+            return Err(Unorderable::Nothing);
         }
+        let (deposit, cap) = (before.saturating_add(amount), self.policy.deposit.max_per_channel);
+        if deposit > cap { Err(Unorderable::AboveCap { deposit, cap }) } else { Ok(()) }
     }
 
     pub(super) fn ordered(
@@ -90,23 +159,22 @@ impl Book {
         now: Instant,
     ) {
         let is_final = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
+        let funding = self.funding.remove(&receiver);
+        let host = funding.as_ref().and_then(|funding| funding.host.clone());
+        let intents = self.intents.get(&receiver).cloned().unwrap_or_default();
         match result {
-            Ok(done) => {
-                self.funding.remove(&receiver);
-                if let Some((id, on_chain)) = done {
-                    if let (None, Some(channel)) = (on_chain, self.channels.get(&id)) {
-                        // Whoever ended it, it was on no more than this; the chain will tell.
-                        self.settled.entry(id).or_insert(channel.exposure());
-                    }
-                    self.take_over(id, on_chain);
-                }
+            Ok(Some((id, on_chain))) => {
+                let moved = intents.iter().rfind(|intent| intent.moves).map(|intent| intent.order);
+                let order = funding.and_then(|funding| funding.order).or(moved);
+                self.carried_out(id, on_chain, order, host, now);
             }
-            Err(OrderFailure { order, reason, .. }) => {
-                self.funding.remove(&receiver);
-                if matches!(order, Order::Open { .. } | Order::TopUp { .. }) {
-                    let until = now + self.policy.deposit.retry_after;
-                    let refusal = Refusal::FundFailed { order: Box::new(order), reason };
-                    self.funding.insert(receiver, Funding::Failed { until, refusal });
+            Ok(None) => self.take_back_money(&intents),
+            Err(failure) => {
+                if failure.is_final {
+                    self.take_back_money(&intents);
+                }
+                if let (Order::Open { .. } | Order::TopUp { .. }, Some(host)) = (failure.order, host) {
+                    self.failed(host, failure, !intents.is_empty(), now);
                 }
             }
         }
@@ -116,11 +184,57 @@ impl Book {
         self.pump(receiver, now);
     }
 
-    pub(super) fn learned(&mut self, id: ChannelId, total: Amount) {
+    fn carried_out(
+        &mut self,
+        id: ChannelId,
+        on_chain: Option<OnChain>,
+        order: Option<Order>,
+        host: Option<Host>,
+        now: Instant,
+    ) {
+        if let (None, Some(channel)) = (on_chain, self.channels.get(&id)) {
+            // Whoever ended it, it was on no more than this; the chain will tell.
+            self.settled.entry(id).or_insert(channel.exposure());
+        }
+        match order {
+            Some(Order::Open { deposit, .. }) => self.opened(id, on_chain, deposit, host.as_ref()),
+            // A node that shows less than before shows an older state: the watch will tell.
+            Some(Order::TopUp { .. })
+                if on_chain.is_some_and(|shown| {
+                    self.channels.get(&id).is_some_and(|c| shown.deposit < c.deposit)
+                }) => {}
+            _ => self.take_over(id, on_chain),
+        }
+        if let (Some(order @ (Order::Open { .. } | Order::TopUp { .. })), Some(host)) = (order, host) {
+            self.funded(id, order, host, now);
+        }
+    }
+
+    /// A channel of ours is new: nothing was signed on it, and it belongs to the host that it was opened for.
+    fn opened(&mut self, id: ChannelId, on_chain: Option<OnChain>, deposit: Amount, host: Option<&Host>) {
+        if let Some(host) = host.filter(|_| !self.hosts.contains_key(&id)) {
+            self.hosts.insert(id, Arc::clone(host));
+            self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
+        }
+        let nothing = OnChain {
+            deposit: Amount::ZERO,
+            settle_block: 0,
+            closing_balance: Amount::ZERO,
+            withdrawn: Amount::ZERO,
+        };
+        let mut channel = self.channels.get(&id).copied();
+        let channel = channel.get_or_insert_with(|| Channel::new(nothing));
+        if let Some(on_chain) = on_chain {
+            channel.observe(Some(on_chain));
+        }
+        channel.funded = channel.funded.max(deposit);
+        self.channels.insert(id, *channel);
+        self.record(id);
+    }
+
+    pub(super) fn learned(&mut self, id: ChannelId, total: Amount, proven: bool) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        channel.acknowledged = total;
-        channel.promised = channel.promised.max(total);
-        channel.unclear = None;
+        channel.correct(total, proven);
         self.dirty.insert(id);
     }
 
@@ -165,8 +279,7 @@ impl Book {
         let Some(on_chain) = on_chain else { return self.is_vanishing(id) };
         self.vanished.remove(&id);
         let Some(channel) = self.channels.get(&id) else {
-            let is_funding = matches!(self.funding.get(&id.receiver), Some(Funding::Running(_)));
-            return is_funding || self.intents.contains_key(&id.receiver);
+            return self.funding.contains_key(&id.receiver) || self.intents.contains_key(&id.receiver);
         };
         if on_chain.deposit >= channel.deposit {
             self.lower.remove(&id);
@@ -194,7 +307,7 @@ impl Book {
                 channel.observe(on_chain);
                 channel
             }
-            (None, Some(on_chain)) => Channel::new(on_chain),
+            (None, Some(on_chain)) => Channel::found(on_chain),
             (None, None) => return,
         };
         if before != Some(after) {

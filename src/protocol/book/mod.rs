@@ -6,6 +6,7 @@
 mod admit;
 mod answer;
 mod fund;
+mod funding;
 #[cfg(test)]
 mod model;
 mod purchase;
@@ -15,7 +16,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::purchase::{Purchase, Stage};
 use crate::protocol::policy::Hooks;
@@ -32,9 +33,24 @@ pub use fund::{OrderFailure, Unorderable};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PurchaseId(pub u64);
 
+/// A host name or IP address, without a port: whose channel it is.
+pub type Host = Arc<str>;
+
+/// The host of a URL, brackets and a root dot left out, as channels are known by it.
+pub fn host_name(host: &str) -> Host {
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => address.to_string().into(),
+        Err(_) => host.to_ascii_lowercase().into(),
+    }
+}
+
 /// What one `[[pay]]` rule allows for one client request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowance {
+    /// The host that the request goes to: a channel is lent only to the host that it was opened for.
+    pub host: Host,
     /// The highest price.
     pub max_price: Amount,
     /// Who may be paid; anyone when empty.
@@ -52,8 +68,12 @@ pub enum Input {
         facts: Facts,
         /// The channels that the store knows.
         channels: Vec<(ChannelId, Channel)>,
+        /// Which hosts channels belong to.
+        hosts: Vec<(ChannelId, Host)>,
         /// The transactions whose fate the store does not know, in order of their nonce.
         intents: Vec<Intent>,
+        /// How long ago money was sent into channels to a receiver for a host.
+        deposits: Vec<(Address, Host, Duration)>,
         /// What the contract says of these and of channels that the store does not know. It is believed at once.
         on_chain: Vec<(ChannelId, Option<OnChain>)>,
         /// Where the next sync starts.
@@ -92,8 +112,8 @@ pub enum Input {
     Hold(ChannelId),
     /// Lend this channel again.
     Release(ChannelId),
-    /// The seller's own total of a channel, proven by our own signature.
-    Learned(ChannelId, Amount),
+    /// The seller's own total of a channel, and whether our own signature proves it.
+    Learned(ChannelId, Amount, bool),
     /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
     /// and that was not settled either is to be looked at again: [`Book::vanished`].
     Chain {
@@ -103,7 +123,11 @@ pub enum Input {
         settled: BTreeMap<ChannelId, Amount>,
         /// Where the next sync starts.
         cursor: u64,
+        /// True when the user asked for this look: deposits that do not show are given up.
+        by_user: bool,
     },
+    /// What the payer has, in answer to [`Effect::Weigh`]; `None` when the node does not say.
+    Balance(Option<Balance>),
     /// Time has passed.
     Tick,
     /// The bound of a channel is on disk up to this total, or could not be moved.
@@ -127,6 +151,15 @@ pub enum Outcome {
     Unclear,
 }
 
+/// What the payer can spend, to tell whether it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Ether, in wei, as far as it fits.
+    pub wei: u128,
+    /// Tokens, in base units.
+    pub tokens: Amount,
+}
+
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -145,6 +178,8 @@ pub enum Effect {
     Resume(Address, Vec<Intent>),
     /// The transaction with this hash is on record: it may be sent.
     Send([u8; 32]),
+    /// Find out what the payer has, then tell [`Input::Balance`].
+    Weigh,
 }
 
 /// What goes on record.
@@ -160,8 +195,12 @@ pub enum Record {
     Cursor(u64),
     /// What a request (its method and URL) costs; `None` when that is forgotten.
     Price(String, Option<Price>),
-    /// Where the REST interface of a seller is.
-    Gateway(Address, String),
+    /// Where a host says that the REST interface of a receiver is.
+    Gateway(Host, Address, String),
+    /// The host that a channel belongs to.
+    Host(ChannelId, Host),
+    /// Money is about to be sent into a channel to this receiver, for this host.
+    Deposit(Address, Host),
     /// The seller's signature to close a channel on a total. It gives one once.
     Consent(ChannelId, Amount, Signature),
 }
@@ -175,9 +214,18 @@ pub struct Book {
     /// Which purchase each lent channel is lent to.
     leases: BTreeMap<ChannelId, PurchaseId>,
     purchases: BTreeMap<PurchaseId, Purchase>,
-    /// Who waits for a channel to each receiver, first come first.
-    queues: BTreeMap<Address, VecDeque<PurchaseId>>,
+    /// Who waits for a channel to each receiver, by host, first come first.
+    queues: BTreeMap<Address, BTreeMap<Host, VecDeque<PurchaseId>>>,
+    /// Which host each channel belongs to. One that is missing goes to the first host that pays from it.
+    hosts: BTreeMap<ChannelId, Host>,
+    /// What is being carried out on the chain.
     funding: BTreeMap<Address, Funding>,
+    /// What failed to put money into a channel, by receiver and host.
+    failures: BTreeMap<(Address, Host), Failure>,
+    /// True while the payer's balance is being looked up.
+    is_weighing: bool,
+    /// When money was sent into channels, by receiver and host, oldest first.
+    deposits: BTreeMap<(Address, Host), VecDeque<Instant>>,
     /// Transactions whose fate is not known, by receiver, in order of their nonce.
     intents: BTreeMap<Address, Vec<Intent>>,
     /// From where the chain is read at the next start, as it is on record.
@@ -192,9 +240,6 @@ pub struct Book {
     held: BTreeSet<ChannelId>,
     /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
     used: BTreeMap<ChannelId, Instant>,
-    /// The highest total that the seller was shown, where more than that is promised: a payment was granted and never
-    /// left. Whoever shows that payment raises by it.
-    shown: BTreeMap<ChannelId, Amount>,
     /// Channels that are newer in memory than on record.
     dirty: BTreeSet<ChannelId>,
     /// Channels whose bound on disk is on its way up, and how far.
@@ -211,14 +256,28 @@ enum Start {
     Stopped(Option<Facts>),
 }
 
+/// An order that is being carried out.
 #[derive(Debug)]
-enum Funding {
-    /// An order is being carried out, or (`None`) the fate of earlier transactions is being found out.
-    Running(Option<Order>),
-    Failed {
-        until: Instant,
-        refusal: Refusal,
-    },
+struct Funding {
+    /// The order; `None` while the fate of earlier transactions is being found out.
+    order: Option<Order>,
+    /// The host that it is carried out for; `None` for what the user orders.
+    host: Option<Host>,
+}
+
+/// Why no money could be put into a channel, and when that is tried again.
+#[derive(Debug)]
+struct Failure {
+    order: Order,
+    reason: String,
+    since: Instant,
+    until: Instant,
+    /// How often in a row.
+    times: u32,
+    /// What the payer had then, if nothing was sent: another balance is worth another try.
+    balance: Option<Option<Balance>>,
+    /// When the balance was last looked at.
+    looked: Instant,
 }
 
 impl Book {
@@ -231,7 +290,11 @@ impl Book {
             leases: BTreeMap::new(),
             purchases: BTreeMap::new(),
             queues: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             funding: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            is_weighing: false,
+            deposits: BTreeMap::new(),
             intents: BTreeMap::new(),
             cursor: 0,
             lower: BTreeMap::new(),
@@ -239,7 +302,6 @@ impl Book {
             settled: BTreeMap::new(),
             held: BTreeSet::new(),
             used: BTreeMap::new(),
-            shown: BTreeMap::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -249,10 +311,12 @@ impl Book {
     /// Takes in what happened. The effects wait in [`Book::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Ready { facts, channels, intents, on_chain, cursor } => {
+            Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor } => {
                 // With what is on record not taken in, the chain alone would be put in its place.
                 if !matches!(self.start, Start::Stopped(_)) {
                     self.become_ready(facts, channels, intents);
+                    self.hosts.extend(hosts);
+                    self.remember_deposits(deposits, now);
                     // Nothing was raised in this life: one look is enough.
                     self.vanished.extend(on_chain.iter().map(|(id, _)| *id));
                     self.observe(on_chain, &BTreeMap::new(), cursor, now);
@@ -273,9 +337,9 @@ impl Book {
                 self.dirty.insert(id);
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
-            Input::Intent(intent) => self.intend(intent),
+            Input::Intent(intent) => self.intend(intent, now),
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
-            Input::Order(order) => self.order(order),
+            Input::Order(order) => self.order(order, None),
             Input::Resume(receiver) => self.resume_if_idle(receiver),
             Input::Hold(id) => {
                 self.held.insert(id);
@@ -284,8 +348,14 @@ impl Book {
                 self.held.remove(&id);
                 self.pump(id.receiver, now);
             }
-            Input::Learned(id, total) => self.learned(id, total),
-            Input::Chain { channels, settled, cursor } => self.observe(channels, &settled, cursor, now),
+            Input::Learned(id, total, proven) => self.learned(id, total, proven),
+            Input::Chain { channels, settled, cursor, by_user } => {
+                if by_user {
+                    self.give_up_unseen(&channels);
+                }
+                self.observe(channels, &settled, cursor, now);
+            }
+            Input::Balance(balance) => self.weighed(balance, now),
             Input::Tick => self.tick(now),
             Input::Reserved(id, bound) => self.reserved(id, bound),
             Input::Idle => self.write_down(),
@@ -347,6 +417,11 @@ impl Book {
         self.leases.contains_key(id)
     }
 
+    /// The host that a channel belongs to.
+    pub fn host(&self, id: &ChannelId) -> Option<&Host> {
+        self.hosts.get(id)
+    }
+
     /// A channel.
     pub fn channel(&self, id: &ChannelId) -> Option<&Channel> {
         self.channels.get(id)
@@ -360,7 +435,7 @@ impl Book {
 
     /// True while a transaction is being waited for.
     pub fn is_waiting_for_chain(&self) -> bool {
-        self.funding.values().any(|funding| matches!(funding, Funding::Running(_)))
+        !self.funding.is_empty()
     }
 
     /// True while something is only in memory.
@@ -396,11 +471,8 @@ impl Book {
                 Start::Ready(_) | Start::Stopped(_) => Awaited::Start,
             },
             Stage::Queued => {
-                let receiver = purchase.receiver();
-                match self.funding.get(&receiver) {
-                    Some(Funding::Running(_)) => Awaited::Funding,
-                    Some(Funding::Failed { .. }) | None => Awaited::Channel,
-                }
+                let is_funding = self.funding.contains_key(&purchase.receiver());
+                if is_funding { Awaited::Funding } else { Awaited::Channel }
             }
             Stage::Pausing { draft, .. } if now < purchase.deadline => {
                 purchase.stage = Stage::Presented { draft, unsent: None };
@@ -426,12 +498,11 @@ impl Book {
         match purchase.stage {
             Stage::Early { .. } => {}
             Stage::Queued => {
-                if let Some(queue) = self.queues.get_mut(&receiver) {
+                let host = purchase.host();
+                if let Some(queue) = self.queue_mut(receiver, host) {
                     queue.retain(|waiting| *waiting != id);
-                    if queue.is_empty() {
-                        self.queues.remove(&receiver);
-                    }
                 }
+                self.drop_empty_queue(receiver, host);
             }
             Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
                 self.leases.remove(&draft.channel);
@@ -447,7 +518,6 @@ impl Book {
         let Stage::Presented { draft, unsent: Some(before) } = purchase.stage else { return };
         if let Some(channel) = self.channels.get_mut(&draft.channel) {
             channel.unclear = before.unclear;
-            self.shown.insert(draft.channel, before.shown);
             self.dirty.insert(draft.channel);
         }
     }
@@ -464,7 +534,8 @@ impl Book {
         }
         self.release_unsent(id);
         // Who waits behind it would meet the same disk, one after the other.
-        for waiting in self.queues.remove(&channel.receiver).unwrap_or_default() {
+        let queues = self.queues.remove(&channel.receiver).unwrap_or_default();
+        for waiting in queues.into_values().flatten() {
             self.refuse(waiting, Refusal::StoreFailed(reason.clone()), now);
         }
         self.refuse(id, Refusal::StoreFailed(reason), now);
@@ -501,12 +572,13 @@ impl Book {
         self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { reserved, ..*channel })));
     }
 
-    /// Gives up what was reserved ahead, so that the next start has nothing to clear up.
+    /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
+    /// not on its way, it is known what the seller was shown.
     fn flush(&mut self) {
         self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
         for (id, channel) in &mut self.channels {
-            if !channel.is_in_doubt() && channel.reserved > channel.promised {
-                channel.reserved = channel.promised;
+            if !self.leases.contains_key(id) && channel.reserved > channel.presented {
+                channel.reserved = channel.presented;
                 self.dirty.insert(*id);
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Allowance;
+use super::{Allowance, Host};
 use crate::protocol::channel::Unclear;
 use crate::protocol::microraiden::Complaint;
 use crate::protocol::{Address, Amount, Challenge, ChannelId, Draft};
@@ -17,9 +17,10 @@ pub(super) struct Purchase {
     pub(super) stage: Stage,
     /// How many different payments were granted.
     pub(super) rounds: u32,
-    /// By how much this request raised what the seller was shown of each channel, as far as that was or can still be
-    /// redeemed.
-    pub(super) raised: BTreeMap<ChannelId, Raise>,
+    /// By how much this request raised what sellers were shown, as far as that was or can still be redeemed.
+    pub(super) raised: Vec<Raise>,
+    /// True once a channel was opened or topped up because of this request: that happens once.
+    pub(super) is_funded: bool,
     /// True when a channel that the chain no longer knows was left for another one.
     pub(super) reopened: bool,
     /// Totals that were first signed for this request.
@@ -28,12 +29,12 @@ pub(super) struct Purchase {
     pub(super) patience: BTreeMap<Complaint, Patience>,
 }
 
-/// By how much one request raised what the seller was shown of a channel.
-#[derive(Clone, Copy, Debug, Default)]
+/// A payment of one request raised what the seller was shown of a channel, from one total to a higher one.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Raise {
-    /// What it was shown before.
-    pub(super) above: Amount,
-    pub(super) by: Amount,
+    pub(super) channel: ChannelId,
+    pub(super) from: Amount,
+    pub(super) to: Amount,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,6 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
     pub(super) unclear: Option<Unclear>,
-    pub(super) shown: Amount,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,10 +72,40 @@ impl Purchase {
         challenge.price
     }
 
-    /// Whether one more promise for this request would let the seller redeem more than one price for it.
+    /// The host that asks for money, without a port.
+    pub(super) fn host(&self) -> &Host {
+        &self.allowance.host
+    }
+
+    /// True when channels of other hosts may pay for it: its rule lists the receiver.
+    pub(super) fn shares(&self) -> bool {
+        self.allowance.receivers.contains(&self.receiver())
+    }
+
+    /// Whether one more payment for this request would let sellers redeem more than one price for it.
     pub(super) fn exceeds_price(&self, raise: Amount) -> bool {
-        let sum = self.raised.values().fold(raise, |sum, raised| sum.saturating_add(raised.by));
+        let sum = self.raised.iter().fold(raise, |sum, raised| sum.saturating_add(raised.by()));
         !raise.is_zero() && sum > self.price()
+    }
+
+    /// The seller proves a total that this request did not sign: it is older, and only what lies above it is this
+    /// request's.
+    pub(super) fn is_older(&mut self, channel: ChannelId, total: Amount) {
+        for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
+            raise.from = raise.from.max(total);
+        }
+    }
+
+    /// True when sellers can redeem something of a channel because of this request.
+    pub(super) fn has_raised(&self, channel: ChannelId) -> bool {
+        self.raised.iter().any(|raise| raise.channel == channel && !raise.by().is_zero())
+    }
+
+    /// A channel was settled on `total`: what was signed above it cannot be redeemed any more.
+    pub(super) fn is_settled(&mut self, channel: ChannelId, total: Amount) {
+        for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
+            raise.to = raise.to.min(total);
+        }
     }
 
     /// When it is to be looked at again; `None` while it has a payment in hand.
@@ -105,8 +135,7 @@ impl Purchase {
 }
 
 impl Raise {
-    /// How much of it a settlement on `total` has paid out, at most.
-    pub(super) fn paid_out(&self, total: Amount) -> Amount {
-        self.by.min(total.saturating_sub(self.above))
+    fn by(&self) -> Amount {
+        self.to.saturating_sub(self.from)
     }
 }

@@ -1,45 +1,48 @@
 //! Which channels are too many: several to one seller, opened when requests queued, and idle since.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Book;
-use crate::protocol::{Channel, ChannelId};
+use super::{Book, Host};
+use crate::protocol::{Address, Channel, ChannelId};
 
 impl Book {
-    /// The channels that carried no payment for as long as `within`, and that their receivers need no more: all but
-    /// one of those that are open. What is lent, unclear, or was never paid on is not among them.
+    /// The channels that carried no payment for as long as `within`, and that their hosts need no more: all but one of
+    /// those to each receiver that are open for a host. One that is lent, unclear, or was never paid on is not among them.
     ///
-    /// Where a channel of the receiver stays anyway, and has something left, that one pays what comes next; else the
-    /// one with most left is kept.
+    /// If a channel of the host stays anyway, and has something left, that one pays what comes next; else the one with
+    /// most left is kept.
     pub fn surplus(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
+        let mut groups: BTreeMap<(Address, Option<&Host>), Vec<_>> = BTreeMap::new();
+        for (id, channel) in self.channels.iter().filter(|(id, channel)| self.is_open(id, channel)) {
+            groups.entry((id.receiver, self.hosts.get(id))).or_default().push((id, channel));
+        }
         let mut surplus = Vec::new();
-        let mut place = self.channels.keys().next().copied();
-        while let Some(ChannelId { receiver, .. }) = place {
-            let (mut idle, staying): (Vec<_>, Vec<_>) = self
-                .open_channels(receiver)
-                .partition(|(id, channel)| self.is_idle(id, channel, now, within));
+        for channels in groups.into_values() {
+            let (mut idle, staying): (Vec<_>, Vec<_>) =
+                channels.into_iter().partition(|(id, channel)| self.is_idle(id, channel, now, within));
             let can_pay = |(id, channel): &(&ChannelId, &Channel)| {
-                !channel.left().is_zero() && (self.is_lent(id) || channel.unclear.is_none())
+                !channel.left().is_zero() && (self.is_lent(id) || !channel.is_unsure())
             };
             if !staying.iter().any(can_pay) {
                 idle.sort_by_key(|(id, channel)| (channel.left(), **id));
                 idle.pop();
             }
             surplus.extend(idle.into_iter().map(|(id, _)| *id));
-            let last = ChannelId { receiver, open_block: u32::MAX };
-            place = self.channels.range(last..).map(|(id, _)| *id).find(|id| *id != last);
         }
         surplus
     }
 
-    /// True when a channel that is held is still idle, and another one to its receiver is open.
+    /// True when a channel that is held is still idle, and another one of its host to its receiver is open.
     pub fn is_surplus(&self, id: &ChannelId, now: Instant, within: Duration) -> bool {
         let is_idle = self.channels.get(id).is_some_and(|channel| self.is_idle(id, channel, now, within));
-        is_idle && self.open_channels(id.receiver).any(|(other, _)| other != id)
+        let host = self.hosts.get(id);
+        let mut others = self.open_channels(id.receiver).filter(|(other, _)| *other != id);
+        is_idle && others.any(|(other, _)| self.hosts.get(other) == host)
     }
 
     fn is_idle(&self, id: &ChannelId, channel: &Channel, now: Instant, within: Duration) -> bool {
-        let was_paid = !channel.acknowledged.is_zero() && channel.unclear.is_none();
+        let was_paid = !channel.acknowledged.is_zero() && !channel.is_unsure();
         let used = self.used.get(id);
         was_paid && !self.is_lent(id) && used.is_some_and(|at| now.saturating_duration_since(*at) >= within)
     }
@@ -53,7 +56,7 @@ mod tests {
     use crate::protocol::book::PurchaseId;
     use crate::protocol::channel::Unclear;
     use crate::protocol::policy::{Deposit, Hooks};
-    use crate::protocol::{Address, Amount, Phase, Policy};
+    use crate::protocol::{Amount, OnChain, Phase, Policy};
 
     const WITHIN: Duration = Duration::from_secs(600);
 
@@ -83,17 +86,22 @@ mod tests {
         for (open_block, (receiver, left, used, oddity)) in (1..).zip(rows) {
             let id = ChannelId { receiver: Address([*receiver; 20]), open_block };
             let paid = Amount::from(100 - left);
-            let mut channel = Channel {
+            let on_chain = OnChain {
                 deposit: Amount::from(100),
+                settle_block: 0,
+                closing_balance: Amount::ZERO,
+                withdrawn: Amount::ZERO,
+            };
+            let mut channel = Channel {
                 promised: paid,
+                presented: paid,
                 reserved: paid,
                 acknowledged: paid,
-                unclear: None,
-                phase: Phase::Open,
+                ..Channel::new(on_chain)
             };
             match *oddity {
                 "lent" => drop(book.leases.insert(id, PurchaseId(1))),
-                "unclear" => channel.unclear = Some(Unclear { total: channel.promised, price: None }),
+                "unclear" => channel.unclear = Some(Unclear { total: channel.promised, price: 1.into() }),
                 "closing" => channel.phase = Phase::Closing { settle_block: 9 },
                 "gone" => channel.phase = Phase::Gone,
                 "held" => drop(book.held.insert(id)),

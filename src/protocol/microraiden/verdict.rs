@@ -22,14 +22,24 @@ pub struct Facts {
 pub enum Verdict {
     /// Present the same payment again after a pause: it may pass later.
     Again(Complaint),
-    /// The seller holds this total: go on from there, as the policy on invalid amounts allows.
-    Adopt(Amount),
-    /// The seller holds this total, which an earlier request signed and whose answer was lost: go on from there.
-    Resolve(Amount),
+    /// The seller holds another total than we believed: go on from there, as the policy on invalid amounts allows.
+    Adopt(Holding),
+    /// The seller answers a question, or holds a total that an earlier request signed and whose answer was lost: go on
+    /// from there.
+    Resolve(Holding),
     /// The seller shows a payment that was first signed for this request as an old one.
     Registered(Amount),
     /// The seller's answer leads nowhere.
     Nowhere(Nowhere),
+}
+
+/// What the seller says that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The total.
+    pub total: Amount,
+    /// True when our own signature proves it.
+    pub proven: bool,
 }
 
 /// Answers that lead nowhere.
@@ -80,10 +90,13 @@ pub fn judge(
     if lags(challenge, presented) {
         return Verdict::Again(Complaint::InsufficientConfirmations);
     }
+    let is_answer = channel.is_question(presented.total);
     if state.total <= channel.acknowledged {
-        let is_answer = channel.is_question(presented.total) && state.total == presented.total;
+        let proven = is_ours(state, presented.channel, facts);
+        let holding = Holding { total: state.total, proven };
         // Downwards is never a loss: what was signed above stays counted as promised.
-        return if is_answer { Verdict::Resolve(state.total) } else { Verdict::Adopt(state.total) };
+        let is_expected = is_answer && state.total == presented.total;
+        return if is_expected { Verdict::Resolve(holding) } else { Verdict::Adopt(holding) };
     }
     if !is_ours(state, presented.channel, facts) {
         return Verdict::Nowhere(Nowhere::Unproven { claimed: state.total });
@@ -91,10 +104,11 @@ pub fn judge(
     if signed.contains(&state.total) {
         return Verdict::Registered(state.total);
     }
-    if channel.may_have_sent(state.total) || state.total == presented.total {
-        return Verdict::Resolve(state.total);
+    let holding = Holding { total: state.total, proven: true };
+    if is_answer || channel.may_have_sent(state.total) || state.total == presented.total {
+        return Verdict::Resolve(holding);
     }
-    Verdict::Adopt(state.total)
+    Verdict::Adopt(holding)
 }
 
 /// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.

@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 use super::replay::{self, Held, Past, hold, keep};
 use super::{Body, ForwardError, rescue, target, upgrade};
 use crate::manager::Manager;
-use crate::protocol::book::Allowance;
+use crate::protocol::book::{Allowance, host_name};
 use crate::protocol::policy::Allow;
 use crate::protocol::{Answer, Challenge, Policy, Refusal, read};
 use crate::shutdown::Shutdown;
@@ -177,6 +177,7 @@ impl Shared {
             }
             Some(Allow::Pay { max_price, receivers, pay_first, hooks }) => {
                 let allowance = Allowance {
+                    host: host_name(host),
                     max_price: *max_price,
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),

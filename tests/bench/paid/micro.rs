@@ -12,7 +12,7 @@ use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
 use tollpass::manager::store::Store;
-use tollpass::protocol::book::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record};
+use tollpass::protocol::book::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record, host_name};
 use tollpass::protocol::channel::Channel;
 use tollpass::protocol::microraiden::{self, proof};
 use tollpass::protocol::policy::Deposit;
@@ -97,11 +97,15 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
     let ready = Input::Ready {
         facts,
         channels: Vec::new(),
+        hosts: Vec::new(),
         intents: Vec::new(),
+        deposits: Vec::new(),
         on_chain: vec![(channel, Some(on_chain))],
         cursor: 0,
     };
     book.handle(ready, Instant::now());
+    // Without this, each payment would only ask the seller what it holds.
+    book.handle(Input::Learned(channel, Amount::ZERO, false), Instant::now());
     let challenge = Challenge::MicroRaiden(microraiden::Challenge {
         price: Amount::from(1),
         contract: facts.contract,
@@ -111,7 +115,8 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         complaint: None,
         state: None,
     });
-    let allowance = Allowance { max_price: Amount::from(1), receivers: Vec::new(), hooks: Arc::default() };
+    let (host, max_price) = (host_name("seller.example"), Amount::from(1));
+    let allowance = Allowance { host, max_price, receivers: Vec::new(), hooks: Arc::default() };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the book", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());

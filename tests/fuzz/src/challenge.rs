@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tollpass::protocol::channel::Unclear;
 use tollpass::protocol::microraiden::proof::{balance_digest, recover};
 use tollpass::protocol::microraiden::{
-    Challenge, Complaint, Facts, Nowhere, State, Verdict, attach, complaint, headers, judge,
+    Challenge, Complaint, Facts, Holding, Nowhere, State, Verdict, attach, complaint, headers, judge,
 };
 use tollpass::protocol::{
     self, Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
@@ -173,12 +173,18 @@ impl Payer {
             payer: address(PAYER),
         };
         let id = ChannelId { receiver: address(RECEIVER), open_block: OPEN_BLOCK };
+        let acknowledged = self.acknowledged.min(self.promised);
         let channel = Channel {
             deposit: self.deposit,
+            funded: self.deposit,
             promised: self.promised,
+            presented: acknowledged,
             reserved: self.promised,
-            acknowledged: self.acknowledged.min(self.promised),
-            unclear: self.unclear.map(|total| Unclear { total, price: self.unclear_price }),
+            acknowledged,
+            unclear: self.unclear.zip(self.unclear_price).map(|(total, price)| Unclear { total, price }),
+            doubt: self.unclear.filter(|_| self.unclear_price.is_none()),
+            asks: self.unclear_price.is_none(),
+            signed: Amount::ZERO,
             phase: Phase::Open,
         };
         let presented = Draft { channel: id, total: self.presented, price: self.price };
@@ -193,8 +199,9 @@ impl Payer {
         let is_foreign =
             challenge.state.and_then(|state| state.sender).is_some_and(|sender| sender != facts.payer);
         match verdict {
-            Verdict::Adopt(total) | Verdict::Resolve(total) => {
+            Verdict::Adopt(Holding { total, proven }) | Verdict::Resolve(Holding { total, proven }) => {
                 assert!(Some(total) == shown && !is_foreign, "{verdict:?}");
+                assert_eq!(proven, is_proven(total), "{verdict:?}");
                 assert!(
                     total <= channel.acknowledged || is_proven(total),
                     "{verdict:?} raises without proof"

@@ -135,8 +135,11 @@ fn is_bounded(config: &Config) {
     if let Some(within) = policy.deposit.surplus_within {
         lasts([within]);
     }
-    assert!(policy.deposit.initial > 0 && policy.deposit.top_up > 0 && policy.deposit.channels > 0);
+    assert!(policy.deposit.channels > 0 && policy.deposit.max_count > 0);
     assert!(policy.deposit.max_per_channel > Amount::ZERO);
+    for size in [policy.deposit.initial, policy.deposit.top_up] {
+        assert!(size.of(1.into()) > Amount::ZERO);
+    }
 }
 
 /// No wait is for nothing, and none for ever.

@@ -220,8 +220,10 @@ async fn after_a_crash_and_without_the_seller_no_total_is_guessed() {
     origin.stop().await;
     let config = alice.config_path();
     let closing = ["channels", "--config", text(&config), "close", "--yes", "--alone", &channel];
-    run(&closing).await.expect_failure(&["it is not known what was promised", "at most 10000", "--total"]);
-    run(&[&closing[..], &["--total", "3000"]].concat()).await.expect_success(&["settle` works after block"]);
+    run(&closing).await.expect_failure(&["it is not known what was signed", "at most 10000", "--total"]);
+    let below = [&closing[..], &["--total", "3000"]].concat();
+    run(&below).await.expect_failure(&["3000 is less than the 10000 that were promised, or may have been"]);
+    run(&[&below[..], &["--below-promised"]].concat()).await.expect_success(&["settle` works after block"]);
     market.mine(501).await;
     run(&["channels", "--config", text(&config), "settle", "--yes", "--all"]).await.expect_success(&[]);
     assert_eq!(market.tokens_of(alice.address).await, WEALTH - 3 * PRICE);

@@ -121,9 +121,9 @@ async fn the_demo_does_what_it_says() {
     assert_eq!((ran.code, &*ran.errors), (0, ""));
     let [payer, head, row] = ran.out.lines().collect::<Vec<_>>()[..] else { panic!("{}", ran.out) };
     assert!(payer.starts_with("payer 0x") && payer.ends_with(", chain 31337"), "{payer}");
-    assert!(head.starts_with("RECEIVER") && head.ends_with("PROMISED  ACKNOWLEDGED"), "{head}");
+    assert!(head.starts_with("RECEIVER") && head.ends_with("PROMISED  ACKNOWLEDGED  HOST"), "{head}");
     let cells: Vec<_> = row.split_whitespace().skip(2).collect();
-    assert_eq!(cells, ["open", "10000", "3000", "3000"], "{row}");
+    assert_eq!(cells, ["open", "10000", "3000", "3000", "127.0.0.1"], "{row}");
 
     let check = run(&["check", "--config", text(&demo.state_dir.with_file_name("proxy.toml"))]).await;
     assert_eq!(check.code, 0, "{check:?}");

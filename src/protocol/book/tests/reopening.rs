@@ -18,6 +18,10 @@ impl World {
 
     /// Another channel is there.
     fn opened(&mut self, open_block: u32) -> Vec<Effect> {
+        let open = Order::Open { receiver: BOB, deposit: 100.into() };
+        if !self.book.is_waiting_for_chain() {
+            self.when(Input::Order(open));
+        }
         self.book.ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100))))), self.now);
         std::iter::from_fn(|| self.book.poll_effect()).collect()
     }
@@ -160,7 +164,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     let (id, _) = world.granted(10);
     // Another channel comes in between, on which nothing has to be promised anew.
     world.when(seen(8, Some(OnChain { withdrawn: 20.into(), ..on_chain(25) }), None));
-    world.when(Input::Learned(channel_id(8), Amount::ZERO));
+    world.when(Input::Learned(channel_id(8), Amount::ZERO, false));
     let dearer =
         |state| microraiden::Challenge { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
     let state = world.state(20);

@@ -111,9 +111,9 @@ fn a_bound_whose_record_failed_counts_for_nothing_when_the_client_has_left_befor
 #[test]
 fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
     let crashed = Channel { reserved: 70.into(), ..channel(200, 20) };
-    let doubt = Some(Unclear { total: 70.into(), price: None });
+    let doubt = Some(70.into());
     let world = || World::with(reserving(), vec![(channel_id(7), crashed)]);
-    assert_eq!((world().channel().exposure(), world().channel().unclear), (70.into(), doubt));
+    assert_eq!((world().channel().exposure(), world().channel().doubt), (70.into(), doubt));
 
     // What is certain is presented first: that asks, and does not pay. Then the price is added to what the seller
     // proves to hold.
@@ -138,7 +138,7 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
         let mut world = world();
         let (id, _) = world.granted(10);
         world.when(Input::Answer(id, outcome));
-        assert_eq!((world.channel().unclear, world.channel().promised), (doubt, 20.into()));
+        assert_eq!((world.channel().doubt, world.channel().promised), (doubt, 20.into()));
         assert_eq!(world.granted(10).1, 20.into());
     }
 }

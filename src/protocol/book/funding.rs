@@ -1,0 +1,205 @@
+//! Whether money is put into a channel for a purchase, and how much: limits, and what is made of failures.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::admit::Step;
+use super::purchase::Purchase;
+use super::{Balance, Book, Effect, Failure, Host, OrderFailure};
+use crate::protocol::refusal::Remembered;
+use crate::protocol::{Address, Amount, ChannelId, OnChain, Order, Phase, Refusal};
+
+/// The pause after a failure doubles with each further one, up to this or `deposit.retry_after`, if that is more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// For how long an answer about the balance is fresh.
+const BALANCE_FRESH: Duration = Duration::from_secs(1);
+/// How many failures are remembered; further ones push out those that are over.
+const MOST_FAILURES: usize = 1024;
+
+impl Book {
+    /// Puts money into a channel for `purchase`, unless something stands in the way.
+    pub(super) fn funding_step(
+        &self,
+        purchase: &Purchase,
+        receiver: Address,
+        price: Amount,
+        now: Instant,
+    ) -> Step {
+        let key = (receiver, Arc::clone(purchase.host()));
+        if let Some(failure) = self.failures.get(&key).filter(|failure| now < failure.until) {
+            let is_fresh = now.saturating_duration_since(failure.looked) < BALANCE_FRESH;
+            return if is_fresh || failure.balance.is_none() {
+                Step::Refuse(failure.refusal(now))
+            } else {
+                Step::Weigh
+            };
+        }
+        if self.intents.contains_key(&receiver) {
+            return Step::Resume;
+        }
+        let order = match self.order_for(purchase, receiver, price) {
+            Ok(order) => order,
+            Err(refusal) => return Step::Refuse(refusal),
+        };
+        // No money is moved for a payment that would not be granted.
+        if purchase.exceeds_price(self.raise_after(&order, price)) {
+            return Step::Refuse(Refusal::SecondPrice { price });
+        }
+        if purchase.is_funded {
+            return Step::Refuse(Refusal::FundedOnce);
+        }
+        let (max, within) = (self.policy.deposit.max_count, self.policy.deposit.count_within);
+        if self.recent_deposits(&key, now) >= max as usize {
+            return Step::Refuse(Refusal::TooManyDeposits { receiver, max, within });
+        }
+        Step::Fund(order)
+    }
+
+    /// Tops up the free channel with most left, by what is missing to the target; if every channel is lent or full, opens
+    /// another one.
+    fn order_for(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Result<Order, Refusal> {
+        let deposit = self.policy.deposit;
+        let cap = deposit.max_per_channel;
+        if let Some((id, channel)) =
+            self.usable_channels(purchase, receiver).find(|(_, channel)| !channel.unseen().is_zero())
+        {
+            let (sent, shown) = (channel.funded, channel.deposit);
+            return Err(Refusal::DepositUnseen { channel: *id, sent, shown });
+        }
+        let largest = self
+            .usable_channels(purchase, receiver)
+            .filter(|(id, _)| !self.leases.contains_key(id))
+            .max_by_key(|(id, channel)| (channel.left(), **id));
+        if let Some((id, channel)) = largest {
+            let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
+            let room = cap.saturating_sub(channel.funded);
+            if missing <= room {
+                let wanted = deposit.top_up.of(price).saturating_sub(channel.left());
+                return Ok(Order::TopUp { channel: *id, added: wanted.max(missing).min(room) });
+            }
+        }
+        if price > cap {
+            return Err(Refusal::DepositCap { price, cap });
+        }
+        Ok(Order::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap) })
+    }
+
+    /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
+    fn raise_after(&self, order: &Order, price: Amount) -> Amount {
+        let Order::TopUp { channel, .. } = order else { return price };
+        self.channels
+            .get(channel)
+            .map_or(price, |known| known.acknowledged.saturating_add(price).saturating_sub(known.presented))
+    }
+
+    fn recent_deposits(&self, key: &(Address, Host), now: Instant) -> usize {
+        let within = self.policy.deposit.count_within;
+        let is_recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
+        self.deposits.get(key).map_or(0, |times| times.iter().rev().take_while(is_recent).count())
+    }
+
+    /// Counts money that is about to be sent into a channel.
+    pub(super) fn count_deposit(&mut self, receiver: Address, host: &Host, now: Instant) {
+        let within = self.policy.deposit.count_within;
+        self.deposits.retain(|_, times| {
+            while times.front().is_some_and(|at| now.saturating_duration_since(*at) >= within) {
+                times.pop_front();
+            }
+            !times.is_empty()
+        });
+        self.deposits.entry((receiver, Arc::clone(host))).or_default().push_back(now);
+    }
+
+    /// Takes over when deposits were made before the start.
+    pub(super) fn remember_deposits(&mut self, deposits: Vec<(Address, Host, Duration)>, now: Instant) {
+        for (receiver, host, ago) in deposits {
+            // A machine that has not been up for that long counts it as made just now.
+            let at = now.checked_sub(ago).unwrap_or(now);
+            self.deposits.entry((receiver, host)).or_default().push_back(at);
+        }
+        for times in self.deposits.values_mut() {
+            VecDeque::make_contiguous(times).sort_unstable();
+        }
+    }
+
+    /// Remembers that no money could be put into a channel for `host`. `was_sent`: a transaction was sent for it.
+    pub(super) fn failed(&mut self, host: Host, failure: OrderFailure, was_sent: bool, now: Instant) {
+        let OrderFailure { order, reason, balance, .. } = failure;
+        if self.failures.len() >= MOST_FAILURES {
+            self.failures.retain(|_, failure| now < failure.until);
+        }
+        let key = (order.receiver(), host);
+        let times = self.failures.get(&key).map_or(1, |before| before.times.saturating_add(1));
+        let first = self.policy.deposit.retry_after;
+        let doubled = 1_u32.checked_shl(times - 1).unwrap_or(u32::MAX);
+        let pause = first.saturating_mul(doubled).min(first.max(LONGEST_PAUSE));
+        let balance = (!was_sent).then_some(balance);
+        let failure = Failure { order, reason, since: now, until: now + pause, times, balance, looked: now };
+        self.failures.insert(key, failure);
+    }
+
+    /// Has the payer's balance looked up, unless that is under way.
+    pub(super) fn weigh(&mut self) {
+        if !std::mem::replace(&mut self.is_weighing, true) {
+            self.effects.push_back(Effect::Weigh);
+        }
+    }
+
+    /// What failed with another balance is worth another try at once.
+    pub(super) fn weighed(&mut self, balance: Option<Balance>, now: Instant) {
+        self.is_weighing = false;
+        for failure in self.failures.values_mut() {
+            failure.looked = now;
+            if balance.is_some() && failure.balance.is_some_and(|before| before != balance) {
+                failure.until = now;
+            }
+        }
+        for receiver in self.queues.keys().copied().collect::<Vec<_>>() {
+            self.pump(receiver, now);
+        }
+    }
+
+    /// An order of `host`'s to fund a channel was carried out, as the node says. Whether it helps is for the chain to
+    /// show: money is not sent again after money that does not.
+    pub(super) fn funded(&mut self, id: ChannelId, order: Order, host: Host, now: Instant) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let reason = match channel.phase {
+            Phase::Open if channel.unseen().is_zero() => {
+                self.failures.remove(&(id.receiver, host));
+                return;
+            }
+            Phase::Open => format!(
+                "the transaction succeeded, but the chain shows a deposit of {} instead of {}",
+                channel.deposit, channel.funded
+            ),
+            Phase::Closing { .. } => "the transaction succeeded, but the channel is being closed".to_owned(),
+            Phase::Gone => "the transaction succeeded, but the contract does not know the channel".to_owned(),
+        };
+        let failure = OrderFailure { order, reason, is_final: true, balance: None };
+        self.failed(host, failure, true, now);
+    }
+
+    /// The user has looked at the chain: deposits that it does not show are not waited for any longer.
+    pub(super) fn give_up_unseen(&mut self, shown: &[(ChannelId, Option<OnChain>)]) {
+        for (id, on_chain) in shown {
+            let is_clear =
+                !self.intents.contains_key(&id.receiver) && !self.funding.contains_key(&id.receiver);
+            let Some(channel) = self.channels.get_mut(id) else { continue };
+            if let (Some(on_chain), true, false) = (on_chain, is_clear, channel.unseen().is_zero()) {
+                channel.funded = on_chain.deposit;
+                self.dirty.insert(*id);
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// The refusal of a purchase that would try again, at this time.
+    fn refusal(&self, now: Instant) -> Refusal {
+        let ago = now.saturating_duration_since(self.since);
+        let next = self.until.saturating_duration_since(now);
+        let remembered = (!ago.is_zero()).then_some(Remembered { ago, next });
+        Refusal::FundFailed { order: Box::new(self.order), reason: self.reason.clone(), remembered }
+    }
+}
