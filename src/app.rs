@@ -497,7 +497,8 @@ fn outbound(upstream: &config::Upstream, listens: &[SocketAddr]) -> Result<Outbo
     Ok(Outbound { http, tunnel, bypass: bypass.clone() }.other_than(listens))
 }
 
-/// What the outbound proxy asks of us: `user:password`. One line end after it is no part of it.
+/// What the outbound proxy asks of us: `user:password`. A byte order mark before it and one line end after it are not part
+/// of it.
 fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     let mut bytes = private::read(path).map_err(StartError::ProxyAuth)?;
     for end in [b'\n', b'\r'] {
@@ -505,6 +506,8 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
             bytes.pop();
         }
     }
+    let mark = bytes.len() - private::without_mark(&bytes).len();
+    bytes.drain(..mark);
     let is_text = str::from_utf8(&bytes).is_ok_and(|text| !text.contains(char::is_control));
     if !is_text || !bytes.contains(&b':') {
         return Err(StartError::ProxyAuthForm { path: path.to_owned() });

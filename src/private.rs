@@ -77,6 +77,11 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     Ok(bytes)
 }
 
+/// What follows the byte order mark (UTF-8) that some editors put at the start of a text.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Writes a new file that only this user can read and write, and makes sure that it is on disk.
 pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let io = |error: io::Error| match error.kind() {

@@ -1,6 +1,7 @@
 //! Where the signing key rests: a V3 JSON keystore under a password, or a key file in the clear. Opening and
-//! making one here, the format in `v3`, who may touch the files in [`crate::private`]. Logs nothing.
+//! making one here, the format in `form` and `v3`, who may touch the files in [`crate::private`]. Logs nothing.
 
+mod form;
 mod v3;
 
 use std::{
@@ -42,6 +43,9 @@ pub enum KeystoreError {
     /// The key file holds something else.
     #[error("{path} holds no private key: 64 hexadecimal digits are needed, below the order of the curve", path = .0.display())]
     NotAKey(PathBuf),
+    /// The keystore opens, and what is in it cannot be a key.
+    #[error("{path} opens, but what it holds is no private key: it is zero, or not below the order of the curve", path = .0.display())]
+    NoKeyWithin(PathBuf),
     /// The key within is not the one of the address beside it.
     #[error("{path} names the address {named}, but its key is the one of {found}: the file was altered", path = path.display())]
     OtherAddress {
@@ -105,7 +109,8 @@ impl Password {
         if password.0.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
     }
 
-    /// The file wins over the variable. One line end after a file's password is no part of it.
+    /// The file wins over the variable. A byte order mark before a file's password and one line end after it are not part
+    /// of it.
     fn without_asking(
         file: Option<&Path>,
         variable: Option<OsString>,
@@ -120,6 +125,8 @@ impl Password {
                 bytes.pop();
             }
         }
+        let mark = bytes.len() - private::without_mark(&bytes).len();
+        bytes.drain(..mark);
         Ok(Some(Self(bytes)))
     }
 }
@@ -129,7 +136,7 @@ pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
     let json = private::read(path)?;
     let opened = v3::open(&json, &password.0)
         .map_err(|error| KeystoreError::Keystore { path: path.to_owned(), error })?;
-    let signer = Signer::new(&opened.key).map_err(|_| KeystoreError::NotAKey(path.to_owned()))?;
+    let signer = Signer::new(&opened.key).map_err(|_| KeystoreError::NoKeyWithin(path.to_owned()))?;
     match opened.address {
         Some(named) if named != signer.address() => {
             Err(KeystoreError::OtherAddress { path: path.to_owned(), named, found: signer.address() })
@@ -138,7 +145,8 @@ pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
     }
 }
 
-/// Opens a key file: 64 hexadecimal digits, with or without `0x`, white space around. Blocks on the disk.
+/// Opens a key file: 64 hexadecimal digits, with or without `0x`, white space around, perhaps after a byte order mark.
+/// Blocks on the disk.
 pub fn open_key_file(path: &Path) -> Result<Signer, KeystoreError> {
     let text = private::read(path)?;
     let not_a_key = || KeystoreError::NotAKey(path.to_owned());
@@ -166,10 +174,10 @@ fn random_key() -> (Zeroizing<[u8; 32]>, Address) {
     }
 }
 
-/// Reads 64 hexadecimal digits, with or without `0x`, white space around.
 fn key_from_hex(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let text = std::str::from_utf8(private::without_mark(text)).ok()?;
     let mut key = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text.trim_ascii(), key.as_mut()).ok()?;
+    hex::decode_to_slice(form::unprefixed(text.trim()), key.as_mut()).ok()?;
     Some(key)
 }
 
@@ -229,6 +237,36 @@ mod tests {
         assert!(open(&path, &password("correct horse")).is_ok());
     }
 
+    /// What others made: see the file itself.
+    const OTHERS: &str = include_str!("../../tests/suite/vectors/keystores.json");
+
+    #[test]
+    fn keystores_of_other_programs_open_in_every_form_they_were_written_in() {
+        let others: serde_json::Value = serde_json::from_str(OTHERS).unwrap();
+        let others = others["keystores"].as_array().unwrap();
+        assert!(others.len() > 40);
+        for keystore in others {
+            let text = |field: &str| keystore[field].as_str().unwrap();
+            let (_folder, path) = written(text("text"));
+            let opened = open(&path, &password(text("password")));
+            let signer = opened.unwrap_or_else(|error| panic!("{}: {error}", text("name")));
+            assert_eq!(signer.address().to_string(), text("address"), "{}", text("name"));
+            if text("name").starts_with("a ciphertext that lost") {
+                let error = open(&path, &password("another")).unwrap_err().to_string();
+                assert!(error.contains("the password is wrong"), "{}: {error}", text("name"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_keystore_that_opens_must_hold_a_key_of_the_curve() {
+        for key in [[0; 32], [0xff; 32]] {
+            let (_folder, path) = written(&v3::write(&key, Address::default(), b"pw").unwrap());
+            let error = open(&path, &password("pw")).unwrap_err();
+            assert!(matches!(error, KeystoreError::NoKeyWithin(_)), "{error}");
+        }
+    }
+
     #[test]
     fn key_files_hold_sixty_four_digits() {
         let key = "a0".repeat(32);
@@ -236,6 +274,9 @@ mod tests {
             (key.clone(), true),
             (format!("0x{key}\n"), true),
             (format!(" \t{}\r\n", key.to_uppercase()), true),
+            (format!("\u{feff}{key}\r\n"), true),
+            (format!("\u{feff} 0X{}\n\n", key.to_uppercase()), true),
+            (format!("{key}\u{feff}"), false),
             (format!("{key}00"), false),
             (key[2..].to_owned(), false),
             (format!("{} {}", &key[..32], &key[32..]), false),
@@ -258,10 +299,17 @@ mod tests {
     }
 
     #[test]
-    fn a_password_file_wins_and_loses_one_line_end() {
-        for (text, expected) in
-            [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), ("pw\n\n", "pw\n"), (" pw ", " pw ")]
-        {
+    fn a_password_file_wins_and_loses_one_line_end_and_its_mark() {
+        for (text, expected) in [
+            ("pw", "pw"),
+            ("pw\n", "pw"),
+            ("pw\r\n", "pw"),
+            ("pw\n\n", "pw\n"),
+            (" pw ", " pw "),
+            ("\u{feff}pw\r\n", "pw"),
+            ("\u{feff}\n", ""),
+            ("p\u{feff}w", "p\u{feff}w"),
+        ] {
             let (_folder, path) = written(text);
             let found = Password::without_asking(Some(&path), Some("variable".into())).unwrap().unwrap();
             assert_eq!(found.0.as_slice(), expected.as_bytes(), "{text:?}");

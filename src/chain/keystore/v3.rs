@@ -5,20 +5,24 @@ use ethers_core::{
     rand::{RngCore as _, rngs::OsRng},
     utils::{hex, keccak256},
 };
-use serde::{Deserialize, Serialize};
+use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::form::{self, Form, Kdf};
 use crate::protocol::Address;
 
 /// The most that a file may ask of scrypt, in bytes (128 · n · r). The usual n = 2^18, r = 8 takes half.
 const MAX_SCRYPT_MEMORY: u64 = 512 << 20;
+/// The most that it may ask for beside that (128 · r · p). The usual is below 10 KiB.
+const MAX_SCRYPT_BLOCKS: u64 = 16 << 20;
 /// The most work that a file may ask of scrypt (n · r · p): eight times the usual.
 const MAX_SCRYPT_WORK: u64 = 1 << 24;
 /// The most rounds that a file may ask of PBKDF2. The usual is 262,144.
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 /// What a new keystore asks of scrypt: log2 of n, then r and p.
 const STRENGTH: (u8, u32, u32) = (18, 8, 1);
-const DERIVED: usize = 32;
+/// How much of the derived key is used.
+pub(super) const DERIVED: usize = 32;
 
 type Aes128Ctr = ctr::Ctr128BE<aes::Aes128>;
 
@@ -39,39 +43,6 @@ pub enum V3Error {
     WrongPassword,
 }
 
-#[derive(Serialize, Deserialize)]
-struct File {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
-    #[serde(alias = "Crypto")]
-    crypto: Crypto,
-    #[serde(default)]
-    id: String,
-    version: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Crypto {
-    cipher: String,
-    cipherparams: CipherParams,
-    ciphertext: String,
-    #[serde(flatten)]
-    kdf: Kdf,
-    mac: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CipherParams {
-    iv: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kdf", content = "kdfparams", rename_all = "lowercase")]
-enum Kdf {
-    Scrypt { dklen: u64, n: u64, r: u32, p: u32, salt: String },
-    Pbkdf2 { dklen: u64, c: u32, prf: String, salt: String },
-}
-
 /// The key within, and the address that the file names (unproven; the caller compares).
 pub(super) struct Opened {
     /// 32 bytes, big endian.
@@ -82,130 +53,89 @@ pub(super) struct Opened {
 
 /// Opens a keystore. At full strength this takes about a second of one core and 256 MiB.
 pub(super) fn open(json: &[u8], password: &[u8]) -> Result<Opened, V3Error> {
-    let file: File = serde_json::from_slice(json).map_err(|error| shape(&error))?;
-    if file.version != 3 {
-        return Err(V3Error::Unsupported(format!("version is {}; only 3 is supported", file.version)));
-    }
-    if file.crypto.cipher != "aes-128-ctr" {
-        return Err(V3Error::Unsupported("cipher is not aes-128-ctr".to_owned()));
-    }
-    let address = file.address.as_deref().map(address).transpose()?;
-    let iv = bytes::<16>(&file.crypto.cipherparams.iv, "cipherparams.iv")?;
-    let ciphertext = bytes::<32>(&file.crypto.ciphertext, "ciphertext")?;
-    let expected = bytes::<32>(&file.crypto.mac, "mac")?;
-
-    let derived = derive(&file.crypto.kdf, password)?;
+    let Form { address, iv, ciphertext, mac: expected, kdf, salt } = form::read(json)?;
+    let derived = derive(kdf, &salt, password)?;
     if !is_same(&mac(&derived, &ciphertext), &expected) {
         return Err(V3Error::WrongPassword);
     }
     let mut key = Zeroizing::new(ciphertext);
     encrypt(&derived, &iv, &mut key);
-    Ok(Opened { key, address })
+    // Old wallets encrypted a key without the zeros that it begins with, and the code covers what they wrote.
+    Ok(Opened { key: Zeroizing::new(form::filled_up(&key)), address })
 }
 
 /// Writes a keystore at full strength, with a fresh salt and a fresh initial vector.
 pub(super) fn write(key: &[u8; 32], address: Address, password: &[u8]) -> Result<String, V3Error> {
     let (log_n, r, p) = STRENGTH;
+    let n = 1_u64 << log_n;
     let (salt, iv) = (random::<32>(), random::<16>());
-    let kdf = Kdf::Scrypt { dklen: DERIVED as u64, n: 1 << log_n, r, p, salt: hex::encode(salt) };
-    let derived = derive(&kdf, password)?;
+    let derived = derive(Kdf::Scrypt { n, r: r.into(), p: p.into() }, &salt, password)?;
     let mut ciphertext = *key;
     encrypt(&derived, &iv, &mut ciphertext);
-    let file = File {
-        address: Some(hex::encode(address.0)),
-        crypto: Crypto {
-            cipher: "aes-128-ctr".to_owned(),
-            cipherparams: CipherParams { iv: hex::encode(iv) },
-            ciphertext: hex::encode(ciphertext),
-            kdf,
-            mac: hex::encode(mac(&derived, &ciphertext)),
+    let file = json!({
+        "address": hex::encode(address.0),
+        "crypto": {
+            "cipher": "aes-128-ctr",
+            "cipherparams": { "iv": hex::encode(iv) },
+            "ciphertext": hex::encode(ciphertext),
+            "kdf": "scrypt",
+            "kdfparams": { "dklen": DERIVED, "n": n, "r": r, "p": p, "salt": hex::encode(salt) },
+            "mac": hex::encode(mac(&derived, &ciphertext)),
         },
-        id: uuid(),
-        version: 3,
-    };
-    serde_json::to_string_pretty(&file).map_err(|error| V3Error::Shape(error.to_string()))
+        "id": uuid(),
+        "version": 3,
+    });
+    Ok(format!("{file:#}"))
 }
 
-fn derive(kdf: &Kdf, password: &[u8]) -> Result<Zeroizing<[u8; DERIVED]>, V3Error> {
+fn derive(kdf: Kdf, salt: &[u8], password: &[u8]) -> Result<Zeroizing<[u8; DERIVED]>, V3Error> {
     let mut derived = Zeroizing::new([0; DERIVED]);
-    let (Kdf::Scrypt { dklen, salt, .. } | Kdf::Pbkdf2 { dklen, salt, .. }) = kdf;
-    if *dklen != DERIVED as u64 {
-        return Err(V3Error::Unsupported(format!("dklen is {dklen}; only {DERIVED} is supported")));
-    }
-    let salt = unhex(salt, "salt")?;
     match kdf {
-        Kdf::Scrypt { n, r, p, .. } => {
-            scrypt::scrypt(password, &salt, &scrypt_params(*n, *r, *p)?, derived.as_mut())
+        Kdf::Scrypt { n, r, p } => {
+            scrypt::scrypt(password, salt, &scrypt_params(n, r, p)?, derived.as_mut())
                 .map_err(|error| V3Error::Excessive(error.to_string()))?;
         }
-        Kdf::Pbkdf2 { c, prf, .. } => {
-            if prf != "hmac-sha256" {
-                return Err(V3Error::Unsupported("prf is not hmac-sha256".to_owned()));
-            }
-            if !(1..=MAX_PBKDF2_ROUNDS).contains(c) {
-                return Err(V3Error::Excessive(format!("c = {c}, allowed is 1 to {MAX_PBKDF2_ROUNDS}")));
-            }
-            pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password, &salt, *c, derived.as_mut());
+        Kdf::Pbkdf2 { c } => {
+            let excessive = || V3Error::Excessive(format!("c = {c}, allowed is 1 to {MAX_PBKDF2_ROUNDS}"));
+            let rounds = u32::try_from(c).ok().filter(|rounds| (1..=MAX_PBKDF2_ROUNDS).contains(rounds));
+            let rounds = rounds.ok_or_else(excessive)?;
+            pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, derived.as_mut());
         }
     }
     Ok(derived)
 }
 
-/// Checks what a file asks of scrypt before any memory is taken for it.
-fn scrypt_params(n: u64, r: u32, p: u32) -> Result<scrypt::Params, V3Error> {
+/// Checks what a file asks of scrypt before any memory is taken for it. Wallets have asked for more rounds than RFC 7914
+/// allows for their size of a block (n = 2^18 at r = 1), so the bound is on what it costs.
+fn scrypt_params(n: u64, r: u64, p: u64) -> Result<scrypt::Params, V3Error> {
     let excessive = || V3Error::Excessive(format!("scrypt n = {n}, r = {r}, p = {p}"));
-    let block = n.checked_mul(u64::from(r)).ok_or_else(excessive)?;
-    let memory = block.checked_mul(128).ok_or_else(excessive)?;
-    let work = block.checked_mul(u64::from(p)).ok_or_else(excessive)?;
-    if !n.is_power_of_two() || n < 2 || work == 0 || memory > MAX_SCRYPT_MEMORY || work > MAX_SCRYPT_WORK {
+    let product = |factors: [u64; 3]| {
+        factors.into_iter().try_fold(1, u64::checked_mul).filter(|product| *product > 0).ok_or_else(excessive)
+    };
+    let (memory, blocks, work) = (product([128, n, r])?, product([128, r, p])?, product([n, r, p])?);
+    let is_bounded = memory <= MAX_SCRYPT_MEMORY && blocks <= MAX_SCRYPT_BLOCKS && work <= MAX_SCRYPT_WORK;
+    if !n.is_power_of_two() || n < 2 || !is_bounded {
         return Err(excessive());
     }
+    let narrow = |number: u64| u32::try_from(number).map_err(|_| excessive());
     // A power of two below 2^64 has an exponent below 64.
-    scrypt::Params::new(n.trailing_zeros() as u8, r, p).map_err(|_| excessive())
-}
-
-/// Says where the JSON is wrong without quoting it: the file may be something else that is secret.
-fn shape(error: &serde_json::Error) -> V3Error {
-    let said = error.to_string();
-    if error.is_data() && said.starts_with("missing field") {
-        return V3Error::Shape(said);
-    }
-    let what = if error.is_data() { "a value of another type" } else { "no JSON" };
-    V3Error::Shape(format!("{what} at line {} column {}", error.line(), error.column()))
+    scrypt::Params::new(n.trailing_zeros() as u8, narrow(r)?, narrow(p)?).map_err(|_| excessive())
 }
 
 /// Counter mode: encrypting and decrypting are the same.
-fn encrypt(derived: &[u8; DERIVED], iv: &[u8; 16], data: &mut [u8; 32]) {
+fn encrypt(derived: &[u8; DERIVED], iv: &[u8; 16], data: &mut [u8]) {
     let mut key = Zeroizing::new([0; 16]);
     key.copy_from_slice(&derived[..16]);
     Aes128Ctr::new((&*key).into(), iv.into()).apply_keystream(data);
 }
 
-fn mac(derived: &[u8; DERIVED], ciphertext: &[u8; 32]) -> [u8; 32] {
-    let mut input = Zeroizing::new([0; 48]);
-    input[..16].copy_from_slice(&derived[16..]);
-    input[16..].copy_from_slice(ciphertext);
-    keccak256(input.as_slice())
+fn mac(derived: &[u8; DERIVED], ciphertext: &[u8]) -> [u8; 32] {
+    keccak256(Zeroizing::new([&derived[16..], ciphertext].concat()))
 }
 
 /// Compares in a time that does not depend on where the two differ.
 fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
-fn address(text: &str) -> Result<Address, V3Error> {
-    bytes::<20>(text, "address").map(Address)
-}
-
-fn bytes<const N: usize>(text: &str, field: &str) -> Result<[u8; N], V3Error> {
-    unhex(text, field)?
-        .try_into()
-        .map_err(|_| V3Error::Shape(format!("{field} is not {N} bytes in hexadecimal digits")))
-}
-
-/// Reads hexadecimal digits, with or without `0x`.
-fn unhex(text: &str, field: &str) -> Result<Vec<u8>, V3Error> {
-    hex::decode(text).map_err(|_| V3Error::Shape(format!("{field} is not in hexadecimal digits")))
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -225,7 +155,7 @@ fn uuid() -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 
@@ -244,7 +174,7 @@ mod tests {
         let key = vector("private_key");
         for name in ["scrypt_n1024", "pbkdf2_c1024"] {
             let opened = open_value(&vector(name), "correct horse").ok().unwrap();
-            assert_eq!(*opened.key, bytes::<32>(key.as_str().unwrap(), "").unwrap(), "{name}");
+            assert_eq!(hex::encode_prefixed(*opened.key), key.as_str().unwrap(), "{name}");
             assert_eq!(opened.address, Some(vector("address").as_str().unwrap().parse().unwrap()));
         }
     }
@@ -277,6 +207,8 @@ mod tests {
             (1_u64 << 63, 1, 1),
             (u64::MAX, u32::MAX, u32::MAX),
             (1 << 18, u32::MAX, 1),
+            (2, 1, 1 << 23),
+            (2, 1 << 21, 1),
             (2, 1, u32::MAX),
             (1000, 8, 1),
             (1, 8, 1),
@@ -291,7 +223,7 @@ mod tests {
             let error = open_value(&crafted, "correct horse").err();
             assert!(matches!(error, Some(V3Error::Excessive(_))), "{n} {r} {p}: {error:?}");
         }
-        for c in [0, MAX_PBKDF2_ROUNDS + 1, u32::MAX] {
+        for c in [0, u64::from(MAX_PBKDF2_ROUNDS) + 1, 1 << 32 | 1, u64::MAX] {
             let mut crafted = vector("pbkdf2_c1024");
             crafted["crypto"]["kdfparams"]["c"] = c.into();
             assert!(matches!(open_value(&crafted, "").err(), Some(V3Error::Excessive(_))), "{c}");
@@ -299,31 +231,59 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
-        for (pointer, value) in [
-            ("/version", json!(1)),
-            ("/crypto/cipher", json!("aes-256-gcm")),
-            ("/crypto/kdf", json!("argon2")),
-            ("/crypto/kdfparams/dklen", json!(16)),
-            ("/crypto/kdfparams/dklen", json!(u64::MAX)),
-            ("/crypto/kdfparams/salt", json!("zz")),
-            ("/crypto/cipherparams/iv", json!("00")),
-            ("/crypto/ciphertext", json!("00".repeat(33))),
-            ("/crypto/mac", json!("")),
-            ("/address", json!("0x12")),
+    fn refuses_what_it_does_not_know_and_says_what_it_is() {
+        for (pointer, value, said) in [
+            ("/version", json!(1), "version is 1"),
+            ("/version", json!("1"), "version is 1"),
+            ("/version", json!(4), "EIP-2335"),
+            ("/version", json!("03x"), "version is not a whole number"),
+            ("/version", json!(null), "version is missing"),
+            ("/encseed", json!("00"), "presale"),
+            ("/KeyHeader", json!({}), "version is 1"),
+            ("/crypto", json!([]), "crypto is not an object"),
+            ("/crypto/KeyHeader", json!({ "Version": "1" }), "version is 1"),
+            ("/crypto/cipher", json!("aes-128-cbc"), "cipher is aes-128-cbc"),
+            ("/crypto/cipher", json!("aes-256-gcm"), "cipher is not known; only aes-128-ctr"),
+            ("/crypto/kdf", json!("argon2"), "kdf is neither"),
+            ("/crypto/kdfparams/dklen", json!(16), "dklen is 16"),
+            ("/crypto/kdfparams/dklen", json!(-1), "dklen is not a whole number"),
+            ("/crypto/kdfparams/n", json!(1024.5), "n is not a whole number"),
+            ("/crypto/kdfparams/n", json!("1e400"), "n is not a whole number"),
+            ("/crypto/kdfparams/n", json!(null), "crypto.kdfparams.n is missing"),
+            ("/crypto/kdfparams/p", json!([1]), "p is not a whole number"),
+            ("/crypto/kdfparams/salt", json!("zz"), "salt is not in pairs of hexadecimal digits"),
+            ("/crypto/kdfparams/salt", json!(null), "salt is missing"),
+            ("/crypto/cipherparams/iv", json!("00".repeat(17)), "iv has 17 bytes; at most 16"),
+            ("/crypto/cipherparams/iv", json!(""), "iv is empty"),
+            ("/crypto/ciphertext", json!("00".repeat(33)), "ciphertext has 33 bytes; at most 32"),
+            ("/crypto/ciphertext", json!("0x"), "ciphertext is empty"),
+            ("/crypto/ciphertext", json!("0x0"), "ciphertext is not in pairs"),
+            ("/crypto/mac", json!(""), "mac is not 32 bytes"),
+            ("/address", json!("0x12"), "address is not 20 bytes"),
+            ("/address", json!(12), "address is not a text"),
         ] {
             let mut changed = vector("scrypt_n1024");
-            *changed.pointer_mut(pointer).unwrap() = value;
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            changed.pointer_mut(parent).unwrap()[name] = value;
             let error = open_value(&changed, "correct horse").err();
             assert!(
                 matches!(error, Some(V3Error::Shape(_) | V3Error::Unsupported(_))),
                 "{pointer}: {error:?}"
             );
+            let error = error.unwrap().to_string();
+            assert!(error.contains(said), "{pointer}: {error}");
         }
+        let mut prf = vector("pbkdf2_c1024");
+        prf["crypto"]["kdfparams"]["prf"] = "hmac-sha512".into();
+        assert_eq!(
+            open_value(&prf, "correct horse").err(),
+            Some(V3Error::Unsupported("prf is not hmac-sha256".to_owned()))
+        );
         let error = open(format!("{:?}", "a0".repeat(32)).as_bytes(), b"").err().unwrap();
         assert!(!error.to_string().contains("a0a0"), "{error}");
-        for text in ["", "{}", "[]", "null", "{\"version\":3}"] {
-            assert!(matches!(open(text.as_bytes(), b"").err(), Some(V3Error::Shape(_))), "{text}");
+        for text in [&b""[..], b"{}", b"[]", b"null", b"{\"version\":3}", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf"]
+        {
+            assert!(matches!(open(text, b"").err(), Some(V3Error::Shape(_))), "{text:?}");
         }
     }
 }
