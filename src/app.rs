@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running proxy, until it is told to stop. The only file that sees
 //! every room.
 
+pub(crate) mod origins;
 mod ports;
 
 use std::fs::{DirBuilder, File, TryLockError};
@@ -22,7 +23,7 @@ use crate::admin::{self, Attendance};
 use crate::chain::keystore::{self, Password};
 use crate::chain::signer::Signer;
 use crate::chain::{self, Chain};
-use crate::config::{self, Config, KeySource};
+use crate::config::{self, Config, ConfigError, KeySource};
 use crate::manager::store::{Store, StoreError};
 use crate::manager::{self, Manager, Start, Surplus};
 use crate::private::{self, PrivateFileError};
@@ -149,6 +150,9 @@ pub enum StartError {
         /// The file.
         path: PathBuf,
     },
+    /// What the configuration names cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The key cannot be opened.
     #[error("cannot open the wallet: {0}")]
     Key(String),
@@ -166,8 +170,8 @@ impl App {
         let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
         let listens: Vec<SocketAddr> =
             [address, config.usual_listen].into_iter().chain(ports.route_addresses()).collect();
-        let settings =
-            proxy::Settings { outbound: outbound(&config.upstream, &listens)?, ..proxy_settings(&config) };
+        let (outbound, tls) = (outbound(&config.upstream, &listens)?, origins::load(&config)?);
+        let settings = proxy::Settings { outbound, tls, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
         let paying = match (key, config.chain.clone()) {
             (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
@@ -298,7 +302,8 @@ impl Desk {
             return Err(StartError::NoWallet);
         };
         let outbound = outbound(&config.upstream, &[config.listen, config.usual_listen])?;
-        let forward = Forward::new(&proxy::Settings { outbound, ..proxy_settings(&config) });
+        let tls = origins::load(&config)?;
+        let forward = Forward::new(&proxy::Settings { outbound, tls, ..proxy_settings(&config) });
         let key = Key::Configured(wallet);
         let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
         let starting = start(manager.clone(), key, chain, Shutdown::new());

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::ConfigArgs;
-use crate::app::{self, chain_settings, unlock};
+use crate::app::{self, chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config::{self, Config};
 use crate::protocol::policy::{Allow, Rule};
@@ -59,6 +59,19 @@ fn certificates(config: &Config, report: &mut Report) {
             }
         }
         Err(error) => report.wrong("roots", &error),
+    }
+    for entry in &config.upstream.tls {
+        match origins::open(entry) {
+            Ok(opened) => {
+                report.good("tls", &opened.said);
+                opened.untimely.iter().for_each(|trouble| report.wrong("tls", trouble));
+            }
+            Err(faults) => {
+                faults
+                    .iter()
+                    .for_each(|fault| report.wrong("tls", &format!("{}: {}", fault.key, fault.wrong)));
+            }
+        }
     }
     if config.intercept.hosts.is_empty() {
         return report

@@ -3,13 +3,14 @@
 //!
 //! A variable sets the key of its name, and wins over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). An empty one counts
-//! as absent. Only `[[pay]]` and `[[route]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys.
+//! as absent. Only `[[pay]]`, `[[route]]` and `[[upstream.tls]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys.
 
 mod chain;
 mod fault;
 mod hooks;
 mod intercept;
 mod limits;
+mod origin;
 mod policy;
 mod route;
 mod section;
@@ -32,6 +33,7 @@ pub use self::{
     fault::{ConfigError, Fault},
     intercept::{Authority, Intercept},
     limits::Limits,
+    origin::{OriginTls, Proof},
     route::Route,
     upstream::{NotAProxyUrl, ProxyUrl, Upstream},
     values::{NotAnRpcUrl, RpcUrl},
@@ -67,6 +69,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("hooks", hooks::HOOKS),
     ("intercept", intercept::KEYS),
     ("upstream", upstream::UPSTREAM),
+    (origin::NAME, origin::TLS),
     ("limits", limits::LIMITS),
 ];
 
@@ -214,8 +217,9 @@ fn assemble(
         route::routes(top.take("route"), route::Neighbour { listen, allow_remote, is_paying }, faults);
     let mut warnings = policy::warnings(&rules, &deposit);
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
-    let upstream = Section::new("upstream", top.take("upstream"), upstream::UPSTREAM, faults);
-    let upstream = upstream::upstream(&upstream, places, environment, &mut warnings);
+    let mut upstream = Section::new("upstream", top.take("upstream"), upstream::TABLE, faults);
+    let tls = origin::origins(upstream.take("tls"), places, faults, &mut warnings);
+    let upstream = upstream::upstream(&upstream, tls, places, environment, &mut warnings);
     if !rules.is_empty() && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
     }

@@ -136,7 +136,7 @@ fn surplus_within(value: &Value) -> Result<Option<Duration>, Wrong> {
 /// Rules that can never match because an earlier one does, and prices that no channel can hold.
 pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     let hidden = rules.iter().enumerate().filter_map(|(index, rule)| {
-        let earlier = rules[..index].iter().position(|earlier| covers(earlier, rule))?;
+        let earlier = rules[..index].iter().position(|earlier| covers(place(earlier), place(rule)))?;
         let host = &rule.host;
         Some(format!("pay[{index}] ({host}) never matches: pay[{earlier}] above it matches first"))
     });
@@ -152,20 +152,29 @@ pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
 }
 
 fn rule(mut entry: Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Rule> {
-    let host = entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
+    let (host, port) = (host(&entry), port(&entry));
+    let allow = allow(&mut entry, otherwise, faults);
+    Some(Rule { host: host?, port, allow: allow? })
+}
+
+/// Reads the pattern of an entry that is for some hosts.
+pub(super) fn host(entry: &Section<'_>) -> Option<HostPattern> {
+    entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
         let text = values::text(value)?;
         text.parse::<HostPattern>().map_err(|error| {
             Wrong::new(format!("{} is {error}", quoted(text)), "write such as \"api.example.com\"")
         })
-    });
-    let port = entry.read("port", |value| match values::integer(value)? {
+    })
+}
+
+/// Reads the port of an entry that may be for one port only.
+pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
+    entry.read("port", |value| match values::integer(value)? {
         number @ 1..=65_535 => Ok(number as u16),
         number => {
             Err(Wrong::new(format!("{number} is no port"), "write 1 to 65535, or leave it out for any port"))
         }
-    });
-    let allow = allow(&mut entry, otherwise, faults);
-    Some(Rule { host: host?, port, allow: allow? })
+    })
 }
 
 fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Allow> {
@@ -205,9 +214,17 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Op
     Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default(), pay_first, hooks })
 }
 
-fn covers(earlier: &Rule, later: &Rule) -> bool {
-    let port = earlier.port.is_none() || earlier.port == later.port;
-    port && match (&earlier.host, &later.host) {
+/// Hosts, and the port on them.
+type Place<'a> = (&'a HostPattern, Option<u16>);
+
+fn place(rule: &Rule) -> Place<'_> {
+    (&rule.host, rule.port)
+}
+
+/// Whether an entry above leaves nothing to one below it.
+pub(super) fn covers(earlier: Place<'_>, later: Place<'_>) -> bool {
+    let port = earlier.1.is_none() || earlier.1 == later.1;
+    port && match (earlier.0, later.0) {
         (HostPattern::Any, _) => true,
         (HostPattern::Below(above), HostPattern::Below(below)) => below.ends_with(above.as_str()),
         (pattern, HostPattern::Exactly(host)) => pattern.matches(host),
@@ -241,7 +258,7 @@ mod tests {
                 port,
                 allow: Allow::Deny,
             };
-            assert_eq!(covers(&rule(earlier), &rule(later)), expected, "{earlier:?} {later:?}");
+            assert_eq!(covers(place(&rule(earlier)), place(&rule(later))), expected, "{earlier:?} {later:?}");
         }
     }
 }

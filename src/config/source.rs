@@ -13,7 +13,7 @@ use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable, upstream};
 
 /// Lists of tables: they have no place in a flat environment.
-const LISTS: [&str; 2] = ["pay", "route"];
+const LISTS: [&str; 3] = ["pay", "route", super::origin::NAME];
 /// The largest file that is read: far above what anyone writes by hand.
 const MAX_FILE: u64 = 16 << 20;
 

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     fault::Fault,
     intercept::patterns,
+    origin::OriginTls,
     section::{Section, Wrong, quoted},
     values::{self, Places},
 };
@@ -23,6 +24,9 @@ use crate::protocol::{
 
 /// The keys of `[upstream]`.
 pub(super) const UPSTREAM: &[&str] = &["proxy", "no_proxy", "proxy_auth_file", "ca_file", "upgrade"];
+
+/// What stands in the table, with the list of tables within.
+pub(super) const TABLE: &[&str] = &["proxy", "no_proxy", "proxy_auth_file", "ca_file", "upgrade", "tls"];
 
 /// The variables of others that are read here.
 pub(super) const VARIABLES: [&str; 8] =
@@ -52,6 +56,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// Hosts that a plain `http` request reaches over `https`.
     pub upgrade: Vec<HostPattern>,
+    /// Where TLS is other than usual. The first entry that matches decides.
+    pub tls: Vec<OriginTls>,
 }
 
 /// The address of an outbound proxy. It may hold a password, so that only [`ProxyUrl::credentials`] shows it.
@@ -167,9 +173,10 @@ enum Choice {
     Over(ProxyUrl),
 }
 
-/// Reads `[upstream]`, and the variables of others.
+/// Reads `[upstream]` with `tls` for the list within, and the variables of others.
 pub(super) fn upstream(
     section: &Section<'_>,
+    tls: Vec<OriginTls>,
     places: &Places,
     environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
@@ -213,7 +220,7 @@ pub(super) fn upstream(
         }
     };
     let upgrade = section.read("upgrade", patterns).unwrap_or_default();
-    Upstream { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade }
+    Upstream { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade, tls }
 }
 
 /// The proxy that the environment names for one kind of request.

@@ -178,7 +178,7 @@ impl Dialer {
 
     async fn agree(&self, host: &str, port: u16) -> Result<TlsStream<Link>, DialError> {
         if let Some(stream) = self.lobby.take(host, port) {
-            match self.secure.agree(self.link(stream), host, self.offer).await {
+            match self.secure.agree(self.link(stream), (host, port), self.offer).await {
                 Ok(stream) => return Ok(stream),
                 Err(Disagreed::Refused(error)) => return Err(error),
                 // It had waited too long for the origin; a fresh one may do.
@@ -186,9 +186,13 @@ impl Dialer {
             }
         }
         let stream = self.reach.connect(host, port).await?;
-        self.secure.agree(self.link(stream), host, self.offer).await.map_err(|disagreed| match disagreed {
-            Disagreed::Refused(error) => error,
-            Disagreed::Broken(error) => DialError::Tls { host: host.to_owned(), reason: error.to_string() },
+        self.secure.agree(self.link(stream), (host, port), self.offer).await.map_err(|disagreed| {
+            match disagreed {
+                Disagreed::Refused(error) => error,
+                Disagreed::Broken(error) => {
+                    DialError::Tls { host: host.to_owned(), reason: error.to_string() }
+                }
+            }
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,7 +26,7 @@ use super::reach::{Peer, Reach};
 use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
-use super::{Body, BodyError, Paying, Settings, hops, target, tunnel, upgrade};
+use super::{Body, BodyError, Paying, Settings, hops, secure, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +132,7 @@ impl Forward {
     /// A forwarder with pools of its own.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        let (secure, lobby) = (Secure::new(settings.ca_file.clone()), Lobby::default());
+        let (secure, lobby) = (Secure::new(settings.ca_file.clone(), settings.tls.clone()), Lobby::default());
         let reach = Reach::new(settings);
         let dialer = |acknowledges_at_once, offer| {
             let (reach, secure, lobby) = (reach.clone(), secure.clone(), lobby.clone());
@@ -464,7 +465,7 @@ fn classify(error: &legacy::Error) -> ForwardError {
         Some(error) if error.is_canceled() => ForwardError::Unwritten(text()),
         Some(error) if error.is_parse_too_large() => ForwardError::HeadTooLarge,
         Some(error) if error.is_parse() => ForwardError::BadAnswer(text()),
-        _ => ForwardError::Lost(text()),
+        _ => ForwardError::Lost(text() + cause::<io::Error>(error).map_or("", secure::hint)),
     }
 }
 

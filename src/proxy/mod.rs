@@ -43,6 +43,7 @@ pub use dial::DialError;
 pub use forward::{Forward, ForwardError};
 pub use front::Front;
 pub use rescue::Rescue;
+pub use secure::OriginTls;
 
 /// Request extension: this request carries a payment, so nothing below may ever send it twice.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,8 @@ pub struct Settings {
     pub pool_idle_within: Duration,
     /// PEM certificates that origins over TLS may prove themselves by, besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Origins with which TLS is other than usual; the first one that matches counts.
+    pub tls: Vec<OriginTls>,
     /// Idle connections kept for each origin.
     pub pool_idle_per_host: usize,
     /// Bytes that each direction of a tunnel moves at a time; held only while there is something to move.
@@ -106,6 +109,7 @@ impl Default for Settings {
             continue_within: Duration::from_secs(1),
             pool_idle_within: Duration::from_secs(60),
             ca_file: None,
+            tls: Vec::new(),
             pool_idle_per_host: 256,
             tunnel_buffer: 64 * 1024,
             replay: replay::Limits {

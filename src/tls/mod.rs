@@ -8,6 +8,7 @@ mod error;
 mod leaf;
 mod mint;
 mod name;
+mod origin;
 mod pair;
 mod recent;
 mod roots;
@@ -22,7 +23,8 @@ pub use authority::Authority;
 pub use error::{AuthorityError, date};
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
-pub use roots::{Roots, RootsError, certificates, client_config, system};
+pub use origin::{Identity, OriginError, Pinned, Trust, client_config};
+pub use roots::{Roots, RootsError, certificates, only, system};
 
 /// The one provider of cryptography for all TLS: ring.
 pub fn provider() -> Arc<CryptoProvider> {

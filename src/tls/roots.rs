@@ -6,9 +6,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 /// The largest file of roots that is read: far above any system's.
 const MAX_FILE: u64 = 16 << 20;
@@ -74,11 +74,7 @@ pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
         ));
     }
     if let Some(path) = extra {
-        for (index, certificate) in self::certificates(path)?.into_iter().enumerate() {
-            let unusable = |error| RootsError::Unusable { path: path.to_owned(), number: index + 1, error };
-            store.add(certificate.clone()).map_err(unusable)?;
-            certificates.push(certificate);
-        }
+        certificates.extend(add(&mut store, path)?);
     }
     if certificates.is_empty() {
         return Err(RootsError::None(warnings));
@@ -86,19 +82,21 @@ pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
     Ok(Roots { store: Arc::new(store), certificates, warnings })
 }
 
-/// A client that verifies servers by `roots`, and offers the protocols `alpn`, the best first.
-#[expect(
-    clippy::expect_used,
-    reason = "the provider knows the default versions: each test that connects shows it"
-)]
-pub fn client_config(roots: &Roots, alpn: &[&[u8]]) -> ClientConfig {
-    let mut config = ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions()
-        .expect("ring has suites for the default versions")
-        .with_root_certificates(Arc::clone(&roots.store))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    config
+/// The roots of a file alone, PEM; one at least. Blocks on the disk.
+pub fn only(path: &Path) -> Result<Arc<RootCertStore>, RootsError> {
+    let mut store = RootCertStore::empty();
+    add(&mut store, path)?;
+    Ok(Arc::new(store))
+}
+
+/// Adds all roots of a file, and gives them.
+fn add(store: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let found = certificates(path)?;
+    for (index, certificate) in found.iter().enumerate() {
+        let unusable = |error| RootsError::Unusable { path: path.to_owned(), number: index + 1, error };
+        store.add(certificate.clone()).map_err(unusable)?;
+    }
+    Ok(found)
 }
 
 /// Reads the certificates of a PEM file; one at least. Blocks on the disk.
@@ -134,8 +132,7 @@ mod tests {
         let more = system(Some(authority.path())).unwrap();
         assert_eq!((more.certificates.len(), more.store.len()), (alone + 1, alone + 1));
         assert!(more.certificates.contains(authority.certificate()));
-        let config = client_config(&more, &[b"h2", b"http/1.1"]);
-        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(only(authority.path()).unwrap().len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tollpass::{
-    config::{Authority, Config, ConfigError, KEYS, KeySource, Limits},
+    config::{Authority, Config, ConfigError, KEYS, KeySource, Limits, Proof},
     protocol::{
         Amount,
         policy::{
@@ -733,4 +733,50 @@ fn a_state_folder_must_be_known() {
     assert_eq!(error.faults[0].key, "state_dir");
     let error = Config::parse("state_dir = \"~/x\"", Path::new("/"), &BTreeMap::new()).unwrap_err();
     assert!(error.faults.len() == 1 && error.faults[0].wrong.contains("HOME"), "{error}");
+}
+
+#[test]
+fn tls_with_some_origins_is_read_and_what_contradicts_itself_is_named() {
+    let text = "[[upstream.tls]]\nhost = \"*.example.com\"\nport = 8443\nca_file = \"roots.pem\"\n\
+                [upstream]\nca_file = \"more.pem\"\n\
+                [[upstream.tls]]\nhost = \"localhost\"\ncertificate = \"/one.pem\"\nclient_cert = \"me.pem\"\n\
+                client_key = \"~/me.key\"\n\
+                [[upstream.tls]]\nhost = \"LOCALHOST\"\nport = 1\nca_file = \"x\"\n";
+    let config = parse(text, &[]).unwrap();
+    let [below, localhost, hidden] = &config.upstream.tls[..] else { panic!("{:?}", config.upstream.tls) };
+    assert_eq!((below.host.to_string().as_str(), below.port), ("*.example.com", Some(8443)));
+    assert_eq!((&below.proof, &below.client), (&Proof::Roots("/etc/x/roots.pem".into()), &None));
+    let client = Some(("/etc/x/me.pem".into(), "/home/me/me.key".into()));
+    assert_eq!((&localhost.proof, &localhost.client), (&Proof::Exactly("/one.pem".into()), &client));
+    assert_eq!((hidden.index, localhost.port), (2, None));
+    assert!(config.warnings[0].contains("upstream.tls[2] (localhost) never matches: upstream.tls[1]"));
+
+    for (entry, key, said) in [
+        ("ca_file = \"a\"", "upstream.tls[0].host", "missing"),
+        ("host = \"https://a\"\nca_file = \"a\"", "upstream.tls[0].host", "is"),
+        ("host = \"a\"\nport = 0\nca_file = \"a\"", "upstream.tls[0].port", "0 is no port"),
+        ("host = \"a\"", "upstream.tls[0]", "says nothing about TLS"),
+        ("host = \"a\"\nca_file = \"\"", "upstream.tls[0]", "says nothing about TLS"),
+        (
+            "host = \"a\"\nca_file = \"a\"\ncertificate = \"b\"",
+            "upstream.tls[0].certificate",
+            "beside ca_file",
+        ),
+        ("host = \"a\"\nclient_cert = \"a\"", "upstream.tls[0].client_key", "client_cert is there"),
+        (
+            "host = \"a\"\nca_file = \"a\"\nclient_key = \"a\"",
+            "upstream.tls[0].client_cert",
+            "client_key is there",
+        ),
+        ("host = \"a\"\nca_file = 1", "upstream.tls[0].ca_file", "expected"),
+        ("host = \"a\"\nverify = false\nca_file = \"a\"", "upstream.tls[0].verify", "unknown key"),
+    ] {
+        let found = faults(&format!("[[upstream.tls]]\n{entry}\n"), &[]);
+        let is_it = |fault: &String| fault.starts_with(&format!("{key}: ")) && fault.contains(said);
+        assert!(found.len() == 1 && found.iter().all(is_it), "{entry}: {found:?}");
+    }
+    let found = faults("[upstream.tls]\nhost = \"a\"\n", &[]);
+    assert!(found[0].contains("write [[upstream.tls]], with two brackets"), "{found:?}");
+    let found = faults("", &[("TOLLPASS_UPSTREAM__TLS__0__HOST", "a")]);
+    assert!(found[0].contains("write [[upstream.tls]] in the file"), "{found:?}");
 }

@@ -17,13 +17,13 @@ use crate::support::payer::{PATIENCE, program};
 
 /// How a run of the program that ends by itself ended.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    errors: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub errors: String,
 }
 
-async fn run(arguments: &[&str]) -> Ran {
+pub async fn run(arguments: &[&str]) -> Ran {
     run_with(arguments, &[]).await
 }
 
@@ -42,7 +42,7 @@ async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 
 impl Ran {
     /// It failed, in these words, and did not panic.
-    fn expect_failure(&self, words: &[&str]) {
+    pub fn expect_failure(&self, words: &[&str]) {
         assert_ne!(self.code, 0, "{self:?}");
         assert_ne!(self.code, 101, "{self:?}");
         let all = format!("{}{}", self.out, self.errors);
@@ -52,7 +52,7 @@ impl Ran {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -112,7 +112,7 @@ async fn a_purchase_goes_over_the_next_proxy() {
         next.address
     );
     let alice = Alice::ruled(&fair.market, &rest).await;
-    write_private(&alice.folder.path().join("secret"), "me:pass\n");
+    write_private(&alice.folder.path().join("secret"), "\u{feff}me:pass\r\n");
     let proxy = alice.start().await;
     for (times, path) in [(1, "/paid"), (2, "/paid")] {
         let fetched = curl(Some(proxy.address), &[&format!("http://seller.test{path}")]).await;

@@ -1,0 +1,100 @@
+//! Opens what `[[upstream.tls]]` names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::{Config, ConfigError, Fault, OriginTls, Proof};
+use crate::proxy;
+use crate::tls::{Identity, OriginError, Pinned, Trust, date, only};
+
+/// What one entry came to.
+pub struct Opened {
+    /// As the proxy takes it.
+    tls: proxy::OriginTls,
+    /// What it says, in words.
+    pub said: String,
+    /// What is wrong with the time of its certificates.
+    pub untimely: Vec<String>,
+}
+
+/// Opens all entries for the proxy; all faults at once. Blocks on the disk.
+pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTls>, ConfigError> {
+    let (mut origins, mut faults) = (Vec::new(), Vec::new());
+    for entry in &config.upstream.tls {
+        match open(entry) {
+            Ok(opened) => {
+                opened.untimely.iter().for_each(|warning| tracing::warn!("{warning}"));
+                origins.push(opened.tls);
+            }
+            Err(found) => faults.extend(found),
+        }
+    }
+    if faults.is_empty() { Ok(origins) } else { Err(ConfigError { file: None, faults }) }
+}
+
+/// Opens the files of one entry. Blocks on the disk.
+pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
+    let OriginTls { index, host, port, proof, client } = entry;
+    let mut faults = Vec::new();
+    let mut fault = |key: &str, error: OriginError| {
+        let remedy = match key {
+            "client_key" => {
+                "name the file of the private key of client_cert, PEM, chmod 600, without a password"
+            }
+            "certificate" => "name a file with the origin's own certificate, PEM",
+            _ => "name a file with certificates, PEM",
+        };
+        faults.push(Fault {
+            key: format!("upstream.tls[{index}].{key}"),
+            wrong: error.to_string(),
+            remedy: remedy.to_owned(),
+        });
+    };
+    let mut untimely = Vec::new();
+    let mut timed = |path: &Path, validity: std::ops::Range<SystemTime>| {
+        let (now, path) = (SystemTime::now(), path.display());
+        if now > validity.end {
+            untimely.push(format!("{path} expired on {}", date(validity.end)));
+        } else if now < validity.start {
+            untimely.push(format!("{path} is valid only from {}", date(validity.start)));
+        }
+    };
+    let mut said = host.to_string() + &port.map(|port| format!(":{port}")).unwrap_or_default();
+    let mut trust = None;
+    match proof {
+        Proof::Usual => {}
+        Proof::Roots(path) => match only(path) {
+            Ok(store) => {
+                said += &format!(", by the roots of {}", path.display());
+                trust = Some(Trust::Roots(store));
+            }
+            Err(error) => fault("ca_file", error.into()),
+        },
+        Proof::Exactly(path) => match Pinned::load(path) {
+            Ok(pinned) => {
+                timed(path, pinned.validity());
+                said += &format!(", by {} alone, valid to {}", path.display(), date(pinned.validity().end));
+                trust = Some(Trust::Exactly(Arc::new(pinned)));
+            }
+            Err(error) => fault("certificate", error),
+        },
+    }
+    let mut identity = None;
+    if let Some((path, key)) = client {
+        match Identity::load(path, key) {
+            Ok(loaded) => {
+                timed(path, loaded.validity());
+                said +=
+                    &format!(", which is shown {}, valid to {}", path.display(), date(loaded.validity().end));
+                identity = Some(loaded);
+            }
+            Err(error) => fault(if error.is_of_the_key() { "client_key" } else { "client_cert" }, error),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let tls = proxy::OriginTls { host: host.clone(), port: *port, trust, identity };
+    Ok(Opened { tls, said, untimely })
+}
