@@ -362,11 +362,11 @@ impl Lease {
     pub fn begin(&mut self) {
         self.ticket.how = Returned::Unclear;
         if let Some(tab) = &mut self.ticket.tab {
-            tab.begin(self.draft.price);
+            tab.begin(&self.draft);
         }
     }
 
-    /// The payment provably never left.
+    /// The payment provably never left this time. Where it was presented before, that stays on the bill.
     pub fn unsent(mut self) {
         self.ticket.how = Returned::Unsent;
     }
@@ -393,18 +393,15 @@ impl Ticket {
         let asked = self.desk.ask(self.id, input);
         // What was sent before is the book's again; what is granted now was never sent.
         self.how = Returned::Unsent;
+        if let Some(tab) = &mut self.tab {
+            tab.answered();
+        }
         let granted = match asked {
             Asked::Answered(granted) => granted,
             Asked::Waits(answer) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
         };
-        if let Some(tab) = &mut self.tab {
-            tab.end(match &granted {
-                // Another payment stands for it.
-                Ok(_) => Returned::Unsent,
-                Err(Refusal::PaidAnswerLost { .. }) => Returned::Accepted,
-                // The seller has it, and may or may not redeem it.
-                Err(_) => Returned::Unclear,
-            });
+        if let (Some(tab), Err(Refusal::PaidAnswerLost { total })) = (&mut self.tab, &granted) {
+            tab.registered(*total);
         }
         let draft = granted?;
         // A payment is granted only once the payer is known.

@@ -115,7 +115,11 @@ mod tests {
     }
 
     fn payee(host: &str, paid: Sum, unclear: Sum) -> Payee {
-        Payee { host: host.to_owned(), receiver: Address([0x11; 20]), spent: Spent { paid, unclear } }
+        Payee {
+            host: host.to_owned(),
+            receiver: Address([0x11; 20]),
+            spent: Spent { paid, unclear, cleared: Sum::default() },
+        }
     }
 
     fn bill(payees: Vec<Payee>) -> Bill {

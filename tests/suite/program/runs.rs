@@ -5,11 +5,14 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
 use tollpass::devnet::origin;
+use tollpass::protocol::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 use tollpass::tls::{Authority, Leaves};
 
@@ -17,9 +20,9 @@ use super::{only_channel, run, text};
 use crate::pays::QUICK;
 use crate::support::cheats::once_paid;
 use crate::support::fair::{Fair, PRICE};
-use crate::support::mallory::{Demand, Mallory};
+use crate::support::mallory::{Answer, Demand, Mallory, Payment};
 use crate::support::payer::{Alice, PATIENCE, Program, program};
-use crate::support::raw::soon;
+use crate::support::raw::{Raw, soon};
 use crate::support::secure::{Notary, Secure};
 
 /// What else of the environment could change what a program does.
@@ -265,6 +268,161 @@ async fn what_a_seller_was_given_for_nothing_stands_on_the_bill() {
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "-o", "/dev/null", &url])).await;
     assert_eq!(seller.highest(), Amount::from(PRICE));
     assert!(ran.errors.contains("; unclear 1000 in 1 request"), "{ran:?}");
+}
+
+/// What a bill in JSON says was paid and is unclear, in all and for its one payee: (requests, amount) of each.
+fn sums(bill: &Path) -> [(u64, u64); 2] {
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(bill).unwrap()).unwrap();
+    assert_eq!(
+        (&json["payees"][0]["paid"], &json["payees"][0]["unclear"]),
+        (&json["paid"], &json["unclear"])
+    );
+    assert_eq!((json["payees"].as_array().unwrap().len(), &json["under_way"]["requests"]), (1, &json!(0)));
+    ["paid", "unclear"].map(|key| {
+        let amount = json[key]["amount"].as_str().unwrap().parse().unwrap();
+        (json[key]["requests"].as_u64().unwrap(), amount)
+    })
+}
+
+/// A seller with one answer for each connection, that no longer listens when it gives the last one.
+async fn closing_shop(answers: Vec<String>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut listener, last) = (Some(listener), answers.len() - 1);
+        for (number, answer) in answers.into_iter().enumerate() {
+            let mut raw = Raw::from(listener.as_ref().unwrap().accept().await.unwrap().0);
+            raw.head().await;
+            if number == last {
+                listener = None;
+            }
+            raw.send(answer).await;
+            raw.finish().await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_cannot_connect() {
+    let scene = Scene::open().await;
+    let market = &scene.fair.market;
+    let (contract, token, payer) = (market.manager, market.token, scene.alice.address);
+    let complaint = "RDN-Insufficient-Confirmations: 1\r\n".to_owned();
+    let other_total = format!("RDN-Sender-Address: {payer}\r\nRDN-Sender-Balance: 0\r\n");
+    for (number, price, more) in [(1, PRICE, complaint), (2, 7 * PRICE, other_total)] {
+        let receiver = Address([0x60 + number; 20]);
+        let demand = |price: u64, more: &str| {
+            format!(
+                "HTTP/1.1 402 Payment Required\r\nConnection: close\r\nContent-Length: 0\r\n\
+                 RDN-Gateway-Path: /api/1\r\nRDN-Contract-Address: {contract}\r\nRDN-Receiver-Address: {receiver}\r\n\
+                 RDN-Token-Address: {token}\r\nRDN-Price: {price}\r\n{more}\r\n"
+            )
+        };
+        let seller = closing_shop(vec![demand(PRICE, ""), demand(price, &more)]).await;
+        let bill = scene.alice.folder.path().join("bill.json");
+        let url = format!("http://{seller}/");
+        let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let ran = ended(scene.run(&["--bill", text(&bill)], &curl)).await;
+        assert_eq!(ran.out, "502", "{more}: {ran:?}");
+        let told = "tollpass: paid nothing; unclear 1000 in 1 request, ";
+        assert!(ran.errors.contains(told), "{more}: {ran:?}");
+        assert_eq!(sums(&bill), [(0, 0), (1, PRICE)], "{more}");
+    }
+}
+
+#[tokio::test]
+async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_before_it_is_presented_again()
+{
+    let mut scene = Scene::open().await;
+    scene.alice.change(
+        "insufficient_confirmations = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }",
+        "insufficient_confirmations = { do = \"retry\", every = \"4m\", times = 1, within = \"5m\" }",
+    );
+    let market = &scene.fair.market;
+    let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
+    let complaint = move |_: &_| demand.base(PRICE).complain(&rdn::INSUFFICIENT_CONFIRMATIONS);
+    let seller = Mallory::spawn(once_paid(demand, PRICE, complaint)).await;
+    let (bill, url) = (scene.alice.folder.path().join("bill.json"), format!("{}/", seller.url()));
+    let script = r#"curl -q -sS "$0" & read line; kill $!"#;
+    let talk = Talk::start(scene.run(&["--bill", text(&bill)], &["sh", "-c", script, &url]));
+    soon("the payment", seller.await_presented(2)).await;
+    let (status, errors) = talk.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(errors.contains("tollpass: paid nothing; unclear 1000 in 1 request, "), "{errors}");
+    assert_eq!((sums(&bill), seller.highest()), ([(0, 0), (1, PRICE)], PRICE.into()));
+}
+
+/// Whatever a seller makes of payments: what stands on the bill is what it can redeem, and each part of it once.
+#[tokio::test]
+async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
+    let scene = Scene::open().await;
+    let market = &scene.fair.market;
+    type Cheat = Box<dyn FnMut(usize, &Payment) -> Answer + Send>;
+    let cheats: [(&str, u64, fn(Demand) -> Cheat, [(u64, u64); 2]); 4] = [
+        (
+            "a lost payment is taken for the next request",
+            PRICE,
+            |_| {
+                Box::new(|number, _| match number {
+                    1 => Answer::CutBeforeHead,
+                    _ => Answer::new(StatusCode::OK, "paid"),
+                })
+            },
+            [(1, PRICE), (0, 0)],
+        ),
+        (
+            "the price rises",
+            PRICE,
+            |demand| {
+                Box::new(move |number, payment| match number {
+                    1 => demand.base(7 * PRICE).with_state(payment.sender, Amount::ZERO, None),
+                    _ => Answer::new(StatusCode::OK, "paid"),
+                })
+            },
+            [(1, 7 * PRICE), (0, 0)],
+        ),
+        (
+            "the price falls",
+            7 * PRICE,
+            |demand| {
+                Box::new(move |number, payment| match number {
+                    1 => demand.base(PRICE).with_state(payment.sender, Amount::ZERO, None),
+                    _ => Answer::new(StatusCode::OK, "paid"),
+                })
+            },
+            [(1, PRICE), (1, 6 * PRICE)],
+        ),
+        (
+            "the payment is shown as an old one",
+            PRICE,
+            |demand| {
+                Box::new(move |_, payment| {
+                    demand.base(PRICE).with_state(payment.sender, payment.total, Some(payment.signature))
+                })
+            },
+            [(1, PRICE), (0, 0)],
+        ),
+    ];
+    for (number, (what, price, cheat, expected)) in (1..).zip(cheats) {
+        let demand =
+            Demand { contract: market.manager, receiver: Address([0x60 + number; 20]), token: market.token };
+        let (mut cheat, mut payments) = (cheat(demand), 0);
+        let seller = Mallory::spawn(once_paid(demand, price, move |payment| {
+            payments += 1;
+            cheat(payments, payment)
+        }));
+        let seller = seller.await;
+        let (bill, url) = (scene.alice.folder.path().join("bill.json"), format!("{}/", seller.url()));
+        let mut command = vec!["curl", "-q", "-sS", "-o", "/dev/null", &url];
+        if number == 1 {
+            command.extend(["-o", "/dev/null", &url]);
+        }
+        let ran = ended(scene.run(&["--bill", text(&bill)], &command)).await;
+        let [(_, paid), (_, unclear)] = sums(&bill);
+        assert_eq!(sums(&bill), expected, "{what}: {ran:?}");
+        assert_eq!(Amount::from(paid + unclear), seller.highest(), "{what}: {ran:?}");
+    }
 }
 
 #[tokio::test]
