@@ -9,12 +9,13 @@ use super::{
     values::{self, show_duration},
 };
 use crate::protocol::policy::{
-    Abort, Adopt, CloseDenied, Hook, Hooks, Marks, Missing, OnError, OnResponse, Requested, Retry, Success,
-    Webhook,
+    Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Marks, Missing, OnError, OnResponse, Requested,
+    Retry, Success, Webhook,
 };
 
 /// The keys of `[hooks]`.
 pub(super) const HOOKS: &[&str] = &[
+    "init",
     "payment_requested",
     "insufficient_confirmations",
     "nonexisting_channel",
@@ -24,6 +25,7 @@ pub(super) const HOOKS: &[&str] = &[
     "http_error",
     "http_response",
     "success",
+    "exit",
     "cooperative_close_denied",
 ];
 
@@ -48,6 +50,7 @@ pub(super) fn hooks(value: Option<Value>, path: &str, otherwise: &Hooks, faults:
     };
     let default = Hooks::default();
     Hooks {
+        init: init(&hook("init", ASK)).unwrap_or_else(|| otherwise.init.clone()),
         payment_requested: requested(&hook("payment_requested", ASK))
             .unwrap_or_else(|| otherwise.payment_requested.clone()),
         insufficient_confirmations: retry(
@@ -69,9 +72,20 @@ pub(super) fn hooks(value: Option<Value>, path: &str, otherwise: &Hooks, faults:
         http_response: on_response(&hook("http_response", RESPONSE))
             .unwrap_or_else(|| otherwise.http_response.clone()),
         success: success(&hook("success", ASK)).unwrap_or_else(|| otherwise.success.clone()),
+        exit: exit(&hook("exit", ASK)).unwrap_or_else(|| otherwise.exit.clone()),
         cooperative_close_denied: close_denied(&hook("cooperative_close_denied", ASK))
             .unwrap_or_else(|| otherwise.cooperative_close_denied.clone()),
     }
+}
+
+fn init(hook: &Section<'_>) -> Option<Hook<Init>> {
+    let action = word(hook, &[("pass", Init::Pass), ("ask", Init::Ask)], "")?;
+    Some(Hook { action, webhook: asked(hook, action == Init::Ask, "ask") })
+}
+
+fn exit(hook: &Section<'_>) -> Option<Hook<Exit>> {
+    let action = word(hook, &[("pass", Exit::Pass), ("webhook", Exit::Tell)], "")?;
+    Some(Hook { action, webhook: asked(hook, action == Exit::Tell, "webhook") })
 }
 
 fn requested(hook: &Section<'_>) -> Option<Hook<Requested>> {
@@ -143,12 +157,17 @@ fn on_response(hook: &Section<'_>) -> Option<Hook<OnResponse>> {
         hook.read("status", |value| values::list(value, MAX_MARKS, values::status)).unwrap_or_default();
     let header =
         hook.read("header", |value| values::list(value, MAX_MARKS, values::field_name)).unwrap_or_default();
-    if !hook.has("status") && !hook.has("header") {
+    let is_asking = matches!(what, Do::Ask);
+    let is_any = !hook.has("status") && !hook.has("header");
+    if is_any && !is_asking {
         hook.fault("", "neither status nor header is there", "write status = [404] or header = [\"x-name\"]");
     }
     let marks = Marks { status, header };
-    let is_asking = matches!(what, Do::Ask);
-    let action = if is_asking { OnResponse::Ask(marks) } else { OnResponse::Abort(marks) };
+    let action = match what {
+        Do::Ask if is_any => OnResponse::AskAlways,
+        Do::Ask => OnResponse::Ask(marks),
+        Do::Pass | Do::Abort => OnResponse::Abort(marks),
+    };
     Some(Hook { action, webhook: asked(hook, is_asking, "ask") })
 }
 

@@ -217,15 +217,9 @@ pub(super) fn list<T>(
     }
 }
 
-/// A status that ends an exchange. 402 is none: it asks for money.
+/// A status that an answer can have.
 pub(super) fn status(value: &Value) -> Result<StatusCode, Wrong> {
     let number = integer(value)?;
-    if number == 402 {
-        return Err(Wrong::new(
-            "402 asks for money",
-            "write payment_requested = { do = \"abort\" } to pay nothing",
-        ));
-    }
     let status = u16::try_from(number).ok().filter(|number| (200..600).contains(number));
     status.and_then(|number| StatusCode::from_u16(number).ok()).ok_or_else(|| {
         Wrong::new(format!("{number} is no status of an answer"), "write something from 200 to 599")

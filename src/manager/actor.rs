@@ -127,7 +127,7 @@ impl Actor {
         self.tell(Input::Flush, Instant::now());
         self.act().await;
         self.write_prices().await;
-        tracing::info!(hook = "exit", "no more payments; everything is on record");
+        tracing::info!("no more payments; everything is on record");
     }
 
     fn tell(&self, input: Input, now: Instant) {

@@ -140,8 +140,12 @@ impl Manager {
                 _ => None,
             };
             let question = Denied { gateway, channel, status };
-            let advised = self.seller.may_close_alone(webhook, question).await;
-            advised.map_err(|reason| Trouble::Denied(format!("{denied}; {reason}")))?;
+            match self.seller.may_close_alone(webhook, question).await {
+                Ok(CloseDenied::CloseAlone) => {}
+                Ok(CloseDenied::Keep) => return Err(denied),
+                Ok(CloseDenied::Abort) => return Err(Trouble::Denied(denied.to_string())),
+                Err(reason) => return Err(Trouble::Denied(format!("{denied}; {reason}"))),
+            }
         }
         tracing::warn!(%channel, reason = %denied, "closing alone, as the policy says");
         Ok(())

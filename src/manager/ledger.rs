@@ -1,9 +1,9 @@
 //! The ledger of this life: what was paid to whom, in memory. The journal on disk knows channels and totals; only here
 //! stands for which host a payment was made, so that a bill can be written.
 //!
-//! Filled by leases as they come back, so that it counts what the book counts. A payment is counted by how much it raises
-//! what the seller can redeem: the same total presented again adds nothing, and one that was presented stays counted,
-//! whatever becomes of the next attempt.
+//! Filled by leases as they come back, so that it counts what the book counts. A payment is counted by how much it
+//! raises what the seller can redeem: the same total presented again adds nothing, and one that was presented stays
+//! counted, whatever becomes of the next attempt.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

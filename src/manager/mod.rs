@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::chain::{NotRecorded, Synced};
 use crate::protocol::book::{
-    Allowance, Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Unorderable, host_name,
+    Allowance, Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, Unorderable, host_name,
 };
 use crate::protocol::microraiden;
 use crate::protocol::policy::{CloseDenied, Hook};
@@ -377,9 +377,15 @@ impl Lease {
     }
 
     /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
-    /// again after a pause, or none.
-    pub async fn reject(self, challenge: Challenge) -> Result<Self, Refusal> {
-        let input = Input::Answer(self.ticket.id, Outcome::Rejected(Box::new(challenge)));
+    /// again after a pause, or none. `reopens` says for this turn, in place of the policy, whether another channel
+    /// pays if this one is gone.
+    pub async fn reject(self, challenge: Challenge, reopens: Option<Reopens>) -> Result<Self, Refusal> {
+        let challenge = Box::new(challenge);
+        let outcome = match reopens {
+            Some(reopens) => Outcome::Advised(challenge, reopens),
+            None => Outcome::Rejected(challenge),
+        };
+        let input = Input::Answer(self.ticket.id, outcome);
         self.ticket.ask(input).await
     }
 }

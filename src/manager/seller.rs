@@ -5,7 +5,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-use crate::protocol::policy::Webhook;
+use crate::protocol::policy::{CloseDenied, Webhook};
 use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// Asks sellers. `gateway` is the URL of a seller's REST interface, such as `http://bob.example/api/1`.
@@ -27,12 +27,13 @@ pub trait Seller: fmt::Debug + Send + Sync {
         total: Amount,
     ) -> BoxFuture<'a, Result<Signature, SellerError>>;
 
-    /// Asks `webhook` whether a channel is to be closed without its seller; `Err` says why not.
+    /// Asks `webhook` what becomes of a channel that its seller does not sign to close; `Err` says why it stays open,
+    /// and the seller's other channels with it.
     fn may_close_alone<'a>(
         &'a self,
         webhook: &'a Webhook,
         denied: Denied<'a>,
-    ) -> BoxFuture<'a, Result<(), String>>;
+    ) -> BoxFuture<'a, Result<CloseDenied, String>>;
 }
 
 /// A close together that a seller did not sign.

@@ -58,7 +58,7 @@ impl Manager {
                 Ok(prepared) => {
                     let Facts { chain_id, payer, .. } = prepared.facts;
                     let channels = prepared.synced.channels.len();
-                    tracing::info!(hook = "init", chain_id, %payer, channels, "ready to pay");
+                    tracing::info!(chain_id, %payer, channels, "ready to pay");
                     let _ = self.tell(Message::Ready(Box::new(prepared))).await;
                     return;
                 }

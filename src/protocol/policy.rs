@@ -9,8 +9,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use crate::protocol::{Address, Amount};
 pub use hooks::{
-    Abort, Adopt, CloseDenied, Hook, Hooks, Mark, Marks, Missing, OnError, OnResponse, Requested, Retry,
-    Success, Webhook,
+    Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse, Requested,
+    Retry, Success, Webhook,
 };
 pub use hosts::Hosts;
 

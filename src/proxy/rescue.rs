@@ -87,6 +87,11 @@ fn verdict(error: &ForwardError) -> Verdict {
     }
 }
 
+/// The status of the answer that tells the client of an error.
+pub(super) fn status(error: &ForwardError) -> StatusCode {
+    verdict(error).status
+}
+
 /// Logs an error and makes the answer that tells the client of it.
 #[must_use]
 pub fn answer(error: &ForwardError) -> Response<Body> {

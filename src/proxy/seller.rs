@@ -17,7 +17,7 @@ use tower::{Service as _, ServiceExt as _};
 use super::pay::callout::{Advice, CLOSE_DENIED, Desk, Question};
 use super::{Body, Forward};
 use crate::manager::seller::{Denied, Seller, SellerError, SellerState};
-use crate::protocol::policy::Webhook;
+use crate::protocol::policy::{CloseDenied, Webhook};
 use crate::protocol::{Address, Amount, Signature};
 
 /// Asks sellers through [`Forward`].
@@ -103,7 +103,7 @@ impl Seller for SellerClient {
         &'a self,
         webhook: &'a Webhook,
         Denied { gateway, channel, status }: Denied<'a>,
-    ) -> BoxFuture<'a, Result<(), String>> {
+    ) -> BoxFuture<'a, Result<CloseDenied, String>> {
         let question = Question {
             hook: CLOSE_DENIED,
             method: Method::DELETE.to_string(),
@@ -113,15 +113,18 @@ impl Seller for SellerClient {
             channel: Some(channel),
             attempt: 0,
             status,
+            paid: None,
+            unclear: None,
             headers: BTreeMap::new(),
         };
         async move {
             // It has a limit of its own, which comes first.
             let by = Instant::now() + webhook.within * 2;
             match self.webhooks.ask(Some(webhook), &question, by).await {
-                Some(Advice::Pay | Advice::Retry) => Ok(()),
+                Some(Advice::CloseAlone) => Ok(CloseDenied::CloseAlone),
+                Some(Advice::Keep) => Ok(CloseDenied::Keep),
                 Some(Advice::Abort { reason }) => Err(reason),
-                None => Err("nobody was asked".to_owned()),
+                Some(_) | None => Err("the webhook gave no answer".to_owned()),
             }
         }
         .boxed()

@@ -1,6 +1,8 @@
 //! Hooks that ask somebody first: over real HTTP, whatever the webhook answers, and an advisor of the program that uses
 //! the library. Only a clear yes in time lets a purchase go on.
 
+mod turns;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -186,14 +188,50 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
     let alice = Alice::with(&market, &hooks).await;
     let proxy = alice.start().await;
     let url = format!("{}/", seller.url());
-    for (name, hook, goes_on, times) in [
-        (&rdn::NONEXISTING_CHANNEL, "nonexisting_channel", "gave up after 1 attempts", 2),
-        (&rdn::INSUFFICIENT_CONFIRMATIONS, "insufficient_confirmations", "gave up after 1 attempts", 2),
-        (&rdn::INVALID_BALANCE_PROOF, "invalid_balance_proof", "gave up after 1 attempts", 2),
-        (&rdn::INVALID_AMOUNT, "invalid_amount", "refuses the payment that follows from its own total", 1),
+    let (retry, adopt) = (r#"{"do": "retry"}"#, r#"{"do": "adopt"}"#);
+    let (reopen, pass) = (r#"{"do": "reopen"}"#, r#"{"do": "pass"}"#);
+    for (name, hook, goes_on, times, words, others, listed) in [
+        (
+            &rdn::NONEXISTING_CHANNEL,
+            "nonexisting_channel",
+            "gave up after",
+            2,
+            [retry, reopen],
+            [adopt, pass],
+            "retry, reopen or abort",
+        ),
+        (
+            &rdn::INSUFFICIENT_CONFIRMATIONS,
+            "insufficient_confirmations",
+            "gave up after 1 attempts",
+            2,
+            [retry, retry],
+            [adopt, reopen],
+            "retry or abort",
+        ),
+        (
+            &rdn::INVALID_BALANCE_PROOF,
+            "invalid_balance_proof",
+            "gave up after 1 attempts",
+            2,
+            [retry, retry],
+            [reopen, pass],
+            "retry or abort",
+        ),
+        (
+            &rdn::INVALID_AMOUNT,
+            "invalid_amount",
+            "refuses the payment that follows from its own total",
+            1,
+            [retry, adopt],
+            [reopen, pass],
+            "adopt, retry or abort",
+        ),
     ] {
         *complaint.lock().unwrap() = name;
-        for (answer, reason) in bad_answers() {
+        let mut bad = bad_answers();
+        bad.extend(others.map(|word| (says(word), listed)));
+        for (answer, reason) in bad {
             let before = oracle.questions().len();
             oracle.will(answer);
             let got = get(&proxy, &url).await;
@@ -201,7 +239,7 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
             because(&got, StatusCode::PAYMENT_REQUIRED, reason);
             assert_eq!(oracle.questions().len(), before + 1, "{hook} {reason}");
         }
-        for word in [r#"{"do": "retry"}"#, r#"{"do": "pay"}"#] {
+        for word in words.into_iter().chain([r#"{"do": "pay"}"#]) {
             let before = oracle.questions().len();
             oracle.will(says(word));
             because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, goes_on);
@@ -330,7 +368,7 @@ async fn answers_can_be_asked_about_and_success_is_told() {
             because(&got, StatusCode::BAD_GATEWAY, reason);
             because(&got, StatusCode::BAD_GATEWAY, &format!("hooks.{hook}: "));
         }
-        for word in [r#"{"do": "pay"}"#, r#"{"do": "retry"}"#] {
+        for word in [r#"{"do": "pay"}"#, r#"{"do": "retry"}"#, r#"{"do": "pass"}"#] {
             oracle.will(says(word));
             assert_eq!(get(&proxy, &url).await.status, status);
         }
@@ -340,7 +378,7 @@ async fn answers_can_be_asked_about_and_success_is_told() {
             (&hook.into(), &status.into(), &1.into())
         );
     }
-    let paid = 2 * (bad_answers().len() + 2);
+    let paid = 2 * (bad_answers().len() + 3);
     assert_eq!(fair.origin.total_registered(), Amount::from(paid as u64 * PRICE));
     soon("every notice", notices.server.await_presented(paid)).await;
     let notice = notices.questions().pop().unwrap();

@@ -215,6 +215,46 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
     .await;
 }
 
+/// A webhook decides for each turn what becomes of a channel that the seller denies, whatever the policy would do.
+#[tokio::test]
+async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_reopens() {
+    for (policy, word, replaced) in [("retry", "reopen", true), ("reopen", "retry", false)] {
+        on_each("", async |mut town| {
+            let answer = leaked(format!("{{\"do\": \"{word}\"}}"));
+            let webhook = Mallory::spawn(move |_| text(200, answer)).await;
+            let asks =
+                format!("nonexisting_channel = {{ do = \"{policy}\", webhook = \"{}/\"", webhook.url());
+            town.alice.change("nonexisting_channel = { do = \"retry\"", &asks);
+            let proxy = town.alice.start().await;
+            proxy.ready().await;
+            let snapshot = town.rig.snapshot().await;
+            town.origin.stop_noticing();
+            let exchanges = town.origin.exchanges();
+            let asked = tokio::spawn(ask(proxy.address, town.paid()));
+            town.origin.await_exchanges(exchanges + 3).await;
+            let first = only(&proxy).await.id();
+            town.rig.revert(snapshot).await;
+            town.rig.mine(3).await;
+            town.rig.mining(until_phase(&proxy, first, "gone")).await;
+            if replaced {
+                town.origin.resume_noticing();
+                let got = town.rig.mining(asked).await.unwrap();
+                assert_eq!(got.status, StatusCode::OK, "{got:?}");
+            } else {
+                // One that began before the channel was gone, and two that must have seen it.
+                let exchanges = town.origin.exchanges();
+                town.rig.mining(town.origin.await_exchanges(exchanges + 3)).await;
+                asked.abort();
+            }
+            assert_eq!(proxy.channels().await.len(), if replaced { 2 } else { 1 }, "{policy} {word}");
+            let question: serde_json::Value = serde_json::from_slice(&webhook.presented()[0].body).unwrap();
+            assert_eq!(question["hook"], "nonexisting_channel");
+            proxy.stop().await;
+        })
+        .await;
+    }
+}
+
 /// Mallory takes the payment, has the channel settled with it, and then says that there is none.
 #[tokio::test]
 async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {

@@ -7,8 +7,8 @@ use tollpass::{
     protocol::{
         Amount,
         policy::{
-            Adopt, Allow, CloseDenied, Deposit, Hooks, Marks, Missing, OnError, OnResponse, Requested, Retry,
-            Success,
+            Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse,
+            Requested, Retry, Success,
         },
     },
 };
@@ -262,6 +262,14 @@ fn each_hook_has_its_words() {
     let asking = |word: &str| format!("{{ do = \"{word}\", {webhook} }}");
     type Check = fn(&Hooks, Duration, u32, Duration) -> bool;
     let table: &[(&str, &str, Check)] = &[
+        ("init", "{ do = \"pass\" }", |hooks, _, _, _| hooks.init.action == Init::Pass),
+        ("init", &asking("ask"), |hooks, _, _, _| {
+            hooks.init.action == Init::Ask && hooks.init.webhook.is_some()
+        }),
+        ("exit", "{ do = \"pass\" }", |hooks, _, _, _| hooks.exit.action == Exit::Pass),
+        ("exit", &asking("webhook"), |hooks, _, _, _| {
+            hooks.exit.action == Exit::Tell && hooks.exit.webhook.is_some()
+        }),
         ("payment_requested", "{ do = \"pay\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Pay
         }),
@@ -307,6 +315,12 @@ fn each_hook_has_its_words() {
         ("http_response", "{ do = \"ask\", status = [200], webhook = \"http://h/\" }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Ask(marks(&[200], &[]))
                 && hooks.http_response.webhook.is_some()
+        }),
+        ("http_response", "{ do = \"abort\", status = [402] }", |hooks, _, _, _| {
+            hooks.http_response.action == OnResponse::Abort(marks(&[402], &[]))
+        }),
+        ("http_response", &asking("ask"), |hooks, _, _, _| {
+            hooks.http_response.action == OnResponse::AskAlways && hooks.http_response.webhook.is_some()
         }),
         ("success", "{ do = \"log\" }", |hooks, _, _, _| hooks.success.action == Success::Log),
         ("success", &asking("webhook"), |hooks, _, _, _| {
@@ -508,10 +522,10 @@ fn each_fault_names_its_key_and_its_remedy() {
             hooks("http_response = { do = \"pass\", status = [404] }"),
             ".status: means nothing where do = \"pass\"",
         ),
-        (
-            hooks("http_response = { do = \"abort\", status = [402] }"),
-            ".status: 402 asks for money -> write payment_",
-        ),
+        (hooks("init = { do = \"ask\" }"), "hooks.init.webhook: missing"),
+        (hooks("init = { do = \"abort\" }"), "write do = \"pass\" or \"ask\""),
+        (hooks("exit = { do = \"webhook\" }"), "hooks.exit.webhook: missing"),
+        (hooks("exit = { do = \"pass\", webhook = \"http://h/\" }"), "only asked where do = \"webhook\""),
         (hooks("http_response = { do = \"abort\", status = [99] }"), ".status: 99 is no status of an answer"),
         (hooks("http_response = { do = \"abort\", status = [] }"), ".status: an empty list"),
         (

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::admit::check;
-use super::purchase::Stage;
-use super::{Book, Outcome, PurchaseId, Start};
+use super::purchase::{Purchase, Stage};
+use super::{Book, Outcome, PurchaseId, Reopens, Start};
 use crate::protocol::microraiden::{self, Complaint, Holding, Verdict, judge};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
@@ -28,15 +28,26 @@ impl Book {
                 self.remove(id, now);
             }
             Outcome::Unclear => self.remove(id, now),
-            Outcome::Rejected(challenge) => self.rejected(id, draft, *challenge, now),
+            Outcome::Rejected(challenge) => {
+                let reopens = Reopens(self.purchases.get(&id).is_some_and(Purchase::reopens));
+                self.rejected(id, draft, *challenge, reopens, now);
+            }
+            Outcome::Advised(challenge, reopens) => self.rejected(id, draft, *challenge, reopens, now),
         }
     }
 
-    fn rejected(&mut self, id: PurchaseId, draft: Draft, challenge: Challenge, now: Instant) {
+    fn rejected(
+        &mut self,
+        id: PurchaseId,
+        draft: Draft,
+        challenge: Challenge,
+        reopens: Reopens,
+        now: Instant,
+    ) {
         let Start::Ready(facts) = self.start else {
             return self.refuse(id, Refusal::ShuttingDown, now);
         };
-        let may_reopen = self.may_reopen(id, &draft);
+        let may_reopen = reopens.0 && self.may_reopen(id, &draft);
         let (Some(purchase), Some(channel)) =
             (self.purchases.get_mut(&id), self.channels.get(&draft.channel))
         else {
@@ -58,7 +69,7 @@ impl Book {
             Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {
                 return self.reopen(id, &draft, now);
             }
-            Verdict::Again(complaint) => return self.pause(id, draft, complaint, now),
+            Verdict::Again(complaint) => return self.pause(id, draft, complaint, reopens, now),
             Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
             Verdict::Registered(total) => {
                 self.settle_on(&draft, total);
@@ -120,11 +131,7 @@ impl Book {
     /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
     fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
         let is_gone = self.channels.get(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
-        is_gone
-            && self
-                .purchases
-                .get(&id)
-                .is_some_and(|purchase| purchase.allowance.hooks.reopens() && !purchase.reopened)
+        is_gone && self.purchases.get(&id).is_some_and(|purchase| !purchase.reopened)
     }
 
     /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one. What a settlement
@@ -146,10 +153,17 @@ impl Book {
     }
 
     /// Keeps the channel and waits before it presents the same payment again.
-    fn pause(&mut self, id: PurchaseId, draft: Draft, complaint: Complaint, now: Instant) {
+    fn pause(
+        &mut self,
+        id: PurchaseId,
+        draft: Draft,
+        complaint: Complaint,
+        Reopens(reopens): Reopens,
+        now: Instant,
+    ) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let hooks = &purchase.allowance.hooks;
-        let is_doubted = complaint == Complaint::NonexistingChannel && hooks.reopens() && !purchase.reopened;
+        let is_doubted = complaint == Complaint::NonexistingChannel && reopens && !purchase.reopened;
         let Some(Retry::Retry { every, times, within }) = hooks.retry(complaint) else {
             return self.refuse(id, Refusal::HookAborts { complaint }, now);
         };

@@ -140,6 +140,10 @@ pub enum Input {
     Stop,
 }
 
+/// Whether another channel pays if the one that was presented is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reopens(pub bool);
+
 /// What came of a payment that was presented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -147,6 +151,9 @@ pub enum Outcome {
     Accepted,
     /// The seller answered with another 402.
     Rejected(Box<Challenge>),
+    /// The same, and a webhook or advisor decides for this turn, in place of the policy, whether another channel pays
+    /// if this one is gone.
+    Advised(Box<Challenge>, Reopens),
     /// Nobody can tell.
     Unclear,
 }

@@ -82,6 +82,11 @@ impl Purchase {
         self.allowance.receivers.contains(&self.receiver())
     }
 
+    /// Whether the policy lets another channel pay if one is gone.
+    pub(super) fn reopens(&self) -> bool {
+        self.allowance.hooks.reopens()
+    }
+
     /// Whether one more payment for this request would let sellers redeem more than one price for it.
     pub(super) fn exceeds_price(&self, raise: Amount) -> bool {
         let sum = self.raised.iter().fold(raise, |sum, raised| sum.saturating_add(raised.by()));

@@ -11,6 +11,8 @@ use crate::protocol::microraiden::Complaint;
 /// `[hooks]`, or what one `[[pay]]` entry makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
+    /// A request begins for which a rule pays, whether or not it meets a 402.
+    pub init: Hook<Init>,
     /// A price that the rule allows is asked for.
     pub payment_requested: Hook<Requested>,
     /// The channel is mined, but not deep enough for the seller (or a top up is).
@@ -30,6 +32,8 @@ pub struct Hooks {
     pub http_response: Hook<OnResponse>,
     /// A request was paid.
     pub success: Hook<Success>,
+    /// A request ends for which `init` was called.
+    pub exit: Hook<Exit>,
     /// The seller does not sign that a channel be closed.
     pub cooperative_close_denied: Hook<CloseDenied>,
 }
@@ -50,6 +54,24 @@ pub struct Webhook {
     pub url: Uri,
     /// How long the whole answer may take.
     pub within: Duration,
+}
+
+/// What to do before a request is sent for which a rule pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// Send it.
+    Pass,
+    /// Send it when the one who is asked says so.
+    Ask,
+}
+
+/// What to do when a request has ended for which a rule pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing.
+    Pass,
+    /// Tell of it, without waiting for an answer.
+    Tell,
 }
 
 /// What to do when a seller asks for money.
@@ -137,6 +159,8 @@ pub enum OnError {
 pub enum OnResponse {
     /// Nothing.
     Pass,
+    /// Ask about each one, and stop if the one who is asked says no.
+    AskAlways,
     /// Ask about those with such marks, and stop if the one who is asked says no.
     Ask(Marks),
     /// Stop at those with such marks.
@@ -188,6 +212,7 @@ impl Default for Hooks {
         let impatient =
             Retry::Retry { every: Duration::from_secs(5), times: 2, within: Duration::from_secs(30) };
         Self {
+            init: Init::Pass.into(),
             payment_requested: Requested::Pay.into(),
             insufficient_confirmations: Retry::Retry { every, times, within }.into(),
             nonexisting_channel: Missing::Retry { every, times, within }.into(),
@@ -197,6 +222,7 @@ impl Default for Hooks {
             http_error: OnError::Pass.into(),
             http_response: OnResponse::Pass.into(),
             success: Success::Log.into(),
+            exit: Exit::Pass.into(),
             cooperative_close_denied: CloseDenied::Keep.into(),
         }
     }

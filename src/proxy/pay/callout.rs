@@ -36,8 +36,8 @@ const NOTICES: usize = 64;
 /// Somebody who is asked at the turns of a purchase, such as the program that uses this library.
 ///
 /// It is asked by hooks that name no webhook: by those whose policy says to ask, and at each complaint of a seller that
-/// the policy would go on after. Of a paid request it is told only, and what it then answers is dropped. A webhook is
-/// one, too.
+/// the policy would go on after. Of a paid request, and of the end of any request, it is told only, and what it then
+/// answers is dropped. An answer that the hook has no use for stops the request. A webhook is one, too.
 pub trait Advisor: fmt::Debug + Send + Sync {
     /// Answers a question. It is dropped when the client request has no more time (`limits.pay_within`), or when the
     /// client leaves.
@@ -63,17 +63,31 @@ pub struct Question {
     pub attempt: u32,
     /// The status of the origin's answer, where there is one.
     pub status: Option<u16>,
+    /// What was paid for the request, where it is told of a paid request or of the end of one.
+    pub paid: Option<Amount>,
+    /// What may have been paid, where it is told of the end of a request.
+    pub unclear: Option<Amount>,
     /// Fields of the origin's answer, of those that can hold no secret.
     pub headers: BTreeMap<String, String>,
 }
 
-/// What the one who was asked says.
+/// What the one who was asked says. Each hook has words of its own; any other one stops the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Pay; or go on as the policy says.
+    /// `payment_requested`: pay. At the complaints of a seller, and at answers: go on as the policy says.
     Pay,
-    /// Go on as the policy says. Where nothing was presented yet there is nothing to go on with: it aborts.
+    /// At the complaints of a seller: go on, from the same channel. At answers: pass them on.
     Retry,
+    /// `nonexisting_channel`: retry, and pay from another channel, once, if the chain does not know this one either.
+    Reopen,
+    /// `invalid_amount`: go on from the seller's total, where that is harmless or proven.
+    Adopt,
+    /// `init`: send the request. `http_response` and `http_error`: pass the answer on.
+    Pass,
+    /// `cooperative_close_denied`: leave the channel open and go on with others.
+    Keep,
+    /// `cooperative_close_denied`: close the channel without its seller.
+    CloseAlone,
     /// Stop.
     Abort {
         /// Why, for the client and the log.
@@ -120,6 +134,7 @@ impl Desk {
         let advisor = self.whom(webhook)?;
         let late = || Advice::Abort { reason: "no answer within limits.pay_within".to_owned() };
         let advice = timeout_at(by, advisor.advise(question)).await.unwrap_or_else(|_| late());
+        let advice = advice.checked(question.hook);
         tracing::debug!(hook = question.hook, url = question.url, ?advice, "asked");
         Some(advice)
     }
@@ -187,6 +202,10 @@ impl Call {
             .body(Full::from(json))
             .map_err(|error| unreachable(error.to_string()))?;
         let answer = self.client.request(request).await.map_err(|error| unreachable(error.to_string()))?;
+        if words(question.hook).is_empty() && answer.status().is_success() {
+            // It was told, not asked.
+            return Ok(Advice::Pass);
+        }
         if answer.status() != StatusCode::OK {
             return Err(format!("answered {}", answer.status()));
         }
@@ -231,23 +250,88 @@ fn harmless() -> [HeaderName; 16] {
     ]
 }
 
-/// Reads an answer. Where a purchase is in question `pay` and `retry` let it go on, where a close is `close_alone`.
+/// The words that a hook's answer may hold; none where it is told only.
+fn words(hook: &str) -> &'static [&'static str] {
+    match hook {
+        "payment_requested" => &["pay", "abort"],
+        "insufficient_confirmations" | "invalid_balance_proof" => &["retry", "abort"],
+        "nonexisting_channel" => &["retry", "reopen", "abort"],
+        "invalid_amount" => &["adopt", "retry", "abort"],
+        "init" | "http_error" | "http_response" => &["pass", "abort"],
+        CLOSE_DENIED => &["keep", "close_alone", "abort"],
+        _ => &[],
+    }
+}
+
+/// The words of a hook as they are told to people.
+fn listed(hook: &str) -> String {
+    match words(hook) {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        words => words.concat(),
+    }
+}
+
+impl Advice {
+    /// Its word.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Pay => "pay",
+            Self::Retry => "retry",
+            Self::Reopen => "reopen",
+            Self::Adopt => "adopt",
+            Self::Pass => "pass",
+            Self::Keep => "keep",
+            Self::CloseAlone => "close_alone",
+            Self::Abort { .. } => "abort",
+        }
+    }
+
+    /// Whether a hook has a use for it. Earlier versions took "pay" and "retry" at each turn of a purchase.
+    fn is_for(&self, hook: &str) -> bool {
+        let is_early = matches!(
+            hook,
+            "insufficient_confirmations"
+                | "invalid_balance_proof"
+                | "nonexisting_channel"
+                | "invalid_amount"
+                | "http_error"
+                | "http_response"
+        );
+        words(hook).contains(&self.word()) || is_early && matches!(self, Self::Pay | Self::Retry)
+    }
+
+    /// The same, or an abort where the hook has no use for it.
+    fn checked(self, hook: &str) -> Self {
+        if self.is_for(hook) {
+            return self;
+        }
+        Self::Abort { reason: format!("the answer was {}, where it is {}", self.word(), listed(hook)) }
+    }
+}
+
+/// Reads an answer to the question of a hook.
 fn understand(hook: &str, body: &[u8]) -> Result<Advice, String> {
-    let is_close = hook == CLOSE_DENIED;
-    let words = if is_close { "close_alone or abort" } else { "pay, retry or abort" };
     let said: Said = serde_json::from_slice(body)
-        .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {words}"))?;
-    match said.r#do.as_str() {
-        "pay" if !is_close => Ok(Advice::Pay),
-        "retry" if !is_close => Ok(Advice::Retry),
-        "close_alone" if is_close => Ok(Advice::Retry),
+        .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {}", listed(hook)))?;
+    let advice = match said.r#do.as_str() {
+        "pay" => Advice::Pay,
+        "retry" => Advice::Retry,
+        "reopen" => Advice::Reopen,
+        "adopt" => Advice::Adopt,
+        "pass" => Advice::Pass,
+        "keep" => Advice::Keep,
+        "close_alone" => Advice::CloseAlone,
         "abort" => {
             let reason = said.reason.filter(|reason| !reason.trim().is_empty());
             let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
-            Ok(Advice::Abort { reason: reason.chars().take(LONGEST_REASON).collect() })
+            Advice::Abort { reason: reason.chars().take(LONGEST_REASON).collect() }
         }
-        _ => Err(format!("answered with an unknown word: it must be {words}")),
+        _ => return Err(format!("answered with an unknown word, where it is {}", listed(hook))),
+    };
+    if advice.is_for(hook) {
+        return Ok(advice);
     }
+    Err(format!("answered with {}, an unknown word, where it is {}", advice.word(), listed(hook)))
 }
 
 #[cfg(test)]
@@ -256,38 +340,66 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
+    fn each_hook_takes_its_own_words_and_names_them_where_another_comes() {
+        let all = ["pay", "retry", "reopen", "adopt", "pass", "keep", "close_alone", "abort", "go", ""];
+        for (hook, takes, named) in [
+            ("payment_requested", &["pay", "abort"][..], "pay or abort"),
+            ("insufficient_confirmations", &["retry", "abort", "pay"], "retry or abort"),
+            ("invalid_balance_proof", &["retry", "abort", "pay"], "retry or abort"),
+            ("nonexisting_channel", &["retry", "reopen", "abort", "pay"], "retry, reopen or abort"),
+            ("invalid_amount", &["adopt", "retry", "abort", "pay"], "adopt, retry or abort"),
+            ("http_error", &["pass", "abort", "pay", "retry"], "pass or abort"),
+            ("http_response", &["pass", "abort", "pay", "retry"], "pass or abort"),
+            ("init", &["pass", "abort"], "pass or abort"),
+            (CLOSE_DENIED, &["keep", "close_alone", "abort"], "keep, close_alone or abort"),
+        ] {
+            for word in all {
+                let said = understand(hook, format!("{{\"do\": \"{word}\"}}").as_bytes());
+                match said {
+                    Ok(advice) => {
+                        assert_eq!(advice.word(), word);
+                        assert!(takes.contains(&word), "{hook} takes {word}");
+                        assert_eq!(advice.clone().checked(hook), advice);
+                    }
+                    Err(wrong) => {
+                        assert!(!takes.contains(&word), "{hook} does not take {word}");
+                        assert!(wrong.ends_with(&format!("an unknown word, where it is {named}")), "{wrong}");
+                    }
+                }
+            }
+            let listed = understand(hook, b"yes").unwrap_err();
+            assert!(listed.ends_with(&format!("with {named}")), "{listed}");
+        }
+        // An advisor of the library can say what the hook has no use for.
+        let Advice::Abort { reason } = Advice::Reopen.checked("init") else { panic!("it goes on") };
+        assert_eq!(reason, "the answer was reopen, where it is pass or abort");
+    }
+
+    #[test]
     fn only_the_words_count() {
         let abort = |reason: &str| Some(Advice::Abort { reason: reason.into() });
+        let understand = |body: &[u8]| understand("invalid_amount", body).ok();
         for (body, expected) in [
-            (r#"{"do": "pay"}"#, Some(Advice::Pay)),
+            (r#"{"do": "adopt"}"#, Some(Advice::Adopt)),
             (r#"{"do": "retry", "reason": null, "more": [1]}"#, Some(Advice::Retry)),
             (r#"{"do": "abort", "reason": "no"}"#, abort("no")),
             (r#"{"do": "abort", "reason": " "}"#, abort("no reason given")),
             (r#"{"do": "abort"}"#, abort("no reason given")),
-            (r#"{"do": "PAY"}"#, None),
+            (r#"{"do": "ADOPT"}"#, None),
             (r#"{"do": ""}"#, None),
             (r#"{"do": true}"#, None),
-            (r#"{"do": "pay"} x"#, None),
-            (r#"{"do": "pay", "do": "abort"}"#, None),
-            (r#"{"reason": "pay"}"#, None),
-            (r#"["pay"]"#, None),
-            (r#""pay""#, None),
-            ("pay", None),
+            (r#"{"do": "adopt"} x"#, None),
+            (r#"{"do": "adopt", "do": "abort"}"#, None),
+            (r#"{"reason": "adopt"}"#, None),
+            (r#"["adopt"]"#, None),
+            (r#""adopt""#, None),
+            ("adopt", None),
             ("", None),
         ] {
-            assert_eq!(understand("success", body.as_bytes()).ok(), expected, "{body}");
+            assert_eq!(understand(body.as_bytes()), expected, "{body}");
         }
-        for (body, expected) in [
-            (r#"{"do": "close_alone"}"#, Some(Advice::Retry)),
-            (r#"{"do": "abort", "reason": "no"}"#, abort("no")),
-            (r#"{"do": "pay"}"#, None),
-            (r#"{"do": "retry"}"#, None),
-        ] {
-            assert_eq!(understand(CLOSE_DENIED, body.as_bytes()).ok(), expected, "{body}");
-        }
-        assert_eq!(understand("success", br#"{"do": "close_alone"}"#).ok(), None);
         let long = format!(r#"{{"do": "abort", "reason": "{}"}}"#, "é".repeat(1000));
-        assert_eq!(understand("success", long.as_bytes()).ok(), abort(&"é".repeat(200)));
+        assert_eq!(understand(long.as_bytes()), abort(&"é".repeat(200)));
     }
 
     #[test]

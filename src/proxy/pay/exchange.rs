@@ -17,14 +17,14 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
 
 use super::hooks::without_user;
-use super::{Offer, Settings, Shared, read_offer, strip};
+use super::{Offer, Settings, Shared, hold_offer, strip, tell_why};
 use crate::fault;
 use crate::manager::Lease;
 use crate::protocol::book::Allowance;
 use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::policy::Hooks;
 use crate::protocol::refusal::Awaited;
-use crate::protocol::{Challenge, Draft, Refusal};
+use crate::protocol::{Amount, Answer, Challenge, Draft, Refusal, read};
 use crate::proxy::reach::Peer;
 use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
@@ -57,6 +57,19 @@ pub(super) struct Exchange<S> {
     pub(super) hooks: Arc<Hooks>,
     /// How many payments were presented.
     pub(super) attempts: u32,
+    /// What the request has cost so far.
+    pub(super) spent: Spent,
+    /// True once its end was told of.
+    pub(super) has_ended: bool,
+}
+
+/// What a request has cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Spent {
+    Nothing,
+    /// The seller was shown so much, and may have taken it.
+    Unclear(Amount),
+    Paid(Amount),
 }
 
 /// An exchange that a client waits for, in the client's own task: a task for each would cost more than the signature.
@@ -94,6 +107,7 @@ where
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
         let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
+        let (spent, has_ended) = (Spent::Nothing, false);
         Self {
             shared,
             inner,
@@ -107,6 +121,47 @@ where
             is_timed,
             hooks,
             attempts,
+            spent,
+            has_ended,
+        }
+    }
+
+    /// The end of the request, with the answer that the client gets.
+    pub(super) fn leave(mut self, answer: Response<Body>) -> Response<Body> {
+        self.tell_of_exit(Some((answer.status(), answer.headers())));
+        answer
+    }
+
+    /// Reads a 402, once `http_response` has seen it, and its body as far as it may be held back. `Err` is the answer to
+    /// hand on. To be boxed: no 402 comes in steady state, and what exchanges hold is moved around.
+    pub(super) async fn offered(
+        &mut self,
+        answer: Response<Body>,
+        draft: Option<&Draft>,
+        has_left: Option<&mut oneshot::Receiver<Infallible>>,
+    ) -> Result<(Offer, Challenge), Response<Body>> {
+        self.start_clock();
+        let (head, body) = answer.into_parts();
+        let challenge = read(&Answer { fields: &head.headers });
+        if let Ok(challenge) = &challenge {
+            self.was_asked = true;
+            self.challenge = Some(challenge.clone());
+        }
+        let seen = match has_left {
+            None => self.may_read(&head, draft).await,
+            Some(has_left) => tokio::select! {
+                biased;
+                seen = self.may_read(&head, draft) => seen,
+                _ = has_left => Err(Refusal::ClientLeft),
+            },
+        };
+        match seen.and(challenge) {
+            Ok(challenge) => Ok((hold_offer(self.settings(), head, body).await?, challenge)),
+            Err(refusal) => {
+                let mut answer = Response::from_parts(head, body);
+                tell_why(&mut answer, &refusal);
+                Err(answer)
+            }
         }
     }
 
@@ -176,9 +231,6 @@ where
             return Err(Refusal::NoWallet);
         }
         allowance.check(&challenge)?;
-        self.start_clock();
-        self.was_asked = true;
-        self.challenge = Some(challenge.clone());
         if let Err(refusal) = self.whole().await {
             self.remember_for_next();
             return Err(refusal);
@@ -232,18 +284,26 @@ where
 
     async fn run(
         mut self,
+        lease: Lease,
+        offer: Option<Offer>,
+        has_left: oneshot::Receiver<Infallible>,
+    ) -> Response<Body> {
+        let answer = self.pay(lease, offer, has_left).await;
+        self.leave(answer)
+    }
+
+    async fn pay(
+        &mut self,
         mut lease: Lease,
         mut offer: Option<Offer>,
         mut has_left: oneshot::Receiver<Infallible>,
     ) -> Response<Body> {
         loop {
             self.attempts += 1;
-            let (returned, newer, challenge) = match self.send(lease, offer.as_ref()).await {
+            let (returned, newer, challenge) = match self.send(lease, offer.as_ref(), &mut has_left).await {
                 Sent::Done(answer) => return answer,
                 Sent::Again(again) => *again,
             };
-            self.was_asked = true;
-            self.challenge = Some(challenge.clone());
             if let Err(refusal) = self.whole().await {
                 self.remember_for_next();
                 return newer.give_back(&refusal);
@@ -252,12 +312,15 @@ where
                 advised = self.may_go_on(returned.draft(), &newer.head, &challenge) => advised,
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
-            if let Err(refusal) = advised {
-                return self.refuse(&newer, &refusal);
-            }
+            let reopens = match advised {
+                Ok(reopens) => reopens,
+                Err(refusal) => return self.refuse(&newer, &refusal),
+            };
             let late = Refusal::Deadline { waited_for: Awaited::Seller };
             let next = tokio::select! {
-                next = timeout_at(self.deadline + MOMENT, returned.reject(challenge)) => next.unwrap_or(Err(late)),
+                next = timeout_at(self.deadline + MOMENT, returned.reject(challenge, reopens)) => {
+                    next.unwrap_or(Err(late))
+                }
                 // Nothing more is signed for a client that has left.
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
@@ -270,7 +333,12 @@ where
     }
 
     /// Presents a payment.
-    async fn send(&mut self, mut lease: Lease, offer: Option<&Offer>) -> Sent {
+    async fn send(
+        &mut self,
+        mut lease: Lease,
+        offer: Option<&Offer>,
+        has_left: &mut oneshot::Receiver<Infallible>,
+    ) -> Sent {
         let mut sendings = 0;
         loop {
             if self.deadline <= Instant::now() {
@@ -291,8 +359,11 @@ where
             let by = answer_by.min(self.deadline);
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             fault::point("payment answered");
+            if !matches!(&answer, Ok(Err(error)) if error.is_unsent()) {
+                self.presented(lease.draft());
+            }
             return match answer {
-                Ok(Ok(answer)) => self.judge(lease, answer).await,
+                Ok(Ok(answer)) => self.judge(lease, answer, has_left).await,
                 Ok(Err(ForwardError::Unwritten(_))) if sendings < SENDINGS => continue,
                 Ok(Err(error)) if error.is_unsent() => {
                     lease.unsent();
@@ -325,18 +396,34 @@ where
         Ok(request)
     }
 
+    /// The seller may have taken this payment.
+    fn presented(&mut self, draft: &Draft) {
+        self.spent = match self.spent {
+            Spent::Unclear(price) => Spent::Unclear(price.max(draft.price)),
+            Spent::Nothing | Spent::Paid(_) => Spent::Unclear(draft.price),
+        };
+    }
+
     /// What the head of the answer says of the payment.
-    async fn judge(&self, lease: Lease, mut answer: Response<Body>) -> Sent {
+    async fn judge(
+        &mut self,
+        lease: Lease,
+        mut answer: Response<Body>,
+        has_left: &mut oneshot::Receiver<Infallible>,
+    ) -> Sent {
         strip::answer_cookies(answer.headers_mut());
         let (status, draft) = (answer.status(), *lease.draft());
         if status == StatusCode::PAYMENT_REQUIRED {
-            return match read_offer(self.settings(), answer).await {
+            return match Box::pin(self.offered(answer, Some(&draft), Some(has_left))).await {
                 Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
-                // In no scheme, malformed or endless: nobody can tell what became of the payment.
-                Err(unreadable) => {
+                // In no scheme, malformed, endless, or stopped by a hook: the payment stays unclear.
+                Err(handed_on) => {
                     self.forget();
-                    tracing::warn!(?draft, "a payment was presented, and the 402 after it is unreadable");
-                    Sent::Done(unreadable)
+                    tracing::warn!(
+                        ?draft,
+                        "a payment was presented, and nothing follows from the 402 after it"
+                    );
+                    Sent::Done(handed_on)
                 }
             };
         }
@@ -345,6 +432,7 @@ where
             drop(lease);
         } else {
             self.tell(&draft, &answer);
+            self.spent = Spent::Paid(draft.price);
             lease.accept();
             self.learn(&answer);
         }
@@ -395,14 +483,26 @@ where
     }
 
     /// What the client gets when the policy says stop after a payment was presented.
-    fn refuse(&self, offer: &Offer, refusal: &Refusal) -> Response<Body> {
+    fn refuse(&mut self, offer: &Offer, refusal: &Refusal) -> Response<Body> {
         self.forget();
         if let Refusal::PaidAnswerLost { .. } = refusal {
+            if let Spent::Unclear(price) = self.spent {
+                self.spent = Spent::Paid(price);
+            }
             tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
             let kind = Some("http_protocol_error");
             return rescue::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
         offer.give_back(refusal)
+    }
+}
+
+impl<S> Drop for Exchange<S> {
+    fn drop(&mut self) {
+        // Where the client left before an answer came.
+        if Handle::try_current().is_ok() {
+            self.tell_of_exit(None);
+        }
     }
 }
 

@@ -1,14 +1,16 @@
-//! The hooks of a paid exchange: what the policy says at each turn, and whom it asks first. It only ever stops an
-//! exchange; what goes on goes on by the book.
+//! The hooks of an exchange that a rule pays for: what the policy says at each turn, and whom it asks first. It only
+//! ever stops an exchange; what goes on goes on by the book.
 
 use http::{HeaderMap, Response, StatusCode, Uri, response};
 use tokio::time::Instant;
 
+use super::Settings;
 use super::callout::{Advice, Question};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Spent};
+use crate::protocol::book::Reopens;
 use crate::protocol::microraiden::{self, Complaint, complaint};
-use crate::protocol::policy::{Mark, OnError, OnResponse, Requested, Success, Webhook};
-use crate::protocol::{Challenge, Draft, Refusal};
+use crate::protocol::policy::{Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook};
+use crate::protocol::{Amount, Challenge, Draft, Refusal};
 use crate::proxy::{Body, rescue};
 
 /// What is known of the exchange when a hook is called.
@@ -18,19 +20,39 @@ struct Turn<'a> {
     answer: Option<(StatusCode, &'a HeaderMap)>,
     /// True for the answer that the client is to get: the time for paying is over then.
     is_final: bool,
+    /// What was paid, and what may have been, where that is told.
+    paid: Option<Amount>,
+    unclear: Option<Amount>,
 }
 
 impl<S> Exchange<S>
 where
     S: Sync,
 {
+    /// Whether the request may be sent at all.
+    pub(super) async fn may_begin(&self) -> Result<(), Refusal> {
+        let hook = &self.hooks.init;
+        match hook.action {
+            Init::Pass => Ok(()),
+            Init::Ask => self.must_ask("init", hook.webhook.as_ref(), Turn::default()).await,
+        }
+    }
+
     /// Whether the first payment is wanted. `offer` is the head of the 402 that asks for it; without one the price is
     /// remembered from before.
     pub(super) async fn may_pay(&self, offer: Option<&response::Parts>) -> Result<(), Refusal> {
         let answer = offer.map(|head| (head.status, &head.headers));
-        let turn = Turn { answer, ..Turn::default() };
-        self.inspect(turn).await?;
-        self.is_wanted(turn).await
+        self.is_wanted(Turn { answer, ..Turn::default() }).await
+    }
+
+    /// What `http_response` says of a 402, whatever is made of it afterwards.
+    pub(super) async fn may_read(
+        &self,
+        head: &response::Parts,
+        draft: Option<&Draft>,
+    ) -> Result<(), Refusal> {
+        let answer = Some((head.status, &head.headers));
+        self.inspect(Turn { draft, answer, ..Turn::default() }).await
     }
 
     /// What `payment_requested` says of the price that is asked for.
@@ -39,27 +61,20 @@ where
         match hook.action {
             Requested::Pay => Ok(()),
             Requested::Abort => Err(Refusal::NotWanted),
-            Requested::Ask => match self.ask("payment_requested", hook.webhook.as_ref(), turn).await? {
-                Some(Advice::Retry) => Err(Refusal::Advised {
-                    hook: "payment_requested",
-                    reason: "the answer was retry, where it is pay or abort".to_owned(),
-                }),
-                Some(_) => Ok(()),
-                None => Err(Refusal::NobodyToAsk { hook: "payment_requested" }),
-            },
+            Requested::Ask => self.must_ask("payment_requested", hook.webhook.as_ref(), turn).await,
         }
     }
 
-    /// Whether the purchase may go on after a 402 in answer to the payment `draft`.
+    /// Whether the purchase may go on after a 402 in answer to the payment `draft`. `Some` decides in place of the policy
+    /// whether another channel may pay.
     pub(super) async fn may_go_on(
         &self,
         draft: &Draft,
         offer: &response::Parts,
         challenge: &Challenge,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Reopens>, Refusal> {
         let answer = Some((offer.status, &offer.headers));
-        let turn = Turn { draft: Some(draft), answer, is_final: false };
-        self.inspect(turn).await?;
+        let turn = Turn { draft: Some(draft), answer, ..Turn::default() };
         let Challenge::MicroRaiden(challenge) = challenge;
         if challenge.price > draft.price {
             // A yes to one price is none to a higher one.
@@ -68,16 +83,22 @@ where
         let is_other_price = challenge.price != draft.price;
         match complaint(challenge, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
-                self.ask(complaint.hook(), self.hooks.webhook(complaint), turn).await.map(|_| ())
+                let advice = self.ask(complaint.hook(), self.hooks.webhook(complaint), turn).await?;
+                Ok(match advice {
+                    Some(Advice::Reopen) => Some(Reopens(true)),
+                    Some(Advice::Retry) => Some(Reopens(false)),
+                    Some(_) | None => None,
+                })
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(None),
         }
     }
 
     /// The answer for the client: the origin's, or one of our own where a hook does not let it through.
     pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
         let (head, body) = answer.into_parts();
-        let turn = Turn { draft, answer: Some((head.status, &head.headers)), is_final: true };
+        let answer = Some((head.status, &head.headers));
+        let turn = Turn { draft, answer, is_final: true, ..Turn::default() };
         match self.inspect(turn).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
@@ -92,7 +113,8 @@ where
         let hook = &self.hooks.success;
         if hook.action == Success::Tell {
             let answer = Some((answer.status(), answer.headers()));
-            let turn = Turn { draft: Some(draft), answer, is_final: true };
+            let paid = Some(draft.price);
+            let turn = Turn { draft: Some(draft), answer, is_final: true, paid, unclear: None };
             let by = Instant::now() + self.shared.settings.policy.pay_within;
             let question = self.question("success", turn);
             self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
@@ -111,10 +133,9 @@ where
                     return aborts("http_response", mark);
                 }
             }
-            OnResponse::Ask(marks) => {
-                if marks.found(status, fields).is_some() {
-                    self.must_ask("http_response", hook.webhook.as_ref(), turn).await?;
-                }
+            OnResponse::Ask(marks) if marks.found(status, fields).is_none() => {}
+            OnResponse::Ask(_) | OnResponse::AskAlways => {
+                self.must_ask("http_response", hook.webhook.as_ref(), turn).await?;
             }
         }
         let is_error = status.is_client_error() || status.is_server_error();
@@ -160,6 +181,25 @@ where
             advice => Ok(advice),
         }
     }
+}
+
+impl<S> Exchange<S> {
+    /// Tells whom the policy names that the request has ended, once; without an answer if the client left before one
+    /// came.
+    pub(super) fn tell_of_exit(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
+        if self.hooks.exit.action != Exit::Tell || std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        let (paid, unclear) = match self.spent {
+            Spent::Nothing => (None, None),
+            Spent::Unclear(price) => (None, Some(price)),
+            Spent::Paid(price) => (Some(price), None),
+        };
+        let question = self.question("exit", Turn { answer, is_final: true, paid, unclear, draft: None });
+        let Settings { policy, shutdown, .. } = &self.shared.settings;
+        let by = Instant::now() + policy.pay_within;
+        self.shared.desk.tell(self.hooks.exit.webhook.as_ref(), question, by, shutdown);
+    }
 
     fn question(&self, hook: &'static str, turn: Turn<'_>) -> Question {
         let (price, receiver) = match &self.challenge {
@@ -177,6 +217,8 @@ where
             channel: turn.draft.map(|draft| draft.channel),
             attempt: self.attempts,
             status: turn.answer.map(|(status, _)| status.as_u16()),
+            paid: turn.paid,
+            unclear: turn.unclear,
             headers: turn.answer.map(|(_, fields)| Question::fields(fields)).unwrap_or_default(),
         }
     }

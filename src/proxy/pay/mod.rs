@@ -24,7 +24,7 @@ use super::{Body, ForwardError, rescue, target, upgrade};
 use crate::manager::Manager;
 use crate::protocol::book::{Allowance, host_name};
 use crate::protocol::policy::Allow;
-use crate::protocol::{Answer, Challenge, Policy, Refusal, read};
+use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use callout::{Advisor, Desk};
 use exchange::Exchange;
@@ -252,6 +252,11 @@ where
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.settings.replay);
     let mut exchange = Exchange::new(shared, inner, (head, first, kept), Arc::clone(&allowance.hooks));
+    if let Err(refusal) = exchange.may_begin().await {
+        tracing::info!(reason = %refusal, "a request is not sent");
+        let kind = Some("http_request_denied");
+        return Ok(exchange.leave(rescue::problem(StatusCode::FORBIDDEN, kind, &refusal.to_string())));
+    }
     let mut reason = None;
     if pay_first && let Some(challenge) = exchange.recall() {
         match exchange.ahead(challenge, &allowance).await {
@@ -259,16 +264,22 @@ where
             Err(refusal) => reason = refusal,
         }
     }
-    let mut answer = exchange.unpaid(extensions).await?;
+    let mut answer = match exchange.unpaid(extensions).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            exchange.tell_of_exit(Some((rescue::status(&error), &HeaderMap::new())));
+            return Err(error);
+        }
+    };
     strip::answer_cookies(answer.headers_mut());
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
         let mut answer = exchange.let_through(answer, None).await;
         strip::answer(answer.headers_mut());
-        return Ok(answer);
+        return Ok(exchange.leave(answer));
     }
-    let (offer, challenge) = match read_offer(exchange.settings(), answer).await {
+    let (offer, challenge) = match Box::pin(exchange.offered(answer, None, None)).await {
         Ok(read) => read,
-        Err(unpaid) => return Ok(unpaid),
+        Err(unpaid) => return Ok(exchange.leave(unpaid)),
     };
     let lease = match reason {
         Some(refusal) => Err(refusal),
@@ -276,7 +287,7 @@ where
     };
     match lease {
         Ok(lease) => Ok(exchange.start(lease, Some(offer)).await),
-        Err(refusal) => Ok(offer.give_back(&refusal)),
+        Err(refusal) => Ok(exchange.leave(offer.give_back(&refusal))),
     }
 }
 
@@ -297,23 +308,14 @@ impl Offer {
     }
 }
 
-/// Reads a 402, and its own body as far as it may be held back. `Err` is the answer to hand on.
-async fn read_offer(
+/// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
+async fn hold_offer(
     settings: &Settings,
-    answer: Response<Body>,
-) -> Result<(Offer, Challenge), Response<Body>> {
-    let challenge = match read(&Answer { fields: answer.headers() }) {
-        Ok(challenge) => challenge,
-        Err(refusal) => {
-            let mut answer = answer;
-            tell_why(&mut answer, &refusal);
-            return Err(answer);
-        }
-    };
-    let (head, body) = answer.into_parts();
-    // Boxed: no 402 comes in steady state, and what exchanges hold is moved around.
-    match Box::pin(hold(body, settings.offer_body, settings.offer_within)).await {
-        Held::Whole { bytes, trailers } => Ok((Offer { head, body: bytes, trailers }, challenge)),
+    head: http::response::Parts,
+    body: Body,
+) -> Result<Offer, Response<Body>> {
+    match hold(body, settings.offer_body, settings.offer_within).await {
+        Held::Whole { bytes, trailers } => Ok(Offer { head, body: bytes, trailers }),
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
             let refusal = match why {

@@ -101,13 +101,15 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
     let does = |word: &str| format!("{{ do = \"{word}\" }}");
     let (yes, no) = (r#"{"do": "close_alone"}"#, r#"{"do": "abort", "reason": "wait for Bob"}"#);
     let (yes, no, odd) = (oracle(yes).await, oracle(no).await, oracle(r#"{"do": "pay"}"#).await);
+    let keep = oracle(r#"{"do": "keep"}"#).await;
     for (policy, asked, phase, denied) in [
         (does("keep"), 2, "open", None),
         (does("abort"), 1, "open", Some("refused (400): not today")),
         (does("close_alone"), 2, "closing", None),
         (asks(&yes), 2, "closing", None),
+        (asks(&keep), 2, "open", None),
         (asks(&no), 1, "open", Some("wait for Bob")),
-        (asks(&odd), 1, "open", Some("an unknown word")),
+        (asks(&odd), 1, "open", Some("where it is keep, close_alone or abort")),
     ] {
         let fair = Fair::open().await;
         let more = format!("{QUICK}cooperative_close_denied = {policy}\n[deposit]\ninitial = 1\n");

@@ -50,6 +50,39 @@ fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
 }
 
 #[test]
+fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
+    let denial = || complain(Complaint::NonexistingChannel, None);
+    let advised = |reopens| {
+        let challenge = Box::new(Challenge::MicroRaiden(denial()));
+        move |id| Input::Answer(id, Outcome::Advised(challenge, Reopens(reopens)))
+    };
+    // A policy that only retries: by advice the channel is left, once.
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    world.vanish(7);
+    let effects = world.when(advised(true)(id));
+    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert!(grant(&world.opened(9)).is_some_and(|draft| draft.channel == channel_id(9)));
+    world.vanish(9);
+    assert_eq!(world.when(advised(true)(id)), []);
+
+    // A channel that the chain knows is not left by any advice.
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    assert_eq!(world.when(advised(true)(id)), []);
+    assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
+
+    // A policy that reopens: not at this turn, but at the next one.
+    let mut world = World::reopening(100, 20);
+    let (id, _) = world.granted(10);
+    world.vanish(7);
+    assert_eq!(world.when(advised(false)(id)), []);
+    assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
+    let effects = world.rejected(id, denial());
+    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+}
+
+#[test]
 fn mallory_who_denies_a_channel_gets_no_second_price() {
     // The chain knows the channel: nothing is opened, and the reason says so.
     let mut world = World::reopening(100, 20);
