@@ -20,7 +20,7 @@ pub use channel::{Channel, Intent, OnChain, Order, Phase};
 pub use microraiden::Draft;
 pub use microraiden::Facts;
 pub use microraiden::proof::Signature;
-pub use money::Amount;
+pub use money::{Amount, Wei};
 pub use policy::Policy;
 pub use refusal::Refusal;
 

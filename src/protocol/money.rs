@@ -164,6 +164,62 @@ impl<'de> Deserialize<'de> for Amount {
     }
 }
 
+/// An amount of ether, in wei; printed in the largest unit that needs no more than four decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wei(pub u128);
+
+/// The text is not an amount of ether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an amount of ether, such as 0.05 ETH, 300 gwei or 21000 wei")]
+pub struct NotEther;
+
+/// The units of ether: name, and decimals above a wei. The largest comes first.
+const UNITS: [(&str, u32); 3] = [("ETH", 18), ("gwei", 9), ("wei", 0)];
+/// The most decimals that are printed before a smaller unit is chosen.
+const SHOWN_DECIMALS: u32 = 4;
+
+impl FromStr for Wei {
+    type Err = NotEther;
+
+    /// Reads a number with at most as many decimals as its unit has, and the unit; no unit is wei.
+    fn from_str(text: &str) -> Result<Self, NotEther> {
+        let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let unit = match unit.trim_start() {
+            "" => "wei",
+            unit if unit.eq_ignore_ascii_case("ether") => "ETH",
+            unit => unit,
+        };
+        let (_, decimals) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(NotEther)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let is_whole = !number.contains('.');
+        let missing = u32::try_from(fraction.len()).ok().and_then(|digits| decimals.checked_sub(digits));
+        let missing = missing.filter(|_| is_whole || !fraction.is_empty()).ok_or(NotEther)?;
+        let units = |digits: &str, zeros| digits.parse::<u128>().ok()?.checked_mul(10u128.pow(zeros));
+        let fraction = if is_whole { Some(0) } else { units(fraction, missing) };
+        let wei = units(whole, *decimals).zip(fraction).and_then(|(whole, part)| whole.checked_add(part));
+        wei.map(Self).ok_or(NotEther)
+    }
+}
+
+impl fmt::Display for Wei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_short =
+            |decimals: &u32| self.0.is_multiple_of(10u128.pow(decimals.saturating_sub(SHOWN_DECIMALS)));
+        let fits = |(_, decimals): &&(&str, u32)| {
+            is_short(decimals) && self.0 >= 10u128.pow(decimals.saturating_sub(SHOWN_DECIMALS))
+        };
+        let (unit, decimals) = UNITS.iter().find(fits).unwrap_or(&("wei", 0));
+        let scale = 10u128.pow(*decimals);
+        let (whole, part) = (self.0 / scale, self.0 % scale);
+        if part == 0 {
+            return write!(f, "{whole} {unit}");
+        }
+        let part = format!("{part:0width$}", width = *decimals as usize);
+        write!(f, "{whole}.{} {unit}", part.trim_end_matches('0'))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +254,48 @@ mod tests {
         assert_eq!(Amount::from(3).saturating_mul(4), Amount::from(12));
         assert_eq!(Amount::MAX.to_be_bytes(), [0xff; 24]);
         assert_eq!(Amount::MAX.to_string().parse(), Ok(Amount::MAX));
+    }
+
+    #[test]
+    fn ether_has_units() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("21000", Some(21_000)),
+            ("7 wei", Some(7)),
+            ("300 gwei", Some(300_000_000_000)),
+            ("1.5gwei", Some(1_500_000_000)),
+            ("0.05 ETH", Some(50_000_000_000_000_000)),
+            ("1 ether", Some(1_000_000_000_000_000_000)),
+            ("0.000000000000000001 eth", Some(1)),
+            ("", None),
+            ("ETH", None),
+            (".5 ETH", None),
+            ("5. ETH", None),
+            ("1.2.3 ETH", None),
+            ("-1 gwei", None),
+            ("1,5 gwei", None),
+            ("0.5", None),
+            ("1.5 wei", None),
+            ("0.0000000001 gwei", None),
+            ("0.0000000000000000001 ETH", None),
+            ("5 finney", None),
+            ("1e18", None),
+            ("999999999999999999999999 ETH", None),
+        ] {
+            let read = text.parse::<Wei>().ok();
+            assert_eq!(read, expected.map(Wei), "{text}");
+            assert_eq!(read.map(|wei| wei.to_string().parse()), read.map(Ok), "{text}");
+        }
+        for (wei, shown) in [
+            (0, "0 wei"),
+            (999, "999 wei"),
+            (100_000_000_000_000_000, "0.1 ETH"),
+            (500_000_000_000, "500 gwei"),
+            (82_500_000_000_000_000_000, "82.5 ETH"),
+            (1_000_000_000_000_000, "0.001 ETH"),
+            (1_500_000_001, "1500000001 wei"),
+        ] {
+            assert_eq!(Wei(wei).to_string(), shown);
+        }
     }
 }
