@@ -453,6 +453,10 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
         poll_every: chain.poll_every,
         confirm_within: chain.confirm_within,
         log_range: chain.log_range,
+        retry_within: chain.retry_within,
+        chain_id: chain.chain_id,
+        max_fee_per_gas: chain.max_fee_per_gas,
+        max_fee: chain.max_fee,
     }
 }
 

@@ -1,25 +1,36 @@
 //! From a transaction that was sent to one that counts.
+//!
+//! Absence is never a verdict here. Several nodes behind one address are not of one mind: one counts a transaction that
+//! another has not indexed yet. So a nonce that is used, without a receipt, only raises a doubt; it ends with the receipt,
+//! with the effect of the transaction, with another transaction that holds the nonce, or, where the node knows nothing
+//! of ours, after many blocks and a long time.
 
 use std::time::Duration;
 
 use ethers_core::types::U256;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::utils::rlp::Rlp;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use crate::chain::contracts::{self, Plan};
 use crate::chain::error::{ChainError, OrderError, TransactionHash};
+use crate::chain::fees::Caps;
+use crate::chain::gap::Gaps;
 use crate::chain::nonces::InFlight;
+use crate::chain::order::Journal;
 use crate::chain::refusal::{self, SendRefusal};
-use crate::chain::rpc::Receipt;
+use crate::chain::rpc::{Receipt, Transaction};
 use crate::chain::{At, Chain, end};
 use crate::fault;
-use crate::protocol::{ChannelId, Intent, OnChain};
+use crate::protocol::{Amount, ChannelId, Intent, OnChain};
 
 /// A transaction that the node has, or may have.
 pub(super) struct Sent {
     pub intent: Intent,
-    /// False when nobody knows whether the node took it.
+    /// False when it is not known whether the node took it.
     pub is_known: bool,
+    /// Of a top up: the deposit before it, if known.
+    pub before: Option<Amount>,
     /// Keeps its nonce taken while it is waited for.
     pub _in_flight: InFlight,
 }
@@ -36,25 +47,52 @@ enum Sight {
     Confirmed(Mined),
     /// In a block, not deep enough.
     Mined,
-    /// In no block.
-    Waiting,
-    /// In no block, and its nonce is used.
-    Overtaken,
+    /// In no block; so many transactions of the account are.
+    Waiting { mined: u64 },
+    /// Without a receipt, though its nonce is used.
+    Doubtful(Doubtful),
+}
+
+/// What is seen of a transaction whose nonce is used and that has no receipt.
+#[derive(Clone, Copy)]
+struct Doubtful {
+    head: u64,
+    /// Whether the node knows its hash.
+    is_known: bool,
+}
+
+/// Since when a transaction is in doubt.
+struct Doubt {
+    looks: u32,
+    began: Instant,
+    head: u64,
 }
 
 /// A transaction in no block is sent again every so many looks.
 const RESEND_EVERY: u32 = 10;
-/// So many looks in a row must find the nonce used by another before that is believed: nodes behind one
-/// address are not always of one mind.
-const OVERTAKEN_LOOKS: u32 = 3;
+/// How many refusals in a row end the wait for a transaction that the node neither has nor takes.
+const REFUSALS: u32 = 5;
+/// A doubt is looked into every so many looks.
+const DOUBT_LOOKS: u32 = 3;
+/// So many blocks must follow before a nonce that is used, and no trace of our transaction, is believed.
+const DOUBT_BLOCKS: u64 = 12;
+/// So long it must last as well, unless `confirm_within` allows less.
+const DOUBT_WITHIN: Duration = Duration::from_secs(120);
+/// How many of the newest blocks are searched for a transaction.
+pub(super) const SEARCHED_BLOCKS: u64 = 64;
 
 impl Chain {
     /// Waits until `sent` is `confirmations` deep, whether it succeeded or not. The receipt is the last one seen,
     /// read after the head: a reorganisation on the way is followed.
-    pub(super) async fn confirm(&self, sent: &Sent, confirmations: u32) -> Result<Mined, OrderError> {
+    pub(super) async fn confirm(
+        &self,
+        sent: &Sent,
+        confirmations: u32,
+        journal: &impl Journal,
+    ) -> Result<Mined, OrderError> {
         let waited = self.0.settings.confirm_within;
         let mut last = None;
-        match timeout(waited, self.wait(sent, confirmations, &mut last)).await {
+        match timeout(waited, self.wait(sent, confirmations, journal, &mut last)).await {
             Ok(outcome) => {
                 fault::point("transaction confirmed");
                 outcome
@@ -63,7 +101,8 @@ impl Chain {
         }
     }
 
-    /// Hands bytes to the node: true when it has them, an error when it may not. It says what a refusal means.
+    /// Hands bytes to the node: true when it has them, false when that is not known, an error when it says that it does
+    /// not take them, with what that means.
     pub(super) async fn submit(&self, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
         match self.0.rpc.send(raw).await {
             Ok(_) => Ok(true),
@@ -79,28 +118,45 @@ impl Chain {
         }
     }
 
-    /// Reads a channel as it is at the node's head, as soon as the node has the block `seen` and shows what `sent`
-    /// did: one that is behind would show the channel as it was.
-    pub(super) async fn read_back(
+    /// The channel that `mined` worked on, once its effect is proven: the contract shows it, in a state of a block no
+    /// older than `mined`, or the contract's event does. Waits for as long as passing faults are waited out.
+    pub(super) async fn proven(
         &self,
         sent: &Sent,
         channel: ChannelId,
-        seen: u64,
+        mined: &Mined,
     ) -> Result<Option<OnChain>, OrderError> {
         let order = &sent.intent.order;
+        let until = Instant::now() + self.patience();
+        let mut has_event = self.has_event(order, &mined.receipt.logs, |_| true);
+        let mut shows = None;
         let mut looks = looks(self.0.settings.poll_every);
-        let reading = async {
-            loop {
-                looks.tick().await;
-                match self.channel_since(channel, seen).await {
-                    Ok(Some(on_chain)) if end::is_reached(order, on_chain) => return on_chain,
-                    Ok(_) => tracing::debug!(%channel, ?order, "the node does not show what was done yet"),
-                    Err(error) => tracing::debug!(%channel, %error, "the channel cannot be read yet"),
-                }
+        loop {
+            looks.tick().await;
+            match self.channel_since(channel, mined.head).await {
+                Ok(Some(on_chain)) if end::is_reached(order, sent.before, on_chain) => return Ok(on_chain),
+                Ok(Some(on_chain)) => shows = Some(on_chain),
+                Ok(None) => tracing::debug!(%channel, "the node is behind"),
+                Err(error) => tracing::debug!(%channel, %error, "the channel cannot be read yet"),
             }
-        };
-        let waited = self.0.settings.confirm_within;
-        timeout(waited, reading).await.map_err(|_| OrderError::Unseen { hash: sent.hash(), channel })
+            if !has_event {
+                let block = mined.receipt.block_number.as_u64();
+                has_event = matches!(self.trace(order, sent.intent.hash, block, block).await, Ok(Some(_)));
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        match shows {
+            Some(Some(on_chain)) if has_event => {
+                tracing::warn!(
+                    transaction = %sent.hash(), %channel, ?order, ?on_chain,
+                    "the contract's event proves the transaction, but the node does not show its effect"
+                );
+                Ok(Some(on_chain))
+            }
+            shows => Err(OrderError::Unseen { hash: sent.hash(), channel, shows: shows.map(Box::new) }),
+        }
     }
 
     /// What the contract says of a channel at the head; nothing where the node does not have the block `seen`.
@@ -109,63 +165,194 @@ impl Chain {
         channel: ChannelId,
         seen: u64,
     ) -> Result<Option<Option<OnChain>>, ChainError> {
-        let head = self.head().await?;
+        let glance = &self.0.glance;
+        let head = glance.head().await?;
         if head < seen {
             return Ok(None);
         }
         // By number and not "latest": several nodes behind one address need not agree on what that is. Each
         // look asks for the newest, as some nodes keep no older state.
-        self.channel_at(channel, At::Block(head)).await.map(Some)
+        self.channel_by(glance, channel, At::Block(head)).await.map(Some)
+    }
+
+    /// The transaction of this account that has `nonce`, if it is in one of the newest blocks.
+    pub(super) async fn holder(&self, nonce: u64) -> Result<Option<Transaction>, ChainError> {
+        let rpc = &self.0.rpc;
+        let head = rpc.head().await?;
+        for number in (head.saturating_sub(SEARCHED_BLOCKS - 1)..=head).rev() {
+            let Some(block) = rpc.full_block(number).await? else { continue };
+            let mut is_older = false;
+            for found in block.of(self.payer().into()) {
+                if found.nonce == U256::from(nonce) {
+                    return Ok(Some(Transaction { block_number: Some(number.into()), ..found }));
+                }
+                is_older |= found.nonce < U256::from(nonce);
+            }
+            if is_older {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     async fn wait(
         &self,
         sent: &Sent,
         confirmations: u32,
+        journal: &impl Journal,
         last: &mut Option<ChainError>,
     ) -> Result<Mined, OrderError> {
         let mut looks = looks(self.0.settings.poll_every);
-        let (mut is_known, mut overtaken, mut unseen) = (sent.is_known, 0, 0u32);
+        let (mut is_known, mut unseen, mut refused) = (sent.is_known, 0u32, 0);
+        let (mut doubt, mut gaps) = (None, Gaps::default());
         loop {
             looks.tick().await;
-            match self.look(&sent.intent, confirmations).await {
-                Ok(Sight::Confirmed(mined)) => return Ok(mined),
-                Ok(Sight::Mined) => (overtaken, unseen, *last) = (0, 0, None),
-                Ok(Sight::Overtaken) => {
-                    overtaken += 1;
-                    if overtaken == OVERTAKEN_LOOKS {
-                        return Err(OrderError::Replaced { hash: sent.hash(), nonce: sent.intent.nonce });
-                    }
+            let sight = match self.look(&sent.intent, confirmations).await {
+                Ok(sight) => sight,
+                Err(error) => {
+                    *last = Some(error);
+                    continue;
                 }
-                Ok(Sight::Waiting) => {
-                    (overtaken, unseen, *last) = (0, unseen.wrapping_add(1), None);
-                    if !is_known || unseen.is_multiple_of(RESEND_EVERY) {
-                        match self.submit(&sent.intent.raw).await {
-                            Ok(known) => {
-                                fault::point("transaction sent again");
-                                is_known |= known;
-                            }
-                            Err((_, error)) => *last = Some(error),
+            };
+            *last = None;
+            match sight {
+                Sight::Confirmed(mined) => {
+                    self.0.nonces.confirmed(sent.intent.nonce);
+                    return Ok(mined);
+                }
+                Sight::Mined => (doubt, unseen, refused) = (None, 0, 0),
+                Sight::Doubtful(seen) => {
+                    let doubt = doubt.get_or_insert_with(|| Doubt {
+                        looks: 0,
+                        began: Instant::now(),
+                        head: seen.head,
+                    });
+                    doubt.looks += 1;
+                    if doubt.looks.is_multiple_of(DOUBT_LOOKS) {
+                        match self.look_into(doubt, seen, sent, confirmations).await {
+                            Ok(Some(mined)) => return Ok(mined),
+                            Ok(None) => {}
+                            Err(OrderError::Chain(error)) => *last = Some(error),
+                            Err(error) => return Err(error),
                         }
                     }
                 }
-                Err(error) => *last = Some(error),
+                Sight::Waiting { mined } => {
+                    (doubt, unseen) = (None, unseen.wrapping_add(1));
+                    if !is_known || unseen.is_multiple_of(RESEND_EVERY) {
+                        match self.submit_again(&sent.intent.raw).await {
+                            Ok(known) => (is_known, refused) = (is_known | known, 0),
+                            Err((_, error)) => (refused, *last) = (refused + 1, Some(error)),
+                        }
+                    }
+                    if refused >= REFUSALS
+                        && !is_known
+                        && !self.may_wait(&sent.intent).await
+                        && let Some(error) = last.take()
+                    {
+                        // The next transaction takes its nonce: not both can be mined.
+                        return Err(error.into());
+                    }
+                    self.close_gap(sent, mined, &mut gaps, journal).await;
+                }
             }
         }
     }
 
-    async fn look(&self, intent: &Intent, confirmations: u32) -> Result<Sight, ChainError> {
+    async fn submit_again(&self, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
+        Caps::of(&self.0.settings).allow(raw).map_err(|error| (SendRefusal::Unclear, error))?;
+        let known = match self.submit(raw).await {
+            // A fault on the way: the same bytes do no harm.
+            Ok(false) => self.submit(raw).await,
+            known => known,
+        };
+        fault::point("transaction sent again");
+        known
+    }
+
+    /// Whether the node may still have a transaction that it refuses.
+    async fn may_wait(&self, intent: &Intent) -> bool {
         let rpc = &self.0.rpc;
+        !matches!(rpc.transaction(intent.hash).await, Ok(None))
+            || !matches!(rpc.waiting_of(self.payer().into()).await, Ok(count) if count.is_none_or(|n| n <= intent.nonce))
+    }
+
+    async fn look(&self, intent: &Intent, confirmations: u32) -> Result<Sight, ChainError> {
+        let rpc = &self.0.glance;
         let head = rpc.head().await?;
         let Some(receipt) = rpc.receipt(intent.hash).await? else {
-            let used = rpc.nonce_of(self.payer().into(), false).await?;
-            return Ok(if used > intent.nonce { Sight::Overtaken } else { Sight::Waiting });
+            let mined = rpc.mined_of(self.payer().into()).await?;
+            if mined <= intent.nonce {
+                return Ok(Sight::Waiting { mined });
+            }
+            let is_known = rpc.transaction(intent.hash).await?.is_some();
+            return Ok(Sight::Doubtful(Doubtful { head, is_known }));
         };
-        let block = receipt.block_number.as_u64();
-        let head = head.max(block);
-        let is_deep = head - block + 1 >= u64::from(confirmations);
-        Ok(if is_deep { Sight::Confirmed(Mined { receipt, head }) } else { Sight::Mined })
+        Ok(match deep(receipt, head, confirmations) {
+            Some(mined) => Sight::Confirmed(mined),
+            None => Sight::Mined,
+        })
     }
+
+    /// Looks for what became of a transaction whose nonce is used and that has no receipt: its effect, or another
+    /// transaction in its place.
+    async fn look_into(
+        &self,
+        doubt: &Doubt,
+        seen: Doubtful,
+        sent: &Sent,
+        confirmations: u32,
+    ) -> Result<Option<Mined>, OrderError> {
+        let Intent { order, moves, nonce, hash, .. } = sent.intent;
+        let replaced = |by| OrderError::Replaced { hash: sent.hash(), nonce, by };
+        let head = seen.head;
+        if moves {
+            let from = doubt.head.saturating_sub(SEARCHED_BLOCKS);
+            if let Some(receipt) = self.trace(&order, hash, from, head).await? {
+                return Ok(deep(receipt, head, confirmations));
+            }
+            if matches!(contracts::plan(&order), Plan::End(..)) && self.ended(&order).await?.is_some() {
+                return Err(replaced(None));
+            }
+        }
+        match self.holder(nonce).await? {
+            // It is mined: its receipt will come.
+            Some(holder) if holder.hash.0 == hash => Ok(None),
+            Some(holder) => {
+                let block = holder.block_number.map_or(head, |block| block.as_u64());
+                // A program that asks for the same with a higher fee does what was wanted.
+                if moves && let Some(receipt) = self.trace(&order, holder.hash.0, block, block).await? {
+                    return Ok(deep(receipt, head, confirmations));
+                }
+                let is_deep = head.saturating_sub(block) + 1 >= u64::from(confirmations);
+                if is_deep { Err(replaced(Some(TransactionHash(holder.hash.0)))) } else { Ok(None) }
+            }
+            None => {
+                let lasts = DOUBT_WITHIN.min(self.0.settings.confirm_within / 4);
+                let is_old =
+                    doubt.began.elapsed() >= lasts && head >= doubt.head.saturating_add(DOUBT_BLOCKS);
+                if !is_old || seen.is_known {
+                    return Ok(None);
+                }
+                // A node that has it after all says so now.
+                let refusal = self.submit_again(&sent.intent.raw).await;
+                let is_used = matches!(refusal, Err((SendRefusal::NonceTooLow, _)));
+                if is_used { Err(replaced(None)) } else { Ok(None) }
+            }
+        }
+    }
+
+    /// How long passing faults of the node are waited out.
+    fn patience(&self) -> Duration {
+        self.0.settings.retry_within.min(self.0.settings.confirm_within)
+    }
+}
+
+/// A receipt as that of a mined transaction, if it is deep enough below `head`.
+fn deep(receipt: Receipt, head: u64, confirmations: u32) -> Option<Mined> {
+    let block = receipt.block_number.as_u64();
+    let head = head.max(block);
+    (head - block + 1 >= u64::from(confirmations)).then_some(Mined { receipt, head })
 }
 
 impl Mined {
@@ -177,7 +364,7 @@ impl Mined {
                 _ => None,
             }
         })?;
-        Some(price.saturating_mul(self.receipt.gas_used))
+        Some(price.saturating_mul(self.receipt.gas_used?))
     }
 }
 

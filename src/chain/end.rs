@@ -155,9 +155,15 @@ pub(super) fn obstacle(
 }
 
 /// True when the contract shows the channel as `order` leaves it, or further on its way.
-pub(super) fn is_reached(order: &Order, on_chain: Option<OnChain>) -> bool {
+/// `before` is the deposit before a top up, if known.
+pub(super) fn is_reached(order: &Order, before: Option<Amount>, on_chain: Option<OnChain>) -> bool {
     match (order, on_chain) {
-        (Order::Open { .. } | Order::TopUp { .. }, on_chain) => on_chain.is_some(),
+        (Order::Open { .. } | Order::TopUp { .. }, None) => false,
+        (Order::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
+        (Order::TopUp { added, .. }, Some(now)) => {
+            let expected = before.unwrap_or(Amount::ZERO).saturating_add(*added);
+            now.settle_block == 0 && now.deposit >= expected
+        }
         (Order::CloseAlone { total, .. }, Some(now)) => now.settle_block > 0 && now.closing_balance == *total,
         (Order::CloseTogether { .. } | Order::Settle { .. }, Some(_)) => false,
         (_, None) => true,
@@ -231,7 +237,7 @@ mod tests {
             (Order::TopUp { channel: CHANNEL, added: 5.into() }, open, true),
             (Order::TopUp { channel: CHANNEL, added: 5.into() }, None, false),
         ] {
-            assert_eq!(is_reached(&order, on_chain), expected, "{order:?} {on_chain:?}");
+            assert_eq!(is_reached(&order, None, on_chain), expected, "{order:?} {on_chain:?}");
         }
     }
 }

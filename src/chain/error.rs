@@ -8,8 +8,9 @@ use ethers_core::types::U256;
 use ethers_core::utils::hex;
 
 use crate::chain::end::Obstacle;
+use crate::chain::refusal;
 use crate::chain::signer::NotSigned;
-use crate::protocol::{Address, Amount, ChannelId};
+use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
 
 /// A question to the chain that got no usable answer. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,66 @@ pub enum ChainError {
         method: &'static str,
         /// The HTTP status.
         status: u16,
+        /// After what time to ask again, if that was said.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is no JSON-RPC at all.
+    #[error(
+        "the node {node} answered {method} with {looks}: is chain.rpc_url the address of a JSON-RPC interface, its \
+         path included, and is nothing in between, such as a log-in page or another proxy?"
+    )]
+    NotJsonRpc {
+        /// Scheme, host and port.
+        node: String,
+        /// The JSON-RPC method.
+        method: &'static str,
+        /// What the answer looks like.
+        looks: String,
+    },
+    /// The node follows another chain than the one to pay on.
+    #[error(
+        "the node {node} answers the chain id {found}, but {pinned} is the one to pay on, as {source_of_pin}: nothing is \
+         signed. Check chain.rpc_url; set chain.chain_id = {found} if you mean that chain"
+    )]
+    WrongChain {
+        /// Scheme, host and port.
+        node: String,
+        /// What it answers.
+        found: u64,
+        /// What it should.
+        pinned: u64,
+        /// Who says so.
+        source_of_pin: Pin,
+    },
+    /// The contract names another token than before.
+    #[error(
+        "the contract {contract} names the token {found}, but it named {pinned} before, which never changes: the node \
+         {node} does not tell the truth; nothing is signed. Use another node (chain.rpc_url)"
+    )]
+    WrongToken {
+        /// The contract.
+        contract: Address,
+        /// Scheme, host and port.
+        node: String,
+        /// What it answers.
+        found: Address,
+        /// What it answered before.
+        pinned: Address,
+    },
+    /// A fee above the configured limit.
+    #[error(
+        "{what} would cost {asked}, and chain.{key} allows {allowed}: nothing was sent. Wait until fees are lower, check \
+         what the node suggests, or raise chain.{key}"
+    )]
+    TooDear {
+        /// One unit of gas, or the transaction.
+        what: &'static str,
+        /// The key of the limit.
+        key: &'static str,
+        /// What it would cost at least.
+        asked: Wei,
+        /// The limit.
+        allowed: Wei,
     },
     /// The node answered with a JSON-RPC error that is no revert.
     #[error("the node {node} refused {method}: {message} (code {code})")]
@@ -123,6 +184,62 @@ pub enum ChainError {
     NotSigned(#[from] NotSigned),
 }
 
+/// Who says which chain to pay on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// The configuration.
+    Configured,
+    /// The node itself, earlier.
+    SeenBefore,
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configured => "chain.chain_id says",
+            Self::SeenBefore => "this node answered before (chain.chain_id is not set)",
+        })
+    }
+}
+
+impl ChainError {
+    /// True when the same question may well be answered a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::NodeUnreachable { .. } | Self::NotJsonRpc { .. } => true,
+            // A slow query for logs is not asked again as it is: a smaller range helps.
+            Self::Timeout { method, .. } => *method != "eth_getLogs",
+            Self::NotUnderstood { why, .. } => why == Self::NULL,
+            Self::NodeRejected { method: "eth_getLogs", status, .. } => {
+                matches!(status, 408 | 425 | 429 | 503)
+            }
+            Self::NodeRejected { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::NodeRefused { method, code, message, .. } => refusal::may_pass(method, *code, message),
+            Self::Url { .. }
+            | Self::Setting { .. }
+            | Self::Reverted { .. }
+            | Self::NoCode { .. }
+            | Self::WrongVersion { .. }
+            | Self::WrongContract { .. }
+            | Self::WrongChain { .. }
+            | Self::WrongToken { .. }
+            | Self::TooDear { .. }
+            | Self::NotSigned(_) => false,
+        }
+    }
+
+    /// After what time the node wants to be asked again, if it says so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NodeRejected { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// What is said of a null that is no answer.
+    pub(super) const NULL: &str = "null: it may not have that block yet";
+}
+
 /// An order that was not carried out, or whose outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
@@ -166,29 +283,53 @@ pub enum OrderError {
         /// What the node said last, if it could not be asked.
         last: Option<Box<ChainError>>,
     },
-    /// Another transaction of the account took the nonce; this one can never be mined.
+    /// Another transaction of the account took the nonce; this one can never be mined. It was found, or the node knows
+    /// nothing of ours after many blocks and a long time, neither its hash nor its effect.
     #[error(
-        "transaction {hash} was replaced: nonce {nonce} was used by another transaction of this account; \
-         does another program use the same key?"
+        "transaction {hash} was replaced: nonce {nonce} was used by {}. If tollpass did not send that, another program or \
+         state directory uses the same key: give each a key of its own",
+        by.map_or("another transaction of this account".to_owned(), |by| format!("transaction {by} of this account"))
     )]
     Replaced {
         /// Which one.
         hash: TransactionHash,
         /// The nonce of both.
         nonce: u64,
+        /// The other one, if it was found.
+        by: Option<TransactionHash>,
     },
-    /// The transaction is confirmed, but the node does not show yet what it did to the channel.
-    #[error("transaction {hash} is confirmed, but channel {channel} does not show it: is the node behind?")]
+    /// The transaction is confirmed, but neither the contract's state nor its events prove what it did to the channel. Its
+    /// money may have moved: it counts as sent and not back until a later look proves the one or the other.
+    #[error(
+        "transaction {hash} is confirmed, but its effect on channel {channel} does not show: {}. Nothing more is sent for \
+         this receiver before it does; is the node behind, or does it not tell the truth (chain.rpc_url)?",
+        describe(shows.as_deref())
+    )]
     Unseen {
         /// The transaction.
         hash: TransactionHash,
         /// The channel.
         channel: ChannelId,
+        /// What the node showed last: `None` where it showed nothing, `Some(None)` where it knows no such channel.
+        shows: Option<Box<Option<OnChain>>>,
     },
 }
 
+fn describe(shows: Option<&Option<OnChain>>) -> String {
+    match shows {
+        None => "the node is behind, or cannot be asked".to_owned(),
+        Some(None) => "the contract knows no such channel".to_owned(),
+        Some(Some(OnChain { deposit, settle_block: 0, .. })) => format!("it holds {deposit}"),
+        Some(Some(OnChain { deposit, settle_block, .. })) => {
+            format!("it holds {deposit} and is being closed (settle block {settle_block})")
+        }
+    }
+}
+
 impl OrderError {
-    /// True when money may have moved, or may still: the order's intents must be resumed before it is repeated.
+    /// True when money may have moved, or may still: the order's intents must be resumed before it is repeated, and count
+    /// as sent until then. False when it is certain that this order moves nothing: it was not sent, it failed, or its
+    /// nonce is used or will be used by another transaction.
     pub fn is_unclear(&self) -> bool {
         matches!(self, Self::StillPending { .. } | Self::Unseen { .. })
     }

@@ -3,8 +3,12 @@
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{Eip1559TransactionRequest, TransactionRequest, U256};
 
+use ethers_core::utils::rlp::Rlp;
+
+use crate::chain::Settings;
 use crate::chain::error::ChainError;
 use crate::chain::rpc::{CallRequest, Rpc};
+use crate::protocol::Wei;
 
 /// What to bid per unit of gas, in wei.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub(super) enum Fees {
         max: U256,
         /// The most to pay above the base fee.
         priority: U256,
+        /// The base fee of the newest block.
+        base: U256,
     },
     /// Everywhere else.
     Legacy {
@@ -28,19 +34,80 @@ const PRIORITY_FALLBACK: u64 = 1_000_000_000;
 /// The base fee may double (six full blocks in a row) before a transaction has to wait.
 const BASE_FEE_HEADROOM: u64 = 2;
 
+/// What a transaction may cost at most, whatever the node suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caps {
+    /// For one unit of gas.
+    pub per_gas: Wei,
+    /// In all.
+    pub whole: Wei,
+}
+
+impl Caps {
+    pub fn of(settings: &Settings) -> Self {
+        Self { per_gas: settings.max_fee_per_gas, whole: settings.max_fee }
+    }
+
+    /// What to bid for `gas` units: what `fees` says, with less headroom for a rising base fee where the caps leave
+    /// less. An error where even without headroom they are exceeded.
+    fn bid(self, fees: Fees, gas: U256) -> Result<Fees, ChainError> {
+        let Self { per_gas, whole } = self;
+        let now = fees.now();
+        if now > U256::from(per_gas.0) {
+            return Err(too_dear("one unit of gas", "max_fee_per_gas", now, per_gas));
+        }
+        let asked = gas.saturating_mul(now);
+        if asked > U256::from(whole.0) {
+            return Err(too_dear("the transaction", "max_fee", asked, whole));
+        }
+        let affordable = U256::from(whole.0).checked_div(gas).unwrap_or(U256::MAX).min(per_gas.0.into());
+        Ok(match fees {
+            Fees::Dynamic { max, priority, base } => {
+                Fees::Dynamic { max: max.min(affordable), priority, base }
+            }
+            legacy @ Fees::Legacy { .. } => legacy,
+        })
+    }
+
+    /// Whether a transaction that was signed before, maybe under other caps, may be handed over again.
+    pub fn allow(self, raw: &[u8]) -> Result<(), ChainError> {
+        // One that cannot be read does no harm: a node cannot read it either.
+        let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(raw)) else { return Ok(()) };
+        let price = match &transaction {
+            TypedTransaction::Eip1559(transaction) => transaction.max_fee_per_gas,
+            other => other.gas_price(),
+        };
+        let (price, gas) = (price.unwrap_or_default(), transaction.gas().copied().unwrap_or_default());
+        self.bid(Fees::Legacy { price }, gas).map(drop)
+    }
+}
+
+fn too_dear(what: &'static str, key: &'static str, asked: U256, allowed: Wei) -> ChainError {
+    ChainError::TooDear { what, key, asked: Wei(u128::try_from(asked).unwrap_or(u128::MAX)), allowed }
+}
+
 impl Fees {
-    /// Asks the node what it takes now.
-    pub async fn current(rpc: &Rpc) -> Result<Self, ChainError> {
-        match rpc.latest_block().await?.base_fee_per_gas {
-            Some(base) => Ok(Self::over(base, rpc.priority_fee().await?)),
-            None => Ok(Self::Legacy { price: rpc.gas_price().await? }),
+    /// Asks the node what `gas` units take now, and what to bid for them within the caps.
+    pub async fn current(rpc: &Rpc, caps: Caps, gas: U256) -> Result<Self, ChainError> {
+        let fees = match rpc.latest_block().await?.base_fee_per_gas {
+            Some(base) => Self::over(base, rpc.priority_fee().await?),
+            None => Self::Legacy { price: rpc.gas_price().await? },
+        };
+        caps.bid(fees, gas)
+    }
+
+    /// What one unit of gas costs now, in wei.
+    fn now(&self) -> U256 {
+        match self {
+            Self::Dynamic { priority, base, .. } => base.saturating_add(*priority),
+            Self::Legacy { price } => *price,
         }
     }
 
     fn over(base: U256, suggested: Option<U256>) -> Self {
         let priority = suggested.unwrap_or(U256::from(PRIORITY_FALLBACK));
         let max = base.saturating_mul(U256::from(BASE_FEE_HEADROOM)).saturating_add(priority);
-        Self::Dynamic { max, priority }
+        Self::Dynamic { max, priority, base }
     }
 
     /// The most that `gas` can cost, in wei.
@@ -53,7 +120,7 @@ impl Fees {
     /// The transaction that carries out `call`, ready to be signed.
     pub fn transaction(&self, call: &CallRequest, chain_id: u64, nonce: u64, gas: U256) -> TypedTransaction {
         match *self {
-            Self::Dynamic { max, priority } => Eip1559TransactionRequest::new()
+            Self::Dynamic { max, priority, .. } => Eip1559TransactionRequest::new()
                 .from(call.from)
                 .to(call.to)
                 .data(call.data.clone())
@@ -96,10 +163,39 @@ mod tests {
             (U256::zero(), Some(U256::zero()), U256::zero(), U256::zero()),
             (U256::MAX, Some(gwei(1)), U256::MAX, gwei(1)),
         ] {
-            assert_eq!(Fees::over(base, suggested), Fees::Dynamic { max, priority });
+            assert_eq!(Fees::over(base, suggested), Fees::Dynamic { max, priority, base });
         }
         assert_eq!(Fees::Legacy { price: gwei(3) }.worst(U256::from(100)), gwei(300));
         assert_eq!(Fees::over(gwei(10), None).worst(U256::MAX), U256::MAX);
         assert_eq!(with_margin(U256::from(80_000)), U256::from(100_000));
+    }
+
+    #[test]
+    fn the_caps_take_headroom_first_and_refuse_what_is_too_dear_without_any() {
+        let gwei = |n: u64| U256::from(n) * 1_000_000_000u64;
+        let caps = Caps { per_gas: Wei(50_000_000_000), whole: Wei(40_000_000_000_000) };
+        let gas = U256::from(1_000);
+        for (fees, gas, expected) in [
+            (Fees::over(gwei(10), Some(gwei(2))), gas, Ok(gwei(22))),
+            (Fees::over(gwei(20), Some(gwei(2))), gas, Ok(gwei(40))),
+            (Fees::over(gwei(30), Some(gwei(2))), 1.into(), Ok(gwei(50))),
+            (Fees::over(gwei(1), Some(gwei(1_000_000))), gas, Err("max_fee_per_gas")),
+            (Fees::over(gwei(51), Some(U256::zero())), gas, Err("max_fee_per_gas")),
+            (Fees::over(U256::MAX, Some(U256::MAX)), U256::MAX, Err("max_fee_per_gas")),
+            (Fees::over(gwei(10), Some(gwei(2))), gas * 10, Err("max_fee")),
+            (Fees::over(gwei(10), Some(gwei(2))), U256::MAX, Err("max_fee")),
+            (Fees::Legacy { price: gwei(40) }, gas, Ok(gwei(40))),
+            (Fees::Legacy { price: gwei(41) }, gas, Err("max_fee")),
+            (Fees::Legacy { price: gwei(51) }, gas, Err("max_fee_per_gas")),
+            (Fees::Legacy { price: U256::zero() }, U256::MAX, Ok(U256::zero())),
+        ] {
+            match (caps.bid(fees, gas), expected) {
+                (Ok(bid), Ok(price)) => assert_eq!(bid.worst(1.into()), price, "{fees:?}"),
+                (Err(ChainError::TooDear { key, .. }), Err(expected)) => {
+                    assert_eq!(key, expected, "{fees:?}")
+                }
+                (bid, _) => panic!("{fees:?} {gas}: {bid:?}"),
+            }
+        }
     }
 }

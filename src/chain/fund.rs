@@ -31,7 +31,8 @@ impl Chain {
             return self.spend_allowance(order, amount, ground, journal).await;
         }
         let request = self.transfer_request(order, amount, ground);
-        let sent = self.send(order, Step { request, moves: true }, ground, journal).await?;
+        let before = self.deposit_before(order).await?;
+        let sent = self.send(order, Step { request, moves: true, before }, ground, journal).await?;
         Ok((sent, Some(U256::zero())))
     }
 
@@ -52,6 +53,12 @@ impl Chain {
         }
         let approvals = if allowed.is_zero() { 1 } else { 2 };
         Ok(U256::from(approvals * APPROVE_GAS + FETCH_GAS))
+    }
+
+    /// The deposit that a top up adds to.
+    async fn deposit_before(&self, order: &Order) -> Result<Option<Amount>, ChainError> {
+        let Order::TopUp { channel, .. } = order else { return Ok(None) };
+        Ok(self.channel(*channel).await?.map(|now| now.deposit))
     }
 
     async fn can_spend(&self, needs: Amount, ground: Ground) -> Result<(), OrderError> {
@@ -104,9 +111,10 @@ impl Chain {
             }
             fee = both(fee, self.approve(order, units, ground, journal).await?);
         }
-        let step = Step { request: self.fetch_request(order, amount), moves: true };
+        let before = self.deposit_before(order).await?;
+        let step = Step { request: self.fetch_request(order, amount), moves: true, before };
         let sent = self.send(order, step, ground, journal).await?;
-        self.confirm(&sent, 1).await?;
+        self.confirm(&sent, 1, journal).await?;
         Ok((sent, fee))
     }
 
@@ -119,9 +127,9 @@ impl Chain {
         journal: &impl Journal,
     ) -> Result<Option<U256>, OrderError> {
         let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
-        let step = Step { request: self.request(ground.token, call), moves: false };
+        let step = Step { request: self.request(ground.token, call), moves: false, before: None };
         let sent = self.send(order, step, ground, journal).await?;
-        let mined = self.confirm(&sent, 1).await?;
+        let mined = self.confirm(&sent, 1, journal).await?;
         self.succeeded(&sent, &mined).await?;
         Ok(mined.fee(&sent.intent))
     }

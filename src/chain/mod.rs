@@ -9,6 +9,7 @@ mod end;
 mod error;
 mod fees;
 mod fund;
+mod gap;
 pub mod keystore;
 mod nonces;
 mod order;
@@ -27,15 +28,17 @@ use std::time::Duration;
 use ethers_contract::EthCall;
 use ethers_core::abi::AbiDecode;
 use ethers_core::types::{H160, U256};
+use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
 pub use end::Obstacle;
-pub use error::{ChainError, NotRecorded, OrderError, TransactionHash, Underfunded};
+pub use error::{ChainError, NotRecorded, OrderError, Pin, TransactionHash, Underfunded};
+pub use gap::Gap;
 pub use order::{Cost, Done, Journal, Resolution};
 pub use sync::Synced;
 pub use watch::Watcher;
 
-use crate::protocol::{Address, Amount, ChannelId, OnChain};
+use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
 use contracts::{
     BalanceOfCall, ChallengePeriodCall, DecimalsCall, GetChannelInfoCall, GetChannelInfoReturn, SymbolCall,
     TokenCall, VersionCall,
@@ -63,6 +66,14 @@ pub struct Settings {
     pub confirm_within: Duration,
     /// The most blocks to ask for in one `eth_getLogs`; halved when the node refuses; at least 1.
     pub log_range: u64,
+    /// How long passing faults of the node are waited out; `confirm_within` bounds it too.
+    pub retry_within: Duration,
+    /// The only chain to sign for; that of the first answer where it is absent.
+    pub chain_id: Option<u64>,
+    /// The most to pay for one unit of gas.
+    pub max_fee_per_gas: Wei,
+    /// The most that one transaction may cost in fees.
+    pub max_fee: Wei,
 }
 
 /// A handle on the chain; cheap to clone.
@@ -72,6 +83,8 @@ pub struct Chain(Arc<Inner>);
 struct Inner {
     settings: Settings,
     rpc: Rpc,
+    /// The same node, with the patience of one look: for looks that are repeated anyway.
+    glance: Rpc,
     signer: Arc<Signer>,
     nonces: Nonces,
     /// Held while an allowance is set and used: two orders would take it from each other.
@@ -123,7 +136,8 @@ const MAX_SYMBOL: usize = 16;
 impl Chain {
     /// Checks the settings; asks the node nothing yet.
     pub fn new(settings: Settings, signer: Arc<Signer>) -> Result<Self, ChainError> {
-        let rpc = Rpc::new(&settings.rpc_url, settings.request_within)?;
+        let patience = settings.retry_within.min(settings.confirm_within);
+        let rpc = Rpc::new(&settings.rpc_url, settings.request_within, patience)?;
         let at_least = |good: bool, name, least| {
             if good { Ok(()) } else { Err(ChainError::Setting { name, least }) }
         };
@@ -132,8 +146,9 @@ impl Chain {
         // A timer with a period of zero does not exist.
         at_least(settings.poll_every >= Duration::from_millis(1), "poll_every", "1 ms")?;
         Ok(Self(Arc::new(Inner {
-            settings,
+            glance: rpc.with_patience(settings.poll_every),
             rpc,
+            settings,
             signer,
             nonces: Nonces::default(),
             allowance: Mutex::default(),
@@ -146,7 +161,7 @@ impl Chain {
     pub async fn facts(&self) -> Result<Facts, ChainError> {
         let Inner { rpc, settings, .. } = &*self.0;
         let contract = settings.channel_manager;
-        let chain_id = rpc.chain_id().await?;
+        let chain_id = self.chain_id().await?;
         if !rpc.has_code(contract.into()).await? {
             return Err(ChainError::NoCode { contract, chain_id, node: rpc.shown().into() });
         }
@@ -155,10 +170,59 @@ impl Chain {
             let version = version.chars().take(MAX_SYMBOL).collect();
             return Err(ChainError::WrongVersion { contract, version });
         }
-        let token: H160 = self.ask_contract(TokenCall).await?;
+        let token = self.token().await?;
         let challenge_period = self.ask_contract(ChallengePeriodCall).await?;
         let head = rpc.head().await?;
-        Ok(Facts { chain_id, token: token.into(), version, challenge_period, head })
+        Ok(Facts { chain_id, token, version, challenge_period, head })
+    }
+
+    /// The faults of the node that are being waited out.
+    pub fn trouble(&self) -> Receiver<Option<String>> {
+        self.0.rpc.trouble()
+    }
+
+    /// Holds on to a chain and a token: nothing is signed where the node or the contract answers others later.
+    pub fn pin(&self, chain_id: u64, token: Address) {
+        // The first pin stays.
+        let _ = self.0.ground.set(Ground { chain_id, token });
+    }
+
+    /// The only chain id that the settings allow, if they name one.
+    pub fn configured_chain(&self) -> Option<u64> {
+        self.0.settings.chain_id
+    }
+
+    /// The chain that the node follows, which must be the one to pay on.
+    async fn chain_id(&self) -> Result<u64, ChainError> {
+        let Inner { rpc, settings, ground, .. } = &*self.0;
+        let found = rpc.chain_id().await?;
+        let seen = ground.get().map(|ground| (ground.chain_id, Pin::SeenBefore));
+        match settings.chain_id.map(|pinned| (pinned, Pin::Configured)).or(seen) {
+            Some((pinned, source_of_pin)) if pinned != found => {
+                Err(ChainError::WrongChain { node: rpc.shown().into(), found, pinned, source_of_pin })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The token that the contract names, which must be the one of before.
+    async fn token(&self) -> Result<Address, ChainError> {
+        let token: H160 = self.ask_contract(TokenCall).await?;
+        match self.0.ground.get() {
+            Some(ground) if ground.token != token.into() => Err(ChainError::WrongToken {
+                contract: self.0.settings.channel_manager,
+                node: self.0.rpc.shown().into(),
+                found: token.into(),
+                pinned: ground.token,
+            }),
+            _ => Ok(token.into()),
+        }
+    }
+
+    /// Compares what the node and the contract say with what they said before. To be asked before each signature.
+    async fn verify(&self) -> Result<(), ChainError> {
+        self.chain_id().await?;
+        self.token().await.map(drop)
     }
 
     /// What the payer can spend now.
@@ -172,6 +236,11 @@ impl Chain {
         Ok(Balances { wei, tokens, decimals, symbol })
     }
 
+    /// How many transactions of the payer are mined.
+    pub async fn transactions(&self) -> Result<u64, ChainError> {
+        self.0.rpc.mined_of(self.payer().into()).await
+    }
+
     /// The number of the newest block.
     pub async fn head(&self) -> Result<u64, ChainError> {
         self.0.rpc.head().await
@@ -183,13 +252,17 @@ impl Chain {
     }
 
     async fn channel_at(&self, id: ChannelId, at: At) -> Result<Option<OnChain>, ChainError> {
+        self.channel_by(&self.0.rpc, id, at).await
+    }
+
+    async fn channel_by(&self, rpc: &Rpc, id: ChannelId, at: At) -> Result<Option<OnChain>, ChainError> {
         let contract = self.0.settings.channel_manager;
         let call = GetChannelInfoCall {
             sender: self.payer().into(),
             receiver: id.receiver.into(),
             open_block: id.open_block,
         };
-        let info: GetChannelInfoReturn = match self.view(contract, call, at).await {
+        let info: GetChannelInfoReturn = match self.view_by(rpc, contract, call, at).await {
             Ok(info) => info,
             Err(ChainError::Reverted { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -241,7 +314,17 @@ impl Chain {
     }
 
     async fn view<C: EthCall, R: AbiDecode>(&self, to: Address, call: C, at: At) -> Result<R, ChainError> {
-        let answer = self.0.rpc.call(&self.request(to, call), at).await?;
+        self.view_by(&self.0.rpc, to, call, at).await
+    }
+
+    async fn view_by<C: EthCall, R: AbiDecode>(
+        &self,
+        rpc: &Rpc,
+        to: Address,
+        call: C,
+        at: At,
+    ) -> Result<R, ChainError> {
+        let answer = rpc.call(&self.request(to, call), at).await?;
         R::decode(&answer).map_err(|_| ChainError::WrongContract {
             contract: to,
             why: format!("{} answered {} bytes that it cannot mean", C::function_name(), answer.len()),

@@ -1,18 +1,38 @@
 //! The account's nonces, when several transactions are on their way at once.
 //!
 //! One transaction at a time gets its nonce, is signed, journalled and handed to the node; that is a [`Turn`].
-//! Waiting for confirmations happens outside of it. A nonce counts as taken only once its transaction was
-//! handed over, so a failure before that gives it back by itself.
+//! Waiting for confirmations happens outside of it. The nonce is always the lowest that no transaction is known to
+//! have: one that was given up leaves no gap, and the next transaction takes its place, so that not both can be mined.
 
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard as SyncGuard, PoisonError};
 
 use tokio::sync::{Mutex, MutexGuard};
+
+use crate::protocol::Intent;
 
 /// Who may send next, and what is on its way.
 #[derive(Default)]
 pub(super) struct Nonces {
     turn: Mutex<()>,
-    in_flight: Arc<SyncMutex<Vec<u64>>>,
+    known: Arc<SyncMutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// How many waits there are for a transaction with this nonce.
+    in_flight: BTreeMap<u64, usize>,
+    /// Transactions of this journal that were signed and not seen confirmed, by nonce; the newest is the last.
+    signed: BTreeMap<u64, Vec<Signed>>,
+    /// One above the highest nonce of ours that was seen confirmed.
+    floor: u64,
+}
+
+/// A transaction that was signed.
+#[derive(Clone)]
+pub(super) struct Signed {
+    pub hash: [u8; 32],
+    pub raw: Vec<u8>,
 }
 
 /// The right to choose a nonce and send.
@@ -21,10 +41,10 @@ pub(super) struct Turn<'a> {
     _guard: MutexGuard<'a, ()>,
 }
 
-/// A nonce whose transaction is on its way; nobody takes it again while this lives.
+/// A nonce whose transaction is on its way; no other transaction gets it while this lives.
 pub(super) struct InFlight {
     nonce: u64,
-    in_flight: Arc<SyncMutex<Vec<u64>>>,
+    known: Arc<SyncMutex<Known>>,
 }
 
 impl Nonces {
@@ -32,50 +52,114 @@ impl Nonces {
     pub async fn turn(&self) -> Turn<'_> {
         Turn { _guard: self.turn.lock().await, nonces: self }
     }
+
+    /// Takes note of a transaction that was signed and journalled.
+    pub fn signed(&self, intent: &Intent) {
+        let mut known = self.known();
+        let signed = known.signed.entry(intent.nonce).or_default();
+        if signed.iter().all(|one| one.hash != intent.hash) {
+            signed.push(Signed { hash: intent.hash, raw: intent.raw.clone() });
+        }
+    }
+
+    /// What was signed for a nonce, the newest first.
+    pub fn signed_at(&self, nonce: u64) -> Vec<Signed> {
+        self.known().signed.get(&nonce).into_iter().flatten().rev().cloned().collect()
+    }
+
+    /// A transaction of ours with this nonce is confirmed.
+    pub fn confirmed(&self, nonce: u64) {
+        let mut known = self.known();
+        known.floor = known.floor.max(nonce.saturating_add(1));
+        known.signed = known.signed.split_off(&nonce.saturating_add(1));
+    }
+
+    /// The lowest nonce from `mined` on and below `end` that no transaction on its way has.
+    pub fn missing(&self, mined: u64, end: u64) -> Option<u64> {
+        let known = self.known();
+        let free = first_free(&known, mined);
+        (free < end).then_some(free)
+    }
+
+    fn known(&self) -> SyncGuard<'_, Known> {
+        lock(&self.known)
+    }
 }
 
 impl Turn<'_> {
-    /// The nonce to use: the node's count of pending transactions or, where the node is behind, the one after
-    /// our own last; and never below `at_least`.
-    pub fn next(&self, pending: u64, at_least: u64) -> u64 {
-        let in_flight = self.nonces.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let after_ours = in_flight.iter().max().map_or(0, |last| last.saturating_add(1));
-        pending.max(after_ours).max(at_least)
+    /// The lowest nonce, of those not mined and not below `at_least`, that no transaction on its way has.
+    pub fn first_free(&self, mined: u64, at_least: u64) -> u64 {
+        let known = self.nonces.known();
+        first_free(&known, mined.max(at_least).max(known.floor))
     }
 
     /// Marks `nonce` as taken for as long as the answer lives.
     pub fn take(&self, nonce: u64) -> InFlight {
-        let in_flight = Arc::clone(&self.nonces.in_flight);
-        in_flight.lock().unwrap_or_else(PoisonError::into_inner).push(nonce);
-        InFlight { nonce, in_flight }
+        let known = Arc::clone(&self.nonces.known);
+        *lock(&known).in_flight.entry(nonce).or_default() += 1;
+        InFlight { nonce, known }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = in_flight.iter().position(|nonce| *nonce == self.nonce) {
-            in_flight.swap_remove(place);
+        let mut known = lock(&self.known);
+        if let Some(waits) = known.in_flight.get_mut(&self.nonce) {
+            *waits -= 1;
+            if *waits == 0 {
+                known.in_flight.remove(&self.nonce);
+            }
         }
     }
+}
+
+fn first_free(known: &Known, from: u64) -> u64 {
+    let taken = known.in_flight.range(from..).map(|(nonce, _)| *nonce);
+    // As long as they follow each other, the n-th is `from` + n.
+    let run = taken.zip(from..).take_while(|(taken, expected)| taken == expected).count();
+    from.saturating_add(run as u64)
+}
+
+fn lock(known: &SyncMutex<Known>) -> SyncGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Address, Order};
 
     #[tokio::test]
     async fn a_nonce_is_free_again_when_its_transaction_is_not_on_its_way() {
         let nonces = Nonces::default();
         let turn = nonces.turn().await;
-        assert_eq!(turn.next(4, 0), 4);
-        let (four, five) = (turn.take(4), turn.take(5));
-        for (pending, at_least, expected) in [(4, 0, 6), (9, 0, 9), (4, 8, 8)] {
-            assert_eq!(turn.next(pending, at_least), expected);
+        assert_eq!(turn.first_free(4, 0), 4);
+        let (four, five, eight) = (turn.take(4), turn.take(5), turn.take(8));
+        for (mined, at_least, expected) in [(4, 0, 6), (9, 0, 9), (4, 8, 9), (3, 0, 3)] {
+            assert_eq!(turn.first_free(mined, at_least), expected);
         }
+        assert_eq!(nonces.missing(4, 8), Some(6));
+        assert_eq!(nonces.missing(4, 6), None);
         drop(four);
-        assert_eq!(turn.next(4, 0), 6);
-        drop(five);
-        assert_eq!(turn.next(4, 0), 4);
+        assert_eq!(turn.first_free(4, 0), 4);
+        drop((five, eight));
+        assert_eq!(turn.first_free(5, 0), 5);
+    }
+
+    #[tokio::test]
+    async fn what_is_confirmed_is_never_signed_for_again_though_the_node_lags() {
+        let nonces = Nonces::default();
+        let intent = |nonce: u64, hash| {
+            let order = Order::Open { receiver: Address([7; 20]), deposit: 5.into() };
+            Intent { order, moves: true, nonce, hash: [hash; 32], raw: vec![hash], host: None }
+        };
+        for (nonce, hash) in [(4, 1), (5, 2), (5, 3), (5, 3), (6, 4)] {
+            nonces.signed(&intent(nonce, hash));
+        }
+        let hashes = |nonce| nonces.signed_at(nonce).iter().map(|one| one.hash[0]).collect::<Vec<_>>();
+        assert_eq!(hashes(5), [3, 2]);
+        nonces.confirmed(5);
+        assert_eq!((hashes(4), hashes(5), hashes(6)), (vec![], vec![], vec![4]));
+        assert_eq!(nonces.turn().await.first_free(3, 0), 6);
     }
 }

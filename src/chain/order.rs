@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ethers_core::types::U256;
 
-use crate::chain::confirm::{Mined, Sent};
+use crate::chain::confirm::{Mined, SEARCHED_BLOCKS, Sent};
 use crate::chain::contracts::{self, Plan};
 use crate::chain::error::{ChainError, NotRecorded, OrderError, TransactionHash};
-use crate::chain::fees::Fees;
+use crate::chain::fees::{Caps, Fees};
 use crate::chain::send::Step;
 use crate::chain::{Chain, end};
 use crate::protocol::{ChannelId, Intent, OnChain, Order};
@@ -18,12 +18,21 @@ pub trait Journal: Send + Sync {
     fn record(&self, intent: Intent) -> impl Future<Output = Result<(), NotRecorded>> + Send;
 }
 
-/// An order that was carried out.
+/// An order that was carried out, which rests on a positive proof:
+///
+/// - of an opening or a top up, the contract shows the channel open with at least the ordered deposit, in the state of a
+///   block no older than the one that confirmed the transaction; or the contract's event (`ChannelCreated` for this payer,
+///   receiver and deposit; `ChannelToppedUp` for this channel and amount) is in the receipt or the logs;
+/// - of an end, the contract shows the channel as the order leaves it.
+///
+/// A receipt that says success is no such proof, and neither is one that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done {
     /// The channel that was opened, topped up or ended.
     pub channel: ChannelId,
-    /// What the contract says of it; `None` once it is settled.
+    /// What the contract says of it; `None` once it is settled. Never `None` after an opening or a top up. Where only the
+    /// event proves one of these, this is what the node showed last within `retry_within`: the deposit may be lower than
+    /// what was sent, 0 even, or the channel may be closing.
     pub on_chain: Option<OnChain>,
     /// The fee in wei of the transactions that were waited for. `None` where the node does not say, and where
     /// the channel was found ended by another transaction.
@@ -61,11 +70,11 @@ impl Chain {
             Plan::Fund(amount) => self.fund(order, amount, ground, journal).await?,
             Plan::End(channel, data) => {
                 let request = self.end_request(order, channel, data).await?;
-                let sent = self.send(order, Step { request, moves: true }, ground, journal).await?;
-                (sent, Some(U256::zero()))
+                let step = Step { request, moves: true, before: None };
+                (self.send(order, step, ground, journal).await?, Some(U256::zero()))
             }
         };
-        self.finish(&sent, fee).await
+        self.finish(&sent, fee, journal).await
     }
 
     /// What `order` can cost at most, as things are now; the errors are those of carrying it out.
@@ -76,31 +85,35 @@ impl Chain {
                 self.gas_limit(order, &self.end_request(order, channel, data).await?).await?
             }
         };
-        let wei = Fees::current(&self.0.rpc).await?.worst(gas);
+        let wei = self.worst_fee(gas).await?;
         Ok(Cost { gas: u64::try_from(gas).unwrap_or(u64::MAX), wei })
     }
 
     /// What closing together with the receiver can cost at most, in wei: its signature is not known beforehand.
     pub async fn fee_to_close_together(&self) -> Result<U256, ChainError> {
-        Ok(Fees::current(&self.0.rpc).await?.worst(GAS_TO_CLOSE_TOGETHER.into()))
+        self.worst_fee(GAS_TO_CLOSE_TOGETHER.into()).await
+    }
+
+    async fn worst_fee(&self, gas: U256) -> Result<U256, ChainError> {
+        Ok(Fees::current(&self.0.rpc, Caps::of(&self.0.settings), gas).await?.worst(gas))
     }
 
     /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
     /// sent again, byte by byte, and waited for. The intents may come in any order.
-    pub async fn resume(&self, intents: &[Intent]) -> Result<Resolution, OrderError> {
+    pub async fn resume(&self, intents: &[Intent], journal: &impl Journal) -> Result<Resolution, OrderError> {
+        self.remember(intents);
         let mut intents: Vec<&Intent> = intents.iter().collect();
         intents.sort_by_key(|intent| intent.nonce);
         for intent in intents.iter().filter(|intent| intent.moves) {
-            let mined = self.0.rpc.receipt(intent.hash).await.map_err(|error| unclear(intent, error))?;
-            if mined.is_some() {
-                return self.take_up(intent).await;
+            if self.is_there(intent).await.map_err(|error| unclear(intent, error))? {
+                return self.take_up(intent, journal).await;
             }
         }
         // Of several that would move the money, all but the last were refused by the node when they were made:
         // sending them again could move it twice.
         let last = intents.iter().rev().find(|intent| intent.moves);
         for intent in intents.iter().filter(|intent| !intent.moves) {
-            match self.take_up(intent).await {
+            match self.take_up(intent, journal).await {
                 // An approval that failed or lost its place moves nothing, and the next order sets its own.
                 Ok(_) | Err(OrderError::TransactionFailed { .. } | OrderError::Replaced { .. }) => {}
                 Err(error) => return Err(error),
@@ -110,30 +123,46 @@ impl Chain {
         // To end a channel that has ended would only cost its fee.
         match self.ended(&intent.order).await.map_err(|error| unclear(intent, error))? {
             Some(done) => Ok(Resolution::Done(done)),
-            None => self.take_up(intent).await,
+            None => self.take_up(intent, journal).await,
         }
     }
 
-    async fn take_up(&self, intent: &Intent) -> Result<Resolution, OrderError> {
+    /// Whether there is a trace of a transaction: a receipt, its hash, or its effect in one of the newest blocks.
+    async fn is_there(&self, intent: &Intent) -> Result<bool, ChainError> {
+        let rpc = &self.0.rpc;
+        if rpc.receipt(intent.hash).await?.is_some() || rpc.transaction(intent.hash).await?.is_some() {
+            return Ok(true);
+        }
+        let head = rpc.head().await?;
+        let from = head.saturating_sub(SEARCHED_BLOCKS);
+        Ok(self.trace(&intent.order, intent.hash, from, head).await?.is_some())
+    }
+
+    async fn take_up(&self, intent: &Intent, journal: &impl Journal) -> Result<Resolution, OrderError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
         // Not known yet: the wait looks for it first, and sends it where it is in no block.
-        let sent = Sent { intent: intent.clone(), is_known: false, _in_flight: in_flight };
+        let sent = Sent { intent: intent.clone(), is_known: false, before: None, _in_flight: in_flight };
         drop(turn);
         if intent.moves {
-            return self.finish(&sent, Some(U256::zero())).await.map(Resolution::Done);
+            return self.finish(&sent, Some(U256::zero()), journal).await.map(Resolution::Done);
         }
-        let mined = self.confirm(&sent, 1).await?;
+        let mined = self.confirm(&sent, 1, journal).await?;
         self.succeeded(&sent, &mined).await?;
         Ok(Resolution::NothingMoved)
     }
 
     /// Waits for the transaction that carries out the order, and reads the channel. `fee` is that of the
     /// transactions before it.
-    async fn finish(&self, sent: &Sent, fee: Option<U256>) -> Result<Done, OrderError> {
+    async fn finish(
+        &self,
+        sent: &Sent,
+        fee: Option<U256>,
+        journal: &impl Journal,
+    ) -> Result<Done, OrderError> {
         let order = &sent.intent.order;
         let confirmed = async {
-            let mined = self.confirm(sent, self.0.settings.confirmations).await?;
+            let mined = self.confirm(sent, self.0.settings.confirmations, journal).await?;
             self.succeeded(sent, &mined).await?;
             Ok(mined)
         };
@@ -152,22 +181,31 @@ impl Chain {
             | Order::CloseAlone { channel, .. }
             | Order::Settle { channel } => channel,
         };
-        let on_chain = self.read_back(sent, channel, mined.head).await?;
+        let on_chain = self.proven(sent, channel, &mined).await?;
         Ok(Done { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
     }
 
     /// The end of a channel, where the end that `order` asks for has come about already.
-    async fn ended(&self, order: &Order) -> Result<Option<Done>, ChainError> {
+    pub(super) async fn ended(&self, order: &Order) -> Result<Option<Done>, ChainError> {
         let Plan::End(channel, _) = contracts::plan(order) else { return Ok(None) };
         // A node that does not have the opening yet knows nothing of an end.
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
             return Ok(None);
         };
-        Ok(end::is_reached(order, on_chain).then_some(Done { channel, on_chain, fee: None }))
+        Ok(end::is_reached(order, None, on_chain).then_some(Done { channel, on_chain, fee: None }))
     }
 
     pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OrderError> {
         if mined.receipt.status.is_some_and(|status| status.is_zero()) {
+            let Intent { order, moves, hash, .. } = &sent.intent;
+            let block = mined.receipt.block_number.as_u64();
+            if *moves && matches!(self.trace(order, *hash, block, block).await, Ok(Some(_))) {
+                tracing::warn!(
+                    transaction = %sent.hash(), ?order,
+                    "the node says that the transaction failed, but shows its event: it counts as done"
+                );
+                return Ok(());
+            }
             let why = self.why_failed(&sent.intent, mined).await;
             return Err(OrderError::TransactionFailed { hash: sent.hash(), why });
         }

@@ -21,8 +21,10 @@ impl Chain {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
             return self.why_refused(&intent.order, UNSAID).await;
         };
-        if transaction.gas().is_some_and(|limit| mined.receipt.gas_used >= *limit) {
-            return format!("it ran out of gas ({} units)", mined.receipt.gas_used);
+        if let (Some(limit), Some(used)) = (transaction.gas(), mined.receipt.gas_used)
+            && used >= *limit
+        {
+            return format!("it ran out of gas ({used} units)");
         }
         let Some(NameOrAddress::Address(to)) = transaction.to() else {
             return self.why_refused(&intent.order, UNSAID).await;

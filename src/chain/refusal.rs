@@ -11,8 +11,10 @@ pub(super) enum SendRefusal {
     Underpriced,
     /// The account cannot pay for it.
     InsufficientFunds,
-    /// Anything else.
-    Other,
+    /// No node would ever take it as it is.
+    Invalid,
+    /// Anything else: whether the node has it is not known.
+    Unclear,
 }
 
 /// Code of EIP-1474's successors for "execution reverted".
@@ -38,6 +40,30 @@ pub(super) fn is_revert(code: i32, message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
+/// Codes for "limit exceeded": JSON-RPC's of Ethereum, and HTTP's, which some gateways repeat.
+const LIMIT_EXCEEDED: [i32; 2] = [-32005, 429];
+/// The JSON-RPC code for a fault within the node.
+const INTERNAL: i32 = -32603;
+/// The code of Ethereum for a resource that is not there, and for one that is not available.
+const NOT_AVAILABLE: [i32; 2] = [-32001, -32002];
+
+/// True when the same question may well be answered a little later: the node is behind, busy or limits its callers.
+pub(super) fn may_pass(method: &str, code: i32, message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["header not found", "unknown block", "block not found", "missing trie node", "not synced"])
+        || says(&["too many requests", "rate limit", "ratelimit", "request limit", "requests per second"])
+    {
+        return true;
+    }
+    // Of logs all else can mean that the range is too wide.
+    method != "eth_getLogs"
+        && (says(&["try again", "timeout", "timed out", "temporar", "unavailable", "overloaded", "busy"])
+            || LIMIT_EXCEEDED.contains(&code)
+            || NOT_AVAILABLE.contains(&code)
+            || code == INTERNAL)
+}
+
 /// Reads the refusal of `eth_sendRawTransaction`.
 pub(super) fn of_send(message: &str) -> SendRefusal {
     let message = message.to_ascii_lowercase();
@@ -50,8 +76,22 @@ pub(super) fn of_send(message: &str) -> SendRefusal {
         SendRefusal::Underpriced
     } else if says(&["insufficient funds", "insufficientfunds", "insufficient balance"]) {
         SendRefusal::InsufficientFunds
+    } else if says(&[
+        "intrinsic gas",
+        "gas limit",
+        "chain id",
+        "chainid",
+        "invalid sender",
+        "invalid signature",
+    ]) || says(&[
+        "type not supported",
+        "tx fee",
+        "exceeds the configured cap",
+        "less than block base fee",
+    ]) {
+        SendRefusal::Invalid
     } else {
-        SendRefusal::Other
+        SendRefusal::Unclear
     }
 }
 
@@ -91,6 +131,24 @@ mod tests {
     }
 
     #[test]
+    fn tells_what_passes_from_what_stays() {
+        for (method, code, message, expected) in [
+            ("eth_call", -32000, "header not found", true),
+            ("eth_call", -32000, "missing trie node 0x12 (path )", true),
+            ("eth_chainId", 429, "Too Many Requests", true),
+            ("eth_chainId", -32005, "limit exceeded", true),
+            ("eth_getLogs", -32005, "query returned more than 10000 results", false),
+            ("eth_getLogs", -32005, "daily request limit reached", true),
+            ("eth_getLogs", -32000, "header not found", true),
+            ("eth_estimateGas", -32603, "Internal error", true),
+            ("eth_getTransactionCount", -32602, "pending is not supported", false),
+            ("eth_maxPriorityFeePerGas", -32601, "the method does not exist", false),
+        ] {
+            assert_eq!(may_pass(method, code, message), expected, "{method} {code} {message}");
+        }
+    }
+
+    #[test]
     fn reads_why_a_transaction_was_not_taken() {
         for (message, expected) in [
             ("already known", SendRefusal::AlreadyKnown),
@@ -101,7 +159,12 @@ mod tests {
             ("replacement transaction underpriced", SendRefusal::Underpriced),
             ("insufficient funds for gas * price + value: balance 1", SendRefusal::InsufficientFunds),
             ("Insufficient funds for gas * price + value", SendRefusal::InsufficientFunds),
-            ("intrinsic gas too low", SendRefusal::Other),
+            ("intrinsic gas too low", SendRefusal::Invalid),
+            ("exceeds block gas limit", SendRefusal::Invalid),
+            ("invalid chain id for signer: have 1 want 31337", SendRefusal::Invalid),
+            ("tx fee (82.00 ether) exceeds the configured cap (1.00 ether)", SendRefusal::Invalid),
+            ("internal error", SendRefusal::Unclear),
+            ("txpool is full", SendRefusal::Unclear),
         ] {
             assert_eq!(of_send(message), expected, "{message}");
         }

@@ -1,7 +1,12 @@
 //! JSON-RPC to one node over http or https. It knows methods and limits, nothing of contracts or money.
 //!
+//! Reads are harmless: one that fails for a passing reason is repeated with growing pauses. A transaction is handed over
+//! once; what a fault means there is for the caller to find out.
+//!
 //! A node's URL often holds a password or a key: it stays in here. Errors name scheme, host and port, and what
 //! a node or the network says is cleaned of the rest before it is repeated.
+
+mod answers;
 
 use std::fmt;
 use std::time::Duration;
@@ -12,27 +17,40 @@ use jsonrpsee::core::client::{ClientT, Error as ClientError};
 use jsonrpsee::core::http_helpers::HttpError;
 use jsonrpsee::core::params::ArrayParams;
 use jsonrpsee::http_client::transport::Error as TransportError;
-use jsonrpsee::http_client::{HttpClient, HttpClientBuilder};
+use jsonrpsee::http_client::{HttpClient, HttpClientBuilder, RpcService, RpcServiceBuilder};
 use jsonrpsee::rpc_params;
+use jsonrpsee::types::ErrorObjectOwned;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tower::ServiceBuilder;
 
 use crate::chain::error::ChainError;
 use crate::chain::refusal;
+use answers::{Answers, AnswersLayer, MAX_ANSWER, Odd};
 
-/// The longest answer that is read, in bytes; a longer one is an error (of logs: a refusal of the range).
-const MAX_ANSWER: u32 = 10 * 1024 * 1024;
 /// The most that is repeated of what a node says, in characters.
 const MAX_REPEATED: usize = 300;
 
-/// A node.
+/// The first pause before a read is repeated; each further one is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A node; cheap to clone.
+#[derive(Clone)]
 pub(super) struct Rpc {
-    client: HttpClient,
+    client: HttpClient<RpcService<Answers>>,
     name: NodeName,
     within: Duration,
+    /// How long passing faults are waited out.
+    patience: Duration,
+    /// The fault that is being waited out, if any.
+    trouble: watch::Sender<Option<String>>,
 }
 
 /// What is shown of a node's URL, and what must not be.
+#[derive(Clone)]
 struct NodeName {
     shown: String,
     secrets: Vec<String>,
@@ -65,16 +83,45 @@ pub(super) struct Block {
     pub base_fee_per_gas: Option<U256>,
 }
 
+/// A block with its transactions.
+#[derive(Debug, Deserialize)]
+pub(super) struct FullBlock {
+    /// Read one by one: networks have kinds of their own.
+    #[serde(default)]
+    transactions: Vec<serde_json::Value>,
+}
+
+impl FullBlock {
+    /// The transactions that `account` signed.
+    pub fn of(&self, account: H160) -> impl Iterator<Item = Transaction> {
+        let read = self.transactions.iter().filter_map(|one| Transaction::deserialize(one).ok());
+        read.filter(move |transaction| transaction.from == account)
+    }
+}
+
+/// What is needed of a transaction.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Transaction {
+    pub hash: H256,
+    pub from: H160,
+    pub nonce: U256,
+    /// `None` while it is not mined.
+    pub block_number: Option<U64>,
+}
+
 /// What is needed of a receipt.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Receipt {
     pub block_number: U64,
-    pub gas_used: U256,
+    pub gas_used: Option<U256>,
     /// What was paid per unit, in wei; old nodes do not say.
     pub effective_gas_price: Option<U256>,
-    /// 1 or 0; missing only before Byzantium (2017), older than the contract.
+    /// 1 or 0. Where it is missing, only the effect of the transaction tells.
     pub status: Option<U64>,
+    #[serde(default)]
+    pub logs: Vec<Log>,
 }
 
 /// Which logs to fetch.
@@ -90,14 +137,26 @@ pub(super) struct LogFilter {
 
 impl Rpc {
     /// Checks the URL; connects only when asked something.
-    pub fn new(url: &str, within: Duration) -> Result<Self, ChainError> {
+    pub fn new(url: &str, within: Duration, patience: Duration) -> Result<Self, ChainError> {
         let name = NodeName::of(url)?;
         let client = HttpClientBuilder::default()
             .request_timeout(within)
             .max_response_size(MAX_ANSWER)
+            .set_http_middleware(ServiceBuilder::new().layer(AnswersLayer))
+            .set_rpc_middleware(RpcServiceBuilder::new())
             .build(url)
             .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
-        Ok(Self { client, name, within })
+        Ok(Self { client, name, within, patience, trouble: watch::Sender::new(None) })
+    }
+
+    /// The same node, asked with another patience.
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience: patience.min(self.patience), ..self.clone() }
+    }
+
+    /// Tells of the faults that are being waited out.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
     }
 
     /// Scheme, host and port.
@@ -126,21 +185,38 @@ impl Rpc {
 
     /// What the node suggests to pay above the base fee; `None` where it has no opinion.
     pub async fn priority_fee(&self) -> Result<Option<U256>, ChainError> {
-        match self.ask("eth_maxPriorityFeePerGas", rpc_params![]).await {
-            Ok(fee) => Ok(Some(fee)),
-            Err(ChainError::NodeRefused { .. } | ChainError::Reverted { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_refused(self.ask("eth_maxPriorityFeePerGas", rpc_params![]).await.map(Some))
     }
 
     pub async fn ether_of(&self, account: H160) -> Result<U256, ChainError> {
         self.ask("eth_getBalance", rpc_params![account, "latest"]).await
     }
 
-    /// How many transactions of the account are mined, or (`pending`) also wait to be.
-    pub async fn nonce_of(&self, account: H160, pending: bool) -> Result<u64, ChainError> {
-        let at = if pending { "pending" } else { "latest" };
-        self.ask::<U64>("eth_getTransactionCount", rpc_params![account, at]).await.map(|count| count.as_u64())
+    /// How many transactions of the account are mined.
+    pub async fn mined_of(&self, account: H160) -> Result<u64, ChainError> {
+        let count: U64 = self.ask("eth_getTransactionCount", rpc_params![account, "latest"]).await?;
+        Ok(count.as_u64())
+    }
+
+    /// How many transactions of the account are mined or wait to be; `None` where the node does not say.
+    pub async fn waiting_of(&self, account: H160) -> Result<Option<u64>, ChainError> {
+        let ask = self.ask::<U64>("eth_getTransactionCount", rpc_params![account, "pending"]);
+        unless_refused(ask.await.map(|count| Some(count.as_u64())))
+    }
+
+    /// The transactions that the node means to put into the next block; `None` where it does not say.
+    pub async fn pending_block(&self) -> Result<Option<FullBlock>, ChainError> {
+        unless_refused(self.ask("eth_getBlockByNumber", rpc_params!["pending", true]).await)
+    }
+
+    /// A block with its transactions, if the node has it.
+    pub async fn full_block(&self, number: u64) -> Result<Option<FullBlock>, ChainError> {
+        self.ask("eth_getBlockByNumber", rpc_params![U64::from(number), true]).await
+    }
+
+    /// The transaction with this hash, mined or waiting, if the node knows it.
+    pub async fn transaction(&self, hash: [u8; 32]) -> Result<Option<Transaction>, ChainError> {
+        self.ask("eth_getTransactionByHash", rpc_params![H256(hash)]).await
     }
 
     pub async fn has_code(&self, account: H160) -> Result<bool, ChainError> {
@@ -156,8 +232,9 @@ impl Rpc {
         self.ask("eth_estimateGas", rpc_params![request]).await
     }
 
+    /// Hands a transaction over, once.
     pub async fn send(&self, raw: &[u8]) -> Result<H256, ChainError> {
-        self.ask("eth_sendRawTransaction", rpc_params![Bytes::from(raw.to_vec())]).await
+        self.ask_once("eth_sendRawTransaction", rpc_params![Bytes::from(raw.to_vec())]).await
     }
 
     /// `None` while the transaction is not mined.
@@ -169,7 +246,34 @@ impl Rpc {
         self.ask("eth_getLogs", rpc_params![filter]).await
     }
 
+    /// Asks until there is an answer, a fault that does not pass, or no patience left.
     async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: ArrayParams,
+    ) -> Result<T, ChainError> {
+        let until = Instant::now() + self.patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.ask_once(method, params.clone()).await {
+                Ok(answer) => {
+                    self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !error.may_pass() {
+                return Err(error);
+            }
+            tracing::debug!(%error, "asking the node again");
+            self.trouble.send_replace(Some(error.to_string()));
+            tokio::time::sleep(error.retry_after().unwrap_or(pause).min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn ask_once<T: DeserializeOwned>(
         &self,
         method: &'static str,
         params: ArrayParams,
@@ -179,18 +283,15 @@ impl Rpc {
 
     fn explain(&self, method: &'static str, error: ClientError) -> ChainError {
         match error {
-            ClientError::Call(refusal) => {
-                let (code, message) = (refusal.code(), self.name.clean(refusal.message()));
-                if !refusal::is_revert(code, &message) {
-                    return ChainError::NodeRefused { node: self.name.shown.clone(), method, code, message };
-                }
-                let reason = refusal.data().and_then(|data| refusal::revert_reason(data.get()));
-                ChainError::Reverted { message: reason.map_or(message, |reason| self.name.clean(&reason)) }
-            }
+            ClientError::Call(refusal) => self.explain_refusal(method, &refusal),
             ClientError::RequestTimeout => {
                 ChainError::Timeout { node: self.name.shown.clone(), method, within: self.within }
             }
             ClientError::Transport(error) => self.explain_transport(method, &*error),
+            // Where there is nothing to answer, nodes answer null.
+            ClientError::ParseError(error) if error.to_string().starts_with("invalid type: null") => {
+                self.not_understood(method, ChainError::NULL)
+            }
             other => self.not_understood(method, &other.to_string()),
         }
     }
@@ -202,15 +303,33 @@ impl Rpc {
     ) -> ChainError {
         let node = self.name.shown.clone();
         match error.downcast_ref::<TransportError>() {
-            Some(TransportError::Rejected { status_code }) => {
-                ChainError::NodeRejected { node, method, status: *status_code }
-            }
             Some(TransportError::Http(HttpError::TooLarge)) => {
                 let why = format!("the answer is longer than {MAX_ANSWER} bytes");
-                ChainError::NotUnderstood { node, method, why }
+                return ChainError::NotUnderstood { node, method, why };
             }
-            _ => ChainError::NodeUnreachable { node, why: self.name.clean(&with_causes(error)) },
+            Some(TransportError::Http(HttpError::Stream(odd))) => match odd.downcast_ref() {
+                Some(Odd::Refused(refusal)) => return self.explain_refusal(method, refusal),
+                Some(Odd::Rejected { status, retry_after }) => {
+                    let (status, retry_after) = (*status, *retry_after);
+                    return ChainError::NodeRejected { node, method, status, retry_after };
+                }
+                Some(Odd::Foreign(looks)) => {
+                    return ChainError::NotJsonRpc { node, method, looks: self.name.clean(looks) };
+                }
+                None => {}
+            },
+            _ => {}
         }
+        ChainError::NodeUnreachable { node, why: self.name.clean(&with_causes(error)) }
+    }
+
+    fn explain_refusal(&self, method: &'static str, refusal: &ErrorObjectOwned) -> ChainError {
+        let (code, message) = (refusal.code(), self.name.clean(refusal.message()));
+        if !refusal::is_revert(code, &message) {
+            return ChainError::NodeRefused { node: self.name.shown.clone(), method, code, message };
+        }
+        let reason = refusal.data().and_then(|data| refusal::revert_reason(data.get()));
+        ChainError::Reverted { message: reason.map_or(message, |reason| self.name.clean(&reason)) }
     }
 
     fn not_understood(&self, method: &'static str, why: &str) -> ChainError {
@@ -274,6 +393,15 @@ impl NodeName {
     }
 }
 
+/// Nothing where the node does not know the method or the tag, or does not offer it.
+fn unless_refused<T>(answer: Result<Option<T>, ChainError>) -> Result<Option<T>, ChainError> {
+    match answer {
+        Err(ChainError::NodeRefused { .. } | ChainError::Reverted { .. }) => Ok(None),
+        Err(ChainError::NodeRejected { status: 400 | 404 | 405 | 501, .. }) => Ok(None),
+        answer => answer,
+    }
+}
+
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -301,7 +429,7 @@ mod tests {
             ),
             ("http://[::1]:1/", "http://[::1]:1"),
         ] {
-            let rpc = Rpc::new(url, Duration::from_secs(1)).unwrap();
+            let rpc = Rpc::new(url, Duration::from_secs(1), Duration::ZERO).unwrap();
             assert_eq!(rpc.shown(), shown);
             assert_eq!(format!("{rpc:?}"), format!("Rpc({shown})"));
         }
@@ -317,7 +445,7 @@ mod tests {
         for url in
             ["", "localhost:8545", "ws://node/secret", "http://", "/secret", "https://u:secret@", "http:// x"]
         {
-            let error = Rpc::new(url, Duration::from_secs(1)).unwrap_err().to_string();
+            let error = Rpc::new(url, Duration::from_secs(1), Duration::ZERO).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
             assert!(error.starts_with("chain.rpc_url is not usable: "), "{error}");
         }

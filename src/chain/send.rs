@@ -1,27 +1,36 @@
 //! One transaction: priced, signed, journalled and handed to the node.
 
+use std::time::Duration;
+
 use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
 
 use crate::chain::confirm::Sent;
 use crate::chain::error::{ChainError, OrderError, Underfunded};
-use crate::chain::fees::{self, Fees};
+use crate::chain::fees::{self, Caps, Fees};
+use crate::chain::nonces::Turn;
 use crate::chain::order::Journal;
 use crate::chain::refusal::SendRefusal;
-use crate::chain::rpc::CallRequest;
+use crate::chain::rpc::{CallRequest, Transaction};
 use crate::chain::{Chain, Ground};
 use crate::fault;
-use crate::protocol::{Intent, Order};
+use crate::protocol::{Amount, Intent, Order};
 
 /// One call on the way to an order's end.
 pub(super) struct Step {
     pub request: CallRequest,
     /// See [`Intent::moves`].
     pub moves: bool,
+    /// Of a top up: the deposit before it.
+    pub before: Option<Amount>,
 }
 
-/// How often a transaction is made anew because its nonce was taken in between.
-const NONCE_ATTEMPTS: usize = 3;
+/// How often a transaction is made again because its nonce turned out to be taken.
+const NONCE_ATTEMPTS: usize = 8;
+/// How often a node is asked that counts more waiting transactions than can be accounted for.
+const PENDING_LOOKS: u32 = 3;
+/// The longest pause between these.
+const PENDING_PAUSE: Duration = Duration::from_secs(1);
 
 impl Chain {
     /// Signs, journals and sends one step; alone, so that nonces follow each other.
@@ -32,46 +41,120 @@ impl Chain {
         ground: Ground,
         journal: &impl Journal,
     ) -> Result<Sent, OrderError> {
-        let Step { request, moves } = step;
+        let Step { request, moves, before } = step;
         let turn = self.0.nonces.turn().await;
         let (mut at_least, mut attempt) = (0, 1);
         loop {
-            let nonce = turn.next(self.0.rpc.nonce_of(request.from, true).await?, at_least);
+            let nonce = self.free_nonce(&turn, at_least).await?;
             let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
             let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw, host: None };
             journal.record(intent.clone()).await?;
+            self.0.nonces.signed(&intent);
             fault::point("transaction about to be sent");
+            let sent =
+                |is_known| Sent { intent: intent.clone(), is_known, before, _in_flight: turn.take(nonce) };
             let (kind, error) = match self.submit(&intent.raw).await {
                 Ok(is_known) => {
                     fault::point("transaction sent");
-                    return Ok(Sent { intent, is_known, _in_flight: turn.take(nonce) });
+                    return Ok(sent(is_known));
                 }
                 Err(refusal) => refusal,
             };
             match kind {
                 SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
-                SendRefusal::NonceTooLow | SendRefusal::Underpriced if attempt < NONCE_ATTEMPTS => {
+                SendRefusal::NonceTooLow | SendRefusal::Underpriced => {
+                    // A gateway may have handed it on twice, and repeat what was said of the copy.
+                    if self.knows(&intent).await || !self.is_held_by_another(&intent).await {
+                        tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
+                        return Ok(sent(false));
+                    }
+                    if attempt == NONCE_ATTEMPTS {
+                        return Err(error.into());
+                    }
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
-                // A gateway may say so of what the node behind it has taken.
-                SendRefusal::Other if self.may_have(&intent).await => {
+                // Whatever is said of what the node, or one behind it, may have taken.
+                SendRefusal::Unclear => {
                     tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
-                    return Ok(Sent { intent, is_known: false, _in_flight: turn.take(nonce) });
+                    return Ok(sent(false));
                 }
-                _ => return Err(error.into()),
+                SendRefusal::Invalid | SendRefusal::AlreadyKnown => return Err(error.into()),
             }
         }
     }
 
-    /// Whether the node has the transaction, or another one with its nonce, or does not say.
-    async fn may_have(&self, intent: &Intent) -> bool {
-        let payer = self.payer().into();
-        !matches!(self.0.rpc.receipt(intent.hash).await, Ok(None))
-            || !self.0.rpc.nonce_of(payer, true).await.is_ok_and(|next| next <= intent.nonce)
+    /// The lowest nonce that no transaction is known to have. What the node counts as waiting is believed where it
+    /// can be accounted for: a count that is too high would leave a gap, behind which nothing is ever mined.
+    async fn free_nonce(&self, turn: &Turn<'_>, at_least: u64) -> Result<u64, ChainError> {
+        let (rpc, payer) = (&self.0.rpc, self.payer().into());
+        let mut look = 1;
+        loop {
+            let mined = rpc.mined_of(payer).await?;
+            let waiting = rpc.waiting_of(payer).await?.unwrap_or(mined);
+            let mut free = turn.first_free(mined, at_least);
+            while free < waiting && self.knows_any(free).await {
+                free = turn.first_free(mined, free + 1);
+            }
+            if free >= waiting {
+                return Ok(free);
+            }
+            if look == PENDING_LOOKS {
+                let listed = self.listed_as_pending().await;
+                while free < waiting && listed.contains(&free) {
+                    free = turn.first_free(mined, free + 1);
+                }
+                if free < waiting {
+                    tracing::warn!(
+                        nonce = free,
+                        counted = waiting,
+                        "the node counts more transactions of this account than it shows: the lowest free nonce is \
+                         taken. If another program uses the same key, give it one of its own"
+                    );
+                }
+                return Ok(free);
+            }
+            look += 1;
+            tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
+        }
     }
 
-    /// The signed bytes of a step, and the most that it can cost in wei.
-    async fn sign(
+    /// The nonces of this account's transactions that the node means to put into the next block.
+    pub(super) async fn listed_as_pending(&self) -> Vec<u64> {
+        let payer = self.payer().into();
+        match self.0.rpc.pending_block().await {
+            Ok(Some(block)) => block.of(payer).map(|listed| listed.nonce.low_u64()).collect(),
+            // Where the node does not say, nothing is known of others.
+            Ok(None) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the node has one of the transactions that were signed for a nonce.
+    pub(super) async fn knows_any(&self, nonce: u64) -> bool {
+        for signed in self.0.nonces.signed_at(nonce) {
+            if matches!(self.0.rpc.transaction(signed.hash).await, Ok(Some(_))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the node has the transaction, or does not say.
+    async fn knows(&self, intent: &Intent) -> bool {
+        !matches!(self.0.rpc.transaction(intent.hash).await, Ok(None))
+            || !matches!(self.0.rpc.receipt(intent.hash).await, Ok(None))
+    }
+
+    /// Whether another transaction is seen with the nonce of `intent`, in a block or on its way into the next one.
+    async fn is_held_by_another(&self, intent: &Intent) -> bool {
+        let is_other = |one: &Transaction| one.nonce == intent.nonce.into() && one.hash.0 != intent.hash;
+        let pending = self.0.rpc.pending_block().await.ok().flatten();
+        pending.is_some_and(|block| block.of(self.payer().into()).any(|one| is_other(&one)))
+            || matches!(self.holder(intent.nonce).await, Ok(Some(holder)) if is_other(&holder))
+    }
+
+    /// The signed bytes of a step, and the most that it can cost in wei. What the node says of the chain and the token
+    /// is compared with what it said before.
+    pub(super) async fn sign(
         &self,
         order: &Order,
         request: &CallRequest,
@@ -79,12 +162,13 @@ impl Chain {
         nonce: u64,
     ) -> Result<(Vec<u8>, U256), OrderError> {
         let gas = self.gas_limit(order, request).await?;
-        let fees = Fees::current(&self.0.rpc).await?;
+        let fees = Fees::current(&self.0.rpc, Caps::of(&self.0.settings), gas).await?;
         let cost = fees.worst(gas);
         let has = self.0.rpc.ether_of(request.from).await?;
         if has < cost {
             return Err(self.underfunded(has, cost));
         }
+        self.verify().await?;
         let transaction = fees.transaction(request, chain_id, nonce, gas);
         let raw = self.0.signer.sign_transaction(&transaction).map_err(ChainError::from)?;
         Ok((raw.to_vec(), cost))

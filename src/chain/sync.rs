@@ -12,14 +12,15 @@ use crate::chain::contracts::{
     ChannelWithdrawFilter,
 };
 use crate::chain::error::ChainError;
-use crate::chain::rpc::LogFilter;
-use crate::protocol::{Address, Amount, ChannelId, OnChain};
+use crate::chain::rpc::{LogFilter, Receipt};
+use crate::protocol::{Address, Amount, ChannelId, OnChain, Order};
 
 /// What [`Chain::sync`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synced {
     /// Every channel that was known or had an event, and what the contract says of it now: `None` when it is
-    /// settled, or was never in this chain (a reorganisation).
+    /// settled, or was never in this chain (a reorganisation). One that the node may only be too far behind for is left
+    /// out.
     pub channels: Vec<(ChannelId, Option<OnChain>)>,
     /// Which channels were settled, and on which total. One that is settled while it looks may be missing here and
     /// `None` above: the next look has it.
@@ -28,6 +29,13 @@ pub struct Synced {
     pub cursor: u64,
     /// The newest block.
     pub head: u64,
+}
+
+impl Synced {
+    /// Whether it says what became of a channel: not of one that the node does not have yet.
+    pub fn tells_of(&self, id: &ChannelId) -> bool {
+        self.channels.iter().any(|(told, _)| told == id)
+    }
 }
 
 /// What events there were of the payer's channels.
@@ -56,37 +64,110 @@ impl Chain {
         let Events { mut ids, settled } = self.events(from_block, head).await?;
         ids.extend(known);
         let cursor = head.saturating_sub(REORG_MARGIN).max(self.0.settings.start_block);
-        Ok(Synced { channels: self.channels(ids).await?, settled, cursor, head })
+        Ok(Synced { channels: self.channels(ids, head).await?, settled, cursor, head })
     }
 
     /// What events the payer's channels had from one block to another, both included.
     pub(super) async fn events(&self, from: u64, to: u64) -> Result<Events, ChainError> {
         let from = from.max(self.0.settings.start_block);
         let mut events = Events::default();
+        self.each_logs(from, to, |logs| self.take(logs, &mut events)).await?;
+        Ok(events)
+    }
+
+    /// Hands the logs of the payer's channels to `take`, range by range.
+    async fn each_logs(
+        &self,
+        from: u64,
+        to: u64,
+        mut take: impl FnMut(&[Log]) -> Result<(), ChainError>,
+    ) -> Result<(), ChainError> {
         let mut ranges = Ranges::new(from, to, self.0.settings.log_range);
         // A filter that starts above the head is refused by some nodes: such a range is never asked for.
         while let Some((from, to)) = ranges.next() {
             match self.0.rpc.logs(&self.filter(from, to)).await {
                 Ok(logs) => {
-                    self.take(&logs, &mut events)?;
+                    take(&logs)?;
                     ranges.taken();
                 }
                 Err(error) => ranges.refused(error)?,
             }
         }
-        Ok(events)
+        Ok(())
     }
 
-    /// What the contract says of each.
+    /// The receipt of a transaction as far as the contract's event of `order` proves it, which is looked for in the blocks
+    /// from `from` to `to`.
+    pub(super) async fn trace(
+        &self,
+        order: &Order,
+        hash: [u8; 32],
+        from: u64,
+        to: u64,
+    ) -> Result<Option<Receipt>, ChainError> {
+        if !matches!(order, Order::Open { .. } | Order::TopUp { .. }) {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.each_logs(from, to, |logs| {
+            let is_ours = |log: &Log| log.transaction_hash == Some(H256(hash));
+            if self.has_event(order, logs, is_ours) {
+                found = logs.iter().find(|log| is_ours(log)).and_then(|log| log.block_number);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(found.map(|block_number| Receipt {
+            block_number,
+            gas_used: None,
+            effective_gas_price: None,
+            status: Some(U64::one()),
+            logs: Vec::new(),
+        }))
+    }
+
+    /// Whether one of the logs that `admits` lets through is the event that carrying out `order` leaves behind.
+    pub(super) fn has_event(&self, order: &Order, logs: &[Log], admits: impl Fn(&Log) -> bool) -> bool {
+        let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
+        let (event, open_block, amount) = match *order {
+            Order::Open { deposit, .. } => (ChannelCreatedFilter::signature(), None, deposit),
+            Order::TopUp { channel, added } => {
+                (ChannelToppedUpFilter::signature(), Some(channel.open_block), added)
+            }
+            Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => return false,
+        };
+        logs.iter().any(|log| {
+            let of_channel = channel_of(log).is_some_and(|channel| {
+                channel.receiver == order.receiver()
+                    && open_block.is_none_or(|open_block| channel.open_block == open_block)
+            });
+            log.address == contract
+                && !log.removed.unwrap_or(false)
+                && log.topics.first() == Some(&event)
+                && log.topics.get(1) == Some(&payer)
+                && of_channel
+                && amount_of(log) == Some(amount)
+                && admits(log)
+        })
+    }
+
+    /// What the contract says of each, at a block no older than `seen` where it says that there is no such channel: one
+    /// that a node behind the others does not have yet is left out.
     pub(super) async fn channels(
         &self,
         ids: BTreeSet<ChannelId>,
+        seen: u64,
     ) -> Result<Vec<(ChannelId, Option<OnChain>)>, ChainError> {
-        stream::iter(ids)
-            .map(|id| async move { Ok((id, self.channel(id).await?)) })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
+        let look = |id: ChannelId| async move {
+            if let Some(on_chain) = self.channel(id).await? {
+                return Ok::<_, ChainError>(Some((id, Some(on_chain))));
+            }
+            // A block that has just been replaced is asked for again by the next look.
+            let again = self.channel_since(id, seen.max(id.open_block.into())).await;
+            Ok(again.ok().flatten().map(|on_chain| (id, on_chain)))
+        };
+        let told: Vec<Option<_>> = stream::iter(ids).map(look).buffered(AT_ONCE).try_collect().await?;
+        Ok(told.into_iter().flatten().collect())
     }
 
     fn filter(&self, from: u64, to: u64) -> LogFilter {
@@ -122,7 +203,7 @@ impl Chain {
             let id = channel_of(log).ok_or_else(|| odd(without))?;
             events.ids.insert(id);
             if log.topics.first() == Some(&ChannelSettledFilter::signature()) {
-                let total = settled_on(log).ok_or_else(|| odd("a settlement without a total"))?;
+                let total = amount_of(log).ok_or_else(|| odd("a settlement without a total"))?;
                 events.settled.insert(id, total);
             }
         }
@@ -141,9 +222,9 @@ fn channel_of(log: &Log) -> Option<ChannelId> {
     Some(ChannelId { receiver, open_block })
 }
 
-/// The total that a channel was settled on, as its event says: the first of two numbers, what was withdrawn before
-/// included.
-fn settled_on(log: &Log) -> Option<Amount> {
+/// The first number of an event: the deposit of an opening, what a top up added, or the total that a channel was settled
+/// on, what was withdrawn before included.
+fn amount_of(log: &Log) -> Option<Amount> {
     Amount::try_from(U256::from_big_endian(log.data.get(..32)?)).ok()
 }
 
@@ -188,8 +269,11 @@ impl Ranges {
         let may_help = match error {
             // How nodes say "too many blocks" or "too many results" differs; a refusal for another reason
             // comes back at a single block.
-            ChainError::NodeRefused { .. } | ChainError::NotUnderstood { .. } => true,
-            ChainError::NodeRejected { status, .. } => matches!(status, 400 | 413 | 422 | 500..=599),
+            ChainError::NotUnderstood { ref why, .. } => why != ChainError::NULL,
+            ChainError::NodeRefused { .. } => true,
+            ChainError::NodeRejected { status, .. } => {
+                matches!(status, 400 | 413 | 422 | 500..=599) && status != 503
+            }
             ChainError::Timeout { .. } => {
                 self.timeouts += 1;
                 self.timeouts <= MAX_TIMEOUTS

@@ -50,11 +50,13 @@ impl Watcher {
 
     /// Changes itself only after the last wait, so that a failed or dropped look leaves nothing behind.
     async fn read(&mut self, head: u64, newest: H256, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
+        // On another chain all channels would be gone.
+        self.chain.chain_id().await?;
         let margin = head.saturating_sub(REORG_MARGIN);
         // After a reorganisation the head may be below the cursor.
         let Events { ids: events, settled } = self.chain.events(self.cursor.min(margin), head).await?;
         let ids = events.iter().chain(self.fresh.keys()).chain(recheck).copied().collect();
-        let channels = self.chain.channels(ids).await?;
+        let channels = self.chain.channels(ids, head).await?;
         self.fresh.retain(|_, until| *until >= head);
         // Events come back in each look until they are as old as the margin.
         self.fresh.extend(events.into_iter().map(|id| (id, head + REORG_MARGIN)));

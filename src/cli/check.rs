@@ -2,7 +2,7 @@
 //! wrong and what to do.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
@@ -11,8 +11,18 @@ use super::ConfigArgs;
 use crate::app::{self, chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config::{self, Config};
+use crate::manager::store::{self, Owner, Store};
 use crate::protocol::policy::{Allow, Rule};
+use crate::protocol::{Address, Facts};
 use crate::tls::{self, Authority, AuthorityError};
+
+/// How long passing faults of the node are waited out here: somebody waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many of the newest blocks are searched for channels of others.
+const RECENT_BLOCKS: u64 = 10_000;
+/// What it means when the chain shows more than the journal.
+const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
+                          `tollpass channels sync` takes over what is there";
 
 /// Look at configuration, certificates, key, node, contract and balances, and say what is wrong
 #[derive(Clone, Debug, Args)]
@@ -113,23 +123,74 @@ async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, 
         Err(error) => return report.wrong("wallet", &error),
     };
     report.good("wallet", &signer.address());
-    let node = match Chain::new(chain_settings(chain), signer) {
+    let mut settings = chain_settings(chain);
+    settings.retry_within = settings.retry_within.min(PATIENCE);
+    let payer = signer.address();
+    let node = match Chain::new(settings, signer) {
         Ok(node) => node,
         Err(error) => return report.wrong("node", &error),
     };
-    match node.facts().await {
+    let facts = match node.facts().await {
         Ok(facts) => {
             report
                 .good("node", &format!("{}, chain {}, block {}", chain.rpc_url, facts.chain_id, facts.head));
             report.good("contract", &format!("{}, version {}", chain.channel_manager, facts.version));
             report.good("token", &facts.token);
+            facts
         }
         Err(error) => return report.wrong("node", &error),
+    };
+    let owner =
+        Facts { chain_id: facts.chain_id, contract: chain.channel_manager, token: facts.token, payer };
+    if let Err(error) = journal(config, &node, &owner, facts.head, report).await {
+        report.wrong("journal", &error);
+    }
+    match node.fee_to_close_together().await {
+        Ok(fee) => report.good("fees", &format!("to close a channel costs {fee} wei at most now")),
+        Err(error) => report.wrong("fees", &error),
     }
     match node.balances().await {
         Ok(balances) => funds(config, &balances, report),
         Err(error) => report.wrong("balance", &error),
     }
+}
+
+/// Whether what is on record fits what the node shows.
+async fn journal(
+    config: &Config,
+    node: &Chain,
+    owner: &Facts,
+    head: u64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let (mut intents, mut known) = (Vec::new(), Vec::new());
+    if config.state_dir.join(store::FILE).exists() {
+        let store = Store::open(&config.state_dir)?;
+        store.verify(owner, node.configured_chain().is_some())?;
+        intents = store.intents(owner)?;
+        let (chain_id, contract, payer) = (owner.chain_id, owner.contract, owner.payer);
+        let owners = store.all()?.into_iter().filter(|(one, _)| *one == Owner { chain_id, contract, payer });
+        known.extend(owners.flat_map(|(_, channels)| channels).map(|(id, ..)| id));
+    }
+    match node.gap(&intents).await? {
+        Some(gap) => report.wrong("nonces", &gap),
+        None if intents.is_empty() => report.good("nonces", &"no transaction waits"),
+        None => report.good("nonces", &format!("{} transactions on record, without a gap", intents.len())),
+    }
+    let receivers: Vec<Address> = intents.iter().map(|intent| intent.order.receiver()).collect();
+    let synced = node.sync(head.saturating_sub(RECENT_BLOCKS), &[]).await?;
+    let strange = synced.channels.iter().filter(|(id, on_chain)| {
+        on_chain.is_some() && !known.contains(id) && !receivers.contains(&id.receiver)
+    });
+    for (channel, _) in strange {
+        report.note("key", &format!("this state directory did not open the channel {channel}: {OTHER_USER}"));
+    }
+    let sent = node.transactions().await?;
+    if sent > 0 && known.is_empty() && intents.is_empty() {
+        let text = format!("{sent} transactions of this account, none of them from this state directory");
+        report.note("key", &format!("{text}: {OTHER_USER}"));
+    }
+    Ok(())
 }
 
 fn funds(config: &Config, balances: &Balances, report: &mut Report) {

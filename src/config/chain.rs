@@ -6,7 +6,7 @@ use super::{
     section::{Section, Wrong},
     values::{self, RpcUrl},
 };
-use crate::protocol::Address;
+use crate::protocol::{Address, Wei};
 
 /// The keys of `[chain]`.
 pub(super) const KEYS: &[&str] = &[
@@ -18,6 +18,10 @@ pub(super) const KEYS: &[&str] = &[
     "request_within",
     "confirm_within",
     "log_range",
+    "retry_within",
+    "chain_id",
+    "max_fee_per_gas",
+    "max_fee",
 ];
 
 /// `[chain]`: the node and the contract.
@@ -39,7 +43,20 @@ pub struct Chain {
     pub confirm_within: Duration,
     /// How many blocks one query for events spans at first.
     pub log_range: u64,
+    /// How long passing faults of the node are waited out.
+    pub retry_within: Duration,
+    /// The only chain id to pay on, if it is pinned.
+    pub chain_id: Option<u64>,
+    /// The most to pay for one unit of gas.
+    pub max_fee_per_gas: Wei,
+    /// The most that one transaction may cost in fees.
+    pub max_fee: Wei,
 }
+
+/// 500 gwei.
+const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
+/// 0.1 ETH.
+const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
 
 /// Reads `[chain]`; `None` when it is wrong, which is then reported.
 pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
@@ -74,6 +91,19 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
     let poll_every = duration("poll_every", 2, 3600);
     let request_within = duration("request_within", 10, 600);
     let confirm_within = duration("confirm_within", 600, 24 * 3600);
+    let retry_within = duration("retry_within", 20, 3600);
+    let chain_id = section.read("chain_id", |value| match values::integer(value)? {
+        0 => Err(Wrong::new(
+            "no chain has the id 0",
+            "write the id of your chain, such as 1 for the main network",
+        )),
+        id => Ok(id),
+    });
+    let fee = |key, default| {
+        section.bounded(key, default, Wei(1)..=Wei(u128::MAX), values::wei, |wei| wei.to_string())
+    };
+    let max_fee_per_gas = fee("max_fee_per_gas", MAX_FEE_PER_GAS);
+    let max_fee = fee("max_fee", MAX_FEE);
     Some(Chain {
         rpc_url: rpc_url?,
         channel_manager: channel_manager?,
@@ -83,5 +113,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
         request_within,
         confirm_within,
         log_range,
+        retry_within,
+        chain_id,
+        max_fee_per_gas,
+        max_fee,
     })
 }

@@ -13,7 +13,7 @@ use http::{HeaderName, StatusCode, Uri};
 use zeroize::Zeroizing;
 
 use super::section::{Wrong, kind, quoted};
-use crate::protocol::{Address, Amount};
+use crate::protocol::{Address, Amount, Wei};
 
 /// The address of a node's JSON-RPC. It may hold credentials, so that only [`RpcUrl::expose`] shows it whole.
 #[derive(Clone, PartialEq, Eq)]
@@ -139,6 +139,18 @@ pub(super) fn amount(value: &Value) -> Result<Amount, Wrong> {
         }
         other => Err(Wrong::new(format!("expected an amount, found {}", kind(other)), remedy)),
     }
+}
+
+/// An amount of ether in wei: a whole number of wei, or a text with a unit (`wei`, `gwei`, `ETH`).
+pub(super) fn wei(value: &Value) -> Result<Wei, Wrong> {
+    let remedy = "write a number and its unit in \"quotes\", such as \"0.05 ETH\", \"300 gwei\" or \"21000 wei\"; a bare \
+                  integer is wei";
+    let found = match &value.kind {
+        ValueKind::I64(number) => u128::try_from(*number).map(Wei).map_err(|_| number.to_string()),
+        ValueKind::String(text) => text.trim().parse().map_err(|_| quoted(text)),
+        other => Err(kind(other).to_owned()),
+    };
+    found.map_err(|found| Wrong::new(format!("expected an amount of ether, found {found}"), remedy))
 }
 
 /// A duration with its unit, such as `5s`, `1m 30s` or `250ms`.

@@ -177,6 +177,9 @@ impl Actor {
                 match looked {
                     Ok(synced) => {
                         was_down = false;
+                        // The node may be behind: it says nothing of these yet.
+                        let untold = asked.into_iter().filter(|id| !synced.tells_of(id));
+                        super::lock(&recheck).extend(untold);
                         if mailbox.send(Message::Watched(synced)).await.is_err() {
                             return;
                         }
@@ -231,7 +234,9 @@ impl Actor {
         synced.channels = told;
         let desk = self.desk.lock();
         let is_there = |id: &ChannelId| desk.book.channel(id).is_some_and(|known| known.phase != Phase::Gone);
-        super::lock(&self.recheck).extend(vanished.into_iter().map(|(id, _)| id).filter(is_there));
+        let untold = desk.book.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        let again = vanished.into_iter().map(|(id, _)| id).chain(untold).filter(is_there);
+        super::lock(&self.recheck).extend(again);
         synced
     }
 
@@ -258,8 +263,12 @@ impl Actor {
     async fn take(&mut self, message: Message) {
         let now = Instant::now();
         match message {
-            Message::Load { facts, reply } => {
-                let contents = self.scribe.hand_in(move |store| store.load(&facts)).await.done().await;
+            Message::Load { facts, is_chosen, reply } => {
+                let load = move |store: &mut Store| {
+                    store.verify(&facts, is_chosen)?;
+                    store.load(&facts)
+                };
+                let contents = self.scribe.hand_in(load).await.done().await;
                 let _ = reply.send(contents);
             }
             Message::Ready(prepared) => self.become_ready(*prepared, now),
@@ -390,6 +399,8 @@ impl Actor {
         super::lock(&self.shared.consents).extend(contents.consents);
         // Ready comes once.
         let _ = self.desk.payer.set(Payer { facts, signer: Arc::clone(&signer) });
+        let untold = contents.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        super::lock(&self.recheck).extend(untold);
         self.watch(&chain, synced.cursor);
         self.means = Some(Means { facts, book: contents.book, chain, signer, cursor: synced.cursor });
         let ready = Input::Ready {

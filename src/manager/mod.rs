@@ -143,7 +143,7 @@ pub struct ListedChannel {
 
 /// What the manager's task is told.
 enum Message {
-    Load { facts: Facts, reply: oneshot::Sender<Result<Contents, StoreError>> },
+    Load { facts: Facts, is_chosen: bool, reply: oneshot::Sender<Result<Contents, StoreError>> },
     Ready(Box<start::Prepared>),
     Unready(String),
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },

@@ -10,7 +10,7 @@ use super::store::Contents;
 use super::{Manager, Message};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, ChainError, Synced};
-use crate::protocol::{Address, Facts};
+use crate::protocol::{Address, ChannelId, Facts};
 
 /// What a manager needs to become ready.
 pub struct Start {
@@ -44,6 +44,23 @@ enum NotYet {
     Gone,
 }
 
+/// Warns of open channels that this journal, which knows others, has nothing to do with: two programs that pay from one
+/// channel do not know of each other's promises.
+fn warn_of_strangers(contents: &Contents, synced: &Synced) {
+    let is_ours = |id: &ChannelId| {
+        contents.channels.iter().any(|(known, _)| known == id)
+            || contents.intents.iter().any(|intent| intent.order.receiver() == id.receiver)
+    };
+    let strange = synced.channels.iter().filter(|(id, on_chain)| on_chain.is_some() && !is_ours(id));
+    for (channel, _) in strange.filter(|_| !contents.channels.is_empty()) {
+        tracing::warn!(
+            %channel,
+            "a channel of this key that this state directory did not open: if another program or state directory uses the \
+             same key, give each a key of its own"
+        );
+    }
+}
+
 impl Manager {
     /// Says why the manager cannot pay yet.
     pub async fn unready(&self, reason: String) {
@@ -54,7 +71,7 @@ impl Manager {
     /// Makes the manager ready to pay; returns when it is, or when it has stopped.
     pub async fn start(&self, start: Start) {
         loop {
-            let reason = match self.prepare(&start).await {
+            let reason = match self.prepare_telling(&start).await {
                 Ok(prepared) => {
                     let Facts { chain_id, payer, .. } = prepared.facts;
                     let channels = prepared.synced.channels.len();
@@ -71,6 +88,25 @@ impl Manager {
         }
     }
 
+    /// Prepares; meanwhile whoever waits to pay is told of the faults of the node that are being waited out.
+    async fn prepare_telling(&self, start: &Start) -> Result<Prepared, NotYet> {
+        let mut trouble = start.chain.trouble();
+        let mut preparing = std::pin::pin!(self.prepare(start));
+        loop {
+            let reason = tokio::select! {
+                prepared = &mut preparing => return prepared,
+                changed = trouble.changed() => {
+                    // The chain is there as long as it is prepared.
+                    changed.map_err(|_| NotYet::Gone)?;
+                    trouble.borrow_and_update().clone()
+                }
+            };
+            if let Some(reason) = reason {
+                self.unready(reason).await;
+            }
+        }
+    }
+
     async fn prepare(&self, start: &Start) -> Result<Prepared, NotYet> {
         let chain = start.chain.facts().await?;
         let facts = Facts {
@@ -80,10 +116,17 @@ impl Manager {
             payer: start.signer.address(),
         };
         let (reply, answer) = oneshot::channel();
-        self.tell(Message::Load { facts, reply }).await.map_err(|_| NotYet::Gone)?;
+        let is_chosen = start.chain.configured_chain().is_some();
+        self.tell(Message::Load { facts, is_chosen, reply }).await.map_err(|_| NotYet::Gone)?;
         let contents = answer.await.map_err(|_| NotYet::Gone)??;
+        start.chain.pin(facts.chain_id, facts.token);
+        start.chain.remember(&contents.intents);
+        if let Some(gap) = start.chain.gap(&contents.intents).await? {
+            tracing::warn!("{gap}");
+        }
         let known: Vec<_> = contents.channels.iter().map(|(id, _)| *id).collect();
         let synced = start.chain.sync(contents.cursor, &known).await?;
+        warn_of_strangers(&contents, &synced);
         let (chain, signer) = (start.chain.clone(), Arc::clone(&start.signer));
         Ok(Prepared { facts, contents, synced, chain, signer })
     }

@@ -21,7 +21,7 @@ pub const FILE: &str = "tollpass.db";
 /// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
 const BUSY_WITHIN: Duration = Duration::from_millis(500);
 /// What each version of the schema adds to the one before it, from version 1 on.
-const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED];
+const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS];
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 const SCHEMA: &str = "
     CREATE TABLE book (
@@ -116,6 +116,12 @@ const PRESENTED: &str = "
     DROP TABLE seller;";
 /// How long it is kept when money was sent into channels, in seconds: longer than any limit looks back.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
+/// What came with version 4: which token each contract named at first. It never changes.
+const TOKENS: &str = "
+    CREATE TABLE token (
+        book INTEGER PRIMARY KEY REFERENCES book (id),
+        token TEXT NOT NULL
+    );";
 
 /// The journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +133,38 @@ pub enum StoreError {
         path: PathBuf,
         /// What SQLite says.
         source: rusqlite::Error,
+    },
+    /// The same payer and contract are on record on another chain.
+    #[error(
+        "the node answers the chain id {found}, but {} remembers {payer} and the contract {contract} on chain {known}: check \
+         chain.rpc_url, or set chain.chain_id = {found} if you mean that chain", path.display()
+    )]
+    OtherChain {
+        /// The file.
+        path: PathBuf,
+        /// Who pays.
+        payer: Address,
+        /// The channel contract.
+        contract: Address,
+        /// What the node answers.
+        found: u64,
+        /// What is on record.
+        known: u64,
+    },
+    /// The contract named another token before.
+    #[error(
+        "the contract {contract} names the token {found}, but {} remembers {known}, and it never changes: the node does not \
+         tell the truth. Use another one (chain.rpc_url)", path.display()
+    )]
+    OtherToken {
+        /// The file.
+        path: PathBuf,
+        /// The channel contract.
+        contract: Address,
+        /// What it names now.
+        found: Address,
+        /// What is on record.
+        known: Address,
     },
     /// A write died half way; what it was to record was not acted on.
     #[error("the journal is closed after an internal error: restart tollpass")]
@@ -212,6 +250,47 @@ impl Store {
         Ok(Self { connection, path })
     }
 
+    /// Compares a chain and a token with those on record for the same payer and contract. `is_chosen` says that the user
+    /// named the chain: it may be a new one then.
+    pub fn verify(&self, facts: &Facts, is_chosen: bool) -> Result<(), StoreError> {
+        let (path, contract, payer, found) = (self.path.clone(), facts.contract, facts.payer, facts.chain_id);
+        let known = self.all()?.into_iter().map(|(owner, _)| owner);
+        let chains: Vec<u64> = known
+            .filter(|owner| (owner.contract, owner.payer) == (contract, payer))
+            .map(|owner| owner.chain_id)
+            .collect();
+        match chains.first() {
+            Some(known) if !is_chosen && !chains.contains(&found) => {
+                return Err(StoreError::OtherChain { path, payer, contract, found, known: *known });
+            }
+            _ => {}
+        }
+        match self.token(facts).map_err(|source| StoreError::Sqlite { path: path.clone(), source })? {
+            Some(known) if known != facts.token => {
+                Err(StoreError::OtherToken { path, contract, found: facts.token, known })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The transactions of unknown fate of this payer on this contract; changes nothing.
+    pub fn intents(&self, facts: &Facts) -> Result<Vec<Intent>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Intent>> {
+            let sql = "SELECT body FROM intent JOIN book ON book.id = intent.book
+                 WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3 ORDER BY nonce, intent.rowid";
+            let key = params![facts.chain_id as i64, facts.contract.to_string(), facts.payer.to_string()];
+            self.connection.prepare(sql)?.query_map(key, read_intent)?.collect()
+        };
+        read().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    fn token(&self, facts: &Facts) -> rusqlite::Result<Option<Address>> {
+        let sql = "SELECT token FROM token JOIN book ON book.id = token.book
+             WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3";
+        let key = params![facts.chain_id as i64, facts.contract.to_string(), facts.payer.to_string()];
+        self.connection.prepare(sql)?.query_map(key, |row| text(row, 0))?.next().transpose()
+    }
+
     /// What is known of this payer on this contract; makes an empty entry at the first time.
     pub fn load(&mut self, facts: &Facts) -> Result<Contents, StoreError> {
         self.try_load(facts).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
@@ -242,12 +321,11 @@ impl Store {
         )?;
         let mut intents =
             self.connection.prepare("SELECT body FROM intent WHERE book = ?1 ORDER BY nonce, rowid")?;
-        let intents = intents
-            .query_map([id], |row| {
-                let body: String = row.get(0)?;
-                serde_json::from_str(&body).map_err(|error| unreadable(0, error))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+        self.connection.execute(
+            "INSERT INTO token VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            params![id, facts.token.to_string()],
+        )?;
+        let intents = intents.query_map([id], read_intent)?.collect::<rusqlite::Result<_>>()?;
         let (channels, prices, gateways) = (self.channels(id)?, self.prices(id)?, self.gateways(id)?);
         let (consents, cursor) = (self.consents(id)?, cursor as u64);
         let (hosts, deposits) = (self.hosts(id)?, self.deposits(id)?);
@@ -447,6 +525,11 @@ fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusql
     Ok(())
 }
 
+fn read_intent(row: &Row<'_>) -> rusqlite::Result<Intent> {
+    let body: String = row.get(0)?;
+    serde_json::from_str(&body).map_err(|error| unreadable(0, error))
+}
+
 fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
     let unclear = optional(row, 6)?.zip(optional(row, 7)?).map(|(total, price)| Unclear { total, price });
@@ -567,6 +650,31 @@ mod tests {
         assert_eq!(all.len(), 2);
         let without_host = |(id, channel)| (id, channel, None);
         assert_eq!(all[0].1, channels.into_iter().map(without_host).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let known = facts(0xaa);
+        store.verify(&known, false).unwrap();
+        store.load(&known).unwrap();
+        store.verify(&known, false).unwrap();
+        store.verify(&facts(0xab), false).unwrap();
+        let elsewhere = Facts { chain_id: 1, ..known };
+        let error = store.verify(&elsewhere, false).unwrap_err();
+        assert!(matches!(error, StoreError::OtherChain { found: 1, known: 1337, .. }), "{error}");
+        assert!(error.to_string().contains("set chain.chain_id = 1 if"), "{error}");
+        store.verify(&elsewhere, true).unwrap();
+        store.load(&elsewhere).unwrap();
+        store.verify(&elsewhere, false).unwrap();
+        store.verify(&known, false).unwrap();
+        let token = Address([0x71; 20]);
+        for is_chosen in [false, true] {
+            let error = store.verify(&Facts { token, ..known }, is_chosen).unwrap_err();
+            assert!(matches!(error, StoreError::OtherToken { found, .. } if found == token), "{error}");
+        }
+        store.verify(&Facts { token, ..elsewhere }, true).unwrap_err();
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tollpass::devnet::origin::{self, Origin, Resource};
 use tollpass::manager::store::Store;
 use tollpass::manager::{self, Manager, Start};
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
-use tollpass::protocol::{Amount, Refusal};
+use tollpass::protocol::{Amount, Refusal, Wei};
 use tollpass::proxy::pay::callout::{Advice, Advisor, Question};
 use tollpass::proxy::pay::{self, PayLayer};
 use tollpass::proxy::seller::SellerClient;
@@ -157,6 +157,10 @@ fn chain_settings(chain: &DevChain, deployed: &Deployed) -> chain::Settings {
         poll_every: Duration::from_millis(50),
         confirm_within: Duration::from_secs(30),
         log_range: 1000,
+        retry_within: Duration::from_secs(5),
+        chain_id: None,
+        max_fee_per_gas: Wei(500_000_000_000),
+        max_fee: Wei(100_000_000_000_000_000),
     }
 }
 

@@ -185,10 +185,10 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
         assert!(error.is_unclear());
         let opened = rig.head().await;
         rig.mine(1).await;
-        assert!(impatient.resume(&notes.all()).await.unwrap_err().is_unclear());
+        assert!(impatient.resume(&notes.all(), &notes).await.unwrap_err().is_unclear());
         rig.mine(1).await;
         let id = ChannelId { receiver: receiver(7), open_block: opened as u32 };
-        assert_eq!(funded(impatient.resume(&notes.all()).await.unwrap()), (id, untouched(50)));
+        assert_eq!(funded(impatient.resume(&notes.all(), &notes).await.unwrap()), (id, untouched(50)));
     })
     .await;
 }
@@ -262,7 +262,7 @@ async fn a_mined_failure_is_an_error_with_its_hash_and_the_rule() {
         rig.chain().fund(&open(7, 50), &notes).await.unwrap_err();
         // Signed when there was enough; now there is not.
         rig.steal(TOKENS - 49).await;
-        let error = rig.chain().resume(&notes.all()).await.unwrap_err();
+        let error = rig.chain().resume(&notes.all(), &notes).await.unwrap_err();
         assert!(matches!(error, OrderError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
         let text = error.to_string();
         assert!(text.contains(&hex(&notes.all()[0].hash)), "{text}");
@@ -379,9 +379,9 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         let OrderError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
         assert!(matches!(**last, ChainError::NodeUnreachable { .. }) && error.is_unclear(), "{error}");
         // Resuming while the node is still away is no clearer; when it is back, it is.
-        assert!(impatient.resume(&notes.all()).await.unwrap_err().is_unclear());
+        assert!(impatient.resume(&notes.all(), &notes).await.unwrap_err().is_unclear());
         relay.set(Mode::Pass);
-        let resolution = rig.mining(chain.resume(&notes.all())).await.unwrap();
+        let resolution = rig.mining(chain.resume(&notes.all(), &notes)).await.unwrap();
         assert_eq!(funded(resolution).1, untouched(50));
         rig.automine(true).await;
     })
@@ -432,7 +432,7 @@ async fn a_nonce_that_turns_out_to_be_used_is_followed_by_the_next() {
         assert_eq!((opened.1, notes.nonces()), (untouched(50), vec![count - 1, count]));
         // Of the two intents, the one that was mined is found.
         relay.set(Mode::Pass);
-        let resumed = chain.resume(&notes.all()).await.unwrap();
+        let resumed = chain.resume(&notes.all(), &notes).await.unwrap();
         assert_eq!((funded(resumed), rig.pending().await), (opened, count + 1));
     })
     .await;
@@ -464,11 +464,11 @@ async fn an_intent_that_was_recorded_and_never_sent_is_carried_out_on_resuming()
         notes.fill_up(true);
         rig.chain().fund(&open(7, 50), &notes).await.unwrap_err();
         let count = rig.pending().await;
-        let resumed = rig.chain().resume(&notes.all()).await.unwrap();
+        let resumed = rig.chain().resume(&notes.all(), &notes).await.unwrap();
         let id = ChannelId { receiver: receiver(7), open_block: rig.head().await as u32 };
         assert_eq!(funded(resumed), (id, untouched(50)));
         // Once more: now it is mined, and found; nothing is sent.
-        assert_eq!(rig.chain().resume(&notes.all()).await.unwrap(), resumed);
+        assert_eq!(rig.chain().resume(&notes.all(), &notes).await.unwrap(), resumed);
         assert_eq!(rig.pending().await, count + 1);
     })
     .await;
@@ -482,7 +482,7 @@ async fn an_intent_whose_nonce_another_transaction_used_is_replaced() {
         notes.fill_up(true);
         rig.chain().fund(&open(7, 50), &notes).await.unwrap_err();
         rig.approve(1).await;
-        let error = rig.chain().resume(&notes.all()).await.unwrap_err();
+        let error = rig.chain().resume(&notes.all(), &notes).await.unwrap_err();
         let nonce = notes.nonces()[0];
         assert!(matches!(error, OrderError::Replaced { nonce: n, .. } if n == nonce), "{error}");
         assert!(!error.is_unclear());
@@ -499,7 +499,7 @@ async fn approvals_alone_move_nothing() {
         notes.fill_up(true);
         rig.chain().fund(&open(7, 50), &notes).await.unwrap_err();
         assert_eq!(notes.moves(), [false]);
-        assert_eq!(rig.chain().resume(&notes.all()).await.unwrap(), Resolution::NothingMoved);
+        assert_eq!(rig.chain().resume(&notes.all(), &notes).await.unwrap(), Resolution::NothingMoved);
         // The approval is there now, and is used.
         let notes = Notes::new();
         rig.chain().fund(&open(7, 50), &notes).await.unwrap();

@@ -148,7 +148,8 @@ async fn a_dispute_within_the_challenge_period_ends_it_on_the_higher_total() {
         assert_eq!(sides.holdings().await, (TOKENS - 60, 60, 0));
         assert_eq!(sides.obstacle(settle(channel)).await, Obstacle::NotThere { channel });
         // Our request was mined, and what came of it is the end.
-        let Resolution::Done(done) = sides.chain.resume(&sides.notes.all()).await.unwrap() else {
+        let Resolution::Done(done) = sides.chain.resume(&sides.notes.all(), &sides.notes).await.unwrap()
+        else {
             panic!("nothing was done")
         };
         assert_eq!((done.channel, done.on_chain), (channel, None));
@@ -204,7 +205,7 @@ async fn crash(sides: &Sides, order: Order) {
 
 async fn resume(sides: &Sides) -> Result<Done, OrderError> {
     let last = sides.notes.all().pop().unwrap();
-    match sides.chain.resume(&[last]).await? {
+    match sides.chain.resume(&[last], &sides.notes).await? {
         Resolution::Done(done) => Ok(done),
         Resolution::NothingMoved => panic!("nothing moved"),
     }

@@ -65,6 +65,7 @@ fn the_example_shows_the_defaults() {
     let mut chain = config.chain.unwrap();
     assert_eq!(chain.start_block, 4_958_602);
     chain.start_block = 0;
+    assert_eq!(chain.chain_id.take(), Some(1));
     assert_eq!(chain, default.chain.unwrap());
     assert_eq!(config.wallet.unwrap().source, KeySource::Keystore("/etc/x/keystore.json".into()));
     assert_eq!(config.policy.rules.len(), 1);

@@ -14,6 +14,7 @@ mod falters;
 mod fronts;
 mod house;
 mod intercepts;
+mod nodes;
 mod origins;
 mod outbound;
 mod pays;

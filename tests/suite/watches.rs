@@ -122,8 +122,11 @@ async fn a_reorganisation_that_moves_an_opening_shows_the_old_channel_gone_and_t
         let before = sides.open(100).await;
         sides.rig.mine(5).await;
         assert!(seen(&sides, &mut watcher, before).await.is_some());
-        // The head falls back, and the opening with it.
+        // The head falls back, and the opening with it. Until the head is there again, the node may only be behind.
         sides.rig.revert(snapshot).await;
+        let synced = watcher.next(&[]).await.unwrap();
+        assert_eq!((of(&synced, before), on_what(&synced)), (None, Vec::new()), "{synced:?}");
+        sides.rig.mine(2).await;
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!((of(&synced, before), on_what(&synced)), (Some(None), Vec::new()), "{synced:?}");
 
@@ -157,7 +160,8 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
         let sides = Sides::new(url).await;
         let relay = Relay::before(url).await;
         let pause = Duration::from_millis(40);
-        let settings = Settings { rpc_url: relay.url(), poll_every: pause, ..sides.rig.settings() };
+        let (rpc_url, retry_within) = (relay.url(), Duration::ZERO);
+        let settings = Settings { rpc_url, retry_within, poll_every: pause, ..sides.rig.settings() };
         let mut watcher = sides.rig.chain_with(settings).watch(0);
         watcher.next(&[]).await.unwrap();
         let channel = sides.open(100).await;

@@ -29,8 +29,8 @@ impl Actor {
     pub(super) fn resume(&self, receiver: Address, intents: Vec<Intent>) {
         let Some(order) = intents.last().map(|intent| intent.order) else { return };
         tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
-        self.job(receiver, move |chain, _| async move {
-            match chain.resume(&intents).await {
+        self.job(receiver, move |chain, journal| async move {
+            match chain.resume(&intents, &journal).await {
                 Ok(Resolution::Done(done)) => Ok(funded(done)),
                 Ok(Resolution::NothingMoved) => Ok(None),
                 Err(error) => Err(failure(order, &error)),

@@ -1,7 +1,14 @@
-//! A relay in front of a JSON-RPC node that the test can cut, stall or make forgetful.
+//! A relay in front of a JSON-RPC node that the test can cut, stall or make forgetful, for every call or, by
+//! [`Fault`]s, for some calls of some methods.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+
+use ethers_core::types::H256;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
+use ethers_core::utils::keccak256;
+use ethers_core::utils::rlp::Rlp;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -40,6 +47,93 @@ pub enum Mode {
     Status(u16),
 }
 
+/// What is done to some calls.
+#[derive(Clone)]
+pub struct Fault {
+    /// `None` for every method.
+    method: Option<&'static str>,
+    /// Only calls whose parameters it lets through.
+    admits: fn(&Value) -> bool,
+    /// So many calls come through first.
+    skip: usize,
+    /// Then each such call is hit.
+    every: usize,
+    /// At most so many are.
+    times: usize,
+    act: Act,
+    seen: usize,
+    hit: usize,
+}
+
+/// What is done to a call.
+#[derive(Clone)]
+pub enum Act {
+    /// Answers a JSON-RPC error, and hands nothing on.
+    Refuse(i64, &'static str),
+    /// Answers with this status, these fields and this body, and hands nothing on.
+    Answer(u16, &'static [(&'static str, &'static str)], &'static [u8]),
+    /// The same after handing it on.
+    Mask(u16, &'static [u8]),
+    /// Closes the connection, and hands nothing on.
+    Cut,
+    /// Never answers.
+    Stall,
+    /// Hands it on, and changes the result.
+    Change(Arc<dyn Fn(Value) -> Value + Send + Sync>),
+}
+
+impl Fault {
+    pub fn on(method: &'static str, act: Act) -> Self {
+        Self { method: Some(method), ..Self::on_any(act) }
+    }
+
+    pub fn on_any(act: Act) -> Self {
+        let admits = |_: &Value| true;
+        Self { method: None, admits, skip: 0, every: 1, times: usize::MAX, act, seen: 0, hit: 0 }
+    }
+
+    /// The result of each call of `method` becomes what `change` makes of it.
+    pub fn change(method: &'static str, change: impl Fn(Value) -> Value + Send + Sync + 'static) -> Self {
+        Self::on(method, Act::Change(Arc::new(change)))
+    }
+
+    /// The result of each call of `method` is `result`.
+    pub fn result(method: &'static str, result: Value) -> Self {
+        Self::change(method, move |_| result.clone())
+    }
+
+    pub fn when(self, admits: fn(&Value) -> bool) -> Self {
+        Self { admits, ..self }
+    }
+
+    pub fn after(self, skip: usize) -> Self {
+        Self { skip, ..self }
+    }
+
+    pub fn each(self, every: usize) -> Self {
+        Self { every, ..self }
+    }
+
+    pub fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Whether this call is hit.
+    fn hits(&mut self, question: &Value) -> bool {
+        if self.method.is_some_and(|method| question["method"] != method)
+            || !(self.admits)(&question["params"])
+        {
+            return false;
+        }
+        self.seen += 1;
+        let is_hit = self.seen > self.skip
+            && (self.seen - self.skip).is_multiple_of(self.every)
+            && self.hit < self.times;
+        self.hit += usize::from(is_hit);
+        is_hit
+    }
+}
+
 /// Stops when dropped.
 pub struct Relay {
     address: SocketAddr,
@@ -51,6 +145,7 @@ struct State {
     node: String,
     client: Client<HttpConnector, Full<Bytes>>,
     mode: Mutex<Mode>,
+    faults: Mutex<Vec<Fault>>,
     questions: watch::Sender<Vec<Value>>,
 }
 
@@ -62,6 +157,7 @@ impl Relay {
             node: node.to_owned(),
             client: Client::builder(TokioExecutor::new()).build_http(),
             mode: Mutex::new(Mode::Pass),
+            faults: Mutex::default(),
             questions: watch::Sender::new(Vec::new()),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
@@ -74,6 +170,37 @@ impl Relay {
 
     pub fn set(&self, mode: Mode) {
         *self.state.mode.lock().unwrap() = mode;
+    }
+
+    /// Adds a fault; the first that hits a call decides.
+    pub fn fault(&self, fault: Fault) {
+        self.state.faults.lock().unwrap().push(fault);
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        self.state.faults.lock().unwrap().clear();
+        self.set(Mode::Pass);
+    }
+
+    /// The transactions that the node was given, each once.
+    pub fn sent(&self) -> BTreeMap<H256, TypedTransaction> {
+        let given = self.questions("eth_sendRawTransaction");
+        given
+            .iter()
+            .map(|params| {
+                let raw: ethers_core::types::Bytes = serde_json::from_value(params[0].clone()).unwrap();
+                (H256(keccak256(&raw)), TypedTransaction::decode_signed(&Rlp::new(&raw)).unwrap().0)
+            })
+            .collect()
+    }
+
+    /// How many different transactions the node was given that put money into a channel.
+    pub fn fundings(&self) -> usize {
+        let moves = ["transfer(address,uint256,bytes)", "createChannel(address,uint192)"];
+        let moves = [moves[0], moves[1], "topUp(address,uint32,uint192)"].map(ethers_core::utils::id);
+        let data = |sent: &TypedTransaction| sent.data().cloned().unwrap_or_default();
+        self.sent().values().filter(|sent| moves.iter().any(|id| data(sent).starts_with(id))).count()
     }
 
     /// The parameters of every call of `method` so far.
@@ -122,6 +249,27 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let question: Value = serde_json::from_slice(&body).map_err(|_| Cut)?;
     let mode = *state.mode.lock().unwrap();
     state.questions.send_modify(|questions| questions.push(question.clone()));
+    let hit = {
+        let mut faults = state.faults.lock().unwrap();
+        faults.iter_mut().find_map(|fault| fault.hits(&question).then(|| fault.act.clone()))
+    };
+    match &hit {
+        Some(Act::Cut) => return Err(Cut),
+        Some(Act::Stall) => std::future::pending().await,
+        Some(Act::Refuse(code, message)) => {
+            let error = json!({ "code": code, "message": message });
+            let refusal = json!({ "jsonrpc": "2.0", "id": question["id"], "error": error });
+            return Ok(Response::new(Full::from(refusal.to_string())));
+        }
+        Some(Act::Answer(status, fields, body)) => {
+            let mut answer = Response::builder().status(*status);
+            for (name, value) in *fields {
+                answer = answer.header(*name, *value);
+            }
+            return Ok(answer.body(Full::from(*body)).unwrap());
+        }
+        Some(Act::Mask(..) | Act::Change(_)) | None => {}
+    }
     match mode {
         Mode::Cut => return Err(Cut),
         Mode::Stall => std::future::pending().await,
@@ -149,6 +297,19 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let response = state.client.request(onward).await.map_err(|_| Cut)?;
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    match hit {
+        Some(Act::Mask(status, body)) => {
+            return Ok(Response::builder().status(status).body(Full::from(body)).unwrap());
+        }
+        Some(Act::Change(change)) => {
+            let mut answer: Value = serde_json::from_slice(&body).map_err(|_| Cut)?;
+            if let Some(result) = answer.get_mut("result") {
+                *result = change(result.take());
+            }
+            return Ok(Response::new(Full::from(answer.to_string())));
+        }
+        _ => {}
+    }
     match mode {
         Mode::LoseAnswerOf(method) if question["method"] == method => Err(Cut),
         Mode::GarbleAnswerOf(method) if question["method"] == method => {

@@ -15,7 +15,7 @@ use tollpass::chain::signer::Signer;
 use tollpass::chain::{Chain, Journal, NotRecorded, OrderError, Resolution, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::{channel_manager, plain_token, token};
-use tollpass::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
+use tollpass::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order, Wei};
 
 /// How many base units the payer gets.
 pub const TOKENS: u64 = 1_000_000;
@@ -62,6 +62,10 @@ impl Rig {
             poll_every: Duration::from_millis(10),
             confirm_within: Duration::from_secs(20),
             log_range: 1000,
+            retry_within: Duration::from_millis(500),
+            chain_id: None,
+            max_fee_per_gas: Wei(500_000_000_000),
+            max_fee: Wei(100_000_000_000_000_000),
         }
     }
 

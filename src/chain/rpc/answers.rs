@@ -1,0 +1,195 @@
+//! What comes back over HTTP: JSON-RPC goes on, whatever status it has; everything else is an error that says what it
+//! looks like.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use jsonrpsee::core::http_helpers::HttpError;
+use jsonrpsee::http_client::transport::Error as TransportError;
+use jsonrpsee::http_client::{HttpBackend, HttpRequest, HttpResponse};
+use jsonrpsee::types::ErrorObjectOwned;
+use serde_json::value::RawValue;
+use tower::{Layer, Service};
+
+/// The longest answer that is read, in bytes; a longer one is an error (of logs: a refusal of the range).
+pub(super) const MAX_ANSWER: u32 = 10 * 1024 * 1024;
+/// How much of an answer that is not understood is repeated, in bytes.
+const SHOWN: usize = 80;
+/// The first bytes of everything that gzip compresses.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Puts [`Answers`] around the connection to the node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswersLayer;
+
+/// The connection to the node, where each answer is JSON-RPC or an [`Odd`] error.
+#[derive(Clone, Debug)]
+pub(super) struct Answers(HttpBackend);
+
+/// An answer that is no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Odd {
+    /// A JSON-RPC error, of whatever HTTP status and id.
+    #[error("{0}")]
+    Refused(ErrorObjectOwned),
+    /// An HTTP status that says no.
+    #[error("HTTP status {status}")]
+    Rejected {
+        /// The status.
+        status: u16,
+        /// What `Retry-After` says, in seconds.
+        retry_after: Option<Duration>,
+    },
+    /// A body that is no JSON-RPC.
+    #[error("{0}")]
+    Foreign(String),
+}
+
+impl Layer<HttpBackend> for AnswersLayer {
+    type Service = Answers;
+
+    fn layer(&self, backend: HttpBackend) -> Answers {
+        Answers(backend)
+    }
+}
+
+impl Service<HttpRequest> for Answers {
+    type Response = HttpResponse<Full<bytes::Bytes>>;
+    type Error = TransportError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, TransportError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: HttpRequest) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let (head, body) = answer.await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER as usize).collect().await;
+            let body = body.map_err(|error| {
+                let is_long = error.is::<LengthLimitError>();
+                TransportError::Http(if is_long { HttpError::TooLarge } else { HttpError::Stream(error) })
+            })?;
+            let body = body.to_bytes();
+            match examine(head.status, &head.headers, &body) {
+                Ok(()) => Ok(HttpResponse::new(Full::new(body))),
+                Err(odd) => Err(TransportError::Http(HttpError::Stream(Box::new(odd)))),
+            }
+        })
+    }
+}
+
+/// Whether an answer holds a result; else what it is.
+fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> Result<(), Odd> {
+    // These say when to ask again, which the body does not.
+    let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    if !is_busy && let Ok(members) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
+        if let Some(error) = members.get("error")
+            && let Ok(refusal) = serde_json::from_str::<ErrorObjectOwned>(error.get())
+        {
+            return Err(Odd::Refused(refusal));
+        }
+        if members.contains_key("result") && status.is_success() {
+            return Ok(());
+        }
+    }
+    if !status.is_success() {
+        let seconds = fields.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after = seconds.map(Duration::from_secs);
+        return Err(Odd::Rejected { status: status.as_u16(), retry_after });
+    }
+    Err(Odd::Foreign(describe(fields, body)))
+}
+
+/// What an answer looks like that is no JSON-RPC.
+fn describe(fields: &HeaderMap, body: &[u8]) -> String {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return "an empty answer".to_owned();
+    }
+    let field = |name| fields.get(name).and_then(|value| value.to_str().ok());
+    if body.starts_with(&GZIP) || field(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let coding = field(CONTENT_ENCODING).unwrap_or("gzip");
+        return format!("a compressed answer ({coding}), which was not asked for");
+    }
+    let kind = field(CONTENT_TYPE).map(|kind| format!(", Content-Type {kind}")).unwrap_or_default();
+    let Ok(text) = std::str::from_utf8(&body[..body.len().min(SHOWN)]).or_else(|error| {
+        // A character that is cut in two at the end is no reason to call a text binary.
+        let is_cut = error.error_len().is_none() && body.len() > SHOWN;
+        let whole = &body[..error.valid_up_to()];
+        if is_cut { std::str::from_utf8(whole) } else { Err(error) }
+    }) else {
+        return format!("{} bytes that are no text{kind}", body.len());
+    };
+    let start = text.trim_start().to_ascii_lowercase();
+    let what = match start.as_bytes().first() {
+        _ if start.starts_with("<!doctype html") || start.starts_with("<html") => "an HTML page",
+        Some(b'<') => "markup",
+        Some(b'{' | b'[') => "JSON, but not of JSON-RPC",
+        _ => "a text",
+    };
+    format!("{what}{kind}, which begins {text:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(status: u16, field: Option<(&'static str, &'static str)>, body: &[u8]) -> Result<(), Odd> {
+        let mut fields = HeaderMap::new();
+        if let Some((name, value)) = field {
+            fields.insert(name, value.parse().unwrap());
+        }
+        examine(StatusCode::from_u16(status).unwrap(), &fields, body)
+    }
+
+    #[test]
+    fn says_what_an_answer_looks_like_that_is_no_json_rpc() {
+        for (field, body, expected) in [
+            (None, &b""[..], "an empty answer"),
+            (None, b" \r\n", "an empty answer"),
+            (
+                Some(("content-type", "text/html")),
+                b"<!DOCTYPE html><p>Log in",
+                "an HTML page, Content-Type text/html",
+            ),
+            (None, b"<html>", "an HTML page, which begins \"<html>\""),
+            (None, b"<?xml version=\"1.0\"?>", "markup, which begins"),
+            (None, &[0x1f, 0x8b, 8, 0], "a compressed answer (gzip)"),
+            (Some(("content-encoding", "br")), b"\x0b\x02", "a compressed answer (br)"),
+            (None, b"{\"message\": \"no such app\"}", "JSON, but not of JSON-RPC, which begins"),
+            (None, b"[]", "JSON, but not of JSON-RPC"),
+            (None, b"Bad Gateway", "a text, which begins \"Bad Gateway\""),
+            (None, &[0xff, 0xfe, 0], "3 bytes that are no text"),
+        ] {
+            let Err(Odd::Foreign(text)) = seen(200, field, body) else { panic!("{body:?} passes") };
+            assert!(text.contains(expected), "{text}");
+        }
+        let long = "ä".repeat(SHOWN);
+        let Err(Odd::Foreign(text)) = seen(200, None, format!("x{long}").as_bytes()) else { panic!() };
+        assert!(text.starts_with("a text") && text.len() < 2 * SHOWN, "{text}");
+    }
+
+    #[test]
+    fn json_rpc_counts_whatever_status_it_comes_with() {
+        assert!(seen(200, None, br#"{"jsonrpc":"2.0","id":7,"result":null}"#).is_ok());
+        for (status, id) in [(200, "7"), (400, "1"), (403, "null"), (500, "\"x\"")] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"none"}}}}"#);
+            let Err(Odd::Refused(refusal)) = seen(status, None, body.as_bytes()) else { panic!("{status}") };
+            assert_eq!((refusal.code(), refusal.message()), (-32601, "none"));
+        }
+        for (status, field, expected) in [
+            (429, Some(("retry-after", "3")), Some(3)),
+            (503, Some(("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")), None),
+            (401, None, None),
+        ] {
+            let Err(Odd::Rejected { retry_after, .. }) = seen(status, field, b"<html>") else { panic!() };
+            assert_eq!(retry_after, expected.map(Duration::from_secs));
+        }
+    }
+}

@@ -1,0 +1,717 @@
+//! Nodes that falter, lag or lie, through a relay that misbehaves on demand: at most one transaction moves the money of
+//! an order, and what is wrong is said.
+
+mod paying;
+
+use std::time::Duration;
+
+use ethers_core::types::U256;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
+use ethers_core::utils::rlp::Rlp;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tollpass::chain::{Chain, ChainError, OrderError, Pin, Resolution, Settings};
+use tollpass::protocol::{Address, Amount, ChannelId, OnChain, Order, Wei};
+
+use crate::support::chains::each_network;
+use crate::support::relay::{Act, Fault, Relay};
+use crate::support::rig::{Fund, Notes, Rig, funded, open, receiver, top_up};
+
+/// The longest that a test may take on one network.
+const CASE_WITHIN: Duration = Duration::from_secs(120);
+
+async fn on_each(case: impl AsyncFn(Stand)) {
+    each_network(async |network| {
+        let done = timeout(CASE_WITHIN, async { case(Stand::new(Rig::new(&network.url).await).await).await });
+        assert!(done.await.is_ok(), "not done within {CASE_WITHIN:?} on {}", network.name);
+    })
+    .await;
+}
+
+/// A chain behind a relay.
+struct Stand {
+    rig: Rig,
+    relay: Relay,
+    notes: Notes,
+}
+
+impl Stand {
+    async fn new(rig: Rig) -> Self {
+        let relay = Relay::before(&rig.url).await;
+        Self { rig, relay, notes: Notes::new() }
+    }
+
+    fn settings(&self) -> Settings {
+        let retry_within = Duration::from_secs(5);
+        let request_within = Duration::from_millis(500);
+        Settings { rpc_url: self.relay.url(), retry_within, request_within, ..self.rig.settings() }
+    }
+
+    fn chain(&self) -> Chain {
+        self.rig.chain_with(self.settings())
+    }
+
+    /// One that waits out no fault for long.
+    fn hasty(&self) -> Chain {
+        self.rig.chain_with(Settings { retry_within: Duration::from_millis(200), ..self.settings() })
+    }
+
+    async fn fund(&self, order: &Order) -> Result<(ChannelId, OnChain), OrderError> {
+        self.chain().fund(order, &self.notes).await
+    }
+
+    /// So many transactions moved money, and the payer has that much less.
+    async fn moved(&self, fundings: usize, tokens: u64) {
+        assert_eq!(self.relay.fundings(), fundings);
+        let left = self.rig.chain().balances().await.unwrap().tokens;
+        assert_eq!(left, Amount::from(crate::support::rig::TOKENS - tokens));
+    }
+}
+
+/// Calls of `getChannelInfo`.
+fn of_channel(params: &Value) -> bool {
+    let selector = ethers_core::utils::id("getChannelInfo(address,address,uint32)");
+    data(params).starts_with(&format!("0x{}", ethers_core::utils::hex::encode(selector)))
+}
+
+/// Calls of `token()`.
+fn of_token(params: &Value) -> bool {
+    data(params).starts_with("0xfc0c546a")
+}
+
+fn data(params: &Value) -> &str {
+    params[0]["data"].as_str().or(params[0]["input"].as_str()).unwrap_or_default()
+}
+
+/// Counts of waiting transactions.
+fn of_pending(params: &Value) -> bool {
+    params[1] == "pending"
+}
+
+/// A quantity that is higher.
+fn plus(more: u64) -> impl Fn(Value) -> Value {
+    move |value| json!(U256::from_str_radix(value.as_str().unwrap(), 16).unwrap() + more)
+}
+
+/// `getChannelInfo`'s answer with another deposit and settle block.
+fn channel_info(deposit: u64, settle_block: u64) -> impl Fn(Value) -> Value {
+    move |answer| {
+        let text = answer.as_str().unwrap();
+        json!(format!("{}{deposit:064x}{settle_block:064x}{}", &text[..66], &text[194..]))
+    }
+}
+
+fn nothing(_: Value) -> Value {
+    Value::Null
+}
+
+/// Faults that pass.
+const PASSING: [Act; 8] = [
+    Act::Refuse(-32000, "header not found"),
+    Act::Refuse(-32603, "Internal error"),
+    Act::Answer(429, &[("retry-after", "0")], b"{\"error\": \"slow down\"}"),
+    Act::Answer(503, &[], b"<html>Service Unavailable"),
+    Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><p>Maintenance"),
+    Act::Answer(200, &[], b""),
+    Act::Cut,
+    Act::Stall,
+];
+
+#[tokio::test]
+async fn one_passing_fault_of_any_call_delays_an_opening_and_costs_nothing() {
+    on_each(async |stand| {
+        let methods = [
+            "eth_chainId",
+            "eth_getCode",
+            "eth_call",
+            "eth_blockNumber",
+            "eth_getTransactionCount",
+            "eth_estimateGas",
+            "eth_getBlockByNumber",
+            "eth_maxPriorityFeePerGas",
+            "eth_getBalance",
+            "eth_getTransactionReceipt",
+            "eth_sendRawTransaction",
+        ];
+        let mut opened = 0;
+        for (number, method) in methods.into_iter().enumerate() {
+            // Each method meets three of the faults; all methods together meet all of them.
+            for act in PASSING.iter().cycle().skip(number).step_by(3).take(3) {
+                stand.relay.heal();
+                stand.relay.fault(Fault::on(method, act.clone()).times(1));
+                opened += 1;
+                let (_, on_chain) = stand.fund(&open(opened, 10)).await.unwrap();
+                assert_eq!(on_chain.deposit, 10.into(), "{method}");
+            }
+        }
+        stand.moved(opened.into(), u64::from(opened) * 10).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_each_sixth_call_is_used_all_the_same() {
+    on_each(async |stand| {
+        let act = Act::Answer(429, &[("retry-after", "0")], b"");
+        for every in [6, 4, 3, 2] {
+            stand.relay.heal();
+            stand.relay.fault(Fault::on_any(act.clone()).each(every));
+            stand.chain().facts().await.unwrap();
+        }
+        let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
+        assert_eq!(stand.fund(&top_up(id, 25)).await.unwrap().1.deposit, 75.into());
+        let synced = stand.chain().sync(0, &[id]).await.unwrap();
+        assert_eq!(synced.channels.len(), 1);
+        stand.moved(2, 75).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn logs_that_are_null_are_asked_for_again_and_are_never_no_logs() {
+    on_each(async |stand| {
+        let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
+        stand.relay.fault(Fault::change("eth_getLogs", nothing).times(2));
+        assert_eq!(stand.chain().sync(0, &[]).await.unwrap().channels[0].0, id);
+        stand.relay.fault(Fault::change("eth_getLogs", nothing));
+        let error = stand.hasty().sync(0, &[]).await.unwrap_err();
+        assert!(error.to_string().contains("answered eth_getLogs with something else: null"), "{error}");
+        assert!(stand.relay.questions("eth_getLogs").len() < 12);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retry_after_is_heeded_within_the_bound() {
+    on_each(async |stand| {
+        let wait = Act::Answer(429, &[("retry-after", "1")], b"");
+        stand.relay.fault(Fault::on("eth_chainId", wait).times(1));
+        let before = tokio::time::Instant::now();
+        stand.chain().facts().await.unwrap();
+        assert!(before.elapsed() >= Duration::from_secs(1));
+        assert_eq!(stand.relay.questions("eth_chainId").len(), 2);
+
+        let long = Act::Answer(503, &[("retry-after", "86400")], b"");
+        stand.relay.fault(Fault::on("eth_chainId", long));
+        let error = timeout(Duration::from_secs(3), stand.hasty().facts()).await.unwrap().unwrap_err();
+        assert!(matches!(error, ChainError::NodeRejected { status: 503, .. }), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_knows_no_pending_state_and_no_tips_is_used_without() {
+    on_each(async |stand| {
+        let pending = Act::Refuse(-32602, "pending is not supported");
+        stand.relay.fault(Fault::on("eth_getTransactionCount", pending).when(of_pending));
+        let missing =
+            br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no such method"}}"#;
+        stand.relay.fault(Fault::on("eth_maxPriorityFeePerGas", Act::Answer(400, &[], missing)));
+        stand.fund(&open(7, 50)).await.unwrap();
+        stand.moved(1, 50).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_is_said_of_a_transaction_that_was_taken_it_is_not_made_again() {
+    on_each(async |stand| {
+        let busy = br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "some new words"}}"#;
+        let low = br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "nonce too low"}}"#;
+        let cheap = br#"{"jsonrpc": "2.0", "id": 1,
+                         "error": {"code": -32000, "message": "replacement transaction underpriced"}}"#;
+        let masks: [(u16, &'static [u8]); 8] = [
+            (200, busy),
+            (200, low),
+            (200, cheap),
+            (200, b"<html>"),
+            (200, b""),
+            (429, b""),
+            (502, b"<html>Bad Gateway"),
+            (403, b"forbidden"),
+        ];
+        for (number, (status, body)) in (1..).zip(masks) {
+            stand.relay.heal();
+            stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Mask(status, body)).times(1));
+            stand.fund(&open(number, 10)).await.unwrap();
+            stand.moved(number.into(), u64::from(number) * 10).await;
+        }
+        // Neither where the node shows it only later.
+        for (number, (status, body)) in (11..).zip(masks) {
+            stand.relay.heal();
+            stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Mask(status, body)).times(1));
+            stand.relay.fault(Fault::change("eth_getTransactionReceipt", nothing).times(6));
+            stand.relay.fault(Fault::change("eth_getTransactionByHash", nothing).times(6));
+            stand.fund(&open(number, 10)).await.unwrap();
+            stand.moved(usize::from(number) - 2, u64::from(number - 2) * 10).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_node_never_takes_is_given_up_and_its_nonce_used_again() {
+    on_each(async |stand| {
+        let refuse = Act::Refuse(-32000, "sender is not on our list");
+        stand.relay.fault(Fault::on("eth_sendRawTransaction", refuse));
+        let error = stand.fund(&open(7, 50)).await.unwrap_err();
+        assert!(!error.is_unclear() && error.to_string().contains("sender is not on our list"), "{error}");
+        stand.relay.heal();
+        stand.fund(&open(8, 50)).await.unwrap();
+        let nonces = stand.notes.nonces();
+        assert_eq!(nonces[0], nonces[1]);
+        // The same bytes again: they can never be mined.
+        let (last, order) = (stand.notes.all()[..1].to_vec(), open(7, 50));
+        let error = stand.chain().resume(&last, &stand.notes).await.unwrap_err();
+        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
+        stand.chain().fund(&order, &stand.notes).await.unwrap();
+        stand.moved(3, 100).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_receipt_that_lags_behind_the_nonce_costs_no_second_channel() {
+    on_each(async |stand| {
+        // The receipt never comes: the event proves the opening, and is found by the transaction's hash.
+        stand.relay.fault(Fault::change("eth_getTransactionReceipt", nothing));
+        let (id, on_chain) = stand.fund(&open(7, 50)).await.unwrap();
+        assert_eq!(on_chain.deposit, 50.into());
+        assert_eq!(stand.fund(&top_up(id, 25)).await.unwrap().1.deposit, 75.into());
+        stand.moved(2, 75).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replacement() {
+    on_each(async |stand| {
+        let hide = |stand: &Stand| {
+            for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+                stand.relay.fault(Fault::change(method, nothing));
+            }
+            stand.relay.fault(Fault::result("eth_getLogs", json!([])));
+            let is_full: fn(&Value) -> bool = |params| params[1] == true;
+            stand.relay.fault(Fault::change("eth_getBlockByNumber", nothing).when(is_full));
+        };
+        hide(&stand);
+        let order = open(7, 50);
+        let chain = stand.chain();
+        let wait = async {
+            let asked = stand.relay.questions("eth_getLogs").len();
+            stand.relay.until_asked("eth_getLogs", asked + 20).await;
+            // Many blocks alone are no proof either.
+            stand.rig.mine(30).await;
+            stand.relay.until_asked("eth_getLogs", asked + 40).await;
+            stand.relay.heal();
+        };
+        let (opened, ()) = tokio::join!(chain.fund(&order, &stand.notes), wait);
+        let (id, on_chain) = opened.unwrap();
+        assert_eq!((id.receiver, on_chain.deposit), (receiver(7), 50.into()));
+        stand.moved(1, 50).await;
+
+        // Where patience ends first, it is unclear, and found after a restart.
+        hide(&stand);
+        let impatient =
+            stand.rig.chain_with(Settings { confirm_within: Duration::from_millis(300), ..stand.settings() });
+        let error = impatient.fund(&open(8, 50), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear(), "{error}");
+        stand.relay.heal();
+        let last = stand.notes.all().last().cloned().unwrap();
+        let resumed = stand.chain().resume(&[last], &stand.notes).await.unwrap();
+        assert_eq!(funded(resumed).0.receiver, receiver(8));
+        stand.moved(2, 100).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
+    on_each(async |stand| {
+        // Signed, and never sent; then the nonce is used by another transaction, which no block shows.
+        stand.notes.fill_up(true);
+        stand.fund(&open(7, 50)).await.unwrap_err();
+        stand.rig.approve(1).await;
+        let is_full: fn(&Value) -> bool = |params| params[1] == true;
+        stand.relay.fault(Fault::change("eth_getBlockByNumber", nothing).when(is_full));
+        let settings = Settings { confirm_within: Duration::from_secs(2), ..stand.settings() };
+        let chain = stand.rig.chain_with(settings);
+        let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
+        assert!(matches!(error, OrderError::StillPending { .. }), "no blocks follow: {error}");
+        let error = stand.rig.mining(chain.resume(&stand.notes.all(), &stand.notes)).await.unwrap_err();
+        assert!(matches!(error, OrderError::Replaced { by: None, .. }), "{error}");
+        assert!(
+            error.to_string().contains("another program or state directory uses the same key"),
+            "{error}"
+        );
+        // With the block, the other transaction is the proof.
+        stand.relay.heal();
+        let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
+        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
+        assert_eq!(stand.relay.fundings(), 1, "handed over once more, and refused");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_order_by_another_transaction_with_its_nonce_counts_as_carried_out() {
+    on_each(async |stand| {
+        stand.notes.fill_up(true);
+        stand.fund(&open(7, 50)).await.unwrap_err();
+        // As a wallet does that speeds a transaction up.
+        let intent = stand.notes.all().remove(0);
+        let (signed, _) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)).unwrap();
+        stand.rig.as_payer(stand.rig.token, signed.data().unwrap().clone()).await;
+        let resumed = stand.chain().resume(&[intent], &stand.notes).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 50.into());
+        stand.moved(0, 50).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn done_rests_on_a_proof_whatever_the_receipt_says() {
+    on_each(async |stand| {
+        let field = |name: &'static str, value: Value| {
+            Fault::change("eth_getTransactionReceipt", move |mut receipt| {
+                if receipt.is_object() {
+                    receipt[name] = value.clone();
+                }
+                receipt
+            })
+        };
+        // A status of 0, none at all, no events: the contract shows that it was done.
+        for (number, fault) in
+            (1..).zip([field("status", json!("0x0")), field("status", Value::Null), field("logs", json!([]))])
+        {
+            stand.relay.heal();
+            stand.relay.fault(fault);
+            assert_eq!(stand.fund(&open(number, 10)).await.unwrap().1.deposit, 10.into());
+        }
+        stand.moved(3, 30).await;
+        // The event proves what the state does not show.
+        for (number, (deposit, settle_block)) in (4..).zip([(0, 0), (3, 0), (10, 77)]) {
+            stand.relay.heal();
+            let lie = Fault::change("eth_call", channel_info(deposit, settle_block)).when(of_channel);
+            stand.relay.fault(lie);
+            let (_, shown) = stand.hasty().fund(&open(number, 10), &stand.notes).await.unwrap();
+            assert_eq!((shown.deposit, u64::from(shown.settle_block)), (deposit.into(), settle_block));
+        }
+        stand.moved(6, 60).await;
+        // A top up that the state does not show, though there is enough for it.
+        stand.relay.heal();
+        let (id, _) = stand.fund(&open(9, 100)).await.unwrap();
+        stand.relay.fault(Fault::change("eth_call", channel_info(100, 0)).when(of_channel));
+        let (_, shown) = stand.hasty().fund(&top_up(id, 10), &stand.notes).await.unwrap();
+        assert_eq!(shown.deposit, 100.into());
+        stand.moved(8, 170).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn success_without_any_effect_is_unclear_until_the_effect_shows() {
+    on_each(async |stand| {
+        let hide = |stand: &Stand| {
+            stand.relay.fault(Fault::change("eth_getTransactionReceipt", |mut receipt| {
+                if receipt.is_object() {
+                    receipt["logs"] = json!([]);
+                }
+                receipt
+            }));
+            stand.relay.fault(Fault::result("eth_getLogs", json!([])));
+        };
+        hide(&stand);
+        stand.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
+        let error = stand.hasty().fund(&open(7, 50), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear() && matches!(error, OrderError::Unseen { .. }), "{error}");
+        assert!(error.to_string().contains("the contract knows no such channel"), "{error}");
+        let error = stand.hasty().resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear(), "{error}");
+
+        // A deposit of 0 that nothing contradicts is no proof either.
+        stand.relay.heal();
+        hide(&stand);
+        stand.relay.fault(Fault::change("eth_call", channel_info(0, 0)).when(of_channel));
+        let error = stand.hasty().resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear() && error.to_string().contains("it holds 0"), "{error}");
+        stand.relay.heal();
+        let resumed = stand.chain().resume(&stand.notes.all(), &stand.notes).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 50.into());
+        stand.moved(1, 50).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_named() {
+    const GWEI: u64 = 1_000_000_000;
+    each_network(async |network| {
+        let stand = Stand::new(Rig::new(&network.url).await).await;
+        let (unused, _) = stand.fund(&open(6, 50)).await.unwrap();
+        let (closed, _) = stand.fund(&open(7, 50)).await.unwrap();
+        let order = Order::CloseAlone { channel: closed, total: 1.into() };
+        stand.chain().carry_out(&order, &stand.notes).await.unwrap();
+        stand.rig.mine(501).await;
+        let orders = [
+            open(8, 50),
+            top_up(unused, 5),
+            Order::CloseAlone { channel: unused, total: 1.into() },
+            Order::Settle { channel: closed },
+        ];
+        let plain = Stand::new(Rig::plain(&network.url).await).await;
+        let tip = || Fault::result("eth_maxPriorityFeePerGas", json!(U256::from(1_000_000 * GWEI)));
+        let base = || {
+            Fault::change("eth_getBlockByNumber", |mut block| {
+                block["baseFeePerGas"] = json!(U256::from(1_000_000 * GWEI));
+                block
+            })
+        };
+        let legacy = || {
+            Fault::change("eth_getBlockByNumber", |mut block| {
+                block.as_object_mut().unwrap().remove("baseFeePerGas");
+                block
+            })
+        };
+        let price = || Fault::result("eth_gasPrice", json!(U256::from(1_000_000 * GWEI)));
+        let gas = || Fault::result("eth_estimateGas", json!(U256::exp10(12)));
+        let never = || Fault::change("eth_syncing", nothing);
+        for (faults, parts) in [
+            ([tip(), never()], ["1000001 gwei", "chain.max_fee_per_gas allows 500 gwei"]),
+            ([base(), never()], ["100000", "chain.max_fee_per_gas allows 500 gwei"]),
+            ([legacy(), price()], ["0.001 ETH", "chain.max_fee_per_gas allows 500 gwei"]),
+            ([gas(), never()], ["ETH", "chain.max_fee allows 0.1 ETH"]),
+        ] {
+            let mut cases: Vec<(&Stand, &Order)> = orders.iter().map(|order| (&stand, order)).collect();
+            let approval = open(9, 50);
+            cases.push((&plain, &approval));
+            for (stand, order) in cases {
+                let sent = stand.relay.sent().len();
+                stand.relay.heal();
+                faults.iter().for_each(|fault| stand.relay.fault(fault.clone()));
+                let error = stand.chain().carry_out(order, &stand.notes).await.unwrap_err();
+                assert!(matches!(error, OrderError::Chain(ChainError::TooDear { .. })), "{order:?}: {error}");
+                let text = error.to_string();
+                // The base fee of the embedded chain is low but not zero.
+                assert!(text.contains(parts[1]), "{text}");
+                assert!(text.contains(parts[0]) || text.contains(" wei"), "{text}");
+                assert_eq!(stand.relay.sent().len(), sent, "{order:?}");
+                assert!(!error.is_unclear());
+            }
+        }
+        // One that was signed under other limits is not handed over again.
+        stand.relay.heal();
+        stand.notes.fill_up(true);
+        stand.fund(&open(10, 50)).await.unwrap_err();
+        let last = [stand.notes.all().pop().unwrap()];
+        let settings = Settings { max_fee_per_gas: Wei(1), ..stand.settings() };
+        let strict = stand.rig.chain_with(settings);
+        let sent = stand.relay.sent().len();
+        let error = strict.resume(&last, &stand.notes).await.unwrap_err();
+        assert!(!error.is_unclear() && error.to_string().contains("chain.max_fee_per_gas"), "{error}");
+        assert_eq!(stand.relay.sent().len(), sent);
+        // It can never be mined: the next one takes its nonce.
+        stand.notes.fill_up(false);
+        stand.fund(&open(11, 50)).await.unwrap();
+        assert_eq!(stand.notes.nonces().pop(), Some(last[0].nonce));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_count_of_waiting_transactions_that_is_too_high_strands_nothing() {
+    on_each(async |stand| {
+        let count = stand.rig.pending().await;
+        for (number, times) in [(1, 1), (2, 2), (3, usize::MAX)] {
+            stand.relay.heal();
+            let lie = Fault::change("eth_getTransactionCount", plus(3)).when(of_pending);
+            stand.relay.fault(lie.times(times));
+            stand.fund(&open(number, 10)).await.unwrap();
+        }
+        assert_eq!(stand.notes.nonces(), [count, count + 1, count + 2]);
+        stand.moved(3, 30).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
+    on_each(async |stand| {
+        let count = stand.rig.pending().await;
+        // Both counts are too high once: the transaction takes a nonce that is not the next.
+        stand.relay.fault(Fault::change("eth_getTransactionCount", plus(3)).times(2));
+        let (_, on_chain) = stand.fund(&open(1, 10)).await.unwrap();
+        assert_eq!(on_chain.deposit, 10.into());
+        assert_eq!(stand.notes.nonces(), [count + 3, count, count + 1, count + 2]);
+        assert_eq!(
+            stand.notes.moves(),
+            [true, false, false, false],
+            "the fillers are on record, and move nothing"
+        );
+        stand.moved(1, 10).await;
+
+        // After a restart nothing is known but the journal.
+        let notes = Notes::new();
+        stand.relay.fault(Fault::change("eth_getTransactionCount", plus(2)).times(2));
+        let impatient =
+            stand.rig.chain_with(Settings { confirm_within: Duration::from_millis(20), ..stand.settings() });
+        let error = impatient.fund(&open(2, 10), &notes).await.unwrap_err();
+        assert!(error.is_unclear(), "{error}");
+        let stranded = notes.all()[..1].to_vec();
+        let gap = stand.chain().gap(&stranded).await.unwrap();
+        // The impatient one may have begun to fill it.
+        assert!(gap.is_some() || notes.all().len() > 1, "{gap:?}");
+        // Another receiver's transaction is not held up, and takes a place in the gap.
+        let restarted = stand.chain();
+        restarted.remember(&notes.all());
+        restarted.fund(&open(3, 10), &notes).await.unwrap();
+        let resumed = restarted.resume(&notes.all()[..1], &notes).await.unwrap();
+        assert_eq!(funded(resumed).0.receiver, receiver(2));
+        assert_eq!(stand.chain().gap(&notes.all()).await.unwrap(), None);
+        stand.moved(3, 30).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gap_before_a_transaction_on_record_is_filled_with_what_was_signed_for_it() {
+    on_each(async |stand| {
+        // The first was signed and never sent; the second waits behind it.
+        stand.notes.fill_up(true);
+        stand.fund(&open(1, 10)).await.unwrap_err();
+        stand.notes.fill_up(false);
+        let first = stand.notes.all().remove(0);
+        let later = Notes::new();
+        stand.relay.fault(Fault::change("eth_getTransactionCount", plus(1)).times(2));
+        let restarted = stand.chain();
+        restarted.remember(std::slice::from_ref(&first));
+        restarted.fund(&open(2, 10), &later).await.unwrap();
+        assert_eq!(later.moves(), [true], "no filler is needed");
+        let resumed = restarted.resume(&[first], &stand.notes).await.unwrap();
+        assert_eq!(funded(resumed).0.receiver, receiver(1));
+        stand.moved(2, 20).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_signed_for_another_chain_or_token_than_at_first() {
+    on_each(async |stand| {
+        let chain = stand.chain();
+        let facts = chain.facts().await.unwrap();
+        chain.pin(facts.chain_id, facts.token);
+        let plain = Rig::plain(&stand.rig.url).await;
+        let other: Address = plain.token;
+        for fault in [
+            Fault::result("eth_chainId", json!("0x1")),
+            Fault::result("eth_call", json!(format!("0x{:0>64}", &format!("{other:?}")[2..]))).when(of_token),
+        ] {
+            stand.relay.heal();
+            stand.relay.fault(fault);
+            let error = chain.carry_out(&open(7, 50), &stand.notes).await.unwrap_err();
+            let text = error.to_string();
+            match error {
+                OrderError::Chain(ChainError::WrongChain {
+                    found: 1, pinned: 31337, source_of_pin, ..
+                }) => {
+                    assert_eq!(source_of_pin, Pin::SeenBefore);
+                    assert!(text.contains("chain.chain_id"), "{text}");
+                }
+                OrderError::Chain(ChainError::WrongToken { found, pinned, .. }) => {
+                    assert_eq!((found, pinned), (other, stand.rig.token));
+                }
+                other => panic!("{other}"),
+            }
+            assert!(chain.facts().await.is_err(), "{text}");
+        }
+        stand.relay.heal();
+        let chosen = stand.rig.chain_with(Settings { chain_id: Some(5), ..stand.settings() });
+        let error = chosen.facts().await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ChainError::WrongChain { found: 31337, pinned: 5, source_of_pin: Pin::Configured, .. }
+            ),
+            "{error}"
+        );
+        assert!(chosen.carry_out(&open(7, 50), &stand.notes).await.is_err());
+        assert!(stand.notes.all().is_empty() && stand.relay.sent().is_empty());
+        chain.fund(&open(7, 50), &stand.notes).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_json_rpc_is_named_with_what_it_looks_like() {
+    on_each(async |stand| {
+        for (act, part) in [
+            (Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><p>Log in"), "an HTML page"),
+            (Act::Answer(200, &[], b""), "an empty answer"),
+            (Act::Answer(200, &[("content-encoding", "gzip")], b"\x1f\x8b\x08\x00"), "compressed"),
+            (
+                Act::Answer(200, &[("content-type", "application/json")], b"{\"message\": \"x\"}"),
+                "not of JSON-RPC",
+            ),
+            (
+                Act::Answer(200, &[("content-type", "text/plain")], b"hello"),
+                "a text, Content-Type text/plain",
+            ),
+        ] {
+            stand.relay.heal();
+            stand.relay.fault(Fault::on_any(act));
+            let error = stand.hasty().facts().await.unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, ChainError::NotJsonRpc { .. }), "{text}");
+            assert!(
+                text.contains(part) && text.contains("chain.rpc_url") && text.contains("eth_chainId"),
+                "{text}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_channel_that_a_lagging_node_does_not_know_yet_is_not_gone() {
+    on_each(async |stand| {
+        let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
+        let head = stand.rig.head().await;
+        stand.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
+        // It says that it is behind.
+        let behind = head - 1;
+        stand.relay.fault(Fault::result("eth_blockNumber", json!(U256::from(behind))));
+        let synced = stand.chain().sync(0, &[id]).await.unwrap();
+        assert_eq!(synced.channels, [], "nothing is known of it");
+        stand.relay.heal();
+        stand
+            .relay
+            .fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel).times(1));
+        let synced = stand.chain().sync(0, &[id]).await.unwrap();
+        assert_eq!(synced.channels[0].1.map(|now| now.deposit), Some(50.into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ends_of_channels_meet_the_same_faults_and_happen_once() {
+    on_each(async |stand| {
+        let (first, _) = stand.fund(&open(6, 50)).await.unwrap();
+        for (number, act) in PASSING.into_iter().enumerate() {
+            stand.relay.fault(Fault::on_any(act).after(6 * number).each(6 * PASSING.len()));
+        }
+        stand.relay.fault(Fault::change("eth_getTransactionReceipt", nothing).times(10));
+        let order = Order::CloseAlone { channel: first, total: 3.into() };
+        let done = stand.chain().carry_out(&order, &stand.notes).await.unwrap();
+        assert_eq!(done.on_chain.unwrap().closing_balance, 3.into());
+        stand.rig.mine(501).await;
+        let settle = Order::Settle { channel: first };
+        let done = stand.chain().carry_out(&settle, &stand.notes).await.unwrap();
+        assert_eq!(done.on_chain, None);
+        // As after a crash: what has happened is found, not done again.
+        let last = stand.notes.all().pop().unwrap();
+        let resumed = stand.chain().resume(&[last], &stand.notes).await.unwrap();
+        assert!(matches!(resumed, Resolution::Done(done) if done.on_chain.is_none()));
+        assert_eq!(stand.relay.sent().len(), 3);
+    })
+    .await;
+}
