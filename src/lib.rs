@@ -66,6 +66,7 @@
 //!   what is *acknowledged*, what the seller is believed to hold, where the next price is added. No total exceeds the
 //!   deposit.
 //! - One client request raises what its seller can redeem by at most one allowed price.
+//! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
 //! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
 //! - A request that carries a payment is never sent again by the connection pool.
 //! - Openings to one receiver happen one after the other.
