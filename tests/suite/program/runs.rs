@@ -359,7 +359,8 @@ async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
     let scene = Scene::open().await;
     let market = &scene.fair.market;
     type Cheat = Box<dyn FnMut(usize, &Payment) -> Answer + Send>;
-    let cheats: [(&str, u64, fn(Demand) -> Cheat, [(u64, u64); 2]); 4] = [
+    type Case = (&'static str, u64, fn(Demand) -> Cheat, [(u64, u64); 2]);
+    let cheats: [Case; 4] = [
         (
             "a lost payment is taken for the next request",
             PRICE,
