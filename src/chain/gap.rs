@@ -61,6 +61,9 @@ impl Chain {
 
     /// A gap before one of the transactions on record, if there is one.
     pub async fn gap(&self, intents: &[Intent]) -> Result<Option<Gap>, ChainError> {
+        if intents.is_empty() {
+            return Ok(None);
+        }
         let mined = self.0.rpc.mined_of(self.payer().into()).await?;
         let waiting: BTreeSet<u64> =
             intents.iter().map(|intent| intent.nonce).filter(|n| *n >= mined).collect();

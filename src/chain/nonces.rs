@@ -74,10 +74,11 @@ impl Nonces {
         known.signed = known.signed.split_off(&nonce.saturating_add(1));
     }
 
-    /// The lowest nonce from `mined` on and below `end` that no transaction on its way has.
+    /// The lowest nonce below `end` of those not mined that no transaction on its way has. A node that lags behind what
+    /// was confirmed before shows no gap.
     pub fn missing(&self, mined: u64, end: u64) -> Option<u64> {
         let known = self.known();
-        let free = first_free(&known, mined);
+        let free = first_free(&known, mined.max(known.floor));
         (free < end).then_some(free)
     }
 
@@ -161,5 +162,6 @@ mod tests {
         nonces.confirmed(5);
         assert_eq!((hashes(4), hashes(5), hashes(6)), (vec![], vec![], vec![4]));
         assert_eq!(nonces.turn().await.first_free(3, 0), 6);
+        assert_eq!((nonces.missing(3, 6), nonces.missing(3, 8)), (None, Some(6)));
     }
 }

@@ -121,8 +121,11 @@ impl Manager {
         let contents = answer.await.map_err(|_| NotYet::Gone)??;
         start.chain.pin(facts.chain_id, facts.token);
         start.chain.remember(&contents.intents);
-        if let Some(gap) = start.chain.gap(&contents.intents).await? {
-            tracing::warn!("{gap}");
+        match start.chain.gap(&contents.intents).await {
+            Ok(Some(gap)) => tracing::warn!("{gap}"),
+            Ok(None) => {}
+            // What is paid from the channels that are there needs no transaction.
+            Err(error) => tracing::warn!(%error, "whether a transaction is stranded is not known"),
         }
         let known: Vec<_> = contents.channels.iter().map(|(id, _)| *id).collect();
         let synced = start.chain.sync(contents.cursor, &known).await?;

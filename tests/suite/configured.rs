@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::D
 use tollpass::{
     config::{Authority, Config, ConfigError, KEYS, KeySource, Limits, Proof},
     protocol::{
-        Amount,
+        Amount, Wei,
         policy::{
             Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse,
             Requested, Retry, Success,
@@ -102,6 +102,9 @@ fn variables_win_over_the_file() {
             ("TOLLPASS_CHAIN__CONFIRMATIONS", "12"),
             ("TOLLPASS_CHAIN__RPC_URL", "https://node.example/key"),
             ("TOLLPASS_CHAIN__START_BLOCK", ""),
+            ("TOLLPASS_CHAIN__CHAIN_ID", "100"),
+            ("TOLLPASS_CHAIN__MAX_FEE", "0.05 ETH"),
+            ("TOLLPASS_CHAIN__MAX_FEE_PER_GAS", "300gwei"),
             ("TOLLPASS_DEPOSIT__MAX_PER_CHANNEL", "20000000000000000000"),
             ("TOLLPASS_HOOKS__INVALID_AMOUNT__DO", "abort"),
             ("TOLLPASS_HOOKS__HTTP_RESPONSE__DO", "abort"),
@@ -119,7 +122,8 @@ fn variables_win_over_the_file() {
     assert!(config.allow_remote);
     assert_eq!(config.state_dir, Path::new("/home/me/state"));
     let chain = config.chain.unwrap();
-    assert_eq!((chain.confirmations, chain.start_block), (12, 0));
+    assert_eq!((chain.confirmations, chain.start_block, chain.chain_id), (12, 0, Some(100)));
+    assert_eq!((chain.max_fee, chain.max_fee_per_gas), (Wei(50_000_000_000_000_000), Wei(300_000_000_000)));
     assert_eq!(chain.rpc_url.expose(), "https://node.example/key");
     assert_eq!(config.policy.deposit.max_per_channel, "20000000000000000000".parse().unwrap());
     assert_eq!(config.policy.hooks.invalid_amount.action, Adopt::Abort);
@@ -428,6 +432,16 @@ fn each_fault_names_its_key_and_its_remedy() {
             "chain.channel_manager: the zero address",
         ),
         ("[chain]\npoll_every = \"0s\"".into(), "chain.poll_every: 0s is out of range"),
+        ("[chain]\nchain_id = 0".into(), "chain.chain_id: no chain has the id 0"),
+        (
+            "[chain]\nmax_fee = \"5 finney\"".into(),
+            "chain.max_fee: expected an amount of ether, found \"5 finney\" -> write a number and its unit",
+        ),
+        (
+            "[chain]\nmax_fee_per_gas = 1.5".into(),
+            "chain.max_fee_per_gas: expected an amount of ether, found a number",
+        ),
+        ("[chain]\nmax_fee_per_gas = 0".into(), "chain.max_fee_per_gas: 0 wei is out of range"),
         ("[chain]\nlog_range = 0".into(), "chain.log_range: 0 is out of range -> write something from 1 to"),
         (format!("listen = \"0.0.0.0:1\"\n{PAYING}"), "listen: 0.0.0.0:1 can be reached by other machines"),
         ("pay = 1".into(), "pay: expected entries, found an integer"),

@@ -195,6 +195,8 @@ async fn retry_after_is_heeded_within_the_bound() {
         stand.relay.fault(Fault::on("eth_chainId", long));
         let error = timeout(Duration::from_secs(3), stand.hasty().facts()).await.unwrap().unwrap_err();
         assert!(matches!(error, ChainError::NodeRejected { status: 503, .. }), "{error}");
+        // Once more at the end of the time that there is, and no more.
+        assert_eq!(stand.relay.questions("eth_chainId").len(), 4);
     })
     .await;
 }
