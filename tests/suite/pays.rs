@@ -5,9 +5,11 @@ mod bodies;
 mod crowd;
 mod expects;
 mod funding;
+mod hosts;
 mod leavers;
 mod restarts;
 mod unpaid;
+mod unsent;
 
 use std::time::Duration;
 

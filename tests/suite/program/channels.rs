@@ -357,3 +357,38 @@ async fn an_answer_through_a_pipe_is_no_agreement() {
     assert!(!output.status.success() && errors.contains("nobody is there to agree"), "{errors}");
     assert_eq!(scene.listed().await[0]["phase"], "open");
 }
+
+#[tokio::test]
+async fn no_channel_is_opened_for_nothing_or_above_the_cap() {
+    let scene = Scene::with("[deposit]\nmax_per_channel = 100\n").await;
+    let receiver = scene.fair.origin.receiver().to_string();
+    for (amount, reason) in [("0", "more than 0"), ("5000", "deposit.max_per_channel allows (100)")] {
+        scene.channels(&["open", "--yes", &receiver, amount]).await.expect_failure(&[reason]);
+    }
+    scene.channels(&["open", "--yes", &receiver, "60"]).await.expect_success(&[]);
+    let channel = scene.only().await;
+    for (amount, reason) in [("0", "more than 0"), ("41", "would hold 101")] {
+        scene.channels(&["topup", "--yes", &channel, amount]).await.expect_failure(&[reason]);
+    }
+    scene.channels(&["topup", "--yes", &channel, "40"]).await.expect_success(&[]);
+    assert_eq!(scene.fair.market.openings().await, 1);
+}
+
+/// The chain alone knows the channel: what was signed on it is for the seller to say, and for nobody to guess.
+#[tokio::test]
+async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
+    let scene = Scene::paid("", 5).await;
+    std::fs::remove_dir_all(scene.alice.state_dir()).unwrap();
+    scene.channels(&["sync", "--yes"]).await.expect_success(&[]);
+    let channel = scene.only().await;
+    let listed = &scene.listed().await[0];
+    assert_eq!((&listed["promised"], &listed["in_doubt"]), (&"10000".into(), &true.into()), "{listed}");
+    let alone = ["close", "--alone", "--yes", &channel];
+    scene.channels(&alone).await.expect_failure(&["it is not known what was signed", "at most 10000"]);
+    let below = [&alone[..], &["--total", "9999"]].concat();
+    scene.channels(&below).await.expect_failure(&["or may have been", "--below-promised"]);
+    // The seller that is given is asked first, and proves what it holds.
+    let seller = format!("{}/api/1", scene.fair.origin.url());
+    scene.channels(&["close", "--yes", &channel, "--seller", &seller]).await.expect_success(&[]);
+    assert_eq!(scene.holdings().await, (WEALTH - 5 * PRICE, 5 * PRICE, 0));
+}

@@ -98,7 +98,12 @@ pub struct Demand {
 impl Mallory {
     /// Listens on a free port.
     pub async fn spawn(script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::spawn_at(0, script).await
+    }
+
+    /// Listens on this port, once more.
+    pub async fn spawn_at(port: u16, script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stage =
             Arc::new(Stage { script: Mutex::new(Box::new(script)), presented: watch::Sender::default() });
