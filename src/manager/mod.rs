@@ -380,6 +380,7 @@ impl Lease {
     /// again after a pause, or none. `reopens` says for this turn, in place of the policy, whether another channel
     /// pays if this one is gone.
     pub async fn reject(self, challenge: Challenge, reopens: Option<Reopens>) -> Result<Self, Refusal> {
+        self.look_for_strangers(&challenge);
         let challenge = Box::new(challenge);
         let outcome = match reopens {
             Some(reopens) => Outcome::Advised(challenge, reopens),
@@ -387,6 +388,25 @@ impl Lease {
         };
         let input = Input::Answer(self.ticket.id, outcome);
         self.ticket.ask(input).await
+    }
+
+    /// Says in the log if the seller proves a total above all that this state directory can have signed.
+    fn look_for_strangers(&self, challenge: &Challenge) {
+        let Challenge::MicroRaiden(challenge) = challenge;
+        let (id, facts) = (self.draft.channel, &self.facts);
+        let exposure = self.ticket.desk.lock().book.channel(&id).map(Channel::exposure);
+        let Some(state) = challenge.state.filter(|state| exposure.is_some_and(|most| state.total > most))
+        else {
+            return;
+        };
+        if microraiden::is_ours(&state, id, facts) {
+            tracing::warn!(
+                channel = %id,
+                total = %state.total,
+                "the seller proves a total that this state directory never signed: it is an old copy, or another program or \
+                 state directory pays with the same key; give each a key of its own"
+            );
+        }
     }
 }
 

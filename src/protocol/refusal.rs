@@ -103,7 +103,10 @@ pub enum Refusal {
     #[error("the seller refuses the payment that follows from its own total")]
     NoProgress,
     /// The seller presents the payment just made as an old one, or denies the channel that was settled with it.
-    #[error("paid, answer lost: the seller registered {total} and then asked for the same payment again")]
+    #[error(
+        "paid, answer lost: the seller registered {total} and then asked for the same payment again (if another program or \
+         state directory pays with the same key, that one was paid for: give each a key of its own)"
+    )]
     PaidAnswerLost {
         /// The registered total.
         total: Amount,

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::purchase::{Before, Purchase, Raise, Stage};
+use super::purchase::{Before, Presented, Purchase, Raise, Stage};
 use super::{Allowance, Book, Effect, Host, PurchaseId, Record, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
@@ -86,7 +86,7 @@ impl Book {
             raised: Vec::new(),
             is_funded: false,
             reopened: false,
-            signed: Vec::new(),
+            presented: Vec::new(),
             adoptions: 0,
             patience: Default::default(),
         };
@@ -282,7 +282,6 @@ impl Book {
         }
         if !raise.is_zero() {
             purchase.raised.push(Raise { channel: channel_id, from, to: total });
-            purchase.signed.push((channel_id, total));
         }
         purchase.rounds += 1;
         if let Entry::Vacant(owner) = self.hosts.entry(channel_id) {
@@ -291,6 +290,8 @@ impl Book {
         }
         let before = Before { unclear: channel.unclear };
         if !channel.is_question(total) {
+            let is_new = !raise.is_zero();
+            purchase.presented.push(Presented { channel: channel_id, total, is_new });
             channel.promised = channel.promised.max(total);
             channel.signed = channel.signed.max(total);
             channel.unclear = Some(Unclear { total, price });

@@ -55,10 +55,10 @@ impl Book {
         };
         let Challenge::MicroRaiden(asked) = &challenge;
         let signed: Vec<Amount> = purchase
-            .signed
+            .presented
             .iter()
-            .filter(|(channel, _)| *channel == draft.channel)
-            .map(|(_, total)| *total)
+            .filter(|presented| presented.channel == draft.channel && presented.is_new)
+            .map(|presented| presented.total)
             .collect();
         let verdict = judge(asked, channel, &draft, &signed, &facts);
         match verdict {
@@ -76,8 +76,8 @@ impl Book {
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
             }
             Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
-                if holding.proven && !signed.contains(&holding.total) {
-                    purchase.is_older(draft.channel, holding.total);
+                if holding.proven {
+                    purchase.is_proven(draft.channel, holding.total);
                 }
                 purchase.challenge = challenge.clone();
                 self.correct(&draft, holding);

@@ -23,8 +23,8 @@ pub(super) struct Purchase {
     pub(super) is_funded: bool,
     /// True when a channel that the chain no longer knows was left for another one.
     pub(super) reopened: bool,
-    /// Totals that were first signed for this request.
-    pub(super) signed: Vec<(ChannelId, Amount)>,
+    /// Totals that were presented for this request, questions left out.
+    pub(super) presented: Vec<Presented>,
     pub(super) adoptions: u32,
     pub(super) patience: BTreeMap<Complaint, Patience>,
 }
@@ -35,6 +35,15 @@ pub(super) struct Raise {
     pub(super) channel: ChannelId,
     pub(super) from: Amount,
     pub(super) to: Amount,
+}
+
+/// A total that was presented for one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Presented {
+    pub(super) channel: ChannelId,
+    pub(super) total: Amount,
+    /// True if its seller was certainly not shown as much before.
+    pub(super) is_new: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +102,12 @@ impl Purchase {
         !raise.is_zero() && sum > self.price()
     }
 
-    /// The seller proves a total that this request did not sign: it is older, and only what lies above it is this
-    /// request's.
-    pub(super) fn is_older(&mut self, channel: ChannelId, total: Amount) {
+    /// The seller proves that it holds a total. If this request did not present it, it is older, and only what lies above
+    /// it is this request's.
+    pub(super) fn is_proven(&mut self, channel: ChannelId, total: Amount) {
+        if self.presented.iter().any(|presented| presented.channel == channel && presented.total == total) {
+            return;
+        }
         for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
             raise.from = raise.from.max(total);
         }

@@ -11,7 +11,7 @@ mod verdict;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use challenge::{Challenge, Complaint, Malformed, State, read};
-pub use verdict::{Facts, Holding, Nowhere, Verdict, complaint, judge};
+pub use verdict::{Facts, Holding, Nowhere, Verdict, complaint, is_ours, judge};
 
 use crate::protocol::{Address, Amount, ChannelId, Signature};
 

@@ -125,7 +125,7 @@ fn lags(challenge: &Challenge, presented: &Draft) -> bool {
 }
 
 /// True when the seller's total is proven by our own signature.
-fn is_ours(state: &State, channel: ChannelId, facts: &Facts) -> bool {
+pub fn is_ours(state: &State, channel: ChannelId, facts: &Facts) -> bool {
     let Some(signature) = &state.signature else { return false };
     let digest = proof::balance_digest(channel, state.total, facts.contract);
     proof::recover(digest, signature) == Some(facts.payer)

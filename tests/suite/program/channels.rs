@@ -392,3 +392,19 @@ async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
     scene.channels(&["close", "--yes", &channel, "--seller", &seller]).await.expect_success(&[]);
     assert_eq!(scene.holdings().await, (WEALTH - 5 * PRICE, 5 * PRICE, 0));
 }
+
+/// Two state directories with one key: the seller proves what the other one has signed, and the log says what is wrong.
+#[tokio::test]
+async fn one_key_on_two_state_directories_is_named() {
+    let mut scene = Scene::paid("", 1).await;
+    let first = scene.serve().await;
+    scene.alice.change("state_dir = \"state\"", "state_dir = \"other\"");
+    let second = scene.serve().await;
+    scene.buy(&first, 1).await;
+    scene.buy(&second, 1).await;
+    scene.buy(&first, 1).await;
+    // Each believes to know what the seller holds.
+    let log = [first.kill().await, second.kill().await].concat();
+    assert!(log.contains("another program or state directory pays with the same key"), "{log}");
+    assert_eq!(scene.fair.origin.total_registered(), (4 * PRICE).into());
+}

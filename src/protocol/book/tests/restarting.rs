@@ -197,3 +197,15 @@ fn the_history_of_a_channel_that_only_the_chain_knows_is_unknown() {
     world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert!(!world.channel().is_in_doubt());
 }
+
+/// The seller shows a payment of this request that raised nothing: that makes nothing of this request older than it.
+#[test]
+fn a_payment_of_the_request_itself_is_not_older_than_it() {
+    let mut world = World::with_channel(100, 0);
+    let (id, total) = world.granted(35);
+    assert_eq!(total, 35.into());
+    assert_eq!(grant(&world.tells(id, 10, World::claim(0))).unwrap().total, 10.into());
+    let state = world.state(10);
+    let effects = world.tells(id, 26, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 26.into() }), "{effects:?}");
+}
