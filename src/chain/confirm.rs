@@ -78,6 +78,8 @@ const DOUBT_LOOKS: u32 = 3;
 const DOUBT_BLOCKS: u64 = 12;
 /// So long it must last as well, unless `confirm_within` allows less.
 const DOUBT_WITHIN: Duration = Duration::from_secs(120);
+/// How often a state is asked for that may be forgotten meanwhile.
+const STATE_LOOKS: usize = 5;
 /// How many of the newest blocks are searched for a transaction.
 pub(super) const SEARCHED_BLOCKS: u64 = 64;
 
@@ -173,6 +175,22 @@ impl Chain {
         // By number and not "latest": several nodes behind one address need not agree on what that is. Each
         // look asks for the newest, as some nodes keep no older state.
         self.channel_by(glance, channel, At::Block(head)).await.map(Some)
+    }
+
+    /// The same, asked a few times: a node that keeps the newest state only forgets it with each block.
+    pub(super) async fn channel_for_certain(
+        &self,
+        channel: ChannelId,
+        seen: u64,
+    ) -> Result<Option<Option<OnChain>>, ChainError> {
+        let mut told = self.channel_since(channel, seen).await;
+        for _ in 1..STATE_LOOKS {
+            if told.is_ok() {
+                break;
+            }
+            told = self.channel_since(channel, seen).await;
+        }
+        told
     }
 
     /// The transaction of this account that has `nonce`, if it is in one of the newest blocks.

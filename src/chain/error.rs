@@ -107,6 +107,17 @@ pub enum ChainError {
         /// What it answered before.
         pinned: Address,
     },
+    /// The node does not have the block of a channel's opening, so it says nothing of the channel.
+    #[error(
+        "the node {node} does not have the block in which channel {channel} was opened: wait until it has caught up, or \
+         check the channel's name"
+    )]
+    Behind {
+        /// Scheme, host and port.
+        node: String,
+        /// The channel.
+        channel: ChannelId,
+    },
     /// A fee above the configured limit.
     #[error(
         "{what} would cost {asked}, and chain.{key} allows {allowed}: nothing was sent. Wait until fees are lower, check \
@@ -223,6 +234,7 @@ impl ChainError {
             | Self::WrongContract { .. }
             | Self::WrongChain { .. }
             | Self::WrongToken { .. }
+            | Self::Behind { .. }
             | Self::TooDear { .. }
             | Self::NotSigned(_) => false,
         }

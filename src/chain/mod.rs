@@ -246,9 +246,14 @@ impl Chain {
         self.0.rpc.head().await
     }
 
-    /// What the contract says of a channel of ours; `None` when it is settled or never was.
+    /// What the contract says of a channel of ours; `None` when it is settled or never was. A node that does not have the
+    /// block of its opening yet is an error.
     pub async fn channel(&self, id: ChannelId) -> Result<Option<OnChain>, ChainError> {
-        self.channel_at(id, At::Latest).await
+        if let Some(on_chain) = self.channel_at(id, At::Latest).await? {
+            return Ok(Some(on_chain));
+        }
+        let behind = || ChainError::Behind { node: self.0.rpc.shown().into(), channel: id };
+        self.channel_for_certain(id, id.open_block.into()).await?.ok_or_else(behind)
     }
 
     async fn channel_at(&self, id: ChannelId, at: At) -> Result<Option<OnChain>, ChainError> {

@@ -74,11 +74,10 @@ impl Nonces {
         known.signed = known.signed.split_off(&nonce.saturating_add(1));
     }
 
-    /// The lowest nonce below `end` of those not mined that no transaction on its way has. A node that lags behind what
-    /// was confirmed before shows no gap.
+    /// The lowest nonce below `end` of those not mined that no transaction on its way has.
     pub fn missing(&self, mined: u64, end: u64) -> Option<u64> {
         let known = self.known();
-        let free = first_free(&known, mined.max(known.floor));
+        let free = first_free(&known, mined);
         (free < end).then_some(free)
     }
 
@@ -92,6 +91,16 @@ impl Turn<'_> {
     pub fn first_free(&self, mined: u64, at_least: u64) -> u64 {
         let known = self.nonces.known();
         first_free(&known, mined.max(at_least).max(known.floor))
+    }
+
+    /// True when the node counts fewer transactions than were seen confirmed.
+    pub fn is_behind(&self, mined: u64) -> bool {
+        mined < self.nonces.known().floor
+    }
+
+    /// What was confirmed from this nonce on is confirmed no more: the node insists that it counts fewer.
+    pub fn undone_from(&self, nonce: u64) {
+        self.nonces.known().floor = nonce;
     }
 
     /// Marks `nonce` as taken for as long as the answer lives.
@@ -162,6 +171,8 @@ mod tests {
         nonces.confirmed(5);
         assert_eq!((hashes(4), hashes(5), hashes(6)), (vec![], vec![], vec![4]));
         assert_eq!(nonces.turn().await.first_free(3, 0), 6);
-        assert_eq!((nonces.missing(3, 6), nonces.missing(3, 8)), (None, Some(6)));
+        // Unless a reorganisation has undone it.
+        nonces.turn().await.undone_from(4);
+        assert_eq!(nonces.turn().await.first_free(3, 0), 4);
     }
 }

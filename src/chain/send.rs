@@ -91,6 +91,15 @@ impl Chain {
         loop {
             let mined = rpc.mined_of(payer).await?;
             let waiting = rpc.waiting_of(payer).await?.unwrap_or(mined);
+            if turn.is_behind(mined) {
+                if look < PENDING_LOOKS {
+                    look += 1;
+                    tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
+                    continue;
+                }
+                // Not a node that lags: a reorganisation.
+                turn.undone_from(mined);
+            }
             let mut free = turn.first_free(mined, at_least);
             while free < waiting && self.knows_any(free).await {
                 free = turn.first_free(mined, free + 1);

@@ -12,7 +12,7 @@ use crate::chain::contracts::{
     ChannelWithdrawFilter,
 };
 use crate::chain::error::ChainError;
-use crate::chain::rpc::{LogFilter, Receipt};
+use crate::chain::rpc::{At, LogFilter, Receipt};
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Order};
 
 /// What [`Chain::sync`] found.
@@ -159,11 +159,11 @@ impl Chain {
         seen: u64,
     ) -> Result<Vec<(ChannelId, Option<OnChain>)>, ChainError> {
         let look = |id: ChannelId| async move {
-            if let Some(on_chain) = self.channel(id).await? {
+            if let Some(on_chain) = self.channel_at(id, At::Latest).await? {
                 return Ok::<_, ChainError>(Some((id, Some(on_chain))));
             }
-            // A block that has just been replaced is asked for again by the next look.
-            let again = self.channel_since(id, seen.max(id.open_block.into())).await;
+            // What cannot be asked for now is asked for again by the next look.
+            let again = self.channel_for_certain(id, seen.max(id.open_block.into())).await;
             Ok(again.ok().flatten().map(|on_chain| (id, on_chain)))
         };
         let told: Vec<Option<_>> = stream::iter(ids).map(look).buffered(AT_ONCE).try_collect().await?;

@@ -83,7 +83,10 @@ async fn opens_and_tops_up_with_one_transaction_each_where_the_token_allows() {
         assert_eq!(chain.fund(&top_up(id, 25), &notes).await.unwrap(), (id, untouched(75)));
         assert_eq!(notes.moves(), [true, true]);
         assert_eq!(chain.channel(id).await.unwrap(), Some(untouched(75)));
-        let nobody = ChannelId { open_block: id.open_block + 1, ..id };
+        let nobody = ChannelId { open_block: id.open_block + 2, ..id };
+        let error = chain.channel(nobody).await.unwrap_err();
+        assert!(matches!(error, ChainError::Behind { channel, .. } if channel == nobody), "{error}");
+        rig.mine(1).await;
         assert_eq!(chain.channel(nobody).await.unwrap(), None);
         assert_eq!(chain.balances().await.unwrap().tokens, Amount::from(TOKENS - 75));
     })
