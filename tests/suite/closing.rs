@@ -188,10 +188,9 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
         let proxy = town.alice.start().await;
         proxy.ready().await;
         let snapshot = town.rig.snapshot().await;
-        // The seller does not see the opening before it is undone. The user has ordered it: a request opens one channel.
+        // The seller does not see the opening before it is undone.
         town.origin.stop_noticing();
-        let (receiver, deposit) = (town.origin.receiver(), (10 * PRICE).into());
-        proxy.manager.operate(Operation::Open { receiver, deposit }).await.unwrap();
+        town.open_by_hand(&proxy).await;
         let exchanges = town.origin.exchanges();
         let asked = tokio::spawn(ask(proxy.address, town.paid()));
         // The 402, then the payment, which is presented again and again.
@@ -229,6 +228,7 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
             proxy.ready().await;
             let snapshot = town.rig.snapshot().await;
             town.origin.stop_noticing();
+            town.open_by_hand(&proxy).await;
             let exchanges = town.origin.exchanges();
             let asked = tokio::spawn(ask(proxy.address, town.paid()));
             town.origin.await_exchanges(exchanges + 3).await;

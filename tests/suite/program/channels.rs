@@ -401,10 +401,16 @@ async fn one_key_on_two_state_directories_is_named() {
     scene.alice.change("state_dir = \"state\"", "state_dir = \"other\"");
     let second = scene.serve().await;
     scene.buy(&first, 1).await;
+    // Each is told at first what the seller holds. Then the first one presents what the second one has paid.
     scene.buy(&second, 1).await;
+    let got = scene.ask(&first).await;
+    assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
+    assert!(got.text().contains("if another program or state directory pays with the same key"), "{got:?}");
+    // When the second one is two payments ahead, the seller proves what the first one cannot have signed.
+    scene.buy(&second, 2).await;
     scene.buy(&first, 1).await;
-    // Each believes to know what the seller holds.
-    let log = [first.kill().await, second.kill().await].concat();
+    let log = first.kill().await;
     assert!(log.contains("another program or state directory pays with the same key"), "{log}");
-    assert_eq!(scene.fair.origin.total_registered(), (4 * PRICE).into());
+    second.kill().await;
+    assert_eq!(scene.fair.origin.total_registered(), (6 * PRICE).into());
 }

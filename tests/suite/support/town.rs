@@ -8,11 +8,11 @@ use tollpass::chain::signer::Signer;
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
 use tollpass::devnet::origin::Origin;
-use tollpass::manager::ListedChannel;
+use tollpass::manager::{ListedChannel, Operation};
 use tollpass::protocol::microraiden::proof;
 use tollpass::protocol::{Amount, ChannelId, Signature};
 
-use super::fair::{empty, settings_at};
+use super::fair::{PRICE, empty, settings_at};
 use super::payer::{Alice, KEY, PATIENCE, Running};
 use super::rig::Rig;
 use super::wire::{Got, ask};
@@ -37,6 +37,12 @@ impl Town {
         let rule = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n";
         let alice = Alice::at(url, rig.manager, rig.token, &format!("{rule}{QUICK}{more}")).await;
         Self { rig, origin, alice }
+    }
+
+    /// Has Alice open a channel to the seller, so that a request that loses it may still open one of its own.
+    pub async fn open_by_hand(&self, proxy: &Running) {
+        let opening = Operation::Open { receiver: self.origin.receiver(), deposit: (10 * PRICE).into() };
+        proxy.manager.operate(opening).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     }
 
     pub fn paid(&self) -> Request<super::wire::Body> {
