@@ -259,6 +259,7 @@ impl Book {
                 continue;
             }
             self.take_over(id, on_chain);
+            self.shows(id);
             receivers.push(id.receiver);
         }
         // To look at some blocks again costs less than a durable write for each.

@@ -126,6 +126,18 @@ impl Book {
     /// Remembers that no money could be put into a channel for `host`. `was_sent`: a transaction was sent for it.
     pub(super) fn failed(&mut self, host: Host, failure: OrderFailure, was_sent: bool, now: Instant) {
         let OrderFailure { order, reason, balance, .. } = failure;
+        let balance = (!was_sent).then_some(balance);
+        self.remember_failure(host, (order, reason), None, balance, now);
+    }
+
+    fn remember_failure(
+        &mut self,
+        host: Host,
+        (order, reason): (Order, String),
+        unseen: Option<ChannelId>,
+        balance: Option<Option<Balance>>,
+        now: Instant,
+    ) {
         if self.failures.len() >= MOST_FAILURES {
             self.failures.retain(|_, failure| now < failure.until);
         }
@@ -134,8 +146,8 @@ impl Book {
         let first = self.policy.deposit.retry_after;
         let doubled = 1_u32.checked_shl(times - 1).unwrap_or(u32::MAX);
         let pause = first.saturating_mul(doubled).min(first.max(LONGEST_PAUSE));
-        let balance = (!was_sent).then_some(balance);
-        let failure = Failure { order, reason, since: now, until: now + pause, times, balance, looked: now };
+        let until = now + pause;
+        let failure = Failure { order, reason, since: now, until, unseen, times, balance, looked: now };
         self.failures.insert(key, failure);
     }
 
@@ -176,8 +188,18 @@ impl Book {
             Phase::Closing { .. } => "the transaction succeeded, but the channel is being closed".to_owned(),
             Phase::Gone => "the transaction succeeded, but the contract does not know the channel".to_owned(),
         };
-        let failure = OrderFailure { order, reason, is_final: true, balance: None };
-        self.failed(host, failure, true, now);
+        self.remember_failure(host, (order, reason), Some(id), None, now);
+    }
+
+    /// A channel is there, with all that was sent into it: what was waited for has come about.
+    pub(super) fn shows(&mut self, id: ChannelId) {
+        let is_fine = self
+            .channels
+            .get(&id)
+            .is_some_and(|known| known.phase == Phase::Open && known.unseen().is_zero());
+        if is_fine {
+            self.failures.retain(|_, failure| failure.unseen != Some(id));
+        }
     }
 
     /// The user has looked at the chain: deposits that it does not show are not waited for any longer.

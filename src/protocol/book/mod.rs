@@ -279,6 +279,8 @@ struct Failure {
     reason: String,
     since: Instant,
     until: Instant,
+    /// The channel that was funded, if the chain does not show it.
+    unseen: Option<ChannelId>,
     /// How often in a row.
     times: u32,
     /// What the payer had then, if nothing was sent: another balance is worth another try.

@@ -129,6 +129,56 @@ async fn a_deposit_whose_effect_does_not_show_is_not_sent_again() {
     .await;
 }
 
+/// What the contract says of each channel, with one of its five words replaced.
+fn shows(word: usize, value: u64) -> Fault {
+    let change = move |result: serde_json::Value| {
+        let Some(digits) = result.as_str().filter(|text| text.len() == 2 + 5 * 64) else { return result };
+        let (from, to) = (2 + word * 64, 2 + (word + 1) * 64);
+        json!(format!("{}{value:064x}{}", &digits[..from], &digits[to..]))
+    };
+    Fault::change("eth_call", change).when(of_channel)
+}
+
+#[tokio::test]
+async fn a_node_that_denies_what_was_deposited_gets_one_deposit() {
+    const DEPOSIT: usize = 1;
+    const SETTLE_BLOCK: usize = 2;
+    on_each(async |mut behind| {
+        behind.set("retry_within = \"100ms\"");
+        behind.town.alice.change("retry_after = \"1s\"", "retry_after = \"1h\"");
+        let proxy = behind.town.alice.start().await;
+        // An opening; and, when its ten prices are used up, a top up.
+        for (bought, word, value, reason) in [
+            (0, DEPOSIT, 0, "the chain shows a deposit of 0 instead of 10000"),
+            (9, DEPOSIT, 0, "the chain shows a deposit of 10000 instead of 15000"),
+        ] {
+            behind.town.buy(&proxy, bought).await;
+            let before = behind.relay.fundings();
+            behind.relay.fault(shows(word, value));
+            behind.is_refused(&proxy, &[reason]).await;
+            for _ in 0..5 {
+                behind.is_refused(&proxy, &[]).await;
+            }
+            assert_eq!(behind.relay.fundings(), before + 1, "{reason}");
+            behind.relay.heal();
+            // It shows at last: nothing more is sent for it.
+            behind.town.rig.mining(behind.until_paid(&proxy)).await;
+            assert_eq!(behind.relay.fundings(), before + 1, "{reason}");
+        }
+        // The channel, and each that takes its place, is being closed as soon as it is there.
+        behind.town.buy(&proxy, 3).await;
+        let before = behind.relay.fundings();
+        behind.relay.fault(shows(SETTLE_BLOCK, 900));
+        for _ in 0..6 {
+            let got = behind.town.ask(&proxy).await;
+            assert!(got.status == StatusCode::OK || reason(&got).contains("could not"), "{got:?}");
+        }
+        assert!(behind.relay.fundings() <= before + 1);
+        proxy.stop().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_tip_of_a_million_gwei_is_refused_with_the_key_and_both_numbers() {
     on_each(async |behind| {

@@ -95,6 +95,16 @@ fn a_deposit_that_does_not_show_is_sent_once() {
 }
 
 #[test]
+fn what_shows_late_is_topped_up_again_at_once() {
+    let mut world = World::with_channel(100, 95);
+    let topped = order(&world.demand(ask(10)).1).unwrap();
+    world.intends(topped);
+    assert!(matches!(refusal(&world.carried_out(7, Some(on_chain(100)))), Some(Refusal::FundFailed { .. })));
+    world.when(seen(7, Some(on_chain(145)), None));
+    assert!(order(&world.demand(ask(COSTLY)).1).is_some(), "the failure is over");
+}
+
+#[test]
 fn the_user_can_say_that_a_deposit_came_back() {
     let mut world = World::with_channel(100, 95);
     let topped = order(&world.demand(ask(10)).1).unwrap();
