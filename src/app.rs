@@ -153,6 +153,12 @@ pub enum StartError {
     /// What the configuration names cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The task that pays has panicked.
+    #[error(
+        "stopped by a fault of tollpass itself ({0}): nothing more could be paid. What was promised is on record, and the \
+         next start clears it up"
+    )]
+    Panicked(String),
     /// The key cannot be opened.
     #[error("cannot open the wallet: {0}")]
     Key(String),
@@ -234,6 +240,7 @@ impl App {
             let surplus = Surplus::new(manager.clone(), within);
             shutdown.spawn(close_surplus(surplus, within, shutdown.clone()));
         }
+        let task = watched(task, shutdown.clone());
         let started = start(manager.clone(), key, chain, shutdown.clone());
         let (started, ()) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_within;
@@ -259,8 +266,12 @@ impl App {
         report_left(shutdown.drain(drain_within).await);
         manager.stop().await;
         drop(manager);
-        if tokio::time::timeout_at(deadline + drain_within, task).await.is_err() {
-            tracing::error!("payments were still under way; they are cleared up at the next start");
+        match tokio::time::timeout_at(deadline + drain_within, task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error)) | Err(error)) => return Err(StartError::Panicked(error.to_string())),
+            Err(_) => {
+                tracing::error!("payments were still under way; they are cleared up at the next start");
+            }
         }
         started?;
         match was_denied.map(|mut was_denied| was_denied.try_recv()) {
@@ -268,6 +279,18 @@ impl App {
             Some(Err(_)) | None => Ok(()),
         }
     }
+}
+
+/// Begins the end when the task that pays ends before it: a proxy that goes on accepting could only fail its clients.
+fn watched(task: JoinHandle<()>, shutdown: Shutdown) -> JoinHandle<Result<(), tokio::task::JoinError>> {
+    tokio::spawn(async move {
+        let ended = task.await;
+        if let Err(error) = &ended {
+            shutdown.begin();
+            tracing::error!(%error, "the task that pays has failed: stopping");
+        }
+        ended
+    })
 }
 
 /// Looks every now and then for channels that are not needed any more, and closes them. What was begun is finished

@@ -1,24 +1,31 @@
-//! Crash points for tests: the process aborts itself after a given number of effects.
+//! Crash points for tests: the process aborts itself after a given number of effects, or a task panics at a point that
+//! is named.
 //!
-//! Only debug builds look at `TOLLPASS_ABORT_AFTER`; in a release build a crash point is nothing.
+//! Only debug builds look at `TOLLPASS_ABORT_AFTER` and `TOLLPASS_PANIC_AT`; in a release build a crash point is nothing.
 
 /// The environment variable that says after how many effects to abort.
 pub const VARIABLE: &str = "TOLLPASS_ABORT_AFTER";
+/// The environment variable that names a point at which the task that comes by panics.
+pub const PANIC_VARIABLE: &str = "TOLLPASS_PANIC_AT";
 
 /// Marks that one more effect has happened.
 #[cfg(debug_assertions)]
 pub fn point(name: &'static str) {
+    use std::io::Write as _;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static LIMIT: OnceLock<Option<u64>> = OnceLock::new();
     static SEEN: AtomicU64 = AtomicU64::new(0);
+    static PANIC_AT: OnceLock<Option<String>> = OnceLock::new();
     let limit = LIMIT.get_or_init(|| std::env::var(VARIABLE).ok()?.parse().ok());
     let seen = SEEN.fetch_add(1, Ordering::SeqCst) + 1;
     if *limit == Some(seen) {
-        eprintln!("aborting after effect {seen}: {name}");
+        let _ = writeln!(std::io::stderr(), "aborting after effect {seen}: {name}");
         std::process::abort();
     }
+    let wanted = PANIC_AT.get_or_init(|| std::env::var(PANIC_VARIABLE).ok());
+    assert!(wanted.as_deref() != Some(name), "a panic at {name} was asked for");
 }
 
 /// Marks that one more effect has happened.

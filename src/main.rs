@@ -1,5 +1,6 @@
 //! tollpass: a local forward proxy that pays paywalls. Arguments, log and exit code; the work is in the library.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -11,7 +12,8 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tollpass: {}", in_words(&error));
+            // Standard error may be closed or full: the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "tollpass: {}", in_words(&error));
             ExitCode::from(failure)
         }
     }

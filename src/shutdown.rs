@@ -104,11 +104,11 @@ impl Shutdown {
         let shutdown = self.clone();
         tokio::spawn(async move {
             let name = signals.next().await;
-            info!(signal = name, "stopping: finishing what has begun; once more to stop at once");
             shutdown.begin();
+            info!(signal = name, "stopping: finishing what has begun; once more to stop at once");
             let name = signals.next().await;
-            warn!(signal = name, "stopping at once");
             shutdown.cut();
+            warn!(signal = name, "stopping at once");
         });
         Ok(())
     }

@@ -1,9 +1,16 @@
 //! The log: lines on standard error, as text or as JSON. `TOLLPASS_LOG` filters it, for instance
 //! `TOLLPASS_LOG=debug` or `TOLLPASS_LOG=warn,tollpass::chain=trace`.
+//!
+//! The log is best effort. A thread of its own writes the lines, so a reader that is slow, stuck or gone never delays or
+//! ends the task that logs. Lines that do not fit in the queue or cannot be written are lost and counted.
+
+mod queue;
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, util::SubscriberInitExt as _};
+
+pub use self::queue::Log;
 
 /// The variable that filters the log.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
@@ -27,26 +34,37 @@ pub enum TelemetryError {
     /// The filter is not UTF-8.
     #[error("{FILTER_VARIABLE} is not UTF-8; write such as info")]
     NotUtf8,
+    /// The thread that writes the log cannot be started.
+    #[error("cannot start the thread that writes the log: {0}; this user may have too many processes")]
+    Thread(#[from] std::io::Error),
     /// Something else logs in this process already.
     #[error("the log is already set up: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
 /// Starts the log of this process; can be done once. `default_filter` counts where the variable is not set.
-pub fn start(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
+pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => filter(&text, default_filter)?,
         Err(std::env::VarError::NotPresent) => filter("", default_filter)?,
         Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
-    );
+    let log = Log::start(std::io::stderr(), |lost| {
+        tracing::warn!(lost, "lines of the log were lost so far: nothing read them, or the disk was full");
+    })?;
+    let has_colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(log.clone())
+        .with_ansi(has_colour)
+        // Its own complaints go to standard error by a macro that panics when that fails.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
-    Ok(())
+    Ok(log)
 }
 
 fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {

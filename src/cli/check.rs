@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::ConfigArgs;
+use super::output::print;
 use crate::app::{self, chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config::{self, Config};
@@ -35,7 +36,7 @@ pub struct CheckArgs {
 /// Prints what was found; fails when anything is wrong.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    let mut report = Report::default();
+    let mut report = Report::new();
     match &args.config.config {
         Some(path) => report.good("config", &path.display()),
         None => report.good("config", &"from the environment only"),
@@ -56,7 +57,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     if report.wrong > 0 {
         bail!("{} of the checks failed", report.wrong);
     }
-    Ok(())
+    report.printed
 }
 
 /// Whom we trust, and whom programs must trust.
@@ -232,22 +233,32 @@ fn describe(rule: &Rule) -> String {
 }
 
 /// Lines on standard output, and how many of them are bad news.
-#[derive(Debug, Default)]
 struct Report {
     wrong: usize,
+    printed: anyhow::Result<()>,
 }
 
 impl Report {
-    fn good(&self, what: &str, text: &dyn std::fmt::Display) {
-        println!("ok     {what:9} {text}");
+    fn new() -> Self {
+        Self { wrong: 0, printed: Ok(()) }
     }
 
-    fn note(&self, what: &str, text: &dyn std::fmt::Display) {
-        println!("note   {what:9} {text}");
+    fn good(&mut self, what: &str, text: &dyn std::fmt::Display) {
+        self.line("ok", what, text);
+    }
+
+    fn note(&mut self, what: &str, text: &dyn std::fmt::Display) {
+        self.line("note", what, text);
     }
 
     fn wrong(&mut self, what: &str, text: &dyn std::fmt::Display) {
         self.wrong += 1;
-        println!("WRONG  {what:9} {text}");
+        self.line("WRONG", what, text);
+    }
+
+    fn line(&mut self, verdict: &str, what: &str, text: &dyn std::fmt::Display) {
+        if self.printed.is_ok() {
+            self.printed = print(format!("{verdict:6} {what:9} {text}\n"));
+        }
     }
 }

@@ -16,6 +16,7 @@ use ethers_core::types::U256;
 use ethers_core::utils::hex;
 use rustls::ServerConfig;
 
+use super::output::announce;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
@@ -101,10 +102,14 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         other => other.into(),
     })?;
 
-    print!("{}", what_to_type(app.address(), &seller, folder.path()));
+    announce(what_to_type(app.address(), &seller, folder.path()));
     let secure = seller.secure_url().unwrap_or_default();
-    println!("ready proxy={} origin={} rpc={} secure={secure}", app.address(), seller.url(), devchain.url());
-    std::io::stdout().flush()?;
+    announce(format_args!(
+        "ready proxy={} origin={} rpc={} secure={secure}\n",
+        app.address(),
+        seller.url(),
+        devchain.url()
+    ));
     app.run().await?;
     seller.stop().await;
     devchain.stop().await;

@@ -9,6 +9,7 @@ use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
 use super::environment::{self, ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
+use super::output::{print, tell};
 use super::{ConfigArgs, trust};
 use crate::admin;
 use crate::config::Config;
@@ -57,8 +58,7 @@ pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
     };
     let texts = variables.iter().map(|(name, value)| Ok((*name, text(name, value.as_deref())?)));
     let texts = texts.collect::<anyhow::Result<Vec<_>>>()?;
-    print!("{}", args.shell.print(&texts)?);
-    Ok(())
+    print(args.shell.print(&texts)?)
 }
 
 /// The environment of the proxy that runs, or is configured.
@@ -73,7 +73,10 @@ async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Va
         }
         None => {
             if TcpStream::connect_timeout(&config.listen, CONNECT_WITHIN).is_err() {
-                eprintln!("tollpass: nobody listens on {} yet: start `tollpass serve`", config.listen);
+                tell(format_args!(
+                    "tollpass: nobody listens on {} yet: start `tollpass serve`",
+                    config.listen
+                ));
             }
             config.listen
         }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::output::print;
 use crate::{
     chain::keystore::{self, Password},
     protocol::Address,
@@ -66,8 +67,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
             config.display()
         )
     })?;
-    print!("{}", next_steps(address, &keystore, &config));
-    Ok(())
+    print(next_steps(address, &keystore, &config))
 }
 
 /// The example with the keys switched on that a proxy that pays must have.

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod env;
 mod environment;
 pub mod init;
+mod output;
 pub mod run;
 pub mod serve;
 mod trust;
@@ -99,22 +100,25 @@ impl ConfigArgs {
 
 /// Runs one command to its end; the exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    telemetry::start(arguments.log_format, arguments.command.default_filter())?;
-    match arguments.command {
+    let log = telemetry::start(arguments.log_format, arguments.command.default_filter())?;
+    let ended = match arguments.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args)),
         Command::Serve(args) => wait_for(serve::run(args)),
         Command::Run(args) => {
-            let ending = wait_for(run::run(args))?;
-            return Ok(ExitCode::from(ending.code()));
+            let ending = wait_for(run::run(args));
+            // The code may be that of a signal, by which this process then dies.
+            log.finish();
+            return Ok(ExitCode::from(ending?.code()));
         }
         Command::Env(args) => wait_for(env::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
-    }?;
-    Ok(ExitCode::SUCCESS)
+    };
+    log.finish();
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -131,8 +135,9 @@ fn agreed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("nobody is there to agree: add --yes");
     }
-    eprint!("do it? [y/N] ");
-    std::io::stderr().flush()?;
+    // A question that cannot be read is not agreed to, but for a terminal the answer may still come.
+    let mut err = std::io::stderr();
+    let _ = write!(err, "do it? [y/N] ").and_then(|()| err.flush());
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))

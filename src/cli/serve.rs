@@ -1,11 +1,11 @@
 //! `tollpass serve`: the proxy, until it is told to stop.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 
 use clap::Args;
 
 use super::ConfigArgs;
+use super::output::announce;
 use crate::app::App;
 use crate::shutdown::Shutdown;
 
@@ -32,8 +32,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let app = App::build(config, None, shutdown).await?;
-    println!("listening on {}", app.address());
-    std::io::stdout().flush()?;
+    announce(format_args!("listening on {}\n", app.address()));
     app.run().await?;
     Ok(())
 }

@@ -56,6 +56,7 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "TOLLPASS_LOG_FORMAT",
     "TOLLPASS_CONFIG",
     crate::fault::VARIABLE,
+    crate::fault::PANIC_VARIABLE,
 ];
 
 /// Every key: the table it stands in (empty for the top of the file), and the names within.

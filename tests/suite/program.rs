@@ -4,6 +4,7 @@ mod ca;
 mod channels;
 mod checks;
 mod demo;
+mod logs;
 mod runs;
 mod serves;
 mod volume;

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::output::{print, tell};
 use super::{ConfigArgs, agreed};
 use crate::app;
 use crate::config::{self, Config};
@@ -90,12 +91,11 @@ pub enum Format {
 pub fn run(args: &CaArgs) -> anyhow::Result<()> {
     let source = Source::find(args)?;
     match args.command.clone().unwrap_or(Command::Show) {
-        Command::Show => print!("{}", show(&source.open()?, &source.permitted()?)),
-        Command::Export(how) => export(&source.open()?, &how)?,
-        Command::Renew { yes } => renew(&source, yes)?,
-        Command::Trust { system } => print!("{}", trust::text(&source.open()?, &system, &again(args)?)?),
+        Command::Show => print(show(&source.open()?, &source.permitted()?)),
+        Command::Export(how) => export(&source.open()?, &how),
+        Command::Renew { yes } => renew(&source, yes),
+        Command::Trust { system } => print(trust::text(&source.open()?, &system, &again(args)?)?),
     }
-    Ok(())
 }
 
 /// Where the CA is.
@@ -119,7 +119,7 @@ impl Source {
     fn open(&self) -> anyhow::Result<Authority> {
         let authority = app::authority_in(&self.folder, &self.config)?;
         if authority.is_new() {
-            eprintln!("made a new CA: {}", authority.path().display());
+            tell(format_args!("made a new CA: {}", authority.path().display()));
         }
         Ok(authority)
     }
@@ -175,18 +175,16 @@ fn export(authority: &Authority, how: &ExportArgs) -> anyhow::Result<()> {
         Format::Bundle => {
             let roots = tls::system(None)?;
             for warning in &roots.warnings {
-                eprintln!("tollpass: {warning}");
+                tell(format_args!("tollpass: {warning}"));
             }
             tls::bundle(&roots, authority).into_bytes()
         }
     };
     let Some(path) = &how.out else {
-        let mut out = std::io::stdout();
-        if how.format == Format::Der && out.is_terminal() {
+        if how.format == Format::Der && std::io::stdout().is_terminal() {
             bail!("DER is no text for a terminal: add --out FILE");
         }
-        out.write_all(&bytes)?;
-        return Ok(out.flush()?);
+        return print(bytes);
     };
     write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -214,18 +212,17 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
             certificate.display()
         );
     }
-    eprintln!(
+    tell(format_args!(
         "make a new CA in {}: what trusts the one that is there must then trust the new one, and a running proxy takes \
          it at its next start",
         source.folder.display()
-    );
+    ));
     if !is_agreed && !agreed()? {
-        eprintln!("not done");
+        tell("not done");
         return Ok(());
     }
     let authority = Authority::renew(&source.folder, &source.permitted()?)?;
-    print!("{}", show(&authority, &source.permitted()?));
-    Ok(())
+    print(show(&authority, &source.permitted()?))
 }
 
 /// The options by which this CA is found again.

@@ -10,6 +10,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::ConfigArgs;
+use super::output::print;
 use crate::admin;
 use crate::manager::store::{FILE, Store};
 use crate::manager::{ListedChannel, ListedOwner, Listing};
@@ -95,12 +96,7 @@ async fn listings(args: &ChannelsArgs) -> anyhow::Result<Vec<Listing>> {
 }
 
 fn show(args: &ChannelsArgs, listings: &[Listing]) -> anyhow::Result<()> {
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(listings)?);
-    } else {
-        print!("{}", table(listings));
-    }
-    Ok(())
+    if args.json { print(serde_json::to_string_pretty(listings)? + "\n") } else { print(table(listings)) }
 }
 
 /// What the store knows, of every payer and contract it has seen.

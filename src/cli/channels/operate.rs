@@ -2,7 +2,7 @@
 //! that it is still at it while a transaction confirms.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use super::desk::Desk;
 use crate::admin::AdminError;
 use crate::cli::agreed;
+use crate::cli::output::{print, tell};
 use crate::manager::{ListedChannel, Operation, Report, Trouble};
 use crate::protocol::{Address, Amount, ChannelId};
 
@@ -87,10 +88,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bool) -> anyhow::Result<()> {
     let operations = operations(desk, command).await?;
     if operations.is_empty() {
-        eprintln!("there is nothing to do");
+        tell("there is nothing to do");
         return Ok(());
     }
-    let mut failed = 0;
+    let (mut failed, mut printed) = (0, Ok(()));
     let mut denied_by = BTreeSet::new();
     for operation in operations {
         let closed = match &operation {
@@ -99,16 +100,19 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
         };
         if let Some(channel) = closed.filter(|channel| denied_by.contains(&channel.receiver)) {
             failed += 1;
-            eprintln!("tollpass: {channel} stays open: its seller did not sign for another channel");
+            tell(format_args!("tollpass: {channel} stays open: its seller did not sign for another channel"));
             continue;
         }
         match one(desk, &operation, is_agreed).await {
-            Ok(Some(report)) if json => println!("{}", serde_json::to_string(&report)?),
-            Ok(Some(report)) => println!("{}", report.text),
-            Ok(None) => eprintln!("not done"),
+            Ok(Some(report)) => {
+                let text = if json { serde_json::to_string(&report)? } else { report.text };
+                // The others are done all the same.
+                printed = printed.and(print(text + "\n"));
+            }
+            Ok(None) => tell("not done"),
             Err(error) => {
                 failed += 1;
-                eprintln!("tollpass: {error:#}");
+                tell(format_args!("tollpass: {error:#}"));
                 if is_denied(&error) {
                     denied_by.extend(closed.map(|channel| channel.receiver));
                 }
@@ -118,7 +122,7 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
     if failed > 0 {
         bail!("{failed} of the operations failed");
     }
-    Ok(())
+    printed
 }
 
 /// True where the policy says to leave all channels of the seller open.
@@ -133,7 +137,7 @@ async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Res
         Some(wei) => format!("\nfees: at most {wei} wei"),
         None => String::new(),
     };
-    eprintln!("{}{cost}", plan.text);
+    tell(format_args!("{}{cost}", plan.text));
     if !is_agreed && !agreed()? {
         return Ok(None);
     }
@@ -146,13 +150,13 @@ async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Res
         tokio::select! {
             done = &mut doing => {
                 if is_terminal {
-                    eprintln!();
+                    tell("");
                 }
                 return done.map(Some);
             }
             _ = alive.tick() => {
                 if is_terminal {
-                    eprint!("\rwaiting for the chain … {} s", begun.elapsed().as_secs());
+                    let _ = write!(io::stderr(), "\rwaiting for the chain … {} s", begun.elapsed().as_secs());
                 }
             }
         }

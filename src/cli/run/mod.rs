@@ -7,13 +7,15 @@ mod proxy;
 mod signals;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 
+use super::output::tell;
 use super::{ConfigArgs, environment, trust};
 use bill::Account;
 pub use child::Ending;
@@ -54,7 +56,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let trust = trust::files(&config, |name| std::env::var_os(name))?;
     let proxy = Proxy::find_or_start(config).await?;
     if !args.quiet && !proxy.can_pay() {
-        tell("no [wallet] is configured: this proxy never pays");
+        say("no [wallet] is configured: this proxy never pays");
     }
     let present = |name: &str| std::env::var_os(name);
     let variables = environment::variables(proxy.address(), trust.as_ref(), &args.no_proxy, present);
@@ -66,17 +68,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let account = proxy.end(&mut signals).await;
     if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &account)) {
         // The program's own ending is worth more.
-        tell(&format!("the bill could not be written: {error}"));
+        say(format_args!("the bill could not be written: {error}"));
     }
     match ran {
         Ok(ending) => {
             if !args.quiet {
-                tell(&account.line());
+                say(account.line());
             }
             Ok(ending)
         }
         Err(error) => {
-            tell(&error.to_string());
+            say(&error);
             Ok(Ending::Code(error.code()))
         }
     }
@@ -87,7 +89,7 @@ fn write_bill(file: &mut File, account: &Account) -> anyhow::Result<()> {
     Ok(file.write_all(b"\n")?)
 }
 
-/// A line for whoever ran it; nobody may be there to read it.
-fn tell(text: &str) {
-    let _ = writeln!(io::stderr(), "tollpass: {text}");
+/// A line for whoever ran it.
+fn say(text: impl Display) {
+    tell(format_args!("tollpass: {text}"));
 }

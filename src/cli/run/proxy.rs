@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::bill::Account;
+use super::say;
 use super::signals::Signals;
-use super::tell;
 use crate::admin::{self, AdminError, Attendance, Attended};
 use crate::app::{self, App, StartError};
 use crate::chain::signer::Signer;
@@ -120,10 +120,10 @@ impl Own {
         if let Some(attendance) = attendance {
             match attendance.count() {
                 0 => {}
-                1 => tell("one more program uses this proxy; it ends with that, or on a signal"),
-                others => {
-                    tell(&format!("{others} more programs use this proxy; it ends with them, or on a signal"))
-                }
+                1 => say("one more program uses this proxy; it ends with that, or on a signal"),
+                others => say(format_args!(
+                    "{others} more programs use this proxy; it ends with them, or on a signal"
+                )),
             }
             tokio::select! {
                 () = attendance.close() => {}

@@ -157,14 +157,22 @@ pub struct Program {
 
 impl Program {
     /// Runs it, and waits until it says where it listens.
-    pub async fn start(mut command: Command) -> Self {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let mut errors = child.stderr.take().unwrap();
+    pub async fn start(command: Command) -> Self {
+        Self::start_with_log(command, Stdio::piped()).await
+    }
+
+    /// The same with its log going elsewhere.
+    pub async fn start_with_log(mut command: Command, log: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn().unwrap();
+        // It holds the other end of what the log goes to.
+        drop(command);
+        let errors = child.stderr.take();
         let log = tokio::spawn(async move {
             let mut log = String::new();
-            // What is no UTF-8 ends the log early, and the test that looks for it fails.
-            let _ = errors.read_to_string(&mut log).await;
+            if let Some(mut errors) = errors {
+                // What is no UTF-8 ends the log early, and the test that looks for it fails.
+                let _ = errors.read_to_string(&mut log).await;
+            }
             log
         });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

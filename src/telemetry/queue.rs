@@ -1,0 +1,242 @@
+//! The queue between the tasks that log and the thread that writes: bounded, and never waited for.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The most that may wait to be written, in bytes; further lines are lost.
+const MOST_WAITING: usize = 4 << 20;
+/// What a line takes besides its text.
+const LINE_COST: usize = 64;
+/// How long the end of the program waits for lines that are not written yet.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
+/// The pause before another attempt on a terminal or pipe that somebody set to non-blocking and that is full.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// A handle on the log. Lines go in without waiting.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    drained: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    is_writing: bool,
+    lost: u64,
+}
+
+impl Log {
+    /// Starts the thread that writes to `out`. `report` is told how many lines were lost in all, whenever a line can be
+    /// written again after some were lost.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let writer = Arc::clone(&shared);
+        thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report))?;
+        Ok(Self(shared))
+    }
+
+    /// Waits until everything is written, but not for a reader that is stuck.
+    pub fn finish(&self) {
+        let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
+        // Either way there is nothing more to wait for.
+        let _ = self.0.drained.wait_timeout_while(self.0.lock(), FINISH_WITHIN, is_busy);
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut queue = self.0.lock();
+        if queue.bytes + line.len() + LINE_COST > MOST_WAITING {
+            queue.lost += 1;
+            return;
+        }
+        queue.bytes += line.len() + LINE_COST;
+        queue.lines.push_back(line.to_vec());
+        drop(queue);
+        self.0.filled.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines as they come, for as long as the process lives.
+    fn write_all(&self, mut out: impl Write, report: impl Fn(u64)) {
+        let (mut told, mut is_torn) = (0, false);
+        loop {
+            let line = self.next();
+            let mut written = Ok(0);
+            if is_torn {
+                written = write(&mut out, b"\n");
+            }
+            let written = written.and_then(|_| write(&mut out, &line));
+            match written {
+                Ok(_) => is_torn = false,
+                Err(0) => {}
+                Err(_) => is_torn = true,
+            }
+            let lost = {
+                let mut queue = self.lock();
+                queue.bytes -= line.len() + LINE_COST;
+                queue.lost += u64::from(written.is_err());
+                queue.lost
+            };
+            if written.is_ok() && lost != told {
+                told = lost;
+                report(lost);
+            }
+        }
+    }
+
+    /// Waits for the next line.
+    fn next(&self) -> Vec<u8> {
+        let mut queue = self.lock();
+        loop {
+            queue.is_writing = false;
+            if let Some(line) = queue.lines.pop_front() {
+                queue.is_writing = true;
+                return line;
+            }
+            self.drained.notify_all();
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Writes a whole line; where that fails, how many bytes of it went out.
+fn write(out: &mut impl Write, line: &[u8]) -> Result<usize, usize> {
+    let mut written = 0;
+    while written < line.len() {
+        match out.write(&line[written..]) {
+            Ok(0) => return Err(written),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN_AFTER),
+            Err(_) => return Err(written),
+        }
+    }
+    Ok(written)
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(self.clone())
+    }
+}
+
+/// Takes one event, which the subscriber writes in one piece.
+#[derive(Debug)]
+pub struct Line(Log);
+
+impl Write for Line {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.push(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Asks before each write what is to become of it, and hands out what was written.
+    struct Fickle {
+        verdicts: mpsc::Receiver<io::Result<usize>>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Fickle {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let count = self.verdicts.recv().unwrap()?.min(text.len());
+            self.written.send(text[..count].to_vec()).unwrap();
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn fickle() -> (Log, mpsc::Sender<io::Result<usize>>, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
+        let ((decide, verdicts), (written, seen)) = (mpsc::channel(), mpsc::channel());
+        let (tell, told) = mpsc::channel();
+        let log = Log::start(Fickle { verdicts, written }, move |lost| tell.send(lost).unwrap()).unwrap();
+        (log, decide, seen, told)
+    }
+
+    #[test]
+    fn a_writer_that_is_stuck_holds_nobody_up_and_what_does_not_fit_is_counted() {
+        let (log, decide, seen, told) = fickle();
+        let line = vec![b'x'; 64 << 10];
+        // The writer has taken one line and waits; the queue fills up behind it.
+        let fit = MOST_WAITING / (line.len() + LINE_COST);
+        for _ in 0..fit + 7 {
+            log.push(&line);
+        }
+        log.finish();
+        for _ in 0..fit {
+            decide.send(Ok(usize::MAX)).unwrap();
+        }
+        for _ in 0..fit {
+            assert_eq!(seen.recv().unwrap().len(), line.len());
+        }
+        assert_eq!(told.recv().unwrap(), 7);
+        // There is room again.
+        log.push(b"y");
+        decide.send(Ok(usize::MAX)).unwrap();
+        assert_eq!(seen.recv().unwrap(), b"y");
+    }
+
+    #[test]
+    fn a_failed_write_loses_its_line_and_the_next_one_starts_on_a_line_of_its_own() {
+        let (log, decide, seen, told) = fickle();
+        let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
+        log.push(b"first\n");
+        decide.send(full()).unwrap();
+        log.push(b"second\n");
+        decide.send(Ok(3)).unwrap();
+        decide.send(full()).unwrap();
+        assert_eq!(seen.recv().unwrap(), b"sec");
+        log.push(b"third\n");
+        for _ in 0..2 {
+            decide.send(Ok(usize::MAX)).unwrap();
+        }
+        assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (b"\n".to_vec(), b"third\n".to_vec()));
+        assert_eq!(told.recv().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_full_terminal_is_tried_again() {
+        let (log, decide, seen, _told) = fickle();
+        log.push(b"line\n");
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted] {
+            decide.send(Err(kind.into())).unwrap();
+        }
+        decide.send(Ok(2)).unwrap();
+        decide.send(Ok(3)).unwrap();
+        assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (b"li".to_vec(), b"ne\n".to_vec()));
+        log.finish();
+    }
+}
