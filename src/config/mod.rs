@@ -3,7 +3,8 @@
 //!
 //! A variable sets the key of its name, and wins over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). An empty one counts
-//! as absent. Only `[[pay]]`, `[[route]]` and `[[upstream.tls]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys.
+//! as absent. Only `[[pay]]`, `[[route]]` and `[[upstream.tls]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys, and
+//! those that Kubernetes sets for a Service named like us are ignored, with a warning.
 
 mod chain;
 mod fault;
@@ -149,6 +150,8 @@ impl Config {
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
         let fail = |faults| ConfigError { file: None, faults };
+        let environment = &mut environment.clone();
+        let services = source::without_services(environment);
         let root = source::merge(text, environment).map_err(|fault| fail(vec![fault]))?;
         let path_in = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let places = Places { folder: folder.to_owned(), home: path_in("HOME") };
@@ -158,7 +161,10 @@ impl Config {
         let faults = Faults::new(source::entries_in(environment));
         let config = assemble(root, &places, state_home, environment, &faults);
         match config {
-            Some(config) if faults.borrow().is_empty() => Ok(config),
+            Some(mut config) if faults.borrow().is_empty() => {
+                config.warnings.extend(services);
+                Ok(config)
+            }
             _ => Err(fail(faults.into_inner())),
         }
     }

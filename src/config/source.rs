@@ -14,6 +14,8 @@ use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable, upstr
 
 /// Lists of tables: they have no place in a flat environment.
 const LISTS: [&str; 3] = ["pay", "route", super::origin::NAME];
+/// Our own name, as variables of a Service begin.
+const SERVICE: &str = "TOLLPASS";
 /// The largest file that is read: far above what anyone writes by hand.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -56,6 +58,51 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
     }
     Ok(text)
+}
+
+/// Takes out the variables that Kubernetes sets in every container for a Service whose name begins like ours; a warning that
+/// names them.
+pub(super) fn without_services(environment: &mut BTreeMap<String, String>) -> Option<String> {
+    let is_service = |name: &String| {
+        let Some(service) = service_of(name) else { return false };
+        // Any other first word could as well be a slip: of a Service, all variables are there.
+        let is_there = |end: &str| environment.contains_key(&format!("{service}{end}"));
+        service == SERVICE || (is_there("_SERVICE_HOST") && is_there("_SERVICE_PORT"))
+    };
+    let names: Vec<String> = environment.keys().filter(|name| is_service(name)).cloned().collect();
+    environment.retain(|name, _| !names.contains(name));
+    let [first, rest @ ..] = names.as_slice() else { return None };
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more like it", rest.len()) };
+    Some(format!(
+        "ignoring the variable {first}{more}: Kubernetes sets it for a Service of this name (enableServiceLinks: false in \
+         the Pod keeps such variables out). The address to listen on is TOLLPASS_LISTEN"
+    ))
+}
+
+/// The Service, in the form that variables have it, for which Kubernetes would set this variable: `X_SERVICE_HOST`,
+/// `X_SERVICE_PORT`, `X_SERVICE_PORT_HTTP`, `X_PORT`, `X_PORT_8402_TCP` and `X_PORT_8402_TCP_ADDR` are of `X`.
+fn service_of(variable: &str) -> Option<&str> {
+    // Two underscores stand between a table and its key.
+    if !variable.starts_with(ENVIRONMENT_PREFIX) || variable.contains("__") {
+        return None;
+    }
+    let service = |at: usize| variable.get(..at).filter(|name| name.starts_with(SERVICE));
+    if let Some((at, _)) = variable.rmatch_indices("_SERVICE_").next() {
+        let rest = variable.get(at + "_SERVICE_".len()..)?;
+        let is_one = rest == "HOST" || rest == "PORT" || rest.starts_with("PORT_");
+        return service(at).filter(|_| is_one);
+    }
+    if let Some(at) = variable.find("_PORT_") {
+        let mut words = variable.get(at + "_PORT_".len()..)?.split('_');
+        let number = words.next()?;
+        let is_one = !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+            && matches!(words.next(), Some("TCP" | "UDP" | "SCTP"))
+            && matches!(words.next(), None | Some("PROTO" | "PORT" | "ADDR"))
+            && words.next().is_none();
+        return service(at).filter(|_| is_one);
+    }
+    variable.strip_suffix("_PORT").filter(|name| name.starts_with(SERVICE))
 }
 
 /// The variables that matter here.

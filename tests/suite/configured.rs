@@ -679,7 +679,7 @@ fn variables_that_are_no_keys_are_faults() {
     for (variable, expected) in [
         ("TOLLPASS_CHAIN_RPC_URL", "unknown key -> did you mean TOLLPASS_CHAIN__RPC_URL?"),
         ("TOLLPASS_LISTN", "unknown key -> did you mean TOLLPASS_LISTEN?"),
-        ("TOLLPASS_SERVICE_HOST", "unknown key -> remove the variable TOLLPASS_SERVICE_HOST"),
+        ("TOLLPASS_COLOUR", "unknown key -> remove the variable TOLLPASS_COLOUR"),
         ("TOLLPASS_PAY__0__HOST", "pay: entries cannot come from the environment (TOLLPASS_PAY__0__HOST)"),
         ("TOLLPASS_PAY[0]__HOST", "pay: entries cannot come from the environment"),
         ("TOLLPASS_pay__0__host", "pay: entries cannot come from the environment"),
@@ -808,4 +808,49 @@ fn tls_with_some_origins_is_read_and_what_contradicts_itself_is_named() {
     assert!(found[0].contains("write [[upstream.tls]], with two brackets"), "{found:?}");
     let found = faults("", &[("TOLLPASS_UPSTREAM__TLS__0__HOST", "a")]);
     assert!(found[0].contains("write [[upstream.tls]] in the file"), "{found:?}");
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_of_this_name_is_ignored_with_a_warning() {
+    let variables = [
+        ("TOLLPASS_SERVICE_HOST", "10.96.0.7"),
+        ("TOLLPASS_SERVICE_PORT", "8402"),
+        ("TOLLPASS_SERVICE_PORT_HTTP", "8402"),
+        ("TOLLPASS_SERVICE_PORT_DNS_TCP", "53"),
+        ("TOLLPASS_PORT", "tcp://10.96.0.7:8402"),
+        ("TOLLPASS_PORT_8402_TCP", "tcp://10.96.0.7:8402"),
+        ("TOLLPASS_PORT_8402_TCP_PROTO", "tcp"),
+        ("TOLLPASS_PORT_8402_TCP_PORT", "8402"),
+        ("TOLLPASS_PORT_53_UDP_ADDR", "10.96.0.7"),
+        ("TOLLPASS_METRICS_SERVICE_HOST", "10.96.0.8"),
+        ("TOLLPASS_METRICS_SERVICE_PORT", "9090"),
+        ("TOLLPASS_METRICS_PORT", "tcp://10.96.0.8:9090"),
+        ("TOLLPASS_METRICS_PORT_9090_TCP_ADDR", "10.96.0.8"),
+    ];
+    for variable in &variables[..9] {
+        let config = parse("", &[*variable]).unwrap();
+        assert!(config.warnings[0].contains(variable.0), "{variable:?}: {:?}", config.warnings);
+    }
+    let mut all = variables.to_vec();
+    all.push(("TOLLPASS_LISTEN", "127.0.0.1:9"));
+    let config = parse("", &all).unwrap();
+    assert_eq!((config.listen.port(), config.warnings.len()), (9, 1), "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("12 more"), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_slip_that_only_looks_like_a_variable_of_kubernetes_is_still_a_fault() {
+    for variable in [
+        "TOLLPASS_LISTEN_PORT",
+        "TOLLPASS_METRICS_SERVICE_HOST",
+        "TOLLPASS_CHAIN__PORT",
+        "TOLLPASS_PORT_X_TCP",
+        "TOLLPASS_PORT_8402",
+        "TOLLPASS_PORT_8402_HTTP",
+        "TOLLPASS_PORT_8402_TCP_NAME",
+        "TOLLPASS_SERVICE_HOSTS",
+        "TOLLPASS_PORTS",
+    ] {
+        assert!(parse("", &[(variable, "1")]).is_err(), "{variable}");
+    }
 }
