@@ -11,6 +11,7 @@ use super::{
     section::{Faults, Section, Wrong, entries, quoted},
     values,
 };
+use crate::protocol::host::Host;
 
 /// The keys of one `[[route]]` entry.
 pub(super) const ROUTE: &[&str] = &["prefix", "origin", "listen"];
@@ -137,6 +138,11 @@ fn origin(value: &Value) -> Result<(Scheme, Authority, String), Wrong> {
     if authority.host().is_empty() || has_bad_port || authority.port_u16() == Some(0) {
         return Err(wrong("its host or port cannot be used"));
     }
+    let host = Host::read(authority.host());
+    let host = host.map_err(|_| wrong("its host is neither a name nor an IP address"))?;
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    let authority =
+        format!("{host}{port}").parse().map_err(|_| wrong("its host or port cannot be used"))?;
     let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
     if text.contains(['?', '#']) {
         return Err(wrong("it has a query or a fragment, which a route cannot add"));

@@ -18,6 +18,7 @@ use super::{
     values::{self, Places},
 };
 use crate::protocol::{
+    host::Host,
     bypass::{Bypass, Entry},
     policy::HostPattern,
 };
@@ -112,9 +113,10 @@ impl FromStr for ProxyUrl {
             Some("" | ":") => 80,
             _ => place.port_u16().filter(|port| *port != 0).ok_or(NotAProxyUrl::Other)?,
         };
-        if host.is_empty() {
-            return Err(NotAProxyUrl::Other);
-        }
+        let host = match Host::read(&host).map_err(|_| NotAProxyUrl::Other)? {
+            Host::Address(address) => address.to_string(),
+            Host::Name(_) | Host::Zoned(..) => host,
+        };
         let credentials = user.map(|user| credentials(user).ok_or(NotAProxyUrl::Other)).transpose()?;
         Ok(Self { host, port, credentials })
     }

@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use super::host::Host;
+
 /// The hosts that are reached directly, besides this machine, which always is: see [`is_here`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bypass {
@@ -38,8 +40,8 @@ impl Bypass {
     /// Whether a host (a name, or an address without brackets) is reached directly on this port.
     #[must_use]
     pub fn covers(&self, host: &str, port: u16) -> bool {
+        let address = Host::read(host).ok().and_then(Host::address);
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
         self.entries
             .iter()
             .any(|entry| entry.port.is_none_or(|own| own == port) && entry.hosts.hold(&host, address))
@@ -107,6 +109,10 @@ fn network(text: &str) -> Option<Hosts> {
         Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
         None => (bare, None),
     };
+    if bits.is_none() {
+        let address = Host::read(address).ok()?.address()?;
+        return Some(Hosts::Network(address, if address.is_ipv4() { 32 } else { 128 }));
+    }
     let written: IpAddr = address.parse().ok()?;
     let most = if written.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(most);
@@ -125,8 +131,7 @@ fn name(text: &str) -> Result<Hosts, NotABypass> {
         None => (false, text.strip_prefix('.').unwrap_or(text)),
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_usual) {
+    if !matches!(Host::read(&name), Ok(Host::Name(_))) {
         return Err(NotABypass);
     }
     Ok(if is_below { Hosts::Below(format!(".{name}")) } else { Hosts::AtOrBelow(name) })
@@ -150,11 +155,10 @@ fn begins_alike(one: IpAddr, other: IpAddr, bits: u8) -> bool {
 /// take it for its own.
 #[must_use]
 pub fn is_here(host: &str) -> bool {
-    let host = host.trim_end_matches('.');
-    if let Ok(address) = host.parse::<IpAddr>() {
-        let address = address.to_canonical();
+    if let Some(address) = Host::read(host).ok().and_then(Host::address) {
         return address.is_loopback() || address.is_unspecified();
     }
+    let host = host.trim_end_matches('.');
     let host = host.to_ascii_lowercase();
     host == "localhost" || host.ends_with(".localhost")
 }

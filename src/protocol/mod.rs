@@ -7,6 +7,7 @@ pub mod address;
 pub mod book;
 pub mod bypass;
 pub mod channel;
+pub mod host;
 pub mod microraiden;
 pub mod money;
 pub mod policy;

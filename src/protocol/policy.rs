@@ -7,6 +7,7 @@ mod hosts;
 use std::sync::Arc;
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::protocol::host::{Host, NotAHost, canonical};
 use crate::protocol::{Address, Amount};
 pub use hooks::{
     Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse, Requested,
@@ -154,12 +155,13 @@ impl Default for Deposit {
 impl Policy {
     /// The first rule that speaks of `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host))
+        let speaks = |rule: &&Rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host);
+        self.rules.iter().find(speaks)
     }
 }
 
 impl HostPattern {
-    /// True when `host` (without brackets, in any case, a root dot ignored) is meant.
+    /// True when `host` (in any case and any spelling, a root dot ignored) is meant.
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         match self {
@@ -171,9 +173,9 @@ impl HostPattern {
                 .and_then(|start| host.get(start..))
                 .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
             Self::Exactly(name) => {
-                let is_address = |address: std::net::Ipv6Addr| address.to_string() == *name;
-                // An IPv6 address has many spellings.
-                host.eq_ignore_ascii_case(name) || host.parse().is_ok_and(is_address)
+                // An address has many spellings, a name has none.
+                let may_be_address = host.contains(':') || host.starts_with(|first: char| first.is_ascii_digit());
+                host.eq_ignore_ascii_case(name) || (may_be_address && canonical(host) == *name)
             }
         }
     }
@@ -192,18 +194,17 @@ impl FromStr for HostPattern {
             return Ok(Self::Any);
         }
         if let Some(below) = text.strip_prefix("*.") {
-            return if plain(below) {
+            // Below an address there is nothing.
+            return if plain(below) && matches!(Host::read(below), Ok(Host::Name(_))) {
                 Ok(Self::Below(format!(".{}", below.to_ascii_lowercase())))
             } else {
                 Err(NotAHostPattern)
             };
         }
-        let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        if let Ok(address) = address.parse::<std::net::Ipv6Addr>() {
-            return Ok(Self::Exactly(address.to_string()));
+        match Host::read(text) {
+            Ok(_) => Ok(Self::Exactly(canonical(text).into_owned())),
+            Err(NotAHost) => Err(NotAHostPattern),
         }
-        let name = text.strip_suffix('.').unwrap_or(text);
-        if plain(name) { Ok(Self::Exactly(name.to_ascii_lowercase())) } else { Err(NotAHostPattern) }
     }
 }
 

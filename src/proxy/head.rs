@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Version};
 
 use super::{ForwardError, fields};
+use crate::protocol::host::Host;
 
 /// Refuses a request as it came from a client whose head could mean two things, or expects what nobody here can do.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
@@ -40,10 +41,16 @@ fn is_host(value: &HeaderValue) -> bool {
         }
     };
     let is_good = |byte: &u8| {
-        let others: &[u8] = if is_literal { b":.%" } else { b"-._~%!$&'()*+;=" };
+        let others: &[u8] = if is_literal { b":.%-_~" } else { b"-._~%!$&'()*+;=" };
         byte.is_ascii_alphanumeric() || others.contains(byte)
     };
-    !host.is_empty() && host.iter().all(is_good) && is_port(port)
+    // What is written in numbers must be an address.
+    let is_number = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b'x' | b'X');
+    let is_host = || std::str::from_utf8(host).is_ok_and(|host| Host::read(host).is_ok());
+    !host.is_empty()
+        && host.iter().all(is_good)
+        && is_port(port)
+        && if is_literal { host.contains(&b':') && is_host() } else { is_host() || !host.iter().all(is_number) }
 }
 
 /// Whether this is nothing, or a colon and a port that may be left out.

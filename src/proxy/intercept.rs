@@ -36,6 +36,7 @@ use super::forward::{ForwardError, Shared};
 use super::lobby::Waiting;
 use super::server::{Reader, Seat, attend, chain, reader_of_http2};
 use super::{Body, Forward, head, rescue, target};
+use crate::protocol::host::canonical;
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
 
@@ -267,8 +268,8 @@ where
     /// Whether the client wants the host of its `CONNECT`: for another name behind it there is no rule.
     fn is_named(&self, accepted: &Accepted) -> bool {
         let hello = accepted.client_hello();
-        let host = self.place.host.trim_end_matches('.');
-        hello.server_name().is_none_or(|name| name.trim_end_matches('.').eq_ignore_ascii_case(host))
+        let host = &self.place.host;
+        hello.server_name().is_none_or(|name| canonical(name) == canonical(host))
     }
 
     /// The blind way after all.
@@ -290,7 +291,7 @@ where
 
     async fn agree(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
         let host = &self.place.host;
-        let config = self.means.interception.leaves.config_for(host).await.map_err(io::Error::other)?;
+        let config = self.means.interception.leaves.config_for(target::without_zone(host)).await.map_err(io::Error::other)?;
         let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
         agreed.inspect_err(|error| tell_of(host, error))
     }

@@ -144,6 +144,10 @@ impl Reach {
 
     async fn connect_directly(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
         if let Some(address) = literal(host, port) {
+            let address = address.map_err(|error| DialError::Resolve {
+                host: host.to_owned(),
+                reason: error.to_string(),
+            })?;
             return self.bounded(host, port, join(host, port, &[address])).await;
         }
         let connecting = async {

@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
 use super::dial::{DialError, Link};
+use super::target::without_zone;
 use crate::protocol::policy::HostPattern;
 use crate::tls::{Identity, Trust, client_config, system};
 
@@ -110,7 +111,7 @@ impl Secure {
             Offer::Either => &configs.either,
             Offer::Http1 => &configs.http_1,
         };
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Tls {
+        let name = ServerName::try_from(without_zone(host).to_owned()).map_err(|_| DialError::Tls {
             host: host.to_owned(),
             reason: "it is no name that a certificate can hold".into(),
         })?;

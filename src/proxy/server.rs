@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::front::Remote;
 use super::line::{Before, HeadClock, Line, Pace, Patience, Watch};
-use super::{Body, Settings};
+use super::{Body, Settings, target};
 use crate::shutdown::Shutdown;
 
 /// The least that hyper accepts as the size of its buffer.
@@ -268,6 +268,7 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::from);
+        target::spell_out(&mut request);
         if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.seat.clone());
         }

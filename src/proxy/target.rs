@@ -5,6 +5,31 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 
 use super::{Body, ForwardError, fields};
+use crate::protocol::host::Host;
+
+/// Gives a target whose host is an address its one spelling, before anything is decided by it. What is no target is refused
+/// further on, as it came.
+pub(super) fn spell_out<B>(request: &mut Request<B>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let Some(spelled) = spelled(authority) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(spelled);
+    // Only the authority is another one, and it is as short as it can be.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// The same authority with its host spelled the one way; `None` where it is already, or is no host.
+pub(super) fn spelled(authority: &Authority) -> Option<Authority> {
+    let written = authority.host();
+    let host = match Host::read(written) {
+        Ok(Host::Name(_)) | Err(_) => return None,
+        Ok(host) => host.to_string(),
+    };
+    let port = authority.as_str().strip_prefix(written)?;
+    if host == written { None } else { format!("{host}{port}").parse().ok() }
+}
 
 /// Refuses a target in absolute form that must not be forwarded.
 pub(super) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
@@ -39,6 +64,11 @@ pub(super) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     }
 }
 
+/// A host as certificates name it: the zone of an address means something on this machine only (RFC 6874, section 4).
+pub(super) fn without_zone(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(address, _)| address)
+}
+
 /// The port of a target: the one that it names, else its scheme's own.
 pub(super) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or_else(|| default_port(uri.scheme()))
@@ -53,6 +83,9 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
     if host.is_empty() || host == "[]" {
         return Err(ForwardError::BadTarget("it names no host"));
     }
+    if Host::read(host).is_err() {
+        return Err(ForwardError::BadTarget("its host is neither a name nor an IP address"));
+    }
     // `host:` and `host` both mean the default port; any other rest must have been understood as a port.
     let port = text.get(host.len() + 1..).unwrap_or_default();
     match fields::number(port.as_bytes()) {
@@ -65,6 +98,11 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
 /// Makes `Host` what the target says, without a copy where it says so already.
 pub(super) fn set_host(request: &mut Request<Body>) {
     let Some(authority) = request.uri().authority() else { return };
+    // The zone of an address means something on this machine only (RFC 6874, section 4).
+    let unzoned = authority.as_str().split_once('%').and_then(|(address, rest)| {
+        format!("{address}{}", rest.get(rest.find(']')?..)?).parse::<Authority>().ok()
+    });
+    let authority = unzoned.as_ref().unwrap_or(authority);
     let mut lines = request.headers().get_all(header::HOST).iter();
     let is_same = lines.next().is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
     if is_same && lines.next().is_none() {

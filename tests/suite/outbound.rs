@@ -6,4 +6,5 @@ mod pinned;
 mod proxies;
 mod refused;
 mod settings;
+mod spellings;
 mod stale;

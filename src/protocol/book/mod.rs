@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::purchase::{Purchase, Stage};
+use crate::protocol::host::canonical;
 use crate::protocol::policy::Hooks;
 use crate::protocol::prices::Price;
 use crate::protocol::refusal::Awaited;
@@ -36,14 +37,9 @@ pub struct PurchaseId(pub u64);
 /// A host name or IP address, without a port: whose channel it is.
 pub type Host = Arc<str>;
 
-/// The host of a URL, brackets and a root dot left out, as channels are known by it.
+/// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
 pub fn host_name(host: &str) -> Host {
-    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let host = host.strip_suffix('.').unwrap_or(host);
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(address) => address.to_string().into(),
-        Err(_) => host.to_ascii_lowercase().into(),
-    }
+    canonical(host).into()
 }
 
 /// What one `[[pay]]` rule allows for one client request.

@@ -21,6 +21,7 @@ use super::super::server::{Finish, Seat};
 use super::super::target::default_port;
 use super::super::{Body, Settings, rescue};
 use super::Waiting;
+use crate::protocol::host::Host;
 
 /// The origin that a tunnel leads to, as requests in it name it.
 #[derive(Clone, Debug)]
@@ -80,10 +81,18 @@ impl Named {
     }
 
     fn is_meant(&self, authority: &Authority) -> bool {
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = authority.host();
         let is_plain = !authority.as_str().contains('@');
         let port = authority.port_u16().unwrap_or_else(|| default_port(Some(&self.scheme)));
-        is_plain && port == self.port && host.eq_ignore_ascii_case(&self.host)
+        is_plain && port == self.port && (host.eq_ignore_ascii_case(&self.host) || self.is_same_address(host))
+    }
+}
+
+impl Named {
+    /// Whether both are one address, in whatever spelling and without its zone.
+    fn is_same_address(&self, host: &str) -> bool {
+        let address = |host| Host::read(host).ok().and_then(Host::address);
+        address(host).is_some_and(|found| address(&self.host) == Some(found))
     }
 }
 

@@ -2,7 +2,7 @@
 //! typed error, never an origin's answer.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode, header};
@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::protocol::bypass::{Bypass, is_here};
+use crate::protocol::host::Host;
 use crate::proxy::DialError;
 
 /// The largest head of an answer to `CONNECT`, in bytes.
@@ -58,8 +59,7 @@ impl OutboundProxy {
         if is_here(&self.host) {
             return ours.is_loopback() || ours.is_unspecified();
         }
-        let Ok(address) = self.host.parse::<IpAddr>() else { return false };
-        let address = address.to_canonical();
+        let Some(address) = Host::read(&self.host).ok().and_then(Host::address) else { return false };
         // Only an address of this machine can be bound to.
         address == ours || (ours.is_unspecified() && UdpSocket::bind((address, 0)).is_ok())
     }

@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV6};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::lookup_host;
+
+use crate::protocol::host::Host;
 
 /// Who knows the addresses of hosts.
 pub trait Resolve: fmt::Debug + Send + Sync {
@@ -31,7 +33,32 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// The address that a host already is, without brackets.
-pub(super) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
-    host.parse::<IpAddr>().ok().map(|address| (address, port).into())
+/// The address that a host already is, in any spelling.
+///
+/// # Errors
+/// When it is in a zone that is not there.
+pub(super) fn literal(host: &str, port: u16) -> Option<io::Result<SocketAddr>> {
+    match Host::read(host).ok()? {
+        Host::Name(_) => None,
+        Host::Address(address) => Some(Ok((address, port).into())),
+        Host::Zoned(address, zone) => {
+            Some(index_of(zone).map(|scope| SocketAddrV6::new(address, port, 0, scope).into()))
+        }
+    }
+}
+
+/// The number of a zone: of a network interface, or itself.
+fn index_of(zone: &str) -> io::Result<u32> {
+    if let Ok(index) = zone.parse() {
+        return Ok(index);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // Any socket does: it only leads to the network.
+        let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        if let Ok(index) = rustix::net::netdevice::name_to_index(&socket, zone) {
+            return Ok(index);
+        }
+    }
+    Err(io::Error::other(format!("there is no network interface {zone}")))
 }
