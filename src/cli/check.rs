@@ -112,6 +112,9 @@ fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, Author
             (Authority::find(&config.state_dir)?, app::names(permitted)?)
         }
     };
+    if let Some(authority) = &found {
+        authority.check_time(SystemTime::now())?;
+    }
     Ok(found.map(|authority| {
         let warnings = authority.warnings(&permitted, SystemTime::now());
         (authority, warnings)

@@ -7,17 +7,18 @@
 mod greeting;
 mod inside;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::server::conn::http2;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -39,6 +40,9 @@ use super::{Body, Forward, head, rescue, target};
 use crate::protocol::host::canonical;
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
+
+/// How many different troubles are warned of; each may name a host.
+const MOST_TOLD: usize = 64;
 
 /// What is intercepted, and with which certificates.
 #[derive(Debug)]
@@ -65,6 +69,7 @@ struct Means {
     http_2: http2::Builder<TokioExecutor>,
     within: Duration,
     bounds: Bounds,
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl<S> Intercept<S> {
@@ -75,7 +80,8 @@ impl<S> Intercept<S> {
         let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
         let (within, bounds) = (settings.head_within, Bounds::new(settings));
         let shared = interception.map(|interception| {
-            Arc::new(Means { interception, http_1, http_2, within, bounds, forward: Arc::clone(&forward) })
+            let (forward, told) = (Arc::clone(&forward), Mutex::default());
+            Arc::new(Means { interception, forward, http_1, http_2, within, bounds, told })
         });
         Self { inner, shared }
     }
@@ -102,6 +108,13 @@ where
         let Some((means, place)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
         if let Err(error) = head::check(&request) {
             return Intercepting::Open(Box::pin(std::future::ready(rescue::answer(&error))));
+        }
+        if let Err(error) = means.interception.leaves.authority().check_time(SystemTime::now()) {
+            let reason = format!("{} is read here, and cannot be now: {error}", place.host);
+            means.warn_once(&error);
+            let kind = Some("proxy_configuration_error");
+            let refused = rescue::problem(StatusCode::INTERNAL_SERVER_ERROR, kind, &reason);
+            return Intercepting::Open(Box::pin(std::future::ready(refused)));
         }
         let opened = open(Arc::clone(means), self.inner.clone(), place, request);
         Intercepting::Open(Box::pin(async { opened.await.unwrap_or_else(|error| rescue::answer(&error)) }))
@@ -145,6 +158,16 @@ impl Means {
         let is_ours =
             self.interception.hosts.covers(host, port) && !self.forward.via.is_in(request.headers());
         is_ours.then(|| Place { host: host.to_owned(), port })
+    }
+
+    /// Warns of what every client meets until the user does something, the first time that one does.
+    fn warn_once(&self, trouble: &impl ToString) {
+        let trouble = trouble.to_string();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < MOST_TOLD && !told.contains(&trouble) {
+            warn!("https cannot be read: {trouble}");
+            told.insert(trouble);
+        }
     }
 
     /// A connection to the origin, or none where the pool has one already.
@@ -291,7 +314,8 @@ where
 
     async fn agree(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
         let host = &self.place.host;
-        let config = self.means.interception.leaves.config_for(target::without_zone(host)).await.map_err(io::Error::other)?;
+        let config = self.means.interception.leaves.config_for(target::without_zone(host)).await;
+        let config = config.inspect_err(|error| self.means.warn_once(error)).map_err(io::Error::other)?;
         let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
         agreed.inspect_err(|error| tell_of(host, error))
     }

@@ -129,6 +129,23 @@ impl Authority {
         self.described.validity.clone()
     }
 
+    /// Whether clients accept at this time what it signs. A clock may be wrong and be set right, and a CA may end while the
+    /// program runs: it is opened all the same, and this is asked before it signs.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Expired`] or [`AuthorityError::TooEarly`], with what to do.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), AuthorityError> {
+        let Range { start, end } = self.described.validity;
+        let path = || self.path.clone();
+        if now >= end {
+            return Err(AuthorityError::Expired { path: path(), end, is_ours: self.is_ours });
+        }
+        if now < start {
+            return Err(AuthorityError::TooEarly { path: path(), begin: start });
+        }
+        Ok(())
+    }
+
     /// True where clients accept what it signs for `name`; false where its name constraints say otherwise.
     pub fn permits(&self, name: &Name) -> bool {
         self.described.constraints.permit(name)
@@ -139,7 +156,9 @@ impl Authority {
     pub fn warnings(&self, permitted: &[Name], now: SystemTime) -> Vec<String> {
         let mut warnings = Vec::new();
         let end = self.described.validity.end;
-        if now + WARN_BEFORE > end {
+        if let Err(error) = self.check_time(now) {
+            warnings.push(error.to_string());
+        } else if now + WARN_BEFORE > end {
             let days = end.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
             warnings.push(format!("the CA ends in {days} days, on {}; {}", date(end), remedy(self.is_ours)));
         }
@@ -189,7 +208,7 @@ impl Authority {
         let key = CaKey::new(&key).ok_or_else(|| AuthorityError::KeyKind(path.clone()))?;
         let no_certificate = || AuthorityError::NoCertificate(path.clone());
         let described = certificates.first().and_then(certificate::describe).ok_or_else(no_certificate)?;
-        check(&described, &key, &path, is_ours)?;
+        check(&described, &key, &path)?;
         let issuer = Issuer::from_ca_cert_der(&certificates[0], key)
             .map_err(|_| AuthorityError::Subject(path.clone()))?;
         let authority = Self { issuer, certificates, described, path, key_path, is_new: false, is_ours };
@@ -227,10 +246,8 @@ impl fmt::Debug for Authority {
     }
 }
 
-fn check(described: &Described, key: &CaKey, path: &Path, is_ours: bool) -> Result<(), AuthorityError> {
+fn check(described: &Described, key: &CaKey, path: &Path) -> Result<(), AuthorityError> {
     let path = || path.to_owned();
-    let now = SystemTime::now();
-    let Range { start, end } = described.validity;
     if described.public != key.der_bytes() {
         return Err(AuthorityError::OtherKey(path()));
     }
@@ -239,12 +256,6 @@ fn check(described: &Described, key: &CaKey, path: &Path, is_ours: bool) -> Resu
     }
     if !described.signs {
         return Err(AuthorityError::NotACa { path: path(), why: "its key usage does not name keyCertSign" });
-    }
-    if now >= end {
-        return Err(AuthorityError::Expired { path: path(), end, is_ours });
-    }
-    if now < start {
-        return Err(AuthorityError::TooEarly { path: path(), begin: start });
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod ca;
 mod channels;
 mod checks;
+mod clocks;
 mod demo;
 mod logs;
 mod runs;

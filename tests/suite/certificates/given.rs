@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -133,7 +134,7 @@ fn a_pair_that_cannot_sign_is_refused_with_the_reason() {
 }
 
 #[test]
-fn one_whose_time_is_over_or_has_not_come_is_refused() {
+fn one_whose_time_is_over_or_has_not_come_is_opened_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     for (from, until, words) in [(2001, 2002, "expired on 2002-01-01"), (4000, 4001, "clock")] {
         let key = rcgen::KeyPair::generate().unwrap();
@@ -144,8 +145,11 @@ fn one_whose_time_is_over_or_has_not_come_is_refused() {
         fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
         private(&folder.path().join("key.pem"), 0o600);
-        let error = load(folder.path()).unwrap_err();
+        let authority = load(folder.path()).unwrap();
+        let error = authority.check_time(SystemTime::now()).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
+        assert_eq!(authority.warnings(&[], SystemTime::now())[0], error);
+        assert!(authority.check_time(authority.validity().start).is_ok());
     }
     // One of ours says how to get another.
     let made = tempfile::tempdir().unwrap();
@@ -156,6 +160,7 @@ fn one_whose_time_is_over_or_has_not_come_is_refused() {
     );
     fs::write(made.path().join("ca-key.pem"), whole).unwrap();
     private(&made.path().join("ca-key.pem"), 0o600);
-    assert!(Authority::open(made.path(), &[]).is_err());
+    let error = Authority::open(made.path(), &[]).unwrap().check_time(SystemTime::now()).unwrap_err();
+    assert!(error.to_string().contains("clock"), "{error}");
     assert!(Authority::renew(made.path(), &[]).is_ok_and(|authority| authority.is_new()));
 }

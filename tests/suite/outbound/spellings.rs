@@ -168,3 +168,20 @@ async fn an_address_in_a_zone_is_reached_and_the_zone_stays_here() {
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 502 ") && head.contains("no network interface nowhere0"), "{head}");
 }
+
+#[tokio::test]
+async fn a_tunnel_needs_no_host_beside_its_target() {
+    let origin = RawOrigin::start().await;
+    let proxy = Proxy::start().await;
+    for version in ["1.0", "1.1"] {
+        let request = format!("CONNECT {} HTTP/{version}\r\n\r\n", origin.address);
+        let mut client = Raw::asking(proxy.address, request).await;
+        let mut server = origin.accept().await;
+        let head = client.head().await;
+        assert!(head.contains(" 200 "), "{version}: {head}");
+        client.send("ping").await;
+        assert_eq!(server.exactly(4).await, b"ping");
+    }
+    let head = Raw::asking(proxy.address, "GET http://a.example/ HTTP/1.1\r\n\r\n").await.head().await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+}
