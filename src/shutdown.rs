@@ -95,7 +95,8 @@ impl Shutdown {
         left
     }
 
-    /// Listens for SIGTERM and Ctrl-C from now on: the first begins the end, the second cuts it short.
+    /// Listens for SIGTERM, SIGHUP and Ctrl-C from now on: the first begins the end, the second cuts it short. A SIGHUP that
+    /// was ignored at the start, as `nohup` has it, stays so.
     ///
     /// # Errors
     /// When the system refuses a signal handler.
@@ -114,23 +115,46 @@ impl Shutdown {
     }
 }
 
+/// Whether this process was started to ignore a signal; `false` where the system does not tell.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let hang_up = SignalKind::hangup();
+        let hang_up = if is_ignored(hang_up.as_raw_value()) { None } else { Some(signal(hang_up)?) };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(()) = self.terminate.recv() => "SIGTERM",
             Some(()) = self.interrupt.recv() => "SIGINT",
+            Some(()) = hang_up => "SIGHUP",
             else => std::future::pending().await,
         }
     }

@@ -9,6 +9,7 @@ pub mod env;
 mod environment;
 pub mod init;
 mod output;
+mod process;
 pub mod run;
 pub mod serve;
 mod trust;
@@ -100,6 +101,7 @@ impl ConfigArgs {
 
 /// Runs one command to its end; the exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    process::keep_secrets();
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter())?;
     let ended = match arguments.command {
         #[cfg(feature = "demo")]

@@ -4,7 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,9 +20,15 @@ use tokio_util::io::{InspectReader, InspectWriter};
 use super::Settings;
 use super::line::Line;
 use super::wire::{Kind, Wire};
+use crate::shutdown::Shutdown;
 
 /// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
 const LAYERED_BUFFER: usize = 16 * 1024;
+
+/// At the end of the program, a tunnel in which nothing has moved for so long is idle.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
+/// The same where the client spoke last: it may wait for an answer.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 
 /// What tunnels may take.
 #[derive(Clone, Copy, Debug)]
@@ -133,24 +139,44 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-/// Moves bytes both ways until both halves are closed, or either fails, or nothing has moved for too long.
+/// Moves bytes both ways until both halves are closed, or either fails, or nothing has moved for too long; at the end of
+/// the program, until it is idle.
 ///
 /// # Errors
 /// Whatever the system reports on either stream, or that it took too long; both are closed then.
-pub(super) async fn join(client: End, origin: End, bounds: Bounds) -> io::Result<()> {
-    let moves = AtomicU64::new(0);
+pub(super) async fn join(client: End, origin: End, bounds: Bounds, shutdown: &Shutdown) -> io::Result<()> {
+    let moves = Moves::default();
     tokio::select! {
         ended = both_ways(client, origin, bounds.buffer, &moves) => ended,
         still = stillness(&moves, bounds.stalled_within) => Err(still),
+        () = idleness(&moves, shutdown) => Ok(()),
+    }
+}
+
+/// What has passed through a tunnel.
+#[derive(Debug, Default)]
+struct Moves {
+    count: AtomicU64,
+    client_was_last: AtomicBool,
+}
+
+impl Moves {
+    fn from(&self, is_client: bool) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.client_was_last.store(is_client, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 /// Resolves when nothing has moved for so long. It looks at intervals, so up to one more of them passes.
-async fn stillness(moves: &AtomicU64, within: Duration) -> io::Error {
+async fn stillness(moves: &Moves, within: Duration) -> io::Error {
     let mut seen = 0;
     loop {
         sleep(within).await;
-        let now = moves.load(Ordering::Relaxed);
+        let now = moves.count();
         if now == seen {
             return io::Error::new(io::ErrorKind::TimedOut, "nothing moves any more (limits.stalled_within)");
         }
@@ -158,19 +184,30 @@ async fn stillness(moves: &AtomicU64, within: Duration) -> io::Error {
     }
 }
 
-async fn both_ways(client: End, origin: End, buffer: usize, moves: &AtomicU64) -> io::Result<()> {
-    let moved = || {
-        moves.fetch_add(1, Ordering::Relaxed);
-    };
+/// Resolves when the program is to end and nothing is under way here, as far as that can be told from outside.
+async fn idleness(moves: &Moves, shutdown: &Shutdown) {
+    shutdown.stopping().await;
+    loop {
+        let seen = moves.count();
+        let may_be_asked = moves.client_was_last.load(Ordering::Relaxed);
+        sleep(if may_be_asked { UNANSWERED_AFTER } else { IDLE_AFTER }).await;
+        if moves.count() == seen {
+            return;
+        }
+    }
+}
+
+async fn both_ways(client: End, origin: End, buffer: usize, moves: &Moves) -> io::Result<()> {
     let (mut client, from_client, mut origin, from_origin) = match (client, origin) {
         (End::Tcp(client, from_client), End::Tcp(origin, from_origin)) => {
             (client, from_client, origin, from_origin)
         }
         (client, origin) => {
-            let watched = |end: End| {
-                InspectReader::new(InspectWriter::new(end.boxed(), |_: &[u8]| moved()), |_: &[u8]| moved())
+            let watched = |end: End, is_client: bool| {
+                let told = InspectWriter::new(end.boxed(), move |_: &[u8]| moves.from(!is_client));
+                InspectReader::new(told, move |_: &[u8]| moves.from(is_client))
             };
-            let (mut client, mut origin) = (watched(client), watched(origin));
+            let (mut client, mut origin) = (watched(client, true), watched(origin, false));
             let size = buffer.min(LAYERED_BUFFER);
             copy_bidirectional_with_sizes(&mut client, &mut origin, size, size).await?;
             return Ok(());
@@ -179,8 +216,8 @@ async fn both_ways(client: End, origin: End, buffer: usize, moves: &AtomicU64) -
     let (client_read, client_write) = client.split();
     let (origin_read, origin_write) = origin.split();
     tokio::try_join!(
-        pass(client_read, origin_write, from_client, buffer, moved),
-        pass(origin_read, client_write, from_origin, buffer, moved),
+        pass(client_read, origin_write, from_client, buffer, || moves.from(true)),
+        pass(origin_read, client_write, from_origin, buffer, || moves.from(false)),
     )?;
     Ok(())
 }

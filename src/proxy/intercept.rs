@@ -238,12 +238,17 @@ where
 {
     async fn run(self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<()> {
         // Boxed, and gone before what lasts begins: a thousand idle tunnels hold none of it.
-        let begun = Box::pin(self.begin(client, origin)).await?;
+        let shutdown = self.seat.shutdown.clone();
+        let begun = tokio::select! {
+            begun = Box::pin(self.begin(client, origin)) => begun?,
+            // Nothing was asked for yet.
+            () = shutdown.stopping() => return Ok(()),
+        };
         match begun {
             Begun::Over => Ok(()),
             Begun::Blind { client, heard, origin } => {
                 let ends = (End::Tcp(client, heard), End::Tcp(origin, Bytes::new()));
-                join(ends.0, ends.1, self.means.bounds).await
+                join(ends.0, ends.1, self.means.bounds, &shutdown).await
             }
             Begun::Plain { client, waiting } => {
                 self.serve_http_1(client, Scheme::HTTP, waiting).await;

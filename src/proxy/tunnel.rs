@@ -35,13 +35,14 @@ pub(super) fn start(
     origin: impl Future<Output = io::Result<End>> + Send + 'static,
     bounds: Bounds,
 ) {
+    let shutdown = seat.as_ref().map(|seat| seat.shutdown.clone()).unwrap_or_default();
     let joined = async move {
         let client = match client.await {
             Ok(client) => End::client(client),
             Err(error) => return debug!(error = %chain(&error), "a client left before its tunnel stood"),
         };
         let ended = match origin.await {
-            Ok(origin) => join(client, origin, bounds).await,
+            Ok(origin) => join(client, origin, bounds, &shutdown).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {

@@ -86,8 +86,44 @@ async fn the_deadline_holds_for_what_does_not_finish() {
     let mut unanswered = origin.accept().await;
     unanswered.head().await;
 
-    assert_eq!(soon("the deadline", proxy.shutdown.drain(Duration::from_millis(100))).await, 2);
+    // The tunnel has ended by then: nothing was under way in it.
+    assert_eq!(soon("the deadline", proxy.shutdown.drain(Duration::from_secs(1))).await, 1);
     assert_eq!(tunnel.rest().await, b"");
     assert_eq!(server.rest().await, b"");
     assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test]
+async fn idle_tunnels_end_at_once_and_what_moves_is_finished() {
+    let origin = RawOrigin::start().await;
+    let mut proxy = Proxy::start().await;
+    let connect = format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+    let mut unused = Raw::asking(proxy.address, &connect).await;
+    let mut before = origin.accept().await;
+    unused.head().await;
+    // One that was used, and one that waits for an answer.
+    let mut answered = Raw::asking(proxy.address, &connect).await;
+    let mut done = origin.accept().await;
+    answered.head().await;
+    answered.send("ask").await;
+    done.exactly(3).await;
+    done.send("answer").await;
+    answered.exactly(6).await;
+    let mut asking = Raw::asking(proxy.address, &connect).await;
+    let mut busy = origin.accept().await;
+    asking.head().await;
+    asking.send("ask").await;
+    busy.exactly(3).await;
+
+    let shutdown = proxy.shutdown.clone();
+    let drained = tokio::spawn(async move { shutdown.drain(Duration::from_secs(3600)).await });
+    for end in [&mut unused, &mut before, &mut answered, &mut done] {
+        assert!(end.rest().await.is_empty());
+    }
+    assert!(!drained.is_finished());
+    busy.send("answer").await;
+    assert_eq!(asking.exactly(6).await, b"answer");
+    assert!(asking.rest().await.is_empty());
+    assert_eq!(soon("the end", drained).await.unwrap(), 0);
+    soon("the end of accepting", &mut proxy.accepting).await.unwrap();
 }

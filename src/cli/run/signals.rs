@@ -11,6 +11,8 @@ use signal_hook::iterator::{Handle, SignalsInfo};
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use tokio::sync::mpsc;
 
+use crate::shutdown::is_ignored;
+
 /// What is listened for.
 const PASSED_ON: [i32; 7] = [
     signal::SIGHUP,
@@ -53,8 +55,7 @@ impl Signals {
     /// Listens for what can be passed on, but for what was ignored when we were started: that is for the program to
     /// ignore too, as `nohup` wants it.
     pub(super) fn listen() -> io::Result<Self> {
-        let ignored = ignored();
-        let wanted = PASSED_ON.into_iter().filter(|number| ignored >> (number - 1) & 1 == 0);
+        let wanted = PASSED_ON.into_iter().filter(|number| !is_ignored(*number));
         let mut signals = SignalsInfo::<WithOrigin>::new(wanted)?;
         let handle = signals.handle();
         let (sender, received) = mpsc::channel(WAITING);
@@ -123,11 +124,4 @@ pub(super) fn die_by(number: i32) -> u8 {
         let _ = signal_hook::low_level::emulate_default_handler(number);
     }
     u8::try_from(number).map_or(u8::MAX, |number| number.saturating_add(128))
-}
-
-/// The signals that this process was started to ignore, one bit each; none where the system does not tell.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

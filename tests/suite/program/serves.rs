@@ -1,6 +1,7 @@
 //! `tollpass serve` and what goes with it: `channels`, a second one, the end.
 
 use http::{Request, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{only_channel, run, run_with, text};
 use crate::pays::QUICK;
@@ -174,4 +175,78 @@ async fn a_configuration_that_is_wrong_is_told_whole() {
     run_with(&["serve"], &[("TOLLPASS_CHAIN__RPC_ULR", "http://127.0.0.1:1")])
         .await
         .expect_failure(&["rpc_ulr", "rpc_url"]);
+}
+
+#[tokio::test]
+async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
+    let origin = RawOrigin::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.toml");
+    // One of the two is read, and its client has said nothing yet.
+    let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_within = \"1h\"\n\
+                [intercept]\nhosts = [\"localhost\"]\n";
+    std::fs::write(&path, text).unwrap();
+    for signal in [Signal::TERM, Signal::HUP] {
+        let serving = Program::start(program(["serve", "--config", path.to_str().unwrap()])).await;
+        let mut clients = Vec::new();
+        for host in ["127.0.0.1", "localhost"] {
+            let request = format!("CONNECT {host}:{} HTTP/1.1\r\n\r\n", origin.address.port());
+            let mut client = Raw::asking(serving.address, request).await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+            clients.push(client);
+        }
+        send(&serving.child, signal);
+        let (status, log) = soon("the end", serving.ended()).await;
+        assert_eq!(status.code(), Some(0), "{log}");
+        let name = if signal == Signal::TERM { "SIGTERM" } else { "SIGHUP" };
+        assert!(log.contains(name) && log.contains("stopped"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_sighup_that_was_ignored_at_the_start_stays_ignored() {
+    let script = "trap '' HUP; exec \"$0\" serve --listen 127.0.0.1:0";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tollpass")]).stdin(std::process::Stdio::null());
+    let serving = Program::start(command).await;
+    send(&serving.child, Signal::HUP);
+    let page = Raw::asking(serving.address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.head().await;
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+fn send(child: &tokio::process::Child, signal: Signal) {
+    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it has not ended");
+    kill_process(id, signal).unwrap();
+}
+
+/// Of a process that other processes may look into, its own user owns the files in `/proc`; of one that they may not,
+/// root does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nobody_looks_into_the_process_for_its_password() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    const NOBODY: u32 = 65534;
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
+    command.env("TOLLPASS_WALLET_PASSWORD", "secret").env("XDG_STATE_HOME", folder.path());
+    if rustix::process::geteuid().is_root() {
+        // Root looks into everything; the binary may lie where others do not get.
+        let copy = folder.path().join("tollpass");
+        std::fs::copy(env!("CARGO_BIN_EXE_tollpass"), &copy).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).unwrap();
+        command = tokio::process::Command::new(copy);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).env("TOLLPASS_WALLET_PASSWORD", "secret");
+        command.env("HOME", "/nonexistent").uid(NOBODY).current_dir("/");
+    }
+    let serving = Program::start(command).await;
+    let environ = format!("/proc/{}/environ", serving.child.id().unwrap());
+    assert_eq!(std::fs::metadata(&environ).unwrap().uid(), 0, "others can read {environ}");
+    serving.terminate();
+    assert_eq!(serving.ended().await.0.code(), Some(0));
 }
