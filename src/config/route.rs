@@ -141,8 +141,7 @@ fn origin(value: &Value) -> Result<(Scheme, Authority, String), Wrong> {
     let host = Host::read(authority.host());
     let host = host.map_err(|_| wrong("its host is neither a name nor an IP address"))?;
     let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-    let authority =
-        format!("{host}{port}").parse().map_err(|_| wrong("its host or port cannot be used"))?;
+    let authority = format!("{host}{port}").parse().map_err(|_| wrong("its host or port cannot be used"))?;
     let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
     if text.contains(['?', '#']) {
         return Err(wrong("it has a query or a fragment, which a route cannot add"));

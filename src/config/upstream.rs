@@ -18,8 +18,8 @@ use super::{
     values::{self, Places},
 };
 use crate::protocol::{
-    host::Host,
     bypass::{Bypass, Entry},
+    host::Host,
     policy::HostPattern,
 };
 

@@ -99,7 +99,8 @@ fn name(text: &str) -> Result<Host<'_>, NotAHost> {
         return Err(NotAHost);
     }
     // Most names end in a letter that no number ends in; the labels of the others are looked at one by one.
-    let ends_like_number = bare.bytes().next_back().is_some_and(|byte| byte.is_ascii_hexdigit() || byte == b'x' || byte == b'X');
+    let ends_like_number =
+        bare.bytes().next_back().is_some_and(|byte| byte.is_ascii_hexdigit() || byte == b'x' || byte == b'X');
     if ends_like_number && bare.split('.').all(is_number) {
         return ipv4(bare).map(|address| Host::Address(address.into())).ok_or(NotAHost);
     }

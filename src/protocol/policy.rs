@@ -174,7 +174,8 @@ impl HostPattern {
                 .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
             Self::Exactly(name) => {
                 // An address has many spellings, a name has none.
-                let may_be_address = host.contains(':') || host.starts_with(|first: char| first.is_ascii_digit());
+                let may_be_address =
+                    host.contains(':') || host.starts_with(|first: char| first.is_ascii_digit());
                 host.eq_ignore_ascii_case(name) || (may_be_address && canonical(host) == *name)
             }
         }

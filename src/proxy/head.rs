@@ -53,7 +53,11 @@ fn is_host(value: &HeaderValue) -> bool {
     !host.is_empty()
         && host.iter().all(is_good)
         && is_port(port)
-        && if is_literal { host.contains(&b':') && is_host() } else { is_host() || !host.iter().all(is_number) }
+        && if is_literal {
+            host.contains(&b':') && is_host()
+        } else {
+            is_host() || !host.iter().all(is_number)
+        }
 }
 
 /// Whether this is nothing, or a colon and a port that may be left out.

@@ -179,7 +179,9 @@ mod tests {
         }
     }
 
-    fn fickle() -> (Log, mpsc::Sender<io::Result<usize>>, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
+    type Verdicts = mpsc::Sender<io::Result<usize>>;
+
+    fn fickle() -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
         let ((decide, verdicts), (written, seen)) = (mpsc::channel(), mpsc::channel());
         let (tell, told) = mpsc::channel();
         let log = Log::start(Fickle { verdicts, written }, move |lost| tell.send(lost).unwrap()).unwrap();

@@ -98,8 +98,10 @@ pub fn date(time: SystemTime) -> String {
 
 pub(super) fn remedy(is_ours: bool) -> &'static str {
     match is_ours {
-        true => "`tollpass ca renew` makes a new one, which a running proxy takes at its next start and which programs must \
-                 trust",
+        true => {
+            "`tollpass ca renew` makes a new one, which a running proxy takes at its next start and which programs must \
+                 trust"
+        }
         false => "give a new one with intercept.ca_cert and intercept.ca_key",
     }
 }

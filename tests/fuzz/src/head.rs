@@ -234,7 +234,12 @@ fn is_what_was_asked(head: &strict::Head, asked: &strict::Head) {
     let is_whole_server = asked.method == "OPTIONS" && path.is_empty() && head.target == "*";
     assert!(head.target == target || is_whole_server, "{} instead of {}", head.target, asked.target);
     assert_eq!(head.method, asked.method);
-    assert_eq!(head.all("host").next(), Some(&*without_zone(authority).into_bytes()), "asked for {}", asked.target);
+    assert_eq!(
+        head.all("host").next(),
+        Some(&*without_zone(authority).into_bytes()),
+        "asked for {}",
+        asked.target
+    );
 }
 
 /// The zone of an address is not for others.

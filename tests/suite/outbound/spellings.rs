@@ -49,7 +49,8 @@ async fn every_spelling_of_an_address_goes_there_and_is_told_as_one() {
     let proxy = Proxy::start().await;
     let port = origin.address.port();
     for host in HERE {
-        let request = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
         let mut client = Raw::asking(proxy.address, request).await;
         let mut server = origin.accept().await;
         assert_eq!(field(&server.head().await, "host"), Some(&*origin.address.to_string()), "{host}");
@@ -86,7 +87,8 @@ async fn names_go_on_as_they_are_written() {
     let proxy = Proxy::with(Settings { resolver, ..Settings::default() }).await;
     let port = origin.address.port();
     for host in ["a_b.example", "db", "Api.Example.", "xn--bcher-kva.example", "127.0.0.1.example", "web.1"] {
-        let request = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut client = Raw::asking(proxy.address, request).await;
         let mut server = origin.accept().await;
         assert_eq!(field(&server.head().await, "host"), Some(&*format!("{host}:{port}")));
@@ -154,7 +156,8 @@ async fn an_address_in_a_zone_is_reached_and_the_zone_stays_here() {
     let port = listener.local_addr().unwrap().port();
     let proxy = Proxy::start().await;
     for host in ["[::1%25lo]", "[::1%lo]", "[::1%251]"] {
-        let request = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
         let mut client = Raw::asking(proxy.address, request).await;
         let mut server: Raw = soon("a connection", listener.accept()).await.unwrap().0.into();
         assert_eq!(field(&server.head().await, "host"), Some(&*format!("[::1]:{port}")), "{host}");

@@ -30,7 +30,10 @@ async fn serve(config: &Path) -> Program {
 }
 
 async fn tunnel(serving: &Program, place: &str) -> String {
-    Raw::asking(serving.address, format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n")).await.head().await
+    Raw::asking(serving.address, format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n"))
+        .await
+        .head()
+        .await
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
