@@ -216,7 +216,7 @@ impl App {
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, .. } = self;
-        let settings = proxy_settings(&config);
+        let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
         let service = Rescue::new(layer.layer(forward.clone()));

@@ -102,6 +102,7 @@ impl ConfigArgs {
 /// Runs one command to its end; the exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
+    process::raise_descriptors();
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter())?;
     let ended = match arguments.command {
         #[cfg(feature = "demo")]

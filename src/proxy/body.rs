@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::expect::{Gated, Instead, Offered};
 use super::fields;
 use super::replay::{Pass, Resumed};
+use super::wire::InUse;
 
 /// A message body on its way through.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub enum Body {
     Empty,
     /// Read from a connection as it is polled.
     Incoming(Incoming),
+    /// The same, of an answer that came over a pooled connection.
+    Answer(Incoming, InUse),
     /// Whole, in memory.
     Full(Full),
     /// A request body that is kept, or one that was kept and is sent again.
@@ -94,10 +97,12 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Incoming(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
-                ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
-            },
+            Self::Incoming(incoming) | Self::Answer(incoming, _) => {
+                match ready!(Pin::new(incoming).poll_frame(cx)) {
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
+                    ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
+                }
+            }
             Self::Empty => Poll::Ready(None),
             Self::Full(full) => Poll::Ready(full.next().map(Ok)),
             Self::Replay(pass) => pass.poll_frame(cx),
@@ -110,7 +115,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Incoming(incoming) | Self::Answer(incoming, _) => incoming.is_end_stream(),
             Self::Empty => true,
             Self::Full(full) => full.bytes.is_empty() && full.trailers.is_none(),
             Self::Replay(pass) => pass.is_end_stream(),
@@ -123,7 +128,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Incoming(incoming) | Self::Answer(incoming, _) => incoming.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(full) if full.trailers.is_some() => SizeHint::default(),
             Self::Full(full) => SizeHint::with_exact(full.bytes.len() as u64),

@@ -150,7 +150,7 @@ impl Service<Uri> for Dialer {
             } else {
                 dialer.plain(&origin, host, port).await
             };
-            wire.map(TokioIo::new)
+            wire.inspect(|wire| dialer.reach.resting().add(wire.history())).map(TokioIo::new)
         })
     }
 }

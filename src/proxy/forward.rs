@@ -23,6 +23,7 @@ use super::fields::{self, Via};
 use super::line::Before;
 use super::lobby::Lobby;
 use super::reach::{Peer, Reach};
+use super::rest::Resting;
 use super::secure::{Offer, Secure};
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
@@ -163,6 +164,12 @@ impl Forward {
         if let Err(error) = self.shared.secure.prepare().await {
             warn!(%error, "origins over https cannot be verified, and will not be reached");
         }
+    }
+
+    /// Its connections, which make room where there is none.
+    #[must_use]
+    pub fn resting(&self) -> Resting {
+        self.shared.reach.resting().clone()
     }
 
     /// What tunnels need of it.
@@ -358,7 +365,14 @@ impl Shared {
 
     /// Turns a received answer into the one to hand back.
     pub(super) fn answer(&self, response: Response<Incoming>) -> Response<Body> {
-        let mut response = response.map(Body::from);
+        // Only HTTP/1 has one answer at a time, and another protocol has none.
+        let is_one =
+            response.version() < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        let in_use = response.extensions().get::<History>().filter(|_| is_one).map(History::in_use);
+        let mut response = response.map(|incoming| match in_use {
+            Some(in_use) => Body::Answer(incoming, in_use),
+            None => Body::from(incoming),
+        });
         let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
         // What the pool left about its connection is of no use to the client's side, but who asks for money is.
         let past = std::mem::take(response.extensions_mut());

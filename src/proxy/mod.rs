@@ -30,6 +30,7 @@ pub mod pay;
 pub mod reach;
 pub mod replay;
 pub mod rescue;
+mod rest;
 mod secure;
 pub mod seller;
 mod server;
@@ -43,6 +44,7 @@ pub use dial::DialError;
 pub use forward::{Forward, ForwardError};
 pub use front::Front;
 pub use rescue::Rescue;
+pub use rest::Resting;
 pub use secure::OriginTls;
 
 /// Request extension: this request carries a payment, so nothing below may ever send it twice.
@@ -91,6 +93,8 @@ pub struct Settings {
     pub resolver: Arc<dyn reach::Resolve>,
     /// What goes out over which proxy.
     pub outbound: reach::Outbound,
+    /// The connections to origins that make room for others; shared by all that are to make room for each other.
+    pub resting: Resting,
 }
 
 impl Default for Settings {
@@ -119,6 +123,7 @@ impl Default for Settings {
             },
             resolver: Arc::new(reach::SystemResolver),
             outbound: reach::Outbound::default(),
+            resting: Resting::default(),
         }
     }
 }

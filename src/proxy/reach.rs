@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::fields::Via;
+use super::rest::Resting;
 use super::{DialError, Settings};
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
@@ -37,6 +38,7 @@ struct Shared {
     resolver: Arc<dyn Resolve>,
     outbound: Outbound,
     via: Via,
+    resting: Resting,
     /// For resolving and connecting together, over a proxy also for its answer.
     within: Duration,
 }
@@ -45,7 +47,13 @@ impl Reach {
     pub(super) fn new(settings: &Settings) -> Self {
         let (resolver, within) = (Arc::clone(&settings.resolver), settings.connect_within);
         let outbound = settings.outbound.clone();
-        Self { shared: Arc::new(Shared { resolver, outbound, via: Via::new(), within }) }
+        let resting = settings.resting.clone();
+        Self { shared: Arc::new(Shared { resolver, outbound, via: Via::new(), resting, within }) }
+    }
+
+    /// The connections that make room where there is none.
+    pub(super) fn resting(&self) -> &Resting {
+        &self.shared.resting
     }
 
     /// The target for the pool of a request that must go to this machine, where the name could come to mean another.
@@ -89,7 +97,7 @@ impl Reach {
             return Ok((self.connect_to(proxy).await?, true));
         }
         let stream = match pin::pinned(target, port) {
-            Some(address) => self.bounded(host, port, join(host, port, &[address])).await?,
+            Some(address) => self.bounded(host, port, self.join(host, port, &[address])).await?,
             None => self.connect_directly(host, port).await?,
         };
         Ok((stream, false))
@@ -144,22 +152,40 @@ impl Reach {
 
     async fn connect_directly(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
         if let Some(address) = literal(host, port) {
-            let address = address.map_err(|error| DialError::Resolve {
-                host: host.to_owned(),
-                reason: error.to_string(),
-            })?;
-            return self.bounded(host, port, join(host, port, &[address])).await;
+            let address = address
+                .map_err(|error| DialError::Resolve { host: host.to_owned(), reason: error.to_string() })?;
+            return self.bounded(host, port, self.join(host, port, &[address])).await;
         }
         let connecting = async {
             let unresolved = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
-            let found = self.shared.resolver.resolve(host, port).await;
+            let mut turns = self.shared.resting.turns();
+            let found = loop {
+                match self.shared.resolver.resolve(host, port).await {
+                    Err(error) if turns.make_room(&error).await => {}
+                    found => break found,
+                }
+            };
             let found = found.map_err(|error| unresolved(error.to_string()))?;
             if found.is_empty() {
                 return Err(unresolved("no address".to_owned()));
             }
-            join(host, port, &found).await
+            self.join(host, port, &found).await
         };
         self.bounded(host, port, connecting).await
+    }
+
+    async fn join(&self, host: &str, port: u16, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+        let mut turns = self.shared.resting.turns();
+        let joined = loop {
+            match race(addresses).await {
+                Err(error) if turns.make_room(&error).await => {}
+                joined => break joined,
+            }
+        };
+        let stream = joined.map_err(|error| failed(host, port, &error))?;
+        // Only a hint to the kernel: a connection without it still works.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     async fn bounded(
@@ -173,13 +199,6 @@ impl Reach {
             .await
             .unwrap_or_else(|_| Err(DialError::Timeout { host: host.to_owned(), port, within }))
     }
-}
-
-async fn join(host: &str, port: u16, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let stream = race(addresses).await.map_err(|error| failed(host, port, &error))?;
-    // Only a hint to the kernel: a connection without it still works.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
 }
 
 fn failed(host: &str, port: u16, error: &io::Error) -> DialError {

@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 
 use super::front::Remote;
 use super::line::{Before, HeadClock, Line, Pace, Patience, Watch};
+use super::rest::is_exhausted;
 use super::{Body, Settings, target};
 use crate::shutdown::Shutdown;
 
@@ -81,6 +82,9 @@ where
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
+                if is_exhausted(&error) {
+                    settings.resting.evict();
+                }
                 warn!(%error, pause_ms = pause.as_millis(), "cannot accept a connection; trying again");
                 tokio::select! {
                     () = shutdown.stopping() => return,

@@ -5,6 +5,7 @@ mod channels;
 mod checks;
 mod clocks;
 mod demo;
+mod descriptors;
 mod logs;
 mod runs;
 mod serves;

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use super::signals::{Signals, die_by};
 use crate::chain::keystore::PASSWORD_VARIABLE;
+use crate::cli::process::with_usual_descriptors;
 
 /// The exit code where there is no such program, as shells have it.
 const NOT_FOUND: u8 = 127;
@@ -74,7 +75,7 @@ pub(super) async fn run(
     let mut program = Command::new(&name);
     program.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     program.env_remove(PASSWORD_VARIABLE);
-    let mut child = program.spawn().map_err(failed)?;
+    let mut child = with_usual_descriptors(|| program.spawn()).map_err(failed)?;
     loop {
         tokio::select! {
             biased;

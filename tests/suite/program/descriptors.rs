@@ -1,0 +1,82 @@
+//! Descriptors: how many the program takes, and what makes room for what.
+
+use std::fs;
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::payer::Program;
+use crate::support::raw::{Raw, RawOrigin, soon};
+
+async fn end(serving: Program) {
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// The real program with so many descriptors: a soft and a hard limit.
+fn limited(arguments: &str, soft: u32, hard: &str) -> (Command, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" {arguments}");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_tollpass")]).stdin(std::process::Stdio::null());
+    command.env("XDG_STATE_HOME", folder.path()).kill_on_drop(true);
+    (command, folder)
+}
+
+#[tokio::test]
+async fn the_soft_limit_on_descriptors_is_raised_for_us_and_not_for_what_we_run() {
+    let (command, _folder) = limited("serve --listen 127.0.0.1:0", 64, "512");
+    let serving = Program::start(command).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("512"), "{line}");
+    end(serving).await;
+    let (mut command, _folder) = limited("run --quiet -- sh -c 'ulimit -Sn'", 64, "512");
+    let output = soon("the end", command.output()).await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "64\n");
+}
+
+#[tokio::test]
+async fn connections_that_rest_make_room_for_requests() {
+    const DESCRIPTORS: u32 = 64;
+    let (command, _folder) = limited("serve --listen 127.0.0.1:0", DESCRIPTORS, &DESCRIPTORS.to_string());
+    let serving = Program::start(command).await;
+    let mut kept = Vec::new();
+    let mut client = Raw::connect(serving.address).await;
+    for _ in 0..2 * DESCRIPTORS {
+        let origin = RawOrigin::start().await;
+        client.send(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
+        let mut server = origin.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{}: {head}", kept.len());
+        assert_eq!(client.exactly(2).await, b"ok");
+        kept.push((origin, server));
+    }
+    // The last one is still there: it rests, and there is room beside it again.
+    let (origin, server) = kept.last_mut().unwrap();
+    client.send(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
+    server.head().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    // An answer that is not at its end is no rest, whoever needs room.
+    let mut others = Vec::new();
+    for _ in 0..2 * DESCRIPTORS {
+        let origin = RawOrigin::start().await;
+        let mut other = Raw::asking(
+            serving.address,
+            format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", origin.address),
+        )
+        .await;
+        let mut server = origin.accept().await;
+        server.head().await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(other.head().await.starts_with("HTTP/1.1 200 "));
+        others.push((origin, server));
+    }
+    kept.last_mut().unwrap().1.send("whole").await;
+    assert_eq!(client.exactly(5).await, b"whole");
+    end(serving).await;
+}
