@@ -4,10 +4,9 @@
 pub(crate) mod origins;
 mod ports;
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +23,7 @@ use crate::chain::keystore::{self, Password};
 use crate::chain::signer::Signer;
 use crate::chain::{self, Chain};
 use crate::config::{self, Config, ConfigError, KeySource};
-use crate::manager::store::{Store, StoreError};
+use crate::manager::store::{self, Store, StoreError};
 use crate::manager::{self, Manager, Start, Surplus};
 use crate::private::{self, PrivateFileError};
 use crate::protocol::policy::OnExit;
@@ -104,6 +103,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The state folder, or a file in it, is not for this user alone.
+    #[error("cannot use the state folder: {0}")]
+    StateFile(#[from] PrivateFileError),
     /// Another process uses the state folder.
     #[error("another tollpass uses the state folder {}; stop it, or choose another state_dir", path.display())]
     Locked {
@@ -396,16 +398,66 @@ impl Paying {
     }
 }
 
-/// Makes the state folder and locks it for this process.
+/// The file by which one process has the state folder for itself.
+const LOCK: &str = "lock";
+
+/// Makes the state folder and locks it for this process. From here on, nobody else can read what is in its files.
 fn lock(path: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::StateDir { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    let lock = File::create(path.join("lock")).map_err(failed)?;
+    private::folder(path)?;
+    let lock = private::own(&path.join(LOCK))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => {
+            inspect_state(path)?;
+            // SQLite gives its other files the rights of this one.
+            private::own(&path.join(store::FILE))?;
+            for file in store::beside(path).into_iter().filter(|file| file.exists()) {
+                private::own(&file)?;
+            }
+            Ok(lock)
+        }
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// What would keep [`App::build`] from using a state folder; makes and changes nothing.
+///
+/// # Errors
+/// [`StartError`], with what to do.
+pub fn inspect_state(path: &Path) -> Result<(), StartError> {
+    private::inspect_folder(path)?;
+    for file in [path.join(LOCK), path.join(store::FILE), admin::socket(path)] {
+        private::inspect(&file)?;
+    }
+    for file in store::beside(path) {
+        private::inspect(&file)?;
+    }
+    let socket = admin::socket(path);
+    admin::check_path(&socket).map_err(|source| StartError::Admin { path: socket, source })
+}
+
+/// Checks who else can change the files that decide about money and trust: the configuration itself, and the certificates
+/// that it names. Some users are warned of.
+///
+/// # Errors
+/// Where every user can.
+pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), PrivateFileError> {
+    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
+    files.extend(config.upstream.ca_file.clone());
+    if let config::Authority::Given { certificate, .. } = &config.intercept.authority {
+        files.push(certificate.clone());
+    }
+    for entry in &config.upstream.tls {
+        match &entry.proof {
+            config::Proof::Roots(path) | config::Proof::Exactly(path) => files.push(path.clone()),
+            config::Proof::Usual => {}
+        }
+    }
+    for file in files {
+        config.warnings.extend(private::check_writers(&file)?);
+    }
+    Ok(())
 }
 
 /// Unlocks the key and makes the manager ready. A key that cannot be opened ends the proxy; a node that is down is

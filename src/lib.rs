@@ -51,7 +51,7 @@
 //! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
 //! | [`admin`] | the socket on which `serve` answers the command line | `manager`, `shutdown` |
-//! | [`private`] | files that hold a secret | nothing of ours |
+//! | [`private`] | files and folders that are for this user alone | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
 //! | [`telemetry`] | the log | nothing of ours |
 //! | [`fault`] | crash points for tests; nothing in a release build | nothing of ours |

@@ -1,9 +1,12 @@
-//! Files that hold a secret: read only where nobody else can read or change them, written so from the start.
+//! Files and folders that are for this user alone: read and used only where other users cannot read or change them, written
+//! so from the start. And files that others may read, but not write.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,6 +17,7 @@ const MAX_FILE: u64 = 64 << 10;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const FOR_OTHERS: u32 = 0o077;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why a file with a secret is not used.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,35 @@ pub enum PrivateFileError {
         owner: u32,
         /// Who we are.
         us: u32,
+    },
+    /// It leads elsewhere.
+    #[error("{path} is a symbolic link, which tollpass never makes: look at where it leads, and run: rm {path}", path = .0.display())]
+    Link(PathBuf),
+    /// The folder belongs to another user.
+    #[error("the folder {path} belongs to another user (uid {owner}, this is {us}); run as its owner, or choose another folder", path = path.display())]
+    ForeignFolder {
+        /// Which folder.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Other users can change what is in the folder.
+    #[error("other users can change the folder {path} (mode {mode:04o}); choose a folder of its own, or run: chmod go-w {path}", path = path.display())]
+    OpenFolder {
+        /// Which folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Every user can change it.
+    #[error("every user can change {path} (mode {mode:03o}); run: chmod o-w {path}", path = path.display())]
+    Writable {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// Any user can put another file in its place.
     #[error("the folder {folder} can be changed by every user; run: chmod o-w {folder}", folder = .0.display())]
@@ -92,6 +125,109 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
     File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// Makes a folder that only this user can use, where it is not there yet, and checks that only this user can change it.
+pub fn folder(path: &Path) -> Result<(), PrivateFileError> {
+    let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
+    inspect_folder(path)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+    inspect_folder(path)
+}
+
+/// Whether [`folder`] would take it, as far as that can be said without making it.
+pub fn inspect_folder(path: &Path) -> Result<(), PrivateFileError> {
+    let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return can_be_made(path),
+        found => found.map_err(io)?,
+    };
+    if !metadata.is_dir() {
+        return Err(io(io::ErrorKind::NotADirectory.into()));
+    }
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != us {
+        return Err(PrivateFileError::ForeignFolder { path: path.to_owned(), owner, us });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(PrivateFileError::OpenFolder { path: path.to_owned(), mode });
+    }
+    can_write(path).map_err(io)?;
+    // Whoever can change the folder above can put another one in its place.
+    check_folder(path)
+}
+
+/// Whether the nearest folder above that is there lets this one be made.
+fn can_be_made(path: &Path) -> Result<(), PrivateFileError> {
+    let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
+    let made = if above.is_dir() { can_write(above) } else { Err(io::ErrorKind::NotADirectory.into()) };
+    made.map_err(|error| PrivateFileError::Io { path: path.to_owned(), error })
+}
+
+fn can_write(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Opens a file of ours for writing, or makes it; takes other users' rights to it away. What it holds stays.
+pub fn own(path: &Path) -> Result<File, PrivateFileError> {
+    let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
+    inspect(path)?;
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow);
+    let file = file.open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.mode() & FOR_OTHERS != 0 {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
+    }
+    Ok(file)
+}
+
+/// Checks that a file or socket of ours, if it is there, is this user's and no link.
+pub fn inspect(path: &Path) -> Result<(), PrivateFileError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(PrivateFileError::Io { path: path.to_owned(), error }),
+        Ok(metadata) => metadata,
+    };
+    if metadata.is_symlink() {
+        return Err(PrivateFileError::Link(path.to_owned()));
+    }
+    if !metadata.is_file() && !metadata.file_type().is_socket() {
+        return Err(PrivateFileError::NotAFile(path.to_owned()));
+    }
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != us {
+        return Err(PrivateFileError::Foreign { path: path.to_owned(), owner, us });
+    }
+    Ok(())
+}
+
+/// Checks a file that decides about money or trust: refused where every user can write it, or put another one in its
+/// place; a warning where some other user can. What is not there is found out elsewhere.
+pub fn check_writers(path: &Path) -> Result<Option<String>, PrivateFileError> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
+    if mode & WRITABLE_BY_ALL != 0 {
+        return Err(PrivateFileError::Writable { path: path.to_owned(), mode });
+    }
+    check_folder(path)?;
+    let path = path.display();
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Ok(Some(format!(
+            "the group of {path} can change it (mode {mode:03o}); run: chmod go-w {path}"
+        )));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    let is_trusted = owner == us || owner == 0;
+    Ok((!is_trusted)
+        .then(|| format!("{path} belongs to another user (uid {owner}, this is {us}), who can change it")))
 }
 
 fn check(path: &Path, metadata: &Metadata) -> Result<(), PrivateFileError> {
@@ -213,5 +349,78 @@ mod tests {
         create(&path, &vec![b'0'; MAX_FILE as usize + 1]).unwrap();
         assert!(matches!(read(&path), Err(PrivateFileError::TooLarge(_))));
         assert!(matches!(read(&folder.path().join("none")), Err(PrivateFileError::Io { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_or_own_is_not_used() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/state");
+        inspect_folder(&path).unwrap();
+        assert!(!path.exists(), "a look makes nothing");
+        folder(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        for (bits, is_good) in
+            [(0o700, true), (0o755, true), (0o775, false), (0o770, false), (0o777, false), (0o1777, false)]
+        {
+            mode(&path, bits);
+            assert_eq!(folder(&path).is_ok(), is_good, "{bits:o}");
+            assert_eq!(inspect_folder(&path).is_ok(), is_good, "{bits:o}");
+        }
+        mode(&path, 0o700);
+        if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+            let error = folder(&path).unwrap_err();
+            assert!(matches!(error, PrivateFileError::ForeignFolder { owner: 12345, .. }), "{error}");
+        }
+        let file = home.path().join("file");
+        create(&file, b"").unwrap();
+        assert!(inspect_folder(&file).is_err() && inspect_folder(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn a_file_of_ours_is_taken_from_others_and_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        own(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::write(&path, b"kept").unwrap();
+        mode(&path, 0o644);
+        own(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+        for target in [path.clone(), folder.path().join("nothing")] {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(matches!(own(&link), Err(PrivateFileError::Link(_))));
+            fs::remove_file(link).unwrap();
+        }
+        assert!(!folder.path().join("nothing").exists());
+        assert!(matches!(own(folder.path()), Err(PrivateFileError::NotAFile(_))));
+        if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+            assert!(matches!(own(&path), Err(PrivateFileError::Foreign { owner: 12345, .. })));
+        }
+    }
+
+    #[test]
+    fn who_else_can_write_a_file_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proxy.toml");
+        assert!(check_writers(&path).unwrap().is_none());
+        create(&path, b"").unwrap();
+        for (bits, expected) in
+            [(0o600, ""), (0o644, ""), (0o664, "chmod go-w"), (0o646, "no"), (0o666, "no")]
+        {
+            mode(&path, bits);
+            match check_writers(&path) {
+                Ok(warning) => assert_eq!(warning.is_some(), !expected.is_empty(), "{bits:o} {warning:?}"),
+                Err(error) => assert!(expected == "no" && error.to_string().contains("chmod o-w"), "{error}"),
+            }
+        }
+        mode(&path, 0o644);
+        mode(folder.path(), 0o777);
+        assert!(matches!(check_writers(&path), Err(PrivateFileError::Folder(_))));
+        mode(folder.path(), 0o700);
+        if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
+            assert!(check_writers(&path).unwrap().unwrap().contains("12345"));
+        }
     }
 }

@@ -118,7 +118,7 @@ pub async fn operate(path: &Path, operation: &Operation) -> Result<Report, Admin
 
 /// The socket, if anybody listens there.
 async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
-    match UnixStream::connect(path).await {
+    match open(path).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             Ok(None)
@@ -127,13 +127,21 @@ async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
     }
 }
 
+/// Connects to the socket itself, wherever it is, but not to where a link leads.
+async fn open(path: &Path) -> io::Result<UnixStream> {
+    if std::fs::symlink_metadata(path)?.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link, which tollpass never makes: remove it"));
+    }
+    let (short, _folder) = super::short(path)?;
+    UnixStream::connect(short).await
+}
+
 async fn post<T: DeserializeOwned>(
     path: &Path,
     target: &str,
     operation: &Operation,
 ) -> Result<T, AdminError> {
-    let connect = UnixStream::connect(path).await;
-    let stream = connect.map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
+    let stream = open(path).await.map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
     let body = serde_json::to_vec(operation).map_err(|error| AdminError::Answer(error.to_string()))?;
     ask(stream, Method::POST, target, body.into()).await
 }

@@ -5,7 +5,10 @@ mod attendance;
 mod client;
 mod server;
 
+use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use http::StatusCode;
@@ -24,6 +27,38 @@ pub struct About {
     pub listen: SocketAddr,
     /// What it has paid so far.
     pub bill: Bill,
+}
+
+/// The longest path of a Unix socket that every system takes, in bytes.
+const LONGEST: usize = 103;
+
+/// A path for the system's calls: itself, or a short one that leads there for as long as the file is held.
+fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    if path.as_os_str().len() <= LONGEST {
+        return Ok((path.to_owned(), None));
+    }
+    if !cfg!(target_os = "linux") {
+        let text = format!("its path has more than {LONGEST} bytes; choose a shorter state_dir");
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let folder = File::open(folder)?;
+    let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    Ok((path, Some(folder)))
+}
+
+/// Whether a socket could be made there, as far as its path says.
+///
+/// # Errors
+/// What the system cannot do, with what to do about it.
+pub fn check_path(path: &Path) -> io::Result<()> {
+    match short(path) {
+        // It is made with the first start.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        checked => checked.map(drop),
+    }
 }
 
 /// The path of the socket in a state folder.

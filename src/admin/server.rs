@@ -45,18 +45,19 @@ struct Desk {
 /// Listens on `path` for questions about the proxy that listens on `listen`. The caller holds the lock of the state folder, so an old socket is nobody's.
 ///
 /// # Errors
-/// When the socket cannot be made; the path of a Unix socket has at most 107 bytes.
+/// When the socket cannot be made.
 pub fn serve(
     path: &Path,
     manager: Manager,
     listen: SocketAddr,
     shutdown: &Shutdown,
 ) -> io::Result<Attendance> {
+    let (short, _folder) = super::short(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let attendance = Attendance::default();
     let desk = Desk { manager, listen, attendance: attendance.clone(), shutdown: shutdown.clone() };

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::ConfigArgs;
 use super::output::print;
+use crate::admin;
 use crate::app::{self, chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config::{self, Config};
@@ -44,8 +45,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     for warning in &config.warnings {
         report.note("config", warning);
     }
-    report.good("listen", &config.listen);
-    report.good("state", &config.state_dir.display());
+    start(&config, &mut report).await;
     for rule in &config.policy.rules {
         report.good("pay", &describe(rule));
     }
@@ -58,6 +58,34 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         bail!("{} of the checks failed", report.wrong);
     }
     report.printed
+}
+
+/// What would keep `serve` from starting: its ports, and the state folder.
+async fn start(config: &Config, report: &mut Report) {
+    let state = app::inspect_state(&config.state_dir);
+    match &state {
+        Ok(()) => report.good("state", &config.state_dir.display()),
+        Err(error) => report.wrong("state", error),
+    }
+    let running = match admin::about(&admin::socket(&config.state_dir)).await {
+        Ok(running) => running,
+        Err(error) => {
+            if state.is_ok() {
+                report.wrong("state", &error);
+            }
+            None
+        }
+    };
+    if let Some(about) = running {
+        return report.good("listen", &format!("{}, where a proxy runs on this state folder", about.listen));
+    }
+    let routes = config.routes.iter().filter_map(|route| route.listen);
+    for address in std::iter::once(config.listen).chain(routes) {
+        match std::net::TcpListener::bind(address) {
+            Ok(_) => report.good("listen", &address),
+            Err(error) => report.wrong("listen", &format!("cannot listen on {address}: {error}")),
+        }
+    }
 }
 
 /// Whom we trust, and whom programs must trust.

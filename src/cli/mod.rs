@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
+use crate::app;
 use crate::config::Config;
 use crate::telemetry::{self, LogFormat};
 
@@ -95,7 +96,9 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// Reads the configuration.
     pub fn load(&self) -> anyhow::Result<Config> {
-        Ok(Config::load(self.config.as_deref())?)
+        let mut config = Config::load(self.config.as_deref())?;
+        app::check_writers(self.config.as_deref(), &mut config)?;
+        Ok(config)
     }
 }
 

@@ -227,6 +227,11 @@ pub struct Contents {
     pub cursor: u64,
 }
 
+/// The files that SQLite keeps beside the journal.
+pub fn beside(folder: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|end| folder.join(format!("{FILE}{end}")))
+}
+
 impl Store {
     /// Opens the journal in `folder`, or makes it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {

@@ -6,6 +6,7 @@ mod checks;
 mod clocks;
 mod demo;
 mod descriptors;
+mod folders;
 mod logs;
 mod runs;
 mod serves;
