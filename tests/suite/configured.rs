@@ -854,3 +854,24 @@ fn a_slip_that_only_looks_like_a_variable_of_kubernetes_is_still_a_fault() {
         assert!(parse("", &[(variable, "1")]).is_err(), "{variable}");
     }
 }
+
+#[test]
+fn hosts_have_one_spelling_in_the_configuration_too() {
+    let text = "[[route]]\nprefix = \"/a\"\norigin = \"http://127.1:81/x\"\n\
+                [[route]]\nprefix = \"/b\"\norigin = \"http://[::ffff:10.0.0.1]\"\n\
+                [[pay]]\nhost = \"0x7f.1\"\ndeny = true\n[upstream]\nproxy = \"http://0177.0.0.1:3128\"\n";
+    let config = parse(text, &[]).unwrap();
+    assert_eq!(config.routes[0].authority, "127.0.0.1:81");
+    assert_eq!(config.routes[1].authority, "10.0.0.1");
+    assert_eq!(config.policy.rules[0].host.to_string(), "127.0.0.1");
+    assert_eq!(config.upstream.http.unwrap().host, "127.0.0.1");
+    for text in [
+        "[[route]]\nprefix = \"/a\"\norigin = \"http://127.0.0.256/\"\n",
+        "[[pay]]\nhost = \"1.2.3.4.5\"\ndeny = true\n",
+        "[[pay]]\nhost = \"*.0.0.1\"\ndeny = true\n",
+        "[upstream]\nproxy = \"http://08.1:3128\"\n",
+        "[upstream]\nno_proxy = [\"10.0.0.256\"]\n",
+    ] {
+        assert!(parse(text, &[]).is_err(), "{text}");
+    }
+}

@@ -81,6 +81,11 @@ mod tests {
             ("example.com", 443, false),
             ("127.0.0.1", 1, true),
             ("127.0.0.2", 1, false),
+            ("127.1", 1, true),
+            ("2130706433", 1, true),
+            ("::ffff:127.0.0.1", 1, true),
+            ("[::ffff:7f00:1]", 1, true),
+            ("127.2", 1, false),
         ] {
             assert_eq!(hosts.covers(host, port), expected, "{host}:{port}");
         }
