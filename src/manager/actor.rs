@@ -204,6 +204,8 @@ impl Actor {
         let phase = |id: &ChannelId| self.desk.lock().book.channel(id).map(|channel| channel.phase);
         let open: Vec<ChannelId> =
             channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
+        let there: Vec<ChannelId> =
+            channels.iter().filter(|(_, on_chain)| on_chain.is_some()).map(|(id, _)| *id).collect();
         self.tell(Input::Chain { channels, settled, cursor, by_user }, now);
         for id in open {
             match (phase(&id), totals.get(&id)) {
@@ -222,7 +224,9 @@ impl Actor {
         let desk = self.desk.lock();
         let unseen =
             desk.book.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
-        super::lock(&self.recheck).extend(desk.book.vanished().chain(unseen));
+        // One that waits for an order of ours to end has no further event.
+        let passed_over = there.iter().filter(|id| desk.book.channel(id).is_none());
+        super::lock(&self.recheck).extend(desk.book.vanished().chain(unseen).chain(passed_over));
     }
 
     /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
@@ -455,7 +459,7 @@ impl Actor {
 
     fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
         match effect {
-            Effect::Persist(Record::Channel(id, _)) if recorded.is_err() => {
+            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if recorded.is_err() => {
                 self.tell(Input::Unwritten(id), Instant::now());
             }
             Effect::Persist(_) => {}

@@ -80,7 +80,8 @@ const CONSENTS: &str = "
     );";
 
 /// What came with version 3: which total each seller was certainly shown, what was sent into channels, for which host, and
-/// when. Before, what was acknowledged is the least that a seller was shown.
+/// when. Before, what was acknowledged is the least that a seller was shown; a channel that nothing is known of may have been
+/// found on the chain, so that its history is unknown; and a channel belongs to the host that told where its seller is.
 const PRESENTED: &str = "
     ALTER TABLE channel ADD COLUMN presented TEXT NOT NULL DEFAULT '0';
     ALTER TABLE channel ADD COLUMN funded TEXT NOT NULL DEFAULT '0';
@@ -113,7 +114,12 @@ const PRESENTED: &str = "
             ELSE substr(authority, 1, instr(authority || ':', ':') - 1) END), receiver, gateway
         FROM (SELECT *, substr(rest, 1, instr(rest || '/', '/') - 1) AS authority
             FROM (SELECT *, substr(gateway, instr(gateway, '://') + 3) AS rest FROM seller));
-    DROP TABLE seller;";
+    DROP TABLE seller;
+    UPDATE channel SET doubt = deposit
+        WHERE promised = '0' AND acknowledged = '0' AND doubt IS NULL AND phase = 'open';
+    INSERT INTO channel_host
+        SELECT channel.book, channel.receiver, channel.open_block, gateway.host
+        FROM channel JOIN gateway USING (book, receiver);";
 /// How long it is kept when money was sent into channels, in seconds: longer than any limit looks back.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
 /// What came with version 4: which token each contract named at first. It never changes.
@@ -553,6 +559,7 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
         doubt: optional(row, 12)?,
         asks: true,
         signed: Amount::ZERO,
+        payments: 0,
         unclear,
         phase,
     };
@@ -603,6 +610,7 @@ mod tests {
             doubt: Some(95.into()),
             asks: true,
             signed: Amount::ZERO,
+            payments: 0,
             unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
             phase,
         }

@@ -17,8 +17,9 @@ pub struct Channel {
     pub funded: Amount,
     /// The highest total ever signed. It never falls.
     pub promised: Amount,
-    /// The highest total that the seller was certainly shown. What is presented above it counts for the request that
-    /// presents it: a total that was signed and never sent lies between this and `promised`.
+    /// The highest total that the seller was shown, as far as can be told. What is presented above it counts for the request
+    /// that presents it: a total that was signed and never sent lies between this and `promised`, and so may all that a
+    /// crash left unknown.
     pub presented: Amount,
     /// The bound on disk: totals up to here may be signed without another durable write. Where a crash leaves it above
     /// `presented`, everything in between may have been signed and sent.
@@ -36,6 +37,8 @@ pub struct Channel {
     pub asks: bool,
     /// The highest payment that was signed in this run. Not kept on disk.
     pub signed: Amount,
+    /// How many payments were signed in this run. Not kept on disk.
+    pub payments: u64,
     /// Where it is in its life.
     pub phase: Phase,
 }
@@ -88,6 +91,7 @@ impl Channel {
             doubt: None,
             asks: false,
             signed: Amount::ZERO,
+            payments: 0,
             phase: Phase::Open,
         };
         channel.observe(Some(on_chain));
@@ -124,7 +128,7 @@ impl Channel {
         if self.reserved > self.presented {
             self.doubt = Some(self.reserved.max(self.exposure()));
         }
-        Self { asks: true, signed: Amount::ZERO, ..self }
+        Self { asks: true, signed: Amount::ZERO, payments: 0, ..self }
     }
 
     /// The most that may have been signed.

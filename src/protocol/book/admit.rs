@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::purchase::{Before, Presented, Purchase, Raise, Stage};
-use super::{Allowance, Book, Effect, Host, PurchaseId, Record, Start};
+use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
+use super::{Allowance, Book, Effect, PurchaseId, Record, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -36,8 +35,9 @@ struct Choice {
     open: usize,
     /// How many of them are lent.
     lent: usize,
-    /// The free one with the least left that suffices: what is left, the channel, and its next total.
-    payable: Option<(Amount, ChannelId, Amount)>,
+    /// The free one with the least left that suffices: whether its payment would exceed the price of the request, what is
+    /// left, the channel, and its next total.
+    payable: Option<(bool, Amount, ChannelId, Amount)>,
 }
 
 impl Book {
@@ -113,8 +113,7 @@ impl Book {
     pub(super) fn line_up(&mut self, id: PurchaseId, receiver: Address, first: bool) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.stage = Stage::Queued;
-        let queues = self.queues.entry(receiver).or_default();
-        let queue = queues.entry(Arc::clone(purchase.host())).or_default();
+        let queue = self.queues.entry(receiver).or_default().entry(purchase.queue()).or_default();
         if first { queue.push_front(id) } else { queue.push_back(id) }
     }
 
@@ -123,33 +122,32 @@ impl Book {
         if matches!(self.start, Start::Stopped(_)) {
             return;
         }
-        let mut next = self.queues.get(&receiver).and_then(|queues| queues.keys().next().cloned());
-        while let Some(host) = next {
-            self.pump_host(receiver, &host, now);
-            self.drop_empty_queue(receiver, &host);
-            let after = (Bound::Excluded(&*host), Bound::Unbounded);
-            let queues = self.queues.get(&receiver);
-            next = queues
-                .and_then(|queues| queues.range::<str, _>(after).next())
-                .map(|(host, _)| Arc::clone(host));
+        let Some(queues) = self.queues.get(&receiver) else { return };
+        let mut keys: Vec<_> =
+            queues.iter().map(|(key, queue)| (queue.front().copied(), key.clone())).collect();
+        // A channel that several hosts share goes to the request that has waited longest.
+        keys.sort_unstable_by_key(|(first, _)| *first);
+        for (_, key) in keys {
+            self.pump_queue(receiver, &key, now);
+            self.drop_empty_queue(receiver, &key);
         }
     }
 
-    fn pump_host(&mut self, receiver: Address, host: &Host, now: Instant) {
+    fn pump_queue(&mut self, receiver: Address, key: &QueueKey, now: Instant) {
         let mut place = 0;
-        while let Some(&id) = self.queue_mut(receiver, host).and_then(|queue| queue.get(place)) {
+        while let Some(&id) = self.queue_mut(receiver, key).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
                 Step::WaitAll => return,
                 Step::Wait => place += 1,
                 Step::Pay(channel, total) => {
-                    self.unqueue(receiver, host, place);
+                    self.unqueue(receiver, key, place);
                     self.grant(id, channel, total);
                 }
                 Step::Fund(order) => {
                     if let Some(purchase) = self.purchases.get_mut(&id) {
                         purchase.is_funded = true;
                     }
-                    self.order(order, Some(Arc::clone(host)));
+                    self.order(order, Some(Arc::clone(&key.0)));
                     place += 1;
                 }
                 Step::Resume => {
@@ -162,7 +160,7 @@ impl Book {
                 }
                 Step::Refuse(refusal) => {
                     // Out of the queue first: a purchase that is refused must not be served again below.
-                    self.unqueue(receiver, host, place);
+                    self.unqueue(receiver, key, place);
                     self.effects.push_back(Effect::Refuse(id, refusal));
                     self.purchases.remove(&id);
                 }
@@ -170,20 +168,24 @@ impl Book {
         }
     }
 
-    pub(super) fn queue_mut(&mut self, receiver: Address, host: &str) -> Option<&mut VecDeque<PurchaseId>> {
-        self.queues.get_mut(&receiver)?.get_mut(host)
+    pub(super) fn queue_mut(
+        &mut self,
+        receiver: Address,
+        key: &QueueKey,
+    ) -> Option<&mut VecDeque<PurchaseId>> {
+        self.queues.get_mut(&receiver)?.get_mut(key)
     }
 
-    fn unqueue(&mut self, receiver: Address, host: &str, place: usize) {
-        if let Some(queue) = self.queue_mut(receiver, host) {
+    fn unqueue(&mut self, receiver: Address, key: &QueueKey, place: usize) {
+        if let Some(queue) = self.queue_mut(receiver, key) {
             queue.remove(place);
         }
     }
 
-    pub(super) fn drop_empty_queue(&mut self, receiver: Address, host: &str) {
+    pub(super) fn drop_empty_queue(&mut self, receiver: Address, key: &QueueKey) {
         let Some(queues) = self.queues.get_mut(&receiver) else { return };
-        if queues.get(host).is_some_and(VecDeque::is_empty) {
-            queues.remove(host);
+        if queues.get(key).is_some_and(VecDeque::is_empty) {
+            queues.remove(key);
         }
         if queues.is_empty() {
             self.queues.remove(&receiver);
@@ -198,7 +200,9 @@ impl Book {
             if self.leases.contains_key(id) {
                 choice.lent += 1;
             } else if let Some(total) = channel.next_total(price) {
-                let this = (channel.left(), *id, total);
+                // One that may pay comes first, however little the others have left.
+                let exceeds = purchase.exceeds_price(total.saturating_sub(channel.presented));
+                let this = (exceeds, channel.left(), *id, total);
                 choice.payable = Some(choice.payable.map_or(this, |best| best.min(this)));
             }
         }
@@ -227,7 +231,7 @@ impl Book {
         }
         let price = purchase.price();
         let Choice { open, lent, payable } = self.choose(purchase, receiver, price);
-        if let Some((_, channel, total)) = payable {
+        if let Some((_, _, channel, total)) = payable {
             return Step::Pay(channel, total);
         }
         let wait = if lent == open { Step::WaitAll } else { Step::Wait };
@@ -291,7 +295,9 @@ impl Book {
         let before = Before { unclear: channel.unclear };
         if !channel.is_question(total) {
             let is_new = !raise.is_zero();
-            purchase.presented.push(Presented { channel: channel_id, total, is_new });
+            let after = channel.payments;
+            purchase.presented.push(Presented { channel: channel_id, total, is_new, after });
+            channel.payments += 1;
             channel.promised = channel.promised.max(total);
             channel.signed = channel.signed.max(total);
             channel.unclear = Some(Unclear { total, price });

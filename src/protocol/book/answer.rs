@@ -77,7 +77,7 @@ impl Book {
             }
             Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
                 if holding.proven {
-                    purchase.is_proven(draft.channel, holding.total);
+                    purchase.is_proven(draft.channel, channel, holding.total);
                 }
                 purchase.challenge = challenge.clone();
                 self.correct(&draft, holding);

@@ -172,11 +172,16 @@ impl Book {
             Err(failure) => {
                 if failure.is_final {
                     self.take_back_money(&intents);
+                } else {
+                    self.unresolved(&failure, now);
                 }
                 if let (Order::Open { .. } | Order::TopUp { .. }, Some(host)) = (failure.order, host) {
                     self.failed(host, failure, !intents.is_empty(), now);
                 }
             }
+        }
+        if is_final {
+            self.unresolved.remove(&receiver);
         }
         if is_final && self.intents.remove(&receiver).is_some() {
             self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));

@@ -36,7 +36,9 @@ impl Book {
             };
         }
         if self.intents.contains_key(&receiver) {
-            return Step::Resume;
+            // Whoever they were made for: it is not known yet what became of them.
+            let unresolved = self.unresolved.get(&receiver).filter(|failure| now < failure.until);
+            return unresolved.map_or(Step::Resume, |failure| Step::Refuse(failure.refusal(now)));
         }
         let order = match self.order_for(purchase, receiver, price) {
             Ok(order) => order,
@@ -128,6 +130,23 @@ impl Book {
         let OrderFailure { order, reason, balance, .. } = failure;
         let balance = (!was_sent).then_some(balance);
         self.remember_failure(host, (order, reason), None, balance, now);
+    }
+
+    /// Remembers why the fate of an order's transactions is still not known.
+    pub(super) fn unresolved(&mut self, failure: &OrderFailure, now: Instant) {
+        let OrderFailure { order, reason, .. } = failure;
+        let until = now + self.policy.deposit.retry_after;
+        let failure = Failure {
+            order: *order,
+            reason: reason.clone(),
+            since: now,
+            until,
+            unseen: None,
+            times: 1,
+            balance: None,
+            looked: now,
+        };
+        self.unresolved.insert(order.receiver(), failure);
     }
 
     fn remember_failure(

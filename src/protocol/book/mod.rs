@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::purchase::{Purchase, Stage};
+use self::purchase::{Purchase, QueueKey, Stage};
 use crate::protocol::host::canonical;
 use crate::protocol::policy::Hooks;
 use crate::protocol::prices::Price;
@@ -91,7 +91,7 @@ pub enum Input {
     /// The record that a granted payment on this channel relied on was not written, so the payment was not signed. To
     /// be told even where the purchase was withdrawn meanwhile.
     NotRecorded(PurchaseId, ChannelId, String),
-    /// The record of this channel was not written: it is to be tried again.
+    /// The record of this channel, or of its host, was not written: it is to be tried again.
     Unwritten(ChannelId),
     /// A granted payment was presented, and this is what came of it.
     Answer(PurchaseId, Outcome),
@@ -218,13 +218,17 @@ pub struct Book {
     leases: BTreeMap<ChannelId, PurchaseId>,
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Who waits for a channel to each receiver, by host, first come first.
-    queues: BTreeMap<Address, BTreeMap<Host, VecDeque<PurchaseId>>>,
+    queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
     /// Which host each channel belongs to. One that is missing goes to the first host that pays from it.
     hosts: BTreeMap<ChannelId, Host>,
+    /// Channels whose host may be missing on disk.
+    unwritten_hosts: BTreeSet<ChannelId>,
     /// What is being carried out on the chain.
     funding: BTreeMap<Address, Funding>,
     /// What failed to put money into a channel, by receiver and host.
     failures: BTreeMap<(Address, Host), Failure>,
+    /// Why the fate of transactions is still not known, by receiver, and when it is looked for again.
+    unresolved: BTreeMap<Address, Failure>,
     /// True while the payer's balance is being looked up.
     is_weighing: bool,
     /// When money was sent into channels, by receiver and host, oldest first.
@@ -296,6 +300,8 @@ impl Book {
             purchases: BTreeMap::new(),
             queues: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            unwritten_hosts: BTreeSet::new(),
+            unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
             failures: BTreeMap::new(),
             is_weighing: false,
@@ -340,6 +346,9 @@ impl Book {
             Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
             Input::Unwritten(id) => {
                 self.dirty.insert(id);
+                if self.hosts.contains_key(&id) {
+                    self.unwritten_hosts.insert(id);
+                }
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
@@ -503,11 +512,11 @@ impl Book {
         match purchase.stage {
             Stage::Early { .. } => {}
             Stage::Queued => {
-                let host = purchase.host();
-                if let Some(queue) = self.queue_mut(receiver, host) {
+                let key = purchase.queue();
+                if let Some(queue) = self.queue_mut(receiver, &key) {
                     queue.retain(|waiting| *waiting != id);
                 }
-                self.drop_empty_queue(receiver, host);
+                self.drop_empty_queue(receiver, &key);
             }
             Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
                 self.leases.remove(&draft.channel);
@@ -574,6 +583,11 @@ impl Book {
         let Some(channel) = self.channels.get(&id) else { return };
         let reserved = self.reserving.get(&id).map_or(channel.reserved, |bound| channel.reserved.max(*bound));
         self.dirty.remove(&id);
+        if self.unwritten_hosts.remove(&id)
+            && let Some(host) = self.hosts.get(&id)
+        {
+            self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
+        }
         self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { reserved, ..*channel })));
     }
 

@@ -602,7 +602,7 @@ impl Model {
 
     fn carry_out(&mut self, effect: Effect, recorded: bool) {
         match effect {
-            Effect::Persist(Record::Channel(id, _)) if !recorded => {
+            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if !recorded => {
                 self.book.handle(Input::Unwritten(id), self.now);
             }
             Effect::Persist(_) => {}

@@ -1,12 +1,16 @@
 //! One client request that wants to be paid: how far it has come, and what it has cost so far.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Allowance, Host};
 use crate::protocol::channel::Unclear;
 use crate::protocol::microraiden::Complaint;
-use crate::protocol::{Address, Amount, Challenge, ChannelId, Draft};
+use crate::protocol::{Address, Amount, Challenge, Channel, ChannelId, Draft};
+
+/// A host, and whether its requests may use the channels of other hosts.
+pub(super) type QueueKey = (Host, bool);
 
 /// One client request that wants to be paid.
 #[derive(Debug)]
@@ -42,8 +46,10 @@ pub(super) struct Raise {
 pub(super) struct Presented {
     pub(super) channel: ChannelId,
     pub(super) total: Amount,
-    /// True if its seller was certainly not shown as much before.
+    /// True if its seller was not shown as much before.
     pub(super) is_new: bool,
+    /// How many payments were signed on the channel before it, in this run.
+    pub(super) after: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +92,11 @@ impl Purchase {
         &self.allowance.host
     }
 
+    /// The queue that it waits in: those who wait in one queue may use the same channels.
+    pub(super) fn queue(&self) -> QueueKey {
+        (Arc::clone(self.host()), self.shares())
+    }
+
     /// True when channels of other hosts may pay for it: its rule lists the receiver.
     pub(super) fn shares(&self) -> bool {
         self.allowance.receivers.contains(&self.receiver())
@@ -102,10 +113,15 @@ impl Purchase {
         !raise.is_zero() && sum > self.price()
     }
 
-    /// The seller proves that it holds a total. If this request did not present it, it is older, and only what lies above
-    /// it is this request's.
-    pub(super) fn is_proven(&mut self, channel: ChannelId, total: Amount) {
-        if self.presented.iter().any(|presented| presented.channel == channel && presented.total == total) {
+    /// The seller proves that it holds a total. If that is older than this request, only what lies above it is this
+    /// request's. It is not if it was signed for this request, or perhaps for another one that the channel was lent to
+    /// in between.
+    pub(super) fn is_proven(&mut self, channel: ChannelId, known: &Channel, total: Amount) {
+        let ours = || self.presented.iter().filter(|presented| presented.channel == channel);
+        let Some(first) = ours().next() else { return };
+        let is_alone = first.after + ours().count() as u64 == known.payments;
+        let is_older = total > known.signed || is_alone && ours().all(|presented| presented.total != total);
+        if !is_older {
             return;
         }
         for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {

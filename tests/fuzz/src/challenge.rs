@@ -185,6 +185,7 @@ impl Payer {
             doubt: self.unclear.filter(|_| self.unclear_price.is_none()),
             asks: self.unclear_price.is_none(),
             signed: Amount::ZERO,
+            payments: 0,
             phase: Phase::Open,
         };
         let presented = Draft { channel: id, total: self.presented, price: self.price };

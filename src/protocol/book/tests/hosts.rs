@@ -110,3 +110,42 @@ fn hosts_are_known_by_one_name() {
         assert_eq!(&*host_name(host), name);
     }
 }
+
+#[test]
+fn a_shared_channel_goes_to_the_request_that_has_waited_longest() {
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand_of("z.example", &[BOB], ask(10));
+    let (third, _) = world.demand_of("a.example", &[BOB], ask(10));
+    let effects = world.when(Input::Answer(first, Outcome::Accepted));
+    assert!(matches!(effects.last(), Some(Effect::Grant(id, _)) if *id == second), "{effects:?}");
+    let effects = world.when(Input::Answer(second, Outcome::Accepted));
+    assert!(matches!(effects.last(), Some(Effect::Grant(id, _)) if *id == third), "{effects:?}");
+}
+
+#[test]
+fn who_may_share_does_not_wait_behind_who_may_not() {
+    let mut world = World::with_channel(100, 20);
+    // Mallory's own channel is on its way; a rule of hers for another port lists Bob.
+    let (_, effects) = world.demand_of(MALLORY, &[], ask(10));
+    assert!(order(&effects).is_some());
+    let (sharing, effects) = world.demand_of(MALLORY, &[BOB], ask(10));
+    assert!(
+        matches!(effects[..], [Effect::Grant(id, _)] | [_, Effect::Grant(id, _)] if id == sharing),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_host_that_could_not_be_written_is_written_with_its_channel() {
+    let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);
+    let (id, effects) = world.demand(ask(10));
+    let host = Effect::Persist(Record::Host(channel_id(7), "bob.example".into()));
+    assert!(effects.contains(&host));
+    world.when(Input::Unwritten(channel_id(7)));
+    world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
+    assert!(world.when(Input::Idle).contains(&host), "tried again");
+    world.when(Input::Unwritten(channel_id(7)));
+    world.when(Input::Idle);
+    assert!(!world.when(Input::Idle).contains(&host), "once is enough");
+}

@@ -209,3 +209,71 @@ fn a_payment_of_the_request_itself_is_not_older_than_it() {
     let effects = world.tells(id, 26, state);
     assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 26.into() }), "{effects:?}");
 }
+
+/// Two requests take turns on one channel. The seller proves to one what the other one has signed in between: that is not
+/// older than the first one's own payment.
+#[test]
+fn what_another_request_signed_in_between_is_not_older() {
+    let mut world = World::with_channel(100, 0);
+    world.hooks = Arc::new(Hooks { invalid_amount: Adopt::Adopt { times: 3 }.into(), ..Hooks::default() });
+    let demand = |world: &mut World, price| {
+        world.next += 1;
+        let purchase = PurchaseId(world.next);
+        let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
+        let allowance = Allowance { host, max_price: 111.into(), receivers, hooks };
+        let challenge = Challenge::MicroRaiden(ask(price));
+        (purchase, world.when(Input::Demand { purchase, challenge, allowance }))
+    };
+    let (b, effects) = demand(&mut world, 10);
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    let (a, _) = demand(&mut world, 10);
+    // The price rises above what the channel holds: while it is topped up, the other request has it.
+    let effects = world.tells(b, 111, World::claim(0));
+    let topped = order(&effects).expect("a top up");
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    let state = world.state(10);
+    assert_eq!(grant(&world.tells(a, 10, state)).unwrap().total, 20.into());
+    world.when(Input::Answer(a, Outcome::Unclear));
+    let Order::TopUp { added, .. } = topped else { panic!("{topped:?}") };
+    let deposit = added.saturating_add(100.into()).to_string().parse().unwrap();
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(deposit)))))));
+    assert_eq!(grant(&effects).unwrap().total, 121.into(), "10 and 101");
+    let state = world.state(20);
+    let effects = world.tells(b, 111, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 111.into() }), "{effects:?}");
+}
+
+/// A channel that can pay within the price comes before one with less left that cannot.
+#[test]
+fn after_a_correction_the_channel_that_costs_nothing_more_pays() {
+    let deposit = Deposit { channels: 2, ..Deposit::default() };
+    let channels = vec![(channel_id(7), channel(100, 50)), (channel_id(8), channel(105, 50))];
+    let mut world = World::with(Policy { deposit, ..policy() }, channels);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 60.into())));
+    // An answer that charged nothing had counted as paid.
+    let state = world.state(40);
+    let effects = world.tells(id, 10, state);
+    assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 50.into())));
+}
+
+#[test]
+fn transactions_of_unknown_fate_are_not_looked_for_without_a_pause_whoever_they_are_for() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand_of("mallory.example", &[], ask(10)).1).unwrap();
+    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    world.when(Input::Intent(intent));
+    let (id, _) = world.demand(ask(10));
+    let unclear =
+        || OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
+    let effects = world.when(Input::Ordered(BOB, Err(unclear())));
+    let refused = |effects: &[Effect]| {
+        effects.iter().any(
+            |effect| matches!(effect, Effect::Refuse(refused, Refusal::FundFailed { .. }) if *refused == id),
+        )
+    };
+    assert!(refused(&effects), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Resume(..))), "{effects:?}");
+    world.pass(Duration::from_secs(31));
+    assert!(matches!(world.demand(ask(10)).1[..], [Effect::Resume(BOB, _)]));
+}
