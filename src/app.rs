@@ -27,6 +27,7 @@ use crate::manager::store::{self, Store, StoreError};
 use crate::manager::{self, Manager, Start, Surplus};
 use crate::private::{self, PrivateFileError};
 use crate::protocol::policy::OnExit;
+use crate::proxy::front::Token;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay::{self, PayLayer};
 use crate::proxy::reach::{Outbound, OutboundProxy};
@@ -40,6 +41,9 @@ const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_within` says.
 const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
+/// The file in the state folder with the token that guards routes.
+const ROUTE_TOKEN: &str = "route-token";
+
 /// At which intervals it is looked for channels that are not needed any more, at least and at most.
 const LOOKS_FOR_SURPLUS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -52,6 +56,8 @@ pub struct App {
     interception: Option<Interception>,
     paying: Option<Paying>,
     attendance: Option<Attendance>,
+    /// What guards the routes of a proxy that pays.
+    token: Option<Token>,
 }
 
 /// What a proxy that pays has besides.
@@ -143,6 +149,9 @@ pub enum StartError {
     /// No certificate can be made.
     #[error(transparent)]
     Leaf(#[from] LeafError),
+    /// The token that guards routes cannot be read or made.
+    #[error("cannot use the token of routes: {0}")]
+    RouteToken(PrivateFileError),
     /// The file with the outbound proxy's password cannot be used.
     #[error("cannot use upstream.proxy_auth_file: {0}")]
     ProxyAuth(PrivateFileError),
@@ -191,8 +200,12 @@ impl App {
             let served = admin::serve(&path, paying.manager.clone(), address, &shutdown);
             attendance = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
+        let token = match paying.is_some() && !config.routes.is_empty() {
+            true => Some(route_token(&config.state_dir)?),
+            false => None,
+        };
         let interception = interception(&config)?;
-        Ok(Self { ports, config, shutdown, forward, interception, paying, attendance })
+        Ok(Self { token, ports, config, shutdown, forward, interception, paying, attendance })
     }
 
     /// Where it listens.
@@ -217,7 +230,7 @@ impl App {
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { ports, config, shutdown, forward, interception, paying, .. } = self;
+        let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
         let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
@@ -229,7 +242,7 @@ impl App {
         let pays = paying.is_some();
         let served = ports.serve(
             service,
-            Served { config: &config, settings, forward, interception, pays },
+            Served { config: &config, settings, forward, interception, pays, token },
             &shutdown,
         );
         let drain_within = config.limits.drain_within;
@@ -396,6 +409,12 @@ impl Paying {
         let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits), seller);
         Ok(Self { manager, task, key, chain, _lock: lock })
     }
+}
+
+/// What guards the routes; made at the first start that has one.
+fn route_token(state_dir: &Path) -> Result<Token, StartError> {
+    let text = private::token(&state_dir.join(ROUTE_TOKEN)).map_err(StartError::RouteToken)?;
+    Ok(Token::new(&text))
 }
 
 /// The file by which one process has the state folder for itself.

@@ -10,10 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ethers_core::rand::{RngCore as _, rngs::OsRng};
+use ethers_core::utils::hex;
 use zeroize::Zeroizing;
 
 /// The largest file that is read: far above any keystore.
 const MAX_FILE: u64 = 64 << 10;
+/// How many digits a token has: 128 bits.
+const TOKEN: usize = 32;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const FOR_OTHERS: u32 = 0o077;
@@ -33,6 +37,9 @@ pub enum PrivateFileError {
     /// It would be overwritten.
     #[error("{path} exists already and is not overwritten; move it away, or choose another place", path = .0.display())]
     Exists(PathBuf),
+    /// It holds no token.
+    #[error("{path} does not hold {TOKEN} hexadecimal digits; remove it, and the next start makes another one", path = .0.display())]
+    NotAToken(PathBuf),
     /// It is a folder, a device or the like.
     #[error("{path} is not a regular file", path = .0.display())]
     NotAFile(PathBuf),
@@ -230,6 +237,25 @@ pub fn check_writers(path: &Path) -> Result<Option<String>, PrivateFileError> {
         .then(|| format!("{path} belongs to another user (uid {owner}, this is {us}), who can change it")))
 }
 
+/// The token that a file holds, in hexadecimal digits; makes both when there is no file.
+pub fn token(path: &Path) -> Result<Zeroizing<String>, PrivateFileError> {
+    let bytes = match read(path) {
+        Err(PrivateFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            let mut random = [0; TOKEN / 2];
+            OsRng.fill_bytes(&mut random);
+            let text = Zeroizing::new(hex::encode(random));
+            create(path, format!("{}\n", *text).as_bytes())?;
+            return Ok(text);
+        }
+        found => found?,
+    };
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim_end();
+    if text.len() != TOKEN || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(PrivateFileError::NotAToken(path.to_owned()));
+    }
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
 fn check(path: &Path, metadata: &Metadata) -> Result<(), PrivateFileError> {
     if !metadata.is_file() {
         return Err(PrivateFileError::NotAFile(path.to_owned()));
@@ -339,6 +365,26 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(matches!(create(&path, b"second"), Err(PrivateFileError::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), b"first");
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let made = token(&path).unwrap();
+        assert_eq!(made.len(), TOKEN);
+        assert_eq!(token(&path).unwrap(), made);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_ne!(token(&folder.path().join("other")).unwrap(), made);
+        for (bad, text) in
+            ["", "abc", "../../../../../../../../../../etc", &"0".repeat(TOKEN + 1)].iter().enumerate()
+        {
+            let path = folder.path().join(bad.to_string());
+            create(&path, text.as_bytes()).unwrap();
+            assert!(matches!(token(&path), Err(PrivateFileError::NotAToken(_))), "{text}");
+        }
+        mode(&path, 0o644);
+        assert!(matches!(token(&path), Err(PrivateFileError::Open { .. })));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::StartError;
 use crate::config::{self, Config};
-use crate::proxy::front::{CaFiles, Page, Route};
+use crate::proxy::front::{CaFiles, Page, Route, Token};
 use crate::proxy::intercept::{Intercept, Interception};
 use crate::proxy::{self, Body, Forward, Front};
 use crate::shutdown::Shutdown;
@@ -40,6 +40,8 @@ pub(super) struct Served<'a> {
     pub interception: Option<Interception>,
     /// Whether there is a wallet.
     pub pays: bool,
+    /// What guards the routes of a proxy that pays.
+    pub token: Option<Token>,
 }
 
 impl Ports {
@@ -73,16 +75,16 @@ impl Ports {
         S::Future: Send + Unpin + 'static,
     {
         let Self { listener, address, routes, since } = self;
-        let Served { config, settings, forward, interception, pays } = served;
+        let Served { config, settings, forward, interception, pays, token } = served;
         let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
         let upgrade = &config.upstream.upgrade;
         let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let intercept = Intercept::new(service.clone(), &forward, interception);
-        let front = Front::proxy(address, page, own, upgrade.clone(), intercept);
+        let front = Front::proxy(address, page, own, token.clone(), upgrade.clone(), intercept);
         let main = proxy::serve(listener, front, settings.clone(), shutdown.clone());
         let others = routes.into_iter().map(|port| {
             let routes = port.routes.iter().map(mapped).collect();
-            let front = Front::routes(port.address, routes, upgrade.clone(), service.clone());
+            let front = Front::routes(port.address, routes, token.clone(), upgrade.clone(), service.clone());
             proxy::serve(port.listener, front, settings.clone(), shutdown.clone())
         });
         tokio::join!(main, join_all(others));

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::protocol::{
     Amount,
-    policy::{Allow, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule},
+    policy::{Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule},
 };
 
 /// The keys of one `[[pay]]` entry.
-pub(super) const PAY: &[&str] = &["host", "port", "max_price", "receivers", "pay_first", "hooks", "deny"];
+pub(super) const PAY: &[&str] =
+    &["host", "port", "max_price", "receivers", "pay_first", "browsers", "hooks", "deny"];
 /// The keys of `[deposit]`.
 pub(super) const DEPOSIT: &[&str] = &[
     "initial",
@@ -180,7 +181,7 @@ pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
 fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
-        for key in ["max_price", "receivers", "pay_first", "hooks"] {
+        for key in ["max_price", "receivers", "pay_first", "browsers", "hooks"] {
             if entry.has(key) {
                 entry.fault(key, "means nothing where deny = true", "remove one of the two");
             }
@@ -206,12 +207,24 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Op
         return None;
     }
     let pay_first = entry.read("pay_first", values::boolean).unwrap_or(true);
+    let browsers = entry.read("browsers", browsers);
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
         None => Arc::clone(otherwise),
         written => Arc::new(hooks::hooks(written, &path, otherwise, faults)),
     };
-    Some(Allow::Pay { max_price: max_price?, receivers: receivers.unwrap_or_default(), pay_first, hooks })
+    let receivers = receivers.unwrap_or_default();
+    Some(Allow::Pay { max_price: max_price?, receivers, pay_first, browsers, hooks })
+}
+
+fn browsers(value: &Value) -> Result<Browsers, Wrong> {
+    let text = values::text(value)?;
+    Browsers::ALL.into_iter().find(|browsers| browsers.name() == text).ok_or_else(|| {
+        Wrong::new(
+            format!("{} does not say which requests of browsers to pay", quoted(text)),
+            "write \"never\", \"navigations\", \"same-origin\" or \"any\"",
+        )
+    })
 }
 
 /// Hosts, and the port on them.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::microraiden::{Complaint, Malformed};
-use crate::protocol::policy::Mark;
+use crate::protocol::policy::{Browsers, Mark};
 use crate::protocol::{Address, Amount, ChannelId, Order};
 
 /// Why a request is not paid.
@@ -21,9 +21,31 @@ pub enum Refusal {
         /// Who asked for money.
         host: String,
     },
-    /// A browser says that another site made it send this request.
-    #[error("the request was made by another site (Sec-Fetch-Site: cross-site)")]
-    CrossSite,
+    /// A page of another site made a browser send this request.
+    #[error("a page of another site made the request ({mark})")]
+    AnotherSite {
+        /// The field that tells, and what it says if that is all it ever says.
+        mark: &'static str,
+    },
+    /// A browser loads a page that its user may never open.
+    #[error("the request is a prefetch ({mark}): its user may never see the answer")]
+    Prefetch {
+        /// The field that tells.
+        mark: &'static str,
+    },
+    /// A browser asks whether a page may send a request.
+    #[error("the request is a CORS preflight (Access-Control-Request-Method)")]
+    Preflight,
+    /// The rule does not pay for this request of a browser.
+    #[error("a browser sent the request, and its [[pay]] entry {} browsers = \"{}\"{}", said(*written), browsers.name(), remedy(*is_plain))]
+    Browser {
+        /// What the rule says.
+        browsers: Browsers,
+        /// False where the rule says nothing and this is the default.
+        written: bool,
+        /// The request goes over plain http.
+        is_plain: bool,
+    },
     /// The 402 is in no scheme that is known here.
     #[error("the 402 is in no payment scheme that tollpass knows")]
     UnknownScheme,
@@ -320,6 +342,14 @@ impl Complaint {
             Self::NonexistingChannel => "nonexisting_channel",
         }
     }
+}
+
+fn said(written: bool) -> &'static str {
+    if written { "says" } else { "says nothing, which means" }
+}
+
+fn remedy(is_plain: bool) -> &'static str {
+    if is_plain { "; over plain http only \"any\" pays, as browsers mark no requests there" } else { "" }
 }
 
 fn field(mark: &Mark) -> String {

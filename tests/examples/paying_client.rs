@@ -134,6 +134,7 @@ fn policy(port: u16) -> Policy {
         max_price: Amount::from(10_000),
         receivers: Vec::new(),
         pay_first: true,
+        browsers: None,
         hooks: Arc::clone(&hooks),
     };
     Policy {

@@ -465,6 +465,7 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
         max_price: Amount::from(10_000),
         receivers: Vec::new(),
         pay_first: false,
+        browsers: None,
         hooks: Arc::clone(&hooks),
     };
     let policy = Policy {

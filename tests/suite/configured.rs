@@ -167,13 +167,25 @@ fn rules_are_read_in_order() {
     let receivers = vec!["0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap()];
     assert_eq!(
         first.allow,
-        Allow::Pay { max_price: Amount::from(5), receivers, pay_first: true, hooks: Arc::default() }
+        Allow::Pay {
+            max_price: Amount::from(5),
+            receivers,
+            pay_first: true,
+            browsers: None,
+            hooks: Arc::default()
+        }
     );
     assert_eq!(second.allow, Allow::Deny);
     let max_price = "99999999999999999999".parse().unwrap();
     assert_eq!(
         third.allow,
-        Allow::Pay { max_price, receivers: Vec::new(), pay_first: true, hooks: Arc::default() }
+        Allow::Pay {
+            max_price,
+            receivers: Vec::new(),
+            pay_first: true,
+            browsers: None,
+            hooks: Arc::default()
+        }
     );
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings[0].contains("every https connection is looked into"), "{:?}", config.warnings);

@@ -61,6 +61,7 @@ mod tests {
             max_price: 1.into(),
             receivers: Vec::new(),
             pay_first: true,
+            browsers: None,
             hooks: Arc::new(Hooks::default()),
         };
         Rule { host: host.parse().unwrap(), port, allow: if pays { pay } else { Allow::Deny } }

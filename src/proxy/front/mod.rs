@@ -8,8 +8,10 @@ mod page;
 mod program;
 mod refused;
 mod route;
+mod token;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderValue};
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode};
 use tower::Service;
 
@@ -30,10 +32,16 @@ use page::{Reached, Visit};
 use refused::Refused;
 pub use route::Route;
 use route::Routes;
+pub use token::Token;
 
 /// Request extension: the client is not on this machine, so what it says in the clear can be read on its way here.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote;
+
+/// Request extension: the client asked for another origin than the one that the target names by now. It asked over plain
+/// http, at this host, if it named one.
+#[derive(Clone, Debug)]
+pub struct Asked(pub Option<Authority>);
 
 /// Answers for a port of ours, and asks an inner service for everything else.
 #[derive(Clone, Debug)]
@@ -49,30 +57,39 @@ struct Port {
     /// Absent where the port serves routes only, and is no proxy.
     page: Option<Page>,
     routes: Routes,
+    /// What guards the routes; absent where nothing can be spent by them.
+    token: Option<Token>,
     upgrade: Vec<HostPattern>,
 }
 
 impl<S> Front<S> {
     /// For the port of the proxy itself, which listens on `listen`: its set-up page, and routes below it.
     ///
-    /// A plain request to a host of `upgrade` goes to `inner` as `https`.
+    /// A plain request to a host of `upgrade` goes to `inner` as `https`. `token` guards the routes of a proxy that pays.
     #[must_use]
     pub fn proxy(
         listen: SocketAddr,
         page: Page,
         routes: Vec<Route>,
+        token: Option<Token>,
         upgrade: Vec<HostPattern>,
         inner: S,
     ) -> Self {
         let (ours, routes) = (Ours::new(listen), Routes::new(routes));
-        Self { inner, port: Arc::new(Port { ours, page: Some(page), routes, upgrade }) }
+        Self { inner, port: Arc::new(Port { ours, page: Some(page), routes, token, upgrade }) }
     }
 
     /// For a port that serves `routes` and nothing else.
     #[must_use]
-    pub fn routes(listen: SocketAddr, routes: Vec<Route>, upgrade: Vec<HostPattern>, inner: S) -> Self {
+    pub fn routes(
+        listen: SocketAddr,
+        routes: Vec<Route>,
+        token: Option<Token>,
+        upgrade: Vec<HostPattern>,
+        inner: S,
+    ) -> Self {
         let (ours, routes) = (Ours::new(listen), Routes::new(routes));
-        Self { inner, port: Arc::new(Port { ours, page: None, routes, upgrade }) }
+        Self { inner, port: Arc::new(Port { ours, page: None, routes, token, upgrade }) }
     }
 }
 
@@ -106,9 +123,17 @@ enum Place {
     /// To the origin that it names.
     Elsewhere,
     /// To an origin that it did not name quite so: its target is another one now.
-    Mapped { route: Option<usize>, is_upgraded: bool },
+    Mapped { route: Option<Way>, is_upgraded: bool },
     /// Here, with this answer.
     Here(Response<Body>),
+}
+
+/// A route that was taken.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    index: usize,
+    /// With the token before its prefix.
+    is_guarded: bool,
 }
 
 impl Port {
@@ -151,9 +176,12 @@ impl Port {
         if request.uri().path() == "*" {
             return Place::Here(self.server_options(request.method()));
         }
-        if let Some((index, route)) = self.routes.find(request.uri().path()) {
-            return match route.enter(request, &self.ours) {
-                Ok(()) => Place::Mapped { route: Some(index), is_upgraded: self.upgrade(request) },
+        let path = request.uri().path();
+        let behind_token = self.token.as_ref().and_then(|token| token.strip(path));
+        if let Some((index, route)) = self.routes.find(behind_token.unwrap_or(path)) {
+            let way = Way { index, is_guarded: behind_token.is_some() };
+            return match self.take(route, way, request, reached) {
+                Ok(()) => Place::Mapped { route: Some(way), is_upgraded: self.upgrade(request) },
                 Err(refused) => Place::Here(refused.answer()),
             };
         }
@@ -166,6 +194,37 @@ impl Port {
             listen: self.ours.listen(),
             routes: &self.routes,
         }))
+    }
+
+    /// Takes a route, if it may be taken at the host by which the client reached us.
+    fn take(
+        &self,
+        route: &Route,
+        way: Way,
+        request: &mut Request<Body>,
+        reached: Reached,
+    ) -> Result<(), Refused> {
+        let asked = match reached {
+            Reached::Directly => ours::host(request),
+            Reached::Through => request.uri().authority().cloned(),
+        };
+        let needs_token = asked.as_ref().is_some_and(|asked| !ours::is_kept_apart(asked.host()));
+        if needs_token && self.token.is_some() && !way.is_guarded {
+            return Err(Refused::NoToken);
+        }
+        self.whole(route, way).enter(request, &self.ours)?;
+        request.extensions_mut().insert(Asked(asked));
+        Ok(())
+    }
+
+    /// A route with all that paths below it begin with.
+    fn whole<'a>(&self, route: &'a Route, way: Way) -> Cow<'a, Route> {
+        match &self.token {
+            Some(token) if way.is_guarded => {
+                Cow::Owned(Route { prefix: token.before(&route.prefix), ..route.clone() })
+            }
+            _ => Cow::Borrowed(route),
+        }
     }
 
     /// What the server as a whole can do: the answer to `OPTIONS *`.
@@ -185,16 +244,25 @@ impl Port {
 
     /// Makes a target `https` where it is to be; whether it is.
     fn upgrade(&self, request: &mut Request<Body>) -> bool {
-        !self.upgrade.is_empty() && upgrade::target(request, &self.upgrade)
+        if self.upgrade.is_empty() {
+            return false;
+        }
+        let asked = request.uri().authority().cloned();
+        let is_upgraded = upgrade::target(request, &self.upgrade);
+        if is_upgraded && request.extensions().get::<Asked>().is_none() {
+            request.extensions_mut().insert(Asked(asked));
+        }
+        is_upgraded
     }
 
     /// Turns what an answer says of places into what the client knows of them.
-    fn come_back(&self, answer: &mut Response<Body>, route: Option<usize>, is_upgraded: bool) {
+    fn come_back(&self, answer: &mut Response<Body>, route: Option<Way>, is_upgraded: bool) {
         if is_upgraded {
             upgrade::answer(answer, &self.upgrade);
         }
-        if let Some(route) = route.and_then(|index| self.routes.at(index)) {
-            route.leave(answer);
+        let taken = route.and_then(|way| Some((self.routes.at(way.index)?, way)));
+        if let Some((route, way)) = taken {
+            self.whole(route, way).leave(answer);
         }
     }
 }
@@ -207,7 +275,7 @@ pub struct Fronting<F>(State<F>);
 #[derive(Debug)]
 enum State<F> {
     Passed(F),
-    Mapped { inner: F, port: Arc<Port>, route: Option<usize>, is_upgraded: bool },
+    Mapped { inner: F, port: Arc<Port>, route: Option<Way>, is_upgraded: bool },
     Answered(Option<Response<Body>>),
 }
 

@@ -98,15 +98,14 @@ impl Ours {
         // A browser says `null` for a page that it keeps apart.
         let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
         let Some(host) = origin.as_ref().and_then(Uri::host) else { return true };
-        let asked = fields.get(header::HOST).and_then(host_of);
-        let is_asked = asked.is_some_and(|asked| asked.host().eq_ignore_ascii_case(host));
+        let is_asked = self::host(request).is_some_and(|asked| asked.host().eq_ignore_ascii_case(host));
         !(is_asked || is_on_this_machine(host) || host.eq_ignore_ascii_case(friend))
     }
 
     /// The host and port at which the client of a request can use us as a proxy.
     pub(super) fn address_for(&self, request: &Request<Body>, reached: Reached) -> String {
         let host = match reached {
-            Reached::Directly => request.headers().get(header::HOST).and_then(host_of),
+            Reached::Directly => self::host(request),
             Reached::Through => None,
         };
         match host.filter(|host| !is_name(host.host())) {
@@ -129,6 +128,19 @@ impl Ours {
         };
         SocketAddr::from((ip, self.listen.port()))
     }
+}
+
+/// The host that a request asks us for as a server, if it names one.
+pub(super) fn host(request: &Request<Body>) -> Option<Authority> {
+    request.headers().get(header::HOST).and_then(host_of)
+}
+
+/// Whether browsers mark what pages of other sites send to a host: they do where they take plain http for trustworthy.
+/// <https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>
+pub(super) fn is_kept_apart(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    // An IPv4 address in the form of an IPv6 one is not among them.
+    is_localhost(host) || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// What a `Host` field says, if it is well formed.

@@ -10,9 +10,9 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use super::pac;
 use super::program::{self, Advice};
 use super::route::Routes;
+use super::{ours, pac};
 use crate::proxy::Body;
 
 /// What the page knows of the proxy.
@@ -160,12 +160,20 @@ impl Page {
             put(&mut text, format_args!("  Undo: {undo}\n"));
         }
         for (prefix, origin) in visit.routes.shown() {
-            put(
-                &mut text,
-                format_args!("\nBase URL http://{}{prefix}\n  leads to {origin}\n", visit.address),
-            );
+            let base = self.base(visit, prefix);
+            put(&mut text, format_args!("\nBase URL {base}\n  leads to {origin}\n"));
         }
         text
+    }
+
+    /// The base URL of a route. The page never shows the token that some need: pages of other sites may come to read it.
+    fn base(&self, visit: &Visit<'_>, prefix: &str) -> String {
+        let address = &visit.address;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        match self.pays && !ours::is_kept_apart(host) {
+            true => format!("http://{address}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
+            false => format!("http://{address}{prefix}"),
+        }
     }
 
     fn html(&self, visit: &Visit<'_>) -> String {
@@ -206,7 +214,7 @@ impl Page {
             put(&mut page, format_args!("<p class=\"undo\">Undo: {}</p>\n", escape(undo)));
         }
         for (prefix, origin) in visit.routes.shown() {
-            let base = escape(&format!("http://{}{prefix}", visit.address));
+            let base = escape(&self.base(visit, prefix));
             put(
                 &mut page,
                 format_args!("<h3>Base URL</h3>\n<pre>{base}</pre>\n<p>leads to {}</p>\n", escape(&origin)),

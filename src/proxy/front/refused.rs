@@ -21,6 +21,11 @@ pub(super) enum Refused {
     NoRoute,
     #[error("an https target is taken in the clear from this machine only; use CONNECT")]
     InTheClear,
+    #[error(
+        "a [[route]] answers at 127.0.0.1, [::1] and localhost; by another name or address its path begins with the token in \
+         the file route-token of state_dir"
+    )]
+    NoToken,
     #[error("a page of another site may not use a [[route]]")]
     AnotherSite,
     #[error("a path with the segment . or .. is not passed through a [[route]]")]
@@ -39,7 +44,9 @@ impl Refused {
             Self::TooLong => (StatusCode::URI_TOO_LONG, "http_request_error"),
             Self::ForeignHost | Self::NoProxy => (StatusCode::MISDIRECTED_REQUEST, "http_request_error"),
             Self::NoSuchPlace | Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
-            Self::InTheClear | Self::AnotherSite => (StatusCode::FORBIDDEN, "http_request_denied"),
+            Self::InTheClear | Self::AnotherSite | Self::NoToken => {
+                (StatusCode::FORBIDDEN, "http_request_denied")
+            }
         };
         rescue::problem(status, Some(error), &self.to_string())
     }

@@ -3,6 +3,7 @@
 //! It asks the core what a 402 wants, the manager for a signed payment, and sends the request again. Where nothing
 //! is paid the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
+mod browser;
 pub mod callout;
 mod exchange;
 mod hooks;
@@ -141,8 +142,8 @@ pub enum Unpaid {
     NoRule(Authority),
     /// A rule denies it.
     Denied(Authority),
-    /// Another site made a browser send it.
-    CrossSite,
+    /// A browser sent it, and its user or the rule did not ask for it to be paid.
+    Unasked(browser::Unasked),
     /// It asks for another protocol than HTTP.
     OtherProtocol,
 }
@@ -152,7 +153,7 @@ impl From<Unpaid> for Refusal {
         match unpaid {
             Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
-            Unpaid::CrossSite => Self::CrossSite,
+            Unpaid::Unasked(unasked) => unasked.into(),
             Unpaid::OtherProtocol => Self::NotReplayable("it asks for another protocol (Upgrade)".into()),
         }
     }
@@ -169,13 +170,15 @@ impl Shared {
         match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
-            Some(Allow::Pay { .. }) if is_cross_site(request.headers()) => Judged::Unpaid(Unpaid::CrossSite),
             Some(Allow::Pay { .. })
                 if upgrade::is_asked(request) && !upgrade::is_mere_http2(request.headers()) =>
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
-            Some(Allow::Pay { max_price, receivers, pay_first, hooks }) => {
+            Some(Allow::Pay { max_price, receivers, pay_first, browsers, hooks }) => {
+                if let Err(unasked) = browser::judge(request, *browsers) {
+                    return Judged::Unpaid(Unpaid::Unasked(unasked));
+                }
                 let allowance = Allowance {
                     host: host_name(host),
                     max_price: *max_price,
@@ -186,11 +189,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// True when a browser marks the request as made by another site than the one it goes to.
-fn is_cross_site(fields: &HeaderMap) -> bool {
-    fields.get_all("sec-fetch-site").iter().any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
 }
 
 /// The future of [`Pay`]: what no rule lets us pay is not boxed.

@@ -20,7 +20,7 @@ async fn proxy(pays: bool) -> Proxy {
     Proxy::behind(Settings::default(), |address, inner| {
         let ca = CaFiles { pem: Bytes::from_static(b"-----BEGIN"), der: Bytes::from_static(b"\x30\x82der") };
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        Front::proxy(address, Page { ca: Some(ca), pays, since }, Vec::new(), Vec::new(), inner)
+        Front::proxy(address, Page { ca: Some(ca), pays, since }, Vec::new(), None, Vec::new(), inner)
     })
     .await
 }
@@ -207,7 +207,7 @@ async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
     let front = || {
         let page = Page { ca: None, pays: false, since: SystemTime::now() };
         let inner = Rescue::new(Forward::new(&Settings::default()));
-        Front::proxy("0.0.0.0:8402".parse().unwrap(), page, Vec::new(), Vec::new(), inner)
+        Front::proxy("0.0.0.0:8402".parse().unwrap(), page, Vec::new(), None, Vec::new(), inner)
     };
     for (target, is_remote, denied) in [
         ("https://127.0.0.1:1/", true, true),

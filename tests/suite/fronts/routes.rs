@@ -28,7 +28,7 @@ async fn routed() -> (Proxy, RawOrigin) {
     let proxy = Proxy::behind(Settings::default(), |address, inner| {
         let page = Page { ca: None, pays: false, since: std::time::SystemTime::now() };
         let routes = vec![route("/a", &format!("http://{}/v1", origin.address))];
-        Front::proxy(address, page, routes, Vec::new(), inner)
+        Front::proxy(address, page, routes, None, Vec::new(), inner)
     })
     .await;
     (proxy, origin)
@@ -38,7 +38,8 @@ async fn routed() -> (Proxy, RawOrigin) {
 async fn alone() -> (Proxy, RawOrigin) {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::behind(Settings::default(), |address, inner| {
-        Front::routes(address, vec![route("", &format!("http://{}/v1", origin.address))], Vec::new(), inner)
+        let routes = vec![route("", &format!("http://{}/v1", origin.address))];
+        Front::routes(address, routes, None, Vec::new(), inner)
     })
     .await;
     (proxy, origin)

@@ -64,25 +64,6 @@ async fn a_price_above_the_rules_is_not_paid() {
 }
 
 #[tokio::test]
-async fn what_another_site_makes_a_browser_ask_for_is_not_paid() {
-    let scene = Scene::open().await;
-    for (site, is_paid) in
-        [("cross-site", false), ("Cross-Site", false), ("same-origin", true), ("none", true)]
-    {
-        let request = scene.request("/paid").header("sec-fetch-site", site).body(empty()).unwrap();
-        let got = ask(scene.proxy.address, request).await;
-        assert_eq!(got.status == StatusCode::OK, is_paid, "{site}: {got:?}");
-        if !is_paid {
-            assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
-            let reason = got.header(&PROXY_STATUS).unwrap();
-            assert!(reason.contains("Sec-Fetch-Site: cross-site"), "{reason}");
-        }
-    }
-    scene.expect_paid(2).await;
-    scene.close().await;
-}
-
-#[tokio::test]
 async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
     let scene = Scene::open().await;
     // The seller answers 409 to these, and its cookies win over fields.

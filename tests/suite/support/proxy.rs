@@ -26,7 +26,7 @@ impl Proxy {
     pub async fn with(settings: Settings) -> Self {
         Self::behind(settings, |address, inner| {
             let page = Page { ca: None, pays: false, since: SystemTime::now() };
-            Front::proxy(address, page, Vec::new(), Vec::new(), inner)
+            Front::proxy(address, page, Vec::new(), None, Vec::new(), inner)
         })
         .await
     }
