@@ -10,6 +10,7 @@ mod desk;
 mod ledger;
 mod operate;
 mod payer;
+mod requests;
 mod scribe;
 pub mod seller;
 mod start;
@@ -44,6 +45,7 @@ pub use ledger::{Bill, PaidFrom, Payee, Spent, Sum};
 use ledger::{Ledger, Tab};
 pub use operate::{Operation, Plan, Report, Trouble};
 use payer::Payer;
+use requests::Requests;
 use seller::Seller;
 pub use start::Start;
 use store::{Contents, Store, StoreError};
@@ -57,6 +59,7 @@ pub struct Manager {
     places: Arc<Semaphore>,
     next: Arc<AtomicU64>,
     prices: Arc<Mutex<Prices>>,
+    requests: Requests,
     desk: Arc<Desk>,
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
@@ -207,6 +210,7 @@ impl Manager {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
+        let requests = store.requests();
         let gateways = Arc::new(Mutex::new(Gateways::default()));
         let consents = Arc::new(Mutex::new(Consents::default()));
         let shared = actor::Shared {
@@ -220,8 +224,19 @@ impl Manager {
         let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
         let ledger = Arc::new(Mutex::new(Ledger::new(payees, unix_millis())));
-        let manager =
-            Self { mailbox, places, next, prices, desk, gateways, seller, consents, close_denied, ledger };
+        let manager = Self {
+            mailbox,
+            places,
+            next,
+            prices,
+            requests,
+            desk,
+            gateways,
+            seller,
+            consents,
+            close_denied,
+            ledger,
+        };
         (manager, task)
     }
 
@@ -229,7 +244,8 @@ impl Manager {
     #[must_use]
     pub fn recall(&self, request: &str) -> Option<Challenge> {
         let Facts { contract, token, .. } = self.desk.payer.get()?.facts;
-        let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
+        let request = self.requests.id(request);
+        let Price { price, receiver, .. } = lock(&self.prices).recall(&request, unix_time())?;
         let token = Some(token);
         let challenge = microraiden::Challenge {
             price,
@@ -247,7 +263,8 @@ impl Manager {
     /// seller had asked for this price first.
     pub fn learn(&self, request: &str, challenge: &Challenge, is_shown: bool, was_asked: bool) {
         let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
-        lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
+        let request = self.requests.id(request);
+        lock(&self.prices).learn(&request, (*price, *receiver), is_shown, was_asked, unix_time());
     }
 
     /// Remembers where the REST interface of the seller is that asked for `challenge`; `paid` is the URL.
@@ -283,7 +300,8 @@ impl Manager {
 
     /// Forgets what `request` cost.
     pub fn forget(&self, request: &str) {
-        lock(&self.prices).forget(request);
+        let request = self.requests.id(request);
+        lock(&self.prices).forget(&request);
     }
 
     /// Asks for a signed payment. Waits for a channel, an opening or a top up as long as the policy allows;

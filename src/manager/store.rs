@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ethers_core::rand::{RngCore as _, rngs::OsRng};
+use ethers_core::utils::hex;
 use rusqlite::{Connection, Row, params, types::Type};
 
+use super::requests::{KEY, Requests};
 use super::unix_time;
 use crate::protocol::book::{Host, Record};
 use crate::protocol::channel::Unclear;
-use crate::protocol::prices::{Price, Trust};
+use crate::protocol::prices::{Price, RequestId, Trust};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
 
 /// The name of the file in the state folder.
@@ -21,7 +24,7 @@ pub const FILE: &str = "tollpass.db";
 /// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
 const BUSY_WITHIN: Duration = Duration::from_millis(500);
 /// What each version of the schema adds to the one before it, from version 1 on.
-const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS];
+const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY];
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 const SCHEMA: &str = "
     CREATE TABLE book (
@@ -129,6 +132,17 @@ const TOKENS: &str = "
         token TEXT NOT NULL
     );";
 
+/// What came with version 5: the key of the hashes by which requests are known in `price`. Before, their URLs stood there;
+/// `is_swept` says that the file holds none of them any more.
+const REQUEST_KEY: &str = "
+    CREATE TABLE request_key (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        key BLOB NOT NULL,
+        is_swept INTEGER NOT NULL DEFAULT 0
+    );";
+/// The first version in which requests are hashed.
+const HASHED: i64 = 5;
+
 /// The journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -189,6 +203,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    requests: Requests,
     path: PathBuf,
 }
 
@@ -220,7 +235,7 @@ pub struct Contents {
     /// Its transactions of unknown fate, in order of their nonce.
     pub intents: Vec<Intent>,
     /// What requests cost last time.
-    pub prices: Vec<(String, Price)>,
+    pub prices: Vec<(RequestId, Price)>,
     /// Which hosts channels belong to.
     pub hosts: Vec<(ChannelId, Host)>,
     /// How long ago money was sent into channels, to whom, and for which host.
@@ -243,22 +258,27 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         let failed = |source| StoreError::Sqlite { path: path.clone(), source };
-        let connection = Connection::open(&path).map_err(failed)?;
+        let mut connection = Connection::open(&path).map_err(failed)?;
         connection.busy_timeout(BUSY_WITHIN).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        // What is deleted is overwritten: it may tell what was asked for.
+        connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if found > SCHEMA_VERSION {
             return Err(StoreError::Newer { path, found });
         }
         if found < SCHEMA_VERSION {
-            let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
-            let steps: String = missing.copied().collect();
-            let migration = format!("BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
-            connection.execute_batch(&migration).map_err(failed)?;
+            migrate(&mut connection, found).map_err(failed)?;
         }
-        Ok(Self { connection, path })
+        let requests = sweep(&connection).map_err(failed)?;
+        Ok(Self { connection, requests, path })
+    }
+
+    /// What requests are known by in this journal.
+    pub(super) fn requests(&self) -> Requests {
+        self.requests.clone()
     }
 
     /// Compares a chain and a token with those on record for the same payer and contract. `is_chosen` says that the user
@@ -411,13 +431,13 @@ impl Store {
         consents.query_map([book], read)?.collect()
     }
 
-    fn prices(&self, book: i64) -> rusqlite::Result<Vec<(String, Price)>> {
+    fn prices(&self, book: i64) -> rusqlite::Result<Vec<(RequestId, Price)>> {
         let sql = "SELECT request, price, receiver, seen FROM price WHERE book = ?1 ORDER BY request";
         let mut prices = self.connection.prepare(sql)?;
         let read = |row: &Row<'_>| {
             let seen = row.get::<_, i64>(3)? as u64;
             let trust = Trust::Blind { left: 1, of: 1 };
-            Ok((row.get(0)?, Price { price: text(row, 1)?, receiver: text(row, 2)?, seen, trust }))
+            Ok((request_id(row, 0)?, Price { price: text(row, 1)?, receiver: text(row, 2)?, seen, trust }))
         };
         prices.query_map([book], read)?.collect()
     }
@@ -512,9 +532,10 @@ fn write_channel(
 fn write_price(
     connection: &Connection,
     book: BookId,
-    request: &str,
+    RequestId(request): &RequestId,
     price: Option<&Price>,
 ) -> rusqlite::Result<()> {
+    let request = hex::encode(request);
     match price {
         Some(Price { price, receiver, seen, .. }) => connection
             .prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -526,10 +547,56 @@ fn write_price(
     Ok(())
 }
 
+/// Brings a file of an older version up to date, all or none of it.
+fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
+    let steps: String = missing.copied().collect();
+    transaction.execute_batch(&steps)?;
+    if found < HASHED {
+        let mut key = [0; KEY];
+        OsRng.fill_bytes(&mut key);
+        transaction.execute("INSERT INTO request_key (id, key) VALUES (1, ?1)", [key])?;
+        let requests = Requests::new(&key);
+        let mut written = transaction.prepare("SELECT rowid, request FROM price")?;
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, requests.id(&row.get::<_, String>(1)?)));
+        let known: Vec<_> = written.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+        for (row, RequestId(id)) in known {
+            let hashed = "UPDATE price SET request = ?2 WHERE rowid = ?1";
+            transaction.prepare_cached(hashed)?.execute(params![row, hex::encode(id)])?;
+        }
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// Reads the key of requests. The first time, all that is free in the file and its log goes: older versions left URLs
+/// there. A crash in between lets the next start do it.
+fn sweep(connection: &Connection) -> rusqlite::Result<Requests> {
+    let read = |row: &Row<'_>| Ok((row.get::<_, [u8; KEY]>(0)?, row.get::<_, bool>(1)?));
+    let (key, is_swept) = connection.query_row("SELECT key, is_swept FROM request_key", [], read)?;
+    if !is_swept {
+        connection.execute_batch("VACUUM;")?;
+        let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        // Another program that reads keeps the log; it goes at a later start then.
+        if !is_busy {
+            connection.execute("UPDATE request_key SET is_swept = 1", [])?;
+        }
+    }
+    Ok(Requests::new(&key))
+}
+
+fn request_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestId> {
+    let mut id = [0; 32];
+    hex::decode_to_slice(row.get::<_, String>(column)?, &mut id)
+        .map_err(|error| unreadable(column, error))?;
+    Ok(RequestId(id))
+}
+
 fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusqlite::Result<()> {
     let body = serde_json::to_string(intent)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let hash = ethers_core::utils::hex::encode_prefixed(intent.hash);
+    let hash = hex::encode_prefixed(intent.hash);
     connection
         .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![book.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
@@ -702,6 +769,87 @@ mod tests {
         store.write(book, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
         drop(store);
         assert_eq!(Store::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().consents.len(), 1);
+    }
+
+    /// What all files of a folder hold.
+    fn bytes_of(folder: &Path) -> Vec<u8> {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        files.flat_map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    fn holds(folder: &Path, text: &str) -> bool {
+        bytes_of(folder).windows(text.len()).any(|part| part == text.as_bytes())
+    }
+
+    #[test]
+    fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
+        for version in 1..HASHED {
+            let folder = tempfile::tempdir().unwrap();
+            let request =
+                |number: usize, size| format!("GET https://a.example/x?hunter2={number}{}", "y".repeat(size));
+            let old = Connection::open(folder.path().join(FILE)).unwrap();
+            old.pragma_update(None, "journal_mode", "WAL").unwrap();
+            let steps: String = MIGRATIONS[..version as usize].concat();
+            old.execute_batch(&format!("{steps} PRAGMA user_version = {version};")).unwrap();
+            let Facts { chain_id, contract, payer, .. } = facts(0xaa);
+            old.execute(
+                "INSERT INTO book (id, chain_id, contract, payer) VALUES (1, ?1, ?2, ?3)",
+                params![chain_id as i64, contract.to_string(), payer.to_string()],
+            )
+            .unwrap();
+            for (number, size) in [0, 10, 60_000, 5_000].into_iter().enumerate() {
+                let row = params![request(number, size), Address([0xbb; 20]).to_string(), unix_time() as i64];
+                old.execute("INSERT INTO price VALUES (1, ?1, '5', ?2, ?3)", row).unwrap();
+            }
+            // What was forgotten before is still in pages that are free.
+            old.execute("DELETE FROM price WHERE request = ?1", [request(3, 5_000)]).unwrap();
+            assert!(holds(folder.path(), "hunter2=3"));
+            drop(old);
+
+            let mut store = Store::open(folder.path()).unwrap();
+            assert!(!holds(folder.path(), "hunter2"), "version {version}, while it is open");
+            let mut prices = store.load(&facts(0xaa)).unwrap().prices;
+            let mut expected: Vec<RequestId> = [(0, 0), (1, 10), (2, 60_000)]
+                .map(|(number, size)| store.requests().id(&request(number, size)))
+                .into();
+            expected.sort_unstable();
+            prices.sort_unstable_by_key(|(id, _)| *id);
+            assert_eq!(prices.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
+            assert_eq!(prices[0].1.price, 5.into());
+            drop(store);
+            assert!(!holds(folder.path(), "hunter2"), "version {version}");
+            let store = Store::open(folder.path()).unwrap();
+            assert!(expected.contains(&store.requests().id(&request(1, 10))), "the key stays the same");
+            assert!(!format!("{store:?}").contains("Hmac"));
+        }
+    }
+
+    #[test]
+    fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.connection.pragma_update(None, "secure_delete", "OFF").unwrap();
+        store
+            .connection
+            .execute_batch(
+                "UPDATE request_key SET is_swept = 0; CREATE TABLE t (x); INSERT INTO t VALUES ('hunter2'); DROP TABLE t;",
+            )
+            .unwrap();
+        drop(store);
+        assert!(holds(folder.path(), "hunter2"));
+        let store = Store::open(folder.path()).unwrap();
+        assert!(!holds(folder.path(), "hunter2"));
+        let swept =
+            store.connection.query_row("SELECT is_swept FROM request_key", [], |row| row.get::<_, bool>(0));
+        assert!(swept.unwrap());
+    }
+
+    #[test]
+    fn another_journal_knows_the_same_request_by_another_hash() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let id = |folder: &Path| Store::open(folder).unwrap().requests().id("GET http://a.example/");
+        assert_eq!(id(one.path()), id(one.path()));
+        assert_ne!(id(one.path()), id(other.path()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Prices learned per method and URL, so that the next request carries its payment along at once.
 //!
-//! Bounded in number, forgotten with age. A remembered price is only a guess: the rule is asked again each time, and
+//! Bounded in number, and with that in bytes: what is kept of a request is a hash. Forgotten with age. A remembered price is only a guess: the rule is asked again each time, and
 //! the seller corrects what is out of date.
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +19,10 @@ pub struct Price {
     /// How far answers can be trusted to have been paid for.
     pub trust: Trust,
 }
+
+/// What a request is known by: a keyed hash of its method and URL, which may be long and hold secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub [u8; 32]);
 
 /// How far it can be told that an answer was paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +49,9 @@ const REFRESH: u64 = 4;
 pub struct Prices {
     limit: usize,
     age: u64,
-    known: HashMap<String, Price>,
+    known: HashMap<RequestId, Price>,
     /// What is newer here than on record.
-    dirty: BTreeSet<String>,
+    dirty: BTreeSet<RequestId>,
 }
 
 impl Prices {
@@ -57,13 +61,13 @@ impl Prices {
     }
 
     /// Takes over what is on record.
-    pub fn load(&mut self, records: impl IntoIterator<Item = (String, Price)>) {
+    pub fn load(&mut self, records: impl IntoIterator<Item = (RequestId, Price)>) {
         self.known.extend(records);
         while self.known.len() > self.limit && self.evict() {}
     }
 
-    /// What `request` (its method and URL) will probably cost; `None` when the seller must be asked first.
-    pub fn recall(&mut self, request: &str, now: u64) -> Option<Price> {
+    /// What `request` will probably cost; `None` when the seller must be asked first.
+    pub fn recall(&mut self, request: &RequestId, now: u64) -> Option<Price> {
         let known = self.known.get_mut(request)?;
         if now.saturating_sub(known.seen) > self.age {
             self.forget(request);
@@ -79,7 +83,7 @@ impl Prices {
     /// seller had asked for this price first.
     pub fn learn(
         &mut self,
-        request: &str,
+        request: &RequestId,
         (price, receiver): (Amount, Address),
         is_shown: bool,
         was_asked: bool,
@@ -104,25 +108,25 @@ impl Prices {
         match self.known.get_mut(request) {
             Some(known) => *known = learned,
             None => {
-                self.known.insert(request.to_owned(), learned);
+                self.known.insert(*request, learned);
             }
         }
         if is_news {
-            self.dirty.insert(request.to_owned());
+            self.dirty.insert(*request);
         }
     }
 
     /// Forgets a price that does not hold any more.
-    pub fn forget(&mut self, request: &str) {
+    pub fn forget(&mut self, request: &RequestId) {
         if self.known.remove(request).is_some() {
-            self.dirty.insert(request.to_owned());
+            self.dirty.insert(*request);
         }
     }
 
     /// What is to be put on record: prices, and `None` for those that were forgotten.
-    pub fn take_news(&mut self) -> Vec<(String, Option<Price>)> {
+    pub fn take_news(&mut self) -> Vec<(RequestId, Option<Price>)> {
         let dirty = std::mem::take(&mut self.dirty);
-        let with_price = |request: String| {
+        let with_price = |request: RequestId| {
             let price = self.known.get(&request).copied();
             (request, price)
         };
@@ -132,7 +136,7 @@ impl Prices {
     /// Forgets the price that was seen longest ago.
     fn evict(&mut self) -> bool {
         let oldest = self.known.iter().min_by_key(|(request, known)| (known.seen, *request));
-        let Some(oldest) = oldest.map(|(request, _)| request.clone()) else { return false };
+        let Some(oldest) = oldest.map(|(request, _)| *request) else { return false };
         self.forget(&oldest);
         true
     }
@@ -147,6 +151,12 @@ fn blind(payments: u32) -> Trust {
 mod tests {
     use super::*;
 
+    fn id(request: &str) -> RequestId {
+        let mut bytes = [0; 32];
+        bytes[..request.len()].copy_from_slice(request.as_bytes());
+        RequestId(bytes)
+    }
+
     const BOB: Address = Address([0xbb; 20]);
 
     fn paid(price: u64) -> (Amount, Address) {
@@ -156,28 +166,28 @@ mod tests {
     #[test]
     fn prices_are_recalled_until_they_are_old() {
         let mut prices = Prices::new(10, 100);
-        assert_eq!(prices.recall("GET /a", 0), None);
-        prices.learn("GET /a", paid(5), true, true, 1000);
-        assert_eq!(prices.recall("GET /a", 1100).map(|known| known.price), Some(5.into()));
-        assert_eq!(prices.recall("GET /b", 1000), None);
-        assert_eq!(prices.recall("GET /a", 1101), None);
-        assert_eq!(prices.take_news(), [("GET /a".to_owned(), None)]);
+        assert_eq!(prices.recall(&id("GET /a"), 0), None);
+        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
+        assert_eq!(prices.recall(&id("GET /a"), 1100).map(|known| known.price), Some(5.into()));
+        assert_eq!(prices.recall(&id("GET /b"), 1000), None);
+        assert_eq!(prices.recall(&id("GET /a"), 1101), None);
+        assert_eq!(prices.take_news(), [(id("GET /a"), None)]);
     }
 
     #[test]
     fn their_number_is_bounded_and_the_oldest_goes() {
         let mut prices = Prices::new(2, 100);
         for (time, request) in [(3, "c"), (1, "a"), (2, "b")] {
-            prices.learn(request, paid(1), true, true, time);
+            prices.learn(&id(request), paid(1), true, true, time);
         }
         assert_eq!(prices.known.len(), 2);
         // "a" came when two were not reached; "c" was the newest then, so "a" is the oldest.
-        assert!(prices.recall("a", 3).is_none() && prices.recall("b", 3).is_some());
-        let known = prices.recall("b", 3).unwrap();
-        prices.load([("d".to_owned(), Price { seen: 9, ..known })]);
+        assert!(prices.recall(&id("a"), 3).is_none() && prices.recall(&id("b"), 3).is_some());
+        let known = prices.recall(&id("b"), 3).unwrap();
+        prices.load([(id("d"), Price { seen: 9, ..known })]);
         assert_eq!(prices.known.len(), 2);
         let mut none = Prices::new(0, 100);
-        none.learn("a", paid(1), true, true, 0);
+        none.learn(&id("a"), paid(1), true, true, 0);
         assert!(none.known.is_empty());
     }
 
@@ -187,29 +197,29 @@ mod tests {
         let mut in_a_row = Vec::new();
         for _ in 0..8 {
             // The seller is asked first.
-            prices.learn("GET /a", paid(5), false, true, 0);
+            prices.learn(&id("GET /a"), paid(5), false, true, 0);
             let mut count = 0;
-            while prices.recall("GET /a", 0).is_some() {
-                prices.learn("GET /a", paid(5), false, false, 0);
+            while prices.recall(&id("GET /a"), 0).is_some() {
+                prices.learn(&id("GET /a"), paid(5), false, false, 0);
                 count += 1;
             }
             in_a_row.push(count);
         }
         assert_eq!(in_a_row, [1, 2, 4, 8, 16, 32, 64, 64]);
-        prices.learn("GET /a", paid(5), true, false, 0);
-        assert!((0..1000).all(|_| prices.recall("GET /a", 0).is_some()), "what is shown is trusted");
+        prices.learn(&id("GET /a"), paid(5), true, false, 0);
+        assert!((0..1000).all(|_| prices.recall(&id("GET /a"), 0).is_some()), "what is shown is trusted");
     }
 
     #[test]
     fn only_news_goes_on_record() {
         let mut prices = Prices::new(10, 100);
-        prices.learn("GET /a", paid(5), true, true, 1000);
+        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
         assert_eq!(prices.take_news().len(), 1);
-        prices.learn("GET /a", paid(5), true, false, 1025);
+        prices.learn(&id("GET /a"), paid(5), true, false, 1025);
         assert_eq!(prices.take_news(), []);
-        prices.learn("GET /a", paid(5), true, false, 1026);
+        prices.learn(&id("GET /a"), paid(5), true, false, 1026);
         assert_eq!(prices.take_news().len(), 1, "seen again after a quarter of its age");
-        prices.learn("GET /a", paid(6), true, false, 1026);
+        prices.learn(&id("GET /a"), paid(6), true, false, 1026);
         assert_eq!(prices.take_news()[0].1.map(|known| known.price), Some(6.into()));
     }
 }

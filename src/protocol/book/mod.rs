@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use self::purchase::{Purchase, QueueKey, Stage};
 use crate::protocol::host::canonical;
 use crate::protocol::policy::Hooks;
-use crate::protocol::prices::Price;
+use crate::protocol::prices::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
@@ -197,7 +197,7 @@ pub enum Record {
     /// Where the next sync with the chain starts.
     Cursor(u64),
     /// What a request (its method and URL) costs; `None` when that is forgotten.
-    Price(String, Option<Price>),
+    Price(RequestId, Option<Price>),
     /// Where a host says that the REST interface of a receiver is.
     Gateway(Host, Address, String),
     /// The host that a channel belongs to.

@@ -37,3 +37,40 @@ async fn without_its_store_it_finds_the_channel_on_the_chain_and_the_total_at_th
     scene.expect_paid(5).await;
     scene.close().await;
 }
+
+#[tokio::test]
+async fn what_was_asked_for_is_remembered_without_its_query_in_any_file() {
+    let mut scene = Scene::open().await;
+    let path = "/paid?token=hunter2";
+    let state = scene.alice.state_dir();
+    let assert_unwritten = |when: &str| {
+        let mut looked_at = 0;
+        for file in std::fs::read_dir(&state).unwrap() {
+            let file = file.unwrap();
+            if file.file_type().unwrap().is_file() {
+                let bytes = std::fs::read(file.path()).unwrap();
+                let is_there = bytes.windows(7).any(|part| part == b"hunter2");
+                assert!(!is_there, "{when}: {}", file.path().display());
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at > 1, "{when}");
+    };
+    for _ in 0..2 {
+        let got = scene.get(path).await;
+        assert_eq!(got.status, http::StatusCode::OK, "{got:?}");
+    }
+    assert_unwritten("while it runs");
+    let before = scene.fair.origin.exchanges();
+    scene.proxy.stop().await;
+    assert_unwritten("after its end");
+    scene.proxy = scene.alice.start().await;
+    scene.proxy.ready().await;
+    let got = scene.get(path).await;
+    assert_eq!(got.status, http::StatusCode::OK, "{got:?}");
+    // The price survived: the seller is asked what it holds, and for nothing else.
+    assert_eq!(scene.fair.origin.exchanges() - before, 2);
+    scene.expect_paid(3).await;
+    assert_unwritten("after a restart");
+    scene.close().await;
+}
