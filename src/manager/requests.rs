@@ -1,6 +1,7 @@
 //! By what remembered prices are kept: a keyed hash of method and URL, so that neither memory nor disk holds a query.
 
 use std::fmt;
+use std::sync::Arc;
 
 use pbkdf2::hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -14,7 +15,7 @@ const BLOCK: usize = 64;
 
 /// Turns requests into what they are known by; HMAC-SHA-256 under a key that never leaves the journal.
 #[derive(Clone)]
-pub(super) struct Requests(Hmac<Sha256>);
+pub(super) struct Requests(Arc<Hmac<Sha256>>);
 
 impl Requests {
     /// Under a random key.
@@ -22,12 +23,12 @@ impl Requests {
         // HMAC fills a key up with zeros to the size of a block.
         let mut block = [0; BLOCK];
         block[..KEY].copy_from_slice(key);
-        Self(Hmac::new(&block.into()))
+        Self(Arc::new(Hmac::new(&block.into())))
     }
 
     /// What a request, its method and URL, is known by.
     pub(super) fn id(&self, request: &str) -> RequestId {
-        let mut mac = self.0.clone();
+        let mut mac = (*self.0).clone();
         mac.update(request.as_bytes());
         RequestId(mac.finalize().into_bytes().into())
     }
