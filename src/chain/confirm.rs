@@ -31,6 +31,10 @@ pub(super) struct Sent {
     pub is_known: bool,
     /// Of a top up: the deposit before it, if known.
     pub before: Option<Amount>,
+    /// Whether it may be handed over again: not while another one may move the same money.
+    pub may_resend: bool,
+    /// Attempts of the same order with lower nonces, which were left behind and are not decided.
+    pub earlier: Vec<Intent>,
     /// Keeps its nonce taken while it is waited for.
     pub _in_flight: InFlight,
 }
@@ -70,7 +74,7 @@ struct Doubt {
 
 /// A transaction in no block is sent again every so many looks.
 const RESEND_EVERY: u32 = 10;
-/// How many refusals in a row end the wait for a transaction that the node neither has nor takes.
+/// After so many refusals in a row a transaction that the node does not have is sent as rarely as one that it has.
 const REFUSALS: u32 = 5;
 /// A doubt is looked into every so many looks.
 const DOUBT_LOOKS: u32 = 3;
@@ -137,6 +141,14 @@ impl Chain {
             looks.tick().await;
             match self.channel_since(channel, mined.head).await {
                 Ok(Some(on_chain)) if end::is_reached(order, sent.before, on_chain) => return Ok(on_chain),
+                // Of a top up that was taken up, the event alone tells what was added from what was there before.
+                Ok(Some(on_chain))
+                    if has_event
+                        && sent.before.is_none()
+                        && end::is_reached(order, Some(Amount::ZERO), on_chain) =>
+                {
+                    return Ok(on_chain);
+                }
                 Ok(Some(on_chain)) => shows = Some(on_chain),
                 Ok(None) => tracing::debug!(%channel, "the node is behind"),
                 Err(error) => tracing::debug!(%channel, %error, "the channel cannot be read yet"),
@@ -232,7 +244,10 @@ impl Chain {
                     continue;
                 }
             };
-            *last = None;
+            // What the node says of a resend stands until it takes one.
+            if !matches!(sight, Sight::Waiting { .. }) {
+                *last = None;
+            }
             match sight {
                 Sight::Confirmed(mined) => {
                     self.0.nonces.confirmed(sent.intent.nonce);
@@ -248,7 +263,10 @@ impl Chain {
                     doubt.looks += 1;
                     if doubt.looks.is_multiple_of(DOUBT_LOOKS) {
                         match self.look_into(doubt, seen, sent, confirmations).await {
-                            Ok(Some(mined)) => return Ok(mined),
+                            Ok(Some(mined)) => {
+                                self.0.nonces.confirmed(sent.intent.nonce);
+                                return Ok(mined);
+                            }
                             Ok(None) => {}
                             Err(OrderError::Chain(error)) => *last = Some(error),
                             Err(error) => return Err(error),
@@ -257,19 +275,13 @@ impl Chain {
                 }
                 Sight::Waiting { mined } => {
                     (doubt, unseen) = (None, unseen.wrapping_add(1));
-                    if !is_known || unseen.is_multiple_of(RESEND_EVERY) {
+                    let is_due = unseen.is_multiple_of(RESEND_EVERY) || !is_known && refused < REFUSALS;
+                    if is_due && sent.may_resend {
+                        // A refusal is no verdict: another node may have it, or this one by another way.
                         match self.submit_again(&sent.intent.raw).await {
-                            Ok(known) => (is_known, refused) = (is_known | known, 0),
+                            Ok(known) => (is_known, refused, *last) = (is_known | known, 0, None),
                             Err((_, error)) => (refused, *last) = (refused + 1, Some(error)),
                         }
-                    }
-                    if refused >= REFUSALS
-                        && !is_known
-                        && !self.may_wait(&sent.intent).await
-                        && let Some(error) = last.take()
-                    {
-                        // The next transaction takes its nonce: not both can be mined.
-                        return Err(error.into());
                     }
                     self.close_gap(sent, mined, &mut gaps, journal).await;
                 }
@@ -286,13 +298,6 @@ impl Chain {
         };
         fault::point("transaction sent again");
         known
-    }
-
-    /// Whether the node may still have a transaction that it refuses.
-    async fn may_wait(&self, intent: &Intent) -> bool {
-        let rpc = &self.0.rpc;
-        !matches!(rpc.transaction(intent.hash).await, Ok(None))
-            || !matches!(rpc.waiting_of(self.payer().into()).await, Ok(count) if count.is_none_or(|n| n <= intent.nonce))
     }
 
     async fn look(&self, intent: &Intent, confirmations: u32) -> Result<Sight, ChainError> {
@@ -351,6 +356,10 @@ impl Chain {
                     doubt.began.elapsed() >= lasts && head >= doubt.head.saturating_add(DOUBT_BLOCKS);
                 if !is_old || seen.is_known {
                     return Ok(None);
+                }
+                if !sent.may_resend {
+                    let is_used = self.0.rpc.mined_of(self.payer().into()).await? > nonce;
+                    return if is_used { Err(replaced(None)) } else { Ok(None) };
                 }
                 // A node that has it after all says so now.
                 let refusal = self.submit_again(&sent.intent.raw).await;

@@ -160,9 +160,9 @@ pub(super) fn is_reached(order: &Order, before: Option<Amount>, on_chain: Option
     match (order, on_chain) {
         (Order::Open { .. } | Order::TopUp { .. }, None) => false,
         (Order::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
+        // Without the deposit before it, the state does not tell what was added from what was there.
         (Order::TopUp { added, .. }, Some(now)) => {
-            let expected = before.unwrap_or(Amount::ZERO).saturating_add(*added);
-            now.settle_block == 0 && now.deposit >= expected
+            now.settle_block == 0 && before.is_some_and(|before| now.deposit >= before.saturating_add(*added))
         }
         (Order::CloseAlone { total, .. }, Some(now)) => now.settle_block > 0 && now.closing_balance == *total,
         (Order::CloseTogether { .. } | Order::Settle { .. }, Some(_)) => false,
@@ -234,10 +234,14 @@ mod tests {
             (alone(0), open, false),
             (alone(5), shown(600, 5, 0), true),
             (alone(5), shown(600, 4, 0), false),
-            (Order::TopUp { channel: CHANNEL, added: 5.into() }, open, true),
+            (Order::TopUp { channel: CHANNEL, added: 5.into() }, open, false),
             (Order::TopUp { channel: CHANNEL, added: 5.into() }, None, false),
         ] {
             assert_eq!(is_reached(&order, None, on_chain), expected, "{order:?} {on_chain:?}");
+        }
+        let top_up = Order::TopUp { channel: CHANNEL, added: 5.into() };
+        for (before, expected) in [(0, true), (95, true), (96, false)] {
+            assert_eq!(is_reached(&top_up, Some(before.into()), open), expected, "{before}");
         }
     }
 }

@@ -114,7 +114,11 @@ impl Chain {
         let before = self.deposit_before(order).await?;
         let step = Step { request: self.fetch_request(order, amount), moves: true, before };
         let sent = self.send(order, step, ground, journal).await?;
-        self.confirm(&sent, 1, journal).await?;
+        match self.confirm(&sent, 1, journal).await {
+            // The order is not decided before its earlier attempts are.
+            Err(OrderError::Replaced { .. }) if !sent.earlier.is_empty() => {}
+            confirmed => drop(confirmed?),
+        }
         Ok((sent, fee))
     }
 

@@ -1,11 +1,14 @@
 //! Gaps between nonces: a transaction whose nonce is not the next one waits for ever, and with it all that come after.
-//! A gap is filled with what this journal signed for it, or else with a transfer of nothing to the payer itself.
+//! A gap is filled with a transfer of nothing to the payer itself, and never with recorded bytes that move money: their
+//! order may have ended, or have another transaction by now.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use ethers_core::types::Bytes;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
+use ethers_core::types::{Bytes, H160};
 use ethers_core::utils::keccak256;
+use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::Chain;
 use crate::chain::confirm::Sent;
@@ -13,13 +16,16 @@ use crate::chain::error::{ChainError, OrderError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::nonces::InFlight;
 use crate::chain::order::Journal;
+use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::CallRequest;
 use crate::protocol::Intent;
 
 /// So many looks in a row must see the same gap: a node may be behind, or a transaction just on its way.
 const GAP_LOOKS: u32 = 3;
-/// How many nonces are filled at most while one transaction is waited for.
-const MOST_FILLED: usize = 16;
+/// How often a gap is looked into while one transaction is waited for.
+const MOST_TRIES: usize = 16;
+/// How many transfers of nothing are signed while one transaction is waited for: each costs a fee.
+const MOST_FILLED: usize = 4;
 
 /// What is seen of gaps while a transaction is waited for.
 #[derive(Default)]
@@ -27,6 +33,7 @@ pub(super) struct Gaps {
     nonce: Option<u64>,
     looks: u32,
     tried: usize,
+    filled: usize,
     fillers: Vec<InFlight>,
 }
 
@@ -71,7 +78,7 @@ impl Chain {
         let behind =
             missing.and_then(|missing| waiting.range(missing..).next().map(|nonce| (missing, *nonce)));
         let Some((missing, nonce)) = behind else { return Ok(None) };
-        if self.listed_as_pending().await.contains(&missing) {
+        if self.may_be_pending(missing).await {
             return Ok(None);
         }
         let waits = intents.iter().rfind(|intent| intent.nonce == nonce);
@@ -87,15 +94,12 @@ impl Chain {
         }
         let Some(missing) = missing else { return };
         gaps.looks += 1;
-        if gaps.looks < GAP_LOOKS || gaps.tried == MOST_FILLED {
+        if gaps.looks < GAP_LOOKS || gaps.tried == MOST_TRIES {
             return;
         }
         (gaps.looks, gaps.tried) = (0, gaps.tried + 1);
-        match self.fill(missing, sent, journal).await {
-            Ok(filler) => gaps.fillers.extend(filler),
-            Err(error) => {
-                tracing::warn!(%error, nonce = missing, "the gap before a transaction cannot be filled")
-            }
+        if let Err(error) = self.fill(missing, sent, gaps, journal).await {
+            tracing::warn!(%error, nonce = missing, "the gap before a transaction cannot be filled");
         }
     }
 
@@ -103,23 +107,33 @@ impl Chain {
         &self,
         nonce: u64,
         sent: &Sent,
+        gaps: &mut Gaps,
         journal: &impl Journal,
-    ) -> Result<Option<InFlight>, OrderError> {
+    ) -> Result<(), OrderError> {
         let turn = self.0.nonces.turn().await;
-        let payer = self.payer().into();
+        let payer = H160::from(self.payer());
         let mined = self.0.rpc.mined_of(payer).await?;
         if self.0.nonces.missing(mined, sent.intent.nonce) != Some(nonce) {
-            return Ok(None);
+            return Ok(());
         }
-        if let Some(signed) = self.0.nonces.signed_at(nonce).first() {
-            // What is on record was meant to be mined. A refusal says that there is no gap.
-            Caps::of(&self.0.settings).allow(&signed.raw)?;
-            let is_taken = self.submit(&signed.raw).await.is_ok();
-            tracing::info!(nonce, transaction = %TransactionHash(signed.hash), is_taken, "sent again, before a later one");
-            return Ok(None);
+        let recorded = self.0.nonces.signed_at(nonce);
+        if let Some(filler) = recorded.iter().find(|one| is_filler(one, payer))
+            && Caps::of(&self.0.settings).allow(&filler.raw).is_ok()
+        {
+            let answer = self.submit(&filler.raw).await;
+            let transaction = TransactionHash(filler.hash);
+            match answer {
+                // Another transaction has the nonce by now: there is no gap.
+                Ok(_) | Err((SendRefusal::NonceTooLow | SendRefusal::Underpriced, _)) => {
+                    tracing::info!(nonce, %transaction, "sent again, before a later one");
+                    return Ok(());
+                }
+                // Its fee may be too low today.
+                Err((_, error)) => tracing::warn!(nonce, %transaction, %error, "the node refuses a filler"),
+            }
         }
-        if self.listed_as_pending().await.contains(&nonce) {
-            return Ok(None);
+        if gaps.filled == MOST_FILLED || self.knows_any(nonce).await || self.may_be_pending(nonce).await {
+            return Ok(());
         }
         tracing::warn!(
             waiting = %sent.hash(),
@@ -132,11 +146,32 @@ impl Chain {
         let (raw, _) = self.sign(&sent.intent.order, &request, chain_id, nonce).await?;
         let hash = keccak256(&raw);
         let filler = Intent { order: sent.intent.order, moves: false, nonce, hash, raw, host: None };
+        gaps.filled += 1;
         journal.record(filler.clone()).await?;
         self.0.nonces.signed(&filler);
         match self.submit(&filler.raw).await {
-            Ok(_) => Ok(Some(turn.take(nonce))),
-            Err((_, error)) => Err(error.into()),
+            Ok(_) => gaps.fillers.push(turn.take(nonce)),
+            Err((_, error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction of this account with `nonce` may wait at the node. A node that cannot be asked says nothing.
+    async fn may_be_pending(&self, nonce: u64) -> bool {
+        match self.listed_as_pending().await {
+            Ok(Some(listed)) => listed.contains(&nonce),
+            Ok(None) => {
+                let counted = self.0.rpc.waiting_of(self.payer().into()).await;
+                !matches!(counted, Ok(Some(count)) if count <= nonce)
+            }
+            Err(_) => true,
         }
     }
+}
+
+/// Whether a recorded transaction is a transfer of nothing to the payer itself.
+fn is_filler(intent: &Intent, payer: H160) -> bool {
+    let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else { return false };
+    let has_data = transaction.data().is_some_and(|data| !data.is_empty());
+    !intent.moves && !has_data && transaction.to_addr() == Some(&payer)
 }

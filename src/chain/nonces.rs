@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex as SyncMutex, MutexGuard as SyncGuard, PoisonError};
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::protocol::Intent;
+use crate::protocol::{Address, Intent};
 
 /// Who may send next, and what is on its way.
 #[derive(Default)]
@@ -23,16 +23,9 @@ struct Known {
     /// How many waits there are for a transaction with this nonce.
     in_flight: BTreeMap<u64, usize>,
     /// Transactions of this journal that were signed and not seen confirmed, by nonce; the newest is the last.
-    signed: BTreeMap<u64, Vec<Signed>>,
+    signed: BTreeMap<u64, Vec<Intent>>,
     /// One above the highest nonce of ours that was seen confirmed.
     floor: u64,
-}
-
-/// A transaction that was signed.
-#[derive(Clone)]
-pub(super) struct Signed {
-    pub hash: [u8; 32],
-    pub raw: Vec<u8>,
 }
 
 /// The right to choose a nonce and send.
@@ -58,13 +51,20 @@ impl Nonces {
         let mut known = self.known();
         let signed = known.signed.entry(intent.nonce).or_default();
         if signed.iter().all(|one| one.hash != intent.hash) {
-            signed.push(Signed { hash: intent.hash, raw: intent.raw.clone() });
+            signed.push(intent.clone());
         }
     }
 
     /// What was signed for a nonce, the newest first.
-    pub fn signed_at(&self, nonce: u64) -> Vec<Signed> {
+    pub fn signed_at(&self, nonce: u64) -> Vec<Intent> {
         self.known().signed.get(&nonce).into_iter().flatten().rev().cloned().collect()
+    }
+
+    /// What was signed to move money for a receiver and not seen confirmed.
+    pub fn moving_for(&self, receiver: Address) -> Vec<Intent> {
+        let known = self.known();
+        let signed = known.signed.values().flatten();
+        signed.filter(|one| one.moves && one.order.receiver() == receiver).cloned().collect()
     }
 
     /// A transaction of ours with this nonce is confirmed.
@@ -77,7 +77,7 @@ impl Nonces {
     /// The lowest nonce below `end` of those not mined that no transaction on its way has.
     pub fn missing(&self, mined: u64, end: u64) -> Option<u64> {
         let known = self.known();
-        let free = first_free(&known, mined);
+        let free = first_free(&known, mined.max(known.floor));
         (free < end).then_some(free)
     }
 
@@ -171,6 +171,7 @@ mod tests {
         nonces.confirmed(5);
         assert_eq!((hashes(4), hashes(5), hashes(6)), (vec![], vec![], vec![4]));
         assert_eq!(nonces.turn().await.first_free(3, 0), 6);
+        assert_eq!(nonces.missing(3, 9), Some(6), "a node that lags shows no gap");
         // Unless a reorganisation has undone it.
         nonces.turn().await.undone_from(4);
         assert_eq!(nonces.turn().await.first_free(3, 0), 4);

@@ -74,7 +74,16 @@ impl Chain {
                 (self.send(order, step, ground, journal).await?, Some(U256::zero()))
             }
         };
-        self.finish(&sent, fee, journal).await
+        let error = match self.finish(&sent, fee, journal).await {
+            Err(error) if !error.is_unclear() && !sent.earlier.is_empty() => error,
+            outcome => return outcome,
+        };
+        // One that was left behind may have moved the money all the same.
+        match self.resume(&sent.earlier, journal).await {
+            Ok(Resolution::Done(done)) => Ok(done),
+            Err(unclear) if unclear.is_unclear() => Err(unclear),
+            Ok(Resolution::NothingMoved) | Err(_) => Err(error),
+        }
     }
 
     /// What `order` can cost at most, as things are now; the errors are those of carrying it out.
@@ -99,32 +108,60 @@ impl Chain {
     }
 
     /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
-    /// sent again, byte by byte, and waited for. The intents may come in any order.
+    /// sent again, byte by byte, and waited for. The intents may come in any order. Of several that would move the money,
+    /// it is done when one of them did, and failed for good only when each of them is known to have failed.
     pub async fn resume(&self, intents: &[Intent], journal: &impl Journal) -> Result<Resolution, OrderError> {
         self.remember(intents);
         let mut intents: Vec<&Intent> = intents.iter().collect();
         intents.sort_by_key(|intent| intent.nonce);
-        for intent in intents.iter().filter(|intent| intent.moves) {
-            if self.is_there(intent).await.map_err(|error| unclear(intent, error))? {
-                return self.take_up(intent, journal).await;
+        let (moving, others): (Vec<&Intent>, Vec<&Intent>) =
+            intents.into_iter().partition(|intent| intent.moves);
+        let (mut undecided, mut failed, mut pending) = (Vec::new(), None, None);
+        for intent in &moving {
+            if !self.is_there(intent).await.map_err(|error| unclear(intent, error))? {
+                undecided.push(*intent);
+                continue;
+            }
+            match self.take_up(intent, moving.len() == 1, journal).await {
+                Err(error) if error.is_unclear() => pending = Some(error),
+                Err(error) => failed = Some(error),
+                done => return done,
             }
         }
-        // Of several that would move the money, all but the last were refused by the node when they were made:
-        // sending them again could move it twice.
-        let last = intents.iter().rev().find(|intent| intent.moves);
-        for intent in intents.iter().filter(|intent| !intent.moves) {
-            match self.take_up(intent, journal).await {
+        if let Some(error) = pending {
+            return Err(error);
+        }
+        if undecided.is_empty()
+            && let Some(error) = failed
+        {
+            return Err(error);
+        }
+        for intent in others {
+            match self.take_up(intent, true, journal).await {
                 // An approval that failed or lost its place moves nothing, and the next order sets its own.
                 Ok(_) | Err(OrderError::TransactionFailed { .. } | OrderError::Replaced { .. }) => {}
+                // It says nothing of the transactions that move the money.
+                Err(error) if !moving.is_empty() => {
+                    tracing::warn!(%error, "a transaction before the one that moves the money is not decided");
+                }
                 Err(error) => return Err(error),
             }
         }
-        let Some(intent) = last else { return Ok(Resolution::NothingMoved) };
+        let Some(last) = undecided.last() else { return Ok(Resolution::NothingMoved) };
         // To end a channel that has ended would only cost its fee.
-        match self.ended(&intent.order).await.map_err(|error| unclear(intent, error))? {
-            Some(done) => Ok(Resolution::Done(done)),
-            None => self.take_up(intent, journal).await,
+        if let Some(done) = self.ended(&last.order).await.map_err(|error| unclear(last, error))? {
+            return Ok(Resolution::Done(done));
         }
+        // All but the last were refused when they were made: sending them again could move the money twice.
+        let mut may_resend = true;
+        while let Some(intent) = undecided.pop() {
+            match self.take_up(intent, may_resend || undecided.is_empty(), journal).await {
+                Err(error) if !error.is_unclear() => failed = Some(error),
+                outcome => return outcome,
+            }
+            may_resend = false;
+        }
+        failed.map_or(Ok(Resolution::NothingMoved), Err)
     }
 
     /// Whether there is a trace of a transaction: a receipt, its hash, or its effect in one of the newest blocks.
@@ -138,11 +175,23 @@ impl Chain {
         Ok(self.trace(&intent.order, intent.hash, from, head).await?.is_some())
     }
 
-    async fn take_up(&self, intent: &Intent, journal: &impl Journal) -> Result<Resolution, OrderError> {
+    async fn take_up(
+        &self,
+        intent: &Intent,
+        may_resend: bool,
+        journal: &impl Journal,
+    ) -> Result<Resolution, OrderError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
         // Not known yet: the wait looks for it first, and sends it where it is in no block.
-        let sent = Sent { intent: intent.clone(), is_known: false, before: None, _in_flight: in_flight };
+        let sent = Sent {
+            intent: intent.clone(),
+            is_known: false,
+            before: None,
+            may_resend,
+            earlier: Vec::new(),
+            _in_flight: in_flight,
+        };
         drop(turn);
         if intent.moves {
             return self.finish(&sent, Some(U256::zero()), journal).await.map(Resolution::Done);

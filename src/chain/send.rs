@@ -6,7 +6,7 @@ use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
 
 use crate::chain::confirm::Sent;
-use crate::chain::error::{ChainError, OrderError, Underfunded};
+use crate::chain::error::{ChainError, OrderError, TransactionHash, Underfunded};
 use crate::chain::fees::{self, Caps, Fees};
 use crate::chain::nonces::Turn;
 use crate::chain::order::Journal;
@@ -41,18 +41,51 @@ impl Chain {
         ground: Ground,
         journal: &impl Journal,
     ) -> Result<Sent, OrderError> {
+        let mut earlier = Vec::new();
+        let error = match self.attempt(order, step, ground, journal, &mut earlier).await {
+            Ok(sent) => return Ok(Sent { earlier, ..sent }),
+            Err(error) => error,
+        };
+        let Some(left) = earlier.last() else { return Err(error) };
+        if error.is_unclear() {
+            return Err(error);
+        }
+        // Whatever ended the last attempt says nothing of those before it.
+        tracing::warn!(%error, "an order is not sent again, but an earlier attempt is not decided");
+        let last = if let OrderError::Chain(error) = error { Some(Box::new(error)) } else { None };
+        Err(OrderError::StillPending { hash: TransactionHash(left.hash), waited: Duration::ZERO, last })
+    }
+
+    /// Sends one step. `earlier` gets the attempts to move the money that are left behind for one with a higher nonce.
+    async fn attempt(
+        &self,
+        order: &Order,
+        step: Step,
+        ground: Ground,
+        journal: &impl Journal,
+        earlier: &mut Vec<Intent>,
+    ) -> Result<Sent, OrderError> {
         let Step { request, moves, before } = step;
         let turn = self.0.nonces.turn().await;
         let (mut at_least, mut attempt) = (0, 1);
         loop {
             let nonce = self.free_nonce(&turn, at_least).await?;
+            if moves && let Some(other) = self.undecided(order, nonce, earlier).await? {
+                return Err(keep_following(other, journal).await);
+            }
             let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
             let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw, host: None };
             journal.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
             fault::point("transaction about to be sent");
-            let sent =
-                |is_known| Sent { intent: intent.clone(), is_known, before, _in_flight: turn.take(nonce) };
+            let sent = |is_known| Sent {
+                intent: intent.clone(),
+                is_known,
+                before,
+                may_resend: true,
+                earlier: Vec::new(),
+                _in_flight: turn.take(nonce),
+            };
             let (kind, error) = match self.submit(&intent.raw).await {
                 Ok(is_known) => {
                     fault::point("transaction sent");
@@ -63,13 +96,25 @@ impl Chain {
             match kind {
                 SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
                 SendRefusal::NonceTooLow | SendRefusal::Underpriced => {
+                    let same = |one: &Intent| one.moves && one.order.receiver() == order.receiver();
+                    let other = self.0.nonces.signed_at(nonce).into_iter();
+                    if moves && let Some(other) = other.filter(same).find(|one| one.hash != intent.hash) {
+                        return Err(keep_following(other, journal).await);
+                    }
                     // A gateway may have handed it on twice, and repeat what was said of the copy.
                     if self.knows(&intent).await || !self.is_held_by_another(&intent).await {
                         tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
                         return Ok(sent(false));
                     }
+                    if attempt == NONCE_ATTEMPTS && moves {
+                        earlier.push(intent);
+                        return Err(error.into());
+                    }
                     if attempt == NONCE_ATTEMPTS {
                         return Err(error.into());
+                    }
+                    if moves {
+                        earlier.push(intent);
                     }
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
@@ -108,7 +153,8 @@ impl Chain {
                 return Ok(free);
             }
             if look == PENDING_LOOKS {
-                let listed = self.listed_as_pending().await;
+                // Where the node does not say, nothing is known of others.
+                let listed = self.listed_as_pending().await?.unwrap_or_default();
                 while free < waiting && listed.contains(&free) {
                     free = turn.first_free(mined, free + 1);
                 }
@@ -127,14 +173,29 @@ impl Chain {
         }
     }
 
-    /// The nonces of this account's transactions that the node means to put into the next block.
-    pub(super) async fn listed_as_pending(&self) -> Vec<u64> {
-        let payer = self.payer().into();
-        match self.0.rpc.pending_block().await {
-            Ok(Some(block)) => block.of(payer).map(|listed| listed.nonce.low_u64()).collect(),
-            // Where the node does not say, nothing is known of others.
-            Ok(None) | Err(_) => Vec::new(),
+    /// A transaction that was signed to move money for the same receiver, with another nonce, and that the node still
+    /// has: both could be mined.
+    async fn undecided(
+        &self,
+        order: &Order,
+        nonce: u64,
+        earlier: &[Intent],
+    ) -> Result<Option<Intent>, ChainError> {
+        for signed in self.0.nonces.moving_for(order.receiver()) {
+            let is_other = signed.nonce != nonce && earlier.iter().all(|one| one.hash != signed.hash);
+            if is_other && self.0.rpc.transaction(signed.hash).await?.is_some() {
+                return Ok(Some(signed));
+            }
         }
+        Ok(None)
+    }
+
+    /// The nonces of this account's transactions that the node means to put into the next block; `None` where it does
+    /// not offer that.
+    pub(super) async fn listed_as_pending(&self) -> Result<Option<Vec<u64>>, ChainError> {
+        let payer = self.payer().into();
+        let block = self.0.rpc.pending_block().await?;
+        Ok(block.map(|block| block.of(payer).map(|listed| listed.nonce.low_u64()).collect()))
     }
 
     /// Whether the node has one of the transactions that were signed for a nonce.
@@ -202,5 +263,15 @@ impl Chain {
 
     fn underfunded(&self, has: U256, needs: U256) -> OrderError {
         OrderError::Underfunded(Box::new(Underfunded::Ether { payer: self.payer(), has, needs }))
+    }
+}
+
+/// Puts a transaction on record again whose order had ended, because the node has it all the same: it is decided before
+/// anything else moves money for its receiver.
+async fn keep_following(intent: Intent, journal: &impl Journal) -> OrderError {
+    let hash = TransactionHash(intent.hash);
+    match journal.record(intent).await {
+        Ok(()) => OrderError::StillPending { hash, waited: Duration::ZERO, last: None },
+        Err(error) => error.into(),
     }
 }

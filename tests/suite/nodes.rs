@@ -252,17 +252,25 @@ async fn whatever_is_said_of_a_transaction_that_was_taken_it_is_not_made_again()
 }
 
 #[tokio::test]
-async fn what_the_node_never_takes_is_given_up_and_its_nonce_used_again() {
+async fn refusals_without_end_are_no_verdict() {
     on_each(async |stand| {
         let refuse = Act::Refuse(-32000, "sender is not on our list");
         stand.relay.fault(Fault::on("eth_sendRawTransaction", refuse));
-        let error = stand.fund(&open(7, 50)).await.unwrap_err();
-        assert!(!error.is_unclear() && error.to_string().contains("sender is not on our list"), "{error}");
+        let impatient =
+            stand.rig.chain_with(Settings { confirm_within: Duration::from_secs(1), ..stand.settings() });
+        let error = impatient.fund(&open(7, 50), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear() && error.to_string().contains("sender is not on our list"), "{error}");
+        for refusal in ["nonce too low", "replacement transaction underpriced", "exceeds block gas limit"] {
+            stand.relay.heal();
+            stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Refuse(-32000, refusal)));
+            let error = impatient.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
+            assert!(error.is_unclear(), "{refusal}: {error}");
+        }
         stand.relay.heal();
+        // Another order may take its nonce, and that is the proof.
         stand.fund(&open(8, 50)).await.unwrap();
         let nonces = stand.notes.nonces();
         assert_eq!(nonces[0], nonces[1]);
-        // The same bytes again: they can never be mined.
         let (last, order) = (stand.notes.all()[..1].to_vec(), open(7, 50));
         let error = stand.chain().resume(&last, &stand.notes).await.unwrap_err();
         assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
@@ -506,13 +514,14 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
         stand.notes.fill_up(true);
         stand.fund(&open(10, 50)).await.unwrap_err();
         let last = [stand.notes.all().pop().unwrap()];
-        let settings = Settings { max_fee_per_gas: Wei(1), ..stand.settings() };
+        let confirm_within = Duration::from_secs(1);
+        let settings = Settings { max_fee_per_gas: Wei(1), confirm_within, ..stand.settings() };
         let strict = stand.rig.chain_with(settings);
         let sent = stand.relay.sent().len();
         let error = strict.resume(&last, &stand.notes).await.unwrap_err();
-        assert!(!error.is_unclear() && error.to_string().contains("chain.max_fee_per_gas"), "{error}");
+        assert!(error.is_unclear() && error.to_string().contains("chain.max_fee_per_gas"), "{error}");
         assert_eq!(stand.relay.sent().len(), sent);
-        // It can never be mined: the next one takes its nonce.
+        // It was never sent: the next one takes its nonce.
         stand.notes.fill_up(false);
         stand.fund(&open(11, 50)).await.unwrap();
         assert_eq!(stand.notes.nonces().pop(), Some(last[0].nonce));
@@ -576,7 +585,7 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
 }
 
 #[tokio::test]
-async fn a_gap_before_a_transaction_on_record_is_filled_with_what_was_signed_for_it() {
+async fn a_gap_is_never_filled_with_recorded_bytes_that_move_money() {
     on_each(async |stand| {
         // The first was signed and never sent; the second waits behind it.
         stand.notes.fill_up(true);
@@ -588,9 +597,11 @@ async fn a_gap_before_a_transaction_on_record_is_filled_with_what_was_signed_for
         let restarted = stand.chain();
         restarted.remember(std::slice::from_ref(&first));
         restarted.fund(&open(2, 10), &later).await.unwrap();
-        assert_eq!(later.moves(), [true], "no filler is needed");
-        let resumed = restarted.resume(&[first], &stand.notes).await.unwrap();
-        assert_eq!(funded(resumed).0.receiver, receiver(1));
+        assert_eq!(later.moves(), [true, false], "a transfer of nothing fills it");
+        stand.moved(1, 10).await;
+        let error = restarted.resume(&[first], &stand.notes).await.unwrap_err();
+        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
+        restarted.fund(&open(1, 10), &stand.notes).await.unwrap();
         stand.moved(2, 20).await;
     })
     .await;
@@ -714,6 +725,108 @@ async fn ends_of_channels_meet_the_same_faults_and_happen_once() {
         let resumed = stand.chain().resume(&[last], &stand.notes).await.unwrap();
         assert!(matches!(resumed, Resolution::Done(done) if done.on_chain.is_none()));
         assert_eq!(stand.relay.sent().len(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_node_has_although_it_refused_it_is_decided_before_another() {
+    on_each(async |stand| {
+        stand.rig.automine(false).await;
+        let chain = stand.chain();
+        let refusal =
+            br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "exceeds block gas limit"}}"#;
+        stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Mask(200, refusal)).times(1));
+        chain.fund(&open(7, 50), &stand.notes).await.unwrap_err();
+        let first = stand.notes.all();
+        // The node has it: neither the same order nor a smaller one goes out beside it.
+        let later = Notes::new();
+        for order in [open(7, 50), open(7, 20)] {
+            let error = chain.fund(&order, &later).await.unwrap_err();
+            assert!(matches!(error, OrderError::StillPending { .. }), "{error}");
+        }
+        assert!(later.all().iter().all(|intent| intent.hash == first[0].hash), "it is on record again");
+        let resumed = stand.rig.mining(chain.resume(&later.all()[..1], &later)).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 50.into());
+        stand.rig.automine(true).await;
+        stand.moved(1, 50).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_attempts_any_that_moved_carries_the_order_out() {
+    on_each(async |stand| {
+        // The first attempt was never sent, and another transaction took its nonce; the second is mined.
+        let attempts = Notes::new();
+        attempts.fill_up(true);
+        stand.chain().fund(&open(7, 50), &attempts).await.unwrap_err();
+        attempts.fill_up(false);
+        let approval = stand.rig.pending().await;
+        stand.rig.approve(1).await;
+        stand.chain().fund(&open(7, 50), &attempts).await.unwrap();
+        assert_eq!(attempts.nonces(), [approval, approval + 1]);
+        let resumed = stand.chain().resume(&attempts.all(), &attempts).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 50.into());
+
+        // The other way round: the later attempt lost its nonce, the earlier one shows only after a while.
+        let attempts = Notes::new();
+        stand.chain().fund(&open(8, 50), &attempts).await.unwrap();
+        attempts.fill_up(true);
+        stand.chain().fund(&open(8, 50), &attempts).await.unwrap_err();
+        stand.rig.approve(1).await;
+        for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+            stand.relay.fault(Fault::change(method, nothing).times(4));
+        }
+        stand.relay.fault(Fault::result("eth_getLogs", json!([])).times(4));
+        let resumed = stand.chain().resume(&attempts.all(), &attempts).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 50.into());
+        stand.moved(2, 100).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_top_up_that_is_taken_up_is_proven_by_its_event_alone() {
+    on_each(async |stand| {
+        let (id, _) = stand.fund(&open(7, 100)).await.unwrap();
+        let notes = Notes::new();
+        stand.chain().fund(&top_up(id, 10), &notes).await.unwrap();
+        stand.relay.fault(Fault::change("eth_getTransactionReceipt", |mut receipt| {
+            if receipt.is_object() {
+                receipt["logs"] = json!([]);
+            }
+            receipt
+        }));
+        stand.relay.fault(Fault::result("eth_getLogs", json!([])));
+        // The channel holds more than what was added, as it did before.
+        let error = stand.hasty().resume(&notes.all(), &notes).await.unwrap_err();
+        assert!(matches!(error, OrderError::Unseen { .. }), "{error}");
+        stand.relay.heal();
+        let resumed = stand.chain().resume(&notes.all(), &notes).await.unwrap();
+        assert_eq!(funded(resumed).1.deposit, 110.into());
+        stand.moved(2, 110).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gap_is_not_filled_while_the_node_does_not_say_what_waits() {
+    on_each(async |stand| {
+        stand.relay.fault(Fault::change("eth_getTransactionCount", plus(1)).times(2));
+        let is_pending: fn(&Value) -> bool = |params| params[0] == "pending";
+        let busy = Act::Answer(503, &[], b"");
+        stand.relay.fault(Fault::on("eth_getBlockByNumber", busy).when(is_pending));
+        let settings = Settings { confirm_within: Duration::from_secs(2), ..stand.settings() };
+        let retry_within = Duration::from_millis(50);
+        let chain = stand.rig.chain_with(Settings { retry_within, ..settings });
+        let error = chain.fund(&open(7, 10), &stand.notes).await.unwrap_err();
+        assert!(error.is_unclear(), "{error}");
+        assert_eq!(stand.notes.moves(), [true]);
+        stand.relay.heal();
+        let resumed = stand.chain().resume(&stand.notes.all(), &stand.notes).await.unwrap();
+        assert_eq!((funded(resumed).1.deposit, stand.notes.moves()), (10.into(), vec![true, false]));
+        stand.moved(1, 10).await;
     })
     .await;
 }
