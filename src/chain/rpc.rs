@@ -142,7 +142,7 @@ impl Rpc {
         let client = HttpClientBuilder::default()
             .request_timeout(within)
             .max_response_size(MAX_ANSWER)
-            .set_http_middleware(ServiceBuilder::new().layer(AnswersLayer))
+            .set_http_middleware(ServiceBuilder::new().layer(AnswersLayer(name.clone())))
             .set_rpc_middleware(RpcServiceBuilder::new())
             .build(url)
             .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
@@ -268,7 +268,7 @@ impl Rpc {
             }
             tracing::debug!(%error, "asking the node again");
             self.trouble.send_replace(Some(error.to_string()));
-            tokio::time::sleep(error.retry_after().unwrap_or(pause).min(left)).await;
+            tokio::time::sleep(before_next(pause, error.retry_after()).min(left)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -393,6 +393,11 @@ impl NodeName {
     }
 }
 
+/// The pause before a question is repeated: what the node wishes, and never none at all.
+fn before_next(pause: Duration, retry_after: Option<Duration>) -> Duration {
+    retry_after.map_or(pause, |wished| wished.max(pause))
+}
+
 /// Nothing where the node does not know the method or the tag, or does not offer it.
 fn unless_refused<T>(answer: Result<Option<T>, ChainError>) -> Result<Option<T>, ChainError> {
     match answer {
@@ -438,6 +443,14 @@ mod tests {
         let cleaned = name.clean("bad project 0123456789abcdef\nfor user, hunter22 or topsecret");
         assert_eq!(cleaned, "bad project … for …, … or …");
         assert_eq!(name.clean(&"x".repeat(10_000)).chars().count(), MAX_REPEATED + 1);
+    }
+
+    #[test]
+    fn a_node_that_asks_for_no_pause_gets_one_all_the_same() {
+        let ms = Duration::from_millis;
+        for (wished, expected) in [(None, 100), (Some(0), 100), (Some(50), 100), (Some(3000), 3000)] {
+            assert_eq!(before_next(ms(100), wished.map(ms)), ms(expected));
+        }
     }
 
     #[test]

@@ -55,16 +55,28 @@ const GROW_AFTER: u32 = 4;
 const AT_ONCE: usize = 8;
 /// How often in a row a range is halved because the node took too long; a slow node is not asked for ever.
 const MAX_TIMEOUTS: u32 = 3;
+/// A head that is further away than so many ranges is asked for twice.
+const MANY_RANGES: u64 = 16;
 
 impl Chain {
     /// Reads the events of the payer's channels from `from_block` to the head, then each channel that had one or
     /// is in `known`.
     pub async fn sync(&self, from_block: u64, known: &[ChannelId]) -> Result<Synced, ChainError> {
-        let head = self.head().await?;
+        let head = self.likely_head(from_block, self.head().await?).await?;
         let Events { mut ids, settled } = self.events(from_block, head).await?;
         ids.extend(known);
         let cursor = head.saturating_sub(REORG_MARGIN).max(self.0.settings.start_block);
         Ok(Synced { channels: self.channels(ids, head).await?, settled, cursor, head })
+    }
+
+    /// `head`, or the lower of two answers where the way there from `from` is long: a node that is wrong once must not
+    /// send us on a walk without end, nor be believed in the cursor.
+    pub(super) async fn likely_head(&self, from: u64, head: u64) -> Result<u64, ChainError> {
+        let far = self.0.settings.log_range.saturating_mul(MANY_RANGES);
+        if head.saturating_sub(from.max(self.0.settings.start_block)) <= far {
+            return Ok(head);
+        }
+        Ok(self.head().await?.min(head))
     }
 
     /// What events the payer's channels had from one block to another, both included.

@@ -52,6 +52,7 @@ impl Watcher {
     async fn read(&mut self, head: u64, newest: H256, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
         // On another chain all channels would be gone.
         self.chain.chain_id().await?;
+        let head = self.chain.likely_head(self.cursor, head).await?;
         let margin = head.saturating_sub(REORG_MARGIN);
         // After a reorganisation the head may be below the cursor.
         let Events { ids: events, settled } = self.chain.events(self.cursor.min(margin), head).await?;

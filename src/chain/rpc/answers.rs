@@ -16,20 +16,24 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 use tower::{Layer, Service};
 
+use super::NodeName;
+
 /// The longest answer that is read, in bytes; a longer one is an error (of logs: a refusal of the range).
 pub(super) const MAX_ANSWER: u32 = 10 * 1024 * 1024;
 /// How much of an answer that is not understood is repeated, in bytes.
 const SHOWN: usize = 80;
+/// How much of it is cleaned of secrets before that is cut out: one that is cut in two would not be found.
+const CLEANED: usize = 16 * 1024;
 /// The first bytes of everything that gzip compresses.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Puts [`Answers`] around the connection to the node.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AnswersLayer;
+#[derive(Clone)]
+pub(super) struct AnswersLayer(pub(super) NodeName);
 
 /// The connection to the node, where each answer is JSON-RPC or an [`Odd`] error.
-#[derive(Clone, Debug)]
-pub(super) struct Answers(HttpBackend);
+#[derive(Clone)]
+pub(super) struct Answers(HttpBackend, NodeName);
 
 /// An answer that is no result.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +58,7 @@ impl Layer<HttpBackend> for AnswersLayer {
     type Service = Answers;
 
     fn layer(&self, backend: HttpBackend) -> Answers {
-        Answers(backend)
+        Answers(backend, self.0.clone())
     }
 }
 
@@ -68,7 +72,7 @@ impl Service<HttpRequest> for Answers {
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        let answer = self.0.call(request);
+        let (answer, name) = (self.0.call(request), self.1.clone());
         Box::pin(async move {
             let (head, body) = answer.await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER as usize).collect().await;
@@ -77,7 +81,7 @@ impl Service<HttpRequest> for Answers {
                 TransportError::Http(if is_long { HttpError::TooLarge } else { HttpError::Stream(error) })
             })?;
             let body = body.to_bytes();
-            match examine(head.status, &head.headers, &body) {
+            match examine(head.status, &head.headers, &body, &name) {
                 Ok(()) => Ok(HttpResponse::new(Full::new(body))),
                 Err(odd) => Err(TransportError::Http(HttpError::Stream(Box::new(odd)))),
             }
@@ -86,7 +90,7 @@ impl Service<HttpRequest> for Answers {
 }
 
 /// Whether an answer holds a result; else what it is.
-fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> Result<(), Odd> {
+fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8], name: &NodeName) -> Result<(), Odd> {
     // These say when to ask again, which the body does not.
     let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if !is_busy && let Ok(members) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
@@ -104,11 +108,11 @@ fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8]) -> Result<(), Od
         let retry_after = seconds.map(Duration::from_secs);
         return Err(Odd::Rejected { status: status.as_u16(), retry_after });
     }
-    Err(Odd::Foreign(describe(fields, body)))
+    Err(Odd::Foreign(describe(fields, body, name)))
 }
 
 /// What an answer looks like that is no JSON-RPC.
-fn describe(fields: &HeaderMap, body: &[u8]) -> String {
+fn describe(fields: &HeaderMap, body: &[u8], name: &NodeName) -> String {
     if body.iter().all(u8::is_ascii_whitespace) {
         return "an empty answer".to_owned();
     }
@@ -126,6 +130,8 @@ fn describe(fields: &HeaderMap, body: &[u8]) -> String {
     }) else {
         return format!("{} bytes that are no text{kind}", body.len());
     };
+    let cleaned = name.clean(&String::from_utf8_lossy(&body[..body.len().min(CLEANED)]));
+    let shown = &cleaned[..cleaned.floor_char_boundary(SHOWN)];
     let start = text.trim_start().to_ascii_lowercase();
     let what = match start.as_bytes().first() {
         _ if start.starts_with("<!doctype html") || start.starts_with("<html") => "an HTML page",
@@ -133,7 +139,7 @@ fn describe(fields: &HeaderMap, body: &[u8]) -> String {
         Some(b'{' | b'[') => "JSON, but not of JSON-RPC",
         _ => "a text",
     };
-    format!("{what}{kind}, which begins {text:?}")
+    format!("{what}{kind}, which begins {shown:?}")
 }
 
 #[cfg(test)]
@@ -145,7 +151,8 @@ mod tests {
         if let Some((name, value)) = field {
             fields.insert(name, value.parse().unwrap());
         }
-        examine(StatusCode::from_u16(status).unwrap(), &fields, body)
+        let name = NodeName::of("https://node.example/v3/0123456789abcdef").unwrap();
+        examine(StatusCode::from_u16(status).unwrap(), &fields, body, &name)
     }
 
     #[test]
@@ -169,6 +176,11 @@ mod tests {
         ] {
             let Err(Odd::Foreign(text)) = seen(200, field, body) else { panic!("{body:?} passes") };
             assert!(text.contains(expected), "{text}");
+        }
+        for before in 60..SHOWN {
+            let body = format!("{}0123456789abcdef is unknown", "x".repeat(before));
+            let Err(Odd::Foreign(text)) = seen(200, None, body.as_bytes()) else { panic!() };
+            assert!(!text.contains('0'), "a secret at the cut is not found: {text}");
         }
         let long = "ä".repeat(SHOWN);
         let Err(Odd::Foreign(text)) = seen(200, None, format!("x{long}").as_bytes()) else { panic!() };
