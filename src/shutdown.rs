@@ -105,11 +105,12 @@ impl Shutdown {
         let shutdown = self.clone();
         tokio::spawn(async move {
             let name = signals.next().await;
-            shutdown.begin();
+            // Before it takes effect, or a quick end would leave the line out. The log never blocks.
             info!(signal = name, "stopping: finishing what has begun; once more to stop at once");
+            shutdown.begin();
             let name = signals.next().await;
-            shutdown.cut();
             warn!(signal = name, "stopping at once");
+            shutdown.cut();
         });
         Ok(())
     }
