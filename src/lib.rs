@@ -65,7 +65,9 @@
 //! - Of each channel two totals are kept: what was *promised*, the highest total ever signed, which never falls, and
 //!   what is *acknowledged*, what the seller is believed to hold, where the next price is added. No total exceeds the
 //!   deposit.
-//! - One client request raises what its seller can redeem by at most one allowed price.
+//! - One client request raises what its seller can redeem by at most one allowed price. What it raises counts from the
+//!   highest total that the seller was *presented*, which the journal keeps.
+//! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
 //! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
 //! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
 //! - A request that carries a payment is never sent again by the connection pool.

@@ -287,7 +287,8 @@ impl Order {
 pub struct Intent {
     /// What it is part of.
     pub order: Order,
-    /// True for the transaction that carries out the order, false for an `approve` on the way there.
+    /// True for the transaction that carries out the order, false for an `approve` on the way there and for a transfer of
+    /// nothing that fills a gap between nonces.
     pub moves: bool,
     /// The account nonce it uses.
     pub nonce: u64,
