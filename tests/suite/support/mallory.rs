@@ -73,6 +73,8 @@ pub enum Answer {
     CutBeforeHead,
     /// Nothing ever comes, and the connection stays.
     Never,
+    /// This status and nothing else, so much later.
+    Late(Duration, StatusCode),
 }
 
 /// The body of an answer.
@@ -228,6 +230,10 @@ async fn perform(request: Request<Incoming>, stage: &Stage) -> io::Result<Respon
         Answer::Head { status, headers, content } => (status, headers, content),
         Answer::CutBeforeHead => return Err(io::Error::other("cut on purpose")),
         Answer::Never => std::future::pending().await,
+        Answer::Late(after, status) => {
+            tokio::time::sleep(after).await;
+            (status, HeaderMap::new(), Content::Text(""))
+        }
     };
     let mut response = Response::new(content.body());
     *response.status_mut() = status;
