@@ -28,6 +28,9 @@ impl<'a> Host<'a> {
     /// Reads a host, an IPv6 address with its brackets or without. What every resolver would take for an IPv4 address, in
     /// whatever form, is one; what only looks like one is nothing.
     pub fn read(text: &'a str) -> Result<Self, NotAHost> {
+        if let Some(address) = plain_ipv4(text) {
+            return Ok(Self::Address(address.into()));
+        }
         match text.strip_prefix('[') {
             Some(rest) => literal(rest.strip_suffix(']').ok_or(NotAHost)?).ok_or(NotAHost),
             None if text.contains(':') => literal(text).ok_or(NotAHost),
@@ -49,6 +52,9 @@ impl<'a> Host<'a> {
 /// How channels, rules and certificates know a host: names in lower case without the dot of the root, addresses without
 /// brackets and zone. What is no host stays as it is.
 pub fn canonical(host: &str) -> Cow<'_, str> {
+    if is_ipv4(host) {
+        return host.into();
+    }
     match Host::read(host).map(Host::address) {
         Ok(Some(address)) => address.to_string().into(),
         Ok(None) | Err(NotAHost) => {
@@ -62,6 +68,11 @@ pub fn canonical(host: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a host is an IPv4 address in its one spelling.
+pub fn is_ipv4(host: &str) -> bool {
+    plain_ipv4(host).is_some()
+}
+
 impl fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,6 +82,12 @@ impl fmt::Display for Host<'_> {
             Self::Zoned(address, zone) => write!(f, "[{address}%25{zone}]"),
         }
     }
+}
+
+/// The usual form of an IPv4 address, which is most of those that are asked for: four decimal numbers, no more zeros
+/// than needed.
+fn plain_ipv4(text: &str) -> Option<Ipv4Addr> {
+    text.starts_with(|first: char| first.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// An IPv6 address without brackets, with a zone or without. The sign before a zone is escaped in URLs (RFC 6874), and is
@@ -98,13 +115,13 @@ fn name(text: &str) -> Result<Host<'_>, NotAHost> {
     if bare.is_empty() || bare.len() > LONGEST || !bare.bytes().all(is_usual) {
         return Err(NotAHost);
     }
-    // Most names end in a letter that no number ends in; the labels of the others are looked at one by one.
-    let ends_like_number =
-        bare.bytes().next_back().is_some_and(|byte| byte.is_ascii_hexdigit() || byte == b'x' || byte == b'X');
-    if ends_like_number && bare.split('.').all(is_number) {
+    // Most names begin with a letter, which no number does; the labels of the others are looked at one by one.
+    let begins_like_number = bare.starts_with(|first: char| first.is_ascii_digit());
+    if begins_like_number && bare.split('.').all(is_number) {
         return ipv4(bare).map(|address| Host::Address(address.into())).ok_or(NotAHost);
     }
-    if bare.starts_with('.') || bare.contains("..") || bare.ends_with('.') {
+    let has_empty_label = bare.as_bytes().windows(2).any(|pair| pair == b"..");
+    if bare.starts_with('.') || has_empty_label || bare.ends_with('.') {
         return Err(NotAHost);
     }
     Ok(Host::Name(text))

@@ -5,7 +5,7 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 
 use super::{Body, ForwardError, fields};
-use crate::protocol::host::Host;
+use crate::protocol::host::{Host, is_ipv4};
 
 /// Gives a target whose host is an address its one spelling, before anything is decided by it. What is no target is refused
 /// further on, as it came.
@@ -23,6 +23,9 @@ pub(super) fn spell_out<B>(request: &mut Request<B>) {
 /// The same authority with its host spelled the one way; `None` where it is already, or is no host.
 pub(super) fn spelled(authority: &Authority) -> Option<Authority> {
     let written = authority.host();
+    if is_ipv4(written) {
+        return None;
+    }
     let host = match Host::read(written) {
         Ok(Host::Name(_)) | Err(_) => return None,
         Ok(host) => host.to_string(),
