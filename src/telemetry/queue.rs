@@ -12,6 +12,11 @@ use tracing_subscriber::fmt::MakeWriter;
 const MOST_WAITING: usize = 4 << 20;
 /// What a line takes besides its text.
 const LINE_COST: usize = 64;
+/// How long the thread rests after it has written. It writes what comes meanwhile together: waking it for each line costs
+/// the proxy more than the line itself.
+const REST: Duration = Duration::from_millis(10);
+/// With so many bytes waiting it goes on at once.
+const MUCH_WAITING: usize = MOST_WAITING / 4;
 /// How long the end of the program waits for lines that are not written yet.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before another attempt on a terminal or pipe that somebody set to non-blocking and that is full.
@@ -24,7 +29,9 @@ pub struct Log(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    filled: Condvar,
+    /// The thread waits for it.
+    wanted: Condvar,
+    /// Who ends the program waits for it.
     drained: Condvar,
 }
 
@@ -32,7 +39,11 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// The thread waits for a line, and must be woken.
+    is_asleep: bool,
     is_writing: bool,
+    /// The program is ending: no rest.
+    is_ending: bool,
     lost: u64,
 }
 
@@ -52,8 +63,11 @@ impl Log {
     /// Waits until everything is written, but not for a reader that is stuck.
     pub fn finish(&self) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
+        let mut queue = self.0.lock();
+        queue.is_ending = true;
+        self.0.wanted.notify_one();
         // Either way there is nothing more to wait for.
-        let _ = self.0.drained.wait_timeout_while(self.0.lock(), FINISH_WITHIN, is_busy);
+        let _ = self.0.drained.wait_timeout_while(queue, FINISH_WITHIN, is_busy);
     }
 
     fn push(&self, line: &[u8]) {
@@ -64,8 +78,11 @@ impl Log {
         }
         queue.bytes += line.len() + LINE_COST;
         queue.lines.push_back(line.to_vec());
-        drop(queue);
-        self.0.filled.notify_one();
+        let is_needed = queue.bytes >= MUCH_WAITING;
+        if std::mem::take(&mut queue.is_asleep) || is_needed {
+            drop(queue);
+            self.0.wanted.notify_one();
+        }
     }
 }
 
@@ -105,14 +122,20 @@ impl Shared {
     /// Waits for the next line.
     fn next(&self) -> Vec<u8> {
         let mut queue = self.lock();
-        loop {
+        if queue.is_writing && queue.lines.is_empty() {
             queue.is_writing = false;
+            self.drained.notify_all();
+            let may_rest = |queue: &mut Queue| !queue.is_ending && queue.bytes < MUCH_WAITING;
+            let rested = self.wanted.wait_timeout_while(queue, REST, may_rest);
+            queue = rested.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        loop {
             if let Some(line) = queue.lines.pop_front() {
-                queue.is_writing = true;
+                (queue.is_asleep, queue.is_writing) = (false, true);
                 return line;
             }
-            self.drained.notify_all();
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.is_asleep = true;
+            queue = self.wanted.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
