@@ -33,7 +33,7 @@ use crate::protocol::book::{
 };
 use crate::protocol::microraiden;
 use crate::protocol::policy::{CloseDenied, Hook};
-use crate::protocol::prices::{Price, Prices};
+use crate::protocol::prices::{Price, Prices, RequestId};
 use crate::protocol::{
     Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
     Signature,
@@ -240,12 +240,17 @@ impl Manager {
         (manager, task)
     }
 
-    /// What `request` (its method and URL) will probably ask for; `None` when the seller must be asked first.
+    /// By what the price of a request, its method and URL, is remembered.
     #[must_use]
-    pub fn recall(&self, request: &str) -> Option<Challenge> {
+    pub fn request_id(&self, request: &str) -> RequestId {
+        self.requests.id(request)
+    }
+
+    /// What `request` will probably ask for; `None` when the seller must be asked first.
+    #[must_use]
+    pub fn recall(&self, request: &RequestId) -> Option<Challenge> {
         let Facts { contract, token, .. } = self.desk.payer.get()?.facts;
-        let request = self.requests.id(request);
-        let Price { price, receiver, .. } = lock(&self.prices).recall(&request, unix_time())?;
+        let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
         let challenge = microraiden::Challenge {
             price,
@@ -261,10 +266,9 @@ impl Manager {
 
     /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
     /// seller had asked for this price first.
-    pub fn learn(&self, request: &str, challenge: &Challenge, is_shown: bool, was_asked: bool) {
+    pub fn learn(&self, request: &RequestId, challenge: &Challenge, is_shown: bool, was_asked: bool) {
         let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
-        let request = self.requests.id(request);
-        lock(&self.prices).learn(&request, (*price, *receiver), is_shown, was_asked, unix_time());
+        lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
     }
 
     /// Remembers where the REST interface of the seller is that asked for `challenge`; `paid` is the URL.
@@ -299,14 +303,13 @@ impl Manager {
     }
 
     /// Forgets what `request` cost.
-    pub fn forget(&self, request: &str) {
-        let request = self.requests.id(request);
-        lock(&self.prices).forget(&request);
+    pub fn forget(&self, request: &RequestId) {
+        lock(&self.prices).forget(request);
     }
 
     /// Asks for a signed payment. Waits for a channel, an opening or a top up as long as the policy allows;
     /// dropped before it is ready, nothing is signed.
-    pub async fn pay(&self, challenge: Challenge, allowance: Allowance) -> Result<Lease, Refusal> {
+    pub async fn pay(&self, challenge: Challenge, allowance: Allowance) -> Result<Box<Lease>, Refusal> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (desk, mailbox) = (Arc::clone(&self.desk), self.mailbox.clone());
@@ -397,7 +400,11 @@ impl Lease {
     /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
     /// again after a pause, or none. `reopens` says for this turn, in place of the policy, whether another channel
     /// pays if this one is gone.
-    pub async fn reject(self, challenge: Challenge, reopens: Option<Reopens>) -> Result<Self, Refusal> {
+    pub async fn reject(
+        self: Box<Self>,
+        challenge: Challenge,
+        reopens: Option<Reopens>,
+    ) -> Result<Box<Self>, Refusal> {
         self.look_for_strangers(&challenge);
         let challenge = Box::new(challenge);
         let outcome = match reopens {
@@ -430,7 +437,7 @@ impl Lease {
 
 impl Ticket {
     /// Waits for what the book says, and signs what it grants.
-    async fn ask(mut self, input: Input) -> Result<Lease, Refusal> {
+    async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
@@ -451,7 +458,8 @@ impl Ticket {
         // A payment is granted only once the payer is known.
         let payer = self.desk.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, facts) = (payer.sign(&draft)?, payer.facts);
-        Ok(Lease { draft, signature, facts, ticket: self })
+        // Boxed: it passes through several futures, each of which would copy it.
+        Ok(Box::new(Lease { draft, signature, facts, ticket: self }))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::manager::Lease;
 use crate::protocol::book::Allowance;
 use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::policy::Hooks;
+use crate::protocol::prices::RequestId;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{Amount, Answer, Challenge, Draft, Refusal, read};
 use crate::proxy::reach::Peer;
@@ -44,8 +45,10 @@ pub(super) struct Exchange<S> {
     /// The body as it comes from the client, until it is sent for the first time.
     first: Option<Body>,
     kept: Kept,
-    /// The method and URL, by which prices are remembered; without a user name, as it goes on record and into the log.
+    /// The method and URL, as they go into the log: without a user name.
     name: String,
+    /// By which prices are remembered; `None` without a manager.
+    id: Option<RequestId>,
     /// What is being paid.
     pub(super) challenge: Option<Challenge>,
     /// True when the seller asked for it in this exchange; false when it is remembered from before.
@@ -85,7 +88,14 @@ enum Sent {
     /// This is the answer for the client.
     Done(Response<Body>),
     /// The seller answered with another 402.
-    Again(Box<(Lease, Offer, Challenge)>),
+    Again(Box<Again>),
+}
+
+/// A payment that the seller answered with another 402.
+struct Again {
+    lease: Box<Lease>,
+    offer: Offer,
+    challenge: Challenge,
 }
 
 impl<S> Exchange<S>
@@ -106,6 +116,7 @@ where
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_within;
         let first = Some(first);
+        let id = shared.settings.manager.as_ref().map(|manager| manager.request_id(&name));
         let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
         let (spent, has_ended) = (Spent::Nothing, false);
         Self {
@@ -115,6 +126,7 @@ where
             first,
             kept,
             name,
+            id,
             challenge,
             was_asked,
             deadline,
@@ -127,7 +139,7 @@ where
     }
 
     /// The end of the request, with the answer that the client gets.
-    pub(super) fn leave(mut self, answer: Response<Body>) -> Response<Body> {
+    pub(super) fn leave(&mut self, answer: Response<Body>) -> Response<Body> {
         self.tell_of_exit(Some((answer.status(), answer.headers())));
         answer
     }
@@ -173,7 +185,7 @@ where
     }
 
     /// Asks the manager, for as long as there is time.
-    async fn lease(&self, challenge: Challenge, allowance: Allowance) -> Result<Lease, Refusal> {
+    async fn lease(&self, challenge: Challenge, allowance: Allowance) -> Result<Box<Lease>, Refusal> {
         let Some(manager) = &self.settings().manager else { return Err(Refusal::NoWallet) };
         let late = Refusal::Deadline { waited_for: Awaited::Upload };
         // The manager counts from now on, and knows better what it waited for.
@@ -187,7 +199,7 @@ where
 
     /// What this request will probably cost.
     pub(super) fn recall(&self) -> Option<Challenge> {
-        self.settings().manager.as_ref()?.recall(&self.name)
+        self.settings().manager.as_ref()?.recall(self.id.as_ref()?)
     }
 
     /// Asks for a payment for what is remembered. `Err` is why none can be had, also for what the seller asks for.
@@ -195,15 +207,17 @@ where
         &mut self,
         challenge: Challenge,
         allowance: &Allowance,
-    ) -> Result<Lease, Option<Refusal>> {
-        let Some(manager) = self.settings().manager.clone() else { return Err(Some(Refusal::NoWallet)) };
+    ) -> Result<Box<Lease>, Option<Refusal>> {
+        if self.settings().manager.is_none() {
+            return Err(Some(Refusal::NoWallet));
+        }
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
             // The paid request must carry the length. From here on the body is sent from its start.
             self.first = None;
             if let Err(refusal) = self.whole().await {
                 // Without a known price the next one streams.
-                manager.forget(&self.name);
+                self.forget();
                 return Err(Some(refusal));
             }
         }
@@ -213,7 +227,7 @@ where
         }
         self.lease(challenge, allowance.clone()).await.map_err(|refusal| {
             if refusal.is_about_terms() {
-                manager.forget(&self.name);
+                self.forget();
                 return None;
             }
             Some(refusal)
@@ -226,7 +240,7 @@ where
         challenge: Challenge,
         allowance: Allowance,
         offer: &Offer,
-    ) -> Result<Lease, Refusal> {
+    ) -> Result<Box<Lease>, Refusal> {
         if self.settings().manager.is_none() {
             return Err(Refusal::NoWallet);
         }
@@ -274,36 +288,29 @@ where
     }
 
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
-    pub(super) fn start(self, mut lease: Lease, offer: Option<Offer>) -> Attended {
+    pub(super) fn start(mut self: Box<Self>, mut lease: Box<Lease>, offer: Option<Offer>) -> Attended {
         lease.bill_to(&self.head.uri);
-        let (client, has_left) = oneshot::channel();
+        let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
-        let exchange = Box::pin(self.run(lease, offer, has_left));
+        let exchange = Box::pin(async move {
+            let answer = match self.send(lease, offer.as_ref(), &mut has_left).await {
+                Sent::Done(answer) => answer,
+                // Boxed: no second 402 comes in steady state, and a large future costs each payment a copy.
+                Sent::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
+            };
+            self.leave(answer)
+        });
         Attended { exchange: Some(exchange), client: Some(client), shutdown }
     }
 
-    async fn run(
-        mut self,
-        lease: Lease,
-        offer: Option<Offer>,
-        has_left: oneshot::Receiver<Infallible>,
-    ) -> Response<Body> {
-        let answer = self.pay(lease, offer, has_left).await;
-        self.leave(answer)
-    }
-
-    async fn pay(
+    /// Goes on for as long as the seller answers with another 402 and the policy does not say stop.
+    async fn pay_again(
         &mut self,
-        mut lease: Lease,
-        mut offer: Option<Offer>,
+        mut again: Box<Again>,
         mut has_left: oneshot::Receiver<Infallible>,
     ) -> Response<Body> {
         loop {
-            self.attempts += 1;
-            let (returned, newer, challenge) = match self.send(lease, offer.as_ref(), &mut has_left).await {
-                Sent::Done(answer) => return answer,
-                Sent::Again(again) => *again,
-            };
+            let Again { lease: returned, offer: newer, challenge } = *again;
             if let Err(refusal) = self.whole().await {
                 self.remember_for_next();
                 return newer.give_back(&refusal);
@@ -324,21 +331,25 @@ where
                 // Nothing more is signed for a client that has left.
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
-            lease = match next {
+            let lease = match next {
                 Ok(lease) => lease,
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };
-            offer = Some(newer);
+            again = match self.send(lease, Some(&newer), &mut has_left).await {
+                Sent::Done(answer) => return answer,
+                Sent::Again(again) => again,
+            };
         }
     }
 
     /// Presents a payment.
     async fn send(
         &mut self,
-        mut lease: Lease,
+        mut lease: Box<Lease>,
         offer: Option<&Offer>,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Sent {
+        self.attempts += 1;
         let mut sendings = 0;
         loop {
             if self.deadline <= Instant::now() {
@@ -407,7 +418,7 @@ where
     /// What the head of the answer says of the payment.
     async fn judge(
         &mut self,
-        lease: Lease,
+        lease: Box<Lease>,
         mut answer: Response<Body>,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Sent {
@@ -415,7 +426,7 @@ where
         let (status, draft) = (answer.status(), *lease.draft());
         if status == StatusCode::PAYMENT_REQUIRED {
             return match Box::pin(self.offered(answer, Some(&draft), Some(has_left))).await {
-                Ok((offer, challenge)) => Sent::Again(Box::new((lease, offer, challenge))),
+                Ok((offer, challenge)) => Sent::Again(Box::new(Again { lease, offer, challenge })),
                 // In no scheme, malformed, endless, or stopped by a hook: the payment stays unclear.
                 Err(handed_on) => {
                     self.forget();
@@ -443,28 +454,33 @@ where
 
     /// Remembers the price, unless the answer looks as if nothing was charged.
     fn learn(&self, answer: &Response<Body>) {
-        let (Some(manager), Some(challenge)) = (&self.settings().manager, &self.challenge) else { return };
+        let (Some(manager), Some(id), Some(challenge)) =
+            (&self.settings().manager, &self.id, &self.challenge)
+        else {
+            return;
+        };
         manager.learn_gateway(challenge, &self.head.uri);
         let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
         if is_shown || !answer.status().is_client_error() {
-            manager.learn(&self.name, challenge, is_shown, self.was_asked);
+            manager.learn(id, challenge, is_shown, self.was_asked);
         } else {
-            manager.forget(&self.name);
+            manager.forget(id);
         }
     }
 
     /// Remembers the price of a request that cannot be sent again: the next one is paid at once, if its length is known.
     fn remember_for_next(&self) {
-        if let (Some(manager), Some(challenge)) = (&self.settings().manager, &self.challenge)
+        if let (Some(manager), Some(id), Some(challenge)) =
+            (&self.settings().manager, &self.id, &self.challenge)
             && self.kept.is_sized()
         {
-            manager.learn(&self.name, challenge, false, true);
+            manager.learn(id, challenge, false, true);
         }
     }
 
     fn forget(&self) {
-        if let Some(manager) = &self.settings().manager {
-            manager.forget(&self.name);
+        if let (Some(manager), Some(id)) = (&self.settings().manager, &self.id) {
+            manager.forget(id);
         }
     }
 

@@ -83,7 +83,8 @@ where
         let is_other_price = challenge.price != draft.price;
         match complaint(challenge, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
-                let advice = self.ask(complaint.hook(), self.hooks.webhook(complaint), turn).await?;
+                let advice =
+                    Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
                 Ok(match advice {
                     Some(Advice::Reopen) => Some(Reopens(true)),
                     Some(Advice::Retry) => Some(Reopens(false)),
@@ -156,13 +157,14 @@ where
         webhook: Option<&Webhook>,
         turn: Turn<'_>,
     ) -> Result<(), Refusal> {
-        match self.ask(hook, webhook, turn).await? {
+        match Box::pin(self.ask(hook, webhook, turn)).await? {
             Some(_) => Ok(()),
             None => Err(Refusal::NobodyToAsk { hook }),
         }
     }
 
-    /// Asks the webhook, else the advisor; `None` when there is neither.
+    /// Asks the webhook, else the advisor; `None` when there is neither. To be boxed: seldom needed, and larger than all
+    /// the rest of an exchange.
     async fn ask(
         &self,
         hook: &'static str,
@@ -175,8 +177,7 @@ where
         } else {
             self.deadline
         };
-        // Boxed: seldom needed, and larger than all the rest of an exchange.
-        match Box::pin(self.shared.desk.ask(webhook, &question, by)).await {
+        match self.shared.desk.ask(webhook, &question, by).await {
             Some(Advice::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
             advice => Ok(advice),
         }

@@ -249,7 +249,8 @@ where
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.settings.replay);
-    let mut exchange = Exchange::new(shared, inner, (head, first, kept), Arc::clone(&allowance.hooks));
+    let hooks = Arc::clone(&allowance.hooks);
+    let mut exchange = Box::new(Exchange::new(shared, inner, (head, first, kept), hooks));
     if let Err(refusal) = exchange.may_begin().await {
         tracing::info!(reason = %refusal, "a request is not sent");
         let kind = Some("http_request_denied");
