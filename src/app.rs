@@ -67,7 +67,7 @@ struct Paying {
     key: Key,
     chain: config::Chain,
     /// Held as long as the proxy runs: no other process may use the state folder.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Where the key comes from.
@@ -330,7 +330,7 @@ pub struct Desk {
 struct DeskParts {
     manager: Manager,
     task: JoinHandle<()>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Desk {
@@ -420,8 +420,20 @@ fn route_token(state_dir: &Path) -> Result<Token, StartError> {
 /// The file by which one process has the state folder for itself.
 const LOCK: &str = "lock";
 
+/// Holds the state folder for this process, until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child process holds a copy of it between fork and exec, and the lock with it.
+        // An error leaves the lock until then.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Makes the state folder and locks it for this process. From here on, nobody else can read what is in its files.
-fn lock(path: &Path) -> Result<File, StartError> {
+fn lock(path: &Path) -> Result<Lock, StartError> {
     let failed = |source| StartError::StateDir { path: path.to_owned(), source };
     private::folder(path)?;
     let lock = private::own(&path.join(LOCK))?;
@@ -433,7 +445,7 @@ fn lock(path: &Path) -> Result<File, StartError> {
             for file in store::beside(path).into_iter().filter(|file| file.exists()) {
                 private::own(&file)?;
             }
-            Ok(lock)
+            Ok(Lock(lock))
         }
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
@@ -633,5 +645,23 @@ fn pay_settings(
         answer_within: config.limits.answer_within,
         shutdown: shutdown.clone(),
         advisor: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_ends_with_its_holder_though_a_child_still_has_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let held = lock(&path).unwrap();
+        // What fork does to it.
+        let copy = held.0.try_clone().unwrap();
+        assert!(matches!(lock(&path), Err(StartError::Locked { .. })));
+        drop(held);
+        assert!(lock(&path).is_ok());
+        drop(copy);
     }
 }
