@@ -10,6 +10,7 @@ use crate::protocol::host::Host;
 /// Refuses a request as it came from a client whose head could mean two things, or expects what nobody here can do.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
     check_host(request)?;
+    check_target(request)?;
     check_framing(request)?;
     check_expectation(request)
 }
@@ -28,6 +29,14 @@ fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {
         }
         _ => Ok(()),
     }
+}
+
+/// `*` is the server as a whole, of which only `OPTIONS` asks. RFC 9110 section 7.1.
+fn check_target<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(ForwardError::Malformed("only OPTIONS has the target *"));
+    }
+    Ok(())
 }
 
 /// Whether a value is a host with or without a port, or empty, as it is where the target has no authority.

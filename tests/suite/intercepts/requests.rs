@@ -11,6 +11,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::server;
 
 use super::{HTTP_1, HTTP_2, Shop};
+use crate::support::curl::curl;
 use crate::support::raw::soon;
 use crate::support::secure::{self, Secure, connect};
 use crate::support::wire::{Body, whole};
@@ -253,6 +254,30 @@ async fn the_end_of_the_proxy_lets_requests_inside_of_tls_finish() {
         gate.add_permits(1);
         let fetched = soon("the answer", fetching).await.unwrap();
         assert_eq!(fetched.got.text(), "late\n", "{version}");
+        shop.close().await;
+    }
+}
+
+#[tokio::test]
+async fn only_options_asks_for_the_server_as_a_whole_in_either_version() {
+    for (of_bob, of_curl) in
+        [(HTTP_1, "--http1.1"), (HTTP_1, "--http2"), (HTTP_2, "--http1.1"), (HTTP_2, "--http2")]
+    {
+        let shop = Shop::open(HTTP_1, "").await;
+        let bob = mirror(&shop, of_bob).await;
+        let (ca, url) = (shop.ca_file(), format!("https://{}/", bob.address));
+        for (method, status) in [("OPTIONS", StatusCode::OK), ("GET", StatusCode::BAD_REQUEST)] {
+            let more =
+                ["--cacert", ca.to_str().unwrap(), of_curl, "-X", method, "--request-target", "*", &url];
+            let fetched = curl(Some(shop.proxy.address), &more).await;
+            assert_eq!(fetched.got.status, status, "{of_bob:?} {of_curl} {method}: {fetched:?}");
+            if status == StatusCode::OK {
+                let line = fetched.got.text().lines().next().unwrap();
+                let target =
+                    if of_bob == HTTP_2 { format!("https://{}*", bob.address) } else { "*".to_owned() };
+                assert!(line.starts_with(&format!("OPTIONS {target} ")), "{line}");
+            }
+        }
         shop.close().await;
     }
 }
