@@ -587,6 +587,9 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         continue_within: limits.continue_within,
         pool_idle_within: limits.pool_idle_within,
         pool_idle_per_host: limits.pool_idle_per_host,
+        origin_streams: limits.origin_streams,
+        ping_every: limits.ping_every,
+        ping_within: limits.ping_within,
         ca_file: config.upstream.ca_file.clone(),
         replay: replay::Limits {
             memory: limits.replay_memory as usize,

@@ -31,6 +31,9 @@ pub(super) const LIMITS: &[&str] = &[
     "answer_within",
     "pool_idle_within",
     "pool_idle_per_host",
+    "origin_streams",
+    "ping_every",
+    "ping_within",
     "replay_memory",
     "replay_file",
     "offer_body",
@@ -54,9 +57,9 @@ pub struct Limits {
     pub connections: usize,
     /// How many requests may be under way at once on one connection of HTTP/2.
     pub streams: usize,
-    /// The largest head of a request, in bytes.
+    /// The largest head of a request or an answer, in bytes.
     pub head_bytes: usize,
-    /// The largest number of fields in a request's head.
+    /// The largest number of fields in such a head.
     pub head_fields: usize,
     /// How long a client may take to send a request's head, counted from its first byte.
     pub head_within: Duration,
@@ -78,6 +81,12 @@ pub struct Limits {
     pub pool_idle_within: Duration,
     /// How many unused connections to one origin are kept.
     pub pool_idle_per_host: usize,
+    /// How many requests share a connection of HTTP/2 to an origin.
+    pub origin_streams: usize,
+    /// How long such a connection is silent before the origin is asked whether it is there.
+    pub ping_every: Duration,
+    /// How long the origin may take to answer that.
+    pub ping_within: Duration,
     /// How much of a request's body is kept in memory to send it again, in bytes.
     pub replay_memory: u64,
     /// How much of a request's body is kept in a private file to send it again, in bytes.
@@ -101,7 +110,7 @@ impl Default for Limits {
             waiting: 1024,
             connections: 4096,
             streams: 200,
-            head_bytes: 64 << 10,
+            head_bytes: 256 << 10,
             head_fields: 100,
             head_within: secs(30),
             idle_within: secs(60),
@@ -113,6 +122,9 @@ impl Default for Limits {
             answer_within: secs(300),
             pool_idle_within: secs(60),
             pool_idle_per_host: 128,
+            origin_streams: 32,
+            ping_every: secs(30),
+            ping_within: secs(15),
             replay_memory: 1 << 20,
             replay_file: 100 << 20,
             offer_body: 64 << 10,
@@ -164,6 +176,9 @@ pub(super) fn limits(section: &Section<'_>) -> (Limits, Bounds) {
         answer_within: duration(section, "answer_within", default.answer_within, 24 * 3600),
         pool_idle_within: duration(section, "pool_idle_within", default.pool_idle_within, 24 * 3600),
         pool_idle_per_host: count(section, "pool_idle_per_host", default.pool_idle_per_host, 100_000),
+        origin_streams: count(section, "origin_streams", default.origin_streams, 1000),
+        ping_every: duration(section, "ping_every", default.ping_every, 24 * 3600),
+        ping_within: duration(section, "ping_within", default.ping_within, 3600),
         replay_memory: size(section, "replay_memory", default.replay_memory, 0, 1 << 30),
         replay_file: size(section, "replay_file", default.replay_file, 0, 1 << 40),
         offer_body: held(section, "offer_body", default.offer_body, 1 << 10, 16 << 20),

@@ -133,6 +133,12 @@ pub enum Refusal {
         /// The registered total.
         total: Amount,
     },
+    /// The same request was paid for before, and its answer could not be read.
+    #[error(
+        "this request was paid for before, and its answer could not be read (see limits.head_bytes): it would be lost \
+         again; it is paid for again after a restart"
+    )]
+    AnswerUnreadable,
     /// Another payment for this request would go beyond one allowed price.
     #[error("paying again for the same request would exceed its price of {price}")]
     SecondPrice {

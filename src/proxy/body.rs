@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 
 use super::expect::{Gated, Instead, Offered};
 use super::fields;
+use super::pay::strip;
+use super::pool::{Shared, Spared};
 use super::replay::{Pass, Resumed};
-use super::wire::InUse;
 
 /// A message body on its way through.
 #[derive(Debug, Default)]
@@ -22,8 +23,6 @@ pub enum Body {
     Empty,
     /// Read from a connection as it is polled.
     Incoming(Incoming),
-    /// The same, of an answer that came over a pooled connection.
-    Answer(Incoming, InUse),
     /// Whole, in memory.
     Full(Full),
     /// A request body that is kept, or one that was kept and is sent again.
@@ -36,6 +35,12 @@ pub enum Body {
     Gated(Box<Gated>),
     /// The body of an answer that came in place of the request's body.
     Instead(Box<Instead>),
+    /// A request body of which the beginning is kept until it is answered.
+    Spared(Box<Spared>),
+    /// One whose trailer fields pay for nothing.
+    Unpaid(Box<Self>),
+    /// The body of an answer on a connection that several requests share.
+    Shared(Box<Shared>),
 }
 
 /// A whole body and its trailer fields.
@@ -75,6 +80,11 @@ impl Body {
         Self::with_trailers(bytes, None)
     }
 
+    /// Whether trailer fields can end it: not after a length, except on HTTP/2.
+    pub(super) fn may_have_trailers(&self) -> bool {
+        matches!(self, Self::Shared(_)) || http_body::Body::size_hint(self).exact().is_none()
+    }
+
     /// A whole body with the trailer fields that end it.
     #[must_use]
     pub fn with_trailers(bytes: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Self {
@@ -97,12 +107,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Incoming(incoming) | Self::Answer(incoming, _) => {
-                match ready!(Pin::new(incoming).poll_frame(cx)) {
-                    Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
-                    ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
-                }
-            }
+            Self::Incoming(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
+                ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
+            },
             Self::Empty => Poll::Ready(None),
             Self::Full(full) => Poll::Ready(full.next().map(Ok)),
             Self::Replay(pass) => pass.poll_frame(cx),
@@ -110,12 +118,23 @@ impl http_body::Body for Body {
             Self::Offered(offered) => offered.poll_frame(cx),
             Self::Gated(gated) => gated.poll_frame(cx),
             Self::Instead(instead) => instead.poll_frame(cx),
+            Self::Spared(spared) => spared.poll_frame(cx),
+            Self::Shared(shared) => shared.poll_frame(cx),
+            Self::Unpaid(body) => {
+                let mut next = ready!(Pin::new(&mut **body).poll_frame(cx));
+                if let Some(Ok(frame)) = &mut next
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    strip::fields(trailers);
+                }
+                Poll::Ready(next)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Incoming(incoming) | Self::Answer(incoming, _) => incoming.is_end_stream(),
+            Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Empty => true,
             Self::Full(full) => full.bytes.is_empty() && full.trailers.is_none(),
             Self::Replay(pass) => pass.is_end_stream(),
@@ -123,12 +142,15 @@ impl http_body::Body for Body {
             Self::Offered(offered) => offered.is_end_stream(),
             Self::Gated(gated) => gated.is_end_stream(),
             Self::Instead(instead) => instead.is_end_stream(),
+            Self::Spared(spared) => spared.is_end_stream(),
+            Self::Shared(shared) => shared.is_end_stream(),
+            Self::Unpaid(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Incoming(incoming) | Self::Answer(incoming, _) => incoming.size_hint(),
+            Self::Incoming(incoming) => incoming.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(full) if full.trailers.is_some() => SizeHint::default(),
             Self::Full(full) => SizeHint::with_exact(full.bytes.len() as u64),
@@ -137,12 +159,15 @@ impl http_body::Body for Body {
             Self::Offered(offered) => offered.size_hint(),
             Self::Gated(gated) => gated.size_hint(),
             Self::Instead(instead) => instead.size_hint(),
+            Self::Spared(spared) => spared.size_hint(),
+            Self::Shared(shared) => shared.size_hint(),
+            Self::Unpaid(body) => body.size_hint(),
         }
     }
 }
 
 /// Takes out of trailer fields what would act as a field.
-fn tidy(frame: Frame<Bytes>) -> Frame<Bytes> {
+pub(super) fn tidy(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
             fields::tidy_trailers(&mut trailers);

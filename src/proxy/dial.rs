@@ -1,6 +1,5 @@
 //! Reaching an origin, over TCP and, where it is asked for by `https`, over TLS.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,12 +7,10 @@ use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
-use tower::Service;
 
 use super::lobby::Lobby;
 use super::reach::{Peer, Reach};
@@ -117,45 +114,29 @@ pub(super) fn hint(status: StatusCode) -> &'static str {
     }
 }
 
-/// The pool's way to open a connection.
+/// How the pool opens connections.
 #[derive(Clone, Debug)]
 pub(super) struct Dialer {
     pub(super) reach: Reach,
     pub(super) within: Duration,
     /// Acknowledge at once what an origin sends: see [`Link`].
     pub(super) acknowledges_at_once: bool,
-    /// What is offered to origins over TLS.
-    pub(super) offer: Offer,
     pub(super) secure: Secure,
     pub(super) lobby: Lobby,
 }
 
-impl Service<Uri> for Dialer {
-    type Response = TokioIo<Wire>;
-    type Error = DialError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, origin: Uri) -> Self::Future {
-        let dialer = self.clone();
-        Box::pin(async move {
-            let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-            let port = target::port(&origin);
-            let is_secure = origin.scheme() == Some(&Scheme::HTTPS);
-            let wire = if is_secure {
-                dialer.secure(host, port).await
-            } else {
-                dialer.plain(&origin, host, port).await
-            };
-            wire.inspect(|wire| dialer.reach.resting().add(wire.history())).map(TokioIo::new)
-        })
-    }
-}
-
 impl Dialer {
+    /// Opens a connection to an origin, and offers these protocols over TLS.
+    pub(super) async fn connect(&self, origin: &Uri, offer: Offer) -> Result<Wire, DialError> {
+        let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = target::port(origin);
+        if origin.scheme() == Some(&Scheme::HTTPS) {
+            self.secure(host, port, offer).await
+        } else {
+            self.plain(origin, host, port).await
+        }
+    }
+
     async fn plain(&self, origin: &Uri, host: &str, port: u16) -> Result<Wire, DialError> {
         // What waits there was opened for the name alone.
         let waiting = if self.reach.is_bound(origin) { None } else { self.lobby.take(host, port) };
@@ -170,15 +151,15 @@ impl Dialer {
         Ok(Wire::plain(self.link(stream), History::new(peer, is_proxied)))
     }
 
-    async fn secure(&self, host: &str, port: u16) -> Result<Wire, DialError> {
-        let connected = timeout_at(Instant::now() + self.within, self.agree(host, port)).await;
+    async fn secure(&self, host: &str, port: u16, offer: Offer) -> Result<Wire, DialError> {
+        let connected = timeout_at(Instant::now() + self.within, self.agree(host, port, offer)).await;
         let timeout = || DialError::Timeout { host: host.to_owned(), port, within: self.within };
         Ok(Wire::secure(connected.unwrap_or_else(|_| Err(timeout()))?, self.lobby.live(host, port)))
     }
 
-    async fn agree(&self, host: &str, port: u16) -> Result<TlsStream<Link>, DialError> {
+    async fn agree(&self, host: &str, port: u16, offer: Offer) -> Result<TlsStream<Link>, DialError> {
         if let Some(stream) = self.lobby.take(host, port) {
-            match self.secure.agree(self.link(stream), (host, port), self.offer).await {
+            match self.secure.agree(self.link(stream), (host, port), offer).await {
                 Ok(stream) => return Ok(stream),
                 Err(Disagreed::Refused(error)) => return Err(error),
                 // It had waited too long for the origin; a fresh one may do.
@@ -186,13 +167,9 @@ impl Dialer {
             }
         }
         let stream = self.reach.connect(host, port).await?;
-        self.secure.agree(self.link(stream), (host, port), self.offer).await.map_err(|disagreed| {
-            match disagreed {
-                Disagreed::Refused(error) => error,
-                Disagreed::Broken(error) => {
-                    DialError::Tls { host: host.to_owned(), reason: error.to_string() }
-                }
-            }
+        self.secure.agree(self.link(stream), (host, port), offer).await.map_err(|disagreed| match disagreed {
+            Disagreed::Refused(error) => error,
+            Disagreed::Broken(error) => DialError::Tls { host: host.to_owned(), reason: error.to_string() },
         })
     }
 

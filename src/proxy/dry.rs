@@ -6,7 +6,7 @@ use http::{Method, Request, Response};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 
-use super::{Body, Forward, ForwardError, Settings, expect, head, hops, server, target, upgrade};
+use super::{Body, Forward, ForwardError, Settings, expect, fields, head, hops, server, target, upgrade};
 
 /// What would become of a request.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub fn reader(settings: &Settings) -> Builder {
 pub fn course(forward: &Forward, mut request: Request<Body>) -> Result<Course, ForwardError> {
     head::check(&request)?;
     let shared = forward.shared();
-    if shared.via.is_in(request.headers()) {
+    if fields::has_passed(request.headers(), request.uri()) {
         return Err(ForwardError::Loop);
     }
     if let Some(answer) = hops::spend(&mut request)? {

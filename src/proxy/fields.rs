@@ -4,8 +4,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use http::{Method, Response, StatusCode, Uri, Version};
 
+use super::target;
 use crate::protocol::microraiden::headers::PREFIX;
 
 /// Our name in `Via` and `Proxy-Status`.
@@ -189,52 +190,80 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Our entry in `Via`, by which we also know our own requests when they come back.
-#[derive(Clone, Debug)]
-pub(super) struct Via {
-    mark: &'static str,
-    http_10: HeaderValue,
-    http_11: HeaderValue,
-    http_2: HeaderValue,
+/// Says that a client may use such schemes through this proxy, since their connections are kept apart. RFC 4559
+/// section 6.
+pub(super) const PROXY_SUPPORT: HeaderName = HeaderName::from_static("proxy-support");
+pub(super) const SESSION_BASED: HeaderValue = HeaderValue::from_static("Session-Based-Authentication");
+const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
+
+/// Whether a request proves who its client is in a way that holds for its whole connection. RFC 4559.
+pub(super) fn binds_connection(fields: &HeaderMap) -> bool {
+    fields.get_all(header::AUTHORIZATION).iter().any(|value| is_bound_scheme(value.as_bytes()))
 }
 
-/// What no other process has: the standard library seeds its hashers at random. It is a name, not a secret.
-static MARK: LazyLock<String> = LazyLock::new(|| {
-    let random = RandomState::new().build_hasher().finish();
-    format!("{PSEUDONYM} ({random:016x})")
-});
-/// Static, so that each message takes a copy for nothing.
-static ENTRIES: LazyLock<[String; 3]> =
-    LazyLock::new(|| ["1.0", "1.1", "2.0"].map(|version| format!("{version} {}", *MARK)));
-
-impl Via {
-    /// The entry of this process.
-    pub(super) fn new() -> Self {
-        let [http_10, http_11, http_2] = &*ENTRIES;
-        Self {
-            mark: &MARK,
-            http_10: HeaderValue::from_static(http_10),
-            http_11: HeaderValue::from_static(http_11),
-            http_2: HeaderValue::from_static(http_2),
-        }
+/// Whether an answer asks for such a proof, or says that it holds.
+pub(super) fn is_bound_by<B>(response: &Response<B>) -> bool {
+    let fields = response.headers();
+    if response.status() != StatusCode::UNAUTHORIZED && !fields.contains_key(PERSISTENT_AUTH) {
+        return false;
     }
+    let mut challenges = fields.get_all(header::WWW_AUTHENTICATE).iter();
+    fields.contains_key(PERSISTENT_AUTH)
+        || challenges.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_bound_scheme))
+}
 
-    /// Adds the entry for a message that was received in `version`.
-    pub(super) fn add(&self, fields: &mut HeaderMap, version: Version) {
-        let entry = match version {
-            Version::HTTP_10 => &self.http_10,
-            Version::HTTP_2 => &self.http_2,
-            _ => &self.http_11,
-        };
-        fields.append(header::VIA, entry.clone());
+fn is_bound_scheme(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme))
+}
+
+/// The standard library seeds its hashers at random, so no other process has these entries.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Our entry in the `Via` of a request to `target` that was received in `version`, by which we also know it when it
+/// comes back. Each origin is shown another one: what all of them see would tell them whose requests these are.
+pub(super) fn via(target: &Uri, version: Version) -> HeaderValue {
+    let entry = format!("{} {}", number_of(version), mark(target));
+    // Letters, digits, spaces and parentheses.
+    HeaderValue::try_from(entry).unwrap_or(HeaderValue::from_static(PSEUDONYM))
+}
+
+/// Whether a request to `target` has passed through this process before.
+pub(super) fn has_passed(fields: &HeaderMap, target: &Uri) -> bool {
+    if !fields.contains_key(header::VIA) {
+        return false;
     }
+    let mark = mark(target);
+    let mut lines = fields.get_all(header::VIA).iter();
+    lines.any(|line| line.as_bytes().windows(mark.len()).any(|part| part == mark.as_bytes()))
+}
 
-    /// Whether a message has passed through this process before.
-    pub(super) fn is_in(&self, fields: &HeaderMap) -> bool {
-        fields
-            .get_all(header::VIA)
-            .iter()
-            .any(|line| line.as_bytes().windows(self.mark.len()).any(|part| part == self.mark.as_bytes()))
+/// What no other process and no other origin has. It is a name, not a secret.
+fn mark(target: &Uri) -> String {
+    let mut hasher = SEED.build_hasher();
+    for byte in target.host().unwrap_or_default().bytes() {
+        hasher.write_u8(byte.to_ascii_lowercase());
+    }
+    hasher.write_u16(target::port(target));
+    format!("{PSEUDONYM} ({:016x})", hasher.finish())
+}
+
+/// Adds our entry to the `Via` of an answer, the same for all.
+pub(super) fn add_via(fields: &mut HeaderMap, version: Version) {
+    let entry = match version {
+        Version::HTTP_10 => "1.0 tollpass",
+        Version::HTTP_2 => "2.0 tollpass",
+        _ => "1.1 tollpass",
+    };
+    fields.append(header::VIA, HeaderValue::from_static(entry));
+}
+
+fn number_of(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2.0",
+        _ => "1.1",
     }
 }
 
@@ -367,16 +396,19 @@ mod tests {
     }
 
     #[test]
-    fn via_knows_its_own_and_no_other() {
-        let ours = Via::new();
+    fn via_knows_its_own_and_shows_each_origin_another_one() {
+        let target = |text: &str| text.parse::<Uri>().unwrap();
+        let (bob, carol) = (target("http://Bob.example/x"), target("http://carol.example/"));
         let mut some = fields(&[("via", "1.0 elsewhere, 1.1 tollpass (0000000000000000)")]);
-        assert!(!ours.is_in(&some));
-        ours.add(&mut some, Version::HTTP_10);
-        assert!(ours.is_in(&some));
-        let last = some.get_all("via").iter().next_back().unwrap().to_str().unwrap();
-        assert!(last.starts_with("1.0 tollpass ("), "{last}");
-        ours.add(&mut some, Version::HTTP_2);
-        let last = some.get_all("via").iter().next_back().unwrap().to_str().unwrap();
-        assert!(last.starts_with("2.0 tollpass ("), "{last}");
+        assert!(!has_passed(&some, &bob));
+        let entry = via(&bob, Version::HTTP_10);
+        assert!(entry.to_str().unwrap().starts_with("1.0 tollpass ("), "{entry:?}");
+        some.append("via", entry.clone());
+        assert!(has_passed(&some, &bob));
+        assert!(has_passed(&some, &target("bob.example:80")));
+        assert!(!has_passed(&some, &target("https://bob.example/")));
+        assert!(!has_passed(&some, &carol));
+        assert_ne!(via(&carol, Version::HTTP_10), entry);
+        assert!(via(&bob, Version::HTTP_2).to_str().unwrap().starts_with("2.0 tollpass ("));
     }
 }

@@ -1,33 +1,29 @@
 //! Passing a request on to its origin and the answer back. It never answers for an origin: what goes wrong is a typed
 //! error, and it never sends again what may have been received once, unless the method says that this does no harm.
 
-use std::error::Error;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Extensions, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{self, Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 use tracing::warn;
 
 use super::dial::{DialError, Dialer, hint};
 use super::expect::{self, Gate, Instead};
-use super::fields::{self, Via};
-use super::line::Before;
+use super::fields;
+use super::line::{Before, Client};
 use super::lobby::Lobby;
+use super::pool::{self, Answering, Asked, Failed, Pool, Ticket};
 use super::reach::{Peer, Reach};
 use super::rest::Resting;
 use super::secure::{Offer, Secure};
-use super::server::{USUAL_FIELDS, chain};
 use super::wire::History;
-use super::{Body, BodyError, Paying, Settings, hops, secure, target, tunnel, upgrade};
+use super::{Body, Paying, Settings, hops, target, tunnel, upgrade};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +64,19 @@ pub enum ForwardError {
     /// The connection was lost after writing had begun and before an answer: whether the origin acted is unknown.
     #[error("the origin closed the connection without an answer: {0}")]
     Lost(String),
+    /// The origin says that it did nothing about the request: it ended the connection first, or had too much to do.
+    #[error("the origin did not process the request{}: {why}", if *.is_repeated { ", and not the second time either" } else { "" })]
+    NotProcessed {
+        /// What it said.
+        why: String,
+        /// Whether it was asked twice.
+        is_repeated: bool,
+    },
     /// The client's request body broke off while it was sent.
     #[error("the request body could not be read to its end: {0}")]
     RequestBody(String),
     /// The answer's head is larger than the limits allow.
-    #[error("the head of the origin's answer is too large")]
+    #[error("the head of the origin's answer is too large; see limits.head_bytes and limits.head_fields")]
     HeadTooLarge,
     /// The answer is not HTTP as it should be.
     #[error("the origin's answer is malformed: {0}")]
@@ -80,6 +84,12 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
+    /// Whether the same request will fail in the same way: its answer cannot be read.
+    #[must_use]
+    pub fn will_repeat(&self) -> bool {
+        matches!(self, Self::HeadTooLarge | Self::BadAnswer(_))
+    }
+
     /// Whether it is proven that not a byte of the request reached an origin.
     ///
     /// `false` means that it may have, not that it did.
@@ -97,6 +107,7 @@ impl ForwardError {
             // That it was not passed on is the proxy's word alone.
             Self::Denied { .. }
             | Self::Lost(_)
+            | Self::NotProcessed { .. }
             | Self::RequestBody(_)
             | Self::HeadTooLarge
             | Self::BadAnswer(_) => false,
@@ -110,8 +121,6 @@ pub struct Forward {
     shared: Arc<Shared>,
 }
 
-type Pool = Client<Dialer, Body>;
-
 #[derive(Debug)]
 pub(super) struct Shared {
     /// May take up a request again that it has provably not written.
@@ -120,12 +129,9 @@ pub(super) struct Shared {
     paying: Pool,
     /// For what cannot be asked over HTTP/2.
     upgrading: Pool,
-    /// Opens a connection for each request.
-    fresh: Pool,
     pub(super) reach: Reach,
     secure: Secure,
     pub(super) lobby: Lobby,
-    pub(super) via: Via,
     pub(super) settings: Settings,
 }
 
@@ -135,22 +141,20 @@ impl Forward {
     pub fn new(settings: &Settings) -> Self {
         let (secure, lobby) = (Secure::new(settings.ca_file.clone(), settings.tls.clone()), Lobby::default());
         let reach = Reach::new(settings);
-        let dialer = |acknowledges_at_once, offer| {
+        let pool = |pays, offer| {
             let (reach, secure, lobby) = (reach.clone(), secure.clone(), lobby.clone());
-            Dialer { reach, within: settings.connect_within, acknowledges_at_once, offer, secure, lobby }
+            let within = settings.connect_within;
+            let dialer = Dialer { reach, within, acknowledges_at_once: pays, secure, lobby };
+            Pool::new(settings, dialer, offer, pays)
         };
-        let pool = |pays, offer| pool(settings, settings.pool_idle_per_host, pays, dialer(pays, offer));
-        let fresh = self::pool(settings, 0, false, dialer(false, Offer::Http1));
         Self {
             shared: Arc::new(Shared {
                 plain: pool(false, Offer::Either),
                 paying: pool(true, Offer::Either),
                 upgrading: pool(false, Offer::Http1),
-                fresh,
                 reach: reach.clone(),
                 secure: secure.clone(),
                 lobby: lobby.clone(),
-                via: Via::new(),
                 settings: settings.clone(),
             }),
         }
@@ -178,21 +182,6 @@ impl Forward {
     }
 }
 
-fn pool(settings: &Settings, idle: usize, pays: bool, dialer: Dialer) -> Pool {
-    let mut pool = Client::builder(TokioExecutor::new());
-    pool.pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.pool_idle_within)
-        .pool_max_idle_per_host(idle)
-        .retry_canceled_requests(!pays)
-        // A proxy takes the space out that some put before the colon. RFC 9112 section 5.1.
-        .http1_allow_spaces_after_header_name_in_responses(true)
-        .set_host(false);
-    if settings.head_fields != USUAL_FIELDS {
-        pool.http1_max_headers(settings.head_fields);
-    }
-    pool.build(dialer)
-}
-
 impl Service<Request<Body>> for Forward {
     type Response = Response<Body>;
     type Error = ForwardError;
@@ -203,7 +192,7 @@ impl Service<Request<Body>> for Forward {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Forwarding {
-        if self.shared.via.is_in(request.headers()) {
+        if fields::has_passed(request.headers(), request.uri()) {
             return Forwarding::failed(ForwardError::Loop);
         }
         match hops::spend(&mut request) {
@@ -237,35 +226,55 @@ impl Shared {
         if let Some(target) = peer.and_then(|peer| self.reach.pin(request.uri(), peer)) {
             *request.uri_mut() = target;
         }
+        let client = Client::of(&request);
+        let pays = request.extensions().get::<Paying>().is_some();
         if is_held {
-            let pays = request.extensions().get::<Paying>().is_some();
-            return Ok(self.send_held(request, if pays { &self.paying } else { &self.plain }));
+            let lane = if pays { Lane::Paying } else { Lane::Plain };
+            return Ok(self.send_held(Asked { request, client, is_fresh: false }, lane));
         }
         self.listen(&mut request, None);
-        let pays = request.extensions().get::<Paying>().is_some();
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
         let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
             .then(|| Box::new(copy(&request)));
-        let pool = match (pays, is_upgrade) {
-            (true, _) => &self.paying,
-            (false, true) => &self.upgrading,
-            (false, false) => &self.plain,
+        let lane = match (pays, is_upgrade) {
+            (true, _) => Lane::Paying,
+            (false, true) => Lane::Upgrading,
+            (false, false) => Lane::Plain,
         };
-        Ok(Asking { response: pool.request(request), again, gate: None, shared: Arc::clone(self) })
+        Ok(self.ask(Asked { request, client, is_fresh: false }, lane, again, None))
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        asked: Asked,
+        lane: Lane,
+        again: Option<Box<Request<Body>>>,
+        gate: Option<Gate>,
+    ) -> Asking {
+        let client = asked.client.clone();
+        let answering = self.pool(lane).request(asked);
+        Asking { answering, lane, client, again, gate, ticket: None, shared: Arc::clone(self) }
+    }
+
+    fn pool(&self, lane: Lane) -> &Pool {
+        match lane {
+            Lane::Plain => &self.plain,
+            Lane::Paying => &self.paying,
+            Lane::Upgrading => &self.upgrading,
+        }
     }
 
     /// Sends a head whose body waits until the origin asks for it.
-    fn send_held(self: &Arc<Self>, request: Request<Body>, pool: &Pool) -> Asking {
-        let pays = request.extensions().get::<Paying>().is_some();
+    fn send_held(self: &Arc<Self>, asked: Asked, lane: Lane) -> Asking {
+        let Asked { request, client, is_fresh } = asked;
         // Of the body not a byte is sent before the origin says something: nothing was done for this request by who
         // closes a connection without a word, whatever the method.
-        let again = (!pays).then(|| Box::new(copy(&request)));
-        let (mut head, body) = request.into_parts();
+        let again = (lane != Lane::Paying).then(|| Box::new(copy(&request)));
+        let (head, body) = request.into_parts();
         let (gate, gated) = Gate::new(body, self.settings.continue_within);
-        head.version = Version::HTTP_11;
         let mut request = Request::from_parts(head, Body::Gated(Box::new(gated)));
         self.listen(&mut request, Some(gate.clone()));
-        Asking { response: pool.request(request), again, gate: Some(gate), shared: Arc::clone(self) }
+        self.ask(Asked { request, client, is_fresh }, lane, again, Some(gate))
     }
 
     /// Has interim answers opened the gate, if they ask for the body, or handed on to the client.
@@ -290,7 +299,7 @@ impl Shared {
     fn interim(&self, status: StatusCode, version: Version, mut fields: HeaderMap) -> Vec<u8> {
         fields::strip(&mut fields);
         fields.remove(header::CONTENT_LENGTH);
-        self.via.add(&mut fields, version);
+        fields::add_via(&mut fields, version);
         let reason = status.canonical_reason().unwrap_or_default();
         let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
         for (name, value) in &fields {
@@ -302,7 +311,8 @@ impl Shared {
         bytes
     }
 
-    /// Turns a received request into the one to send. RFC 9112 section 3.2, RFC 9110 section 7.6.
+    /// Turns a received request into the one to send, but for what depends on the version that its connection speaks.
+    /// RFC 9112 section 3.2, RFC 9110 section 7.6.
     pub(super) fn prepare(
         &self,
         request: &mut Request<Body>,
@@ -314,7 +324,6 @@ impl Shared {
             return Err(ForwardError::UnsupportedCoding);
         }
         let received = std::mem::replace(request.version_mut(), Version::HTTP_11);
-        let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
         let takes_trailers = fields::takes_trailers(request.headers());
 
         target::set_host(request);
@@ -327,24 +336,14 @@ impl Shared {
         if !is_held {
             fields.remove(header::EXPECT);
         }
-        if is_chunked {
-            // Told explicitly, since a GET with a body would lose it otherwise.
-            fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let mut options: Option<HeaderValue> = None;
         if takes_trailers {
             fields.insert(header::TE, HeaderValue::from_static("trailers"));
-            options = Some(HeaderValue::from_static("te"));
         }
         if let Some(protocol) = upgrade {
             fields.insert(header::UPGRADE, protocol);
-            let both = if takes_trailers { "te, upgrade" } else { "upgrade" };
-            options = Some(HeaderValue::from_static(both));
         }
-        if let Some(options) = options {
-            fields.insert(header::CONNECTION, options);
-        }
-        self.via.add(fields, received);
+        let entry = fields::via(request.uri(), received);
+        request.headers_mut().append(header::VIA, entry);
         if let Some(proxy) = self.reach.proxy_of(request.uri())
             && let Some(authorization) = proxy.authorization.clone()
         {
@@ -364,25 +363,21 @@ impl Shared {
     }
 
     /// Turns a received answer into the one to hand back.
-    pub(super) fn answer(&self, response: Response<Incoming>) -> Response<Body> {
-        // Only HTTP/1 has one answer at a time, and another protocol has none.
-        let is_one =
-            response.version() < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
-        let in_use = response.extensions().get::<History>().filter(|_| is_one).map(History::in_use);
-        let mut response = response.map(|incoming| match in_use {
-            Some(in_use) => Body::Answer(incoming, in_use),
-            None => Body::from(incoming),
-        });
+    pub(super) fn answer(&self, mut response: Response<Body>) -> Response<Body> {
         let received = std::mem::replace(response.version_mut(), Version::HTTP_11);
         // What the pool left about its connection is of no use to the client's side, but who asks for money is.
         let past = std::mem::take(response.extensions_mut());
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             past.get::<History>().and_then(History::peer).map(|peer| response.extensions_mut().insert(peer));
         }
+        let is_bound = fields::is_bound_by(&response);
         let fields = response.headers_mut();
         fields::tidy_framing(fields);
         fields::strip(fields);
-        self.via.add(fields, received);
+        fields::add_via(fields, received);
+        if is_bound {
+            fields.insert(fields::PROXY_SUPPORT, fields::SESSION_BASED);
+        }
         response
     }
 }
@@ -396,14 +391,25 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
+/// Which pool a request goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Plain,
+    Paying,
+    Upgrading,
+}
+
 /// A request that waits for the head of its answer.
-#[derive(Debug)]
 pub(super) struct Asking {
-    response: ResponseFuture,
+    answering: Answering,
+    lane: Lane,
+    client: Option<Client>,
     /// What to send once more if the connection had gone stale.
     again: Option<Box<Request<Body>>>,
     /// Holds the request's body back.
     gate: Option<Gate>,
+    /// The place of the answer on a connection that others use, too.
+    ticket: Option<Ticket>,
     shared: Arc<Shared>,
 }
 
@@ -414,85 +420,55 @@ impl Asking {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Incoming>, ForwardError>> {
         loop {
-            let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
-                Ok(response) if fields::is_plainly_framed(response.headers()) => {
-                    return Poll::Ready(self.shared.told_by_origin(response));
+            let Failed { error, went_stale } = match ready!(self.answering.as_mut().poll(cx)) {
+                Ok(answered) if fields::is_plainly_framed(answered.response.headers()) => {
+                    self.ticket = answered.ticket;
+                    return Poll::Ready(self.shared.told_by_origin(answered.response));
                 }
                 // No other coding was asked for.
                 Ok(_) => {
                     let error = ForwardError::BadAnswer("its transfer coding is not chunked".to_owned());
                     return Poll::Ready(Err(error));
                 }
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            let again = self.again.take().filter(|_| went_stale(&error));
+            let again = self.again.take().filter(|_| went_stale);
             if !again.is_some_and(|request| self.send_again(*request)) {
-                return Poll::Ready(Err(classify(&error)));
+                return Poll::Ready(Err(error));
             }
         }
     }
 
     /// On a connection of its own: where one went stale the others in the pool may have, too.
     fn send_again(&mut self, mut request: Request<Body>) -> bool {
+        let client = self.client.take();
         let Some(gate) = self.gate.take() else {
-            self.response = self.shared.fresh.request(request);
+            let asked = Asked { request, client, is_fresh: true };
+            self.answering = self.shared.pool(self.lane).request(asked);
             return true;
         };
         let Some(body) = gate.take_back() else { return false };
         *request.body_mut() = body;
-        *self = self.shared.send_held(request, &self.shared.fresh);
+        let mut next = self.shared.send_held(Asked { request, client, is_fresh: true }, self.lane);
+        next.again = None;
+        *self = next;
         true
     }
 
     /// Turns the answer into the one to hand back.
     pub(super) fn answer(&mut self, received: Response<Incoming>) -> Response<Body> {
+        let received = match self.ticket.take() {
+            Some(ticket) => {
+                received.map(|incoming| Body::Shared(Box::new(pool::Shared::new(incoming, ticket))))
+            }
+            None => received.map(Body::from),
+        };
         let answer = self.shared.answer(received);
         match self.gate.take().and_then(|gate| gate.answer()) {
             Some(closing) => answer.map(|body| Body::Instead(Box::new(Instead::new(body, closing)))),
             None => answer,
         }
     }
-}
-
-/// Whether the request went into a pooled connection that the origin had closed while it lay idle.
-fn went_stale(error: &legacy::Error) -> bool {
-    let mut extensions = Extensions::new();
-    if let Some(connection) = error.connect_info() {
-        connection.get_extras(&mut extensions);
-    }
-    extensions.get::<History>().is_some_and(History::went_stale)
-}
-
-fn classify(error: &legacy::Error) -> ForwardError {
-    if let Some(dial) = cause::<DialError>(error) {
-        return ForwardError::Dial(dial.clone());
-    }
-    let text = || error.source().map_or_else(|| error.to_string(), chain);
-    if error.is_connect() {
-        return ForwardError::Unwritten(text());
-    }
-    if let Some(body) = cause::<BodyError>(error) {
-        return ForwardError::RequestBody(chain(body));
-    }
-    match cause::<hyper::Error>(error) {
-        // hyper says so of a request that it hands back whole, never of one that it began to write.
-        Some(error) if error.is_canceled() => ForwardError::Unwritten(text()),
-        Some(error) if error.is_parse_too_large() => ForwardError::HeadTooLarge,
-        Some(error) if error.is_parse() => ForwardError::BadAnswer(text()),
-        _ => ForwardError::Lost(text() + cause::<io::Error>(error).map_or("", secure::hint)),
-    }
-}
-
-/// The first cause of this type.
-fn cause<E: Error + 'static>(error: &legacy::Error) -> Option<&E> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// The future of [`Forward`]: the usual case is not boxed.

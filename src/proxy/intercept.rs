@@ -36,7 +36,7 @@ use super::copy::{Bounds, End, Prefixed, join};
 use super::forward::{ForwardError, Shared};
 use super::lobby::Waiting;
 use super::server::{Reader, Seat, attend, chain, reader_of_http2};
-use super::{Body, Forward, head, rescue, target};
+use super::{Body, Forward, fields, head, rescue, target};
 use crate::protocol::host::canonical;
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
@@ -155,8 +155,8 @@ impl Means {
     /// Where this `CONNECT` leads, if that is to be read. What is wrong with it the blind way says.
     fn covered(&self, request: &Request<Body>) -> Option<Place> {
         let (host, port) = target::tunnel(request.uri()).ok()?;
-        let is_ours =
-            self.interception.hosts.covers(host, port) && !self.forward.via.is_in(request.headers());
+        let is_ours = self.interception.hosts.covers(host, port)
+            && !fields::has_passed(request.headers(), request.uri());
         is_ours.then(|| Place { host: host.to_owned(), port })
     }
 

@@ -2,14 +2,16 @@
 //! server's own bytes, and an end that loses nothing of the last answer.
 
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use http::Request;
 use hyper::rt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
@@ -245,6 +247,36 @@ impl Before {
             self.watch.has_interim.store(true, Ordering::Release);
             self.watch.waker.wake();
         }
+    }
+}
+
+/// A client's connection, told from all others.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Weak<Watch>);
+
+impl Client {
+    /// The one that sent this request.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
+        request.extensions().get::<Before>().map(|before| Self(Arc::downgrade(&before.watch)))
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn has_left(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+}
+
+impl Eq for Client {}
+
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_ptr().hash(state);
     }
 }
 

@@ -27,6 +27,7 @@ pub mod intercept;
 mod line;
 mod lobby;
 pub mod pay;
+mod pool;
 pub mod reach;
 pub mod replay;
 pub mod rescue;
@@ -58,7 +59,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests under way at one time on one connection of HTTP/2; a client waits before it begins more.
     pub streams: usize,
-    /// Bytes of a request head, the request line included; more is a 431.
+    /// Bytes of a head, of a request or an answer, the first line included; more is a 431 or a 502.
     pub head_bytes: usize,
     /// Fields of a head, in requests and in answers; more is a 431 or a 502.
     pub head_fields: usize,
@@ -85,6 +86,12 @@ pub struct Settings {
     pub tls: Vec<OriginTls>,
     /// Idle connections kept for each origin.
     pub pool_idle_per_host: usize,
+    /// Requests at one time on one connection of HTTP/2 to an origin; more get another.
+    pub origin_streams: usize,
+    /// How long a connection of HTTP/2 to an origin is silent before the origin is asked whether it is there.
+    pub ping_every: Duration,
+    /// How long the origin has to answer that.
+    pub ping_within: Duration,
     /// Bytes that each direction of a tunnel moves at a time; held only while there is something to move.
     pub tunnel_buffer: usize,
     /// How much of a request body is kept so that it can be sent again.
@@ -102,7 +109,7 @@ impl Default for Settings {
         Self {
             max_connections: 4096,
             streams: 200,
-            head_bytes: 64 * 1024,
+            head_bytes: 256 * 1024,
             head_fields: 100,
             head_within: Duration::from_secs(30),
             idle_within: Duration::from_secs(60),
@@ -115,6 +122,9 @@ impl Default for Settings {
             ca_file: None,
             tls: Vec::new(),
             pool_idle_per_host: 256,
+            origin_streams: 32,
+            ping_every: Duration::from_secs(30),
+            ping_within: Duration::from_secs(15),
             tunnel_buffer: 64 * 1024,
             replay: replay::Limits {
                 memory: 256 * 1024,

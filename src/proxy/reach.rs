@@ -16,9 +16,8 @@ use http::{HeaderMap, Uri, Version, header};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::fields::Via;
 use super::rest::Resting;
-use super::{DialError, Settings};
+use super::{DialError, Settings, fields};
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
 pub use pin::Peer;
@@ -37,7 +36,6 @@ pub(super) struct Reach {
 struct Shared {
     resolver: Arc<dyn Resolve>,
     outbound: Outbound,
-    via: Via,
     resting: Resting,
     /// For resolving and connecting together, over a proxy also for its answer.
     within: Duration,
@@ -48,7 +46,7 @@ impl Reach {
         let (resolver, within) = (Arc::clone(&settings.resolver), settings.connect_within);
         let outbound = settings.outbound.clone();
         let resting = settings.resting.clone();
-        Self { shared: Arc::new(Shared { resolver, outbound, via: Via::new(), resting, within }) }
+        Self { shared: Arc::new(Shared { resolver, outbound, resting, within }) }
     }
 
     /// The connections that make room where there is none.
@@ -130,8 +128,10 @@ impl Reach {
         for line in received.get_all(header::VIA) {
             via.append(header::VIA, line.clone());
         }
-        self.shared.via.add(&mut via, version);
         let target = authority(host, port);
+        if let Ok(target) = target.parse() {
+            via.append(header::VIA, fields::via(&target, version));
+        }
         let tunnelling = async {
             let mut stream = self.connect_to(proxy).await?;
             proxy.tunnel(&mut stream, &target, &via).await?;

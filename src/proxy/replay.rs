@@ -13,6 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use self::store::Store;
+use super::pay::strip;
 use super::{Body, BodyError};
 
 mod hold;
@@ -207,7 +208,11 @@ impl Core {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         self.is_begun = true;
         match ready!(Pin::new(source).poll_frame(cx)) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    // What is kept may be paid for, and payments come from nowhere else.
+                    strip::fields(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     self.read += data.len() as u64;
                     self.store.add(data);

@@ -80,6 +80,7 @@ fn verdict(error: &ForwardError) -> Verdict {
             loud(StatusCode::BAD_GATEWAY, "http_protocol_error")
         }
         ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
+        ForwardError::NotProcessed { .. } => loud(StatusCode::BAD_GATEWAY, "connection_terminated"),
         ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
         ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, BAD_REQUEST),
         ForwardError::HeadTooLarge => loud(StatusCode::BAD_GATEWAY, "http_response_header_section_size"),
@@ -336,6 +337,12 @@ mod tests {
                 false,
             ),
             (ForwardError::Unwritten(host()), 502, "connection_terminated", true),
+            (
+                ForwardError::NotProcessed { why: host(), is_repeated: true },
+                502,
+                "connection_terminated",
+                false,
+            ),
             (ForwardError::Lost(host()), 502, "http_response_incomplete", false),
             (ForwardError::RequestBody(host()), 400, "http_request_error", false),
             (ForwardError::HeadTooLarge, 502, "http_response_header_section_size", false),

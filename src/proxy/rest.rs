@@ -1,5 +1,5 @@
-//! Connections to origins that rest in the pool, and what becomes of them when the process runs out of descriptors: they
-//! make room. A descriptor that nobody uses must not stand in the way of a request.
+//! Connections to origins that rest in their pools, and what becomes of them when the process runs out of descriptors:
+//! they make room. A descriptor that nobody uses must not stand in the way of a request.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::wire::{History, WeakHistory};
+use super::pool::{Pool, WeakPool};
 
 /// How long closed connections get to be gone, each time that there is no descriptor.
 const PAUSES: [Duration; 5] = [
@@ -21,32 +21,27 @@ const PAUSES: [Duration; 5] = [
 
 /// All connections to origins, of which some may rest.
 #[derive(Clone, Debug, Default)]
-pub struct Resting(Arc<Mutex<Known>>);
-
-#[derive(Debug, Default)]
-struct Known {
-    connections: Vec<WeakHistory>,
-    /// At so many, those that are gone are forgotten.
-    full: usize,
-}
+pub struct Resting(Arc<Mutex<Vec<WeakPool>>>);
 
 impl Resting {
-    /// Remembers a connection for as long as it is there.
-    pub(super) fn add(&self, connection: &History) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.connections.len() >= known.full {
-            known.connections.retain(|connection| connection.upgrade().is_some());
-            known.full = (2 * known.connections.len()).max(64);
-        }
-        known.connections.push(connection.downgrade());
+    /// Makes room in this pool, too, for as long as it is there.
+    pub(super) fn add(&self, pool: &Pool) {
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|pool| pool.upgrade().is_some());
+        pools.push(pool.downgrade());
     }
 
-    /// Closes all that rest.
+    /// Closes the half of them that has rested longest. A name to resolve and the addresses to try take several
+    /// descriptors, and other requests may need some at the same time, so that one would not do.
     pub(super) fn evict(&self) {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let evicted =
-            known.connections.iter().filter_map(WeakHistory::upgrade).filter(History::evict).count();
-        drop(known);
+        let pools: Vec<Pool> = {
+            let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.iter().filter_map(WeakPool::upgrade).collect()
+        };
+        let mut since: Vec<_> = pools.iter().flat_map(Pool::resting_since).collect();
+        since.sort_unstable();
+        let Some(until) = since.get(since.len().saturating_sub(1) / 2) else { return };
+        let evicted: usize = pools.iter().map(|pool| pool.evict(*until)).sum();
         tracing::debug!(evicted, "out of descriptors: closing connections that rest in the pool");
     }
 

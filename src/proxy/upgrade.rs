@@ -40,7 +40,7 @@ pub(super) async fn pass(
 
     let origin = hyper::upgrade::on(&mut received);
     let protocol = received.headers().get(header::UPGRADE).cloned();
-    let mut response = shared.answer(received).map(|_| Body::Empty);
+    let mut response = shared.answer(received.map(|_| Body::Empty));
     let fields = response.headers_mut();
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::dial::Link;
@@ -34,10 +34,6 @@ pub(super) enum Kind {
 }
 
 impl Wire {
-    pub(super) fn history(&self) -> &History {
-        &self.history
-    }
-
     pub(super) fn plain(link: Link, history: History) -> Self {
         Self { kind: Kind::Plain(link), history }
     }
@@ -46,16 +42,24 @@ impl Wire {
         let kind = Kind::Secure { stream: Box::new(stream), _live: live };
         Self { kind, history: History::new(None, false) }
     }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether both sides agreed on HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        match &self.kind {
+            Kind::Plain(_) => false,
+            Kind::Secure { stream, .. } => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
 }
 
 const UNUSED: u8 = 0;
 const FIRST_ASKED: u8 = 1;
 const ANSWERED: u8 = 2;
 const ASKED_AGAIN: u8 = 3;
-/// Its answer was read to the end: it may be asked again, or closed.
-const RESTING: u8 = 4;
-/// It was closed to make room.
-const EVICTED: u8 = 5;
 
 /// How far a connection got (first asked, answered, asked again; what TLS says for itself does not count), and where it
 /// ends.
@@ -65,39 +69,19 @@ pub(super) struct History(Arc<Past>);
 #[derive(Debug)]
 struct Past {
     stage: AtomicU8,
+    /// Bytes that came; the last of them so many milliseconds after `since`, counted over HTTP/2 only.
+    read: AtomicU64,
+    heard: AtomicU64,
+    since: Instant,
     peer: Option<Peer>,
     is_proxied: bool,
-    /// Wakes who waits for the origin, to find out that the connection is closed.
-    waker: AtomicWaker,
-}
-
-/// The same without keeping it.
-#[derive(Debug)]
-pub(super) struct WeakHistory(Weak<Past>);
-
-impl WeakHistory {
-    pub(super) fn upgrade(&self) -> Option<History> {
-        self.0.upgrade().map(History)
-    }
-}
-
-/// An answer over HTTP/1 that is still being read; the connection rests when this is dropped.
-#[derive(Debug)]
-pub struct InUse(History);
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        // Whatever came in between, it does not rest then.
-        let stage = &self.0.0.stage;
-        let _ = stage.compare_exchange(ANSWERED, RESTING, Ordering::Relaxed, Ordering::Relaxed);
-    }
 }
 
 impl History {
     /// That of a new connection, to this machine where it is known which one answers.
     pub(super) fn new(peer: Option<Peer>, is_proxied: bool) -> Self {
-        let (stage, waker) = (AtomicU8::new(UNUSED), AtomicWaker::new());
-        Self(Arc::new(Past { stage, peer, is_proxied, waker }))
+        let (stage, read, heard) = (AtomicU8::new(UNUSED), AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Past { stage, read, heard, since: Instant::now(), peer, is_proxied }))
     }
 
     /// The machine that answers.
@@ -116,61 +100,35 @@ impl History {
         self.0.stage.load(Ordering::Relaxed) == ASKED_AGAIN
     }
 
-    pub(super) fn downgrade(&self) -> WeakHistory {
-        WeakHistory(Arc::downgrade(&self.0))
+    /// How many bytes came.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.0.read.load(Ordering::Relaxed)
     }
 
-    /// The answer that comes over it is being read from now on.
-    pub(super) fn in_use(&self) -> InUse {
-        InUse(self.clone())
+    /// How long nothing has come on a connection of HTTP/2.
+    pub(super) fn silent_for(&self) -> Duration {
+        let heard = Duration::from_millis(self.0.heard.load(Ordering::Relaxed));
+        self.0.since.elapsed().saturating_sub(heard)
     }
 
-    /// Closes the connection if it rests; whether it did.
-    pub(super) fn evict(&self) -> bool {
-        let stage = &self.0.stage;
-        let was_resting =
-            stage.compare_exchange(RESTING, EVICTED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if was_resting {
-            self.0.waker.wake();
+    fn asked(&self) {
+        // One task drives a connection, so nothing comes between the load and the store.
+        match self.0.stage.load(Ordering::Relaxed) {
+            UNUSED => self.0.stage.store(FIRST_ASKED, Ordering::Relaxed),
+            ANSWERED => self.0.stage.store(ASKED_AGAIN, Ordering::Relaxed),
+            _ => {}
         }
-        was_resting
     }
 
-    fn is_evicted(&self) -> bool {
-        self.0.stage.load(Ordering::Relaxed) == EVICTED
+    fn answered(&self, bytes: usize) {
+        self.0.stage.store(ANSWERED, Ordering::Relaxed);
+        let read = self.0.read.load(Ordering::Relaxed).wrapping_add(bytes as u64);
+        self.0.read.store(read, Ordering::Relaxed);
     }
 
-    /// Says that something is written; fails where nothing may be any more.
-    fn asked(&self) -> io::Result<()> {
-        let stage = &self.0.stage;
-        // One task drives a connection, so of all that could come in between only an eviction does.
-        let next = match stage.load(Ordering::Relaxed) {
-            UNUSED => FIRST_ASKED,
-            ANSWERED | RESTING => ASKED_AGAIN,
-            EVICTED => return Err(io::ErrorKind::BrokenPipe.into()),
-            _ => return Ok(()),
-        };
-        let take = |now| (now != EVICTED).then_some(next);
-        let taken = stage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.map(|_| ()).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    fn answered(&self) {
-        let take = |now| (now != EVICTED).then_some(ANSWERED);
-        // One that is closed stays so.
-        let _ = self.0.stage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-    }
-}
-
-impl Connection for Wire {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().proxy(self.history.is_proxied()).extra(self.history.clone());
-        match &self.kind {
-            Kind::Secure { stream, .. } if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                connected.negotiated_h2()
-            }
-            _ => connected,
-        }
+    fn heard(&self) {
+        let since = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.heard.store(since, Ordering::Relaxed);
     }
 }
 
@@ -181,16 +139,16 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        self.history.0.waker.register(cx.waker());
-        if self.history.is_evicted() {
-            return Poll::Ready(Ok(()));
-        }
         let read = match &mut self.kind {
             Kind::Plain(link) => Pin::new(link).poll_read(cx, buffer),
             Kind::Secure { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
         };
-        if buffer.filled().len() > before {
-            self.history.answered();
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.history.answered(bytes);
+            if self.speaks_http2() {
+                self.history.heard();
+            }
         }
         read
     }
@@ -198,7 +156,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.history.asked()?;
+        self.history.asked();
         match &mut self.kind {
             Kind::Plain(link) => Pin::new(link).poll_write(cx, bytes),
             Kind::Secure { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
@@ -210,7 +168,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.history.asked()?;
+        self.history.asked();
         match &mut self.kind {
             Kind::Plain(link) => Pin::new(link).poll_write_vectored(cx, slices),
             Kind::Secure { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -25,6 +25,7 @@ mod recovers;
 mod refuses;
 mod seller;
 mod stops;
+mod streams;
 mod support;
 mod transparent;
 mod watches;

@@ -31,7 +31,8 @@ use crate::proxy::replay::Kept;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
 use crate::shutdown::Shutdown;
 
-/// How often a payment is sent that provably never left, because its pooled connection had died.
+/// How often a payment is sent that provably never left, because its pooled connection had died, or of which the seller
+/// says that it has not processed it.
 const SENDINGS: u32 = 2;
 
 /// What may lie between the clock of a request and that of its demand without being worth a word.
@@ -199,6 +200,9 @@ where
 
     /// What this request will probably cost.
     pub(super) fn recall(&self) -> Option<Challenge> {
+        if self.shared.unreadable.contains(&self.name) {
+            return None;
+        }
         self.settings().manager.as_ref()?.recall(self.id.as_ref()?)
     }
 
@@ -245,6 +249,9 @@ where
             return Err(Refusal::NoWallet);
         }
         allowance.check(&challenge)?;
+        if self.shared.unreadable.contains(&self.name) {
+            return Err(Refusal::AnswerUnreadable);
+        }
         if let Err(refusal) = self.whole().await {
             self.remember_for_next();
             return Err(refusal);
@@ -254,8 +261,18 @@ where
         self.lease(challenge, allowance).await
     }
 
-    /// Sends the request without a payment.
+    /// Sends the request without a payment, and once more if the origin says that it did not process it and only the body
+    /// was too large to be kept on the way.
     pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
+        match self.send_unpaid(extensions).await {
+            Err(ForwardError::NotProcessed { is_repeated: false, .. }) if self.kept.check().is_ok() => {
+                self.send_unpaid(Extensions::new()).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send_unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
         let mut head = self.head.clone();
         head.extensions = extensions;
         let body = match self.first.take() {
@@ -376,11 +393,20 @@ where
             return match answer {
                 Ok(Ok(answer)) => self.judge(lease, answer, has_left).await,
                 Ok(Err(ForwardError::Unwritten(_))) if sendings < SENDINGS => continue,
+                Ok(Err(ForwardError::NotProcessed { is_repeated: false, .. })) if sendings < SENDINGS => {
+                    continue;
+                }
                 Ok(Err(error)) if error.is_unsent() => {
                     lease.unsent();
                     Sent::Done(rescue::answer(&error))
                 }
-                Ok(Err(error)) => Sent::Done(lost(&lease, &error)),
+                Ok(Err(error)) => {
+                    if error.will_repeat() {
+                        self.shared.unreadable.add(&self.name);
+                        self.forget();
+                    }
+                    Sent::Done(lost(&lease, &error))
+                }
                 Err(_) => {
                     Sent::Done(late(&lease, if by == answer_by { "answer_within" } else { "pay_within" }))
                 }
@@ -447,9 +473,8 @@ where
             lease.accept();
             self.learn(&answer);
         }
-        let mut answer = self.let_through(answer, Some(&draft)).await;
-        strip::answer(answer.headers_mut());
-        Sent::Done(answer)
+        let answer = self.let_through(answer, Some(&draft)).await;
+        Sent::Done(strip::answer(answer))
     }
 
     /// Remembers the price, unless the answer looks as if nothing was charged.

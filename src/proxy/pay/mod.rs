@@ -7,7 +7,8 @@ mod browser;
 pub mod callout;
 mod exchange;
 mod hooks;
-mod strip;
+pub(super) mod strip;
+mod unreadable;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use callout::{Advisor, Desk};
 use exchange::Exchange;
+use unreadable::Unreadable;
 
 /// Pays what the policy allows; wraps the service that forwards requests.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub struct Settings {
 struct Shared {
     settings: Settings,
     desk: Desk,
+    /// What was paid for in vain, and is not paid for again.
+    unreadable: Unreadable,
 }
 
 /// The service that [`PayLayer`] makes.
@@ -75,7 +79,7 @@ impl PayLayer {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let desk = Desk::new(settings.advisor.clone());
-        Self { shared: Arc::new(Shared { settings, desk }) }
+        Self { shared: Arc::new(Shared { settings, desk, unreadable: Unreadable::default() }) }
     }
 }
 
@@ -272,9 +276,8 @@ where
     };
     strip::answer_cookies(answer.headers_mut());
     if answer.status() != StatusCode::PAYMENT_REQUIRED {
-        let mut answer = exchange.let_through(answer, None).await;
-        strip::answer(answer.headers_mut());
-        return Ok(exchange.leave(answer));
+        let answer = exchange.let_through(answer, None).await;
+        return Ok(exchange.leave(strip::answer(answer)));
     }
     let (offer, challenge) = match Box::pin(exchange.offered(answer, None, None)).await {
         Ok(read) => read,

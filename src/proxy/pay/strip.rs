@@ -1,13 +1,18 @@
 //! The payment fields of a scheme belong to the hop between us and the seller: a client's own are taken out, so that
 //! they cannot be added to ours, and the seller's are not handed on. The same for the cookies that stand for them.
 
+use http::Response;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http_body::Body as _;
 
+use super::Body;
 use crate::protocol::microraiden::headers::PREFIX;
 
 /// Takes the payment fields and cookies out of a client's request.
-pub(super) fn request(fields: &mut HeaderMap) {
-    answer(fields);
+pub(super) fn request(request: &mut HeaderMap) {
+    announced(request);
+    fields(request);
+    let fields = request;
     let lines: Vec<HeaderValue> = fields.get_all(header::COOKIE).iter().cloned().collect();
     if !lines.iter().any(|line| pairs(line).any(is_payment)) {
         return;
@@ -22,8 +27,32 @@ pub(super) fn request(fields: &mut HeaderMap) {
     }
 }
 
+/// Takes the payment fields out of an answer, those after its body included.
+pub(super) fn answer(mut answer: Response<Body>) -> Response<Body> {
+    announced(answer.headers_mut());
+    fields(answer.headers_mut());
+    if answer.body().is_end_stream() || !answer.body().may_have_trailers() {
+        return answer;
+    }
+    answer.map(|body| Body::Unpaid(Box::new(body)))
+}
+
+/// Takes the names of payment fields out of what is announced to come after a body.
+fn announced(fields: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = fields.get_all(header::TRAILER).iter().cloned().collect();
+    let names = |line| HeaderValue::as_bytes(line).split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    if !lines.iter().flat_map(names).any(is_payment) {
+        return;
+    }
+    fields.remove(header::TRAILER);
+    let rest: Vec<&[u8]> = lines.iter().flat_map(names).filter(|name| !is_payment(name)).collect();
+    if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_bytes(&rest.join(&b", "[..]))) {
+        fields.insert(header::TRAILER, value);
+    }
+}
+
 /// Takes the payment fields out.
-pub(super) fn answer(fields: &mut HeaderMap) {
+pub(in crate::proxy) fn fields(fields: &mut HeaderMap) {
     if !fields.keys().any(is_payment_field) {
         return;
     }

@@ -91,6 +91,11 @@ enum Rest {
 }
 
 impl Resumed {
+    /// What has been read of a body, and the rest.
+    pub(in crate::proxy) fn new(read: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
+        Self { read: read.into_iter().collect(), rest: Rest::Body(rest) }
+    }
+
     pub(in crate::proxy) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

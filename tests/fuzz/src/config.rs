@@ -116,6 +116,7 @@ fn is_bounded(config: &Config) {
         limits.streams,
         limits.head_fields,
         limits.pool_idle_per_host,
+        limits.origin_streams,
     ];
     assert!(counts.iter().all(|count| (1..=1_000_000).contains(count)), "{limits:?}");
     assert!((8 << 10..=1 << 20).contains(&limits.head_bytes), "{limits:?}");
@@ -126,6 +127,8 @@ fn is_bounded(config: &Config) {
         limits.connect_within,
         limits.answer_within,
         limits.pool_idle_within,
+        limits.ping_every,
+        limits.ping_within,
         limits.offer_within,
         limits.drain_within,
     ]);

@@ -3,7 +3,7 @@
 use super::{Breaks, Passes, Refused, Way, requests};
 
 const TWO_BYTES: &str = "POST / HTTP/1.1\r\nhost: {o}\r\ncontent-length: 2\r\nvia: 1.1 tollpass\r\n\r\nab";
-const ONE_CHUNK: &str = "POST / HTTP/1.1\r\nhost: {o}\r\ntransfer-encoding: chunked\r\nvia: 1.1 tollpass\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+const ONE_CHUNK: &str = "POST / HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 each_way!(
     a_length_is_digits_and_said_once,
@@ -167,13 +167,13 @@ async fn chunks_are_counted_anew(way: Way) {
 async fn a_trailer_field_cannot_become_a_field(way: Way) {
     let lane = way.lane().await;
     let head = "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nTransfer-Encoding: chunked\r\nTrailer: ";
-    const NONE: &str = "POST / HTTP/1.1\r\nhost: {o}\r\ntransfer-encoding: chunked\r\nvia: 1.1 tollpass\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    const NONE: &str = "POST / HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
     for (announced, trailers, fate) in [
         (
             "X-Sum",
             "X-Sum: 9\r\n",
             Passes(
-                "POST / HTTP/1.1\r\nhost: {o}\r\ntrailer: X-Sum\r\ntransfer-encoding: chunked\r\nvia: 1.1 tollpass\r\n\r\n\
+                "POST / HTTP/1.1\r\nhost: {o}\r\ntrailer: X-Sum\r\nvia: 1.1 tollpass\r\ntransfer-encoding: chunked\r\n\r\n\
                  2\r\nab\r\n0\r\nx-sum: 9\r\n\r\n",
             ),
         ),
@@ -181,7 +181,7 @@ async fn a_trailer_field_cannot_become_a_field(way: Way) {
             "X-Sum",
             "Y: 1\r\n",
             Passes(
-                "POST / HTTP/1.1\r\nhost: {o}\r\ntrailer: X-Sum\r\ntransfer-encoding: chunked\r\nvia: 1.1 tollpass\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+                "POST / HTTP/1.1\r\nhost: {o}\r\ntrailer: X-Sum\r\nvia: 1.1 tollpass\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
             ),
         ),
         ("Content-Length", "Content-Length: 9\r\n", Passes(NONE)),

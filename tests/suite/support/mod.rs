@@ -5,6 +5,7 @@ pub mod cheats;
 pub mod contracts;
 pub mod curl;
 pub mod fair;
+pub mod frames;
 pub mod handshake;
 pub mod lane;
 pub mod mallory;

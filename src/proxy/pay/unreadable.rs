@@ -1,0 +1,57 @@
+//! Requests that were paid for, and whose answers cannot be read: they are not paid for again.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many are remembered; the oldest is forgotten first. A new one costs a payment each.
+const MOST: usize = 4096;
+
+/// Keyed hashes of methods and URLs, for as long as the process runs.
+#[derive(Debug, Default)]
+pub(super) struct Unreadable {
+    hasher: RandomState,
+    hashes: Mutex<VecDeque<u64>>,
+}
+
+impl Unreadable {
+    pub(super) fn add(&self, name: &str) {
+        let hash = self.hasher.hash_one(name);
+        let mut hashes = self.lock();
+        if hashes.contains(&hash) {
+            return;
+        }
+        if hashes.len() == MOST {
+            hashes.pop_front();
+        }
+        hashes.push_back(hash);
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        let hashes = self.lock();
+        !hashes.is_empty() && hashes.contains(&self.hasher.hash_one(name))
+    }
+
+    // No code that holds this lock can leave the queue half changed.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let unreadable = Unreadable::default();
+        let name = |number: usize| format!("GET https://bob.example/{number}");
+        for number in 0..=MOST {
+            unreadable.add(&name(number));
+            unreadable.add(&name(number));
+        }
+        assert_eq!(unreadable.lock().len(), MOST);
+        assert!(!unreadable.contains(&name(0)));
+        assert!(unreadable.contains(&name(1)) && unreadable.contains(&name(MOST)));
+    }
+}

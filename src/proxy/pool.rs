@@ -1,0 +1,605 @@
+//! Connections to origins, and which request goes on which of them. A connection of HTTP/1.1 carries one request at a
+//! time and is kept for the next; one of HTTP/2 carries several. The version is known only here, once a connection is
+//! chosen, so everything that belongs to one version's head is written here.
+//!
+//! What one client does on a connection must not hold up another: see [`Many`] for how that is kept.
+
+mod one;
+mod shared;
+mod spare;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::dial::{DialError, Dialer};
+use super::line::Client;
+use super::secure::Offer;
+use super::server::{USUAL_FIELDS, chain};
+use super::wire::{History, Wire};
+use super::{Body, BodyError, ForwardError, Settings, fields, secure};
+use one::{Idle, One};
+use shared::{Dialling, Many};
+pub use shared::{Shared, Ticket};
+use spare::Spare;
+pub use spare::Spared;
+
+/// What hyper reads a head into without being told.
+const USUAL_BUFFER: usize = 8192 + 4096 * 100;
+/// A head takes no less than this part of its size over HTTP/2, unless it repeats itself.
+const MOST_COMPRESSED: u64 = 4;
+
+/// Connections for one kind of request.
+#[derive(Clone, Debug)]
+pub(super) struct Pool(Arc<Inner>);
+
+/// The same without keeping it.
+#[derive(Debug)]
+pub(super) struct WeakPool(Weak<Inner>);
+
+impl WeakPool {
+    pub(super) fn upgrade(&self) -> Option<Pool> {
+        self.0.upgrade().map(Pool)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    dialer: Dialer,
+    offer: Offer,
+    /// Requests carry payments: one is sent again only if the origin says that it has not processed it.
+    pays: bool,
+    http1: http1::Builder,
+    limits: Limits,
+    places: Mutex<Places>,
+}
+
+#[derive(Clone, Debug)]
+struct Limits {
+    idle: usize,
+    idle_within: Duration,
+    connect_within: Duration,
+    streams: usize,
+    head_bytes: usize,
+    head_fields: usize,
+    ping_every: Duration,
+    ping_within: Duration,
+    /// Bytes of a request body that are kept until it is answered over HTTP/2.
+    kept: usize,
+}
+
+/// Whom connections lead to, and for whom they are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    is_secure: bool,
+    authority: Authority,
+    /// The only client that may use them: the origin ties what it knows of that client to the connection.
+    client: Option<Client>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    by_origin: HashMap<Origin, Place>,
+    /// How many of them are for one client only.
+    bound: usize,
+    is_swept: bool,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    idle: Vec<Idle>,
+    many: Vec<Arc<Many>>,
+    /// Connections that are being opened, or whose limits are not known yet.
+    dialling: usize,
+    speaks_http2: bool,
+    news: Arc<Notify>,
+}
+
+/// A request and how to send it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: Request<Body>,
+    /// On a connection of its own.
+    pub(super) is_fresh: bool,
+    /// The client's connection, if it is known.
+    pub(super) client: Option<Client>,
+}
+
+/// An answer's head, and what goes on as long as its body.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    /// Its place on a connection of HTTP/2.
+    pub(super) ticket: Option<Ticket>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: ForwardError,
+    /// The connection had been used before, and gave not one byte for this request: it was closed while it lay idle.
+    pub(super) went_stale: bool,
+}
+
+impl From<DialError> for Failed {
+    fn from(error: DialError) -> Self {
+        Self { error: error.into(), went_stale: false }
+    }
+}
+
+/// A request that waits for the head of its answer.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Answered, Failed>> + Send>>;
+
+enum Chosen {
+    One(One),
+    Many(Ticket),
+}
+
+/// What came of a sending.
+enum Sent {
+    Answered(Box<Answered>),
+    /// Not a byte of it was written.
+    Unwritten(Box<Request<Body>>, hyper::Error),
+    /// The origin says that it did nothing about it.
+    Refused(Refused),
+    Failed(Failed),
+}
+
+struct Refused {
+    why: String,
+    /// The request, if it can be sent again.
+    again: Option<Box<Request<Body>>>,
+    /// The origin wants HTTP/1.1 for it.
+    wants_http1: bool,
+}
+
+impl Pool {
+    pub(super) fn new(settings: &Settings, dialer: Dialer, offer: Offer, pays: bool) -> Self {
+        let mut http1 = http1::Builder::new();
+        // A proxy takes the space out that some put before the colon. RFC 9112 section 5.1.
+        http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.head_bytes);
+        if settings.head_bytes > USUAL_BUFFER {
+            http1.max_buf_size(settings.head_bytes);
+        }
+        if settings.head_fields != USUAL_FIELDS {
+            http1.max_headers(settings.head_fields);
+        }
+        let limits = Limits {
+            idle: settings.pool_idle_per_host,
+            idle_within: settings.pool_idle_within,
+            connect_within: settings.connect_within,
+            streams: settings.origin_streams,
+            head_bytes: settings.head_bytes,
+            head_fields: settings.head_fields,
+            ping_every: settings.ping_every,
+            ping_within: settings.ping_within,
+            kept: settings.replay.memory,
+        };
+        let resting = dialer.reach.resting().clone();
+        let pool = Self(Arc::new(Inner { dialer, offer, pays, http1, limits, places: Mutex::default() }));
+        resting.add(&pool);
+        pool
+    }
+
+    /// Sends a request, whose target is whole.
+    pub(super) fn request(&self, asked: Asked) -> Answering {
+        Box::pin(Arc::clone(&self.0).request(asked))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakPool {
+        WeakPool(Arc::downgrade(&self.0))
+    }
+
+    /// Since when each connection rests that does.
+    pub(super) fn resting_since(&self) -> Vec<Instant> {
+        let places = self.0.lock();
+        let since = |place: &Place| {
+            let many = place.many.iter().filter_map(|many| many.idle_since());
+            place.idle.iter().map(Idle::since).chain(many).collect::<Vec<_>>()
+        };
+        places.by_origin.values().flat_map(since).collect()
+    }
+
+    /// Closes those that have rested since then or longer; how many.
+    pub(super) fn evict(&self, until: Instant) -> usize {
+        let mut evicted = 0;
+        for place in self.0.lock().by_origin.values_mut() {
+            let before = place.idle.len() + place.many.len();
+            place.idle.retain(|idle| idle.since() > until);
+            place.many.retain(|many| many.idle_since().is_none_or(|since| since > until));
+            evicted += before - place.idle.len() - place.many.len();
+        }
+        evicted
+    }
+}
+
+impl Inner {
+    async fn request(self: Arc<Self>, asked: Asked) -> Result<Answered, Failed> {
+        let Asked { mut request, mut is_fresh, client } = asked;
+        let binds = fields::binds_connection(request.headers());
+        let target = request.uri().clone();
+        let mut origin = self.origin(&target, client.as_ref(), binds)?;
+        let mut offer = if binds || origin.client.is_some() { Offer::Http1 } else { self.offer };
+        // A binding request of an unknown client must neither get nor leave a connection that others use.
+        is_fresh |= binds && origin.client.is_none();
+        let mut is_repeated = false;
+        loop {
+            let (chosen, is_reused) =
+                match if is_fresh { None } else { self.wait_for(&origin, &request).await } {
+                    Some(chosen) => (chosen, true),
+                    None => (self.dial(&origin, &target, offer, &request).await?, false),
+                };
+            let sent = match chosen {
+                Chosen::One(one) => self.send_one(one, request, &mut origin, client.as_ref(), binds).await,
+                Chosen::Many(ticket) => self.send_shared(ticket, request).await,
+            };
+            request = match sent {
+                Sent::Answered(answered) => return Ok(*answered),
+                // A connection that ended while it lay idle; the next one may do.
+                Sent::Unwritten(again, _) if is_reused && !self.pays => *again,
+                Sent::Unwritten(_, error) => {
+                    return Err(Failed { error: ForwardError::Unwritten(chain(&error)), went_stale: false });
+                }
+                Sent::Refused(Refused { again: Some(again), wants_http1, .. }) if !is_repeated => {
+                    is_repeated = true;
+                    // The first one on a connection is not refused for what others did there.
+                    is_fresh = true;
+                    if wants_http1 {
+                        offer = Offer::Http1;
+                    }
+                    *again
+                }
+                Sent::Refused(Refused { why, .. }) => {
+                    let error = ForwardError::NotProcessed { why, is_repeated };
+                    return Err(Failed { error, went_stale: false });
+                }
+                Sent::Failed(failed) => return Err(failed),
+            };
+            *request.uri_mut() = target.clone();
+        }
+    }
+
+    /// Whose connections a request may use.
+    fn origin(&self, target: &Uri, client: Option<&Client>, binds: bool) -> Result<Origin, Failed> {
+        let Some(authority) = target.authority().cloned() else {
+            let error = ForwardError::BadTarget("it names no host");
+            return Err(Failed { error, went_stale: false });
+        };
+        let is_secure = target.scheme() == Some(&Scheme::HTTPS);
+        let mut origin = Origin { is_secure, authority, client: None };
+        if client.is_some() && (binds || self.lock().bound > 0) {
+            origin.client = client.cloned();
+            if !binds && !self.lock().by_origin.contains_key(&origin) {
+                origin.client = None;
+            }
+        }
+        Ok(origin)
+    }
+
+    /// A connection that is there; also one that another request is opening, where several go on one.
+    async fn wait_for(self: &Arc<Self>, origin: &Origin, request: &Request<Body>) -> Option<Chosen> {
+        let mut by = None;
+        loop {
+            let news = {
+                let mut places = self.lock();
+                let place = places.by_origin.get_mut(origin)?;
+                if let Some(chosen) = self.choose(place, origin, request) {
+                    return Some(chosen);
+                }
+                if !place.speaks_http2 || place.dialling == 0 {
+                    return None;
+                }
+                Arc::clone(&place.news).notified_owned()
+            };
+            let by = *by.get_or_insert_with(|| Instant::now() + self.limits.connect_within);
+            timeout_at(by, news).await.ok()?;
+        }
+    }
+
+    fn choose(
+        self: &Arc<Self>,
+        place: &mut Place,
+        origin: &Origin,
+        request: &Request<Body>,
+    ) -> Option<Chosen> {
+        place.many.retain(|many| many.is_open());
+        if let Some(ticket) =
+            place.many.iter().find_map(|many| Many::take(many, self, origin, request.body()))
+        {
+            return Some(Chosen::Many(ticket));
+        }
+        while let Some(idle) = place.idle.pop() {
+            if idle.is_usable(self.limits.idle_within) {
+                return Some(Chosen::One(idle.into_one()));
+            }
+        }
+        None
+    }
+
+    /// Opens a connection. What it speaks is known when it is there.
+    async fn dial(
+        self: &Arc<Self>,
+        origin: &Origin,
+        target: &Uri,
+        offer: Offer,
+        request: &Request<Body>,
+    ) -> Result<Chosen, Failed> {
+        let dialling = Dialling::new(self, origin);
+        let wire = self.dialer.connect(target, offer).await?;
+        if !wire.speaks_http2() {
+            return Ok(Chosen::One(One::open(self, wire).await.map_err(opened)?));
+        }
+        let many = Many::open(self, origin, wire, dialling).await.map_err(opened)?;
+        let Some(ticket) = Many::take(&many, self, origin, request.body()) else {
+            let error = ForwardError::Unwritten("the connection ended as soon as it was opened".to_owned());
+            return Err(Failed { error, went_stale: false });
+        };
+        let mut places = self.lock();
+        let place = self.place(&mut places, origin);
+        place.speaks_http2 = true;
+        place.many.push(many);
+        Ok(Chosen::Many(ticket))
+    }
+
+    /// Sends over HTTP/1.1, and keeps the connection for the next request.
+    async fn send_one(
+        self: &Arc<Self>,
+        mut one: One,
+        mut request: Request<Body>,
+        origin: &mut Origin,
+        client: Option<&Client>,
+        binds: bool,
+    ) -> Sent {
+        for_http1(&mut request, one.history().is_proxied());
+        match one.send(request).await {
+            Ok(mut response) => {
+                response.extensions_mut().insert(one.history().clone());
+                if binds || fields::is_bound_by(&response) {
+                    // Never for others from here on, and for nobody if it is not known whose it is.
+                    origin.client = client.cloned();
+                    if origin.client.is_some() {
+                        one.keep(self, origin.clone());
+                    }
+                } else {
+                    one.keep(self, origin.clone());
+                }
+                Sent::Answered(Box::new(Answered { response, ticket: None }))
+            }
+            Err(mut error) => match error.take_message() {
+                Some(request) => Sent::Unwritten(Box::new(request), error.into_error()),
+                None => {
+                    let went_stale = one.history().went_stale();
+                    Sent::Failed(Failed { error: classify(&error.into_error()), went_stale })
+                }
+            },
+        }
+    }
+
+    /// Sends over HTTP/2, beside others.
+    async fn send_shared(&self, mut ticket: Ticket, mut request: Request<Body>) -> Sent {
+        let mut copy = Request::new(Body::Empty);
+        *copy.method_mut() = request.method().clone();
+        *copy.headers_mut() = request.headers().clone();
+        for_http2(&mut request);
+        let mut spare = None;
+        if !request.body().is_end_stream() {
+            let body = std::mem::take(request.body_mut());
+            let (kept, spared) = Spare::new(body, self.limits.kept, ticket.upload());
+            *request.body_mut() = Body::Spared(Box::new(spared));
+            spare = Some(kept);
+        }
+        let mut error = match ticket.send(request).await {
+            Ok(mut response) => {
+                if response.headers().len() > self.limits.head_fields {
+                    return Sent::Failed(Failed { error: ForwardError::HeadTooLarge, went_stale: false });
+                }
+                response.extensions_mut().insert(ticket.history().clone());
+                return Sent::Answered(Box::new(Answered { response, ticket: Some(ticket) }));
+            }
+            Err(error) => error,
+        };
+        let (went_stale, bytes) = (ticket.went_stale(), ticket.bytes_since());
+        ticket.end();
+        if let Some(request) = error.take_message() {
+            ticket.retire();
+            // The next connection may speak another version, and what wraps the body is of this one alone.
+            let (head, body) = request.into_parts();
+            *copy.extensions_mut() = head.extensions;
+            return match spare.map_or(Some(body), Spare::take_back) {
+                Some(body) => Sent::Unwritten(Box::new(copy.map(|_| body)), error.into_error()),
+                None => Sent::Failed(Failed { error: classify(&error.into_error()), went_stale: false }),
+            };
+        }
+        let error = error.into_error();
+        let refusal = cause::<h2::Error>(&error).and_then(refusal);
+        let wants_http1 = refusal == Some(Refusal::WantsHttp1) && !self.pays;
+        if refusal == Some(Refusal::NotProcessed) || wants_http1 {
+            ticket.retire();
+            let body = spare.map_or(Some(Body::Empty), Spare::take_back);
+            let again = body.map(|body| Box::new(copy.map(|_| body)));
+            return Sent::Refused(Refused { why: chain(&error), again, wants_http1 });
+        }
+        Sent::Failed(Failed { error: self.classify_shared(&error, bytes), went_stale })
+    }
+
+    /// The library ends a stream in the same way for a head that is larger than we told the origin and for one that is
+    /// malformed; and the connection for one that is far larger. How many bytes came tells them apart.
+    fn classify_shared(&self, error: &hyper::Error, bytes: u64) -> ForwardError {
+        match cause::<h2::Error>(error) {
+            Some(ended) if is_bad_head(ended) && bytes >= self.limits.head_bytes as u64 / MOST_COMPRESSED => {
+                ForwardError::HeadTooLarge
+            }
+            Some(ended) if is_bad_head(ended) => ForwardError::BadAnswer(chain(error)),
+            _ => classify(error),
+        }
+    }
+
+    /// Keeps what is idle.
+    fn put(self: &Arc<Self>, origin: Origin, idle: Idle) {
+        if self.limits.idle == 0 {
+            return;
+        }
+        let mut places = self.lock();
+        let place = self.place(&mut places, &origin);
+        if place.idle.len() < self.limits.idle {
+            place.idle.push(idle);
+        }
+    }
+
+    /// The place of an origin; from when there is one on, what is too old is taken out now and then.
+    fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: &Origin) -> &'a mut Place {
+        if !std::mem::replace(&mut places.is_swept, true) {
+            let (pool, pause) =
+                (Arc::downgrade(self), self.limits.idle_within.max(Duration::from_millis(100)));
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(pause).await;
+                    let Some(pool) = pool.upgrade() else { return };
+                    if pool.sweep() {
+                        return;
+                    }
+                }
+            });
+        }
+        if !places.by_origin.contains_key(origin) {
+            places.bound += usize::from(origin.client.is_some());
+            places.by_origin.insert(origin.clone(), Place::default());
+        }
+        places.by_origin.entry(origin.clone()).or_default()
+    }
+
+    /// Takes out what is closed or too old; whether nothing is left.
+    fn sweep(&self) -> bool {
+        let mut places = self.lock();
+        let within = self.limits.idle_within;
+        let mut bound = 0;
+        places.by_origin.retain(|origin, place| {
+            let is_left = origin.client.as_ref().is_some_and(Client::has_left);
+            place.idle.retain(|idle| !is_left && idle.is_usable(within));
+            place.many.retain(|many| {
+                many.is_open() && many.idle_since().is_none_or(|since| since.elapsed() < within)
+            });
+            let is_used = place.dialling > 0 || !place.idle.is_empty() || !place.many.is_empty();
+            bound += usize::from(is_used && origin.client.is_some());
+            is_used
+        });
+        places.bound = bound;
+        places.is_swept = !places.by_origin.is_empty();
+        !places.is_swept
+    }
+
+    // No code that holds this lock can leave the places half changed.
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn opened(error: hyper::Error) -> Failed {
+    Failed { error: ForwardError::Unwritten(chain(&error)), went_stale: false }
+}
+
+/// Writes what only HTTP/1.1 has: a target without the origin, or with it for a proxy, and what is said of the
+/// connection.
+fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
+    let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    let fields = request.headers_mut();
+    if is_chunked {
+        // Told explicitly, since a GET with a body would lose it otherwise.
+        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let options = match (fields.contains_key(header::TE), fields.contains_key(header::UPGRADE)) {
+        (true, true) => Some("te, upgrade"),
+        (true, false) => Some("te"),
+        (false, true) => Some("upgrade"),
+        (false, false) => None,
+    };
+    if let Some(options) = options {
+        fields.insert(header::CONNECTION, HeaderValue::from_static(options));
+    }
+    if is_proxied {
+        return;
+    }
+    let uri = std::mem::take(request.uri_mut());
+    *request.uri_mut() = match uri.into_parts().path_and_query {
+        Some(path) if path != PathAndQuery::from_static("/") => Uri::from(path),
+        _ => Uri::default(),
+    };
+}
+
+/// Takes out what HTTP/2 says in another way, or not at all. RFC 9113 section 8.2.2 and 8.3.1.
+fn for_http2(request: &mut Request<Body>) {
+    *request.version_mut() = Version::HTTP_2;
+    let fields = request.headers_mut();
+    for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        fields.remove(name);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NotProcessed,
+    WantsHttp1,
+}
+
+/// What a peer says of a stream that it did not process: refused, or above the last one before it went away. RFC 9113
+/// sections 6.8 and 8.7.
+fn refusal(error: &h2::Error) -> Option<Refusal> {
+    if !error.is_remote() {
+        return None;
+    }
+    // The library says so of streams above the last one only; the others end with the connection.
+    if error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
+        return Some(Refusal::NotProcessed);
+    }
+    (error.is_reset() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED)).then_some(Refusal::WantsHttp1)
+}
+
+/// Whether we ended a stream, or the connection, for what the origin sent as a head.
+fn is_bad_head(error: &h2::Error) -> bool {
+    let of_stream = error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+    let calmed = [Some(h2::Reason::ENHANCE_YOUR_CALM), Some(h2::Reason::COMPRESSION_ERROR)];
+    error.is_library() && (of_stream || (error.is_go_away() && calmed.contains(&error.reason())))
+}
+
+fn classify(error: &hyper::Error) -> ForwardError {
+    if let Some(body) = cause::<BodyError>(error) {
+        return ForwardError::RequestBody(chain(body));
+    }
+    // hyper says so of a request that it hands back whole, never of one that it began to write.
+    if error.is_canceled() {
+        return ForwardError::Unwritten(chain(error));
+    }
+    if error.is_parse_too_large() {
+        return ForwardError::HeadTooLarge;
+    }
+    if error.is_parse() {
+        return ForwardError::BadAnswer(chain(error));
+    }
+    ForwardError::Lost(chain(error) + cause::<io::Error>(error).map_or("", secure::hint))
+}
+
+/// The first cause of this type.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,359 @@
+//! A connection of HTTP/2, and the requests that share it.
+//!
+//! - Each stream has a window of its own and the connection's is the sum of them, so that downloads that their clients
+//!   do not read stop no other.
+//! - No more streams than that, or than the origin allows, go on one connection; the next one gets another.
+//! - One large upload at a time: an origin that does not read it may leave no window for others.
+//! - When a stream is given up, the connection gets no new one before a byte has come: it may have died in silence.
+//! - PINGs find out about that while streams are open, and before.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::{self, Connection, SendRequest};
+use hyper_util::rt::TokioTimer;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::super::body::tidy;
+use super::{Body, BodyError, History, Inner, Origin, TokioIo, Wire};
+
+/// What an origin may send on one stream before its client has read it.
+const WINDOW: u32 = 1 << 20;
+/// A larger request body can take all of the window that an origin usually gives to a connection.
+const SMALL: u64 = 16 << 10;
+
+type Driven = Connection<TokioIo<Wire>, Body, Executor>;
+
+/// A connection that requests share.
+#[derive(Debug)]
+pub(super) struct Many {
+    sender: SendRequest<Body>,
+    /// As long as it stands.
+    connection: Weak<Mutex<Driven>>,
+    history: History,
+    streams: usize,
+    active: AtomicUsize,
+    is_uploading: Arc<AtomicBool>,
+    is_retired: AtomicBool,
+    state: Mutex<State>,
+    alive_within: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Since when it has no streams.
+    idle_since: Instant,
+    /// How many bytes had come when a stream was given up.
+    doubted_at: Option<u64>,
+}
+
+impl Many {
+    pub(super) async fn open(
+        pool: &Arc<Inner>,
+        origin: &Origin,
+        wire: Wire,
+        dialling: Dialling,
+    ) -> hyper::Result<Arc<Self>> {
+        let limits = &pool.limits;
+        let history = wire.history().clone();
+        let start = Start {
+            history: history.clone(),
+            is_over: AtomicBool::new(false),
+            dialling: Mutex::new(Some(dialling)),
+        };
+        let mut http2 = http2::Builder::new(Executor(Arc::new(start)));
+        let streams = u32::try_from(limits.streams).unwrap_or(u32::MAX);
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW.saturating_mul(streams).min(i32::MAX as u32))
+            .keep_alive_interval(limits.ping_every)
+            .keep_alive_timeout(limits.ping_within)
+            .keep_alive_while_idle(true);
+        let (sender, connection) = http2.handshake(TokioIo::new(wire)).await?;
+        let connection = Arc::new(Mutex::new(connection));
+        let many = Self {
+            sender,
+            connection: Arc::downgrade(&connection),
+            history,
+            streams: limits.streams,
+            active: AtomicUsize::new(0),
+            is_uploading: Arc::default(),
+            is_retired: AtomicBool::new(false),
+            state: Mutex::new(State { idle_since: Instant::now(), doubted_at: None }),
+            alive_within: limits.ping_every.saturating_add(limits.ping_within),
+        };
+        let authority = origin.authority.clone();
+        tokio::spawn(async move {
+            let ended = poll_fn(|cx| Pin::new(&mut *lock(&connection)).poll(cx)).await;
+            if let Err(error) = ended {
+                debug!(%error, %authority, "a connection to an origin broke");
+            }
+        });
+        Ok(Arc::new(many))
+    }
+
+    /// Whether new requests may ever go on it.
+    pub(super) fn is_open(&self) -> bool {
+        if self.is_retired.load(Ordering::Relaxed) || self.sender.is_closed() {
+            return false;
+        }
+        let is_idle = self.active.load(Ordering::Relaxed) == 0;
+        !(is_idle && self.is_doubted())
+    }
+
+    /// Whether a stream was given up, and not a byte has come since.
+    fn is_doubted(&self) -> bool {
+        lock(&self.state).doubted_at == Some(self.history.bytes_read())
+    }
+
+    /// Since when it carries no stream, if it carries none.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.active.load(Ordering::Relaxed) == 0).then(|| lock(&self.state).idle_since)
+    }
+
+    /// A place for one more stream, if there is one for a request with this body. The caller holds the pool's lock.
+    pub(super) fn take(many: &Arc<Self>, pool: &Arc<Inner>, origin: &Origin, body: &Body) -> Option<Ticket> {
+        if !many.is_open() || many.active.load(Ordering::Relaxed) >= many.room() {
+            return None;
+        }
+        let is_large = !body.is_end_stream() && body.size_hint().upper().is_none_or(|upper| upper > SMALL);
+        if !body.is_end_stream() && many.is_uploading.load(Ordering::Relaxed) {
+            return None;
+        }
+        let read = many.history.bytes_read();
+        if read > 0 && many.history.silent_for() > many.alive_within {
+            return None;
+        }
+        if many.is_doubted() {
+            return None;
+        }
+        many.active.fetch_add(1, Ordering::Relaxed);
+        let upload = is_large.then(|| Upload::begin(&many.is_uploading));
+        let pool = Arc::downgrade(pool);
+        let origin = origin.clone();
+        Some(Ticket { many: Arc::clone(many), pool, origin, upload, read, has_ended: false })
+    }
+
+    /// How many streams it takes. Before the origin has said how many it allows, one.
+    fn room(&self) -> usize {
+        if self.history.bytes_read() == 0 {
+            return 1;
+        }
+        let allowed = self.connection.upgrade().map_or(0, |driven| lock(&driven).current_max_send_streams());
+        allowed.min(self.streams)
+    }
+}
+
+/// The place of one request on a connection, until its answer has been read.
+#[derive(Debug)]
+pub struct Ticket {
+    many: Arc<Many>,
+    pool: Weak<Inner>,
+    origin: Origin,
+    upload: Option<Upload>,
+    /// How many bytes had come before it.
+    read: u64,
+    has_ended: bool,
+}
+
+/// Keeps other uploads off a connection until the body is sent and the answer read.
+#[derive(Clone, Debug)]
+pub(super) struct Upload {
+    _last: Arc<LastOf>,
+}
+
+#[derive(Debug)]
+struct LastOf(Arc<AtomicBool>);
+
+impl Upload {
+    fn begin(is_uploading: &Arc<AtomicBool>) -> Self {
+        is_uploading.store(true, Ordering::Relaxed);
+        Self { _last: Arc::new(LastOf(Arc::clone(is_uploading))) }
+    }
+}
+
+impl Drop for LastOf {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Ticket {
+    pub(super) async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        self.many.sender.clone().try_send_request(request).await
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.many.history
+    }
+
+    pub(super) fn upload(&self) -> Option<Upload> {
+        self.upload.clone()
+    }
+
+    /// Whether the connection had been used before, and not a byte has come since.
+    pub(super) fn went_stale(&self) -> bool {
+        self.read > 0 && self.bytes_since() == 0
+    }
+
+    /// How many bytes have come since on the connection.
+    pub(super) fn bytes_since(&self) -> u64 {
+        self.many.history.bytes_read().wrapping_sub(self.read)
+    }
+
+    /// The exchange has come to its end.
+    pub(super) fn end(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Nothing new goes on this connection.
+    pub(super) fn retire(&self) {
+        self.many.is_retired.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.many.state);
+            if !self.has_ended {
+                state.doubted_at = Some(self.many.history.bytes_read());
+            }
+            state.idle_since = Instant::now();
+        }
+        if self.many.active.fetch_sub(1, Ordering::Relaxed) == 1
+            && !self.many.is_open()
+            && let Some(pool) = self.pool.upgrade()
+            && let Some(place) = pool.lock().by_origin.get_mut(&self.origin)
+        {
+            place.many.retain(|many| !Arc::ptr_eq(many, &self.many));
+        }
+    }
+}
+
+/// The body of an answer on a connection that others use, too.
+#[derive(Debug)]
+pub struct Shared {
+    incoming: Incoming,
+    ticket: Ticket,
+}
+
+impl Shared {
+    pub(in crate::proxy) fn new(incoming: Incoming, ticket: Ticket) -> Self {
+        Self { incoming, ticket }
+    }
+
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
+            ended => {
+                self.ticket.end();
+                Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming)))
+            }
+        }
+    }
+
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.ticket.end();
+        }
+    }
+}
+
+/// A connection that is being opened, until it is known how many streams it takes.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    pool: Weak<Inner>,
+    origin: Origin,
+}
+
+impl Dialling {
+    pub(super) fn new(pool: &Arc<Inner>, origin: &Origin) -> Self {
+        pool.place(&mut pool.lock(), origin).dialling += 1;
+        Self { pool: Arc::downgrade(pool), origin: origin.clone() }
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade()
+            && let Some(place) = pool.lock().by_origin.get_mut(&self.origin)
+        {
+            place.dialling = place.dialling.saturating_sub(1);
+            place.news.notify_waiters();
+        }
+    }
+}
+
+/// Drives a connection, and notices when the origin has said what it allows.
+#[derive(Clone, Debug)]
+pub(super) struct Executor(Arc<Start>);
+
+#[derive(Debug)]
+struct Start {
+    history: History,
+    is_over: AtomicBool,
+    dialling: Mutex<Option<Dialling>>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        let start = Arc::clone(&self.0);
+        if start.is_over.load(Ordering::Relaxed) {
+            tokio::spawn(future);
+            return;
+        }
+        tokio::spawn(async move {
+            let mut future = pin!(future);
+            poll_fn(|cx| {
+                let polled = future.as_mut().poll(cx);
+                start.look();
+                polled
+            })
+            .await;
+        });
+    }
+}
+
+impl Start {
+    /// What an origin sends first are its settings, and they have been read by now.
+    fn look(&self) {
+        if self.history.bytes_read() > 0 && !self.is_over.swap(true, Ordering::Relaxed) {
+            let dialling = lock(&self.dialling).take();
+            drop(dialling);
+        }
+    }
+}
+
+// No code that holds one of these locks can leave what is behind it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

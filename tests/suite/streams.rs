@@ -1,0 +1,62 @@
+//! Origins of HTTP/2, and connections that clients share: what each version's head holds, what is sent again, and that
+//! no client suffers from what another one does at the same origin.
+
+mod bound;
+mod heads;
+mod paid;
+mod refused;
+mod shared;
+
+use std::net::SocketAddr;
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use tollpass::proxy::{Body, Forward, ForwardError, Settings};
+use tower::ServiceExt as _;
+
+use crate::support::raw::soon;
+use crate::support::secure::Notary;
+
+/// What an origin offers that speaks nothing else.
+const ONLY_HTTP_2: &[&str] = &["h2"];
+const ONLY_HTTP_1: &[&str] = &["http/1.1"];
+
+/// A forwarder that trusts origins of a notary.
+struct Way {
+    notary: Notary,
+    forward: Forward,
+}
+
+impl Way {
+    fn open() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let notary = Notary::new();
+        let mut settings = Settings { ca_file: Some(notary.ca_file()), ..Settings::default() };
+        change(&mut settings);
+        Self { notary, forward: Forward::new(&settings) }
+    }
+
+    /// The head of an answer.
+    async fn head(&self, request: Request<Body>) -> Result<Response<Body>, ForwardError> {
+        soon("an answer", self.forward.clone().oneshot(request)).await
+    }
+
+    /// A whole answer, as status and text.
+    async fn ask(&self, request: Request<Body>) -> Result<(u16, String), ForwardError> {
+        let answer = self.head(request).await?;
+        let status = answer.status().as_u16();
+        let body = soon("a body", answer.into_body().collect()).await.unwrap().to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+fn get(origin: SocketAddr, path: &str) -> Request<Body> {
+    asked("GET", origin, path, Body::Empty)
+}
+
+fn asked(method: &str, origin: SocketAddr, path: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(format!("https://{origin}{path}")).body(body).unwrap()
+}

@@ -1,0 +1,135 @@
+//! What an origin says it has not processed is sent again, once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Response;
+use tollpass::proxy::{Body, ForwardError};
+
+use super::{ONLY_HTTP_2, Way, asked, get};
+use crate::support::frames::{Act, DATA, END, Frames, scripted};
+use crate::support::secure::Secure;
+
+fn body(method: &str) -> Body {
+    if method == "GET" { Body::Empty } else { Body::full("what is sent") }
+}
+
+#[tokio::test]
+async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
+    let way = Way::open();
+    for method in ["GET", "POST", "DELETE", "PATCH"] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let has_body = method != "GET";
+        let origin = Secure::accept(config, move |stream| {
+            let number = connections.fetch_add(1, Ordering::SeqCst);
+            async move {
+                let mut frames = Frames::greet(stream, &[]).await;
+                let stream = frames.request().await.unwrap();
+                if number == 0 {
+                    // The first request is answered, the second one is too late.
+                    frames.answer(stream).await;
+                    let next = frames.request().await.unwrap();
+                    if has_body {
+                        while frames.read().await.is_some_and(|frame| frame.kind != DATA) {}
+                    }
+                    frames.go_away(next - 2).await;
+                    return;
+                }
+                if has_body {
+                    // The body comes whole once more.
+                    while frames
+                        .read()
+                        .await
+                        .is_some_and(|frame| frame.kind != DATA || frame.flags & END == 0)
+                    {
+                    }
+                }
+                frames.answer(stream).await;
+                frames.hang().await;
+            }
+        })
+        .await;
+        assert_eq!(way.ask(get(origin.address, "/")).await.unwrap().0, 200);
+        let again = way.ask(asked(method, origin.address, "/", body(method))).await;
+        assert_eq!(again.unwrap_or_else(|error| panic!("{method}: {error}")).0, 200);
+        assert_eq!(origin.accepted(), 2, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_end_after_a_few_requests_fail_none() {
+    let way = Way::open();
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let origin = Secure::accept(config, |stream| async move {
+        let mut frames = Frames::greet(stream, &[]).await;
+        let mut last = 0;
+        for _ in 0..3 {
+            let Some(stream) = frames.request().await else { return };
+            frames.answer(stream).await;
+            last = stream;
+        }
+        // As servers do that count: those that are on their way already are lost.
+        frames.go_away(last).await;
+        while frames.read().await.is_some() {}
+    })
+    .await;
+    for _ in 0..5 {
+        let asked = (0..16).map(|_| way.ask(asked("POST", origin.address, "/", Body::full("x"))));
+        for answer in join_all(asked).await {
+            assert_eq!(answer.unwrap().0, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_once_and_no_more() {
+    let way = Way::open();
+    for (refusals, expected) in [(1, Some("what is sent")), (2, None)] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let asks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asks);
+        let origin = scripted(config, move |_| {
+            if counted.fetch_add(1, Ordering::SeqCst) < refusals {
+                return Act::Refuse;
+            }
+            Act::Answer(Response::new(Bytes::from_static(b"what is sent")))
+        })
+        .await;
+        let answer = way.ask(asked("POST", origin.address, "/", body("POST"))).await;
+        assert_eq!(asks.load(Ordering::SeqCst), 2);
+        match (answer, expected) {
+            (Ok((status, text)), Some(expected)) => assert_eq!((status, text.as_str()), (200, expected)),
+            (Err(ForwardError::NotProcessed { is_repeated: true, .. }), None) => {}
+            (answer, _) => panic!("{answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stale_connection_to_an_origin_of_http_2_alone_is_followed_by_another_of_http_2() {
+    let way = Way::open();
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let origin = Secure::accept(config, move |stream| {
+        let number = connections.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut frames = Frames::greet(stream, &[]).await;
+            let stream = frames.request().await.unwrap();
+            frames.answer(stream).await;
+            if number == 0 {
+                // Closed as the next one goes out.
+                frames.request().await;
+                return;
+            }
+            frames.hang().await;
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(way.ask(get(origin.address, "/")).await.unwrap().0, 200);
+    }
+    assert_eq!(origin.accepted(), 2);
+}
