@@ -70,7 +70,8 @@
 //! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
 //! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
 //! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
-//! - A request that carries a payment is never sent again by the connection pool.
+//! - The connection pool sends a request that carries a payment again only if the origin says that it did not process
+//!   it, once, and with the same payment.
 //! - Openings to one receiver happen one after the other.
 
 pub mod admin;

@@ -6,7 +6,9 @@ use http::{Method, Request, Response};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 
-use super::{Body, Forward, ForwardError, Settings, expect, fields, head, hops, server, target, upgrade};
+use super::{
+    Body, Forward, ForwardError, Settings, expect, fields, head, hops, pool, server, target, upgrade,
+};
 
 /// What would become of a request.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub fn reader(settings: &Settings) -> Builder {
     http
 }
 
-/// What `forward` would do about a request.
+/// What `forward` would do about a request, if its origin spoke HTTP/1.1.
 ///
 /// # Errors
 /// What the client would be told.
@@ -47,5 +49,6 @@ pub fn course(forward: &Forward, mut request: Request<Body>) -> Result<Course, F
     let wish = request.headers().get(header::UPGRADE).filter(|_| upgrade::is_asked(&request)).cloned();
     let is_held = wish.is_none() && expect::is_asked(&request);
     shared.prepare(&mut request, wish, is_held)?;
+    pool::for_http1(&mut request, true);
     Ok(Course::Send(Box::new(request)))
 }

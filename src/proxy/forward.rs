@@ -1,5 +1,6 @@
 //! Passing a request on to its origin and the answer back. It never answers for an origin: what goes wrong is a typed
-//! error, and it never sends again what may have been received once, unless the method says that this does no harm.
+//! error. It sends again only what the origin says it has not processed, and, on a stale connection, what the method
+//! says does no harm.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -125,7 +126,8 @@ pub struct Forward {
 pub(super) struct Shared {
     /// May take up a request again that it has provably not written.
     plain: Pool,
-    /// Never sends anything twice. A pool of its own, since this is a property of the pool.
+    /// Sends nothing twice but what the origin says it has not processed. A pool of its own, since this is a property
+    /// of the pool.
     paying: Pool,
     /// For what cannot be asked over HTTP/2.
     upgrading: Pool,

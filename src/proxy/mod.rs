@@ -48,7 +48,8 @@ pub use rescue::Rescue;
 pub use rest::Resting;
 pub use secure::OriginTls;
 
-/// Request extension: this request carries a payment, so nothing below may ever send it twice.
+/// Request extension: this request carries a payment, so nothing below may send it twice, unless the origin says that it
+/// did not process it.
 #[derive(Clone, Copy, Debug)]
 pub struct Paying;
 

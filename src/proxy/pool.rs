@@ -514,7 +514,7 @@ fn opened(error: hyper::Error) -> Failed {
 
 /// Writes what only HTTP/1.1 has: a target without the origin, or with it for a proxy, and what is said of the
 /// connection.
-fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
+pub(super) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
     let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let fields = request.headers_mut();
     if is_chunked {
