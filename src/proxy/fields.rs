@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode, Uri, Version};
+use http::{Method, Response, Uri, Version};
 
 use super::target;
 use crate::protocol::microraiden::headers::PREFIX;
@@ -201,12 +201,9 @@ pub(super) fn binds_connection(fields: &HeaderMap) -> bool {
     fields.get_all(header::AUTHORIZATION).iter().any(|value| is_bound_scheme(value.as_bytes()))
 }
 
-/// Whether an answer asks for such a proof, or says that it holds.
+/// Whether an answer asks for such a proof, or says that it holds. The one that completes a proof has any status.
 pub(super) fn is_bound_by<B>(response: &Response<B>) -> bool {
     let fields = response.headers();
-    if response.status() != StatusCode::UNAUTHORIZED && !fields.contains_key(PERSISTENT_AUTH) {
-        return false;
-    }
     let mut challenges = fields.get_all(header::WWW_AUTHENTICATE).iter();
     fields.contains_key(PERSISTENT_AUTH)
         || challenges.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_bound_scheme))
@@ -215,7 +212,8 @@ pub(super) fn is_bound_by<B>(response: &Response<B>) -> bool {
 fn is_bound_scheme(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
-    [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme))
+    let bound = ["NTLM", "Negotiate", "Kerberos", "Nego2"];
+    bound.iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 /// The standard library seeds its hashers at random, so no other process has these entries.

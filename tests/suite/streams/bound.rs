@@ -65,3 +65,21 @@ async fn a_proof_that_comes_unasked_binds_the_connection_too() {
         bob.head().await;
     }
 }
+
+#[tokio::test]
+async fn what_completes_a_proof_binds_the_connection_whatever_its_status() {
+    for field in ["WWW-Authenticate: Negotiate oYG2", "www-authenticate: KERBEROS", "Persistent-Auth: true"] {
+        let lane = Way::Plain.lane().await;
+        let mut alice = lane.asking(FIRST).await;
+        let mut server = lane.origin.accept().await;
+        server.head().await;
+        server.send(format!("HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 5\r\n\r\nalice")).await;
+        alice.head().await;
+        alice.exactly(5).await;
+        let mut bob = lane.asking(FIRST).await;
+        let mut other = lane.origin.accept().await;
+        other.head().await;
+        other.send(PAGE).await;
+        bob.head().await;
+    }
+}
