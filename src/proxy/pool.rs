@@ -31,7 +31,7 @@ use super::line::Client;
 use super::secure::Offer;
 use super::server::{USUAL_FIELDS, chain};
 use super::wire::{History, Wire};
-use super::{Body, BodyError, ForwardError, Settings, fields, secure};
+use super::{Body, BodyError, ForwardError, Settings, fields, secure, target};
 use one::{Idle, One};
 use shared::{Dialling, Many};
 pub use shared::{Shared, Ticket};
@@ -575,6 +575,7 @@ fn is_bad_head(error: &h2::Error) -> bool {
     error.is_library() && (of_stream || (error.is_go_away() && calmed.contains(&error.reason())))
 }
 
+    target::drop_zone(request);
 fn classify(error: &hyper::Error) -> ForwardError {
     if let Some(body) = cause::<BodyError>(error) {
         return ForwardError::RequestBody(chain(body));

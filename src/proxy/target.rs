@@ -101,10 +101,7 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
 /// Makes `Host` what the target says, without a copy where it says so already.
 pub(super) fn set_host(request: &mut Request<Body>) {
     let Some(authority) = request.uri().authority() else { return };
-    // The zone of an address means something on this machine only (RFC 6874, section 4).
-    let unzoned = authority.as_str().split_once('%').and_then(|(address, rest)| {
-        format!("{address}{}", rest.get(rest.find(']')?..)?).parse::<Authority>().ok()
-    });
+    let unzoned = unzoned(authority);
     let authority = unzoned.as_ref().unwrap_or(authority);
     let mut lines = request.headers().get_all(header::HOST).iter();
     let is_same = lines.next().is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
@@ -114,6 +111,24 @@ pub(super) fn set_host(request: &mut Request<Body>) {
     // An authority holds no byte that a field value may not.
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// The same authority without the zone of its address, which means something on this machine only (RFC 6874, section 4);
+/// `None` if it has none.
+fn unzoned(authority: &Authority) -> Option<Authority> {
+    let (address, rest) = authority.as_str().split_once('%')?;
+    format!("{address}{}", rest.get(rest.find(']')?..)?).parse().ok()
+}
+
+/// Takes the zone out of the target of a request that is sent whole.
+pub(super) fn drop_zone(request: &mut Request<Body>) {
+    let Some(unzoned) = request.uri().authority().and_then(unzoned) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(unzoned);
+    // Only the authority is another one, and it is shorter.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 
@@ -177,5 +192,18 @@ mod tests {
         set_host(&mut request);
         let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
         assert_eq!(hosts, ["a:81"]);
+    }
+    #[test]
+    fn a_zone_is_left_out_of_a_target_that_is_sent_whole() {
+        for (written, sent) in [
+            ("https://[fe80::1%25eth0]/a?b", "https://[fe80::1]/a?b"),
+            ("https://[fe80::1%25eth0]:8443/", "https://[fe80::1]:8443/"),
+            ("https://[fe80::1]/", "https://[fe80::1]/"),
+            ("https://a.example/%25]", "https://a.example/%25]"),
+        ] {
+            let mut request = request(written).unwrap();
+            drop_zone(&mut request);
+            assert_eq!(request.uri().to_string(), sent);
+        }
     }
 }
