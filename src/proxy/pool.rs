@@ -40,6 +40,8 @@ pub use spare::Spared;
 
 /// What hyper reads a head into without being told.
 const USUAL_BUFFER: usize = 8192 + 4096 * 100;
+/// How often what is too old is looked for, at the least: what origins closed themselves takes memory until then.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// A head takes no less than this part of its size over HTTP/2, unless it repeats itself.
 const MOST_COMPRESSED: u64 = 4;
 
@@ -107,6 +109,12 @@ struct Place {
     dialling: usize,
     speaks_http2: bool,
     news: Arc<Notify>,
+}
+
+impl Place {
+    fn is_used(&self) -> bool {
+        self.dialling > 0 || !self.idle.is_empty() || !self.many.is_empty()
+    }
 }
 
 /// A request and how to send it.
@@ -394,6 +402,7 @@ impl Inner {
         let mut copy = Request::new(Body::Empty);
         *copy.method_mut() = request.method().clone();
         *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
         for_http2(&mut request);
         let mut spare = None;
         if !request.body().is_end_stream() {
@@ -417,9 +426,7 @@ impl Inner {
         if let Some(request) = error.take_message() {
             ticket.retire();
             // The next connection may speak another version, and what wraps the body is of this one alone.
-            let (head, body) = request.into_parts();
-            *copy.extensions_mut() = head.extensions;
-            return match spare.map_or(Some(body), Spare::take_back) {
+            return match spare.map_or_else(|| Some(request.into_body()), Spare::take_back) {
                 Some(body) => Sent::Unwritten(Box::new(copy.map(|_| body)), error.into_error()),
                 None => Sent::Failed(Failed { error: classify(&error.into_error()), went_stale: false }),
             };
@@ -455,16 +462,42 @@ impl Inner {
         }
         let mut places = self.lock();
         let place = self.place(&mut places, &origin);
+        if place.idle.len() >= self.limits.idle {
+            place.idle.retain(|idle| idle.is_usable(self.limits.idle_within));
+        }
         if place.idle.len() < self.limits.idle {
             place.idle.push(idle);
+        }
+    }
+
+    /// Keeps a connection that carries no stream any more, if it is of use and others do not rest already.
+    fn rested(&self, origin: &Origin, many: &Arc<Many>) {
+        let mut places = self.lock();
+        let Some(place) = places.by_origin.get_mut(origin) else { return };
+        let idle = place.many.iter().filter(|many| many.idle_since().is_some()).count();
+        if idle > self.limits.idle || !many.is_open() {
+            place.many.retain(|other| !Arc::ptr_eq(other, many) || many.idle_since().is_none());
+        }
+    }
+
+    /// Tells those that wait for a connection that one of those being opened is there, or will not be.
+    fn dialled(&self, origin: &Origin) {
+        let mut places = self.lock();
+        let Some(place) = places.by_origin.get_mut(origin) else { return };
+        place.dialling = place.dialling.saturating_sub(1);
+        place.news.notify_waiters();
+        // An origin that was not reached leaves nothing.
+        if !place.is_used() && !place.speaks_http2 {
+            places.by_origin.remove(origin);
+            places.bound -= usize::from(origin.client.is_some());
         }
     }
 
     /// The place of an origin; from when there is one on, what is too old is taken out now and then.
     fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: &Origin) -> &'a mut Place {
         if !std::mem::replace(&mut places.is_swept, true) {
-            let (pool, pause) =
-                (Arc::downgrade(self), self.limits.idle_within.max(Duration::from_millis(100)));
+            let pool = Arc::downgrade(self);
+            let pause = self.limits.idle_within.clamp(Duration::from_millis(100), SWEEP_EVERY);
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(pause).await;
@@ -493,9 +526,8 @@ impl Inner {
             place.many.retain(|many| {
                 many.is_open() && many.idle_since().is_none_or(|since| since.elapsed() < within)
             });
-            let is_used = place.dialling > 0 || !place.idle.is_empty() || !place.many.is_empty();
-            bound += usize::from(is_used && origin.client.is_some());
-            is_used
+            bound += usize::from(place.is_used() && origin.client.is_some());
+            place.is_used()
         });
         places.bound = bound;
         places.is_swept = !places.by_origin.is_empty();
@@ -543,6 +575,7 @@ pub(super) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
 /// Takes out what HTTP/2 says in another way, or not at all. RFC 9113 section 8.2.2 and 8.3.1.
 fn for_http2(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_2;
+    target::drop_zone(request);
     let fields = request.headers_mut();
     for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         fields.remove(name);
@@ -575,7 +608,6 @@ fn is_bad_head(error: &h2::Error) -> bool {
     error.is_library() && (of_stream || (error.is_go_away() && calmed.contains(&error.reason())))
 }
 
-    target::drop_zone(request);
 fn classify(error: &hyper::Error) -> ForwardError {
     if let Some(body) = cause::<BodyError>(error) {
         return ForwardError::RequestBody(chain(body));
@@ -603,4 +635,34 @@ fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
         cause = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lobby::Lobby;
+    use super::super::reach::Reach;
+    use super::super::secure::Secure;
+    use super::*;
+
+    #[tokio::test]
+    async fn origins_that_are_not_reached_leave_nothing() {
+        let settings = Settings::default();
+        let dialer = Dialer {
+            reach: Reach::new(&settings),
+            within: settings.connect_within,
+            acknowledges_at_once: false,
+            secure: Secure::new(None, Vec::new()),
+            lobby: Lobby::default(),
+        };
+        let pool = Pool::new(&settings, dialer, Offer::Either, false);
+        for number in 0..20 {
+            // What has this number takes no connections.
+            let uri = format!("http://127.0.0.{}:0/", number + 1);
+            let mut request = Request::new(Body::Empty);
+            *request.uri_mut() = uri.parse().unwrap();
+            let failed = pool.request(Asked { request, is_fresh: false, client: None }).await.unwrap_err();
+            assert!(matches!(failed.error, ForwardError::Dial(_)), "{:?}", failed.error);
+            assert!(pool.0.lock().by_origin.is_empty());
+        }
+    }
 }

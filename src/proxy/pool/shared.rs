@@ -3,9 +3,10 @@
 //! - Each stream has a window of its own and the connection's is the sum of them, so that downloads that their clients
 //!   do not read stop no other.
 //! - No more streams than that, or than the origin allows, go on one connection; the next one gets another.
-//! - One large upload at a time: an origin that does not read it may leave no window for others.
+//! - Uploads share a connection only while all of them fit into the smallest window that an origin can give to one: an
+//!   origin that does not read them leaves none for others.
 //! - When a stream is given up, the connection gets no new one before a byte has come: it may have died in silence.
-//! - PINGs find out about that while streams are open, and before.
+//! - PINGs find out about that while streams are open. A connection that has been silent for longer gets none.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -29,8 +30,9 @@ use super::{Body, BodyError, History, Inner, Origin, TokioIo, Wire};
 
 /// What an origin may send on one stream before its client has read it.
 const WINDOW: u32 = 1 << 20;
-/// A larger request body can take all of the window that an origin usually gives to a connection.
-const SMALL: u64 = 16 << 10;
+/// What request bodies may take together. A connection begins with a window of 65,535 bytes, and only the origin can
+/// widen it.
+const UPLOADS: usize = 48 << 10;
 
 type Driven = Connection<TokioIo<Wire>, Body, Executor>;
 
@@ -43,7 +45,8 @@ pub(super) struct Many {
     history: History,
     streams: usize,
     active: AtomicUsize,
-    is_uploading: Arc<AtomicBool>,
+    /// Bytes of request bodies under way.
+    uploading: Arc<AtomicUsize>,
     is_retired: AtomicBool,
     state: Mutex<State>,
     alive_within: Duration,
@@ -79,8 +82,7 @@ impl Many {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW.saturating_mul(streams).min(i32::MAX as u32))
             .keep_alive_interval(limits.ping_every)
-            .keep_alive_timeout(limits.ping_within)
-            .keep_alive_while_idle(true);
+            .keep_alive_timeout(limits.ping_within);
         let (sender, connection) = http2.handshake(TokioIo::new(wire)).await?;
         let connection = Arc::new(Mutex::new(connection));
         let many = Self {
@@ -89,7 +91,7 @@ impl Many {
             history,
             streams: limits.streams,
             active: AtomicUsize::new(0),
-            is_uploading: Arc::default(),
+            uploading: Arc::default(),
             is_retired: AtomicBool::new(false),
             state: Mutex::new(State { idle_since: Instant::now(), doubted_at: None }),
             alive_within: limits.ping_every.saturating_add(limits.ping_within),
@@ -110,7 +112,12 @@ impl Many {
             return false;
         }
         let is_idle = self.active.load(Ordering::Relaxed) == 0;
-        !(is_idle && self.is_doubted())
+        !(is_idle && (self.is_doubted() || self.is_silent()))
+    }
+
+    /// Whether nothing has come for so long that a PING would have gone unanswered.
+    fn is_silent(&self) -> bool {
+        self.history.bytes_read() > 0 && self.history.silent_for() > self.alive_within
     }
 
     /// Whether a stream was given up, and not a byte has come since.
@@ -128,19 +135,17 @@ impl Many {
         if !many.is_open() || many.active.load(Ordering::Relaxed) >= many.room() {
             return None;
         }
-        let is_large = !body.is_end_stream() && body.size_hint().upper().is_none_or(|upper| upper > SMALL);
-        if !body.is_end_stream() && many.is_uploading.load(Ordering::Relaxed) {
+        let length = if body.is_end_stream() { 0 } else { length(body) };
+        let uploading = many.uploading.load(Ordering::Relaxed);
+        if length > 0 && uploading > 0 && length.saturating_add(uploading) > UPLOADS {
+            return None;
+        }
+        if many.is_doubted() || many.is_silent() {
             return None;
         }
         let read = many.history.bytes_read();
-        if read > 0 && many.history.silent_for() > many.alive_within {
-            return None;
-        }
-        if many.is_doubted() {
-            return None;
-        }
         many.active.fetch_add(1, Ordering::Relaxed);
-        let upload = is_large.then(|| Upload::begin(&many.is_uploading));
+        let upload = (length > 0).then(|| Upload::begin(&many.uploading, length));
         let pool = Arc::downgrade(pool);
         let origin = origin.clone();
         Some(Ticket { many: Arc::clone(many), pool, origin, upload, read, has_ended: false })
@@ -168,26 +173,36 @@ pub struct Ticket {
     has_ended: bool,
 }
 
-/// Keeps other uploads off a connection until the body is sent and the answer read.
+/// Counts a request body until it is sent and the answer read.
 #[derive(Clone, Debug)]
 pub(super) struct Upload {
     _last: Arc<LastOf>,
 }
 
 #[derive(Debug)]
-struct LastOf(Arc<AtomicBool>);
+struct LastOf {
+    uploading: Arc<AtomicUsize>,
+    length: usize,
+}
 
 impl Upload {
-    fn begin(is_uploading: &Arc<AtomicBool>) -> Self {
-        is_uploading.store(true, Ordering::Relaxed);
-        Self { _last: Arc::new(LastOf(Arc::clone(is_uploading))) }
+    /// The caller holds the pool's lock.
+    fn begin(uploading: &Arc<AtomicUsize>, length: usize) -> Self {
+        uploading.fetch_add(length, Ordering::Relaxed);
+        Self { _last: Arc::new(LastOf { uploading: Arc::clone(uploading), length }) }
     }
 }
 
 impl Drop for LastOf {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.uploading.fetch_sub(self.length, Ordering::Relaxed);
     }
+}
+
+/// What a body counts for: its length, and all there is if it may be longer.
+fn length(body: &Body) -> usize {
+    let upper = body.size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
+    upper.map_or(UPLOADS, |upper| upper.clamp(1, UPLOADS))
 }
 
 impl Ticket {
@@ -237,11 +252,9 @@ impl Drop for Ticket {
             state.idle_since = Instant::now();
         }
         if self.many.active.fetch_sub(1, Ordering::Relaxed) == 1
-            && !self.many.is_open()
             && let Some(pool) = self.pool.upgrade()
-            && let Some(place) = pool.lock().by_origin.get_mut(&self.origin)
         {
-            place.many.retain(|many| !Arc::ptr_eq(many, &self.many));
+            pool.rested(&self.origin, &self.many);
         }
     }
 }
@@ -304,11 +317,8 @@ impl Dialling {
 
 impl Drop for Dialling {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade()
-            && let Some(place) = pool.lock().by_origin.get_mut(&self.origin)
-        {
-            place.dialling = place.dialling.saturating_sub(1);
-            place.news.notify_waiters();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.dialled(&self.origin);
         }
     }
 }

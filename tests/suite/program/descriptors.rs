@@ -1,12 +1,16 @@
 //! Descriptors: how many the program takes, and what makes room for what.
 
 use std::fs;
+use std::sync::Arc;
 
+use http::Response;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::support::frames::{Act, scripted};
 use crate::support::payer::Program;
 use crate::support::raw::{Raw, RawOrigin, soon};
+use crate::support::secure::Notary;
 
 async fn end(serving: Program) {
     serving.terminate();
@@ -78,5 +82,37 @@ async fn connections_that_rest_make_room_for_requests() {
     }
     kept.last_mut().unwrap().1.send("whole").await;
     assert_eq!(client.exactly(5).await, b"whole");
+    end(serving).await;
+}
+
+#[tokio::test]
+async fn connections_of_http_2_that_rest_make_room_too() {
+    const DESCRIPTORS: u32 = 64;
+    let notary = Notary::new();
+    let config = notary.certify("127.0.0.1", &["h2"]).await;
+    let mut origins = Vec::new();
+    let mut text = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
+    for number in 0..2 * DESCRIPTORS {
+        let origin = scripted(Arc::clone(&config), |_| Act::Answer(Response::new("ok".into()))).await;
+        text += &format!("[[route]]\nprefix = \"/{number}\"\norigin = \"https://{}\"\n", origin.address);
+        origins.push(origin);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let arguments = format!("serve --listen 127.0.0.1:0 --config {}", file.path().display());
+    let (command, _folder) = limited(&arguments, DESCRIPTORS, &DESCRIPTORS.to_string());
+    let serving = Program::start(command).await;
+    let mut client = Raw::connect(serving.address).await;
+    for number in 0..2 * DESCRIPTORS {
+        client.send(format!("GET /{number}/ HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{number}: {head}");
+        assert_eq!(client.chunked().await.0, b"ok");
+    }
+    // The last one rests and was not closed for others: it has rested the shortest.
+    let last = 2 * DESCRIPTORS - 1;
+    client.send(format!("GET /{last}/ HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(origins.last().unwrap().accepted(), 1);
     end(serving).await;
 }

@@ -90,6 +90,16 @@ async fn a_payment_that_the_seller_did_not_process_is_sent_again_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_payment_that_the_seller_may_have_processed_is_sent_once() {
+    let shop = Shop::open(|_| Act::Leave).await;
+    let lost = shop.ask(&[]).await;
+    assert_eq!(lost.got.status, StatusCode::BAD_GATEWAY, "{lost:?}");
+    assert_eq!(shop.totals(), [PRICE.to_string()]);
+    assert_eq!(shop.proxy.promised().await, Amount::from(PRICE));
+    shop.proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_paid_answer_whose_head_is_too_large_is_paid_for_once() {
     let shop = Shop::open(|_| {
         let mut response = Response::new(Bytes::from_static(b"goods"));

@@ -133,3 +133,21 @@ async fn a_stale_connection_to_an_origin_of_http_2_alone_is_followed_by_another_
     }
     assert_eq!(origin.accepted(), 2);
 }
+
+#[tokio::test]
+async fn what_the_origin_counts_as_processed_when_it_leaves_is_not_sent_again() {
+    let way = Way::open();
+    for method in ["POST", "DELETE", "GET"] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let asks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asks);
+        let origin = scripted(config, move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Act::Leave
+        })
+        .await;
+        let error = way.ask(asked(method, origin.address, "/", body(method))).await.unwrap_err();
+        assert!(matches!(error, ForwardError::Lost(_)), "{method}: {error:?}");
+        assert_eq!(asks.load(Ordering::SeqCst), 1, "{method}");
+    }
+}

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::Response;
 use http_body_util::BodyExt as _;
 use tollpass::proxy::{Body, ForwardError};
 
 use super::{ONLY_HTTP_2, Way, asked, get};
-use crate::support::frames::{Act, Frames, PING, scripted};
+use crate::support::frames::{Act, Frames, GOAWAY, PING, scripted};
 use crate::support::raw::soon;
 use crate::support::secure::Secure;
 
@@ -75,6 +76,89 @@ async fn an_upload_that_the_origin_does_not_read_stops_no_other() {
     let small = asked("POST", origin.address, "/", Body::full("small"));
     assert_eq!(way.ask(small).await.unwrap().1, "early");
     assert_eq!(origin.accepted(), 4);
+}
+
+#[tokio::test]
+async fn small_uploads_that_the_origin_does_not_read_stop_no_other() {
+    const SMALL: usize = 12 << 10;
+    let way = Way::open();
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let mut unread = Vec::new();
+    let origin = scripted(config, move |request| {
+        if request.uri().path() == "/measured" {
+            return Act::Measure(request.into_body());
+        }
+        unread.push(request);
+        Act::Answer(Response::new(Bytes::from(vec![7; LARGE])))
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(way.head(asked("POST", origin.address, "/", Body::full(vec![1; SMALL]))).await.unwrap());
+    }
+    let next = asked("POST", origin.address, "/measured", Body::full(vec![1; SMALL]));
+    assert_eq!(way.ask(next).await.unwrap().1, SMALL.to_string());
+    // Several of them share one.
+    assert!(origin.accepted() < 5, "{}", origin.accepted());
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_not_asked_whether_it_is_there_and_ends() {
+    let way = Way::with(|settings| {
+        settings.ping_every = Duration::from_millis(200);
+        settings.pool_idle_within = Duration::from_secs(1);
+    });
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let (saw, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Secure::accept(config, move |stream| {
+        let saw = saw.clone();
+        async move {
+            let mut frames = Frames::greet(stream, &[]).await;
+            let stream = frames.request().await.unwrap();
+            frames.answer(stream).await;
+            while let Some(frame) = frames.read().await {
+                saw.send(frame.kind).unwrap();
+            }
+        }
+    })
+    .await;
+    assert_eq!(way.ask(get(origin.address, "/")).await.unwrap().0, 200);
+    let mut kinds = Vec::new();
+    while let Some(kind) = soon("the end of the connection", seen.recv()).await {
+        kinds.push(kind);
+        if kind == GOAWAY {
+            break;
+        }
+    }
+    assert!(kinds.contains(&GOAWAY) && !kinds.contains(&PING), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn no_more_connections_rest_than_are_kept() {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    let way = Way::with(|settings| settings.pool_idle_per_host = 2);
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let all = Arc::new(tokio::sync::Barrier::new(5));
+    let origin = Secure::accept(config, move |stream| {
+        let (ended, all) = (ended.clone(), Arc::clone(&all));
+        async move {
+            let mut frames = Frames::greet(stream, &[(MAX_CONCURRENT_STREAMS, 1)]).await;
+            let stream = frames.request().await.unwrap();
+            all.wait().await;
+            frames.answer(stream).await;
+            while frames.read().await.is_some() {}
+            ended.send(()).unwrap();
+        }
+    })
+    .await;
+    for answer in join_all((0..5).map(|_| way.ask(get(origin.address, "/")))).await {
+        assert_eq!(answer.unwrap().0, 200);
+    }
+    for _ in 0..3 {
+        soon("the end of a connection", ends.recv()).await.unwrap();
+    }
+    assert!(ends.try_recv().is_err());
 }
 
 #[tokio::test]

@@ -101,6 +101,10 @@ pub enum Act {
     Answer(Response<Bytes>),
     /// RST_STREAM with REFUSED_STREAM.
     Refuse,
+    /// GOAWAY that counts this stream among the processed ones, and the end.
+    Leave,
+    /// The length of the request's body, once all of it has come.
+    Measure(h2::RecvStream),
 }
 
 /// Serves HTTP/2 and nothing else by a script, which reads bodies if it wants to.
@@ -124,6 +128,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         match script(request) {
             Act::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            Act::Leave => connection.abrupt_shutdown(h2::Reason::INTERNAL_ERROR),
+            Act::Measure(mut body) => {
+                tokio::spawn(async move {
+                    let mut length = 0;
+                    while let Some(Ok(piece)) = body.data().await {
+                        length += piece.len();
+                        body.flow_control().release_capacity(piece.len()).unwrap();
+                    }
+                    let mut sending = respond.send_response(Response::new(()), false).unwrap();
+                    sending.send_data(length.to_string().into(), true).unwrap();
+                });
+            }
             Act::Answer(response) => {
                 let (head, body) = response.into_parts();
                 let mut sending =
