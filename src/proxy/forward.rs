@@ -19,7 +19,7 @@ use super::expect::{self, Gate, Instead};
 use super::fields;
 use super::line::{Before, Client};
 use super::lobby::Lobby;
-use super::pool::{self, Answering, Asked, Failed, Pool, Ticket};
+use super::pool::{self, Answering, Asked, Failed, Fault, Pool, Ticket};
 use super::reach::{Peer, Reach};
 use super::rest::Resting;
 use super::secure::{Offer, Secure};
@@ -422,7 +422,7 @@ impl Asking {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Incoming>, ForwardError>> {
         loop {
-            let Failed { error, went_stale } = match ready!(self.answering.as_mut().poll(cx)) {
+            let Failed { error, fault } = match ready!(self.answering.as_mut().poll(cx)) {
                 Ok(answered) if fields::is_plainly_framed(answered.response.headers()) => {
                     self.ticket = answered.ticket;
                     return Poll::Ready(self.shared.told_by_origin(answered.response));
@@ -434,14 +434,18 @@ impl Asking {
                 }
                 Err(failed) => failed,
             };
-            let again = self.again.take().filter(|_| went_stale);
+            let again = self.again.take().filter(|request| match fault {
+                Fault::Stale => true,
+                Fault::Crowded => fields::is_idempotent(request.method()),
+                Fault::Own => false,
+            });
             if !again.is_some_and(|request| self.send_again(*request)) {
                 return Poll::Ready(Err(error));
             }
         }
     }
 
-    /// On a connection of its own: where one went stale the others in the pool may have, too.
+    /// On a connection of its own: where one went stale the others in the pool may have, too, or be as crowded.
     fn send_again(&mut self, mut request: Request<Body>) -> bool {
         let client = self.client.take();
         let Some(gate) = self.gate.take() else {

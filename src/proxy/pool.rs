@@ -139,13 +139,23 @@ pub(super) struct Answered {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: ForwardError,
-    /// The connection had been used before, and gave not one byte for this request: it was closed while it lay idle.
-    pub(super) went_stale: bool,
+    pub(super) fault: Fault,
+}
+
+/// What a failure has to do with a connection that others used before, or use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It would have failed on any connection, or may have.
+    Own,
+    /// The connection gave not one byte for this request: it was closed while it lay idle.
+    Stale,
+    /// All that is asked for on this connection is too much for the origin. It may have begun with this request.
+    Crowded,
 }
 
 impl From<DialError> for Failed {
     fn from(error: DialError) -> Self {
-        Self { error: error.into(), went_stale: false }
+        Self { error: error.into(), fault: Fault::Own }
     }
 }
 
@@ -260,7 +270,7 @@ impl Inner {
                 // A connection that ended while it lay idle; the next one may do.
                 Sent::Unwritten(again, _) if is_reused && !self.pays => *again,
                 Sent::Unwritten(_, error) => {
-                    return Err(Failed { error: ForwardError::Unwritten(chain(&error)), went_stale: false });
+                    return Err(Failed { error: ForwardError::Unwritten(chain(&error)), fault: Fault::Own });
                 }
                 Sent::Refused(Refused { again: Some(again), wants_http1, .. }) if !is_repeated => {
                     is_repeated = true;
@@ -273,7 +283,7 @@ impl Inner {
                 }
                 Sent::Refused(Refused { why, .. }) => {
                     let error = ForwardError::NotProcessed { why, is_repeated };
-                    return Err(Failed { error, went_stale: false });
+                    return Err(Failed { error, fault: Fault::Own });
                 }
                 Sent::Failed(failed) => return Err(failed),
             };
@@ -285,7 +295,7 @@ impl Inner {
     fn origin(&self, target: &Uri, client: Option<&Client>, binds: bool) -> Result<Origin, Failed> {
         let Some(authority) = target.authority().cloned() else {
             let error = ForwardError::BadTarget("it names no host");
-            return Err(Failed { error, went_stale: false });
+            return Err(Failed { error, fault: Fault::Own });
         };
         let is_secure = target.scheme() == Some(&Scheme::HTTPS);
         let mut origin = Origin { is_secure, authority, client: None };
@@ -354,7 +364,7 @@ impl Inner {
         let many = Many::open(self, origin, wire, dialling).await.map_err(opened)?;
         let Some(ticket) = Many::take(&many, self, origin, request.body()) else {
             let error = ForwardError::Unwritten("the connection ended as soon as it was opened".to_owned());
-            return Err(Failed { error, went_stale: false });
+            return Err(Failed { error, fault: Fault::Own });
         };
         let mut places = self.lock();
         let place = self.place(&mut places, origin);
@@ -390,8 +400,8 @@ impl Inner {
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unwritten(Box::new(request), error.into_error()),
                 None => {
-                    let went_stale = one.history().went_stale();
-                    Sent::Failed(Failed { error: classify(&error.into_error()), went_stale })
+                    let fault = if one.history().went_stale() { Fault::Stale } else { Fault::Own };
+                    Sent::Failed(Failed { error: classify(&error.into_error()), fault })
                 }
             },
         }
@@ -414,7 +424,7 @@ impl Inner {
         let mut error = match ticket.send(request).await {
             Ok(mut response) => {
                 if response.headers().len() > self.limits.head_fields {
-                    return Sent::Failed(Failed { error: ForwardError::HeadTooLarge, went_stale: false });
+                    return Sent::Failed(Failed { error: ForwardError::HeadTooLarge, fault: Fault::Own });
                 }
                 response.extensions_mut().insert(ticket.history().clone());
                 return Sent::Answered(Box::new(Answered { response, ticket: Some(ticket) }));
@@ -428,7 +438,7 @@ impl Inner {
             // The next connection may speak another version, and what wraps the body is of this one alone.
             return match spare.map_or_else(|| Some(request.into_body()), Spare::take_back) {
                 Some(body) => Sent::Unwritten(Box::new(copy.map(|_| body)), error.into_error()),
-                None => Sent::Failed(Failed { error: classify(&error.into_error()), went_stale: false }),
+                None => Sent::Failed(Failed { error: classify(&error.into_error()), fault: Fault::Own }),
             };
         }
         let error = error.into_error();
@@ -440,7 +450,15 @@ impl Inner {
             let again = body.map(|body| Box::new(copy.map(|_| body)));
             return Sent::Refused(Refused { why: chain(&error), again, wants_http1 });
         }
-        Sent::Failed(Failed { error: self.classify_shared(&error, bytes), went_stale })
+        let fault = if refusal == Some(Refusal::Crowded) {
+            ticket.retire();
+            Fault::Crowded
+        } else if went_stale {
+            Fault::Stale
+        } else {
+            Fault::Own
+        };
+        Sent::Failed(Failed { error: self.classify_shared(&error, bytes), fault })
     }
 
     /// The library ends a stream in the same way for a head that is larger than we told the origin and for one that is
@@ -541,7 +559,7 @@ impl Inner {
 }
 
 fn opened(error: hyper::Error) -> Failed {
-    Failed { error: ForwardError::Unwritten(chain(&error)), went_stale: false }
+    Failed { error: ForwardError::Unwritten(chain(&error)), fault: Fault::Own }
 }
 
 /// Writes what only HTTP/1.1 has: a target without the origin, or with it for a proxy, and what is said of the
@@ -586,10 +604,11 @@ fn for_http2(request: &mut Request<Body>) {
 enum Refusal {
     NotProcessed,
     WantsHttp1,
+    Crowded,
 }
 
-/// What a peer says of a stream that it did not process: refused, or above the last one before it went away. RFC 9113
-/// sections 6.8 and 8.7.
+/// What a peer says of a stream that it did not process (refused, or above the last one before it went away: RFC 9113
+/// sections 6.8 and 8.7), or not as it came.
 fn refusal(error: &h2::Error) -> Option<Refusal> {
     if !error.is_remote() {
         return None;
@@ -598,7 +617,11 @@ fn refusal(error: &h2::Error) -> Option<Refusal> {
     if error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
         return Some(Refusal::NotProcessed);
     }
-    (error.is_reset() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED)).then_some(Refusal::WantsHttp1)
+    match error.reason().filter(|_| error.is_reset()) {
+        Some(h2::Reason::HTTP_1_1_REQUIRED) => Some(Refusal::WantsHttp1),
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refusal::Crowded),
+        _ => None,
+    }
 }
 
 /// Whether we ended a stream, or the connection, for what the origin sent as a head.

@@ -151,3 +151,29 @@ async fn what_the_origin_counts_as_processed_when_it_leaves_is_not_sent_again() 
         assert_eq!(asks.load(Ordering::SeqCst), 1, "{method}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_is_too_much_for_the_origin_gets_no_more_and_only_what_does_no_harm_is_sent_again()
+{
+    let way = Way::open();
+    for (method, expected) in [("GET", Some(2)), ("POST", None)] {
+        let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+        let asks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asks);
+        let origin = scripted(config, move |_| {
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                return Act::Reset(h2::Reason::ENHANCE_YOUR_CALM);
+            }
+            Act::Answer(Response::new(Bytes::from_static(b"calm")))
+        })
+        .await;
+        let answer = way.ask(asked(method, origin.address, "/", body(method))).await;
+        match (answer, expected) {
+            (Ok((200, _)), Some(count)) => assert_eq!(asks.load(Ordering::SeqCst), count),
+            (Err(ForwardError::Lost(_)), None) => assert_eq!(asks.load(Ordering::SeqCst), 1),
+            (answer, _) => panic!("{method}: {answer:?}"),
+        }
+        assert_eq!(way.ask(asked(method, origin.address, "/", body(method))).await.unwrap().0, 200);
+        assert_eq!(origin.accepted(), 2, "{method}");
+    }
+}

@@ -101,6 +101,8 @@ pub enum Act {
     Answer(Response<Bytes>),
     /// RST_STREAM with REFUSED_STREAM.
     Refuse,
+    /// RST_STREAM with this.
+    Reset(h2::Reason),
     /// GOAWAY that counts this stream among the processed ones, and the end.
     Leave,
     /// The length of the request's body, once all of it has come.
@@ -128,6 +130,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         match script(request) {
             Act::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            Act::Reset(reason) => respond.send_reset(reason),
             Act::Leave => connection.abrupt_shutdown(h2::Reason::INTERNAL_ERROR),
             Act::Measure(mut body) => {
                 tokio::spawn(async move {
