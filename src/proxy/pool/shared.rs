@@ -69,12 +69,12 @@ impl Many {
     ) -> hyper::Result<Arc<Self>> {
         let limits = &pool.limits;
         let history = wire.history().clone();
-        let start = Start {
+        let start = Arc::new(Start {
             history: history.clone(),
             is_over: AtomicBool::new(false),
             dialling: Mutex::new(Some(dialling)),
-        };
-        let mut http2 = http2::Builder::new(Executor(Arc::new(start)));
+        });
+        let mut http2 = http2::Builder::new(Executor(Arc::clone(&start)));
         let streams = u32::try_from(limits.streams).unwrap_or(u32::MAX);
         http2
             .timer(TokioTimer::new())
@@ -102,6 +102,8 @@ impl Many {
             if let Err(error) = ended {
                 debug!(%error, %authority, "a connection to an origin broke");
             }
+            // Before the connection is dropped, which may fall to a request that holds the pool's lock.
+            start.end();
         });
         Ok(Arc::new(many))
     }
@@ -356,7 +358,13 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
 impl Start {
     /// What an origin sends first are its settings, and they have been read by now.
     fn look(&self) {
-        if self.history.bytes_read() > 0 && !self.is_over.swap(true, Ordering::Relaxed) {
+        if self.history.bytes_read() > 0 {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
             let dialling = lock(&self.dialling).take();
             drop(dialling);
         }
