@@ -244,14 +244,23 @@ def make_repository(bare, work):
     return subjects[::-1]
 
 
+def make_certificate(folder, name, names):
+    """A certificate that signs itself, and its key."""
+    key, certificate, config = (folder / f"{name}.{end}" for end in ("key", "pem", "conf"))
+    # The system's own configuration would make it one of an authority, which no server may show.
+    config.write_text("[req]\ndistinguished_name = subject\n[subject]\n")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command = [*command.split(), "-config", str(config), "-addext", f"subjectAltName={names}"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
 class tunnelled_origin:
     """An https origin called localhost, for which there is no rule: its own certificate is all that a client may see."""
 
     def __init__(self, folder):
-        key, certificate = folder / "elsewhere.key", folder / "elsewhere.pem"
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-        command = [*command.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-        subprocess.run(command, check=True, capture_output=True)
+        certificate, key = make_certificate(folder, "elsewhere", "DNS:localhost")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OwnWords)
