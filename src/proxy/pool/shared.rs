@@ -44,6 +44,8 @@ pub(super) struct Many {
     connection: Weak<Mutex<Driven>>,
     history: History,
     streams: usize,
+    /// How many the origin allows, as far as it was last looked up.
+    allowed: AtomicUsize,
     active: AtomicUsize,
     /// Bytes of request bodies under way.
     uploading: Arc<AtomicUsize>,
@@ -90,6 +92,7 @@ impl Many {
             connection: Arc::downgrade(&connection),
             history,
             streams: limits.streams,
+            allowed: AtomicUsize::new(1),
             active: AtomicUsize::new(0),
             uploading: Arc::default(),
             is_retired: AtomicBool::new(false),
@@ -158,8 +161,12 @@ impl Many {
         if self.history.bytes_read() == 0 {
             return 1;
         }
-        let allowed = self.connection.upgrade().map_or(0, |driven| lock(&driven).current_max_send_streams());
-        allowed.min(self.streams)
+        let Some(connection) = self.connection.upgrade() else { return 0 };
+        // While it sends a request it is not waited for: all other requests would wait with this one.
+        if let Ok(driven) = connection.try_lock() {
+            self.allowed.store(driven.current_max_send_streams(), Ordering::Relaxed);
+        }
+        self.allowed.load(Ordering::Relaxed).min(self.streams)
     }
 }
 
