@@ -15,6 +15,7 @@ const LARGE = 16 << 20;
 const refused = new Set();
 
 function answer(stream, headers, head) {
+  if (stream.destroyed) return;
   for (let number = 0; number < FIELDS && head; number++) headers[`x-large-${number}`] = "x".repeat((head << 10) / FIELDS);
   stream.respond(headers);
 }
@@ -42,7 +43,8 @@ function serve(most) {
     stream.on("error", () => {});
     const count = (counts.get(stream.session) ?? 0) + 1;
     counts.set(stream.session, count);
-    if (count === most) stream.session.close();
+    // Not before it is answered: Node now and then loses the stream in whose event a session is closed.
+    if (count === most) stream.on("finish", () => stream.session?.close());
     const url = new URL(headers[":path"], "https://localhost");
     const [refusal, head] = [url.searchParams.get("refuse"), Number(url.searchParams.get("head"))];
     // A seller is asked for its price first; what counts is the payment.
