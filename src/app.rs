@@ -38,7 +38,7 @@ use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
 /// After a failure to reach the node at start, how long until it is tried again.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_within` says.
+/// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_timeout` says.
 const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// The file in the state folder with the token that guards routes.
@@ -140,7 +140,7 @@ pub enum StartError {
     NotClosed(String),
     /// The node could not be reached in time.
     #[error(
-        "not ready within limits.ready_within ({0:?}): is the node up? `tollpass check` says what is wrong"
+        "not ready within limits.ready_timeout ({0:?}): is the node up? `tollpass check` says what is wrong"
     )]
     NotReady(Duration),
     /// The local CA cannot be opened or made.
@@ -228,7 +228,7 @@ impl App {
         self.attendance.as_ref()
     }
 
-    /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_within`.
+    /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_timeout`.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
@@ -245,20 +245,20 @@ impl App {
             Served { config: &config, settings, forward, interception, pays, token },
             &shutdown,
         );
-        let drain_within = config.limits.drain_within;
+        let drain_timeout = config.limits.drain_timeout;
         let Some(Paying { manager, task, key, chain, _lock }) = paying else {
             served.await;
-            report_left(shutdown.drain(drain_within).await);
+            report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
         };
-        if let Some(within) = config.policy.deposit.surplus_within {
+        if let Some(within) = config.policy.deposit.close_idle_after {
             let surplus = Surplus::new(manager.clone(), within);
             shutdown.spawn(close_surplus(surplus, within, shutdown.clone()));
         }
         let task = watched(task, shutdown.clone());
         let started = start(manager.clone(), key, chain, shutdown.clone());
         let (started, ()) = tokio::join!(started, served);
-        let deadline = tokio::time::Instant::now() + drain_within;
+        let deadline = tokio::time::Instant::now() + drain_timeout;
         let was_denied = match config.policy.deposit.on_exit {
             OnExit::Never => {
                 manager.stop().await;
@@ -278,10 +278,10 @@ impl App {
                 Some(was_denied)
             }
         };
-        report_left(shutdown.drain(drain_within).await);
+        report_left(shutdown.drain(drain_timeout).await);
         manager.stop().await;
         drop(manager);
-        match tokio::time::timeout_at(deadline + drain_within, task).await {
+        match tokio::time::timeout_at(deadline + drain_timeout, task).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error)) | Err(error)) => return Err(StartError::Panicked(error.to_string())),
             Err(_) => {
@@ -345,11 +345,11 @@ impl Desk {
         let key = Key::Configured(wallet);
         let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
         let starting = start(manager.clone(), key, chain, Shutdown::new());
-        match tokio::time::timeout(config.policy.ready_within, starting).await {
+        match tokio::time::timeout(config.policy.ready_timeout, starting).await {
             Ok(started) => started?,
-            Err(_) => return Err(StartError::NotReady(config.policy.ready_within)),
+            Err(_) => return Err(StartError::NotReady(config.policy.ready_timeout)),
         }
-        // What an earlier life began is finished first; `chain.confirm_within` bounds it.
+        // What an earlier life began is finished first; `chain.confirm_timeout` bounds it.
         manager.settled().await;
         Ok(Self { paying: DeskParts { manager, task, _lock } })
     }
@@ -387,13 +387,13 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
         let path = authority.path().display();
         tracing::info!(%path, "made a local CA to read https with; `tollpass ca trust` says how programs trust it");
     }
-    let leaves = Leaves::new(Arc::new(authority), config.limits.leaves)?;
+    let leaves = Leaves::new(Arc::new(authority), config.limits.certificate_cache)?;
     Ok(Some(Interception { hosts, leaves }))
 }
 
 fn report_left(left: usize) {
     if left > 0 {
-        tracing::warn!(left, "stopped before everything had finished (limits.drain_within)");
+        tracing::warn!(left, "stopped before everything had finished (limits.drain_timeout)");
     } else {
         tracing::info!("stopped");
     }
@@ -404,7 +404,7 @@ impl Paying {
         let lock = lock(&config.state_dir)?;
         let store = Store::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let within = config.limits.answer_within.min(SELLER_ANSWERS_WITHIN);
+        let within = config.limits.answer_timeout.min(SELLER_ANSWERS_WITHIN);
         let seller = Arc::new(SellerClient::new(forward.clone(), within));
         let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits), seller);
         Ok(Self { manager, task, key, chain, _lock: lock })
@@ -555,11 +555,11 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
         channel_manager: chain.channel_manager,
         confirmations: chain.confirmations,
         start_block: chain.start_block,
-        request_within: chain.request_within,
+        request_timeout: chain.request_timeout,
         poll_every: chain.poll_every,
-        confirm_within: chain.confirm_within,
+        confirm_timeout: chain.confirm_timeout,
         log_range: chain.log_range,
-        retry_within: chain.retry_within,
+        retry_timeout: chain.retry_timeout,
         chain_id: chain.chain_id,
         max_fee_per_gas: chain.max_fee_per_gas,
         max_fee: chain.max_fee,
@@ -567,8 +567,8 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
 }
 
 fn manager_limits(limits: &config::Limits) -> manager::Limits {
-    let config::Limits { waiting, prices, price_age, payees, .. } = *limits;
-    manager::Limits { waiting, prices, price_age, payees }
+    let config::Limits { max_pending, prices, price_age, report_payees, .. } = *limits;
+    manager::Limits { max_pending, prices, price_age, report_payees }
 }
 
 fn proxy_settings(config: &Config) -> proxy::Settings {
@@ -578,18 +578,18 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
         streams: limits.streams,
         head_bytes: limits.head_bytes,
         head_fields: limits.head_fields,
-        head_within: limits.head_within,
-        idle_within: limits.idle_within,
-        stalled_within: limits.stalled_within,
-        exchange_within: limits.exchange_within,
-        linger_within: limits.linger_within,
-        connect_within: limits.connect_within,
-        continue_within: limits.continue_within,
-        pool_idle_within: limits.pool_idle_within,
+        head_timeout: limits.head_timeout,
+        keepalive_timeout: limits.keepalive_timeout,
+        stream_idle_timeout: limits.stream_idle_timeout,
+        exchange_timeout: limits.exchange_timeout,
+        linger_timeout: limits.linger_timeout,
+        connect_timeout: limits.connect_timeout,
+        expect_continue_timeout: limits.expect_continue_timeout,
+        pool_idle_timeout: limits.pool_idle_timeout,
         pool_idle_per_host: limits.pool_idle_per_host,
         origin_streams: limits.origin_streams,
         ping_every: limits.ping_every,
-        ping_within: limits.ping_within,
+        ping_timeout: limits.ping_timeout,
         ca_file: config.upstream.ca_file.clone(),
         replay: replay::Limits {
             memory: limits.replay_memory as usize,
@@ -643,9 +643,9 @@ fn pay_settings(
         policy: Arc::new(config.policy.clone()),
         manager,
         replay: proxy.replay.clone(),
-        offer_body: config.limits.offer_body,
-        offer_within: config.limits.offer_within,
-        answer_within: config.limits.answer_within,
+        max_402_body: config.limits.max_402_body,
+        offer_timeout: config.limits.offer_timeout,
+        answer_timeout: config.limits.answer_timeout,
         shutdown: shutdown.clone(),
         advisor: None,
     }

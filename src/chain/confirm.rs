@@ -80,7 +80,7 @@ const REFUSALS: u32 = 5;
 const DOUBT_LOOKS: u32 = 3;
 /// So many blocks must follow before a nonce that is used, and no trace of our transaction, is believed.
 const DOUBT_BLOCKS: u64 = 12;
-/// So long it must last as well, unless `confirm_within` allows less.
+/// So long it must last as well, unless `confirm_timeout` allows less.
 const DOUBT_WITHIN: Duration = Duration::from_secs(120);
 /// How often a state is asked for that may be forgotten meanwhile.
 const STATE_LOOKS: usize = 5;
@@ -96,7 +96,7 @@ impl Chain {
         confirmations: u32,
         journal: &impl Journal,
     ) -> Result<Mined, OrderError> {
-        let waited = self.0.settings.confirm_within;
+        let waited = self.0.settings.confirm_timeout;
         let mut last = None;
         match timeout(waited, self.wait(sent, confirmations, journal, &mut last)).await {
             Ok(outcome) => {
@@ -351,7 +351,7 @@ impl Chain {
                 if is_deep { Err(replaced(Some(TransactionHash(holder.hash.0)))) } else { Ok(None) }
             }
             None => {
-                let lasts = DOUBT_WITHIN.min(self.0.settings.confirm_within / 4);
+                let lasts = DOUBT_WITHIN.min(self.0.settings.confirm_timeout / 4);
                 let is_old =
                     doubt.began.elapsed() >= lasts && head >= doubt.head.saturating_add(DOUBT_BLOCKS);
                 if !is_old || seen.is_known {
@@ -371,7 +371,7 @@ impl Chain {
 
     /// How long passing faults of the node are waited out.
     fn patience(&self) -> Duration {
-        self.0.settings.retry_within.min(self.0.settings.confirm_within)
+        self.0.settings.retry_timeout.min(self.0.settings.confirm_timeout)
     }
 }
 

@@ -59,15 +59,15 @@ pub struct Settings {
     /// The first block that can hold an event of ours.
     pub start_block: u64,
     /// The limit of one JSON-RPC call.
-    pub request_within: Duration,
+    pub request_timeout: Duration,
     /// How often a pending transaction, or a new block, is looked for.
     pub poll_every: Duration,
     /// How long a sent transaction may stay unconfirmed before we stop waiting for it.
-    pub confirm_within: Duration,
+    pub confirm_timeout: Duration,
     /// The most blocks to ask for in one `eth_getLogs`; halved when the node refuses; at least 1.
     pub log_range: u64,
-    /// How long passing faults of the node are waited out; `confirm_within` bounds it too.
-    pub retry_within: Duration,
+    /// How long passing faults of the node are waited out; `confirm_timeout` bounds it too.
+    pub retry_timeout: Duration,
     /// The only chain to sign for; that of the first answer where it is absent.
     pub chain_id: Option<u64>,
     /// The most to pay for one unit of gas.
@@ -136,8 +136,8 @@ const MAX_SYMBOL: usize = 16;
 impl Chain {
     /// Checks the settings; asks the node nothing yet.
     pub fn new(settings: Settings, signer: Arc<Signer>) -> Result<Self, ChainError> {
-        let patience = settings.retry_within.min(settings.confirm_within);
-        let rpc = Rpc::new(&settings.rpc_url, settings.request_within, patience)?;
+        let patience = settings.retry_timeout.min(settings.confirm_timeout);
+        let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, patience)?;
         let at_least = |good: bool, name, least| {
             if good { Ok(()) } else { Err(ChainError::Setting { name, least }) }
         };

@@ -31,7 +31,7 @@ pub struct Done {
     /// The channel that was opened, topped up or ended.
     pub channel: ChannelId,
     /// What the contract says of it; `None` once it is settled. Never `None` after an opening or a top up. Where only the
-    /// event proves one of these, this is what the node showed last within `retry_within`: the deposit may be lower than
+    /// event proves one of these, this is what the node showed last within `retry_timeout`: the deposit may be lower than
     /// what was sent, 0 even, or the channel may be closing.
     pub on_chain: Option<OnChain>,
     /// The fee in wei of the transactions that were waited for. `None` where the node does not say, and where

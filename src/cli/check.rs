@@ -156,7 +156,7 @@ async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, 
     };
     report.good("wallet", &signer.address());
     let mut settings = chain_settings(chain);
-    settings.retry_within = settings.retry_within.min(PATIENCE);
+    settings.retry_timeout = settings.retry_timeout.min(PATIENCE);
     let payer = signer.address();
     let node = match Chain::new(settings, signer) {
         Ok(node) => node,

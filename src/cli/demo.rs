@@ -199,8 +199,8 @@ max_price = 10000
 ca_file = "{SELLERS_FOLDER}/ca.pem"
 
 [hooks]
-nonexisting_channel = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
-insufficient_confirmations = {{ do = "retry", every = "250ms", times = 240, within = "1m" }}
+nonexisting_channel = {{ action = "retry", every = "250ms", times = 240, timeout = "1m" }}
+insufficient_confirmations = {{ action = "retry", every = "250ms", times = 240, timeout = "1m" }}
 "#
     )
 }

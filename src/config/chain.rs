@@ -15,10 +15,10 @@ pub(super) const KEYS: &[&str] = &[
     "confirmations",
     "start_block",
     "poll_every",
-    "request_within",
-    "confirm_within",
+    "request_timeout",
+    "confirm_timeout",
     "log_range",
-    "retry_within",
+    "retry_timeout",
     "chain_id",
     "max_fee_per_gas",
     "max_fee",
@@ -38,13 +38,13 @@ pub struct Chain {
     /// The pause between two looks at the newest block.
     pub poll_every: Duration,
     /// How long the node may take for one answer.
-    pub request_within: Duration,
+    pub request_timeout: Duration,
     /// How long a transaction may take until it counts.
-    pub confirm_within: Duration,
+    pub confirm_timeout: Duration,
     /// How many blocks one query for events spans at first.
     pub log_range: u64,
     /// How long passing faults of the node are waited out.
-    pub retry_within: Duration,
+    pub retry_timeout: Duration,
     /// The only chain id to pay on, if it is pinned.
     pub chain_id: Option<u64>,
     /// The most to pay for one unit of gas.
@@ -89,9 +89,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
     let start_block = count("start_block", 0, 0, u64::MAX);
     let log_range = count("log_range", 10_000, 1, 10_000_000);
     let poll_every = duration("poll_every", 2, 3600);
-    let request_within = duration("request_within", 10, 600);
-    let confirm_within = duration("confirm_within", 600, 24 * 3600);
-    let retry_within = duration("retry_within", 20, 3600);
+    let request_timeout = duration("request_timeout", 10, 600);
+    let confirm_timeout = duration("confirm_timeout", 600, 24 * 3600);
+    let retry_timeout = duration("retry_timeout", 20, 3600);
     let chain_id = section.read("chain_id", |value| match values::integer(value)? {
         0 => Err(Wrong::new(
             "no chain has the id 0",
@@ -110,10 +110,10 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
         confirmations,
         start_block,
         poll_every,
-        request_within,
-        confirm_within,
+        request_timeout,
+        confirm_timeout,
         log_range,
-        retry_within,
+        retry_timeout,
         chain_id,
         max_fee_per_gas,
         max_fee,

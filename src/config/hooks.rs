@@ -29,11 +29,11 @@ pub(super) const HOOKS: &[&str] = &[
     "cooperative_close_denied",
 ];
 
-const ASK: &[&str] = &["do", "webhook", "webhook_within"];
-const RETRY: &[&str] = &["do", "every", "times", "within", "webhook", "webhook_within"];
-const ADOPT: &[&str] = &["do", "times", "webhook", "webhook_within"];
-const RESPONSE: &[&str] = &["do", "status", "header", "webhook", "webhook_within"];
-const DO: &[&str] = &["do"];
+const ASK: &[&str] = &["action", "webhook", "webhook_timeout"];
+const RETRY: &[&str] = &["action", "every", "times", "timeout", "webhook", "webhook_timeout"];
+const ADOPT: &[&str] = &["action", "times", "webhook", "webhook_timeout"];
+const RESPONSE: &[&str] = &["action", "status", "header", "webhook", "webhook_timeout"];
+const DO: &[&str] = &["action"];
 
 const MAX_TIMES: u32 = 10_000;
 const MAX_MARKS: usize = 1000;
@@ -136,7 +136,7 @@ fn abort(hook: &Section<'_>) -> Abort {
 
 fn on_error(hook: &Section<'_>) -> Option<Hook<OnError>> {
     let words = [("pass", OnError::Pass), ("ask", OnError::Ask), ("abort", OnError::Abort)];
-    let why = if hook.has("do") { ": what was paid for is not paid for again" } else { "" };
+    let why = if hook.has("action") { ": what was paid for is not paid for again" } else { "" };
     let action = word(hook, &words, why)?;
     Some(Hook { action, webhook: asked(hook, action == OnError::Ask, "ask") })
 }
@@ -195,28 +195,28 @@ fn word<T: Copy>(hook: &Section<'_>, words: &[(&str, T)], else_why: &str) -> Opt
         return None;
     }
     let example = format!("\"{}\"", words.first().map_or("abort", |(word, _)| word));
-    hook.require("do", &example, |value| {
+    hook.require("action", &example, |value| {
         let text = values::text(value)?;
         words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
             Wrong::new(
                 format!("{} is not possible here{else_why}", quoted(text)),
-                format!("write do = {}", words.join(" or ")),
+                format!("write action = {}", words.join(" or ")),
             )
         })
     })
 }
 
 fn nothing_but_do(hook: &Section<'_>, keys: &[&str], word: &str) {
-    for key in keys.iter().filter(|key| **key != "do" && hook.has(key)) {
-        hook.fault(key, format!("means nothing where do = \"{word}\""), "remove it");
+    for key in keys.iter().filter(|key| **key != "action" && hook.has(key)) {
+        hook.fault(key, format!("means nothing where action = \"{word}\""), "remove it");
     }
 }
 
 /// A webhook that must be there where the hook asks, and must not be where it does not.
 fn asked(hook: &Section<'_>, is_asking: bool, asking: &str) -> Option<Webhook> {
-    for key in ["webhook", "webhook_within"].iter().filter(|key| !is_asking && hook.has(key)) {
-        hook.fault(key, format!("is only asked where do = \"{asking}\""), "remove one of the two");
+    for key in ["webhook", "webhook_timeout"].iter().filter(|key| !is_asking && hook.has(key)) {
+        hook.fault(key, format!("is only asked where action = \"{asking}\""), "remove one of the two");
     }
     if is_asking && !hook.has("webhook") {
         hook.fault("webhook", "missing", "write webhook = \"http://127.0.0.1:9000/\"");
@@ -227,15 +227,15 @@ fn asked(hook: &Section<'_>, is_asking: bool, asking: &str) -> Option<Webhook> {
 fn webhook(hook: &Section<'_>) -> Option<Webhook> {
     let shortest = Duration::from_millis(1);
     let within = hook.bounded(
-        "webhook_within",
+        "webhook_timeout",
         WEBHOOK_WITHIN,
         shortest..=LONGEST_WEBHOOK,
         values::duration,
         show_duration,
     );
-    if hook.has("webhook_within") && !hook.has("webhook") {
+    if hook.has("webhook_timeout") && !hook.has("webhook") {
         hook.fault(
-            "webhook_within",
+            "webhook_timeout",
             "means nothing without webhook",
             "remove it, or write webhook = \"http://…\"",
         );
@@ -249,12 +249,12 @@ fn patience(hook: &Section<'_>, default: Retry) -> Retry {
     let shortest = Duration::from_millis(1);
     let every = hook.bounded("every", every, shortest..=LONGEST, values::duration, show_duration);
     let times = hook.bounded("times", times, 1..=MAX_TIMES, values::small_integer, |times| times.to_string());
-    let within = hook.bounded("within", within, shortest..=LONGEST, values::duration, show_duration);
+    let within = hook.bounded("timeout", within, shortest..=LONGEST, values::duration, show_duration);
     if within < every {
         hook.fault(
-            "within",
+            "timeout",
             format!("{} is shorter than every = {}", show_duration(within), show_duration(every)),
-            "write a within that leaves time for one attempt at least",
+            "write a timeout that leaves time for one attempt at least",
         );
     }
     Retry::Retry { every, times, within }

@@ -13,6 +13,7 @@ mod intercept;
 mod limits;
 mod origin;
 mod policy;
+mod renamed;
 mod route;
 mod section;
 mod source;
@@ -160,12 +161,13 @@ impl Config {
 
         let faults = Faults::new(source::entries_in(environment));
         let config = assemble(root, &places, state_home, environment, &faults);
-        match config {
-            Some(mut config) if faults.borrow().is_empty() => {
+        match (config, faults.into_result()) {
+            (Some(mut config), Ok(renamed)) => {
+                config.warnings.extend(renamed);
                 config.warnings.extend(services);
                 Ok(config)
             }
-            _ => Err(fail(faults.into_inner())),
+            (_, faults) => Err(fail(faults.err().unwrap_or_default())),
         }
     }
 
@@ -219,7 +221,7 @@ fn assemble(
         limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
 
     let listen = listen.unwrap_or_else(default_listen);
-    faults.borrow_mut().extend(exposed(listen, allow_remote, is_paying));
+    faults.extend(exposed(listen, allow_remote, is_paying));
     let routes =
         route::routes(top.take("route"), route::Neighbour { listen, allow_remote, is_paying }, faults);
     let mut warnings = policy::warnings(&rules, &deposit);
@@ -233,8 +235,8 @@ fn assemble(
     // Both are either absent or whole: an inner None has left a fault.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
-    let limits::Bounds { rounds, reserve_ahead, pay_within, ready_within } = bounds;
-    let policy = Policy { rules, deposit, hooks, rounds, reserve_ahead, pay_within, ready_within };
+    let limits::Bounds { max_attempts, sign_ahead, pay_timeout, ready_timeout } = bounds;
+    let policy = Policy { rules, deposit, hooks, max_attempts, sign_ahead, pay_timeout, ready_timeout };
     let (state_dir, intercept) = (state_dir?, intercept?);
     Some(Config {
         listen,

@@ -17,17 +17,17 @@ use crate::protocol::{
 
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] =
-    &["host", "port", "max_price", "receivers", "pay_first", "browsers", "hooks", "deny"];
+    &["host", "port", "max_price", "receivers", "send_ahead", "browsers", "hooks", "deny"];
 /// The keys of `[deposit]`.
 pub(super) const DEPOSIT: &[&str] = &[
     "initial",
     "top_up",
     "channels",
-    "surplus_within",
+    "close_idle_after",
     "max_per_channel",
     "retry_after",
     "max_count",
-    "count_within",
+    "count_window",
     "on_exit",
 ];
 
@@ -79,15 +79,17 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             values::small_integer,
             |number| number.to_string(),
         ),
-        count_within: section.bounded(
-            "count_within",
-            default.count_within,
+        count_window: section.bounded(
+            "count_window",
+            default.count_window,
             Duration::from_secs(1)..=LONGEST_SURPLUS,
             values::duration,
             show_duration,
         ),
         on_exit: section.read("on_exit", on_exit).unwrap_or(default.on_exit),
-        surplus_within: section.read("surplus_within", surplus_within).unwrap_or(default.surplus_within),
+        close_idle_after: section
+            .read("close_idle_after", close_idle_after)
+            .unwrap_or(default.close_idle_after),
     }
 }
 
@@ -122,7 +124,7 @@ fn on_exit(value: &Value) -> Result<OnExit, Wrong> {
     }
 }
 
-fn surplus_within(value: &Value) -> Result<Option<Duration>, Wrong> {
+fn close_idle_after(value: &Value) -> Result<Option<Duration>, Wrong> {
     if values::text(value).is_ok_and(|text| text == "never") {
         return Ok(None);
     }
@@ -181,7 +183,7 @@ pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
 fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
-        for key in ["max_price", "receivers", "pay_first", "browsers", "hooks"] {
+        for key in ["max_price", "receivers", "send_ahead", "browsers", "hooks"] {
             if entry.has(key) {
                 entry.fault(key, "means nothing where deny = true", "remove one of the two");
             }
@@ -206,7 +208,7 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Op
     if entry.has("receivers") && receivers.is_none() {
         return None;
     }
-    let pay_first = entry.read("pay_first", values::boolean).unwrap_or(true);
+    let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
     let browsers = entry.read("browsers", browsers);
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
@@ -214,7 +216,7 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Op
         written => Arc::new(hooks::hooks(written, &path, otherwise, faults)),
     };
     let receivers = receivers.unwrap_or_default();
-    Some(Allow::Pay { max_price: max_price?, receivers, pay_first, browsers, hooks })
+    Some(Allow::Pay { max_price: max_price?, receivers, send_ahead, browsers, hooks })
 }
 
 fn browsers(value: &Value) -> Result<Browsers, Wrong> {

@@ -4,10 +4,40 @@ use std::{cell::RefCell, fmt, ops::RangeInclusive};
 
 use ::config::{Map, Value, ValueKind};
 
-use super::fault::{Fault, nearest};
+use super::{
+    fault::{Fault, nearest},
+    renamed::{Renamed, rename},
+};
 
-/// Where faults are gathered.
-pub(super) type Faults = RefCell<Vec<Fault>>;
+/// Gathers faults, and warnings about names that are out of date.
+#[derive(Default)]
+pub(super) struct Faults {
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl Faults {
+    /// Begins with these.
+    pub(super) fn new(faults: Vec<Fault>) -> Self {
+        Self { faults: RefCell::new(faults), ..Self::default() }
+    }
+
+    /// Notes a fault.
+    pub(super) fn push(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Notes several.
+    pub(super) fn extend(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.borrow_mut().extend(faults);
+    }
+
+    /// The faults, if there are any, else the warnings.
+    pub(super) fn into_result(self) -> Result<Vec<String>, Vec<Fault>> {
+        let faults = self.faults.into_inner();
+        if faults.is_empty() { Ok(self.warnings.into_inner()) } else { Err(faults) }
+    }
+}
 
 /// Why a value is refused: what is wrong, and what to write.
 pub(super) struct Wrong {
@@ -48,7 +78,7 @@ impl<'a> Section<'a> {
             None => Map::new(),
             Some(ValueKind::Table(table)) => table,
             Some(other) => {
-                faults.borrow_mut().push(Fault::new(
+                faults.push(Fault::new(
                     &path,
                     format!("expected a table, found {}", kind(&other)),
                     format!("write a table, such as [{path}] and its keys below it"),
@@ -56,9 +86,27 @@ impl<'a> Section<'a> {
                 Map::new()
             }
         };
-        let section = Self { path, table, known, faults, is_written };
+        let mut section = Self { path, table, known, faults, is_written };
+        section.rename();
         section.report_unknown();
         section
+    }
+
+    /// Takes old names for the new ones.
+    fn rename(&mut self) {
+        for Renamed { old, new, is_twice } in rename(&mut self.table, self.known) {
+            let (path, now) = (self.path_of(old), self.path_of(new));
+            if is_twice {
+                self.faults.push(Fault::new(
+                    path,
+                    format!("the old name of {now}, which is set too"),
+                    "remove it",
+                ));
+            } else {
+                let warning = format!("{path} is now called {now}; the old name still works");
+                self.faults.warnings.borrow_mut().push(warning);
+            }
+        }
     }
 
     /// The path of a key of this table.
@@ -90,7 +138,7 @@ impl<'a> Section<'a> {
                 } else {
                     String::new()
                 };
-                self.faults.borrow_mut().push(Fault::new(path, wrong + &from, remedy));
+                self.faults.push(Fault::new(path, wrong + &from, remedy));
                 None
             }
         }
@@ -134,12 +182,12 @@ impl<'a> Section<'a> {
     /// Notes a fault at a key of this table.
     pub(super) fn fault(&self, key: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
         let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
-        self.faults.borrow_mut().push(Fault::new(path, wrong, remedy));
+        self.faults.push(Fault::new(path, wrong, remedy));
     }
 
     /// Notes a fault that is none of a key of this table, such as that of a variable of another program.
     pub(super) fn foreign(&self, fault: Fault) {
-        self.faults.borrow_mut().push(fault);
+        self.faults.push(fault);
     }
 
     fn report_unknown(&self) {
@@ -166,7 +214,7 @@ impl<'a> Section<'a> {
 
 /// The entries of the list of tables `name`, at most `most`; each is then read as a section of its own.
 pub(super) fn entries(name: &str, value: Option<Value>, most: usize, faults: &Faults) -> Vec<Value> {
-    let fault = |wrong: String, remedy: String| faults.borrow_mut().push(Fault::new(name, wrong, remedy));
+    let fault = |wrong: String, remedy: String| faults.push(Fault::new(name, wrong, remedy));
     match value.map(|value| value.kind) {
         None => return Vec::new(),
         Some(ValueKind::Array(entries)) if entries.len() <= most => return entries,
@@ -182,7 +230,7 @@ pub(super) fn entries(name: &str, value: Option<Value>, most: usize, faults: &Fa
 }
 
 /// What the crate `config` calls values of environment variables.
-const FROM_ENVIRONMENT: &str = "the environment";
+pub(super) const FROM_ENVIRONMENT: &str = "the environment";
 
 /// The environment variable of a key.
 pub(super) fn variable(path: &str) -> String {
@@ -211,7 +259,7 @@ pub(super) fn quoted(text: impl fmt::Display) -> String {
     format!("{:?}...", text.chars().take(60).collect::<String>())
 }
 
-fn is_blank(value: &Value) -> bool {
+pub(super) fn is_blank(value: &Value) -> bool {
     match &value.kind {
         ValueKind::Nil => true,
         ValueKind::String(text) => text.trim().is_empty(),

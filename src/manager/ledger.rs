@@ -27,7 +27,7 @@ pub struct Bill {
     pub from: Option<PaidFrom>,
     /// One entry for each host and receiver, the most expensive first.
     pub payees: Vec<Payee>,
-    /// What went to payees beyond `limits.payees`.
+    /// What went to payees beyond `limits.report_payees`.
     pub others: Spent,
     /// Payments that are on their way: what they come to is not known yet.
     pub under_way: Sum,
@@ -545,7 +545,7 @@ mod tests {
             tab.answered();
             assert_eq!(lock(&ledger).bill().under_way, sum(1, 5), "it may yet be taken");
             tab.begin(&draft(5, 5));
-            assert_eq!(lock(&ledger).bill().under_way, sum(1, 5), "the same one again is no other one");
+            assert_eq!(lock(&ledger).bill().under_way, sum(1, 5), "the same payment again counts once");
             tab.end(how);
             let paid = matches!(how, Returned::Accepted);
             let (all, none) = (sum(1, 5), Sum::default());

@@ -80,13 +80,13 @@ struct Gateways {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Client requests that wait for a payment or have one in hand.
-    pub waiting: usize,
+    pub max_pending: usize,
     /// Prices that are remembered.
     pub prices: usize,
     /// How long a price is remembered that was not seen again.
     pub price_age: Duration,
     /// Payees that the bill tells apart.
-    pub payees: usize,
+    pub report_payees: usize,
 }
 
 /// A signed payment, and the channel it draws on, lent to one client request.
@@ -206,7 +206,7 @@ impl Manager {
         limits: Limits,
         seller: Arc<dyn Seller>,
     ) -> (Self, JoinHandle<()>) {
-        let Limits { waiting, prices, price_age, payees } = limits;
+        let Limits { max_pending, prices, price_age, report_payees } = limits;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
@@ -221,9 +221,9 @@ impl Manager {
         };
         let actor = Actor::new(store, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
-        let (places, next) = (Arc::new(Semaphore::new(waiting)), Arc::new(AtomicU64::new(0)));
+        let (places, next) = (Arc::new(Semaphore::new(max_pending)), Arc::new(AtomicU64::new(0)));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
-        let ledger = Arc::new(Mutex::new(Ledger::new(payees, unix_millis())));
+        let ledger = Arc::new(Mutex::new(Ledger::new(report_payees, unix_millis())));
         let manager = Self {
             mailbox,
             places,

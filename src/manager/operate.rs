@@ -100,14 +100,14 @@ pub enum Trouble {
     NoSeller(ChannelId),
     /// The seller did not help.
     #[error(
-        "{0}. Try again, or close without the seller: `tollpass channels close --alone`, and after the challenge \
+        "{0}. Try again, or close without the seller: `tollpass channels close --unilateral`, and after the challenge \
          period `tollpass channels settle`"
     )]
     Seller(#[from] SellerError),
     /// The seller did not sign, and the policy says to stop there.
     #[error(
         "{0}; no further channel of this seller is closed (hooks.cooperative_close_denied): closing alone is for you \
-         to decide, `tollpass channels close --alone`"
+         to decide, `tollpass channels close --unilateral`"
     )]
     Denied(String),
     /// Another operation on the channel is under way.

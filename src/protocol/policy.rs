@@ -26,13 +26,13 @@ pub struct Policy {
     pub hooks: Arc<Hooks>,
     /// How many different payments one client request may lead to. Presenting the same one again is bounded
     /// by the hooks.
-    pub rounds: u32,
+    pub max_attempts: u32,
     /// How many further payments of the same price may be signed before the next durable write.
-    pub reserve_ahead: u64,
+    pub sign_ahead: u64,
     /// How long a 402 waits at start until the key is unlocked and the chain synced.
-    pub ready_within: Duration,
+    pub ready_timeout: Duration,
     /// How long one client request may take from its first 402 to the paid answer's head.
-    pub pay_within: Duration,
+    pub pay_timeout: Duration,
 }
 
 /// One `[[pay]]` entry.
@@ -58,7 +58,7 @@ pub enum Allow {
         /// Who may be paid; anyone when empty.
         receivers: Vec<Address>,
         /// True when a price that is known from before is paid in the first request.
-        pay_first: bool,
+        send_ahead: bool,
         /// Which requests of browsers are paid; when absent, what [`Browsers::usual`] says.
         browsers: Option<Browsers>,
         /// What to do at each turn of a purchase: the defaults, and what this rule puts in their place.
@@ -131,14 +131,14 @@ pub struct Deposit {
     /// After a transaction failed, how long nothing more is tried for that receiver and host. It doubles with each failure
     /// in a row.
     pub retry_after: Duration,
-    /// How often money is put into channels to one receiver for one host within `count_within`.
+    /// How often money is put into channels to one receiver for one host within `count_window`.
     pub max_count: u32,
     /// See `max_count`.
-    pub count_within: Duration,
+    pub count_window: Duration,
     /// What becomes of the channels when tollpass ends.
     pub on_exit: OnExit,
     /// After how long without a payment a channel beyond the first to a receiver is closed; never when absent.
-    pub surplus_within: Option<Duration>,
+    pub close_idle_after: Option<Duration>,
 }
 
 /// How much to put into a channel.
@@ -180,9 +180,9 @@ impl Default for Deposit {
             max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
             retry_after: Duration::from_secs(30),
             max_count: 200,
-            count_within: Duration::from_secs(3600),
+            count_window: Duration::from_secs(3600),
             on_exit: OnExit::Never,
-            surplus_within: None,
+            close_idle_after: None,
         }
     }
 }

@@ -53,7 +53,7 @@ pub enum Refusal {
     #[error("the 402 is malformed: {0}")]
     Malformed(Malformed),
     /// The 402's own body is larger than can be held back.
-    #[error("the 402's own body is larger than limits.offer_body ({limit} bytes)")]
+    #[error("the 402's own body is larger than limits.max_402_body ({limit} bytes)")]
     OfferTooLarge {
         /// The limit.
         limit: u64,
@@ -74,7 +74,7 @@ pub enum Refusal {
     #[error("not ready to pay: {0}")]
     NotReady(String),
     /// Too many requests wait for a payment.
-    #[error("too many requests wait for a payment (limits.waiting)")]
+    #[error("too many requests wait for a payment (limits.max_pending)")]
     Busy,
     /// The price is 0.
     #[error("the seller asks for a price of 0")]
@@ -146,7 +146,7 @@ pub enum Refusal {
         price: Amount,
     },
     /// The seller was shown payments often enough.
-    #[error("gave up after {rounds} payments presented (limits.rounds)")]
+    #[error("gave up after {rounds} payments presented (limits.max_attempts)")]
     Rounds {
         /// How often.
         rounds: u32,
@@ -204,7 +204,7 @@ pub enum Refusal {
         mark: Mark,
     },
     /// The time for one client request is over.
-    #[error("not paid within limits.pay_within: {waited_for}")]
+    #[error("not paid within limits.pay_timeout: {waited_for}")]
     Deadline {
         /// What it was waiting for.
         waited_for: Awaited,

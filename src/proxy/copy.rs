@@ -35,12 +35,12 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Bounds {
     /// Bytes that each direction holds while they pass.
     buffer: usize,
-    stalled_within: Duration,
+    stream_idle_timeout: Duration,
 }
 
 impl Bounds {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { buffer: settings.tunnel_buffer, stalled_within: settings.stalled_within }
+        Self { buffer: settings.tunnel_buffer, stream_idle_timeout: settings.stream_idle_timeout }
     }
 }
 
@@ -148,7 +148,7 @@ pub(super) async fn join(client: End, origin: End, bounds: Bounds, shutdown: &Sh
     let moves = Moves::default();
     tokio::select! {
         ended = both_ways(client, origin, bounds.buffer, &moves) => ended,
-        still = stillness(&moves, bounds.stalled_within) => Err(still),
+        still = stillness(&moves, bounds.stream_idle_timeout) => Err(still),
         () = idleness(&moves, shutdown) => Ok(()),
     }
 }
@@ -178,7 +178,10 @@ async fn stillness(moves: &Moves, within: Duration) -> io::Error {
         sleep(within).await;
         let now = moves.count();
         if now == seen {
-            return io::Error::new(io::ErrorKind::TimedOut, "nothing moves any more (limits.stalled_within)");
+            return io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nothing moves any more (limits.stream_idle_timeout)",
+            );
         }
         seen = now;
     }

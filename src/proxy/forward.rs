@@ -145,7 +145,7 @@ impl Forward {
         let reach = Reach::new(settings);
         let pool = |pays, offer| {
             let (reach, secure, lobby) = (reach.clone(), secure.clone(), lobby.clone());
-            let within = settings.connect_within;
+            let within = settings.connect_timeout;
             let dialer = Dialer { reach, within, acknowledges_at_once: pays, secure, lobby };
             Pool::new(settings, dialer, offer, pays)
         };
@@ -273,7 +273,7 @@ impl Shared {
         // closes a connection without a word, whatever the method.
         let again = (lane != Lane::Paying).then(|| Box::new(copy(&request)));
         let (head, body) = request.into_parts();
-        let (gate, gated) = Gate::new(body, self.settings.continue_within);
+        let (gate, gated) = Gate::new(body, self.settings.expect_continue_timeout);
         let mut request = Request::from_parts(head, Body::Gated(Box::new(gated)));
         self.listen(&mut request, Some(gate.clone()));
         self.ask(Asked { request, client, is_fresh }, lane, again, Some(gate))

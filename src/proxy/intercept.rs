@@ -78,7 +78,7 @@ impl<S> Intercept<S> {
         let forward = forward.shared();
         let settings = &forward.settings;
         let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
-        let (within, bounds) = (settings.head_within, Bounds::new(settings));
+        let (within, bounds) = (settings.head_timeout, Bounds::new(settings));
         let shared = interception.map(|interception| {
             let (forward, told) = (Arc::clone(&forward), Mutex::default());
             Arc::new(Means { interception, forward, http_1, http_2, within, bounds, told })

@@ -24,21 +24,21 @@ const SWEEP: usize = 16 * 1024;
 /// The times of a client's connection; see [`Settings`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    pub(super) head_within: Duration,
-    pub(super) idle_within: Duration,
-    stalled_within: Duration,
-    exchange_within: Duration,
-    linger_within: Duration,
+    pub(super) head_timeout: Duration,
+    pub(super) keepalive_timeout: Duration,
+    stream_idle_timeout: Duration,
+    exchange_timeout: Duration,
+    linger_timeout: Duration,
 }
 
 impl Pace {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            head_within: settings.head_within,
-            idle_within: settings.idle_within,
-            stalled_within: settings.stalled_within,
-            exchange_within: settings.exchange_within,
-            linger_within: settings.linger_within,
+            head_timeout: settings.head_timeout,
+            keepalive_timeout: settings.keepalive_timeout,
+            stream_idle_timeout: settings.stream_idle_timeout,
+            exchange_timeout: settings.exchange_timeout,
+            linger_timeout: settings.linger_timeout,
         }
     }
 }
@@ -68,7 +68,7 @@ pub(super) struct Line<S> {
     is_flushed: bool,
     /// The turn whose answer has been begun.
     answered: u64,
-    linger_within: Duration,
+    linger_timeout: Duration,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
@@ -81,7 +81,7 @@ impl<S> Line<S> {
             pending: Vec::new(),
             is_flushed: true,
             answered: 0,
-            linger_within: pace.linger_within,
+            linger_timeout: pace.linger_timeout,
             lingering: None,
         };
         (line, watch)
@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
             match (read, &mut self.lingering) {
                 (Poll::Ready(Ok(())), lingering) if !buffer.filled().is_empty() => {
-                    let within = self.linger_within;
+                    let within = self.linger_timeout;
                     let timer = lingering.get_or_insert_with(|| Box::pin(sleep(within)));
                     if timer.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(());
@@ -280,12 +280,12 @@ impl Hash for Client {
     }
 }
 
-/// The clock by which the server's side reads heads: it allows `head_within` from the first byte of a head on, and
+/// The clock by which the server's side reads heads: it allows `head_timeout` from the first byte of a head on, and
 /// until then as long as it is asked to, which is as long as a connection may be idle.
 #[derive(Debug)]
 pub(super) struct HeadClock {
     pub(super) watch: Arc<Watch>,
-    pub(super) head_within: Duration,
+    pub(super) head_timeout: Duration,
 }
 
 impl rt::Timer for HeadClock {
@@ -297,8 +297,8 @@ impl rt::Timer for HeadClock {
         self.watch.is_heard.store(false, Ordering::Relaxed);
         let turn = self.watch.await_head();
         let sleep = Box::pin(sleep_until(deadline.into()));
-        let (watch, head_within) = (Arc::clone(&self.watch), self.head_within);
-        Box::pin(Awaited { sleep, watch, turn, head_within, is_begun: false })
+        let (watch, head_timeout) = (Arc::clone(&self.watch), self.head_timeout);
+        Box::pin(Awaited { sleep, watch, turn, head_timeout, is_begun: false })
     }
 }
 
@@ -307,7 +307,7 @@ struct Awaited {
     sleep: Pin<Box<Sleep>>,
     watch: Arc<Watch>,
     turn: u64,
-    head_within: Duration,
+    head_timeout: Duration,
     is_begun: bool,
 }
 
@@ -319,7 +319,7 @@ impl Future for Awaited {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_begun && self.watch.is_heard.load(Ordering::Relaxed) {
             self.is_begun = true;
-            let deadline = tokio::time::Instant::now() + self.head_within;
+            let deadline = tokio::time::Instant::now() + self.head_timeout;
             self.sleep.as_mut().reset(deadline);
         }
         self.sleep.as_mut().poll(cx)
@@ -347,7 +347,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(watch: Arc<Watch>, pace: Pace) -> Self {
-        let every = pace.stalled_within.min(pace.exchange_within);
+        let every = pace.stream_idle_timeout.min(pace.exchange_timeout);
         let (alarm, none) = (Box::pin(sleep(every)), Duration::ZERO);
         Self { watch, pace, every, alarm, moves: 0, turn: 0, still_for: none, same_for: none }
     }
@@ -369,8 +369,8 @@ impl Patience {
             self.same_for = grown(turn == self.turn, self.same_for);
             (self.moves, self.turn) = (moves, turn);
             let is_under_way = turn.is_multiple_of(2);
-            let is_stalled = self.still_for >= self.pace.stalled_within;
-            if is_under_way && (is_stalled || self.same_for >= self.pace.exchange_within) {
+            let is_stalled = self.still_for >= self.pace.stream_idle_timeout;
+            if is_under_way && (is_stalled || self.same_for >= self.pace.exchange_timeout) {
                 return Poll::Ready(());
             }
             self.alarm.as_mut().reset(tokio::time::Instant::now() + self.every);

@@ -65,22 +65,22 @@ pub struct Settings {
     /// Fields of a head, in requests and in answers; more is a 431 or a 502.
     pub head_fields: usize,
     /// Time for a client to send a whole request head, counted from its first byte.
-    pub head_within: Duration,
+    pub head_timeout: Duration,
     /// How long a client's connection is kept on which no request is begun.
-    pub idle_within: Duration,
+    pub keepalive_timeout: Duration,
     /// How long an exchange is kept up in which no byte passes on the client's side, and a tunnel in which none passes.
-    pub stalled_within: Duration,
+    pub stream_idle_timeout: Duration,
     /// How long one exchange may take altogether; over HTTP/2 counted from when no new request has come for
-    /// `idle_within`.
-    pub exchange_within: Duration,
+    /// `keepalive_timeout`.
+    pub exchange_timeout: Duration,
     /// How long what a client still sends after the last answer is read and dropped.
-    pub linger_within: Duration,
+    pub linger_timeout: Duration,
     /// Time to resolve a name and to connect, together.
-    pub connect_within: Duration,
+    pub connect_timeout: Duration,
     /// Time for an origin to ask for a body that the client holds back until it is asked for.
-    pub continue_within: Duration,
+    pub expect_continue_timeout: Duration,
     /// How long an idle connection to an origin is kept for another request.
-    pub pool_idle_within: Duration,
+    pub pool_idle_timeout: Duration,
     /// PEM certificates that origins over TLS may prove themselves by, besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Origins with which TLS is other than usual; the first one that matches counts.
@@ -92,7 +92,7 @@ pub struct Settings {
     /// How long a connection of HTTP/2 to an origin is silent before the origin is asked whether it is there.
     pub ping_every: Duration,
     /// How long the origin has to answer that.
-    pub ping_within: Duration,
+    pub ping_timeout: Duration,
     /// Bytes that each direction of a tunnel moves at a time; held only while there is something to move.
     pub tunnel_buffer: usize,
     /// How much of a request body is kept so that it can be sent again.
@@ -112,20 +112,20 @@ impl Default for Settings {
             streams: 200,
             head_bytes: 256 * 1024,
             head_fields: 100,
-            head_within: Duration::from_secs(30),
-            idle_within: Duration::from_secs(60),
-            stalled_within: Duration::from_secs(3600),
-            exchange_within: Duration::from_secs(24 * 3600),
-            linger_within: Duration::from_secs(2),
-            connect_within: Duration::from_secs(10),
-            continue_within: Duration::from_secs(1),
-            pool_idle_within: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(3600),
+            exchange_timeout: Duration::from_secs(24 * 3600),
+            linger_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(10),
+            expect_continue_timeout: Duration::from_secs(1),
+            pool_idle_timeout: Duration::from_secs(60),
             ca_file: None,
             tls: Vec::new(),
             pool_idle_per_host: 256,
             origin_streams: 32,
             ping_every: Duration::from_secs(30),
-            ping_within: Duration::from_secs(15),
+            ping_timeout: Duration::from_secs(15),
             tunnel_buffer: 64 * 1024,
             replay: replay::Limits {
                 memory: 256 * 1024,

@@ -73,13 +73,13 @@ pub(super) struct Inner {
 #[derive(Clone, Debug)]
 struct Limits {
     idle: usize,
-    idle_within: Duration,
-    connect_within: Duration,
+    keepalive_timeout: Duration,
+    connect_timeout: Duration,
     streams: usize,
     head_bytes: usize,
     head_fields: usize,
     ping_every: Duration,
-    ping_within: Duration,
+    ping_timeout: Duration,
     /// Bytes of a request body that are kept until it is answered over HTTP/2.
     kept: usize,
 }
@@ -198,13 +198,13 @@ impl Pool {
         }
         let limits = Limits {
             idle: settings.pool_idle_per_host,
-            idle_within: settings.pool_idle_within,
-            connect_within: settings.connect_within,
+            keepalive_timeout: settings.pool_idle_timeout,
+            connect_timeout: settings.connect_timeout,
             streams: settings.origin_streams,
             head_bytes: settings.head_bytes,
             head_fields: settings.head_fields,
             ping_every: settings.ping_every,
-            ping_within: settings.ping_within,
+            ping_timeout: settings.ping_timeout,
             kept: settings.replay.memory,
         };
         let resting = dialer.reach.resting().clone();
@@ -323,7 +323,7 @@ impl Inner {
                 }
                 Arc::clone(&place.news).notified_owned()
             };
-            let by = *by.get_or_insert_with(|| Instant::now() + self.limits.connect_within);
+            let by = *by.get_or_insert_with(|| Instant::now() + self.limits.connect_timeout);
             timeout_at(by, news).await.ok()?;
         }
     }
@@ -341,7 +341,7 @@ impl Inner {
             return Some(Chosen::Many(ticket));
         }
         while let Some(idle) = place.idle.pop() {
-            if idle.is_usable(self.limits.idle_within) {
+            if idle.is_usable(self.limits.keepalive_timeout) {
                 return Some(Chosen::One(idle.into_one()));
             }
         }
@@ -481,7 +481,7 @@ impl Inner {
         let mut places = self.lock();
         let place = self.place(&mut places, &origin);
         if place.idle.len() >= self.limits.idle {
-            place.idle.retain(|idle| idle.is_usable(self.limits.idle_within));
+            place.idle.retain(|idle| idle.is_usable(self.limits.keepalive_timeout));
         }
         if place.idle.len() < self.limits.idle {
             place.idle.push(idle);
@@ -515,7 +515,7 @@ impl Inner {
     fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: &Origin) -> &'a mut Place {
         if !std::mem::replace(&mut places.is_swept, true) {
             let pool = Arc::downgrade(self);
-            let pause = self.limits.idle_within.clamp(Duration::from_millis(100), SWEEP_EVERY);
+            let pause = self.limits.keepalive_timeout.clamp(Duration::from_millis(100), SWEEP_EVERY);
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(pause).await;
@@ -536,7 +536,7 @@ impl Inner {
     /// Takes out what is closed or too old; whether nothing is left.
     fn sweep(&self) -> bool {
         let mut places = self.lock();
-        let within = self.limits.idle_within;
+        let within = self.limits.keepalive_timeout;
         let mut bound = 0;
         places.by_origin.retain(|origin, place| {
             let is_left = origin.client.as_ref().is_some_and(Client::has_left);
@@ -672,7 +672,7 @@ mod tests {
         let settings = Settings::default();
         let dialer = Dialer {
             reach: Reach::new(&settings),
-            within: settings.connect_within,
+            within: settings.connect_timeout,
             acknowledges_at_once: false,
             secure: Secure::new(None, Vec::new()),
             lobby: Lobby::default(),

@@ -43,7 +43,7 @@ struct Shared {
 
 impl Reach {
     pub(super) fn new(settings: &Settings) -> Self {
-        let (resolver, within) = (Arc::clone(&settings.resolver), settings.connect_within);
+        let (resolver, within) = (Arc::clone(&settings.resolver), settings.connect_timeout);
         let outbound = settings.outbound.clone();
         let resting = settings.resting.clone();
         Self { shared: Arc::new(Shared { resolver, outbound, resting, within }) }

@@ -105,7 +105,7 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(settings: &Settings) -> Self {
         let (mut http, pace) = (Builder::new(), Pace::new(settings));
-        http.header_read_timeout(pace.idle_within)
+        http.header_read_timeout(pace.keepalive_timeout)
             .max_header_size(settings.head_bytes)
             .max_buf_size(settings.head_bytes.max(BUFFER).max(LEAST_BUFFER));
         if settings.head_fields != USUAL_FIELDS {
@@ -121,7 +121,7 @@ impl Reader {
         S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     {
         let (line, watch) = Line::new(stream, &self.pace);
-        let clock = HeadClock { watch: Arc::clone(&watch), head_within: self.pace.head_within };
+        let clock = HeadClock { watch: Arc::clone(&watch), head_timeout: self.pace.head_timeout };
         let patience = Patience::new(Arc::clone(&watch), self.pace);
         let served = self.http.timer(clock).serve_connection(TokioIo::new(line), Told { service, watch });
         attend(Box::pin(served.with_upgrades()), Some(patience), shutdown).await;
@@ -155,8 +155,8 @@ pub(super) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecut
         .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(u32::try_from(settings.streams).unwrap_or(u32::MAX))
         // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
-        .keep_alive_interval(settings.idle_within)
-        .keep_alive_timeout(settings.head_within);
+        .keep_alive_interval(settings.keepalive_timeout)
+        .keep_alive_timeout(settings.head_timeout);
     http
 }
 

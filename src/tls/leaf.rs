@@ -54,7 +54,7 @@ pub enum LeafError {
     /// Clients would refuse it.
     #[error(
         "the name constraints of the CA leave out {0}; `tollpass ca renew` makes a CA that fits the configuration, which \
-         must be trusted anew"
+         clients must trust again"
     )]
     NotPermitted(Name),
     /// The CA's time is over.

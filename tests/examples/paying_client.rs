@@ -57,8 +57,12 @@ async fn main() -> anyhow::Result<()> {
 
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
-    let limits =
-        manager::Limits { waiting: 64, prices: 64, price_age: Duration::from_secs(3600), payees: 64 };
+    let limits = manager::Limits {
+        max_pending: 64,
+        prices: 64,
+        price_age: Duration::from_secs(3600),
+        report_payees: 64,
+    };
     let gateway = SellerClient::new(Forward::new(&proxy::Settings::default()), Duration::from_secs(10));
     let store = Store::open(folder.path())?;
     let (manager, task) = Manager::spawn(Arc::clone(&policy), store, limits, Arc::new(gateway));
@@ -133,7 +137,7 @@ fn policy(port: u16) -> Policy {
     let allow = Allow::Pay {
         max_price: Amount::from(10_000),
         receivers: Vec::new(),
-        pay_first: true,
+        send_ahead: true,
         browsers: None,
         hooks: Arc::clone(&hooks),
     };
@@ -141,10 +145,10 @@ fn policy(port: u16) -> Policy {
         rules: vec![Rule { host: HostPattern::Any, port: Some(port), allow }],
         deposit: Deposit::default(),
         hooks,
-        rounds: 8,
-        reserve_ahead: 64,
-        ready_within: Duration::from_secs(30),
-        pay_within: Duration::from_secs(60),
+        max_attempts: 8,
+        sign_ahead: 64,
+        ready_timeout: Duration::from_secs(30),
+        pay_timeout: Duration::from_secs(60),
     }
 }
 
@@ -154,11 +158,11 @@ fn chain_settings(chain: &DevChain, deployed: &Deployed) -> chain::Settings {
         channel_manager: deployed.channel_manager,
         confirmations: 1,
         start_block: deployed.start_block,
-        request_within: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(5),
         poll_every: Duration::from_millis(50),
-        confirm_within: Duration::from_secs(30),
+        confirm_timeout: Duration::from_secs(30),
         log_range: 1000,
-        retry_within: Duration::from_secs(5),
+        retry_timeout: Duration::from_secs(5),
         chain_id: None,
         max_fee_per_gas: Wei(500_000_000_000),
         max_fee: Wei(100_000_000_000_000_000),
@@ -170,9 +174,9 @@ fn pay_settings(policy: Arc<Policy>, manager: &Manager, shutdown: &Shutdown) -> 
         policy,
         manager: Some(manager.clone()),
         replay: replay::Limits { memory: 64 * 1024, file: 1024 * 1024, directory: std::env::temp_dir() },
-        offer_body: 64 * 1024,
-        offer_within: Duration::from_secs(10),
-        answer_within: Duration::from_secs(30),
+        max_402_body: 64 * 1024,
+        offer_timeout: Duration::from_secs(10),
+        answer_timeout: Duration::from_secs(30),
         shutdown: shutdown.clone(),
         advisor: Some(Arc::new(Agreeable)),
     }

@@ -27,9 +27,9 @@ use crate::support::raw::soon;
 use crate::support::wire::{Got, ask};
 
 /// Retries that end soon; the seller sees new channels within milliseconds.
-const QUICK: &str = "every = \"10ms\", times = 1000, within = \"20s\"";
+const QUICK: &str = "every = \"10ms\", times = 1000, timeout = \"20s\"";
 /// How long the webhook here may take.
-const WITHIN: &str = "webhook_within = \"300ms\"";
+const WITHIN: &str = "webhook_timeout = \"300ms\"";
 
 /// A program that is asked, and answers as it was told last.
 struct Oracle {
@@ -116,7 +116,7 @@ async fn get(proxy: &Running, url: &str) -> Got {
 async fn nothing_is_paid_without_a_clear_yes() {
     let (oracle, fair) = (Oracle::spawn().await, Fair::open().await);
     let hooks = format!(
-        "[hooks]\npayment_requested = {{ do = \"ask\", {} }}\nnonexisting_channel = {{ do = \"retry\", {QUICK} }}\n",
+        "[hooks]\npayment_requested = {{ action = \"ask\", {} }}\nnonexisting_channel = {{ action = \"retry\", {QUICK} }}\n",
         oracle.keys()
     );
     let alice = Alice::with(&fair.market, &hooks).await;
@@ -180,10 +180,10 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
     }))
     .await;
     let keys = oracle.keys();
-    let retry = format!("{{ do = \"retry\", every = \"10ms\", times = 1, within = \"20s\", {keys} }}");
+    let retry = format!("{{ action = \"retry\", every = \"10ms\", times = 1, timeout = \"20s\", {keys} }}");
     let hooks = format!(
         "[hooks]\nnonexisting_channel = {retry}\ninsufficient_confirmations = {retry}\n\
-         invalid_balance_proof = {retry}\ninvalid_amount = {{ do = \"adopt\", {keys} }}\n"
+         invalid_balance_proof = {retry}\ninvalid_amount = {{ action = \"adopt\", {keys} }}\n"
     );
     let alice = Alice::with(&market, &hooks).await;
     let proxy = alice.start().await;
@@ -271,7 +271,7 @@ async fn a_yes_to_a_price_is_none_to_a_higher_one() {
             if complains { answer.complain(&rdn::INVALID_AMOUNT) } else { answer }
         }))
         .await;
-        let hooks = format!("[hooks]\npayment_requested = {{ do = \"ask\", {} }}\n", oracle.keys());
+        let hooks = format!("[hooks]\npayment_requested = {{ action = \"ask\", {} }}\n", oracle.keys());
         let alice = Alice::with(&market, &hooks).await;
         let proxy = alice.start().await;
         let url = format!("{}/", seller.url());
@@ -294,7 +294,7 @@ async fn scene(hooks: &str) -> (Fair, Alice, Running) {
     let fair = Fair::open().await;
     let rules = format!(
         "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n[pay.hooks]\n\
-         nonexisting_channel = {{ do = \"retry\", {QUICK} }}\n{hooks}"
+         nonexisting_channel = {{ action = \"retry\", {QUICK} }}\n{hooks}"
     );
     let alice = Alice::ruled(&fair.market, &rules).await;
     let proxy = alice.start().await;
@@ -303,7 +303,8 @@ async fn scene(hooks: &str) -> (Fair, Alice, Running) {
 
 #[tokio::test]
 async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
-    let hooks = "http_error = { do = \"abort\" }\nhttp_response = { do = \"abort\", status = [200] }\n";
+    let hooks =
+        "http_error = { action = \"abort\" }\nhttp_response = { action = \"abort\", status = [200] }\n";
     let (fair, _alice, proxy) = scene(hooks).await;
     for (path, reason) in [
         ("/status/404", "the origin answered 404: hooks.http_error aborts"),
@@ -320,14 +321,15 @@ async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
     assert_eq!(fair.origin.total_registered(), Amount::from(3 * PRICE));
     proxy.stop().await;
 
-    let (fair, _alice, proxy) = scene("http_response = { do = \"abort\", header = [\"RDN-Price\"] }\n").await;
+    let (fair, _alice, proxy) =
+        scene("http_response = { action = \"abort\", header = [\"RDN-Price\"] }\n").await;
     let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
     let reason = "the origin answered 402 with the field rdn-price: hooks.http_response aborts";
     because(&got, StatusCode::PAYMENT_REQUIRED, reason);
     assert!(proxy.channels().await.is_empty());
     proxy.stop().await;
 
-    let (fair, _alice, proxy) = scene("payment_requested = { do = \"abort\" }\n").await;
+    let (fair, _alice, proxy) = scene("payment_requested = { action = \"abort\" }\n").await;
     let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
     because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.payment_requested aborts");
     assert!(proxy.channels().await.is_empty());
@@ -340,8 +342,8 @@ async fn an_answer_that_took_longer_than_paying_may_is_asked_about_all_the_same(
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
     let paying = Duration::from_secs(1);
     let seller = Mallory::spawn(move |_| Answer::Late(paying, StatusCode::NOT_FOUND)).await;
-    let ask = format!("http_error = {{ do = \"ask\", {} }}", oracle.keys());
-    let alice = Alice::with(&market, &format!("[hooks]\n{ask}\n[limits]\npay_within = \"1s\"\n")).await;
+    let ask = format!("http_error = {{ action = \"ask\", {} }}", oracle.keys());
+    let alice = Alice::with(&market, &format!("[hooks]\n{ask}\n[limits]\npay_timeout = \"1s\"\n")).await;
     let proxy = alice.start().await;
     let got = get(&proxy, &format!("{}/", seller.url())).await;
     assert_eq!(got.status, StatusCode::NOT_FOUND);
@@ -354,8 +356,8 @@ async fn answers_can_be_asked_about_and_success_is_told() {
     let (oracle, notices) = (Oracle::spawn().await, Oracle::spawn().await);
     let keys = oracle.keys();
     let (fair, _alice, proxy) = scene(&format!(
-        "http_error = {{ do = \"ask\", {keys} }}\nhttp_response = {{ do = \"ask\", status = [200], {keys} }}\n\
-         success = {{ do = \"webhook\", {} }}\n",
+        "http_error = {{ action = \"ask\", {keys} }}\nhttp_response = {{ action = \"ask\", status = [200], {keys} }}\n\
+         success = {{ action = \"webhook\", {} }}\n",
         notices.keys()
     ))
     .await;
@@ -416,7 +418,7 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
     let no = Advice::Abort { reason: "not today".to_owned() };
     for (says, reason) in [
         (Some(no), Some("hooks.payment_requested: not today")),
-        (None, Some("hooks.payment_requested: no answer within limits.pay_within")),
+        (None, Some("hooks.payment_requested: no answer within limits.pay_timeout")),
         (Some(Advice::Retry), Some("where it is pay or abort")),
         (Some(Advice::Pay), None),
     ] {
@@ -465,7 +467,7 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
     let allow = Allow::Pay {
         max_price: Amount::from(10_000),
         receivers: Vec::new(),
-        pay_first: false,
+        send_ahead: false,
         browsers: None,
         hooks: Arc::clone(&hooks),
     };
@@ -473,18 +475,18 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
         rules: vec![Rule { host: HostPattern::Any, port: None, allow }],
         deposit: Deposit::default(),
         hooks,
-        rounds: 8,
-        reserve_ahead: 0,
-        ready_within: Duration::from_secs(10),
-        pay_within: Duration::from_secs(2),
+        max_attempts: 8,
+        sign_ahead: 0,
+        ready_timeout: Duration::from_secs(10),
+        pay_timeout: Duration::from_secs(2),
     };
     Settings {
         policy: Arc::new(policy),
         manager: Some(proxy.manager.clone()),
         replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
-        offer_body: 64 * 1024,
-        offer_within: Duration::from_secs(5),
-        answer_within: Duration::from_secs(5),
+        max_402_body: 64 * 1024,
+        offer_timeout: Duration::from_secs(5),
+        answer_timeout: Duration::from_secs(5),
         shutdown: Shutdown::new(),
         advisor,
     }

@@ -179,7 +179,7 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
         let notes = Notes::new();
         let impatient = rig.chain_with(Settings {
             confirmations: 3,
-            confirm_within: Duration::from_millis(300),
+            confirm_timeout: Duration::from_millis(300),
             ..rig.settings()
         });
         // One block of three.
@@ -315,7 +315,7 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
         let host = relay.url();
         let chain = rig.chain_with(Settings {
             rpc_url: format!("{}/v3/topsecret?key=othersecret", host.replace("://", "://user:hunter22@")),
-            request_within: Duration::from_millis(200),
+            request_timeout: Duration::from_millis(200),
             ..rig.settings()
         });
         let id = ChannelId { receiver: receiver(7), open_block: 1 };
@@ -371,7 +371,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         assert_eq!(outcome.unwrap().1, untouched(50));
 
         let impatient =
-            rig.chain_with(Settings { confirm_within: Duration::from_millis(300), ..settings.clone() });
+            rig.chain_with(Settings { confirm_timeout: Duration::from_millis(300), ..settings.clone() });
         let (notes, order) = (Notes::new(), open(8, 50));
         let outage = async {
             rig.until_pending(count + 2).await;

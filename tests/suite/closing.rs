@@ -183,8 +183,10 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
 #[tokio::test]
 async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request() {
     on_each("", async |mut town| {
-        town.alice
-            .change("nonexisting_channel = { do = \"retry\"", "nonexisting_channel = { do = \"reopen\"");
+        town.alice.change(
+            "nonexisting_channel = { action = \"retry\"",
+            "nonexisting_channel = { action = \"reopen\"",
+        );
         let proxy = town.alice.start().await;
         proxy.ready().await;
         let snapshot = town.rig.snapshot().await;
@@ -222,8 +224,8 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
             let answer = leaked(format!("{{\"do\": \"{word}\"}}"));
             let webhook = Mallory::spawn(move |_| text(200, answer)).await;
             let asks =
-                format!("nonexisting_channel = {{ do = \"{policy}\", webhook = \"{}/\"", webhook.url());
-            town.alice.change("nonexisting_channel = { do = \"retry\"", &asks);
+                format!("nonexisting_channel = {{ action = \"{policy}\", webhook = \"{}/\"", webhook.url());
+            town.alice.change("nonexisting_channel = { action = \"retry\"", &asks);
             let proxy = town.alice.start().await;
             proxy.ready().await;
             let snapshot = town.rig.snapshot().await;
@@ -259,8 +261,10 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
 #[tokio::test]
 async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {
     on_each("", async |mut town| {
-        town.alice
-            .change("nonexisting_channel = { do = \"retry\"", "nonexisting_channel = { do = \"reopen\"");
+        town.alice.change(
+            "nonexisting_channel = { action = \"retry\"",
+            "nonexisting_channel = { action = \"reopen\"",
+        );
         let proxy = town.alice.start().await;
         let (contract, token) = (town.rig.manager, town.rig.token);
         let demand = Demand { contract, receiver: town.origin.receiver(), token };
@@ -440,7 +444,7 @@ fn leaked(text: String) -> &'static str {
 async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
     let fair = Fair::open().await;
     let sent = async || fair.market.sent_by(Signer::new(&KEY).unwrap().address()).await;
-    let limits = "[limits]\nanswer_within = \"300ms\"\n";
+    let limits = "[limits]\nanswer_timeout = \"300ms\"\n";
     let alice = Alice::with(&fair.market, &format!("{QUICK}{limits}")).await;
     let proxy = alice.start().await;
     let receiver = Signer::new(&[0x3a; 32]).unwrap();
@@ -531,7 +535,7 @@ async fn at_the_end_every_used_channel_is_closed_where_that_is_wanted() {
 
 #[tokio::test]
 async fn the_end_waits_for_no_close_beyond_its_deadline_and_the_next_start_finishes_it() {
-    let more = "[deposit]\non_exit = \"cooperative\"\n[limits]\ndrain_within = \"1s\"\n";
+    let more = "[deposit]\non_exit = \"cooperative\"\n[limits]\ndrain_timeout = \"1s\"\n";
     on_each(more, async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 2).await;
@@ -553,7 +557,7 @@ async fn the_end_waits_for_no_close_beyond_its_deadline_and_the_next_start_finis
 
 #[tokio::test]
 async fn channels_that_a_rush_opened_are_closed_when_it_is_over_and_one_pays_on() {
-    on_each("[deposit]\nchannels = 3\nsurplus_within = \"1s\"\n", async |town| {
+    on_each("[deposit]\nchannels = 3\nclose_idle_after = \"1s\"\n", async |town| {
         let proxy = town.alice.start().await;
         // Three payments at the same time, none of which comes back before all are made.
         town.origin.hold_answers();

@@ -58,8 +58,8 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.policy.deposit, Deposit::default());
     assert_eq!(*config.policy.hooks, Hooks::default());
     assert_eq!(*hooks_of(&config.policy.rules[0].allow), Hooks::default());
-    assert_eq!(config.policy.rounds, default.policy.rounds);
-    assert_eq!(config.policy.pay_within, default.policy.pay_within);
+    assert_eq!(config.policy.max_attempts, default.policy.max_attempts);
+    assert_eq!(config.policy.pay_timeout, default.policy.pay_timeout);
     assert_eq!(config.listen, default.listen);
     assert_eq!(config.state_dir, default.state_dir);
     let mut chain = config.chain.unwrap();
@@ -111,7 +111,7 @@ fn variables_win_over_the_file() {
             ("TOLLPASS_HOOKS__HTTP_RESPONSE__STATUS", "404, 410"),
             ("TOLLPASS_HOOKS__HTTP_RESPONSE__HEADER", "X-A,x-b"),
             ("TOLLPASS_LIMITS__REPLAY_FILE", "10MB"),
-            ("TOLLPASS_LIMITS__PAY_WITHIN", "1m 30s"),
+            ("TOLLPASS_LIMITS__PAY_TIMEOUT", "1m 30s"),
             ("TOLLPASS_WALLET_PASSWORD", "secret"),
             ("TOLLPASS_LOG", "debug"),
             ("PATH", "/bin"),
@@ -132,7 +132,7 @@ fn variables_win_over_the_file() {
         OnResponse::Abort(marks(&[404, 410], &["x-a", "x-b"]))
     );
     assert_eq!(config.limits.replay_file, 10_000_000);
-    assert_eq!(config.policy.pay_within, Duration::from_secs(90));
+    assert_eq!(config.policy.pay_timeout, Duration::from_secs(90));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn rules_are_read_in_order() {
         Allow::Pay {
             max_price: Amount::from(5),
             receivers,
-            pay_first: true,
+            send_ahead: true,
             browsers: None,
             hooks: Arc::default()
         }
@@ -182,7 +182,7 @@ fn rules_are_read_in_order() {
         Allow::Pay {
             max_price,
             receivers: Vec::new(),
-            pay_first: true,
+            send_ahead: true,
             browsers: None,
             hooks: Arc::default()
         }
@@ -246,9 +246,9 @@ fn the_authority_is_made_or_given() {
 #[test]
 fn hooks_take_what_is_left_out_from_their_own_defaults() {
     let config = parse(
-        "[hooks]\ninsufficient_confirmations = { do = \"retry\", times = 7 }\n\
-         invalid_balance_proof = { do = \"retry\" }\nnonexisting_channel = { do = \"abort\" }\n\
-         invalid_amount = { do = \"retry\", times = 1 }\ninvalid_contract_address = { do = \"abort\" }\n",
+        "[hooks]\ninsufficient_confirmations = { action = \"retry\", times = 7 }\n\
+         invalid_balance_proof = { action = \"retry\" }\nnonexisting_channel = { action = \"abort\" }\n\
+         invalid_amount = { action = \"retry\", times = 1 }\ninvalid_contract_address = { action = \"abort\" }\n",
         &[],
     )
     .unwrap();
@@ -276,21 +276,21 @@ fn marks(status: &[u16], header: &[&str]) -> Marks {
 fn each_hook_has_its_words() {
     let (every, times, within) = (Duration::from_secs(5), 60, Duration::from_secs(300));
     let webhook = "webhook = \"http://127.0.0.1:9/x\"";
-    let asking = |word: &str| format!("{{ do = \"{word}\", {webhook} }}");
+    let asking = |word: &str| format!("{{ action = \"{word}\", {webhook} }}");
     type Check = fn(&Hooks, Duration, u32, Duration) -> bool;
     let table: &[(&str, &str, Check)] = &[
-        ("init", "{ do = \"pass\" }", |hooks, _, _, _| hooks.init.action == Init::Pass),
+        ("init", "{ action = \"pass\" }", |hooks, _, _, _| hooks.init.action == Init::Pass),
         ("init", &asking("ask"), |hooks, _, _, _| {
             hooks.init.action == Init::Ask && hooks.init.webhook.is_some()
         }),
-        ("exit", "{ do = \"pass\" }", |hooks, _, _, _| hooks.exit.action == Exit::Pass),
+        ("exit", "{ action = \"pass\" }", |hooks, _, _, _| hooks.exit.action == Exit::Pass),
         ("exit", &asking("webhook"), |hooks, _, _, _| {
             hooks.exit.action == Exit::Tell && hooks.exit.webhook.is_some()
         }),
-        ("payment_requested", "{ do = \"pay\" }", |hooks, _, _, _| {
+        ("payment_requested", "{ action = \"pay\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Pay
         }),
-        ("payment_requested", "{ do = \"abort\" }", |hooks, _, _, _| {
+        ("payment_requested", "{ action = \"abort\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Abort
         }),
         ("payment_requested", &asking("ask"), |hooks, _, _, _| {
@@ -303,57 +303,63 @@ fn each_hook_has_its_words() {
             hooks.insufficient_confirmations.webhook.is_some()
                 && hooks.insufficient_confirmations.action == Retry::Retry { every, times, within }
         }),
-        ("nonexisting_channel", "{ do = \"retry\" }", |hooks, every, times, within| {
+        ("nonexisting_channel", "{ action = \"retry\" }", |hooks, every, times, within| {
             hooks.nonexisting_channel.action == Missing::Retry { every, times, within }
         }),
-        ("nonexisting_channel", "{ do = \"reopen\", times = 60 }", |hooks, every, times, within| {
+        ("nonexisting_channel", "{ action = \"reopen\", times = 60 }", |hooks, every, times, within| {
             hooks.nonexisting_channel.action == Missing::Reopen { every, times, within }
         }),
         ("invalid_balance_proof", &asking("retry"), |hooks, _, _, _| {
             hooks.invalid_balance_proof.webhook.is_some()
         }),
-        ("invalid_balance_proof", "{ do = \"abort\" }", |hooks, _, _, _| {
+        ("invalid_balance_proof", "{ action = \"abort\" }", |hooks, _, _, _| {
             hooks.invalid_balance_proof.action == Retry::Abort
         }),
         ("invalid_amount", &asking("adopt"), |hooks, _, _, _| {
             hooks.invalid_amount.webhook.is_some() && hooks.invalid_amount.action == Adopt::Adopt { times: 3 }
         }),
-        ("http_error", "{ do = \"pass\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Pass),
-        ("http_error", "{ do = \"abort\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Abort),
+        ("http_error", "{ action = \"pass\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Pass),
+        ("http_error", "{ action = \"abort\" }", |hooks, _, _, _| hooks.http_error.action == OnError::Abort),
         ("http_error", &asking("ask"), |hooks, _, _, _| {
             hooks.http_error.action == OnError::Ask && hooks.http_error.webhook.is_some()
         }),
-        ("http_response", "{ do = \"pass\" }", |hooks, _, _, _| {
+        ("http_response", "{ action = \"pass\" }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Pass
         }),
-        ("http_response", "{ do = \"abort\", status = [410], header = [\"X-Old\"] }", |hooks, _, _, _| {
-            hooks.http_response.action == OnResponse::Abort(marks(&[410], &["x-old"]))
-        }),
-        ("http_response", "{ do = \"ask\", status = [200], webhook = \"http://h/\" }", |hooks, _, _, _| {
-            hooks.http_response.action == OnResponse::Ask(marks(&[200], &[]))
-                && hooks.http_response.webhook.is_some()
-        }),
-        ("http_response", "{ do = \"abort\", status = [402] }", |hooks, _, _, _| {
+        (
+            "http_response",
+            "{ action = \"abort\", status = [410], header = [\"X-Old\"] }",
+            |hooks, _, _, _| hooks.http_response.action == OnResponse::Abort(marks(&[410], &["x-old"])),
+        ),
+        (
+            "http_response",
+            "{ action = \"ask\", status = [200], webhook = \"http://h/\" }",
+            |hooks, _, _, _| {
+                hooks.http_response.action == OnResponse::Ask(marks(&[200], &[]))
+                    && hooks.http_response.webhook.is_some()
+            },
+        ),
+        ("http_response", "{ action = \"abort\", status = [402] }", |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::Abort(marks(&[402], &[]))
         }),
         ("http_response", &asking("ask"), |hooks, _, _, _| {
             hooks.http_response.action == OnResponse::AskAlways && hooks.http_response.webhook.is_some()
         }),
-        ("success", "{ do = \"log\" }", |hooks, _, _, _| hooks.success.action == Success::Log),
+        ("success", "{ action = \"log\" }", |hooks, _, _, _| hooks.success.action == Success::Log),
         ("success", &asking("webhook"), |hooks, _, _, _| {
             hooks.success.action == Success::Tell && hooks.success.webhook.is_some()
         }),
-        ("cooperative_close_denied", "{ do = \"keep\" }", |hooks, _, _, _| {
+        ("cooperative_close_denied", "{ action = \"keep\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied.action == CloseDenied::Keep
         }),
-        ("cooperative_close_denied", "{ do = \"close_alone\" }", |hooks, _, _, _| {
+        ("cooperative_close_denied", "{ action = \"close_alone\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied.action == CloseDenied::CloseAlone
         }),
         ("cooperative_close_denied", &asking("close_alone"), |hooks, _, _, _| {
             hooks.cooperative_close_denied.webhook.is_some()
                 && hooks.cooperative_close_denied.action == CloseDenied::CloseAlone
         }),
-        ("cooperative_close_denied", "{ do = \"abort\" }", |hooks, _, _, _| {
+        ("cooperative_close_denied", "{ action = \"abort\" }", |hooks, _, _, _| {
             hooks.cooperative_close_denied.action == CloseDenied::Abort
         }),
     ];
@@ -374,8 +380,8 @@ fn each_hook_has_its_words() {
 #[test]
 fn a_rule_replaces_single_hooks() {
     let config = parse(
-        "[hooks]\npayment_requested = { do = \"abort\" }\nnonexisting_channel = { do = \"retry\", times = 9 }\n\
-         [[pay]]\nhost = \"a\"\nmax_price = 1\n[pay.hooks]\nnonexisting_channel = { do = \"retry\", every = \"1s\" }\n",
+        "[hooks]\npayment_requested = { action = \"abort\" }\nnonexisting_channel = { action = \"retry\", times = 9 }\n\
+         [[pay]]\nhost = \"a\"\nmax_price = 1\n[pay.hooks]\nnonexisting_channel = { action = \"retry\", every = \"1s\" }\n",
         &[],
     )
     .unwrap();
@@ -388,9 +394,9 @@ fn a_rule_replaces_single_hooks() {
 #[test]
 fn all_faults_are_said_at_once() {
     let text = "lisen = \"x\"\nlisten = \"here\"\n[chain]\nrpc_url = \"node\"\nconfirmations = 0\n\
-                [[pay]]\nport = 0\nmax_price = 0\n[hooks]\ninvalid_contract_address = { do = \"retry\" }\n\
-                [limits]\nrounds = -1\nconnect_within = 5\n";
-    let error = parse(text, &[("TOLLPASS_LIMITS__WAITING", "many")]).unwrap_err();
+                [[pay]]\nport = 0\nmax_price = 0\n[hooks]\ninvalid_contract_address = { action = \"retry\" }\n\
+                [limits]\nmax_attempts = -1\nconnect_timeout = 5\n";
+    let error = parse(text, &[("TOLLPASS_LIMITS__MAX_PENDING", "many")]).unwrap_err();
     let keys: Vec<_> = error.faults.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(
         keys,
@@ -405,14 +411,14 @@ fn all_faults_are_said_at_once() {
             "pay[0].host",
             "pay[0].port",
             "pay[0].max_price",
-            "limits.rounds",
-            "limits.waiting",
-            "limits.connect_within",
+            "limits.max_attempts",
+            "limits.max_pending",
+            "limits.connect_timeout",
         ]
     );
     let said = error.to_string();
     assert!(said.contains("13 faults") && said.contains("did you mean listen?"), "{said}");
-    assert!(said.contains("(from TOLLPASS_LIMITS__WAITING)"), "{said}");
+    assert!(said.contains("(from TOLLPASS_LIMITS__MAX_PENDING)"), "{said}");
 }
 
 #[test]
@@ -495,54 +501,63 @@ fn each_fault_names_its_key_and_its_remedy() {
         ("[deposit]\nsurplus_within = \"soon\"".into(), "deposit.surplus_within: \"soon\" is no duration"),
         ("[deposit]\nmax_per_channel = \"100000000000000000001\"".into(), "deposit.max_per_channel: 1000000"),
         (hook("1"), "hooks.insufficient_confirmations: expected a table"),
-        (hook("{}"), "hooks.insufficient_confirmations.do: missing -> write do = \"retry\""),
+        (hook("{}"), "hooks.insufficient_confirmations.action: missing -> write action = \"retry\""),
         (
-            hook("{ do = \"wait\" }"),
-            ".do: \"wait\" is not possible here -> write do = \"retry\" or \"abort\"",
+            hook("{ action = \"wait\" }"),
+            ".action: \"wait\" is not possible here -> write action = \"retry\" or \"abort\"",
         ),
-        (hook("{ do = \"retry\", times = 0 }"), ".times: 0 is out of range"),
-        (hook("{ do = \"retry\", times = 10001 }"), ".times: 10001 is out of range"),
-        (hook("{ do = \"retry\", every = \"0s\" }"), ".every: 0s is out of range"),
-        (hook("{ do = \"retry\", within = \"1s\" }"), ".within: 1s is shorter than every = 5s"),
-        (hook("{ do = \"abort\", times = 3 }"), ".times: means nothing where do = \"abort\""),
-        (amount("{ do = \"adopt\", every = \"1s\" }"), "hooks.invalid_amount.every: unknown key"),
-        (amount("{ do = \"retry\", within = \"1s\" }"), "hooks.invalid_amount.within: unknown key"),
-        (amount("{ do = \"adopt\", times = 0 }"), "hooks.invalid_amount.times: 0 is out of range"),
+        (hook("{ action = \"retry\", times = 0 }"), ".times: 0 is out of range"),
+        (hook("{ action = \"retry\", times = 10001 }"), ".times: 10001 is out of range"),
+        (hook("{ action = \"retry\", every = \"0s\" }"), ".every: 0s is out of range"),
+        (hook("{ action = \"retry\", timeout = \"1s\" }"), ".within: 1s is shorter than every = 5s"),
+        (hook("{ action = \"abort\", times = 3 }"), ".times: means nothing where action = \"abort\""),
+        (amount("{ action = \"adopt\", every = \"1s\" }"), "hooks.invalid_amount.every: unknown key"),
+        (amount("{ action = \"retry\", timeout = \"1s\" }"), "hooks.invalid_amount.within: unknown key"),
+        (amount("{ action = \"adopt\", times = 0 }"), "hooks.invalid_amount.times: 0 is out of range"),
         (
-            hook("{ do = \"retry\", webhook_within = \"1s\" }"),
-            ".webhook_within: means nothing without webhook",
-        ),
-        (
-            hook("{ do = \"retry\", webhook = \"http://h/\", webhook_within = \"2m\" }"),
-            ".webhook_within: 2m is out of range -> write something from 1ms to 1m",
+            hook("{ action = \"retry\", webhook_timeout = \"1s\" }"),
+            ".webhook_timeout: means nothing without webhook",
         ),
         (
-            hook("{ do = \"retry\", webhook = \"https://h/\" }"),
+            hook("{ action = \"retry\", webhook = \"http://h/\", webhook_timeout = \"2m\" }"),
+            ".webhook_timeout: 2m is out of range -> write something from 1ms to 1m",
+        ),
+        (
+            hook("{ action = \"retry\", webhook = \"https://h/\" }"),
             ".webhook: not an http:// URL -> write one such as",
         ),
-        (hook("{ do = \"retry\", webhook = \"/h\" }"), ".webhook: not an http:// URL"),
+        (hook("{ action = \"retry\", webhook = \"/h\" }"), ".webhook: not an http:// URL"),
         (
-            hook("{ do = \"retry\", webhook = \"http://me:hush@h/\" }"),
+            hook("{ action = \"retry\", webhook = \"http://me:hush@h/\" }"),
             ".webhook: user names in a URL are not sent",
         ),
-        (hook("{ do = \"abort\", webhook = \"http://h/\" }"), ".webhook: means nothing where do = \"abort\""),
-        (hook("{ do = \"reopen\" }"), ".do: \"reopen\" is not possible here"),
         (
-            hooks("payment_requested = { do = \"ask\" }"),
+            hook("{ action = \"abort\", webhook = \"http://h/\" }"),
+            ".webhook: means nothing where action = \"abort\"",
+        ),
+        (hook("{ action = \"reopen\" }"), ".action: \"reopen\" is not possible here"),
+        (
+            hooks("payment_requested = { action = \"ask\" }"),
             "hooks.payment_requested.webhook: missing -> write webhook = ",
         ),
         (
-            hooks("payment_requested = { do = \"pay\", webhook = \"http://h/\" }"),
-            "hooks.payment_requested.webhook: is only asked where do = \"ask\"",
+            hooks("payment_requested = { action = \"pay\", webhook = \"http://h/\" }"),
+            "hooks.payment_requested.webhook: is only asked where action = \"ask\"",
         ),
-        (hooks("payment_requested = { do = \"retry\" }"), "write do = \"pay\" or \"ask\" or \"abort\""),
-        (hooks("nonexisting_channel = { do = \"abort\", every = \"1s\" }"), ".every: means nothing where"),
         (
-            hooks("http_error = { do = \"retry\" }"),
+            hooks("payment_requested = { action = \"retry\" }"),
+            "write action = \"pay\" or \"ask\" or \"abort\"",
+        ),
+        (
+            hooks("nonexisting_channel = { action = \"abort\", every = \"1s\" }"),
+            ".every: means nothing where",
+        ),
+        (
+            hooks("http_error = { action = \"retry\" }"),
             "\"retry\" is not possible here: what was paid for is not paid",
         ),
         (
-            hooks("http_response = { do = \"abort\" }"),
+            hooks("http_response = { action = \"abort\" }"),
             "hooks.http_response: neither status nor header is there",
         ),
         (
@@ -556,42 +571,48 @@ fn each_fault_names_its_key_and_its_remedy() {
         (hooks("http_response = { do = \"abort\", status = [99] }"), ".status: 99 is no status of an answer"),
         (hooks("http_response = { do = \"abort\", status = [] }"), ".status: an empty list"),
         (
-            hooks("http_response = { do = \"abort\", status = 404 }"),
+            hooks("http_response = { action = \"abort\", status = 404 }"),
             ".status: expected a list, found an integer",
         ),
         (
             hooks("http_response = { do = \"abort\", header = [\"a b\"] }"),
             ".header: \"a b\" is no name of a field",
         ),
-        (hooks("http_response = { do = \"ask\", status = [404] }"), "hooks.http_response.webhook: missing"),
-        (hooks("success = { do = \"webhook\" }"), "hooks.success.webhook: missing"),
-        (hooks("success = { do = \"log\", webhook = \"http://h/\" }"), "only asked where do = \"webhook\""),
         (
-            hooks("cooperative_close_denied = { do = \"keep\", webhook = \"http://h/\" }"),
-            ".webhook: is only asked where do = \"close_alone\"",
+            hooks("http_response = { action = \"ask\", status = [404] }"),
+            "hooks.http_response.webhook: missing",
+        ),
+        (hooks("success = { action = \"webhook\" }"), "hooks.success.webhook: missing"),
+        (
+            hooks("success = { action = \"log\", webhook = \"http://h/\" }"),
+            "only asked where action = \"webhook\"",
         ),
         (
-            hooks("cooperative_close_denied = { do = \"retry\" }"),
-            "write do = \"keep\" or \"close_alone\" or \"abort\"",
+            hooks("cooperative_close_denied = { action = \"keep\", webhook = \"http://h/\" }"),
+            ".webhook: is only asked where action = \"close_alone\"",
+        ),
+        (
+            hooks("cooperative_close_denied = { action = \"retry\" }"),
+            "write action = \"keep\" or \"close_alone\" or \"abort\"",
         ),
         (hooks("cooperative_close = 1"), "hooks.cooperative_close: unknown key"),
         (pay("max_price = 1\nhooks = 1"), "pay[0].hooks: expected a table, found an integer"),
         (
-            pay("max_price = 1\nhooks = { invalid_amont = { do = \"abort\" } }"),
+            pay("max_price = 1\nhooks = { invalid_amont = { action = \"abort\" } }"),
             "pay[0].hooks.invalid_amont: unknown key -> did you mean pay[0].hooks.invalid_amount?",
         ),
         (
-            pay("max_price = 1\nhooks = { http_error = { do = \"x\" } }"),
+            pay("max_price = 1\nhooks = { http_error = { action = \"x\" } }"),
             "pay[0].hooks.http_error.do: \"x\" is not possible here",
         ),
         (pay("deny = true\nhooks = {}"), "pay[0].hooks: means nothing where deny = true"),
         (
-            "[hooks]\ninvalid_contract_address = { do = \"retry\" }".into(),
-            "from a contract that holds none of ours, and asking again changes nothing -> write do = \"abort\"",
+            "[hooks]\ninvalid_contract_address = { action = \"retry\" }".into(),
+            "from a contract that holds none of ours, and asking again changes nothing -> write action = \"abort\"",
         ),
         (
-            limit("pay_within = \"2h\""),
-            "limits.pay_within: 2h is out of range -> write something from 1ms to 1h",
+            limit("pay_timeout = \"2h\""),
+            "limits.pay_timeout: 2h is out of range -> write something from 1ms to 1h",
         ),
         (limit("pay_within = \"5\""), "limits.pay_within: \"5\" is no duration"),
         (limit("rounds = 4294967297"), "limits.rounds: 4294967297 is out of range"),
@@ -713,7 +734,7 @@ fn faults_show_no_secret() {
         "[chain]\nrpc_url = \"http://me:hunter2@node\" x",
         "[chain]\nrpc_url = http://me:hunter2@node",
         "[chain]\nrpc_url = [\"http://me:hunter2@node\"]",
-        "[hooks]\nsuccess = { do = \"webhook\", webhook = \"https://a/hunter2\" }",
+        "[hooks]\nsuccess = { action = \"webhook\", webhook = \"https://a/hunter2\" }",
         "[wallet]\npassword = \"hunter2\"",
     ] {
         let error = parse(text, &[]).unwrap_err();
@@ -886,4 +907,104 @@ fn hosts_have_one_spelling_in_the_configuration_too() {
     ] {
         assert!(parse(text, &[]).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_key_that_was_renamed_still_works_by_its_old_name_with_a_warning() {
+    let hook = |name: &str, rest: &str| format!("[hooks]\n{name} = {{ {rest} }}\n");
+    let rule = "[[pay]]\nhost = \"a.example\"\nmax_price = 7\n";
+    let limits = "[limits]\n";
+    // What comes before the key, its old and new name, its value, what comes after, and where it is.
+    let cases = [
+        ("".to_owned(), "request_within", "request_timeout", "\"7s\"", "", "chain"),
+        ("".to_owned(), "confirm_within", "confirm_timeout", "\"7m\"", "", "chain"),
+        ("".to_owned(), "retry_within", "retry_timeout", "\"7s\"", "", "chain"),
+        (rule.to_owned(), "pay_first", "send_ahead", "false", "", "pay[0]"),
+        ("[deposit]\n".to_owned(), "surplus_within", "close_idle_after", "\"7m\"", "", "deposit"),
+        ("[deposit]\n".to_owned(), "count_within", "count_window", "\"7h\"", "", "deposit"),
+        (
+            "[hooks.invalid_amount]\n".to_owned(),
+            "do",
+            "action",
+            "\"adopt\"",
+            "times = 7",
+            "hooks.invalid_amount",
+        ),
+        (
+            "[hooks.nonexisting_channel]\naction = \"retry\"\n".to_owned(),
+            "within",
+            "timeout",
+            "\"7m\"",
+            "",
+            "hooks.nonexisting_channel",
+        ),
+        (
+            "[hooks.init]\naction = \"ask\"\nwebhook = \"http://127.0.0.1:1/\"\n".to_owned(),
+            "webhook_within",
+            "webhook_timeout",
+            "\"7s\"",
+            "",
+            "hooks.init",
+        ),
+        (limits.to_owned(), "pay_within", "pay_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "rounds", "max_attempts", "7", "", "limits"),
+        (limits.to_owned(), "reserve_ahead", "sign_ahead", "7", "", "limits"),
+        (limits.to_owned(), "ready_within", "ready_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "payees", "report_payees", "7", "", "limits"),
+        (limits.to_owned(), "waiting", "max_pending", "7", "", "limits"),
+        (limits.to_owned(), "head_within", "head_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "idle_within", "keepalive_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "stalled_within", "stream_idle_timeout", "\"7m\"", "", "limits"),
+        (limits.to_owned(), "exchange_within", "exchange_timeout", "\"7h\"", "", "limits"),
+        (limits.to_owned(), "linger_within", "linger_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "connect_within", "connect_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "continue_within", "expect_continue_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "answer_within", "answer_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "pool_idle_within", "pool_idle_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "offer_body", "max_402_body", "7777", "", "limits"),
+        (limits.to_owned(), "offer_within", "offer_timeout", "\"7s\"", "", "limits"),
+        (limits.to_owned(), "leaves", "certificate_cache", "7", "", "limits"),
+        (limits.to_owned(), "drain_within", "drain_timeout", "\"7s\"", "", "limits"),
+    ];
+    let settings = |config: &Config| format!("{:?}", (&config.limits, &config.policy, &config.chain));
+    let default = settings(&parse(&format!("{PAYING}{rule}"), &[]).unwrap());
+    for (before, old, new, value, after, place) in cases {
+        let text = |name: &str| format!("{PAYING}{before}{name} = {value}\n{after}\n");
+        let with_rule = |name: &str| {
+            let rule = if before.contains("[[pay]]") { "" } else { rule };
+            parse(&format!("{}{rule}", text(name)), &[]).unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let (by_old, by_new) = (with_rule(old), with_rule(new));
+        assert_eq!(settings(&by_old), settings(&by_new), "{old}");
+        assert_ne!(settings(&by_new), default, "{new} = {value} is not the default");
+        assert!(by_new.warnings.is_empty(), "{:?}", by_new.warnings);
+        let warning = format!("{place}.{old} is now called {place}.{new}; the old name still works");
+        assert_eq!(by_old.warnings, [warning]);
+        // Both in one place: neither is right.
+        let twice = format!("{}{new} = {value}\n", text(old));
+        let expected = format!("{place}.{old}: the old name of {place}.{new}, which is set too -> remove it");
+        assert_eq!(faults(&twice, &[]), [expected]);
+    }
+    // An old name is known only in its own table.
+    let elsewhere = faults(&hook("init", "within = \"7s\""), &[]);
+    assert!(elsewhere[0].starts_with("hooks.init.within: unknown key"), "{elsewhere:?}");
+}
+
+#[test]
+fn a_variable_takes_precedence_over_the_file_whichever_name_each_uses() {
+    let seconds = |text: &str, variable: &str| {
+        let config = parse(&format!("[limits]\n{text}\n"), &[(variable, "7s")]).unwrap();
+        (config.policy.pay_timeout.as_secs(), config.warnings.len())
+    };
+    for (text, variable, warnings) in [
+        ("pay_timeout = \"5s\"", "TOLLPASS_LIMITS__PAY_TIMEOUT", 0),
+        ("pay_timeout = \"5s\"", "TOLLPASS_LIMITS__PAY_WITHIN", 1),
+        ("pay_within = \"5s\"", "TOLLPASS_LIMITS__PAY_TIMEOUT", 1),
+        ("pay_within = \"5s\"", "TOLLPASS_LIMITS__PAY_WITHIN", 1),
+    ] {
+        assert_eq!(seconds(text, variable), (7, warnings), "{text} {variable}");
+    }
+    // An empty one counts as unset.
+    let config = parse("[limits]\npay_timeout = \"5s\"\n", &[("TOLLPASS_LIMITS__PAY_WITHIN", "")]).unwrap();
+    assert_eq!(config.policy.pay_timeout.as_secs(), 5);
 }

@@ -113,7 +113,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_node_that_is_down_at_the_start_is_waited_for() {
-    let scene = Scene::with("ready_within = \"300ms\"", Mode::Cut, |_, _| {}).await;
+    let scene = Scene::with("ready_timeout = \"300ms\"", Mode::Cut, |_, _| {}).await;
     scene.ten_are_refused("/paid", "not ready to pay: the node http://127.0.0.1").await;
     assert!(scene.proxy.channels().await.is_empty());
     scene.relay.set(Mode::Pass);
@@ -123,7 +123,7 @@ async fn a_node_that_is_down_at_the_start_is_waited_for() {
 
 #[tokio::test]
 async fn a_contract_that_is_none_is_named_and_nothing_is_paid() {
-    let wrong = Scene::with("ready_within = \"2s\"", Mode::Pass, |alice, market| {
+    let wrong = Scene::with("ready_timeout = \"2s\"", Mode::Pass, |alice, market| {
         alice.change(&market.manager.to_string(), &market.token.to_string());
     });
     wrong.await.ten_are_refused("/paid", "is no channel contract").await;
@@ -137,9 +137,9 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
         Mode::LoseAnswerOf("eth_getTransactionReceipt"),
     ] {
         // The client's time is over first.
-        let scene = Scene::with("pay_within = \"1s\"", mode, |_, _| {}).await;
+        let scene = Scene::with("pay_timeout = \"1s\"", mode, |_, _| {}).await;
         let reason =
-            "limits.pay_within: the transaction that opens or tops up a channel is not confirmed yet";
+            "limits.pay_timeout: the transaction that opens or tops up a channel is not confirmed yet";
         scene.ten_are_refused("/paid", reason).await;
         assert_eq!(scene.proxy.promised().await, Amount::ZERO, "{mode:?}");
         scene.relay.set(Mode::Pass);
@@ -147,7 +147,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
         scene.one_channel_paid(1).await;
 
         // Waiting for the transaction is given up first; it is taken up again before another is made.
-        let patience = "poll_every = \"10ms\"\nconfirm_within = \"300ms\"";
+        let patience = "poll_every = \"10ms\"\nconfirm_timeout = \"300ms\"";
         let scene = Scene::with("", mode, |alice, _| alice.change("poll_every = \"10ms\"", patience)).await;
         scene.ten_are_refused("/paid", "is not confirmed after 300ms").await;
         scene.relay.set(Mode::Pass);
@@ -163,14 +163,14 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
 
 #[tokio::test]
 async fn a_node_that_falls_silent_is_given_up_in_time() {
-    let scene = Scene::with("pay_within = \"1s\"", Mode::Pass, |_, _| {}).await;
+    let scene = Scene::with("pay_timeout = \"1s\"", Mode::Pass, |_, _| {}).await;
     // Ready, and one channel open: what is in it can be paid without the node.
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
     scene.relay.set(Mode::Stall);
     for paid in 2..=10 {
         assert_eq!(scene.ask("/paid").await.status, StatusCode::OK, "payment {paid}");
     }
-    scene.ten_are_refused("/paid", "not paid within limits.pay_within").await;
+    scene.ten_are_refused("/paid", "not paid within limits.pay_timeout").await;
     assert_eq!(scene.proxy.promised().await, Amount::from(10 * PRICE));
 }
 
@@ -200,7 +200,7 @@ async fn a_transaction_that_fails_or_cannot_be_paid_says_why() {
 #[tokio::test]
 async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_channel() {
     let scene = Scene::with("", Mode::Pass, |alice, _| {
-        alice.change("times = 1000, within = \"20s\"", "times = 3, within = \"20s\"");
+        alice.change("times = 1000, timeout = \"20s\"", "times = 3, timeout = \"20s\"");
     });
     let scene = scene.await;
     scene.fair.origin.stop_noticing();
@@ -217,7 +217,7 @@ async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_c
 /// What is in the file can be read, and nothing written.
 #[tokio::test]
 async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_else() {
-    let scene = Scene::with("ready_within = \"300ms\"", Mode::Pass, |_, _| {}).await;
+    let scene = Scene::with("ready_timeout = \"300ms\"", Mode::Pass, |_, _| {}).await;
     scene.until_paid().await;
     let Scene { fair, relay, proxy, alice } = scene;
     proxy.stop().await;
@@ -259,7 +259,7 @@ fn write_version(file: &Path, version: u8) {
 /// Another program holds the journal: as little can be written as on a full disk.
 #[tokio::test]
 async fn without_a_journal_nothing_is_opened_and_nothing_signed() {
-    let scene = Scene::with("reserve_ahead = 0", Mode::Pass, |_, _| {}).await;
+    let scene = Scene::with("sign_ahead = 0", Mode::Pass, |_, _| {}).await;
     scene.proxy.ready().await;
     scene.ten_are_refused("/dear", "is above max_price").await;
     let other = rusqlite::Connection::open(scene.alice.state_dir().join(store::FILE)).unwrap();

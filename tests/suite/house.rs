@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory as _;
+use tollpass::cli::Arguments;
+
 /// A room, and the rooms that it may name. `fault` marks crash points and may stand anywhere.
 const ARROWS: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
@@ -127,6 +130,34 @@ fn names_say_what_they_mean() {
     }
 }
 
+/// Words of a translation. `is no longer` and `is no more than` are English.
+const TRANSLATED: [&str; 5] = ["anew", "nobody", "whoever", "for so long", "on record"];
+
+#[test]
+fn what_users_read_is_plain_english() {
+    let mut texts: Vec<(String, String)> = sources().map(|source| (source.name, source.code)).collect();
+    texts.extend(["README.md", "CHANGELOG.md", "proxy.toml"].map(|name| (name.to_owned(), read(name))));
+    let mut commands = vec![Arguments::command()];
+    while let Some(mut command) = commands.pop() {
+        texts.push((format!("{} --help", command.get_name()), command.render_long_help().to_string()));
+        commands.extend(command.get_subcommands().cloned());
+    }
+    assert!(texts.len() > 150, "{}", texts.len());
+    for (name, text) in texts {
+        for line in text.lines() {
+            for word in TRANSLATED {
+                assert!(!has_word(line, word), "{name}: {word:?} in {line:?}");
+            }
+            let denials = line.match_indices("is no ").filter(|(at, _)| !line[..*at].ends_with(is_name));
+            for (at, _) in denials {
+                let rest = &line[at + "is no ".len()..];
+                let is_english = rest.starts_with("longer") || rest.starts_with("more than");
+                assert!(is_english, "{name}: \"is no\" in {line:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_readme_explains_each_dependency() {
     let manifest = read("Cargo.toml");
@@ -232,12 +263,16 @@ impl Source {
 
     /// Whether a word stands in the code.
     fn names(&self, word: &str) -> bool {
-        self.code.match_indices(word).any(|(at, _)| {
-            let before = self.code[..at].chars().next_back();
-            let after = self.code[at + word.len()..].chars().next();
-            !before.is_some_and(is_name) && !after.is_some_and(is_name)
-        })
+        has_word(&self.code, word)
     }
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + word.len()..].chars().next();
+        !before.is_some_and(is_name) && !after.is_some_and(is_name)
+    })
 }
 
 /// The paths at the start of a text: one, or the members of a group.

@@ -42,9 +42,9 @@ impl Stand {
     }
 
     fn settings(&self) -> Settings {
-        let retry_within = Duration::from_secs(5);
-        let request_within = Duration::from_millis(500);
-        Settings { rpc_url: self.relay.url(), retry_within, request_within, ..self.rig.settings() }
+        let retry_timeout = Duration::from_secs(5);
+        let request_timeout = Duration::from_millis(500);
+        Settings { rpc_url: self.relay.url(), retry_timeout, request_timeout, ..self.rig.settings() }
     }
 
     fn chain(&self) -> Chain {
@@ -53,7 +53,7 @@ impl Stand {
 
     /// One that waits out no fault for long.
     fn hasty(&self) -> Chain {
-        self.rig.chain_with(Settings { retry_within: Duration::from_millis(200), ..self.settings() })
+        self.rig.chain_with(Settings { retry_timeout: Duration::from_millis(200), ..self.settings() })
     }
 
     async fn fund(&self, order: &Order) -> Result<(ChannelId, OnChain), OrderError> {
@@ -257,7 +257,7 @@ async fn refusals_without_end_are_no_verdict() {
         let refuse = Act::Refuse(-32000, "sender is not on our list");
         stand.relay.fault(Fault::on("eth_sendRawTransaction", refuse));
         let impatient =
-            stand.rig.chain_with(Settings { confirm_within: Duration::from_secs(1), ..stand.settings() });
+            stand.rig.chain_with(Settings { confirm_timeout: Duration::from_secs(1), ..stand.settings() });
         let error = impatient.fund(&open(7, 50), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear() && error.to_string().contains("sender is not on our list"), "{error}");
         for refusal in ["nonce too low", "replacement transaction underpriced", "exceeds block gas limit"] {
@@ -322,8 +322,9 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
 
         // Where patience ends first, it is unclear, and found after a restart.
         hide(&stand);
-        let impatient =
-            stand.rig.chain_with(Settings { confirm_within: Duration::from_millis(300), ..stand.settings() });
+        let impatient = stand
+            .rig
+            .chain_with(Settings { confirm_timeout: Duration::from_millis(300), ..stand.settings() });
         let error = impatient.fund(&open(8, 50), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         stand.relay.heal();
@@ -344,7 +345,7 @@ async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
         stand.rig.approve(1).await;
         let is_full: fn(&Value) -> bool = |params| params[1] == true;
         stand.relay.fault(Fault::change("eth_getBlockByNumber", nothing).when(is_full));
-        let settings = Settings { confirm_within: Duration::from_secs(2), ..stand.settings() };
+        let settings = Settings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
         let chain = stand.rig.chain_with(settings);
         let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
         assert!(matches!(error, OrderError::StillPending { .. }), "no blocks follow: {error}");
@@ -514,8 +515,8 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
         stand.notes.fill_up(true);
         stand.fund(&open(10, 50)).await.unwrap_err();
         let last = [stand.notes.all().pop().unwrap()];
-        let confirm_within = Duration::from_secs(1);
-        let settings = Settings { max_fee_per_gas: Wei(1), confirm_within, ..stand.settings() };
+        let confirm_timeout = Duration::from_secs(1);
+        let settings = Settings { max_fee_per_gas: Wei(1), confirm_timeout, ..stand.settings() };
         let strict = stand.rig.chain_with(settings);
         let sent = stand.relay.sent().len();
         let error = strict.resume(&last, &stand.notes).await.unwrap_err();
@@ -565,7 +566,7 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
         let notes = Notes::new();
         stand.relay.fault(Fault::change("eth_getTransactionCount", plus(2)).times(2));
         let impatient =
-            stand.rig.chain_with(Settings { confirm_within: Duration::from_millis(20), ..stand.settings() });
+            stand.rig.chain_with(Settings { confirm_timeout: Duration::from_millis(20), ..stand.settings() });
         let error = impatient.fund(&open(2, 10), &notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         let stranded = notes.all()[..1].to_vec();
@@ -817,9 +818,9 @@ async fn a_gap_is_not_filled_while_the_node_does_not_say_what_waits() {
         let is_pending: fn(&Value) -> bool = |params| params[0] == "pending";
         let busy = Act::Answer(503, &[], b"");
         stand.relay.fault(Fault::on("eth_getBlockByNumber", busy).when(is_pending));
-        let settings = Settings { confirm_within: Duration::from_secs(2), ..stand.settings() };
-        let retry_within = Duration::from_millis(50);
-        let chain = stand.rig.chain_with(Settings { retry_within, ..settings });
+        let settings = Settings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
+        let retry_timeout = Duration::from_millis(50);
+        let chain = stand.rig.chain_with(Settings { retry_timeout, ..settings });
         let error = chain.fund(&open(7, 10), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         assert_eq!(stand.notes.moves(), [true]);

@@ -25,8 +25,8 @@ use crate::support::wire::{Got, ask};
 
 /// Hooks that ask a slow seller again at once, as the seller here looks at the chain every few milliseconds.
 pub const QUICK: &str = "[hooks]\n\
-    nonexisting_channel = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }\n\
-    insufficient_confirmations = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }\n";
+    nonexisting_channel = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }\n\
+    insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }\n";
 
 /// A seller, and Alice's proxy before it.
 struct Scene {

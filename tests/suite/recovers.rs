@@ -38,7 +38,7 @@ const MOST_EFFECTS: u64 = 60;
 #[tokio::test]
 async fn a_first_payment_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], reserve_ahead: 0 };
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], sign_ahead: 0 };
     let effects = each_abort(story).await;
     for effect in [
         "records about to be written",
@@ -58,11 +58,11 @@ async fn a_first_payment_survives_an_abort_after_each_effect() {
 #[tokio::test]
 async fn a_second_payment_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    for reserve_ahead in [0, 3] {
-        let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![], reserve_ahead };
+    for sign_ahead in [0, 3] {
+        let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![], sign_ahead };
         let effects = each_abort(story).await;
         // What is written in the background comes at another place in each life, and may stand in its way.
-        let is_fixed = reserve_ahead == 0;
+        let is_fixed = sign_ahead == 0;
         let is_answered = effects.iter().any(|seen| seen.ends_with("payment answered"));
         assert!(is_answered || !is_fixed, "{effects:#?}");
         assert!(!effects.iter().any(|seen| seen.contains("transaction")), "{effects:#?}");
@@ -72,8 +72,7 @@ async fn a_second_payment_survives_an_abort_after_each_effect() {
 #[tokio::test]
 async fn a_top_up_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 1\ntop_up = 5\n";
-    let story =
-        Story { deposit, paid_before: 1, created: PRICE, topped_up: vec![5 * PRICE], reserve_ahead: 0 };
+    let story = Story { deposit, paid_before: 1, created: PRICE, topped_up: vec![5 * PRICE], sign_ahead: 0 };
     let effects = each_abort(story).await;
     assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
 }
@@ -81,7 +80,7 @@ async fn a_top_up_survives_an_abort_after_each_effect() {
 #[tokio::test]
 async fn the_clearing_up_survives_an_abort_after_each_effect() {
     let deposit = "[deposit]\ninitial = 10\n";
-    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], reserve_ahead: 0 };
+    let story = Story { deposit, paid_before: 0, created: 10 * PRICE, topped_up: vec![], sign_ahead: 0 };
     let lives = each_abort(story.clone()).await;
     let transactions = lives.iter().enumerate().filter(|(_, effect)| effect.contains("transaction"));
     let mut again = Vec::new();
@@ -97,7 +96,7 @@ async fn a_transaction_in_no_block_yet_is_found_again() {
     let opening = ("[deposit]\ninitial = 10\n", 0, 10 * PRICE, vec![]);
     let top_up = ("[deposit]\ninitial = 1\ntop_up = 5\n", 1, PRICE, vec![5 * PRICE]);
     for (deposit, paid_before, created, topped_up) in [opening, top_up] {
-        let story = Story { deposit, paid_before, created, topped_up, reserve_ahead: 0 };
+        let story = Story { deposit, paid_before, created, topped_up, sign_ahead: 0 };
         let lives = each_abort(story.clone()).await;
         for last in ["transaction about to be sent", "transaction sent"] {
             let place = lives.iter().position(|effect| effect.ends_with(last)).unwrap();
@@ -168,7 +167,7 @@ async fn kills_from_outside_cost_nobody_anything() {
     const SEED: u64 = 8402;
     const LIVES: u64 = 8;
     const AT_ONCE: u64 = 20;
-    // What limits.reserve_ahead says where it is not set.
+    // What limits.sign_ahead says where it is not set.
     const RESERVED: u64 = 256;
     let mut dice = StdRng::seed_from_u64(SEED);
     let fair = Fair::open().await;
@@ -215,7 +214,7 @@ struct Story {
     paid_before: u64,
     created: u64,
     topped_up: Vec<u64>,
-    reserve_ahead: u64,
+    sign_ahead: u64,
 }
 
 /// Aborts a life after its first effect, another one after its second and so on; returns the last words of each.
@@ -255,7 +254,7 @@ struct Tale<'a> {
 impl<'a> Tale<'a> {
     async fn begin(story: &'a Story) -> Self {
         let fair = Fair::open().await;
-        let limits = format!("[limits]\nreserve_ahead = {}\n", story.reserve_ahead);
+        let limits = format!("[limits]\nsign_ahead = {}\n", story.sign_ahead);
         let alice = Alice::with(&fair.market, &format!("{}{QUICK}{limits}", story.deposit)).await;
         if story.paid_before > 0 {
             let peace = alice.serve(&[]).await;
@@ -286,7 +285,7 @@ impl<'a> Tale<'a> {
         let (promised, registered) =
             (listed(&self.alice).await.promised, self.fair.origin.total_registered());
         assert!(promised >= registered, "{promised} < {registered}{}", self.place);
-        let most = (self.asked + self.story.reserve_ahead) * PRICE;
+        let most = (self.asked + self.story.sign_ahead) * PRICE;
         assert!(promised <= Amount::from(most), "{promised}{}", self.place);
         (self, words)
     }

@@ -29,10 +29,10 @@ const BOUND: Duration = Duration::from_secs(20);
 const ELSEWHERE: Address = Address([0x77; 20]);
 /// Complaints are met five times, corrected totals three times.
 const HOOKS: &str = "[hooks]\n\
-    nonexisting_channel = { do = \"retry\", every = \"10ms\", times = 5, within = \"20s\" }\n\
-    insufficient_confirmations = { do = \"retry\", every = \"10ms\", times = 5, within = \"20s\" }\n\
-    invalid_balance_proof = { do = \"retry\", every = \"10ms\", times = 5, within = \"20s\" }\n\
-    invalid_amount = { do = \"adopt\", times = 3 }\n";
+    nonexisting_channel = { action = \"retry\", every = \"10ms\", times = 5, timeout = \"20s\" }\n\
+    insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 5, timeout = \"20s\" }\n\
+    invalid_balance_proof = { action = \"retry\", every = \"10ms\", times = 5, timeout = \"20s\" }\n\
+    invalid_amount = { action = \"adopt\", times = 3 }\n";
 const PAID: &str = "here you are\n";
 
 /// What Mallory answers to a demand.
@@ -165,8 +165,9 @@ async fn a_price_raised_each_time_ends_at_one_allowed_price() {
     assert_eq!(scene.payments(), 4);
 
     // With more patience than rounds.
-    let scene = Scene::limited("[limits]\nrounds = 2\n", |demand| cheats::price_rises(demand, ASKED)).await;
-    scene.refused(&scene.ask("/").await, "(limits.rounds)", 2 * ASKED).await;
+    let scene =
+        Scene::limited("[limits]\nmax_attempts = 2\n", |demand| cheats::price_rises(demand, ASKED)).await;
+    scene.refused(&scene.ask("/").await, "(limits.max_attempts)", 2 * ASKED).await;
     assert_eq!(scene.payments(), 2);
 }
 
@@ -477,14 +478,14 @@ async fn all_complaints_in_turn_are_bounded_too() {
     assert_eq!(scene.payments(), 15);
 }
 
-/// What the seller answers late counts against `limits.pay_within` as well.
+/// What the seller answers late counts against `limits.pay_timeout` as well.
 #[tokio::test]
 async fn the_time_for_one_request_bounds_all_that_a_seller_does_with_it() {
-    let limits = "[limits]\npay_within = \"1500ms\"\n";
+    let limits = "[limits]\npay_timeout = \"1500ms\"\n";
     let scene = Scene::limited(limits, |demand| cheats::takes_and(demand, ASKED, Answer::Never)).await;
     let got = scene.ask("/").await;
     assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT, "{got:?}");
-    because(&got, "a payment was sent and no answer came within limits.pay_within");
+    because(&got, "a payment was sent and no answer came within limits.pay_timeout");
     scene.promised(ASKED).await;
 }
 
@@ -502,7 +503,7 @@ async fn a_demand_with_a_hundred_megabytes_is_streamed_on_and_not_paid() {
     let (head, mut body) = answer.into_parts();
     assert_eq!(head.status, StatusCode::PAYMENT_REQUIRED);
     let reason = head.headers["proxy-status"].to_str().unwrap();
-    assert!(reason.contains("larger than limits.offer_body (65536 bytes)"), "{reason}");
+    assert!(reason.contains("larger than limits.max_402_body (65536 bytes)"), "{reason}");
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         length += frame.unwrap().data_ref().map_or(0, bytes::Bytes::len) as u64;
@@ -527,7 +528,7 @@ async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
         (Content::Drip(Duration::from_millis(5)), "did not come within limits.offer_within"),
         (Content::Cut, "broke off"),
     ] {
-        let limits = "[limits]\noffer_within = \"100ms\"\n";
+        let limits = "[limits]\noffer_timeout = \"100ms\"\n";
         let scene = Scene::limited(limits, |demand| cheats::demands_with(demand, ASKED, content)).await;
         let mut wire = Wire::connect(scene.proxy.address).await;
         let request = Request::get(scene.mallory.url()).body(empty()).unwrap();
@@ -576,13 +577,13 @@ async fn answers_that_do_not_say_whether_they_took_the_money_are_handed_on() {
 
 #[tokio::test]
 async fn a_seller_that_never_answers_a_payment_is_left_in_time() {
-    let limits = "[limits]\nanswer_within = \"300ms\"\n";
+    let limits = "[limits]\nanswer_timeout = \"300ms\"\n";
     let scene = Scene::limited(limits, |demand| cheats::takes_and(demand, ASKED, Answer::Never)).await;
     for _ in 0..2 {
         let got = scene.ask("/").await;
         assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT, "{got:?}");
         because(&got, "error=http_response_timeout");
-        because(&got, "within limits.answer_within");
+        because(&got, "within limits.answer_timeout");
         scene.promised(ASKED).await;
     }
     assert_eq!(scene.payments(), 2);
@@ -620,7 +621,7 @@ async fn a_flood_of_interim_answers_is_left_in_time() {
             });
         }
     });
-    let limits = "[limits]\nanswer_within = \"300ms\"\n";
+    let limits = "[limits]\nanswer_timeout = \"300ms\"\n";
     let alice = Alice::with(&market, limits).await;
     let proxy = alice.start().await;
     let got = ask(&proxy, &url).await;

@@ -228,7 +228,7 @@ async fn an_origin_that_is_not_there_is_a_502_and_a_slow_one_a_504() {
 
     let (deaf, _queue) = deaf().await;
     let proxy =
-        Proxy::with(Settings { connect_within: Duration::from_millis(100), ..Settings::default() }).await;
+        Proxy::with(Settings { connect_timeout: Duration::from_millis(100), ..Settings::default() }).await;
     for request in [
         format!("GET http://{deaf}/ HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("CONNECT {deaf} HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -286,7 +286,7 @@ async fn a_malformed_or_missing_answer_is_a_502() {
 #[tokio::test]
 async fn heads_are_limited_in_size_number_and_time() {
     let settings =
-        || Settings { head_bytes: 8192, head_within: Duration::from_millis(200), ..Settings::default() };
+        || Settings { head_bytes: 8192, head_timeout: Duration::from_millis(200), ..Settings::default() };
     let proxy = Proxy::with(settings()).await;
     for fields in ["X: ".to_owned() + &"x".repeat(9000) + "\r\n", "X: 1\r\n".repeat(101)] {
         let request = format!("GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n");

@@ -160,8 +160,8 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
         let sides = Sides::new(url).await;
         let relay = Relay::before(url).await;
         let pause = Duration::from_millis(40);
-        let (rpc_url, retry_within) = (relay.url(), Duration::ZERO);
-        let settings = Settings { rpc_url, retry_within, poll_every: pause, ..sides.rig.settings() };
+        let (rpc_url, retry_timeout) = (relay.url(), Duration::ZERO);
+        let settings = Settings { rpc_url, retry_timeout, poll_every: pause, ..sides.rig.settings() };
         let mut watcher = sides.rig.chain_with(settings).watch(0);
         watcher.next(&[]).await.unwrap();
         let channel = sides.open(100).await;

@@ -61,6 +61,9 @@ pub struct Chosen {
     pub all: bool,
 }
 
+/// The two names of one option.
+const UNILATERALLY: &str = "unilaterally";
+
 /// How to close.
 #[derive(Clone, Debug, Args)]
 pub struct CloseArgs {
@@ -68,16 +71,19 @@ pub struct CloseArgs {
     #[command(flatten)]
     pub chosen: Chosen,
     /// Without the seller: the challenge period begins, then settle
-    #[arg(long)]
+    #[arg(long, group = UNILATERALLY)]
+    pub unilateral: bool,
+    /// The old name of `--unilateral`
+    #[arg(long, group = UNILATERALLY, hide = true)]
     pub alone: bool,
-    /// The total to close alone on, in base units; what was promised where it is absent
-    #[arg(long, requires = "alone", conflicts_with_all = ["all", "receiver"])]
+    /// The total to close on without the seller, in base units; by default, what was promised
+    #[arg(long, requires = UNILATERALLY, conflicts_with_all = ["all", "receiver"])]
     pub total: Option<Amount>,
     /// Close on less than was promised; the seller will dispute it
     #[arg(long, requires = "total")]
     pub below_promised: bool,
     /// The URL of the seller's REST interface, where it is not known from a payment
-    #[arg(long, value_name = "URL", conflicts_with = "alone")]
+    #[arg(long, value_name = "URL", conflicts_with = UNILATERALLY)]
     pub seller: Option<String>,
 }
 
@@ -173,9 +179,13 @@ async fn operations(desk: &Desk, command: Command) -> anyhow::Result<Vec<Operati
             let channels = chosen.among(desk, "closing").await?;
             channels.into_iter().map(|channel| Operation::Settle { channel }).collect()
         }
-        Command::Close(CloseArgs { chosen, alone, total, below_promised, seller }) => {
+        Command::Close(CloseArgs { chosen, unilateral, alone, total, below_promised, seller }) => {
+            if alone {
+                tell("tollpass: --alone is now called --unilateral; the old name still works");
+            }
+            let is_unilateral = unilateral || alone;
             let close = |channel| {
-                if alone {
+                if is_unilateral {
                     Operation::CloseAlone { channel, total, below_promised }
                 } else {
                     Operation::CloseTogether { channel, seller: seller.clone() }

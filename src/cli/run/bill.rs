@@ -171,7 +171,7 @@ mod tests {
         let after = bill(vec![payee("a", some(3, 25), Sum::default())]);
         let line = Account::shared(&before, Some(after.clone())).line();
         assert!(line.starts_with("paid 5 in 1 request: 5 to a (0x"), "{line}");
-        assert!(line.ends_with("for other programs too)"), "{line}");
+        assert!(line.ends_with("include other programs' payments)"), "{line}");
         let anew = Bill { since: 8, ..after };
         let account = Account::shared(&before, Some(anew));
         assert!(!account.complete && account.line().contains("started anew"), "{account:?}");

@@ -34,10 +34,13 @@ pub struct RunArgs {
     /// Hosts to ask directly, added to what `no_proxy` says
     #[arg(long, value_name = "LIST")]
     pub no_proxy: Vec<OsString>,
-    /// Write the bill to this file, as JSON
+    /// Write what was paid to this file, as JSON
     #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// The old name of `--report`
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "report")]
     pub bill: Option<PathBuf>,
-    /// Say nothing of what was paid
+    /// Do not print what was paid
     #[arg(long, short)]
     pub quiet: bool,
     /// The program and its arguments
@@ -68,7 +71,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let account = proxy.end(&mut signals).await;
     if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &account)) {
         // The program's own ending is worth more.
-        say(format_args!("the bill could not be written: {error}"));
+        say(format_args!("the report could not be written: {error}"));
     }
     match ran {
         Ok(ending) => {

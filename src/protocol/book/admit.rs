@@ -80,8 +80,8 @@ impl Book {
         let purchase = Purchase {
             challenge,
             allowance,
-            deadline: now + self.policy.pay_within,
-            stage: Stage::Early { until: now + self.policy.ready_within },
+            deadline: now + self.policy.pay_timeout,
+            stage: Stage::Early { until: now + self.policy.ready_timeout },
             rounds: 0,
             raised: Vec::new(),
             is_funded: false,
@@ -226,7 +226,7 @@ impl Book {
         let Some(purchase) = self.purchases.get(&id) else {
             return Step::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
         };
-        if purchase.rounds >= self.policy.rounds {
+        if purchase.rounds >= self.policy.max_attempts {
             return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
         }
         let price = purchase.price();
@@ -305,7 +305,7 @@ impl Book {
         let draft = Draft { channel: channel_id, total, price };
         purchase.stage = Stage::Presented { draft, unsent: Some(before) };
         self.leases.insert(channel_id, id);
-        let ahead = price.saturating_mul(self.policy.reserve_ahead);
+        let ahead = price.saturating_mul(self.policy.sign_ahead);
         if total > channel.reserved {
             channel.reserved = channel.bound(ahead);
             self.record(channel_id);

@@ -51,7 +51,7 @@ impl Book {
         if purchase.is_funded {
             return Step::Refuse(Refusal::FundedOnce);
         }
-        let (max, within) = (self.policy.deposit.max_count, self.policy.deposit.count_within);
+        let (max, within) = (self.policy.deposit.max_count, self.policy.deposit.count_window);
         if self.recent_deposits(&key, now) >= max as usize {
             return Step::Refuse(Refusal::TooManyDeposits { receiver, max, within });
         }
@@ -96,14 +96,14 @@ impl Book {
     }
 
     fn recent_deposits(&self, key: &(Address, Host), now: Instant) -> usize {
-        let within = self.policy.deposit.count_within;
+        let within = self.policy.deposit.count_window;
         let is_recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
         self.deposits.get(key).map_or(0, |times| times.iter().rev().take_while(is_recent).count())
     }
 
     /// Counts money that is about to be sent into a channel.
     pub(super) fn count_deposit(&mut self, receiver: Address, host: &Host, now: Instant) {
-        let within = self.policy.deposit.count_within;
+        let within = self.policy.deposit.count_window;
         self.deposits.retain(|_, times| {
             while times.front().is_some_and(|at| now.saturating_duration_since(*at) >= within) {
                 times.pop_front();

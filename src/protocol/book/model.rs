@@ -271,7 +271,7 @@ fn units(amount: Amount) -> u64 {
 }
 
 impl Model {
-    fn new(reserve_ahead: u64) -> Self {
+    fn new(sign_ahead: u64) -> Self {
         let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
         let retry = Retry::Retry { every, times, within };
         let hooks = Arc::new(Hooks {
@@ -291,10 +291,10 @@ impl Model {
                 ..Deposit::default()
             },
             hooks: Arc::clone(&hooks),
-            rounds: 8,
-            reserve_ahead,
-            ready_within: Duration::from_secs(30),
-            pay_within: Duration::from_secs(300),
+            max_attempts: 8,
+            sign_ahead,
+            ready_timeout: Duration::from_secs(30),
+            pay_timeout: Duration::from_secs(300),
         });
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };

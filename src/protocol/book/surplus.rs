@@ -76,10 +76,10 @@ mod tests {
             rules: Vec::new(),
             deposit: Deposit::default(),
             hooks: Arc::new(Hooks::default()),
-            rounds: 8,
-            reserve_ahead: 0,
-            ready_within: WITHIN,
-            pay_within: WITHIN,
+            max_attempts: 8,
+            sign_ahead: 0,
+            ready_timeout: WITHIN,
+            pay_timeout: WITHIN,
         }));
         let start = Instant::now();
         let now = start + Duration::from_secs(100_000);

@@ -43,10 +43,10 @@ fn policy() -> Policy {
             invalid_amount: Adopt::Adopt { times: 3 }.into(),
             ..Hooks::default()
         }),
-        rounds: 8,
-        reserve_ahead: 0,
-        ready_within: Duration::from_secs(30),
-        pay_within: Duration::from_secs(300),
+        max_attempts: 8,
+        sign_ahead: 0,
+        ready_timeout: Duration::from_secs(30),
+        pay_timeout: Duration::from_secs(300),
     }
 }
 

@@ -60,7 +60,7 @@ mod tests {
         let pay = Allow::Pay {
             max_price: 1.into(),
             receivers: Vec::new(),
-            pay_first: true,
+            send_ahead: true,
             browsers: None,
             hooks: Arc::new(Hooks::default()),
         };

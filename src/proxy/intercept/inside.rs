@@ -183,17 +183,17 @@ pub(super) struct Quiet<C> {
     connection: Pin<Box<C>>,
     requests: Arc<AtomicU64>,
     seen: u64,
-    idle_within: Duration,
-    exchange_within: Duration,
+    keepalive_timeout: Duration,
+    exchange_timeout: Duration,
     alarm: Pin<Box<Sleep>>,
     is_over: bool,
 }
 
 impl<C> Quiet<C> {
     pub(super) fn new(connection: C, requests: Arc<AtomicU64>, settings: &Settings) -> Self {
-        let Settings { idle_within, exchange_within, .. } = *settings;
-        let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(idle_within)));
-        Self { connection, requests, seen: 0, idle_within, exchange_within, alarm, is_over: false }
+        let Settings { keepalive_timeout, exchange_timeout, .. } = *settings;
+        let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(keepalive_timeout)));
+        Self { connection, requests, seen: 0, keepalive_timeout, exchange_timeout, alarm, is_over: false }
     }
 }
 
@@ -205,7 +205,7 @@ impl<C: Finish> Future for Quiet<C> {
         while this.alarm.as_mut().poll(cx).is_ready() {
             if this.is_over {
                 debug!(
-                    "a client's connection is cut: what is under way takes too long (limits.exchange_within)"
+                    "a client's connection is cut: what is under way takes too long (limits.exchange_timeout)"
                 );
                 return Poll::Ready(Ok(()));
             }
@@ -214,9 +214,9 @@ impl<C: Finish> Future for Quiet<C> {
                 this.is_over = true;
                 // Requests that are under way are finished.
                 this.connection.as_mut().finish();
-                this.exchange_within
+                this.exchange_timeout
             } else {
-                this.idle_within
+                this.keepalive_timeout
             };
             this.alarm.as_mut().reset(Instant::now() + within);
         }

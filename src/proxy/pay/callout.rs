@@ -39,7 +39,7 @@ const NOTICES: usize = 64;
 /// the policy would go on after. Of a paid request, and of the end of any request, it is told only, and what it then
 /// answers is dropped. An answer that the hook has no use for stops the request. A webhook is one, too.
 pub trait Advisor: fmt::Debug + Send + Sync {
-    /// Answers a question. It is dropped when the client request has no more time (`limits.pay_within`), or when the
+    /// Answers a question. It is dropped when the client request has no more time (`limits.pay_timeout`), or when the
     /// client leaves.
     fn advise<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Advice>;
 }
@@ -132,7 +132,7 @@ impl Desk {
         by: Instant,
     ) -> Option<Advice> {
         let advisor = self.whom(webhook)?;
-        let late = || Advice::Abort { reason: "no answer within limits.pay_within".to_owned() };
+        let late = || Advice::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
         let advice = timeout_at(by, advisor.advise(question)).await.unwrap_or_else(|_| late());
         let advice = advice.checked(question.hook);
         tracing::debug!(hook = question.hook, url = question.url, ?advice, "asked");
@@ -179,7 +179,7 @@ impl Advisor for Call {
             let said = match timeout(within, self.post(question)).await {
                 Ok(said) => said,
                 Err(_) => Err(format!(
-                    "did not answer within {} (webhook_within)",
+                    "did not answer within {} (webhook_timeout)",
                     humantime::format_duration(within)
                 )),
             };

@@ -115,7 +115,7 @@ where
         hooks: Arc<Hooks>,
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
-        let deadline = Instant::now() + shared.settings.policy.pay_within;
+        let deadline = Instant::now() + shared.settings.policy.pay_timeout;
         let first = Some(first);
         let id = shared.settings.manager.as_ref().map(|manager| manager.request_id(&name));
         let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
@@ -178,10 +178,10 @@ where
         }
     }
 
-    /// From here on the client's request has `limits.pay_within`, its upload included, however often it is paid for.
+    /// From here on the client's request has `limits.pay_timeout`, its upload included, however often it is paid for.
     fn start_clock(&mut self) {
         if !std::mem::replace(&mut self.is_timed, true) {
-            self.deadline = Instant::now() + self.settings().policy.pay_within;
+            self.deadline = Instant::now() + self.settings().policy.pay_timeout;
         }
     }
 
@@ -299,7 +299,7 @@ where
         match timeout_at(self.deadline, self.kept.whole()).await {
             Ok(whole) => whole.map_err(|error| Refusal::NotReplayable(error.to_string())),
             Err(_) => {
-                Err(Refusal::NotReplayable("its body did not come within limits.pay_within".to_owned()))
+                Err(Refusal::NotReplayable("its body did not come within limits.pay_timeout".to_owned()))
             }
         }
     }
@@ -383,7 +383,7 @@ where
             sendings += 1;
             lease.begin();
             fault::point("payment about to be sent");
-            let answer_by = Instant::now() + self.settings().answer_within;
+            let answer_by = Instant::now() + self.settings().answer_timeout;
             let by = answer_by.min(self.deadline);
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             fault::point("payment answered");
@@ -408,7 +408,7 @@ where
                     Sent::Done(lost(&lease, &error))
                 }
                 Err(_) => {
-                    Sent::Done(late(&lease, if by == answer_by { "answer_within" } else { "pay_within" }))
+                    Sent::Done(late(&lease, if by == answer_by { "answer_timeout" } else { "pay_timeout" }))
                 }
             };
         }

@@ -116,7 +116,7 @@ where
             let answer = Some((answer.status(), answer.headers()));
             let paid = Some(draft.price);
             let turn = Turn { draft: Some(draft), answer, is_final: true, paid, unclear: None };
-            let by = Instant::now() + self.shared.settings.policy.pay_within;
+            let by = Instant::now() + self.shared.settings.policy.pay_timeout;
             let question = self.question("success", turn);
             self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
         }
@@ -173,7 +173,7 @@ where
     ) -> Result<Option<Advice>, Refusal> {
         let question = self.question(hook, turn);
         let by = if turn.is_final {
-            Instant::now() + self.shared.settings.policy.pay_within
+            Instant::now() + self.shared.settings.policy.pay_timeout
         } else {
             self.deadline
         };
@@ -198,7 +198,7 @@ impl<S> Exchange<S> {
         };
         let question = self.question("exit", Turn { answer, is_final: true, paid, unclear, draft: None });
         let Settings { policy, shutdown, .. } = &self.shared.settings;
-        let by = Instant::now() + policy.pay_within;
+        let by = Instant::now() + policy.pay_timeout;
         self.shared.desk.tell(self.hooks.exit.webhook.as_ref(), question, by, shutdown);
     }
 

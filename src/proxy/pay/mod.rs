@@ -48,11 +48,11 @@ pub struct Settings {
     /// How much of a request body is kept so that it can be sent again.
     pub replay: replay::Limits,
     /// How much of a 402's own body is held back, in bytes.
-    pub offer_body: usize,
+    pub max_402_body: usize,
     /// How long a 402's own body may take.
-    pub offer_within: Duration,
+    pub offer_timeout: Duration,
     /// How long the head of a paid answer may take.
-    pub answer_within: Duration,
+    pub answer_timeout: Duration,
     /// Waits for exchanges that are under way.
     pub shutdown: Shutdown,
     /// Whom hooks ask that name no webhook.
@@ -136,7 +136,7 @@ enum Judged {
 struct Terms {
     allowance: Allowance,
     /// A price that is known from before is paid in the first request.
-    pay_first: bool,
+    send_ahead: bool,
 }
 
 /// Why a request will not be paid, in a form that costs nothing until it is needed.
@@ -179,7 +179,7 @@ impl Shared {
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
-            Some(Allow::Pay { max_price, receivers, pay_first, browsers, hooks }) => {
+            Some(Allow::Pay { max_price, receivers, send_ahead, browsers, hooks }) => {
                 if let Err(unasked) = browser::judge(request, *browsers) {
                     return Judged::Unpaid(Unpaid::Unasked(unasked));
                 }
@@ -189,7 +189,7 @@ impl Shared {
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
                 };
-                Judged::Pay(Terms { allowance, pay_first: *pay_first })
+                Judged::Pay(Terms { allowance, send_ahead: *send_ahead })
             }
         }
     }
@@ -236,7 +236,7 @@ async fn buy<S>(
     shared: Arc<Shared>,
     inner: S,
     mut request: Request<Body>,
-    Terms { allowance, pay_first }: Terms,
+    Terms { allowance, send_ahead }: Terms,
 ) -> Result<Response<Body>, ForwardError>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
@@ -261,7 +261,7 @@ where
         return Ok(exchange.leave(rescue::problem(StatusCode::FORBIDDEN, kind, &refusal.to_string())));
     }
     let mut reason = None;
-    if pay_first && let Some(challenge) = exchange.recall() {
+    if send_ahead && let Some(challenge) = exchange.recall() {
         match exchange.ahead(challenge, &allowance).await {
             Ok(lease) => return Ok(exchange.start(lease, None).await),
             Err(refusal) => reason = refusal,
@@ -316,12 +316,12 @@ async fn hold_offer(
     head: http::response::Parts,
     body: Body,
 ) -> Result<Offer, Response<Body>> {
-    match hold(body, settings.offer_body, settings.offer_within).await {
+    match hold(body, settings.max_402_body, settings.offer_timeout).await {
         Held::Whole { bytes, trailers } => Ok(Offer { head, body: bytes, trailers }),
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
             let refusal = match why {
-                Past::Size => Refusal::OfferTooLarge { limit: settings.offer_body as u64 },
+                Past::Size => Refusal::OfferTooLarge { limit: settings.max_402_body as u64 },
                 Past::Time => Refusal::OfferTooSlow,
                 Past::Broken => Refusal::OfferBroken,
             };

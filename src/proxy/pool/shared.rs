@@ -84,7 +84,7 @@ impl Many {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW.saturating_mul(streams).min(i32::MAX as u32))
             .keep_alive_interval(limits.ping_every)
-            .keep_alive_timeout(limits.ping_within);
+            .keep_alive_timeout(limits.ping_timeout);
         let (sender, connection) = http2.handshake(TokioIo::new(wire)).await?;
         let connection = Arc::new(Mutex::new(connection));
         let many = Self {
@@ -97,7 +97,7 @@ impl Many {
             uploading: Arc::default(),
             is_retired: AtomicBool::new(false),
             state: Mutex::new(State { idle_since: Instant::now(), doubted_at: None }),
-            alive_within: limits.ping_every.saturating_add(limits.ping_within),
+            alive_within: limits.ping_every.saturating_add(limits.ping_timeout),
         };
         let authority = origin.authority.clone();
         tokio::spawn(async move {

@@ -156,7 +156,7 @@ async fn a_body_of_unknown_length_is_sent_again_once_it_is_known() {
     let again = replay.await.unwrap();
     assert_eq!(again.size_hint().exact(), Some(25));
     let collected = again.collect().await.unwrap();
-    assert!(collected.trailers().is_none(), "there is no place for them beside a length");
+    assert!(collected.trailers().is_none(), "trailers have no place beside a length");
     assert_eq!(collected.to_bytes(), content);
 }
 

@@ -82,10 +82,10 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         rules: Vec::new(),
         deposit: Deposit::default(),
         hooks: Arc::default(),
-        rounds: 8,
-        reserve_ahead: 256,
-        ready_within: PATIENCE,
-        pay_within: PATIENCE,
+        max_attempts: 8,
+        sign_ahead: 256,
+        ready_timeout: PATIENCE,
+        pay_timeout: PATIENCE,
     };
     let mut book = Book::new(Arc::new(policy));
     let on_chain = OnChain {

@@ -73,7 +73,7 @@ host = "127.0.0.1"
 max_price = 1000
 
 [hooks]
-nonexisting_channel = {{ do = "retry", every = "50ms", times = 240, within = "1m" }}
+nonexisting_channel = {{ action = "retry", every = "50ms", times = 240, timeout = "1m" }}
 "#
     )
 }

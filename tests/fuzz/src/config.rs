@@ -70,7 +70,7 @@ fn keeps_its_promises(mut config: Config) {
         assert!(!format!("{config:?}").contains(chain.rpc_url.expose()) || chain.rpc_url.expose() == shown);
         assert_ne!(chain.channel_manager, Address::default());
         assert!(chain.confirmations > 0 && chain.log_range > 0);
-        lasts([chain.poll_every, chain.request_within, chain.confirm_within]);
+        lasts([chain.poll_every, chain.request_timeout, chain.confirm_timeout]);
     }
     is_bounded(&config);
     for rule in &config.policy.rules {
@@ -111,7 +111,7 @@ fn is_bounded(config: &Config) {
     let limits = &config.limits;
     let counts = [
         limits.prices,
-        limits.waiting,
+        limits.max_pending,
         limits.connections,
         limits.streams,
         limits.head_fields,
@@ -120,22 +120,22 @@ fn is_bounded(config: &Config) {
     ];
     assert!(counts.iter().all(|count| (1..=1_000_000).contains(count)), "{limits:?}");
     assert!((8 << 10..=1 << 20).contains(&limits.head_bytes), "{limits:?}");
-    assert!(limits.replay_memory <= 1 << 30 && limits.offer_body <= 16 << 20, "{limits:?}");
+    assert!(limits.replay_memory <= 1 << 30 && limits.max_402_body <= 16 << 20, "{limits:?}");
     lasts([
         limits.price_age,
-        limits.head_within,
-        limits.connect_within,
-        limits.answer_within,
-        limits.pool_idle_within,
+        limits.head_timeout,
+        limits.connect_timeout,
+        limits.answer_timeout,
+        limits.pool_idle_timeout,
         limits.ping_every,
-        limits.ping_within,
-        limits.offer_within,
-        limits.drain_within,
+        limits.ping_timeout,
+        limits.offer_timeout,
+        limits.drain_timeout,
     ]);
     let policy = &config.policy;
-    assert!((1..=1000).contains(&policy.rounds) && policy.reserve_ahead <= 1_000_000);
-    lasts([policy.pay_within, policy.ready_within, policy.deposit.retry_after]);
-    if let Some(within) = policy.deposit.surplus_within {
+    assert!((1..=1000).contains(&policy.max_attempts) && policy.sign_ahead <= 1_000_000);
+    lasts([policy.pay_timeout, policy.ready_timeout, policy.deposit.retry_after]);
+    if let Some(within) = policy.deposit.close_idle_after {
         lasts([within]);
     }
     assert!(policy.deposit.channels > 0 && policy.deposit.max_count > 0);

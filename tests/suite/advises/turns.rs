@@ -7,7 +7,7 @@ use crate::support::wire::Wire;
 
 /// A hook that tells or asks `oracle`.
 fn hook(name: &str, action: &str, oracle: &Oracle) -> String {
-    format!("{name} = {{ do = \"{action}\", {} }}\n", oracle.keys())
+    format!("{name} = {{ action = \"{action}\", {} }}\n", oracle.keys())
 }
 
 /// The hook's questions so far, without those of other hooks.
@@ -117,7 +117,7 @@ async fn the_end_of_a_request_is_told_if_its_client_has_left() {
         Mallory::spawn(move |asked| if asked.target == "/slow" { Answer::Never } else { paid(asked) });
     let seller = seller.await;
     let patient =
-        "insufficient_confirmations = { do = \"retry\", every = \"4m\", times = 1, within = \"5m\" }\n";
+        "insufficient_confirmations = { action = \"retry\", every = \"4m\", times = 1, timeout = \"5m\" }\n";
     let alice =
         Alice::with(&market, &format!("[hooks]\n{patient}{}", hook("exit", "webhook", &oracle))).await;
     let proxy = alice.start().await;
@@ -147,7 +147,7 @@ async fn every_402_is_seen_before_anything_is_made_of_it() {
     let market = Market::open().await;
     let seller_of = |receiver| Demand { contract: market.manager, receiver, token: market.token };
     let plain = || Answer::new(StatusCode::PAYMENT_REQUIRED, "pay\n");
-    let abort = "invalid_balance_proof = { do = \"abort\" }\n";
+    let abort = "invalid_balance_proof = { action = \"abort\" }\n";
     let cases = |demand: Demand| {
         let complaint = demand.base(PRICE).complain(&rdn::INVALID_BALANCE_PROOF);
         [
@@ -186,7 +186,7 @@ async fn every_402_is_seen_before_anything_is_made_of_it() {
         // Without a yes nothing follows from it.
         let (oracle, seller) = (Oracle::spawn().await, self::seller(answers).await);
         oracle.will(says(r#"{"do": "abort", "reason": "enough"}"#));
-        let marks = format!("http_response = {{ do = \"ask\", status = [402], {} }}\n", oracle.keys());
+        let marks = format!("http_response = {{ action = \"ask\", status = [402], {} }}\n", oracle.keys());
         let alice = Alice::with(&market, &format!("[hooks]\n{abort}{marks}")).await;
         let proxy = alice.start().await;
         let got = get(&proxy, &format!("{}/", seller.url())).await;
@@ -204,7 +204,7 @@ async fn a_402_that_stops_a_purchase_by_its_status_stops_it_before_and_after_a_p
     let marked = || demand.base(PRICE).complain(&rdn::INSUFFICIENT_CONFIRMATIONS);
     for (marks, promised) in [("status = [402]", 0), ("header = [\"rdn-insufficient-confirmations\"]", 1)] {
         let seller = seller(vec![demand.base(PRICE), marked()]).await;
-        let hooks = format!("[hooks]\nhttp_response = {{ do = \"abort\", {marks} }}\n");
+        let hooks = format!("[hooks]\nhttp_response = {{ action = \"abort\", {marks} }}\n");
         let alice = Alice::with(&market, &hooks).await;
         let proxy = alice.start().await;
         let got = get(&proxy, &format!("{}/", seller.url())).await;

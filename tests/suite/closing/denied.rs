@@ -37,7 +37,7 @@ fn closes(mallory: &Mallory) -> usize {
 
 #[tokio::test]
 async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promised() {
-    on_each("cooperative_close_denied = { do = \"close_alone\" }\n", async |town| {
+    on_each("cooperative_close_denied = { action = \"close_alone\" }\n", async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 2).await;
         let channel = only(&proxy).await.id();
@@ -57,7 +57,7 @@ async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promi
 /// A journal behind the truth, as an old backup leaves it: the seller proves that more was promised, and does not sign.
 #[tokio::test]
 async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() {
-    on_each("cooperative_close_denied = { do = \"close_alone\" }\n", async |town| {
+    on_each("cooperative_close_denied = { action = \"close_alone\" }\n", async |town| {
         let Town { rig, alice, .. } = town;
         let proxy = alice.start().await;
         let (contract, signer) = (rig.manager, Signer::new(&KEY).unwrap());
@@ -97,8 +97,8 @@ async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() 
 #[tokio::test]
 async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_says() {
     let oracle = async |text: &'static str| Mallory::spawn(move |_| Answer::new(StatusCode::OK, text)).await;
-    let asks = |oracle: &Mallory| format!("{{ do = \"close_alone\", webhook = \"{}/\" }}", oracle.url());
-    let does = |word: &str| format!("{{ do = \"{word}\" }}");
+    let asks = |oracle: &Mallory| format!("{{ action = \"close_alone\", webhook = \"{}/\" }}", oracle.url());
+    let does = |word: &str| format!("{{ action = \"{word}\" }}");
     let (yes, no) = (r#"{"do": "close_alone"}"#, r#"{"do": "abort", "reason": "wait for Bob"}"#);
     let (yes, no, odd) = (oracle(yes).await, oracle(no).await, oracle(r#"{"do": "pay"}"#).await);
     let keep = oracle(r#"{"do": "keep"}"#).await;
@@ -146,7 +146,7 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
 async fn a_denied_close_at_the_end_is_an_error_where_the_policy_says_abort() {
     for (word, ends_well) in [("keep", true), ("abort", false)] {
         let Fair { origin, market } = Fair::open().await;
-        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{word}\" }}\n");
+        let hook = format!("{QUICK}cooperative_close_denied = {{ action = \"{word}\" }}\n");
         let alice = Alice::with(&market, &format!("{hook}[deposit]\non_exit = \"cooperative\"\n")).await;
         let program = alice.serve(&[]).await;
         let paid = Request::get(format!("{}/paid", origin.url())).body(empty()).unwrap();
@@ -164,7 +164,7 @@ async fn a_denied_close_at_the_end_is_an_error_where_the_policy_says_abort() {
 async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_while() {
     for (policy, asked) in [("keep", 2), ("abort", 1)] {
         let fair = Fair::open().await;
-        let hook = format!("{QUICK}cooperative_close_denied = {{ do = \"{policy}\" }}\n");
+        let hook = format!("{QUICK}cooperative_close_denied = {{ action = \"{policy}\" }}\n");
         let mut alice = Alice::with(&fair.market, &format!("{hook}[deposit]\ninitial = 1\n")).await;
         let proxy = alice.start().await;
         let (mallory, receiver, url) = denier(&fair).await;
@@ -175,7 +175,7 @@ async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_
             done(&proxy, Operation::Open { receiver, deposit: PRICE.into() }).await;
         }
         proxy.stop().await;
-        alice.change("initial = 1\n", "initial = 1\nsurplus_within = \"1s\"\n");
+        alice.change("initial = 1\n", "initial = 1\nclose_idle_after = \"1s\"\n");
         let proxy = alice.start().await;
         let asked_for = async |enough: usize| {
             let asking = async {

@@ -183,7 +183,8 @@ async fn a_client_is_told_how_much_it_may_ask_at_once_over_http_2() {
 
 #[tokio::test]
 async fn a_client_that_goes_quiet_is_ended() {
-    let shop = Shop::open(HTTP_1, "[limits]\nhead_within = \"300ms\"\nidle_within = \"300ms\"\n").await;
+    let shop =
+        Shop::open(HTTP_1, "[limits]\nhead_timeout = \"300ms\"\nkeepalive_timeout = \"300ms\"\n").await;
     let bob = mirror(&shop, HTTP_2).await;
     // Without a word, with a greeting only, and after a request over HTTP/2.
     let mut silent = connect(shop.proxy.address, &bob.address.to_string()).await;
@@ -210,7 +211,8 @@ async fn a_client_that_goes_quiet_is_ended() {
 
 #[tokio::test]
 async fn what_never_ends_over_http_2_is_cut() {
-    let shop = Shop::open(HTTP_1, "[limits]\nidle_within = \"300ms\"\nexchange_within = \"300ms\"\n").await;
+    let shop =
+        Shop::open(HTTP_1, "[limits]\nkeepalive_timeout = \"300ms\"\nexchange_timeout = \"300ms\"\n").await;
     let config = shop.notary.certify("127.0.0.1", HTTP_1).await;
     let bob = Secure::serve(config, |_| std::future::pending::<Response<String>>()).await;
     let stream = TokioIo::new(tunnel(&shop, &bob, HTTP_2).await);

@@ -72,7 +72,7 @@ fn reason(got: &Got) -> &str {
 async fn a_start_and_a_purchase_meet_all_passing_faults_and_open_one_channel() {
     on_each(async |behind| {
         for (number, act) in PASSING.into_iter().enumerate() {
-            // One that never answers costs the whole of request_within.
+            // One that never answers costs the whole of request_timeout.
             if !matches!(act, Act::Stall) {
                 behind.relay.fault(Fault::on_any(act).after(6 * number).each(6 * PASSING.len()));
             }
@@ -106,7 +106,7 @@ async fn receipts_that_lag_cost_no_second_channel_however_often_it_is_asked() {
 #[tokio::test]
 async fn a_deposit_whose_effect_does_not_show_is_not_sent_again() {
     on_each(async |mut behind| {
-        behind.set("retry_within = \"100ms\"");
+        behind.set("retry_timeout = \"100ms\"");
         let proxy = behind.town.alice.start().await;
         proxy.ready().await;
         behind.relay.fault(Fault::change("eth_getTransactionReceipt", |mut receipt| {
@@ -144,7 +144,7 @@ async fn a_node_that_denies_what_was_deposited_gets_one_deposit() {
     const DEPOSIT: usize = 1;
     const SETTLE_BLOCK: usize = 2;
     on_each(async |mut behind| {
-        behind.set("retry_within = \"100ms\"");
+        behind.set("retry_timeout = \"100ms\"");
         behind.town.alice.change("retry_after = \"1s\"", "retry_after = \"1h\"");
         let proxy = behind.town.alice.start().await;
         // An opening; and, when its ten prices are used up, a top up.
@@ -218,7 +218,7 @@ async fn a_node_that_changes_its_chain_or_token_is_refused_now_and_after_a_resta
         behind.relay.heal();
         proxy.stop().await;
 
-        behind.town.alice.change("[deposit]\n", "[limits]\nready_within = \"500ms\"\n[deposit]\n");
+        behind.town.alice.change("[deposit]\n", "[limits]\nready_timeout = \"500ms\"\n[deposit]\n");
         for (fault, parts) in [
             (chain, ["answers the chain id 1, but", "on chain 31337"]),
             (token, ["names the token", "it never changes"]),
@@ -244,7 +244,7 @@ async fn a_node_that_changes_its_chain_or_token_is_refused_now_and_after_a_resta
 #[tokio::test]
 async fn a_stranded_transaction_is_seen_by_check_and_freed_by_the_next_request() {
     on_each(async |mut behind| {
-        let (fast, slow) = ("poll_every = \"10ms\"", "poll_every = \"300ms\"\nconfirm_within = \"200ms\"");
+        let (fast, slow) = ("poll_every = \"10ms\"", "poll_every = \"300ms\"\nconfirm_timeout = \"200ms\"");
         behind.town.alice.change(fast, slow);
         let proxy = behind.town.alice.start().await;
         proxy.ready().await;
@@ -271,7 +271,7 @@ async fn a_stranded_transaction_is_seen_by_check_and_freed_by_the_next_request()
 #[tokio::test]
 async fn what_is_no_node_is_named_to_whoever_wants_to_pay_and_by_check() {
     on_each(async |mut behind| {
-        behind.town.alice.change("[deposit]\n", "[limits]\nready_within = \"500ms\"\n[deposit]\n");
+        behind.town.alice.change("[deposit]\n", "[limits]\nready_timeout = \"500ms\"\n[deposit]\n");
         let page =
             Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><title>Log in</title>");
         behind.relay.fault(Fault::on_any(page));

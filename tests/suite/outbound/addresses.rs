@@ -73,8 +73,8 @@ async fn hearing_and_deaf() -> (TcpListener, Queue) {
 
 async fn resolving(names: Arc<Names>) -> Proxy {
     // Long enough that only a race gets past a deaf address in a test's patience.
-    let connect_within = Duration::from_secs(60);
-    Proxy::with(Settings { resolver: names, connect_within, ..Settings::default() }).await
+    let connect_timeout = Duration::from_secs(60);
+    Proxy::with(Settings { resolver: names, connect_timeout, ..Settings::default() }).await
 }
 
 #[tokio::test]

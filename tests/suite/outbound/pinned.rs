@@ -35,9 +35,9 @@ fn pay_settings(alice: &Alice, proxy: &Running) -> pay::Settings {
         policy: Arc::new(config.policy),
         manager: Some(proxy.manager.clone()),
         replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
-        offer_body: config.limits.offer_body,
-        offer_within: config.limits.offer_within,
-        answer_within: config.limits.answer_within,
+        max_402_body: config.limits.max_402_body,
+        offer_timeout: config.limits.offer_timeout,
+        answer_timeout: config.limits.answer_timeout,
         shutdown: Shutdown::new(),
         advisor: None,
     }

@@ -89,9 +89,9 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
     // Accepted, but never answered.
     let silent = RawOrigin::start().await;
     for (address, requests) in [(deaf, &[GET, CONNECT][..]), (silent.address, &[CONNECT])] {
-        let connect_within = Duration::from_millis(100);
+        let connect_timeout = Duration::from_millis(100);
         let proxy =
-            Proxy::with(Settings { outbound: over(address), connect_within, ..Settings::default() }).await;
+            Proxy::with(Settings { outbound: over(address), connect_timeout, ..Settings::default() }).await;
         for request in requests {
             let head = asked(&proxy, request).await;
             because(

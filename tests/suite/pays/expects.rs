@@ -12,7 +12,8 @@ use crate::support::wire::ask;
 
 #[tokio::test]
 async fn a_body_that_is_held_back_goes_once_with_the_payment_whatever_its_size() {
-    let limits = "[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"60KiB\"\ncontinue_within = \"60s\"\n";
+    let limits =
+        "[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"60KiB\"\nexpect_continue_timeout = \"60s\"\n";
     let scene = Scene::with(|_| {}, &format!("{QUICK}{limits}")).await;
     let address = scene.fair.origin.address();
     let all = vec![b'x'; 1_000_000];
@@ -58,7 +59,7 @@ async fn a_body_that_is_held_back_is_not_asked_for_where_nothing_is_paid() {
 #[tokio::test]
 async fn a_slow_body_and_the_payment_share_one_clock() {
     let fair = Fair::open().await;
-    let mut alice = Alice::with(&fair.market, "[limits]\npay_within = \"4s\"\n").await;
+    let mut alice = Alice::with(&fair.market, "[limits]\npay_timeout = \"4s\"\n").await;
     // Nobody mines: the opening is never deep enough.
     alice.change("poll_every = \"10ms\"", "poll_every = \"10ms\"\nconfirmations = 1000");
     let proxy = alice.start().await;
@@ -83,7 +84,7 @@ async fn a_slow_body_and_the_payment_share_one_clock() {
     client.send("67890").await;
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
-    assert!(field(&head, "proxy-status").unwrap().contains("limits.pay_within"), "{head}");
+    assert!(field(&head, "proxy-status").unwrap().contains("limits.pay_timeout"), "{head}");
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(4) && took < Duration::from_millis(6500), "{took:?}");
     proxy.stop().await;

@@ -66,7 +66,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_host_that_never_answers_holds_up_only_itself() {
-    let scene = Scene::with(&format!("[limits]\ndrain_within = \"200ms\"\n{RULES}"), Answer::Never).await;
+    let scene = Scene::with(&format!("[limits]\ndrain_timeout = \"200ms\"\n{RULES}"), Answer::Never).await;
     // Mallory comes first, and keeps her payment.
     let request = Request::get(scene.mallorys()).body(empty()).unwrap();
     let held = tokio::spawn(ask(scene.proxy.address, request));

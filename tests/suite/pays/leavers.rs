@@ -41,7 +41,7 @@ async fn nothing_is_signed_for_a_client_that_left_during_the_opening() {
 #[tokio::test]
 async fn a_client_that_leaves_while_the_seller_is_slow_costs_at_most_one_price() {
     // It would go on for longer than this test.
-    let hooks = super::QUICK.replace("times = 1000, within = \"20s\"", "times = 10000, within = \"1h\"");
+    let hooks = super::QUICK.replace("times = 1000, timeout = \"20s\"", "times = 10000, timeout = \"1h\"");
     let scene = Scene::with(|_| {}, &hooks).await;
     let before = scene.proxy.shutdown.running();
     scene.fair.origin.stop_noticing();

@@ -35,10 +35,10 @@ async fn get(program: &Program, url: &str) -> Got {
 
 #[tokio::test]
 async fn a_payment_that_could_not_be_sent_costs_one_price_after_each_kind_of_restart() {
-    for (reserve_ahead, is_killed) in [(0, true), (0, false), (256, true), (256, false)] {
+    for (sign_ahead, is_killed) in [(0, true), (0, false), (256, true), (256, false)] {
         let market = Market::open().await;
         let demand = Demand { contract: market.manager, receiver: Address([0x3a; 20]), token: market.token };
-        let limits = format!("{QUICK}[limits]\nreserve_ahead = {reserve_ahead}\n");
+        let limits = format!("{QUICK}[limits]\nsign_ahead = {sign_ahead}\n");
         let alice = Alice::with(&market, &limits).await;
         let program = alice.serve(&[]).await;
         let bob = Mallory::spawn(honest(demand)).await;
@@ -61,7 +61,7 @@ async fn a_payment_that_could_not_be_sent_costs_one_price_after_each_kind_of_res
         let got = get(&program, &url).await;
         assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
         let most = held.checked_add(PRICE.into()).unwrap();
-        assert!(mallory.highest() <= most, "{} for {PRICE} above {held}: {reserve_ahead}", mallory.highest());
+        assert!(mallory.highest() <= most, "{} for {PRICE} above {held}: {sign_ahead}", mallory.highest());
         assert!(mallory.presented().len() > 1, "it was asked, and shown a payment");
         program.terminate();
         program.ended().await;

@@ -174,9 +174,9 @@ async fn without_a_running_proxy_it_does_everything_itself() {
     for wrong in [
         &["close", "--yes"][..],
         &["close", "--yes", "--all", "--receiver", &receiver],
-        &["close", "--yes", "--all", "--alone", "--total", "5"],
+        &["close", "--yes", "--all", "--unilateral", "--total", "5"],
         &["close", "--yes", "--total", "5", &channel],
-        &["close", "--yes", "--alone", "--below-promised", &channel],
+        &["close", "--yes", "--unilateral", "--below-promised", &channel],
         &["close", "--yes", "nonsense"],
     ] {
         let ran = scene.channels(wrong).await;
@@ -201,7 +201,7 @@ async fn after_a_crash_the_seller_says_what_was_promised() {
     let elsewhere = format!("http://{gone}/api/1");
     run(&[&closing[..], &["--seller", &elsewhere]].concat())
         .await
-        .expect_failure(&["the seller was not reached", "--alone"]);
+        .expect_failure(&["the seller was not reached", "--unilateral"]);
     // Only the one who holds the payments can say.
     let ran = run(&closing).await;
     ran.expect_success(&["that the seller can prove, 10000 at most", "closed and paid out"]);
@@ -219,7 +219,7 @@ async fn after_a_crash_and_without_the_seller_no_total_is_guessed() {
     let Scene { fair: Fair { origin, market }, alice } = scene;
     origin.stop().await;
     let config = alice.config_path();
-    let closing = ["channels", "--config", text(&config), "close", "--yes", "--alone", &channel];
+    let closing = ["channels", "--config", text(&config), "close", "--yes", "--unilateral", &channel];
     run(&closing).await.expect_failure(&["it is not known what was signed", "at most 10000", "--total"]);
     let below = [&closing[..], &["--total", "3000"]].concat();
     run(&below).await.expect_failure(&["3000 is less than the 10000 that were promised, or may have been"]);
@@ -255,7 +255,7 @@ async fn survives_each_abort(
         }
         if scene.holdings().await.2 > 0 {
             // The seller gave its signature to a life that ended before it was used: it gives none again.
-            scene.channels(&["close", "--yes", "--alone", "--all"]).await.expect_success(&[]);
+            scene.channels(&["close", "--yes", "--unilateral", "--all"]).await.expect_success(&[]);
             scene.fair.market.mine(501).await;
             scene.channels(&["settle", "--yes", "--all"]).await.expect_success(&[]);
         }
@@ -293,14 +293,14 @@ async fn a_close_together_survives_an_abort_after_each_effect() {
 
 #[tokio::test]
 async fn a_close_alone_survives_an_abort_after_each_effect() {
-    let close = ["close", "--yes", "--alone", "--all"];
+    let close = ["close", "--yes", "--unilateral", "--all"];
     let effects = survives_each_abort(&[], &close, &[&close], 1).await;
     assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
 }
 
 #[tokio::test]
 async fn a_settlement_survives_an_abort_after_each_effect() {
-    let (close, settle) = (["close", "--yes", "--alone", "--all"], ["settle", "--yes", "--all"]);
+    let (close, settle) = (["close", "--yes", "--unilateral", "--all"], ["settle", "--yes", "--all"]);
     let effects = survives_each_abort(&[&close], &settle, &[&settle], 1).await;
     assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
 }
@@ -309,7 +309,7 @@ async fn a_settlement_survives_an_abort_after_each_effect() {
 /// process's own.
 #[tokio::test]
 async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_again() {
-    let scene = Scene::with("[limits]\nreserve_ahead = 0\n").await;
+    let scene = Scene::with("[limits]\nsign_ahead = 0\n").await;
     // Ignored, the signal that comes with the limit leaves the error alone, as a full disk does.
     let mut command = Command::new("sh");
     command
@@ -336,7 +336,8 @@ async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_
     limit(None);
     scene.buy(&program, 2).await;
     assert_eq!(scene.fair.origin.total_registered(), (3 * PRICE).into());
-    let log = program.kill().await;
+    program.terminate();
+    let (_, log) = program.ended().await;
     assert!(log.contains("the journal cannot be written"), "{log}");
     assert_eq!(scene.listed().await[0]["promised"], "3000");
 }
@@ -383,7 +384,7 @@ async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
     let channel = scene.only().await;
     let listed = &scene.listed().await[0];
     assert_eq!((&listed["promised"], &listed["in_doubt"]), (&"10000".into(), &true.into()), "{listed}");
-    let alone = ["close", "--alone", "--yes", &channel];
+    let alone = ["close", "--unilateral", "--yes", &channel];
     scene.channels(&alone).await.expect_failure(&["it is not known what was signed", "at most 10000"]);
     let below = [&alone[..], &["--total", "9999"]].concat();
     scene.channels(&below).await.expect_failure(&["or may have been", "--below-promised"]);
@@ -409,7 +410,8 @@ async fn one_key_on_two_state_directories_is_named() {
     // When the second one is two payments ahead, the seller proves what the first one cannot have signed.
     scene.buy(&second, 2).await;
     scene.buy(&first, 1).await;
-    let log = first.kill().await;
+    first.terminate();
+    let (_, log) = first.ended().await;
     assert!(log.contains("another program or state directory pays with the same key"), "{log}");
     second.kill().await;
     assert_eq!(scene.fair.origin.total_registered(), (6 * PRICE).into());

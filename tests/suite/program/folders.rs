@@ -140,10 +140,10 @@ async fn a_state_folder_with_a_long_path_is_used_like_any_other() {
     assert_eq!(only_channel(&run(&by_config).await.out), thousand);
     assert!(alice.folder.path().join(&long).join("admin.sock").exists());
     let ran = run(&["run", "--config", text(&config), "--", "true"]).await;
-    assert!(ran.code == 0 && ran.errors.contains("by the running proxy"), "{ran:?}");
+    assert!(ran.code == 0 && ran.errors.contains("proxy is shared"), "{ran:?}");
     end(serving).await;
     let ran = run(&["run", "--config", text(&config), "--", "true"]).await;
-    assert!(ran.code == 0 && !ran.errors.contains("by the running proxy"), "{ran:?}");
+    assert!(ran.code == 0 && !ran.errors.contains("proxy is shared"), "{ran:?}");
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ async fn a_program_pays_and_the_bill_says_to_whom() {
     let bill = scene.alice.folder.path().join("bill.json");
     let url = scene.url("/paid");
     let curl = ["curl", "-q", "-sS", "--fail", &url, &url, &url];
-    let ran = ended(scene.run(&["--bill", text(&bill)], &curl)).await;
+    let ran = ended(scene.run(&["--report", text(&bill)], &curl)).await;
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     assert_eq!(ran.out, PAID.repeat(3));
     let payee = scene.payee();
@@ -323,7 +323,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_ca
         let bill = scene.alice.folder.path().join("bill.json");
         let url = format!("http://{seller}/");
         let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
-        let ran = ended(scene.run(&["--bill", text(&bill)], &curl)).await;
+        let ran = ended(scene.run(&["--report", text(&bill)], &curl)).await;
         assert_eq!(ran.out, "502", "{more}: {ran:?}");
         let told = "tollpass: paid nothing; unclear 1000 in 1 request, ";
         assert!(ran.errors.contains(told), "{more}: {ran:?}");
@@ -336,8 +336,8 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_b
 {
     let mut scene = Scene::open().await;
     scene.alice.change(
-        "insufficient_confirmations = { do = \"retry\", every = \"10ms\", times = 1000, within = \"20s\" }",
-        "insufficient_confirmations = { do = \"retry\", every = \"4m\", times = 1, within = \"5m\" }",
+        "insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }",
+        "insufficient_confirmations = { action = \"retry\", every = \"4m\", times = 1, timeout = \"5m\" }",
     );
     let market = &scene.fair.market;
     let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
@@ -345,7 +345,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_b
     let seller = Mallory::spawn(once_paid(demand, PRICE, complaint)).await;
     let (bill, url) = (scene.alice.folder.path().join("bill.json"), format!("{}/", seller.url()));
     let script = r#"curl -q -sS "$0" & read line; kill $!"#;
-    let talk = Talk::start(scene.run(&["--bill", text(&bill)], &["sh", "-c", script, &url]));
+    let talk = Talk::start(scene.run(&["--report", text(&bill)], &["sh", "-c", script, &url]));
     soon("the payment", seller.await_presented(2)).await;
     let (status, errors) = talk.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
@@ -419,7 +419,7 @@ async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
         if number == 1 {
             command.extend(["-o", "/dev/null", &url]);
         }
-        let ran = ended(scene.run(&["--bill", text(&bill)], &command)).await;
+        let ran = ended(scene.run(&["--report", text(&bill)], &command)).await;
         let [(_, paid), (_, unclear)] = sums(&bill);
         assert_eq!(sums(&bill), expected, "{what}: {ran:?}");
         assert_eq!(Amount::from(paid + unclear), seller.highest(), "{what}: {ran:?}");
@@ -446,7 +446,7 @@ async fn the_ending_is_the_programs_own() {
     assert_eq!(ran.status.code(), Some(126), "{ran:?}");
     // What is wrong with tollpass itself is told apart from what the program says.
     let nowhere = scene.alice.folder.path().join("nowhere/bill");
-    let ran = ended(scene.run(&["--bill", text(&nowhere)], &["touch", "x"])).await;
+    let ran = ended(scene.run(&["--report", text(&nowhere)], &["touch", "x"])).await;
     assert_eq!(ran.status.code(), Some(125), "{ran:?}");
     assert!(ran.errors.contains("bill") && ran.errors.contains(text(&nowhere)), "{ran:?}");
     std::fs::write(scene.alice.folder.path().join("key"), "no key").unwrap();

@@ -151,7 +151,7 @@ async fn sigterm_twice_waits_for_nothing() {
     })
     .await;
     serving.terminate();
-    // Well before limits.drain_within.
+    // Well before limits.drain_timeout.
     let (status, log) = soon("the end", serving.ended()).await;
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(client.rest().await.is_empty());
@@ -161,12 +161,13 @@ async fn sigterm_twice_waits_for_nothing() {
 async fn a_configuration_that_is_wrong_is_told_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proxy.toml");
-    let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nrounds = 0\npay_within = \"soon\"\n\
+    let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nmax_attempts = 0\npay_timeout = \"soon\"\n\
                   [[pay]]\nhost = \"a b\"\n[wallet]\n";
     std::fs::write(&path, faults).unwrap();
     for command in ["serve", "check", "channels"] {
         let ran = run(&[command, "--config", text(&path)]).await;
-        let keys = ["lisen: ", "listen", "limits.rounds: ", "limits.pay_within: ", "pay[0].host: ", "wallet"];
+        let keys =
+            ["lisen: ", "listen", "limits.max_attempts: ", "limits.pay_timeout: ", "pay[0].host: ", "wallet"];
         ran.expect_failure(&keys);
         assert!(ran.errors.starts_with("tollpass: "), "{}", ran.errors);
     }
@@ -183,7 +184,7 @@ async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proxy.toml");
     // One of the two is read, and its client has said nothing yet.
-    let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_within = \"1h\"\n\
+    let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_timeout = \"1h\"\n\
                 [intercept]\nhosts = [\"localhost\"]\n";
     std::fs::write(&path, text).unwrap();
     for signal in [Signal::TERM, Signal::HUP] {

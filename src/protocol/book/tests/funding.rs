@@ -164,10 +164,10 @@ fn at_most_one_transaction_is_made_for_a_request() {
 
 #[test]
 fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
-    let deposit = Deposit { max_count: 2, count_within: Duration::from_secs(600), ..Deposit::default() };
+    let deposit = Deposit { max_count: 2, count_window: Duration::from_secs(600), ..Deposit::default() };
     let policy = Policy { deposit, ..policy() };
     let mut world = World::with(policy.clone(), vec![(channel_id(7), channel(100, 95))]);
-    let refused = Refusal::TooManyDeposits { receiver: BOB, max: 2, within: deposit.count_within };
+    let refused = Refusal::TooManyDeposits { receiver: BOB, max: 2, within: deposit.count_window };
     let mut held = 100;
     for _ in 0..2 {
         let (id, effects) = world.demand(ask(COSTLY));

@@ -3,7 +3,7 @@
 use super::*;
 
 fn reserving() -> Policy {
-    Policy { reserve_ahead: 4, ..policy() }
+    Policy { sign_ahead: 4, ..policy() }
 }
 
 fn bound(effects: &[Effect]) -> Option<Amount> {
