@@ -34,10 +34,13 @@ pub(super) struct Pair {
 pub(super) fn open(folder: &Path) -> Result<Option<Pair>, AuthorityError> {
     let (path, copy) = (folder.join(KEY), folder.join(CERTIFICATE));
     if !exists(&path)? {
-        return match exists(&copy)? {
-            true => Err(AuthorityError::KeyLost { certificate: copy, key: path }),
-            false => Ok(None),
-        };
+        if !exists(&copy)? {
+            return Ok(None);
+        }
+        // The key is written before the copy: another process may have made both since the first look.
+        if !exists(&path)? {
+            return Err(AuthorityError::KeyLost { certificate: copy, key: path });
+        }
     }
     let pair = read_private(&path, &path)?;
     let text = super::pem(&pair.certificates[0]);
