@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The most that may wait to be written, in bytes; further lines are lost.
@@ -13,7 +14,7 @@ const MOST_WAITING: usize = 4 << 20;
 /// What a line takes besides its text.
 const LINE_COST: usize = 64;
 /// How long the thread rests after it has written. It writes what comes meanwhile together: waking it for each line costs
-/// the proxy more than the line itself.
+/// the proxy more than the line itself. A warning or an error ends the rest.
 const REST: Duration = Duration::from_millis(10);
 /// With so many bytes waiting it goes on at once.
 const MUCH_WAITING: usize = MOST_WAITING / 4;
@@ -42,8 +43,8 @@ struct Queue {
     /// The thread waits for a line, and must be woken.
     is_asleep: bool,
     is_writing: bool,
-    /// The program is ending: no rest.
-    is_ending: bool,
+    /// A line should be written at once, or the program is ending: no rest.
+    is_urgent: bool,
     lost: u64,
 }
 
@@ -54,9 +55,17 @@ impl Log {
         out: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
+        Self::start_resting(out, report, REST)
+    }
+
+    fn start_resting(
+        out: impl Write + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
+        rest: Duration,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let writer = Arc::clone(&shared);
-        thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report, rest))?;
         Ok(Self(shared))
     }
 
@@ -64,13 +73,14 @@ impl Log {
     pub fn finish(&self) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
         let mut queue = self.0.lock();
-        queue.is_ending = true;
+        queue.is_urgent = true;
         self.0.wanted.notify_one();
         // Either way there is nothing more to wait for.
         let _ = self.0.drained.wait_timeout_while(queue, FINISH_WITHIN, is_busy);
     }
 
-    fn push(&self, line: &[u8]) {
+    /// `is_urgent` ends the thread's rest.
+    fn push(&self, line: &[u8], is_urgent: bool) {
         let mut queue = self.0.lock();
         if queue.bytes + line.len() + LINE_COST > MOST_WAITING {
             queue.lost += 1;
@@ -78,8 +88,8 @@ impl Log {
         }
         queue.bytes += line.len() + LINE_COST;
         queue.lines.push_back(line.to_vec());
-        let is_needed = queue.bytes >= MUCH_WAITING;
-        if std::mem::take(&mut queue.is_asleep) || is_needed {
+        queue.is_urgent |= is_urgent || queue.bytes >= MUCH_WAITING;
+        if std::mem::take(&mut queue.is_asleep) || queue.is_urgent {
             drop(queue);
             self.0.wanted.notify_one();
         }
@@ -92,10 +102,10 @@ impl Shared {
     }
 
     /// Writes lines as they come, for as long as the process lives.
-    fn write_all(&self, mut out: impl Write, report: impl Fn(u64)) {
+    fn write_all(&self, mut out: impl Write, report: impl Fn(u64), rest: Duration) {
         let (mut told, mut is_torn) = (0, false);
         loop {
-            let line = self.next();
+            let line = self.next(rest);
             let mut written = Ok(0);
             if is_torn {
                 written = write(&mut out, b"\n");
@@ -120,14 +130,14 @@ impl Shared {
     }
 
     /// Waits for the next line.
-    fn next(&self) -> Vec<u8> {
+    fn next(&self, rest: Duration) -> Vec<u8> {
         let mut queue = self.lock();
         if queue.is_writing && queue.lines.is_empty() {
             queue.is_writing = false;
             self.drained.notify_all();
-            let may_rest = |queue: &mut Queue| !queue.is_ending && queue.bytes < MUCH_WAITING;
-            let rested = self.wanted.wait_timeout_while(queue, REST, may_rest);
+            let rested = self.wanted.wait_timeout_while(queue, rest, |queue| !queue.is_urgent);
             queue = rested.unwrap_or_else(PoisonError::into_inner).0;
+            queue.is_urgent = false;
         }
         loop {
             if let Some(line) = queue.lines.pop_front() {
@@ -159,17 +169,24 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line(self.clone())
+        Line { log: self.clone(), is_urgent: false }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        Line { log: self.clone(), is_urgent: *event.level() <= Level::WARN }
     }
 }
 
 /// Takes one event, which the subscriber writes in one piece.
 #[derive(Debug)]
-pub struct Line(Log);
+pub struct Line {
+    log: Log,
+    is_urgent: bool,
+}
 
 impl Write for Line {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.push(text);
+        self.log.push(text, self.is_urgent);
         Ok(text.len())
     }
 
@@ -205,9 +222,14 @@ mod tests {
     type Verdicts = mpsc::Sender<io::Result<usize>>;
 
     fn fickle() -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
+        resting(REST)
+    }
+
+    fn resting(rest: Duration) -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
         let ((decide, verdicts), (written, seen)) = (mpsc::channel(), mpsc::channel());
         let (tell, told) = mpsc::channel();
-        let log = Log::start(Fickle { verdicts, written }, move |lost| tell.send(lost).unwrap()).unwrap();
+        let tell = move |lost| tell.send(lost).unwrap();
+        let log = Log::start_resting(Fickle { verdicts, written }, tell, rest).unwrap();
         (log, decide, seen, told)
     }
 
@@ -218,7 +240,7 @@ mod tests {
         // The writer has taken one line and waits; the queue fills up behind it.
         let fit = MOST_WAITING / (line.len() + LINE_COST);
         for _ in 0..fit + 7 {
-            log.push(&line);
+            log.push(&line, false);
         }
         log.finish();
         for _ in 0..fit {
@@ -229,7 +251,7 @@ mod tests {
         }
         assert_eq!(told.recv().unwrap(), 7);
         // There is room again.
-        log.push(b"y");
+        log.push(b"y", false);
         decide.send(Ok(usize::MAX)).unwrap();
         assert_eq!(seen.recv().unwrap(), b"y");
     }
@@ -238,13 +260,13 @@ mod tests {
     fn a_failed_write_loses_its_line_and_the_next_one_starts_on_a_line_of_its_own() {
         let (log, decide, seen, told) = fickle();
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
-        log.push(b"first\n");
+        log.push(b"first\n", false);
         decide.send(full()).unwrap();
-        log.push(b"second\n");
+        log.push(b"second\n", false);
         decide.send(Ok(3)).unwrap();
         decide.send(full()).unwrap();
         assert_eq!(seen.recv().unwrap(), b"sec");
-        log.push(b"third\n");
+        log.push(b"third\n", false);
         for _ in 0..2 {
             decide.send(Ok(usize::MAX)).unwrap();
         }
@@ -253,9 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_and_the_end_of_the_program_do_not_wait_for_the_rest() {
+        let (log, decide, seen, _told) = resting(Duration::from_secs(3600));
+        for _ in 0..5 {
+            decide.send(Ok(usize::MAX)).unwrap();
+        }
+        log.push(b"first", false);
+        assert_eq!(seen.recv().unwrap(), b"first");
+        log.push(b"while it rests", false);
+        log.push(b"warning", true);
+        assert_eq!(seen.recv().unwrap(), b"while it rests");
+        assert_eq!(seen.recv().unwrap(), b"warning");
+        log.push(b"last", false);
+        log.finish();
+        assert_eq!(seen.try_recv().unwrap(), b"last");
+    }
+
+    #[test]
     fn a_full_terminal_is_tried_again() {
         let (log, decide, seen, _told) = fickle();
-        log.push(b"line\n");
+        log.push(b"line\n", false);
         for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted] {
             decide.send(Err(kind.into())).unwrap();
         }

@@ -42,7 +42,8 @@ async fn a_proxy_that_is_named_its_own_goes_out_directly() {
             Raw::asking(listen, format!("CONNECT {name} HTTP/1.1\r\nHost: x\r\n\r\n")).await.head().await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
         origin.accept().await;
-        let log = serving.kill().await;
+        serving.terminate();
+        let (_, log) = serving.ended().await;
         assert_eq!(log.matches("is this proxy itself").count(), 2, "once for each kind: {log}");
     }
 }
@@ -56,6 +57,8 @@ async fn two_proxies_that_name_each_other_do_not_go_round_in_circles() {
     assert!(head.starts_with("HTTP/1.1 508 ") && head.contains("proxy_loop_detected"), "{head}");
     let head = Raw::asking(one, "CONNECT origin.test:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.head().await;
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
-    let logs = first.kill().await + &second.kill().await;
+    first.terminate();
+    second.terminate();
+    let logs = first.ended().await.1 + &second.ended().await.1;
     assert!(logs.contains("508"), "{logs}");
 }
