@@ -166,7 +166,7 @@ pub enum StartError {
     Config(#[from] ConfigError),
     /// The task that pays has panicked.
     #[error(
-        "stopped by a fault of tollpass itself ({0}): nothing more could be paid. What was promised is on record, and the \
+        "stopped by a fault of tollpass itself ({0}): nothing more could be paid. What was promised is recorded, and the \
          next start clears it up"
     )]
     Panicked(String),

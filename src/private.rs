@@ -35,7 +35,7 @@ pub enum PrivateFileError {
         error: io::Error,
     },
     /// It would be overwritten.
-    #[error("{path} exists already and is not overwritten; move it away, or choose another place", path = .0.display())]
+    #[error("{path} already exists; not overwriting it; move it away, or choose another place", path = .0.display())]
     Exists(PathBuf),
     /// It holds no token.
     #[error("{path} does not hold {TOKEN} hexadecimal digits; remove it, and the next start makes another one", path = .0.display())]
@@ -44,10 +44,10 @@ pub enum PrivateFileError {
     #[error("{path} is not a regular file", path = .0.display())]
     NotAFile(PathBuf),
     /// It holds more than a secret.
-    #[error("{path} is larger than {MAX_FILE} bytes, so it is no file of a key or a password", path = .0.display())]
+    #[error("{path} is larger than {MAX_FILE} bytes, so it cannot be a key or password file", path = .0.display())]
     TooLarge(PathBuf),
     /// Other users can read or write it.
-    #[error("{path} is open to other users (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
+    #[error("{path} is readable by other users (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
     Open {
         /// Which file.
         path: PathBuf,

@@ -106,7 +106,7 @@ impl Shutdown {
         tokio::spawn(async move {
             let name = signals.next().await;
             // Before it takes effect, or a quick end would leave the line out. The log never blocks.
-            info!(signal = name, "stopping: finishing what has begun; once more to stop at once");
+            info!(signal = name, "shutting down gracefully; send the signal again to stop at once");
             shutdown.begin();
             let name = signals.next().await;
             warn!(signal = name, "stopping at once");

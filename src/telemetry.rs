@@ -29,10 +29,10 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter cannot be read.
-    #[error("{FILTER_VARIABLE} is no filter: {0}; write such as info, or warn,tollpass=debug")]
+    #[error("{FILTER_VARIABLE} is not a valid filter: {0}; use for example info, or warn,tollpass=debug")]
     Filter(#[from] ParseError),
     /// The filter is not UTF-8.
-    #[error("{FILTER_VARIABLE} is not UTF-8; write such as info")]
+    #[error("{FILTER_VARIABLE} is not UTF-8; use for example info")]
     NotUtf8,
     /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log: {0}; this user may have too many processes")]

@@ -12,14 +12,14 @@ use crate::protocol::{Amount, ChannelId, OnChain, Order};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// The contract does not know it.
-    #[error("there is no channel {channel}: it is settled already, or its opening is not mined")]
+    #[error("channel {channel} not found on chain: it is settled already, or its opening is not mined")]
     NotThere {
         /// The channel.
         channel: ChannelId,
     },
     /// To be settled, but nobody asked to close it.
     #[error(
-        "nobody asked to close channel {channel}, so there is nothing to settle: close it first, with its \
+        "channel {channel} is not closing, so it cannot be settled: close it first, with its \
          receiver or alone"
     )]
     NotClosing {
@@ -195,19 +195,19 @@ mod tests {
     fn says_what_stands_in_the_way_and_what_to_do() {
         let settle = Order::Settle { channel: CHANNEL };
         for (order, on_chain, head, expected) in [
-            (settle, None, 9, Some("there is no channel")),
-            (settle, shown(0, 0, 0), 9, Some("nobody asked to close")),
+            (settle, None, 9, Some("not found on chain")),
+            (settle, shown(0, 0, 0), 9, Some("is not closing")),
             (settle, shown(600, 10, 11), 601, Some("close on 11 or more")),
             (settle, shown(600, 10, 10), 100, Some("newest block is 100; try again in 501 blocks")),
             (settle, shown(600, 10, 0), 600, Some("try again in 1 blocks")),
             (settle, shown(600, 10, 10), 601, None),
-            (alone(5), None, 9, Some("there is no channel")),
+            (alone(5), None, 9, Some("not found on chain")),
             (alone(5), shown(600, 10, 0), 9, Some("being closed already, on 10: settle it after block 600")),
             (alone(101), shown(0, 0, 0), 9, Some("close it on 100 at most")),
             (alone(9), shown(0, 0, 10), 9, Some("use 10 at least")),
             (alone(10), shown(0, 0, 10), 9, None),
             (alone(0), shown(0, 0, 0), 9, None),
-            (together(5), None, 9, Some("there is no channel")),
+            (together(5), None, 9, Some("not found on chain")),
             (together(101), shown(0, 0, 0), 9, Some("close it on 100 at most")),
             (together(9), shown(600, 3, 10), 9, Some("use 10 at least")),
             (together(10), shown(600, 3, 10), 9, None),

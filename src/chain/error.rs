@@ -163,7 +163,7 @@ pub enum ChainError {
     },
     /// There is no contract at the address.
     #[error(
-        "there is no contract at {contract} on chain {chain_id} ({node}): \
+        "no contract found at {contract} on chain {chain_id} ({node}): \
          check chain.channel_manager and that the node follows the right network"
     )]
     NoCode {
@@ -183,7 +183,7 @@ pub enum ChainError {
         version: String,
     },
     /// The contract does not answer as a channel contract does.
-    #[error("the contract {contract} is no channel contract ({why}): check chain.channel_manager")]
+    #[error("the contract {contract} is not a channel contract ({why}): check chain.channel_manager")]
     WrongContract {
         /// Where it is.
         contract: Address,

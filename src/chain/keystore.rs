@@ -44,7 +44,7 @@ pub enum KeystoreError {
     #[error("{path} holds no private key: 64 hexadecimal digits are needed, below the order of the curve", path = .0.display())]
     NotAKey(PathBuf),
     /// The keystore opens, and what is in it cannot be a key.
-    #[error("{path} opens, but what it holds is no private key: it is zero, or not below the order of the curve", path = .0.display())]
+    #[error("{path} opens, but its content is not a valid private key: it is zero, or not below the order of the curve", path = .0.display())]
     NoKeyWithin(PathBuf),
     /// The key within is not the one of the address beside it.
     #[error("{path} names the address {named}, but its key is the one of {found}: the file was altered", path = path.display())]
@@ -100,7 +100,7 @@ impl Password {
             Some(password) => password,
             None => {
                 let first = ask("Password for the new keystore: ")?;
-                if !first.0.is_empty() && ask("The same again: ")?.0 != first.0 {
+                if !first.0.is_empty() && ask("Repeat password: ")?.0 != first.0 {
                     return Err(PasswordError::Differ);
                 }
                 first

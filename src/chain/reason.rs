@@ -113,7 +113,9 @@ fn broken_rules(
     }
     if let Order::TopUp { channel: id, .. } = order {
         match channel {
-            Some(None) => broken.push(format!("there is no channel {id}: it was settled or never opened")),
+            Some(None) => {
+                broken.push(format!("channel {id} not found on chain: it was settled or never opened"))
+            }
             Some(Some(OnChain { settle_block, .. })) if settle_block > 0 => {
                 broken.push(format!("channel {id} is being closed (settle block {settle_block})"));
             }
@@ -154,7 +156,7 @@ mod tests {
             (top_up(10), Some(Some(on_chain(90, 0))), &[]),
             (top_up(11), Some(Some(on_chain(90, 0))), &["would be 101"]),
             (top_up(1), Some(Some(on_chain(90, 700))), &["being closed (settle block 700)"]),
-            (top_up(1), Some(None), &["there is no channel"]),
+            (top_up(1), Some(None), &["not found on chain"]),
             (top_up(0), None, &["a top up of 0"]),
         ] {
             let Plan::Fund(amount) = contracts::plan(&order) else { panic!("{order:?} funds nothing") };

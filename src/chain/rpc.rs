@@ -355,7 +355,7 @@ impl Serialize for At {
 impl NodeName {
     fn of(url: &str) -> Result<Self, ChainError> {
         let refuse = |why: &str| ChainError::Url { why: why.into() };
-        let uri: Uri = url.parse().map_err(|_| refuse("it is no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| refuse("it is not a valid URL"))?;
         let scheme = uri.scheme_str().ok_or_else(|| refuse("it has no scheme"))?;
         if scheme != "http" && scheme != "https" {
             return Err(refuse("its scheme is neither http nor https"));

@@ -26,7 +26,7 @@ const RECENT_BLOCKS: u64 = 10_000;
 const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
                           `tollpass channels sync` takes over what is there";
 
-/// Look at configuration, certificates, key, node, contract and balances, and say what is wrong
+/// Validate the configuration, certificates, wallet, node and contract
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// The configuration.
@@ -114,7 +114,7 @@ fn certificates(config: &Config, report: &mut Report) {
     }
     if config.intercept.hosts.is_empty() {
         return report
-            .note("ca", &"no host is read over https: nothing is paid there but by routes and upgrades");
+            .note("ca", &"HTTPS interception is off: HTTPS is paid only through [[route]] and upgrade");
     }
     match authority(config) {
         Ok(Some((authority, warnings))) => {
@@ -207,7 +207,7 @@ async fn journal(
     match node.gap(&intents).await? {
         Some(gap) => report.wrong("nonces", &gap),
         None if intents.is_empty() => report.good("nonces", &"no transaction waits"),
-        None => report.good("nonces", &format!("{} transactions on record, without a gap", intents.len())),
+        None => report.good("nonces", &format!("{} transactions recorded, without a gap", intents.len())),
     }
     let receivers: Vec<Address> = intents.iter().map(|intent| intent.order.receiver()).collect();
     let synced = node.sync(head.saturating_sub(RECENT_BLOCKS), &[]).await?;
@@ -284,7 +284,7 @@ impl Report {
 
     fn wrong(&mut self, what: &str, text: &dyn std::fmt::Display) {
         self.wrong += 1;
-        self.line("WRONG", what, text);
+        self.line("FAIL", what, text);
     }
 
     fn line(&mut self, verdict: &str, what: &str, text: &dyn std::fmt::Display) {

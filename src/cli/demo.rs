@@ -27,7 +27,7 @@ use crate::protocol::Amount;
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, Leaves};
 
-/// Show it all on this machine
+/// Run a local demo: chain, seller, funded wallet and proxy
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
     /// The proxy's port; 0 for any free one

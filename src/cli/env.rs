@@ -26,7 +26,7 @@ pub struct EnvArgs {
     /// Hosts to ask directly, added to what `no_proxy` says
     #[arg(long, value_name = "LIST", conflicts_with = "unset")]
     pub no_proxy: Vec<OsString>,
-    /// Take it back: unset the variables. no_proxy stays
+    /// Print commands that unset the variables (keeps no_proxy)
     #[arg(long)]
     pub unset: bool,
 }
@@ -74,7 +74,7 @@ async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Va
         None => {
             if TcpStream::connect_timeout(&config.listen, CONNECT_WITHIN).is_err() {
                 tell(format_args!(
-                    "tollpass: nobody listens on {} yet: start `tollpass serve`",
+                    "tollpass: nothing listens on {} yet: start `tollpass serve`",
                     config.listen
                 ));
             }

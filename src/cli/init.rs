@@ -47,7 +47,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     for path in [&keystore, &config] {
         // Before the password is asked for; what counts is that both files are created anew below.
         if path.symlink_metadata().is_ok() {
-            bail!("{} exists already and is not overwritten; choose another --dir", path.display());
+            bail!("{} already exists; not overwriting it; choose another --dir", path.display());
         }
     }
     DirBuilder::new()
@@ -119,7 +119,7 @@ fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
     format!(
         "Your address: {address}\n\
          \n\
-         {keystore}  the key, under your password. Back it up: whoever loses one of the two loses the money.\n\
+         {keystore}  the key, under your password. Back up both: if you lose the file or the password, the funds are gone.\n\
          {config}  the configuration.\n\
          \n\
          Next:\n\
@@ -165,7 +165,7 @@ mod tests {
                 fs::remove_file(args.dir.join(name)).unwrap();
             }
             let error = run(&args).unwrap_err();
-            assert!(error.to_string().contains("not overwritten"), "{error}");
+            assert!(error.to_string().contains("not overwriting"), "{error}");
             assert_eq!(fs::read(&path).unwrap(), before);
         }
     }

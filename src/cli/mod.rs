@@ -40,12 +40,12 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show it all on this machine: a development chain, a seller, a wallet with play money, and the proxy
+    /// Run a local demo: chain, seller, funded wallet and proxy: a development chain, a seller, a wallet with play money, and the proxy
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Run the proxy
     Serve(serve::ServeArgs),
-    /// Run one program that pays through the proxy, and say what that came to
+    /// Run a command through the proxy and print what it cost
     Run(run::RunArgs),
     /// Print the environment for programs that use the proxy, for a shell to evaluate
     Env(env::EnvArgs),
@@ -55,7 +55,7 @@ pub enum Command {
     Channels(channels::ChannelsArgs),
     /// Show, export, renew and trust the CA that signs for intercepted hosts
     Ca(ca::CaArgs),
-    /// Look at configuration, key, node, contract and balances, and say what is wrong
+    /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
 }
 
@@ -88,7 +88,7 @@ impl Command {
 /// Where the configuration is.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
-    /// The configuration file; without it only the environment counts
+    /// The configuration file; if omitted, only environment variables are used
     #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG")]
     pub config: Option<PathBuf>,
 }
@@ -139,11 +139,11 @@ fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
 /// Asks on the terminal whether to go on.
 fn agreed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to agree: add --yes");
+        bail!("not a terminal; pass --yes to confirm");
     }
     // A question that cannot be read is not agreed to, but for a terminal the answer may still come.
     let mut err = std::io::stderr();
-    let _ = write!(err, "do it? [y/N] ").and_then(|()| err.flush());
+    let _ = write!(err, "Proceed? [y/N] ").and_then(|()| err.flush());
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))

@@ -71,7 +71,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
             let address = values::address(value)?;
             if address == Address::default() {
                 return Err(Wrong::new(
-                    "the zero address is no contract",
+                    "the zero address cannot be a contract",
                     "write the address of the contract",
                 ));
             }

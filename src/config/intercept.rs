@@ -117,7 +117,7 @@ fn permitted(section: &Section<'_>, hosts: &Hosts) -> Option<Vec<String>> {
         return None;
     }
     if names.is_none() {
-        let wrong = "there is no way to bind a CA to \"*\"";
+        let wrong = "a CA cannot be limited to \"*\"";
         section.fault("name_constraints", wrong, "name the hosts with intercept.hosts, or remove it");
     }
     names

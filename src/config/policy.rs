@@ -118,7 +118,7 @@ fn on_exit(value: &Value) -> Result<OnExit, Wrong> {
         "never" => Ok(OnExit::Never),
         "cooperative" => Ok(OnExit::Cooperative),
         other => Err(Wrong::new(
-            format!("{} is no way to end", quoted(other)),
+            format!("{} is not a valid value", quoted(other)),
             "write \"never\", or \"cooperative\" to close the channels together with their sellers",
         )),
     }
@@ -174,9 +174,10 @@ pub(super) fn host(entry: &Section<'_>) -> Option<HostPattern> {
 pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
     entry.read("port", |value| match values::integer(value)? {
         number @ 1..=65_535 => Ok(number as u16),
-        number => {
-            Err(Wrong::new(format!("{number} is no port"), "write 1 to 65535, or leave it out for any port"))
-        }
+        number => Err(Wrong::new(
+            format!("{number} is not a valid port"),
+            "write 1 to 65535, or leave it out for any port",
+        )),
     })
 }
 

@@ -104,7 +104,7 @@ fn prefix(value: &Value) -> Result<String, Wrong> {
     let bare = text.strip_suffix('/').unwrap_or(text);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     if !text.starts_with('/') || !text.bytes().all(is_plain) {
-        return wrong("is no path of letters, digits, - . _ ~ and slashes that begins with one");
+        return wrong("must begin with a slash and contain only letters, digits, - . _ ~ and slashes");
     }
     if text.len() > LONGEST_PREFIX {
         return wrong("is too long");

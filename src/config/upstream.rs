@@ -216,8 +216,11 @@ pub(super) fn upstream(
         None => {
             let (name, text) = variable(environment, NO_PROXY).unwrap_or_default();
             let (bypass, unread) = Bypass::read(text);
-            warnings
-                .extend(unread.iter().map(|word| format!("{name} holds {}, which is no host", quoted(word))));
+            warnings.extend(
+                unread
+                    .iter()
+                    .map(|word| format!("{name} contains {}, which is not a valid host", quoted(word))),
+            );
             bypass
         }
     };

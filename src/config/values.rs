@@ -157,8 +157,9 @@ pub(super) fn wei(value: &Value) -> Result<Wei, Wrong> {
 pub(super) fn duration(value: &Value) -> Result<Duration, Wrong> {
     let remedy = "write a number and its unit in \"quotes\", such as \"5s\", \"250ms\" or \"5m\"";
     match &value.kind {
-        ValueKind::String(text) => humantime::parse_duration(text.trim())
-            .map_err(|error| Wrong::new(format!("{} is no duration: {error}", quoted(text)), remedy)),
+        ValueKind::String(text) => humantime::parse_duration(text.trim()).map_err(|error| {
+            Wrong::new(format!("{} is not a valid duration: {error}", quoted(text)), remedy)
+        }),
         other => Err(Wrong::new(format!("expected a duration, found {}", kind(other)), remedy)),
     }
 }
@@ -179,7 +180,7 @@ pub(super) fn socket(value: &Value) -> Result<SocketAddr, Wrong> {
     let text = text(value)?;
     text.parse().map_err(|_| {
         Wrong::new(
-            format!("{} is no IP address with a port", quoted(text)),
+            format!("{} is not an IP address with a port", quoted(text)),
             "write one such as \"127.0.0.1:8402\" or \"[::1]:8402\"",
         )
     })
@@ -234,7 +235,7 @@ pub(super) fn status(value: &Value) -> Result<StatusCode, Wrong> {
     let number = integer(value)?;
     let status = u16::try_from(number).ok().filter(|number| (200..600).contains(number));
     status.and_then(|number| StatusCode::from_u16(number).ok()).ok_or_else(|| {
-        Wrong::new(format!("{number} is no status of an answer"), "write something from 200 to 599")
+        Wrong::new(format!("{number} is not a valid response status"), "write something from 200 to 599")
     })
 }
 
@@ -242,7 +243,7 @@ pub(super) fn status(value: &Value) -> Result<StatusCode, Wrong> {
 pub(super) fn field_name(value: &Value) -> Result<HeaderName, Wrong> {
     let text = text(value)?;
     text.parse().map_err(|_| {
-        Wrong::new(format!("{} is no name of a field", quoted(text)), "write one such as \"x-name\"")
+        Wrong::new(format!("{} is not a valid header name", quoted(text)), "write one such as \"x-name\"")
     })
 }
 

@@ -127,7 +127,7 @@ impl Actor {
         self.tell(Input::Flush, Instant::now());
         self.act().await;
         self.write_prices().await;
-        tracing::info!("no more payments; everything is on record");
+        tracing::info!("stopped accepting payments; state saved");
     }
 
     fn tell(&self, input: Input, now: Instant) {
@@ -213,7 +213,7 @@ impl Actor {
                     tracing::warn!(channel = %id, %total, "the channel was settled");
                 }
                 (Some(Phase::Gone), None) => {
-                    tracing::warn!(channel = %id, "the contract knows the channel no more: its opening is undone");
+                    tracing::warn!(channel = %id, "channel no longer exists on chain (reorganised)");
                 }
                 (Some(Phase::Closing { settle_block }), _) => {
                     tracing::warn!(channel = %id, settle_block, "the channel is being closed");
@@ -331,7 +331,7 @@ impl Actor {
             Message::Consented { channel, total, signature, reply } => {
                 // The error is in the log. What follows is recorded too, and not done where it cannot be.
                 let _ = self.persist(vec![Record::Consent(channel, total, signature)]).await;
-                fault::point("closing signature on record");
+                fault::point("closing signature recorded");
                 // Who has left needs no answer.
                 let _ = reply.send(());
             }
@@ -446,7 +446,7 @@ impl Actor {
             return Ok(());
         }
         let Some(book) = self.means.as_ref().map(|means| means.book) else {
-            return Err("there is no book to write to".into());
+            return Err("no journal is open for writing".into());
         };
         fault::point("records about to be written");
         let written = self.scribe.hand_in(move |store| store.write(book, &records)).await.done().await;

@@ -90,7 +90,7 @@ pub enum Trouble {
     #[error("{0}")]
     Failed(String),
     /// There is no such channel.
-    #[error("there is no channel {0}: see `tollpass channels`")]
+    #[error("channel {0} not found: see `tollpass channels`")]
     Unknown(ChannelId),
     /// The contract does not know the channel any more.
     #[error("the contract knows no channel {0}: it is settled")]

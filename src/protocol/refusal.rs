@@ -59,7 +59,7 @@ pub enum Refusal {
         limit: u64,
     },
     /// The 402's own body takes longer than it can be held back.
-    #[error("the 402's own body did not come within limits.offer_within")]
+    #[error("timed out reading the body of the 402 (limits.offer_timeout)")]
     OfferTooSlow,
     /// The 402's own body broke off.
     #[error("the 402's own body broke off")]
@@ -180,7 +180,7 @@ pub enum Refusal {
     #[error("hooks.payment_requested aborts")]
     NotWanted,
     /// The hook says to ask first, and there is nobody to ask.
-    #[error("hooks.{hook} asks, but nobody is there to answer: name a webhook")]
+    #[error("hooks.{hook} asks, but no webhook is configured: set one")]
     NobodyToAsk {
         /// The key below `[hooks]`.
         hook: &'static str,

@@ -507,7 +507,9 @@ impl Future for Forwarding {
                 Poll::Ready(received.and_then(|response| {
                     // Nobody asked for another protocol here.
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return Err(ForwardError::BadAnswer("101 that nobody asked for".to_owned()));
+                        return Err(ForwardError::BadAnswer(
+                            "101 without a request to switch protocols".to_owned(),
+                        ));
                     }
                     Ok(asking.answer(response))
                 }))

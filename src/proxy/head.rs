@@ -22,7 +22,9 @@ fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {
         return Err(ForwardError::Malformed("it has more than one Host"));
     }
     match host {
-        Some(host) if !is_host(host) => Err(ForwardError::Malformed("its Host is no host and port")),
+        Some(host) if !is_host(host) => {
+            Err(ForwardError::Malformed("its Host header is not a valid host and port"))
+        }
         // The target of a CONNECT says all there is to say, and some clients leave it at that.
         None if request.version() == Version::HTTP_11 && request.method() != Method::CONNECT => {
             Err(ForwardError::Malformed("it has no Host"))

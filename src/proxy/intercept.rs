@@ -268,7 +268,9 @@ where
     async fn begin(&self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<Begun> {
         let (mut client, early) = match End::client(client.await.map_err(io::Error::other)?) {
             End::Tcp(client, early) => (client, early),
-            End::Other(_) => return Err(io::Error::other("the client's connection is no plain TCP stream")),
+            End::Other(_) => {
+                return Err(io::Error::other("the client's connection is not a plain TCP stream"));
+            }
         };
         let deadline = Instant::now() + self.means.within;
         let greeting = greeting::hear(&mut client, early, origin.as_ref());

@@ -113,7 +113,7 @@ impl Secure {
         };
         let name = ServerName::try_from(without_zone(host).to_owned()).map_err(|_| DialError::Tls {
             host: host.to_owned(),
-            reason: "it is no name that a certificate can hold".into(),
+            reason: "a certificate cannot hold this name".into(),
         })?;
         TlsConnector::from(Arc::clone(config)).connect(name, link).await.map_err(|error| {
             match judge(host, &error) {
@@ -166,8 +166,8 @@ fn judge(host: &str, error: &io::Error) -> Option<DialError> {
     Some(match cause {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             let reason =
-                "UnknownIssuer; a CA of your own can be named in upstream.ca_file, and a certificate that \
-                          nobody signed in [[upstream.tls]]"
+                "UnknownIssuer; a CA of your own can be named in upstream.ca_file, and a self-signed \
+                 certificate in [[upstream.tls]]"
                     .to_owned();
             DialError::Certificate { host, reason }
         }

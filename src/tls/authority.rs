@@ -164,7 +164,7 @@ impl Authority {
         }
         let left_out: Vec<_> =
             permitted.iter().filter(|name| !self.permits(name)).map(Name::to_string).collect();
-        let renew = "`tollpass ca renew` makes one that fits; it must be trusted anew";
+        let renew = "`tollpass ca renew` makes one that fits; clients must then trust the new one";
         if !left_out.is_empty() {
             warnings
                 .push(format!("the name constraints of the CA leave out {}; {renew}", left_out.join(", ")));

@@ -432,7 +432,7 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
     }
     let promised = proxy.promised().await;
     let (status, told) = buy(&fair, pay_settings(&proxy, None)).await;
-    assert!(status == StatusCode::PAYMENT_REQUIRED && told.contains("nobody is there to answer"), "{told}");
+    assert!(status == StatusCode::PAYMENT_REQUIRED && told.contains("no webhook is configured"), "{told}");
     assert_eq!((promised, proxy.promised().await), (Amount::from(PRICE), Amount::from(PRICE)));
     proxy.stop().await;
 }

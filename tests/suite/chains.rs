@@ -235,7 +235,7 @@ async fn what_would_fail_is_not_sent_and_the_rule_is_named() {
             let over = limit.checked_add(Amount::from(1)).unwrap();
             let nobody = ChannelId { receiver: receiver(7), open_block: 1 };
             for (order, part) in [
-                (top_up(nobody, 5), "there is no channel"),
+                (top_up(nobody, 5), "not found"),
                 (Order::Open { receiver: receiver(7), deposit: over }, "over the contract's limit"),
             ] {
                 let error = chain.fund(&order, &notes).await.unwrap_err();

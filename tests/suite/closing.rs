@@ -88,7 +88,7 @@ async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
         let channel = only(&proxy).await.id();
         let plan = proxy.manager.plan(&together(channel)).await.unwrap();
         assert!(plan.text.contains("all of 500 comes back"), "{}", plan.text);
-        refused(&proxy, Operation::Settle { channel }, "nobody asked to close").await;
+        refused(&proxy, Operation::Settle { channel }, "is not closing").await;
         done(&proxy, together(channel)).await;
         assert_eq!(only(&proxy).await.phase, "closing");
         refused(&proxy, Operation::Settle { channel }, "try again in 501 blocks").await;
@@ -117,7 +117,7 @@ async fn alone_it_ends_on_what_was_promised_unless_less_is_meant() {
         town.withdraw(first, 2 * PRICE).await;
         refused(&proxy, alone(first, Some(PRICE), true), "lock the deposit for good").await;
         let unknown = ChannelId { open_block: first.open_block + 1, ..first };
-        refused(&proxy, alone(unknown, None, false), "there is no channel").await;
+        refused(&proxy, alone(unknown, None, false), "not found").await;
         done(&proxy, alone(first, None, false)).await;
         assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 2 * PRICE, 8 * PRICE));
         town.rig.mine(CHALLENGE_PERIOD + 1).await;

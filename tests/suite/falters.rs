@@ -126,7 +126,7 @@ async fn a_contract_that_is_none_is_named_and_nothing_is_paid() {
     let wrong = Scene::with("ready_timeout = \"2s\"", Mode::Pass, |alice, market| {
         alice.change(&market.manager.to_string(), &market.token.to_string());
     });
-    wrong.await.ten_are_refused("/paid", "is no channel contract").await;
+    wrong.await.ten_are_refused("/paid", "is not a channel contract").await;
 }
 
 #[tokio::test]

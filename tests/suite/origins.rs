@@ -173,7 +173,7 @@ async fn a_certificate_that_is_named_counts_only_while_it_is_valid_and_its_key_i
         assert_eq!(got.starts_with("HTTP/1.1 502 "), said != "who are you", "{got}");
         proxy.stop().await;
         let checked = run(&["check", "--config", text(&alice.config_path())]).await;
-        assert_eq!(checked.out.contains("WRONG  tls"), said != "who are you", "{checked:?}");
+        assert_eq!(checked.out.contains("FAIL   tls"), said != "who are you", "{checked:?}");
     }
     // The certificate alone proves nothing without its key.
     let theirs = KeyPair::generate().unwrap();
@@ -309,7 +309,7 @@ async fn files_that_cannot_be_used_are_all_named_before_anything_is_served() {
         ("upstream.tls[1].certificate: ", "none.pem holds no certificate in PEM"),
         ("upstream.tls[2].certificate: ", "two.pem holds 2 certificates"),
         ("upstream.tls[3].client_cert: ", "none.pem holds no certificate in PEM"),
-        ("upstream.tls[4].client_key: ", "open.key is open to other users"),
+        ("upstream.tls[4].client_key: ", "open.key is readable by other users"),
         ("upstream.tls[5].client_key: ", "has a password"),
         ("upstream.tls[6].client_key: ", "has a password"),
         ("upstream.tls[7].client_key: ", "none.key holds no private key"),

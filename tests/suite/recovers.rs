@@ -141,8 +141,7 @@ async fn a_close_together_survives_an_abort_after_each_effect() {
             (held, fair.market.settlements().await, fair.market.tokens_of(fair.market.manager).await);
         assert_eq!(on_chain, (PRICE, 1, 0), "after {effects:#?}: {log}");
         if words.is_none() {
-            for effect in ["closing signature on record", "transaction about to be sent", "transaction sent"]
-            {
+            for effect in ["closing signature recorded", "transaction about to be sent", "transaction sent"] {
                 assert!(effects.iter().any(|seen| seen.ends_with(effect)), "no {effect} among {effects:#?}");
             }
             return;

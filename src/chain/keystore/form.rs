@@ -94,7 +94,7 @@ fn check_version(file: &Object<'_>) -> Result<(), V3Error> {
     match if is_older { 1 } else { file.number("version")? } {
         3 => Ok(()),
         1 => unsupported(
-            "version is 1, a format of 2015; only 3 is supported: `geth account update ADDRESS` writes it anew as version 3"
+            "version is 1, a format of 2015; only 3 is supported: `geth account update ADDRESS` rewrites it as version 3"
                 .to_owned(),
         ),
         4 => unsupported("version is 4, which holds the key of a validator (EIP-2335); only 3 is supported".to_owned()),
@@ -135,7 +135,7 @@ fn address(file: &Object<'_>) -> Result<Option<Address>, V3Error> {
 
 /// Says where the JSON is wrong without quoting it: the file may be something else that is secret.
 fn no_json(error: &serde_json::Error) -> V3Error {
-    let what = if error.is_data() { "it is no JSON object" } else { "it is no JSON" };
+    let what = if error.is_data() { "it is not a JSON object" } else { "it is not JSON" };
     V3Error::Shape(format!("{what} (line {}, column {})", error.line(), error.column()))
 }
 

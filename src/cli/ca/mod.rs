@@ -33,7 +33,7 @@ const ROOTS: [&str; 6] = [
 /// Show, export, renew and trust the CA that signs for intercepted hosts
 #[derive(Clone, Debug, Args)]
 pub struct CaArgs {
-    /// The configuration file; without it only the environment counts
+    /// The configuration file; if omitted, only environment variables are used
     #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// The state folder, instead of what the configuration says
@@ -140,7 +140,7 @@ fn show(authority: &Authority, permitted: &[Name]) -> String {
     line("fingerprint", &fingerprint(&authority.fingerprint()));
     line("valid", &format_args!("{} to {}", tls::date(validity.start), tls::date(validity.end)));
     line("certificate", &authority.path().display());
-    line("key", &format_args!("{} (only for you; never give it away)", authority.key_path().display()));
+    line("key", &format_args!("{} (private; never share it)", authority.key_path().display()));
     line("signs for", &authority.signs_for());
     for (what, trusts) in trusted_by(authority) {
         line("trusted by", &format_args!("{what}: {}", if trusts { "yes" } else { "no" }));
@@ -182,7 +182,7 @@ fn export(authority: &Authority, how: &ExportArgs) -> anyhow::Result<()> {
     };
     let Some(path) = &how.out else {
         if how.format == Format::Der && std::io::stdout().is_terminal() {
-            bail!("DER is no text for a terminal: add --out FILE");
+            bail!("refusing to write binary DER to a terminal: add --out FILE");
         }
         return print(bytes);
     };
@@ -218,7 +218,7 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
         source.folder.display()
     ));
     if !is_agreed && !agreed()? {
-        tell("not done");
+        tell("Aborted");
         return Ok(());
     }
     let authority = Authority::renew(&source.folder, &source.permitted()?)?;

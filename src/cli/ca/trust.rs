@@ -71,8 +71,8 @@ pub(super) fn text(authority: &Authority, systems: &[System], again: &str) -> an
     let own = own_system();
     let chosen = if systems.is_empty() { own.as_slice() } else { systems };
     let mut text = format!(
-        "What trusts this CA believes that a server is whoever the CA says it is. Its key is in {}: trust it only where \
-         nobody else can read that file.\n",
+        "Anything that trusts this CA will accept any certificate it signs. Its key is in {}: trust it only where \
+         no one else can read that file.\n",
         authority.key_path().display()
     );
     if chosen.is_empty() {

@@ -58,7 +58,7 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
             }
             listings.retain(|listing| !listing.channels.is_empty());
             if listings.is_empty() {
-                bail!("there is no channel {channel}: see `tollpass channels`");
+                bail!("channel {channel} not found: see `tollpass channels`");
             }
             show(&args, &listings)
         }

@@ -115,7 +115,7 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
                 // The others are done all the same.
                 printed = printed.and(print(text + "\n"));
             }
-            Ok(None) => tell("not done"),
+            Ok(None) => tell("Aborted"),
             Err(error) => {
                 failed += 1;
                 tell(format_args!("tollpass: {error:#}"));

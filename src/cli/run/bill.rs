@@ -67,10 +67,8 @@ impl Account {
         }
         match (self.shared, self.complete) {
             (false, _) => {}
-            (true, true) => line += " (by the running proxy, for other programs too)",
-            (true, false) => {
-                line += " (by a proxy that was started anew meanwhile; what came before is missing)"
-            }
+            (true, true) => line += " (proxy is shared; may include other programs' payments)",
+            (true, false) => line += " (the proxy was restarted meanwhile; what came before is missing)",
         }
         line
     }
@@ -174,7 +172,7 @@ mod tests {
         assert!(line.ends_with("include other programs' payments)"), "{line}");
         let anew = Bill { since: 8, ..after };
         let account = Account::shared(&before, Some(anew));
-        assert!(!account.complete && account.line().contains("started anew"), "{account:?}");
+        assert!(!account.complete && account.line().contains("restarted"), "{account:?}");
         assert!(account.line().starts_with("paid 25 in 3 requests"), "{account:?}");
         let gone = Account::shared(&before, None);
         assert!(!gone.complete && gone.line().contains("not known"), "{gone:?}");

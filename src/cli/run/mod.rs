@@ -51,9 +51,12 @@ pub struct RunArgs {
 /// Runs the program to its end; how that was.
 pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
-    // Before anything is paid: a bill that cannot be written is no bill.
-    let file = args.bill.as_deref().map(|path| {
-        File::create(path).with_context(|| format!("the bill cannot be written to {}", path.display()))
+    if args.bill.is_some() {
+        say("--bill is now called --report; the old name still works");
+    }
+    // Before anything is paid: it must be possible to write what was paid.
+    let file = args.report.as_deref().or(args.bill.as_deref()).map(|path| {
+        File::create(path).with_context(|| format!("the report cannot be written to {}", path.display()))
     });
     let mut file = file.transpose()?;
     let trust = trust::files(&config, |name| std::env::var_os(name))?;

@@ -86,7 +86,7 @@ pub enum OriginError {
         source: std::io::Error,
     },
     /// The node's address cannot be used.
-    #[error("{url} is no address of a node: {reason}")]
+    #[error("{url} is not the URL of a node: {reason}")]
     Node {
         /// What was given.
         url: String,

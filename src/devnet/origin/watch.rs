@@ -90,7 +90,7 @@ impl Watcher {
     async fn fetch(&self) -> Result<(u64, Vec<Event>), ClientError> {
         let head: String = self.node.request("eth_blockNumber", rpc_params![]).await?;
         let head =
-            number(&head).ok_or_else(|| ClientError::Custom(format!("{head:.40} is no block number")))?;
+            number(&head).ok_or_else(|| ClientError::Custom(format!("{head:.40} is not a block number")))?;
         // Some nodes refuse a filter that starts above the head.
         if self.next > head {
             return Ok((head, Vec::new()));

@@ -65,10 +65,10 @@ impl Actor {
             }
             match &result {
                 Ok(Some((channel, Some(on_chain)))) => {
-                    tracing::info!(%channel, deposit = %on_chain.deposit, "order is carried out");
+                    tracing::info!(%channel, deposit = %on_chain.deposit, "transaction confirmed");
                 }
                 Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
-                Ok(None) => tracing::info!(%receiver, "nothing had moved"),
+                Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
                 Err(failure) => {
                     tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
                 }

@@ -105,7 +105,7 @@ impl Page {
             (File::Pem, Some(ca)) => download(PEM, "attachment; filename=\"tollpass-ca.pem\"", &ca.pem),
             (File::Der, Some(ca)) => download(DER, "inline; filename=\"tollpass-ca.crt\"", &ca.der),
             (File::Pem | File::Der, None) => {
-                plain(StatusCode::NOT_FOUND, "HTTPS is not intercepted: there is no certificate to trust.\n")
+                plain(StatusCode::NOT_FOUND, "HTTPS is not intercepted: no certificate to trust.\n")
             }
         }
     }
@@ -147,7 +147,10 @@ impl Page {
         if self.ca.is_some() {
             put(
                 &mut text,
-                format_args!("\nbundle.pem below is the system's roots and ours:\n  {}\n", program::BUNDLE),
+                format_args!(
+                    "\nbundle.pem contains the system CAs plus tollpass's:\n  {}\n",
+                    program::BUNDLE
+                ),
             );
         }
         for Advice { program, commands, notes, undo } in program::advice(&visit.address, self.ca.is_some()) {
@@ -198,7 +201,7 @@ impl Page {
             put(
                 &mut page,
                 format_args!(
-                    "<p>bundle.pem below is the system's roots and ours:</p>\n<pre>{command}</pre>\n"
+                    "<p>bundle.pem contains the system CAs plus tollpass's:</p>\n<pre>{command}</pre>\n"
                 ),
             );
         }

@@ -35,7 +35,7 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
             program: "curl",
             commands: vec![with(&format!("curl -x {proxy}"), " --cacert bundle.pem") + " URL"],
             notes: "",
-            undo: "Leave the options out.",
+            undo: "Drop these options.",
         },
         Advice {
             program: "wget",
@@ -46,7 +46,7 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
                 ) + " URL",
             ],
             notes: "",
-            undo: "Leave the options out.",
+            undo: "Drop these options.",
         },
         Advice {
             program: "Python (requests, httpx, aiohttp)",

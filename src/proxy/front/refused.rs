@@ -9,13 +9,13 @@ use crate::proxy::{Body, rescue};
 pub(super) enum Refused {
     #[error("a request needs one Host field, with a host and perhaps a port")]
     BadHost,
-    #[error("Host is no name of this proxy; to it directly, ask by its address or as localhost")]
+    #[error("unknown Host header; use the proxy's IP address or localhost")]
     ForeignHost,
     #[error("* is a target for OPTIONS only")]
     NotOptions,
     #[error("the set-up page is at http://tollpass.local/, without TLS and on no other port")]
     NoSuchPlace,
-    #[error("this port serves a [[route]] only; it is no proxy")]
+    #[error("this port serves a [[route]] only; it is not a proxy")]
     NoProxy,
     #[error("no [[route]] of this port has this path")]
     NoRoute,

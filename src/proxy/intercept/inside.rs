@@ -51,7 +51,7 @@ impl Named {
     fn place<B>(&self, request: &mut Request<B>) -> Result<(), Misplaced> {
         let elsewhere = Misplaced(StatusCode::MISDIRECTED_REQUEST, "this connection leads to another host");
         if request.method() == Method::CONNECT {
-            return Err(Misplaced(StatusCode::BAD_REQUEST, "there is no CONNECT inside of a CONNECT"));
+            return Err(Misplaced(StatusCode::BAD_REQUEST, "CONNECT is not allowed inside a CONNECT tunnel"));
         }
         if let Some(scheme) = request.uri().scheme()
             && *scheme != self.scheme

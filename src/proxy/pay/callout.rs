@@ -158,7 +158,7 @@ impl Desk {
         };
         shutdown.spawn(async move {
             if let Ok(Advice::Abort { reason }) = timeout_at(by, advisor.advise(&question)).await {
-                tracing::warn!(hook = question.hook, reason, "a notice did not arrive, or was not liked");
+                tracing::warn!(hook = question.hook, reason, "webhook notification failed or was rejected");
             }
             drop(place);
         });

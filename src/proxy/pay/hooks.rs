@@ -103,7 +103,7 @@ where
         match self.inspect(turn).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
-                tracing::info!(reason = %refusal, "an answer is not passed on");
+                tracing::info!(reason = %refusal, "response withheld by policy");
                 rescue::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
             }
         }

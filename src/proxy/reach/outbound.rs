@@ -119,7 +119,7 @@ impl Outbound {
                 warn!(proxy = %named, what, "the outbound proxy is this proxy itself: going out directly");
                 *proxy = None;
             } else {
-                info!(proxy = %named, what, "going out over a proxy");
+                info!(proxy = %named, what, "using upstream proxy");
             }
         }
         self

@@ -60,5 +60,5 @@ fn index_of(zone: &str) -> io::Result<u32> {
             return Ok(index);
         }
     }
-    Err(io::Error::other(format!("there is no network interface {zone}")))
+    Err(io::Error::other(format!("network interface {zone} not found")))
 }

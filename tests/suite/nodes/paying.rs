@@ -186,7 +186,7 @@ async fn a_tip_of_a_million_gwei_is_refused_with_the_key_and_both_numbers() {
         behind.relay.fault(Fault::result("eth_maxPriorityFeePerGas", json!(tip)));
         let proxy = behind.town.alice.start().await;
         behind.is_refused(&proxy, &["would cost 1000", "chain.max_fee_per_gas allows 500 gwei"]).await;
-        behind.check().await.expect_failure(&["WRONG  fees", "chain.max_fee_per_gas allows 500 gwei"]);
+        behind.check().await.expect_failure(&["FAIL   fees", "chain.max_fee_per_gas allows 500 gwei"]);
         assert!(behind.relay.sent().is_empty());
         behind.relay.heal();
         behind.until_paid(&proxy).await;
@@ -227,7 +227,7 @@ async fn a_node_that_changes_its_chain_or_token_is_refused_now_and_after_a_resta
             behind.relay.fault(fault);
             let proxy = behind.town.alice.start().await;
             behind.is_refused(&proxy, &parts).await;
-            behind.check().await.expect_failure(&[&["WRONG  journal"], &parts[..]].concat());
+            behind.check().await.expect_failure(&[&["FAIL   journal"], &parts[..]].concat());
             assert_eq!(behind.relay.sent().len(), sent);
             // The truth is taken without a restart.
             behind.relay.heal();
@@ -253,7 +253,7 @@ async fn a_stranded_transaction_is_seen_by_check_and_freed_by_the_next_request()
         proxy.stop().await;
         let ran = behind.check().await;
         ran.expect_failure(&[
-            "WRONG  nonces",
+            "FAIL   nonces",
             "with nonce 3 can never be mined",
             "no transaction has the nonce 0",
         ]);
@@ -277,8 +277,8 @@ async fn what_is_no_node_is_named_to_whoever_wants_to_pay_and_by_check() {
         behind.relay.fault(Fault::on_any(page));
         let proxy = behind.town.alice.start().await;
         behind.is_refused(&proxy, &["not ready to pay", "with an HTML page", "chain.rpc_url"]).await;
-        behind.set("retry_within = \"100ms\"");
-        behind.check().await.expect_failure(&["WRONG  node", "with an HTML page", "chain.rpc_url"]);
+        behind.set("retry_timeout = \"100ms\"");
+        behind.check().await.expect_failure(&["FAIL   node", "with an HTML page", "chain.rpc_url"]);
         behind.relay.heal();
         behind.until_paid(&proxy).await;
         assert_eq!(behind.relay.fundings(), 1);

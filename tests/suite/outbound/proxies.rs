@@ -152,7 +152,7 @@ async fn our_own_program_is_a_good_next_proxy_and_takes_its_own_from_the_environ
     assert_eq!(next.lines(), ["GET http://origin.test/x HTTP/1.1", "CONNECT origin.test:80 HTTP/1.1"]);
     middle.terminate();
     let (_, log) = middle.ended().await;
-    assert!(log.contains(&format!("going out over a proxy proxy=http://{}", next.address)), "{log}");
+    assert!(log.contains(&format!("using upstream proxy proxy=http://{}", next.address)), "{log}");
     assert!(!log.contains("pass@") && !log.contains("bWU6"), "{log}");
 }
 

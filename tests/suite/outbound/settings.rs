@@ -67,7 +67,7 @@ fn what_is_reached_directly_is_the_keys_word_or_the_variables() {
         assert_eq!(config.warnings, Vec::<String>::new());
     }
     let warnings = parse("", &[("NO_PROXY", "a.example,http://b.example")]).unwrap().warnings;
-    assert_eq!(warnings, ["NO_PROXY holds \"http://b.example\", which is no host"]);
+    assert_eq!(warnings, ["NO_PROXY contains \"http://b.example\", which is not a valid host"]);
 }
 
 #[test]

@@ -116,7 +116,7 @@ async fn a_new_one_takes_the_place_of_the_old_where_that_is_wanted() {
     let home = folder();
     let state = home.path();
     let old = ca(state, &["show"]).await.out;
-    ca(state, &["renew"]).await.expect_failure(&["must then trust the new one", "add --yes"]);
+    ca(state, &["renew"]).await.expect_failure(&["must then trust the new one", "pass --yes"]);
     assert_eq!(ca(state, &["show"]).await.out, old);
     let renewed = ca(state, &["renew", "--yes"]).await;
     assert_eq!(renewed.code, 0, "{renewed:?}");

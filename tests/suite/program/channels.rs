@@ -125,8 +125,8 @@ async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
     ]);
     assert_eq!(scene.listed().await[0]["phase"], "open");
     let unknown = format!("{}1", channel);
-    scene.channels(&["show", &unknown]).await.expect_failure(&["there is no channel", &unknown]);
-    scene.channels(&["close", "--yes", &unknown]).await.expect_failure(&["there is no channel", &unknown]);
+    scene.channels(&["show", &unknown]).await.expect_failure(&["not found", &unknown]);
+    scene.channels(&["close", "--yes", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["show", &channel]).await.expect_success(&["2000"]);
     // A second proxy on the folder is refused, by its lock.
     let config = scene.alice.config_path();
@@ -355,7 +355,7 @@ async fn an_answer_through_a_pipe_is_no_agreement() {
     let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await;
     let output = ended.expect("it does not end").unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && errors.contains("nobody is there to agree"), "{errors}");
+    assert!(!output.status.success() && errors.contains("pass --yes to confirm"), "{errors}");
     assert_eq!(scene.listed().await[0]["phase"], "open");
 }
 

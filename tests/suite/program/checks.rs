@@ -61,12 +61,12 @@ async fn certificates_are_looked_at() {
     let [line] = &lines(&ran, "ca ")[..] else { panic!("{ran:?}") };
     assert!(line.starts_with("ok ") && line.contains("ca.pem, valid to 20"), "{line}");
     std::fs::remove_file(alice.state_dir().join("ca-key.pem")).unwrap();
-    check(&alice).await.expect_failure(&["WRONG  ca ", "ca-key.pem"]);
+    check(&alice).await.expect_failure(&["FAIL   ca ", "ca-key.pem"]);
 
     let alice = Alice::with(&market, "[intercept]\nhosts = []\n[upstream]\nca_file = \"mine.pem\"\n").await;
     let ran = check(&alice).await;
-    ran.expect_failure(&["WRONG  roots ", "mine.pem"]);
-    assert!(lines(&ran, "ca ")[0].contains("no host is read over https"), "{ran:?}");
+    ran.expect_failure(&["FAIL   roots ", "mine.pem"]);
+    assert!(lines(&ran, "ca ")[0].contains("HTTPS interception is off"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -77,17 +77,17 @@ async fn a_key_that_others_can_read_is_refused() {
     for mode in [0o644, 0o620, 0o604] {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
         let ran = check(&alice).await;
-        ran.expect_failure(&["WRONG", "wallet", "open to other users", "chmod 600", text(&key)]);
+        ran.expect_failure(&["FAIL", "wallet", "readable by other users", "chmod 600", text(&key)]);
         // The proxy says the same and ends.
         let ran = run(&["serve", "--config", text(&alice.config_path())]).await;
-        ran.expect_failure(&["open to other users", "chmod 600"]);
+        ran.expect_failure(&["readable by other users", "chmod 600"]);
     }
     for wrong in ["", "no key", &"0".repeat(64)] {
         write(&key, wrong, 0o600);
-        check(&alice).await.expect_failure(&["WRONG", "wallet", "holds no private key", text(&key)]);
+        check(&alice).await.expect_failure(&["FAIL", "wallet", "holds no private key", text(&key)]);
     }
     std::fs::remove_file(&key).unwrap();
-    check(&alice).await.expect_failure(&["WRONG", "wallet", text(&key), "No such file"]);
+    check(&alice).await.expect_failure(&["FAIL", "wallet", text(&key), "No such file"]);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_node_that_is_down_is_named() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     alice.change(&market.chain.url(), &format!("http://{closed}"));
     check(&alice).await.expect_failure(&[
-        "WRONG",
+        "FAIL",
         "node",
         &closed.to_string(),
         "is it running",
@@ -114,7 +114,7 @@ async fn what_is_no_channel_contract_is_named() {
     let mut alice = Alice::with(&market, "").await;
     for wrong in [nobody, market.token.to_string()] {
         alice.change(&is, &wrong);
-        check(&alice).await.expect_failure(&["WRONG", &wrong, "chain.channel_manager"]);
+        check(&alice).await.expect_failure(&["FAIL", &wrong, "chain.channel_manager"]);
         is = wrong;
     }
 }
@@ -127,7 +127,7 @@ async fn an_empty_wallet_is_told_what_to_get() {
     let ran = check(&alice).await;
     ran.expect_failure(&["2 of the checks failed"]);
     for what in ["ether", "tokens"] {
-        let line = ran.out.lines().find(|line| line.contains(what) && line.starts_with("WRONG"));
+        let line = ran.out.lines().find(|line| line.contains(what) && line.starts_with("FAIL"));
         assert!(line.is_some_and(|line| line.contains("send some")), "{}", ran.out);
     }
 }
@@ -142,7 +142,7 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     let made = run(&init).await;
     assert_eq!(made.code, 0, "{made:?}");
     let address = made.out.strip_prefix("Your address: ").unwrap().lines().next().unwrap();
-    run(&init).await.expect_failure(&["is not overwritten", "--dir"]);
+    run(&init).await.expect_failure(&["not overwriting", "--dir"]);
     let path = dir.join("proxy.toml");
     assert!(made.out.contains(&format!("tollpass check --config {}", path.display())), "{}", made.out);
     for name in ["proxy.toml", "keystore.json"] {

@@ -49,7 +49,7 @@ async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
         let folder = tempfile::tempdir().unwrap();
         let config = configure(folder.path(), begin, end);
         let ran = run(&["check", "--config", text(&config)]).await;
-        ran.expect_failure(&["WRONG  ca", reason]);
+        ran.expect_failure(&["FAIL   ca", reason]);
         let serving = serve(&config).await;
         for _ in 0..3 {
             let head = tunnel(&serving, &origin.address.to_string()).await;

@@ -127,7 +127,7 @@ async fn the_demo_does_what_it_says() {
 
     let check = run(&["check", "--config", text(&demo.state_dir.with_file_name("proxy.toml"))]).await;
     assert_eq!(check.code, 0, "{check:?}");
-    assert!(check.out.contains(&demo.rpc) && !check.out.contains("WRONG"), "{check:?}");
+    assert!(check.out.contains(&demo.rpc) && !check.out.contains("FAIL"), "{check:?}");
     let log = demo.end().await;
     let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for GET")).collect();
     assert_eq!(payments.len(), 3, "{log}");

@@ -153,7 +153,7 @@ async fn check_finds_a_port_that_is_taken_unless_the_proxy_itself_has_it() {
     let config = folder.path().join("proxy.toml");
     let listen = taken.local_addr().unwrap();
     fs::write(&config, format!("listen = \"{listen}\"\nstate_dir = \"state\"\n")).unwrap();
-    run(&["check", "--config", text(&config)]).await.expect_failure(&["WRONG  listen", "cannot listen on"]);
+    run(&["check", "--config", text(&config)]).await.expect_failure(&["FAIL   listen", "cannot listen on"]);
     drop(taken);
     let fair = Fair::open().await;
     let mut alice = Alice::with(&fair.market, QUICK).await;

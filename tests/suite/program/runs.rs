@@ -639,7 +639,7 @@ async fn a_proxy_that_runs_is_used_and_stays() {
         let ran = ended(scene.run(&[], &["sh", "-c", script, &url])).await;
         assert_eq!(ran.out, format!("http://{}\n{PAID}", serving.address), "{ran:?}");
         let told = format!(
-            "tollpass: paid 1000 in 1 request: 1000 to {payee} (by the running proxy, for other programs too)\n"
+            "tollpass: paid 1000 in 1 request: 1000 to {payee} (proxy is shared; may include other programs' payments)\n"
         );
         assert_eq!((ran.status.code(), ran.errors), (Some(0), told));
     }
@@ -755,7 +755,7 @@ async fn the_environment_of_a_proxy_without_a_wallet_is_the_configured_one() {
     let mut command = tollpass(folder.path(), &["env"]);
     command.env("TOLLPASS_LISTEN", &listen);
     let ran = ended(command).await;
-    assert!(ran.errors.contains(&format!("nobody listens on {listen} yet")), "{ran:?}");
+    assert!(ran.errors.contains(&format!("nothing listens on {listen} yet")), "{ran:?}");
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
 }
 
@@ -801,7 +801,7 @@ async fn paths_with_odd_names_come_through_a_shell() {
     assert_eq!(rest, ["unset", "unset", "/etc/own.pem"]);
     let errors = std::fs::read_to_string(errors).unwrap();
     assert!(errors.contains("CURL_CA_BUNDLE names /etc/own.pem"), "{errors}");
-    assert!(errors.contains("nobody listens on 127.0.0.1:9 yet"), "{errors}");
+    assert!(errors.contains("nothing listens on 127.0.0.1:9 yet"), "{errors}");
 }
 
 /// An https origin whose certificate the CA in `state` has signed.

@@ -34,7 +34,7 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
     serving.terminate();
     let (status, log) = serving.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("ready to pay") && log.contains("no more payments"), "{log}");
+    assert!(log.contains("ready to pay") && log.contains("stopped accepting payments"), "{log}");
     let by_state_dir = ["channels", "--json", "--state-dir", text(&state_dir)];
     let two_thousand = ("2000".to_owned(), "2000".to_owned());
     for arguments in [&by_config, &by_state_dir] {
