@@ -222,7 +222,7 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Our entry in the `Via` of a request to `target` that was received in `version`, by which we also know it when it
 /// comes back. Each origin is shown another one: what all of them see would tell them whose requests these are.
 pub(super) fn via(target: &Uri, version: Version) -> HeaderValue {
-    let entry = format!("{} {}", number_of(version), mark(target));
+    let entry = format!("{} {PSEUDONYM} ({:016x})", number_of(version), mark(target));
     // Letters, digits, spaces and parentheses.
     HeaderValue::try_from(entry).unwrap_or(HeaderValue::from_static(PSEUDONYM))
 }
@@ -232,19 +232,28 @@ pub(super) fn has_passed(fields: &HeaderMap, target: &Uri) -> bool {
     if !fields.contains_key(header::VIA) {
         return false;
     }
-    let mark = mark(target);
+    let mark = format!("{PSEUDONYM} ({:016x})", mark(target));
     let mut lines = fields.get_all(header::VIA).iter();
     lines.any(|line| line.as_bytes().windows(mark.len()).any(|part| part == mark.as_bytes()))
 }
 
 /// What no other process and no other origin has. It is a name, not a secret.
-fn mark(target: &Uri) -> String {
+fn mark(target: &Uri) -> u64 {
     let mut hasher = SEED.build_hasher();
-    for byte in target.host().unwrap_or_default().bytes() {
-        hasher.write_u8(byte.to_ascii_lowercase());
-    }
+    hash_caseless(target.host().unwrap_or_default(), &mut hasher);
     hasher.write_u16(target::port(target));
-    format!("{PSEUDONYM} ({:016x})", hasher.finish())
+    hasher.finish()
+}
+
+/// The same for a host or an authority in whatever case.
+pub(super) fn hash_caseless(text: &str, hasher: &mut impl Hasher) {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        hasher.write(text.to_ascii_lowercase().as_bytes());
+    } else {
+        hasher.write(text.as_bytes());
+    }
+    // No text holds it, so that none runs into what follows.
+    hasher.write_u8(0xff);
 }
 
 /// Adds our entry to the `Via` of an answer, the same for all.

@@ -9,15 +9,17 @@ mod shared;
 mod spare;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -85,12 +87,21 @@ struct Limits {
 }
 
 /// Whom connections lead to, and for whom they are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     is_secure: bool,
     authority: Authority,
     /// The only client that may use them: the origin ties what it knows of that client to the connection.
     client: Option<Client>,
+}
+
+impl Hash for Origin {
+    /// In whatever case, as authorities are equal. Their own hash takes one byte at a time.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.is_secure.hash(state);
+        fields::hash_caseless(self.authority.as_str(), state);
+        self.client.hash(state);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -367,7 +378,7 @@ impl Inner {
             return Err(Failed { error, fault: Fault::Own });
         };
         let mut places = self.lock();
-        let place = self.place(&mut places, origin);
+        let place = self.place(&mut places, origin.clone());
         place.speaks_http2 = true;
         place.many.push(many);
         Ok(Chosen::Many(ticket))
@@ -479,7 +490,7 @@ impl Inner {
             return;
         }
         let mut places = self.lock();
-        let place = self.place(&mut places, &origin);
+        let place = self.place(&mut places, origin);
         if place.idle.len() >= self.limits.idle {
             place.idle.retain(|idle| idle.is_usable(self.limits.keepalive_timeout));
         }
@@ -512,7 +523,7 @@ impl Inner {
     }
 
     /// The place of an origin; from when there is one on, what is too old is taken out now and then.
-    fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: &Origin) -> &'a mut Place {
+    fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: Origin) -> &'a mut Place {
         if !std::mem::replace(&mut places.is_swept, true) {
             let pool = Arc::downgrade(self);
             let pause = self.limits.keepalive_timeout.clamp(Duration::from_millis(100), SWEEP_EVERY);
@@ -526,11 +537,14 @@ impl Inner {
                 }
             });
         }
-        if !places.by_origin.contains_key(origin) {
-            places.bound += usize::from(origin.client.is_some());
-            places.by_origin.insert(origin.clone(), Place::default());
+        let is_bound = origin.client.is_some();
+        match places.by_origin.entry(origin) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(vacant) => {
+                places.bound += usize::from(is_bound);
+                vacant.insert(Place::default())
+            }
         }
-        places.by_origin.entry(origin.clone()).or_default()
     }
 
     /// Takes out what is closed or too old; whether nothing is left.
@@ -585,7 +599,7 @@ pub(super) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
     }
     let uri = std::mem::take(request.uri_mut());
     *request.uri_mut() = match uri.into_parts().path_and_query {
-        Some(path) if path != PathAndQuery::from_static("/") => Uri::from(path),
+        Some(path) if path.as_str() != "/" => Uri::from(path),
         _ => Uri::default(),
     };
 }
@@ -666,6 +680,19 @@ mod tests {
     use super::super::reach::Reach;
     use super::super::secure::Secure;
     use super::*;
+
+    #[test]
+    fn an_origin_is_found_in_whatever_case_it_is_written() {
+        let origin = |authority: &'static str, is_secure| Origin {
+            is_secure,
+            authority: Authority::from_static(authority),
+            client: None,
+        };
+        let places = HashMap::from([(origin("Bob.example:80", false), 1)]);
+        assert_eq!(places.get(&origin("bob.EXAMPLE:80", false)), Some(&1));
+        assert_eq!(places.get(&origin("bob.example:80", true)), None);
+        assert_eq!(places.get(&origin("bob.example:8", false)), None);
+    }
 
     #[tokio::test]
     async fn origins_that_are_not_reached_leave_nothing() {

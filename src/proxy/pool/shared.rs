@@ -319,7 +319,7 @@ pub(super) struct Dialling {
 
 impl Dialling {
     pub(super) fn new(pool: &Arc<Inner>, origin: &Origin) -> Self {
-        pool.place(&mut pool.lock(), origin).dialling += 1;
+        pool.place(&mut pool.lock(), origin.clone()).dialling += 1;
         Self { pool: Arc::downgrade(pool), origin: origin.clone() }
     }
 }
