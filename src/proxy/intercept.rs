@@ -333,14 +333,26 @@ where
     {
         let shutdown = self.seat.shutdown.clone();
         let Self { means, inner, place, seat } = self;
-        let inside = Inside::new(inner, Named::new(scheme, &place.host, place.port), seat, waiting);
+        let inside = Inside::new(
+            inner,
+            Named::new(scheme, &place.host, place.port),
+            seat,
+            waiting,
+            means.forward.settings.head_fields,
+        );
         means.http_1.clone().serve(client, inside, &shutdown).await;
     }
 
     async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, waiting: Option<Waiting>) {
         let shutdown = self.seat.shutdown.clone();
         let Self { means, inner, place, seat } = self;
-        let inside = Inside::new(inner, Named::new(Scheme::HTTPS, &place.host, place.port), seat, waiting);
+        let inside = Inside::new(
+            inner,
+            Named::new(Scheme::HTTPS, &place.host, place.port),
+            seat,
+            waiting,
+            means.forward.settings.head_fields,
+        );
         let count = inside.count();
         let served = means.http_2.serve_connection(TokioIo::new(client), inside);
         attend(Box::pin(Quiet::new(served, count, &means.forward.settings)), None, &shutdown).await;

@@ -238,7 +238,9 @@ impl Pool {
         let places = self.0.lock();
         let since = |place: &Place| {
             let many = place.many.iter().filter_map(|many| many.idle_since());
-            place.idle.iter().map(Idle::since).chain(many).collect::<Vec<_>>()
+            // One that the origin has closed holds no descriptor any more.
+            let idle = place.idle.iter().filter(|idle| idle.is_usable(self.0.limits.keepalive_timeout));
+            idle.map(Idle::since).chain(many).collect::<Vec<_>>()
         };
         places.by_origin.values().flat_map(since).collect()
     }
@@ -270,16 +272,25 @@ impl Inner {
             let (chosen, is_reused) =
                 match if is_fresh { None } else { self.wait_for(&origin, &request).await } {
                     Some(chosen) => (chosen, true),
-                    None => (self.dial(&origin, &target, offer, &request).await?, false),
+                    // Boxed: seldom needed, and far larger than the rest.
+                    None => match Box::pin(self.dial(&origin, &target, offer, &request)).await {
+                        Ok(chosen) => (chosen, false),
+                        // The origin has seen it, whatever became of the second try.
+                        Err(Failed { error, .. }) if is_repeated => {
+                            return Err(not_processed(error.to_string()));
+                        }
+                        Err(failed) => return Err(failed),
+                    },
                 };
             let sent = match chosen {
                 Chosen::One(one) => self.send_one(one, request, &mut origin, client.as_ref(), binds).await,
-                Chosen::Many(ticket) => self.send_shared(ticket, request).await,
+                Chosen::Many(ticket) => Box::pin(self.send_shared(ticket, request)).await,
             };
             request = match sent {
                 Sent::Answered(answered) => return Ok(*answered),
                 // A connection that ended while it lay idle; the next one may do.
                 Sent::Unwritten(again, _) if is_reused && !self.pays => *again,
+                Sent::Unwritten(_, error) if is_repeated => return Err(not_processed(chain(&error))),
                 Sent::Unwritten(_, error) => {
                     return Err(Failed { error: ForwardError::Unwritten(chain(&error)), fault: Fault::Own });
                 }
@@ -322,6 +333,7 @@ impl Inner {
     /// A connection that is there; also one that another request is opening, where several go on one.
     async fn wait_for(self: &Arc<Self>, origin: &Origin, request: &Request<Body>) -> Option<Chosen> {
         let mut by = None;
+        let may_share = Many::may_share(request.body());
         loop {
             let news = {
                 let mut places = self.lock();
@@ -329,7 +341,7 @@ impl Inner {
                 if let Some(chosen) = self.choose(place, origin, request) {
                     return Some(chosen);
                 }
-                if !place.speaks_http2 || place.dialling == 0 {
+                if !may_share || !place.speaks_http2 || place.dialling == 0 {
                     return None;
                 }
                 Arc::clone(&place.news).notified_owned()
@@ -442,7 +454,7 @@ impl Inner {
             }
             Err(error) => error,
         };
-        let (went_stale, bytes) = (ticket.went_stale(), ticket.bytes_since());
+        let (went_stale, bytes, was_alone) = (ticket.went_stale(), ticket.bytes_since(), ticket.was_alone());
         ticket.end();
         if let Some(request) = error.take_message() {
             ticket.retire();
@@ -454,14 +466,18 @@ impl Inner {
         }
         let error = error.into_error();
         let refusal = cause::<h2::Error>(&error).and_then(refusal);
-        let wants_http1 = refusal == Some(Refusal::WantsHttp1) && !self.pays;
+        // It says so instead of processing the request; a payment goes out as it was.
+        let wants_http1 = refusal == Some(Refusal::WantsHttp1);
         if refusal == Some(Refusal::NotProcessed) || wants_http1 {
             ticket.retire();
             let body = spare.map_or(Some(Body::Empty), Spare::take_back);
             let again = body.map(|body| Box::new(copy.map(|_| body)));
             return Sent::Refused(Refused { why: chain(&error), again, wants_http1 });
         }
-        let fault = if refusal == Some(Refusal::Crowded) {
+        // We ended the connection for what the origin sent on some stream.
+        let ended = cause::<h2::Error>(&error).is_some_and(|ended| ended.is_library() && ended.is_go_away());
+        let is_of_another = ended && !was_alone;
+        let fault = if refusal == Some(Refusal::Crowded) || is_of_another {
             ticket.retire();
             Fault::Crowded
         } else if went_stale {
@@ -469,11 +485,13 @@ impl Inner {
         } else {
             Fault::Own
         };
-        Sent::Failed(Failed { error: self.classify_shared(&error, bytes), fault })
+        let error = if is_of_another { classify(&error) } else { self.classify_shared(&error, bytes) };
+        Sent::Failed(Failed { error, fault })
     }
 
     /// The library ends a stream in the same way for a head that is larger than we told the origin and for one that is
-    /// malformed; and the connection for one that is far larger. How many bytes came tells them apart.
+    /// malformed; and the connection for one that is far larger, which says nothing about a stream that shared it. How
+    /// many bytes came tells them apart.
     fn classify_shared(&self, error: &hyper::Error, bytes: u64) -> ForwardError {
         match cause::<h2::Error>(error) {
             Some(ended) if is_bad_head(ended) && bytes >= self.limits.head_bytes as u64 / MOST_COMPRESSED => {
@@ -570,6 +588,11 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The origin has seen the request once, said that it did not process it, and cannot be asked again.
+fn not_processed(why: String) -> Failed {
+    Failed { error: ForwardError::NotProcessed { why, is_repeated: true }, fault: Fault::Own }
 }
 
 fn opened(error: hyper::Error) -> Failed {

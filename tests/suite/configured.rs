@@ -512,10 +512,10 @@ fn each_fault_names_its_key_and_its_remedy() {
         (hook("{ action = \"retry\", times = 0 }"), ".times: 0 is out of range"),
         (hook("{ action = \"retry\", times = 10001 }"), ".times: 10001 is out of range"),
         (hook("{ action = \"retry\", every = \"0s\" }"), ".every: 0s is out of range"),
-        (hook("{ action = \"retry\", timeout = \"1s\" }"), ".within: 1s is shorter than every = 5s"),
+        (hook("{ action = \"retry\", timeout = \"1s\" }"), ".timeout: 1s is shorter than every = 5s"),
         (hook("{ action = \"abort\", times = 3 }"), ".times: means nothing where action = \"abort\""),
         (amount("{ action = \"adopt\", every = \"1s\" }"), "hooks.invalid_amount.every: unknown key"),
-        (amount("{ action = \"retry\", timeout = \"1s\" }"), "hooks.invalid_amount.within: unknown key"),
+        (amount("{ action = \"retry\", timeout = \"1s\" }"), "hooks.invalid_amount.timeout: unknown key"),
         (amount("{ action = \"adopt\", times = 0 }"), "hooks.invalid_amount.times: 0 is out of range"),
         (
             hook("{ action = \"retry\", webhook_timeout = \"1s\" }"),
@@ -612,7 +612,7 @@ fn each_fault_names_its_key_and_its_remedy() {
         ),
         (
             pay("max_price = 1\nhooks = { http_error = { action = \"x\" } }"),
-            "pay[0].hooks.http_error.do: \"x\" is not possible here",
+            "pay[0].hooks.http_error.action: \"x\" is not possible here",
         ),
         (pay("deny = true\nhooks = {}"), "pay[0].hooks: means nothing where deny = true"),
         (

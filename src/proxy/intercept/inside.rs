@@ -104,11 +104,22 @@ pub(super) struct Inside<S> {
     /// The connection to the origin that was opened for the `CONNECT`: of no use any more once a request is answered.
     waiting: Arc<Mutex<Option<Waiting>>>,
     count: Arc<AtomicU64>,
+    /// The most header fields of a request. HTTP/1 bounds them where it reads.
+    fields: usize,
 }
 
 impl<S> Inside<S> {
-    pub(super) fn new(service: S, named: Named, seat: Seat, waiting: Option<Waiting>) -> Self {
-        Self { service, named, seat, waiting: Arc::new(Mutex::new(waiting)), count: Arc::default() }
+    pub(super) fn new(service: S, named: Named, seat: Seat, waiting: Option<Waiting>, fields: usize) -> Self {
+        let waiting = Arc::new(Mutex::new(waiting));
+        Self { service, named, seat, waiting, count: Arc::default(), fields }
+    }
+
+    fn place(&self, request: &mut Request<Body>) -> Result<(), Misplaced> {
+        if request.headers().len() > self.fields {
+            let why = "it has more header fields than limits.head_fields";
+            return Err(Misplaced(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
+        }
+        self.named.place(request)
     }
 
     /// Counts the requests.
@@ -130,7 +141,7 @@ where
         self.count.fetch_add(1, Ordering::Relaxed);
         let version = request.version();
         let mut request = request.map(Body::from);
-        if let Err(Misplaced(status, why)) = self.named.place(&mut request) {
+        if let Err(Misplaced(status, why)) = self.place(&mut request) {
             let mut refused = rescue::problem(status, Some("http_request_error"), why);
             if version != Version::HTTP_2 {
                 // What comes after it may not be what it looks like.

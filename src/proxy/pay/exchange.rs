@@ -3,6 +3,7 @@
 //! When the client leaves it goes on in a task of its own: nobody tears a payment apart.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -368,13 +369,19 @@ where
     ) -> Sent {
         self.attempts += 1;
         let mut sendings = 0;
+        // Once the seller may have seen the payment it stays unclear, whatever becomes of the next sending.
+        let mut is_shown = false;
         loop {
             if self.deadline <= Instant::now() {
+                if is_shown {
+                    return Sent::Done(late(&lease, "pay_timeout"));
+                }
                 lease.unsent();
                 return Sent::Done(no_answer(offer, &Refusal::Deadline { waited_for: Awaited::Seller }));
             }
             let request = match self.request(&lease, offer).await {
                 Ok(request) => request,
+                Err(refusal) if is_shown => return Sent::Done(lost(&lease, &refusal)),
                 Err(refusal) => {
                     lease.unsent();
                     return Sent::Done(no_answer(offer, &refusal));
@@ -388,6 +395,7 @@ where
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             fault::point("payment answered");
             if !matches!(&answer, Ok(Err(error)) if error.is_unsent()) {
+                is_shown = true;
                 self.presented(lease.draft());
             }
             return match answer {
@@ -396,7 +404,7 @@ where
                 Ok(Err(ForwardError::NotProcessed { is_repeated: false, .. })) if sendings < SENDINGS => {
                     continue;
                 }
-                Ok(Err(error)) if error.is_unsent() => {
+                Ok(Err(error)) if error.is_unsent() && !is_shown => {
                     lease.unsent();
                     Sent::Done(rescue::answer(&error))
                 }
@@ -577,7 +585,7 @@ fn no_answer(offer: Option<&Offer>, refusal: &Refusal) -> Response<Body> {
     }
 }
 
-fn lost(lease: &Lease, error: &ForwardError) -> Response<Body> {
+fn lost(lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
     tracing::warn!(%error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
     let details = format!("a payment was sent and its answer is lost: {error}");
     rescue::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)

@@ -22,7 +22,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::replay::{self, Held, Past, hold, keep};
-use super::{Body, ForwardError, rescue, target, upgrade};
+use super::{Body, ForwardError, fields, rescue, target, upgrade};
 use crate::manager::Manager;
 use crate::protocol::book::{Allowance, host_name};
 use crate::protocol::policy::Allow;
@@ -150,6 +150,8 @@ pub enum Unpaid {
     Unasked(browser::Unasked),
     /// It asks for another protocol than HTTP.
     OtherProtocol,
+    /// It authenticates the connection that it goes on, and a payment goes on another one.
+    BoundConnection,
 }
 
 impl From<Unpaid> for Refusal {
@@ -158,6 +160,10 @@ impl From<Unpaid> for Refusal {
             Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::Unasked(unasked) => unasked.into(),
+            Unpaid::BoundConnection => Self::NotReplayable(
+                "it authenticates its connection (NTLM or Negotiate), and a payment goes on another one"
+                    .into(),
+            ),
             Unpaid::OtherProtocol => Self::NotReplayable("it asks for another protocol (Upgrade)".into()),
         }
     }
@@ -182,6 +188,9 @@ impl Shared {
             Some(Allow::Pay { max_price, receivers, send_ahead, browsers, hooks }) => {
                 if let Err(unasked) = browser::judge(request, *browsers) {
                     return Judged::Unpaid(Unpaid::Unasked(unasked));
+                }
+                if fields::binds_connection(request.headers()) {
+                    return Judged::Unpaid(Unpaid::BoundConnection);
                 }
                 let allowance = Allowance {
                     host: host_name(host),

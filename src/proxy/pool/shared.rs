@@ -47,6 +47,8 @@ pub(super) struct Many {
     /// How many the origin allows, as far as it was last looked up.
     allowed: AtomicUsize,
     active: AtomicUsize,
+    /// How many streams it has taken in all.
+    taken: AtomicUsize,
     /// Bytes of request bodies under way.
     uploading: Arc<AtomicUsize>,
     is_retired: AtomicBool,
@@ -94,6 +96,7 @@ impl Many {
             streams: limits.streams,
             allowed: AtomicUsize::new(1),
             active: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
             uploading: Arc::default(),
             is_retired: AtomicBool::new(false),
             state: Mutex::new(State { idle_since: Instant::now(), doubted_at: None }),
@@ -149,11 +152,27 @@ impl Many {
             return None;
         }
         let read = many.history.bytes_read();
-        many.active.fetch_add(1, Ordering::Relaxed);
+        let began_alone = many.active.fetch_add(1, Ordering::Relaxed) == 0;
+        let number = many.taken.fetch_add(1, Ordering::Relaxed);
         let upload = (length > 0).then(|| Upload::begin(&many.uploading, length));
         let pool = Arc::downgrade(pool);
         let origin = origin.clone();
-        Some(Ticket { many: Arc::clone(many), pool, origin, upload, read, has_ended: false })
+        Some(Ticket {
+            many: Arc::clone(many),
+            pool,
+            origin,
+            upload,
+            read,
+            began_alone,
+            number,
+            has_ended: false,
+        })
+    }
+
+    /// Whether a request with this body may go beside another one that has a body, so that waiting for a connection that
+    /// is being opened is of use.
+    pub(super) fn may_share(body: &Body) -> bool {
+        body.is_end_stream() || length(body) < UPLOADS
     }
 
     /// How many streams it takes. Before the origin has said how many it allows, one.
@@ -179,6 +198,10 @@ pub struct Ticket {
     upload: Option<Upload>,
     /// How many bytes had come before it.
     read: u64,
+    /// No other stream was open when it began.
+    began_alone: bool,
+    /// How many were taken before it.
+    number: usize,
     has_ended: bool,
 }
 
@@ -238,6 +261,11 @@ impl Ticket {
     /// How many bytes have come since on the connection.
     pub(super) fn bytes_since(&self) -> u64 {
         self.many.history.bytes_read().wrapping_sub(self.read)
+    }
+
+    /// Whether no other stream was open as long as this one.
+    pub(super) fn was_alone(&self) -> bool {
+        self.began_alone && self.many.taken.load(Ordering::Relaxed) == self.number + 1
     }
 
     /// The exchange has come to its end.

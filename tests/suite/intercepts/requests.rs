@@ -283,3 +283,22 @@ async fn only_options_asks_for_the_server_as_a_whole_in_either_version() {
         shop.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_request_has_no_more_fields_than_allowed_in_either_version() {
+    let shop = Shop::open(HTTP_1, "").await;
+    // HTTP/2, because most servers of HTTP/1 have a limit of their own.
+    let bob = mirror(&shop, HTTP_2).await;
+    let (ca, url) = (shop.ca_file(), format!("https://{}/", bob.address));
+    for of_curl in ["--http1.1", "--http2"] {
+        for (count, status) in [(80, StatusCode::OK), (120, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
+            let fields: Vec<String> = (0..count).map(|number| format!("x-{number}: 1")).collect();
+            let fields = fields.iter().flat_map(|field| ["-H", field]);
+            let more: Vec<&str> =
+                ["--cacert", ca.to_str().unwrap(), of_curl, &url].into_iter().chain(fields).collect();
+            let fetched = curl(Some(shop.proxy.address), &more).await;
+            assert_eq!(fetched.got.status, status, "{of_curl} {count}: {fetched:?}");
+        }
+    }
+    shop.close().await;
+}

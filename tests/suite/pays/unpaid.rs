@@ -87,6 +87,28 @@ async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
     scene.close().await;
 }
 
+/// The payment would go on another connection, where the seller does not know the client, and be lost.
+#[tokio::test]
+async fn who_proves_itself_for_one_connection_is_not_paid_for() {
+    let scene = Scene::open().await;
+    for (proof, status) in [
+        ("NTLM TlRMTVNTUAAB", StatusCode::PAYMENT_REQUIRED),
+        ("negotiate YII=", StatusCode::PAYMENT_REQUIRED),
+        ("Basic YTpi", StatusCode::OK),
+    ] {
+        let request = Request::get(format!("{}/paid", scene.fair.origin.url()));
+        let request = request.header("authorization", proof).body(empty()).unwrap();
+        let got = ask(scene.proxy.address, request).await;
+        assert_eq!(got.status, status, "{proof}: {got:?}");
+        if status == StatusCode::PAYMENT_REQUIRED {
+            let reason = got.headers["proxy-status"].to_str().unwrap();
+            assert!(reason.contains("NTLM or Negotiate"), "{reason}");
+        }
+    }
+    scene.expect_paid(1).await;
+    scene.close().await;
+}
+
 #[tokio::test]
 async fn another_protocol_passes_a_rule_untouched() {
     let scene = Scene::open().await;

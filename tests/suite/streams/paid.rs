@@ -1,9 +1,18 @@
 //! Payments to sellers that speak HTTP/2.
 
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tollpass::protocol::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 
@@ -87,6 +96,112 @@ async fn a_payment_that_the_seller_did_not_process_is_sent_again_as_it_was() {
     }
     assert_eq!(shop.proxy.promised().await, Amount::from(2 * PRICE));
     shop.proxy.stop().await;
+}
+
+/// A seller that says it did not process a payment has seen it all the same.
+#[tokio::test]
+async fn a_payment_that_was_refused_once_and_could_not_be_sent_again_stays_on_the_bill() {
+    let (market, notary) = (Market::open().await, Notary::new());
+    let demand = Demand { contract: market.manager, receiver: Address([0x3a; 20]), token: market.token };
+    let acceptor = TlsAcceptor::from(notary.certify("127.0.0.1", ONLY_HTTP_2).await);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (leaving, left) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn({
+        let (leaving, left) = (leaving.clone(), left.clone());
+        async move {
+            while let Some(Ok((stream, _))) = leaving.run_until_cancelled(listener.accept()).await {
+                let (acceptor, leaving, left) = (acceptor.clone(), leaving.clone(), left.clone());
+                tokio::spawn(async move {
+                    let stream = acceptor.accept(stream).await.unwrap();
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        if request.headers().contains_key(&rdn::BALANCE) {
+                            // Before the refusal nobody listens any more.
+                            leaving.cancel();
+                            left.cancelled().await;
+                            respond.send_reset(h2::Reason::REFUSED_STREAM);
+                            continue;
+                        }
+                        let (head, body) = told(demand.base(PRICE)).into_parts();
+                        let mut sending =
+                            respond.send_response(Response::from_parts(head, ()), false).unwrap();
+                        sending.send_data(body, true).unwrap();
+                    }
+                });
+            }
+            drop(listener);
+            left.cancel();
+        }
+    });
+    let trusting = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
+    let alice = Alice::with(&market, &format!("{QUICK}{trusting}")).await;
+    let proxy = alice.start().await;
+    let (ca, url) = (alice.state_dir().join("ca.pem"), format!("https://{address}/some"));
+    let lost = curl(Some(proxy.address), &["--cacert", ca.to_str().unwrap(), &url]).await;
+    assert_eq!(lost.got.status, StatusCode::BAD_GATEWAY, "{lost:?}");
+    serving.await.unwrap();
+    let total = proxy.manager.bill().total();
+    assert_eq!((total.paid.amount, total.unclear.amount), (Amount::ZERO, Amount::from(PRICE)));
+    proxy.stop().await;
+}
+
+/// An origin that wants HTTP/1.1 says so instead of processing the request.
+#[tokio::test]
+async fn a_payment_to_a_seller_that_wants_http_1_1_goes_there_as_it_was() {
+    let (market, notary) = (Market::open().await, Notary::new());
+    let demand = Demand { contract: market.manager, receiver: Address([0x3a; 20]), token: market.token };
+    let (totals, seen) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+    let acceptor = TlsAcceptor::from(notary.certify("127.0.0.1", &["h2", "http/1.1"]).await);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(stop.clone().run_until_cancelled_owned({
+        let (totals, seen) = (Arc::clone(&totals), Arc::clone(&seen));
+        async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, totals, seen) = (acceptor.clone(), Arc::clone(&totals), Arc::clone(&seen));
+                tokio::spawn(async move {
+                    let stream = acceptor.accept(stream).await.unwrap();
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        let mut connection = h2::server::handshake(stream).await.unwrap();
+                        while let Some(Ok((request, mut respond))) = connection.accept().await {
+                            let total = request.headers().get(&rdn::BALANCE);
+                            seen.lock()
+                                .unwrap()
+                                .extend(total.map(|total| total.to_str().unwrap().to_owned()));
+                            respond.send_reset(h2::Reason::HTTP_1_1_REQUIRED);
+                        }
+                        return;
+                    }
+                    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        let total = request.headers().get(&rdn::BALANCE);
+                        let total = total.map(|total| total.to_str().unwrap().to_owned());
+                        let response = match &total {
+                            Some(_) => Response::new(Full::new(Bytes::from_static(b"goods"))),
+                            None => told(demand.base(PRICE)).map(Full::new),
+                        };
+                        totals.lock().unwrap().extend(total);
+                        async move { Ok::<_, Infallible>(response) }
+                    });
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        }
+    }));
+    let trusting = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
+    let alice = Alice::with(&market, &format!("{QUICK}{trusting}")).await;
+    let proxy = alice.start().await;
+    let (ca, url) = (alice.state_dir().join("ca.pem"), format!("https://{address}/some"));
+    let fetched = curl(Some(proxy.address), &["--cacert", ca.to_str().unwrap(), &url]).await;
+    assert_eq!((fetched.got.status, fetched.got.text()), (StatusCode::OK, "goods"), "{fetched:?}");
+    assert_eq!(*totals.lock().unwrap(), [PRICE.to_string()]);
+    assert_eq!(*seen.lock().unwrap(), [PRICE.to_string()]);
+    assert_eq!(proxy.promised().await, Amount::from(PRICE));
+    stop.cancel();
+    serving.await.unwrap();
+    proxy.stop().await;
 }
 
 #[tokio::test]

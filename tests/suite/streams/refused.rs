@@ -59,6 +59,37 @@ async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
     }
 }
 
+/// A head that nobody can read ends a connection, and says nothing about what else was asked for on it.
+#[tokio::test]
+async fn what_shared_a_connection_with_an_unreadable_head_is_sent_again() {
+    let way = Way::open();
+    let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let origin = Secure::accept(config, move |stream| {
+        let number = connections.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut frames = Frames::greet(stream, &[]).await;
+            let first = frames.request().await.unwrap();
+            if number == 0 {
+                // A connection that is known takes both of what follows.
+                frames.answer(first).await;
+                let one = frames.request().await.unwrap();
+                let other = frames.request().await.unwrap();
+                frames.write_unreadable_head(one.min(other)).await;
+                return;
+            }
+            frames.answer(first).await;
+            frames.hang().await;
+        }
+    })
+    .await;
+    assert_eq!(way.ask(get(origin.address, "/")).await.unwrap().0, 200);
+    for answer in join_all([way.ask(get(origin.address, "/1")), way.ask(get(origin.address, "/2"))]).await {
+        assert_eq!(answer.unwrap().0, 200);
+    }
+    assert_eq!(origin.accepted(), 3);
+}
+
 #[tokio::test]
 async fn connections_that_end_after_a_few_requests_fail_none() {
     let way = Way::open();

@@ -84,6 +84,11 @@ impl Frames {
         self.write(HEADERS, END | END_HEADERS, stream, &[0x88]).await;
     }
 
+    /// A head with an index that the table does not have (RFC 7541, section 6.1).
+    pub async fn write_unreadable_head(&mut self, stream: u32) {
+        self.write(HEADERS, END | END_HEADERS, stream, &[0x80]).await;
+    }
+
     /// Nothing above this stream was or will be processed.
     pub async fn go_away(&mut self, last: u32) {
         self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), 0_u32.to_be_bytes()].concat()).await;
