@@ -71,7 +71,7 @@
 //! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
 //! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
 //! - The connection pool sends a request that carries a payment again only if the origin says that it did not process
-//!   it, once, and with the same payment.
+//!   it, or that it takes it over HTTP/1.1 only; once, and with the same payment.
 //! - Openings to one receiver happen one after the other.
 
 pub mod admin;

@@ -65,7 +65,8 @@ impl WeakPool {
 pub(super) struct Inner {
     dialer: Dialer,
     offer: Offer,
-    /// Requests carry payments: one is sent again only if the origin says that it has not processed it.
+    /// Requests carry payments: one is sent again only if the origin says that it has not processed it, or that it takes it
+    /// over HTTP/1.1 only.
     pays: bool,
     http1: http1::Builder,
     limits: Limits,
