@@ -68,7 +68,7 @@ pub enum Kind {
 impl Resource {
     /// What the demo sells: `/paid`, `/paid/echo`, `/paid/html` and `/paid/slow`, each at this price.
     pub fn assortment(price: Amount) -> Vec<Self> {
-        let text = "This text was paid for. Whoever asked for it did not have to know how.\n";
+        let text = "This text was paid for. The client that asked did not need to know how.\n";
         let page = "<!doctype html><title>Paid</title><p>This page was paid for.</p>\n";
         [
             ("/paid", Kind::Text(text.to_owned())),

@@ -187,7 +187,7 @@ impl Scene {
     }
 }
 
-const PAID: &str = "This text was paid for. Whoever asked for it did not have to know how.\n";
+const PAID: &str = "This text was paid for. The client that asked did not need to know how.\n";
 
 #[tokio::test]
 async fn a_program_pays_and_the_bill_says_to_whom() {
