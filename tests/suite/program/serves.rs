@@ -154,7 +154,9 @@ async fn sigterm_twice_waits_for_nothing() {
     // Well before limits.drain_timeout.
     let (status, log) = soon("the end", serving.ended()).await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(client.rest().await.is_empty());
+    // The proxy may see its connection to the origin end before it cuts the client off.
+    let rest = String::from_utf8(client.rest().await).unwrap();
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 502 "), "{rest}");
 }
 
 #[tokio::test]
