@@ -18,21 +18,30 @@ use tower::Layer as _;
 use zeroize::Zeroizing;
 
 use self::ports::{Ports, Served};
-use crate::admin::{self, Attendance};
-use crate::chain::keystore::{self, Password};
+use crate::admin;
+use crate::admin::Attendance;
+use crate::chain;
+use crate::chain::Chain;
+use crate::chain::keystore;
+use crate::chain::keystore::Password;
 use crate::chain::signer::Signer;
-use crate::chain::{self, Chain};
-use crate::config::{self, Config, ConfigError, KeySource};
-use crate::manager::store::{self, Store, StoreError};
-use crate::manager::{self, Manager, Start, Surplus};
-use crate::private::{self, PrivateFileError};
+use crate::config;
+use crate::config::{Config, ConfigError, KeySource};
+use crate::payments;
+use crate::payments::journal;
+use crate::payments::journal::{Store, StoreError};
+use crate::payments::{Manager, Start, Surplus};
+use crate::private;
+use crate::private::PrivateFileError;
 use crate::protocol::policy::OnExit;
-use crate::proxy::front::Token;
+use crate::proxy;
+use crate::proxy::frontend::Token;
 use crate::proxy::intercept::Interception;
-use crate::proxy::pay::{self, PayLayer};
-use crate::proxy::reach::{Outbound, OutboundProxy};
+use crate::proxy::pay;
+use crate::proxy::pay::PayLayer;
 use crate::proxy::seller::SellerClient;
-use crate::proxy::{self, Forward, Rescue, replay};
+use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
+use crate::proxy::{Forward, Rescue, replay};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
@@ -441,8 +450,8 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
         Ok(()) => {
             inspect_state(path)?;
             // SQLite gives its other files the rights of this one.
-            private::own(&path.join(store::FILE))?;
-            for file in store::beside(path).into_iter().filter(|file| file.exists()) {
+            private::own(&path.join(journal::FILE))?;
+            for file in journal::beside(path).into_iter().filter(|file| file.exists()) {
                 private::own(&file)?;
             }
             Ok(Lock(lock))
@@ -458,10 +467,10 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
 /// [`StartError`], with what to do.
 pub fn inspect_state(path: &Path) -> Result<(), StartError> {
     private::inspect_folder(path)?;
-    for file in [path.join(LOCK), path.join(store::FILE), admin::socket(path)] {
+    for file in [path.join(LOCK), path.join(journal::FILE), admin::socket(path)] {
         private::inspect(&file)?;
     }
-    for file in store::beside(path) {
+    for file in journal::beside(path) {
         private::inspect(&file)?;
     }
     let socket = admin::socket(path);
@@ -566,9 +575,9 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
     }
 }
 
-fn manager_limits(limits: &config::Limits) -> manager::Limits {
+fn manager_limits(limits: &config::Limits) -> payments::Limits {
     let config::Limits { max_pending, prices, price_age, report_payees, .. } = *limits;
-    manager::Limits { max_pending, prices, price_age, report_payees }
+    payments::Limits { max_pending, prices, price_age, report_payees }
 }
 
 fn proxy_settings(config: &Config) -> proxy::Settings {
@@ -653,7 +662,7 @@ fn pay_settings(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::app::*;
 
     #[test]
     fn the_lock_ends_with_its_holder_though_a_child_still_has_its_file() {

@@ -5,9 +5,9 @@
 //! # One request
 //!
 //! ```text
-//! client ─► proxy::server ─► proxy::front ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
+//! client ─► proxy::downstream ─► proxy::frontend ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
 //!
-//! proxy::front      for the proxy itself: the set-up page, the PAC file, the certificate of the local CA
+//! proxy::frontend   for the proxy itself: the set-up page, the PAC file, the certificate of the local CA
 //!                   below a [[route]], or http to a host of upstream.upgrade: gets its whole address
 //! proxy::intercept  CONNECT to a host that is not to be read: on, and proxy::forward makes a blind tunnel of it
 //!                   CONNECT to one that is: the origin is reached, 200, and who speaks first decides. What begins like
@@ -16,7 +16,7 @@
 //!                               │  anything but 402: straight back, streaming, nothing changed
 //!                               │  402, and no rule that pays it: back as it came, and Proxy-Status says why
 //!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
-//!                               │  a rule, and a price that is known from before (protocol::prices): paid at once
+//!                               │  a rule, and a price that is known from before (protocol::quote): paid at once
 //!                               ▼
 //!                         protocol::read ─► Challenge
 //!                               ▼
@@ -44,17 +44,18 @@
 //! |---|---|---|
 //! | [`cli`] | one file for each subcommand | `app` and what they show |
 //! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
-//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `protocol` |
-//! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | nothing of ours |
-//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `manager`, `protocol`, `shutdown`, `tls` |
-//! | [`manager`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `protocol` |
+//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `protocol` |
+//! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | `hosts` |
+//! | [`hosts`] | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
+//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `payments`, `protocol`, `shutdown`, `tls` |
+//! | [`payments`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `protocol` |
 //! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
-//! | [`admin`] | the socket on which `serve` answers the command line | `manager`, `shutdown` |
+//! | [`admin`] | the socket on which `serve` answers the command line | `payments`, `shutdown` |
 //! | [`private`] | files and folders that are for this user alone | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
 //! | [`telemetry`] | the log | nothing of ours |
-//! | [`fault`] | crash points for tests; nothing in a release build | nothing of ours |
+//! | [`failpoint`] | crash points for tests; nothing in a release build | nothing of ours |
 //! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, but not its proofs |
 //!
 //! `proxy` never sees the chain, `chain` never sees an HTTP request, only `app` sees all. `tests/suite/house.rs` keeps
@@ -81,8 +82,9 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod devnet;
-pub mod fault;
-pub mod manager;
+pub mod failpoint;
+pub mod hosts;
+pub mod payments;
 pub mod private;
 pub mod protocol;
 pub mod proxy;

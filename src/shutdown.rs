@@ -180,7 +180,7 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::shutdown::*;
     use tokio::sync::oneshot;
 
     #[tokio::test]

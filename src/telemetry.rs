@@ -74,7 +74,7 @@ fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::telemetry::*;
 
     #[test]
     fn an_empty_filter_is_the_default_one() {

@@ -61,7 +61,7 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::admin::attendance::*;
 
     #[tokio::test]
     async fn it_closes_when_the_last_one_has_left_and_then_for_good() {

@@ -18,7 +18,7 @@ pub use attendance::Attendance;
 pub use client::{AdminError, Attended, about, attend, channels, operate, plan};
 pub use server::serve;
 
-use crate::manager::Bill;
+use crate::payments::Bill;
 
 /// What a running proxy says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]

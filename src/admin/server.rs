@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, DENIED, MAX_QUESTION, OPERATE, PLAN};
-use crate::manager::{Manager, Operation, Trouble};
+use crate::payments::{Manager, Operation, Trouble};
 use crate::shutdown::Shutdown;
 
 /// How long a command may take to send its request head.

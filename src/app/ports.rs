@@ -10,10 +10,12 @@ use tokio::net::TcpListener;
 use tower::Service;
 
 use super::StartError;
-use crate::config::{self, Config};
-use crate::proxy::front::{CaFiles, Page, Route, Token};
+use crate::config;
+use crate::config::Config;
+use crate::proxy;
+use crate::proxy::frontend::{CaFiles, Page, Route, Token};
 use crate::proxy::intercept::{Intercept, Interception};
-use crate::proxy::{self, Body, Forward, Front};
+use crate::proxy::{Body, Forward, Front};
 use crate::shutdown::Shutdown;
 use crate::tls;
 

@@ -12,16 +12,18 @@ use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::utils::rlp::Rlp;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::chain::contracts::{self, Plan};
+use crate::chain::contracts;
+use crate::chain::contracts::Plan;
 use crate::chain::error::{ChainError, OrderError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::gap::Gaps;
 use crate::chain::nonces::InFlight;
 use crate::chain::order::Journal;
-use crate::chain::refusal::{self, SendRefusal};
+use crate::chain::refusal;
+use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{Receipt, Transaction};
 use crate::chain::{At, Chain, end};
-use crate::fault;
+use crate::failpoint;
 use crate::protocol::{Amount, ChannelId, Intent, OnChain};
 
 /// A transaction that the node has, or may have.
@@ -100,7 +102,7 @@ impl Chain {
         let mut last = None;
         match timeout(waited, self.wait(sent, confirmations, journal, &mut last)).await {
             Ok(outcome) => {
-                fault::point("transaction confirmed");
+                failpoint::point("transaction confirmed");
                 outcome
             }
             Err(_) => Err(OrderError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
@@ -296,7 +298,7 @@ impl Chain {
             Ok(false) => self.submit(raw).await,
             known => known,
         };
-        fault::point("transaction sent again");
+        failpoint::point("transaction sent again");
         known
     }
 

@@ -102,7 +102,7 @@ mod tests {
     use ethers_contract::{EthCall, EthEvent};
     use ethers_core::utils::{hex, id};
 
-    use super::*;
+    use crate::chain::contracts::*;
 
     #[test]
     fn calls_and_events_have_the_selectors_of_the_original() {

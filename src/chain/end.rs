@@ -172,7 +172,7 @@ pub(super) fn is_reached(order: &Order, before: Option<Amount>, on_chain: Option
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::end::*;
     use crate::protocol::{Address, Signature};
 
     const CHANNEL: ChannelId = ChannelId { receiver: Address([7; 20]), open_block: 5 };

@@ -152,7 +152,7 @@ pub(super) fn with_margin(estimate: U256) -> U256 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::fees::*;
 
     #[test]
     fn bids_twice_the_base_fee_and_what_the_node_suggests() {

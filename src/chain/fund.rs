@@ -3,7 +3,8 @@
 use ethers_core::types::{H160, U256};
 
 use crate::chain::confirm::Sent;
-use crate::chain::contracts::{self, AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
+use crate::chain::contracts;
+use crate::chain::contracts::{AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
 use crate::chain::error::{ChainError, OrderError, Underfunded};
 use crate::chain::order::{Journal, both};
 use crate::chain::rpc::{At, CallRequest};

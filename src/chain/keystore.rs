@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 
 pub use self::v3::V3Error;
 use super::signer::Signer;
-use crate::private::{self, PrivateFileError};
+use crate::private;
+use crate::private::PrivateFileError;
 use crate::protocol::Address;
 
 /// The variable that a password is taken from when no file is named.
@@ -191,7 +192,7 @@ fn ask(prompt: &str) -> Result<Password, PasswordError> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use super::*;
+    use crate::chain::keystore::*;
 
     const VECTORS: &str = include_str!("../../tests/suite/vectors/microraiden.json");
 

@@ -136,7 +136,7 @@ fn lock(known: &SyncMutex<Known>) -> SyncGuard<'_, Known> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::nonces::*;
     use crate::protocol::{Address, Order};
 
     #[tokio::test]

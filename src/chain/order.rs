@@ -5,7 +5,8 @@ use std::time::Duration;
 use ethers_core::types::U256;
 
 use crate::chain::confirm::{Mined, SEARCHED_BLOCKS, Sent};
-use crate::chain::contracts::{self, Plan};
+use crate::chain::contracts;
+use crate::chain::contracts::Plan;
 use crate::chain::error::{ChainError, NotRecorded, OrderError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
 use crate::chain::send::Step;

@@ -5,11 +5,12 @@ use ethers_core::types::{NameOrAddress, U256};
 use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::confirm::Mined;
-use crate::chain::contracts::{self, ChannelDepositBugbountyLimitCall, Plan};
+use crate::chain::contracts;
+use crate::chain::contracts::{ChannelDepositBugbountyLimitCall, Plan};
 use crate::chain::error::ChainError;
 use crate::chain::rpc::CallRequest;
 use crate::chain::{At, Chain, end};
-use crate::protocol::microraiden::proof;
+use crate::protocol::schemes::microraiden::proof;
 use crate::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order};
 
 /// Where not even the node says anything.
@@ -136,7 +137,7 @@ fn broken_rules(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::reason::*;
 
     #[test]
     fn names_each_rule_that_is_broken() {

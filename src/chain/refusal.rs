@@ -107,7 +107,7 @@ pub(super) fn revert_reason(data: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::refusal::*;
 
     #[test]
     fn tells_a_revert_from_a_fault_of_the_node() {

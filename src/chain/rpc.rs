@@ -422,7 +422,7 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::rpc::*;
 
     #[test]
     fn shows_scheme_host_and_port_and_no_secret() {

@@ -7,13 +7,14 @@ use ethers_core::utils::keccak256;
 
 use crate::chain::confirm::Sent;
 use crate::chain::error::{ChainError, OrderError, TransactionHash, Underfunded};
-use crate::chain::fees::{self, Caps, Fees};
+use crate::chain::fees;
+use crate::chain::fees::{Caps, Fees};
 use crate::chain::nonces::Turn;
 use crate::chain::order::Journal;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
 use crate::chain::{Chain, Ground};
-use crate::fault;
+use crate::failpoint;
 use crate::protocol::{Amount, Intent, Order};
 
 /// One call on the way to an order's end.
@@ -77,7 +78,7 @@ impl Chain {
             let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw, host: None };
             journal.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
-            fault::point("transaction about to be sent");
+            failpoint::point("transaction about to be sent");
             let sent = |is_known| Sent {
                 intent: intent.clone(),
                 is_known,
@@ -88,7 +89,7 @@ impl Chain {
             };
             let (kind, error) = match self.submit(&intent.raw).await {
                 Ok(is_known) => {
-                    fault::point("transaction sent");
+                    failpoint::point("transaction sent");
                     return Ok(sent(is_known));
                 }
                 Err(refusal) => refusal,

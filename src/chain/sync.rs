@@ -304,7 +304,7 @@ impl Ranges {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use crate::chain::sync::*;
 
     fn refusal() -> ChainError {
         ChainError::NodeRefused {

@@ -10,13 +10,17 @@ use clap::Args;
 use super::ConfigArgs;
 use super::output::print;
 use crate::admin;
-use crate::app::{self, chain_settings, origins, unlock};
+use crate::app;
+use crate::app::{chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
-use crate::config::{self, Config};
-use crate::manager::store::{self, Owner, Store};
+use crate::config;
+use crate::config::Config;
+use crate::payments::journal;
+use crate::payments::journal::{Owner, Store};
 use crate::protocol::policy::{Allow, Rule};
 use crate::protocol::{Address, Facts};
-use crate::tls::{self, Authority, AuthorityError};
+use crate::tls;
+use crate::tls::{Authority, AuthorityError};
 
 /// How long passing faults of the node are waited out here: somebody waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -196,7 +200,7 @@ async fn journal(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let (mut intents, mut known) = (Vec::new(), Vec::new());
-    if config.state_dir.join(store::FILE).exists() {
+    if config.state_dir.join(journal::FILE).exists() {
         let store = Store::open(&config.state_dir)?;
         store.verify(owner, node.configured_chain().is_some())?;
         intents = store.intents(owner)?;

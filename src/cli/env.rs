@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use super::environment::{self, ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
+use super::environment;
+use super::environment::{ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
 use super::output::{print, tell};
 use super::{ConfigArgs, trust};
 use crate::admin;
@@ -144,7 +145,7 @@ impl Shell {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::env::*;
 
     #[test]
     fn each_shell_gets_its_own_quotes() {

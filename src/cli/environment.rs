@@ -103,7 +103,7 @@ pub(super) fn is_within(value: &OsStr, folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::environment::*;
 
     fn value<'a>(variables: &'a [Variable], name: &str) -> Option<&'a str> {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap())

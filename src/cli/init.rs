@@ -10,10 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::output::print;
-use crate::{
-    chain::keystore::{self, Password},
-    protocol::Address,
-};
+use crate::chain::keystore;
+use crate::chain::keystore::Password;
+use crate::protocol::Address;
 
 const EXAMPLE: &str = include_str!("../../proxy.toml");
 const KEYSTORE: &str = "keystore.json";
@@ -134,7 +133,7 @@ fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
 mod tests {
     use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
 
-    use super::*;
+    use crate::cli::init::*;
     use crate::config::{Config, KeySource};
 
     fn args(folder: &Path, password: &str) -> InitArgs {

@@ -23,7 +23,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app;
 use crate::config::Config;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry;
+use crate::telemetry::LogFormat;
 
 /// A local HTTP forward proxy that pays paywalls
 #[derive(Debug, Parser)]
@@ -64,7 +65,7 @@ impl Command {
     fn default_filter(&self) -> &'static str {
         match self {
             #[cfg(feature = "demo")]
-            Self::Demo(_) => "warn,tollpass::paid=info,tollpass::manager=info,tollpass::proxy::pay=info",
+            Self::Demo(_) => "warn,tollpass::paid=info,tollpass::payments=info,tollpass::proxy::pay=info",
             Self::Serve(_) => "info",
             Self::Run(_)
             | Self::Env(_)

@@ -158,7 +158,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use crate::cli::trust::*;
 
     /// A configuration with a CA in a folder with an odd name, and roots of its own: so that no test depends on the
     /// system's.

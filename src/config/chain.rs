@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{
-    section::{Section, Wrong},
-    values::{self, RpcUrl},
-};
+use super::section::{Section, Wrong};
+use super::values;
+use super::values::RpcUrl;
 use crate::protocol::{Address, Wei};
 
 /// The keys of `[chain]`.

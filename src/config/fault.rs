@@ -88,7 +88,7 @@ fn distance(one: &str, other: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::fault::*;
 
     #[test]
     fn counts_edits() {

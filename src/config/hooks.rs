@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use ::config::Value;
 
-use super::{
-    section::{Faults, Section, Wrong, quoted},
-    values::{self, show_duration},
-};
+use super::section::{Faults, Section, Wrong, quoted};
+use super::values;
+use super::values::show_duration;
 use crate::protocol::policy::{
     Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Marks, Missing, OnError, OnResponse, Requested,
     Retry, Success, Webhook,

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use ::config::{Value, ValueKind};
 
-use super::{
-    section::{Section, Wrong, quoted},
-    values::{self, Places},
-};
+use super::section::{Section, Wrong, quoted};
+use super::values;
+use super::values::Places;
 use crate::protocol::policy::{HostPattern, Hosts, Rule};
 
 /// The keys of `[intercept]`.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{
-    section::Section,
-    values::{self, show_duration, show_size},
-};
+use super::section::Section;
+use super::values;
+use super::values::{show_duration, show_size};
 
 /// The keys of `[limits]`. The first four belong to the policy.
 pub(super) const LIMITS: &[&str] = &[

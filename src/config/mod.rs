@@ -30,21 +30,17 @@ use std::{
 
 use ::config::{Map, Value, ValueKind};
 
-pub use self::{
-    chain::Chain,
-    fault::{ConfigError, Fault},
-    intercept::{Authority, Intercept},
-    limits::Limits,
-    origin::{OriginTls, Proof},
-    route::Route,
-    upstream::{NotAProxyUrl, ProxyUrl, Upstream},
-    values::{NotAnRpcUrl, RpcUrl},
-    wallet::{KeySource, Wallet},
-};
-use self::{
-    section::{Faults, Section},
-    values::Places,
-};
+pub use self::chain::Chain;
+pub use self::fault::{ConfigError, Fault};
+pub use self::intercept::{Authority, Intercept};
+pub use self::limits::Limits;
+pub use self::origin::{OriginTls, Proof};
+pub use self::route::Route;
+use self::section::{Faults, Section};
+pub use self::upstream::{NotAProxyUrl, ProxyUrl, Upstream};
+use self::values::Places;
+pub use self::values::{NotAnRpcUrl, RpcUrl};
+pub use self::wallet::{KeySource, Wallet};
 use crate::protocol::policy::{Hooks, Policy};
 
 /// What the name of a variable that sets a key starts with.
@@ -57,8 +53,8 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "TOLLPASS_LOG",
     "TOLLPASS_LOG_FORMAT",
     "TOLLPASS_CONFIG",
-    crate::fault::VARIABLE,
-    crate::fault::PANIC_VARIABLE,
+    crate::failpoint::VARIABLE,
+    crate::failpoint::PANIC_VARIABLE,
 ];
 
 /// Every key: the table it stands in (empty for the top of the file), and the names within.

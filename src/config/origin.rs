@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use ::config::Value;
 
-use super::{
-    policy::{covers, host, port},
-    section::{Faults, Section, entries},
-    values::Places,
-};
+use super::policy::{covers, host, port};
+use super::section::{Faults, Section, entries};
+use super::values::Places;
 use crate::protocol::policy::HostPattern;
 
 /// The keys of one `[[upstream.tls]]` entry.

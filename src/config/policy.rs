@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use ::config::Value;
 
-use super::{
-    hooks,
-    section::{Faults, Section, Wrong, entries, quoted},
-    values::{self, show_duration},
-};
-use crate::protocol::{
-    Amount,
-    policy::{Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule},
-};
+use super::section::{Faults, Section, Wrong, entries, quoted};
+use super::values::show_duration;
+use super::{hooks, values};
+use crate::protocol::Amount;
+use crate::protocol::policy::{Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule};
 
 /// The keys of one `[[pay]]` entry.
 pub(super) const PAY: &[&str] =
@@ -251,7 +247,7 @@ pub(super) fn covers(earlier: Place<'_>, later: Place<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::policy::*;
 
     #[test]
     fn an_earlier_rule_covers_a_later_one() {

@@ -6,12 +6,9 @@ use ::config::Value;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 
-use super::{
-    exposed,
-    section::{Faults, Section, Wrong, entries, quoted},
-    values,
-};
-use crate::protocol::host::Host;
+use super::section::{Faults, Section, Wrong, entries, quoted};
+use super::{exposed, values};
+use crate::hosts::host::Host;
 
 /// The keys of one `[[route]]` entry.
 pub(super) const ROUTE: &[&str] = &["prefix", "origin", "listen"];

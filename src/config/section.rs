@@ -4,10 +4,8 @@ use std::{cell::RefCell, fmt, ops::RangeInclusive};
 
 use ::config::{Map, Value, ValueKind};
 
-use super::{
-    fault::{Fault, nearest},
-    renamed::{Renamed, rename},
-};
+use super::fault::{Fault, nearest};
+use super::renamed::{Renamed, rename};
 
 /// Gathers faults, and warnings about names that are out of date.
 #[derive(Default)]

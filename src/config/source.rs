@@ -10,7 +10,8 @@ use std::{
 
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
-use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, section::variable, upstream};
+use super::section::variable;
+use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, upstream};
 
 /// Lists of tables: they have no place in a flat environment.
 const LISTS: [&str; 3] = ["pay", "route", super::origin::NAME];

@@ -10,18 +10,15 @@ use ::config::Value;
 use http::uri::Authority;
 use zeroize::Zeroizing;
 
-use super::{
-    fault::Fault,
-    intercept::patterns,
-    origin::OriginTls,
-    section::{Section, Wrong, quoted},
-    values::{self, Places},
-};
-use crate::protocol::{
-    bypass::{Bypass, Entry},
-    host::Host,
-    policy::HostPattern,
-};
+use super::fault::Fault;
+use super::intercept::patterns;
+use super::origin::OriginTls;
+use super::section::{Section, Wrong, quoted};
+use super::values;
+use super::values::Places;
+use crate::hosts::host::Host;
+use crate::hosts::no_proxy::{Bypass, Entry};
+use crate::protocol::policy::HostPattern;
 
 /// The keys of `[upstream]`.
 pub(super) const UPSTREAM: &[&str] = &["proxy", "no_proxy", "proxy_auth_file", "ca_file", "upgrade"];
@@ -265,7 +262,7 @@ fn entry(value: &Value) -> Result<Entry, Wrong> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::upstream::*;
 
     #[test]
     fn a_proxys_address_is_read_with_and_without_its_parts() {

@@ -290,7 +290,7 @@ fn bytes(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config::values::*;
 
     #[test]
     fn sizes_have_units() {

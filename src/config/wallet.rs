@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{section::Section, values::Places};
+use super::section::Section;
+use super::values::Places;
 
 /// The keys of `[wallet]`.
 pub(super) const KEYS: &[&str] = &["keystore", "key_file", "password_file"];

@@ -43,7 +43,7 @@ pub(super) fn initial_balance() -> U256 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::devnet::accounts::*;
 
     #[test]
     fn the_accounts_are_the_well_known_ones() {

@@ -11,7 +11,8 @@ use tokio::time::{Instant, interval_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::node::Node;
-use super::rpc::{self, Control};
+use super::rpc;
+use super::rpc::Control;
 
 /// How long a request may be, in bytes.
 const MAX_REQUEST: u32 = 512 * 1024;

@@ -59,7 +59,7 @@ static COMPILED: LazyLock<BTreeMap<String, Compiled>> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::devnet::contracts::*;
 
     #[test]
     fn the_interface_has_the_selectors_and_topics_of_the_original() {

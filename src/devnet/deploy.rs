@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::accounts;
-use super::contracts::{self, NotInInterface};
+use super::contracts;
+use super::contracts::NotInInterface;
 use crate::protocol::{Address, Amount};
 
 /// How long a transaction may take to be mined.

@@ -47,8 +47,8 @@ mod tests {
         Eip1559TransactionRequest, Eip2930TransactionRequest, H160, TransactionRequest,
     };
 
-    use super::*;
     use crate::devnet::accounts;
+    use crate::devnet::incoming::*;
 
     fn signed() -> [Vec<u8>; 3] {
         let legacy =

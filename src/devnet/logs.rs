@@ -49,7 +49,7 @@ fn fits(wanted: Option<&OneOrMany<Option<H256>>>, topic: Option<&H256>) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::devnet::logs::*;
     use serde_json::{Value, json};
 
     fn admits(filter: Value) -> bool {

@@ -13,7 +13,8 @@ use super::evm::{Call, Ending, Outcome, Site, World};
 use super::fault::Fault;
 use super::incoming;
 use super::logs::Filter;
-use super::pool::{self, Pool};
+use super::pool;
+use super::pool::Pool;
 
 /// The gas that fits into a block.
 pub(super) const BLOCK_GAS_LIMIT: u64 = 30_000_000;

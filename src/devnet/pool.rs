@@ -100,7 +100,7 @@ fn outbids(new: &Call, old: &Call) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::devnet::pool::*;
 
     fn transaction(sender: u64, nonce: u64, price: u64) -> Transaction {
         Transaction {

@@ -162,7 +162,7 @@ impl fmt::Debug for ChannelId {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::protocol::address::*;
 
     #[test]
     fn addresses_that_share_a_place_keep_their_own_texts() {

@@ -317,7 +317,7 @@ impl std::fmt::Debug for Intent {
 mod tests {
     use serde_json::{from_value, json, to_value};
 
-    use super::*;
+    use crate::protocol::channel::*;
 
     #[test]
     fn orders_are_kept_as_ever_and_signatures_as_hexadecimal_digits() {

@@ -1,29 +1,28 @@
 //! The core, pure: values in, values out. No task, socket, clock, key, file or randomness in here.
 //!
-//! An [`Answer`] is [`read`] into a [`Challenge`]; the [`book`] decides about it within the [`policy`] and the
+//! An [`Answer`] is [`read`] into a [`Challenge`]; the [`engine`] decides about it within the [`policy`] and the
 //! state of the [`channel`]s, and gives back effects in the order in which they must happen.
 
 pub mod address;
-pub mod book;
-pub mod bypass;
 pub mod channel;
-pub mod host;
-pub mod microraiden;
+pub mod engine;
 pub mod money;
 pub mod policy;
-pub mod prices;
+pub mod quote;
 pub mod refusal;
+pub mod schemes;
 
 use http::HeaderMap;
 
 pub use address::{Address, ChannelId};
 pub use channel::{Channel, Intent, OnChain, Order, Phase};
-pub use microraiden::Draft;
-pub use microraiden::Facts;
-pub use microraiden::proof::Signature;
 pub use money::{Amount, Wei};
 pub use policy::Policy;
 pub use refusal::Refusal;
+use schemes::microraiden;
+pub use schemes::microraiden::Draft;
+pub use schemes::microraiden::Facts;
+pub use schemes::microraiden::proof::Signature;
 
 /// A 402 as far as a payer looks at it.
 #[derive(Clone, Copy, Debug)]

@@ -222,7 +222,7 @@ impl fmt::Display for Wei {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::protocol::money::*;
 
     #[test]
     fn reads_decimal_digits_only() {

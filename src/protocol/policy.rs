@@ -7,7 +7,7 @@ mod hosts;
 use std::sync::Arc;
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::protocol::host::{Host, NotAHost, canonical};
+use crate::hosts::host::{Host, NotAHost, canonical};
 use crate::protocol::{Address, Amount};
 pub use hooks::{
     Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse, Requested,

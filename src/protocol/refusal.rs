@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::protocol::microraiden::{Complaint, Malformed};
 use crate::protocol::policy::{Browsers, Mark};
+use crate::protocol::schemes::microraiden::{Complaint, Malformed};
 use crate::protocol::{Address, Amount, ChannelId, Order};
 
 /// Why a request is not paid.

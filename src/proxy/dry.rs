@@ -6,9 +6,11 @@ use http::{Method, Request, Response};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 
-use super::{
-    Body, Forward, ForwardError, Settings, expect, fields, head, hops, pool, server, target, upgrade,
-};
+use super::downstream::server;
+use super::message::{expect, headers, max_forwards, target, validate};
+use super::tunnel::upgrade;
+use super::upstream::pool;
+use super::{Body, Forward, ForwardError, Settings};
 
 /// What would become of a request.
 #[derive(Debug)]
@@ -34,12 +36,12 @@ pub fn reader(settings: &Settings) -> Builder {
 /// # Errors
 /// What the client would be told.
 pub fn course(forward: &Forward, mut request: Request<Body>) -> Result<Course, ForwardError> {
-    head::check(&request)?;
+    validate::check(&request)?;
     let shared = forward.shared();
-    if fields::has_passed(request.headers(), request.uri()) {
+    if headers::has_passed(request.headers(), request.uri()) {
         return Err(ForwardError::Loop);
     }
-    if let Some(answer) = hops::spend(&mut request)? {
+    if let Some(answer) = max_forwards::spend(&mut request)? {
         return Ok(Course::Answer(answer));
     }
     if request.method() == Method::CONNECT {

@@ -14,17 +14,21 @@ use hyper::body::Incoming;
 use tower::Service;
 use tracing::warn;
 
-use super::dial::{DialError, Dialer, hint};
-use super::expect::{self, Gate, Instead};
-use super::fields;
-use super::line::{Before, Client};
-use super::lobby::Lobby;
-use super::pool::{self, Answering, Asked, Failed, Fault, Pool, Ticket};
-use super::reach::{Peer, Reach};
-use super::rest::Resting;
-use super::secure::{Offer, Secure};
-use super::wire::History;
-use super::{Body, Paying, Settings, hops, target, tunnel, upgrade};
+use super::descriptors::Resting;
+use super::downstream::client_io::{Before, Client};
+use super::message::expect;
+use super::message::expect::{Gate, Instead};
+use super::message::headers;
+use super::message::{max_forwards, target};
+use super::tunnel::upgrade;
+use super::upstream::dial::{DialError, Dialer, hint};
+use super::upstream::egress::{Peer, Reach};
+use super::upstream::parked::Lobby;
+use super::upstream::pool;
+use super::upstream::pool::{Answering, Asked, Failed, Fault, Pool, Ticket};
+use super::upstream::stream::History;
+use super::upstream::tls::{Offer, Secure};
+use super::{Body, Paying, Settings, tunnel};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
@@ -194,10 +198,10 @@ impl Service<Request<Body>> for Forward {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Forwarding {
-        if fields::has_passed(request.headers(), request.uri()) {
+        if headers::has_passed(request.headers(), request.uri()) {
             return Forwarding::failed(ForwardError::Loop);
         }
-        match hops::spend(&mut request) {
+        match max_forwards::spend(&mut request) {
             Ok(None) => {}
             Ok(Some(answer)) => return Forwarding(State::Done(Some(Ok(answer)))),
             Err(error) => return Forwarding::failed(error),
@@ -236,7 +240,7 @@ impl Shared {
         }
         self.listen(&mut request, None);
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
-        let again = (!pays && fields::is_idempotent(request.method()) && request.body().is_end_stream())
+        let again = (!pays && headers::is_idempotent(request.method()) && request.body().is_end_stream())
             .then(|| Box::new(copy(&request)));
         let lane = match (pays, is_upgrade) {
             (true, _) => Lane::Paying,
@@ -299,9 +303,9 @@ impl Shared {
 
     /// An interim answer as it goes on to the client.
     fn interim(&self, status: StatusCode, version: Version, mut fields: HeaderMap) -> Vec<u8> {
-        fields::strip(&mut fields);
+        headers::strip(&mut fields);
         fields.remove(header::CONTENT_LENGTH);
-        fields::add_via(&mut fields, version);
+        headers::add_via(&mut fields, version);
         let reason = status.canonical_reason().unwrap_or_default();
         let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
         for (name, value) in &fields {
@@ -322,18 +326,18 @@ impl Shared {
         is_held: bool,
     ) -> Result<(), ForwardError> {
         target::check(request)?;
-        if !fields::is_plainly_framed(request.headers()) {
+        if !headers::is_plainly_framed(request.headers()) {
             return Err(ForwardError::UnsupportedCoding);
         }
         let received = std::mem::replace(request.version_mut(), Version::HTTP_11);
-        let takes_trailers = fields::takes_trailers(request.headers());
+        let takes_trailers = headers::takes_trailers(request.headers());
 
         target::set_host(request);
         let fields = request.headers_mut();
-        fields::tidy_framing(fields);
-        fields::strip(fields);
+        headers::tidy_framing(fields);
+        headers::strip(fields);
         if received == Version::HTTP_2 {
-            fields::join_cookies(fields);
+            headers::join_cookies(fields);
         }
         if !is_held {
             fields.remove(header::EXPECT);
@@ -344,7 +348,7 @@ impl Shared {
         if let Some(protocol) = upgrade {
             fields.insert(header::UPGRADE, protocol);
         }
-        let entry = fields::via(request.uri(), received);
+        let entry = headers::via(request.uri(), received);
         request.headers_mut().append(header::VIA, entry);
         if let Some(proxy) = self.reach.proxy_of(request.uri())
             && let Some(authorization) = proxy.authorization.clone()
@@ -372,13 +376,13 @@ impl Shared {
         if response.status() == StatusCode::PAYMENT_REQUIRED {
             past.get::<History>().and_then(History::peer).map(|peer| response.extensions_mut().insert(peer));
         }
-        let is_bound = fields::is_bound_by(&response);
+        let is_bound = headers::is_bound_by(&response);
         let fields = response.headers_mut();
-        fields::tidy_framing(fields);
-        fields::strip(fields);
-        fields::add_via(fields, received);
+        headers::tidy_framing(fields);
+        headers::strip(fields);
+        headers::add_via(fields, received);
         if is_bound {
-            fields.insert(fields::PROXY_SUPPORT, fields::SESSION_BASED);
+            fields.insert(headers::PROXY_SUPPORT, headers::SESSION_BASED);
         }
         response
     }
@@ -423,7 +427,7 @@ impl Asking {
     ) -> Poll<Result<Response<Incoming>, ForwardError>> {
         loop {
             let Failed { error, fault } = match ready!(self.answering.as_mut().poll(cx)) {
-                Ok(answered) if fields::is_plainly_framed(answered.response.headers()) => {
+                Ok(answered) if headers::is_plainly_framed(answered.response.headers()) => {
                     self.ticket = answered.ticket;
                     return Poll::Ready(self.shared.told_by_origin(answered.response));
                 }
@@ -436,7 +440,7 @@ impl Asking {
             };
             let again = self.again.take().filter(|request| match fault {
                 Fault::Stale => true,
-                Fault::Crowded => fields::is_idempotent(request.method()),
+                Fault::Crowded => headers::is_idempotent(request.method()),
                 Fault::Own => false,
             });
             if !again.is_some_and(|request| self.send_again(*request)) {

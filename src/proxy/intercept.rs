@@ -4,8 +4,8 @@
 //! The origin is reached before the `CONNECT` is answered. Who speaks first then decides: an origin that does is no
 //! HTTP server, and a client that says anything but a greeting of TLS or a request line wants no HTTP either.
 
-mod greeting;
-mod inside;
+mod sniff;
+mod tunnel_service;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -30,14 +30,15 @@ use tokio_rustls::server::{StartHandshake, TlsStream};
 use tower::Service;
 use tracing::{debug, warn};
 
-use self::greeting::Greeting;
-use self::inside::{Inside, Named, Quiet};
-use super::copy::{Bounds, End, Prefixed, join};
+use self::sniff::Greeting;
+use self::tunnel_service::{Inside, Named, Quiet};
+use super::downstream::server::{Reader, Seat, attend, chain, reader_of_http2};
 use super::forward::{ForwardError, Shared};
-use super::lobby::Waiting;
-use super::server::{Reader, Seat, attend, chain, reader_of_http2};
-use super::{Body, Forward, fields, head, rescue, target};
-use crate::protocol::host::canonical;
+use super::message::{headers, target, validate};
+use super::tunnel::splice::{Bounds, End, Prefixed, join};
+use super::upstream::parked::Waiting;
+use super::{Body, Forward, rescue};
+use crate::hosts::host::canonical;
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
 
@@ -106,7 +107,7 @@ where
         }
         let covered = self.shared.as_ref().and_then(|means| Some((means, means.covered(&request)?)));
         let Some((means, place)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
-        if let Err(error) = head::check(&request) {
+        if let Err(error) = validate::check(&request) {
             return Intercepting::Open(Box::pin(std::future::ready(rescue::answer(&error))));
         }
         if let Err(error) = means.interception.leaves.authority().check_time(SystemTime::now()) {
@@ -156,7 +157,7 @@ impl Means {
     fn covered(&self, request: &Request<Body>) -> Option<Place> {
         let (host, port) = target::tunnel(request.uri()).ok()?;
         let is_ours = self.interception.hosts.covers(host, port)
-            && !fields::has_passed(request.headers(), request.uri());
+            && !headers::has_passed(request.headers(), request.uri());
         is_ours.then(|| Place { host: host.to_owned(), port })
     }
 
@@ -273,7 +274,7 @@ where
             }
         };
         let deadline = Instant::now() + self.means.within;
-        let greeting = greeting::hear(&mut client, early, origin.as_ref());
+        let greeting = sniff::hear(&mut client, early, origin.as_ref());
         match timeout_at(deadline, greeting).await.unwrap_or(Ok(Greeting::None))? {
             Greeting::None => Ok(Begun::Over),
             Greeting::Other(heard) => self.blind(client, heard, origin).await,

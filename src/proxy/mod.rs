@@ -12,41 +12,28 @@ use tower::Service;
 
 use crate::shutdown::Shutdown;
 
-pub mod body;
-mod copy;
-mod dial;
+mod descriptors;
+mod downstream;
 #[doc(hidden)]
 pub mod dry;
-mod expect;
-pub mod fields;
 pub mod forward;
-pub mod front;
-mod head;
-mod hops;
+pub mod frontend;
 pub mod intercept;
-mod line;
-mod lobby;
+pub mod message;
 pub mod pay;
-mod pool;
-pub mod reach;
 pub mod replay;
 pub mod rescue;
-mod rest;
-mod secure;
 pub mod seller;
-mod server;
-mod target;
 mod tunnel;
-mod upgrade;
-mod wire;
+pub mod upstream;
 
-pub use body::{Body, BodyError};
-pub use dial::DialError;
+pub use descriptors::Resting;
 pub use forward::{Forward, ForwardError};
-pub use front::Front;
+pub use frontend::Front;
+pub use message::body::{Body, BodyError};
 pub use rescue::Rescue;
-pub use rest::Resting;
-pub use secure::OriginTls;
+pub use upstream::dial::DialError;
+pub use upstream::tls::OriginTls;
 
 /// Request extension: this request carries a payment, so nothing below may send it twice, unless the origin says that it
 /// did not process it.
@@ -98,9 +85,9 @@ pub struct Settings {
     /// How much of a request body is kept so that it can be sent again.
     pub replay: replay::Limits,
     /// Who knows the addresses of hosts.
-    pub resolver: Arc<dyn reach::Resolve>,
+    pub resolver: Arc<dyn upstream::egress::Resolve>,
     /// What goes out over which proxy.
-    pub outbound: reach::Outbound,
+    pub outbound: upstream::egress::Outbound,
     /// The connections to origins that make room for others; shared by all that are to make room for each other.
     pub resting: Resting,
 }
@@ -132,8 +119,8 @@ impl Default for Settings {
                 file: 1024 * 1024 * 1024,
                 directory: std::env::temp_dir(),
             },
-            resolver: Arc::new(reach::SystemResolver),
-            outbound: reach::Outbound::default(),
+            resolver: Arc::new(upstream::egress::SystemResolver),
+            outbound: upstream::egress::Outbound::default(),
             resting: Resting::default(),
         }
     }
@@ -148,5 +135,5 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    server::accept(listener, service, settings, shutdown).await;
+    downstream::server::accept(listener, service, settings, shutdown).await;
 }

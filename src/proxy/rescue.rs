@@ -13,9 +13,11 @@ use http::{Request, Response, StatusCode};
 use tower::Service;
 use tracing::{info, warn};
 
-use super::expect::{self, Offered};
-use super::fields::PSEUDONYM;
-use super::{Body, DialError, ForwardError, head};
+use super::message::expect;
+use super::message::expect::Offered;
+use super::message::headers::PSEUDONYM;
+use super::message::validate;
+use super::{Body, DialError, ForwardError};
 
 /// The field of RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -192,7 +194,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Err(error) = head::check(&request) {
+        if let Err(error) = validate::check(&request) {
             return Rescuing::Refused(Some(Box::new(answer(&error))));
         }
         if !expect::is_asked(&request) {
@@ -246,7 +248,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::rescue::*;
     use http_body_util::BodyExt;
     use std::time::Duration;
 

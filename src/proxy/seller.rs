@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tower::{Service as _, ServiceExt as _};
 
-use super::pay::callout::{Advice, CLOSE_DENIED, Desk, Question};
+use super::pay::webhook::{Advice, CLOSE_DENIED, Desk, Question};
 use super::{Body, Forward};
-use crate::manager::seller::{Denied, Seller, SellerError, SellerState};
+use crate::payments::seller::{Denied, Seller, SellerError, SellerState};
 use crate::protocol::policy::{CloseDenied, Webhook};
 use crate::protocol::{Address, Amount, Signature};
 
@@ -167,7 +167,7 @@ fn not_understood(error: &dyn std::fmt::Display) -> SellerError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::seller::*;
 
     #[test]
     fn states_of_any_size_are_read_and_others_are_refused() {

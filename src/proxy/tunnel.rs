@@ -1,5 +1,7 @@
 //! `CONNECT`: a blind tunnel. It dials first, so that a client is told the truth, and reads nothing of what passes.
 
+pub(crate) mod splice;
+pub(crate) mod upgrade;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -9,10 +11,11 @@ use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::copy::{Bounds, End, join};
+use super::Body;
+use super::downstream::server::{Seat, chain};
 use super::forward::{ForwardError, Shared};
-use super::server::{Seat, chain};
-use super::{Body, target};
+use super::message::target;
+use super::tunnel::splice::{Bounds, End, join};
 
 /// Reaches the target, answers 200, and joins the two once the client has that answer.
 pub(super) async fn open(

@@ -199,7 +199,7 @@ impl Write for Line {
 mod tests {
     use std::sync::mpsc;
 
-    use super::*;
+    use crate::telemetry::queue::*;
 
     /// Asks before each write what is to become of it, and hands out what was written.
     struct Fickle {

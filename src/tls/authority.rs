@@ -9,11 +9,13 @@ use std::time::{Duration, SystemTime};
 use rcgen::{Issuer, PublicKeyData};
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{self, Described};
+use super::certificate;
+use super::certificate::Described;
 use super::error::{AuthorityError, date, remedy};
 use super::mint;
 use super::name::Name;
-use super::pair::{self, Pair};
+use super::pair;
+use super::pair::Pair;
 use super::signer::CaKey;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -265,7 +267,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::*;
+    use crate::tls::authority::*;
 
     fn names(names: &[&str]) -> Vec<Name> {
         names.iter().map(|name| name.parse().unwrap()).collect()

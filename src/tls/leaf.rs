@@ -149,7 +149,7 @@ fn template() -> Result<ServerConfig, rustls::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::tls::leaf::*;
 
     fn leaves(folder: &std::path::Path, capacity: usize) -> Leaves {
         Leaves::new(Arc::new(Authority::open(folder, &[]).unwrap()), capacity).unwrap()

@@ -51,7 +51,7 @@ impl fmt::Display for Name {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::tls::name::*;
 
     #[test]
     fn takes_what_a_client_may_ask_for() {

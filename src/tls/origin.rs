@@ -17,8 +17,10 @@ use rustls::{
 };
 
 use super::certificate;
-use super::roots::{self, RootsError};
-use crate::private::{self, PrivateFileError};
+use super::roots;
+use super::roots::RootsError;
+use crate::private;
+use crate::private::PrivateFileError;
 
 /// By what origins are verified.
 #[derive(Clone, Debug)]

@@ -52,7 +52,7 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::tls::recent::*;
 
     #[test]
     fn forgets_what_was_not_asked_for_the_longest() {

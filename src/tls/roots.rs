@@ -121,7 +121,7 @@ fn why(warnings: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::tls::roots::*;
     use crate::tls::{Authority, pem};
 
     #[test]

@@ -13,19 +13,26 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use tollpass::chain;
+use tollpass::chain::Chain;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{self, Chain};
-use tollpass::devnet::chain::{self as devchain, DevChain};
-use tollpass::devnet::deploy::{self, Deployed};
-use tollpass::devnet::origin::{self, Origin, Resource};
-use tollpass::manager::store::Store;
-use tollpass::manager::{self, Manager, Start};
+use tollpass::devnet::chain as devchain;
+use tollpass::devnet::chain::DevChain;
+use tollpass::devnet::deploy;
+use tollpass::devnet::deploy::Deployed;
+use tollpass::devnet::origin;
+use tollpass::devnet::origin::{Origin, Resource};
+use tollpass::payments;
+use tollpass::payments::journal::Store;
+use tollpass::payments::{Manager, Start};
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
 use tollpass::protocol::{Amount, Refusal, Wei};
-use tollpass::proxy::pay::callout::{Advice, Advisor, Question};
-use tollpass::proxy::pay::{self, PayLayer};
+use tollpass::proxy;
+use tollpass::proxy::pay;
+use tollpass::proxy::pay::PayLayer;
+use tollpass::proxy::pay::webhook::{Advice, Advisor, Question};
 use tollpass::proxy::seller::SellerClient;
-use tollpass::proxy::{self, Body, Forward, ForwardError, replay};
+use tollpass::proxy::{Body, Forward, ForwardError, replay};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -57,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
 
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
-    let limits = manager::Limits {
+    let limits = payments::Limits {
         max_pending: 64,
         prices: 64,
         price_age: Duration::from_secs(3600),

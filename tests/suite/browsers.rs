@@ -385,7 +385,7 @@ async fn a_request_that_is_made_secure_on_its_way_is_judged_as_the_plain_one_tha
 
 #[tokio::test]
 async fn places_behind_the_token_of_a_route_come_back_behind_it() {
-    use tollpass::proxy::front::{Front, Page, Route, Token};
+    use tollpass::proxy::frontend::{Front, Page, Route, Token};
 
     let origin = RawOrigin::start().await;
     let proxy = crate::support::proxy::Proxy::behind(Default::default(), |address, inner| {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
 use tollpass::devnet::origin::Lose;
-use tollpass::manager::{Operation, Trouble};
-use tollpass::protocol::microraiden::{headers as rdn, proof};
+use tollpass::payments::{Operation, Trouble};
+use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId};
 
 use crate::pays::QUICK;

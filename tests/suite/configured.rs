@@ -1,17 +1,17 @@
 //! The configuration: the documented example, the environment, and what is said when something is wrong.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tollpass::{
-    config::{Authority, Config, ConfigError, KEYS, KeySource, Limits, Proof},
-    protocol::{
-        Amount, Wei,
-        policy::{
-            Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse,
-            Requested, Retry, Success,
-        },
-    },
+use tollpass::config::{Authority, Config, ConfigError, KEYS, KeySource, Limits, Proof};
+use tollpass::protocol::policy::{
+    Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse, Requested,
+    Retry, Success,
 };
+use tollpass::protocol::{Amount, Wei};
 
 const EXAMPLE: &str = include_str!("../../proxy.toml");
 const PAYING: &str = "[wallet]\nkeystore = \"k\"\n[chain]\nrpc_url = \"http://127.0.0.1:8545\"\n\

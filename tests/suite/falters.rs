@@ -14,7 +14,7 @@ use jsonrpsee::http_client::HttpClient;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
 use tollpass::devnet::origin::{Kind, Resource};
-use tollpass::manager::store;
+use tollpass::payments::journal;
 use tollpass::protocol::Amount;
 
 use crate::support::fair::{Fair, PRICE, empty};
@@ -221,9 +221,9 @@ async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_el
     scene.until_paid().await;
     let Scene { fair, relay, proxy, alice } = scene;
     proxy.stop().await;
-    let file = alice.state_dir().join(store::FILE);
+    let file = alice.state_dir().join(journal::FILE);
     // The thread that writes ends by itself; with it goes the write-ahead log, which knows a newer first page.
-    let log = alice.state_dir().join(format!("{}-wal", store::FILE));
+    let log = alice.state_dir().join(format!("{}-wal", journal::FILE));
     let closed = async {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         while log.exists() {
@@ -262,7 +262,7 @@ async fn without_a_journal_nothing_is_opened_and_nothing_signed() {
     let scene = Scene::with("sign_ahead = 0", Mode::Pass, |_, _| {}).await;
     scene.proxy.ready().await;
     scene.ten_are_refused("/dear", "is above max_price").await;
-    let other = rusqlite::Connection::open(scene.alice.state_dir().join(store::FILE)).unwrap();
+    let other = rusqlite::Connection::open(scene.alice.state_dir().join(journal::FILE)).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let reason = "the intent could not be recorded, so the transaction was not sent";
     scene.ten_are_refused("/paid", reason).await;

@@ -5,7 +5,7 @@ use ethers_core::utils::keccak256;
 use ethers_signers::LocalWallet;
 use serde_json::Value as Json;
 use tollpass::chain::signer::Signer;
-use tollpass::protocol::microraiden::proof::{balance_digest, closing_digest, recover};
+use tollpass::protocol::schemes::microraiden::proof::{balance_digest, closing_digest, recover};
 use tollpass::protocol::{Address, ChannelId, Signature};
 
 fn vectors() -> Json {

@@ -8,7 +8,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use ethers_core::rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use ethers_core::rand::rngs::StdRng;
+use ethers_core::rand::{Rng as _, SeedableRng as _};
 use ethers_core::types::{H256, Log, U256};
 use ethers_core::utils::{hex, keccak256};
 use jsonrpsee::core::client::ClientT as _;
@@ -20,8 +21,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tollpass::admin;
-use tollpass::fault;
-use tollpass::manager::Listing;
+use tollpass::failpoint;
+use tollpass::payments::Listing;
 use tollpass::protocol::Amount;
 
 use crate::pays::QUICK;
@@ -155,7 +156,7 @@ async fn close_all(alice: &Alice, abort_after: Option<u64>) -> (ExitStatus, Stri
     let mut command = program(["channels", "--config"]);
     command.arg(alice.config_path()).args(["--yes", "close", "--all"]);
     if let Some(after) = abort_after {
-        command.env(fault::VARIABLE, after.to_string());
+        command.env(failpoint::VARIABLE, after.to_string());
     }
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it does not end").unwrap();
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
@@ -269,7 +270,7 @@ impl<'a> Tale<'a> {
 
     /// One request in a life that ends after so many effects; its last words, or `None` when it had fewer.
     async fn life(mut self, after: u64) -> (Self, Option<String>) {
-        let program = self.alice.serve(&[(fault::VARIABLE, &after.to_string())]).await;
+        let program = self.alice.serve(&[(failpoint::VARIABLE, &after.to_string())]).await;
         let answer = ask(program.address, url(&self.fair)).await;
         self.asked += 1;
         self.answered += u64::from(answer == Some(200));
@@ -366,7 +367,7 @@ async fn listed(alice: &Alice) -> Listed {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let listings: Vec<Listing> = serde_json::from_slice(&output.stdout).unwrap();
     let channels: Vec<_> = listings.into_iter().flat_map(|listing| listing.channels).collect();
-    let sum = |of: fn(&tollpass::manager::ListedChannel) -> Amount| {
+    let sum = |of: fn(&tollpass::payments::ListedChannel) -> Amount| {
         channels.iter().map(of).fold(Amount::ZERO, Amount::saturating_add)
     };
     Listed {

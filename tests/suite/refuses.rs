@@ -9,10 +9,11 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tollpass::devnet::origin::{Kind, Lose, Resource};
-use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount, Signature};
 
-use crate::support::cheats::{self, Forgery};
+use crate::support::cheats;
+use crate::support::cheats::Forgery;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Content, Demand, Mallory, Payment, Presented};
 use crate::support::market::Market;

@@ -12,11 +12,12 @@ use http::{HeaderName, Method, Request, StatusCode};
 use serde_json::Value;
 use tollpass::chain::signer::Signer;
 use tollpass::devnet::origin::{Lose, Origin, OriginError, Resource, Settings};
-use tollpass::protocol::microraiden::{headers as rdn, proof};
+use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
 use crate::support::fair::{Buyer, Fair, PRICE, SELLER_KEY, empty};
-use crate::support::market::{self, account};
+use crate::support::market;
+use crate::support::market::account;
 use crate::support::wire::{Got, Wire, ask, chunked, whole};
 
 const BASE: [&str; 5] = ["contract-address", "gateway-path", "price", "receiver-address", "token-address"];

@@ -8,7 +8,8 @@ use ethers_core::{
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::form::{self, Form, Kdf};
+use super::form;
+use super::form::{Form, Kdf};
 use crate::protocol::Address;
 
 /// The most that a file may ask of scrypt, in bytes (128 · n · r). The usual n = 2^18, r = 8 takes half.
@@ -157,7 +158,7 @@ fn uuid() -> String {
 mod tests {
     use serde_json::Value;
 
-    use super::*;
+    use crate::chain::keystore::v3::*;
 
     const VECTORS: &str = include_str!("../../../tests/suite/vectors/microraiden.json");
 

@@ -144,7 +144,7 @@ fn describe(fields: &HeaderMap, body: &[u8], name: &NodeName) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::chain::rpc::answers::*;
 
     fn seen(status: u16, field: Option<(&'static str, &'static str)>, body: &[u8]) -> Result<(), Odd> {
         let mut fields = HeaderMap::new();

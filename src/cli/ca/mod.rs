@@ -16,8 +16,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::output::{print, tell};
 use super::{ConfigArgs, agreed};
 use crate::app;
-use crate::config::{self, Config};
-use crate::tls::{self, Authority, Name};
+use crate::config;
+use crate::config::Config;
+use crate::tls;
+use crate::tls::{Authority, Name};
 pub use trust::System;
 
 /// Variables that name a file of roots for one program or another.

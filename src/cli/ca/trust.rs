@@ -270,7 +270,7 @@ fn indented(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::ca::trust::*;
 
     #[test]
     fn each_system_can_be_trusted_and_undone() {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::admin;
 use crate::app::Desk as OwnDesk;
 use crate::config::Config;
-use crate::manager::{Listing, Operation, Plan, Report};
+use crate::payments::{Listing, Operation, Plan, Report};
 
 /// A running proxy, or a manager of our own.
 pub(super) enum Desk {

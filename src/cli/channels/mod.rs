@@ -12,8 +12,8 @@ use clap::Args;
 use super::ConfigArgs;
 use super::output::print;
 use crate::admin;
-use crate::manager::store::{FILE, Store};
-use crate::manager::{ListedChannel, ListedOwner, Listing};
+use crate::payments::journal::{FILE, Store};
+use crate::payments::{ListedChannel, ListedOwner, Listing};
 use crate::protocol::Address;
 use desk::Desk;
 pub use operate::Command;
@@ -109,7 +109,7 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
         );
     }
     let owned = Store::open(state_dir)?.all()?;
-    let listing = |(owner, channels): crate::manager::store::Owned| Listing {
+    let listing = |(owner, channels): crate::payments::journal::Owned| Listing {
         owner: Some(ListedOwner { chain_id: owner.chain_id, contract: owner.contract, payer: owner.payer }),
         channels: channels
             .iter()
@@ -176,7 +176,7 @@ fn columns(rows: &[[String; 7]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::channels::*;
     use crate::protocol::Address;
 
     #[test]

@@ -12,7 +12,7 @@ use super::desk::Desk;
 use crate::admin::AdminError;
 use crate::cli::agreed;
 use crate::cli::output::{print, tell};
-use crate::manager::{ListedChannel, Operation, Report, Trouble};
+use crate::payments::{ListedChannel, Operation, Report, Trouble};
 use crate::protocol::{Address, Amount, ChannelId};
 
 /// What to do to channels.

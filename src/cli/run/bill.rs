@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::manager::{Bill, Payee, Spent, Sum};
+use crate::payments::{Bill, Payee, Spent, Sum};
 
 /// How many payees the line names.
 const NAMED: usize = 4;
@@ -105,7 +105,7 @@ fn to_whom(bill: &Bill, of: impl Fn(&Spent) -> Sum) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::run::bill::*;
     use crate::protocol::Address;
 
     fn some(requests: u64, amount: u64) -> Sum {

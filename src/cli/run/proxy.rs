@@ -11,11 +11,13 @@ use tokio::time::Instant;
 use super::bill::Account;
 use super::say;
 use super::signals::Signals;
-use crate::admin::{self, AdminError, Attendance, Attended};
-use crate::app::{self, App, StartError};
+use crate::admin;
+use crate::admin::{AdminError, Attendance, Attended};
+use crate::app;
+use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
-use crate::manager::Manager;
+use crate::payments::Manager;
 use crate::shutdown::Shutdown;
 
 /// How long another process may hold the state folder without answering: one that ends, or works on channels.

@@ -8,8 +8,8 @@ use super::ledger::{Payment, State, Total};
 use super::proofs::Notary;
 use super::resources::{Body, html, plain};
 use super::{GATEWAY_PATH, Shared};
-use crate::protocol::microraiden::headers as rdn;
 use crate::protocol::money::NotAnAmount;
+use crate::protocol::schemes::microraiden::headers as rdn;
 use crate::protocol::{Address, Amount};
 
 /// Reads a payment, `None` without a signature. An error is the text of a 409.

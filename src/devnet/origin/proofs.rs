@@ -90,7 +90,7 @@ fn account(key: &PublicKey) -> Address {
 mod tests {
     use revm::primitives::hex;
 
-    use super::*;
+    use crate::devnet::origin::proofs::*;
 
     /// A signature made by the original client with its reference keys.
     #[test]

@@ -25,7 +25,7 @@ use super::paywall;
 use super::resources::{Body, BodyLost, Kind, plain, take};
 use super::{GATEWAY_PATH, Lose, Shared, gateway};
 use crate::protocol::Amount;
-use crate::protocol::microraiden::headers as rdn;
+use crate::protocol::schemes::microraiden::headers as rdn;
 
 /// How many connections are served at once; more wait in the backlog.
 const CONNECTIONS: usize = 1024;

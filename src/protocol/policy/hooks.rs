@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
-use crate::protocol::microraiden::Complaint;
+use crate::protocol::schemes::microraiden::Complaint;
 
 /// `[hooks]`, or what one `[[pay]]` entry makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,7 +308,7 @@ impl fmt::Debug for Webhook {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::protocol::policy::hooks::*;
 
     #[test]
     fn marks_are_any_one_of_them() {

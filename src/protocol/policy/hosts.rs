@@ -53,8 +53,8 @@ impl Hosts {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
     use crate::protocol::policy::Hooks;
+    use crate::protocol::policy::hosts::*;
 
     fn rule(host: &str, port: Option<u16>, pays: bool) -> Rule {
         let pay = Allow::Pay {

@@ -19,16 +19,16 @@ use tower::{Service, ServiceExt as _};
 
 use super::hooks::without_user;
 use super::{Offer, Settings, Shared, hold_offer, strip, tell_why};
-use crate::fault;
-use crate::manager::Lease;
-use crate::protocol::book::Allowance;
-use crate::protocol::microraiden::headers::{COST, SENDER_BALANCE};
+use crate::failpoint;
+use crate::payments::Lease;
+use crate::protocol::engine::Allowance;
 use crate::protocol::policy::Hooks;
-use crate::protocol::prices::RequestId;
+use crate::protocol::quote::RequestId;
 use crate::protocol::refusal::Awaited;
+use crate::protocol::schemes::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::{Amount, Answer, Challenge, Draft, Refusal, read};
-use crate::proxy::reach::Peer;
 use crate::proxy::replay::Kept;
+use crate::proxy::upstream::egress::Peer;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
 use crate::shutdown::Shutdown;
 
@@ -389,11 +389,11 @@ where
             };
             sendings += 1;
             lease.begin();
-            fault::point("payment about to be sent");
+            failpoint::point("payment about to be sent");
             let answer_by = Instant::now() + self.settings().answer_timeout;
             let by = answer_by.min(self.deadline);
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
-            fault::point("payment answered");
+            failpoint::point("payment answered");
             if !matches!(&answer, Ok(Err(error)) if error.is_unsent()) {
                 is_shown = true;
                 self.presented(lease.draft());

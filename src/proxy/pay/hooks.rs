@@ -5,11 +5,12 @@ use http::{HeaderMap, Response, StatusCode, Uri, response};
 use tokio::time::Instant;
 
 use super::Settings;
-use super::callout::{Advice, Question};
 use super::exchange::{Exchange, Spent};
-use crate::protocol::book::Reopens;
-use crate::protocol::microraiden::{self, Complaint, complaint};
+use super::webhook::{Advice, Question};
+use crate::protocol::engine::Reopens;
 use crate::protocol::policy::{Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::schemes::microraiden::{Complaint, complaint};
 use crate::protocol::{Amount, Challenge, Draft, Refusal};
 use crate::proxy::{Body, rescue};
 
@@ -237,7 +238,7 @@ pub(super) fn without_user(url: &Uri) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::pay::hooks::*;
 
     #[test]
     fn a_user_name_is_not_told() {

@@ -4,11 +4,11 @@
 //! is paid the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
 mod browser;
-pub mod callout;
 mod exchange;
 mod hooks;
 pub(super) mod strip;
 mod unreadable;
+pub mod webhook;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,16 +21,19 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
-use super::replay::{self, Held, Past, hold, keep};
-use super::{Body, ForwardError, fields, rescue, target, upgrade};
-use crate::manager::Manager;
-use crate::protocol::book::{Allowance, host_name};
+use super::message::{headers, target};
+use super::replay;
+use super::replay::{Held, Past, hold, keep};
+use super::tunnel::upgrade;
+use super::{Body, ForwardError, rescue};
+use crate::payments::Manager;
+use crate::protocol::engine::{Allowance, host_name};
 use crate::protocol::policy::Allow;
 use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
-use callout::{Advisor, Desk};
 use exchange::Exchange;
 use unreadable::Unreadable;
+use webhook::{Advisor, Desk};
 
 /// Pays what the policy allows; wraps the service that forwards requests.
 #[derive(Clone, Debug)]
@@ -189,7 +192,7 @@ impl Shared {
                 if let Err(unasked) = browser::judge(request, *browsers) {
                     return Judged::Unpaid(Unpaid::Unasked(unasked));
                 }
-                if fields::binds_connection(request.headers()) {
+                if headers::binds_connection(request.headers()) {
                     return Judged::Unpaid(Unpaid::BoundConnection);
                 }
                 let allowance = Allowance {

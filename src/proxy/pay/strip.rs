@@ -6,7 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
 use super::Body;
-use crate::protocol::microraiden::headers::PREFIX;
+use crate::protocol::schemes::microraiden::headers::PREFIX;
 
 /// Takes the payment fields and cookies out of a client's request.
 pub(super) fn request(request: &mut HeaderMap) {
@@ -93,7 +93,7 @@ fn is_payment(pair: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::pay::strip::*;
 
     fn values(fields: &HeaderMap, name: HeaderName) -> Vec<&str> {
         fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()

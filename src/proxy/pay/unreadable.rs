@@ -40,7 +40,7 @@ impl Unreadable {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::pay::unreadable::*;
 
     #[test]
     fn the_oldest_is_forgotten_first() {

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
-use super::*;
+use crate::proxy::replay::*;
 
 fn limits(directory: &tempfile::TempDir) -> Limits {
     Limits { memory: 10, file: 20, directory: directory.path().to_owned() }

@@ -11,11 +11,12 @@ use http::HeaderMap;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
-use tollpass::manager::store::Store;
-use tollpass::protocol::book::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record, host_name};
+use tollpass::payments::journal::Store;
 use tollpass::protocol::channel::Channel;
-use tollpass::protocol::microraiden::{self, proof};
+use tollpass::protocol::engine::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record, host_name};
 use tollpass::protocol::policy::Deposit;
+use tollpass::protocol::schemes::microraiden;
+use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, Amount, Challenge, ChannelId, Facts, OnChain, Policy, Signature};
 
 const KEY: [u8; 32] = [7; 32];

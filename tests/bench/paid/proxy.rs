@@ -1,6 +1,7 @@
 //! The proxy under test: the real program with a wallet, a chain and one rule.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::seller::{self, Seller};
+use crate::seller;
+use crate::seller::Seller;
 
 /// A running proxy. It ends when this is dropped.
 pub struct Proxy {

@@ -13,9 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use tollpass::chain::signer::Signer;
-use tollpass::devnet::chain::{self, DevChain};
-use tollpass::devnet::deploy::{self, deploy};
-use tollpass::devnet::origin::{self, Kind, Origin, Resource};
+use tollpass::devnet::chain;
+use tollpass::devnet::chain::DevChain;
+use tollpass::devnet::deploy;
+use tollpass::devnet::deploy::deploy;
+use tollpass::devnet::origin;
+use tollpass::devnet::origin::{Kind, Origin, Resource};
 use tollpass::protocol::{Address, Amount};
 
 use crate::load;

@@ -5,13 +5,14 @@
 //! than once) are amounts.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tollpass::protocol;
 use tollpass::protocol::channel::Unclear;
-use tollpass::protocol::microraiden::proof::{balance_digest, recover};
-use tollpass::protocol::microraiden::{
+use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
+use tollpass::protocol::schemes::microraiden::{
     Challenge, Complaint, Facts, Holding, Nowhere, State, Verdict, attach, complaint, headers, judge,
 };
 use tollpass::protocol::{
-    self, Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
+    Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
 };
 use tollpass::proxy::rescue::proxy_status;
 

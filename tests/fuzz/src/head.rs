@@ -19,7 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, join, sink};
 use tollpass::proxy::dry::{Course, course, reader};
 use tollpass::proxy::{Body, Forward, Settings, rescue};
 
-use super::strict::{self, Framing};
+use super::strict;
+use super::strict::Framing;
 
 /// Fields of one hop, which no origin sees; others are looked at one by one.
 const OF_ONE_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate"];

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::manager::Operation;
-use tollpass::protocol::microraiden::proof;
+use tollpass::payments::Operation;
+use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, ChannelId};
 
 use super::{CHALLENGE_PERIOD, done, leaked, on_each, text, together};
@@ -123,7 +123,7 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
             done(&proxy, Operation::Open { receiver, deposit: (2 * PRICE).into() }).await;
         }
         let closed = proxy.manager.close_all().await.err().map(|trouble| trouble.to_string());
-        let of = |proxy: &[tollpass::manager::ListedChannel], phase: &str| {
+        let of = |proxy: &[tollpass::payments::ListedChannel], phase: &str| {
             proxy.iter().filter(|listed| !listed.promised.is_zero() && listed.phase == phase).count()
         };
         let channels = proxy.channels().await;

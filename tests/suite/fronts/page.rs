@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use tokio::process::Command;
-use tollpass::proxy::front::{CaFiles, Front, Page, Remote};
+use tollpass::proxy::frontend::{CaFiles, Front, Page, Remote};
 use tollpass::proxy::{Body, Forward, Rescue, Settings};
 use tower::ServiceExt as _;
 

@@ -3,7 +3,7 @@
 use http::uri::Uri;
 use http::{StatusCode, header};
 use tollpass::proxy::Settings;
-use tollpass::proxy::front::{Front, Page, Route};
+use tollpass::proxy::frontend::{Front, Page, Route};
 
 use crate::pays::QUICK;
 use crate::support::curl::curl;

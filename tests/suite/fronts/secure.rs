@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tollpass::devnet::origin;
-use tollpass::manager::Operation;
+use tollpass::payments::Operation;
 use tollpass::protocol::Amount;
 
 use crate::pays::QUICK;

@@ -13,7 +13,8 @@ use tokio_rustls::server;
 use super::{HTTP_1, HTTP_2, Shop};
 use crate::support::curl::curl;
 use crate::support::raw::soon;
-use crate::support::secure::{self, Secure, connect};
+use crate::support::secure;
+use crate::support::secure::{Secure, connect};
 use crate::support::wire::{Body, whole};
 
 /// An origin that repeats what it was asked.

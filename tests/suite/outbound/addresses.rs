@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollpass::proxy::Settings;
-use tollpass::proxy::reach::Resolve;
+use tollpass::proxy::upstream::egress::Resolve;
 
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, soon};

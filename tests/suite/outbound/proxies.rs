@@ -9,10 +9,10 @@ use std::path::Path;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use tollpass::hosts::no_proxy::Bypass;
 use tollpass::protocol::Amount;
-use tollpass::protocol::bypass::Bypass;
 use tollpass::proxy::Settings;
-use tollpass::proxy::reach::{Outbound, OutboundProxy};
+use tollpass::proxy::upstream::egress::{Outbound, OutboundProxy};
 
 use super::addresses::Names;
 use crate::pays::QUICK;

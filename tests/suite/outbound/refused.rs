@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollpass::proxy::Settings;
-use tollpass::proxy::reach::Outbound;
+use tollpass::proxy::upstream::egress::Outbound;
 
 use super::addresses::deaf;
 use super::proxies::{before, over};

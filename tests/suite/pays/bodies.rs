@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use ethers_core::utils::{hex, keccak256};
 use http::{Request, StatusCode, header};
-use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 
 use super::{QUICK, Scene};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use tollpass::manager::Operation;
+use tollpass::payments::Operation;
 
 use super::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};

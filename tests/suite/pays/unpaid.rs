@@ -2,7 +2,7 @@
 //! untouched.
 
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
-use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 
 use super::{QUICK, Scene};
 use crate::support::curl::curl;

@@ -2,7 +2,7 @@
 
 use http::{Request, StatusCode};
 use tollpass::protocol::Address;
-use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 
 use super::QUICK;
 use crate::support::fair::{PRICE, empty};

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tollpass::{admin, fault};
+use tollpass::{admin, failpoint};
 
 use super::{Ran, run, run_with, text};
 use crate::pays::QUICK;
@@ -244,7 +244,7 @@ async fn survives_each_abort(
             scene.channels(before).await.expect_success(&[]);
             scene.fair.market.mine(501).await;
         }
-        let ran = scene.channels_any(command, &[(fault::VARIABLE, &after.to_string())]).await;
+        let ran = scene.channels_any(command, &[(failpoint::VARIABLE, &after.to_string())]).await;
         let words = ran.errors.lines().rev().find(|line| line.starts_with("aborting after effect"));
         let words = words.map(str::to_owned);
         assert!(words.is_some() || ran.code == 0, "{ran:?}");

@@ -1,6 +1,7 @@
 //! The state folder and the files that decide about money: who else can get at what is in them.
 
-use std::fs::{self, Permissions};
+use std::fs;
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 

@@ -162,7 +162,7 @@ async fn ended(command: &mut Command, arguments: &[&str]) -> (ExitStatus, String
 async fn a_proxy_whose_paying_task_panics_ends_with_an_error() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
-    let variables = [(tollpass::fault::PANIC_VARIABLE, "records about to be written")];
+    let variables = [(tollpass::failpoint::PANIC_VARIABLE, "records about to be written")];
     let serving = alice.serve(&variables).await;
     let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
     let answer = tokio::spawn(ask(serving.address, paid));

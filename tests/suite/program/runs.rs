@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
 use tollpass::devnet::origin;
-use tollpass::protocol::microraiden::headers as rdn;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 use tollpass::tls::{Authority, Leaves};
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::protocol::microraiden::{headers as rdn, proof};
+use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Amount, ChannelId, Signature};
 
 use super::mallory::{Answer, Content, Demand, Payment, Presented};

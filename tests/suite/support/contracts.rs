@@ -8,7 +8,8 @@ use ethers_signers::{LocalWallet, Signer as _};
 use jsonrpsee::core::client::Error as RpcError;
 use jsonrpsee::rpc_params;
 use serde_json::json;
-use tollpass::devnet::contracts::{self, Compiled};
+use tollpass::devnet::contracts;
+use tollpass::devnet::contracts::Compiled;
 use tollpass::devnet::deploy::{Deployed, Options, deploy, fund};
 use tollpass::protocol::Amount;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use tollpass::chain::signer::Signer;
 use tollpass::devnet::origin::{Kind, Origin, Resource, Settings};
-use tollpass::protocol::microraiden::{headers as rdn, proof};
+use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
 use crate::support::market::{Market, account};

@@ -10,7 +10,8 @@ use tollpass::tls::{Authority, Leaves};
 
 use super::proxy::Proxy;
 use super::raw::{Raw, RawOrigin};
-use super::secure::{self, Notary};
+use super::secure;
+use super::secure::Notary;
 
 /// How bytes go: the same is to be true of each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

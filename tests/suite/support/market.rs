@@ -12,7 +12,8 @@ use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
 use tollpass::chain::signer::Signer;
 use tollpass::devnet::chain::{DevChain, Settings};
-use tollpass::devnet::contracts::{self, Compiled};
+use tollpass::devnet::contracts;
+use tollpass::devnet::contracts::Compiled;
 use tollpass::devnet::{accounts, deploy};
 use tollpass::protocol::{Address, Amount};
 

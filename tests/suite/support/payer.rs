@@ -19,7 +19,7 @@ use tollpass::app::App;
 use tollpass::chain::signer::Signer;
 use tollpass::config::Config;
 use tollpass::devnet::deploy;
-use tollpass::manager::{ListedChannel, Manager};
+use tollpass::payments::{ListedChannel, Manager};
 use tollpass::protocol::{Address, Amount};
 use tollpass::shutdown::Shutdown;
 

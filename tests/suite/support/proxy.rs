@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tollpass::proxy::front::Page;
+use tollpass::proxy::frontend::Page;
 use tollpass::proxy::intercept::{Intercept, Interception};
 use tollpass::proxy::{Forward, Front, Rescue, Settings, serve};
 use tollpass::shutdown::Shutdown;

@@ -6,7 +6,7 @@ use tollpass::chain::signer::Signer;
 use tollpass::chain::{Chain, Done, Obstacle, OrderError, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
-use tollpass::protocol::microraiden::proof;
+use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, Amount, ChannelId, Order, Signature};
 
 use super::rig::{Fund, Notes, Rig};

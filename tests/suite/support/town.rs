@@ -8,8 +8,8 @@ use tollpass::chain::signer::Signer;
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
 use tollpass::devnet::origin::Origin;
-use tollpass::manager::{ListedChannel, Operation};
-use tollpass::protocol::microraiden::proof;
+use tollpass::payments::{ListedChannel, Operation};
+use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Amount, ChannelId, Signature};
 
 use super::fair::{PRICE, empty, settings_at};

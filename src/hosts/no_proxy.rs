@@ -1,0 +1,260 @@
+//! Which hosts are reached without the outbound proxy: `no_proxy`, in the words of curl and Go. No name is looked up
+//! for it, so a network in CIDR form speaks of hosts that are written as addresses only.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::host::Host;
+
+/// The hosts that are reached directly, besides this machine, which always is: see [`is_here`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bypass {
+    entries: Vec<Entry>,
+}
+
+/// One entry: which hosts, and on which port, if not on any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    hosts: Hosts,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Hosts {
+    /// `*`
+    Any,
+    /// `*.example.com`: every name below it, not itself. In lower case, with the leading dot.
+    Below(String),
+    /// `example.com`, or `.example.com`: itself and every name below it. In lower case, without a dot at either end.
+    AtOrBelow(String),
+    /// Addresses that begin with so many bits of this one: all of them, where it is no network.
+    Network(IpAddr, u8),
+}
+
+/// Why a text is not an [`Entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a host: use example.com, *.example.com, an IP address, a network such as 10.0.0.0/8, or *")]
+pub struct NotABypass;
+
+impl Bypass {
+    /// Whether a host (a name, or an address without brackets) is reached directly on this port.
+    #[must_use]
+    pub fn covers(&self, host: &str, port: u16) -> bool {
+        let address = Host::read(host).ok().and_then(Host::address);
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        self.entries
+            .iter()
+            .any(|entry| entry.port.is_none_or(|own| own == port) && entry.hosts.hold(&host, address))
+    }
+
+    /// Reads a list as the variable `NO_PROXY` holds it, and what of it cannot be read: commas or spaces between.
+    #[must_use]
+    pub fn read(text: &str) -> (Self, Vec<String>) {
+        let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+        let (mut entries, mut unread) = (Vec::new(), Vec::new());
+        for word in words {
+            match word.parse() {
+                Ok(entry) => entries.push(entry),
+                Err(NotABypass) => unread.push(word.to_owned()),
+            }
+        }
+        (Self { entries }, unread)
+    }
+}
+
+impl FromIterator<Entry> for Bypass {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+        Self { entries: entries.into_iter().collect() }
+    }
+}
+
+impl Hosts {
+    fn hold(&self, host: &str, address: Option<IpAddr>) -> bool {
+        match (self, address) {
+            (Self::Any, _) => true,
+            (Self::Network(network, bits), Some(address)) => begins_alike(*network, address, *bits),
+            (Self::Below(suffix), None) => host.len() > suffix.len() && host.ends_with(suffix),
+            (Self::AtOrBelow(name), None) => {
+                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            (Self::Network(..), None) | (Self::Below(_) | Self::AtOrBelow(_), Some(_)) => false,
+        }
+    }
+}
+
+impl FromStr for Entry {
+    type Err = NotABypass;
+
+    fn from_str(text: &str) -> Result<Self, NotABypass> {
+        // An IPv6 address has colons of its own: with a port it needs its brackets.
+        if let Some(hosts) = network(text) {
+            return Ok(Self { hosts, port: None });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().map_err(|_| NotABypass)?)),
+            None => (text, None),
+        };
+        let hosts = match network(host) {
+            Some(hosts) => hosts,
+            None => name(host)?,
+        };
+        Ok(Self { hosts, port })
+    }
+}
+
+/// An address, in brackets or not, or a network.
+fn network(text: &str) -> Option<Hosts> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let (address, bits) = match bare.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        None => (bare, None),
+    };
+    if bits.is_none() {
+        let address = Host::read(address).ok()?.address()?;
+        return Some(Hosts::Network(address, if address.is_ipv4() { 32 } else { 128 }));
+    }
+    let written: IpAddr = address.parse().ok()?;
+    let most = if written.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(most);
+    let address = written.to_canonical();
+    // An IPv4 address in the form of an IPv6 one stands behind 96 bits that say so.
+    let before = if address.is_ipv4() == written.is_ipv4() { 0 } else { 96 };
+    (bits <= most && bits >= before).then(|| Hosts::Network(address, bits - before))
+}
+
+fn name(text: &str) -> Result<Hosts, NotABypass> {
+    if text == "*" {
+        return Ok(Hosts::Any);
+    }
+    let (is_below, name) = match text.strip_prefix("*.") {
+        Some(name) => (true, name),
+        None => (false, text.strip_prefix('.').unwrap_or(text)),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    if !matches!(Host::read(&name), Ok(Host::Name(_))) {
+        return Err(NotABypass);
+    }
+    Ok(if is_below { Hosts::Below(format!(".{name}")) } else { Hosts::AtOrBelow(name) })
+}
+
+fn begins_alike(one: IpAddr, other: IpAddr, bits: u8) -> bool {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            let rest = 32_u32.saturating_sub(bits.into());
+            (one.to_bits() ^ other.to_bits()).checked_shr(rest).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => {
+            let rest = 128_u32.saturating_sub(bits.into());
+            (one.to_bits() ^ other.to_bits()).checked_shr(rest).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+/// Whether a host (a name, or an address without brackets) is this machine by its very name: an outbound proxy would
+/// take it for its own.
+#[must_use]
+pub fn is_here(host: &str) -> bool {
+    if let Some(address) = Host::read(host).ok().and_then(Host::address) {
+        return address.is_loopback() || address.is_unspecified();
+    }
+    let host = host.trim_end_matches('.');
+    let host = host.to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hosts::no_proxy::*;
+
+    #[test]
+    fn hosts_are_covered_as_curl_and_go_have_it() {
+        for (entry, covered, others) in [
+            ("*", &["a:1", "10.0.0.1:1", "::1|1"][..], &[][..]),
+            (
+                "example.com",
+                &["example.com:80", "EXAMPLE.com.:80", "a.b.example.com:1"],
+                &["xexample.com:80", "com:80"],
+            ),
+            (".example.com", &["example.com:80", "a.example.com:80"], &["xexample.com:80"]),
+            ("*.Example.com", &["a.example.com:80"], &["example.com:80", "xexample.com:80"]),
+            ("example.com:8080", &["a.example.com:8080"], &["example.com:80"]),
+            ("10.1.2.3", &["10.1.2.3:9"], &["10.1.2.4:9", "x10.1.2.3:9"]),
+            ("10.1.2.3:80", &["10.1.2.3:80"], &["10.1.2.3:81"]),
+            ("10.0.0.0/8", &["10.255.0.1:1"], &["11.0.0.1:1", "ten.example:1"]),
+            ("10.1.2.3/31", &["10.1.2.2:1"], &["10.1.2.4:1"]),
+            ("0.0.0.0/0", &["1.2.3.4:1"], &["::1|1"]),
+            ("fd00::/8", &["fd12::1|1"], &["fe80::1|1"]),
+            ("::/0", &["fd12::1|1"], &["1.2.3.4:1"]),
+            ("::1", &["::1|80"], &["::2|80"]),
+            ("[::1]:80", &["::1|80"], &["::1|81"]),
+            ("::ffff:10.0.0.0/104", &["10.0.0.1:1"], &["11.0.0.1:1"]),
+            ("::ffff:10.0.0.1", &["10.0.0.1:1", "::ffff:10.0.0.1|1"], &["10.0.0.2:1"]),
+            (
+                "10.1",
+                &["10.0.0.1:1", "0xa.1:1", "012.0.0.1:1", "167772161:1", "10.0.0.1.:1"],
+                &["10.0.0.2:1"],
+            ),
+            ("10.0.0.1:81", &["10.1:81"], &["10.1:80"]),
+        ] {
+            let bypass: Bypass = [entry.parse().unwrap()].into_iter().collect();
+            for (hosts, expected) in [(covered, true), (others, false)] {
+                for text in hosts {
+                    let (host, port) = text.rsplit_once('|').or(text.rsplit_once(':')).unwrap();
+                    assert_eq!(bypass.covers(host, port.parse().unwrap()), expected, "{entry}: {text}");
+                }
+            }
+        }
+        assert!(!Bypass::default().covers("a", 1));
+    }
+
+    #[test]
+    fn what_is_no_host_is_no_entry() {
+        for text in [
+            "",
+            ".",
+            "*.",
+            "http://a",
+            "a/b",
+            "a:b",
+            "a:99999",
+            "10.0.0.0/33",
+            "::/129",
+            "[::1",
+            "a b",
+            "*a",
+            "ä",
+        ] {
+            assert_eq!(text.parse::<Entry>(), Err(NotABypass), "{text}");
+        }
+        let (bypass, unread) = Bypass::read(" a.example,,b.example:1 \thttp://c , *x");
+        assert!(bypass.covers("a.example", 1) && bypass.covers("b.example", 1) && !bypass.covers("c", 1));
+        assert_eq!(unread, ["http://c", "*x"]);
+    }
+
+    #[test]
+    fn this_machine_is_known_by_name() {
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "::ffff:127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "127.0.0.1.",
+            "0",
+        ] {
+            assert!(is_here(host), "{host}");
+        }
+        for host in ["localhost.example", "alocalhost", "128.0.0.1", "10.0.0.1", "fe80::1", ""] {
+            assert!(!is_here(host), "{host}");
+        }
+    }
+}

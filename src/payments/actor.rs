@@ -1,0 +1,531 @@
+//! The one task that does what takes the disk or the chain: messages in, effects of the book carried out in order.
+//!
+//! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
+//! comes back as a message.
+
+mod jobs;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::close::{Consents, HoldId, HoldReply};
+use super::journal::writer::Scribe;
+use super::journal::{BookId, Store};
+use super::payer::Payer;
+use super::shared_engine::Desk;
+use super::startup::Prepared;
+use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Trouble, operate};
+use crate::chain::signer::Signer;
+use crate::chain::{Chain, NotRecorded, Synced};
+use crate::failpoint;
+use crate::protocol::engine::{Effect, Host, Input, Record, Unorderable};
+use crate::protocol::quote::Prices;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
+
+/// The manager's task.
+pub(super) struct Actor {
+    desk: Arc<Desk>,
+    scribe: Scribe,
+    means: Option<Means>,
+    /// Chain jobs that wait until their transaction is on record.
+    sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
+    mailbox: mpsc::WeakSender<Message>,
+    shared: Shared,
+    /// Who waits for an order of the user's, by receiver.
+    orders: HashMap<Address, oneshot::Sender<OrderReply>>,
+    /// Who waits until a channel is lent to nobody.
+    holds: Vec<(ChannelId, HoldReply)>,
+    /// Channels that the watch is to look at, whether it sees an event or not: those that we changed, and those that
+    /// were not there at a look that cannot be believed alone.
+    recheck: Arc<Mutex<BTreeSet<ChannelId>>>,
+    /// Who waits until no transaction is under way.
+    settled: Vec<oneshot::Sender<()>>,
+    /// Which hold keeps each channel from being lent.
+    holders: HashMap<ChannelId, HoldId>,
+    /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
+    waiting: VecDeque<(Order, oneshot::Sender<OrderReply>)>,
+}
+
+/// What every handle looks up without asking the task.
+pub(super) struct Shared {
+    pub desk: Arc<Desk>,
+    pub prices: Arc<Mutex<Prices>>,
+    pub gateways: Arc<Mutex<Gateways>>,
+    pub consents: Arc<Mutex<Consents>>,
+}
+
+/// What it takes to pay.
+struct Means {
+    facts: Facts,
+    book: BookId,
+    chain: Chain,
+    signer: Arc<Signer>,
+    /// From where the chain is to be read again.
+    cursor: u64,
+}
+
+/// How many messages are handled before their effects are carried out together.
+const BATCH: usize = 64;
+/// Orders of the user's that may wait for another transaction.
+const MOST_WAITING_ORDERS: usize = 64;
+
+impl Actor {
+    pub(super) fn new(store: Store, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
+        Self {
+            desk: Arc::clone(&shared.desk),
+            scribe: Scribe::start(store),
+            means: None,
+            sends: HashMap::new(),
+            mailbox,
+            shared,
+            orders: HashMap::new(),
+            holds: Vec::new(),
+            recheck: Arc::default(),
+            settled: Vec::new(),
+            holders: HashMap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Runs until it was told to stop and the last lease is back, or until nobody holds a handle.
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut stopping = false;
+        let desk = Arc::clone(&self.desk);
+        let alarm = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(alarm);
+        while !(stopping && self.desk.lock().is_done()) {
+            let next = self.desk.lock().set_alarm();
+            if let Some(next) = next {
+                alarm.as_mut().reset(next.into());
+            }
+            tokio::select! {
+                count = messages.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for message in batch.drain(..) {
+                        stopping |= matches!(message, Message::Stop);
+                        self.take(message).await;
+                    }
+                }
+                () = desk.rung() => {}
+                () = &mut alarm, if next.is_some() => {
+                    let is_idle = self.desk.lock().wake(Instant::now());
+                    if is_idle {
+                        self.write_prices().await;
+                    }
+                }
+            }
+            self.act().await;
+            self.lend_holds(stopping);
+            self.tell_settled();
+        }
+        self.tell(Input::Flush, Instant::now());
+        self.act().await;
+        self.write_prices().await;
+        tracing::info!("stopped accepting payments; state saved");
+    }
+
+    fn tell(&self, input: Input, now: Instant) {
+        self.desk.lock().book.handle(input, now);
+    }
+
+    /// Answers those who wait until no transaction is under way.
+    fn tell_settled(&mut self) {
+        if self.settled.is_empty() || self.desk.lock().book.is_waiting_for_chain() {
+            return;
+        }
+        for reply in self.settled.drain(..) {
+            // Who has left waits no more.
+            let _ = reply.send(());
+        }
+    }
+
+    /// Answers those whose channel is lent to nobody any more.
+    fn lend_holds(&mut self, stopping: bool) {
+        let mut desk = self.desk.lock();
+        let (free, waiting) =
+            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !desk.book.is_lent(id));
+        self.holds = waiting;
+        let free: Vec<(ChannelId, HoldReply)> = free;
+        for (id, reply) in free {
+            // Who has left has released it, or is about to.
+            let _ = reply.send(desk.book.channel(&id).copied().ok_or(Trouble::Unknown(id)));
+        }
+        desk.awaits_returns = stopping || !self.holds.is_empty();
+    }
+
+    /// Watches the chain for what we did not start: closes, settlements, withdrawals, reorganisations.
+    fn watch(&self, chain: &Chain, cursor: u64) {
+        let Some(mailbox) = self.mailbox.upgrade() else { return };
+        let mut watcher = chain.watch(cursor);
+        let recheck = Arc::clone(&self.recheck);
+        tokio::spawn(async move {
+            let mut was_down = false;
+            loop {
+                // What is added from here on may be younger than this look.
+                let asked = std::mem::take(&mut *super::lock(&recheck));
+                let asked: Vec<ChannelId> = asked.into_iter().collect();
+                let looked = tokio::select! {
+                    looked = watcher.next(&asked) => looked,
+                    () = mailbox.closed() => return,
+                };
+                match looked {
+                    Ok(synced) => {
+                        was_down = false;
+                        // The node may be behind: it says nothing of these yet.
+                        let untold = asked.into_iter().filter(|id| !synced.tells_of(id));
+                        super::lock(&recheck).extend(untold);
+                        if mailbox.send(Message::Watched(synced)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        super::lock(&recheck).extend(asked);
+                        if !std::mem::replace(&mut was_down, true) {
+                            tracing::warn!(%error, "the chain cannot be watched; trying again");
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    fn observe(&mut self, synced: Synced, by_user: bool, now: Instant) {
+        if let Some(means) = &mut self.means {
+            means.cursor = synced.cursor;
+        }
+        let Synced { channels, settled, cursor, .. } = synced;
+        let totals = settled.clone();
+        let phase = |id: &ChannelId| self.desk.lock().book.channel(id).map(|channel| channel.phase);
+        let open: Vec<ChannelId> =
+            channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
+        let there: Vec<ChannelId> =
+            channels.iter().filter(|(_, on_chain)| on_chain.is_some()).map(|(id, _)| *id).collect();
+        self.tell(Input::Chain { channels, settled, cursor, by_user }, now);
+        for id in open {
+            match (phase(&id), totals.get(&id)) {
+                (Some(Phase::Gone), Some(total)) => {
+                    tracing::warn!(channel = %id, %total, "the channel was settled");
+                }
+                (Some(Phase::Gone), None) => {
+                    tracing::warn!(channel = %id, "channel no longer exists on chain (reorganised)");
+                }
+                (Some(Phase::Closing { settle_block }), _) => {
+                    tracing::warn!(channel = %id, settle_block, "the channel is being closed");
+                }
+                (Some(Phase::Open) | None, _) => {}
+            }
+        }
+        let desk = self.desk.lock();
+        let unseen =
+            desk.book.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
+        // One that waits for an order of ours to end has no further event.
+        let passed_over = there.iter().filter(|id| desk.book.channel(id).is_none());
+        super::lock(&self.recheck).extend(desk.book.vanished().chain(unseen).chain(passed_over));
+    }
+
+    /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
+    /// overlaps them proves no more than they do.
+    fn without_vanished(&self, mut synced: Synced) -> Synced {
+        let (told, vanished): (Vec<_>, Vec<_>) = std::mem::take(&mut synced.channels)
+            .into_iter()
+            .partition(|(id, on_chain)| on_chain.is_some() || synced.settled.contains_key(id));
+        synced.channels = told;
+        let desk = self.desk.lock();
+        let is_there = |id: &ChannelId| desk.book.channel(id).is_some_and(|known| known.phase != Phase::Gone);
+        let untold = desk.book.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        let again = vanished.into_iter().map(|(id, _)| id).chain(untold).filter(is_there);
+        super::lock(&self.recheck).extend(again);
+        synced
+    }
+
+    /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
+    async fn write_prices(&mut self) {
+        let news = super::lock(&self.shared.prices).take_news();
+        let prices = news.into_iter().map(|(request, price)| Record::Price(request, price));
+        let records = prices.chain(self.take_places()).collect();
+        // The error is in the log.
+        let _ = self.persist(records).await;
+    }
+
+    /// Where sellers are, as far as it is not on record yet.
+    fn take_places(&self) -> Vec<Record> {
+        let mut gateways = super::lock(&self.shared.gateways);
+        let news = std::mem::take(&mut gateways.news);
+        let place = |key: (Host, Address)| {
+            let url = gateways.known.get(&key)?.clone();
+            Some(Record::Gateway(key.0, key.1, url))
+        };
+        news.into_iter().filter_map(place).collect()
+    }
+
+    async fn take(&mut self, message: Message) {
+        let now = Instant::now();
+        match message {
+            Message::Load { facts, is_chosen, reply } => {
+                let load = move |store: &mut Store| {
+                    store.verify(&facts, is_chosen)?;
+                    store.load(&facts)
+                };
+                let contents = self.scribe.hand_in(load).await.done().await;
+                let _ = reply.send(contents);
+            }
+            Message::Ready(prepared) => self.become_ready(*prepared, now),
+            Message::Unready(reason) => self.tell(Input::Unready(reason), now),
+            Message::Intent { intent, reply } => {
+                self.sends.insert(intent.hash, reply);
+                self.tell(Input::Intent(intent), now);
+            }
+            Message::Ordered { receiver, result } => {
+                if let Some(reply) = self.orders.remove(&receiver) {
+                    // Who ordered it may have left.
+                    let _ = reply.send(Ok(result.clone()));
+                }
+                if let Ok(Some((channel, Some(_)))) = &result {
+                    super::lock(&self.recheck).insert(*channel);
+                }
+                let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
+                self.tell(Input::Ordered(receiver, result), now);
+                self.order_next(receiver, is_clear, now);
+            }
+            Message::Order { order, reply } => self.order(order, reply, now),
+            Message::Look { channel, reply } => {
+                let _ = reply.send(self.desk.lock().book.channel(&channel).copied());
+            }
+            Message::Hold { channel, hold, reply } => self.hold(channel, hold, reply, now),
+            Message::Release { channel, hold } => {
+                // One that was refused keeps nothing.
+                if self.holders.get(&channel) == Some(&hold) {
+                    self.holders.remove(&channel);
+                    self.tell(Input::Release(channel), now);
+                }
+            }
+            Message::Learned { channel, total, proven } => {
+                self.tell(Input::Learned(channel, total, proven), now);
+            }
+            Message::Balance(balance) => self.tell(Input::Balance(balance), now),
+            Message::Watched(synced) => self.observe(synced, false, now),
+            Message::Synced(synced) => self.observe(self.without_vanished(synced), true, now),
+            Message::Means(reply) => {
+                let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
+                    facts: means.facts,
+                    chain: means.chain.clone(),
+                    signer: Arc::clone(&means.signer),
+                    cursor: means.cursor,
+                }));
+            }
+            Message::Reserved { bounds, are_written } => self.reserved(bounds, are_written),
+            Message::List(reply) => {
+                let _ = reply.send(self.list());
+            }
+            Message::Located => {
+                let places = self.take_places();
+                // The error is in the log.
+                let _ = self.persist(places).await;
+            }
+            Message::Consented { channel, total, signature, reply } => {
+                // The error is in the log. What follows is recorded too, and not done where it cannot be.
+                let _ = self.persist(vec![Record::Consent(channel, total, signature)]).await;
+                failpoint::point("closing signature recorded");
+                // Who has left needs no answer.
+                let _ = reply.send(());
+            }
+            Message::Settled(reply) => self.settled.push(reply),
+            Message::Finish | Message::Stop => self.tell(Input::Stop, now),
+        }
+    }
+
+    /// Keeps a channel from being lent, unless somebody else does already.
+    fn hold(&mut self, channel: ChannelId, hold: HoldId, reply: HoldReply, now: Instant) {
+        if self.holders.contains_key(&channel) {
+            // Who has left needs no answer.
+            let _ = reply.send(Err(Trouble::Held(channel)));
+            return;
+        }
+        self.holders.insert(channel, hold);
+        self.tell(Input::Hold(channel), now);
+        self.holds.push((channel, reply));
+    }
+
+    /// Has an order carried out; where another transaction for the receiver is under way, after that one.
+    fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
+        // Under one lock: in between a client could have the book order something for the same receiver.
+        let taken = {
+            let mut desk = self.desk.lock();
+            let taken = desk.book.may_order(&order);
+            if taken.is_ok() {
+                desk.book.handle(Input::Order(order), now);
+            }
+            taken
+        };
+        match taken {
+            Ok(()) => {
+                self.orders.insert(order.receiver(), reply);
+            }
+            Err(Unorderable::Busy(receiver)) if self.waiting.len() < MOST_WAITING_ORDERS => {
+                self.waiting.push_back((order, reply));
+                self.tell(Input::Resume(receiver), now);
+            }
+            Err(unorderable) => {
+                // Who has left needs no answer.
+                let _ = reply.send(Err(unorderable));
+            }
+        }
+    }
+
+    /// Goes on with the orders that waited for a transaction of their receiver. Where its fate is still not known
+    /// they are refused: it may yet take effect.
+    fn order_next(&mut self, receiver: Address, is_clear: bool, now: Instant) {
+        let (ours, others) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(order, _)| order.receiver() == receiver);
+        self.waiting = others;
+        let ours: VecDeque<(Order, oneshot::Sender<OrderReply>)> = ours;
+        for (order, reply) in ours.into_iter().filter(|(_, reply)| !reply.is_closed()) {
+            if is_clear {
+                self.order(order, reply, now);
+            } else {
+                // As above.
+                let _ = reply.send(Err(Unorderable::Busy(receiver)));
+            }
+        }
+    }
+
+    fn become_ready(&mut self, prepared: Prepared, now: Instant) {
+        let Prepared { facts, contents, synced, chain, signer } = prepared;
+        super::lock(&self.shared.prices).load(contents.prices);
+        super::lock(&self.shared.gateways).known.extend(contents.gateways);
+        super::lock(&self.shared.consents).extend(contents.consents);
+        // Ready comes once.
+        let _ = self.desk.payer.set(Payer { facts, signer: Arc::clone(&signer) });
+        let untold = contents.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        super::lock(&self.recheck).extend(untold);
+        self.watch(&chain, synced.cursor);
+        self.means = Some(Means { facts, book: contents.book, chain, signer, cursor: synced.cursor });
+        let ready = Input::Ready {
+            facts,
+            channels: contents.channels,
+            hosts: contents.hosts,
+            intents: contents.intents,
+            deposits: contents.deposits,
+            on_chain: synced.channels,
+            cursor: synced.cursor,
+        };
+        self.tell(ready, now);
+    }
+
+    /// Carries out what the book wants: all records of a turn in one durable write, then the rest in order.
+    async fn act(&mut self) {
+        loop {
+            let effects = self.desk.lock().take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            let records: Vec<Record> = effects
+                .iter()
+                .filter_map(|effect| match effect {
+                    Effect::Persist(record) => Some(record.clone()),
+                    _ => None,
+                })
+                .collect();
+            let recorded = self.persist(records).await;
+            for effect in effects {
+                self.carry_out(effect, &recorded);
+            }
+            self.desk.lock().written(Instant::now());
+        }
+    }
+
+    async fn persist(&mut self, records: Vec<Record>) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let Some(book) = self.means.as_ref().map(|means| means.book) else {
+            return Err("no journal is open for writing".into());
+        };
+        failpoint::point("records about to be written");
+        let written = self.scribe.hand_in(move |store| store.write(book, &records)).await.done().await;
+        failpoint::point("records written");
+        written.map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
+            error.to_string()
+        })
+    }
+
+    fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
+        match effect {
+            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if recorded.is_err() => {
+                self.tell(Input::Unwritten(id), Instant::now());
+            }
+            Effect::Persist(_) => {}
+            Effect::Reserve(channels) => self.reserve(channels),
+            Effect::Grant(id, draft) => match recorded {
+                Ok(()) => self.desk.lock().answer(id, Ok(draft)),
+                Err(reason) => {
+                    self.tell(Input::NotRecorded(id, draft.channel, reason.clone()), Instant::now());
+                }
+            },
+            Effect::Refuse(id, refusal) => self.desk.lock().answer(id, Err(refusal)),
+            Effect::Submit(order) => self.submit(order),
+            Effect::Resume(receiver, intents) => self.resume(receiver, intents),
+            Effect::Weigh => self.weigh(),
+            Effect::Send(hash) => {
+                if let Some(reply) = self.sends.remove(&hash) {
+                    // A job that is gone sends nothing.
+                    let _ = reply.send(recorded.clone().map_err(NotRecorded));
+                }
+            }
+        }
+    }
+
+    /// Moves the bounds of channels on disk ahead; nobody waits for it.
+    fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let book = means.book;
+        let bounds = channels.iter().map(|(id, channel)| (*id, channel.reserved)).collect();
+        let records: Vec<Record> =
+            channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
+        let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &records)) else {
+            return self.reserved(bounds, false);
+        };
+        tokio::spawn(async move {
+            let written = pending.done().await;
+            if let Err(error) = &written {
+                tracing::error!(%error, "the journal cannot be written");
+            }
+            failpoint::point("bound moved ahead");
+            // A manager that has stopped reserves nothing more.
+            let _ = mailbox.send(Message::Reserved { bounds, are_written: written.is_ok() }).await;
+        });
+    }
+
+    fn reserved(&mut self, bounds: Vec<(ChannelId, Amount)>, are_written: bool) {
+        for (channel, bound) in bounds {
+            self.tell(Input::Reserved(channel, are_written.then_some(bound)), Instant::now());
+        }
+    }
+
+    fn list(&self) -> Listing {
+        let owner = self.means.as_ref().map(|means| ListedOwner {
+            chain_id: means.facts.chain_id,
+            contract: means.facts.contract,
+            payer: means.facts.payer,
+        });
+        let desk = self.desk.lock();
+        let listed = |(id, channel)| ListedChannel::new(id, channel, desk.book.host(id).map(|host| &**host));
+        let channels = desk.book.channels().map(listed).collect();
+        Listing { owner, channels }
+    }
+}
+
+impl Drop for Actor {
+    /// However it ends, nobody waits for an answer that will not come.
+    fn drop(&mut self) {
+        self.desk.lock().close();
+    }
+}

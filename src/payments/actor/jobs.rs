@@ -1,0 +1,107 @@
+//! Chain jobs: what takes as long as the chain takes runs in a task of its own, and comes back as a message.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::Actor;
+use crate::chain::{Balances, Chain, Done, Journal, NotRecorded, OrderError, Resolution};
+use crate::failpoint;
+use crate::payments::{Funded, Message};
+use crate::protocol::engine::{Balance, OrderFailure};
+use crate::protocol::{Address, Intent, Order};
+
+/// How long the payer's balance may take: a request waits for it, to be told whether another try is worth it.
+const BALANCE_WITHIN: Duration = Duration::from_secs(2);
+
+impl Actor {
+    /// Has an order carried out.
+    pub(super) fn submit(&self, order: Order) {
+        let receiver = order.receiver();
+        tracing::info!(?order, "sending a transaction");
+        self.job(receiver, move |chain, journal| async move {
+            chain.carry_out(&order, &journal).await.map(funded).map_err(|error| failure(order, &error))
+        });
+    }
+
+    /// Finds out what became of earlier transactions.
+    pub(super) fn resume(&self, receiver: Address, intents: Vec<Intent>) {
+        let Some(order) = intents.last().map(|intent| intent.order) else { return };
+        tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
+        self.job(receiver, move |chain, journal| async move {
+            match chain.resume(&intents, &journal).await {
+                Ok(Resolution::Done(done)) => Ok(funded(done)),
+                Ok(Resolution::NothingMoved) => Ok(None),
+                Err(error) => Err(failure(order, &error)),
+            }
+        });
+    }
+
+    /// Finds out what the payer has.
+    pub(super) fn weigh(&self) {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let chain = means.chain.clone();
+        tokio::spawn(async move {
+            let balance = balance(&chain).await;
+            // A manager that has stopped needs no answer.
+            let _ = mailbox.send(Message::Balance(balance)).await;
+        });
+    }
+
+    /// Runs a chain job in a task of its own; its result comes back as a message.
+    fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
+    where
+        F: Future<Output = Result<Option<Funded>, OrderFailure>> + Send + 'static,
+    {
+        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
+        let chain = means.chain.clone();
+        let work = work(chain.clone(), Intents(mailbox.clone()));
+        tokio::spawn(async move {
+            let mut result = work.await;
+            failpoint::point("chain job done");
+            if let Err(failure) = &mut result {
+                failure.balance = balance(&chain).await;
+            }
+            match &result {
+                Ok(Some((channel, Some(on_chain)))) => {
+                    tracing::info!(%channel, deposit = %on_chain.deposit, "transaction confirmed");
+                }
+                Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
+                Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
+                Err(failure) => {
+                    tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
+                }
+            }
+            // A manager that has stopped finds out at its next start.
+            let _ = mailbox.send(Message::Ordered { receiver, result }).await;
+        });
+    }
+}
+
+/// What the payer can spend; `None` when the node does not say in time.
+async fn balance(chain: &Chain) -> Option<Balance> {
+    let Balances { wei, tokens, .. } = timeout(BALANCE_WITHIN, chain.balances()).await.ok()?.ok()?;
+    let wei = if wei.bits() > 128 { u128::MAX } else { wei.as_u128() };
+    Some(Balance { wei, tokens })
+}
+
+/// Records a chain job's transactions through the manager's task.
+struct Intents(mpsc::Sender<Message>);
+
+impl Journal for Intents {
+    async fn record(&self, intent: Intent) -> Result<(), NotRecorded> {
+        let gone = || NotRecorded("tollpass is shutting down".into());
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Intent { intent, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn funded(done: Done) -> Option<Funded> {
+    Some((done.channel, done.on_chain))
+}
+
+fn failure(order: Order, error: &OrderError) -> OrderFailure {
+    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear(), balance: None }
+}

@@ -1,0 +1,57 @@
+//! By what remembered prices are kept: a keyed hash of method and URL, so that neither memory nor disk holds a query.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pbkdf2::hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::protocol::quote::RequestId;
+
+/// The size of the key, in bytes.
+pub(super) const KEY: usize = 32;
+/// What SHA-256 works on at a time, in bytes.
+const BLOCK: usize = 64;
+
+/// Turns requests into what they are known by; HMAC-SHA-256 under a key that never leaves the journal.
+#[derive(Clone)]
+pub(super) struct Requests(Arc<Hmac<Sha256>>);
+
+impl Requests {
+    /// Under a random key.
+    pub(super) fn new(key: &[u8; KEY]) -> Self {
+        // HMAC fills a key up with zeros to the size of a block.
+        let mut block = [0; BLOCK];
+        block[..KEY].copy_from_slice(key);
+        Self(Arc::new(Hmac::new(&block.into())))
+    }
+
+    /// What a request, its method and URL, is known by.
+    pub(super) fn id(&self, request: &str) -> RequestId {
+        let mut mac = (*self.0).clone();
+        mac.update(request.as_bytes());
+        RequestId(mac.finalize().into_bytes().into())
+    }
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Requests")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ethers_core::utils::hex;
+
+    use crate::payments::request_key::*;
+
+    /// RFC 4231, test case 1, with the zeros by which HMAC fills up a short key.
+    #[test]
+    fn it_is_hmac_sha_256() {
+        let mut key = [0; KEY];
+        key[..20].fill(0x0b);
+        let expected = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
+        assert_eq!(hex::encode(Requests::new(&key).id("Hi There").0), expected);
+    }
+}

@@ -1,0 +1,374 @@
+//! From a demand to a granted payment: checks, queues, and the choice of a channel.
+
+use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
+use super::{Allowance, Book, Effect, PurchaseId, Record, Start};
+use crate::protocol::channel::Unclear;
+use crate::protocol::refusal::Awaited;
+use crate::protocol::schemes::microraiden;
+use crate::protocol::{
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, Order, Phase, Refusal,
+};
+
+/// What can be done for a purchase at the head of its queue.
+pub(super) enum Step {
+    Pay(ChannelId, Amount),
+    Fund(Order),
+    /// Earlier transactions for the receiver must be cleared up first.
+    Resume,
+    /// The last attempt failed: whether it is worth another one depends on what the payer has now.
+    Weigh,
+    /// Nothing for this one.
+    Wait,
+    /// Nothing for anybody: every channel is lent, or there is none, and another one is on its way or not wanted.
+    WaitAll,
+    Refuse(Refusal),
+}
+
+/// The channels to one receiver that a purchase may use, as it finds them.
+#[derive(Default)]
+struct Choice {
+    /// How many are open.
+    open: usize,
+    /// How many of them are lent.
+    lent: usize,
+    /// The free one with the least left that suffices: whether its payment would exceed the price of the request, what is
+    /// left, the channel, and its next total.
+    payable: Option<(bool, Amount, ChannelId, Amount)>,
+}
+
+impl Book {
+    pub(super) fn become_ready(
+        &mut self,
+        facts: Facts,
+        channels: Vec<(ChannelId, Channel)>,
+        intents: Vec<Intent>,
+    ) {
+        self.start = Start::Ready(facts);
+        self.channels.extend(channels.into_iter().map(|(id, channel)| (id, channel.recover())));
+        for intent in intents {
+            self.intents.entry(intent.order.receiver()).or_default().push(intent);
+        }
+        for receiver in self.intents.keys().copied().collect::<Vec<_>>() {
+            self.resume(receiver);
+        }
+    }
+
+    /// Lines up who came before the book was ready.
+    pub(super) fn admit_early(&mut self, now: Instant) {
+        let early: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| matches!(purchase.stage, Stage::Early { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in early {
+            self.admit(id, now);
+        }
+    }
+
+    pub(super) fn demand(
+        &mut self,
+        id: PurchaseId,
+        challenge: Challenge,
+        allowance: Allowance,
+        now: Instant,
+    ) {
+        let purchase = Purchase {
+            challenge,
+            allowance,
+            deadline: now + self.policy.pay_timeout,
+            stage: Stage::Early { until: now + self.policy.ready_timeout },
+            rounds: 0,
+            raised: Vec::new(),
+            is_funded: false,
+            reopened: false,
+            presented: Vec::new(),
+            adoptions: 0,
+            patience: Default::default(),
+        };
+        self.purchases.insert(id, purchase);
+        match self.start {
+            Start::Waiting(_) => {}
+            Start::Ready(_) => self.admit(id, now),
+            Start::Stopped(_) => self.refuse(id, Refusal::ShuttingDown, now),
+        }
+    }
+
+    /// Checks a demand and lines it up.
+    fn admit(&mut self, id: PurchaseId, now: Instant) {
+        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get(&id), &self.start) else { return };
+        if let Err(refusal) = check(&purchase.challenge, &purchase.allowance, facts) {
+            return self.refuse(id, refusal, now);
+        }
+        let receiver = purchase.receiver();
+        self.line_up(id, receiver, false);
+        self.pump(receiver, now);
+    }
+
+    /// Puts a purchase into the queue of its receiver and host, at the head if it was served before.
+    pub(super) fn line_up(&mut self, id: PurchaseId, receiver: Address, first: bool) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        purchase.stage = Stage::Queued;
+        let queue = self.queues.entry(receiver).or_default().entry(purchase.queue()).or_default();
+        if first { queue.push_front(id) } else { queue.push_back(id) }
+    }
+
+    /// Serves everyone it can who waits for a channel to `receiver`: of each host, first come first.
+    pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
+        if matches!(self.start, Start::Stopped(_)) {
+            return;
+        }
+        let Some(queues) = self.queues.get(&receiver) else { return };
+        let mut keys: Vec<_> =
+            queues.iter().map(|(key, queue)| (queue.front().copied(), key.clone())).collect();
+        // A channel that several hosts share goes to the request that has waited longest.
+        keys.sort_unstable_by_key(|(first, _)| *first);
+        for (_, key) in keys {
+            self.pump_queue(receiver, &key, now);
+            self.drop_empty_queue(receiver, &key);
+        }
+    }
+
+    fn pump_queue(&mut self, receiver: Address, key: &QueueKey, now: Instant) {
+        let mut place = 0;
+        while let Some(&id) = self.queue_mut(receiver, key).and_then(|queue| queue.get(place)) {
+            match self.step(id, receiver, now) {
+                Step::WaitAll => return,
+                Step::Wait => place += 1,
+                Step::Pay(channel, total) => {
+                    self.unqueue(receiver, key, place);
+                    self.grant(id, channel, total);
+                }
+                Step::Fund(order) => {
+                    if let Some(purchase) = self.purchases.get_mut(&id) {
+                        purchase.is_funded = true;
+                    }
+                    self.order(order, Some(Arc::clone(&key.0)));
+                    place += 1;
+                }
+                Step::Resume => {
+                    self.resume(receiver);
+                    place += 1;
+                }
+                Step::Weigh => {
+                    self.weigh();
+                    place += 1;
+                }
+                Step::Refuse(refusal) => {
+                    // Out of the queue first: a purchase that is refused must not be served again below.
+                    self.unqueue(receiver, key, place);
+                    self.effects.push_back(Effect::Refuse(id, refusal));
+                    self.purchases.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn queue_mut(
+        &mut self,
+        receiver: Address,
+        key: &QueueKey,
+    ) -> Option<&mut VecDeque<PurchaseId>> {
+        self.queues.get_mut(&receiver)?.get_mut(key)
+    }
+
+    fn unqueue(&mut self, receiver: Address, key: &QueueKey, place: usize) {
+        if let Some(queue) = self.queue_mut(receiver, key) {
+            queue.remove(place);
+        }
+    }
+
+    pub(super) fn drop_empty_queue(&mut self, receiver: Address, key: &QueueKey) {
+        let Some(queues) = self.queues.get_mut(&receiver) else { return };
+        if queues.get(key).is_some_and(VecDeque::is_empty) {
+            queues.remove(key);
+        }
+        if queues.is_empty() {
+            self.queues.remove(&receiver);
+        }
+    }
+
+    /// Looks over the channels once: this is done for every payment, however many wait.
+    fn choose(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Choice {
+        let mut choice = Choice::default();
+        for (id, channel) in self.usable_channels(purchase, receiver) {
+            choice.open += 1;
+            if self.leases.contains_key(id) {
+                choice.lent += 1;
+            } else if let Some(total) = channel.next_total(price) {
+                // One that may pay comes first, however little the others have left.
+                let exceeds = purchase.exceeds_price(total.saturating_sub(channel.presented));
+                let this = (exceeds, channel.left(), *id, total);
+                choice.payable = Some(choice.payable.map_or(this, |best| best.min(this)));
+            }
+        }
+        choice
+    }
+
+    /// The open channels to `receiver` that may pay for a purchase: those of its host and of no host yet, and all of them
+    /// if its rule lists the receiver.
+    pub(super) fn usable_channels<'a>(
+        &'a self,
+        purchase: &'a Purchase,
+        receiver: Address,
+    ) -> impl Iterator<Item = (&'a ChannelId, &'a Channel)> {
+        let shares = purchase.shares();
+        self.open_channels(receiver)
+            .filter(move |(id, _)| shares || self.hosts.get(id).is_none_or(|host| host == purchase.host()))
+    }
+
+    /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
+    fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> Step {
+        let Some(purchase) = self.purchases.get(&id) else {
+            return Step::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
+        };
+        if purchase.rounds >= self.policy.max_attempts {
+            return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
+        }
+        let price = purchase.price();
+        let Choice { open, lent, payable } = self.choose(purchase, receiver, price);
+        if let Some((_, _, channel, total)) = payable {
+            return Step::Pay(channel, total);
+        }
+        let wait = if lent == open { Step::WaitAll } else { Step::Wait };
+        let is_full = lent > 0 && open >= self.policy.deposit.channels as usize;
+        if is_full || self.funding.contains_key(&receiver) {
+            return wait;
+        }
+        let step = self.funding_step(purchase, receiver, price, now);
+        // A channel that is lent comes back; only a request that has none is told that there will be none.
+        match step {
+            Step::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
+            Step::Weigh if lent > 0 => wait,
+            step => step,
+        }
+    }
+
+    pub(super) fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+        let first = ChannelId { receiver, open_block: 0 };
+        let last = ChannelId { receiver, open_block: u32::MAX };
+        self.channels.range(first..=last).filter(|(id, channel)| self.is_open(id, channel))
+    }
+
+    /// True when a channel can be lent, now or once it comes back.
+    pub(super) fn is_open(&self, id: &ChannelId, channel: &Channel) -> bool {
+        channel.phase == Phase::Open && !self.held.contains(id) && !self.is_ending(id)
+    }
+
+    /// True while an order that ends the channel is under way, or its transaction may still take effect.
+    fn is_ending(&self, id: &ChannelId) -> bool {
+        let ends = |order: &Order| match order {
+            Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == id,
+            Order::Open { .. } | Order::TopUp { .. } | Order::Settle { .. } => false,
+        };
+        let running = self.funding.get(&id.receiver).and_then(|funding| funding.order.as_ref());
+        let is_ordered = running.is_some_and(ends);
+        is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.order))
+    }
+
+    /// Lends a channel: puts the new total on record, then grants it.
+    fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
+        let (Some(purchase), Some(channel)) =
+            (self.purchases.get_mut(&id), self.channels.get_mut(&channel_id))
+        else {
+            return;
+        };
+        let price = purchase.price();
+        let (from, raise) = (channel.presented, total.saturating_sub(channel.presented));
+        if purchase.exceeds_price(raise) {
+            self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
+            self.purchases.remove(&id);
+            return;
+        }
+        if !raise.is_zero() {
+            purchase.raised.push(Raise { channel: channel_id, from, to: total });
+        }
+        purchase.rounds += 1;
+        if let Entry::Vacant(owner) = self.hosts.entry(channel_id) {
+            let host = Arc::clone(owner.insert(Arc::clone(purchase.host())));
+            self.effects.push_back(Effect::Persist(Record::Host(channel_id, host)));
+        }
+        let before = Before { unclear: channel.unclear };
+        if !channel.is_question(total) {
+            let is_new = !raise.is_zero();
+            let after = channel.payments;
+            purchase.presented.push(Presented { channel: channel_id, total, is_new, after });
+            channel.payments += 1;
+            channel.promised = channel.promised.max(total);
+            channel.signed = channel.signed.max(total);
+            channel.unclear = Some(Unclear { total, price });
+        }
+        let draft = Draft { channel: channel_id, total, price };
+        purchase.stage = Stage::Presented { draft, unsent: Some(before) };
+        self.leases.insert(channel_id, id);
+        let ahead = price.saturating_mul(self.policy.sign_ahead);
+        if total > channel.reserved {
+            channel.reserved = channel.bound(ahead);
+            self.record(channel_id);
+        } else {
+            self.dirty.insert(channel_id);
+            self.reserve(channel_id, ahead);
+        }
+        self.effects.push_back(Effect::Grant(id, draft));
+    }
+
+    /// Moves the bound on disk ahead in good time, without making anybody wait for it: where less than half is left,
+    /// and with it those of the seller's other channels that have used a quarter, because one write serves them all.
+    fn reserve(&mut self, id: ChannelId, ahead: Amount) {
+        let left = |channel: &Channel| channel.reserved.saturating_sub(channel.promised);
+        let full = |channel: &Channel| channel.bound(ahead).saturating_sub(channel.promised);
+        let is_low = self.channels.get(&id).is_some_and(|channel| left(channel) < full(channel).halved());
+        if !is_low || self.reserving.contains_key(&id) {
+            return;
+        }
+        let has_used_some = |channel: &Channel| {
+            let full = full(channel);
+            // With nothing left it may never have paid; in doubt it first asks the seller.
+            !left(channel).is_zero()
+                && !channel.is_in_doubt()
+                && left(channel) < full.saturating_sub(full.halved().halved())
+        };
+        let moved: Vec<(ChannelId, Channel)> = self
+            .open_channels(id.receiver)
+            .filter(|(other, _)| !self.reserving.contains_key(other))
+            .filter(|(other, channel)| **other == id || has_used_some(channel))
+            .map(|(other, channel)| (*other, Channel { reserved: channel.bound(ahead), ..*channel }))
+            .collect();
+        self.reserving.extend(moved.iter().map(|(id, channel)| (*id, channel.reserved)));
+        self.effects.push_back(Effect::Reserve(moved));
+    }
+}
+
+impl Allowance {
+    /// Checks what a seller asks for against the rule alone.
+    pub fn check(&self, challenge: &Challenge) -> Result<(), Refusal> {
+        let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
+        if !self.receivers.is_empty() && !self.receivers.contains(receiver) {
+            return Err(Refusal::ForeignReceiver(*receiver));
+        }
+        if price.is_zero() {
+            return Err(Refusal::PriceZero);
+        }
+        if *price > self.max_price {
+            return Err(Refusal::TooExpensive { price: *price, max_price: self.max_price });
+        }
+        Ok(())
+    }
+}
+
+/// Checks what a seller asks for against what the user allows and where the money is.
+pub(super) fn check(challenge: &Challenge, allowance: &Allowance, facts: &Facts) -> Result<(), Refusal> {
+    let Challenge::MicroRaiden(microraiden::Challenge { contract, token, .. }) = challenge;
+    if *contract != facts.contract {
+        return Err(Refusal::ForeignContract { theirs: *contract, ours: facts.contract });
+    }
+    if let Some(token) = token.filter(|token| *token != facts.token) {
+        return Err(Refusal::ForeignToken { theirs: token, ours: facts.token });
+    }
+    allowance.check(challenge)
+}

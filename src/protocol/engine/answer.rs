@@ -1,0 +1,201 @@
+//! What came of a payment that was presented, and what follows from it.
+
+use std::time::Instant;
+
+use super::admit::check;
+use super::purchase::{Purchase, Stage};
+use super::{Book, Outcome, PurchaseId, Reopens, Start};
+use crate::protocol::policy::{Adopt, Retry};
+use crate::protocol::refusal::Awaited;
+use crate::protocol::schemes::microraiden;
+use crate::protocol::schemes::microraiden::{Complaint, Holding, Verdict, judge};
+use crate::protocol::{Amount, Challenge, Draft, Phase, Refusal};
+
+impl Book {
+    pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
+        let Some(purchase) = self.purchases.get(&id) else { return };
+        let Stage::Presented { draft, .. } = purchase.stage else { return };
+        if let Some(channel) = self.channels.get_mut(&draft.channel) {
+            channel.present(draft.total);
+            self.dirty.insert(draft.channel);
+        }
+        match outcome {
+            Outcome::Accepted => {
+                let channel = self.channels.get(&draft.channel);
+                // An answer to a question says nothing of what the seller holds.
+                if !channel.is_some_and(|channel| channel.is_question(draft.total)) {
+                    self.settle_on(&draft, draft.total);
+                }
+                self.remove(id, now);
+            }
+            Outcome::Unclear => self.remove(id, now),
+            Outcome::Rejected(challenge) => {
+                let reopens = Reopens(self.purchases.get(&id).is_some_and(Purchase::reopens));
+                self.rejected(id, draft, *challenge, reopens, now);
+            }
+            Outcome::Advised(challenge, reopens) => self.rejected(id, draft, *challenge, reopens, now),
+        }
+    }
+
+    fn rejected(
+        &mut self,
+        id: PurchaseId,
+        draft: Draft,
+        challenge: Challenge,
+        reopens: Reopens,
+        now: Instant,
+    ) {
+        let Start::Ready(facts) = self.start else {
+            return self.refuse(id, Refusal::ShuttingDown, now);
+        };
+        let may_reopen = reopens.0 && self.may_reopen(id, &draft);
+        let (Some(purchase), Some(channel)) =
+            (self.purchases.get_mut(&id), self.channels.get(&draft.channel))
+        else {
+            return;
+        };
+        let Challenge::MicroRaiden(asked) = &challenge;
+        let signed: Vec<Amount> = purchase
+            .presented
+            .iter()
+            .filter(|presented| presented.channel == draft.channel && presented.is_new)
+            .map(|presented| presented.total)
+            .collect();
+        let verdict = judge(asked, channel, &draft, &signed, &facts);
+        match verdict {
+            // To wait helps nothing: the channel is of no use to somebody else.
+            Verdict::Again(_) if asked.receiver != draft.channel.receiver => {
+                return self.refuse(id, Refusal::ReceiverChanged(asked.receiver), now);
+            }
+            Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {
+                return self.reopen(id, &draft, now);
+            }
+            Verdict::Again(complaint) => return self.pause(id, draft, complaint, reopens, now),
+            Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
+            Verdict::Registered(total) => {
+                self.settle_on(&draft, total);
+                return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
+            }
+            Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
+                if holding.proven {
+                    purchase.is_proven(draft.channel, channel, holding.total);
+                }
+                purchase.challenge = challenge.clone();
+                self.correct(&draft, holding);
+            }
+        }
+        if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict, now) {
+            return self.refuse(id, refusal, now);
+        }
+        self.leases.remove(&draft.channel);
+        self.line_up(id, draft.channel.receiver, true);
+        self.pump(draft.channel.receiver, now);
+    }
+
+    /// The checks that a corrected total must pass before another payment follows from it.
+    fn may_go_on(
+        &mut self,
+        id: PurchaseId,
+        draft: &Draft,
+        challenge: &Challenge,
+        verdict: Verdict,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get_mut(&id), &self.start) else {
+            return Err(Refusal::ShuttingDown);
+        };
+        let Challenge::MicroRaiden(microraiden::Challenge { receiver, price, .. }) = challenge;
+        if *receiver != draft.channel.receiver {
+            return Err(Refusal::ReceiverChanged(*receiver));
+        }
+        check(challenge, &purchase.allowance, facts)?;
+        if now >= purchase.deadline {
+            return Err(Refusal::Deadline { waited_for: Awaited::Seller });
+        }
+        if matches!(verdict, Verdict::Resolve(_)) {
+            return Ok(());
+        }
+        let complaint = Complaint::InvalidAmount;
+        let times = match purchase.allowance.hooks.invalid_amount.action {
+            Adopt::Abort => return Err(Refusal::HookAborts { complaint }),
+            Adopt::Adopt { times } => times,
+        };
+        if purchase.adoptions >= times {
+            return Err(Refusal::HookGaveUp { complaint, attempts: purchase.adoptions });
+        }
+        purchase.adoptions += 1;
+        let next = self.channels.get(&draft.channel).and_then(|channel| channel.next_total(*price));
+        if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
+    }
+
+    /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing more that
+    /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
+    fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
+        let is_gone = self.channels.get(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
+        is_gone && self.purchases.get(&id).is_some_and(|purchase| !purchase.reopened)
+    }
+
+    /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one. What a settlement
+    /// has paid out of this request's promise still counts.
+    fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let settled = self.settled.get(&draft.channel).copied().unwrap_or_default();
+        purchase.is_settled(draft.channel, settled);
+        if settled >= draft.total && purchase.has_raised(draft.channel) {
+            return self.refuse(id, Refusal::PaidAnswerLost { total: settled }, now);
+        }
+        if now >= purchase.deadline {
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
+        }
+        purchase.reopened = true;
+        self.leases.remove(&draft.channel);
+        self.line_up(id, draft.channel.receiver, true);
+        self.pump(draft.channel.receiver, now);
+    }
+
+    /// Keeps the channel and waits before it presents the same payment again.
+    fn pause(
+        &mut self,
+        id: PurchaseId,
+        draft: Draft,
+        complaint: Complaint,
+        Reopens(reopens): Reopens,
+        now: Instant,
+    ) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let hooks = &purchase.allowance.hooks;
+        let is_doubted = complaint == Complaint::NonexistingChannel && reopens && !purchase.reopened;
+        let Some(Retry::Retry { every, times, within }) = hooks.retry(complaint) else {
+            return self.refuse(id, Refusal::HookAborts { complaint }, now);
+        };
+        if let Err(attempts) = purchase.wait_again(complaint, times, within, now) {
+            let refusal = if is_doubted {
+                Refusal::ChannelExists { channel: draft.channel, attempts }
+            } else {
+                Refusal::HookGaveUp { complaint, attempts }
+            };
+            return self.refuse(id, refusal, now);
+        }
+        let until = now + every;
+        if until >= purchase.deadline {
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
+        }
+        purchase.stage = Stage::Pausing { draft, until };
+    }
+
+    /// The seller took the payment, as far as can be told.
+    fn settle_on(&mut self, draft: &Draft, total: Amount) {
+        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
+        channel.acknowledged = total;
+        channel.promised = channel.promised.max(total);
+        channel.unclear = None;
+        self.dirty.insert(draft.channel);
+    }
+
+    /// The seller says what it holds.
+    fn correct(&mut self, draft: &Draft, holding: Holding) {
+        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
+        channel.correct(holding.total, holding.proven);
+        self.dirty.insert(draft.channel);
+    }
+}

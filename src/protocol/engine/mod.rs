@@ -1,0 +1,620 @@
+//! All channels and who waits for them: inputs and the time go in, effects come out.
+//!
+//! The caller carries out the effects in the order in which they come: a [`Effect::Persist`] stands before the
+//! [`Effect::Grant`] or the [`Effect::Submit`] that relies on it. Nothing in here waits, signs or stores.
+
+mod admit;
+mod answer;
+mod fund;
+mod funding;
+mod idle;
+#[cfg(test)]
+mod model;
+mod purchase;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::purchase::{Purchase, QueueKey, Stage};
+use crate::hosts::host::canonical;
+use crate::protocol::policy::Hooks;
+use crate::protocol::quote::{Price, RequestId};
+use crate::protocol::refusal::Awaited;
+use crate::protocol::{
+    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+    Signature,
+};
+
+pub use fund::{OrderFailure, Unorderable};
+
+/// Names one client request that wants to be paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PurchaseId(pub u64);
+
+/// A host name or IP address, without a port: whose channel it is.
+pub type Host = Arc<str>;
+
+/// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
+pub fn host_name(host: &str) -> Host {
+    canonical(host).into()
+}
+
+/// What one `[[pay]]` rule allows for one client request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// The host that the request goes to: a channel is lent only to the host that it was opened for.
+    pub host: Host,
+    /// The highest price.
+    pub max_price: Amount,
+    /// Who may be paid; anyone when empty.
+    pub receivers: Vec<Address>,
+    /// What to do at each turn.
+    pub hooks: Arc<Hooks>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The key is unlocked and the chain synced. The channels and intents are those of the store.
+    Ready {
+        /// Who pays, and where.
+        facts: Facts,
+        /// The channels that the store knows.
+        channels: Vec<(ChannelId, Channel)>,
+        /// Which hosts channels belong to.
+        hosts: Vec<(ChannelId, Host)>,
+        /// The transactions whose fate the store does not know, in order of their nonce.
+        intents: Vec<Intent>,
+        /// How long ago money was sent into channels to a receiver for a host.
+        deposits: Vec<(Address, Host, Duration)>,
+        /// What the contract says of these and of channels that the store does not know. It is believed at once.
+        on_chain: Vec<(ChannelId, Option<OnChain>)>,
+        /// Where the next sync starts.
+        cursor: u64,
+    },
+    /// The key or the chain is not there yet, and why.
+    Unready(String),
+    /// A client request met a 402 that a rule allows to pay.
+    Demand {
+        /// Its name.
+        purchase: PurchaseId,
+        /// What is asked for.
+        challenge: Challenge,
+        /// What the rule allows.
+        allowance: Allowance,
+    },
+    /// A demand is taken back, or its grant was never sent to the seller.
+    Withdraw(PurchaseId),
+    /// The record that a granted payment on this channel relied on was not written, so the payment was not signed. To
+    /// be told even where the purchase was withdrawn meanwhile.
+    NotRecorded(PurchaseId, ChannelId, String),
+    /// The record of this channel, or of its host, was not written: it is to be tried again.
+    Unwritten(ChannelId),
+    /// A granted payment was presented, and this is what came of it.
+    Answer(PurchaseId, Outcome),
+    /// A signed transaction is about to be sent.
+    Intent(Intent),
+    /// An order came to its end: the channel as the contract shows it (`None`: settled), or nothing moved, or a
+    /// failure.
+    Ordered(Address, Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>),
+    /// The user orders something of the chain; to be asked beforehand: [`Book::may_order`].
+    Order(Order),
+    /// Transactions for this receiver whose fate is not known stand in the way: find out what became of them.
+    Resume(Address),
+    /// Lend this channel to nobody any more.
+    Hold(ChannelId),
+    /// Lend this channel again.
+    Release(ChannelId),
+    /// The seller's own total of a channel, and whether our own signature proves it.
+    Learned(ChannelId, Amount, bool),
+    /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
+    /// and that was not settled either is to be looked at again: [`Book::vanished`].
+    Chain {
+        /// The channels.
+        channels: Vec<(ChannelId, Option<OnChain>)>,
+        /// Which channels were settled, and on which total.
+        settled: BTreeMap<ChannelId, Amount>,
+        /// Where the next sync starts.
+        cursor: u64,
+        /// True when the user asked for this look: deposits that do not show are given up.
+        by_user: bool,
+    },
+    /// What the payer has, in answer to [`Effect::Weigh`]; `None` when the node does not say.
+    Balance(Option<Balance>),
+    /// Time has passed.
+    Tick,
+    /// The bound of a channel is on disk up to this total, or could not be moved.
+    Reserved(ChannelId, Option<Amount>),
+    /// Nothing happened for a while: put on record what is only in memory.
+    Idle,
+    /// The end: put on record what is only in memory, and nothing beyond.
+    Flush,
+    /// Grant nothing more. Orders of the user's are still taken.
+    Stop,
+}
+
+/// Whether another channel pays if the one that was presented is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reopens(pub bool);
+
+/// What came of a payment that was presented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The seller took it, as far as can be told.
+    Accepted,
+    /// The seller answered with another 402.
+    Rejected(Box<Challenge>),
+    /// The same, and a webhook or advisor decides for this turn, in place of the policy, whether another channel pays
+    /// if this one is gone.
+    Advised(Box<Challenge>, Reopens),
+    /// Nobody can tell.
+    Unclear,
+}
+
+/// What the payer can spend, to tell whether it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Ether, in wei, as far as it fits.
+    pub wei: u128,
+    /// Tokens, in base units.
+    pub tokens: Amount,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make it durable before the effects that follow.
+    Persist(Record),
+    /// Make these channels durable in good time, together, without waiting for it; then tell [`Input::Reserved`] of
+    /// each with its bound.
+    Reserve(Vec<(ChannelId, Channel)>),
+    /// Sign this and hand it to the purchase.
+    Grant(PurchaseId, Draft),
+    /// Tell the purchase that it is not paid.
+    Refuse(PurchaseId, Refusal),
+    /// Have this order carried out on the chain.
+    Submit(Order),
+    /// Find out what became of these transactions, all of orders for one receiver.
+    Resume(Address, Vec<Intent>),
+    /// The transaction with this hash is on record: it may be sent.
+    Send([u8; 32]),
+    /// Find out what the payer has, then tell [`Input::Balance`].
+    Weigh,
+}
+
+/// What goes on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A channel as it is.
+    Channel(ChannelId, Channel),
+    /// A transaction about to be sent.
+    Intent(Intent),
+    /// No transaction for this receiver is open any more.
+    IntentsSettled(Address),
+    /// Where the next sync with the chain starts.
+    Cursor(u64),
+    /// What a request (its method and URL) costs; `None` when that is forgotten.
+    Price(RequestId, Option<Price>),
+    /// Where a host says that the REST interface of a receiver is.
+    Gateway(Host, Address, String),
+    /// The host that a channel belongs to.
+    Host(ChannelId, Host),
+    /// Money is about to be sent into a channel to this receiver, for this host.
+    Deposit(Address, Host),
+    /// The seller's signature to close a channel on a total. It gives one once.
+    Consent(ChannelId, Amount, Signature),
+}
+
+/// All channels, and who waits for them.
+#[derive(Debug)]
+pub struct Book {
+    policy: Arc<Policy>,
+    start: Start,
+    channels: BTreeMap<ChannelId, Channel>,
+    /// Which purchase each lent channel is lent to.
+    leases: BTreeMap<ChannelId, PurchaseId>,
+    purchases: BTreeMap<PurchaseId, Purchase>,
+    /// Who waits for a channel to each receiver, by host, first come first.
+    queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
+    /// Which host each channel belongs to. One that is missing goes to the first host that pays from it.
+    hosts: BTreeMap<ChannelId, Host>,
+    /// Channels whose host may be missing on disk.
+    unwritten_hosts: BTreeSet<ChannelId>,
+    /// What is being carried out on the chain.
+    funding: BTreeMap<Address, Funding>,
+    /// What failed to put money into a channel, by receiver and host.
+    failures: BTreeMap<(Address, Host), Failure>,
+    /// Why the fate of transactions is still not known, by receiver, and when it is looked for again.
+    unresolved: BTreeMap<Address, Failure>,
+    /// True while the payer's balance is being looked up.
+    is_weighing: bool,
+    /// When money was sent into channels, by receiver and host, oldest first.
+    deposits: BTreeMap<(Address, Host), VecDeque<Instant>>,
+    /// Transactions whose fate is not known, by receiver, in order of their nonce.
+    intents: BTreeMap<Address, Vec<Intent>>,
+    /// From where the chain is read at the next start, as it is on record.
+    cursor: u64,
+    /// Deposits that the chain showed lower than they are known, once.
+    lower: BTreeMap<ChannelId, Amount>,
+    /// Channels that the chain did not know any more, once, and of which no settlement is known.
+    vanished: BTreeSet<ChannelId>,
+    /// On which total channels were settled, of those that are known here.
+    settled: BTreeMap<ChannelId, Amount>,
+    /// Channels that are lent to nobody, because they are about to be closed.
+    held: BTreeSet<ChannelId>,
+    /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
+    used: BTreeMap<ChannelId, Instant>,
+    /// Channels that are newer in memory than on record.
+    dirty: BTreeSet<ChannelId>,
+    /// Channels whose bound on disk is on its way up, and how far.
+    reserving: BTreeMap<ChannelId, Amount>,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Debug)]
+enum Start {
+    /// Not ready, and why.
+    Waiting(String),
+    Ready(Facts),
+    /// Nothing is granted any more; where it was ready before, the user may still order something.
+    Stopped(Option<Facts>),
+}
+
+/// An order that is being carried out.
+#[derive(Debug)]
+struct Funding {
+    /// The order; `None` while the fate of earlier transactions is being found out.
+    order: Option<Order>,
+    /// The host that it is carried out for; `None` for what the user orders.
+    host: Option<Host>,
+}
+
+/// Why no money could be put into a channel, and when that is tried again.
+#[derive(Debug)]
+struct Failure {
+    order: Order,
+    reason: String,
+    since: Instant,
+    until: Instant,
+    /// The channel that was funded, if the chain does not show it.
+    unseen: Option<ChannelId>,
+    /// How often in a row.
+    times: u32,
+    /// What the payer had then, if nothing was sent: another balance is worth another try.
+    balance: Option<Option<Balance>>,
+    /// When the balance was last looked at.
+    looked: Instant,
+}
+
+impl Book {
+    /// A book that is not ready yet.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            start: Start::Waiting("the key and the chain are being prepared".into()),
+            channels: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            purchases: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            unwritten_hosts: BTreeSet::new(),
+            unresolved: BTreeMap::new(),
+            funding: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            is_weighing: false,
+            deposits: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            cursor: 0,
+            lower: BTreeMap::new(),
+            vanished: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            held: BTreeSet::new(),
+            used: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            reserving: BTreeMap::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. The effects wait in [`Book::poll_effect`].
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor } => {
+                // With what is on record not taken in, the chain alone would be put in its place.
+                if !matches!(self.start, Start::Stopped(_)) {
+                    self.become_ready(facts, channels, intents);
+                    self.hosts.extend(hosts);
+                    self.remember_deposits(deposits, now);
+                    // Nothing was raised in this life: one look is enough.
+                    self.vanished.extend(on_chain.iter().map(|(id, _)| *id));
+                    self.observe(on_chain, &BTreeMap::new(), cursor, now);
+                    self.admit_early(now);
+                }
+            }
+            Input::Unready(reason) => {
+                if matches!(self.start, Start::Waiting(_)) {
+                    self.start = Start::Waiting(reason);
+                }
+            }
+            Input::Demand { purchase, challenge, allowance } => {
+                self.demand(purchase, challenge, allowance, now);
+            }
+            Input::Withdraw(id) => self.withdraw(id, now),
+            Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
+            Input::Unwritten(id) => {
+                self.dirty.insert(id);
+                if self.hosts.contains_key(&id) {
+                    self.unwritten_hosts.insert(id);
+                }
+            }
+            Input::Answer(id, outcome) => self.answer(id, outcome, now),
+            Input::Intent(intent) => self.intend(intent, now),
+            Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
+            Input::Order(order) => self.order(order, None),
+            Input::Resume(receiver) => self.resume_if_idle(receiver),
+            Input::Hold(id) => {
+                self.held.insert(id);
+            }
+            Input::Release(id) => {
+                self.held.remove(&id);
+                self.pump(id.receiver, now);
+            }
+            Input::Learned(id, total, proven) => self.learned(id, total, proven),
+            Input::Chain { channels, settled, cursor, by_user } => {
+                if by_user {
+                    self.give_up_unseen(&channels);
+                }
+                self.observe(channels, &settled, cursor, now);
+            }
+            Input::Balance(balance) => self.weighed(balance, now),
+            Input::Tick => self.tick(now),
+            Input::Reserved(id, bound) => self.reserved(id, bound),
+            Input::Idle => self.write_down(),
+            Input::Flush => self.flush(),
+            Input::Stop => self.stop(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.purchases.values().filter_map(Purchase::due).min()
+    }
+
+    /// The next answer to a purchase that can be given at once: a grant or a refusal, as long as no record has to be
+    /// made durable first. What else there is to do stays in its order in [`Book::poll_effect`].
+    pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
+        if self.effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
+            return None;
+        }
+        let is_answer = |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..));
+        let place = self.effects.iter().position(is_answer)?;
+        match self.effects.remove(place)? {
+            Effect::Grant(id, draft) => Some((id, Ok(draft))),
+            Effect::Refuse(id, refusal) => Some((id, Err(refusal))),
+            _ => None,
+        }
+    }
+
+    /// True while there is something to do.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// When a purchase gets impatient; `None` while it has a payment in hand.
+    pub fn due(&self, id: PurchaseId) -> Option<Instant> {
+        self.purchases.get(&id).and_then(Purchase::due)
+    }
+
+    /// Who pays and where, once the book is ready.
+    pub fn facts(&self) -> Option<&Facts> {
+        match &self.start {
+            Start::Ready(facts) | Start::Stopped(Some(facts)) => Some(facts),
+            Start::Waiting(_) | Start::Stopped(None) => None,
+        }
+    }
+
+    /// All channels, in order of receiver and opening.
+    pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+        self.channels.iter()
+    }
+
+    /// True while a payment of this channel is on its way.
+    pub fn is_lent(&self, id: &ChannelId) -> bool {
+        self.leases.contains_key(id)
+    }
+
+    /// The host that a channel belongs to.
+    pub fn host(&self, id: &ChannelId) -> Option<&Host> {
+        self.hosts.get(id)
+    }
+
+    /// A channel.
+    pub fn channel(&self, id: &ChannelId) -> Option<&Channel> {
+        self.channels.get(id)
+    }
+
+    /// Channels that were not there when the chain was looked at, though nothing says that they were settled: that is
+    /// believed when another look, begun after this one, says the same.
+    pub fn vanished(&self) -> impl Iterator<Item = &ChannelId> {
+        self.vanished.iter()
+    }
+
+    /// True while a transaction is being waited for.
+    pub fn is_waiting_for_chain(&self) -> bool {
+        !self.funding.is_empty()
+    }
+
+    /// True while something is only in memory.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// True while a channel is lent.
+    pub fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| purchase.due().is_some_and(|due| due <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.come_due(id, now);
+        }
+    }
+
+    fn come_due(&mut self, id: PurchaseId, now: Instant) {
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        let waited_for = match purchase.stage {
+            Stage::Early { .. } => match &self.start {
+                Start::Waiting(reason) => {
+                    let refusal = Refusal::NotReady(reason.clone());
+                    return self.refuse(id, refusal, now);
+                }
+                Start::Ready(_) | Start::Stopped(_) => Awaited::Start,
+            },
+            Stage::Queued => {
+                let is_funding = self.funding.contains_key(&purchase.receiver());
+                if is_funding { Awaited::Funding } else { Awaited::Channel }
+            }
+            Stage::Pausing { draft, .. } if now < purchase.deadline => {
+                purchase.stage = Stage::Presented { draft, unsent: None };
+                self.effects.push_back(Effect::Grant(id, draft));
+                return;
+            }
+            Stage::Pausing { .. } => Awaited::Seller,
+            Stage::Presented { .. } => return,
+        };
+        self.refuse(id, Refusal::Deadline { waited_for }, now);
+    }
+
+    /// Takes a purchase out and tells it why it is not paid.
+    fn refuse(&mut self, id: PurchaseId, refusal: Refusal, now: Instant) {
+        self.effects.push_back(Effect::Refuse(id, refusal));
+        self.remove(id, now);
+    }
+
+    /// Takes a purchase out; a channel that was lent to it is free for the next.
+    fn remove(&mut self, id: PurchaseId, now: Instant) {
+        let Some(purchase) = self.purchases.remove(&id) else { return };
+        let receiver = purchase.receiver();
+        match purchase.stage {
+            Stage::Early { .. } => {}
+            Stage::Queued => {
+                let key = purchase.queue();
+                if let Some(queue) = self.queue_mut(receiver, &key) {
+                    queue.retain(|waiting| *waiting != id);
+                }
+                self.drop_empty_queue(receiver, &key);
+            }
+            Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
+                self.leases.remove(&draft.channel);
+                self.used.insert(draft.channel, now);
+                self.pump(draft.channel.receiver, now);
+            }
+        }
+    }
+
+    /// The channel that a purchase holds was not shown to the seller this time.
+    fn release_unsent(&mut self, id: PurchaseId) {
+        let Some(purchase) = self.purchases.get(&id) else { return };
+        let Stage::Presented { draft, unsent: Some(before) } = purchase.stage else { return };
+        if let Some(channel) = self.channels.get_mut(&draft.channel) {
+            channel.unclear = before.unclear;
+            self.dirty.insert(draft.channel);
+        }
+    }
+
+    fn withdraw(&mut self, id: PurchaseId, now: Instant) {
+        self.release_unsent(id);
+        self.remove(id, now);
+    }
+
+    fn not_recorded(&mut self, id: PurchaseId, channel: ChannelId, reason: String, now: Instant) {
+        // Whoever pays next relies on a record of its own.
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.reserved = Amount::ZERO;
+        }
+        self.release_unsent(id);
+        // Who waits behind it would meet the same disk, one after the other.
+        let queues = self.queues.remove(&channel.receiver).unwrap_or_default();
+        for waiting in queues.into_values().flatten() {
+            self.refuse(waiting, Refusal::StoreFailed(reason.clone()), now);
+        }
+        self.refuse(id, Refusal::StoreFailed(reason), now);
+    }
+
+    fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {
+        // What is not awaited any more was given up at the end.
+        let awaited = self.reserving.remove(&id).is_some();
+        if let (Some(channel), Some(bound), true) = (self.channels.get_mut(&id), bound, awaited) {
+            channel.reserved = channel.reserved.max(bound);
+        }
+    }
+
+    fn write_down(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            self.record(id);
+        }
+    }
+
+    /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
+    /// even asked for yet would be written later, with what the channel was: it is given up.
+    fn record(&mut self, id: ChannelId) {
+        self.effects.retain_mut(|effect| {
+            let Effect::Reserve(moved) = effect else { return true };
+            if let Some(place) = moved.iter().position(|(channel, _)| *channel == id) {
+                moved.swap_remove(place);
+                self.reserving.remove(&id);
+            }
+            !moved.is_empty()
+        });
+        let Some(channel) = self.channels.get(&id) else { return };
+        let reserved = self.reserving.get(&id).map_or(channel.reserved, |bound| channel.reserved.max(*bound));
+        self.dirty.remove(&id);
+        if self.unwritten_hosts.remove(&id)
+            && let Some(host) = self.hosts.get(&id)
+        {
+            self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
+        }
+        self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { reserved, ..*channel })));
+    }
+
+    /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
+    /// not on its way, it is known what the seller was shown.
+    fn flush(&mut self) {
+        self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
+        for (id, channel) in &mut self.channels {
+            if !self.leases.contains_key(id) && channel.reserved > channel.presented {
+                channel.reserved = channel.presented;
+                self.dirty.insert(*id);
+            }
+        }
+        self.write_down();
+    }
+
+    fn stop(&mut self, now: Instant) {
+        self.start = Start::Stopped(self.facts().copied());
+        let waiting: Vec<PurchaseId> = self
+            .purchases
+            .iter()
+            .filter(|(_, purchase)| !matches!(purchase.stage, Stage::Presented { .. }))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.refuse(id, Refusal::ShuttingDown, now);
+        }
+        self.flush();
+    }
+}

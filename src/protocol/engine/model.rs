@@ -1,0 +1,923 @@
+//! The money rules against whatever may come: random demands, sellers honest and not, lost answers, crashes, chains
+//! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the book by it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use ethers_core::types::U256;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use crate::chain::signer::Signer;
+use crate::protocol::engine::*;
+use crate::protocol::policy::{Adopt, Deposit, DepositSize, Hooks, Missing, Retry};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::schemes::microraiden::{Complaint, State, proof};
+
+const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
+const CONTRACT: Address = Address([0xcc; 20]);
+const TOKEN: Address = Address([0x70; 20]);
+const MAX_PRICE: u64 = 100;
+const CAP: u64 = 900;
+
+/// What happens next. Indices are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Demand {
+        host: usize,
+        shares: bool,
+        price: u64,
+    },
+    /// A granted payment comes to an end.
+    Answer(usize, How),
+    Withdraw(usize),
+    /// A chain job records its transaction, or ends.
+    Intend(usize),
+    JobEnds(usize, Job),
+    /// The oldest bound that is being moved ahead is on disk, or could not be written.
+    Written(bool),
+    Pass {
+        seconds: u64,
+    },
+    Idle,
+    /// Who asks is answered at once; what the disk and the chain are needed for is left lying, or taken up again.
+    Lies(bool),
+    /// A reorganisation moves the opening of a channel into another block: there it begins anew.
+    Reorganised(usize),
+    /// A seller closes and settles a channel on a total that it holds, or that is on its way to it.
+    Settled {
+        which: usize,
+        total: usize,
+        seen: Seen,
+    },
+    /// The node knows a channel not, for a moment.
+    Blinks(usize),
+    /// A look at every channel.
+    Looks,
+    /// The next write fails.
+    DiskFails,
+    /// Everything in memory is gone. `late` says what of the rest still happened, `sent` whether payments that were
+    /// granted have left.
+    Crash {
+        late: bool,
+        sent: bool,
+    },
+    /// What the payer has, if that was asked for; `changed` when it is something else than before.
+    Weighed {
+        changed: bool,
+    },
+    /// The user looks at the chain.
+    Syncs,
+    Restart,
+}
+
+/// What a look shows of a settlement.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Nothing,
+    /// The events were read before, the channel after it.
+    Half,
+    All,
+}
+
+#[derive(Clone, Debug)]
+enum How {
+    Honest,
+    LostBefore,
+    LostAfter,
+    /// An answer that charges nothing, as it seems.
+    Accepted,
+    Complains(Complaint),
+    /// It has the channel settled, on this payment or another one, and says that there is none.
+    Robs {
+        total: usize,
+        seen: Seen,
+    },
+    /// A state of the seller's choice, and a price.
+    Claims {
+        claim: Claim,
+        complains: bool,
+        price: u64,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Claim {
+    Nothing,
+    /// A total that was really sent.
+    Sent(usize),
+    /// A total above all that was signed, with somebody's signature.
+    Forged,
+}
+
+#[derive(Clone, Debug)]
+enum Job {
+    Done,
+    /// The money arrived, and the node does not show it.
+    Unseen,
+    Failed,
+    /// It is not known whether the money moved.
+    Unclear {
+        moved: bool,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = 0..8_usize;
+    let claim = prop_oneof![
+        2 => Just(Claim::Nothing),
+        4 => index.clone().prop_map(Claim::Sent),
+        1 => Just(Claim::Forged),
+    ];
+    let complaint = prop_oneof![
+        Just(Complaint::InsufficientConfirmations),
+        Just(Complaint::NonexistingChannel),
+        Just(Complaint::InvalidBalanceProof),
+        Just(Complaint::InvalidAmount),
+    ];
+    let price = prop_oneof![3 => Just(10), 2 => 1..=MAX_PRICE, 1 => Just(0), 1 => Just(MAX_PRICE + 1)];
+    let seen = prop_oneof![Just(Seen::Nothing), Just(Seen::Half), Just(Seen::All)];
+    let how = prop_oneof![
+        8 => Just(How::Honest),
+        1 => Just(How::LostBefore),
+        1 => Just(How::LostAfter),
+        1 => Just(How::Accepted),
+        2 => complaint.prop_map(How::Complains),
+        2 => (any::<usize>(), seen.clone()).prop_map(|(total, seen)| How::Robs { total, seen }),
+        5 => (claim, any::<bool>(), price.clone())
+            .prop_map(|(claim, complains, price)| How::Claims { claim, complains, price }),
+    ];
+    let job = prop_oneof![
+        4 => Just(Job::Done),
+        1 => Just(Job::Unseen),
+        1 => Just(Job::Failed),
+        1 => any::<bool>().prop_map(|moved| Job::Unclear { moved }),
+    ];
+    let step = prop_oneof![
+        8 => (0..4_usize, prop::bool::weighted(0.1), price)
+            .prop_map(|(host, shares, price)| Step::Demand { host, shares, price }),
+        14 => (index.clone(), how).prop_map(|(which, how)| Step::Answer(which, how)),
+        2 => index.clone().prop_map(Step::Withdraw),
+        4 => index.clone().prop_map(Step::Intend),
+        6 => (index, job).prop_map(|(which, job)| Step::JobEnds(which, job)),
+        4 => prop::bool::weighted(0.8).prop_map(Step::Written),
+        3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Idle),
+        2 => any::<bool>().prop_map(Step::Lies),
+        1 => any::<usize>().prop_map(Step::Reorganised),
+        3 => (any::<usize>(), any::<usize>(), seen)
+            .prop_map(|(which, total, seen)| Step::Settled { which, total, seen }),
+        1 => any::<usize>().prop_map(Step::Blinks),
+        3 => Just(Step::Looks),
+        1 => Just(Step::DiskFails),
+        1 => any::<(bool, bool)>().prop_map(|(late, sent)| Step::Crash { late, sent }),
+        1 => any::<bool>().prop_map(|changed| Step::Weighed { changed }),
+        1 => Just(Step::Syncs),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+/// The number of courses can be set with `MODEL_COURSES`. The seeds of those that failed once are run first.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("MODEL_COURSES").map_or(20_000, |courses| courses.parse().unwrap());
+    let seeds = FileFailurePersistence::Direct("tests/data/model.seeds");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn no_course_of_events_breaks_the_money_rules(ahead in prop_oneof![0..4_u64, Just(256)], steps in steps()) {
+        let mut model = Model::new(ahead);
+        for step in steps {
+            model.step(step);
+        }
+        model.end();
+    }
+}
+
+/// All that is real: the chain, the disk, the sellers, the clients. And the book under test.
+struct Model {
+    book: Book,
+    policy: Arc<Policy>,
+    now: Instant,
+    alice: Signer,
+    facts: Facts,
+    next: u64,
+    clients: BTreeMap<PurchaseId, Client>,
+    sellers: BTreeMap<ChannelId, Seller>,
+    chain: BTreeMap<ChannelId, OnChain>,
+    /// What the seller got of each channel that was settled.
+    settled: BTreeMap<ChannelId, u64>,
+    /// Channels that were missing at the last look, with no word of a settlement.
+    missing: BTreeSet<ChannelId>,
+    jobs: Vec<(Order, Option<Intent>, bool)>,
+    /// Whether the money of a transaction moved, once that is decided.
+    moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
+    disk: Disk,
+    /// What moves bounds ahead, and whether it is on the disk already without the book having heard of it.
+    bounds: VecDeque<(Vec<(ChannelId, Channel)>, bool)>,
+    disk_fails: bool,
+    /// Only answers are taken from the book.
+    lies: bool,
+    /// It has failed in this life: what was not written then need not be written at the end.
+    disk_failed: bool,
+    /// The book has asked what the payer has.
+    is_weighing: bool,
+    /// What the payer has.
+    tokens: u64,
+    /// How often money was sent into channels, and how often clients asked for something.
+    orders: (usize, usize),
+    /// The sum of one allowed price for each client request that was ever granted a payment.
+    allowed: u64,
+}
+
+#[derive(Default)]
+struct Disk {
+    channels: BTreeMap<ChannelId, Channel>,
+    hosts: BTreeMap<ChannelId, Host>,
+    intents: Vec<Intent>,
+    deposits: Vec<(Address, Host, Instant)>,
+}
+
+/// One client request.
+struct Client {
+    host: Host,
+    shares: bool,
+    challenge: microraiden::Challenge,
+    granted: Option<Draft>,
+    /// The highest price that the rule allowed.
+    highest: u64,
+    /// From where to where its payments raised what the seller was shown, on each channel whose opening was not undone.
+    raised: BTreeMap<ChannelId, Vec<(u64, u64)>>,
+    ended: bool,
+}
+
+/// What one seller has of a channel.
+#[derive(Default)]
+struct Seller {
+    registered: u64,
+    sent: BTreeSet<u64>,
+    /// The highest total ever signed.
+    signed: u64,
+    /// A crash left in doubt what was signed, and the seller has ended that with one of our own signatures: totals above
+    /// it that it holds as well are not known any more.
+    left_in_doubt: bool,
+}
+
+fn units(amount: Amount) -> u64 {
+    U256::from(amount).as_u64()
+}
+
+impl Model {
+    fn new(sign_ahead: u64) -> Self {
+        let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
+        let retry = Retry::Retry { every, times, within };
+        let hooks = Arc::new(Hooks {
+            insufficient_confirmations: retry.into(),
+            nonexisting_channel: Missing::Reopen { every, times, within }.into(),
+            invalid_balance_proof: retry.into(),
+            invalid_amount: Adopt::Adopt { times: 3 }.into(),
+            ..Hooks::default()
+        });
+        let policy = Arc::new(Policy {
+            rules: Vec::new(),
+            deposit: Deposit {
+                initial: DepositSize::Times(3),
+                top_up: DepositSize::Times(2),
+                channels: 2,
+                max_per_channel: CAP.into(),
+                ..Deposit::default()
+            },
+            hooks: Arc::clone(&hooks),
+            max_attempts: 8,
+            sign_ahead,
+            ready_timeout: Duration::from_secs(30),
+            pay_timeout: Duration::from_secs(300),
+        });
+        let alice = Signer::new(&[0xa0; 32]).unwrap();
+        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let mut model = Self {
+            book: Book::new(Arc::clone(&policy)),
+            policy,
+            now: Instant::now(),
+            alice,
+            facts,
+            next: 0,
+            clients: BTreeMap::new(),
+            sellers: BTreeMap::new(),
+            chain: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            jobs: Vec::new(),
+            moved: BTreeMap::new(),
+            disk: Disk::default(),
+            bounds: VecDeque::new(),
+            disk_fails: false,
+            lies: false,
+            disk_failed: false,
+            is_weighing: false,
+            tokens: 0,
+            orders: (0, 0),
+            allowed: 0,
+        };
+        model.start();
+        model
+    }
+
+    fn step(&mut self, step: Step) {
+        let promised = self.promises();
+        match step {
+            Step::Demand { host, shares, price } => self.demand(host, shares, price),
+            Step::Answer(which, how) => self.answer(which, how),
+            Step::Withdraw(which) => {
+                let open: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| *id).collect();
+                if let Some(id) = pick(&open, which) {
+                    self.ended(id);
+                    self.handle(Input::Withdraw(id));
+                }
+            }
+            Step::Intend(which) => self.intend(which),
+            Step::JobEnds(which, job) => self.job_ends(which, job),
+            Step::Written(good) => {
+                if let Some((channels, are_written)) = self.bounds.pop_front() {
+                    if good && !are_written {
+                        self.disk.channels.extend(channels.iter().copied());
+                    }
+                    for (id, channel) in channels {
+                        self.handle(Input::Reserved(id, (good || are_written).then_some(channel.reserved)));
+                    }
+                }
+            }
+            Step::Pass { seconds } => {
+                self.now += Duration::from_secs(seconds);
+                self.handle(Input::Tick);
+                let late = self.book.poll_timeout().is_some_and(|due| due <= self.now);
+                assert!(!late, "something is due and did not happen");
+            }
+            Step::Idle => self.handle(Input::Idle),
+            Step::Lies(lies) => {
+                self.lies = lies;
+                self.do_all(lies);
+            }
+            Step::Reorganised(which) => self.reorganised(which),
+            Step::Settled { which, total, seen } => self.settled(which, total, seen),
+            Step::Blinks(which) => {
+                let there: Vec<ChannelId> = self.chain.keys().copied().collect();
+                // Twice in a row would be no moment.
+                if let Some(id) = pick(&there, which).filter(|id| self.missing.insert(*id)) {
+                    self.look(vec![(id, None)], false);
+                }
+            }
+            Step::Looks => self.look_at_all(false),
+            Step::Syncs => self.look_at_all(true),
+            Step::Weighed { changed } => {
+                self.tokens += u64::from(changed);
+                self.weighed();
+            }
+            Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
+            Step::Crash { late, sent } => return self.crash(late, sent),
+            Step::Restart => return self.restart(),
+        }
+        for (id, before) in promised {
+            assert!(self.book.channels[&id].promised >= before, "the promise of {id} fell");
+        }
+        self.check();
+    }
+
+    fn promises(&self) -> Vec<(ChannelId, Amount)> {
+        self.book.channels.iter().map(|(id, channel)| (*id, channel.promised)).collect()
+    }
+
+    fn check(&self) {
+        for (id, channel) in &self.book.channels {
+            assert!(channel.acknowledged <= channel.presented, "{id}: {channel:?}");
+            assert!(channel.presented <= channel.promised, "{id}: {channel:?}");
+            let Some(seller) = self.sellers.get(id) else { continue };
+            if !seller.left_in_doubt {
+                assert!(Amount::from(seller.signed) <= channel.exposure(), "{id}: a total is forgotten");
+            }
+            // What was shown of a channel whose opening was undone is not kept.
+            if !self.chain.contains_key(id) {
+                continue;
+            }
+            let shown = seller.sent.last().copied().unwrap_or_default();
+            assert!(channel.presented <= shown.into(), "{id} was not shown {}", channel.presented);
+        }
+        assert!(self.orders.0 <= self.orders.1, "more than one transaction for a request");
+        for (id, purchase) in &self.book.purchases {
+            if let Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } = purchase.stage {
+                assert_eq!(self.book.leases.get(&draft.channel), Some(id), "a payment without its channel");
+            }
+        }
+        assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
+        let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
+        let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
+        let redeemed: u64 = self.settled.values().sum();
+        assert!(redeemed + redeemable <= self.allowed, "{redeemed} + {redeemable} > {}", self.allowed);
+        let known = |id: &ChannelId| self.book.channels.contains_key(id);
+        assert!(self.book.settled.keys().chain(&self.book.vanished).all(known), "what is not known is kept");
+    }
+
+    fn demand(&mut self, host: usize, shares: bool, price: u64) {
+        // Two hosts name each receiver.
+        let receiver = SELLERS[host % SELLERS.len()];
+        let host: Host = format!("host{host}").into();
+        self.orders.1 += 1;
+        self.next += 1;
+        let purchase = PurchaseId(self.next);
+        let challenge = microraiden::Challenge {
+            price: price.into(),
+            contract: CONTRACT,
+            receiver,
+            token: Some(TOKEN),
+            gateway: None,
+            complaint: None,
+            state: None,
+        };
+        let highest = if price <= MAX_PRICE { price } else { 0 };
+        let client = Client {
+            host: Arc::clone(&host),
+            shares,
+            challenge: challenge.clone(),
+            granted: None,
+            highest,
+            raised: BTreeMap::new(),
+            ended: false,
+        };
+        self.clients.insert(purchase, client);
+        self.allowed += highest;
+        let allowance = Allowance {
+            host,
+            max_price: MAX_PRICE.into(),
+            receivers: if shares { vec![receiver] } else { Vec::new() },
+            hooks: Arc::clone(&self.policy.hooks),
+        };
+        let challenge = Challenge::MicroRaiden(challenge);
+        self.handle(Input::Demand { purchase, challenge, allowance });
+    }
+
+    fn answer(&mut self, which: usize, how: How) {
+        let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
+        let Some((id, draft)) = pick(&granted, which) else { return };
+        let (total, price) = (units(draft.total), units(draft.price));
+        let doubt = self.book.channels[&draft.channel].is_in_doubt();
+        self.shown(id, draft);
+        if let How::Robs { total: which, seen } = how {
+            self.settle(draft.channel, which, seen);
+        }
+        let seller = self.sellers.entry(draft.channel).or_default();
+        let is_right = total == seller.registered + price;
+        let outcome = match how {
+            How::LostBefore => None,
+            How::LostAfter => {
+                if is_right {
+                    seller.registered = total;
+                }
+                None
+            }
+            How::Honest if is_right => {
+                seller.registered = total;
+                Some(Ok(()))
+            }
+            How::Honest => {
+                seller.left_in_doubt |= doubt && seller.registered > 0;
+                let (held, complains) = (seller.registered, total != seller.registered);
+                Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, false)))
+            }
+            How::Accepted => Some(Ok(())),
+            How::Robs { .. } => Some(Err((None, Some(Complaint::NonexistingChannel), price, false))),
+            How::Complains(complaint) => Some(Err((None, Some(complaint), price, false))),
+            How::Claims { claim, complains, price } => {
+                let sent: Vec<u64> = seller.sent.iter().copied().collect();
+                let (held, forged) = match claim {
+                    Claim::Nothing => (0, false),
+                    Claim::Sent(which) => (pick(&sent, which).unwrap_or_default(), false),
+                    Claim::Forged => (seller.signed + 1, true),
+                };
+                // The truth that it brings back may be an old one.
+                seller.left_in_doubt |= doubt && held > 0 && !forged;
+                Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, forged)))
+            }
+        };
+        self.clients.get_mut(&id).unwrap().granted = None;
+        let outcome = match outcome {
+            None => Outcome::Unclear,
+            Some(Ok(())) => Outcome::Accepted,
+            Some(Err((held, complaint, price, forged))) => {
+                let state = held.map(|held| self.state(draft.channel, held, forged));
+                let client = self.clients.get_mut(&id).unwrap();
+                let challenge = microraiden::Challenge {
+                    complaint,
+                    state,
+                    price: price.into(),
+                    ..client.challenge.clone()
+                };
+                if price <= MAX_PRICE && price > client.highest {
+                    self.allowed += price - client.highest;
+                    client.highest = price;
+                }
+                Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))
+            }
+        };
+        if !matches!(outcome, Outcome::Rejected(_)) {
+            self.ended(id);
+        }
+        self.handle(Input::Answer(id, outcome));
+    }
+
+    /// A payment gets to its seller.
+    fn shown(&mut self, id: PurchaseId, draft: Draft) {
+        let seller = self.sellers.entry(draft.channel).or_default();
+        let total = units(draft.total);
+        let before = seller.sent.last().copied().unwrap_or_default();
+        seller.sent.insert(total);
+        // On a channel whose opening was undone nothing can be redeemed.
+        let is_real = self.chain.contains_key(&draft.channel) || self.settled.contains_key(&draft.channel);
+        let client = self.clients.get_mut(&id).unwrap();
+        if is_real && total > before {
+            client.raised.entry(draft.channel).or_default().push((before, total));
+        }
+        let most = |id| self.settled.get(id).copied().unwrap_or(u64::MAX);
+        let raises =
+            client.raised.iter().flat_map(|(id, raises)| raises.iter().map(move |raise| (id, raise)));
+        let raised: u64 = raises.map(|(id, (from, to))| to.min(&most(id)) - from.min(&most(id))).sum();
+        assert!(raised <= client.highest, "{raised} for {}", client.highest);
+    }
+
+    fn state(&self, channel: ChannelId, held: u64, forged: bool) -> State {
+        let digest = proof::balance_digest(channel, held.into(), CONTRACT);
+        let stranger = Signer::new(&[0x66; 32]).unwrap();
+        let signer = if forged { &stranger } else { &self.alice };
+        let signature = (held > 0).then(|| signer.sign(digest).unwrap());
+        State { sender: Some(self.facts.payer), total: held.into(), signature }
+    }
+
+    fn ended(&mut self, id: PurchaseId) {
+        let client = self.clients.get_mut(&id).unwrap();
+        assert!(!std::mem::replace(&mut client.ended, true), "{id:?} ends twice");
+        client.granted = None;
+    }
+
+    /// Hands something to the book and does what it wants, as the manager does.
+    fn handle(&mut self, input: Input) {
+        // Who hears of the chain, of the disk or of the time takes up everything.
+        let is_of_purchase = matches!(input, Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_));
+        self.book.handle(input, self.now);
+        self.do_all(self.lies && is_of_purchase);
+    }
+
+    fn do_all(&mut self, only_answers: bool) {
+        while let Some((id, granted)) = self.book.poll_answer() {
+            let effect = match granted {
+                Ok(draft) => Effect::Grant(id, draft),
+                Err(refusal) => Effect::Refuse(id, refusal),
+            };
+            self.carry_out(effect, true);
+        }
+        if only_answers {
+            return;
+        }
+        loop {
+            let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
+            if effects.is_empty() {
+                return;
+            }
+            let persists = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
+            let recorded = !(persists && std::mem::take(&mut self.disk_fails));
+            if persists && recorded {
+                self.write_bounds();
+                for effect in &effects {
+                    if let Effect::Persist(record) = effect {
+                        self.write(record);
+                    }
+                }
+            }
+            for effect in effects {
+                self.carry_out(effect, recorded);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, recorded: bool) {
+        match effect {
+            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if !recorded => {
+                self.book.handle(Input::Unwritten(id), self.now);
+            }
+            Effect::Persist(_) => {}
+            Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
+            Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
+                if !recorded {
+                    let failed = Input::NotRecorded(id, draft.channel, "disk full".into());
+                    self.book.handle(failed, self.now);
+                }
+            }
+            Effect::Grant(id, draft) => self.granted(id, draft),
+            // Who has left needs no answer.
+            Effect::Refuse(id, _) if self.clients[&id].ended => {}
+            Effect::Refuse(id, _) => self.ended(id),
+            Effect::Submit(order) => {
+                self.orders.0 += 1;
+                self.jobs.push((order, None, true));
+            }
+            Effect::Weigh => {
+                assert!(!std::mem::replace(&mut self.is_weighing, true), "asked twice");
+            }
+            Effect::Resume(_, intents) => {
+                let intent = intents.last().unwrap().clone();
+                self.jobs.push((intent.order, Some(intent), false));
+            }
+            Effect::Send(hash) if !recorded => {
+                let job = self
+                    .jobs
+                    .iter()
+                    .position(|(_, intent, _)| intent.as_ref().is_some_and(|intent| intent.hash == hash));
+                let (order, ..) = self.jobs.remove(job.unwrap());
+                let failure =
+                    OrderFailure { order, reason: "not recorded".into(), is_final: true, balance: None };
+                self.book.handle(Input::Ordered(order.receiver(), Err(failure)), self.now);
+            }
+            Effect::Send(_) => {}
+        }
+    }
+
+    fn granted(&mut self, id: PurchaseId, draft: Draft) {
+        // One whose record failed may still ask its seller with a total of 0.
+        let on_disk = self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.reserved);
+        assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
+        // One that is gone may still be presented to a seller that denies it.
+        if let Some(OnChain { deposit, .. }) = self.chain.get(&draft.channel) {
+            assert!(draft.total <= *deposit, "{draft:?} of {deposit}");
+        }
+        let client = self.clients.get_mut(&id).unwrap();
+        assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
+        let owner = &self.book.hosts[&draft.channel];
+        assert!(client.shares || *owner == client.host, "a channel of {owner} pays for {}", client.host);
+        let seller = self.sellers.entry(draft.channel).or_default();
+        seller.signed = seller.signed.max(units(draft.total));
+        client.granted = Some(draft);
+    }
+
+    fn write(&mut self, record: &Record) {
+        match record {
+            Record::Channel(id, channel) => {
+                self.disk.channels.insert(*id, *channel);
+            }
+            Record::Intent(intent) => self.disk.intents.push(intent.clone()),
+            Record::IntentsSettled(receiver) => {
+                self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
+            }
+            Record::Host(id, host) => {
+                self.disk.hosts.insert(*id, Arc::clone(host));
+            }
+            Record::Deposit(receiver, host) => {
+                self.disk.deposits.push((*receiver, Arc::clone(host), self.now));
+            }
+            Record::Cursor(_) | Record::Price(..) | Record::Gateway(..) | Record::Consent(..) => {}
+        }
+    }
+
+    /// What was handed to the disk earlier is written earlier.
+    fn write_bounds(&mut self) {
+        for (channels, are_written) in &mut self.bounds {
+            if !std::mem::replace(are_written, true) {
+                self.disk.channels.extend(channels.iter().copied());
+            }
+        }
+    }
+
+    fn intend(&mut self, which: usize) {
+        let count = self.jobs.len();
+        let Some((order, intent @ None, true)) = self.jobs.get_mut(which % count.max(1)) else { return };
+        self.next += 1;
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&self.next.to_be_bytes());
+        let new = Intent { order: *order, moves: true, nonce: self.next, hash, raw: Vec::new(), host: None };
+        *intent = Some(new.clone());
+        self.handle(Input::Intent(new));
+    }
+
+    fn job_ends(&mut self, which: usize, job: Job) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (order, intent, _) = self.jobs.remove(which % self.jobs.len());
+        let receiver = order.receiver();
+        let balance = Some(Balance { wei: 1, tokens: self.tokens.into() });
+        let failed = |is_final| OrderFailure { order, reason: "so it is".into(), is_final, balance };
+        let Some(intent) = intent else {
+            return self.handle(Input::Ordered(receiver, Err(failed(true))));
+        };
+        let known = self.moved.get(&intent.hash).copied();
+        let result = match (known, job) {
+            (Some(moved), _) => Ok(moved.map(|(id, _)| (id, self.chain.get(&id).copied()))),
+            (None, Job::Done) => Ok(self.mine(&intent, true).map(|(id, on_chain)| (id, Some(on_chain)))),
+            (None, Job::Unseen) => {
+                let before = match order {
+                    Order::TopUp { channel, .. } => self.chain.get(&channel).copied(),
+                    _ => None,
+                };
+                Ok(self.mine(&intent, true).map(|(id, _)| (id, before)))
+            }
+            (None, Job::Failed) => {
+                self.mine(&intent, false);
+                Err(failed(true))
+            }
+            (None, Job::Unclear { moved }) => {
+                self.mine(&intent, moved);
+                Err(failed(false))
+            }
+        };
+        self.handle(Input::Ordered(receiver, result));
+    }
+
+    /// What was signed on a channel that is gone cannot be redeemed.
+    fn reorganised(&mut self, which: usize) {
+        let ids: Vec<ChannelId> = self.chain.keys().copied().collect();
+        let Some(old) = pick(&ids, which) else { return };
+        let Some(on_chain) = self.chain.remove(&old) else { return };
+        self.next += 1;
+        let new = ChannelId { open_block: 1_000_000 + self.next as u32, ..old };
+        self.chain.insert(new, on_chain);
+        self.sellers.remove(&old);
+        for client in self.clients.values_mut() {
+            client.raised.remove(&old);
+        }
+        self.missing.insert(old);
+        self.look(vec![(old, None), (new, Some(on_chain))], true);
+    }
+
+    /// A seller settles a channel by itself.
+    fn settled(&mut self, which: usize, total: usize, seen: Seen) {
+        let there: Vec<ChannelId> = self.chain.keys().copied().collect();
+        if let Some(id) = pick(&there, which) {
+            self.settle(id, total, seen);
+        }
+    }
+
+    /// What was signed above the total cannot be redeemed any more.
+    fn settle(&mut self, id: ChannelId, total: usize, seen: Seen) {
+        if !self.chain.contains_key(&id) {
+            return;
+        }
+        let on_its_way: Vec<(PurchaseId, Draft)> =
+            self.clients.iter().filter_map(|(id, client)| Some((*id, client.granted?))).collect();
+        for (client, draft) in on_its_way.into_iter().filter(|(_, draft)| draft.channel == id) {
+            self.shown(client, draft);
+        }
+        let seller = self.sellers.entry(id).or_default();
+        let sent: Vec<u64> = seller.sent.iter().copied().collect();
+        let Some(total) = pick(&sent, total) else { return };
+        self.chain.remove(&id);
+        self.settled.insert(id, total);
+        match seen {
+            Seen::Nothing => {}
+            Seen::Half if !self.missing.insert(id) => {}
+            Seen::Half => self.look(vec![(id, None)], false),
+            Seen::All => self.look(vec![(id, None)], true),
+        }
+    }
+
+    /// Tells the book what the payer has, if it has asked.
+    fn weighed(&mut self) {
+        if std::mem::take(&mut self.is_weighing) {
+            self.handle(Input::Balance(Some(Balance { wei: 1, tokens: self.tokens.into() })));
+        }
+    }
+
+    fn look_at_all(&mut self, by_user: bool) {
+        self.missing.clear();
+        let known = self.book.channels.keys().map(|id| (*id, self.chain.get(id).copied())).collect();
+        self.show(known, true, by_user);
+    }
+
+    /// What the chain shows of some channels, with the settlements or without.
+    fn look(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, with_settlements: bool) {
+        self.show(channels, with_settlements, false);
+    }
+
+    fn show(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, with_settlements: bool, by_user: bool) {
+        let total = |id: &ChannelId| self.settled.get(id).map(|total| (*id, Amount::from(*total)));
+        let settled = channels.iter().filter(|_| with_settlements).filter_map(|(id, _)| total(id)).collect();
+        self.handle(Input::Chain { channels, settled, cursor: 0, by_user });
+    }
+
+    /// Decides what became of a transaction.
+    fn mine(&mut self, intent: &Intent, moves: bool) -> Option<(ChannelId, OnChain)> {
+        let is_there = match intent.order {
+            Order::TopUp { channel, .. } => self.chain.contains_key(&channel),
+            _ => true,
+        };
+        let moved = (moves && is_there).then(|| {
+            let (id, added) = match intent.order {
+                Order::Open { receiver, deposit } => {
+                    (ChannelId { receiver, open_block: intent.nonce as u32 }, deposit)
+                }
+                Order::TopUp { channel, added } => (channel, added),
+                Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => {
+                    unreachable!("the book closes nothing by itself")
+                }
+            };
+            let on_chain = self.chain.entry(id).or_insert(OnChain {
+                deposit: Amount::ZERO,
+                settle_block: 0,
+                closing_balance: Amount::ZERO,
+                withdrawn: Amount::ZERO,
+            });
+            on_chain.deposit = on_chain.deposit.saturating_add(added);
+            assert!(on_chain.deposit <= CAP.into(), "more than a channel may hold");
+            (id, *on_chain)
+        });
+        self.moved.insert(intent.hash, moved);
+        moved
+    }
+
+    fn crash(&mut self, late: bool, sent: bool) {
+        if late {
+            self.write_bounds();
+        }
+        // What was granted may have been sent, and registered.
+        let granted: Vec<(PurchaseId, Draft)> =
+            self.clients.iter_mut().filter_map(|(id, c)| Some((*id, c.granted.take()?))).collect();
+        for (id, draft) in granted.into_iter().filter(|_| sent) {
+            self.shown(id, draft);
+            let seller = self.sellers.entry(draft.channel).or_default();
+            if late && units(draft.total) == seller.registered + units(draft.price) {
+                seller.registered = units(draft.total);
+            }
+        }
+        for (_, intent, _) in std::mem::take(&mut self.jobs) {
+            if let Some(intent) = intent.filter(|intent| !self.moved.contains_key(&intent.hash)) {
+                self.mine(&intent, late);
+            }
+        }
+        self.start();
+    }
+
+    fn restart(&mut self) {
+        (self.disk_fails, self.lies) = (false, false);
+        self.handle(Input::Stop);
+        while self.clients.values().any(|client| client.granted.is_some()) {
+            self.answer(0, How::LostBefore);
+        }
+        assert!(!self.book.has_leases(), "a channel is not given back");
+        self.handle(Input::Flush);
+        let (before, disk_failed) = (self.doubts(), self.disk_failed);
+        let known: BTreeSet<ChannelId> = self.book.channels.keys().copied().collect();
+        self.crash(true, true);
+        // One that the chain shows and the journal never had is in doubt by itself.
+        let after: Vec<ChannelId> = self.doubts().into_iter().filter(|id| known.contains(id)).collect();
+        assert!(disk_failed || before == after, "an orderly end leaves no doubt");
+    }
+
+    fn doubts(&self) -> Vec<ChannelId> {
+        self.book.channels.iter().filter(|(_, channel)| channel.is_in_doubt()).map(|(id, _)| *id).collect()
+    }
+
+    /// A new life, from the disk and the chain.
+    fn start(&mut self) {
+        for client in self.clients.values_mut() {
+            client.ended = true;
+        }
+        self.bounds.clear();
+        self.missing.clear();
+        (self.disk_fails, self.disk_failed, self.lies, self.is_weighing) = (false, false, false, false);
+        self.book = Book::new(Arc::clone(&self.policy));
+        let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
+        let ago = |(receiver, host, at): &(Address, Host, Instant)| {
+            (*receiver, Arc::clone(host), self.now.duration_since(*at))
+        };
+        let ready = Input::Ready {
+            facts: self.facts,
+            channels: self.disk.channels.iter().map(|(id, channel)| (*id, *channel)).collect(),
+            hosts: self.disk.hosts.iter().map(|(id, host)| (*id, Arc::clone(host))).collect(),
+            intents: self.disk.intents.clone(),
+            deposits: self.disk.deposits.iter().map(ago).collect(),
+            on_chain: known.into_iter().map(|id| (id, self.chain.get(&id).copied())).collect(),
+            cursor: 0,
+        };
+        self.handle(ready);
+        self.check();
+    }
+
+    /// Whatever happened, everybody gets an answer once the time is over.
+    fn end(&mut self) {
+        self.lies = false;
+        for _ in 0..100 {
+            self.answer(0, How::LostBefore);
+            self.now += Duration::from_secs(301);
+            self.handle(Input::Tick);
+        }
+        let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
+        assert!(waiting.is_empty(), "no end: {waiting:?}");
+        assert!(self.book.purchases.is_empty() && self.book.queues.is_empty() && !self.book.has_leases());
+        assert_eq!(self.book.poll_timeout(), None);
+        self.check();
+    }
+}
+
+fn pick<T: Clone>(from: &[T], which: usize) -> Option<T> {
+    from.get(which % from.len().max(1)).cloned()
+}

@@ -1,0 +1,174 @@
+//! One client request that wants to be paid: how far it has come, and what it has cost so far.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Allowance, Host};
+use crate::protocol::channel::Unclear;
+use crate::protocol::schemes::microraiden::Complaint;
+use crate::protocol::{Address, Amount, Challenge, Channel, ChannelId, Draft};
+
+/// A host, and whether its requests may use the channels of other hosts.
+pub(super) type QueueKey = (Host, bool);
+
+/// One client request that wants to be paid.
+#[derive(Debug)]
+pub(super) struct Purchase {
+    pub(super) challenge: Challenge,
+    pub(super) allowance: Allowance,
+    pub(super) deadline: Instant,
+    pub(super) stage: Stage,
+    /// How many different payments were granted.
+    pub(super) rounds: u32,
+    /// By how much this request raised what sellers were shown, as far as that was or can still be redeemed.
+    pub(super) raised: Vec<Raise>,
+    /// True once a channel was opened or topped up because of this request: that happens once.
+    pub(super) is_funded: bool,
+    /// True when a channel that the chain no longer knows was left for another one.
+    pub(super) reopened: bool,
+    /// Totals that were presented for this request, questions left out.
+    pub(super) presented: Vec<Presented>,
+    pub(super) adoptions: u32,
+    pub(super) patience: BTreeMap<Complaint, Patience>,
+}
+
+/// A payment of one request raised what the seller was shown of a channel, from one total to a higher one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raise {
+    pub(super) channel: ChannelId,
+    pub(super) from: Amount,
+    pub(super) to: Amount,
+}
+
+/// A total that was presented for one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Presented {
+    pub(super) channel: ChannelId,
+    pub(super) total: Amount,
+    /// True if its seller was not shown as much before.
+    pub(super) is_new: bool,
+    /// How many payments were signed on the channel before it, in this run.
+    pub(super) after: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Waits until the key is unlocked and the chain synced.
+    Early { until: Instant },
+    /// Waits in its receiver's queue.
+    Queued,
+    /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
+    Presented { draft: Draft, unsent: Option<Before> },
+    /// Waits to present the same payment again.
+    Pausing { draft: Draft, until: Instant },
+}
+
+/// What a channel goes back to when a payment never leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    pub(super) unclear: Option<Unclear>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    attempts: u32,
+    since: Instant,
+}
+
+impl Purchase {
+    pub(super) fn receiver(&self) -> Address {
+        let Challenge::MicroRaiden(challenge) = &self.challenge;
+        challenge.receiver
+    }
+
+    pub(super) fn price(&self) -> Amount {
+        let Challenge::MicroRaiden(challenge) = &self.challenge;
+        challenge.price
+    }
+
+    /// The host that asks for money, without a port.
+    pub(super) fn host(&self) -> &Host {
+        &self.allowance.host
+    }
+
+    /// The queue that it waits in: those who wait in one queue may use the same channels.
+    pub(super) fn queue(&self) -> QueueKey {
+        (Arc::clone(self.host()), self.shares())
+    }
+
+    /// True when channels of other hosts may pay for it: its rule lists the receiver.
+    pub(super) fn shares(&self) -> bool {
+        self.allowance.receivers.contains(&self.receiver())
+    }
+
+    /// Whether the policy lets another channel pay if one is gone.
+    pub(super) fn reopens(&self) -> bool {
+        self.allowance.hooks.reopens()
+    }
+
+    /// Whether one more payment for this request would let sellers redeem more than one price for it.
+    pub(super) fn exceeds_price(&self, raise: Amount) -> bool {
+        let sum = self.raised.iter().fold(raise, |sum, raised| sum.saturating_add(raised.by()));
+        !raise.is_zero() && sum > self.price()
+    }
+
+    /// The seller proves that it holds a total. If that is older than this request, only what lies above it is this
+    /// request's. It is not if it was signed for this request, or perhaps for another one that the channel was lent to
+    /// in between.
+    pub(super) fn is_proven(&mut self, channel: ChannelId, known: &Channel, total: Amount) {
+        let ours = || self.presented.iter().filter(|presented| presented.channel == channel);
+        let Some(first) = ours().next() else { return };
+        let is_alone = first.after + ours().count() as u64 == known.payments;
+        let is_older = total > known.signed || is_alone && ours().all(|presented| presented.total != total);
+        if !is_older {
+            return;
+        }
+        for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
+            raise.from = raise.from.max(total);
+        }
+    }
+
+    /// True when sellers can redeem something of a channel because of this request.
+    pub(super) fn has_raised(&self, channel: ChannelId) -> bool {
+        self.raised.iter().any(|raise| raise.channel == channel && !raise.by().is_zero())
+    }
+
+    /// A channel was settled on `total`: what was signed above it cannot be redeemed any more.
+    pub(super) fn is_settled(&mut self, channel: ChannelId, total: Amount) {
+        for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
+            raise.to = raise.to.min(total);
+        }
+    }
+
+    /// When it is to be looked at again; `None` while it has a payment in hand.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(self.deadline)),
+            Stage::Queued => Some(self.deadline),
+            Stage::Presented { .. } => None,
+        }
+    }
+
+    /// Counts one more attempt after a complaint; `None` when the patience with it is at its end.
+    pub(super) fn wait_again(
+        &mut self,
+        complaint: Complaint,
+        times: u32,
+        within: Duration,
+        now: Instant,
+    ) -> Result<(), u32> {
+        let patience = self.patience.entry(complaint).or_insert(Patience { attempts: 0, since: now });
+        if patience.attempts >= times || now.duration_since(patience.since) >= within {
+            return Err(patience.attempts);
+        }
+        patience.attempts += 1;
+        Ok(())
+    }
+}
+
+impl Raise {
+    fn by(&self) -> Amount {
+        self.to.saturating_sub(self.from)
+    }
+}

@@ -1,0 +1,899 @@
+//! Stories of Alice, who pays, Bob, who sells honestly, and Mallory, who cheats.
+
+mod funding;
+mod hosts;
+mod reopening;
+mod reserving;
+mod restarting;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chain::signer::Signer;
+use crate::protocol::channel::Unclear;
+use crate::protocol::engine::*;
+use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::schemes::microraiden::{Complaint, State, proof};
+use crate::protocol::{Phase, Signature};
+
+const BOB: Address = Address([0xbb; 20]);
+const CONTRACT: Address = Address([0xcc; 20]);
+const TOKEN: Address = Address([0x70; 20]);
+
+/// The book, a clock that stands still until it is moved, and Alice's key.
+struct World {
+    book: Book,
+    /// Of the rule that all her purchases are made by.
+    hooks: Arc<Hooks>,
+    now: Instant,
+    alice: Signer,
+    next: u64,
+}
+
+fn policy() -> Policy {
+    let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
+    let retry = Retry::Retry { every, times, within };
+    Policy {
+        rules: Vec::new(),
+        deposit: Deposit::default(),
+        hooks: Arc::new(Hooks {
+            insufficient_confirmations: retry.into(),
+            nonexisting_channel: Missing::Retry { every, times, within }.into(),
+            invalid_balance_proof: retry.into(),
+            invalid_amount: Adopt::Adopt { times: 3 }.into(),
+            ..Hooks::default()
+        }),
+        max_attempts: 8,
+        sign_ahead: 0,
+        ready_timeout: Duration::from_secs(30),
+        pay_timeout: Duration::from_secs(300),
+    }
+}
+
+impl World {
+    /// Alice with one channel to Bob of this deposit, of which the seller holds `paid`.
+    fn with_channel(deposit: u64, paid: u64) -> Self {
+        Self::with(policy(), vec![(channel_id(7), channel(deposit, paid))])
+    }
+
+    fn with(policy: Policy, channels: Vec<(ChannelId, Channel)>) -> Self {
+        Self::synced(policy, channels, Vec::new())
+    }
+
+    fn synced(
+        policy: Policy,
+        channels: Vec<(ChannelId, Channel)>,
+        on_chain: Vec<(ChannelId, Option<OnChain>)>,
+    ) -> Self {
+        let alice = Signer::new(&[0xa0; 32]).unwrap();
+        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let hooks = Arc::clone(&policy.hooks);
+        let mut book = Book::new(Arc::new(policy));
+        let now = Instant::now();
+        book.handle(ready(facts, channels, on_chain), now);
+        while book.poll_effect().is_some() {}
+        // Bob has said already what he holds, as long as nothing is in doubt.
+        for channel in book.channels.values_mut() {
+            channel.asks = channel.doubt.is_some();
+        }
+        Self { book, hooks, now, alice, next: 0 }
+    }
+
+    fn when(&mut self, input: Input) -> Vec<Effect> {
+        self.book.handle(input, self.now);
+        std::iter::from_fn(|| self.book.poll_effect()).collect()
+    }
+
+    fn demand(&mut self, challenge: microraiden::Challenge) -> (PurchaseId, Vec<Effect>) {
+        self.demand_of("bob.example", &[], challenge)
+    }
+
+    /// A demand of this host, by a rule that lists these receivers.
+    fn demand_of(
+        &mut self,
+        host: &str,
+        receivers: &[Address],
+        challenge: microraiden::Challenge,
+    ) -> (PurchaseId, Vec<Effect>) {
+        self.next += 1;
+        let purchase = PurchaseId(self.next);
+        let hooks = Arc::clone(&self.hooks);
+        let receivers = receivers.to_vec();
+        let allowance = Allowance { host: host.into(), max_price: 100.into(), receivers, hooks };
+        let challenge = Challenge::MicroRaiden(challenge);
+        (purchase, self.when(Input::Demand { purchase, challenge, allowance }))
+    }
+
+    /// A demand that must be granted: the purchase and the total.
+    fn granted(&mut self, price: u64) -> (PurchaseId, Amount) {
+        let (id, effects) = self.demand(ask(price));
+        (id, grant(&effects).expect("a grant").total)
+    }
+
+    fn rejected(&mut self, id: PurchaseId, challenge: microraiden::Challenge) -> Vec<Effect> {
+        self.when(Input::Answer(id, Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))))
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Effect> {
+        self.now += time;
+        self.when(Input::Tick)
+    }
+
+    fn signed(&self, total: u64) -> Option<Signature> {
+        self.alice.sign(proof::balance_digest(channel_id(7), total.into(), CONTRACT)).ok()
+    }
+
+    /// The seller's state with Alice's signature.
+    fn state(&self, total: u64) -> Option<State> {
+        Some(State { sender: Some(self.alice.address()), total: total.into(), signature: self.signed(total) })
+    }
+
+    /// The chain no longer knows the channel, and has no settlement of it.
+    fn vanish(&mut self, open_block: u32) {
+        for _ in 0..2 {
+            self.when(seen(open_block, None, None));
+        }
+    }
+
+    /// The channel as the journal would have it.
+    fn channel(&self) -> Channel {
+        kept(self.book.channels[&channel_id(7)])
+    }
+}
+
+fn kept(channel: Channel) -> Channel {
+    Channel { signed: Amount::ZERO, payments: 0, ..channel }
+}
+
+/// What is recorded of a channel, if anything is.
+fn recorded(effects: &[Effect]) -> Option<Channel> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Persist(Record::Channel(_, channel)) => Some(kept(*channel)),
+        _ => None,
+    })
+}
+
+fn ready(
+    facts: Facts,
+    channels: Vec<(ChannelId, Channel)>,
+    on_chain: Vec<(ChannelId, Option<OnChain>)>,
+) -> Input {
+    let hosts = channels.iter().map(|(id, _)| (*id, "bob.example".into())).collect();
+    let (intents, deposits) = (Vec::new(), Vec::new());
+    Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor: 12 }
+}
+
+fn channel_id(open_block: u32) -> ChannelId {
+    ChannelId { receiver: BOB, open_block }
+}
+
+fn on_chain(deposit: u64) -> OnChain {
+    OnChain {
+        deposit: deposit.into(),
+        settle_block: 0,
+        closing_balance: Amount::ZERO,
+        withdrawn: Amount::ZERO,
+    }
+}
+
+fn channel(deposit: u64, paid: u64) -> Channel {
+    Channel {
+        promised: paid.into(),
+        presented: paid.into(),
+        reserved: paid.into(),
+        acknowledged: paid.into(),
+        ..Channel::new(on_chain(deposit))
+    }
+}
+
+/// What a look at the chain says of a channel: what is there, and the total it was settled on.
+fn seen(open_block: u32, on_chain: Option<OnChain>, settled: Option<u64>) -> Input {
+    let id = channel_id(open_block);
+    let settled = settled.map(|total| (id, total.into())).into_iter().collect();
+    Input::Chain { channels: vec![(id, on_chain)], settled, cursor: 13, by_user: false }
+}
+
+fn ask(price: u64) -> microraiden::Challenge {
+    microraiden::Challenge {
+        price: price.into(),
+        contract: CONTRACT,
+        receiver: BOB,
+        token: Some(TOKEN),
+        gateway: None,
+        complaint: None,
+        state: None,
+    }
+}
+
+fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Challenge {
+    microraiden::Challenge { complaint: Some(complaint), state, ..ask(10) }
+}
+
+fn grant(effects: &[Effect]) -> Option<Draft> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Grant(_, draft) => Some(*draft),
+        _ => None,
+    })
+}
+
+fn refusal(effects: &[Effect]) -> Option<&Refusal> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Refuse(_, refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
+fn order(effects: &[Effect]) -> Option<Order> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Submit(order) => Some(*order),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_record_stands_before_the_grant() {
+    let mut world = World::with_channel(100, 20);
+    let (id, effects) = world.demand(ask(10));
+    let draft = Draft { channel: channel_id(7), total: 30.into(), price: 10.into() };
+    let expected = Channel {
+        promised: 30.into(),
+        reserved: 30.into(),
+        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        ..channel(100, 20)
+    };
+    assert_eq!(recorded(&effects), Some(expected));
+    assert!(
+        matches!(effects[..], [Effect::Persist(_), Effect::Grant(granted, what)] if (granted, what) == (id, draft))
+    );
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!(world.channel(), channel(100, 30));
+}
+
+#[test]
+fn what_no_rule_allows_is_refused_before_anything_moves() {
+    let alice = Signer::new(&[0xa0; 32]).unwrap().address();
+    let foreign = Address([0x66; 20]);
+    let max_price = Amount::from(100);
+    for (challenge, expected) in [
+        (ask(0), Refusal::PriceZero),
+        (ask(101), Refusal::TooExpensive { price: 101.into(), max_price }),
+        (
+            microraiden::Challenge { price: Amount::MAX, ..ask(0) },
+            Refusal::TooExpensive { price: Amount::MAX, max_price },
+        ),
+        (
+            microraiden::Challenge { contract: foreign, ..ask(10) },
+            Refusal::ForeignContract { theirs: foreign, ours: CONTRACT },
+        ),
+        (
+            microraiden::Challenge { token: Some(foreign), ..ask(10) },
+            Refusal::ForeignToken { theirs: foreign, ours: TOKEN },
+        ),
+    ] {
+        let mut world = World::with_channel(1000, 0);
+        let (id, effects) = world.demand(challenge);
+        assert_eq!(effects, [Effect::Refuse(id, expected)]);
+    }
+    let mut world = World::with_channel(1000, 0);
+    let (_, effects) = world.demand_of("bob.example", &[alice], ask(10));
+    assert_eq!(refusal(&effects), Some(&Refusal::ForeignReceiver(BOB)));
+}
+
+#[test]
+fn ten_at_once_cause_one_opening() {
+    let mut world = World::with(policy(), Vec::new());
+    let orders: Vec<Order> = (0..10).filter_map(|_| order(&world.demand(ask(10)).1)).collect();
+    assert_eq!(orders, [Order::Open { receiver: BOB, deposit: 100.into() }]);
+
+    let mut effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    for expected in 1..=10_u64 {
+        let draft = grant(&effects).expect("the next one is served");
+        assert_eq!(draft.total, (expected * 10).into());
+        effects = world.when(Input::Answer(PurchaseId(expected), Outcome::Accepted));
+    }
+    assert_eq!(effects, []);
+}
+
+#[test]
+fn the_fullest_use_comes_first_then_top_up_then_open() {
+    let two = vec![(channel_id(1), channel(100, 50)), (channel_id(2), channel(100, 80))];
+    let mut world = World::with(policy(), two.clone());
+    assert_eq!(grant(&world.demand(ask(10)).1).map(|draft| draft.channel), Some(channel_id(2)));
+    assert_eq!(grant(&world.demand(ask(10)).1).map(|draft| draft.channel), Some(channel_id(1)));
+
+    let mut world = World::with(policy(), two.clone());
+    let topped = order(&world.demand(ask(60)).1);
+    assert_eq!(topped, Some(Order::TopUp { channel: channel_id(1), added: 250.into() }));
+
+    let deposit = Deposit { max_per_channel: 105.into(), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, two);
+    let opened = order(&world.demand(ask(60)).1);
+    assert_eq!(opened, Some(Order::Open { receiver: BOB, deposit: 105.into() }));
+}
+
+#[test]
+fn a_failed_opening_refuses_all_who_wait_and_is_not_tried_at_once_again() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand(ask(10)).1).unwrap();
+    world.demand(ask(10));
+    let failure = OrderFailure { order: open, reason: "no ether".into(), is_final: true, balance: None };
+    let effects = world.when(Input::Ordered(BOB, Err(failure)));
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count(), 2);
+    assert_eq!(order(&world.demand(ask(10)).1), None);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(order(&world.demand(ask(10)).1), Some(open));
+}
+
+#[test]
+fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand(ask(10)).1).unwrap();
+    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    let effects = world.when(Input::Intent(intent.clone()));
+    // If older ones could not be taken off the record, they go with the same write. The deposit counts from here on.
+    let intent = Intent { host: Some("bob.example".to_owned()), ..intent };
+    let deposit = Record::Deposit(BOB, "bob.example".into());
+    let recorded =
+        [Record::IntentsSettled(BOB), deposit, Record::Intent(intent.clone())].map(Effect::Persist);
+    assert_eq!(effects, [&recorded[..], &[Effect::Send([9; 32])]].concat());
+    let failure = OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
+    world.when(Input::Ordered(BOB, Err(failure)));
+    world.pass(Duration::from_secs(31));
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    assert!(effects.contains(&Effect::Persist(Record::IntentsSettled(BOB))));
+    assert!(matches!(effects.last(), Some(Effect::Grant(granted, _)) if *granted == id));
+}
+
+#[test]
+fn a_lost_answer_is_resolved_by_the_next_purchase() {
+    // Never registered: the same total pays now.
+    let mut world = World::with_channel(100, 20);
+    let (first, total) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, again) = world.granted(10);
+    assert_eq!((total, again), (30.into(), 30.into()));
+    world.when(Input::Answer(second, Outcome::Accepted));
+    assert_eq!(world.channel(), channel(100, 30));
+
+    // Registered: the seller shows it, and the next price is added.
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, _) = world.granted(10);
+    let state = world.state(30);
+    let effects = world.rejected(second, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(grant(&effects).unwrap().total, 40.into());
+
+    // Another price: sent on what is believed, corrected by the seller.
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    world.when(Input::Answer(first, Outcome::Unclear));
+    let (second, total) = world.granted(7);
+    assert_eq!(total, 27.into());
+    let answer = complain(Complaint::InvalidAmount, world.state(30));
+    let effects = world.rejected(second, microraiden::Challenge { price: 7.into(), ..answer });
+    assert_eq!(grant(&effects).unwrap().total, 37.into());
+}
+
+#[test]
+fn mallory_shows_the_payment_just_made_as_an_old_one() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    let state = world.state(30);
+    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
+    assert_eq!(world.channel(), channel(100, 30));
+}
+
+#[test]
+fn mallory_lowers_the_total_and_then_shows_the_payment_as_an_old_one() {
+    let mut world = World::with_channel(100, 50);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(0));
+    let lowered = grant(&world.rejected(id, answer)).unwrap();
+    assert_eq!(lowered.total, 10.into());
+    let answer = complain(Complaint::InvalidAmount, world.state(60));
+    let effects = world.rejected(id, answer);
+    assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: 60.into() }));
+    assert_eq!(world.channel().promised, 60.into());
+}
+
+#[test]
+fn a_lower_total_is_adopted_and_promises_stay() {
+    let mut world = World::with_channel(100, 50);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(40));
+    assert_eq!(grant(&world.rejected(id, answer)).unwrap().total, 50.into());
+    assert_eq!(world.channel().promised, 60.into());
+    world.when(Input::Answer(id, Outcome::Accepted));
+    assert_eq!((world.channel().acknowledged, world.channel().promised), (50.into(), 60.into()));
+}
+
+#[test]
+fn lost_records_come_back_by_our_own_signature_only() {
+    let mut world = World::with_channel(100, 0);
+    let (id, _) = world.granted(10);
+    let answer = complain(Complaint::InvalidAmount, world.state(40));
+    assert_eq!(grant(&world.rejected(id, answer)).unwrap().total, 50.into());
+    assert_eq!(world.channel().promised, 50.into());
+
+    let stranger = Signer::new(&[0xb1; 32]).unwrap();
+    let forged = stranger.sign(proof::balance_digest(channel_id(7), 40.into(), CONTRACT)).ok();
+    for signature in [None, forged, Some(Signature([0; 65]))] {
+        let mut world = World::with_channel(100, 0);
+        let (id, _) = world.granted(10);
+        let state = Some(State { sender: None, total: 40.into(), signature });
+        let effects = world.rejected(id, complain(Complaint::InvalidAmount, state));
+        assert_eq!(refusal(&effects), Some(&Refusal::UnprovenTotal { claimed: 40.into() }));
+        assert_eq!(world.channel().promised, 10.into());
+    }
+}
+
+#[test]
+fn a_changed_price_is_taken_within_the_rule() {
+    let mut world = World::with_channel(1000, 50);
+    let (id, _) = world.granted(10);
+    let state = world.state(50);
+    let dearer = microraiden::Challenge { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    assert_eq!(grant(&world.rejected(id, dearer.clone())).unwrap().total, 80.into());
+    assert_eq!(world.channel().promised, 80.into());
+    let too_dear = microraiden::Challenge { price: 101.into(), ..dearer };
+    let effects = world.rejected(id, too_dear);
+    assert!(matches!(refusal(&effects), Some(Refusal::TooExpensive { .. })));
+    assert_eq!(world.channel().promised, 80.into());
+}
+
+#[test]
+fn complaints_that_pass_are_met_with_the_same_payment_until_patience_ends() {
+    for complaint in
+        [Complaint::InsufficientConfirmations, Complaint::NonexistingChannel, Complaint::InvalidBalanceProof]
+    {
+        let mut world = World::with_channel(100, 0);
+        let (id, total) = world.granted(10);
+        for _ in 0..3 {
+            assert_eq!(world.rejected(id, complain(complaint, None)), []);
+            assert_eq!(world.pass(Duration::from_millis(4999)), []);
+            let again = world.pass(Duration::from_millis(1));
+            assert_eq!(grant(&again).unwrap().total, total);
+        }
+        let effects = world.rejected(id, complain(complaint, None));
+        assert_eq!(effects, [Effect::Refuse(id, Refusal::HookGaveUp { complaint, attempts: 3 })]);
+        assert_eq!(world.granted(10).1, total, "the next purchase presents the same total");
+    }
+}
+
+/// What follows a complaint.
+#[derive(Debug, PartialEq)]
+enum Then {
+    /// The same payment again, so often; then the end.
+    Same(u32),
+    /// A payment that follows from the seller's total.
+    Next,
+    /// A payment from another channel.
+    Elsewhere,
+    /// The end, at once.
+    End,
+}
+
+#[test]
+fn each_hook_does_each_of_its_actions() {
+    let (every, times, within) = (Duration::from_secs(5), 2, Duration::from_secs(60));
+    let (retry, reopen) = (Retry::Retry { every, times, within }, Missing::Reopen { every, times, within });
+    let again = Missing::Retry { every, times, within };
+    let hooks = Hooks::default;
+    for (complaint, is_gone, hooks, expected) in [
+        (
+            Complaint::InsufficientConfirmations,
+            false,
+            Hooks { insufficient_confirmations: retry.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::InsufficientConfirmations,
+            false,
+            Hooks { insufficient_confirmations: Retry::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::InvalidBalanceProof,
+            false,
+            Hooks { invalid_balance_proof: retry.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::InvalidBalanceProof,
+            false,
+            Hooks { invalid_balance_proof: Retry::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::InvalidAmount,
+            false,
+            Hooks { invalid_amount: Adopt::Adopt { times: 1 }.into(), ..hooks() },
+            Then::Next,
+        ),
+        (
+            Complaint::InvalidAmount,
+            false,
+            Hooks { invalid_amount: Adopt::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+        (
+            Complaint::NonexistingChannel,
+            false,
+            Hooks { nonexisting_channel: again.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: again.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            false,
+            Hooks { nonexisting_channel: reopen.into(), ..hooks() },
+            Then::Same(2),
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: reopen.into(), ..hooks() },
+            Then::Elsewhere,
+        ),
+        (
+            Complaint::NonexistingChannel,
+            true,
+            Hooks { nonexisting_channel: Missing::Abort.into(), ..hooks() },
+            Then::End,
+        ),
+    ] {
+        // The rule's own hooks count, not the defaults.
+        let mut world = World::with(policy(), vec![(channel_id(7), channel(100, 20))]);
+        world.hooks = Arc::new(hooks);
+        let (id, total) = world.granted(10);
+        if is_gone {
+            world.vanish(7);
+        }
+        let answer = complain(complaint, world.state(0));
+        let mut effects = world.rejected(id, answer.clone());
+        let mut attempts = 0;
+        while effects.is_empty() {
+            effects = world.pass(every);
+            assert_eq!(grant(&effects).unwrap().total, total);
+            attempts += 1;
+            effects = world.rejected(id, answer.clone());
+        }
+        let is_end = effects == [Effect::Refuse(id, Refusal::HookAborts { complaint })];
+        let gave_up =
+            matches!(refusal(&effects), Some(Refusal::HookGaveUp { .. } | Refusal::ChannelExists { .. }));
+        let then = match (grant(&effects), order(&effects)) {
+            (Some(draft), _) if draft.total == 10.into() && attempts == 0 => Then::Next,
+            (None, Some(Order::Open { .. })) if attempts == 0 => Then::Elsewhere,
+            _ if is_end && attempts == 0 => Then::End,
+            _ if gave_up => Then::Same(attempts),
+            _ => panic!("{complaint:?}: {effects:?} after {attempts}"),
+        };
+        assert_eq!(then, expected, "{complaint:?} {is_gone}");
+    }
+}
+
+#[test]
+fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
+    let mut world = World::with_channel(100, 95);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(order(&effects), Some(Order::TopUp { channel: channel_id(7), added: 45.into() }));
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(145)))))));
+    assert_eq!(grant(&effects).unwrap().total, 105.into());
+    let state = world.state(95);
+    assert_eq!(world.rejected(id, microraiden::Challenge { state, ..ask(10) }), []);
+    assert_eq!(grant(&world.pass(Duration::from_secs(5))).unwrap().total, 105.into());
+}
+
+#[test]
+fn answers_that_lead_nowhere_end_the_purchase() {
+    let foreign = Some(State { sender: Some(BOB), total: 5.into(), signature: None });
+    for (answer, expected) in [
+        (ask(10), Refusal::NotAccepted),
+        (complain(Complaint::InvalidAmount, foreign), Refusal::ForeignState),
+        (
+            complain(
+                Complaint::InvalidAmount,
+                Some(State { sender: None, total: 20.into(), signature: None }),
+            ),
+            Refusal::NoProgress,
+        ),
+        (
+            microraiden::Challenge {
+                receiver: CONTRACT,
+                ..complain(
+                    Complaint::InvalidAmount,
+                    Some(State { sender: None, total: 0.into(), signature: None }),
+                )
+            },
+            Refusal::ReceiverChanged(CONTRACT),
+        ),
+    ] {
+        let mut world = World::with_channel(100, 20);
+        let (id, _) = world.granted(10);
+        let effects = world.rejected(id, answer);
+        assert_eq!(effects, [Effect::Refuse(id, expected)]);
+        assert_eq!(world.channel().promised, 30.into());
+    }
+}
+
+#[test]
+fn deadlines_say_what_was_waited_for() {
+    let mut world = World::with(policy(), Vec::new());
+    let (id, _) = world.demand(ask(10));
+    assert_eq!(world.book.poll_timeout(), Some(world.now + Duration::from_secs(300)));
+    let effects = world.pass(Duration::from_secs(300));
+    assert_eq!(effects, [Effect::Refuse(id, Refusal::Deadline { waited_for: Awaited::Funding })]);
+    assert_eq!(world.book.poll_timeout(), None);
+
+    let mut book = Book::new(Arc::new(policy()));
+    let now = Instant::now();
+    book.handle(Input::Unready("the node is down".into()), now);
+    let host = "bob.example".into();
+    let allowance = Allowance { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
+    let challenge = Challenge::MicroRaiden(ask(10));
+    book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
+    book.handle(Input::Tick, now + Duration::from_secs(30));
+    assert_eq!(book.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
+}
+
+#[test]
+fn a_correction_that_comes_too_late_leads_to_no_further_payment() {
+    for late in [Duration::from_millis(299_999), Duration::from_secs(300)] {
+        let mut world = World::with_channel(100, 20);
+        let (id, _) = world.granted(10);
+        world.now += late;
+        let answer = complain(Complaint::InvalidAmount, world.state(0));
+        let effects = world.rejected(id, answer);
+        let refused = refusal(&effects) == Some(&Refusal::Deadline { waited_for: Awaited::Seller });
+        assert_eq!(refused, late == Duration::from_secs(300), "{effects:?}");
+    }
+}
+
+#[test]
+fn what_was_never_sent_is_not_unclear() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    world.when(Input::Withdraw(id));
+    assert_eq!(world.channel().unclear, None);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects).unwrap().total, 30.into());
+    let effects = world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
+    assert_eq!(refusal(&effects), Some(&Refusal::StoreFailed("disk full".into())));
+    assert_eq!(world.channel().unclear, None);
+}
+
+#[test]
+fn who_shows_what_was_never_sent_has_raised_by_it() {
+    let channels = vec![(channel_id(7), channel(100, 20)), (channel_id(8), channel(38, 30))];
+    let mut world = World::with(policy(), channels);
+    let (first, total) = world.granted(10);
+    world.when(Input::Withdraw(first));
+    let (second, again) = world.granted(10);
+    assert_eq!((total, again), (30.into(), 30.into()));
+    // The other channel would do for the lower price, and the seller would have both: the same one pays.
+    let state = world.state(20);
+    let complaint = Some(Complaint::InvalidAmount);
+    let effects = world.rejected(second, microraiden::Challenge { complaint, state, ..ask(5) });
+    assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 25.into())));
+    world.when(Input::Withdraw(second));
+    // What was shown once is not raised again by who shows it later.
+    let (third, total) = world.granted(10);
+    assert_eq!(total, 30.into());
+    world.when(Input::Answer(third, Outcome::Accepted));
+    assert_eq!(world.granted(10).1, 40.into());
+}
+
+#[test]
+fn a_journal_that_fails_refuses_all_who_wait_at_once() {
+    let mut world = World::with_channel(100, 20);
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand(ask(10));
+    let (third, _) = world.demand(ask(10));
+    let refused = |id| Effect::Refuse(id, Refusal::StoreFailed("disk full".into()));
+    let effects = world.when(Input::NotRecorded(first, channel_id(7), "disk full".into()));
+    assert_eq!(effects, [refused(second), refused(third), refused(first)]);
+    assert_eq!(world.granted(10).1, 30.into(), "the next one tries the disk again");
+}
+
+#[test]
+fn a_withdrawn_demand_leaves_the_queue_and_lets_the_next_one_pass() {
+    let mut world = World::with_channel(100, 0);
+    let (first, _) = world.granted(10);
+    let (second, effects) = world.demand(ask(10));
+    assert_eq!(effects, []);
+    let (third, _) = world.demand(ask(10));
+    world.when(Input::Withdraw(second));
+    let effects = world.when(Input::Answer(first, Outcome::Accepted));
+    assert!(matches!(effects.last(), Some(Effect::Grant(id, _)) if *id == third));
+}
+
+#[test]
+fn channels_that_close_or_vanish_pay_no_more() {
+    let closing = OnChain { settle_block: 900, ..on_chain(100) };
+    for on_chain in [Some(closing), None] {
+        let mut world =
+            World::synced(policy(), vec![(channel_id(7), channel(100, 20))], vec![(channel_id(7), on_chain)]);
+        assert_ne!(world.channel().phase, Phase::Open);
+        assert_eq!(world.channel().promised, 20.into(), "promises are not forgotten");
+        assert!(matches!(order(&world.demand(ask(10)).1), Some(Order::Open { .. })));
+    }
+}
+
+#[test]
+fn what_the_receiver_took_out_was_promised() {
+    let withdrawn = OnChain { withdrawn: 40.into(), ..on_chain(100) };
+    let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(withdrawn))]);
+    // The journal does not have the channel, so that Bob is asked first.
+    let (id, total) = world.granted(10);
+    assert_eq!(total, 40.into());
+    let state = world.state(40);
+    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    assert_eq!(grant(&effects).unwrap().total, 50.into());
+}
+
+#[test]
+fn stopping_refuses_who_waits_and_lets_who_pays_finish() {
+    let mut world = World::with_channel(100, 0);
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand(ask(10));
+    let effects = world.when(Input::Stop);
+    assert_eq!(effects, [Effect::Refuse(second, Refusal::ShuttingDown)]);
+    world.when(Input::Answer(first, Outcome::Accepted));
+    assert_eq!(recorded(&world.when(Input::Flush)), Some(channel(100, 10)));
+}
+
+#[test]
+fn who_is_ready_after_the_end_puts_nothing_on_record() {
+    let mut world = World::with_channel(100, 20);
+    world.book = Book::new(Arc::new(policy()));
+    world.when(Input::Stop);
+    let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: world.alice.address() };
+    let known = vec![(channel_id(7), channel(100, 20))];
+    let synced = vec![(channel_id(7), Some(on_chain(100)))];
+    assert_eq!(world.when(ready(facts, known, synced)), []);
+}
+
+#[test]
+fn a_second_crash_leaves_no_less_in_doubt() {
+    let crashed = Channel { reserved: 30.into(), doubt: Some(70.into()), ..channel(200, 20) };
+    assert_eq!(crashed.recover().doubt, Some(70.into()));
+    let crashed = Channel { reserved: 90.into(), ..crashed };
+    assert_eq!(crashed.recover().doubt, Some(90.into()));
+}
+
+#[test]
+fn what_was_not_written_is_tried_again() {
+    let mut world = World::with_channel(100, 20);
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::Accepted));
+    let written = world.when(Input::Idle);
+    assert_eq!(recorded(&written), Some(channel(100, 30)));
+    assert!(!world.book.is_dirty());
+    world.when(Input::Unwritten(channel_id(7)));
+    assert_eq!(recorded(&world.when(Input::Idle)), Some(channel(100, 30)));
+}
+
+#[test]
+fn who_queues_opens_further_channels_one_after_the_other() {
+    let deposit = Deposit { channels: 3, ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, Vec::new());
+    let orders =
+        |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Submit(_))).count();
+    let mut opened = 0;
+    for _ in 0..5 {
+        opened += orders(&world.demand(ask(10)).1);
+    }
+    assert_eq!(opened, 1, "one at a time");
+    for open_block in 1..=3 {
+        let effects =
+            world.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))));
+        assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(open_block)));
+        assert_eq!(orders(&effects), usize::from(open_block < 3), "at most three");
+    }
+    let effects = world.when(Input::Answer(PurchaseId(2), Outcome::Accepted));
+    assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(2)));
+}
+
+#[test]
+fn a_deposit_that_was_read_before_a_top_up_lowers_nothing() {
+    let mut world = World::with_channel(150, 95);
+    let holding = |deposit| seen(7, Some(on_chain(deposit)), None);
+    world.when(holding(100));
+    assert_eq!(world.channel().deposit, 150.into());
+    world.when(holding(150));
+    world.when(holding(100));
+    assert_eq!(world.channel().deposit, 150.into(), "not twice in a row");
+    world.when(holding(100));
+    assert_eq!(world.channel().deposit, 100.into(), "a reorganisation took the top up back");
+}
+
+#[test]
+fn an_opening_under_way_is_not_taken_from_the_chain_before_it_is_deep_enough() {
+    let mut world = World::with(policy(), Vec::new());
+    assert!(order(&world.demand(ask(10)).1).is_some());
+    let seen = seen(7, Some(on_chain(100)), None);
+    assert_eq!(world.when(seen.clone()), []);
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    assert_eq!(world.when(seen), []);
+}
+
+#[test]
+fn a_held_channel_pays_nobody_until_it_is_released() {
+    let deposit = Deposit { max_per_channel: 10.into(), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
+    world.when(Input::Hold(channel_id(7)));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 10.into() }));
+    let effects = world.when(Input::Release(channel_id(7)));
+    assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(7)));
+}
+
+#[test]
+fn a_settled_channel_is_gone_and_its_promises_stay() {
+    let mut world = World::with_channel(100, 20);
+    let settle = Order::Settle { channel: channel_id(7) };
+    assert_eq!(world.book.may_order(&settle), Ok(()));
+    assert_eq!(world.when(Input::Order(settle)), [Effect::Submit(settle)]);
+    assert_eq!(world.book.may_order(&settle), Err(Unorderable::Busy(BOB)));
+    world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), None)))));
+    assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 20.into()));
+    assert_eq!(world.book.may_order(&settle), Ok(()));
+}
+
+#[test]
+fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
+    let mut world = World::with_channel(100, 20);
+    let close = Order::CloseAlone { channel: channel_id(7), total: 20.into() };
+    let intent = Intent { order: close, moves: true, nonce: 0, hash: [9; 32], raw: vec![1], host: None };
+    world.when(Input::Order(close));
+    let (early, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects), None, "before its transaction is known, too");
+    world.when(Input::Withdraw(early));
+    world.when(Input::Intent(intent.clone()));
+    let failure =
+        OrderFailure { order: close, reason: "node is gone".into(), is_final: false, balance: None };
+    world.when(Input::Ordered(BOB, Err(failure)));
+    assert_eq!(world.book.may_order(&close), Err(Unorderable::Busy(BOB)));
+    // Who wants to pay has it cleared up first, after a pause.
+    world.pass(Duration::from_secs(31));
+    let (_, effects) = world.demand(ask(10));
+    assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
+    assert_eq!(world.when(Input::Resume(BOB)), [], "once is enough");
+    // It never took effect: the channel pays again.
+    let effects = world.when(Input::Ordered(BOB, Ok(None)));
+    assert_eq!(grant(&effects).unwrap().channel, channel_id(7));
+}
+
+#[test]
+fn a_channel_is_idle_since_its_last_payment_came_back_or_since_the_start() {
+    let channels = vec![(channel_id(7), channel(100, 20)), (channel_id(8), channel(100, 10))];
+    let known = channels.iter().map(|(id, _)| (*id, Some(on_chain(100)))).collect();
+    let mut world = World::synced(policy(), channels, known);
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    let surplus = |world: &World| world.book.surplus(world.now, minutes(10));
+
+    world.pass(minutes(9));
+    assert_eq!(surplus(&world), []);
+    // The one with less left pays.
+    let (paid, total) = world.granted(10);
+    assert_eq!(total, 30.into());
+    world.pass(minutes(1));
+    assert_eq!(surplus(&world), [channel_id(8)], "the one that is lent stays");
+    world.when(Input::Answer(paid, Outcome::Accepted));
+    assert_eq!(surplus(&world), [channel_id(8)]);
+    world.pass(minutes(9));
+    assert_eq!(surplus(&world), [channel_id(8)], "it was used nine minutes ago");
+    world.pass(minutes(1));
+    assert_eq!(surplus(&world), [channel_id(7)], "both are idle: the one with most left is kept");
+}

@@ -1,0 +1,279 @@
+//! What outlives the program: which totals sellers were shown, what may have been signed, and what a journal that was lost
+//! or is older than the seller's state costs.
+
+use crate::protocol::engine::tests::*;
+
+impl World {
+    /// Starts again with what is in the journal.
+    fn restart(&mut self) {
+        let channels: Vec<_> = self.book.channels.iter().map(|(id, channel)| (*id, kept(*channel))).collect();
+        let facts = *self.book.facts().unwrap();
+        self.book = Book::new(Arc::clone(&self.book.policy));
+        self.when(ready(facts, channels, Vec::new()));
+    }
+
+    /// Ends in good order, and starts again.
+    fn end_and_restart(&mut self) {
+        self.when(Input::Stop);
+        self.when(Input::Flush);
+        // A manager that has stopped still knows whose channels these are.
+        self.restart();
+    }
+
+    /// The seller answers the question of a purchase with what it holds.
+    fn tells(&mut self, id: PurchaseId, price: u64, state: Option<State>) -> Vec<Effect> {
+        let complaint = Some(Complaint::InvalidAmount);
+        self.rejected(id, microraiden::Challenge { complaint, state, ..ask(price) })
+    }
+
+    fn claim(total: u64) -> Option<State> {
+        Some(State { sender: None, total: total.into(), signature: None })
+    }
+}
+
+/// A total was signed and provably never sent; the program ends in good order. The next request may raise by one price
+/// only, whatever the seller says about that total.
+#[test]
+fn what_was_never_sent_is_not_free_after_a_restart() {
+    let mut world = World::with_channel(100, 30);
+    let (first, total) = world.granted(10);
+    assert_eq!(total, 40.into());
+    world.when(Input::Withdraw(first));
+    world.end_and_restart();
+    assert_eq!((world.channel().promised, world.channel().presented), (40.into(), 30.into()));
+    assert!(!world.channel().is_in_doubt(), "an orderly end leaves no doubt");
+
+    // Bob is asked first; he lies about nothing, and then claims the payment of this request as an old one.
+    let (second, question) = world.granted(10);
+    assert_eq!(question, 30.into());
+    let state = world.state(30);
+    assert_eq!(grant(&world.tells(second, 10, state)).unwrap().total, 40.into());
+    let state = world.state(40);
+    let effects = world.tells(second, 10, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: 40.into() }));
+}
+
+#[test]
+fn what_was_never_sent_raises_on_each_of_several_channels_after_a_restart() {
+    let deposit = Deposit { channels: 2, ..Deposit::default() };
+    let channels = vec![(channel_id(7), channel(100, 30)), (channel_id(8), channel(90, 30))];
+    let mut world = World::with(Policy { deposit, ..policy() }, channels);
+    let (first, second) = (world.granted(10).0, world.granted(10).0);
+    world.when(Input::Withdraw(first));
+    world.when(Input::Withdraw(second));
+    world.end_and_restart();
+
+    // The seller is content with neither channel; each payment would be worth something to it.
+    let (id, _) = world.granted(10);
+    let mut granted = Vec::new();
+    let mut effects = world.tells(id, 10, World::claim(0));
+    while let Some(draft) = grant(&effects) {
+        granted.push(draft);
+        effects = world.tells(id, 10, World::claim(0));
+    }
+    let above = |id, shown: u64| {
+        let totals = granted.iter().filter(|draft| draft.channel == channel_id(id)).map(|draft| draft.total);
+        totals.max().unwrap_or_default().saturating_sub(shown.into())
+    };
+    assert!(above(7, 30).saturating_add(above(8, 30)) <= 10.into(), "{granted:?}");
+    assert!(refusal(&effects).is_some());
+}
+
+/// After a crash with nothing reserved ahead, what was granted may have been sent or not: it counts as not shown.
+#[test]
+fn a_crash_between_grant_and_sending_makes_nothing_free() {
+    let mut world = World::with_channel(100, 30);
+    let (_, effects) = world.demand(ask(10));
+    let on_disk = recorded(&effects).unwrap();
+    assert_eq!((on_disk.reserved, on_disk.presented), (40.into(), 30.into()));
+    let mut world = World::with(policy(), vec![(channel_id(7), on_disk)]);
+    assert_eq!((world.channel().exposure(), world.channel().is_in_doubt()), (40.into(), false));
+    assert!(world.channel().asks, "the seller is asked first");
+    let (id, _) = world.granted(10);
+    let state = world.state(30);
+    assert_eq!(grant(&world.tells(id, 10, state)).unwrap().total, 40.into());
+    let state = world.state(40);
+    let effects = world.tells(id, 10, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: 40.into() }));
+}
+
+#[test]
+fn only_our_own_signature_ends_a_doubt() {
+    let crashed = Channel { reserved: 1000.into(), ..channel(1000, 15) };
+    let world = || World::with(policy(), vec![(channel_id(7), crashed)]);
+
+    // Less without a signature, more without one, the question's own total without one.
+    for claimed in [0, 7, 15, 500] {
+        let mut world = world();
+        let (id, question) = world.granted(10);
+        assert_eq!(question, 15.into());
+        let effects = world.tells(id, 10, World::claim(claimed));
+        assert_eq!(grant(&effects).is_some(), claimed <= 15, "{claimed}");
+        assert_eq!(world.channel().exposure(), 1000.into(), "{claimed}");
+    }
+
+    // What this run has signed itself proves nothing of what was signed before it.
+    let mut world = world();
+    let (id, _) = world.granted(10);
+    assert_eq!(grant(&world.tells(id, 10, World::claim(0))).unwrap().total, 10.into());
+    world.when(Input::Answer(id, Outcome::Accepted));
+    let (id, total) = world.granted(10);
+    assert_eq!(total, 20.into());
+    let state = world.state(10);
+    world.tells(id, 10, state);
+    assert_eq!(world.channel().exposure(), 1000.into());
+    // The truth does, at any time.
+    let (id, _) = world.granted(10);
+    let state = world.state(500);
+    assert_eq!(grant(&world.tells(id, 10, state)).unwrap().total, 510.into());
+    assert_eq!(world.channel().exposure(), 510.into());
+
+    // So it does over the seller's own interface; a claim of nothing does not, there as little.
+    let mut told = crashed.recover();
+    told.correct(Amount::ZERO, false);
+    assert_eq!((told.acknowledged, told.exposure()), (Amount::ZERO, 1000.into()));
+    told.correct(500.into(), true);
+    assert_eq!((told.acknowledged, told.exposure()), (500.into(), 500.into()));
+}
+
+#[test]
+fn a_doubt_outlives_an_orderly_restart() {
+    let crashed = Channel { reserved: 90.into(), ..channel(100, 20) };
+    let mut world = World::with(policy(), vec![(channel_id(7), crashed)]);
+    let (id, _) = world.granted(10);
+    world.tells(id, 10, World::claim(0));
+    world.when(Input::Answer(id, Outcome::Accepted));
+    world.end_and_restart();
+    assert_eq!((world.channel().exposure(), world.channel().is_in_doubt()), (90.into(), true));
+}
+
+/// The journal is lost, or an old copy; the seller holds up to one price more than it says, or exactly that.
+#[test]
+fn the_first_payment_after_lost_or_older_state_goes_through_on_proof() {
+    for (known, held) in [(0, 4), (0, 10), (0, 60), (30, 31), (30, 40), (30, 45)] {
+        let found = vec![(channel_id(7), Some(on_chain(200)))];
+        let mut world = if known == 0 {
+            World::synced(policy(), Vec::new(), found)
+        } else {
+            World::with(policy(), vec![(channel_id(7), channel(200, known).recover())])
+        };
+        world.book.channels.get_mut(&channel_id(7)).unwrap().asks = true;
+        let (id, question) = world.granted(10);
+        assert_eq!(question, known.into());
+        let state = world.state(held);
+        let effects = world.tells(id, 10, state);
+        assert_eq!(grant(&effects).unwrap().total, (held + 10).into(), "{known} {held}");
+        world.when(Input::Answer(id, Outcome::Accepted));
+        assert_eq!(world.channel().exposure(), (held + 10).into());
+        assert_eq!(world.granted(10).1, (held + 20).into());
+    }
+}
+
+/// The seller was not asked first, as when another program pays with the same key meanwhile.
+#[test]
+fn a_total_that_this_store_never_signed_is_older_than_the_request() {
+    for held in [1, 4, 9] {
+        let mut world = World::with_channel(100, 0);
+        let (id, total) = world.granted(10);
+        assert_eq!(total, 10.into());
+        let state = world.state(held);
+        let effects = world.tells(id, 10, state);
+        assert_eq!(grant(&effects).unwrap().total, (held + 10).into());
+        // More than that is not paid.
+        let state = world.state(held + 10);
+        let effects = world.tells(id, 10, state);
+        assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: (held + 10).into() }));
+    }
+}
+
+#[test]
+fn the_history_of_a_channel_that_only_the_chain_knows_is_unknown() {
+    let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);
+    assert_eq!((world.channel().promised, world.channel().exposure()), (Amount::ZERO, 100.into()));
+    assert_eq!(world.granted(10).1, Amount::ZERO, "the seller is asked");
+    // One that we have opened is known from the start.
+    let mut world = World::with(policy(), Vec::new());
+    assert!(order(&world.demand(ask(10)).1).is_some());
+    world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    assert!(!world.channel().is_in_doubt());
+}
+
+/// The seller shows a payment of this request that raised nothing: that makes nothing of this request older than it.
+#[test]
+fn a_payment_of_the_request_itself_is_not_older_than_it() {
+    let mut world = World::with_channel(100, 0);
+    let (id, total) = world.granted(35);
+    assert_eq!(total, 35.into());
+    assert_eq!(grant(&world.tells(id, 10, World::claim(0))).unwrap().total, 10.into());
+    let state = world.state(10);
+    let effects = world.tells(id, 26, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 26.into() }), "{effects:?}");
+}
+
+/// Two requests take turns on one channel. The seller proves to one what the other one has signed in between: that is not
+/// older than the first one's own payment.
+#[test]
+fn what_another_request_signed_in_between_is_not_older() {
+    let mut world = World::with_channel(100, 0);
+    world.hooks = Arc::new(Hooks { invalid_amount: Adopt::Adopt { times: 3 }.into(), ..Hooks::default() });
+    let demand = |world: &mut World, price| {
+        world.next += 1;
+        let purchase = PurchaseId(world.next);
+        let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
+        let allowance = Allowance { host, max_price: 111.into(), receivers, hooks };
+        let challenge = Challenge::MicroRaiden(ask(price));
+        (purchase, world.when(Input::Demand { purchase, challenge, allowance }))
+    };
+    let (b, effects) = demand(&mut world, 10);
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    let (a, _) = demand(&mut world, 10);
+    // The price rises above what the channel holds: while it is topped up, the other request has it.
+    let effects = world.tells(b, 111, World::claim(0));
+    let topped = order(&effects).expect("a top up");
+    assert_eq!(grant(&effects).unwrap().total, 10.into());
+    let state = world.state(10);
+    assert_eq!(grant(&world.tells(a, 10, state)).unwrap().total, 20.into());
+    world.when(Input::Answer(a, Outcome::Unclear));
+    let Order::TopUp { added, .. } = topped else { panic!("{topped:?}") };
+    let deposit = added.saturating_add(100.into()).to_string().parse().unwrap();
+    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(deposit)))))));
+    assert_eq!(grant(&effects).unwrap().total, 121.into(), "10 and 101");
+    let state = world.state(20);
+    let effects = world.tells(b, 111, state);
+    assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 111.into() }), "{effects:?}");
+}
+
+/// A channel that can pay within the price comes before one with less left that cannot.
+#[test]
+fn after_a_correction_the_channel_that_costs_nothing_more_pays() {
+    let deposit = Deposit { channels: 2, ..Deposit::default() };
+    let channels = vec![(channel_id(7), channel(100, 50)), (channel_id(8), channel(105, 50))];
+    let mut world = World::with(Policy { deposit, ..policy() }, channels);
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 60.into())));
+    // An answer that charged nothing had counted as paid.
+    let state = world.state(40);
+    let effects = world.tells(id, 10, state);
+    assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 50.into())));
+}
+
+#[test]
+fn transactions_of_unknown_fate_are_not_looked_for_without_a_pause_whoever_they_are_for() {
+    let mut world = World::with(policy(), Vec::new());
+    let open = order(&world.demand_of("mallory.example", &[], ask(10)).1).unwrap();
+    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    world.when(Input::Intent(intent));
+    let (id, _) = world.demand(ask(10));
+    let unclear =
+        || OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
+    let effects = world.when(Input::Ordered(BOB, Err(unclear())));
+    let refused = |effects: &[Effect]| {
+        effects.iter().any(
+            |effect| matches!(effect, Effect::Refuse(refused, Refusal::FundFailed { .. }) if *refused == id),
+        )
+    };
+    assert!(refused(&effects), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Resume(..))), "{effects:?}");
+    world.pass(Duration::from_secs(31));
+    assert!(matches!(world.demand(ask(10)).1[..], [Effect::Resume(BOB, _)]));
+}

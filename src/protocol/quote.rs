@@ -1,0 +1,225 @@
+//! Prices learned per method and URL, so that the next request carries its payment along at once.
+//!
+//! Bounded in number, and with that in bytes: what is kept of a request is a hash. Forgotten with age. A remembered price is only a guess: the rule is asked again each time, and
+//! the seller corrects what is out of date.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::protocol::{Address, Amount};
+
+/// What a request cost last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// The price, in base units.
+    pub price: Amount,
+    /// Who was paid.
+    pub receiver: Address,
+    /// When it was last seen to hold, in seconds since 1970.
+    pub seen: u64,
+    /// How far answers can be trusted to have been paid for.
+    pub trust: Trust,
+}
+
+/// What a request is known by: a keyed hash of its method and URL, which may be long and hold secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub [u8; 32]);
+
+/// How far it can be told that an answer was paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Answers show the seller's state.
+    Shown,
+    /// Answers show nothing: the resource may have become free without our noticing. After so many more payments
+    /// the price is asked for again.
+    Blind {
+        /// Payments until then.
+        left: u32,
+        /// How many there were to be.
+        of: u32,
+    },
+}
+
+/// The largest number of payments in a row that nothing confirms.
+const MAX_BLIND: u32 = 64;
+/// A price that was seen to hold is put on record again after this part of its age.
+const REFRESH: u64 = 4;
+
+/// All remembered prices.
+#[derive(Debug)]
+pub struct Prices {
+    limit: usize,
+    age: u64,
+    known: HashMap<RequestId, Price>,
+    /// What is newer here than on record.
+    dirty: BTreeSet<RequestId>,
+}
+
+impl Prices {
+    /// Remembers at most `limit` prices, each for `age` seconds.
+    pub fn new(limit: usize, age: u64) -> Self {
+        Self { limit, age, known: HashMap::new(), dirty: BTreeSet::new() }
+    }
+
+    /// Takes over what is on record.
+    pub fn load(&mut self, records: impl IntoIterator<Item = (RequestId, Price)>) {
+        self.known.extend(records);
+        while self.known.len() > self.limit && self.evict() {}
+    }
+
+    /// What `request` will probably cost; `None` when the seller must be asked first.
+    pub fn recall(&mut self, request: &RequestId, now: u64) -> Option<Price> {
+        let known = self.known.get_mut(request)?;
+        if now.saturating_sub(known.seen) > self.age {
+            self.forget(request);
+            return None;
+        }
+        if let Trust::Blind { left, .. } = &mut known.trust {
+            *left = left.checked_sub(1)?;
+        }
+        Some(*known)
+    }
+
+    /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
+    /// seller had asked for this price first.
+    pub fn learn(
+        &mut self,
+        request: &RequestId,
+        (price, receiver): (Amount, Address),
+        is_shown: bool,
+        was_asked: bool,
+        now: u64,
+    ) {
+        let before = self.known.get(request).copied();
+        let trust = match before.map(|known| known.trust) {
+            _ if is_shown => Trust::Shown,
+            Some(Trust::Blind { left, of }) if !was_asked => Trust::Blind { left, of },
+            Some(Trust::Blind { of, .. }) => blind(of.saturating_mul(2)),
+            Some(Trust::Shown) | None => blind(1),
+        };
+        let is_news = before.is_none_or(|known| {
+            (known.price, known.receiver) != (price, receiver)
+                || now.saturating_sub(known.seen) > self.age / REFRESH
+        });
+        if before.is_none() && self.known.len() >= self.limit && !self.evict() {
+            return;
+        }
+        let seen = if is_news { now } else { before.map_or(now, |known| known.seen) };
+        let learned = Price { price, receiver, seen, trust };
+        match self.known.get_mut(request) {
+            Some(known) => *known = learned,
+            None => {
+                self.known.insert(*request, learned);
+            }
+        }
+        if is_news {
+            self.dirty.insert(*request);
+        }
+    }
+
+    /// Forgets a price that does not hold any more.
+    pub fn forget(&mut self, request: &RequestId) {
+        if self.known.remove(request).is_some() {
+            self.dirty.insert(*request);
+        }
+    }
+
+    /// What is to be put on record: prices, and `None` for those that were forgotten.
+    pub fn take_news(&mut self) -> Vec<(RequestId, Option<Price>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let with_price = |request: RequestId| {
+            let price = self.known.get(&request).copied();
+            (request, price)
+        };
+        dirty.into_iter().map(with_price).collect()
+    }
+
+    /// Forgets the price that was seen longest ago.
+    fn evict(&mut self) -> bool {
+        let oldest = self.known.iter().min_by_key(|(request, known)| (known.seen, *request));
+        let Some(oldest) = oldest.map(|(request, _)| *request) else { return false };
+        self.forget(&oldest);
+        true
+    }
+}
+
+fn blind(payments: u32) -> Trust {
+    let of = payments.min(MAX_BLIND);
+    Trust::Blind { left: of, of }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::quote::*;
+
+    fn id(request: &str) -> RequestId {
+        let mut bytes = [0; 32];
+        bytes[..request.len()].copy_from_slice(request.as_bytes());
+        RequestId(bytes)
+    }
+
+    const BOB: Address = Address([0xbb; 20]);
+
+    fn paid(price: u64) -> (Amount, Address) {
+        (price.into(), BOB)
+    }
+
+    #[test]
+    fn prices_are_recalled_until_they_are_old() {
+        let mut prices = Prices::new(10, 100);
+        assert_eq!(prices.recall(&id("GET /a"), 0), None);
+        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
+        assert_eq!(prices.recall(&id("GET /a"), 1100).map(|known| known.price), Some(5.into()));
+        assert_eq!(prices.recall(&id("GET /b"), 1000), None);
+        assert_eq!(prices.recall(&id("GET /a"), 1101), None);
+        assert_eq!(prices.take_news(), [(id("GET /a"), None)]);
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_the_oldest_goes() {
+        let mut prices = Prices::new(2, 100);
+        for (time, request) in [(3, "c"), (1, "a"), (2, "b")] {
+            prices.learn(&id(request), paid(1), true, true, time);
+        }
+        assert_eq!(prices.known.len(), 2);
+        // "a" came when two were not reached; "c" was the newest then, so "a" is the oldest.
+        assert!(prices.recall(&id("a"), 3).is_none() && prices.recall(&id("b"), 3).is_some());
+        let known = prices.recall(&id("b"), 3).unwrap();
+        prices.load([(id("d"), Price { seen: 9, ..known })]);
+        assert_eq!(prices.known.len(), 2);
+        let mut none = Prices::new(0, 100);
+        none.learn(&id("a"), paid(1), true, true, 0);
+        assert!(none.known.is_empty());
+    }
+
+    #[test]
+    fn answers_that_show_nothing_are_trusted_ever_longer_but_not_for_ever() {
+        let mut prices = Prices::new(10, 1000);
+        let mut in_a_row = Vec::new();
+        for _ in 0..8 {
+            // The seller is asked first.
+            prices.learn(&id("GET /a"), paid(5), false, true, 0);
+            let mut count = 0;
+            while prices.recall(&id("GET /a"), 0).is_some() {
+                prices.learn(&id("GET /a"), paid(5), false, false, 0);
+                count += 1;
+            }
+            in_a_row.push(count);
+        }
+        assert_eq!(in_a_row, [1, 2, 4, 8, 16, 32, 64, 64]);
+        prices.learn(&id("GET /a"), paid(5), true, false, 0);
+        assert!((0..1000).all(|_| prices.recall(&id("GET /a"), 0).is_some()), "what is shown is trusted");
+    }
+
+    #[test]
+    fn only_news_goes_on_record() {
+        let mut prices = Prices::new(10, 100);
+        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
+        assert_eq!(prices.take_news().len(), 1);
+        prices.learn(&id("GET /a"), paid(5), true, false, 1025);
+        assert_eq!(prices.take_news(), []);
+        prices.learn(&id("GET /a"), paid(5), true, false, 1026);
+        assert_eq!(prices.take_news().len(), 1, "seen again after a quarter of its age");
+        prices.learn(&id("GET /a"), paid(6), true, false, 1026);
+        assert_eq!(prices.take_news()[0].1.map(|known| known.price), Some(6.into()));
+    }
+}

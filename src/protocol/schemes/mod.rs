@@ -1,0 +1,3 @@
+//! The payment schemes, one directory each.
+
+pub mod microraiden;

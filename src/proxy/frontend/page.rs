@@ -1,0 +1,361 @@
+//! The set-up page and its files: whether the proxy works, its certificate, the PAC file, and what to do per program.
+//! It shows nothing that is secret and takes no instructions.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use sha2::{Digest as _, Sha256};
+
+use super::program;
+use super::program::Advice;
+use super::route::Routes;
+use super::{identity, pac};
+use crate::proxy::Body;
+
+/// What the page knows of the proxy.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The certificate of the local CA, where HTTPS is intercepted.
+    pub ca: Option<CaFiles>,
+    /// Whether there is a wallet.
+    pub pays: bool,
+    /// When the proxy was started.
+    pub since: SystemTime,
+}
+
+/// A certificate, in both forms in which programs take it.
+#[derive(Clone, Debug)]
+pub struct CaFiles {
+    /// As text.
+    pub pem: Bytes,
+    /// As bytes.
+    pub der: Bytes,
+}
+
+/// How a request came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// By its target, as a proxy.
+    Through,
+    /// By our address, as a server.
+    Directly,
+}
+
+/// A request for the page or one of its files.
+pub(super) struct Visit<'a> {
+    pub(super) request: &'a Request<Body>,
+    pub(super) reached: Reached,
+    /// The host and port at which this client can use the proxy.
+    pub(super) address: String,
+    /// Where we listen.
+    pub(super) listen: SocketAddr,
+    pub(super) routes: &'a Routes,
+}
+
+/// What there is.
+#[derive(Clone, Copy)]
+enum File {
+    Page,
+    Pac,
+    Pem,
+    Der,
+}
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const PEM: HeaderValue = HeaderValue::from_static("application/x-pem-file");
+/// Systems offer to install what comes as this.
+const DER: HeaderValue = HeaderValue::from_static("application/x-x509-ca-cert");
+const PAC: HeaderValue = HeaderValue::from_static("application/x-ns-proxy-autoconfig");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The page's only style; the policy below names it by its SHA-256.
+const STYLE: &str = include_str!("page.css");
+const SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'sha256-l4LiCleFXHnwZRffQYLENkKb9LyRMNMum6swzoDLsbw='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+impl Page {
+    /// The answer to a request for something below our own name.
+    pub(super) fn answer(&self, visit: &Visit<'_>) -> Response<Body> {
+        let Some(file) = file(visit.request.uri().path()) else {
+            return plain(StatusCode::NOT_FOUND, "There is nothing here. The set-up page is at /\n");
+        };
+        let mut response = match *visit.request.method() {
+            Method::GET | Method::HEAD => self.show(file, visit),
+            Method::OPTIONS => with(StatusCode::NO_CONTENT, TEXT, Body::Empty),
+            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "This can only be read.\n"),
+        };
+        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED) {
+            response.headers_mut().insert(header::ALLOW, METHODS);
+        }
+        response
+    }
+
+    fn show(&self, file: File, visit: &Visit<'_>) -> Response<Body> {
+        match (file, &self.ca) {
+            (File::Page, _) if takes_html(visit.request) => {
+                varies(with(StatusCode::OK, HTML, Body::full(self.html(visit))))
+            }
+            (File::Page, _) => varies(plain(StatusCode::OK, self.text(visit))),
+            (File::Pac, _) => with(StatusCode::OK, PAC, Body::full(pac::file(&visit.address))),
+            (File::Pem, Some(ca)) => download(PEM, "attachment; filename=\"tollpass-ca.pem\"", &ca.pem),
+            (File::Der, Some(ca)) => download(DER, "inline; filename=\"tollpass-ca.crt\"", &ca.der),
+            (File::Pem | File::Der, None) => {
+                plain(StatusCode::NOT_FOUND, "HTTPS is not intercepted: no certificate to trust.\n")
+            }
+        }
+    }
+
+    /// What is the case: a word, and what to say of it.
+    fn facts(&self, visit: &Visit<'_>) -> Vec<(&'static str, String)> {
+        let certificate = match &self.ca {
+            Some(ca) => format!("SHA-256 {}", fingerprint(&ca.der)),
+            None => "none: HTTPS is not intercepted".to_owned(),
+        };
+        let payments = if self.pays { "within your [[pay]] rules" } else { "never: it has no wallet" };
+        vec![
+            ("proxy", format!("http://{}", visit.address)),
+            ("listens on", visit.listen.to_string()),
+            ("since", humantime::format_rfc3339_seconds(self.since).to_string()),
+            ("pays", payments.to_owned()),
+            ("certificate", certificate),
+        ]
+    }
+
+    /// What there is to fetch: a path, and what it is for.
+    fn files(&self) -> Vec<(&'static str, &'static str)> {
+        let mut files = vec![("/proxy.pac", "the PAC file, for browsers")];
+        if self.ca.is_some() {
+            files.push(("/ca.pem", "the certificate, for programs"));
+            files.push(("/ca.crt", "the certificate, to install in a system or a browser (DER)"));
+        }
+        files
+    }
+
+    fn text(&self, visit: &Visit<'_>) -> String {
+        let mut text = format!("{}\n\n", greeting(visit.reached));
+        for (name, fact) in self.facts(visit) {
+            put(&mut text, format_args!("{name:<12} {fact}\n"));
+        }
+        for (path, purpose) in self.files() {
+            put(&mut text, format_args!("{path:<12} {purpose}\n"));
+        }
+        if self.ca.is_some() {
+            put(
+                &mut text,
+                format_args!(
+                    "\nbundle.pem contains the system CAs plus tollpass's:\n  {}\n",
+                    program::BUNDLE
+                ),
+            );
+        }
+        for Advice { program, commands, notes, undo } in program::advice(&visit.address, self.ca.is_some()) {
+            put(&mut text, format_args!("\n{program}\n"));
+            for line in
+                commands.iter().map(String::as_str).chain([notes].into_iter().filter(|n| !n.is_empty()))
+            {
+                put(&mut text, format_args!("  {line}\n"));
+            }
+            put(&mut text, format_args!("  Undo: {undo}\n"));
+        }
+        for (prefix, origin) in visit.routes.shown() {
+            let base = self.base(visit, prefix);
+            put(&mut text, format_args!("\nBase URL {base}\n  leads to {origin}\n"));
+        }
+        text
+    }
+
+    /// The base URL of a route. The page never shows the token that some need: pages of other sites may come to read it.
+    fn base(&self, visit: &Visit<'_>, prefix: &str) -> String {
+        let address = &visit.address;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        match self.pays && !identity::is_kept_apart(host) {
+            true => format!("http://{address}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
+            false => format!("http://{address}{prefix}"),
+        }
+    }
+
+    fn html(&self, visit: &Visit<'_>) -> String {
+        let mut page = format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>tollpass</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>tollpass</h1>\n\
+             <p class=\"{}\">{}</p>\n<dl>\n",
+            if visit.reached == Reached::Through { "works" } else { "direct" },
+            escape(greeting(visit.reached)),
+        );
+        for (name, fact) in self.facts(visit) {
+            put(&mut page, format_args!("<dt>{name}</dt><dd><code>{}</code></dd>\n", escape(&fact)));
+        }
+        page.push_str("</dl>\n<h2>Files</h2>\n<ul>\n");
+        for (path, purpose) in self.files() {
+            put(&mut page, format_args!("<li><a href=\"{path}\">{path}</a> {}</li>\n", escape(purpose)));
+        }
+        page.push_str("</ul>\n");
+        if self.ca.is_some() {
+            let command = program::BUNDLE;
+            put(
+                &mut page,
+                format_args!(
+                    "<p>bundle.pem contains the system CAs plus tollpass's:</p>\n<pre>{command}</pre>\n"
+                ),
+            );
+        }
+        page.push_str("<h2>What to do</h2>\n");
+        for Advice { program, commands, notes, undo } in program::advice(&visit.address, self.ca.is_some()) {
+            put(&mut page, format_args!("<h3>{}</h3>\n", escape(program)));
+            if !commands.is_empty() {
+                put(&mut page, format_args!("<pre>{}</pre>\n", escape(&commands.join("\n"))));
+            }
+            if !notes.is_empty() {
+                put(&mut page, format_args!("<p>{}</p>\n", escape(notes)));
+            }
+            put(&mut page, format_args!("<p class=\"undo\">Undo: {}</p>\n", escape(undo)));
+        }
+        for (prefix, origin) in visit.routes.shown() {
+            let base = escape(&self.base(visit, prefix));
+            put(
+                &mut page,
+                format_args!("<h3>Base URL</h3>\n<pre>{base}</pre>\n<p>leads to {}</p>\n", escape(&origin)),
+            );
+        }
+        page.push_str("</main>\n</body>\n</html>\n");
+        page
+    }
+}
+
+fn file(path: &str) -> Option<File> {
+    match path {
+        "/" => Some(File::Page),
+        "/proxy.pac" => Some(File::Pac),
+        "/ca.pem" => Some(File::Pem),
+        "/ca.der" | "/ca.crt" => Some(File::Der),
+        _ => None,
+    }
+}
+
+fn greeting(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Through => "It works: you are going through the proxy.",
+        Reached::Directly => {
+            "The proxy is running, and you asked it directly. Whether a program goes through it shows at \
+             http://tollpass.local/"
+        }
+    }
+}
+
+/// Whether the client is one that shows pages.
+fn takes_html(request: &Request<Body>) -> bool {
+    let lines = request.headers().get_all(header::ACCEPT).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|range| {
+        let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/html")
+    })
+}
+
+/// The SHA-256 of a certificate, as systems show it.
+fn fingerprint(der: &[u8]) -> String {
+    let pairs: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
+    pairs.join(":")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    with(status, TEXT, Body::full(text))
+}
+
+fn download(kind: HeaderValue, disposition: &'static str, bytes: &Bytes) -> Response<Body> {
+    let mut response = with(StatusCode::OK, kind, Body::full(bytes.clone()));
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
+    response
+}
+
+/// It depends on what the client takes.
+fn varies(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// An answer that no cache keeps, no other site reads, and in which nothing runs.
+fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    if status != StatusCode::NO_CONTENT {
+        fields.insert(header::CONTENT_TYPE, kind);
+    }
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    fields.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// Text as it may stand in a page.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// Writing into memory cannot fail.
+fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
+    let _ = text.write_fmt(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::frontend::page::*;
+
+    #[test]
+    fn the_policy_names_the_style() {
+        let digest = Sha256::digest(STYLE);
+        let expected = format!("style-src 'sha256-{}'", base64(&digest));
+        assert!(SECURITY_POLICY.to_str().unwrap().contains(&expected), "{expected}");
+        assert!(!STYLE.contains(['<', '&']), "it stands in the page as it is");
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let groups = bytes.chunks(3).map(|group| {
+            let number = (0..3).fold(0_usize, |sum, at| sum << 8 | usize::from(*group.get(at).unwrap_or(&0)));
+            let letter = |at: usize| match at <= group.len() {
+                true => char::from(LETTERS[number >> (18 - 6 * at) & 63]),
+                false => '=',
+            };
+            (0..4).map(letter).collect::<String>()
+        });
+        groups.collect()
+    }
+
+    #[test]
+    fn pages_are_for_those_who_show_them() {
+        for (accept, expected) in [
+            ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", true),
+            ("text/plain, Text/HTML;q=0.5", true),
+            ("*/*", false),
+            ("text/htmlx", false),
+        ] {
+            let request = Request::get("/").header("accept", accept).body(Body::Empty).unwrap();
+            assert_eq!(takes_html(&request), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn text_stays_text() {
+        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+    }
+}

@@ -1,0 +1,130 @@
+//! `upgrade`: plain requests to some hosts go upstream as `https`, so that the way over the network is private and yet
+//! the program behind the proxy needs no certificate of ours.
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+
+use crate::protocol::policy::HostPattern;
+use crate::proxy::Body;
+
+/// Makes a plain target at one of `hosts` an `https` one; whether it did. Port 80 becomes the default port of `https`,
+/// every other port stays.
+pub(super) fn target(request: &mut Request<Body>, hosts: &[HostPattern]) -> bool {
+    let uri = request.uri();
+    let Some(authority) = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)) else {
+        return false;
+    };
+    // What is no target at all is refused further on, as it came.
+    if authority.as_str().contains('@') || !is_among(authority, hosts) {
+        return false;
+    }
+    let Some(authority) = without_port(authority, 80) else { return false };
+    let mut parts = Parts::default();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = Some(authority);
+    parts.path_and_query =
+        Some(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    let Ok(secure) = Uri::from_parts(parts) else { return false };
+    *request.uri_mut() = secure;
+    true
+}
+
+/// Lets a redirect to one of `hosts` lead back to the proxy: where it says `https`, a client would open a tunnel, in
+/// which nothing is paid or which it does not trust. Redirects to other hosts stay.
+pub(super) fn answer(answer: &mut Response<Body>, hosts: &[HostPattern]) {
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let Some(field) = answer.headers_mut().get_mut(name) else { continue };
+        let plain = field.to_str().ok().and_then(|location| plainly(location, hosts));
+        if let Some(Ok(plain)) = plain.map(HeaderValue::try_from) {
+            *field = plain;
+        }
+    }
+}
+
+/// The `http` address that [`target`] maps to this `https` address.
+fn plainly(location: &str, hosts: &[HostPattern]) -> Option<String> {
+    let (scheme, rest) = location.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
+    let authority: Authority = authority.parse().ok()?;
+    // Port 80 would become the default port on the way back.
+    if authority.as_str().contains('@') || authority.port_u16() == Some(80) || !is_among(&authority, hosts) {
+        return None;
+    }
+    Some(format!("http://{}{rest}", without_port(&authority, 443)?))
+}
+
+fn is_among(authority: &Authority, hosts: &[HostPattern]) -> bool {
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    hosts.iter().any(|pattern| pattern.matches(host))
+}
+
+/// The authority without its port where that is `default` or empty; `None` where the port is no number.
+fn without_port(authority: &Authority, default: u16) -> Option<Authority> {
+    match authority.port_u16() {
+        Some(port) if port != default => Some(authority.clone()),
+        None if authority.as_str().len() > authority.host().len() + 1 => None,
+        _ => authority.host().parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::frontend::upgrade::*;
+
+    fn hosts() -> Vec<HostPattern> {
+        ["a.example", "*.b.example", "::1"].map(|host| host.parse().unwrap()).into()
+    }
+
+    #[test]
+    fn plain_targets_at_listed_hosts_become_secure() {
+        for (from, to) in [
+            ("http://a.example/x?y", Some("https://a.example/x?y")),
+            ("http://A.Example", Some("https://A.Example/")),
+            ("http://a.example:80/", Some("https://a.example/")),
+            ("http://a.example:/", Some("https://a.example/")),
+            ("http://a.example:8080/", Some("https://a.example:8080/")),
+            ("http://x.b.example/", Some("https://x.b.example/")),
+            ("http://[::1]:80/", Some("https://[::1]/")),
+            ("http://b.example/", None),
+            ("http://c.example/", None),
+            ("https://a.example/", None),
+            ("http://a.example:99999/", None),
+            ("http://me@a.example/", None),
+        ] {
+            let Ok(uri) = from.parse::<Uri>() else { panic!("{from}") };
+            let mut request = Request::new(Body::Empty);
+            *request.uri_mut() = uri.clone();
+            assert_eq!(target(&mut request, &hosts()), to.is_some(), "{from}");
+            assert_eq!(*request.uri(), to.map_or(uri, |to| to.parse().unwrap()), "{from}");
+        }
+    }
+
+    #[test]
+    fn redirects_to_listed_hosts_come_back_plain() {
+        for (from, to) in [
+            ("https://a.example/x?y#z", Some("http://a.example/x?y#z")),
+            ("HTTPS://a.example:443", Some("http://a.example")),
+            ("https://a.example:8080/", Some("http://a.example:8080/")),
+            ("https://a.example?x", Some("http://a.example?x")),
+            ("https://a.example:80/", None),
+            ("https://c.example/", None),
+            ("https://c.example/?to=https://a.example/", None),
+            ("http://a.example/", None),
+            ("/x", None),
+            ("//a.example/", None),
+            ("https://me@a.example/", None),
+        ] {
+            assert_eq!(plainly(from, &hosts()).as_deref(), to, "{from}");
+            // The way there and back is the same place.
+            let Some(there) = to else { continue };
+            let mut request = Request::new(Body::Empty);
+            *request.uri_mut() = there.split('#').next().unwrap().parse().unwrap();
+            assert!(target(&mut request, &hosts()));
+            assert_eq!(request.uri().host(), Some("a.example"));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Where a request wants to go. RFC 9112 section 3.2: the absolute form wins over `Host`.
+
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Request, Uri};
+
+use super::headers;
+use crate::hosts::host::{Host, is_ipv4};
+use crate::proxy::{Body, ForwardError};
+
+/// Gives a target whose host is an address its one spelling, before anything is decided by it. What is no target is refused
+/// further on, as it came.
+pub(crate) fn spell_out<B>(request: &mut Request<B>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let Some(spelled) = spelled(authority) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(spelled);
+    // Only the authority is another one, and it is as short as it can be.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// The same authority with its host spelled the one way; `None` where it is already, or is no host.
+pub(crate) fn spelled(authority: &Authority) -> Option<Authority> {
+    let written = authority.host();
+    if is_ipv4(written) {
+        return None;
+    }
+    let host = match Host::read(written) {
+        Ok(Host::Name(_)) | Err(_) => return None,
+        Ok(host) => host.to_string(),
+    };
+    let port = authority.as_str().strip_prefix(written)?;
+    if host == written { None } else { format!("{host}{port}").parse().ok() }
+}
+
+/// Refuses a target in absolute form that must not be forwarded.
+pub(crate) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
+    let uri = request.uri();
+    let Some(authority) = uri.authority() else {
+        return Err(ForwardError::BadTarget("it names no host; write http://host/path"));
+    };
+    match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => check_authority(authority),
+        Some(scheme) => Err(ForwardError::UnsupportedScheme(scheme.to_string())),
+        None => Err(ForwardError::BadTarget("it has no scheme; write http://host/path")),
+    }
+}
+
+/// The port that is meant where a target of this scheme names none.
+pub(crate) fn default_port(scheme: Option<&Scheme>) -> u16 {
+    if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 }
+}
+
+/// The host, without brackets, and the port of a `CONNECT`.
+pub(crate) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
+    let Some(authority) = uri.authority() else {
+        return Err(ForwardError::BadTarget("CONNECT takes host:port"));
+    };
+    if uri.scheme().is_some() {
+        return Err(ForwardError::BadTarget("CONNECT takes host:port, not a URL"));
+    }
+    check_authority(authority)?;
+    match authority.port_u16() {
+        None => Err(ForwardError::BadTarget("CONNECT takes host:port, and the port is missing")),
+        Some(port) => Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port)),
+    }
+}
+
+/// A host as certificates name it: the zone of an address means something on this machine only (RFC 6874, section 4).
+pub(crate) fn without_zone(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(address, _)| address)
+}
+
+/// The port of a target: the one that it names, else its scheme's own.
+pub(crate) fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or_else(|| default_port(uri.scheme()))
+}
+
+fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
+    let text = authority.as_str();
+    if text.contains('@') {
+        return Err(ForwardError::BadTarget("it carries a user name; use an Authorization field instead"));
+    }
+    let host = authority.host();
+    if host.is_empty() || host == "[]" {
+        return Err(ForwardError::BadTarget("it names no host"));
+    }
+    if Host::read(host).is_err() {
+        return Err(ForwardError::BadTarget("its host is neither a name nor an IP address"));
+    }
+    // `host:` and `host` both mean the default port; any other rest must have been understood as a port.
+    let port = text.get(host.len() + 1..).unwrap_or_default();
+    match headers::number(port.as_bytes()) {
+        None if port.is_empty() => Ok(()),
+        Some(1..=0xffff) => Ok(()),
+        _ => Err(ForwardError::BadTarget("its port is not a number from 1 to 65535")),
+    }
+}
+
+/// Makes `Host` what the target says, without a copy where it says so already.
+pub(crate) fn set_host(request: &mut Request<Body>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let unzoned = unzoned(authority);
+    let authority = unzoned.as_ref().unwrap_or(authority);
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let is_same = lines.next().is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
+    if is_same && lines.next().is_none() {
+        return;
+    }
+    // An authority holds no byte that a field value may not.
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// The same authority without the zone of its address, which means something on this machine only (RFC 6874, section 4);
+/// `None` if it has none.
+fn unzoned(authority: &Authority) -> Option<Authority> {
+    let (address, rest) = authority.as_str().split_once('%')?;
+    format!("{address}{}", rest.get(rest.find(']')?..)?).parse().ok()
+}
+
+/// Takes the zone out of the target of a request that is sent whole.
+pub(crate) fn drop_zone(request: &mut Request<Body>) {
+    let Some(unzoned) = request.uri().authority().and_then(unzoned) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(unzoned);
+    // Only the authority is another one, and it is shorter.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::message::target::*;
+
+    fn request(uri: &str) -> Option<Request<Body>> {
+        let uri = uri.parse::<Uri>().ok()?;
+        let mut request = Request::new(Body::Empty);
+        *request.uri_mut() = uri;
+        Some(request)
+    }
+
+    #[test]
+    fn targets_are_told_apart() {
+        for good in [
+            "http://a/",
+            "http://a:80/x?y",
+            "http://a:/",
+            "http://[::1]:8080/",
+            "http://127.0.0.1",
+            "HTTP://A",
+            "https://a/",
+        ] {
+            assert!(check(&request(good).unwrap()).is_ok(), "{good}");
+        }
+        for bad in ["http://u@a/", "http://u:p@a/", "http://a:99999/", "http://[]/", "http://:80/", "a:80"] {
+            // What the parser refuses never gets here.
+            let Some(request) = request(bad) else { continue };
+            assert!(
+                matches!(check(&request), Err(ForwardError::BadTarget(_))),
+                "{bad}: {:?}",
+                check(&request)
+            );
+        }
+        for other in ["ftp://a/", "ws://a/"] {
+            let error = check(&request(other).unwrap()).unwrap_err();
+            assert!(error.to_string().contains("only http and https"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_needs_a_host_and_a_port() {
+        let split =
+            |uri: &str| tunnel(&uri.parse().unwrap()).ok().map(|(host, port)| (host.to_owned(), port));
+        assert_eq!(split("a.example:443"), Some(("a.example".to_owned(), 443)));
+        assert_eq!(split("[::1]:22"), Some(("::1".to_owned(), 22)));
+        for bad in ["a.example", "u@a:1", "a:0", "a:70000", "http://a:1/", "/x"] {
+            let Ok(uri) = bad.parse() else { continue };
+            assert!(tunnel(&uri).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_target_wins_over_host() {
+        let mut request = request("http://a:81/").unwrap();
+        for value in ["b", "c"] {
+            request.headers_mut().append(header::HOST, HeaderValue::from_static(value));
+        }
+        set_host(&mut request);
+        let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+        assert_eq!(hosts, ["a:81"]);
+    }
+    #[test]
+    fn a_zone_is_left_out_of_a_target_that_is_sent_whole() {
+        for (written, sent) in [
+            ("https://[fe80::1%25eth0]/a?b", "https://[fe80::1]/a?b"),
+            ("https://[fe80::1%25eth0]:8443/", "https://[fe80::1]:8443/"),
+            ("https://[fe80::1]/", "https://[fe80::1]/"),
+            ("https://a.example/%25]", "https://a.example/%25]"),
+        ] {
+            let mut request = request(written).unwrap();
+            drop_zone(&mut request);
+            assert_eq!(request.uri().to_string(), sent);
+        }
+    }
+}

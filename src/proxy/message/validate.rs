@@ -1,0 +1,167 @@
+//! Checks of a request's head that the HTTP library leaves to its user: what two readers could understand in different
+//! ways is refused here, before anything is done about it. RFC 9112 sections 3.2 and 6, RFC 9110 section 10.1.1.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Version};
+
+use super::headers;
+use crate::hosts::host::Host;
+use crate::proxy::ForwardError;
+
+/// Refuses a request as it came from a client whose head could mean two things, or expects what nobody here can do.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    check_host(request)?;
+    check_target(request)?;
+    check_framing(request)?;
+    check_expectation(request)
+}
+
+fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(ForwardError::Malformed("it has more than one Host"));
+    }
+    match host {
+        Some(host) if !is_host(host) => {
+            Err(ForwardError::Malformed("its Host header is not a valid host and port"))
+        }
+        // The target of a CONNECT says all there is to say, and some clients leave it at that.
+        None if request.version() == Version::HTTP_11 && request.method() != Method::CONNECT => {
+            Err(ForwardError::Malformed("it has no Host"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `*` is the server as a whole, of which only `OPTIONS` asks. RFC 9110 section 7.1.
+fn check_target<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(ForwardError::Malformed("only OPTIONS has the target *"));
+    }
+    Ok(())
+}
+
+/// Whether a value is a host with or without a port, or empty, as it is where the target has no authority.
+fn is_host(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    if value.is_empty() {
+        return true;
+    }
+    let (host, port, is_literal) = match (value.first(), value.iter().position(|byte| *byte == b']')) {
+        (Some(b'['), Some(end)) => (&value[1..end], &value[end + 1..], true),
+        _ => {
+            let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
+            (&value[..end], &value[end..], false)
+        }
+    };
+    let is_good = |byte: &u8| {
+        let others: &[u8] = if is_literal { b":.%-_~" } else { b"-._~%!$&'()*+;=" };
+        byte.is_ascii_alphanumeric() || others.contains(byte)
+    };
+    // What is written in numbers must be an address.
+    let is_number = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b'x' | b'X');
+    let is_host = || std::str::from_utf8(host).is_ok_and(|host| Host::read(host).is_ok());
+    !host.is_empty()
+        && host.iter().all(is_good)
+        && is_port(port)
+        && if is_literal {
+            host.contains(&b':') && is_host()
+        } else {
+            is_host() || !host.iter().all(is_number)
+        }
+}
+
+/// Whether this is nothing, or a colon and a port that may be left out.
+fn is_port(text: &[u8]) -> bool {
+    match text.split_first() {
+        None | Some((b':', [])) => true,
+        Some((b':', digits)) => headers::number(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
+        Some(_) => false,
+    }
+}
+
+fn check_framing<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    let fields = request.headers();
+    if request.method() == Method::CONNECT && announces_body(fields) {
+        return Err(ForwardError::Malformed("a CONNECT has no body"));
+    }
+    if headers::is_plainly_framed(fields) {
+        return Ok(());
+    }
+    // The last one is chunked: the reader of heads lets no others through.
+    let codings: Vec<&[u8]> = headers::codings(fields).collect();
+    let before = codings.split_last().map_or(&[][..], |(_, before)| before);
+    let is_foreign = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked");
+    if !before.is_empty() && before.iter().all(is_foreign) {
+        return Err(ForwardError::UnsupportedCoding);
+    }
+    Err(ForwardError::Malformed("its Transfer-Encoding does not say chunked, once"))
+}
+
+fn announces_body(fields: &HeaderMap) -> bool {
+    let length = fields.get(header::CONTENT_LENGTH).map(|length| headers::number(length.as_bytes()));
+    fields.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != Some(0))
+}
+
+/// The one expectation that there is. In HTTP/1.0 there is none, and none is heard.
+fn check_expectation<B>(request: &Request<B>) -> Result<(), ForwardError> {
+    let mut lines = request.headers().get_all(header::EXPECT).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    if request.version() == Version::HTTP_10 {
+        return Ok(());
+    }
+    if lines.next().is_none() && first.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return Ok(());
+    }
+    Err(ForwardError::Expectation)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::message::validate::*;
+
+    #[test]
+    fn hosts_are_told_from_what_is_none() {
+        for good in [
+            "",
+            "a",
+            "a.example",
+            "a_b:80",
+            "a:",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:80",
+            "[fe80::1%25a]:1",
+            "%41",
+        ] {
+            assert!(is_host(&HeaderValue::from_static(good)), "{good}");
+        }
+        for bad in [
+            "a b",
+            "a,b",
+            "a/b",
+            "a?",
+            "a#",
+            "a\\b",
+            "u@a",
+            "a:b",
+            "a:70000",
+            "a:1:2",
+            ":80",
+            "[",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "a]",
+            "[a]b]",
+            "<a>",
+            "\"a\"",
+            "a:+1",
+            "a:99999999999999999999",
+        ] {
+            assert!(!is_host(&HeaderValue::from_static(bad)), "{bad}");
+        }
+        assert!(!is_host(&HeaderValue::from_bytes(b"b\xc3\xbccher").unwrap()));
+    }
+}
