@@ -88,8 +88,8 @@ fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
     }
     let text = lines.join("\n") + "\n";
     Ok(text.replace(
-        "As it is, this file makes a plain proxy that pays nothing.",
-        "Fill in the lines below a \"# >>>\", and write [[pay]]: without it nothing is paid.",
+        "As it is, this file configures a plain proxy that never pays.",
+        "Fill in the lines below each \"# >>>\" and add [[pay]] entries: without one, nothing is paid.",
     ))
 }
 
@@ -179,7 +179,7 @@ mod tests {
             assert!(remark.is_empty() || lines[at - 1] == format!("# >>> {remark}"), "{start}");
         }
         assert!(text.contains("\n#password_file"));
-        assert!(text.contains("# >>>\", and write [[pay]]"));
+        assert!(text.contains("each \"# >>>\" and add [[pay]] entries"));
         Config::parse(&text, Path::new("/x"), &BTreeMap::from([("HOME".into(), "/home/x".into())])).unwrap();
     }
 
