@@ -27,7 +27,6 @@ use crate::chain::keystore::Password;
 use crate::chain::signer::Signer;
 use crate::config;
 use crate::config::{Config, ConfigError, KeySource};
-use crate::payments;
 use crate::payments::journal;
 use crate::payments::journal::{Store, StoreError};
 use crate::payments::{Manager, Start, Surplus};
@@ -41,7 +40,7 @@ use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
 use crate::proxy::seller::SellerClient;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
-use crate::proxy::{Forward, Rescue, replay};
+use crate::proxy::{Forward, Rescue};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
@@ -242,7 +241,7 @@ impl App {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
         let manager = paying.as_ref().map(|paying| paying.manager.clone());
-        let layer = PayLayer::new(pay_settings(&config, manager, &settings, &shutdown));
+        let layer = PayLayer::new(pay_settings(&config, manager, &shutdown));
         let service = Rescue::new(layer.layer(forward.clone()));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
@@ -415,7 +414,7 @@ impl Paying {
         let policy = Arc::new(config.policy.clone());
         let within = config.limits.answer_timeout.min(SELLER_ANSWERS_WITHIN);
         let seller = Arc::new(SellerClient::new(forward.clone(), within));
-        let (manager, task) = Manager::spawn(policy, store, manager_limits(&config.limits), seller);
+        let (manager, task) = Manager::spawn(policy, store, &config.limits, seller);
         Ok(Self { manager, task, key, chain, _lock: lock })
     }
 }
@@ -575,36 +574,10 @@ pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
     }
 }
 
-fn manager_limits(limits: &config::Limits) -> payments::Limits {
-    let config::Limits { max_pending, prices, price_age, report_payees, .. } = *limits;
-    payments::Limits { max_pending, prices, price_age, report_payees }
-}
-
 fn proxy_settings(config: &Config) -> proxy::Settings {
-    let limits = &config.limits;
     proxy::Settings {
-        max_connections: limits.connections,
-        streams: limits.streams,
-        head_bytes: limits.head_bytes,
-        head_fields: limits.head_fields,
-        head_timeout: limits.head_timeout,
-        keepalive_timeout: limits.keepalive_timeout,
-        stream_idle_timeout: limits.stream_idle_timeout,
-        exchange_timeout: limits.exchange_timeout,
-        linger_timeout: limits.linger_timeout,
-        connect_timeout: limits.connect_timeout,
-        expect_continue_timeout: limits.expect_continue_timeout,
-        pool_idle_timeout: limits.pool_idle_timeout,
-        pool_idle_per_host: limits.pool_idle_per_host,
-        origin_streams: limits.origin_streams,
-        ping_every: limits.ping_every,
-        ping_timeout: limits.ping_timeout,
+        limits: config.limits.clone(),
         ca_file: config.upstream.ca_file.clone(),
-        replay: replay::Limits {
-            memory: limits.replay_memory as usize,
-            file: limits.replay_file,
-            directory: std::env::temp_dir(),
-        },
         ..proxy::Settings::default()
     }
 }
@@ -642,19 +615,12 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     Ok(bytes)
 }
 
-fn pay_settings(
-    config: &Config,
-    manager: Option<Manager>,
-    proxy: &proxy::Settings,
-    shutdown: &Shutdown,
-) -> pay::Settings {
+fn pay_settings(config: &Config, manager: Option<Manager>, shutdown: &Shutdown) -> pay::Settings {
     pay::Settings {
         policy: Arc::new(config.policy.clone()),
         manager,
-        replay: proxy.replay.clone(),
-        max_402_body: config.limits.max_402_body,
-        offer_timeout: config.limits.offer_timeout,
-        answer_timeout: config.limits.answer_timeout,
+        limits: config.limits.clone(),
+        replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),
         advisor: None,
     }

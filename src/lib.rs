@@ -44,15 +44,16 @@
 //! |---|---|---|
 //! | [`cli`] | one file for each subcommand | `app` and what they show |
 //! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
-//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `protocol` |
+//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
 //! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | `hosts` |
 //! | [`hosts`] | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
-//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | [`payments`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `protocol` |
+//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
+//! | [`payments`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `limits`, `protocol` |
 //! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
 //! | [`admin`] | the socket on which `serve` answers the command line | `payments`, `shutdown` |
 //! | [`private`] | files and folders that are for this user alone | nothing of ours |
+//! | [`limits`] | every limit on what is held and waited for, declared once | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
 //! | [`telemetry`] | the log | nothing of ours |
 //! | [`failpoint`] | crash points for tests; nothing in a release build | nothing of ours |
@@ -84,6 +85,7 @@ pub mod config;
 pub mod devnet;
 pub mod failpoint;
 pub mod hosts;
+pub mod limits;
 pub mod payments;
 pub mod private;
 pub mod protocol;

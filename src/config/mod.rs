@@ -33,7 +33,6 @@ use ::config::{Map, Value, ValueKind};
 pub use self::chain::Chain;
 pub use self::fault::{ConfigError, Fault};
 pub use self::intercept::{Authority, Intercept};
-pub use self::limits::Limits;
 pub use self::origin::{OriginTls, Proof};
 pub use self::route::Route;
 use self::section::{Faults, Section};
@@ -41,6 +40,7 @@ pub use self::upstream::{NotAProxyUrl, ProxyUrl, Upstream};
 use self::values::Places;
 pub use self::values::{NotAnRpcUrl, RpcUrl};
 pub use self::wallet::{KeySource, Wallet};
+use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy};
 
 /// What the name of a variable that sets a key starts with.
@@ -69,7 +69,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("intercept", intercept::KEYS),
     ("upstream", upstream::UPSTREAM),
     (origin::NAME, origin::TLS),
-    ("limits", limits::LIMITS),
+    ("limits", limits::KEYS),
 ];
 
 const TOP: &[&str] = &[
@@ -110,7 +110,7 @@ pub struct Config {
     pub intercept: Intercept,
     /// The way to the origins.
     pub upstream: Upstream,
-    /// What the proxy holds and waits for at most.
+    /// Every limit. The policy holds its own four, too.
     pub limits: Limits,
     /// What is allowed but probably not meant, for the log.
     pub warnings: Vec<String>,
@@ -213,8 +213,7 @@ fn assemble(
     let intercept_section = Section::new("intercept", top.take("intercept"), intercept::KEYS, faults);
     let paying = if is_paying { rules.as_slice() } else { &[] };
     let intercept = intercept::read(&intercept_section, places, paying);
-    let (limits, bounds) =
-        limits::limits(&Section::new("limits", top.take("limits"), limits::LIMITS, faults));
+    let limits = limits::read(&Section::new("limits", top.take("limits"), limits::KEYS, faults));
 
     let listen = listen.unwrap_or_else(default_listen);
     faults.extend(exposed(listen, allow_remote, is_paying));
@@ -231,7 +230,7 @@ fn assemble(
     // Both are either absent or whole: an inner None has left a fault.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
-    let limits::Bounds { max_attempts, sign_ahead, pay_timeout, ready_timeout } = bounds;
+    let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
     let policy = Policy { rules, deposit, hooks, max_attempts, sign_ahead, pay_timeout, ready_timeout };
     let (state_dir, intercept) = (state_dir?, intercept?);
     Some(Config {

@@ -19,7 +19,7 @@ mod startup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::chain::{NotRecorded, Synced};
+use crate::limits::Limits;
 use crate::protocol::engine::{
     Allowance, Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, Unorderable, host_name,
 };
@@ -73,19 +74,6 @@ pub struct Manager {
 struct Gateways {
     known: BTreeMap<(Host, Address), String>,
     news: BTreeSet<(Host, Address)>,
-}
-
-/// What the manager holds at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Client requests that wait for a payment or have one in hand.
-    pub max_pending: usize,
-    /// Prices that are remembered.
-    pub prices: usize,
-    /// How long a price is remembered that was not seen again.
-    pub price_age: Duration,
-    /// Payees that the bill tells apart.
-    pub report_payees: usize,
 }
 
 /// A signed payment, and the channel it draws on, lent to one client request.
@@ -202,10 +190,10 @@ impl Manager {
     pub fn spawn(
         policy: Arc<Policy>,
         store: Store,
-        limits: Limits,
+        limits: &Limits,
         seller: Arc<dyn Seller>,
     ) -> (Self, JoinHandle<()>) {
-        let Limits { max_pending, prices, price_age, report_payees } = limits;
+        let Limits { max_pending, prices, price_age, report_payees, .. } = *limits;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));

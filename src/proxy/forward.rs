@@ -149,7 +149,7 @@ impl Forward {
         let reach = Reach::new(settings);
         let pool = |pays, offer| {
             let (reach, secure, lobby) = (reach.clone(), secure.clone(), lobby.clone());
-            let within = settings.connect_timeout;
+            let within = settings.limits.connect_timeout;
             let dialer = Dialer { reach, within, acknowledges_at_once: pays, secure, lobby };
             Pool::new(settings, dialer, offer, pays)
         };
@@ -277,7 +277,7 @@ impl Shared {
         // closes a connection without a word, whatever the method.
         let again = (lane != Lane::Paying).then(|| Box::new(copy(&request)));
         let (head, body) = request.into_parts();
-        let (gate, gated) = Gate::new(body, self.settings.expect_continue_timeout);
+        let (gate, gated) = Gate::new(body, self.settings.limits.expect_continue_timeout);
         let mut request = Request::from_parts(head, Body::Gated(Box::new(gated)));
         self.listen(&mut request, Some(gate.clone()));
         self.ask(Asked { request, client, is_fresh }, lane, again, Some(gate))
@@ -296,7 +296,7 @@ impl Shared {
             (StatusCode::CONTINUE, None, _) | (_, _, None) => {}
             (status, _, Some(before)) => {
                 let bytes = shared.interim(status, interim.version(), interim.headers().clone());
-                before.tell(&bytes, shared.settings.head_bytes);
+                before.tell(&bytes, shared.settings.limits.head_bytes);
             }
         });
     }

@@ -79,7 +79,7 @@ impl<S> Intercept<S> {
         let forward = forward.shared();
         let settings = &forward.settings;
         let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
-        let (within, bounds) = (settings.head_timeout, Bounds::new(settings));
+        let (within, bounds) = (settings.limits.head_timeout, Bounds::new(settings));
         let shared = interception.map(|interception| {
             let (forward, told) = (Arc::clone(&forward), Mutex::default());
             Arc::new(Means { interception, forward, http_1, http_2, within, bounds, told })
@@ -339,7 +339,7 @@ where
             Named::new(scheme, &place.host, place.port),
             seat,
             waiting,
-            means.forward.settings.head_fields,
+            means.forward.settings.limits.head_fields,
         );
         means.http_1.clone().serve(client, inside, &shutdown).await;
     }
@@ -352,7 +352,7 @@ where
             Named::new(Scheme::HTTPS, &place.host, place.port),
             seat,
             waiting,
-            means.forward.settings.head_fields,
+            means.forward.settings.limits.head_fields,
         );
         let count = inside.count();
         let served = means.http_2.serve_connection(TokioIo::new(client), inside);

@@ -33,6 +33,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of the configuration, with the directory for bodies that are too large for memory.
+    #[must_use]
+    pub fn new(limits: &crate::limits::Limits, directory: PathBuf) -> Self {
+        Self { memory: limits.replay_memory, file: limits.replay_file, directory }
+    }
+
     /// Bytes that can be kept altogether.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -22,7 +22,7 @@ use tollpass::devnet::deploy;
 use tollpass::devnet::deploy::Deployed;
 use tollpass::devnet::origin;
 use tollpass::devnet::origin::{Origin, Resource};
-use tollpass::payments;
+use tollpass::limits::Limits;
 use tollpass::payments::journal::Store;
 use tollpass::payments::{Manager, Start};
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
@@ -32,7 +32,7 @@ use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::pay::webhook::{Advice, Advisor, Question};
 use tollpass::proxy::seller::SellerClient;
-use tollpass::proxy::{Body, Forward, ForwardError, replay};
+use tollpass::proxy::{Body, Forward, ForwardError};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -64,15 +64,9 @@ async fn main() -> anyhow::Result<()> {
 
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
-    let limits = payments::Limits {
-        max_pending: 64,
-        prices: 64,
-        price_age: Duration::from_secs(3600),
-        report_payees: 64,
-    };
     let gateway = SellerClient::new(Forward::new(&proxy::Settings::default()), Duration::from_secs(10));
     let store = Store::open(folder.path())?;
-    let (manager, task) = Manager::spawn(Arc::clone(&policy), store, limits, Arc::new(gateway));
+    let (manager, task) = Manager::spawn(Arc::clone(&policy), store, &Limits::default(), Arc::new(gateway));
     let settings = chain_settings(&chain, &deployed);
     let start = Start {
         chain: Chain::new(settings, Arc::clone(&wallet))?,
@@ -180,10 +174,8 @@ fn pay_settings(policy: Arc<Policy>, manager: &Manager, shutdown: &Shutdown) -> 
     pay::Settings {
         policy,
         manager: Some(manager.clone()),
-        replay: replay::Limits { memory: 64 * 1024, file: 1024 * 1024, directory: std::env::temp_dir() },
-        max_402_body: 64 * 1024,
-        offer_timeout: Duration::from_secs(10),
-        answer_timeout: Duration::from_secs(30),
+        limits: Limits::default(),
+        replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),
         advisor: Some(Arc::new(Agreeable)),
     }

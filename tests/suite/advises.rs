@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, Request, Response, StatusCode};
 use serde_json::Value;
+use tollpass::limits::Limits;
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 use tollpass::proxy::pay::webhook::{Advice, Advisor, Question};
 use tollpass::proxy::pay::{PayLayer, Settings};
-use tollpass::proxy::{Body, ForwardError, replay};
+use tollpass::proxy::{Body, ForwardError};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -483,10 +484,14 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
     Settings {
         policy: Arc::new(policy),
         manager: Some(proxy.manager.clone()),
-        replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
-        max_402_body: 64 * 1024,
-        offer_timeout: Duration::from_secs(5),
-        answer_timeout: Duration::from_secs(5),
+        limits: Limits {
+            replay_memory: 1024,
+            replay_file: 1024,
+            offer_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(5),
+            ..Limits::default()
+        },
+        replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
         advisor,
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollpass::config::{Authority, Config, ConfigError, KEYS, KeySource, Limits, Proof};
+use tollpass::config::{Authority, Config, ConfigError, KEYS, KeySource, Proof};
+use tollpass::limits::Limits;
 use tollpass::protocol::policy::{
     Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse, Requested,
     Retry, Success,

@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use tollpass::cli::Arguments;
 
 /// A room, and the rooms that it may name. `failpoint` marks crash points and may stand anywhere.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -33,6 +33,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "chain",
             "config",
             "hosts",
+            "limits",
             "payments",
             "private",
             "protocol",
@@ -42,20 +43,21 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "tls",
         ],
     ),
-    ("proxy", &["hosts", "payments", "protocol", "shutdown", "tls"]),
+    ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls"]),
     ("admin", &["payments", "shutdown"]),
-    ("payments", &["chain", "protocol", "shutdown"]),
+    ("payments", &["chain", "limits", "protocol", "shutdown"]),
     ("chain", &["private", "protocol"]),
     ("tls", &["private"]),
     ("private", &[]),
     ("devnet", &["protocol"]),
-    ("config", &["hosts", "protocol"]),
+    ("config", &["hosts", "limits", "protocol"]),
     // Rules name hosts by pattern.
     ("protocol", &["hosts"]),
     ("hosts", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
     ("failpoint", &[]),
+    ("limits", &[]),
     ("lib", &[]),
 ];
 

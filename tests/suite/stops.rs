@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tollpass::limits::Limits;
 use tollpass::proxy::Settings;
 
 use crate::support::proxy::Proxy;
@@ -10,7 +11,11 @@ use crate::support::raw::{PATIENCE, Raw, RawOrigin, field, soon};
 
 #[tokio::test]
 async fn a_client_above_the_limit_waits_for_a_seat() {
-    let proxy = Proxy::with(Settings { max_connections: 1, ..Settings::default() }).await;
+    let proxy = Proxy::with(Settings {
+        limits: Limits { connections: 1, ..Limits::default() },
+        ..Settings::default()
+    })
+    .await;
     let mut seated = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let address = proxy.address;
     let waiting =
@@ -28,7 +33,11 @@ async fn a_client_above_the_limit_waits_for_a_seat() {
 #[tokio::test]
 async fn a_tunnel_keeps_its_seat() {
     let origin = RawOrigin::start().await;
-    let proxy = Proxy::with(Settings { max_connections: 1, ..Settings::default() }).await;
+    let proxy = Proxy::with(Settings {
+        limits: Limits { connections: 1, ..Limits::default() },
+        ..Settings::default()
+    })
+    .await;
     let mut tunnel =
         Raw::asking(proxy.address, format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
     let mut server = origin.accept().await;

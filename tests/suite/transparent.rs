@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tollpass::limits::Limits;
 use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings};
 use tower::ServiceExt;
 
@@ -227,8 +228,11 @@ async fn an_origin_that_is_not_there_is_a_502_and_a_slow_one_a_504() {
     }
 
     let (deaf, _queue) = deaf().await;
-    let proxy =
-        Proxy::with(Settings { connect_timeout: Duration::from_millis(100), ..Settings::default() }).await;
+    let proxy = Proxy::with(Settings {
+        limits: Limits { connect_timeout: Duration::from_millis(100), ..Limits::default() },
+        ..Settings::default()
+    })
+    .await;
     for request in [
         format!("GET http://{deaf}/ HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("CONNECT {deaf} HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -285,8 +289,10 @@ async fn a_malformed_or_missing_answer_is_a_502() {
 
 #[tokio::test]
 async fn heads_are_limited_in_size_number_and_time() {
-    let settings =
-        || Settings { head_bytes: 8192, head_timeout: Duration::from_millis(200), ..Settings::default() };
+    let settings = || Settings {
+        limits: Limits { head_bytes: 8192, head_timeout: Duration::from_millis(200), ..Limits::default() },
+        ..Settings::default()
+    };
     let proxy = Proxy::with(settings()).await;
     for fields in ["X: ".to_owned() + &"x".repeat(9000) + "\r\n", "X: 1\r\n".repeat(101)] {
         let request = format!("GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n");

@@ -34,11 +34,11 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            head_timeout: settings.head_timeout,
-            keepalive_timeout: settings.keepalive_timeout,
-            stream_idle_timeout: settings.stream_idle_timeout,
-            exchange_timeout: settings.exchange_timeout,
-            linger_timeout: settings.linger_timeout,
+            head_timeout: settings.limits.head_timeout,
+            keepalive_timeout: settings.limits.keepalive_timeout,
+            stream_idle_timeout: settings.limits.stream_idle_timeout,
+            exchange_timeout: settings.limits.exchange_timeout,
+            linger_timeout: settings.limits.linger_timeout,
         }
     }
 }

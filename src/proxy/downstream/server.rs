@@ -59,7 +59,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let seats = Arc::new(Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let seats = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let reader = Reader::new(&settings);
     let mut backoff = Backoff::default();
     loop {
@@ -107,10 +107,10 @@ impl Reader {
     pub(crate) fn new(settings: &Settings) -> Self {
         let (mut http, pace) = (Builder::new(), Pace::new(settings));
         http.header_read_timeout(pace.keepalive_timeout)
-            .max_header_size(settings.head_bytes)
-            .max_buf_size(settings.head_bytes.max(BUFFER).max(LEAST_BUFFER));
-        if settings.head_fields != USUAL_FIELDS {
-            http.max_headers(settings.head_fields);
+            .max_header_size(settings.limits.head_bytes)
+            .max_buf_size(settings.limits.head_bytes.max(BUFFER).max(LEAST_BUFFER));
+        if settings.limits.head_fields != USUAL_FIELDS {
+            http.max_headers(settings.limits.head_fields);
         }
         Self { http, pace }
     }
@@ -153,11 +153,11 @@ impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Requ
 pub(crate) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(settings.head_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(u32::try_from(settings.streams).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(settings.limits.streams).unwrap_or(u32::MAX))
         // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
-        .keep_alive_interval(settings.keepalive_timeout)
-        .keep_alive_timeout(settings.head_timeout);
+        .keep_alive_interval(settings.limits.keepalive_timeout)
+        .keep_alive_timeout(settings.limits.head_timeout);
     http
 }
 

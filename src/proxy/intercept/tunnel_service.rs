@@ -202,7 +202,7 @@ pub(super) struct Quiet<C> {
 
 impl<C> Quiet<C> {
     pub(super) fn new(connection: C, requests: Arc<AtomicU64>, settings: &Settings) -> Self {
-        let Settings { keepalive_timeout, exchange_timeout, .. } = *settings;
+        let crate::limits::Limits { keepalive_timeout, exchange_timeout, .. } = settings.limits;
         let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(keepalive_timeout)));
         Self { connection, requests, seen: 0, keepalive_timeout, exchange_timeout, alarm, is_over: false }
     }

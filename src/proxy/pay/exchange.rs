@@ -390,7 +390,7 @@ where
             sendings += 1;
             lease.begin();
             failpoint::point("payment about to be sent");
-            let answer_by = Instant::now() + self.settings().answer_timeout;
+            let answer_by = Instant::now() + self.settings().limits.answer_timeout;
             let by = answer_by.min(self.deadline);
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             failpoint::point("payment answered");

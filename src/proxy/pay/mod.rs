@@ -11,10 +11,10 @@ mod unreadable;
 pub mod webhook;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
@@ -26,6 +26,7 @@ use super::replay;
 use super::replay::{Held, Past, hold, keep};
 use super::tunnel::upgrade;
 use super::{Body, ForwardError, rescue};
+use crate::limits::Limits;
 use crate::payments::Manager;
 use crate::protocol::engine::{Allowance, host_name};
 use crate::protocol::policy::Allow;
@@ -48,14 +49,10 @@ pub struct Settings {
     pub policy: Arc<Policy>,
     /// Who signs; without it nothing is paid.
     pub manager: Option<Manager>,
-    /// How much of a request body is kept so that it can be sent again.
-    pub replay: replay::Limits,
-    /// How much of a 402's own body is held back, in bytes.
-    pub max_402_body: usize,
-    /// How long a 402's own body may take.
-    pub offer_timeout: Duration,
-    /// How long the head of a paid answer may take.
-    pub answer_timeout: Duration,
+    /// Every limit; this layer applies those on bodies and payments.
+    pub limits: Limits,
+    /// The directory for request bodies that are too large for memory.
+    pub replay_directory: PathBuf,
     /// Waits for exchanges that are under way.
     pub shutdown: Shutdown,
     /// Whom hooks ask that name no webhook.
@@ -65,6 +62,7 @@ pub struct Settings {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
+    replay: replay::Limits,
     desk: Desk,
     /// What was paid for in vain, and is not paid for again.
     unreadable: Unreadable,
@@ -82,7 +80,8 @@ impl PayLayer {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let desk = Desk::new(settings.advisor.clone());
-        Self { shared: Arc::new(Shared { settings, desk, unreadable: Unreadable::default() }) }
+        let replay = replay::Limits::new(&settings.limits, settings.replay_directory.clone());
+        Self { shared: Arc::new(Shared { settings, replay, desk, unreadable: Unreadable::default() }) }
     }
 }
 
@@ -264,7 +263,7 @@ where
     let (mut head, body) = request.into_parts();
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
-    let (first, kept) = keep(body, &shared.settings.replay);
+    let (first, kept) = keep(body, &shared.replay);
     let hooks = Arc::clone(&allowance.hooks);
     let mut exchange = Box::new(Exchange::new(shared, inner, (head, first, kept), hooks));
     if let Err(refusal) = exchange.may_begin().await {
@@ -328,12 +327,12 @@ async fn hold_offer(
     head: http::response::Parts,
     body: Body,
 ) -> Result<Offer, Response<Body>> {
-    match hold(body, settings.max_402_body, settings.offer_timeout).await {
+    match hold(body, settings.limits.max_402_body, settings.limits.offer_timeout).await {
         Held::Whole { bytes, trailers } => Ok(Offer { head, body: bytes, trailers }),
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
             let refusal = match why {
-                Past::Size => Refusal::OfferTooLarge { limit: settings.max_402_body as u64 },
+                Past::Size => Refusal::OfferTooLarge { limit: settings.limits.max_402_body as u64 },
                 Past::Time => Refusal::OfferTooSlow,
                 Past::Broken => Refusal::OfferBroken,
             };

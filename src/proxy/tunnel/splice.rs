@@ -40,7 +40,7 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self { buffer: settings.tunnel_buffer, stream_idle_timeout: settings.stream_idle_timeout }
+        Self { buffer: settings.tunnel_buffer, stream_idle_timeout: settings.limits.stream_idle_timeout }
     }
 }
 

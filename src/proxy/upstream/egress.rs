@@ -44,7 +44,7 @@ struct Shared {
 
 impl Reach {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let (resolver, within) = (Arc::clone(&settings.resolver), settings.connect_timeout);
+        let (resolver, within) = (Arc::clone(&settings.resolver), settings.limits.connect_timeout);
         let outbound = settings.outbound.clone();
         let resting = settings.resting.clone();
         Self { shared: Arc::new(Shared { resolver, outbound, resting, within }) }

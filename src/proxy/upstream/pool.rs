@@ -203,23 +203,23 @@ impl Pool {
     pub(crate) fn new(settings: &Settings, dialer: Dialer, offer: Offer, pays: bool) -> Self {
         let mut http1 = http1::Builder::new();
         // A proxy takes the space out that some put before the colon. RFC 9112 section 5.1.
-        http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.head_bytes);
-        if settings.head_bytes > USUAL_BUFFER {
-            http1.max_buf_size(settings.head_bytes);
+        http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.limits.head_bytes);
+        if settings.limits.head_bytes > USUAL_BUFFER {
+            http1.max_buf_size(settings.limits.head_bytes);
         }
-        if settings.head_fields != USUAL_FIELDS {
-            http1.max_headers(settings.head_fields);
+        if settings.limits.head_fields != USUAL_FIELDS {
+            http1.max_headers(settings.limits.head_fields);
         }
         let limits = Limits {
-            idle: settings.pool_idle_per_host,
-            keepalive_timeout: settings.pool_idle_timeout,
-            connect_timeout: settings.connect_timeout,
-            streams: settings.origin_streams,
-            head_bytes: settings.head_bytes,
-            head_fields: settings.head_fields,
-            ping_every: settings.ping_every,
-            ping_timeout: settings.ping_timeout,
-            kept: settings.replay.memory,
+            idle: settings.limits.pool_idle_per_host,
+            keepalive_timeout: settings.limits.pool_idle_timeout,
+            connect_timeout: settings.limits.connect_timeout,
+            streams: settings.limits.origin_streams,
+            head_bytes: settings.limits.head_bytes,
+            head_fields: settings.limits.head_fields,
+            ping_every: settings.limits.ping_every,
+            ping_timeout: settings.limits.ping_timeout,
+            kept: settings.limits.replay_memory,
         };
         let resting = dialer.reach.resting().clone();
         let pool = Self(Arc::new(Inner { dialer, offer, pays, http1, limits, places: Mutex::default() }));
@@ -725,7 +725,7 @@ mod tests {
         let settings = Settings::default();
         let dialer = Dialer {
             reach: Reach::new(&settings),
-            within: settings.connect_timeout,
+            within: settings.limits.connect_timeout,
             acknowledges_at_once: false,
             secure: Secure::new(None, Vec::new()),
             lobby: Lobby::default(),

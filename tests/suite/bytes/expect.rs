@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tollpass::limits::Limits;
 use tollpass::proxy::Settings;
 
 use super::{Lane, Refused, Way, requests};
@@ -21,8 +22,11 @@ each_way!(
 
 /// A lane in which no origin is ever late.
 async fn patient(way: Way) -> Lane {
-    way.lane_with(Settings { expect_continue_timeout: Duration::from_secs(3600), ..Settings::default() })
-        .await
+    way.lane_with(Settings {
+        limits: Limits { expect_continue_timeout: Duration::from_secs(3600), ..Limits::default() },
+        ..Settings::default()
+    })
+    .await
 }
 
 async fn uploading(lane: &Lane) -> (Raw, Raw) {
@@ -87,7 +91,10 @@ async fn a_final_answer_takes_the_place_of_the_body(way: Way) {
 }
 
 async fn an_origin_that_says_nothing_gets_the_body_all_the_same(way: Way) {
-    let settings = Settings { expect_continue_timeout: Duration::from_millis(50), ..Settings::default() };
+    let settings = Settings {
+        limits: Limits { expect_continue_timeout: Duration::from_millis(50), ..Limits::default() },
+        ..Settings::default()
+    };
     let lane = way.lane_with(settings).await;
     let (mut client, mut server) = uploading(&lane).await;
     assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");

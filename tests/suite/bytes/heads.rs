@@ -94,8 +94,11 @@ async fn a_bare_line_feed_goes_on_as_the_end_of_a_line(way: Way) {
 async fn a_head_has_its_limits(way: Way) {
     let lane = way
         .lane_with(tollpass::proxy::Settings {
-            head_bytes: 8192,
-            head_fields: 10,
+            limits: tollpass::limits::Limits {
+                head_bytes: 8192,
+                head_fields: 10,
+                ..tollpass::limits::Limits::default()
+            },
             ..tollpass::proxy::Settings::default()
         })
         .await;
@@ -108,7 +111,10 @@ async fn a_head_has_its_limits(way: Way) {
     )
     .await;
     let lane = way
-        .lane_with(tollpass::proxy::Settings { head_bytes: 1 << 20, ..tollpass::proxy::Settings::default() })
+        .lane_with(tollpass::proxy::Settings {
+            limits: tollpass::limits::Limits { head_bytes: 1 << 20, ..tollpass::limits::Limits::default() },
+            ..tollpass::proxy::Settings::default()
+        })
         .await;
     let target = format!("GET {{t}}/{} HTTP/1.1\r\nHost: {{o}}\r\n\r\n", "x".repeat(66_000));
     requests(&lane, &[(target.as_bytes(), Refused(414))]).await;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tollpass::limits::Limits;
 use tollpass::proxy::Settings;
 
 use super::Way;
@@ -22,16 +23,18 @@ async fn silence(how_long: Duration) {
     tokio::time::sleep(how_long).await;
 }
 
-/// Nothing ends by itself.
-fn endless() -> Settings {
+/// Nothing ends by itself, except what `change` makes short.
+fn endless(change: impl FnOnce(&mut Limits)) -> Settings {
     let long = Duration::from_secs(3600);
-    Settings {
+    let mut limits = Limits {
         head_timeout: long,
         keepalive_timeout: long,
         stream_idle_timeout: long,
         exchange_timeout: long,
-        ..Settings::default()
-    }
+        ..Limits::default()
+    };
+    change(&mut limits);
+    Settings { limits, ..Settings::default() }
 }
 
 async fn closes_by_itself(mut client: Raw) -> Vec<u8> {
@@ -42,7 +45,7 @@ async fn closes_by_itself(mut client: Raw) -> Vec<u8> {
 }
 
 async fn a_slow_head_is_not_an_idle_connection(way: Way) {
-    let lane = way.lane_with(Settings { head_timeout: SHORT, ..endless() }).await;
+    let lane = way.lane_with(endless(|limits| limits.head_timeout = SHORT)).await;
     let slow = lane.asking("GET {t}/ HTTP/1.1\r\nHos").await;
     assert_eq!(closes_by_itself(slow).await, b"");
     // One that drips is no better.
@@ -71,7 +74,7 @@ async fn a_slow_head_is_not_an_idle_connection(way: Way) {
 }
 
 async fn an_idle_connection_ends(way: Way) {
-    let lane = way.lane_with(Settings { keepalive_timeout: SHORT, ..endless() }).await;
+    let lane = way.lane_with(endless(|limits| limits.keepalive_timeout = SHORT)).await;
     assert_eq!(closes_by_itself(lane.connect().await).await, b"");
     let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
@@ -83,7 +86,7 @@ async fn an_idle_connection_ends(way: Way) {
 }
 
 async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
-    let lane = way.lane_with(Settings { stream_idle_timeout: SHORT, ..endless() }).await;
+    let lane = way.lane_with(endless(|limits| limits.stream_idle_timeout = SHORT)).await;
     let (client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
     assert_eq!(closes_by_itself(client).await, b"", "no answer comes");
@@ -110,7 +113,7 @@ async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
 }
 
 async fn what_never_ends_is_cut_though_it_moves(way: Way) {
-    let lane = way.lane_with(Settings { exchange_timeout: SHORT, ..endless() }).await;
+    let lane = way.lane_with(endless(|limits| limits.exchange_timeout = SHORT)).await;
     let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
     server.send("HTTP/1.1 200 OK\r\n\r\n").await;
@@ -125,7 +128,7 @@ async fn what_never_ends_is_cut_though_it_moves(way: Way) {
 }
 
 async fn another_protocol_that_stands_still_is_cut_too(way: Way) {
-    let lane = way.lane_with(Settings { stream_idle_timeout: SHORT, ..endless() }).await;
+    let lane = way.lane_with(endless(|limits| limits.stream_idle_timeout = SHORT)).await;
     let wish = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n";
     let (mut client, mut server) = lane.exchange(wish).await;
     server.request().await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tollpass::limits::Limits;
 use tollpass::proxy::Settings;
 use tollpass::proxy::upstream::egress::Resolve;
 
@@ -74,7 +75,12 @@ async fn hearing_and_deaf() -> (TcpListener, Queue) {
 async fn resolving(names: Arc<Names>) -> Proxy {
     // Long enough that only a race gets past a deaf address in a test's patience.
     let connect_timeout = Duration::from_secs(60);
-    Proxy::with(Settings { resolver: names, connect_timeout, ..Settings::default() }).await
+    Proxy::with(Settings {
+        limits: Limits { connect_timeout, ..Limits::default() },
+        resolver: names,
+        ..Settings::default()
+    })
+    .await
 }
 
 #[tokio::test]

@@ -8,10 +8,11 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tollpass::config::Config;
+use tollpass::limits::Limits;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::upstream::egress::Peer;
-use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings, replay};
+use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -35,10 +36,8 @@ fn pay_settings(alice: &Alice, proxy: &Running) -> pay::Settings {
     pay::Settings {
         policy: Arc::new(config.policy),
         manager: Some(proxy.manager.clone()),
-        replay: replay::Limits { memory: 1024, file: 1024, directory: std::env::temp_dir() },
-        max_402_body: config.limits.max_402_body,
-        offer_timeout: config.limits.offer_timeout,
-        answer_timeout: config.limits.answer_timeout,
+        limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
+        replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
         advisor: None,
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tollpass::limits::Limits;
 use tollpass::proxy::Settings;
 use tollpass::proxy::upstream::egress::Outbound;
 
@@ -90,8 +91,12 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
     let silent = RawOrigin::start().await;
     for (address, requests) in [(deaf, &[GET, CONNECT][..]), (silent.address, &[CONNECT])] {
         let connect_timeout = Duration::from_millis(100);
-        let proxy =
-            Proxy::with(Settings { outbound: over(address), connect_timeout, ..Settings::default() }).await;
+        let proxy = Proxy::with(Settings {
+            limits: Limits { connect_timeout, ..Limits::default() },
+            outbound: over(address),
+            ..Settings::default()
+        })
+        .await;
         for request in requests {
             let head = asked(&proxy, request).await;
             because(

@@ -98,7 +98,7 @@ async fn a_head_of_200_kib_arrives_in_either_version_and_a_larger_one_is_asked_f
 
 #[tokio::test]
 async fn a_head_has_no_more_fields_than_allowed_in_either_version() {
-    let way = Way::with(|settings| settings.head_fields = 20);
+    let way = Way::with(|settings| settings.limits.head_fields = 20);
     for alpn in [ONLY_HTTP_1, ONLY_HTTP_2] {
         let config = way.notary.certify("127.0.0.1", alpn).await;
         let origin = Secure::serve(config, |request: Request<Incoming>| async move {

@@ -105,8 +105,8 @@ async fn small_uploads_that_the_origin_does_not_read_stop_no_other() {
 #[tokio::test]
 async fn a_connection_without_requests_is_not_asked_whether_it_is_there_and_ends() {
     let way = Way::with(|settings| {
-        settings.ping_every = Duration::from_millis(200);
-        settings.pool_idle_timeout = Duration::from_secs(1);
+        settings.limits.ping_every = Duration::from_millis(200);
+        settings.limits.pool_idle_timeout = Duration::from_secs(1);
     });
     let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
     let (saw, mut seen) = tokio::sync::mpsc::unbounded_channel();
@@ -136,7 +136,7 @@ async fn a_connection_without_requests_is_not_asked_whether_it_is_there_and_ends
 #[tokio::test]
 async fn no_more_connections_rest_than_are_kept() {
     const MAX_CONCURRENT_STREAMS: u16 = 3;
-    let way = Way::with(|settings| settings.pool_idle_per_host = 2);
+    let way = Way::with(|settings| settings.limits.pool_idle_per_host = 2);
     let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
     let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
     let all = Arc::new(tokio::sync::Barrier::new(5));
@@ -197,7 +197,8 @@ async fn after_a_request_was_given_up_the_next_goes_on_another_connection() {
 #[tokio::test]
 async fn a_connection_that_answers_no_ping_ends_with_its_requests() {
     let moment = Duration::from_millis(50);
-    let way = Way::with(|settings| (settings.ping_every, settings.ping_timeout) = (moment, moment));
+    let way =
+        Way::with(|settings| (settings.limits.ping_every, settings.limits.ping_timeout) = (moment, moment));
     let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
     let (pinged, mut pings) = tokio::sync::mpsc::unbounded_channel();
     let origin = Secure::accept(config, move |stream| {
