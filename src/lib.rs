@@ -18,9 +18,9 @@
 //!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
 //!                               │  a rule, and a price that is known from before (protocol::quote): paid at once
 //!                               ▼
-//!                         protocol::read ─► Challenge
+//!                         protocol::read ─► Offer
 //!                               ▼
-//!                         Manager::pay(challenge, allowance).await ─► Lease | Refusal
+//!                         Manager::pay(offer, limit).await ─► Lease | Refusal
 //!                               │   the book, behind a lock: book.handle(input, now) in the client's own task, and at once,
 //!                               │   where neither disk nor chain is needed:
 //!                               │     Grant           lend the channel; signed in the client's own task: Lease

@@ -29,13 +29,14 @@ use tokio::task::JoinHandle;
 use crate::chain::{NotRecorded, Synced};
 use crate::limits::Limits;
 use crate::protocol::engine::{
-    Allowance, Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, Unorderable, host_name,
+    Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, SpendLimit, Unorderable,
+    host_name,
 };
 use crate::protocol::policy::{CloseDenied, Hook};
 use crate::protocol::quote::{Price, Prices, RequestId};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::{
-    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Offer, OnChain, Order, Policy, Refusal,
     Signature,
 };
 use actor::Actor;
@@ -235,11 +236,11 @@ impl Manager {
 
     /// What `request` will probably ask for; `None` when the seller must be asked first.
     #[must_use]
-    pub fn recall(&self, request: &RequestId) -> Option<Challenge> {
+    pub fn recall(&self, request: &RequestId) -> Option<Offer> {
         let Facts { contract, token, .. } = self.desk.payer.get()?.facts;
         let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
-        let challenge = microraiden::Challenge {
+        let offer = microraiden::Offer {
             price,
             contract,
             receiver,
@@ -248,19 +249,19 @@ impl Manager {
             complaint: None,
             state: None,
         };
-        Some(Challenge::MicroRaiden(challenge))
+        Some(Offer::MicroRaiden(offer))
     }
 
     /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
     /// seller had asked for this price first.
-    pub fn learn(&self, request: &RequestId, challenge: &Challenge, is_shown: bool, was_asked: bool) {
-        let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
+    pub fn learn(&self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool) {
+        let Offer::MicroRaiden(microraiden::Offer { price, receiver, .. }) = offer;
         lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
     }
 
-    /// Remembers where the REST interface of the seller is that asked for `challenge`; `paid` is the URL.
-    pub fn learn_gateway(&self, challenge: &Challenge, paid: &Uri) {
-        let Challenge::MicroRaiden(microraiden::Challenge { receiver, gateway, .. }) = challenge;
+    /// Remembers where the REST interface of the seller is that asked for `offer`; `paid` is the URL.
+    pub fn learn_gateway(&self, offer: &Offer, paid: &Uri) {
+        let Offer::MicroRaiden(microraiden::Offer { receiver, gateway, .. }) = offer;
         // What is remembered from before says nothing of it.
         let (Some(path), Some(scheme), Some(authority)) = (gateway, paid.scheme_str(), paid.authority())
         else {
@@ -296,13 +297,13 @@ impl Manager {
 
     /// Asks for a signed payment. Waits for a channel, an opening or a top up as long as the policy allows;
     /// dropped before it is ready, nothing is signed.
-    pub async fn pay(&self, challenge: Challenge, allowance: Allowance) -> Result<Box<Lease>, Refusal> {
+    pub async fn pay(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (desk, mailbox) = (Arc::clone(&self.desk), self.mailbox.clone());
         let (how, ledger) = (Returned::Unsent, Arc::clone(&self.ledger));
         let ticket = Ticket { id, how, tab: None, ledger, desk, mailbox, _place: place };
-        ticket.ask(Input::Demand { purchase: id, challenge, allowance }).await
+        ticket.ask(Input::Demand { purchase: id, offer, limit }).await
     }
 
     /// What was paid to whom since the manager was started; also after it has stopped.
@@ -389,26 +390,25 @@ impl Lease {
     /// pays if this one is gone.
     pub async fn reject(
         self: Box<Self>,
-        challenge: Challenge,
+        offer: Offer,
         reopens: Option<Reopens>,
     ) -> Result<Box<Self>, Refusal> {
-        self.look_for_strangers(&challenge);
-        let challenge = Box::new(challenge);
+        self.look_for_strangers(&offer);
+        let offer = Box::new(offer);
         let outcome = match reopens {
-            Some(reopens) => Outcome::Advised(challenge, reopens),
-            None => Outcome::Rejected(challenge),
+            Some(reopens) => Outcome::Advised(offer, reopens),
+            None => Outcome::Rejected(offer),
         };
         let input = Input::Answer(self.ticket.id, outcome);
         self.ticket.ask(input).await
     }
 
     /// Says in the log if the seller proves a total above all that this state directory can have signed.
-    fn look_for_strangers(&self, challenge: &Challenge) {
-        let Challenge::MicroRaiden(challenge) = challenge;
+    fn look_for_strangers(&self, offer: &Offer) {
+        let Offer::MicroRaiden(offer) = offer;
         let (id, facts) = (self.draft.channel, &self.facts);
         let exposure = self.ticket.desk.lock().book.channel(&id).map(Channel::exposure);
-        let Some(state) = challenge.state.filter(|state| exposure.is_some_and(|most| state.total > most))
-        else {
+        let Some(state) = offer.state.filter(|state| exposure.is_some_and(|most| state.total > most)) else {
             return;
         };
         if microraiden::is_ours(&state, id, facts) {

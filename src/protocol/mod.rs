@@ -1,6 +1,6 @@
 //! The core, pure: values in, values out. No task, socket, clock, key, file or randomness in here.
 //!
-//! An [`Answer`] is [`read`] into a [`Challenge`]; the [`engine`] decides about it within the [`policy`] and the
+//! An [`Answer`] is [`read`] into a [`Offer`]; the [`engine`] decides about it within the [`policy`] and the
 //! state of the [`channel`]s, and gives back effects in the order in which they must happen.
 
 pub mod address;
@@ -33,15 +33,15 @@ pub struct Answer<'a> {
 
 /// A demand for money, in one of the schemes that are known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Challenge {
+pub enum Offer {
     /// µRaiden.
-    MicroRaiden(microraiden::Challenge),
+    MicroRaiden(microraiden::Offer),
 }
 
 /// Reads a 402: which scheme it is in, and what it asks for.
-pub fn read(answer: &Answer<'_>) -> Result<Challenge, Refusal> {
+pub fn read(answer: &Answer<'_>) -> Result<Offer, Refusal> {
     match microraiden::read(answer.fields) {
-        Some(Ok(challenge)) => Ok(Challenge::MicroRaiden(challenge)),
+        Some(Ok(challenge)) => Ok(Offer::MicroRaiden(challenge)),
         Some(Err(malformed)) => Err(Refusal::Malformed(malformed)),
         None => Err(Refusal::UnknownScheme),
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
-use super::{Allowance, Book, Effect, PurchaseId, Record, Start};
+use super::{Book, Effect, PurchaseId, Record, SpendLimit, Start};
 use crate::protocol::channel::Unclear;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::{
-    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, Order, Phase, Refusal,
+    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Offer, Order, Phase, Refusal,
 };
 
 /// What can be done for a purchase at the head of its queue.
@@ -71,16 +71,10 @@ impl Book {
         }
     }
 
-    pub(super) fn demand(
-        &mut self,
-        id: PurchaseId,
-        challenge: Challenge,
-        allowance: Allowance,
-        now: Instant,
-    ) {
+    pub(super) fn demand(&mut self, id: PurchaseId, offer: Offer, limit: SpendLimit, now: Instant) {
         let purchase = Purchase {
-            challenge,
-            allowance,
+            offer,
+            limit,
             deadline: now + self.policy.pay_timeout,
             stage: Stage::Early { until: now + self.policy.ready_timeout },
             rounds: 0,
@@ -102,7 +96,7 @@ impl Book {
     /// Checks a demand and lines it up.
     fn admit(&mut self, id: PurchaseId, now: Instant) {
         let (Some(purchase), Start::Ready(facts)) = (self.purchases.get(&id), &self.start) else { return };
-        if let Err(refusal) = check(&purchase.challenge, &purchase.allowance, facts) {
+        if let Err(refusal) = check(&purchase.offer, &purchase.limit, facts) {
             return self.refuse(id, refusal, now);
         }
         let receiver = purchase.receiver();
@@ -344,10 +338,10 @@ impl Book {
     }
 }
 
-impl Allowance {
+impl SpendLimit {
     /// Checks what a seller asks for against the rule alone.
-    pub fn check(&self, challenge: &Challenge) -> Result<(), Refusal> {
-        let Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. }) = challenge;
+    pub fn check(&self, offer: &Offer) -> Result<(), Refusal> {
+        let Offer::MicroRaiden(microraiden::Offer { price, receiver, .. }) = offer;
         if !self.receivers.is_empty() && !self.receivers.contains(receiver) {
             return Err(Refusal::ForeignReceiver(*receiver));
         }
@@ -362,13 +356,13 @@ impl Allowance {
 }
 
 /// Checks what a seller asks for against what the user allows and where the money is.
-pub(super) fn check(challenge: &Challenge, allowance: &Allowance, facts: &Facts) -> Result<(), Refusal> {
-    let Challenge::MicroRaiden(microraiden::Challenge { contract, token, .. }) = challenge;
+pub(super) fn check(offer: &Offer, limit: &SpendLimit, facts: &Facts) -> Result<(), Refusal> {
+    let Offer::MicroRaiden(microraiden::Offer { contract, token, .. }) = offer;
     if *contract != facts.contract {
         return Err(Refusal::ForeignContract { theirs: *contract, ours: facts.contract });
     }
     if let Some(token) = token.filter(|token| *token != facts.token) {
         return Err(Refusal::ForeignToken { theirs: token, ours: facts.token });
     }
-    allowance.check(challenge)
+    limit.check(offer)
 }

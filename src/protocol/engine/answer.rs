@@ -9,7 +9,7 @@ use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{Complaint, Holding, Verdict, judge};
-use crate::protocol::{Amount, Challenge, Draft, Phase, Refusal};
+use crate::protocol::{Amount, Draft, Offer, Phase, Refusal};
 
 impl Book {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
@@ -29,22 +29,15 @@ impl Book {
                 self.remove(id, now);
             }
             Outcome::Unclear => self.remove(id, now),
-            Outcome::Rejected(challenge) => {
+            Outcome::Rejected(offer) => {
                 let reopens = Reopens(self.purchases.get(&id).is_some_and(Purchase::reopens));
-                self.rejected(id, draft, *challenge, reopens, now);
+                self.rejected(id, draft, *offer, reopens, now);
             }
-            Outcome::Advised(challenge, reopens) => self.rejected(id, draft, *challenge, reopens, now),
+            Outcome::Advised(offer, reopens) => self.rejected(id, draft, *offer, reopens, now),
         }
     }
 
-    fn rejected(
-        &mut self,
-        id: PurchaseId,
-        draft: Draft,
-        challenge: Challenge,
-        reopens: Reopens,
-        now: Instant,
-    ) {
+    fn rejected(&mut self, id: PurchaseId, draft: Draft, offer: Offer, reopens: Reopens, now: Instant) {
         let Start::Ready(facts) = self.start else {
             return self.refuse(id, Refusal::ShuttingDown, now);
         };
@@ -54,7 +47,7 @@ impl Book {
         else {
             return;
         };
-        let Challenge::MicroRaiden(asked) = &challenge;
+        let Offer::MicroRaiden(asked) = &offer;
         let signed: Vec<Amount> = purchase
             .presented
             .iter()
@@ -80,11 +73,11 @@ impl Book {
                 if holding.proven {
                     purchase.is_proven(draft.channel, channel, holding.total);
                 }
-                purchase.challenge = challenge.clone();
+                purchase.offer = offer.clone();
                 self.correct(&draft, holding);
             }
         }
-        if let Err(refusal) = self.may_go_on(id, &draft, &challenge, verdict, now) {
+        if let Err(refusal) = self.may_go_on(id, &draft, &offer, verdict, now) {
             return self.refuse(id, refusal, now);
         }
         self.leases.remove(&draft.channel);
@@ -97,18 +90,18 @@ impl Book {
         &mut self,
         id: PurchaseId,
         draft: &Draft,
-        challenge: &Challenge,
+        offer: &Offer,
         verdict: Verdict,
         now: Instant,
     ) -> Result<(), Refusal> {
         let (Some(purchase), Start::Ready(facts)) = (self.purchases.get_mut(&id), &self.start) else {
             return Err(Refusal::ShuttingDown);
         };
-        let Challenge::MicroRaiden(microraiden::Challenge { receiver, price, .. }) = challenge;
+        let Offer::MicroRaiden(microraiden::Offer { receiver, price, .. }) = offer;
         if *receiver != draft.channel.receiver {
             return Err(Refusal::ReceiverChanged(*receiver));
         }
-        check(challenge, &purchase.allowance, facts)?;
+        check(offer, &purchase.limit, facts)?;
         if now >= purchase.deadline {
             return Err(Refusal::Deadline { waited_for: Awaited::Seller });
         }
@@ -116,7 +109,7 @@ impl Book {
             return Ok(());
         }
         let complaint = Complaint::InvalidAmount;
-        let times = match purchase.allowance.hooks.invalid_amount.action {
+        let times = match purchase.limit.hooks.invalid_amount.action {
             Adopt::Abort => return Err(Refusal::HookAborts { complaint }),
             Adopt::Adopt { times } => times,
         };
@@ -163,7 +156,7 @@ impl Book {
         now: Instant,
     ) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
-        let hooks = &purchase.allowance.hooks;
+        let hooks = &purchase.limit.hooks;
         let is_doubted = complaint == Complaint::NonexistingChannel && reopens && !purchase.reopened;
         let Some(Retry::Retry { every, times, within }) = hooks.retry(complaint) else {
             return self.refuse(id, Refusal::HookAborts { complaint }, now);

@@ -24,7 +24,7 @@ use crate::protocol::policy::Hooks;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
-    Address, Amount, Challenge, Channel, ChannelId, Draft, Facts, Intent, OnChain, Order, Policy, Refusal,
+    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Offer, OnChain, Order, Policy, Refusal,
     Signature,
 };
 
@@ -44,7 +44,7 @@ pub fn host_name(host: &str) -> Host {
 
 /// What one `[[pay]]` rule allows for one client request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowance {
+pub struct SpendLimit {
     /// The host that the request goes to: a channel is lent only to the host that it was opened for.
     pub host: Host,
     /// The highest price.
@@ -82,9 +82,9 @@ pub enum Input {
         /// Its name.
         purchase: PurchaseId,
         /// What is asked for.
-        challenge: Challenge,
+        offer: Offer,
         /// What the rule allows.
-        allowance: Allowance,
+        limit: SpendLimit,
     },
     /// A demand is taken back, or its grant was never sent to the seller.
     Withdraw(PurchaseId),
@@ -146,10 +146,10 @@ pub enum Outcome {
     /// The seller took it, as far as can be told.
     Accepted,
     /// The seller answered with another 402.
-    Rejected(Box<Challenge>),
+    Rejected(Box<Offer>),
     /// The same, and a webhook or advisor decides for this turn, in place of the policy, whether another channel pays
     /// if this one is gone.
-    Advised(Box<Challenge>, Reopens),
+    Advised(Box<Offer>, Reopens),
     /// Nobody can tell.
     Unclear,
 }
@@ -339,8 +339,8 @@ impl Book {
                     self.start = Start::Waiting(reason);
                 }
             }
-            Input::Demand { purchase, challenge, allowance } => {
-                self.demand(purchase, challenge, allowance, now);
+            Input::Demand { purchase, offer, limit } => {
+                self.demand(purchase, offer, limit, now);
             }
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),

@@ -246,7 +246,7 @@ struct Disk {
 struct Client {
     host: Host,
     shares: bool,
-    challenge: microraiden::Challenge,
+    offer: microraiden::Offer,
     granted: Option<Draft>,
     /// The highest price that the rule allowed.
     highest: u64,
@@ -428,7 +428,7 @@ impl Model {
         self.orders.1 += 1;
         self.next += 1;
         let purchase = PurchaseId(self.next);
-        let challenge = microraiden::Challenge {
+        let offer = microraiden::Offer {
             price: price.into(),
             contract: CONTRACT,
             receiver,
@@ -441,7 +441,7 @@ impl Model {
         let client = Client {
             host: Arc::clone(&host),
             shares,
-            challenge: challenge.clone(),
+            offer: offer.clone(),
             granted: None,
             highest,
             raised: BTreeMap::new(),
@@ -449,14 +449,14 @@ impl Model {
         };
         self.clients.insert(purchase, client);
         self.allowed += highest;
-        let allowance = Allowance {
+        let limit = SpendLimit {
             host,
             max_price: MAX_PRICE.into(),
             receivers: if shares { vec![receiver] } else { Vec::new() },
             hooks: Arc::clone(&self.policy.hooks),
         };
-        let challenge = Challenge::MicroRaiden(challenge);
-        self.handle(Input::Demand { purchase, challenge, allowance });
+        let offer = Offer::MicroRaiden(offer);
+        self.handle(Input::Demand { purchase, offer, limit });
     }
 
     fn answer(&mut self, which: usize, how: How) {
@@ -509,17 +509,13 @@ impl Model {
             Some(Err((held, complaint, price, forged))) => {
                 let state = held.map(|held| self.state(draft.channel, held, forged));
                 let client = self.clients.get_mut(&id).unwrap();
-                let challenge = microraiden::Challenge {
-                    complaint,
-                    state,
-                    price: price.into(),
-                    ..client.challenge.clone()
-                };
+                let offer =
+                    microraiden::Offer { complaint, state, price: price.into(), ..client.offer.clone() };
                 if price <= MAX_PRICE && price > client.highest {
                     self.allowed += price - client.highest;
                     client.highest = price;
                 }
-                Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))
+                Outcome::Rejected(Box::new(Offer::MicroRaiden(offer)))
             }
         };
         if !matches!(outcome, Outcome::Rejected(_)) {

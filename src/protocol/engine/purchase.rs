@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Allowance, Host};
+use super::{Host, SpendLimit};
 use crate::protocol::channel::Unclear;
 use crate::protocol::schemes::microraiden::Complaint;
-use crate::protocol::{Address, Amount, Challenge, Channel, ChannelId, Draft};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Draft, Offer};
 
 /// A host, and whether its requests may use the channels of other hosts.
 pub(super) type QueueKey = (Host, bool);
@@ -15,8 +15,8 @@ pub(super) type QueueKey = (Host, bool);
 /// One client request that wants to be paid.
 #[derive(Debug)]
 pub(super) struct Purchase {
-    pub(super) challenge: Challenge,
-    pub(super) allowance: Allowance,
+    pub(super) offer: Offer,
+    pub(super) limit: SpendLimit,
     pub(super) deadline: Instant,
     pub(super) stage: Stage,
     /// How many different payments were granted.
@@ -78,18 +78,18 @@ pub(super) struct Patience {
 
 impl Purchase {
     pub(super) fn receiver(&self) -> Address {
-        let Challenge::MicroRaiden(challenge) = &self.challenge;
-        challenge.receiver
+        let Offer::MicroRaiden(offer) = &self.offer;
+        offer.receiver
     }
 
     pub(super) fn price(&self) -> Amount {
-        let Challenge::MicroRaiden(challenge) = &self.challenge;
-        challenge.price
+        let Offer::MicroRaiden(offer) = &self.offer;
+        offer.price
     }
 
     /// The host that asks for money, without a port.
     pub(super) fn host(&self) -> &Host {
-        &self.allowance.host
+        &self.limit.host
     }
 
     /// The queue that it waits in: those who wait in one queue may use the same channels.
@@ -99,12 +99,12 @@ impl Purchase {
 
     /// True when channels of other hosts may pay for it: its rule lists the receiver.
     pub(super) fn shares(&self) -> bool {
-        self.allowance.receivers.contains(&self.receiver())
+        self.limit.receivers.contains(&self.receiver())
     }
 
     /// Whether the policy lets another channel pay if one is gone.
     pub(super) fn reopens(&self) -> bool {
-        self.allowance.hooks.reopens()
+        self.limit.hooks.reopens()
     }
 
     /// Whether one more payment for this request would let sellers redeem more than one price for it.

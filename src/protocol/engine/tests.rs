@@ -85,8 +85,8 @@ impl World {
         std::iter::from_fn(|| self.book.poll_effect()).collect()
     }
 
-    fn demand(&mut self, challenge: microraiden::Challenge) -> (PurchaseId, Vec<Effect>) {
-        self.demand_of("bob.example", &[], challenge)
+    fn demand(&mut self, offer: microraiden::Offer) -> (PurchaseId, Vec<Effect>) {
+        self.demand_of("bob.example", &[], offer)
     }
 
     /// A demand of this host, by a rule that lists these receivers.
@@ -94,15 +94,15 @@ impl World {
         &mut self,
         host: &str,
         receivers: &[Address],
-        challenge: microraiden::Challenge,
+        offer: microraiden::Offer,
     ) -> (PurchaseId, Vec<Effect>) {
         self.next += 1;
         let purchase = PurchaseId(self.next);
         let hooks = Arc::clone(&self.hooks);
         let receivers = receivers.to_vec();
-        let allowance = Allowance { host: host.into(), max_price: 100.into(), receivers, hooks };
-        let challenge = Challenge::MicroRaiden(challenge);
-        (purchase, self.when(Input::Demand { purchase, challenge, allowance }))
+        let limit = SpendLimit { host: host.into(), max_price: 100.into(), receivers, hooks };
+        let offer = Offer::MicroRaiden(offer);
+        (purchase, self.when(Input::Demand { purchase, offer, limit }))
     }
 
     /// A demand that must be granted: the purchase and the total.
@@ -111,8 +111,8 @@ impl World {
         (id, grant(&effects).expect("a grant").total)
     }
 
-    fn rejected(&mut self, id: PurchaseId, challenge: microraiden::Challenge) -> Vec<Effect> {
-        self.when(Input::Answer(id, Outcome::Rejected(Box::new(Challenge::MicroRaiden(challenge)))))
+    fn rejected(&mut self, id: PurchaseId, offer: microraiden::Offer) -> Vec<Effect> {
+        self.when(Input::Answer(id, Outcome::Rejected(Box::new(Offer::MicroRaiden(offer)))))
     }
 
     fn pass(&mut self, time: Duration) -> Vec<Effect> {
@@ -194,8 +194,8 @@ fn seen(open_block: u32, on_chain: Option<OnChain>, settled: Option<u64>) -> Inp
     Input::Chain { channels: vec![(id, on_chain)], settled, cursor: 13, by_user: false }
 }
 
-fn ask(price: u64) -> microraiden::Challenge {
-    microraiden::Challenge {
+fn ask(price: u64) -> microraiden::Offer {
+    microraiden::Offer {
         price: price.into(),
         contract: CONTRACT,
         receiver: BOB,
@@ -206,8 +206,8 @@ fn ask(price: u64) -> microraiden::Challenge {
     }
 }
 
-fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Challenge {
-    microraiden::Challenge { complaint: Some(complaint), state, ..ask(10) }
+fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Offer {
+    microraiden::Offer { complaint: Some(complaint), state, ..ask(10) }
 }
 
 fn grant(effects: &[Effect]) -> Option<Draft> {
@@ -255,24 +255,24 @@ fn what_no_rule_allows_is_refused_before_anything_moves() {
     let alice = Signer::new(&[0xa0; 32]).unwrap().address();
     let foreign = Address([0x66; 20]);
     let max_price = Amount::from(100);
-    for (challenge, expected) in [
+    for (offer, expected) in [
         (ask(0), Refusal::PriceZero),
         (ask(101), Refusal::TooExpensive { price: 101.into(), max_price }),
         (
-            microraiden::Challenge { price: Amount::MAX, ..ask(0) },
+            microraiden::Offer { price: Amount::MAX, ..ask(0) },
             Refusal::TooExpensive { price: Amount::MAX, max_price },
         ),
         (
-            microraiden::Challenge { contract: foreign, ..ask(10) },
+            microraiden::Offer { contract: foreign, ..ask(10) },
             Refusal::ForeignContract { theirs: foreign, ours: CONTRACT },
         ),
         (
-            microraiden::Challenge { token: Some(foreign), ..ask(10) },
+            microraiden::Offer { token: Some(foreign), ..ask(10) },
             Refusal::ForeignToken { theirs: foreign, ours: TOKEN },
         ),
     ] {
         let mut world = World::with_channel(1000, 0);
-        let (id, effects) = world.demand(challenge);
+        let (id, effects) = world.demand(offer);
         assert_eq!(effects, [Effect::Refuse(id, expected)]);
     }
     let mut world = World::with_channel(1000, 0);
@@ -364,7 +364,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     world.when(Input::Answer(first, Outcome::Unclear));
     let (second, _) = world.granted(10);
     let state = world.state(30);
-    let effects = world.rejected(second, microraiden::Challenge { state, ..ask(10) });
+    let effects = world.rejected(second, microraiden::Offer { state, ..ask(10) });
     assert_eq!(grant(&effects).unwrap().total, 40.into());
 
     // Another price: sent on what is believed, corrected by the seller.
@@ -374,7 +374,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     let (second, total) = world.granted(7);
     assert_eq!(total, 27.into());
     let answer = complain(Complaint::InvalidAmount, world.state(30));
-    let effects = world.rejected(second, microraiden::Challenge { price: 7.into(), ..answer });
+    let effects = world.rejected(second, microraiden::Offer { price: 7.into(), ..answer });
     assert_eq!(grant(&effects).unwrap().total, 37.into());
 }
 
@@ -383,7 +383,7 @@ fn mallory_shows_the_payment_just_made_as_an_old_one() {
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     let state = world.state(30);
-    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    let effects = world.rejected(id, microraiden::Offer { state, ..ask(10) });
     assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
     assert_eq!(world.channel(), channel(100, 30));
 }
@@ -437,10 +437,10 @@ fn a_changed_price_is_taken_within_the_rule() {
     let mut world = World::with_channel(1000, 50);
     let (id, _) = world.granted(10);
     let state = world.state(50);
-    let dearer = microraiden::Challenge { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer.clone())).unwrap().total, 80.into());
     assert_eq!(world.channel().promised, 80.into());
-    let too_dear = microraiden::Challenge { price: 101.into(), ..dearer };
+    let too_dear = microraiden::Offer { price: 101.into(), ..dearer };
     let effects = world.rejected(id, too_dear);
     assert!(matches!(refusal(&effects), Some(Refusal::TooExpensive { .. })));
     assert_eq!(world.channel().promised, 80.into());
@@ -590,7 +590,7 @@ fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
     let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(145)))))));
     assert_eq!(grant(&effects).unwrap().total, 105.into());
     let state = world.state(95);
-    assert_eq!(world.rejected(id, microraiden::Challenge { state, ..ask(10) }), []);
+    assert_eq!(world.rejected(id, microraiden::Offer { state, ..ask(10) }), []);
     assert_eq!(grant(&world.pass(Duration::from_secs(5))).unwrap().total, 105.into());
 }
 
@@ -608,7 +608,7 @@ fn answers_that_lead_nowhere_end_the_purchase() {
             Refusal::NoProgress,
         ),
         (
-            microraiden::Challenge {
+            microraiden::Offer {
                 receiver: CONTRACT,
                 ..complain(
                     Complaint::InvalidAmount,
@@ -639,9 +639,9 @@ fn deadlines_say_what_was_waited_for() {
     let now = Instant::now();
     book.handle(Input::Unready("the node is down".into()), now);
     let host = "bob.example".into();
-    let allowance = Allowance { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
-    let challenge = Challenge::MicroRaiden(ask(10));
-    book.handle(Input::Demand { purchase: id, challenge, allowance }, now);
+    let limit = SpendLimit { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
+    let offer = Offer::MicroRaiden(ask(10));
+    book.handle(Input::Demand { purchase: id, offer, limit }, now);
     book.handle(Input::Tick, now + Duration::from_secs(30));
     assert_eq!(book.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
 }
@@ -683,7 +683,7 @@ fn who_shows_what_was_never_sent_has_raised_by_it() {
     // The other channel would do for the lower price, and the seller would have both: the same one pays.
     let state = world.state(20);
     let complaint = Some(Complaint::InvalidAmount);
-    let effects = world.rejected(second, microraiden::Challenge { complaint, state, ..ask(5) });
+    let effects = world.rejected(second, microraiden::Offer { complaint, state, ..ask(5) });
     assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 25.into())));
     world.when(Input::Withdraw(second));
     // What was shown once is not raised again by who shows it later.
@@ -737,7 +737,7 @@ fn what_the_receiver_took_out_was_promised() {
     let (id, total) = world.granted(10);
     assert_eq!(total, 40.into());
     let state = world.state(40);
-    let effects = world.rejected(id, microraiden::Challenge { state, ..ask(10) });
+    let effects = world.rejected(id, microraiden::Offer { state, ..ask(10) });
     assert_eq!(grant(&effects).unwrap().total, 50.into());
 }
 

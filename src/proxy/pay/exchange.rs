@@ -18,15 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
 
 use super::hooks::without_user;
-use super::{Offer, Settings, Shared, hold_offer, strip, tell_why};
+use super::{HeldAnswer, Settings, Shared, hold_answer, strip, tell_why};
 use crate::failpoint;
 use crate::payments::Lease;
-use crate::protocol::engine::Allowance;
+use crate::protocol::engine::SpendLimit;
 use crate::protocol::policy::Hooks;
 use crate::protocol::quote::RequestId;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden::headers::{COST, SENDER_BALANCE};
-use crate::protocol::{Amount, Answer, Challenge, Draft, Refusal, read};
+use crate::protocol::{Amount, Answer, Draft, Offer, Refusal, read};
 use crate::proxy::replay::Kept;
 use crate::proxy::upstream::egress::Peer;
 use crate::proxy::{Body, ForwardError, Paying, rescue};
@@ -52,7 +52,7 @@ pub(super) struct Exchange<S> {
     /// By which prices are remembered; `None` without a manager.
     id: Option<RequestId>,
     /// What is being paid.
-    pub(super) challenge: Option<Challenge>,
+    pub(super) offer: Option<Offer>,
     /// True when the seller asked for it in this exchange; false when it is remembered from before.
     was_asked: bool,
     pub(super) deadline: Instant,
@@ -96,8 +96,8 @@ enum Sent {
 /// A payment that the seller answered with another 402.
 struct Again {
     lease: Box<Lease>,
+    held: HeldAnswer,
     offer: Offer,
-    challenge: Challenge,
 }
 
 impl<S> Exchange<S>
@@ -119,7 +119,7 @@ where
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
         let first = Some(first);
         let id = shared.settings.manager.as_ref().map(|manager| manager.request_id(&name));
-        let (challenge, was_asked, is_timed, attempts) = (None, false, false, 0);
+        let (offer, was_asked, is_timed, attempts) = (None, false, false, 0);
         let (spent, has_ended) = (Spent::Nothing, false);
         Self {
             shared,
@@ -129,7 +129,7 @@ where
             kept,
             name,
             id,
-            challenge,
+            offer,
             was_asked,
             deadline,
             is_timed,
@@ -148,18 +148,18 @@ where
 
     /// Reads a 402, once `http_response` has seen it, and its body as far as it may be held back. `Err` is the answer to
     /// hand on. To be boxed: no 402 comes in steady state, and what exchanges hold is moved around.
-    pub(super) async fn offered(
+    pub(super) async fn read_402(
         &mut self,
         answer: Response<Body>,
         draft: Option<&Draft>,
         has_left: Option<&mut oneshot::Receiver<Infallible>>,
-    ) -> Result<(Offer, Challenge), Response<Body>> {
+    ) -> Result<(HeldAnswer, Offer), Response<Body>> {
         self.start_clock();
         let (head, body) = answer.into_parts();
-        let challenge = read(&Answer { fields: &head.headers });
-        if let Ok(challenge) = &challenge {
+        let offer = read(&Answer { fields: &head.headers });
+        if let Ok(offer) = &offer {
             self.was_asked = true;
-            self.challenge = Some(challenge.clone());
+            self.offer = Some(offer.clone());
         }
         let seen = match has_left {
             None => self.may_read(&head, draft).await,
@@ -169,8 +169,8 @@ where
                 _ = has_left => Err(Refusal::ClientLeft),
             },
         };
-        match seen.and(challenge) {
-            Ok(challenge) => Ok((hold_offer(self.settings(), head, body).await?, challenge)),
+        match seen.and(offer) {
+            Ok(offer) => Ok((hold_answer(self.settings(), head, body).await?, offer)),
             Err(refusal) => {
                 let mut answer = Response::from_parts(head, body);
                 tell_why(&mut answer, &refusal);
@@ -187,12 +187,12 @@ where
     }
 
     /// Asks the manager, for as long as there is time.
-    async fn lease(&self, challenge: Challenge, allowance: Allowance) -> Result<Box<Lease>, Refusal> {
+    async fn lease(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
         let Some(manager) = &self.settings().manager else { return Err(Refusal::NoWallet) };
         let late = Refusal::Deadline { waited_for: Awaited::Upload };
         // The manager counts from now on, and knows better what it waited for.
         let by = self.deadline + MOMENT;
-        timeout_at(by, manager.pay(challenge, allowance)).await.unwrap_or(Err(late))
+        timeout_at(by, manager.pay(offer, limit)).await.unwrap_or(Err(late))
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -200,7 +200,7 @@ where
     }
 
     /// What this request will probably cost.
-    pub(super) fn recall(&self) -> Option<Challenge> {
+    pub(super) fn recall(&self) -> Option<Offer> {
         if self.shared.unreadable.contains(&self.name) {
             return None;
         }
@@ -210,8 +210,8 @@ where
     /// Asks for a payment for what is remembered. `Err` is why none can be had, also for what the seller asks for.
     pub(super) async fn ahead(
         &mut self,
-        challenge: Challenge,
-        allowance: &Allowance,
+        offer: Offer,
+        limit: &SpendLimit,
     ) -> Result<Box<Lease>, Option<Refusal>> {
         if self.settings().manager.is_none() {
             return Err(Some(Refusal::NoWallet));
@@ -226,11 +226,11 @@ where
                 return Err(Some(refusal));
             }
         }
-        self.challenge = Some(challenge.clone());
-        if allowance.check(&challenge).is_ok() {
+        self.offer = Some(offer.clone());
+        if limit.check(&offer).is_ok() {
             self.may_pay(None).await.map_err(Some)?;
         }
-        self.lease(challenge, allowance.clone()).await.map_err(|refusal| {
+        self.lease(offer, limit.clone()).await.map_err(|refusal| {
             if refusal.is_about_terms() {
                 self.forget();
                 return None;
@@ -242,14 +242,14 @@ where
     /// Asks for a payment for what the seller asked for.
     pub(super) async fn afterwards(
         &mut self,
-        challenge: Challenge,
-        allowance: Allowance,
-        offer: &Offer,
+        offer: Offer,
+        limit: SpendLimit,
+        held: &HeldAnswer,
     ) -> Result<Box<Lease>, Refusal> {
         if self.settings().manager.is_none() {
             return Err(Refusal::NoWallet);
         }
-        allowance.check(&challenge)?;
+        limit.check(&offer)?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }
@@ -258,8 +258,8 @@ where
             return Err(refusal);
         }
         self.first = None;
-        self.may_pay(Some(&offer.head)).await?;
-        self.lease(challenge, allowance).await
+        self.may_pay(Some(&held.head)).await?;
+        self.lease(offer, limit).await
     }
 
     /// Sends the request without a payment, and once more if the origin says that it did not process it and only the body
@@ -306,12 +306,12 @@ where
     }
 
     /// Runs the exchange to its end, whether or not anybody waits for the answer.
-    pub(super) fn start(mut self: Box<Self>, mut lease: Box<Lease>, offer: Option<Offer>) -> Attended {
+    pub(super) fn start(mut self: Box<Self>, mut lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
         lease.bill_to(&self.head.uri);
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
         let exchange = Box::pin(async move {
-            let answer = match self.send(lease, offer.as_ref(), &mut has_left).await {
+            let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
                 Sent::Done(answer) => answer,
                 // Boxed: no second 402 comes in steady state, and a large future costs each payment a copy.
                 Sent::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
@@ -328,13 +328,13 @@ where
         mut has_left: oneshot::Receiver<Infallible>,
     ) -> Response<Body> {
         loop {
-            let Again { lease: returned, offer: newer, challenge } = *again;
+            let Again { lease: returned, held: newer, offer } = *again;
             if let Err(refusal) = self.whole().await {
                 self.remember_for_next();
                 return newer.give_back(&refusal);
             }
             let advised = tokio::select! {
-                advised = self.may_go_on(returned.draft(), &newer.head, &challenge) => advised,
+                advised = self.may_go_on(returned.draft(), &newer.head, &offer) => advised,
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
             let reopens = match advised {
@@ -343,7 +343,7 @@ where
             };
             let late = Refusal::Deadline { waited_for: Awaited::Seller };
             let next = tokio::select! {
-                next = timeout_at(self.deadline + MOMENT, returned.reject(challenge, reopens)) => {
+                next = timeout_at(self.deadline + MOMENT, returned.reject(offer, reopens)) => {
                     next.unwrap_or(Err(late))
                 }
                 // Nothing more is signed for a client that has left.
@@ -364,7 +364,7 @@ where
     async fn send(
         &mut self,
         mut lease: Box<Lease>,
-        offer: Option<&Offer>,
+        held: Option<&HeldAnswer>,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Sent {
         self.attempts += 1;
@@ -377,14 +377,14 @@ where
                     return Sent::Done(late(&lease, "pay_timeout"));
                 }
                 lease.unsent();
-                return Sent::Done(no_answer(offer, &Refusal::Deadline { waited_for: Awaited::Seller }));
+                return Sent::Done(no_answer(held, &Refusal::Deadline { waited_for: Awaited::Seller }));
             }
-            let request = match self.request(&lease, offer).await {
+            let request = match self.request(&lease, held).await {
                 Ok(request) => request,
                 Err(refusal) if is_shown => return Sent::Done(lost(&lease, &refusal)),
                 Err(refusal) => {
                     lease.unsent();
-                    return Sent::Done(no_answer(offer, &refusal));
+                    return Sent::Done(no_answer(held, &refusal));
                 }
             };
             sendings += 1;
@@ -423,7 +423,7 @@ where
     }
 
     /// The request with a payment, for the machine that asked for it.
-    async fn request(&mut self, lease: &Lease, offer: Option<&Offer>) -> Result<Request<Body>, Refusal> {
+    async fn request(&mut self, lease: &Lease, held: Option<&HeldAnswer>) -> Result<Request<Body>, Refusal> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.kept.replay().await.map_err(|error| Refusal::NotReplayable(error.to_string()))?,
@@ -435,7 +435,7 @@ where
         lease.attach(request.headers_mut());
         let extensions = request.extensions_mut();
         extensions.insert(Paying);
-        if let Some(peer) = offer.and_then(|offer| offer.head.extensions.get::<Peer>()) {
+        if let Some(peer) = held.and_then(|held| held.head.extensions.get::<Peer>()) {
             extensions.insert(*peer);
         }
         Ok(request)
@@ -459,8 +459,8 @@ where
         strip::answer_cookies(answer.headers_mut());
         let (status, draft) = (answer.status(), *lease.draft());
         if status == StatusCode::PAYMENT_REQUIRED {
-            return match Box::pin(self.offered(answer, Some(&draft), Some(has_left))).await {
-                Ok((offer, challenge)) => Sent::Again(Box::new(Again { lease, offer, challenge })),
+            return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
+                Ok((held, offer)) => Sent::Again(Box::new(Again { lease, held, offer })),
                 // In no scheme, malformed, endless, or stopped by a hook: the payment stays unclear.
                 Err(handed_on) => {
                     self.forget();
@@ -487,15 +487,13 @@ where
 
     /// Remembers the price, unless the answer looks as if nothing was charged.
     fn learn(&self, answer: &Response<Body>) {
-        let (Some(manager), Some(id), Some(challenge)) =
-            (&self.settings().manager, &self.id, &self.challenge)
-        else {
+        let (Some(manager), Some(id), Some(offer)) = (&self.settings().manager, &self.id, &self.offer) else {
             return;
         };
-        manager.learn_gateway(challenge, &self.head.uri);
+        manager.learn_gateway(offer, &self.head.uri);
         let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
         if is_shown || !answer.status().is_client_error() {
-            manager.learn(id, challenge, is_shown, self.was_asked);
+            manager.learn(id, offer, is_shown, self.was_asked);
         } else {
             manager.forget(id);
         }
@@ -503,11 +501,10 @@ where
 
     /// Remembers the price of a request that cannot be sent again: the next one is paid at once, if its length is known.
     fn remember_for_next(&self) {
-        if let (Some(manager), Some(id), Some(challenge)) =
-            (&self.settings().manager, &self.id, &self.challenge)
+        if let (Some(manager), Some(id), Some(offer)) = (&self.settings().manager, &self.id, &self.offer)
             && self.kept.is_sized()
         {
-            manager.learn(id, challenge, false, true);
+            manager.learn(id, offer, false, true);
         }
     }
 
@@ -532,7 +529,7 @@ where
     }
 
     /// What the client gets when the policy says stop after a payment was presented.
-    fn refuse(&mut self, offer: &Offer, refusal: &Refusal) -> Response<Body> {
+    fn refuse(&mut self, held: &HeldAnswer, refusal: &Refusal) -> Response<Body> {
         self.forget();
         if let Refusal::PaidAnswerLost { .. } = refusal {
             if let Spent::Unclear(price) = self.spent {
@@ -542,7 +539,7 @@ where
             let kind = Some("http_protocol_error");
             return rescue::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
-        offer.give_back(refusal)
+        held.give_back(refusal)
     }
 }
 
@@ -578,9 +575,9 @@ impl Drop for Attended {
 }
 
 /// The answer where a payment could not even be sent.
-fn no_answer(offer: Option<&Offer>, refusal: &Refusal) -> Response<Body> {
-    match offer {
-        Some(offer) => offer.give_back(refusal),
+fn no_answer(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
+    match held {
+        Some(held) => held.give_back(refusal),
         None => rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), &refusal.to_string()),
     }
 }

@@ -11,7 +11,7 @@ use crate::protocol::engine::Reopens;
 use crate::protocol::policy::{Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{Complaint, complaint};
-use crate::protocol::{Amount, Challenge, Draft, Refusal};
+use crate::protocol::{Amount, Draft, Offer, Refusal};
 use crate::proxy::{Body, rescue};
 
 /// What is known of the exchange when a hook is called.
@@ -39,10 +39,10 @@ where
         }
     }
 
-    /// Whether the first payment is wanted. `offer` is the head of the 402 that asks for it; without one the price is
+    /// Whether the first payment is wanted. `held` is the head of the 402 that asks for it; without one the price is
     /// remembered from before.
-    pub(super) async fn may_pay(&self, offer: Option<&response::Parts>) -> Result<(), Refusal> {
-        let answer = offer.map(|head| (head.status, &head.headers));
+    pub(super) async fn may_pay(&self, held: Option<&response::Parts>) -> Result<(), Refusal> {
+        let answer = held.map(|head| (head.status, &head.headers));
         self.is_wanted(Turn { answer, ..Turn::default() }).await
     }
 
@@ -71,18 +71,18 @@ where
     pub(super) async fn may_go_on(
         &self,
         draft: &Draft,
-        offer: &response::Parts,
-        challenge: &Challenge,
+        held: &response::Parts,
+        offer: &Offer,
     ) -> Result<Option<Reopens>, Refusal> {
-        let answer = Some((offer.status, &offer.headers));
+        let answer = Some((held.status, &held.headers));
         let turn = Turn { draft: Some(draft), answer, ..Turn::default() };
-        let Challenge::MicroRaiden(challenge) = challenge;
-        if challenge.price > draft.price {
+        let Offer::MicroRaiden(offer) = offer;
+        if offer.price > draft.price {
             // A yes to one price is none to a higher one.
             self.is_wanted(turn).await?;
         }
-        let is_other_price = challenge.price != draft.price;
-        match complaint(challenge, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
+        let is_other_price = offer.price != draft.price;
+        match complaint(offer, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
                 let advice =
                     Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
@@ -204,8 +204,8 @@ impl<S> Exchange<S> {
     }
 
     fn question(&self, hook: &'static str, turn: Turn<'_>) -> Question {
-        let (price, receiver) = match &self.challenge {
-            Some(Challenge::MicroRaiden(microraiden::Challenge { price, receiver, .. })) => {
+        let (price, receiver) = match &self.offer {
+            Some(Offer::MicroRaiden(microraiden::Offer { price, receiver, .. })) => {
                 (Some(*price), Some(*receiver))
             }
             None => (None, None),

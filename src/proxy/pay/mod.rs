@@ -28,7 +28,7 @@ use super::tunnel::upgrade;
 use super::{Body, ForwardError, rescue};
 use crate::limits::Limits;
 use crate::payments::Manager;
-use crate::protocol::engine::{Allowance, host_name};
+use crate::protocol::engine::{SpendLimit, host_name};
 use crate::protocol::policy::Allow;
 use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
@@ -136,7 +136,7 @@ enum Judged {
 
 /// On which terms a request is paid.
 struct Terms {
-    allowance: Allowance,
+    limit: SpendLimit,
     /// A price that is known from before is paid in the first request.
     send_ahead: bool,
 }
@@ -194,13 +194,13 @@ impl Shared {
                 if headers::binds_connection(request.headers()) {
                     return Judged::Unpaid(Unpaid::BoundConnection);
                 }
-                let allowance = Allowance {
+                let limit = SpendLimit {
                     host: host_name(host),
                     max_price: *max_price,
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
                 };
-                Judged::Pay(Terms { allowance, send_ahead: *send_ahead })
+                Judged::Pay(Terms { limit, send_ahead: *send_ahead })
             }
         }
     }
@@ -247,7 +247,7 @@ async fn buy<S>(
     shared: Arc<Shared>,
     inner: S,
     mut request: Request<Body>,
-    Terms { allowance, send_ahead }: Terms,
+    Terms { limit, send_ahead }: Terms,
 ) -> Result<Response<Body>, ForwardError>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
@@ -264,7 +264,7 @@ where
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.replay);
-    let hooks = Arc::clone(&allowance.hooks);
+    let hooks = Arc::clone(&limit.hooks);
     let mut exchange = Box::new(Exchange::new(shared, inner, (head, first, kept), hooks));
     if let Err(refusal) = exchange.may_begin().await {
         tracing::info!(reason = %refusal, "a request is not sent");
@@ -272,8 +272,8 @@ where
         return Ok(exchange.leave(rescue::problem(StatusCode::FORBIDDEN, kind, &refusal.to_string())));
     }
     let mut reason = None;
-    if send_ahead && let Some(challenge) = exchange.recall() {
-        match exchange.ahead(challenge, &allowance).await {
+    if send_ahead && let Some(offer) = exchange.recall() {
+        match exchange.ahead(offer, &limit).await {
             Ok(lease) => return Ok(exchange.start(lease, None).await),
             Err(refusal) => reason = refusal,
         }
@@ -290,29 +290,29 @@ where
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.leave(strip::answer(answer)));
     }
-    let (offer, challenge) = match Box::pin(exchange.offered(answer, None, None)).await {
+    let (held, offer) = match Box::pin(exchange.read_402(answer, None, None)).await {
         Ok(read) => read,
         Err(unpaid) => return Ok(exchange.leave(unpaid)),
     };
     let lease = match reason {
         Some(refusal) => Err(refusal),
-        None => exchange.afterwards(challenge, allowance, &offer).await,
+        None => exchange.afterwards(offer, limit, &held).await,
     };
     match lease {
-        Ok(lease) => Ok(exchange.start(lease, Some(offer)).await),
-        Err(refusal) => Ok(exchange.leave(offer.give_back(&refusal))),
+        Ok(lease) => Ok(exchange.start(lease, Some(held)).await),
+        Err(refusal) => Ok(exchange.leave(held.give_back(&refusal))),
     }
 }
 
 /// A 402 that is held back: it is given to the client if nothing is paid.
 #[derive(Debug)]
-struct Offer {
+struct HeldAnswer {
     head: http::response::Parts,
     body: Bytes,
     trailers: Option<HeaderMap>,
 }
 
-impl Offer {
+impl HeldAnswer {
     fn give_back(&self, refusal: &Refusal) -> Response<Body> {
         let body = Body::with_trailers(self.body.clone(), self.trailers.clone());
         let mut answer = Response::from_parts(self.head.clone(), body);
@@ -322,13 +322,13 @@ impl Offer {
 }
 
 /// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
-async fn hold_offer(
+async fn hold_answer(
     settings: &Settings,
     head: http::response::Parts,
     body: Body,
-) -> Result<Offer, Response<Body>> {
+) -> Result<HeldAnswer, Response<Body>> {
     match hold(body, settings.limits.max_402_body, settings.limits.offer_timeout).await {
-        Held::Whole { bytes, trailers } => Ok(Offer { head, body: bytes, trailers }),
+        Held::Whole { bytes, trailers } => Ok(HeldAnswer { head, body: bytes, trailers }),
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
             let refusal = match why {

@@ -13,11 +13,11 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 
 use tollpass::payments::journal::Store;
 use tollpass::protocol::channel::Channel;
-use tollpass::protocol::engine::{Allowance, Book, Effect, Input, Outcome, PurchaseId, Record, host_name};
+use tollpass::protocol::engine::{Book, Effect, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
 use tollpass::protocol::policy::Deposit;
 use tollpass::protocol::schemes::microraiden;
 use tollpass::protocol::schemes::microraiden::proof;
-use tollpass::protocol::{Address, Amount, Challenge, ChannelId, Facts, OnChain, Policy, Signature};
+use tollpass::protocol::{Address, Amount, ChannelId, Facts, Offer, OnChain, Policy, Signature};
 
 const KEY: [u8; 32] = [7; 32];
 const DIGEST: [u8; 32] = [9; 32];
@@ -107,7 +107,7 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
     book.handle(ready, Instant::now());
     // Without this, each payment would only ask the seller what it holds.
     book.handle(Input::Learned(channel, Amount::ZERO, false), Instant::now());
-    let challenge = Challenge::MicroRaiden(microraiden::Challenge {
+    let offer = Offer::MicroRaiden(microraiden::Offer {
         price: Amount::from(1),
         contract: facts.contract,
         receiver: channel.receiver,
@@ -117,13 +117,13 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         state: None,
     });
     let (host, max_price) = (host_name("seller.example"), Amount::from(1));
-    let allowance = Allowance { host, max_price, receivers: Vec::new(), hooks: Arc::default() };
+    let limit = SpendLimit { host, max_price, receivers: Vec::new(), hooks: Arc::default() };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the book", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());
         next += 1;
-        let (challenge, allowance) = (challenge.clone(), allowance.clone());
-        book.handle(Input::Demand { purchase, challenge, allowance }, now);
+        let (offer, limit) = (offer.clone(), limit.clone());
+        book.handle(Input::Demand { purchase, offer, limit }, now);
         while let Some(effect) = book.poll_effect() {
             match effect {
                 Effect::Grant(..) => granted += 1,

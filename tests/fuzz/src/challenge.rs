@@ -9,7 +9,7 @@ use tollpass::protocol;
 use tollpass::protocol::channel::Unclear;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
 use tollpass::protocol::schemes::microraiden::{
-    Challenge, Complaint, Facts, Holding, Nowhere, State, Verdict, attach, complaint, headers, judge,
+    Complaint, Facts, Holding, Nowhere, Offer, State, Verdict, attach, complaint, headers, judge,
 };
 use tollpass::protocol::{
     Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
@@ -40,7 +40,7 @@ pub fn run(input: &[u8]) {
     }
     let is_ours = MARKS.iter().any(|name| fields.contains_key(*name));
     match read(&Answer { fields: &fields }) {
-        Ok(protocol::Challenge::MicroRaiden(challenge)) => {
+        Ok(protocol::Offer::MicroRaiden(challenge)) => {
             means_what_is_written(&challenge, &fields);
             assert_eq!(reread(&challenge), challenge, "written down and read again it is another");
             payer.meets(&challenge);
@@ -62,7 +62,7 @@ fn said_in_one_line(refusal: &Refusal) {
 }
 
 /// Nothing is read into a challenge that does not stand there, once.
-fn means_what_is_written(challenge: &Challenge, fields: &HeaderMap) {
+fn means_what_is_written(challenge: &Offer, fields: &HeaderMap) {
     let one = |name: &HeaderName| {
         let mut lines = fields.get_all(name).iter();
         let line = lines.next().map(|line| line.to_str().expect("what was read is text").trim());
@@ -104,7 +104,7 @@ fn means_what_is_written(challenge: &Challenge, fields: &HeaderMap) {
 }
 
 /// A challenge as a seller would write it, read.
-fn reread(challenge: &Challenge) -> Challenge {
+fn reread(challenge: &Offer) -> Offer {
     let mut fields = HeaderMap::new();
     let mut add = |name: &HeaderName, text: Option<String>| {
         if let Some(text) = text {
@@ -130,7 +130,7 @@ fn reread(challenge: &Challenge) -> Challenge {
         add(&headers::SENDER_BALANCE, Some(total.to_string()));
         add(&headers::BALANCE_SIGNATURE, signature.map(|signature| signature.to_hex()));
     }
-    let protocol::Challenge::MicroRaiden(again) = read(&Answer { fields: &fields }).expect("it is whole");
+    let protocol::Offer::MicroRaiden(again) = read(&Answer { fields: &fields }).expect("it is whole");
     again
 }
 
@@ -165,7 +165,7 @@ impl Payer {
     }
 
     /// A seller may take totals down, never up but by our own signature.
-    fn meets(&self, challenge: &Challenge) {
+    fn meets(&self, challenge: &Offer) {
         let address = |text: &str| text.parse::<Address>().expect("an address");
         let facts = Facts {
             chain_id: 1,

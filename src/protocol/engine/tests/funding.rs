@@ -157,7 +157,7 @@ fn at_most_one_transaction_is_made_for_a_request() {
     let effects = world.carried_out(7, Some(on_chain(10)));
     assert!(grant(&effects).is_some());
     let dearer =
-        microraiden::Challenge { price: COSTLY.into(), ..complain(Complaint::InvalidAmount, world.state(0)) };
+        microraiden::Offer { price: COSTLY.into(), ..complain(Complaint::InvalidAmount, world.state(0)) };
     let effects = world.rejected(id, dearer);
     assert_eq!((order(&effects), refusal(&effects)), (None, Some(&Refusal::FundedOnce)));
 }

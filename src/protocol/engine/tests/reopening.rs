@@ -53,8 +53,8 @@ fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
 fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
     let denial = || complain(Complaint::NonexistingChannel, None);
     let advised = |reopens| {
-        let challenge = Box::new(Challenge::MicroRaiden(denial()));
-        move |id| Input::Answer(id, Outcome::Advised(challenge, Reopens(reopens)))
+        let offer = Box::new(Offer::MicroRaiden(denial()));
+        move |id| Input::Answer(id, Outcome::Advised(offer, Reopens(reopens)))
     };
     // A policy that only retries: by advice the channel is left, once.
     let mut world = World::with_channel(100, 20);
@@ -110,7 +110,7 @@ fn mallory_who_denies_a_channel_gets_no_second_price() {
     world.rejected(id, denial());
     world.opened(9);
     let state = Some(State { sender: None, total: 0.into(), signature: None });
-    let dearer = microraiden::Challenge { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer)).map(|draft| draft.total), Some(30.into()));
     let exposed = world.book.channels[&channel_id(9)].promised;
     assert_eq!(exposed, 30.into(), "one price, the dearer one, on the only channel that can be redeemed");
@@ -162,7 +162,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     assert_eq!(grant(&world.opened(9)).map(|draft| draft.total), Some(10.into()));
 
     // The price rose on the way, and the channel is settled on the first of two payments.
-    let dearer = |world: &World| microraiden::Challenge {
+    let dearer = |world: &World| microraiden::Offer {
         price: 30.into(),
         ..complain(Complaint::InvalidAmount, world.state(20))
     };
@@ -198,8 +198,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     // Another channel comes in between, on which nothing has to be promised anew.
     world.when(seen(8, Some(OnChain { withdrawn: 20.into(), ..on_chain(25) }), None));
     world.when(Input::Learned(channel_id(8), Amount::ZERO, false));
-    let dearer =
-        |state| microraiden::Challenge { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
+    let dearer = |state| microraiden::Offer { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
     let state = world.state(20);
     let draft = grant(&world.rejected(id, dearer(state))).unwrap();
     assert_eq!((draft.channel, draft.total), (channel_id(8), 20.into()));

@@ -23,7 +23,7 @@ impl World {
     /// The seller answers the question of a purchase with what it holds.
     fn tells(&mut self, id: PurchaseId, price: u64, state: Option<State>) -> Vec<Effect> {
         let complaint = Some(Complaint::InvalidAmount);
-        self.rejected(id, microraiden::Challenge { complaint, state, ..ask(price) })
+        self.rejected(id, microraiden::Offer { complaint, state, ..ask(price) })
     }
 
     fn claim(total: u64) -> Option<State> {
@@ -220,9 +220,9 @@ fn what_another_request_signed_in_between_is_not_older() {
         world.next += 1;
         let purchase = PurchaseId(world.next);
         let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
-        let allowance = Allowance { host, max_price: 111.into(), receivers, hooks };
-        let challenge = Challenge::MicroRaiden(ask(price));
-        (purchase, world.when(Input::Demand { purchase, challenge, allowance }))
+        let limit = SpendLimit { host, max_price: 111.into(), receivers, hooks };
+        let offer = Offer::MicroRaiden(ask(price));
+        (purchase, world.when(Input::Demand { purchase, offer, limit }))
     };
     let (b, effects) = demand(&mut world, 10);
     assert_eq!(grant(&effects).unwrap().total, 10.into());

@@ -5,12 +5,12 @@
 pub mod headers;
 pub mod proof;
 
-mod challenge;
+mod offer;
 mod verdict;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub use challenge::{Challenge, Complaint, Malformed, State, read};
+pub use offer::{Complaint, Malformed, Offer, State, read};
 pub use verdict::{Facts, Holding, Nowhere, Verdict, complaint, is_ours, judge};
 
 use crate::protocol::{Address, Amount, ChannelId, Signature};

@@ -1,6 +1,6 @@
 //! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
 
-use super::{Challenge, Complaint, Draft, State, proof};
+use super::{Complaint, Draft, Offer, State, proof};
 use crate::protocol::channel::Channel;
 use crate::protocol::{Address, Amount, ChannelId, Refusal};
 
@@ -69,7 +69,7 @@ impl From<Nowhere> for Refusal {
 /// Judges a 402 that came in answer to `presented`. `signed` are the totals of this channel that were first
 /// signed for the client request in question.
 pub fn judge(
-    challenge: &Challenge,
+    offer: &Offer,
     channel: &Channel,
     presented: &Draft,
     signed: &[Amount],
@@ -79,15 +79,15 @@ pub fn judge(
         complaint @ (Complaint::NonexistingChannel
         | Complaint::InsufficientConfirmations
         | Complaint::InvalidBalanceProof),
-    ) = challenge.complaint
+    ) = offer.complaint
     {
         return Verdict::Again(complaint);
     }
-    let Some(state) = &challenge.state else { return Verdict::Nowhere(Nowhere::Silent) };
+    let Some(state) = &offer.state else { return Verdict::Nowhere(Nowhere::Silent) };
     if state.sender.is_some_and(|sender| sender != facts.payer) {
         return Verdict::Nowhere(Nowhere::ForeignState);
     }
-    if lags(challenge, presented) {
+    if lags(offer, presented) {
         return Verdict::Again(Complaint::InsufficientConfirmations);
     }
     let is_answer = channel.is_question(presented.total);
@@ -112,15 +112,15 @@ pub fn judge(
 }
 
 /// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.
-pub fn complaint(challenge: &Challenge, presented: &Draft) -> Option<Complaint> {
-    challenge.complaint.or_else(|| lags(challenge, presented).then_some(Complaint::InsufficientConfirmations))
+pub fn complaint(offer: &Offer, presented: &Draft) -> Option<Complaint> {
+    offer.complaint.or_else(|| lags(offer, presented).then_some(Complaint::InsufficientConfirmations))
 }
 
 /// Right difference and no complaint: the seller has not seen our last top up yet.
-fn lags(challenge: &Challenge, presented: &Draft) -> bool {
-    challenge.complaint.is_none()
-        && challenge.price == presented.price
-        && challenge.state.as_ref().and_then(|state| state.total.checked_add(presented.price))
+fn lags(offer: &Offer, presented: &Draft) -> bool {
+    offer.complaint.is_none()
+        && offer.price == presented.price
+        && offer.state.as_ref().and_then(|state| state.total.checked_add(presented.price))
             == Some(presented.total)
 }
 

@@ -1,4 +1,4 @@
-//! Reads a 402 answer into a [`Challenge`], or says what is malformed. It never panics, whatever a seller sends.
+//! Reads a 402 answer into a [`Offer`], or says what is malformed. It never panics, whatever a seller sends.
 
 use http::{HeaderMap, HeaderName};
 
@@ -9,7 +9,7 @@ use crate::protocol::{Address, Amount, Signature};
 
 /// What a seller asks for, and what it says of the payment that it was just shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Challenge {
+pub struct Offer {
     /// The price of this request, in base units.
     pub price: Amount,
     /// The channel contract.
@@ -53,7 +53,7 @@ pub struct State {
 /// Why a 402 with `RDN-*` fields cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// A field that every challenge has is not there.
+    /// A field that every offer has is not there.
     #[error("{0} is missing")]
     Missing(HeaderName),
     /// A field stands there twice.
@@ -76,16 +76,16 @@ pub enum Malformed {
 /// A longer path is ignored.
 const LONGEST_GATEWAY: usize = 256;
 
-/// Reads the fields of a 402, or `None` when it is no µRaiden challenge at all.
-pub fn read(fields: &HeaderMap) -> Option<Result<Challenge, Malformed>> {
+/// Reads the fields of a 402, or `None` when it is no µRaiden offer at all.
+pub fn read(fields: &HeaderMap) -> Option<Result<Offer, Malformed>> {
     let marks = [&headers::PRICE, &headers::CONTRACT_ADDRESS, &headers::RECEIVER_ADDRESS];
     marks.into_iter().any(|name| fields.contains_key(name)).then(|| read_fields(fields))
 }
 
-fn read_fields(fields: &HeaderMap) -> Result<Challenge, Malformed> {
+fn read_fields(fields: &HeaderMap) -> Result<Offer, Malformed> {
     let needed =
         |name: &HeaderName, found: Option<Address>| found.ok_or_else(|| Malformed::Missing(name.clone()));
-    Ok(Challenge {
+    Ok(Offer {
         price: amount(fields, &headers::PRICE)?.ok_or_else(|| Malformed::Missing(headers::PRICE.clone()))?,
         contract: needed(&headers::CONTRACT_ADDRESS, address(fields, &headers::CONTRACT_ADDRESS)?)?,
         receiver: needed(&headers::RECEIVER_ADDRESS, address(fields, &headers::RECEIVER_ADDRESS)?)?,
@@ -152,7 +152,7 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    use crate::protocol::schemes::microraiden::challenge::*;
+    use crate::protocol::schemes::microraiden::offer::*;
 
     const BOB: &str = "0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd";
     const CONTRACT: &str = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512";
@@ -257,10 +257,10 @@ mod tests {
                     sent.append(NAMES[*name], value);
                 }
             }
-            if let Some(Ok(challenge)) = read(&sent) {
+            if let Some(Ok(offer)) = read(&sent) {
                 // What is accepted is what was written.
                 let price = sent.get("rdn-price").unwrap().to_str().unwrap().trim();
-                let read = challenge.price.to_string();
+                let read = offer.price.to_string();
                 prop_assert_eq!(price.trim_start_matches('0'), read.trim_start_matches('0'));
                 prop_assert_eq!(sent.get_all("rdn-price").iter().count(), 1);
             }
