@@ -17,13 +17,14 @@ use crate::chain::contracts::Plan;
 use crate::chain::error::{ChainError, OrderError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::gap::Gaps;
+use crate::chain::journal::Journal;
 use crate::chain::nonces::InFlight;
-use crate::chain::order::Journal;
 use crate::chain::refusal;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{Receipt, Transaction};
-use crate::chain::{At, Chain, end};
+use crate::chain::{At, Chain};
 use crate::failpoint;
+use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{Amount, ChannelId, Intent, OnChain};
 
 /// A transaction that the node has, or may have.
@@ -142,12 +143,14 @@ impl Chain {
         loop {
             looks.tick().await;
             match self.channel_since(channel, mined.head).await {
-                Ok(Some(on_chain)) if end::is_reached(order, sent.before, on_chain) => return Ok(on_chain),
+                Ok(Some(on_chain)) if contract::is_reached(order, sent.before, on_chain) => {
+                    return Ok(on_chain);
+                }
                 // Of a top up that was taken up, the event alone tells what was added from what was there before.
                 Ok(Some(on_chain))
                     if has_event
                         && sent.before.is_none()
-                        && end::is_reached(order, Some(Amount::ZERO), on_chain) =>
+                        && contract::is_reached(order, Some(Amount::ZERO), on_chain) =>
                 {
                     return Ok(on_chain);
                 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ethers_core::types::U256;
 use ethers_core::utils::hex;
 
-use crate::chain::end::Obstacle;
 use crate::chain::refusal;
 use crate::chain::signer::NotSigned;
+use crate::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
 
 /// A question to the chain that got no usable answer. Nothing was sent.
@@ -266,7 +266,7 @@ pub enum OrderError {
     Underfunded(Box<Underfunded>),
     /// The channel cannot be ended as ordered; nothing was sent.
     #[error(transparent)]
-    Obstacle(#[from] Obstacle),
+    Precondition(#[from] UnmetPrecondition),
     /// The contract would refuse the transaction; nothing was sent.
     #[error("the transaction would fail and was not sent: {why}")]
     WouldFail {

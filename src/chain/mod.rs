@@ -10,6 +10,7 @@ mod error;
 mod fees;
 mod fund;
 mod gap;
+mod journal;
 pub mod keystore;
 mod nonces;
 mod order;
@@ -31,10 +32,10 @@ use ethers_core::types::{H160, U256};
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
-pub use end::Obstacle;
 pub use error::{ChainError, NotRecorded, OrderError, Pin, TransactionHash, Underfunded};
 pub use gap::Gap;
-pub use order::{Cost, Done, Journal, Resolution};
+pub use journal::Journal;
+pub use order::{Cost, Done, Resolution};
 pub use sync::Synced;
 pub use watch::Watcher;
 

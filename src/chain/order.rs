@@ -4,20 +4,16 @@ use std::time::Duration;
 
 use ethers_core::types::U256;
 
+use crate::chain::Chain;
 use crate::chain::confirm::{Mined, SEARCHED_BLOCKS, Sent};
 use crate::chain::contracts;
 use crate::chain::contracts::Plan;
-use crate::chain::error::{ChainError, NotRecorded, OrderError, TransactionHash};
+use crate::chain::error::{ChainError, OrderError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
+use crate::chain::journal::Journal;
 use crate::chain::send::Step;
-use crate::chain::{Chain, end};
+use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{ChannelId, Intent, OnChain, Order};
-
-/// Where intents are kept.
-pub trait Journal: Send + Sync {
-    /// Keeps `intent` so that it survives a crash. The transaction is sent only after this has answered `Ok`.
-    fn record(&self, intent: Intent) -> impl Future<Output = Result<(), NotRecorded>> + Send;
-}
 
 /// An order that was carried out, which rests on a positive proof:
 ///
@@ -242,7 +238,7 @@ impl Chain {
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
             return Ok(None);
         };
-        Ok(end::is_reached(order, None, on_chain).then_some(Done { channel, on_chain, fee: None }))
+        Ok(contract::is_reached(order, None, on_chain).then_some(Done { channel, on_chain, fee: None }))
     }
 
     pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OrderError> {

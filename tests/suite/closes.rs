@@ -6,7 +6,8 @@ use std::time::Duration;
 use jsonrpsee::rpc_params;
 use serde_json::Value as Json;
 use tokio::time::timeout;
-use tollpass::chain::{Done, Obstacle, OrderError, Resolution, Settings};
+use tollpass::chain::{Done, OrderError, Resolution, Settings};
+use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use tollpass::protocol::{ChannelId, OnChain, Order, Signature};
 
 use crate::support::chains::each_network;
@@ -47,7 +48,7 @@ async fn closed_together_it_is_settled_at_once() {
             let done = sides.paid(order).await;
             assert_eq!((done.channel, done.on_chain), (id, None));
             assert_eq!(sides.holdings().await, (TOKENS - 30, 30, 0));
-            assert_eq!(sides.obstacle(order).await, Obstacle::NotThere { channel: id });
+            assert_eq!(sides.unmet(order).await, UnmetPrecondition::NotThere { channel: id });
         }
     })
     .await;
@@ -58,28 +59,31 @@ async fn closed_alone_it_is_settled_after_the_challenge_period() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
-        assert_eq!(sides.obstacle(settle(channel)).await, Obstacle::NotClosing { channel });
+        assert_eq!(sides.unmet(settle(channel)).await, UnmetPrecondition::NotClosing { channel });
         let done = sides.paid(alone(channel, 30)).await;
         let head = sides.rig.head().await;
         assert_eq!((done.channel, done.on_chain), (channel, Some(closing(100, 30, head))));
         assert_eq!(sides.holdings().await, (TOKENS - 100, 0, 100));
 
         let settle_block = (head + CHALLENGE_PERIOD) as u32;
-        let again = Obstacle::ClosingAlready { channel, settle_block, closing_balance: 30.into() };
+        let again = UnmetPrecondition::ClosingAlready { channel, settle_block, closing_balance: 30.into() };
         for total in [30, 40] {
-            assert_eq!(sides.obstacle(alone(channel, total)).await, again);
+            assert_eq!(sides.unmet(alone(channel, total)).await, again);
         }
-        assert_eq!(sides.obstacle(settle(channel)).await.blocks_left(), CHALLENGE_PERIOD + 1);
+        assert_eq!(sides.unmet(settle(channel)).await.blocks_left(), CHALLENGE_PERIOD + 1);
         sides.rig.mine(CHALLENGE_PERIOD).await;
-        let early = sides.obstacle(settle(channel)).await;
-        assert_eq!(early, Obstacle::TooEarly { channel, settle_block, head: head + CHALLENGE_PERIOD });
+        let early = sides.unmet(settle(channel)).await;
+        assert_eq!(
+            early,
+            UnmetPrecondition::TooEarly { channel, settle_block, head: head + CHALLENGE_PERIOD }
+        );
         assert_eq!(early.blocks_left(), 1);
         sides.rig.mine(1).await;
         let done = sides.paid(settle(channel)).await;
         assert_eq!((done.channel, done.on_chain), (channel, None));
         assert_eq!(sides.holdings().await, (TOKENS - 30, 30, 0));
         for order in [settle(channel), alone(channel, 0)] {
-            assert_eq!(sides.obstacle(order).await, Obstacle::NotThere { channel });
+            assert_eq!(sides.unmet(order).await, UnmetPrecondition::NotThere { channel });
         }
     })
     .await;
@@ -106,13 +110,13 @@ async fn a_close_alone_that_would_lock_the_deposit_up_is_not_sent() {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
         sides.withdraw(channel, 40).await;
-        let below = Obstacle::BelowWithdrawn { channel, total: 39.into(), withdrawn: 40.into() };
+        let below = UnmetPrecondition::BelowWithdrawn { channel, total: 39.into(), withdrawn: 40.into() };
         for order in [alone(channel, 39), sides.together(channel, 39)] {
-            assert_eq!(sides.obstacle(order).await, below);
+            assert_eq!(sides.unmet(order).await, below);
         }
-        let above = Obstacle::AboveDeposit { channel, total: 101.into(), deposit: 100.into() };
+        let above = UnmetPrecondition::AboveDeposit { channel, total: 101.into(), deposit: 100.into() };
         for order in [alone(channel, 101), sides.together(channel, 101)] {
-            assert_eq!(sides.obstacle(order).await, above);
+            assert_eq!(sides.unmet(order).await, above);
         }
         sides.carry_out(alone(channel, 40)).await.unwrap();
         sides.rig.mine(CHALLENGE_PERIOD + 1).await;
@@ -130,8 +134,9 @@ async fn a_channel_that_another_program_locked_up_is_freed_together() {
         sides.withdraw(channel, 40).await;
         sides.rig.close(channel, 39).await;
         sides.rig.mine(CHALLENGE_PERIOD + 1).await;
-        let locked = Obstacle::LockedUp { channel, closing_balance: 39.into(), withdrawn: 40.into() };
-        assert_eq!(sides.obstacle(settle(channel)).await, locked);
+        let locked =
+            UnmetPrecondition::LockedUp { channel, closing_balance: 39.into(), withdrawn: 40.into() };
+        assert_eq!(sides.unmet(settle(channel)).await, locked);
         sides.carry_out(sides.together(channel, 40)).await.unwrap();
         assert_eq!(sides.holdings().await, (TOKENS - 40, 40, 0));
     })
@@ -146,7 +151,7 @@ async fn a_dispute_within_the_challenge_period_ends_it_on_the_higher_total() {
         sides.carry_out(alone(channel, 10)).await.unwrap();
         sides.receiver_closes(channel, 60).await;
         assert_eq!(sides.holdings().await, (TOKENS - 60, 60, 0));
-        assert_eq!(sides.obstacle(settle(channel)).await, Obstacle::NotThere { channel });
+        assert_eq!(sides.unmet(settle(channel)).await, UnmetPrecondition::NotThere { channel });
         // Our request was mined, and what came of it is the end.
         let Resolution::Done(done) = sides.chain.resume(&sides.notes.all(), &sides.notes).await.unwrap()
         else {

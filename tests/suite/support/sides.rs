@@ -3,9 +3,10 @@
 use ethers_core::abi::Token as Value;
 use ethers_core::types::U256;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, Done, Obstacle, OrderError, Settings};
+use tollpass::chain::{Chain, Done, OrderError, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
+use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, Amount, ChannelId, Order, Signature};
 
@@ -46,16 +47,16 @@ impl Sides {
     }
 
     /// Why an order is refused before anything is recorded or sent.
-    pub async fn obstacle(&self, order: Order) -> Obstacle {
+    pub async fn unmet(&self, order: Order) -> UnmetPrecondition {
         let before = self.notes.all().len();
-        let Err(OrderError::Obstacle(estimated)) = self.chain.estimate(&order).await else {
+        let Err(OrderError::Precondition(estimated)) = self.chain.estimate(&order).await else {
             panic!("{order:?} has a price")
         };
         let error = self.carry_out(order).await.unwrap_err();
         assert!(!error.is_unclear(), "{error}");
-        let OrderError::Obstacle(obstacle) = error else { panic!("{error}") };
-        assert_eq!((self.notes.all().len(), estimated), (before, obstacle));
-        obstacle
+        let OrderError::Precondition(unmet) = error else { panic!("{error}") };
+        assert_eq!((self.notes.all().len(), estimated), (before, unmet));
+        unmet
     }
 
     /// An order to close on what both have signed.

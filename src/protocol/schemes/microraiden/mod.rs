@@ -2,6 +2,7 @@
 //!
 //! Three pure steps: [`read`] a 402, [`judge`] what it says of the payment just presented, [`attach`] a new one.
 
+pub mod contract;
 pub mod headers;
 pub mod proof;
 

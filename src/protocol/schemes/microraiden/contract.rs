@@ -1,0 +1,313 @@
+//! The rules of the channel contract, checked against what it shows. The contract reverts without a reason, and accepts
+//! one request that locks a deposit for good.
+
+use ethers_core::types::U256;
+
+use super::proof;
+use crate::protocol::{Address, Amount, ChannelId, OnChain, Order};
+
+/// Why a channel cannot be ended as ordered. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnmetPrecondition {
+    /// The contract does not know it.
+    #[error("channel {channel} not found on chain: it is settled already, or its opening is not mined")]
+    NotThere {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// To be settled, but nobody asked to close it.
+    #[error(
+        "channel {channel} is not closing, so it cannot be settled: close it first, with its \
+         receiver or alone"
+    )]
+    NotClosing {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// To be settled within the challenge period.
+    #[error(
+        "channel {channel} cannot be settled yet: settle needs a block number greater than the settle block \
+         {settle_block}, and the newest block is {head}; try again in {} blocks", self.blocks_left()
+    )]
+    TooEarly {
+        /// The channel.
+        channel: ChannelId,
+        /// The last block of the challenge period.
+        settle_block: u32,
+        /// The newest block.
+        head: u64,
+    },
+    /// To be closed alone a second time.
+    #[error(
+        "channel {channel} is being closed already, on {closing_balance}: settle it after block {settle_block}, \
+         or close it together with its receiver"
+    )]
+    ClosingAlready {
+        /// The channel.
+        channel: ChannelId,
+        /// The last block of the challenge period.
+        settle_block: u32,
+        /// On what it is being closed.
+        closing_balance: Amount,
+    },
+    /// To be closed on more than is locked up.
+    #[error(
+        "channel {channel} holds {deposit} and cannot be closed on {total}: close it on {deposit} at most"
+    )]
+    AboveDeposit {
+        /// The channel.
+        channel: ChannelId,
+        /// The total that was asked for.
+        total: Amount,
+        /// What is locked up.
+        deposit: Amount,
+    },
+    /// To be closed on less than the receiver has taken out: alone, that would lock the deposit up.
+    #[error(
+        "the receiver has withdrawn {withdrawn} from channel {channel}, so it cannot be closed on {total}: use \
+         {withdrawn} at least. A channel that was closed alone on less can never be settled; only a cooperative \
+         close on {withdrawn} or more frees it then"
+    )]
+    BelowWithdrawn {
+        /// The channel.
+        channel: ChannelId,
+        /// The total that was asked for.
+        total: Amount,
+        /// What the receiver has taken out.
+        withdrawn: Amount,
+    },
+    /// To be settled, but it was closed alone on less than the receiver had taken out.
+    #[error(
+        "channel {channel} was closed alone on {closing_balance}, less than the {withdrawn} that its receiver had \
+         withdrawn, and can never be settled: ask the receiver for a cooperative close on {withdrawn} or more"
+    )]
+    LockedUp {
+        /// The channel.
+        channel: ChannelId,
+        /// On what it was closed.
+        closing_balance: Amount,
+        /// What the receiver has taken out.
+        withdrawn: Amount,
+    },
+}
+
+impl UnmetPrecondition {
+    /// How many blocks must be mined before it is gone; 0 where blocks do not help.
+    pub fn blocks_left(&self) -> u64 {
+        match self {
+            Self::TooEarly { settle_block, head, .. } => (u64::from(*settle_block) + 1).saturating_sub(*head),
+            _ => 0,
+        }
+    }
+}
+
+/// What stands in the way of an order to end `channel`, as the contract shows it and at the head `head`.
+pub fn unmet_precondition(
+    order: &Order,
+    channel: ChannelId,
+    on_chain: Option<OnChain>,
+    head: u64,
+) -> Option<UnmetPrecondition> {
+    let Some(OnChain { deposit, settle_block, closing_balance, withdrawn }) = on_chain else {
+        return Some(UnmetPrecondition::NotThere { channel });
+    };
+    let total = match *order {
+        Order::Open { .. } | Order::TopUp { .. } => return None,
+        Order::Settle { .. } if settle_block == 0 => return Some(UnmetPrecondition::NotClosing { channel }),
+        Order::Settle { .. } if closing_balance < withdrawn => {
+            return Some(UnmetPrecondition::LockedUp { channel, closing_balance, withdrawn });
+        }
+        // Nodes try a call out as part of the newest block: at the settle block itself they would refuse it.
+        Order::Settle { .. } => {
+            let is_early = head <= u64::from(settle_block);
+            return is_early.then_some(UnmetPrecondition::TooEarly { channel, settle_block, head });
+        }
+        Order::CloseAlone { .. } if settle_block > 0 => {
+            return Some(UnmetPrecondition::ClosingAlready { channel, settle_block, closing_balance });
+        }
+        // Also during the challenge period.
+        Order::CloseAlone { total, .. } | Order::CloseTogether { total, .. } => total,
+    };
+    if total > deposit {
+        return Some(UnmetPrecondition::AboveDeposit { channel, total, deposit });
+    }
+    (total < withdrawn).then_some(UnmetPrecondition::BelowWithdrawn { channel, total, withdrawn })
+}
+
+/// True when the contract shows the channel as `order` leaves it, or further on its way.
+/// `before` is the deposit before a top up, if known.
+pub fn is_reached(order: &Order, before: Option<Amount>, on_chain: Option<OnChain>) -> bool {
+    match (order, on_chain) {
+        (Order::Open { .. } | Order::TopUp { .. }, None) => false,
+        (Order::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
+        // Without the deposit before it, the state does not tell what was added from what was there.
+        (Order::TopUp { added, .. }, Some(now)) => {
+            now.settle_block == 0 && before.is_some_and(|before| now.deposit >= before.saturating_add(*added))
+        }
+        (Order::CloseAlone { total, .. }, Some(now)) => now.settle_block > 0 && now.closing_balance == *total,
+        (Order::CloseTogether { .. } | Order::Settle { .. }, Some(_)) => false,
+        (_, None) => true,
+    }
+}
+
+/// The signatures under a cooperative close that are not by whom they should be.
+pub fn wrong_signatures(order: &Order, payer: Address, contract: Address) -> Vec<String> {
+    let Order::CloseTogether { channel, total, balance_signature, closing_signature } = order else {
+        return Vec::new();
+    };
+    let balance = proof::balance_digest(*channel, *total, contract);
+    let closing = proof::closing_digest(payer, channel.open_block, *total, contract);
+    [
+        ("balance proof is not signed by the payer", balance, balance_signature, payer),
+        ("closing signature is not by the receiver", closing, closing_signature, channel.receiver),
+    ]
+    .into_iter()
+    .filter(|(_, digest, signature, signer)| proof::recover(*digest, signature) != Some(*signer))
+    .map(|(what, _, _, signer)| format!("the {what} {signer}, or for another total than {total}"))
+    .collect()
+}
+
+/// The rules that `order` breaks, as far as is known: the payer's tokens, the limit of a deposit and, of a top
+/// up, the channel (`Some(None)` when there is none).
+pub fn broken_rules(
+    order: &Order,
+    amount: Amount,
+    holds: Option<Amount>,
+    limit: Option<U256>,
+    channel: Option<Option<OnChain>>,
+) -> Vec<String> {
+    let mut broken = Vec::new();
+    if let Some(holds) = holds.filter(|holds| *holds < amount) {
+        broken.push(format!("the payer holds {holds} base units of the token, fewer than {amount}"));
+    }
+    if let Order::TopUp { channel: id, .. } = order {
+        match channel {
+            Some(None) => {
+                broken.push(format!("channel {id} not found on chain: it was settled or never opened"))
+            }
+            Some(Some(OnChain { settle_block, .. })) if settle_block > 0 => {
+                broken.push(format!("channel {id} is being closed (settle block {settle_block})"));
+            }
+            _ => {}
+        }
+        if amount.is_zero() {
+            broken.push("a top up of 0 is refused".into());
+        }
+    }
+    let deposit = channel.flatten().map_or(amount, |now| now.deposit.saturating_add(amount));
+    if let Some(limit) = limit.filter(|limit| U256::from(deposit) > *limit) {
+        broken.push(format!(
+            "the deposit would be {deposit}, over the contract's limit of {limit} per channel"
+        ));
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::Signature;
+    use crate::protocol::schemes::microraiden::contract::*;
+
+    const CHANNEL: ChannelId = ChannelId { receiver: Address([7; 20]), open_block: 5 };
+
+    fn together(total: u64) -> Order {
+        let (balance_signature, closing_signature) = (Signature([1; 65]), Signature([2; 65]));
+        Order::CloseTogether { channel: CHANNEL, total: total.into(), balance_signature, closing_signature }
+    }
+
+    fn alone(total: u64) -> Order {
+        Order::CloseAlone { channel: CHANNEL, total: total.into() }
+    }
+
+    fn shown(settle_block: u32, closing_balance: u64, withdrawn: u64) -> Option<OnChain> {
+        let (closing_balance, withdrawn) = (closing_balance.into(), withdrawn.into());
+        Some(OnChain { deposit: 100.into(), settle_block, closing_balance, withdrawn })
+    }
+
+    #[test]
+    fn says_what_stands_in_the_way_and_what_to_do() {
+        let settle = Order::Settle { channel: CHANNEL };
+        for (order, on_chain, head, expected) in [
+            (settle, None, 9, Some("not found on chain")),
+            (settle, shown(0, 0, 0), 9, Some("is not closing")),
+            (settle, shown(600, 10, 11), 601, Some("close on 11 or more")),
+            (settle, shown(600, 10, 10), 100, Some("newest block is 100; try again in 501 blocks")),
+            (settle, shown(600, 10, 0), 600, Some("try again in 1 blocks")),
+            (settle, shown(600, 10, 10), 601, None),
+            (alone(5), None, 9, Some("not found on chain")),
+            (alone(5), shown(600, 10, 0), 9, Some("being closed already, on 10: settle it after block 600")),
+            (alone(101), shown(0, 0, 0), 9, Some("close it on 100 at most")),
+            (alone(9), shown(0, 0, 10), 9, Some("use 10 at least")),
+            (alone(10), shown(0, 0, 10), 9, None),
+            (alone(0), shown(0, 0, 0), 9, None),
+            (together(5), None, 9, Some("not found on chain")),
+            (together(101), shown(0, 0, 0), 9, Some("close it on 100 at most")),
+            (together(9), shown(600, 3, 10), 9, Some("use 10 at least")),
+            (together(10), shown(600, 3, 10), 9, None),
+        ] {
+            let found = unmet_precondition(&order, CHANNEL, on_chain, head).map(|unmet| unmet.to_string());
+            match (&found, expected) {
+                (None, None) => {}
+                (Some(text), Some(part)) => assert!(text.contains(part), "{text} has no {part}"),
+                _ => panic!("{order:?} {on_chain:?}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn knows_when_an_end_has_come_about() {
+        let (settle, open) = (Order::Settle { channel: CHANNEL }, shown(0, 0, 0));
+        for (order, on_chain, expected) in [
+            (settle, None, true),
+            (settle, shown(600, 5, 0), false),
+            (together(5), None, true),
+            (together(5), open, false),
+            (alone(5), None, true),
+            (alone(5), open, false),
+            (alone(0), open, false),
+            (alone(5), shown(600, 5, 0), true),
+            (alone(5), shown(600, 4, 0), false),
+            (Order::TopUp { channel: CHANNEL, added: 5.into() }, open, false),
+            (Order::TopUp { channel: CHANNEL, added: 5.into() }, None, false),
+        ] {
+            assert_eq!(is_reached(&order, None, on_chain), expected, "{order:?} {on_chain:?}");
+        }
+        let top_up = Order::TopUp { channel: CHANNEL, added: 5.into() };
+        for (before, expected) in [(0, true), (95, true), (96, false)] {
+            assert_eq!(is_reached(&top_up, Some(before.into()), open), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn names_each_rule_that_is_broken() {
+        let receiver = Address([7; 20]);
+        let open = |units: u64| Order::Open { receiver, deposit: units.into() };
+        let channel = ChannelId { receiver, open_block: 5 };
+        let top_up = |units: u64| Order::TopUp { channel, added: units.into() };
+        let on_chain = |deposit: u64, settle_block| {
+            let none = Amount::ZERO;
+            OnChain { deposit: deposit.into(), settle_block, closing_balance: none, withdrawn: none }
+        };
+        let (tokens, limit) = (Some(Amount::from(50)), Some(U256::from(100)));
+        for (order, channel, expected) in [
+            (open(50), None, &[][..]),
+            (open(51), None, &["fewer than 51"]),
+            (open(101), None, &["fewer than 101", "would be 101, over the contract's limit of 100"]),
+            (top_up(10), Some(Some(on_chain(90, 0))), &[]),
+            (top_up(11), Some(Some(on_chain(90, 0))), &["would be 101"]),
+            (top_up(1), Some(Some(on_chain(90, 700))), &["being closed (settle block 700)"]),
+            (top_up(1), Some(None), &["not found on chain"]),
+            (top_up(0), None, &["a top up of 0"]),
+        ] {
+            let (Order::Open { deposit: amount, .. } | Order::TopUp { added: amount, .. }) = order else {
+                panic!("{order:?} funds nothing")
+            };
+            let broken = broken_rules(&order, amount, tokens, limit, channel);
+            assert_eq!(broken.len(), expected.len(), "{order:?}: {broken:?}");
+            for (text, part) in broken.iter().zip(expected) {
+                assert!(text.contains(part), "{text} has no {part}");
+            }
+        }
+        assert!(broken_rules(&open(1000), 1000.into(), None, None, None).is_empty());
+    }
+}
