@@ -5,6 +5,7 @@
 //! comes back: it is accepted, rejected, or dropped, which says by itself whether the payment was sent.
 
 mod actor;
+mod clock;
 mod close;
 mod idle;
 pub mod journal;
@@ -19,7 +20,6 @@ mod startup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,7 @@ use crate::protocol::{
     Signature,
 };
 use actor::Actor;
+use clock::{unix_millis, unix_time};
 use close::{Consents, HoldId, HoldReply};
 pub use idle::Surplus;
 use journal::{Contents, Store, StoreError};
@@ -467,16 +468,6 @@ impl Drop for Ticket {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves at worst a price or a place that a seller corrects.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Seconds since 1970; a clock before that counts as then.
-fn unix_time() -> u64 {
-    unix_millis() / 1000
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 impl ListedChannel {

@@ -3,7 +3,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Store, StoreError};
+use super::error::StoreError;
+use super::file::Store;
 
 /// How many writes may wait for the disk.
 const WAITING: usize = 256;

@@ -1,0 +1,62 @@
+//! Why the journal cannot be used.
+
+use std::path::PathBuf;
+
+use super::schema::SCHEMA_VERSION;
+use crate::protocol::Address;
+
+/// The journal cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite reports an error.
+    #[error("{}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The same payer and contract are on record on another chain.
+    #[error(
+        "the node answers the chain id {found}, but {} remembers {payer} and the contract {contract} on chain {known}: check \
+         chain.rpc_url, or set chain.chain_id = {found} if you mean that chain", path.display()
+    )]
+    OtherChain {
+        /// The file.
+        path: PathBuf,
+        /// Who pays.
+        payer: Address,
+        /// The channel contract.
+        contract: Address,
+        /// What the node answers.
+        found: u64,
+        /// What is on record.
+        known: u64,
+    },
+    /// The contract named another token before.
+    #[error(
+        "the contract {contract} names the token {found}, but {} remembers {known}, and it never changes: the node does not \
+         tell the truth. Use another one (chain.rpc_url)", path.display()
+    )]
+    OtherToken {
+        /// The file.
+        path: PathBuf,
+        /// The channel contract.
+        contract: Address,
+        /// What it names now.
+        found: Address,
+        /// What is on record.
+        known: Address,
+    },
+    /// A write died half way; what it was to record was not acted on.
+    #[error("the journal is closed after an internal error: restart tollpass")]
+    Gone,
+    /// The file was written by a newer version.
+    #[error("{}: written by a newer version of tollpass (schema {found}, this one knows {SCHEMA_VERSION}): update", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
+}

@@ -1,0 +1,165 @@
+//! The tables of the journal, and how a file of an older version is brought up to date.
+
+use ethers_core::rand::{RngCore as _, rngs::OsRng};
+use ethers_core::utils::hex;
+use rusqlite::{Connection, Row, params};
+
+use crate::payments::request_key::{KEY, Requests};
+use crate::protocol::quote::RequestId;
+
+/// What each version of the schema adds to the one before it, from version 1 on.
+pub(super) const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY];
+pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE book (
+        id INTEGER PRIMARY KEY,
+        chain_id INTEGER NOT NULL,
+        contract TEXT NOT NULL,
+        payer TEXT NOT NULL,
+        cursor INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (chain_id, contract, payer)
+    );
+    CREATE TABLE channel (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        deposit TEXT NOT NULL,
+        promised TEXT NOT NULL,
+        reserved TEXT NOT NULL,
+        acknowledged TEXT NOT NULL,
+        unclear_total TEXT,
+        unclear_price TEXT,
+        phase TEXT NOT NULL CHECK (phase IN ('open', 'closing', 'gone')),
+        settle_block INTEGER,
+        PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE price (
+        book INTEGER NOT NULL REFERENCES book (id),
+        request TEXT NOT NULL,
+        price TEXT NOT NULL,
+        receiver TEXT NOT NULL,
+        seen INTEGER NOT NULL,
+        PRIMARY KEY (book, request)
+    );
+    CREATE TABLE seller (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        PRIMARY KEY (book, receiver)
+    );
+    CREATE TABLE intent (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        nonce INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (book, hash)
+    );";
+/// What came with version 2: signatures of sellers to close a channel.
+const CONSENTS: &str = "
+    CREATE TABLE consent (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        total TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        PRIMARY KEY (book, receiver, open_block)
+    );";
+
+/// What came with version 3: which total each seller was certainly shown, what was sent into channels, for which host, and
+/// when. Before, what was acknowledged is the least that a seller was shown; a channel that nothing is known of may have been
+/// found on the chain, so that its history is unknown; and a channel belongs to the host that told where its seller is.
+const PRESENTED: &str = "
+    ALTER TABLE channel ADD COLUMN presented TEXT NOT NULL DEFAULT '0';
+    ALTER TABLE channel ADD COLUMN funded TEXT NOT NULL DEFAULT '0';
+    ALTER TABLE channel ADD COLUMN doubt TEXT;
+    UPDATE channel SET presented = acknowledged, funded = deposit;
+    UPDATE channel SET doubt = unclear_total, unclear_total = NULL WHERE unclear_price IS NULL;
+    CREATE TABLE channel_host (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        host TEXT NOT NULL,
+        PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE deposit (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        host TEXT NOT NULL,
+        at INTEGER NOT NULL
+    );
+    CREATE TABLE gateway (
+        book INTEGER NOT NULL REFERENCES book (id),
+        host TEXT NOT NULL,
+        receiver TEXT NOT NULL,
+        url TEXT NOT NULL,
+        PRIMARY KEY (book, host, receiver)
+    );
+    INSERT INTO gateway
+        SELECT book, lower(CASE WHEN authority LIKE '[%'
+            THEN substr(authority, 2, instr(authority, ']') - 2)
+            ELSE substr(authority, 1, instr(authority || ':', ':') - 1) END), receiver, gateway
+        FROM (SELECT *, substr(rest, 1, instr(rest || '/', '/') - 1) AS authority
+            FROM (SELECT *, substr(gateway, instr(gateway, '://') + 3) AS rest FROM seller));
+    DROP TABLE seller;
+    UPDATE channel SET doubt = deposit
+        WHERE promised = '0' AND acknowledged = '0' AND doubt IS NULL AND phase = 'open';
+    INSERT INTO channel_host
+        SELECT channel.book, channel.receiver, channel.open_block, gateway.host
+        FROM channel JOIN gateway USING (book, receiver);";
+/// What came with version 4: which token each contract named at first. It never changes.
+const TOKENS: &str = "
+    CREATE TABLE token (
+        book INTEGER PRIMARY KEY REFERENCES book (id),
+        token TEXT NOT NULL
+    );";
+
+/// What came with version 5: the key of the hashes by which requests are known in `price`. Before, their URLs stood there;
+/// `is_swept` says that the file holds none of them any more.
+const REQUEST_KEY: &str = "
+    CREATE TABLE request_key (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        key BLOB NOT NULL,
+        is_swept INTEGER NOT NULL DEFAULT 0
+    );";
+/// The first version in which requests are hashed.
+pub(super) const HASHED: i64 = 5;
+
+/// Brings a file of an older version up to date, all or none of it.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
+    let steps: String = missing.copied().collect();
+    transaction.execute_batch(&steps)?;
+    if found < HASHED {
+        let mut key = [0; KEY];
+        OsRng.fill_bytes(&mut key);
+        transaction.execute("INSERT INTO request_key (id, key) VALUES (1, ?1)", [key])?;
+        let requests = Requests::new(&key);
+        let mut written = transaction.prepare("SELECT rowid, request FROM price")?;
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, requests.id(&row.get::<_, String>(1)?)));
+        let known: Vec<_> = written.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
+        for (row, RequestId(id)) in known {
+            let hashed = "UPDATE price SET request = ?2 WHERE rowid = ?1";
+            transaction.prepare_cached(hashed)?.execute(params![row, hex::encode(id)])?;
+        }
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// Reads the key of requests. The first time, all that is free in the file and its log goes: older versions left URLs
+/// there. A crash in between lets the next start do it.
+pub(super) fn sweep(connection: &Connection) -> rusqlite::Result<Requests> {
+    let read = |row: &Row<'_>| Ok((row.get::<_, [u8; KEY]>(0)?, row.get::<_, bool>(1)?));
+    let (key, is_swept) = connection.query_row("SELECT key, is_swept FROM request_key", [], read)?;
+    if !is_swept {
+        connection.execute_batch("VACUUM;")?;
+        let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        // Another program that reads keeps the log; it goes at a later start then.
+        if !is_busy {
+            connection.execute("UPDATE request_key SET is_swept = 1", [])?;
+        }
+    }
+    Ok(Requests::new(&key))
+}

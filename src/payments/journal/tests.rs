@@ -1,0 +1,203 @@
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+use super::schema::{HASHED, MIGRATIONS, SCHEMA};
+use super::{FILE, Store, StoreError};
+use crate::payments::clock::unix_time;
+use crate::protocol::channel::Unclear;
+use crate::protocol::engine::Record;
+use crate::protocol::quote::RequestId;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Order, Phase, Signature};
+
+fn facts(payer: u8) -> Facts {
+    let address = |byte| Address([byte; 20]);
+    Facts { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(payer) }
+}
+
+fn channel(phase: Phase) -> Channel {
+    Channel {
+        deposit: Amount::MAX,
+        promised: 30.into(),
+        reserved: 90.into(),
+        acknowledged: 20.into(),
+        presented: 25.into(),
+        funded: Amount::MAX,
+        doubt: Some(95.into()),
+        asks: true,
+        signed: Amount::ZERO,
+        payments: 0,
+        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        phase,
+    }
+}
+
+#[test]
+fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = |open_block| ChannelId { receiver: Address([0xbb; 20]), open_block };
+    let order = Order::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
+    let intent =
+        |nonce| Intent { order, moves: true, nonce, hash: [nonce as u8; 32], raw: vec![1, 2, 3], host: None };
+    let channels = vec![
+        (id(1), channel(Phase::Open)),
+        (id(2), channel(Phase::Closing { settle_block: u32::MAX })),
+        (id(3), Channel { unclear: None, ..channel(Phase::Gone) }),
+    ];
+
+    let mut store = Store::open(folder.path()).unwrap();
+    let book = store.load(&facts(0xaa)).unwrap().book;
+    let mut records: Vec<Record> =
+        channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
+    records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
+    store.write(book, &records).unwrap();
+    drop(store);
+
+    let mut store = Store::open(folder.path()).unwrap();
+    let contents = store.load(&facts(0xaa)).unwrap();
+    assert_eq!(contents.channels, channels);
+    assert_eq!(contents.intents, [intent(9), intent(11)]);
+    assert_eq!(contents.cursor, 77);
+    assert!(store.load(&facts(0xab)).unwrap().channels.is_empty());
+    let consent = (Amount::from(30), Signature([7; 65]));
+    for id in [id(1), id(2)] {
+        store.write(book, &[Record::Consent(id, consent.0, consent.1)]).unwrap();
+    }
+    // Once the channel is gone nobody needs it any more.
+    store.write(book, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
+    assert_eq!(store.load(&facts(0xaa)).unwrap().consents, [(id(1), consent)]);
+    store.write(book, &[Record::Channel(id(2), channels[1].1)]).unwrap();
+    store.write(book, &[Record::IntentsSettled(Address([0xbb; 20]))]).unwrap();
+    assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
+    let all = store.all().unwrap();
+    assert_eq!(all.len(), 2);
+    let without_host = |(id, channel)| (id, channel, None);
+    assert_eq!(all[0].1, channels.into_iter().map(without_host).collect::<Vec<_>>());
+}
+
+#[test]
+fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let known = facts(0xaa);
+    store.verify(&known, false).unwrap();
+    store.load(&known).unwrap();
+    store.verify(&known, false).unwrap();
+    store.verify(&facts(0xab), false).unwrap();
+    let elsewhere = Facts { chain_id: 1, ..known };
+    let error = store.verify(&elsewhere, false).unwrap_err();
+    assert!(matches!(error, StoreError::OtherChain { found: 1, known: 1337, .. }), "{error}");
+    assert!(error.to_string().contains("set chain.chain_id = 1 if"), "{error}");
+    store.verify(&elsewhere, true).unwrap();
+    store.load(&elsewhere).unwrap();
+    store.verify(&elsewhere, false).unwrap();
+    store.verify(&known, false).unwrap();
+    let token = Address([0x71; 20]);
+    for is_chosen in [false, true] {
+        let error = store.verify(&Facts { token, ..known }, is_chosen).unwrap_err();
+        assert!(matches!(error, StoreError::OtherToken { found, .. } if found == token), "{error}");
+    }
+    store.verify(&Facts { token, ..elsewhere }, true).unwrap_err();
+}
+
+#[test]
+fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Connection::open(folder.path().join(FILE)).unwrap();
+    old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
+    drop(old);
+    let mut store = Store::open(folder.path()).unwrap();
+    let book = store.load(&facts(0xaa)).unwrap().book;
+    let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
+    store.write(book, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
+    drop(store);
+    assert_eq!(Store::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().consents.len(), 1);
+}
+
+/// What all files of a folder hold.
+fn bytes_of(folder: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files.flat_map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+fn holds(folder: &Path, text: &str) -> bool {
+    bytes_of(folder).windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[test]
+fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
+    for version in 1..HASHED {
+        let folder = tempfile::tempdir().unwrap();
+        let request =
+            |number: usize, size| format!("GET https://a.example/x?hunter2={number}{}", "y".repeat(size));
+        let old = Connection::open(folder.path().join(FILE)).unwrap();
+        old.pragma_update(None, "journal_mode", "WAL").unwrap();
+        let steps: String = MIGRATIONS[..version as usize].concat();
+        old.execute_batch(&format!("{steps} PRAGMA user_version = {version};")).unwrap();
+        let Facts { chain_id, contract, payer, .. } = facts(0xaa);
+        old.execute(
+            "INSERT INTO book (id, chain_id, contract, payer) VALUES (1, ?1, ?2, ?3)",
+            params![chain_id as i64, contract.to_string(), payer.to_string()],
+        )
+        .unwrap();
+        for (number, size) in [0, 10, 60_000, 5_000].into_iter().enumerate() {
+            let row = params![request(number, size), Address([0xbb; 20]).to_string(), unix_time() as i64];
+            old.execute("INSERT INTO price VALUES (1, ?1, '5', ?2, ?3)", row).unwrap();
+        }
+        // What was forgotten before is still in pages that are free.
+        old.execute("DELETE FROM price WHERE request = ?1", [request(3, 5_000)]).unwrap();
+        assert!(holds(folder.path(), "hunter2=3"));
+        drop(old);
+
+        let mut store = Store::open(folder.path()).unwrap();
+        assert!(!holds(folder.path(), "hunter2"), "version {version}, while it is open");
+        let mut prices = store.load(&facts(0xaa)).unwrap().prices;
+        let mut expected: Vec<RequestId> = [(0, 0), (1, 10), (2, 60_000)]
+            .map(|(number, size)| store.requests().id(&request(number, size)))
+            .into();
+        expected.sort_unstable();
+        prices.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(prices.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
+        assert_eq!(prices[0].1.price, 5.into());
+        drop(store);
+        assert!(!holds(folder.path(), "hunter2"), "version {version}");
+        let store = Store::open(folder.path()).unwrap();
+        assert!(expected.contains(&store.requests().id(&request(1, 10))), "the key stays the same");
+        assert!(!format!("{store:?}").contains("Hmac"));
+    }
+}
+
+#[test]
+fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.connection.pragma_update(None, "secure_delete", "OFF").unwrap();
+    store
+        .connection
+        .execute_batch(
+            "UPDATE request_key SET is_swept = 0; CREATE TABLE t (x); INSERT INTO t VALUES ('hunter2'); DROP TABLE t;",
+        )
+        .unwrap();
+    drop(store);
+    assert!(holds(folder.path(), "hunter2"));
+    let store = Store::open(folder.path()).unwrap();
+    assert!(!holds(folder.path(), "hunter2"));
+    let swept =
+        store.connection.query_row("SELECT is_swept FROM request_key", [], |row| row.get::<_, bool>(0));
+    assert!(swept.unwrap());
+}
+
+#[test]
+fn another_journal_knows_the_same_request_by_another_hash() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = |folder: &Path| Store::open(folder).unwrap().requests().id("GET http://a.example/");
+    assert_eq!(id(one.path()), id(one.path()));
+    assert_ne!(id(one.path()), id(other.path()));
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    Store::open(folder.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer { found: 99, .. })));
+}

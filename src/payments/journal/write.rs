@@ -1,0 +1,133 @@
+//! Writing the journal.
+
+use ethers_core::utils::hex;
+use rusqlite::{Connection, params};
+
+use super::error::StoreError;
+use super::file::Store;
+use super::load::BookId;
+use crate::payments::clock::unix_time;
+use crate::protocol::engine::Record;
+use crate::protocol::quote::{Price, RequestId};
+use crate::protocol::{Channel, ChannelId, Intent, Phase};
+
+impl Store {
+    /// Makes records durable, all or none. When this returns `Ok` they survive a crash.
+    pub fn write(&mut self, book: BookId, records: &[Record]) -> Result<(), StoreError> {
+        self.try_write(book, records).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+
+    fn try_write(&mut self, book: BookId, records: &[Record]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for record in records {
+            match record {
+                Record::Channel(id, channel) => write_channel(&transaction, book, id, channel)?,
+                Record::Intent(intent) => write_intent(&transaction, book, intent)?,
+                Record::IntentsSettled(receiver) => {
+                    transaction
+                        .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
+                        .execute(params![book.0, receiver.to_string()])?;
+                }
+                Record::Gateway(host, receiver, url) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO gateway VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, &**host, receiver.to_string(), url])?;
+                }
+                Record::Host(ChannelId { receiver, open_block }, host) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO channel_host VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, receiver.to_string(), open_block, &**host])?;
+                }
+                Record::Deposit(receiver, host) => {
+                    transaction
+                        .prepare_cached("INSERT INTO deposit VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![book.0, receiver.to_string(), &**host, unix_time() as i64])?;
+                }
+                Record::Consent(id, total, signature) => {
+                    transaction
+                        .prepare_cached("INSERT OR REPLACE INTO consent VALUES (?1, ?2, ?3, ?4, ?5)")?
+                        .execute(params![
+                            book.0,
+                            id.receiver.to_string(),
+                            id.open_block,
+                            total.to_string(),
+                            signature.to_hex()
+                        ])?;
+                }
+                Record::Price(request, price) => write_price(&transaction, book, request, price.as_ref())?,
+                Record::Cursor(cursor) => {
+                    transaction
+                        .prepare_cached("UPDATE book SET cursor = ?2 WHERE id = ?1")?
+                        .execute(params![book.0, *cursor as i64])?;
+                }
+            }
+        }
+        transaction.commit()
+    }
+}
+
+fn write_channel(
+    connection: &Connection,
+    book: BookId,
+    id: &ChannelId,
+    channel: &Channel,
+) -> rusqlite::Result<()> {
+    let settle_block = match channel.phase {
+        Phase::Closing { settle_block } => Some(settle_block),
+        Phase::Open | Phase::Gone => None,
+    };
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            book.0,
+            id.receiver.to_string(),
+            id.open_block,
+            channel.deposit.to_string(),
+            channel.promised.to_string(),
+            channel.reserved.to_string(),
+            channel.acknowledged.to_string(),
+            channel.unclear.map(|unclear| unclear.total.to_string()),
+            channel.unclear.map(|unclear| unclear.price.to_string()),
+            channel.phase.name(),
+            settle_block,
+            channel.presented.to_string(),
+            channel.funded.to_string(),
+            channel.doubt.map(|doubt| doubt.to_string()),
+        ])?;
+    if channel.phase == Phase::Gone {
+        connection
+            .prepare_cached("DELETE FROM consent WHERE book = ?1 AND receiver = ?2 AND open_block = ?3")?
+            .execute(params![book.0, id.receiver.to_string(), id.open_block])?;
+    }
+    Ok(())
+}
+
+fn write_price(
+    connection: &Connection,
+    book: BookId,
+    RequestId(request): &RequestId,
+    price: Option<&Price>,
+) -> rusqlite::Result<()> {
+    let request = hex::encode(request);
+    match price {
+        Some(Price { price, receiver, seen, .. }) => connection
+            .prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![book.0, request, price.to_string(), receiver.to_string(), *seen as i64])?,
+        None => connection
+            .prepare_cached("DELETE FROM price WHERE book = ?1 AND request = ?2")?
+            .execute(params![book.0, request])?,
+    };
+    Ok(())
+}
+
+fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusqlite::Result<()> {
+    let body = serde_json::to_string(intent)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let hash = hex::encode_prefixed(intent.hash);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![book.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
+    Ok(())
+}
