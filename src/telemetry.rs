@@ -15,13 +15,13 @@ pub use self::queue::Log;
 /// The variable that filters the log.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
 
-/// How a line of the log is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     #[default]
     Text,
-    /// One JSON object in each line, for programs.
+    /// One JSON object per line.
     Json,
 }
 

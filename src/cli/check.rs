@@ -30,8 +30,15 @@ const RECENT_BLOCKS: u64 = 10_000;
 const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
                           `tollpass channels sync` takes over what is there";
 
-/// Validate the configuration, certificates, wallet, node and contract
+/// What `tollpass check --help` shows below the options.
+const AFTER_HELP: &str = "\
+Checks the configuration, certificates, ports, state directory, key, node, contract,
+balances and nonces, and prints how to fix each problem. It sends no transaction and can
+run beside `serve`. The exit code is 1 if anything is wrong.";
+
+/// Validate the configuration, wallet, node and contract
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct CheckArgs {
     /// The configuration.
     #[command(flatten)]

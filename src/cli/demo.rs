@@ -30,25 +30,34 @@ use crate::protocol::Amount;
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, Leaves};
 
+/// What `tollpass demo --help` shows below the options.
+const AFTER_HELP: &str = "\
+Everything runs on this machine, with worthless tokens, in a new directory below the
+system's temporary directory that is deleted at the end. Once all is running, the demo
+prints what to type, and this line for scripts:
+
+  ready proxy=ADDRESS origin=URL rpc=URL secure=URL";
+
 /// Run a local demo: chain, seller, funded wallet and proxy
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct DemoArgs {
-    /// The proxy's port; 0 for any free one
+    /// Port of the proxy; 0 for any free one
     #[arg(long, default_value_t = 8402)]
     pub port: u16,
-    /// The seller's port; 0 for any free one
+    /// Port of the seller; 0 for any free one
     #[arg(long, default_value_t = 8403)]
     pub origin_port: u16,
-    /// The seller's port for https; 0 for any free one
+    /// HTTPS port of the seller; 0 for any free one
     #[arg(long, default_value_t = 8405)]
     pub secure_port: u16,
-    /// The development chain's port; 0 for any free one
+    /// JSON-RPC port of the development chain; 0 for any free one
     #[arg(long, default_value_t = 8404)]
     pub rpc_port: u16,
-    /// Sell the files of this folder too, each under its own path
+    /// Also sell the files in this directory, each at its own path
     #[arg(long, value_name = "DIR")]
     pub sell: Option<PathBuf>,
-    /// The time between blocks, such as 2s; without it there is a block for each transaction
+    /// Time between blocks, such as 2s; if omitted, each transaction gets a block at once
     #[arg(long, value_parser = humantime::parse_duration)]
     pub block_time: Option<Duration>,
 }

@@ -15,16 +15,26 @@ use super::{ConfigArgs, trust};
 use crate::admin;
 use crate::config::Config;
 
-/// Print the environment for programs that use the proxy
+/// What `tollpass env --help` shows below the options.
+const AFTER_HELP: &str = "\
+Example:
+  eval \"$(tollpass env)\"
+  eval \"$(tollpass env --unset)\"
+
+The variables are those that `tollpass run` sets: the proxy's address and, if HTTPS
+interception is on, files with the local CA in addition to what programs trusted before.";
+
+/// Print shell commands that make programs use the proxy
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct EnvArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// For which shell
+    /// Syntax of the output
     #[arg(long, value_enum, default_value = "sh")]
     pub shell: Shell,
-    /// Hosts to ask directly, added to what `no_proxy` says
+    /// Hosts to reach without the proxy, in addition to those in no_proxy
     #[arg(long, value_name = "LIST", conflicts_with = "unset")]
     pub no_proxy: Vec<OsString>,
     /// Print commands that unset the variables (keeps no_proxy)
@@ -32,16 +42,16 @@ pub struct EnvArgs {
     pub unset: bool,
 }
 
-/// What reads it.
+/// The syntax of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
-    /// Any shell of the Bourne kind: sh, bash, zsh, dash, ksh.
+    /// sh, bash, zsh, dash or ksh.
     Sh,
     /// fish.
     Fish,
     /// PowerShell.
     Powershell,
-    /// A program: one JSON object, with null for what is to be unset.
+    /// One JSON object; null means unset.
     Json,
 }
 

@@ -27,14 +27,20 @@ const TO_FILL_IN: &[(&str, &str)] = &[
     ("start_block = ", "FILL IN: the block of that contract, if it is another one."),
 ];
 
-/// Make a key and a configuration
+/// What `tollpass init --help` shows below the options.
+const AFTER_HELP: &str = "\
+Creates keystore.json, a new key under a password, and proxy.toml, a commented
+configuration, and prints the next steps. It never overwrites a file.";
+
+/// Create a key and a configuration
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct InitArgs {
-    /// The folder for keystore.json and proxy.toml; made if it does not exist
+    /// Directory for keystore.json and proxy.toml; created if it does not exist
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// A file with the password of the new keystore, only readable by you; else TOLLPASS_WALLET_PASSWORD is
-    /// taken, or the terminal is asked
+    /// File that contains the password for the new keystore, with mode 600; by default,
+    /// TOLLPASS_WALLET_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The subcommands, one file each. They talk to people; what they do is done in other rooms.
+//! The subcommands, one module each: arguments, and output for people. Other modules do the work.
 
 pub mod ca;
 pub mod channels;
@@ -26,35 +26,47 @@ use crate::config::Config;
 use crate::telemetry;
 use crate::telemetry::LogFormat;
 
-/// A local HTTP forward proxy that pays paywalls
+/// What `tollpass --help` shows below the options.
+const AFTER_HELP: &str = "\
+Environment variables:
+  TOLLPASS_CONFIG           The configuration file, instead of --config
+  TOLLPASS_WALLET_PASSWORD  The password of the keystore
+  TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\"
+  TOLLPASS_LOG_FORMAT       The log format, \"text\" or \"json\"
+  TOLLPASS_...              Any other key of the configuration: see the comments in proxy.toml
+
+Logging never delays payments: lines that cannot be written are dropped, and a later
+line reports how many.";
+
+/// A local HTTP forward proxy that pays for 402 Payment Required responses, within rules that you write
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(version, propagate_version = true, after_long_help = AFTER_HELP)]
 pub struct Arguments {
-    /// How log lines are written to standard error; TOLLPASS_LOG chooses which (info)
+    /// Format of the log on standard error; TOLLPASS_LOG filters it
     #[arg(long, global = true, value_enum, env = "TOLLPASS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// What to do
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a local demo: chain, seller, funded wallet and proxy: a development chain, a seller, a wallet with play money, and the proxy
+    /// Run a local demo: chain, seller, funded wallet and proxy
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Run the proxy
     Serve(serve::ServeArgs),
     /// Run a command through the proxy and print what it cost
     Run(run::RunArgs),
-    /// Print the environment for programs that use the proxy, for a shell to evaluate
+    /// Print shell commands that make programs use the proxy
     Env(env::EnvArgs),
-    /// Make a key and a configuration
+    /// Create a key and a configuration
     Init(init::InitArgs),
-    /// List the payment channels
+    /// List, open, top up, close and settle payment channels
     Channels(channels::ChannelsArgs),
-    /// Show, export, renew and trust the CA that signs for intercepted hosts
+    /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
@@ -86,7 +98,7 @@ impl Command {
     }
 }
 
-/// Where the configuration is.
+/// The configuration file.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration file; if omitted, only environment variables are used

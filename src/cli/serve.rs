@@ -9,13 +9,24 @@ use super::output::announce;
 use crate::app::App;
 use crate::shutdown::Shutdown;
 
+/// What `tollpass serve --help` shows below the options.
+const AFTER_HELP: &str = "\
+The first line of output is \"listening on ADDRESS\". Without [wallet] and [chain] in the
+configuration, tollpass is a plain proxy that never pays. Open http://tollpass.local/
+through the proxy, or the proxy's address itself, for a page with instructions for each
+kind of program.
+
+SIGTERM, SIGINT and SIGHUP shut down gracefully, within limits.drain_timeout; a second
+one stops at once.";
+
 /// Run the proxy
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct ServeArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Where to listen, instead of what the configuration says
+    /// Listen on this IP address and port, overriding the configuration
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 }

@@ -32,60 +32,69 @@ const ROOTS: [&str; 6] = [
     "AWS_CA_BUNDLE",
 ];
 
-/// Show, export, renew and trust the CA that signs for intercepted hosts
+/// What `tollpass ca --help` shows below the options.
+const AFTER_HELP: &str = "\
+To pay inside https, tollpass decrypts connections to the hosts of [intercept], by
+default exactly those that [[pay]] entries pay. Programs must trust the CA that signs
+the certificates for these hosts. tollpass creates one in state_dir when it first needs
+it. Anyone who has the CA's key can impersonate any server where the CA is trusted: keep
+it private.";
+
+/// Show, export, renew and trust the local CA for HTTPS interception
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct CaArgs {
     /// The configuration file; if omitted, only environment variables are used
     #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG", global = true)]
     pub config: Option<PathBuf>,
-    /// The state folder, instead of what the configuration says
+    /// The state directory, overriding the configuration
     #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// What to do; without it the CA is shown
+    /// The subcommand; `show` if omitted.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do with the CA.
+/// The subcommands of `tollpass ca`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Show which one it is, how long it is valid, and what trusts it
+    /// Show the CA, its validity and what trusts it
     Show,
-    /// Write its certificate, for programs to trust
+    /// Write the certificate, for programs to trust
     Export(ExportArgs),
-    /// Make a new one, which must then be trusted in place of the old one
+    /// Replace the CA by a new one, which programs must then trust; a running proxy uses it after a restart
     Renew {
-        /// Do not ask before
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Print the commands by which a system or a program trusts it, and those that undo it
+    /// Print the commands that make a system or program trust the CA, and those that undo it
     Trust {
-        /// Which systems and programs; this one's where it is absent
+        /// Systems and programs; this system if omitted
         #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
         system: Vec<System>,
     },
 }
 
-/// How to export.
+/// Arguments of `tollpass ca export`.
 #[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
-    /// As what
+    /// The format
     #[arg(long, value_enum, default_value = "pem")]
     pub format: Format,
-    /// Into this file, instead of standard output
+    /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// As what a certificate is written.
+/// The format of an exported certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A text
+    /// PEM
     Pem,
-    /// The bytes, as Windows and Java like them
+    /// DER, as Windows and Java expect it
     Der,
-    /// A text with the system's roots as well, for programs that take one file in place of those
+    /// PEM with the system's root certificates too, for programs that replace those by one file
     Bundle,
 }
 

@@ -7,18 +7,18 @@ use clap::ValueEnum;
 
 use crate::tls::Authority;
 
-/// A system, or a program with roots of its own.
+/// A system, or a program with its own trust store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum System {
-    /// Debian, Ubuntu and their relatives
+    /// Debian, Ubuntu and derivatives
     Debian,
-    /// Fedora, Red Hat and their relatives
+    /// Fedora, Red Hat and derivatives
     Fedora,
-    /// Arch Linux and its relatives
+    /// Arch Linux and derivatives
     Arch,
     /// Alpine Linux
     Alpine,
-    /// openSUSE and its relatives
+    /// openSUSE and derivatives
     Suse,
     /// macOS
     Macos,
@@ -40,7 +40,7 @@ pub enum System {
     Wget,
     /// git
     Git,
-    /// What reads SSL_CERT_FILE: Go, Ruby and what uses OpenSSL
+    /// Programs that read SSL_CERT_FILE: Go, Ruby, and those that use OpenSSL
     Openssl,
 }
 

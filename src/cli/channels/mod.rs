@@ -18,19 +18,35 @@ use crate::protocol::Address;
 use desk::Desk;
 pub use operate::Command;
 
-/// List the payment channels, open, close and settle them
+/// What `tollpass channels --help` shows below the options.
+const AFTER_HELP: &str = "\
+Without a subcommand, lists the channels: from the running proxy, or from the journal.
+PROMISED is the highest total that was ever signed (\"<=\" marks an upper bound, after a
+crash), ACKNOWLEDGED what the seller is known to hold. While `serve` runs, it executes
+the subcommands; otherwise the command opens the wallet itself, with --config. Each
+transaction is shown with its highest fee and needs confirmation. The exit code is 1 if
+anything was not done.
+
+To recover a deposit, `close` the channel: together with its seller, one transaction
+pays out both sides at once. If the seller is gone or refuses, `close --unilateral`, and
+`settle` after the challenge period (at least 500 blocks). A unilateral close claims
+what was promised, or 0 if the channel never paid; if that is in doubt, give --total.
+With a running proxy, payments in flight finish first, and new ones use another channel.";
+
+/// List, open, top up, close and settle payment channels
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct ChannelsArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// The state folder, instead of what the configuration says
+    /// The state directory, overriding the configuration
     #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// Write JSON
+    /// Write the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Do not ask before a transaction is sent
+    /// Send transactions without asking for confirmation
     #[arg(long, global = true)]
     pub yes: bool,
     /// Only channels to this receiver
@@ -39,7 +55,7 @@ pub struct ChannelsArgs {
     /// Only channels in this state: open, closing or gone
     #[arg(long)]
     pub state: Option<String>,
-    /// What to do; without it they are listed
+    /// The subcommand; `list` if omitted.
     #[command(subcommand)]
     pub command: Option<Command>,
 }

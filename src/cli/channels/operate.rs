@@ -15,43 +15,43 @@ use crate::cli::output::{print, tell};
 use crate::payments::{ListedChannel, Operation, Report, Trouble};
 use crate::protocol::{Address, Amount, ChannelId};
 
-/// What to do to channels.
+/// The subcommands of `tollpass channels`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// List the channels
     List,
     /// Show one channel
     Show {
-        /// Which one: RECEIVER@BLOCK, as the list shows it
+        /// RECEIVER@BLOCK, as in the list
         channel: ChannelId,
     },
     /// Open a channel
     Open {
-        /// Who will be paid
+        /// Address of the seller
         receiver: Address,
-        /// What to lock up, in base units
+        /// Deposit, in base units
         deposit: Amount,
     },
-    /// Lock up more in a channel
+    /// Add to the deposit of a channel
     Topup {
-        /// Which one: RECEIVER@BLOCK
+        /// RECEIVER@BLOCK, as in the list
         channel: ChannelId,
-        /// How much, in base units
+        /// Amount to add, in base units
         added: Amount,
     },
-    /// Close channels together with their sellers, or alone
+    /// Close channels together with their sellers, or unilaterally
     Close(CloseArgs),
-    /// Get back what is left of closed channels after the challenge period
+    /// Recover the rest of unilaterally closed channels after the challenge period
     Settle(Chosen),
-    /// Read all channels from the chain again
+    /// Read all channels from the chain again, including deposits that did not show
     Sync,
 }
 
-/// Which channels.
+/// The channels to work on.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct Chosen {
-    /// One channel: RECEIVER@BLOCK
+    /// One channel: RECEIVER@BLOCK, as in the list
     pub channel: Option<ChannelId>,
     /// All channels to this receiver
     #[arg(long)]
@@ -64,25 +64,25 @@ pub struct Chosen {
 /// The two names of one option.
 const UNILATERALLY: &str = "unilaterally";
 
-/// How to close.
+/// Arguments of `tollpass channels close`.
 #[derive(Clone, Debug, Args)]
 pub struct CloseArgs {
     /// Which channels.
     #[command(flatten)]
     pub chosen: Chosen,
-    /// Without the seller: the challenge period begins, then settle
+    /// Close without the seller; `settle` after the challenge period
     #[arg(long, group = UNILATERALLY)]
     pub unilateral: bool,
     /// The old name of `--unilateral`
     #[arg(long, group = UNILATERALLY, hide = true)]
     pub alone: bool,
-    /// The total to close on without the seller, in base units; by default, what was promised
+    /// Total to claim for the seller, in base units; by default, what was promised
     #[arg(long, requires = UNILATERALLY, conflicts_with_all = ["all", "receiver"])]
     pub total: Option<Amount>,
-    /// Close on less than was promised; the seller will dispute it
+    /// Allow a --total below what was, or may have been, promised; the seller can dispute it
     #[arg(long, requires = "total")]
     pub below_promised: bool,
-    /// The URL of the seller's REST interface, where it is not known from a payment
+    /// URL of the seller's REST API, if no payment has revealed it
     #[arg(long, value_name = "URL", conflicts_with = UNILATERALLY)]
     pub seller: Option<String>,
 }

@@ -25,25 +25,49 @@ use signals::Signals;
 /// The exit code where tollpass itself fails, as `env` and `timeout` have it.
 pub(super) const FAILED: u8 = 125;
 
-/// Run a program that pays through the proxy
+/// What `tollpass run --help` shows below the options.
+const AFTER_HELP: &str = "\
+If a proxy is running on the state_dir, COMMAND uses it, and the report covers
+everything that this proxy paid in the meantime. If none is running, tollpass starts one
+in this process, on any free port, until COMMAND ends. Other `tollpass run` commands can
+use it, too.
+
+COMMAND finds the proxy through http_proxy, https_proxy (and in upper case) and
+NODE_USE_ENV_PROXY. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,
+REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, GIT_SSL_CAINFO, SYSTEM_WGETRC and others make
+it trust the local CA in addition to what it trusted before; `tollpass env` prints them
+all. Java and browsers have trust stores of their own that no variable extends: see
+`tollpass ca trust`. no_proxy stays as it is; some programs never use a proxy for
+loopback. tollpass does not pass on the wallet's password.
+
+COMMAND keeps its input, output, exit code and signals, whether you signal it or
+tollpass. Exit codes of tollpass itself: 125 if it fails, 126 if COMMAND cannot be
+executed, 127 if it is not found. After COMMAND has ended, tollpass waits for payments
+in flight, for at most limits.drain_timeout; a further signal ends the wait.
+
+\"unclear\" is what was signed but not confirmed as paid. \"paid\" plus \"unclear\" is what
+sellers can redeem at most for this run; each amount counts once.";
+
+/// Run a command through the proxy and print what it cost
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct RunArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Hosts to ask directly, added to what `no_proxy` says
+    /// Hosts to reach without the proxy, in addition to those in no_proxy
     #[arg(long, value_name = "LIST")]
     pub no_proxy: Vec<OsString>,
-    /// Write what was paid to this file, as JSON
+    /// Write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The old name of `--report`
     #[arg(long, value_name = "FILE", hide = true, conflicts_with = "report")]
     pub bill: Option<PathBuf>,
-    /// Do not print what was paid
+    /// Do not print the report
     #[arg(long, short)]
     pub quiet: bool,
-    /// The program and its arguments
+    /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
