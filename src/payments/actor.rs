@@ -1,4 +1,4 @@
-//! The one task that does what takes the disk or the chain: messages in, effects of the book carried out in order.
+//! The one task that does what takes the disk or the chain: messages in, effects of the engine carried out in order.
 //!
 //! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
 //! comes back as a message.
@@ -15,7 +15,7 @@ use super::close::{Consents, HoldId, HoldReply};
 use super::journal::writer::Scribe;
 use super::journal::{BookId, Store};
 use super::payer::Payer;
-use super::shared_engine::Desk;
+use super::shared_engine::SharedEngine;
 use super::startup::Prepared;
 use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Trouble, operate};
 use crate::chain::signer::Signer;
@@ -27,7 +27,7 @@ use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
-    desk: Arc<Desk>,
+    engine: Arc<SharedEngine>,
     scribe: Scribe,
     means: Option<Means>,
     /// Chain jobs that wait until their transaction is on record.
@@ -51,7 +51,7 @@ pub(super) struct Actor {
 
 /// What every handle looks up without asking the task.
 pub(super) struct Shared {
-    pub desk: Arc<Desk>,
+    pub engine: Arc<SharedEngine>,
     pub prices: Arc<Mutex<Prices>>,
     pub gateways: Arc<Mutex<Gateways>>,
     pub consents: Arc<Mutex<Consents>>,
@@ -75,7 +75,7 @@ const MOST_WAITING_ORDERS: usize = 64;
 impl Actor {
     pub(super) fn new(store: Store, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
         Self {
-            desk: Arc::clone(&shared.desk),
+            engine: Arc::clone(&shared.engine),
             scribe: Scribe::start(store),
             means: None,
             sends: HashMap::new(),
@@ -94,11 +94,11 @@ impl Actor {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut stopping = false;
-        let desk = Arc::clone(&self.desk);
+        let engine = Arc::clone(&self.engine);
         let alarm = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(alarm);
-        while !(stopping && self.desk.lock().is_done()) {
-            let next = self.desk.lock().set_alarm();
+        while !(stopping && self.engine.lock().is_done()) {
+            let next = self.engine.lock().set_alarm();
             if let Some(next) = next {
                 alarm.as_mut().reset(next.into());
             }
@@ -112,9 +112,9 @@ impl Actor {
                         self.take(message).await;
                     }
                 }
-                () = desk.rung() => {}
+                () = engine.woken() => {}
                 () = &mut alarm, if next.is_some() => {
-                    let is_idle = self.desk.lock().wake(Instant::now());
+                    let is_idle = self.engine.lock().wake_up(Instant::now());
                     if is_idle {
                         self.write_prices().await;
                     }
@@ -131,12 +131,12 @@ impl Actor {
     }
 
     fn tell(&self, input: Input, now: Instant) {
-        self.desk.lock().book.handle(input, now);
+        self.engine.lock().engine.handle(input, now);
     }
 
     /// Answers those who wait until no transaction is under way.
     fn tell_settled(&mut self) {
-        if self.settled.is_empty() || self.desk.lock().book.is_waiting_for_chain() {
+        if self.settled.is_empty() || self.engine.lock().engine.is_waiting_for_chain() {
             return;
         }
         for reply in self.settled.drain(..) {
@@ -147,16 +147,16 @@ impl Actor {
 
     /// Answers those whose channel is lent to nobody any more.
     fn lend_holds(&mut self, stopping: bool) {
-        let mut desk = self.desk.lock();
+        let mut state = self.engine.lock();
         let (free, waiting) =
-            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !desk.book.is_lent(id));
+            std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !state.engine.is_lent(id));
         self.holds = waiting;
         let free: Vec<(ChannelId, HoldReply)> = free;
         for (id, reply) in free {
             // Who has left has released it, or is about to.
-            let _ = reply.send(desk.book.channel(&id).copied().ok_or(Trouble::Unknown(id)));
+            let _ = reply.send(state.engine.channel(&id).copied().ok_or(Trouble::Unknown(id)));
         }
-        desk.awaits_returns = stopping || !self.holds.is_empty();
+        state.awaits_returns = stopping || !self.holds.is_empty();
     }
 
     /// Watches the chain for what we did not start: closes, settlements, withdrawals, reorganisations.
@@ -201,7 +201,7 @@ impl Actor {
         }
         let Synced { channels, settled, cursor, .. } = synced;
         let totals = settled.clone();
-        let phase = |id: &ChannelId| self.desk.lock().book.channel(id).map(|channel| channel.phase);
+        let phase = |id: &ChannelId| self.engine.lock().engine.channel(id).map(|channel| channel.phase);
         let open: Vec<ChannelId> =
             channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
         let there: Vec<ChannelId> =
@@ -221,12 +221,12 @@ impl Actor {
                 (Some(Phase::Open) | None, _) => {}
             }
         }
-        let desk = self.desk.lock();
+        let state = self.engine.lock();
         let unseen =
-            desk.book.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
+            state.engine.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
         // One that waits for an order of ours to end has no further event.
-        let passed_over = there.iter().filter(|id| desk.book.channel(id).is_none());
-        super::lock(&self.recheck).extend(desk.book.vanished().chain(unseen).chain(passed_over));
+        let passed_over = there.iter().filter(|id| state.engine.channel(id).is_none());
+        super::lock(&self.recheck).extend(state.engine.vanished().chain(unseen).chain(passed_over));
     }
 
     /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
@@ -236,9 +236,10 @@ impl Actor {
             .into_iter()
             .partition(|(id, on_chain)| on_chain.is_some() || synced.settled.contains_key(id));
         synced.channels = told;
-        let desk = self.desk.lock();
-        let is_there = |id: &ChannelId| desk.book.channel(id).is_some_and(|known| known.phase != Phase::Gone);
-        let untold = desk.book.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        let state = self.engine.lock();
+        let is_there =
+            |id: &ChannelId| state.engine.channel(id).is_some_and(|known| known.phase != Phase::Gone);
+        let untold = state.engine.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         let again = vanished.into_iter().map(|(id, _)| id).chain(untold).filter(is_there);
         super::lock(&self.recheck).extend(again);
         synced
@@ -295,18 +296,18 @@ impl Actor {
             }
             Message::Order { order, reply } => self.order(order, reply, now),
             Message::Look { channel, reply } => {
-                let _ = reply.send(self.desk.lock().book.channel(&channel).copied());
+                let _ = reply.send(self.engine.lock().engine.channel(&channel).copied());
             }
             Message::Hold { channel, hold, reply } => self.hold(channel, hold, reply, now),
             Message::Release { channel, hold } => {
                 // One that was refused keeps nothing.
                 if self.holders.get(&channel) == Some(&hold) {
                     self.holders.remove(&channel);
-                    self.tell(Input::Release(channel), now);
+                    self.tell(Input::Unlock(channel), now);
                 }
             }
             Message::Learned { channel, total, proven } => {
-                self.tell(Input::Learned(channel, total, proven), now);
+                self.tell(Input::SellerTotal(channel, total, proven), now);
             }
             Message::Balance(balance) => self.tell(Input::Balance(balance), now),
             Message::Watched(synced) => self.observe(synced, false, now),
@@ -348,18 +349,18 @@ impl Actor {
             return;
         }
         self.holders.insert(channel, hold);
-        self.tell(Input::Hold(channel), now);
+        self.tell(Input::Lock(channel), now);
         self.holds.push((channel, reply));
     }
 
     /// Has an order carried out; where another transaction for the receiver is under way, after that one.
     fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
-        // Under one lock: in between a client could have the book order something for the same receiver.
+        // Under one lock: in between a client could have the engine order something for the same receiver.
         let taken = {
-            let mut desk = self.desk.lock();
-            let taken = desk.book.may_order(&order);
+            let mut state = self.engine.lock();
+            let taken = state.engine.may_order(&order);
             if taken.is_ok() {
-                desk.book.handle(Input::Order(order), now);
+                state.engine.handle(Input::Order(order), now);
             }
             taken
         };
@@ -402,7 +403,7 @@ impl Actor {
         super::lock(&self.shared.gateways).known.extend(contents.gateways);
         super::lock(&self.shared.consents).extend(contents.consents);
         // Ready comes once.
-        let _ = self.desk.payer.set(Payer { facts, signer: Arc::clone(&signer) });
+        let _ = self.engine.payer.set(Payer { facts, signer: Arc::clone(&signer) });
         let untold = contents.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         super::lock(&self.recheck).extend(untold);
         self.watch(&chain, synced.cursor);
@@ -419,10 +420,10 @@ impl Actor {
         self.tell(ready, now);
     }
 
-    /// Carries out what the book wants: all records of a turn in one durable write, then the rest in order.
+    /// Carries out what the engine wants: all records of a turn in one durable write, then the rest in order.
     async fn act(&mut self) {
         loop {
-            let effects = self.desk.lock().take_effects();
+            let effects = self.engine.lock().take_effects();
             if effects.is_empty() {
                 return;
             }
@@ -437,7 +438,7 @@ impl Actor {
             for effect in effects {
                 self.carry_out(effect, &recorded);
             }
-            self.desk.lock().written(Instant::now());
+            self.engine.lock().written(Instant::now());
         }
     }
 
@@ -465,15 +466,15 @@ impl Actor {
             Effect::Persist(_) => {}
             Effect::Reserve(channels) => self.reserve(channels),
             Effect::Grant(id, draft) => match recorded {
-                Ok(()) => self.desk.lock().answer(id, Ok(draft)),
+                Ok(()) => self.engine.lock().answer(id, Ok(draft)),
                 Err(reason) => {
                     self.tell(Input::NotRecorded(id, draft.channel, reason.clone()), Instant::now());
                 }
             },
-            Effect::Refuse(id, refusal) => self.desk.lock().answer(id, Err(refusal)),
+            Effect::Refuse(id, refusal) => self.engine.lock().answer(id, Err(refusal)),
             Effect::Submit(order) => self.submit(order),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
-            Effect::Weigh => self.weigh(),
+            Effect::QueryBalance => self.query_balance(),
             Effect::Send(hash) => {
                 if let Some(reply) = self.sends.remove(&hash) {
                     // A job that is gone sends nothing.
@@ -487,7 +488,7 @@ impl Actor {
     fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let book = means.book;
-        let bounds = channels.iter().map(|(id, channel)| (*id, channel.reserved)).collect();
+        let bounds = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
         let records: Vec<Record> =
             channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
         let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &records)) else {
@@ -516,9 +517,10 @@ impl Actor {
             contract: means.facts.contract,
             payer: means.facts.payer,
         });
-        let desk = self.desk.lock();
-        let listed = |(id, channel)| ListedChannel::new(id, channel, desk.book.host(id).map(|host| &**host));
-        let channels = desk.book.channels().map(listed).collect();
+        let state = self.engine.lock();
+        let listed =
+            |(id, channel)| ListedChannel::new(id, channel, state.engine.host(id).map(|host| &**host));
+        let channels = state.engine.channels().map(listed).collect();
         Listing { owner, channels }
     }
 }
@@ -526,6 +528,6 @@ impl Actor {
 impl Drop for Actor {
     /// However it ends, nobody waits for an answer that will not come.
     fn drop(&mut self) {
-        self.desk.lock().close();
+        self.engine.lock().close();
     }
 }

@@ -96,7 +96,7 @@ impl Manager {
         let held = match &gateway {
             // A journal that was lost knows nothing of what was paid; a seller that says nothing was paid nothing.
             Ok(gateway) if is_unused(&held) => self.clear_up(means, id, held, gateway).await.unwrap_or(held),
-            Ok(gateway) if held.is_unsure() => self.clear_up(means, id, held, gateway).await?,
+            Ok(gateway) if held.is_uncertain() => self.clear_up(means, id, held, gateway).await?,
             Ok(_) | Err(_) => held,
         };
         if is_unused(&held) {
@@ -170,7 +170,7 @@ impl Manager {
     pub(super) async fn best_known(&self, means: &Means, id: ChannelId, held: Channel) -> Channel {
         let Ok(gateway) = self.gateway(id, None) else { return held };
         // A journal that was lost knows nothing of what was paid.
-        if !held.is_unsure() && !is_unused(&held) {
+        if !held.is_uncertain() && !is_unused(&held) {
             return held;
         }
         match self.ask_state(means, id, held, &gateway).await {

@@ -28,7 +28,7 @@ impl Surplus {
     pub async fn close_next(&mut self) -> bool {
         let now = Instant::now();
         self.put_off.retain(|_, until| *until > now);
-        let surplus = self.manager.desk.lock().book.surplus(now, self.within);
+        let surplus = self.manager.engine.lock().engine.idle_channels(now, self.within);
         let Some(id) = surplus.iter().find(|id| !self.put_off.contains_key(id)).copied() else {
             return false;
         };
@@ -61,7 +61,7 @@ impl Manager {
     async fn close_if_surplus(&self, id: ChannelId, within: Duration) -> Result<bool, Trouble> {
         let means = self.means().await?;
         let (_hold, held) = self.hold(id).await?;
-        if !self.desk.lock().book.is_surplus(&id, Instant::now(), within) {
+        if !self.engine.lock().engine.is_still_idle(&id, Instant::now(), within) {
             return Ok(false);
         }
         self.close_held(&means, id, held, None).await?;

@@ -1,4 +1,4 @@
-//! The channel manager: the book of all channels behind a lock, one task for what takes disk or chain, and a
+//! The channel manager: the engine of all channels behind a lock, one task for what takes disk or chain, and a
 //! [`Manager`] handle for everybody else.
 //!
 //! [`Manager::pay`] asks for a signed payment and gets a [`Lease`] on the channel that pays it. A lease always
@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::chain::{NotRecorded, Synced};
 use crate::limits::Limits;
 use crate::protocol::engine::{
-    Balance, Book, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, SpendLimit, Unorderable,
+    Balance, Engine, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, SpendLimit, Unorderable,
     host_name,
 };
 use crate::protocol::policy::{CloseDenied, Hook};
@@ -50,7 +50,7 @@ pub use report::{Bill, PaidFrom, Payee, Spent, Sum};
 use report::{Ledger, Tab};
 use request_key::Requests;
 use seller::Seller;
-use shared_engine::{Asked, Desk};
+use shared_engine::{Asked, SharedEngine};
 pub use startup::Start;
 
 /// A handle on the channel manager; cheap to clone.
@@ -62,7 +62,7 @@ pub struct Manager {
     next: Arc<AtomicU64>,
     prices: Arc<Mutex<Prices>>,
     requests: Requests,
-    desk: Arc<Desk>,
+    engine: Arc<SharedEngine>,
     gateways: Arc<Mutex<Gateways>>,
     seller: Arc<dyn Seller>,
     consents: Arc<Mutex<Consents>>,
@@ -165,11 +165,11 @@ type OrderReply = Result<Result<Option<Funded>, OrderFailure>, Unorderable>;
 #[derive(Clone, Copy, Debug)]
 enum Returned {
     Unsent,
-    Unclear,
+    InDoubt,
     Accepted,
 }
 
-/// Names a purchase to the manager. When it is dropped the book hears how, always and without waiting.
+/// Names a purchase to the manager. When it is dropped the engine hears how, always and without waiting.
 #[derive(Debug)]
 struct Ticket {
     id: PurchaseId,
@@ -177,8 +177,8 @@ struct Ticket {
     /// Whom it is counted for.
     tab: Option<Tab>,
     ledger: Arc<Mutex<Ledger>>,
-    desk: Arc<Desk>,
-    /// Keeps the manager's task running until the book has heard.
+    engine: Arc<SharedEngine>,
+    /// Keeps the manager's task running until the engine has heard.
     mailbox: mpsc::Sender<Message>,
     _place: OwnedSemaphorePermit,
 }
@@ -197,13 +197,13 @@ impl Manager {
     ) -> (Self, JoinHandle<()>) {
         let Limits { max_pending, prices, price_age, report_payees, .. } = *limits;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
-        let desk = Arc::new(Desk::new(Book::new(Arc::clone(&policy))));
+        let engine = Arc::new(SharedEngine::new(Engine::new(Arc::clone(&policy))));
         let prices = Arc::new(Mutex::new(Prices::new(prices, price_age.as_secs())));
         let requests = store.requests();
         let gateways = Arc::new(Mutex::new(Gateways::default()));
         let consents = Arc::new(Mutex::new(Consents::default()));
         let shared = actor::Shared {
-            desk: Arc::clone(&desk),
+            engine: Arc::clone(&engine),
             prices: Arc::clone(&prices),
             gateways: Arc::clone(&gateways),
             consents: Arc::clone(&consents),
@@ -219,7 +219,7 @@ impl Manager {
             next,
             prices,
             requests,
-            desk,
+            engine,
             gateways,
             seller,
             consents,
@@ -238,7 +238,7 @@ impl Manager {
     /// What `request` will probably ask for; `None` when the seller must be asked first.
     #[must_use]
     pub fn recall(&self, request: &RequestId) -> Option<Offer> {
-        let Facts { contract, token, .. } = self.desk.payer.get()?.facts;
+        let Facts { contract, token, .. } = self.engine.payer.get()?.facts;
         let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
         let offer = microraiden::Offer {
@@ -282,7 +282,7 @@ impl Manager {
     /// What the channel's own host says; for one that belongs to no host yet, what the only host says that names its
     /// receiver.
     fn gateway_of(&self, id: ChannelId) -> Option<String> {
-        let host = self.desk.lock().book.host(&id).cloned();
+        let host = self.engine.lock().engine.host(&id).cloned();
         let gateways = lock(&self.gateways);
         if let Some(host) = host {
             return gateways.known.get(&(host, id.receiver)).cloned();
@@ -301,9 +301,9 @@ impl Manager {
     pub async fn pay(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
-        let (desk, mailbox) = (Arc::clone(&self.desk), self.mailbox.clone());
+        let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
         let (how, ledger) = (Returned::Unsent, Arc::clone(&self.ledger));
-        let ticket = Ticket { id, how, tab: None, ledger, desk, mailbox, _place: place };
+        let ticket = Ticket { id, how, tab: None, ledger, engine, mailbox, _place: place };
         ticket.ask(Input::Demand { purchase: id, offer, limit }).await
     }
 
@@ -314,7 +314,7 @@ impl Manager {
             let Facts { chain_id, contract, token, payer } = payer.facts;
             PaidFrom { chain_id, contract, token, payer }
         };
-        Bill { from: self.desk.payer.get().map(paid_from), ..lock(&self.ledger).bill() }
+        Bill { from: self.engine.payer.get().map(paid_from), ..lock(&self.ledger).bill() }
     }
 
     /// All channels; `None` when the manager has stopped.
@@ -370,7 +370,7 @@ impl Lease {
 
     /// To be called right before the payment is sent: from here on it may have reached the seller.
     pub fn begin(&mut self) {
-        self.ticket.how = Returned::Unclear;
+        self.ticket.how = Returned::InDoubt;
         if let Some(tab) = &mut self.ticket.tab {
             tab.begin(&self.draft);
         }
@@ -408,7 +408,7 @@ impl Lease {
     fn look_for_strangers(&self, offer: &Offer) {
         let Offer::MicroRaiden(offer) = offer;
         let (id, facts) = (self.draft.channel, &self.facts);
-        let exposure = self.ticket.desk.lock().book.channel(&id).map(Channel::exposure);
+        let exposure = self.ticket.engine.lock().engine.channel(&id).map(Channel::exposure);
         let Some(state) = offer.state.filter(|state| exposure.is_some_and(|most| state.total > most)) else {
             return;
         };
@@ -424,13 +424,13 @@ impl Lease {
 }
 
 impl Ticket {
-    /// Waits for what the book says, and signs what it grants.
+    /// Waits for what the engine says, and signs what it grants.
     async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
-        let asked = self.desk.ask(self.id, input);
-        // What was sent before is the book's again; what is granted now was never sent.
+        let asked = self.engine.ask(self.id, input);
+        // What was sent before is the engine's again; what is granted now was never sent.
         self.how = Returned::Unsent;
         if let Some(tab) = &mut self.tab {
             tab.answered();
@@ -444,7 +444,7 @@ impl Ticket {
         }
         let draft = granted?;
         // A payment is granted only once the payer is known.
-        let payer = self.desk.payer.get().ok_or(Refusal::ShuttingDown)?;
+        let payer = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, facts) = (payer.sign(&draft)?, payer.facts);
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, facts, ticket: self }))
@@ -458,10 +458,10 @@ impl Drop for Ticket {
         }
         let input = match self.how {
             Returned::Unsent => Input::Withdraw(self.id),
-            Returned::Unclear => Input::Answer(self.id, Outcome::Unclear),
+            Returned::InDoubt => Input::Answer(self.id, Outcome::InDoubt),
             Returned::Accepted => Input::Answer(self.id, Outcome::Accepted),
         };
-        self.desk.give_back(self.id, input);
+        self.engine.give_back(self.id, input);
     }
 }
 
@@ -486,7 +486,7 @@ impl ListedChannel {
             acknowledged: channel.acknowledged,
             phase: channel.phase.name().to_owned(),
             host: host.map(str::to_owned),
-            in_doubt: channel.is_in_doubt(),
+            in_doubt: channel.has_doubt(),
         }
     }
 }

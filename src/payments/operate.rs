@@ -189,7 +189,7 @@ impl Manager {
                 }
                 let Channel { deposit, acknowledged, .. } = held;
                 let ask = format!("ask the seller for its closing signature and close {channel} at once on");
-                let text = if held.is_unsure() {
+                let text = if held.is_uncertain() {
                     format!(
                         "{ask} the total that the seller can prove, {} at most; the rest of {deposit} comes back",
                         held.exposure()
@@ -257,7 +257,7 @@ impl Manager {
 
     /// Refuses at once what would be refused when it is ordered.
     fn check_amount(&self, order: &Order) -> Result<(), Trouble> {
-        Ok(self.desk.lock().book.check_amount(order)?)
+        Ok(self.engine.lock().engine.check_amount(order)?)
     }
 
     async fn cost(&self, means: &Means, order: &Order) -> Result<String, Trouble> {

@@ -390,7 +390,7 @@ impl Tab {
                 (self.is_presented, self.raise) = (before.is_presented, before.raise);
                 None
             }
-            (Returned::Accepted | Returned::Unclear, _) | (Returned::Unsent, None) => None,
+            (Returned::Accepted | Returned::InDoubt, _) | (Returned::Unsent, None) => None,
         };
         self.settle(&mut ledger, paid);
     }
@@ -482,7 +482,7 @@ mod tests {
         let ledger = ledger(10);
         pay(&ledger, "http://a.example/x", ALICE, 5, Returned::Accepted);
         pay(&ledger, "http://me:hush@A.example:80/y", ALICE, 6, Returned::Accepted);
-        pay(&ledger, "https://a.example:443/", ALICE, 7, Returned::Unclear);
+        pay(&ledger, "https://a.example:443/", ALICE, 7, Returned::InDoubt);
         pay(&ledger, "http://a.example:8080/", ALICE, 100, Returned::Accepted);
         pay(&ledger, "http://a.example/", BOB, 1, Returned::Accepted);
         pay(&ledger, "http://never.example/", BOB, 1, Returned::Unsent);
@@ -513,7 +513,7 @@ mod tests {
         }
         // Who has a line keeps it.
         pay(&ledger, "http://0.example/", ALICE, 1, Returned::Accepted);
-        pay(&ledger, "http://4.example/", ALICE, 2, Returned::Unclear);
+        pay(&ledger, "http://4.example/", ALICE, 2, Returned::InDoubt);
         let bill = lock(&ledger).bill();
         assert_eq!(bill.payees.len(), 2);
         assert_eq!(bill.payees[0].spent.paid, sum(2, 11));
@@ -538,7 +538,7 @@ mod tests {
 
     #[test]
     fn what_was_presented_once_is_not_undone_by_an_attempt_that_never_left() {
-        for how in [Returned::Unsent, Returned::Unclear, Returned::Accepted] {
+        for how in [Returned::Unsent, Returned::InDoubt, Returned::Accepted] {
             let ledger = ledger(10);
             let mut tab = one(&ledger);
             tab.begin(&draft(5, 5));
@@ -581,7 +581,7 @@ mod tests {
         for (totals, how, paid, unclear) in [
             // The price rises: the second payment stands on the same base.
             (&[(5, 5), (35, 35)][..], Returned::Accepted, sum(1, 35), Sum::default()),
-            (&[(5, 5), (35, 35)], Returned::Unclear, Sum::default(), sum(1, 35)),
+            (&[(5, 5), (35, 35)], Returned::InDoubt, Sum::default(), sum(1, 35)),
             // The second one never left: the seller has the first.
             (&[(5, 5), (35, 35)], Returned::Unsent, Sum::default(), sum(1, 5)),
             // The price falls: the seller can still redeem what it was shown first.
@@ -606,7 +606,7 @@ mod tests {
         let other = Draft { channel: ChannelId { receiver: ALICE, open_block: 8 }, ..draft(5, 5) };
         for (how, paid, unclear) in [
             (Returned::Accepted, sum(1, 5), Sum::default()),
-            (Returned::Unclear, Sum::default(), sum(1, 5)),
+            (Returned::InDoubt, Sum::default(), sum(1, 5)),
             (Returned::Unsent, Sum::default(), sum(1, 5)),
         ] {
             let ledger = ledger(10);
@@ -639,13 +639,13 @@ mod tests {
         let ledger = ledger(10);
         let mut lost = tab(&ledger, "http://b.example/", ALICE);
         lost.begin(&draft(5, 5));
-        lost.end(Returned::Unclear);
+        lost.end(Returned::InDoubt);
         assert_eq!(billed(&ledger), (Sum::default(), sum(1, 5)));
         let before = lock(&ledger).bill();
         // The same total again, and once more without an answer: it raises nothing.
         let mut again = one(&ledger);
         again.begin(&draft(5, 5));
-        again.end(Returned::Unclear);
+        again.end(Returned::InDoubt);
         assert_eq!(billed(&ledger), (Sum::default(), sum(1, 5)));
         let mut taken = one(&ledger);
         taken.begin(&draft(5, 5));
@@ -655,7 +655,7 @@ mod tests {
         // Of what came between two bills nothing is hidden by what was cleared up of an earlier one.
         let mut newer = one(&ledger);
         newer.begin(&draft(9, 4));
-        newer.end(Returned::Unclear);
+        newer.end(Returned::InDoubt);
         let total = lock(&ledger).bill().since(&before).total();
         assert_eq!((total.paid, total.unclear), (sum(1, 5), sum(1, 4)));
         // What was taken after all stays where it is, and the next payment stands on it.
@@ -672,7 +672,7 @@ mod tests {
         for round in 1..=rounds {
             let mut tab = one(&ledger);
             tab.begin(&draft(round, 1));
-            tab.end(Returned::Unclear);
+            tab.end(Returned::InDoubt);
         }
         assert_eq!(billed(&ledger), (Sum::default(), sum(rounds, rounds)));
         assert_eq!(lock(&ledger).channels[&draft(1, 1).channel].doubts.len(), DOUBTS);
@@ -686,7 +686,7 @@ mod tests {
         pay(&ledger, "http://c.example/", ALICE, 10, Returned::Accepted);
         let before = lock(&ledger).bill();
         pay(&ledger, "http://b.example/", ALICE, 3, Returned::Accepted);
-        pay(&ledger, "http://c.example/", ALICE, 4, Returned::Unclear);
+        pay(&ledger, "http://c.example/", ALICE, 4, Returned::InDoubt);
         let between = lock(&ledger).bill().since(&before);
         let [payee] = &between.payees[..] else { panic!("{between:?}") };
         assert_eq!((payee.host.as_str(), payee.spent.paid), ("b.example", sum(1, 3)));

@@ -6,7 +6,7 @@ use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// One of our channels.
 ///
-/// Always `acknowledged <= presented <= promised`, as far as our own signatures go. Nothing above `reserved` is ever
+/// Always `acknowledged <= presented <= promised`, as far as our own signatures go. Nothing above `durable_limit` is ever
 /// signed, and no payment is above `deposit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
@@ -23,18 +23,18 @@ pub struct Channel {
     pub presented: Amount,
     /// The bound on disk: totals up to here may be signed without another durable write. Where a crash leaves it above
     /// `presented`, everything in between may have been signed and sent.
-    pub reserved: Amount,
+    pub durable_limit: Amount,
     /// What the seller is believed to hold: the next price is added to it. It may be corrected downwards at any
     /// time, upwards only by our own signature.
     pub acknowledged: Amount,
     /// A payment that was signed and whose fate is not known.
-    pub unclear: Option<Unclear>,
+    pub in_doubt: Option<InDoubt>,
     /// The most that may have been signed, while that is not known: after a crash, or when the chain shows a channel
     /// that the journal does not have. Only our own signature or the chain ends it.
     pub doubt: Option<Amount>,
     /// True until the seller has said in this run what it holds: the journal may be older than the seller's state. Not
     /// kept on disk.
-    pub asks: bool,
+    pub must_query: bool,
     /// The highest payment that was signed in this run. Not kept on disk.
     pub signed: Amount,
     /// How many payments were signed in this run. Not kept on disk.
@@ -45,7 +45,7 @@ pub struct Channel {
 
 /// A payment that was signed and may or may not have reached the seller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unclear {
+pub struct InDoubt {
     /// The signed total.
     pub total: Amount,
     /// What of it was meant to be paid.
@@ -85,11 +85,11 @@ impl Channel {
             funded: Amount::ZERO,
             promised: Amount::ZERO,
             presented: Amount::ZERO,
-            reserved: Amount::ZERO,
+            durable_limit: Amount::ZERO,
             acknowledged: Amount::ZERO,
-            unclear: None,
+            in_doubt: None,
             doubt: None,
-            asks: false,
+            must_query: false,
             signed: Amount::ZERO,
             payments: 0,
             phase: Phase::Open,
@@ -101,7 +101,7 @@ impl Channel {
     /// A channel that the chain shows and the journal does not have. Up to its whole deposit may have been signed.
     pub fn found(on_chain: OnChain) -> Self {
         let channel = Self::new(on_chain);
-        Self { doubt: Some(channel.deposit), asks: true, ..channel }
+        Self { doubt: Some(channel.deposit), must_query: true, ..channel }
     }
 
     /// Takes over what the contract says; `None` means that it knows no such channel.
@@ -125,10 +125,10 @@ impl Channel {
     /// A channel as the journal has it at a start. After a crash everything up to the bound may have been signed and
     /// sent. In any case the seller is asked first: the journal may be an old copy.
     pub fn recover(mut self) -> Self {
-        if self.reserved > self.presented {
-            self.doubt = Some(self.reserved.max(self.exposure()));
+        if self.durable_limit > self.presented {
+            self.doubt = Some(self.durable_limit.max(self.exposure()));
         }
-        Self { asks: true, signed: Amount::ZERO, payments: 0, ..self }
+        Self { must_query: true, signed: Amount::ZERO, payments: 0, ..self }
     }
 
     /// The most that may have been signed.
@@ -137,18 +137,18 @@ impl Channel {
     }
 
     /// True while more may have been signed than is known.
-    pub fn is_in_doubt(&self) -> bool {
+    pub fn has_doubt(&self) -> bool {
         self.exposure() > self.promised
     }
 
     /// True while a payment is unclear, or more may have been signed than is known.
-    pub fn is_unsure(&self) -> bool {
-        self.unclear.is_some() || self.is_in_doubt()
+    pub fn is_uncertain(&self) -> bool {
+        self.in_doubt.is_some() || self.has_doubt()
     }
 
     /// True when this total only asks the seller what it holds.
-    pub fn is_question(&self, total: Amount) -> bool {
-        self.asks && total <= self.acknowledged
+    pub fn is_query(&self, total: Amount) -> bool {
+        self.must_query && total <= self.acknowledged
     }
 
     /// The bound on disk up to which `ahead` can be signed beyond what is promised, as far as the deposit covers it.
@@ -158,8 +158,8 @@ impl Channel {
 
     /// True when an earlier request may have signed this total and shown it to the seller.
     pub fn may_have_sent(&self, total: Amount) -> bool {
-        let is_unclear = self.unclear.is_some_and(|unclear| unclear.total == total);
-        is_unclear || (self.asks && self.doubt.is_some_and(|doubt| total <= doubt))
+        let is_unclear = self.in_doubt.is_some_and(|unclear| unclear.total == total);
+        is_unclear || (self.must_query && self.doubt.is_some_and(|doubt| total <= doubt))
     }
 
     /// The total to sign for `price`, or `None` when the deposit does not cover it.
@@ -168,8 +168,8 @@ impl Channel {
     /// payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
     pub fn next_total(&self, price: Amount) -> Option<Amount> {
         let next = self.acknowledged.checked_add(price)?;
-        let total = match self.unclear {
-            _ if self.asks => return (next <= self.deposit).then_some(self.acknowledged),
+        let total = match self.in_doubt {
+            _ if self.must_query => return (next <= self.deposit).then_some(self.acknowledged),
             Some(unclear) if unclear.price == price => unclear.total,
             Some(_) | None => next,
         };
@@ -195,8 +195,8 @@ impl Channel {
         }
         self.promised = self.promised.max(total);
         self.acknowledged = total;
-        (self.unclear, self.asks) = (None, false);
-        if !self.is_in_doubt() {
+        (self.in_doubt, self.must_query) = (None, false);
+        if !self.has_doubt() {
             self.doubt = None;
         }
     }

@@ -39,7 +39,7 @@ impl Actor {
     }
 
     /// Finds out what the payer has.
-    pub(super) fn weigh(&self) {
+    pub(super) fn query_balance(&self) {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let chain = means.chain.clone();
         tokio::spawn(async move {

@@ -9,7 +9,7 @@ use rusqlite::{Row, params, types::Type};
 use super::error::StoreError;
 use super::file::Store;
 use crate::payments::clock::unix_time;
-use crate::protocol::channel::Unclear;
+use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Host;
 use crate::protocol::quote::{Price, RequestId, Trust};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
@@ -230,7 +230,7 @@ fn read_intent(row: &Row<'_>) -> rusqlite::Result<Intent> {
 
 fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
-    let unclear = optional(row, 6)?.zip(optional(row, 7)?).map(|(total, price)| Unclear { total, price });
+    let in_doubt = optional(row, 6)?.zip(optional(row, 7)?).map(|(total, price)| InDoubt { total, price });
     let phase = match row.get::<_, String>(8)?.as_str() {
         "open" => Phase::Open,
         "closing" => Phase::Closing { settle_block: row.get(9)? },
@@ -239,15 +239,15 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     let channel = Channel {
         deposit: text(row, 2)?,
         promised: text(row, 3)?,
-        reserved: text(row, 4)?,
+        durable_limit: text(row, 4)?,
         acknowledged: text(row, 5)?,
         presented: text(row, 10)?,
         funded: text(row, 11)?,
         doubt: optional(row, 12)?,
-        asks: true,
+        must_query: true,
         signed: Amount::ZERO,
         payments: 0,
-        unclear,
+        in_doubt,
         phase,
     };
     Ok((id, channel))

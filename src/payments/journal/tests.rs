@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::schema::{HASHED, MIGRATIONS, SCHEMA};
 use super::{FILE, Store, StoreError};
 use crate::payments::clock::unix_time;
-use crate::protocol::channel::Unclear;
+use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Order, Phase, Signature};
@@ -19,15 +19,15 @@ fn channel(phase: Phase) -> Channel {
     Channel {
         deposit: Amount::MAX,
         promised: 30.into(),
-        reserved: 90.into(),
+        durable_limit: 90.into(),
         acknowledged: 20.into(),
         presented: 25.into(),
         funded: Amount::MAX,
         doubt: Some(95.into()),
-        asks: true,
+        must_query: true,
         signed: Amount::ZERO,
         payments: 0,
-        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        in_doubt: Some(InDoubt { total: 30.into(), price: 10.into() }),
         phase,
     }
 }
@@ -42,7 +42,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     let channels = vec![
         (id(1), channel(Phase::Open)),
         (id(2), channel(Phase::Closing { settle_block: u32::MAX })),
-        (id(3), Channel { unclear: None, ..channel(Phase::Gone) }),
+        (id(3), Channel { in_doubt: None, ..channel(Phase::Gone) }),
     ];
 
     let mut store = Store::open(folder.path()).unwrap();
@@ -67,7 +67,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     store.write(book, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
     assert_eq!(store.load(&facts(0xaa)).unwrap().consents, [(id(1), consent)]);
     store.write(book, &[Record::Channel(id(2), channels[1].1)]).unwrap();
-    store.write(book, &[Record::IntentsSettled(Address([0xbb; 20]))]).unwrap();
+    store.write(book, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
     assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
     let all = store.all().unwrap();
     assert_eq!(all.len(), 2);

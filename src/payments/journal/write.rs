@@ -23,7 +23,7 @@ impl Store {
             match record {
                 Record::Channel(id, channel) => write_channel(&transaction, book, id, channel)?,
                 Record::Intent(intent) => write_intent(&transaction, book, intent)?,
-                Record::IntentsSettled(receiver) => {
+                Record::IntentsResolved(receiver) => {
                     transaction
                         .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
                         .execute(params![book.0, receiver.to_string()])?;
@@ -86,10 +86,10 @@ fn write_channel(
             id.open_block,
             channel.deposit.to_string(),
             channel.promised.to_string(),
-            channel.reserved.to_string(),
+            channel.durable_limit.to_string(),
             channel.acknowledged.to_string(),
-            channel.unclear.map(|unclear| unclear.total.to_string()),
-            channel.unclear.map(|unclear| unclear.price.to_string()),
+            channel.in_doubt.map(|unclear| unclear.total.to_string()),
+            channel.in_doubt.map(|unclear| unclear.price.to_string()),
             channel.phase.name(),
             settle_block,
             channel.presented.to_string(),

@@ -2,19 +2,19 @@
 
 use std::time::Instant;
 
-use super::admit::check;
+use super::demand::check;
 use super::purchase::{Purchase, Stage};
-use super::{Book, Outcome, PurchaseId, Reopens, Start};
+use super::{Engine, Outcome, PurchaseId, Reopens, Start};
 use crate::protocol::policy::{Adopt, Retry};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{Complaint, Holding, Verdict, judge};
 use crate::protocol::{Amount, Draft, Offer, Phase, Refusal};
 
-impl Book {
+impl Engine {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        let Stage::Presented { draft, .. } = purchase.stage else { return };
+        let Stage::InFlight { draft, .. } = purchase.stage else { return };
         if let Some(channel) = self.channels.get_mut(&draft.channel) {
             channel.present(draft.total);
             self.dirty.insert(draft.channel);
@@ -23,12 +23,12 @@ impl Book {
             Outcome::Accepted => {
                 let channel = self.channels.get(&draft.channel);
                 // An answer to a question says nothing of what the seller holds.
-                if !channel.is_some_and(|channel| channel.is_question(draft.total)) {
-                    self.settle_on(&draft, draft.total);
+                if !channel.is_some_and(|channel| channel.is_query(draft.total)) {
+                    self.acknowledge(&draft, draft.total);
                 }
                 self.remove(id, now);
             }
-            Outcome::Unclear => self.remove(id, now),
+            Outcome::InDoubt => self.remove(id, now),
             Outcome::Rejected(offer) => {
                 let reopens = Reopens(self.purchases.get(&id).is_some_and(Purchase::reopens));
                 self.rejected(id, draft, *offer, reopens, now);
@@ -66,7 +66,7 @@ impl Book {
             Verdict::Again(complaint) => return self.pause(id, draft, complaint, reopens, now),
             Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
             Verdict::Registered(total) => {
-                self.settle_on(&draft, total);
+                self.acknowledge(&draft, total);
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
             }
             Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
@@ -81,8 +81,8 @@ impl Book {
             return self.refuse(id, refusal, now);
         }
         self.leases.remove(&draft.channel);
-        self.line_up(id, draft.channel.receiver, true);
-        self.pump(draft.channel.receiver, now);
+        self.enqueue(id, draft.channel.receiver, true);
+        self.dispatch(draft.channel.receiver, now);
     }
 
     /// The checks that a corrected total must pass before another payment follows from it.
@@ -113,10 +113,10 @@ impl Book {
             Adopt::Abort => return Err(Refusal::HookAborts { complaint }),
             Adopt::Adopt { times } => times,
         };
-        if purchase.adoptions >= times {
-            return Err(Refusal::HookGaveUp { complaint, attempts: purchase.adoptions });
+        if purchase.corrections >= times {
+            return Err(Refusal::HookGaveUp { complaint, attempts: purchase.corrections });
         }
-        purchase.adoptions += 1;
+        purchase.corrections += 1;
         let next = self.channels.get(&draft.channel).and_then(|channel| channel.next_total(*price));
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
@@ -142,8 +142,8 @@ impl Book {
         }
         purchase.reopened = true;
         self.leases.remove(&draft.channel);
-        self.line_up(id, draft.channel.receiver, true);
-        self.pump(draft.channel.receiver, now);
+        self.enqueue(id, draft.channel.receiver, true);
+        self.dispatch(draft.channel.receiver, now);
     }
 
     /// Keeps the channel and waits before it presents the same payment again.
@@ -161,7 +161,7 @@ impl Book {
         let Some(Retry::Retry { every, times, within }) = hooks.retry(complaint) else {
             return self.refuse(id, Refusal::HookAborts { complaint }, now);
         };
-        if let Err(attempts) = purchase.wait_again(complaint, times, within, now) {
+        if let Err(attempts) = purchase.retry(complaint, times, within, now) {
             let refusal = if is_doubted {
                 Refusal::ChannelExists { channel: draft.channel, attempts }
             } else {
@@ -173,15 +173,15 @@ impl Book {
         if until >= purchase.deadline {
             return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
         }
-        purchase.stage = Stage::Pausing { draft, until };
+        purchase.stage = Stage::Backoff { draft, until };
     }
 
     /// The seller took the payment, as far as can be told.
-    fn settle_on(&mut self, draft: &Draft, total: Amount) {
+    fn acknowledge(&mut self, draft: &Draft, total: Amount) {
         let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
         channel.acknowledged = total;
         channel.promised = channel.promised.max(total);
-        channel.unclear = None;
+        channel.in_doubt = None;
         self.dirty.insert(draft.channel);
     }
 

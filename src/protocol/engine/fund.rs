@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Balance, Book, Effect, Funding, Host, Record};
+use super::{Balance, Effect, Engine, Funding, Host, Record};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Phase};
 
 /// How far the cursor moves before it is put on record again, in blocks.
@@ -47,7 +47,7 @@ pub enum Unorderable {
     },
 }
 
-impl Book {
+impl Engine {
     /// Has an order carried out, for a host or for the user, unless older transactions for the same receiver must be
     /// cleared up first.
     pub(super) fn order(&mut self, order: Order, host: Option<Host>) {
@@ -81,7 +81,7 @@ impl Book {
         let known = self.intents.entry(receiver).or_default();
         if known.is_empty() {
             // If that could not be written before, an older one would be taken for this one after a crash.
-            self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
+            self.effects.push_back(Effect::Persist(Record::IntentsResolved(receiver)));
         }
         let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
         known.push(intent.clone());
@@ -98,7 +98,7 @@ impl Book {
             && let Some(channel) = self.channels.get_mut(id)
         {
             channel.funded = channel.funded.saturating_add(*added);
-            self.record(*id);
+            self.persist_channel(*id);
         }
         if let (
             Order::Open { receiver, .. } | Order::TopUp { channel: ChannelId { receiver, .. }, .. },
@@ -117,7 +117,7 @@ impl Book {
             && let Some(channel) = self.channels.get_mut(&id)
         {
             channel.funded = channel.funded.saturating_sub(added).max(channel.deposit);
-            self.record(id);
+            self.persist_channel(id);
         }
     }
 
@@ -184,9 +184,9 @@ impl Book {
             self.unresolved.remove(&receiver);
         }
         if is_final && self.intents.remove(&receiver).is_some() {
-            self.effects.push_back(Effect::Persist(Record::IntentsSettled(receiver)));
+            self.effects.push_back(Effect::Persist(Record::IntentsResolved(receiver)));
         }
-        self.pump(receiver, now);
+        self.dispatch(receiver, now);
     }
 
     fn carried_out(
@@ -234,10 +234,10 @@ impl Book {
         }
         channel.funded = channel.funded.max(deposit);
         self.channels.insert(id, *channel);
-        self.record(id);
+        self.persist_channel(id);
     }
 
-    pub(super) fn learned(&mut self, id: ChannelId, total: Amount, proven: bool) {
+    pub(super) fn seller_total(&mut self, id: ChannelId, total: Amount, proven: bool) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.correct(total, proven);
         self.dirty.insert(id);
@@ -274,7 +274,7 @@ impl Book {
         }
         receivers.dedup();
         for receiver in receivers {
-            self.pump(receiver, now);
+            self.dispatch(receiver, now);
         }
     }
 
@@ -318,7 +318,7 @@ impl Book {
         };
         if before != Some(after) {
             self.channels.insert(id, after);
-            self.record(id);
+            self.persist_channel(id);
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admit::Step;
+use super::demand::Step;
 use super::purchase::Purchase;
-use super::{Balance, Book, Effect, Failure, Host, OrderFailure};
+use super::{Balance, Effect, Engine, Failure, Host, OrderFailure};
 use crate::protocol::refusal::Remembered;
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Order, Phase, Refusal};
 
@@ -17,7 +17,7 @@ const BALANCE_FRESH: Duration = Duration::from_secs(1);
 /// How many failures are remembered; further ones push out those that are over.
 const MOST_FAILURES: usize = 1024;
 
-impl Book {
+impl Engine {
     /// Puts money into a channel for `purchase`, unless something stands in the way.
     pub(super) fn funding_step(
         &self,
@@ -32,7 +32,7 @@ impl Book {
             return if is_fresh || failure.balance.is_none() {
                 Step::Refuse(failure.refusal(now))
             } else {
-                Step::Weigh
+                Step::QueryBalance
             };
         }
         if self.intents.contains_key(&receiver) {
@@ -171,15 +171,15 @@ impl Book {
     }
 
     /// Has the payer's balance looked up, unless that is under way.
-    pub(super) fn weigh(&mut self) {
-        if !std::mem::replace(&mut self.is_weighing, true) {
-            self.effects.push_back(Effect::Weigh);
+    pub(super) fn query_balance(&mut self) {
+        if !std::mem::replace(&mut self.is_querying_balance, true) {
+            self.effects.push_back(Effect::QueryBalance);
         }
     }
 
     /// What failed with another balance is worth another try at once.
-    pub(super) fn weighed(&mut self, balance: Option<Balance>, now: Instant) {
-        self.is_weighing = false;
+    pub(super) fn balance_known(&mut self, balance: Option<Balance>, now: Instant) {
+        self.is_querying_balance = false;
         for failure in self.failures.values_mut() {
             failure.looked = now;
             if balance.is_some() && failure.balance.is_some_and(|before| before != balance) {
@@ -187,7 +187,7 @@ impl Book {
             }
         }
         for receiver in self.queues.keys().copied().collect::<Vec<_>>() {
-            self.pump(receiver, now);
+            self.dispatch(receiver, now);
         }
     }
 

@@ -3,38 +3,38 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Book, Host};
+use super::{Engine, Host};
 use crate::protocol::{Address, Channel, ChannelId};
 
-impl Book {
+impl Engine {
     /// The channels that carried no payment for as long as `within`, and that their hosts need no more: all but one of
     /// those to each receiver that are open for a host. One that is lent, unclear, or was never paid on is not among them.
     ///
     /// If a channel of the host stays anyway, and has something left, that one pays what comes next; else the one with
     /// most left is kept.
-    pub fn surplus(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
+    pub fn idle_channels(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
         let mut groups: BTreeMap<(Address, Option<&Host>), Vec<_>> = BTreeMap::new();
         for (id, channel) in self.channels.iter().filter(|(id, channel)| self.is_open(id, channel)) {
             groups.entry((id.receiver, self.hosts.get(id))).or_default().push((id, channel));
         }
-        let mut surplus = Vec::new();
+        let mut found = Vec::new();
         for channels in groups.into_values() {
             let (mut idle, staying): (Vec<_>, Vec<_>) =
                 channels.into_iter().partition(|(id, channel)| self.is_idle(id, channel, now, within));
             let can_pay = |(id, channel): &(&ChannelId, &Channel)| {
-                !channel.left().is_zero() && (self.is_lent(id) || !channel.is_unsure())
+                !channel.left().is_zero() && (self.is_lent(id) || !channel.is_uncertain())
             };
             if !staying.iter().any(can_pay) {
                 idle.sort_by_key(|(id, channel)| (channel.left(), **id));
                 idle.pop();
             }
-            surplus.extend(idle.into_iter().map(|(id, _)| *id));
+            found.extend(idle.into_iter().map(|(id, _)| *id));
         }
-        surplus
+        found
     }
 
     /// True when a channel that is held is still idle, and another one of its host to its receiver is open.
-    pub fn is_surplus(&self, id: &ChannelId, now: Instant, within: Duration) -> bool {
+    pub fn is_still_idle(&self, id: &ChannelId, now: Instant, within: Duration) -> bool {
         let is_idle = self.channels.get(id).is_some_and(|channel| self.is_idle(id, channel, now, within));
         let host = self.hosts.get(id);
         let mut others = self.open_channels(id.receiver).filter(|(other, _)| *other != id);
@@ -42,7 +42,7 @@ impl Book {
     }
 
     fn is_idle(&self, id: &ChannelId, channel: &Channel, now: Instant, within: Duration) -> bool {
-        let was_paid = !channel.acknowledged.is_zero() && !channel.is_unsure();
+        let was_paid = !channel.acknowledged.is_zero() && !channel.is_uncertain();
         let used = self.used.get(id);
         was_paid && !self.is_lent(id) && used.is_some_and(|at| now.saturating_duration_since(*at) >= within)
     }
@@ -52,7 +52,7 @@ impl Book {
 mod tests {
     use std::sync::Arc;
 
-    use crate::protocol::channel::Unclear;
+    use crate::protocol::channel::InDoubt;
     use crate::protocol::engine::PurchaseId;
     use crate::protocol::engine::idle::*;
     use crate::protocol::policy::{Deposit, Hooks};
@@ -66,13 +66,13 @@ mod tests {
 
     /// Which of the channels are surplus, by their place in the table, from 1 on.
     fn surplus(rows: &[Row]) -> Vec<u32> {
-        let (book, now) = book(rows);
-        let found = book.surplus(now, WITHIN);
+        let (engine, now) = engine(rows);
+        let found = engine.idle_channels(now, WITHIN);
         found.into_iter().map(|id| id.open_block).collect()
     }
 
-    fn book(rows: &[Row]) -> (Book, Instant) {
-        let mut book = Book::new(Arc::new(Policy {
+    fn engine(rows: &[Row]) -> (Engine, Instant) {
+        let mut engine = Engine::new(Arc::new(Policy {
             rules: Vec::new(),
             deposit: Deposit::default(),
             hooks: Arc::new(Hooks::default()),
@@ -95,25 +95,25 @@ mod tests {
             let mut channel = Channel {
                 promised: paid,
                 presented: paid,
-                reserved: paid,
+                durable_limit: paid,
                 acknowledged: paid,
                 ..Channel::new(on_chain)
             };
             match *oddity {
-                "lent" => drop(book.leases.insert(id, PurchaseId(1))),
-                "unclear" => channel.unclear = Some(Unclear { total: channel.promised, price: 1.into() }),
+                "lent" => drop(engine.leases.insert(id, PurchaseId(1))),
+                "unclear" => channel.in_doubt = Some(InDoubt { total: channel.promised, price: 1.into() }),
                 "closing" => channel.phase = Phase::Closing { settle_block: 9 },
                 "gone" => channel.phase = Phase::Gone,
-                "held" => drop(book.held.insert(id)),
+                "held" => drop(engine.locked.insert(id)),
                 "" => {}
                 other => panic!("{other}"),
             }
-            book.channels.insert(id, channel);
+            engine.channels.insert(id, channel);
             if let Some(ago) = used {
-                book.used.insert(id, now - Duration::from_secs(*ago));
+                engine.used.insert(id, now - Duration::from_secs(*ago));
             }
         }
-        (book, now)
+        (engine, now)
     }
 
     #[test]
@@ -162,9 +162,9 @@ mod tests {
             ("unclear meanwhile", &[(1, 90, idle, "unclear"), (1, 5, idle, "")], false),
         ] as [(&str, &[Row], bool); _]
         {
-            let (book, now) = book(rows);
+            let (engine, now) = engine(rows);
             let id = ChannelId { receiver: Address([1; 20]), open_block: 1 };
-            assert_eq!(book.is_surplus(&id, now, WITHIN), expected, "{what}");
+            assert_eq!(engine.is_still_idle(&id, now, WITHIN), expected, "{what}");
         }
     }
 }

@@ -3,8 +3,8 @@
 //! The caller carries out the effects in the order in which they come: a [`Effect::Persist`] stands before the
 //! [`Effect::Grant`] or the [`Effect::Submit`] that relies on it. Nothing in here waits, signs or stores.
 
-mod admit;
 mod answer;
+mod demand;
 mod fund;
 mod funding;
 mod idle;
@@ -100,18 +100,18 @@ pub enum Input {
     /// An order came to its end: the channel as the contract shows it (`None`: settled), or nothing moved, or a
     /// failure.
     Ordered(Address, Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>),
-    /// The user orders something of the chain; to be asked beforehand: [`Book::may_order`].
+    /// The user orders something of the chain; to be asked beforehand: [`Engine::may_order`].
     Order(Order),
     /// Transactions for this receiver whose fate is not known stand in the way: find out what became of them.
     Resume(Address),
     /// Lend this channel to nobody any more.
-    Hold(ChannelId),
+    Lock(ChannelId),
     /// Lend this channel again.
-    Release(ChannelId),
+    Unlock(ChannelId),
     /// The seller's own total of a channel, and whether our own signature proves it.
-    Learned(ChannelId, Amount, bool),
+    SellerTotal(ChannelId, Amount, bool),
     /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
-    /// and that was not settled either is to be looked at again: [`Book::vanished`].
+    /// and that was not settled either is to be looked at again: [`Engine::vanished`].
     Chain {
         /// The channels.
         channels: Vec<(ChannelId, Option<OnChain>)>,
@@ -122,7 +122,7 @@ pub enum Input {
         /// True when the user asked for this look: deposits that do not show are given up.
         by_user: bool,
     },
-    /// What the payer has, in answer to [`Effect::Weigh`]; `None` when the node does not say.
+    /// What the payer has, in answer to [`Effect::QueryBalance`]; `None` when the node does not say.
     Balance(Option<Balance>),
     /// Time has passed.
     Tick,
@@ -151,7 +151,7 @@ pub enum Outcome {
     /// if this one is gone.
     Advised(Box<Offer>, Reopens),
     /// Nobody can tell.
-    Unclear,
+    InDoubt,
 }
 
 /// What the payer can spend, to tell whether it has changed.
@@ -182,7 +182,7 @@ pub enum Effect {
     /// The transaction with this hash is on record: it may be sent.
     Send([u8; 32]),
     /// Find out what the payer has, then tell [`Input::Balance`].
-    Weigh,
+    QueryBalance,
 }
 
 /// What goes on record.
@@ -193,7 +193,7 @@ pub enum Record {
     /// A transaction about to be sent.
     Intent(Intent),
     /// No transaction for this receiver is open any more.
-    IntentsSettled(Address),
+    IntentsResolved(Address),
     /// Where the next sync with the chain starts.
     Cursor(u64),
     /// What a request (its method and URL) costs; `None` when that is forgotten.
@@ -210,7 +210,7 @@ pub enum Record {
 
 /// All channels, and who waits for them.
 #[derive(Debug)]
-pub struct Book {
+pub struct Engine {
     policy: Arc<Policy>,
     start: Start,
     channels: BTreeMap<ChannelId, Channel>,
@@ -230,7 +230,7 @@ pub struct Book {
     /// Why the fate of transactions is still not known, by receiver, and when it is looked for again.
     unresolved: BTreeMap<Address, Failure>,
     /// True while the payer's balance is being looked up.
-    is_weighing: bool,
+    is_querying_balance: bool,
     /// When money was sent into channels, by receiver and host, oldest first.
     deposits: BTreeMap<(Address, Host), VecDeque<Instant>>,
     /// Transactions whose fate is not known, by receiver, in order of their nonce.
@@ -244,7 +244,7 @@ pub struct Book {
     /// On which total channels were settled, of those that are known here.
     settled: BTreeMap<ChannelId, Amount>,
     /// Channels that are lent to nobody, because they are about to be closed.
-    held: BTreeSet<ChannelId>,
+    locked: BTreeSet<ChannelId>,
     /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
     used: BTreeMap<ChannelId, Instant>,
     /// Channels that are newer in memory than on record.
@@ -289,8 +289,8 @@ struct Failure {
     looked: Instant,
 }
 
-impl Book {
-    /// A book that is not ready yet.
+impl Engine {
+    /// A engine that is not ready yet.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
@@ -304,14 +304,14 @@ impl Book {
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
             failures: BTreeMap::new(),
-            is_weighing: false,
+            is_querying_balance: false,
             deposits: BTreeMap::new(),
             intents: BTreeMap::new(),
             cursor: 0,
             lower: BTreeMap::new(),
             vanished: BTreeSet::new(),
             settled: BTreeMap::new(),
-            held: BTreeSet::new(),
+            locked: BTreeSet::new(),
             used: BTreeMap::new(),
             dirty: BTreeSet::new(),
             reserving: BTreeMap::new(),
@@ -319,7 +319,7 @@ impl Book {
         }
     }
 
-    /// Takes in what happened. The effects wait in [`Book::poll_effect`].
+    /// Takes in what happened. The effects wait in [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor } => {
@@ -331,7 +331,7 @@ impl Book {
                     // Nothing was raised in this life: one look is enough.
                     self.vanished.extend(on_chain.iter().map(|(id, _)| *id));
                     self.observe(on_chain, &BTreeMap::new(), cursor, now);
-                    self.admit_early(now);
+                    self.check_starting(now);
                 }
             }
             Input::Unready(reason) => {
@@ -355,24 +355,24 @@ impl Book {
             Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
             Input::Order(order) => self.order(order, None),
             Input::Resume(receiver) => self.resume_if_idle(receiver),
-            Input::Hold(id) => {
-                self.held.insert(id);
+            Input::Lock(id) => {
+                self.locked.insert(id);
             }
-            Input::Release(id) => {
-                self.held.remove(&id);
-                self.pump(id.receiver, now);
+            Input::Unlock(id) => {
+                self.locked.remove(&id);
+                self.dispatch(id.receiver, now);
             }
-            Input::Learned(id, total, proven) => self.learned(id, total, proven),
+            Input::SellerTotal(id, total, proven) => self.seller_total(id, total, proven),
             Input::Chain { channels, settled, cursor, by_user } => {
                 if by_user {
                     self.give_up_unseen(&channels);
                 }
                 self.observe(channels, &settled, cursor, now);
             }
-            Input::Balance(balance) => self.weighed(balance, now),
+            Input::Balance(balance) => self.balance_known(balance, now),
             Input::Tick => self.tick(now),
             Input::Reserved(id, bound) => self.reserved(id, bound),
-            Input::Idle => self.write_down(),
+            Input::Idle => self.persist_dirty(),
             Input::Flush => self.flush(),
             Input::Stop => self.stop(now),
         }
@@ -389,7 +389,7 @@ impl Book {
     }
 
     /// The next answer to a purchase that can be given at once: a grant or a refusal, as long as no record has to be
-    /// made durable first. What else there is to do stays in its order in [`Book::poll_effect`].
+    /// made durable first. What else there is to do stays in its order in [`Engine::poll_effect`].
     pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
         if self.effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
             return None;
@@ -413,7 +413,7 @@ impl Book {
         self.purchases.get(&id).and_then(Purchase::due)
     }
 
-    /// Who pays and where, once the book is ready.
+    /// Who pays and where, once the engine is ready.
     pub fn facts(&self) -> Option<&Facts> {
         match &self.start {
             Start::Ready(facts) | Start::Stopped(Some(facts)) => Some(facts),
@@ -477,7 +477,7 @@ impl Book {
     fn come_due(&mut self, id: PurchaseId, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let waited_for = match purchase.stage {
-            Stage::Early { .. } => match &self.start {
+            Stage::Starting { .. } => match &self.start {
                 Start::Waiting(reason) => {
                     let refusal = Refusal::NotReady(reason.clone());
                     return self.refuse(id, refusal, now);
@@ -488,13 +488,13 @@ impl Book {
                 let is_funding = self.funding.contains_key(&purchase.receiver());
                 if is_funding { Awaited::Funding } else { Awaited::Channel }
             }
-            Stage::Pausing { draft, .. } if now < purchase.deadline => {
-                purchase.stage = Stage::Presented { draft, unsent: None };
+            Stage::Backoff { draft, .. } if now < purchase.deadline => {
+                purchase.stage = Stage::InFlight { draft, unsent: None };
                 self.effects.push_back(Effect::Grant(id, draft));
                 return;
             }
-            Stage::Pausing { .. } => Awaited::Seller,
-            Stage::Presented { .. } => return,
+            Stage::Backoff { .. } => Awaited::Seller,
+            Stage::InFlight { .. } => return,
         };
         self.refuse(id, Refusal::Deadline { waited_for }, now);
     }
@@ -510,7 +510,7 @@ impl Book {
         let Some(purchase) = self.purchases.remove(&id) else { return };
         let receiver = purchase.receiver();
         match purchase.stage {
-            Stage::Early { .. } => {}
+            Stage::Starting { .. } => {}
             Stage::Queued => {
                 let key = purchase.queue();
                 if let Some(queue) = self.queue_mut(receiver, &key) {
@@ -518,10 +518,10 @@ impl Book {
                 }
                 self.drop_empty_queue(receiver, &key);
             }
-            Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } => {
+            Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
                 self.leases.remove(&draft.channel);
                 self.used.insert(draft.channel, now);
-                self.pump(draft.channel.receiver, now);
+                self.dispatch(draft.channel.receiver, now);
             }
         }
     }
@@ -529,9 +529,9 @@ impl Book {
     /// The channel that a purchase holds was not shown to the seller this time.
     fn release_unsent(&mut self, id: PurchaseId) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        let Stage::Presented { draft, unsent: Some(before) } = purchase.stage else { return };
+        let Stage::InFlight { draft, unsent: Some(before) } = purchase.stage else { return };
         if let Some(channel) = self.channels.get_mut(&draft.channel) {
-            channel.unclear = before.unclear;
+            channel.in_doubt = before.in_doubt;
             self.dirty.insert(draft.channel);
         }
     }
@@ -544,7 +544,7 @@ impl Book {
     fn not_recorded(&mut self, id: PurchaseId, channel: ChannelId, reason: String, now: Instant) {
         // Whoever pays next relies on a record of its own.
         if let Some(channel) = self.channels.get_mut(&channel) {
-            channel.reserved = Amount::ZERO;
+            channel.durable_limit = Amount::ZERO;
         }
         self.release_unsent(id);
         // Who waits behind it would meet the same disk, one after the other.
@@ -559,19 +559,19 @@ impl Book {
         // What is not awaited any more was given up at the end.
         let awaited = self.reserving.remove(&id).is_some();
         if let (Some(channel), Some(bound), true) = (self.channels.get_mut(&id), bound, awaited) {
-            channel.reserved = channel.reserved.max(bound);
+            channel.durable_limit = channel.durable_limit.max(bound);
         }
     }
 
-    fn write_down(&mut self) {
+    fn persist_dirty(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
-            self.record(id);
+            self.persist_channel(id);
         }
     }
 
     /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
     /// even asked for yet would be written later, with what the channel was: it is given up.
-    fn record(&mut self, id: ChannelId) {
+    fn persist_channel(&mut self, id: ChannelId) {
         self.effects.retain_mut(|effect| {
             let Effect::Reserve(moved) = effect else { return true };
             if let Some(place) = moved.iter().position(|(channel, _)| *channel == id) {
@@ -581,14 +581,15 @@ impl Book {
             !moved.is_empty()
         });
         let Some(channel) = self.channels.get(&id) else { return };
-        let reserved = self.reserving.get(&id).map_or(channel.reserved, |bound| channel.reserved.max(*bound));
+        let durable_limit =
+            self.reserving.get(&id).map_or(channel.durable_limit, |bound| channel.durable_limit.max(*bound));
         self.dirty.remove(&id);
         if self.unwritten_hosts.remove(&id)
             && let Some(host) = self.hosts.get(&id)
         {
             self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
         }
-        self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { reserved, ..*channel })));
+        self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { durable_limit, ..*channel })));
     }
 
     /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
@@ -596,12 +597,12 @@ impl Book {
     fn flush(&mut self) {
         self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
         for (id, channel) in &mut self.channels {
-            if !self.leases.contains_key(id) && channel.reserved > channel.presented {
-                channel.reserved = channel.presented;
+            if !self.leases.contains_key(id) && channel.durable_limit > channel.presented {
+                channel.durable_limit = channel.presented;
                 self.dirty.insert(*id);
             }
         }
-        self.write_down();
+        self.persist_dirty();
     }
 
     fn stop(&mut self, now: Instant) {
@@ -609,7 +610,7 @@ impl Book {
         let waiting: Vec<PurchaseId> = self
             .purchases
             .iter()
-            .filter(|(_, purchase)| !matches!(purchase.stage, Stage::Presented { .. }))
+            .filter(|(_, purchase)| !matches!(purchase.stage, Stage::InFlight { .. }))
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {

@@ -1,5 +1,5 @@
 //! The money rules against whatever may come: random demands, sellers honest and not, lost answers, crashes, chains
-//! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the book by it.
+//! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the engine by it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -117,7 +117,7 @@ enum Job {
     Unseen,
     Failed,
     /// It is not known whether the money moved.
-    Unclear {
+    InDoubt {
         moved: bool,
     },
 }
@@ -151,7 +151,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Job::Done),
         1 => Just(Job::Unseen),
         1 => Just(Job::Failed),
-        1 => any::<bool>().prop_map(|moved| Job::Unclear { moved }),
+        1 => any::<bool>().prop_map(|moved| Job::InDoubt { moved }),
     ];
     let step = prop_oneof![
         8 => (0..4_usize, prop::bool::weighted(0.1), price)
@@ -198,9 +198,9 @@ proptest! {
     }
 }
 
-/// All that is real: the chain, the disk, the sellers, the clients. And the book under test.
+/// All that is real: the chain, the disk, the sellers, the clients. And the engine under test.
 struct Model {
-    book: Book,
+    engine: Engine,
     policy: Arc<Policy>,
     now: Instant,
     alice: Signer,
@@ -217,15 +217,15 @@ struct Model {
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
     disk: Disk,
-    /// What moves bounds ahead, and whether it is on the disk already without the book having heard of it.
+    /// What moves bounds ahead, and whether it is on the disk already without the engine having heard of it.
     bounds: VecDeque<(Vec<(ChannelId, Channel)>, bool)>,
     disk_fails: bool,
-    /// Only answers are taken from the book.
+    /// Only answers are taken from the engine.
     lies: bool,
     /// It has failed in this life: what was not written then need not be written at the end.
     disk_failed: bool,
-    /// The book has asked what the payer has.
-    is_weighing: bool,
+    /// The engine has asked what the payer has.
+    is_querying_balance: bool,
     /// What the payer has.
     tokens: u64,
     /// How often money was sent into channels, and how often clients asked for something.
@@ -300,7 +300,7 @@ impl Model {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let mut model = Self {
-            book: Book::new(Arc::clone(&policy)),
+            engine: Engine::new(Arc::clone(&policy)),
             policy,
             now: Instant::now(),
             alice,
@@ -318,7 +318,7 @@ impl Model {
             disk_fails: false,
             lies: false,
             disk_failed: false,
-            is_weighing: false,
+            is_querying_balance: false,
             tokens: 0,
             orders: (0, 0),
             allowed: 0,
@@ -347,14 +347,17 @@ impl Model {
                         self.disk.channels.extend(channels.iter().copied());
                     }
                     for (id, channel) in channels {
-                        self.handle(Input::Reserved(id, (good || are_written).then_some(channel.reserved)));
+                        self.handle(Input::Reserved(
+                            id,
+                            (good || are_written).then_some(channel.durable_limit),
+                        ));
                     }
                 }
             }
             Step::Pass { seconds } => {
                 self.now += Duration::from_secs(seconds);
                 self.handle(Input::Tick);
-                let late = self.book.poll_timeout().is_some_and(|due| due <= self.now);
+                let late = self.engine.poll_timeout().is_some_and(|due| due <= self.now);
                 assert!(!late, "something is due and did not happen");
             }
             Step::Idle => self.handle(Input::Idle),
@@ -375,24 +378,24 @@ impl Model {
             Step::Syncs => self.look_at_all(true),
             Step::Weighed { changed } => {
                 self.tokens += u64::from(changed);
-                self.weighed();
+                self.balance_known();
             }
             Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
             Step::Crash { late, sent } => return self.crash(late, sent),
             Step::Restart => return self.restart(),
         }
         for (id, before) in promised {
-            assert!(self.book.channels[&id].promised >= before, "the promise of {id} fell");
+            assert!(self.engine.channels[&id].promised >= before, "the promise of {id} fell");
         }
         self.check();
     }
 
     fn promises(&self) -> Vec<(ChannelId, Amount)> {
-        self.book.channels.iter().map(|(id, channel)| (*id, channel.promised)).collect()
+        self.engine.channels.iter().map(|(id, channel)| (*id, channel.promised)).collect()
     }
 
     fn check(&self) {
-        for (id, channel) in &self.book.channels {
+        for (id, channel) in &self.engine.channels {
             assert!(channel.acknowledged <= channel.presented, "{id}: {channel:?}");
             assert!(channel.presented <= channel.promised, "{id}: {channel:?}");
             let Some(seller) = self.sellers.get(id) else { continue };
@@ -407,18 +410,21 @@ impl Model {
             assert!(channel.presented <= shown.into(), "{id} was not shown {}", channel.presented);
         }
         assert!(self.orders.0 <= self.orders.1, "more than one transaction for a request");
-        for (id, purchase) in &self.book.purchases {
-            if let Stage::Presented { draft, .. } | Stage::Pausing { draft, .. } = purchase.stage {
-                assert_eq!(self.book.leases.get(&draft.channel), Some(id), "a payment without its channel");
+        for (id, purchase) in &self.engine.purchases {
+            if let Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } = purchase.stage {
+                assert_eq!(self.engine.leases.get(&draft.channel), Some(id), "a payment without its channel");
             }
         }
-        assert!(self.book.leases.values().all(|id| self.book.purchases.contains_key(id)));
+        assert!(self.engine.leases.values().all(|id| self.engine.purchases.contains_key(id)));
         let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
         let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
         let redeemed: u64 = self.settled.values().sum();
         assert!(redeemed + redeemable <= self.allowed, "{redeemed} + {redeemable} > {}", self.allowed);
-        let known = |id: &ChannelId| self.book.channels.contains_key(id);
-        assert!(self.book.settled.keys().chain(&self.book.vanished).all(known), "what is not known is kept");
+        let known = |id: &ChannelId| self.engine.channels.contains_key(id);
+        assert!(
+            self.engine.settled.keys().chain(&self.engine.vanished).all(known),
+            "what is not known is kept"
+        );
     }
 
     fn demand(&mut self, host: usize, shares: bool, price: u64) {
@@ -463,7 +469,7 @@ impl Model {
         let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
         let Some((id, draft)) = pick(&granted, which) else { return };
         let (total, price) = (units(draft.total), units(draft.price));
-        let doubt = self.book.channels[&draft.channel].is_in_doubt();
+        let doubt = self.engine.channels[&draft.channel].has_doubt();
         self.shown(id, draft);
         if let How::Robs { total: which, seen } = how {
             self.settle(draft.channel, which, seen);
@@ -504,7 +510,7 @@ impl Model {
         };
         self.clients.get_mut(&id).unwrap().granted = None;
         let outcome = match outcome {
-            None => Outcome::Unclear,
+            None => Outcome::InDoubt,
             Some(Ok(())) => Outcome::Accepted,
             Some(Err((held, complaint, price, forged))) => {
                 let state = held.map(|held| self.state(draft.channel, held, forged));
@@ -557,16 +563,16 @@ impl Model {
         client.granted = None;
     }
 
-    /// Hands something to the book and does what it wants, as the manager does.
+    /// Hands something to the engine and does what it wants, as the manager does.
     fn handle(&mut self, input: Input) {
         // Who hears of the chain, of the disk or of the time takes up everything.
         let is_of_purchase = matches!(input, Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_));
-        self.book.handle(input, self.now);
+        self.engine.handle(input, self.now);
         self.do_all(self.lies && is_of_purchase);
     }
 
     fn do_all(&mut self, only_answers: bool) {
-        while let Some((id, granted)) = self.book.poll_answer() {
+        while let Some((id, granted)) = self.engine.poll_answer() {
             let effect = match granted {
                 Ok(draft) => Effect::Grant(id, draft),
                 Err(refusal) => Effect::Refuse(id, refusal),
@@ -577,7 +583,7 @@ impl Model {
             return;
         }
         loop {
-            let effects: Vec<Effect> = std::iter::from_fn(|| self.book.poll_effect()).collect();
+            let effects: Vec<Effect> = std::iter::from_fn(|| self.engine.poll_effect()).collect();
             if effects.is_empty() {
                 return;
             }
@@ -600,14 +606,14 @@ impl Model {
     fn carry_out(&mut self, effect: Effect, recorded: bool) {
         match effect {
             Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if !recorded => {
-                self.book.handle(Input::Unwritten(id), self.now);
+                self.engine.handle(Input::Unwritten(id), self.now);
             }
             Effect::Persist(_) => {}
             Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
             Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
                 if !recorded {
                     let failed = Input::NotRecorded(id, draft.channel, "disk full".into());
-                    self.book.handle(failed, self.now);
+                    self.engine.handle(failed, self.now);
                 }
             }
             Effect::Grant(id, draft) => self.granted(id, draft),
@@ -618,8 +624,8 @@ impl Model {
                 self.orders.0 += 1;
                 self.jobs.push((order, None, true));
             }
-            Effect::Weigh => {
-                assert!(!std::mem::replace(&mut self.is_weighing, true), "asked twice");
+            Effect::QueryBalance => {
+                assert!(!std::mem::replace(&mut self.is_querying_balance, true), "asked twice");
             }
             Effect::Resume(_, intents) => {
                 let intent = intents.last().unwrap().clone();
@@ -633,7 +639,7 @@ impl Model {
                 let (order, ..) = self.jobs.remove(job.unwrap());
                 let failure =
                     OrderFailure { order, reason: "not recorded".into(), is_final: true, balance: None };
-                self.book.handle(Input::Ordered(order.receiver(), Err(failure)), self.now);
+                self.engine.handle(Input::Ordered(order.receiver(), Err(failure)), self.now);
             }
             Effect::Send(_) => {}
         }
@@ -641,7 +647,8 @@ impl Model {
 
     fn granted(&mut self, id: PurchaseId, draft: Draft) {
         // One whose record failed may still ask its seller with a total of 0.
-        let on_disk = self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.reserved);
+        let on_disk =
+            self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.durable_limit);
         assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
         // One that is gone may still be presented to a seller that denies it.
         if let Some(OnChain { deposit, .. }) = self.chain.get(&draft.channel) {
@@ -649,7 +656,7 @@ impl Model {
         }
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
-        let owner = &self.book.hosts[&draft.channel];
+        let owner = &self.engine.hosts[&draft.channel];
         assert!(client.shares || *owner == client.host, "a channel of {owner} pays for {}", client.host);
         let seller = self.sellers.entry(draft.channel).or_default();
         seller.signed = seller.signed.max(units(draft.total));
@@ -662,7 +669,7 @@ impl Model {
                 self.disk.channels.insert(*id, *channel);
             }
             Record::Intent(intent) => self.disk.intents.push(intent.clone()),
-            Record::IntentsSettled(receiver) => {
+            Record::IntentsResolved(receiver) => {
                 self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
             }
             Record::Host(id, host) => {
@@ -721,7 +728,7 @@ impl Model {
                 self.mine(&intent, false);
                 Err(failed(true))
             }
-            (None, Job::Unclear { moved }) => {
+            (None, Job::InDoubt { moved }) => {
                 self.mine(&intent, moved);
                 Err(failed(false))
             }
@@ -776,16 +783,16 @@ impl Model {
         }
     }
 
-    /// Tells the book what the payer has, if it has asked.
-    fn weighed(&mut self) {
-        if std::mem::take(&mut self.is_weighing) {
+    /// Tells the engine what the payer has, if it has asked.
+    fn balance_known(&mut self) {
+        if std::mem::take(&mut self.is_querying_balance) {
             self.handle(Input::Balance(Some(Balance { wei: 1, tokens: self.tokens.into() })));
         }
     }
 
     fn look_at_all(&mut self, by_user: bool) {
         self.missing.clear();
-        let known = self.book.channels.keys().map(|id| (*id, self.chain.get(id).copied())).collect();
+        let known = self.engine.channels.keys().map(|id| (*id, self.chain.get(id).copied())).collect();
         self.show(known, true, by_user);
     }
 
@@ -813,7 +820,7 @@ impl Model {
                 }
                 Order::TopUp { channel, added } => (channel, added),
                 Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => {
-                    unreachable!("the book closes nothing by itself")
+                    unreachable!("the engine closes nothing by itself")
                 }
             };
             let on_chain = self.chain.entry(id).or_insert(OnChain {
@@ -858,10 +865,10 @@ impl Model {
         while self.clients.values().any(|client| client.granted.is_some()) {
             self.answer(0, How::LostBefore);
         }
-        assert!(!self.book.has_leases(), "a channel is not given back");
+        assert!(!self.engine.has_leases(), "a channel is not given back");
         self.handle(Input::Flush);
         let (before, disk_failed) = (self.doubts(), self.disk_failed);
-        let known: BTreeSet<ChannelId> = self.book.channels.keys().copied().collect();
+        let known: BTreeSet<ChannelId> = self.engine.channels.keys().copied().collect();
         self.crash(true, true);
         // One that the chain shows and the journal never had is in doubt by itself.
         let after: Vec<ChannelId> = self.doubts().into_iter().filter(|id| known.contains(id)).collect();
@@ -869,7 +876,7 @@ impl Model {
     }
 
     fn doubts(&self) -> Vec<ChannelId> {
-        self.book.channels.iter().filter(|(_, channel)| channel.is_in_doubt()).map(|(id, _)| *id).collect()
+        self.engine.channels.iter().filter(|(_, channel)| channel.has_doubt()).map(|(id, _)| *id).collect()
     }
 
     /// A new life, from the disk and the chain.
@@ -879,8 +886,9 @@ impl Model {
         }
         self.bounds.clear();
         self.missing.clear();
-        (self.disk_fails, self.disk_failed, self.lies, self.is_weighing) = (false, false, false, false);
-        self.book = Book::new(Arc::clone(&self.policy));
+        (self.disk_fails, self.disk_failed, self.lies, self.is_querying_balance) =
+            (false, false, false, false);
+        self.engine = Engine::new(Arc::clone(&self.policy));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
         let ago = |(receiver, host, at): &(Address, Host, Instant)| {
             (*receiver, Arc::clone(host), self.now.duration_since(*at))
@@ -908,8 +916,10 @@ impl Model {
         }
         let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
         assert!(waiting.is_empty(), "no end: {waiting:?}");
-        assert!(self.book.purchases.is_empty() && self.book.queues.is_empty() && !self.book.has_leases());
-        assert_eq!(self.book.poll_timeout(), None);
+        assert!(
+            self.engine.purchases.is_empty() && self.engine.queues.is_empty() && !self.engine.has_leases()
+        );
+        assert_eq!(self.engine.poll_timeout(), None);
         self.check();
     }
 }

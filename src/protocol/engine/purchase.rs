@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Host, SpendLimit};
-use crate::protocol::channel::Unclear;
+use crate::protocol::channel::InDoubt;
 use crate::protocol::schemes::microraiden::Complaint;
 use crate::protocol::{Address, Amount, Channel, ChannelId, Draft, Offer};
 
@@ -29,8 +29,8 @@ pub(super) struct Purchase {
     pub(super) reopened: bool,
     /// Totals that were presented for this request, questions left out.
     pub(super) presented: Vec<Presented>,
-    pub(super) adoptions: u32,
-    pub(super) patience: BTreeMap<Complaint, Patience>,
+    pub(super) corrections: u32,
+    pub(super) retries: BTreeMap<Complaint, RetryState>,
 }
 
 /// A payment of one request raised what the seller was shown of a channel, from one total to a higher one.
@@ -55,23 +55,23 @@ pub(super) struct Presented {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
     /// Waits until the key is unlocked and the chain synced.
-    Early { until: Instant },
+    Starting { until: Instant },
     /// Waits in its receiver's queue.
     Queued,
     /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
-    Presented { draft: Draft, unsent: Option<Before> },
+    InFlight { draft: Draft, unsent: Option<Before> },
     /// Waits to present the same payment again.
-    Pausing { draft: Draft, until: Instant },
+    Backoff { draft: Draft, until: Instant },
 }
 
 /// What a channel goes back to when a payment never leaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
-    pub(super) unclear: Option<Unclear>,
+    pub(super) in_doubt: Option<InDoubt>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryState {
     attempts: u32,
     since: Instant,
 }
@@ -144,25 +144,25 @@ impl Purchase {
     /// When it is to be looked at again; `None` while it has a payment in hand.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Early { until } | Stage::Pausing { until, .. } => Some(until.min(self.deadline)),
+            Stage::Starting { until } | Stage::Backoff { until, .. } => Some(until.min(self.deadline)),
             Stage::Queued => Some(self.deadline),
-            Stage::Presented { .. } => None,
+            Stage::InFlight { .. } => None,
         }
     }
 
-    /// Counts one more attempt after a complaint; `None` when the patience with it is at its end.
-    pub(super) fn wait_again(
+    /// Counts one more attempt after a complaint; `None` when the retries with it is at its end.
+    pub(super) fn retry(
         &mut self,
         complaint: Complaint,
         times: u32,
         within: Duration,
         now: Instant,
     ) -> Result<(), u32> {
-        let patience = self.patience.entry(complaint).or_insert(Patience { attempts: 0, since: now });
-        if patience.attempts >= times || now.duration_since(patience.since) >= within {
-            return Err(patience.attempts);
+        let retries = self.retries.entry(complaint).or_insert(RetryState { attempts: 0, since: now });
+        if retries.attempts >= times || now.duration_since(retries.since) >= within {
+            return Err(retries.attempts);
         }
-        patience.attempts += 1;
+        retries.attempts += 1;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chain::signer::Signer;
-use crate::protocol::channel::Unclear;
+use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::*;
 use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 use crate::protocol::schemes::microraiden;
@@ -21,9 +21,9 @@ const BOB: Address = Address([0xbb; 20]);
 const CONTRACT: Address = Address([0xcc; 20]);
 const TOKEN: Address = Address([0x70; 20]);
 
-/// The book, a clock that stands still until it is moved, and Alice's key.
+/// The engine, a clock that stands still until it is moved, and Alice's key.
 struct World {
-    book: Book,
+    engine: Engine,
     /// Of the rule that all her purchases are made by.
     hooks: Arc<Hooks>,
     now: Instant,
@@ -69,20 +69,20 @@ impl World {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let hooks = Arc::clone(&policy.hooks);
-        let mut book = Book::new(Arc::new(policy));
+        let mut engine = Engine::new(Arc::new(policy));
         let now = Instant::now();
-        book.handle(ready(facts, channels, on_chain), now);
-        while book.poll_effect().is_some() {}
+        engine.handle(ready(facts, channels, on_chain), now);
+        while engine.poll_effect().is_some() {}
         // Bob has said already what he holds, as long as nothing is in doubt.
-        for channel in book.channels.values_mut() {
-            channel.asks = channel.doubt.is_some();
+        for channel in engine.channels.values_mut() {
+            channel.must_query = channel.doubt.is_some();
         }
-        Self { book, hooks, now, alice, next: 0 }
+        Self { engine, hooks, now, alice, next: 0 }
     }
 
     fn when(&mut self, input: Input) -> Vec<Effect> {
-        self.book.handle(input, self.now);
-        std::iter::from_fn(|| self.book.poll_effect()).collect()
+        self.engine.handle(input, self.now);
+        std::iter::from_fn(|| self.engine.poll_effect()).collect()
     }
 
     fn demand(&mut self, offer: microraiden::Offer) -> (PurchaseId, Vec<Effect>) {
@@ -138,7 +138,7 @@ impl World {
 
     /// The channel as the journal would have it.
     fn channel(&self) -> Channel {
-        kept(self.book.channels[&channel_id(7)])
+        kept(self.engine.channels[&channel_id(7)])
     }
 }
 
@@ -181,7 +181,7 @@ fn channel(deposit: u64, paid: u64) -> Channel {
     Channel {
         promised: paid.into(),
         presented: paid.into(),
-        reserved: paid.into(),
+        durable_limit: paid.into(),
         acknowledged: paid.into(),
         ..Channel::new(on_chain(deposit))
     }
@@ -238,8 +238,8 @@ fn the_record_stands_before_the_grant() {
     let draft = Draft { channel: channel_id(7), total: 30.into(), price: 10.into() };
     let expected = Channel {
         promised: 30.into(),
-        reserved: 30.into(),
-        unclear: Some(Unclear { total: 30.into(), price: 10.into() }),
+        durable_limit: 30.into(),
+        in_doubt: Some(InDoubt { total: 30.into(), price: 10.into() }),
         ..channel(100, 20)
     };
     assert_eq!(recorded(&effects), Some(expected));
@@ -335,7 +335,7 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let intent = Intent { host: Some("bob.example".to_owned()), ..intent };
     let deposit = Record::Deposit(BOB, "bob.example".into());
     let recorded =
-        [Record::IntentsSettled(BOB), deposit, Record::Intent(intent.clone())].map(Effect::Persist);
+        [Record::IntentsResolved(BOB), deposit, Record::Intent(intent.clone())].map(Effect::Persist);
     assert_eq!(effects, [&recorded[..], &[Effect::Send([9; 32])]].concat());
     let failure = OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
     world.when(Input::Ordered(BOB, Err(failure)));
@@ -343,7 +343,7 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let (id, effects) = world.demand(ask(10));
     assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
     let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
-    assert!(effects.contains(&Effect::Persist(Record::IntentsSettled(BOB))));
+    assert!(effects.contains(&Effect::Persist(Record::IntentsResolved(BOB))));
     assert!(matches!(effects.last(), Some(Effect::Grant(granted, _)) if *granted == id));
 }
 
@@ -352,7 +352,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     // Never registered: the same total pays now.
     let mut world = World::with_channel(100, 20);
     let (first, total) = world.granted(10);
-    world.when(Input::Answer(first, Outcome::Unclear));
+    world.when(Input::Answer(first, Outcome::InDoubt));
     let (second, again) = world.granted(10);
     assert_eq!((total, again), (30.into(), 30.into()));
     world.when(Input::Answer(second, Outcome::Accepted));
@@ -361,7 +361,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     // Registered: the seller shows it, and the next price is added.
     let mut world = World::with_channel(100, 20);
     let (first, _) = world.granted(10);
-    world.when(Input::Answer(first, Outcome::Unclear));
+    world.when(Input::Answer(first, Outcome::InDoubt));
     let (second, _) = world.granted(10);
     let state = world.state(30);
     let effects = world.rejected(second, microraiden::Offer { state, ..ask(10) });
@@ -370,7 +370,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     // Another price: sent on what is believed, corrected by the seller.
     let mut world = World::with_channel(100, 20);
     let (first, _) = world.granted(10);
-    world.when(Input::Answer(first, Outcome::Unclear));
+    world.when(Input::Answer(first, Outcome::InDoubt));
     let (second, total) = world.granted(7);
     assert_eq!(total, 27.into());
     let answer = complain(Complaint::InvalidAmount, world.state(30));
@@ -630,20 +630,20 @@ fn answers_that_lead_nowhere_end_the_purchase() {
 fn deadlines_say_what_was_waited_for() {
     let mut world = World::with(policy(), Vec::new());
     let (id, _) = world.demand(ask(10));
-    assert_eq!(world.book.poll_timeout(), Some(world.now + Duration::from_secs(300)));
+    assert_eq!(world.engine.poll_timeout(), Some(world.now + Duration::from_secs(300)));
     let effects = world.pass(Duration::from_secs(300));
     assert_eq!(effects, [Effect::Refuse(id, Refusal::Deadline { waited_for: Awaited::Funding })]);
-    assert_eq!(world.book.poll_timeout(), None);
+    assert_eq!(world.engine.poll_timeout(), None);
 
-    let mut book = Book::new(Arc::new(policy()));
+    let mut engine = Engine::new(Arc::new(policy()));
     let now = Instant::now();
-    book.handle(Input::Unready("the node is down".into()), now);
+    engine.handle(Input::Unready("the node is down".into()), now);
     let host = "bob.example".into();
     let limit = SpendLimit { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
     let offer = Offer::MicroRaiden(ask(10));
-    book.handle(Input::Demand { purchase: id, offer, limit }, now);
-    book.handle(Input::Tick, now + Duration::from_secs(30));
-    assert_eq!(book.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
+    engine.handle(Input::Demand { purchase: id, offer, limit }, now);
+    engine.handle(Input::Tick, now + Duration::from_secs(30));
+    assert_eq!(engine.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
 }
 
 #[test]
@@ -664,12 +664,12 @@ fn what_was_never_sent_is_not_unclear() {
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     world.when(Input::Withdraw(id));
-    assert_eq!(world.channel().unclear, None);
+    assert_eq!(world.channel().in_doubt, None);
     let (id, effects) = world.demand(ask(10));
     assert_eq!(grant(&effects).unwrap().total, 30.into());
     let effects = world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
     assert_eq!(refusal(&effects), Some(&Refusal::StoreFailed("disk full".into())));
-    assert_eq!(world.channel().unclear, None);
+    assert_eq!(world.channel().in_doubt, None);
 }
 
 #[test]
@@ -755,7 +755,7 @@ fn stopping_refuses_who_waits_and_lets_who_pays_finish() {
 #[test]
 fn who_is_ready_after_the_end_puts_nothing_on_record() {
     let mut world = World::with_channel(100, 20);
-    world.book = Book::new(Arc::new(policy()));
+    world.engine = Engine::new(Arc::new(policy()));
     world.when(Input::Stop);
     let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: world.alice.address() };
     let known = vec![(channel_id(7), channel(100, 20))];
@@ -765,9 +765,9 @@ fn who_is_ready_after_the_end_puts_nothing_on_record() {
 
 #[test]
 fn a_second_crash_leaves_no_less_in_doubt() {
-    let crashed = Channel { reserved: 30.into(), doubt: Some(70.into()), ..channel(200, 20) };
+    let crashed = Channel { durable_limit: 30.into(), doubt: Some(70.into()), ..channel(200, 20) };
     assert_eq!(crashed.recover().doubt, Some(70.into()));
-    let crashed = Channel { reserved: 90.into(), ..crashed };
+    let crashed = Channel { durable_limit: 90.into(), ..crashed };
     assert_eq!(crashed.recover().doubt, Some(90.into()));
 }
 
@@ -778,7 +778,7 @@ fn what_was_not_written_is_tried_again() {
     world.when(Input::Answer(id, Outcome::Accepted));
     let written = world.when(Input::Idle);
     assert_eq!(recorded(&written), Some(channel(100, 30)));
-    assert!(!world.book.is_dirty());
+    assert!(!world.engine.is_dirty());
     world.when(Input::Unwritten(channel_id(7)));
     assert_eq!(recorded(&world.when(Input::Idle)), Some(channel(100, 30)));
 }
@@ -832,10 +832,10 @@ fn an_opening_under_way_is_not_taken_from_the_chain_before_it_is_deep_enough() {
 fn a_held_channel_pays_nobody_until_it_is_released() {
     let deposit = Deposit { max_per_channel: 10.into(), ..Deposit::default() };
     let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
-    world.when(Input::Hold(channel_id(7)));
+    world.when(Input::Lock(channel_id(7)));
     let (_, effects) = world.demand(ask(10));
     assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 10.into() }));
-    let effects = world.when(Input::Release(channel_id(7)));
+    let effects = world.when(Input::Unlock(channel_id(7)));
     assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(7)));
 }
 
@@ -843,12 +843,12 @@ fn a_held_channel_pays_nobody_until_it_is_released() {
 fn a_settled_channel_is_gone_and_its_promises_stay() {
     let mut world = World::with_channel(100, 20);
     let settle = Order::Settle { channel: channel_id(7) };
-    assert_eq!(world.book.may_order(&settle), Ok(()));
+    assert_eq!(world.engine.may_order(&settle), Ok(()));
     assert_eq!(world.when(Input::Order(settle)), [Effect::Submit(settle)]);
-    assert_eq!(world.book.may_order(&settle), Err(Unorderable::Busy(BOB)));
+    assert_eq!(world.engine.may_order(&settle), Err(Unorderable::Busy(BOB)));
     world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), None)))));
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 20.into()));
-    assert_eq!(world.book.may_order(&settle), Ok(()));
+    assert_eq!(world.engine.may_order(&settle), Ok(()));
 }
 
 #[test]
@@ -864,7 +864,7 @@ fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
     let failure =
         OrderFailure { order: close, reason: "node is gone".into(), is_final: false, balance: None };
     world.when(Input::Ordered(BOB, Err(failure)));
-    assert_eq!(world.book.may_order(&close), Err(Unorderable::Busy(BOB)));
+    assert_eq!(world.engine.may_order(&close), Err(Unorderable::Busy(BOB)));
     // Who wants to pay has it cleared up first, after a pause.
     world.pass(Duration::from_secs(31));
     let (_, effects) = world.demand(ask(10));
@@ -881,19 +881,19 @@ fn a_channel_is_idle_since_its_last_payment_came_back_or_since_the_start() {
     let known = channels.iter().map(|(id, _)| (*id, Some(on_chain(100)))).collect();
     let mut world = World::synced(policy(), channels, known);
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-    let surplus = |world: &World| world.book.surplus(world.now, minutes(10));
+    let idle_channels = |world: &World| world.engine.idle_channels(world.now, minutes(10));
 
     world.pass(minutes(9));
-    assert_eq!(surplus(&world), []);
+    assert_eq!(idle_channels(&world), []);
     // The one with less left pays.
     let (paid, total) = world.granted(10);
     assert_eq!(total, 30.into());
     world.pass(minutes(1));
-    assert_eq!(surplus(&world), [channel_id(8)], "the one that is lent stays");
+    assert_eq!(idle_channels(&world), [channel_id(8)], "the one that is lent stays");
     world.when(Input::Answer(paid, Outcome::Accepted));
-    assert_eq!(surplus(&world), [channel_id(8)]);
+    assert_eq!(idle_channels(&world), [channel_id(8)]);
     world.pass(minutes(9));
-    assert_eq!(surplus(&world), [channel_id(8)], "it was used nine minutes ago");
+    assert_eq!(idle_channels(&world), [channel_id(8)], "it was used nine minutes ago");
     world.pass(minutes(1));
-    assert_eq!(surplus(&world), [channel_id(7)], "both are idle: the one with most left is kept");
+    assert_eq!(idle_channels(&world), [channel_id(7)], "both are idle: the one with most left is kept");
 }

@@ -1,4 +1,4 @@
-//! The parts of a payment, each for itself and on one thread: signatures, recovery, the book, the journal.
+//! The parts of a payment, each for itself and on one thread: signatures, recovery, the engine, the journal.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 
 use tollpass::payments::journal::Store;
 use tollpass::protocol::channel::Channel;
-use tollpass::protocol::engine::{Book, Effect, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
+use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
 use tollpass::protocol::policy::Deposit;
 use tollpass::protocol::schemes::microraiden;
 use tollpass::protocol::schemes::microraiden::proof;
@@ -77,7 +77,7 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
     median
 }
 
-/// From a demand to the grant and back, in the book alone.
+/// From a demand to the grant and back, in the engine alone.
 fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
     let policy = Policy {
         rules: Vec::new(),
@@ -88,7 +88,7 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         ready_timeout: PATIENCE,
         pay_timeout: PATIENCE,
     };
-    let mut book = Book::new(Arc::new(policy));
+    let mut engine = Engine::new(Arc::new(policy));
     let on_chain = OnChain {
         deposit: Amount::MAX,
         settle_block: 0,
@@ -104,9 +104,9 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         on_chain: vec![(channel, Some(on_chain))],
         cursor: 0,
     };
-    book.handle(ready, Instant::now());
+    engine.handle(ready, Instant::now());
     // Without this, each payment would only ask the seller what it holds.
-    book.handle(Input::Learned(channel, Amount::ZERO, false), Instant::now());
+    engine.handle(Input::SellerTotal(channel, Amount::ZERO, false), Instant::now());
     let offer = Offer::MicroRaiden(microraiden::Offer {
         price: Amount::from(1),
         contract: facts.contract,
@@ -119,23 +119,23 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
     let (host, max_price) = (host_name("seller.example"), Amount::from(1));
     let limit = SpendLimit { host, max_price, receivers: Vec::new(), hooks: Arc::default() };
     let (mut next, mut granted) = (0, 0);
-    show("demand, grant and return, in the book", || {
+    show("demand, grant and return, in the engine", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());
         next += 1;
         let (offer, limit) = (offer.clone(), limit.clone());
-        book.handle(Input::Demand { purchase, offer, limit }, now);
-        while let Some(effect) = book.poll_effect() {
+        engine.handle(Input::Demand { purchase, offer, limit }, now);
+        while let Some(effect) = engine.poll_effect() {
             match effect {
                 Effect::Grant(..) => granted += 1,
                 Effect::Reserve(channels) => {
                     for (id, channel) in channels {
-                        book.handle(Input::Reserved(id, Some(channel.reserved)), now);
+                        engine.handle(Input::Reserved(id, Some(channel.durable_limit)), now);
                     }
                 }
                 _ => {}
             }
         }
-        book.handle(Input::Answer(purchase, Outcome::Accepted), now);
+        engine.handle(Input::Answer(purchase, Outcome::Accepted), now);
     });
     anyhow::ensure!(granted == next, "{granted} of {next} were granted");
     Ok(())

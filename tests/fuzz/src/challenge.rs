@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tollpass::protocol;
-use tollpass::protocol::channel::Unclear;
+use tollpass::protocol::channel::InDoubt;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
 use tollpass::protocol::schemes::microraiden::{
     Complaint, Facts, Holding, Nowhere, Offer, State, Verdict, attach, complaint, headers, judge,
@@ -180,11 +180,11 @@ impl Payer {
             funded: self.deposit,
             promised: self.promised,
             presented: acknowledged,
-            reserved: self.promised,
+            durable_limit: self.promised,
             acknowledged,
-            unclear: self.unclear.zip(self.unclear_price).map(|(total, price)| Unclear { total, price }),
+            in_doubt: self.unclear.zip(self.unclear_price).map(|(total, price)| InDoubt { total, price }),
             doubt: self.unclear.filter(|_| self.unclear_price.is_none()),
-            asks: self.unclear_price.is_none(),
+            must_query: self.unclear_price.is_none(),
             signed: Amount::ZERO,
             payments: 0,
             phase: Phase::Open,

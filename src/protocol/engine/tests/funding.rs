@@ -83,14 +83,14 @@ fn a_deposit_that_does_not_show_is_sent_once() {
         let channel = channel_id(7);
         let unseen = Refusal::DepositUnseen { channel, sent: 145.into(), shown: 100.into() };
         assert_eq!((order(&effects), refusal(&effects)), (None, Some(&unseen)));
-        let facts = *world.book.facts().unwrap();
+        let facts = *world.engine.facts().unwrap();
         let channels = vec![(channel, world.channel())];
-        world.book = Book::new(Arc::clone(&world.book.policy));
+        world.engine = Engine::new(Arc::clone(&world.engine.policy));
         world.when(ready(facts, channels, Vec::new()));
     }
     // It shows after all.
     world.when(seen(7, Some(on_chain(145)), None));
-    world.book.channels.get_mut(&channel_id(7)).unwrap().asks = false;
+    world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = false;
     assert_eq!(world.granted(10).1, 105.into());
 }
 
@@ -130,8 +130,8 @@ fn what_was_sent_counts_towards_the_cap_until_it_has_come_back() {
     assert_eq!(world.channel().funded, 145.into(), "from the moment that it is about to be sent");
     let more = |added: u64| Order::TopUp { channel: channel_id(7), added: added.into() };
     let (deposit, cap) = (161.into(), 160.into());
-    assert_eq!(world.book.check_amount(&more(16)), Err(Unorderable::AboveCap { deposit, cap }));
-    assert_eq!(world.book.check_amount(&more(15)), Ok(()));
+    assert_eq!(world.engine.check_amount(&more(16)), Err(Unorderable::AboveCap { deposit, cap }));
+    assert_eq!(world.engine.check_amount(&more(15)), Ok(()));
     // It provably failed: it has come back.
     world.fails(topped, Some(1));
     assert_eq!(world.channel().funded, 100.into());
@@ -178,7 +178,7 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
         held += added.to_string().parse::<u64>().unwrap();
         world.carried_out(7, Some(on_chain(held)));
         world.when(Input::Answer(id, Outcome::Accepted));
-        let channel = world.book.channels.get_mut(&channel_id(7)).unwrap();
+        let channel = world.engine.channels.get_mut(&channel_id(7)).unwrap();
         channel.acknowledged = channel.deposit;
         channel.promised = channel.deposit;
         channel.presented = channel.deposit;
@@ -187,7 +187,7 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     // Other hosts have their own count.
     assert!(order(&world.demand_of("mallory.example", &[], ask(10)).1).is_some());
 
-    let facts = *world.book.facts().unwrap();
+    let facts = *world.engine.facts().unwrap();
     let channels = vec![(channel_id(7), world.channel())];
     let recent = (BOB, "bob.example".into(), Duration::from_secs(500));
     let Input::Ready { facts, channels, hosts, intents, on_chain, cursor, .. } =
@@ -195,7 +195,7 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     else {
         unreachable!()
     };
-    world.book = Book::new(Arc::new(policy));
+    world.engine = Engine::new(Arc::new(policy));
     let deposits = vec![recent.clone(), recent];
     world.when(Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor });
     assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
@@ -216,7 +216,7 @@ fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_
 
     world.pass(Duration::from_secs(27));
     let (_, effects) = world.demand(ask(10));
-    assert_eq!(effects, [Effect::Weigh], "what the payer has is looked up first");
+    assert_eq!(effects, [Effect::QueryBalance], "what the payer has is looked up first");
     let (_, effects) = world.demand(ask(10));
     assert_eq!(effects, [], "once for all who wait");
     let effects = world.has(Some(7));
@@ -246,7 +246,7 @@ fn a_node_that_is_back_is_asked_again_at_once() {
     let open = order(&world.demand(ask(10)).1).unwrap();
     world.fails(open, None);
     world.pass(Duration::from_secs(2));
-    assert_eq!(world.demand(ask(10)).1, [Effect::Weigh]);
+    assert_eq!(world.demand(ask(10)).1, [Effect::QueryBalance]);
     assert_eq!(order(&world.has(Some(7))), Some(open));
 }
 
@@ -280,6 +280,6 @@ fn nothing_is_ordered_for_nothing_or_above_the_cap() {
         (topped(40), Ok(())),
         (topped(41), above(101)),
     ] {
-        assert_eq!(world.book.may_order(&order), expected, "{order:?}");
+        assert_eq!(world.engine.may_order(&order), expected, "{order:?}");
     }
 }

@@ -39,13 +39,13 @@ fn a_rule_that_lists_the_receiver_shares_its_channels() {
     let mut world = World::with_channel(100, 20);
     let (_, effects) = world.demand_of(MALLORY, &[BOB], ask(10));
     assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(7)));
-    assert_eq!(&**world.book.host(&channel_id(7)).unwrap(), "bob.example", "it stays Bob's");
+    assert_eq!(&**world.engine.host(&channel_id(7)).unwrap(), "bob.example", "it stays Bob's");
 }
 
 #[test]
 fn a_channel_of_no_host_goes_to_the_first_that_pays_from_it() {
     let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);
-    world.book.channels.get_mut(&channel_id(7)).unwrap().asks = false;
+    world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = false;
     let (id, effects) = world.demand_of("first.example", &[], ask(10));
     assert!(effects.contains(&Effect::Persist(Record::Host(channel_id(7), "first.example".into()))));
     world.when(Input::Answer(id, Outcome::Accepted));
@@ -79,8 +79,8 @@ fn the_host_of_an_opening_survives_a_crash_between_sending_and_confirmation() {
         _ => None,
     });
     let intents = vec![kept.unwrap()];
-    let facts = *world.book.facts().unwrap();
-    world.book = Book::new(Arc::new(policy()));
+    let facts = *world.engine.facts().unwrap();
+    world.engine = Engine::new(Arc::new(policy()));
     world.when(Input::Ready {
         facts,
         channels: Vec::new(),
@@ -91,7 +91,7 @@ fn the_host_of_an_opening_survives_a_crash_between_sending_and_confirmation() {
         cursor: 12,
     });
     open(&mut world, 8);
-    assert_eq!(&**world.book.host(&channel_id(8)).unwrap(), MALLORY);
+    assert_eq!(&**world.engine.host(&channel_id(8)).unwrap(), MALLORY);
 }
 
 #[test]

@@ -19,11 +19,11 @@ impl World {
     /// Another channel is there.
     fn opened(&mut self, open_block: u32) -> Vec<Effect> {
         let open = Order::Open { receiver: BOB, deposit: 100.into() };
-        if !self.book.is_waiting_for_chain() {
+        if !self.engine.is_waiting_for_chain() {
             self.when(Input::Order(open));
         }
-        self.book.ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100))))), self.now);
-        std::iter::from_fn(|| self.book.poll_effect()).collect()
+        self.engine.ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100))))), self.now);
+        std::iter::from_fn(|| self.engine.poll_effect()).collect()
     }
 }
 
@@ -112,7 +112,7 @@ fn mallory_who_denies_a_channel_gets_no_second_price() {
     let state = Some(State { sender: None, total: 0.into(), signature: None });
     let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer)).map(|draft| draft.total), Some(30.into()));
-    let exposed = world.book.channels[&channel_id(9)].promised;
+    let exposed = world.engine.channels[&channel_id(9)].promised;
     assert_eq!(exposed, 30.into(), "one price, the dearer one, on the only channel that can be redeemed");
 }
 
@@ -183,7 +183,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     // Whoever presents again what an earlier request has promised has promised nothing of its own.
     let mut world = World::reopening(100, 20);
     let (first, _) = world.granted(10);
-    world.when(Input::Answer(first, Outcome::Unclear));
+    world.when(Input::Answer(first, Outcome::InDoubt));
     let (second, total) = world.granted(10);
     assert_eq!(total, 30.into());
     world.settle(7, 30);
@@ -197,7 +197,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     let (id, _) = world.granted(10);
     // Another channel comes in between, on which nothing has to be promised anew.
     world.when(seen(8, Some(OnChain { withdrawn: 20.into(), ..on_chain(25) }), None));
-    world.when(Input::Learned(channel_id(8), Amount::ZERO, false));
+    world.when(Input::SellerTotal(channel_id(8), Amount::ZERO, false));
     let dearer = |state| microraiden::Offer { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
     let state = world.state(20);
     let draft = grant(&world.rejected(id, dearer(state))).unwrap();
@@ -223,7 +223,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
 #[test]
 fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     let there = |world: &World| world.channel().phase == Phase::Open;
-    let vanished = |world: &World| world.book.vanished().copied().collect::<Vec<_>>();
+    let vanished = |world: &World| world.engine.vanished().copied().collect::<Vec<_>>();
     let mut world = World::with_channel(100, 20);
     world.when(seen(7, None, None));
     assert_eq!((there(&world), vanished(&world)), (true, vec![channel_id(7)]));
@@ -249,7 +249,7 @@ fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     assert_eq!((there(&world), vanished(&world)), (true, vec![channel_id(7)]));
     // Those of channels that are not ours take no room.
     world.when(seen(9, None, Some(5)));
-    assert_eq!(world.book.settled.len(), 0);
+    assert_eq!(world.engine.settled.len(), 0);
 
     // At the start nothing was promised yet in this life.
     let known = vec![(channel_id(7), channel(100, 20))];

@@ -8,7 +8,7 @@ fn reserving() -> Policy {
 
 fn bound(effects: &[Effect]) -> Option<Amount> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Persist(Record::Channel(_, channel)) => Some(channel.reserved),
+        Effect::Persist(Record::Channel(_, channel)) => Some(channel.durable_limit),
         _ => None,
     })
 }
@@ -37,19 +37,22 @@ fn what_is_reserved_ahead_is_signed_without_another_record() {
     let (fourth, effects) = world.demand(ask(10));
     assert_eq!(bound(&effects), None);
     let record = reservation(&effects).expect("a reservation");
-    assert_eq!((record.reserved, record.promised, record.acknowledged), (100.into(), 60.into(), 50.into()));
+    assert_eq!(
+        (record.durable_limit, record.promised, record.acknowledged),
+        (100.into(), 60.into(), 50.into())
+    );
     world.when(Input::Answer(fourth, Outcome::Accepted));
     let (fifth, effects) = world.demand(ask(10));
     assert_eq!(reservation(&effects), None, "one at a time");
     world.when(Input::Reserved(channel_id(7), Some(100.into())));
     world.when(Input::Answer(fifth, Outcome::Accepted));
-    assert_eq!(world.channel().reserved, 100.into());
+    assert_eq!(world.channel().durable_limit, 100.into());
 }
 
 #[test]
 fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
     let unused = channel(500, 20);
-    let in_doubt = Channel { reserved: 40.into(), ..unused };
+    let in_doubt = Channel { durable_limit: 40.into(), ..unused };
     let in_use = channel(200, 20);
     let channels = [(7, in_use), (8, in_use), (9, unused), (10, in_doubt)];
     let mut world =
@@ -61,16 +64,16 @@ fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
     }
     let (_, effects) = world.demand(ask(10));
     let [Effect::Reserve(channels), Effect::Grant(..)] = &effects[..] else { panic!("{effects:?}") };
-    let bounds: Vec<_> = channels.iter().map(|(id, channel)| (*id, channel.reserved)).collect();
+    let bounds: Vec<_> = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
     assert_eq!(bounds, [(channel_id(7), 100.into()), (channel_id(8), 90.into())]);
 
     // Each is told of by itself, and neither is asked for twice meanwhile.
     world.when(Input::Reserved(channel_id(7), Some(100.into())));
-    assert!(world.book.reserving.contains_key(&channel_id(8)));
+    assert!(world.engine.reserving.contains_key(&channel_id(8)));
     let (_, effects) = world.demand(ask(10));
     assert_eq!((reservation(&effects), bound(&effects)), (None, None), "{effects:?}");
     world.when(Input::Reserved(channel_id(8), Some(90.into())));
-    assert_eq!(world.book.channels[&channel_id(8)].reserved, 90.into());
+    assert_eq!(world.engine.channels[&channel_id(8)].durable_limit, 90.into());
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn a_bound_whose_record_failed_counts_for_nothing_when_the_client_has_left_befor
 
 #[test]
 fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
-    let crashed = Channel { reserved: 70.into(), ..channel(200, 20) };
+    let crashed = Channel { durable_limit: 70.into(), ..channel(200, 20) };
     let doubt = Some(70.into());
     let world = || World::with(reserving(), vec![(channel_id(7), crashed)]);
     assert_eq!((world().channel().exposure(), world().channel().doubt), (70.into(), doubt));
@@ -134,7 +137,7 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
     }
 
     // An answer that says nothing leaves it in doubt, and nothing more is promised.
-    for outcome in [Outcome::Unclear, Outcome::Accepted] {
+    for outcome in [Outcome::InDoubt, Outcome::Accepted] {
         let mut world = world();
         let (id, _) = world.granted(10);
         world.when(Input::Answer(id, outcome));

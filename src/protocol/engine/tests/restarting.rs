@@ -6,9 +6,10 @@ use crate::protocol::engine::tests::*;
 impl World {
     /// Starts again with what is in the journal.
     fn restart(&mut self) {
-        let channels: Vec<_> = self.book.channels.iter().map(|(id, channel)| (*id, kept(*channel))).collect();
-        let facts = *self.book.facts().unwrap();
-        self.book = Book::new(Arc::clone(&self.book.policy));
+        let channels: Vec<_> =
+            self.engine.channels.iter().map(|(id, channel)| (*id, kept(*channel))).collect();
+        let facts = *self.engine.facts().unwrap();
+        self.engine = Engine::new(Arc::clone(&self.engine.policy));
         self.when(ready(facts, channels, Vec::new()));
     }
 
@@ -41,7 +42,7 @@ fn what_was_never_sent_is_not_free_after_a_restart() {
     world.when(Input::Withdraw(first));
     world.end_and_restart();
     assert_eq!((world.channel().promised, world.channel().presented), (40.into(), 30.into()));
-    assert!(!world.channel().is_in_doubt(), "an orderly end leaves no doubt");
+    assert!(!world.channel().has_doubt(), "an orderly end leaves no doubt");
 
     // Bob is asked first; he lies about nothing, and then claims the payment of this request as an old one.
     let (second, question) = world.granted(10);
@@ -85,10 +86,10 @@ fn a_crash_between_grant_and_sending_makes_nothing_free() {
     let mut world = World::with_channel(100, 30);
     let (_, effects) = world.demand(ask(10));
     let on_disk = recorded(&effects).unwrap();
-    assert_eq!((on_disk.reserved, on_disk.presented), (40.into(), 30.into()));
+    assert_eq!((on_disk.durable_limit, on_disk.presented), (40.into(), 30.into()));
     let mut world = World::with(policy(), vec![(channel_id(7), on_disk)]);
-    assert_eq!((world.channel().exposure(), world.channel().is_in_doubt()), (40.into(), false));
-    assert!(world.channel().asks, "the seller is asked first");
+    assert_eq!((world.channel().exposure(), world.channel().has_doubt()), (40.into(), false));
+    assert!(world.channel().must_query, "the seller is asked first");
     let (id, _) = world.granted(10);
     let state = world.state(30);
     assert_eq!(grant(&world.tells(id, 10, state)).unwrap().total, 40.into());
@@ -99,7 +100,7 @@ fn a_crash_between_grant_and_sending_makes_nothing_free() {
 
 #[test]
 fn only_our_own_signature_ends_a_doubt() {
-    let crashed = Channel { reserved: 1000.into(), ..channel(1000, 15) };
+    let crashed = Channel { durable_limit: 1000.into(), ..channel(1000, 15) };
     let world = || World::with(policy(), vec![(channel_id(7), crashed)]);
 
     // Less without a signature, more without one, the question's own total without one.
@@ -138,13 +139,13 @@ fn only_our_own_signature_ends_a_doubt() {
 
 #[test]
 fn a_doubt_outlives_an_orderly_restart() {
-    let crashed = Channel { reserved: 90.into(), ..channel(100, 20) };
+    let crashed = Channel { durable_limit: 90.into(), ..channel(100, 20) };
     let mut world = World::with(policy(), vec![(channel_id(7), crashed)]);
     let (id, _) = world.granted(10);
     world.tells(id, 10, World::claim(0));
     world.when(Input::Answer(id, Outcome::Accepted));
     world.end_and_restart();
-    assert_eq!((world.channel().exposure(), world.channel().is_in_doubt()), (90.into(), true));
+    assert_eq!((world.channel().exposure(), world.channel().has_doubt()), (90.into(), true));
 }
 
 /// The journal is lost, or an old copy; the seller holds up to one price more than it says, or exactly that.
@@ -157,7 +158,7 @@ fn the_first_payment_after_lost_or_older_state_goes_through_on_proof() {
         } else {
             World::with(policy(), vec![(channel_id(7), channel(200, known).recover())])
         };
-        world.book.channels.get_mut(&channel_id(7)).unwrap().asks = true;
+        world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = true;
         let (id, question) = world.granted(10);
         assert_eq!(question, known.into());
         let state = world.state(held);
@@ -195,7 +196,7 @@ fn the_history_of_a_channel_that_only_the_chain_knows_is_unknown() {
     let mut world = World::with(policy(), Vec::new());
     assert!(order(&world.demand(ask(10)).1).is_some());
     world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
-    assert!(!world.channel().is_in_doubt());
+    assert!(!world.channel().has_doubt());
 }
 
 /// The seller shows a payment of this request that raised nothing: that makes nothing of this request older than it.
@@ -233,7 +234,7 @@ fn what_another_request_signed_in_between_is_not_older() {
     assert_eq!(grant(&effects).unwrap().total, 10.into());
     let state = world.state(10);
     assert_eq!(grant(&world.tells(a, 10, state)).unwrap().total, 20.into());
-    world.when(Input::Answer(a, Outcome::Unclear));
+    world.when(Input::Answer(a, Outcome::InDoubt));
     let Order::TopUp { added, .. } = topped else { panic!("{topped:?}") };
     let deposit = added.saturating_add(100.into()).to_string().parse().unwrap();
     let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(deposit)))))));

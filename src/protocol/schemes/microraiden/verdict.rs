@@ -90,7 +90,7 @@ pub fn judge(
     if lags(offer, presented) {
         return Verdict::Again(Complaint::InsufficientConfirmations);
     }
-    let is_answer = channel.is_question(presented.total);
+    let is_answer = channel.is_query(presented.total);
     if state.total <= channel.acknowledged {
         let proven = is_ours(state, presented.channel, facts);
         let holding = Holding { total: state.total, proven };

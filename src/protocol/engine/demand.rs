@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
-use super::{Book, Effect, PurchaseId, Record, SpendLimit, Start};
-use crate::protocol::channel::Unclear;
+use super::{Effect, Engine, PurchaseId, Record, SpendLimit, Start};
+use crate::protocol::channel::InDoubt;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::{
@@ -21,7 +21,7 @@ pub(super) enum Step {
     /// Earlier transactions for the receiver must be cleared up first.
     Resume,
     /// The last attempt failed: whether it is worth another one depends on what the payer has now.
-    Weigh,
+    QueryBalance,
     /// Nothing for this one.
     Wait,
     /// Nothing for anybody: every channel is lent, or there is none, and another one is on its way or not wanted.
@@ -41,7 +41,7 @@ struct Choice {
     payable: Option<(bool, Amount, ChannelId, Amount)>,
 }
 
-impl Book {
+impl Engine {
     pub(super) fn become_ready(
         &mut self,
         facts: Facts,
@@ -58,16 +58,16 @@ impl Book {
         }
     }
 
-    /// Lines up who came before the book was ready.
-    pub(super) fn admit_early(&mut self, now: Instant) {
+    /// Lines up who came before the engine was ready.
+    pub(super) fn check_starting(&mut self, now: Instant) {
         let early: Vec<PurchaseId> = self
             .purchases
             .iter()
-            .filter(|(_, purchase)| matches!(purchase.stage, Stage::Early { .. }))
+            .filter(|(_, purchase)| matches!(purchase.stage, Stage::Starting { .. }))
             .map(|(id, _)| *id)
             .collect();
         for id in early {
-            self.admit(id, now);
+            self.check_and_enqueue(id, now);
         }
     }
 
@@ -76,36 +76,36 @@ impl Book {
             offer,
             limit,
             deadline: now + self.policy.pay_timeout,
-            stage: Stage::Early { until: now + self.policy.ready_timeout },
+            stage: Stage::Starting { until: now + self.policy.ready_timeout },
             rounds: 0,
             raised: Vec::new(),
             is_funded: false,
             reopened: false,
             presented: Vec::new(),
-            adoptions: 0,
-            patience: Default::default(),
+            corrections: 0,
+            retries: Default::default(),
         };
         self.purchases.insert(id, purchase);
         match self.start {
             Start::Waiting(_) => {}
-            Start::Ready(_) => self.admit(id, now),
+            Start::Ready(_) => self.check_and_enqueue(id, now),
             Start::Stopped(_) => self.refuse(id, Refusal::ShuttingDown, now),
         }
     }
 
     /// Checks a demand and lines it up.
-    fn admit(&mut self, id: PurchaseId, now: Instant) {
+    fn check_and_enqueue(&mut self, id: PurchaseId, now: Instant) {
         let (Some(purchase), Start::Ready(facts)) = (self.purchases.get(&id), &self.start) else { return };
         if let Err(refusal) = check(&purchase.offer, &purchase.limit, facts) {
             return self.refuse(id, refusal, now);
         }
         let receiver = purchase.receiver();
-        self.line_up(id, receiver, false);
-        self.pump(receiver, now);
+        self.enqueue(id, receiver, false);
+        self.dispatch(receiver, now);
     }
 
     /// Puts a purchase into the queue of its receiver and host, at the head if it was served before.
-    pub(super) fn line_up(&mut self, id: PurchaseId, receiver: Address, first: bool) {
+    pub(super) fn enqueue(&mut self, id: PurchaseId, receiver: Address, first: bool) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.stage = Stage::Queued;
         let queue = self.queues.entry(receiver).or_default().entry(purchase.queue()).or_default();
@@ -113,7 +113,7 @@ impl Book {
     }
 
     /// Serves everyone it can who waits for a channel to `receiver`: of each host, first come first.
-    pub(super) fn pump(&mut self, receiver: Address, now: Instant) {
+    pub(super) fn dispatch(&mut self, receiver: Address, now: Instant) {
         if matches!(self.start, Start::Stopped(_)) {
             return;
         }
@@ -123,12 +123,12 @@ impl Book {
         // A channel that several hosts share goes to the request that has waited longest.
         keys.sort_unstable_by_key(|(first, _)| *first);
         for (_, key) in keys {
-            self.pump_queue(receiver, &key, now);
+            self.dispatch_queue(receiver, &key, now);
             self.drop_empty_queue(receiver, &key);
         }
     }
 
-    fn pump_queue(&mut self, receiver: Address, key: &QueueKey, now: Instant) {
+    fn dispatch_queue(&mut self, receiver: Address, key: &QueueKey, now: Instant) {
         let mut place = 0;
         while let Some(&id) = self.queue_mut(receiver, key).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
@@ -149,8 +149,8 @@ impl Book {
                     self.resume(receiver);
                     place += 1;
                 }
-                Step::Weigh => {
-                    self.weigh();
+                Step::QueryBalance => {
+                    self.query_balance();
                     place += 1;
                 }
                 Step::Refuse(refusal) => {
@@ -238,7 +238,7 @@ impl Book {
         // A channel that is lent comes back; only a request that has none is told that there will be none.
         match step {
             Step::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
-            Step::Weigh if lent > 0 => wait,
+            Step::QueryBalance if lent > 0 => wait,
             step => step,
         }
     }
@@ -251,7 +251,7 @@ impl Book {
 
     /// True when a channel can be lent, now or once it comes back.
     pub(super) fn is_open(&self, id: &ChannelId, channel: &Channel) -> bool {
-        channel.phase == Phase::Open && !self.held.contains(id) && !self.is_ending(id)
+        channel.phase == Phase::Open && !self.locked.contains(id) && !self.is_ending(id)
     }
 
     /// True while an order that ends the channel is under way, or its transaction may still take effect.
@@ -287,23 +287,23 @@ impl Book {
             let host = Arc::clone(owner.insert(Arc::clone(purchase.host())));
             self.effects.push_back(Effect::Persist(Record::Host(channel_id, host)));
         }
-        let before = Before { unclear: channel.unclear };
-        if !channel.is_question(total) {
+        let before = Before { in_doubt: channel.in_doubt };
+        if !channel.is_query(total) {
             let is_new = !raise.is_zero();
             let after = channel.payments;
             purchase.presented.push(Presented { channel: channel_id, total, is_new, after });
             channel.payments += 1;
             channel.promised = channel.promised.max(total);
             channel.signed = channel.signed.max(total);
-            channel.unclear = Some(Unclear { total, price });
+            channel.in_doubt = Some(InDoubt { total, price });
         }
         let draft = Draft { channel: channel_id, total, price };
-        purchase.stage = Stage::Presented { draft, unsent: Some(before) };
+        purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
         self.leases.insert(channel_id, id);
         let ahead = price.saturating_mul(self.policy.sign_ahead);
-        if total > channel.reserved {
-            channel.reserved = channel.bound(ahead);
-            self.record(channel_id);
+        if total > channel.durable_limit {
+            channel.durable_limit = channel.bound(ahead);
+            self.persist_channel(channel_id);
         } else {
             self.dirty.insert(channel_id);
             self.reserve(channel_id, ahead);
@@ -314,7 +314,7 @@ impl Book {
     /// Moves the bound on disk ahead in good time, without making anybody wait for it: where less than half is left,
     /// and with it those of the seller's other channels that have used a quarter, because one write serves them all.
     fn reserve(&mut self, id: ChannelId, ahead: Amount) {
-        let left = |channel: &Channel| channel.reserved.saturating_sub(channel.promised);
+        let left = |channel: &Channel| channel.durable_limit.saturating_sub(channel.promised);
         let full = |channel: &Channel| channel.bound(ahead).saturating_sub(channel.promised);
         let is_low = self.channels.get(&id).is_some_and(|channel| left(channel) < full(channel).halved());
         if !is_low || self.reserving.contains_key(&id) {
@@ -324,16 +324,16 @@ impl Book {
             let full = full(channel);
             // With nothing left it may never have paid; in doubt it first asks the seller.
             !left(channel).is_zero()
-                && !channel.is_in_doubt()
+                && !channel.has_doubt()
                 && left(channel) < full.saturating_sub(full.halved().halved())
         };
         let moved: Vec<(ChannelId, Channel)> = self
             .open_channels(id.receiver)
             .filter(|(other, _)| !self.reserving.contains_key(other))
             .filter(|(other, channel)| **other == id || has_used_some(channel))
-            .map(|(other, channel)| (*other, Channel { reserved: channel.bound(ahead), ..*channel }))
+            .map(|(other, channel)| (*other, Channel { durable_limit: channel.bound(ahead), ..*channel }))
             .collect();
-        self.reserving.extend(moved.iter().map(|(id, channel)| (*id, channel.reserved)));
+        self.reserving.extend(moved.iter().map(|(id, channel)| (*id, channel.durable_limit)));
         self.effects.push_back(Effect::Reserve(moved));
     }
 }
