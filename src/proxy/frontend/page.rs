@@ -319,26 +319,14 @@ fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use crate::proxy::frontend::page::*;
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
 
     #[test]
     fn the_policy_names_the_style() {
         let digest = Sha256::digest(STYLE);
-        let expected = format!("style-src 'sha256-{}'", base64(&digest));
+        let expected = format!("style-src 'sha256-{}'", BASE64_STANDARD.encode(digest));
         assert!(SECURITY_POLICY.to_str().unwrap().contains(&expected), "{expected}");
         assert!(!STYLE.contains(['<', '&']), "it stands in the page as it is");
-    }
-
-    fn base64(bytes: &[u8]) -> String {
-        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let groups = bytes.chunks(3).map(|group| {
-            let number = (0..3).fold(0_usize, |sum, at| sum << 8 | usize::from(*group.get(at).unwrap_or(&0)));
-            let letter = |at: usize| match at <= group.len() {
-                true => char::from(LETTERS[number >> (18 - 6 * at) & 63]),
-                false => '=',
-            };
-            (0..4).map(letter).collect::<String>()
-        });
-        groups.collect()
     }
 
     #[test]
