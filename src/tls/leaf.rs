@@ -1,12 +1,14 @@
 //! The certificates that clients see in place of an origin's own: one for each name, made when it is first asked for,
 //! kept while it is asked for. Does not decide for whom one may be made.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hashlink::LruCache;
 use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
@@ -18,7 +20,6 @@ use tokio::sync::OnceCell;
 
 use super::authority::Authority;
 use super::name::{Name, NotAName};
-use super::recent::Recent;
 
 /// A certificate is made again so long before its end.
 const RENEWED_BEFORE: Duration = Duration::from_secs(24 * 3600);
@@ -32,7 +33,8 @@ pub struct Leaves {
     signing_key: Arc<dyn SigningKey>,
     /// All but the certificate.
     template: ServerConfig,
-    recent: Mutex<Recent<Name, Slot>>,
+    /// Clients choose the names, so the hasher is std's, which withstands chosen keys.
+    cache: Mutex<LruCache<Name, Slot, RandomState>>,
     minted: AtomicU64,
 }
 
@@ -75,8 +77,8 @@ impl Leaves {
         let key = KeyPair::generate()?;
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialized_der()));
         let signing_key = any_ecdsa_type(&der)?;
-        let recent = Mutex::new(Recent::new(capacity));
-        Ok(Self { authority, key, signing_key, template: template()?, recent, minted: AtomicU64::new(0) })
+        let cache = Mutex::new(LruCache::with_hasher(capacity.max(1), RandomState::new()));
+        Ok(Self { authority, key, signing_key, template: template()?, cache, minted: AtomicU64::new(0) })
     }
 
     /// What to answer a client with that wants to speak to `host`: a DNS name in any case, with or without the dot of
@@ -87,9 +89,15 @@ impl Leaves {
 
     async fn config_at(&self, now: SystemTime, name: Name) -> Result<Arc<ServerConfig>, LeafError> {
         let slot = {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_good = |slot: &Slot| slot.get().is_none_or(|leaf| leaf.fresh.contains(&now));
-            recent.entry(name.clone(), is_good, Slot::default)
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            match cache.get(&name) {
+                Some(slot) if slot.get().is_none_or(|leaf| leaf.fresh.contains(&now)) => Arc::clone(slot),
+                _ => {
+                    let slot = Slot::default();
+                    cache.insert(name.clone(), Arc::clone(&slot));
+                    slot
+                }
+            }
         };
         let leaf = slot.get_or_try_init(async || self.mint(&name, now)).await?;
         Ok(Arc::clone(&leaf.config))
@@ -127,7 +135,7 @@ impl Leaves {
 
 impl fmt::Debug for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.recent.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let held = self.cache.lock().unwrap_or_else(PoisonError::into_inner).len();
         f.debug_struct("Leaves")
             .field("authority", &self.authority)
             .field("held", &held)
@@ -197,14 +205,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_are_held_than_asked_for() {
+    async fn a_full_cache_drops_the_least_recently_used_certificate() {
         let folder = tempfile::tempdir().unwrap();
-        let leaves = leaves(folder.path(), 3);
-        for turn in 0..20 {
-            leaves.config_for(&format!("{turn}.example.com")).await.unwrap();
+        for (capacity, held, minted) in
+            [(2, 2, ["a", "b", "c", "b"].as_slice()), (0, 1, &["a", "b", "a", "c", "a", "b"])]
+        {
+            let leaves = leaves(folder.path(), capacity);
+            let mut made = Vec::new();
+            for name in ["a", "b", "a", "c", "a", "b", "b"] {
+                let before = leaves.minted();
+                leaves.config_for(&format!("{name}.example.com")).await.unwrap();
+                if leaves.minted() > before {
+                    made.push(name);
+                }
+                assert!(leaves.cache.lock().unwrap().len() <= held);
+            }
+            assert_eq!(made, minted, "capacity {capacity}");
         }
-        assert_eq!(leaves.recent.lock().unwrap().len(), 3);
-        leaves.config_for("19.example.com").await.unwrap();
-        assert_eq!(leaves.minted(), 20);
     }
 }

@@ -10,7 +10,6 @@ mod mint;
 mod name;
 mod origin;
 mod pair;
-mod recent;
 mod roots;
 mod signer;
 
