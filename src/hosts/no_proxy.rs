@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use super::host::Host;
 
 /// The hosts that are reached directly, besides this machine, which always is: see [`is_here`].
@@ -27,8 +29,8 @@ enum Hosts {
     Below(String),
     /// `example.com`, or `.example.com`: itself and every name below it. In lower case, without a dot at either end.
     AtOrBelow(String),
-    /// Addresses that begin with so many bits of this one: all of them, where it is no network.
-    Network(IpAddr, u8),
+    /// `10.0.0.0/8`; a single address is a network of that address alone.
+    Network(IpNet),
 }
 
 /// Why a text is not an [`Entry`].
@@ -72,12 +74,12 @@ impl Hosts {
     fn hold(&self, host: &str, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
-            (Self::Network(network, bits), Some(address)) => begins_alike(*network, address, *bits),
+            (Self::Network(network), Some(address)) => network.contains(&address),
             (Self::Below(suffix), None) => host.len() > suffix.len() && host.ends_with(suffix),
             (Self::AtOrBelow(name), None) => {
                 host.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }
-            (Self::Network(..), None) | (Self::Below(_) | Self::AtOrBelow(_), Some(_)) => false,
+            (Self::Network(_), None) | (Self::Below(_) | Self::AtOrBelow(_), Some(_)) => false,
         }
     }
 }
@@ -105,21 +107,17 @@ impl FromStr for Entry {
 /// An address, in brackets or not, or a network.
 fn network(text: &str) -> Option<Hosts> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let (address, bits) = match bare.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-        None => (bare, None),
+    let Some((address, bits)) = bare.split_once('/') else {
+        return Some(Hosts::Network(Host::read(bare).ok()?.address()?.into()));
     };
-    if bits.is_none() {
-        let address = Host::read(address).ok()?.address()?;
-        return Some(Hosts::Network(address, if address.is_ipv4() { 32 } else { 128 }));
-    }
-    let written: IpAddr = address.parse().ok()?;
-    let most = if written.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(most);
-    let address = written.to_canonical();
-    // An IPv4 address in the form of an IPv6 one stands behind 96 bits that say so.
-    let before = if address.is_ipv4() == written.is_ipv4() { 0 } else { 96 };
-    (bits <= most && bits >= before).then(|| Hosts::Network(address, bits - before))
+    // Parsed by std: ipnet reads 010 as 10, which resolvers read as 8.
+    let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
+    let network = match (IpNet::new(address, bits).ok()?, address.to_canonical()) {
+        // The form ::ffff:10.0.0.0/104 stands for 10.0.0.0/8.
+        (IpNet::V6(_), mapped @ IpAddr::V4(_)) => IpNet::new(mapped, bits.checked_sub(96)?).ok()?,
+        (network, _) => network,
+    };
+    Some(Hosts::Network(network))
 }
 
 fn name(text: &str) -> Result<Hosts, NotABypass> {
@@ -135,20 +133,6 @@ fn name(text: &str) -> Result<Hosts, NotABypass> {
         return Err(NotABypass);
     }
     Ok(if is_below { Hosts::Below(format!(".{name}")) } else { Hosts::AtOrBelow(name) })
-}
-
-fn begins_alike(one: IpAddr, other: IpAddr, bits: u8) -> bool {
-    match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => {
-            let rest = 32_u32.saturating_sub(bits.into());
-            (one.to_bits() ^ other.to_bits()).checked_shr(rest).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(one), IpAddr::V6(other)) => {
-            let rest = 128_u32.saturating_sub(bits.into());
-            (one.to_bits() ^ other.to_bits()).checked_shr(rest).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
 }
 
 /// Whether a host (a name, or an address without brackets) is this machine by its very name: an outbound proxy would
@@ -220,6 +204,9 @@ mod tests {
             "a:99999",
             "10.0.0.0/33",
             "::/129",
+            "::ffff:10.0.0.0/95",
+            "010.0.0.0/8",
+            "10.0/8",
             "[::1",
             "a b",
             "*a",
