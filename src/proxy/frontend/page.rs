@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use maud::{PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use super::program;
@@ -181,51 +182,56 @@ impl Page {
     }
 
     fn html(&self, visit: &Visit<'_>) -> String {
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <title>tollpass</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>tollpass</h1>\n\
-             <p class=\"{}\">{}</p>\n<dl>\n",
-            if visit.reached == Reached::Through { "works" } else { "direct" },
-            escape(greeting(visit.reached)),
-        );
-        for (name, fact) in self.facts(visit) {
-            put(&mut page, format_args!("<dt>{name}</dt><dd><code>{}</code></dd>\n", escape(&fact)));
-        }
-        page.push_str("</dl>\n<h2>Files</h2>\n<ul>\n");
-        for (path, purpose) in self.files() {
-            put(&mut page, format_args!("<li><a href=\"{path}\">{path}</a> {}</li>\n", escape(purpose)));
-        }
-        page.push_str("</ul>\n");
-        if self.ca.is_some() {
-            let command = program::BUNDLE;
-            put(
-                &mut page,
-                format_args!(
-                    "<p>bundle.pem contains the system CAs plus tollpass's:</p>\n<pre>{command}</pre>\n"
-                ),
-            );
-        }
-        page.push_str("<h2>What to do</h2>\n");
-        for Advice { program, commands, notes, undo } in program::advice(&visit.address, self.ca.is_some()) {
-            put(&mut page, format_args!("<h3>{}</h3>\n", escape(program)));
-            if !commands.is_empty() {
-                put(&mut page, format_args!("<pre>{}</pre>\n", escape(&commands.join("\n"))));
+        let class = if visit.reached == Reached::Through { "works" } else { "direct" };
+        let page = html! {
+            (PreEscaped("<!doctype html>\n"))
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { "tollpass" }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    main {
+                        h1 { "tollpass" }
+                        p class=(class) { (greeting(visit.reached)) }
+                        dl {
+                            @for (name, fact) in self.facts(visit) {
+                                dt { (name) }
+                                dd { code { (fact) } }
+                            }
+                        }
+                        h2 { "Files" }
+                        ul {
+                            @for (path, purpose) in self.files() {
+                                li { a href=(path) { (path) } " " (purpose) }
+                            }
+                        }
+                        @if self.ca.is_some() {
+                            p { "bundle.pem contains the system CAs plus tollpass's:" }
+                            pre { (program::BUNDLE) }
+                        }
+                        h2 { "What to do" }
+                        @for Advice { program, commands, notes, undo } in
+                            program::advice(&visit.address, self.ca.is_some())
+                        {
+                            h3 { (program) }
+                            @if !commands.is_empty() { pre { (commands.join("\n")) } }
+                            @if !notes.is_empty() { p { (notes) } }
+                            p class="undo" { "Undo: " (undo) }
+                        }
+                        @for (prefix, origin) in visit.routes.shown() {
+                            h3 { "Base URL" }
+                            pre { (self.base(visit, prefix)) }
+                            p { "leads to " (origin) }
+                        }
+                    }
+                }
             }
-            if !notes.is_empty() {
-                put(&mut page, format_args!("<p>{}</p>\n", escape(notes)));
-            }
-            put(&mut page, format_args!("<p class=\"undo\">Undo: {}</p>\n", escape(undo)));
-        }
-        for (prefix, origin) in visit.routes.shown() {
-            let base = escape(&self.base(visit, prefix));
-            put(
-                &mut page,
-                format_args!("<h3>Base URL</h3>\n<pre>{base}</pre>\n<p>leads to {}</p>\n", escape(&origin)),
-            );
-        }
-        page.push_str("</main>\n</body>\n</html>\n");
-        page
+            "\n"
+        };
+        page.into_string()
     }
 }
 
@@ -296,21 +302,6 @@ fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
     response
 }
 
-/// Text as it may stand in a page.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
 /// Writing into memory cannot fail.
 fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(more);
@@ -341,9 +332,18 @@ mod tests {
             assert_eq!(takes_html(&request), expected, "{accept}");
         }
     }
-
     #[test]
-    fn text_stays_text() {
-        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+    fn the_page_escapes_what_it_shows() {
+        let request = Request::get("/").body(Body::Empty).unwrap();
+        let visit = Visit {
+            request: &request,
+            reached: Reached::Directly,
+            address: "<a href=\"x\">&".to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
+            routes: &Routes::new(Vec::new()),
+        };
+        let page = Page { ca: None, pays: false, since: SystemTime::UNIX_EPOCH }.html(&visit);
+        assert!(page.contains("<dd><code>http://&lt;a href=&quot;x&quot;&gt;&amp;</code></dd>"), "{page}");
+        assert!(!page.contains("<a href=\"x"), "{page}");
     }
 }
