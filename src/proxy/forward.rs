@@ -32,7 +32,6 @@ use super::{Body, Paying, Settings, tunnel};
 
 /// Why a request got no answer from its origin.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ForwardError {
     /// The request's target cannot be used.
     #[error("the request target is not usable: {0}")]

@@ -48,7 +48,6 @@ impl Limits {
 
 /// Why a body cannot be sent again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum NotReplayable {
     /// It is larger than what is kept.
     #[error("the request body is larger than the {limit} bytes that are kept to send it again")]

@@ -52,7 +52,6 @@ pub struct Full {
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum BodyError {
     /// The connection that it is read from failed.
     #[error("the peer's body broke off: {0}")]

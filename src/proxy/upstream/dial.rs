@@ -20,7 +20,6 @@ use crate::proxy::message::target;
 
 /// Why an origin was not reached. Nothing has been sent to it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum DialError {
     /// The name has no address.
     #[error("the name {host} cannot be resolved: {reason}")]
