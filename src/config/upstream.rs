@@ -18,6 +18,7 @@ use super::values;
 use super::values::Places;
 use crate::hosts::host::Host;
 use crate::hosts::no_proxy::{Bypass, Entry};
+use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 
 /// The keys of `[upstream]`.
@@ -105,7 +106,7 @@ impl FromStr for ProxyUrl {
             None => (None, rest),
         };
         let place: Authority = place.parse().map_err(|_| NotAProxyUrl::Other)?;
-        let host = place.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = without_brackets(place.host()).to_owned();
         let port = match place.as_str().strip_prefix(place.host()) {
             Some("" | ":") => 80,
             _ => place.port_u16().filter(|port| *port != 0).ok_or(NotAProxyUrl::Other)?,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::host::Host;
+use super::without_brackets;
 
 /// The hosts that are reached directly, besides this machine, which always is: see [`is_here`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl FromStr for Entry {
 
 /// An address, in brackets or not, or a network.
 fn network(text: &str) -> Option<Hosts> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let bare = without_brackets(text);
     let Some((address, bits)) = bare.split_once('/') else {
         return Some(Hosts::Network(Host::read(bare).ok()?.address()?.into()));
     };

@@ -9,6 +9,7 @@ use http::{Method, Request, Uri, Version};
 
 use super::page::Reached;
 use super::refused::Refused;
+use crate::hosts::without_brackets;
 use crate::proxy::Body;
 use crate::proxy::message::target;
 
@@ -139,7 +140,7 @@ pub(super) fn host(request: &Request<Body>) -> Option<Authority> {
 /// Whether browsers mark what pages of other sites send to a host: they do where they take plain http for trustworthy.
 /// <https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>
 pub(super) fn is_kept_apart(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let bare = without_brackets(host);
     // An IPv4 address in the form of an IPv6 one is not among them.
     is_localhost(host) || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -155,7 +156,7 @@ fn host_of(line: &HeaderValue) -> Option<Authority> {
 }
 
 fn literal(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let bare = without_brackets(host);
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 

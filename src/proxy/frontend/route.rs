@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response, Uri};
 
 use super::identity::Ours;
 use super::refused::Refused;
+use crate::hosts::default_port;
 use crate::proxy::Body;
 
 /// One `[[route]]`.
@@ -120,7 +121,7 @@ impl Route {
 
     /// Whether an authority is our origin's.
     fn is_at(&self, authority: &str) -> bool {
-        let default = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        let default = default_port(Some(&self.scheme));
         let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
         authority.parse::<Authority>().is_ok_and(|authority| {
             authority.host().eq_ignore_ascii_case(self.authority.host())

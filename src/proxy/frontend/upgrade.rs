@@ -5,6 +5,7 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
+use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::Body;
 
@@ -58,7 +59,7 @@ fn plainly(location: &str, hosts: &[HostPattern]) -> Option<String> {
 }
 
 fn is_among(authority: &Authority, hosts: &[HostPattern]) -> bool {
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = without_brackets(authority.host());
     hosts.iter().any(|pattern| pattern.matches(host))
 }
 

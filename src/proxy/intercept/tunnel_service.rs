@@ -18,9 +18,9 @@ use tower::util::{Oneshot, ServiceExt as _};
 use tracing::debug;
 
 use super::Waiting;
+use crate::hosts::default_port;
 use crate::hosts::host::Host;
 use crate::proxy::downstream::server::{Finish, Seat};
-use crate::proxy::message::target::default_port;
 use crate::proxy::{Body, Settings, rescue};
 
 /// The origin that a tunnel leads to, as requests in it name it.

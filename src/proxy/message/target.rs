@@ -6,6 +6,7 @@ use http::{Request, Uri};
 
 use super::headers;
 use crate::hosts::host::{Host, is_ipv4};
+use crate::hosts::{default_port, without_brackets};
 use crate::proxy::{Body, ForwardError};
 
 /// Gives a target whose host is an address its one spelling, before anything is decided by it. What is no target is refused
@@ -48,11 +49,6 @@ pub(crate) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
     }
 }
 
-/// The port that is meant where a target of this scheme names none.
-pub(crate) fn default_port(scheme: Option<&Scheme>) -> u16 {
-    if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 }
-}
-
 /// The host, without brackets, and the port of a `CONNECT`.
 pub(crate) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     let Some(authority) = uri.authority() else {
@@ -64,7 +60,7 @@ pub(crate) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     check_authority(authority)?;
     match authority.port_u16() {
         None => Err(ForwardError::BadTarget("CONNECT takes host:port, and the port is missing")),
-        Some(port) => Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port)),
+        Some(port) => Ok((without_brackets(authority.host()), port)),
     }
 }
 

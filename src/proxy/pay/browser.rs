@@ -8,11 +8,11 @@ use std::net::Ipv6Addr;
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
 
+use crate::hosts::default_port;
 use crate::protocol::Refusal;
 use crate::protocol::policy::Browsers;
 use crate::proxy::Body;
 use crate::proxy::frontend::Asked;
-use crate::proxy::message::target::default_port;
 
 /// Why a request is not paid, although a rule allows its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

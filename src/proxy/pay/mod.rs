@@ -26,6 +26,7 @@ use super::replay;
 use super::replay::{Held, Past, hold, keep};
 use super::tunnel::upgrade;
 use super::{Body, ForwardError, rescue};
+use crate::hosts::without_brackets;
 use crate::limits::Limits;
 use crate::payments::Manager;
 use crate::protocol::engine::{SpendLimit, host_name};
@@ -177,7 +178,7 @@ impl Shared {
         if request.method() == Method::CONNECT {
             return Judged::Pass;
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = without_brackets(authority.host());
         let port = target::port(request.uri());
         match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),

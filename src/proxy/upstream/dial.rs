@@ -16,6 +16,7 @@ use super::egress::{Peer, Reach};
 use super::parked::Lobby;
 use super::stream::{History, Wire};
 use super::tls::{Disagreed, Offer, Secure};
+use crate::hosts::without_brackets;
 use crate::proxy::message::target;
 
 /// Why an origin was not reached. Nothing has been sent to it.
@@ -127,7 +128,7 @@ pub(crate) struct Dialer {
 impl Dialer {
     /// Opens a connection to an origin, and offers these protocols over TLS.
     pub(crate) async fn connect(&self, origin: &Uri, offer: Offer) -> Result<Wire, DialError> {
-        let host = origin.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let host = without_brackets(origin.host().unwrap_or_default());
         let port = target::port(origin);
         if origin.scheme() == Some(&Scheme::HTTPS) {
             self.secure(host, port, offer).await

@@ -16,8 +16,9 @@ use http::{HeaderMap, Uri, Version, header};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::hosts::without_brackets;
 use crate::proxy::descriptors::Resting;
-use crate::proxy::message::headers;
+use crate::proxy::message::{headers, target};
 use crate::proxy::{DialError, Settings};
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
@@ -73,7 +74,7 @@ impl Reach {
         if target.scheme() != Some(&Scheme::HTTP) {
             return None;
         }
-        self.shared.outbound.http(host_of(target), target.port_u16().unwrap_or(80))
+        self.shared.outbound.http(host_of(target), target::port(target))
     }
 
     /// Whether it is fixed where requests in plain to `target` go: to a proxy, or to one machine.
@@ -91,7 +92,7 @@ impl Reach {
     /// # Errors
     /// [`DialError`].
     pub(crate) async fn connect_plain(&self, target: &Uri) -> Result<(TcpStream, bool), DialError> {
-        let (host, port) = (host_of(target), target.port_u16().unwrap_or(80));
+        let (host, port) = (host_of(target), target::port(target));
         if let Some(proxy) = self.shared.outbound.http(host, port) {
             return Ok((self.connect_to(proxy).await?, true));
         }
@@ -211,5 +212,5 @@ fn failed(host: &str, port: u16, error: &io::Error) -> DialError {
 }
 
 fn host_of(target: &Uri) -> &str {
-    target.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    without_brackets(target.host().unwrap_or_default())
 }
