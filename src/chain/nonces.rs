@@ -5,10 +5,11 @@
 //! have: one that was given up leaves no gap, and the next transaction takes its place, so that not both can be mined.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex as SyncMutex, MutexGuard as SyncGuard, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard as SyncGuard};
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::mutex::lock;
 use crate::protocol::{Address, Intent};
 
 /// Who may send next, and what is on its way.
@@ -128,10 +129,6 @@ fn first_free(known: &Known, from: u64) -> u64 {
     // As long as they follow each other, the n-th is `from` + n.
     let run = taken.zip(from..).take_while(|(taken, expected)| taken == expected).count();
     from.saturating_add(run as u64)
-}
-
-fn lock(known: &SyncMutex<Known>) -> SyncGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

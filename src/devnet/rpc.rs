@@ -1,6 +1,6 @@
 //! The node's JSON-RPC methods, with the names, shapes and errors that clients know from other nodes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ethers_core::types::transaction::eip2718::TypedTransaction;
@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::logs::Filter;
 use super::node::{BLOCK_GAS_LIMIT, Node};
 use super::{accounts, view};
+use crate::mutex::lock;
 
 /// What a transaction pays its block's maker where the client leaves it to us, in wei.
 const SUGGESTED_TIP: u64 = 1_000_000_000;
@@ -50,7 +51,7 @@ impl Control {
 
     /// The node, for as long as the guard lives: no method awaits anything meanwhile.
     pub fn node(&self) -> MutexGuard<'_, Node> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.node)
     }
 
     /// Blocks at that distance, or with `None` (or a distance of zero) a block per transaction.

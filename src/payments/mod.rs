@@ -19,7 +19,7 @@ mod startup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::chain::{NotRecorded, Synced};
 use crate::limits::Limits;
+use crate::mutex::lock;
 use crate::protocol::engine::{
     Balance, Engine, Host, Input, OrderFailure, Outcome, PurchaseId, Reopens, SpendLimit, Unorderable,
     host_name,
@@ -463,11 +464,6 @@ impl Drop for Ticket {
         };
         self.engine.give_back(self.id, input);
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves at worst a price or a place that a seller corrects.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ListedChannel {

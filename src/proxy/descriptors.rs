@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::upstream::pool::{Pool, WeakPool};
+use crate::mutex::lock;
 
 /// How long closed connections get to be gone, each time that there is no descriptor.
 const PAUSES: [Duration; 5] = [
@@ -26,7 +27,7 @@ pub struct Resting(Arc<Mutex<Vec<WeakPool>>>);
 impl Resting {
     /// Makes room in this pool, too, for as long as it is there.
     pub(super) fn add(&self, pool: &Pool) {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = lock(&self.0);
         pools.retain(|pool| pool.upgrade().is_some());
         pools.push(pool.downgrade());
     }
@@ -35,7 +36,7 @@ impl Resting {
     /// descriptors, and other requests may need some at the same time, so that one would not do.
     pub(super) fn evict(&self) {
         let pools: Vec<Pool> = {
-            let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let pools = lock(&self.0);
             pools.iter().filter_map(WeakPool::upgrade).collect()
         };
         let mut since: Vec<_> = pools.iter().flat_map(Pool::resting_since).collect();

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +39,7 @@ use super::tunnel::splice::{Bounds, End, Prefixed, join};
 use super::upstream::parked::Waiting;
 use super::{Body, Forward, rescue};
 use crate::hosts::host::canonical;
+use crate::mutex::lock;
 use crate::protocol::policy::Hosts;
 use crate::tls::Leaves;
 
@@ -164,7 +165,7 @@ impl Means {
     /// Warns of what every client meets until the user does something, the first time that one does.
     fn warn_once(&self, trouble: &impl ToString) {
         let trouble = trouble.to_string();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         if told.len() < MOST_TOLD && !told.contains(&trouble) {
             warn!("https cannot be read: {trouble}");
             told.insert(trouble);

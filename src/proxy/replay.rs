@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use self::store::Store;
 use super::pay::strip;
 use super::{Body, BodyError};
+use crate::mutex::lock;
 
 mod hold;
 mod store;
@@ -159,7 +160,7 @@ struct Home(Arc<Mutex<Core>>);
 impl Home {
     fn lock(&self) -> MutexGuard<'_, Core> {
         // A panic elsewhere leaves at worst a pass that ends in an error.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::mutex::lock;
+
 /// The most that may wait to be written, in bytes; further lines are lost.
 const MOST_WAITING: usize = 4 << 20;
 /// What a line takes besides its text.
@@ -98,7 +100,7 @@ impl Log {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Writes lines as they come, for as long as the process lives.

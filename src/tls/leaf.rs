@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hashlink::LruCache;
@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::authority::Authority;
 use super::name::{Name, NotAName};
+use crate::mutex::lock;
 
 /// A certificate is made again so long before its end.
 const RENEWED_BEFORE: Duration = Duration::from_secs(24 * 3600);
@@ -89,7 +90,7 @@ impl Leaves {
 
     async fn config_at(&self, now: SystemTime, name: Name) -> Result<Arc<ServerConfig>, LeafError> {
         let slot = {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut cache = lock(&self.cache);
             match cache.get(&name) {
                 Some(slot) if slot.get().is_none_or(|leaf| leaf.fresh.contains(&now)) => Arc::clone(slot),
                 _ => {
@@ -135,7 +136,7 @@ impl Leaves {
 
 impl fmt::Debug for Leaves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.cache.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let held = lock(&self.cache).len();
         f.debug_struct("Leaves")
             .field("authority", &self.authority)
             .field("held", &held)

@@ -14,7 +14,7 @@ mod server;
 mod watch;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -31,6 +31,7 @@ use self::ledger::Ledger;
 use self::proofs::Notary;
 use self::resources::Shop;
 use self::watch::Watcher;
+use crate::mutex::lock;
 use crate::protocol::{Address, Amount};
 
 /// The path below which the REST interface lies.
@@ -283,10 +284,10 @@ impl Shared {
 
     // No code that holds these locks can leave them half changed.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ledger)
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.faults)
     }
 }

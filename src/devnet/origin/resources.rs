@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use revm::primitives::{alloy_primitives::Keccak256, hex};
 
 use super::{GATEWAY_PATH, OriginError};
+use crate::mutex::lock;
 use crate::protocol::Amount;
 
 /// The body of an answer.
@@ -205,7 +206,7 @@ impl Shop {
     }
 
     fn shelf(&self) -> MutexGuard<'_, BTreeMap<String, (Amount, Kind)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

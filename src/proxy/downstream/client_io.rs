@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use hyper::rt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
+use crate::mutex::lock;
 use crate::proxy::Settings;
 
 /// Bytes that are thrown away at a time.
@@ -219,7 +220,7 @@ impl Watch {
 
     fn take_interim(&self) -> Vec<u8> {
         self.has_interim.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.interim))
     }
 }
 
@@ -241,7 +242,7 @@ impl Before {
         if self.watch.turn.load(Ordering::Relaxed) != self.turn {
             return;
         }
-        let mut interim = self.watch.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut interim = lock(&self.watch.interim);
         if interim.len() + bytes.len() <= limit {
             interim.extend_from_slice(bytes);
             self.watch.has_interim.store(true, Ordering::Release);

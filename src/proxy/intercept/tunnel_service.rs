@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tracing::debug;
 use super::Waiting;
 use crate::hosts::default_port;
 use crate::hosts::host::Host;
+use crate::mutex::lock;
 use crate::proxy::downstream::server::{Finish, Seat};
 use crate::proxy::{Body, Settings, rescue};
 
@@ -183,7 +184,7 @@ where
             State::Asked { answer, waiting } => (answer, waiting),
         };
         let Ok(answer) = ready!(answer.as_mut().poll(cx));
-        waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(waiting).take();
         Poll::Ready(Ok(answer))
     }
 }

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use http::{Request, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use crate::mutex::lock;
 use crate::proxy::{Body, BodyError};
 
 /// Whether the client waits for a word before it sends its body.
@@ -90,7 +91,7 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code that holds this lock can leave it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::mutex::lock;
 
 /// How many are remembered; the oldest is forgotten first. A new one costs a payment each.
 const MOST: usize = 4096;
@@ -34,7 +36,7 @@ impl Unreadable {
 
     // No code that holds this lock can leave the queue half changed.
     fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hashes)
     }
 }
 

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Limits, NotReplayable};
+use crate::mutex::lock;
 
 /// The bytes that have been kept.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl Store {
 
 /// Does something at a place in the file.
 fn with<T>(file: &Mutex<File>, offset: u64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
-    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = lock(file);
     file.seek(SeekFrom::Start(offset))?;
     work(&mut file)
 }

@@ -3,9 +3,11 @@
 //! client, the pool takes what waits here; and where it has a connection already, nobody dials to find that out.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::net::TcpStream;
+
+use crate::mutex::lock;
 
 /// Host in lower case without brackets, and port.
 type Place = (Box<str>, u16);
@@ -71,7 +73,7 @@ impl Lobby {
 
     // No code that holds this lock can leave the maps half changed.
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -80,7 +82,7 @@ fn place(host: &str, port: u16) -> Place {
 }
 
 fn take(slot: &Slot) -> Option<TcpStream> {
-    slot.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(&slot.0).take()
 }
 
 impl Drop for Waiting {

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -32,6 +32,7 @@ use super::dial::{DialError, Dialer};
 use super::stream::{History, Wire};
 use super::tls;
 use super::tls::Offer;
+use crate::mutex::lock;
 use crate::proxy::downstream::client_io::Client;
 use crate::proxy::downstream::server::{USUAL_FIELDS, chain};
 use crate::proxy::message::{headers, target};
@@ -589,7 +590,7 @@ impl Inner {
 
     // No code that holds this lock can leave the places half changed.
     fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.places)
     }
 }
 

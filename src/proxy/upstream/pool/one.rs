@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Body, History, Inner, Origin, TokioIo, Wire};
+use crate::mutex::lock;
 
 /// A connection that a request has for itself.
 #[derive(Debug)]
@@ -114,6 +115,6 @@ impl Link {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(SendRequest<Body>, Origin)>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.parked)
     }
 }

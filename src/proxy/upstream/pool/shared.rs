@@ -11,7 +11,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Body, BodyError, History, Inner, Origin, TokioIo, Wire};
+use crate::mutex::lock;
 use crate::proxy::message::body::tidy;
 
 /// What an origin may send on one stream before its client has read it.
@@ -404,9 +405,4 @@ impl Start {
             drop(dialling);
         }
     }
-}
-
-// No code that holds one of these locks can leave what is behind it half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 //! whole of it is sent again.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::shared::Upload;
 use super::{Body, BodyError};
+use crate::mutex::lock;
 use crate::proxy::replay::Resumed;
 
 /// Asks for the body back.
@@ -109,9 +110,4 @@ impl Inner {
         self.left = None;
         self.sent = Vec::new();
     }
-}
-
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    // No code that holds this lock can leave it half changed.
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
