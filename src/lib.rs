@@ -56,6 +56,7 @@
 //! | [`limits`] | every limit on what is held and waited for, declared once | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
 //! | [`telemetry`] | the log | nothing of ours |
+//! | `error_chain` | errors with their causes | nothing of ours |
 //! | `mutex` | locks that a panic does not close | nothing of ours |
 //! | [`failpoint`] | crash points for tests; nothing in a release build | nothing of ours |
 //! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, but not its proofs |
@@ -84,6 +85,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod devnet;
+mod error_chain;
 pub mod failpoint;
 pub mod hosts;
 pub mod limits;

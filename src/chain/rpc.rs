@@ -28,6 +28,7 @@ use tower::ServiceBuilder;
 
 use crate::chain::error::ChainError;
 use crate::chain::refusal;
+use crate::error_chain::with_causes;
 use answers::{Answers, AnswersLayer, MAX_ANSWER, Odd};
 
 /// The most that is repeated of what a node says, in characters.
@@ -405,19 +406,6 @@ fn unless_refused<T>(answer: Result<Option<T>, ChainError>) -> Result<Option<T>,
         Err(ChainError::NodeRejected { status: 400 | 404 | 405 | 501, .. }) => Ok(None),
         answer => answer,
     }
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -32,12 +32,13 @@ use tracing::{debug, warn};
 
 use self::sniff::Greeting;
 use self::tunnel_service::{Inside, Named, Quiet};
-use super::downstream::server::{Reader, Seat, attend, chain, reader_of_http2};
+use super::downstream::server::{Reader, Seat, attend, reader_of_http2};
 use super::forward::{ForwardError, Shared};
 use super::message::{headers, target, validate};
 use super::tunnel::splice::{Bounds, End, Prefixed, join};
 use super::upstream::parked::Waiting;
 use super::{Body, Forward, rescue};
+use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
 use crate::mutex::lock;
 use crate::protocol::policy::Hosts;
@@ -206,7 +207,7 @@ where
         Some(seat) => seat.clone().spawn(async move {
             let host = place.host.clone();
             if let Err(error) = (Tunnel { means, inner, place, seat }).run(client, origin).await {
-                debug!(host, error = %chain(&error), "an intercepted tunnel broke");
+                debug!(host, error = %with_causes(&error), "an intercepted tunnel broke");
             }
         }),
     }

@@ -12,10 +12,11 @@ use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
 use super::Body;
-use super::downstream::server::{Seat, chain};
+use super::downstream::server::Seat;
 use super::forward::{ForwardError, Shared};
 use super::message::target;
 use super::tunnel::splice::{Bounds, End, join};
+use crate::error_chain::with_causes;
 
 /// Reaches the target, answers 200, and joins the two once the client has that answer.
 pub(super) async fn open(
@@ -42,7 +43,9 @@ pub(super) fn start(
     let joined = async move {
         let client = match client.await {
             Ok(client) => End::client(client),
-            Err(error) => return debug!(error = %chain(&error), "a client left before its tunnel stood"),
+            Err(error) => {
+                return debug!(error = %with_causes(&error), "a client left before its tunnel stood");
+            }
         };
         let ended = match origin.await {
             Ok(origin) => join(client, origin, bounds, &shutdown).await,

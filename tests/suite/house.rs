@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use tollpass::cli::Arguments;
 
 /// A room, and the rooms that it may name. Those in `ANYWHERE` may be named by each.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -59,11 +59,12 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("failpoint", &[]),
     ("limits", &[]),
     ("mutex", &[]),
+    ("error_chain", &[]),
     ("lib", &[]),
 ];
 
-/// Crash points, and the lock that ignores a panic.
-const ANYWHERE: [&str; 2] = ["failpoint", "mutex"];
+/// Crash points, and what is too small for a place of its own in the layers.
+const ANYWHERE: [&str; 3] = ["error_chain", "failpoint", "mutex"];
 
 /// What a room must not name even where the arrow is there: the seller checks payments by other code than the payer's.
 const NOT_EVEN: [(&str, &str); 1] = [("devnet", "crate::protocol::schemes::microraiden::proof")];

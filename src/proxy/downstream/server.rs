@@ -22,6 +22,7 @@ use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
 use super::client_io::{Before, HeadClock, Line, Pace, Patience, Watch};
+use crate::error_chain::with_causes;
 use crate::proxy::descriptors::is_exhausted;
 use crate::proxy::frontend::Remote;
 use crate::proxy::message::target;
@@ -240,20 +241,8 @@ pub(crate) async fn attend(
         }
     };
     if let Err(error) = ended {
-        debug!(error = %chain(&error), "a client's connection ended early");
+        debug!(error = %with_causes(&error), "a client's connection ended early");
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Where a connection's requests enter the service.

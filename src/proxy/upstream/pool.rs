@@ -32,9 +32,10 @@ use super::dial::{DialError, Dialer};
 use super::stream::{History, Wire};
 use super::tls;
 use super::tls::Offer;
+use crate::error_chain::with_causes;
 use crate::mutex::lock;
 use crate::proxy::downstream::client_io::Client;
-use crate::proxy::downstream::server::{USUAL_FIELDS, chain};
+use crate::proxy::downstream::server::USUAL_FIELDS;
 use crate::proxy::message::{headers, target};
 use crate::proxy::{Body, BodyError, ForwardError, Settings};
 use one::{Idle, One};
@@ -294,9 +295,12 @@ impl Inner {
                 Sent::Answered(answered) => return Ok(*answered),
                 // A connection that ended while it lay idle; the next one may do.
                 Sent::Unwritten(again, _) if is_reused && !self.pays => *again,
-                Sent::Unwritten(_, error) if is_repeated => return Err(not_processed(chain(&error))),
+                Sent::Unwritten(_, error) if is_repeated => return Err(not_processed(with_causes(&error))),
                 Sent::Unwritten(_, error) => {
-                    return Err(Failed { error: ForwardError::Unwritten(chain(&error)), fault: Fault::Own });
+                    return Err(Failed {
+                        error: ForwardError::Unwritten(with_causes(&error)),
+                        fault: Fault::Own,
+                    });
                 }
                 Sent::Refused(Refused { again: Some(again), wants_http1, .. }) if !is_repeated => {
                     is_repeated = true;
@@ -476,7 +480,7 @@ impl Inner {
             ticket.retire();
             let body = spare.map_or(Some(Body::Empty), Spare::take_back);
             let again = body.map(|body| Box::new(copy.map(|_| body)));
-            return Sent::Refused(Refused { why: chain(&error), again, wants_http1 });
+            return Sent::Refused(Refused { why: with_causes(&error), again, wants_http1 });
         }
         // We ended the connection for what the origin sent on some stream.
         let ended = cause::<h2::Error>(&error).is_some_and(|ended| ended.is_library() && ended.is_go_away());
@@ -501,7 +505,7 @@ impl Inner {
             Some(ended) if is_bad_head(ended) && bytes >= self.limits.head_bytes as u64 / MOST_COMPRESSED => {
                 ForwardError::HeadTooLarge
             }
-            Some(ended) if is_bad_head(ended) => ForwardError::BadAnswer(chain(error)),
+            Some(ended) if is_bad_head(ended) => ForwardError::BadAnswer(with_causes(error)),
             _ => classify(error),
         }
     }
@@ -600,7 +604,7 @@ fn not_processed(why: String) -> Failed {
 }
 
 fn opened(error: hyper::Error) -> Failed {
-    Failed { error: ForwardError::Unwritten(chain(&error)), fault: Fault::Own }
+    Failed { error: ForwardError::Unwritten(with_causes(&error)), fault: Fault::Own }
 }
 
 /// Writes what only HTTP/1.1 has: a target without the origin, or with it for a proxy, and what is said of the
@@ -674,19 +678,19 @@ fn is_bad_head(error: &h2::Error) -> bool {
 
 fn classify(error: &hyper::Error) -> ForwardError {
     if let Some(body) = cause::<BodyError>(error) {
-        return ForwardError::RequestBody(chain(body));
+        return ForwardError::RequestBody(with_causes(body));
     }
     // hyper says so of a request that it hands back whole, never of one that it began to write.
     if error.is_canceled() {
-        return ForwardError::Unwritten(chain(error));
+        return ForwardError::Unwritten(with_causes(error));
     }
     if error.is_parse_too_large() {
         return ForwardError::HeadTooLarge;
     }
     if error.is_parse() {
-        return ForwardError::BadAnswer(chain(error));
+        return ForwardError::BadAnswer(with_causes(error));
     }
-    ForwardError::Lost(chain(error) + cause::<io::Error>(error).map_or("", tls::hint))
+    ForwardError::Lost(with_causes(error) + cause::<io::Error>(error).map_or("", tls::hint))
 }
 
 /// The first cause of this type.
