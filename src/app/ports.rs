@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
-use http::{Request, Response};
 use tokio::net::TcpListener;
-use tower::Service;
 
 use super::StartError;
 use crate::config;
@@ -15,7 +13,7 @@ use crate::config::Config;
 use crate::proxy;
 use crate::proxy::frontend::{CaFiles, Page, Route, Token};
 use crate::proxy::intercept::{Intercept, Interception};
-use crate::proxy::{Body, Forward, Front};
+use crate::proxy::{Forward, Front, RequestService};
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -69,11 +67,7 @@ impl Ports {
     /// Serves all of them until the shutdown begins: what is for the proxy itself, and the rest by `service`.
     pub(super) async fn serve<S>(self, service: S, served: Served<'_>, shutdown: &Shutdown)
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: RequestService<Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send + Unpin + 'static,
     {
         let Self { listener, address, routes, since } = self;

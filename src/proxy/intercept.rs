@@ -37,7 +37,7 @@ use super::forward::{ForwardError, Shared};
 use super::message::{headers, target, validate};
 use super::tunnel::splice::{Bounds, End, Prefixed, join};
 use super::upstream::parked::Waiting;
-use super::{Body, Forward, rescue};
+use super::{Body, Forward, RequestService, rescue};
 use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
 use crate::mutex::lock;
@@ -92,7 +92,7 @@ impl<S> Intercept<S> {
 
 impl<S> Service<Request<Body>> for Intercept<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Body>;
@@ -195,7 +195,7 @@ async fn open<S>(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ForwardError>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
     let origin = means.reach(&place, request.headers(), request.version()).await?;
@@ -236,7 +236,7 @@ struct Tunnel<S> {
 
 impl<S> Tunnel<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
     async fn run(self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<()> {

@@ -73,13 +73,18 @@ impl Default for Settings {
     }
 }
 
+/// A service that takes HTTP requests and answers them, or fails with `E`.
+pub trait RequestService<E>: Service<Request<Body>, Response = Response<Body>, Error = E> {}
+
+impl<S, E> RequestService<E> for S where S: Service<Request<Body>, Response = Response<Body>, Error = E> {}
+
 /// Accepts clients on `listener` and answers them with `service` until the shutdown begins.
 ///
 /// Returns when it no longer accepts. Connections that are still open finish as tasks of `shutdown`, whose
 /// [`drain`](Shutdown::drain) waits for them.
 pub async fn serve<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     downstream::server::accept(listener, service, settings, shutdown).await;

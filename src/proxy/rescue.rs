@@ -17,7 +17,7 @@ use super::message::expect;
 use super::message::expect::Offered;
 use super::message::headers::PSEUDONYM;
 use super::message::validate;
-use super::{Body, DialError, ForwardError};
+use super::{Body, DialError, ForwardError, RequestService};
 
 /// The field of RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -181,7 +181,7 @@ impl<S> Rescue<S> {
 
 impl<S> Service<Request<Body>> for Rescue<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>,
+    S: RequestService<ForwardError>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;

@@ -17,7 +17,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
@@ -26,7 +25,7 @@ use crate::error_chain::with_causes;
 use crate::proxy::descriptors::is_exhausted;
 use crate::proxy::frontend::Remote;
 use crate::proxy::message::target;
-use crate::proxy::{Body, Settings};
+use crate::proxy::{Body, RequestService, Settings};
 use crate::shutdown::Shutdown;
 
 /// The least that hyper accepts as the size of its buffer.
@@ -57,7 +56,7 @@ impl Seat {
 /// See [`serve`](crate::proxy::serve).
 pub(crate) async fn accept<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     let seats = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
@@ -164,7 +163,7 @@ pub(crate) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecut
 
 async fn connection<S>(stream: TcpStream, reader: Reader, entry: Entry<S>)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     // Only a hint to the kernel: a connection without it still works.
@@ -254,7 +253,7 @@ struct Entry<S> {
 
 impl<S> hyper::service::Service<Request<Incoming>> for Entry<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: RequestService<Infallible> + Clone,
 {
     type Response = Response<Body>;
     type Error = Infallible;

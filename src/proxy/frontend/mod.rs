@@ -24,7 +24,7 @@ use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode};
 use tower::Service;
 
-use super::Body;
+use super::{Body, RequestService};
 use crate::protocol::policy::HostPattern;
 use identity::{Meant, Ours};
 pub use page::{CaFiles, Page};
@@ -95,7 +95,7 @@ impl<S> Front<S> {
 
 impl<S> Service<Request<Body>> for Front<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: RequestService<Infallible>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;

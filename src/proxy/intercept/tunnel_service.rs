@@ -22,7 +22,7 @@ use crate::hosts::default_port;
 use crate::hosts::host::Host;
 use crate::mutex::lock;
 use crate::proxy::downstream::server::{Finish, Seat};
-use crate::proxy::{Body, Settings, rescue};
+use crate::proxy::{Body, RequestService, Settings, rescue};
 
 /// The origin that a tunnel leads to, as requests in it name it.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ impl<S> Inside<S> {
 
 impl<S> hyper::service::Service<Request<Incoming>> for Inside<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: RequestService<Infallible> + Clone,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
@@ -171,7 +171,7 @@ enum State<S: Service<Request<Body>>> {
 
 impl<S> Future for Answering<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: RequestService<Infallible>,
     S::Future: Unpin,
 {
     type Output = Result<Response<Body>, Infallible>;

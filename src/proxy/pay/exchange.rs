@@ -15,7 +15,7 @@ use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
 use super::hooks::without_user;
 use super::{HeldAnswer, Settings, Shared, hold_answer, strip, tell_why};
@@ -29,7 +29,7 @@ use crate::protocol::schemes::microraiden::headers::{COST, SENDER_BALANCE};
 use crate::protocol::{Amount, Answer, Draft, Offer, Refusal, read};
 use crate::proxy::replay::Kept;
 use crate::proxy::upstream::egress::Peer;
-use crate::proxy::{Body, ForwardError, Paying, rescue};
+use crate::proxy::{Body, ForwardError, Paying, RequestService, rescue};
 use crate::shutdown::Shutdown;
 
 /// How often a payment is sent that provably never left, because its pooled connection had died, or of which the seller
@@ -102,11 +102,7 @@ struct Again {
 
 impl<S> Exchange<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     pub(super) fn new(

@@ -25,7 +25,7 @@ use super::message::{headers, target};
 use super::replay;
 use super::replay::{Held, Past, hold, keep};
 use super::tunnel::upgrade;
-use super::{Body, ForwardError, rescue};
+use super::{Body, ForwardError, RequestService, rescue};
 use crate::hosts::without_brackets;
 use crate::limits::Limits;
 use crate::payments::Manager;
@@ -96,11 +96,7 @@ impl<S> Layer<S> for PayLayer {
 
 impl<S> Service<Request<Body>> for Pay<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Body>;
@@ -251,11 +247,7 @@ async fn buy<S>(
     Terms { limit, send_ahead }: Terms,
 ) -> Result<Response<Body>, ForwardError>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = ForwardError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     strip::request(request.headers_mut());
