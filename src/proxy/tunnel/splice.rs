@@ -15,11 +15,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, cop
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep;
+use tokio_util::either::Either;
 use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::proxy::Settings;
 use crate::proxy::downstream::client_io::Line;
-use crate::proxy::upstream::stream::{Kind, Wire};
+use crate::proxy::upstream::stream::Wire;
 use crate::shutdown::Shutdown;
 
 /// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
@@ -72,9 +73,9 @@ impl End {
             Ok(parts) => (parts.io.into_inner(), parts.read_buf),
             Err(upgraded) => return Self::Other(Box::new(TokioIo::new(upgraded))),
         };
-        match wire.kind {
-            Kind::Plain(link) => Self::Tcp(link.into_stream(), early),
-            Kind::Secure { stream, .. } => Self::Other(Box::new(Prefixed::new(early, stream))),
+        match wire.into_stream() {
+            Either::Left(link) => Self::Tcp(link.into_stream(), early),
+            Either::Right(stream) => Self::Other(Box::new(Prefixed::new(early, stream))),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::dial::Link;
 use super::egress::Peer;
@@ -18,29 +19,25 @@ use super::parked::Live;
 /// A connection to an origin.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    pub(crate) kind: Kind,
+    stream: Either<Link, Box<TlsStream<Link>>>,
     history: History,
-}
-
-/// What the bytes pass through.
-#[derive(Debug)]
-pub(crate) enum Kind {
-    Plain(Link),
-    Secure {
-        stream: Box<TlsStream<Link>>,
-        /// Says that this origin is reached over TLS as long as the connection is there.
-        _live: Live,
-    },
+    /// Says that this origin is reached over TLS as long as the connection is there.
+    _live: Option<Live>,
 }
 
 impl Wire {
     pub(crate) fn plain(link: Link, history: History) -> Self {
-        Self { kind: Kind::Plain(link), history }
+        Self { stream: Either::Left(link), history, _live: None }
     }
 
     pub(crate) fn secure(stream: TlsStream<Link>, live: Live) -> Self {
-        let kind = Kind::Secure { stream: Box::new(stream), _live: live };
-        Self { kind, history: History::new(None, false) }
+        let history = History::new(None, false);
+        Self { stream: Either::Right(Box::new(stream)), history, _live: Some(live) }
+    }
+
+    /// What the bytes pass through: TCP, or TLS over it.
+    pub(crate) fn into_stream(self) -> Either<Link, Box<TlsStream<Link>>> {
+        self.stream
     }
 
     pub(crate) fn history(&self) -> &History {
@@ -49,9 +46,9 @@ impl Wire {
 
     /// Whether both sides agreed on HTTP/2.
     pub(crate) fn speaks_http2(&self) -> bool {
-        match &self.kind {
-            Kind::Plain(_) => false,
-            Kind::Secure { stream, .. } => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        match &self.stream {
+            Either::Left(_) => false,
+            Either::Right(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }
@@ -139,10 +136,7 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = match &mut self.kind {
-            Kind::Plain(link) => Pin::new(link).poll_read(cx, buffer),
-            Kind::Secure { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
-        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
             self.history.answered(bytes);
@@ -157,10 +151,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.history.asked();
-        match &mut self.kind {
-            Kind::Plain(link) => Pin::new(link).poll_write(cx, bytes),
-            Kind::Secure { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -169,30 +160,18 @@ impl AsyncWrite for Wire {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.history.asked();
-        match &mut self.kind {
-            Kind::Plain(link) => Pin::new(link).poll_write_vectored(cx, slices),
-            Kind::Secure { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.kind {
-            Kind::Plain(link) => link.is_write_vectored(),
-            Kind::Secure { stream, .. } => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
-            Kind::Plain(link) => Pin::new(link).poll_flush(cx),
-            Kind::Secure { stream, .. } => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
-            Kind::Plain(link) => Pin::new(link).poll_shutdown(cx),
-            Kind::Secure { stream, .. } => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
