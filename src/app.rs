@@ -3,6 +3,7 @@
 
 pub(crate) mod origins;
 mod ports;
+mod sellers;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,6 +19,7 @@ use tower::Layer as _;
 use zeroize::Zeroizing;
 
 use self::ports::{Ports, Served};
+use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
 use crate::admin::Attendance;
 use crate::chain;
@@ -25,11 +27,12 @@ use crate::chain::Chain;
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
 use crate::chain::signer::Signer;
+use crate::channels::{Channels, IdleChannelReaper, SellerClient};
 use crate::config;
 use crate::config::{Config, ConfigError, KeySource};
 use crate::payments::journal;
-use crate::payments::journal::{Store, StoreError};
-use crate::payments::{Manager, Start, Surplus};
+use crate::payments::journal::{Journal, JournalError};
+use crate::payments::{Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
 use crate::protocol::policy::OnExit;
@@ -38,7 +41,6 @@ use crate::proxy::frontend::Token;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
-use crate::proxy::seller::SellerClient;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::proxy::{Forward, Rescue};
 use crate::shutdown::Shutdown;
@@ -52,8 +54,8 @@ const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// The file in the state folder with the token that guards routes.
 const ROUTE_TOKEN: &str = "route-token";
 
-/// At which intervals it is looked for channels that are not needed any more, at least and at most.
-const LOOKS_FOR_SURPLUS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Bounds of the interval between scans for idle channels.
+const REAPER_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A proxy that is ready to run: bound, locked, its store open.
 pub struct App {
@@ -70,7 +72,8 @@ pub struct App {
 
 /// What a proxy that pays has besides.
 struct Paying {
-    manager: Manager,
+    payments: Payments,
+    channels: Channels,
     task: JoinHandle<()>,
     key: Key,
     chain: config::Chain,
@@ -128,7 +131,7 @@ pub enum StartError {
     },
     /// The journal cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Journal(#[from] JournalError),
     /// The chain's settings cannot be used.
     #[error(transparent)]
     Chain(#[from] chain::ChainError),
@@ -205,7 +208,7 @@ impl App {
         let mut attendance = None;
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
-            let served = admin::serve(&path, paying.manager.clone(), address, &shutdown);
+            let served = admin::serve(&path, paying.channels.clone(), address, &shutdown);
             attendance = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
         let token = match paying.is_some() && !config.routes.is_empty() {
@@ -226,9 +229,9 @@ impl App {
         self.ports.route_addresses()
     }
 
-    /// The manager of a proxy that pays.
-    pub fn manager(&self) -> Option<&Manager> {
-        self.paying.as_ref().map(|paying| &paying.manager)
+    /// The channels of a proxy that pays, and the payment service that owns them.
+    pub fn channels(&self) -> Option<&Channels> {
+        self.paying.as_ref().map(|paying| &paying.channels)
     }
 
     /// Who else uses a proxy that pays, as the command line does for one program.
@@ -240,8 +243,8 @@ impl App {
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
-        let manager = paying.as_ref().map(|paying| paying.manager.clone());
-        let layer = PayLayer::new(pay_settings(&config, manager, &shutdown));
+        let payments = paying.as_ref().map(|paying| paying.payments.clone());
+        let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
         let service = Rescue::new(layer.layer(forward.clone()));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
@@ -254,41 +257,40 @@ impl App {
             &shutdown,
         );
         let drain_timeout = config.limits.drain_timeout;
-        let Some(Paying { manager, task, key, chain, _lock }) = paying else {
+        let Some(Paying { payments, channels, task, key, chain, _lock }) = paying else {
             served.await;
             report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
         };
         if let Some(within) = config.policy.deposit.close_idle_after {
-            let surplus = Surplus::new(manager.clone(), within);
-            shutdown.spawn(close_surplus(surplus, within, shutdown.clone()));
+            let reaper = IdleChannelReaper::new(channels.clone(), within);
+            shutdown.spawn(close_idle_channels(reaper, within, shutdown.clone()));
         }
         let task = watched(task, shutdown.clone());
-        let started = start(manager.clone(), key, chain, shutdown.clone());
+        let started = start(payments.clone(), key, chain, shutdown.clone());
         let (started, ()) = tokio::join!(started, served);
         let deadline = tokio::time::Instant::now() + drain_timeout;
         let was_denied = match config.policy.deposit.on_exit {
             OnExit::Never => {
-                manager.stop().await;
+                payments.stop().await;
                 None
             }
             OnExit::Cooperative => {
                 let (denied, was_denied) = oneshot::channel();
-                manager.finish().await;
-                let manager = manager.clone();
+                payments.finish().await;
                 // Each channel waits for its own payment to come back; the drain bounds it all.
                 shutdown.spawn(async move {
-                    if let Err(trouble) = manager.close_all().await {
+                    if let Err(error) = channels.close_all().await {
                         // It is waited for until the drain is over.
-                        let _ = denied.send(trouble);
+                        let _ = denied.send(error);
                     }
                 });
                 Some(was_denied)
             }
         };
         report_left(shutdown.drain(drain_timeout).await);
-        manager.stop().await;
-        drop(manager);
+        payments.stop().await;
+        drop(payments);
         match tokio::time::timeout_at(deadline + drain_timeout, task).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error)) | Err(error)) => return Err(StartError::Panicked(error.to_string())),
@@ -316,17 +318,16 @@ fn watched(task: JoinHandle<()>, shutdown: Shutdown) -> JoinHandle<Result<(), to
     })
 }
 
-/// Looks every now and then for channels that are not needed any more, and closes them. What was begun is finished
-/// within the drain.
-async fn close_surplus(mut surplus: Surplus, within: Duration, shutdown: Shutdown) {
-    let mut looks = tokio::time::interval((within / 4).clamp(LOOKS_FOR_SURPLUS.0, LOOKS_FOR_SURPLUS.1));
+/// Closes idle channels from time to time. A close that has begun finishes within the drain.
+async fn close_idle_channels(mut reaper: IdleChannelReaper, idle_after: Duration, shutdown: Shutdown) {
+    let mut looks = tokio::time::interval((idle_after / 4).clamp(REAPER_INTERVAL.0, REAPER_INTERVAL.1));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = looks.tick() => {}
             () = shutdown.stopping() => return,
         }
-        while !shutdown.is_stopping() && surplus.close_next().await {}
+        while !shutdown.is_stopping() && reaper.close_next().await {}
     }
 }
 
@@ -336,7 +337,7 @@ pub struct Desk {
 }
 
 struct DeskParts {
-    manager: Manager,
+    channels: Channels,
     task: JoinHandle<()>,
     _lock: Lock,
 }
@@ -351,28 +352,29 @@ impl Desk {
         let tls = origins::load(&config)?;
         let forward = Forward::new(&proxy::Settings { outbound, tls, ..proxy_settings(&config) });
         let key = Key::Configured(wallet);
-        let Paying { manager, task, key, chain, _lock } = Paying::build(&config, key, chain, &forward)?;
-        let starting = start(manager.clone(), key, chain, Shutdown::new());
+        let Paying { payments, channels, task, key, chain, _lock } =
+            Paying::build(&config, key, chain, &forward)?;
+        let starting = start(payments.clone(), key, chain, Shutdown::new());
         match tokio::time::timeout(config.policy.ready_timeout, starting).await {
             Ok(started) => started?,
             Err(_) => return Err(StartError::NotReady(config.policy.ready_timeout)),
         }
         // What an earlier life began is finished first; `chain.confirm_timeout` bounds it.
-        manager.settled().await;
-        Ok(Self { paying: DeskParts { manager, task, _lock } })
+        payments.await_transactions().await;
+        Ok(Self { paying: DeskParts { channels, task, _lock } })
     }
 
-    /// The manager.
-    pub fn manager(&self) -> &Manager {
-        &self.paying.manager
+    /// The channels.
+    pub fn channels(&self) -> &Channels {
+        &self.paying.channels
     }
 
     /// Waits until the store is closed.
     pub async fn close(self) {
-        let DeskParts { manager, task, _lock } = self.paying;
-        manager.stop().await;
-        drop(manager);
-        // A manager that panicked has said so.
+        let DeskParts { channels, task, _lock } = self.paying;
+        channels.payments().stop().await;
+        drop(channels);
+        // A panic is in the log.
         let _ = task.await;
     }
 }
@@ -410,12 +412,15 @@ fn report_left(left: usize) {
 impl Paying {
     fn build(config: &Config, key: Key, chain: config::Chain, forward: &Forward) -> Result<Self, StartError> {
         let lock = lock(&config.state_dir)?;
-        let store = Store::open(&config.state_dir)?;
+        let journal = Journal::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
         let within = config.limits.answer_timeout.min(SELLER_ANSWERS_WITHIN);
-        let seller = Arc::new(SellerClient::new(forward.clone(), within));
-        let (manager, task) = Manager::spawn(policy, store, &config.limits, seller);
-        Ok(Self { manager, task, key, chain, _lock: lock })
+        let seller = Arc::new(SellerClient::new(seller_service(forward), within));
+        let close_denied = policy.hooks.cooperative_close_denied.clone();
+        let (payments, task) = Payments::spawn(policy, journal, &config.limits);
+        let approver = Arc::new(WebhookCloseApprover::default());
+        let channels = Channels::new(payments.clone(), seller, approver, close_denied);
+        Ok(Self { payments, channels, task, key, chain, _lock: lock })
     }
 }
 
@@ -450,7 +455,7 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
             inspect_state(path)?;
             // SQLite gives its other files the rights of this one.
             private::own(&path.join(journal::FILE))?;
-            for file in journal::beside(path).into_iter().filter(|file| file.exists()) {
+            for file in journal::sidecar_files(path).into_iter().filter(|file| file.exists()) {
                 private::own(&file)?;
             }
             Ok(Lock(lock))
@@ -469,7 +474,7 @@ pub fn inspect_state(path: &Path) -> Result<(), StartError> {
     for file in [path.join(LOCK), path.join(journal::FILE), admin::socket(path)] {
         private::inspect(&file)?;
     }
-    for file in journal::beside(path) {
+    for file in journal::sidecar_files(path) {
         private::inspect(&file)?;
     }
     let socket = admin::socket(path);
@@ -499,10 +504,10 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
     Ok(())
 }
 
-/// Unlocks the key and makes the manager ready. A key that cannot be opened ends the proxy; a node that is down is
+/// Unlocks the key and makes the payment service ready. A key that cannot be opened ends the proxy; a node that is down is
 /// tried again.
 async fn start(
-    manager: Manager,
+    payments: Payments,
     key: Key,
     chain: config::Chain,
     shutdown: Shutdown,
@@ -514,7 +519,7 @@ async fn start(
         };
         let contract = chain.channel_manager;
         let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
-        manager.start(Start { chain, signer, contract, retry_every: START_AGAIN_AFTER }).await;
+        payments.start(Startup { chain, signer, contract, retry_every: START_AGAIN_AFTER }).await;
         Ok(())
     };
     let prepared = tokio::select! {
@@ -615,10 +620,10 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     Ok(bytes)
 }
 
-fn pay_settings(config: &Config, manager: Option<Manager>, shutdown: &Shutdown) -> pay::Settings {
+fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown) -> pay::Settings {
     pay::Settings {
         policy: Arc::new(config.policy.clone()),
-        manager,
+        payments,
         limits: config.limits.clone(),
         replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),

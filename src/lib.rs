@@ -20,7 +20,7 @@
 //!                               ▼
 //!                         protocol::read ─► Offer
 //!                               ▼
-//!                         Manager::pay(offer, limit).await ─► Lease | Refusal
+//!                         Payments::pay(offer, limit).await ─► Lease | Refusal
 //!                               │   the book, behind a lock: book.handle(input, now) in the client's own task, and at once,
 //!                               │   where neither disk nor chain is needed:
 //!                               │     Grant           lend the channel; signed in the client's own task: Lease
@@ -48,10 +48,11 @@
 //! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | `hosts` |
 //! | [`hosts`] | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
 //! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | [`payments`] | the state shell: the book of all channels, one task that acts on it, the journal | `chain`, `limits`, `protocol` |
+//! | [`payments`] | the payment service: the engine behind a lock, the actor that acts on the disk and the chain, the journal | `chain`, `limits`, `protocol` |
+//! | [`channels`] | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
-//! | [`admin`] | the socket on which `serve` answers the command line | `payments`, `shutdown` |
+//! | [`admin`] | the socket on which `serve` answers the command line | `channels`, `payments`, `shutdown` |
 //! | [`private`] | files and folders that are for this user alone | nothing of ours |
 //! | [`limits`] | every limit on what is held and waited for, declared once | nothing of ours |
 //! | [`shutdown`] | signals, drain, deadline | nothing of ours |
@@ -81,6 +82,7 @@
 pub mod admin;
 pub mod app;
 pub mod chain;
+pub mod channels;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]

@@ -14,7 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{ABOUT, ATTEND, About, CHANNELS, DENIED, OPERATE, PLAN};
-use crate::payments::{Listing, Operation, Plan, Report};
+use crate::channels::{Operation, Plan, Report};
+use crate::payments::Listing;
 
 /// How long a running `serve` may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ pub use attendance::Attendance;
 pub use client::{AdminError, Attended, about, attend, channels, operate, plan};
 pub use server::serve;
 
-use crate::payments::Bill;
+use crate::payments::SpendingReport;
 
 /// What a running proxy says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct About {
     /// Where clients connect.
     pub listen: SocketAddr,
     /// What it has paid so far.
-    pub bill: Bill,
+    pub bill: SpendingReport,
 }
 
 /// The longest path of a Unix socket that every system takes, in bytes.

@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, DENIED, MAX_QUESTION, OPERATE, PLAN};
-use crate::payments::{Manager, Operation, Trouble};
+use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
 
 /// How long a command may take to send its request head.
@@ -36,7 +36,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// Of whom it answers.
 #[derive(Clone)]
 struct Desk {
-    manager: Manager,
+    channels: Channels,
     listen: SocketAddr,
     attendance: Attendance,
     shutdown: Shutdown,
@@ -48,7 +48,7 @@ struct Desk {
 /// When the socket cannot be made.
 pub fn serve(
     path: &Path,
-    manager: Manager,
+    channels: Channels,
     listen: SocketAddr,
     shutdown: &Shutdown,
 ) -> io::Result<Attendance> {
@@ -60,7 +60,7 @@ pub fn serve(
     let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let attendance = Attendance::default();
-    let desk = Desk { manager, listen, attendance: attendance.clone(), shutdown: shutdown.clone() };
+    let desk = Desk { channels, listen, attendance: attendance.clone(), shutdown: shutdown.clone() };
     let stopping = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -97,11 +97,11 @@ async fn connection(stream: UnixStream, desk: Desk) {
 
 async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let manager = &desk.manager;
+    let channels = &desk.channels;
     match (&head.method, head.uri.path()) {
         (&Method::GET, ABOUT) => json(&desk.about()),
         (&Method::GET, ATTEND) => desk.attended(),
-        (&Method::GET, CHANNELS) => match manager.list().await {
+        (&Method::GET, CHANNELS) => match channels.payments().list().await {
             Some(listing) => json(&listing),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
         },
@@ -115,11 +115,11 @@ async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
                 Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
             };
             if path == PLAN {
-                told(manager.plan(&operation).await)
+                told(channels.plan(&operation).await)
             } else {
                 // In a task of its own: who asked may leave, a transaction goes on.
-                let manager = manager.clone();
-                let done = tokio::spawn(async move { manager.operate(operation).await });
+                let channels = channels.clone();
+                let done = tokio::spawn(async move { channels.operate(operation).await });
                 match done.await {
                     Ok(done) => told(done),
                     Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -135,7 +135,7 @@ async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
 
 impl Desk {
     fn about(&self) -> About {
-        About { listen: self.listen, bill: self.manager.bill() }
+        About { listen: self.listen, bill: self.channels.payments().report() }
     }
 
     /// One line about the proxy at once, and the end of the answer when the proxy ends. Who hangs up has left.
@@ -158,11 +158,11 @@ impl Desk {
     }
 }
 
-fn told<T: Serialize>(result: Result<T, Trouble>) -> Response<Body> {
+fn told<T: Serialize>(result: Result<T, OperationError>) -> Response<Body> {
     match result {
         Ok(value) => json(&value),
-        Err(trouble @ Trouble::Denied(_)) => plain(DENIED, &trouble.to_string()),
-        Err(trouble) => plain(StatusCode::CONFLICT, &trouble.to_string()),
+        Err(error @ OperationError::Denied(_)) => plain(DENIED, &error.to_string()),
+        Err(error) => plain(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 

@@ -15,8 +15,9 @@ use crate::app::{chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config;
 use crate::config::Config;
+use crate::payments::AccountKey;
 use crate::payments::journal;
-use crate::payments::journal::{Owner, Store};
+use crate::payments::journal::Journal;
 use crate::protocol::policy::{Allow, Rule};
 use crate::protocol::{Address, Facts};
 use crate::tls;
@@ -208,12 +209,15 @@ async fn journal(
 ) -> anyhow::Result<()> {
     let (mut intents, mut known) = (Vec::new(), Vec::new());
     if config.state_dir.join(journal::FILE).exists() {
-        let store = Store::open(&config.state_dir)?;
+        let store = Journal::open(&config.state_dir)?;
         store.verify(owner, node.configured_chain().is_some())?;
         intents = store.intents(owner)?;
         let (chain_id, contract, payer) = (owner.chain_id, owner.contract, owner.payer);
-        let owners = store.all()?.into_iter().filter(|(one, _)| *one == Owner { chain_id, contract, payer });
-        known.extend(owners.flat_map(|(_, channels)| channels).map(|(id, ..)| id));
+        let owners = store
+            .accounts()?
+            .into_iter()
+            .filter(|stored| stored.account == AccountKey { chain_id, contract, payer });
+        known.extend(owners.flat_map(|stored| stored.channels).map(|(id, ..)| id));
     }
     match node.gap(&intents).await? {
         Some(gap) => report.wrong("nonces", &gap),

@@ -11,24 +11,28 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::close::{Consents, HoldId, HoldReply};
-use super::journal::writer::Scribe;
-use super::journal::{BookId, Store};
+use super::account::AccountKey;
+use super::closing_signatures::ClosingSignatures;
+use super::error::ChannelAccessError;
+use super::journal::writer::JournalWriter;
+use super::journal::{AccountId, Journal};
+use super::listing::{ListedChannel, Listing};
+use super::message::{ChainContext, LockId, LockReply, Message, OrderReply, StartupState};
 use super::payer::Payer;
+use super::quotes::Quotes;
+use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
-use super::startup::Prepared;
-use super::{Gateways, ListedChannel, ListedOwner, Listing, Message, OrderReply, Trouble, operate};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
-use crate::protocol::engine::{Effect, Host, Input, Record, Unorderable};
-use crate::protocol::quote::Prices;
+use crate::mutex::lock;
+use crate::protocol::engine::{Effect, Input, Record, Unorderable};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
     engine: Arc<SharedEngine>,
-    scribe: Scribe,
+    journal: JournalWriter,
     means: Option<Means>,
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
@@ -37,14 +41,14 @@ pub(super) struct Actor {
     /// Who waits for an order of the user's, by receiver.
     orders: HashMap<Address, oneshot::Sender<OrderReply>>,
     /// Who waits until a channel is lent to nobody.
-    holds: Vec<(ChannelId, HoldReply)>,
+    holds: Vec<(ChannelId, LockReply)>,
     /// Channels that the watch is to look at, whether it sees an event or not: those that we changed, and those that
     /// were not there at a look that cannot be believed alone.
     recheck: Arc<Mutex<BTreeSet<ChannelId>>>,
     /// Who waits until no transaction is under way.
     settled: Vec<oneshot::Sender<()>>,
     /// Which hold keeps each channel from being lent.
-    holders: HashMap<ChannelId, HoldId>,
+    holders: HashMap<ChannelId, LockId>,
     /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
     waiting: VecDeque<(Order, oneshot::Sender<OrderReply>)>,
 }
@@ -52,15 +56,15 @@ pub(super) struct Actor {
 /// What every handle looks up without asking the task.
 pub(super) struct Shared {
     pub engine: Arc<SharedEngine>,
-    pub prices: Arc<Mutex<Prices>>,
-    pub gateways: Arc<Mutex<Gateways>>,
-    pub consents: Arc<Mutex<Consents>>,
+    pub quotes: Quotes,
+    pub seller_urls: SellerUrls,
+    pub closing_signatures: ClosingSignatures,
 }
 
 /// What it takes to pay.
 struct Means {
     facts: Facts,
-    book: BookId,
+    account: AccountId,
     chain: Chain,
     signer: Arc<Signer>,
     /// From where the chain is to be read again.
@@ -73,10 +77,10 @@ const BATCH: usize = 64;
 const MOST_WAITING_ORDERS: usize = 64;
 
 impl Actor {
-    pub(super) fn new(store: Store, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
+    pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
         Self {
             engine: Arc::clone(&shared.engine),
-            scribe: Scribe::start(store),
+            journal: JournalWriter::start(journal),
             means: None,
             sends: HashMap::new(),
             mailbox,
@@ -151,10 +155,10 @@ impl Actor {
         let (free, waiting) =
             std::mem::take(&mut self.holds).into_iter().partition(|(id, _)| !state.engine.is_lent(id));
         self.holds = waiting;
-        let free: Vec<(ChannelId, HoldReply)> = free;
+        let free: Vec<(ChannelId, LockReply)> = free;
         for (id, reply) in free {
             // Who has left has released it, or is about to.
-            let _ = reply.send(state.engine.channel(&id).copied().ok_or(Trouble::Unknown(id)));
+            let _ = reply.send(state.engine.channel(&id).copied().ok_or(ChannelAccessError::Unknown(id)));
         }
         state.awaits_returns = stopping || !self.holds.is_empty();
     }
@@ -168,7 +172,7 @@ impl Actor {
             let mut was_down = false;
             loop {
                 // What is added from here on may be younger than this look.
-                let asked = std::mem::take(&mut *super::lock(&recheck));
+                let asked = std::mem::take(&mut *lock(&recheck));
                 let asked: Vec<ChannelId> = asked.into_iter().collect();
                 let looked = tokio::select! {
                     looked = watcher.next(&asked) => looked,
@@ -179,13 +183,13 @@ impl Actor {
                         was_down = false;
                         // The node may be behind: it says nothing of these yet.
                         let untold = asked.into_iter().filter(|id| !synced.tells_of(id));
-                        super::lock(&recheck).extend(untold);
+                        lock(&recheck).extend(untold);
                         if mailbox.send(Message::Watched(synced)).await.is_err() {
                             return;
                         }
                     }
                     Err(error) => {
-                        super::lock(&recheck).extend(asked);
+                        lock(&recheck).extend(asked);
                         if !std::mem::replace(&mut was_down, true) {
                             tracing::warn!(%error, "the chain cannot be watched; trying again");
                         }
@@ -226,7 +230,7 @@ impl Actor {
             state.engine.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
         // One that waits for an order of ours to end has no further event.
         let passed_over = there.iter().filter(|id| state.engine.channel(id).is_none());
-        super::lock(&self.recheck).extend(state.engine.vanished().chain(unseen).chain(passed_over));
+        lock(&self.recheck).extend(state.engine.vanished().chain(unseen).chain(passed_over));
     }
 
     /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
@@ -241,40 +245,29 @@ impl Actor {
             |id: &ChannelId| state.engine.channel(id).is_some_and(|known| known.phase != Phase::Gone);
         let untold = state.engine.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         let again = vanished.into_iter().map(|(id, _)| id).chain(untold).filter(is_there);
-        super::lock(&self.recheck).extend(again);
+        lock(&self.recheck).extend(again);
         synced
     }
 
     /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
     async fn write_prices(&mut self) {
-        let news = super::lock(&self.shared.prices).take_news();
+        let news = self.shared.quotes.take_news();
         let prices = news.into_iter().map(|(request, price)| Record::Price(request, price));
-        let records = prices.chain(self.take_places()).collect();
+        let records = prices.chain(self.shared.seller_urls.take_unrecorded()).collect();
         // The error is in the log.
         let _ = self.persist(records).await;
-    }
-
-    /// Where sellers are, as far as it is not on record yet.
-    fn take_places(&self) -> Vec<Record> {
-        let mut gateways = super::lock(&self.shared.gateways);
-        let news = std::mem::take(&mut gateways.news);
-        let place = |key: (Host, Address)| {
-            let url = gateways.known.get(&key)?.clone();
-            Some(Record::Gateway(key.0, key.1, url))
-        };
-        news.into_iter().filter_map(place).collect()
     }
 
     async fn take(&mut self, message: Message) {
         let now = Instant::now();
         match message {
             Message::Load { facts, is_chosen, reply } => {
-                let load = move |store: &mut Store| {
-                    store.verify(&facts, is_chosen)?;
-                    store.load(&facts)
+                let load = move |journal: &mut Journal| {
+                    journal.verify(&facts, is_chosen)?;
+                    journal.load(&facts)
                 };
-                let contents = self.scribe.hand_in(load).await.done().await;
-                let _ = reply.send(contents);
+                let stored = self.journal.submit(load).await.done().await;
+                let _ = reply.send(stored);
             }
             Message::Ready(prepared) => self.become_ready(*prepared, now),
             Message::Unready(reason) => self.tell(Input::Unready(reason), now),
@@ -288,7 +281,7 @@ impl Actor {
                     let _ = reply.send(Ok(result.clone()));
                 }
                 if let Ok(Some((channel, Some(_)))) = &result {
-                    super::lock(&self.recheck).insert(*channel);
+                    lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
                 self.tell(Input::Ordered(receiver, result), now);
@@ -298,8 +291,8 @@ impl Actor {
             Message::Look { channel, reply } => {
                 let _ = reply.send(self.engine.lock().engine.channel(&channel).copied());
             }
-            Message::Hold { channel, hold, reply } => self.hold(channel, hold, reply, now),
-            Message::Release { channel, hold } => {
+            Message::Lock { channel, lock, reply } => self.hold(channel, lock, reply, now),
+            Message::Unlock { channel, lock: hold } => {
                 // One that was refused keeps nothing.
                 if self.holders.get(&channel) == Some(&hold) {
                     self.holders.remove(&channel);
@@ -312,8 +305,8 @@ impl Actor {
             Message::Balance(balance) => self.tell(Input::Balance(balance), now),
             Message::Watched(synced) => self.observe(synced, false, now),
             Message::Synced(synced) => self.observe(self.without_vanished(synced), true, now),
-            Message::Means(reply) => {
-                let _ = reply.send(self.means.as_ref().map(|means| operate::Means {
+            Message::ChainContext(reply) => {
+                let _ = reply.send(self.means.as_ref().map(|means| ChainContext {
                     facts: means.facts,
                     chain: means.chain.clone(),
                     signer: Arc::clone(&means.signer),
@@ -324,28 +317,29 @@ impl Actor {
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
-            Message::Located => {
-                let places = self.take_places();
+            Message::SellerUrlLearned => {
+                let places = self.shared.seller_urls.take_unrecorded();
                 // The error is in the log.
                 let _ = self.persist(places).await;
             }
-            Message::Consented { channel, total, signature, reply } => {
+            Message::ClosingSignature { channel, signature, reply } => {
                 // The error is in the log. What follows is recorded too, and not done where it cannot be.
-                let _ = self.persist(vec![Record::Consent(channel, total, signature)]).await;
+                let _ =
+                    self.persist(vec![Record::Consent(channel, signature.total, signature.signature)]).await;
                 failpoint::point("closing signature recorded");
                 // Who has left needs no answer.
                 let _ = reply.send(());
             }
-            Message::Settled(reply) => self.settled.push(reply),
+            Message::AwaitTransactions(reply) => self.settled.push(reply),
             Message::Finish | Message::Stop => self.tell(Input::Stop, now),
         }
     }
 
     /// Keeps a channel from being lent, unless somebody else does already.
-    fn hold(&mut self, channel: ChannelId, hold: HoldId, reply: HoldReply, now: Instant) {
+    fn hold(&mut self, channel: ChannelId, hold: LockId, reply: LockReply, now: Instant) {
         if self.holders.contains_key(&channel) {
             // Who has left needs no answer.
-            let _ = reply.send(Err(Trouble::Held(channel)));
+            let _ = reply.send(Err(ChannelAccessError::Locked(channel)));
             return;
         }
         self.holders.insert(channel, hold);
@@ -397,23 +391,23 @@ impl Actor {
         }
     }
 
-    fn become_ready(&mut self, prepared: Prepared, now: Instant) {
-        let Prepared { facts, contents, synced, chain, signer } = prepared;
-        super::lock(&self.shared.prices).load(contents.prices);
-        super::lock(&self.shared.gateways).known.extend(contents.gateways);
-        super::lock(&self.shared.consents).extend(contents.consents);
+    fn become_ready(&mut self, state: StartupState, now: Instant) {
+        let StartupState { facts, stored, synced, chain, signer } = state;
+        self.shared.quotes.load(facts, stored.prices);
+        self.shared.seller_urls.load(stored.seller_urls);
+        self.shared.closing_signatures.load(stored.closing_signatures);
         // Ready comes once.
         let _ = self.engine.payer.set(Payer { facts, signer: Arc::clone(&signer) });
-        let untold = contents.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
-        super::lock(&self.recheck).extend(untold);
+        let untold = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        lock(&self.recheck).extend(untold);
         self.watch(&chain, synced.cursor);
-        self.means = Some(Means { facts, book: contents.book, chain, signer, cursor: synced.cursor });
+        self.means = Some(Means { facts, account: stored.id, chain, signer, cursor: synced.cursor });
         let ready = Input::Ready {
             facts,
-            channels: contents.channels,
-            hosts: contents.hosts,
-            intents: contents.intents,
-            deposits: contents.deposits,
+            channels: stored.channels,
+            hosts: stored.hosts,
+            intents: stored.intents,
+            deposits: stored.deposits,
             on_chain: synced.channels,
             cursor: synced.cursor,
         };
@@ -446,11 +440,11 @@ impl Actor {
         if records.is_empty() {
             return Ok(());
         }
-        let Some(book) = self.means.as_ref().map(|means| means.book) else {
+        let Some(account) = self.means.as_ref().map(|means| means.account) else {
             return Err("no journal is open for writing".into());
         };
         failpoint::point("records about to be written");
-        let written = self.scribe.hand_in(move |store| store.write(book, &records)).await.done().await;
+        let written = self.journal.submit(move |journal| journal.write(account, &records)).await.done().await;
         failpoint::point("records written");
         written.map_err(|error| {
             tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
@@ -487,11 +481,11 @@ impl Actor {
     /// Moves the bounds of channels on disk ahead; nobody waits for it.
     fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let book = means.book;
+        let account = means.account;
         let bounds = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
         let records: Vec<Record> =
             channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
-        let Some(pending) = self.scribe.try_hand_in(move |store| store.write(book, &records)) else {
+        let Some(pending) = self.journal.try_submit(move |journal| journal.write(account, &records)) else {
             return self.reserved(bounds, false);
         };
         tokio::spawn(async move {
@@ -512,11 +506,7 @@ impl Actor {
     }
 
     fn list(&self) -> Listing {
-        let owner = self.means.as_ref().map(|means| ListedOwner {
-            chain_id: means.facts.chain_id,
-            contract: means.facts.contract,
-            payer: means.facts.payer,
-        });
+        let owner = self.means.as_ref().map(|means| AccountKey::from(means.facts));
         let state = self.engine.lock();
         let listed =
             |(id, channel)| ListedChannel::new(id, channel, state.engine.host(id).map(|host| &**host));

@@ -1,4 +1,4 @@
-//! Signing payments, in the task of whoever pays.
+//! Signing payments, in the task of the client that pays.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::failpoint;
 use crate::protocol::schemes::microraiden::proof;
 use crate::protocol::{Draft, Facts, Refusal, Signature};
 
-/// Who pays, and where.
+/// The paying account and its key.
 #[derive(Debug)]
 pub(super) struct Payer {
     pub facts: Facts,
@@ -15,7 +15,7 @@ pub(super) struct Payer {
 }
 
 impl Payer {
-    /// Signs a granted payment: what it promises is on record already.
+    /// Signs a granted payment, which the journal has recorded already.
     pub(super) fn sign(&self, draft: &Draft) -> Result<Signature, Refusal> {
         let digest = proof::balance_digest(draft.channel, draft.total, self.facts.contract);
         let signature = self.signer.sign(digest).map_err(|error| Refusal::NotReady(error.to_string()))?;

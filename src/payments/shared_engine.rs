@@ -12,6 +12,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
 use super::payer::Payer;
+use crate::mutex::lock;
 use crate::protocol::engine::{Effect, Engine, Input, PurchaseId};
 use crate::protocol::{Draft, Refusal};
 
@@ -72,7 +73,7 @@ impl SharedEngine {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        super::lock(&self.inner)
+        lock(&self.inner)
     }
 
     /// Resolves when there is something to do for the manager's task.

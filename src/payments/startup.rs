@@ -1,58 +1,50 @@
-//! From a key and a node to a manager that can pay: who we are on the chain, what the store knows of it, and what
-//! the contract says of that now. Tried again until it succeeds; meanwhile the manager knows why it is not ready.
+//! Start-up: reads the account from the node and the journal and syncs with the contract, until it succeeds. Meanwhile
+//! the engine knows why it cannot pay yet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::journal::Contents;
-use super::{Manager, Message};
+use super::handle::Payments;
+use super::journal::{JournalError, StoredAccount};
+use super::message::{Message, StartupState};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, ChainError, Synced};
 use crate::protocol::{Address, ChannelId, Facts};
 
-/// What a manager needs to become ready.
-pub struct Start {
+/// What the payment service needs to become ready.
+pub struct Startup {
     /// The node and the contract.
     pub chain: Chain,
     /// The key.
     pub signer: Arc<Signer>,
     /// The channel contract.
     pub contract: Address,
-    /// The pause after a failure.
+    /// The pause after a failed attempt.
     pub retry_every: Duration,
 }
 
-/// Everything the manager's task needs to become ready.
-pub(super) struct Prepared {
-    pub facts: Facts,
-    pub contents: Contents,
-    pub synced: Synced,
-    pub chain: Chain,
-    pub signer: Arc<Signer>,
-}
-
-/// Why it did not work this time.
+/// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-enum NotYet {
+enum StartupError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error("the journal cannot be read: {0}")]
-    Store(#[from] super::journal::StoreError),
+    Journal(#[from] JournalError),
     #[error("tollpass is shutting down")]
     Gone,
 }
 
 /// Warns of open channels that this journal, which knows others, has nothing to do with: two programs that pay from one
 /// channel do not know of each other's promises.
-fn warn_of_strangers(contents: &Contents, synced: &Synced) {
+fn warn_of_strangers(stored: &StoredAccount, synced: &Synced) {
     let is_ours = |id: &ChannelId| {
-        contents.channels.iter().any(|(known, _)| known == id)
-            || contents.intents.iter().any(|intent| intent.order.receiver() == id.receiver)
+        stored.channels.iter().any(|(known, _)| known == id)
+            || stored.intents.iter().any(|intent| intent.order.receiver() == id.receiver)
     };
     let strange = synced.channels.iter().filter(|(id, on_chain)| on_chain.is_some() && !is_ours(id));
-    for (channel, _) in strange.filter(|_| !contents.channels.is_empty()) {
+    for (channel, _) in strange.filter(|_| !stored.channels.is_empty()) {
         tracing::warn!(
             %channel,
             "a channel of this key that this state directory did not open: if another program or state directory uses the \
@@ -61,76 +53,76 @@ fn warn_of_strangers(contents: &Contents, synced: &Synced) {
     }
 }
 
-impl Manager {
-    /// Says why the manager cannot pay yet.
-    pub async fn unready(&self, reason: String) {
-        // A manager that is gone needs no reason.
-        let _ = self.tell(Message::Unready(reason)).await;
+impl Payments {
+    /// Tells waiting clients why nothing can be paid yet.
+    pub async fn not_ready(&self, reason: String) {
+        // After the stop no client waits.
+        let _ = self.send(Message::Unready(reason)).await;
     }
 
-    /// Makes the manager ready to pay; returns when it is, or when it has stopped.
-    pub async fn start(&self, start: Start) {
+    /// Makes the service ready to pay; returns when it is, or when it has stopped.
+    pub async fn start(&self, startup: Startup) {
         loop {
-            let reason = match self.prepare_telling(&start).await {
+            let reason = match self.prepare_telling(&startup).await {
                 Ok(prepared) => {
                     let Facts { chain_id, payer, .. } = prepared.facts;
                     let channels = prepared.synced.channels.len();
                     tracing::info!(chain_id, %payer, channels, "ready to pay");
-                    let _ = self.tell(Message::Ready(Box::new(prepared))).await;
+                    let _ = self.send(Message::Ready(Box::new(prepared))).await;
                     return;
                 }
-                Err(NotYet::Gone) => return,
+                Err(StartupError::Gone) => return,
                 Err(error) => error.to_string(),
             };
-            tracing::warn!(%reason, retry_in = ?start.retry_every, "not ready to pay");
-            self.unready(reason).await;
-            tokio::time::sleep(start.retry_every).await;
+            tracing::warn!(%reason, retry_in = ?startup.retry_every, "not ready to pay");
+            self.not_ready(reason).await;
+            tokio::time::sleep(startup.retry_every).await;
         }
     }
 
-    /// Prepares; meanwhile whoever waits to pay is told of the faults of the node that are being waited out.
-    async fn prepare_telling(&self, start: &Start) -> Result<Prepared, NotYet> {
-        let mut trouble = start.chain.trouble();
-        let mut preparing = std::pin::pin!(self.prepare(start));
+    /// Prepares, and meanwhile tells waiting clients of the node errors that are being retried.
+    async fn prepare_telling(&self, startup: &Startup) -> Result<StartupState, StartupError> {
+        let mut trouble = startup.chain.trouble();
+        let mut preparing = std::pin::pin!(self.prepare(startup));
         loop {
             let reason = tokio::select! {
                 prepared = &mut preparing => return prepared,
                 changed = trouble.changed() => {
-                    // The chain is there as long as it is prepared.
-                    changed.map_err(|_| NotYet::Gone)?;
+                    // The sender lives as long as `startup.chain`.
+                    changed.map_err(|_| StartupError::Gone)?;
                     trouble.borrow_and_update().clone()
                 }
             };
             if let Some(reason) = reason {
-                self.unready(reason).await;
+                self.not_ready(reason).await;
             }
         }
     }
 
-    async fn prepare(&self, start: &Start) -> Result<Prepared, NotYet> {
-        let chain = start.chain.facts().await?;
+    async fn prepare(&self, startup: &Startup) -> Result<StartupState, StartupError> {
+        let chain = startup.chain.facts().await?;
         let facts = Facts {
             chain_id: chain.chain_id,
-            contract: start.contract,
+            contract: startup.contract,
             token: chain.token,
-            payer: start.signer.address(),
+            payer: startup.signer.address(),
         };
         let (reply, answer) = oneshot::channel();
-        let is_chosen = start.chain.configured_chain().is_some();
-        self.tell(Message::Load { facts, is_chosen, reply }).await.map_err(|_| NotYet::Gone)?;
-        let contents = answer.await.map_err(|_| NotYet::Gone)??;
-        start.chain.pin(facts.chain_id, facts.token);
-        start.chain.remember(&contents.intents);
-        match start.chain.gap(&contents.intents).await {
+        let is_chosen = startup.chain.configured_chain().is_some();
+        self.send(Message::Load { facts, is_chosen, reply }).await.map_err(|_| StartupError::Gone)?;
+        let stored = answer.await.map_err(|_| StartupError::Gone)??;
+        startup.chain.pin(facts.chain_id, facts.token);
+        startup.chain.remember(&stored.intents);
+        match startup.chain.gap(&stored.intents).await {
             Ok(Some(gap)) => tracing::warn!("{gap}"),
             Ok(None) => {}
-            // What is paid from the channels that are there needs no transaction.
-            Err(error) => tracing::warn!(%error, "whether a transaction is stranded is not known"),
+            // Payments from existing channels need no transaction.
+            Err(error) => tracing::warn!(%error, "cannot tell whether a transaction is stranded"),
         }
-        let known: Vec<_> = contents.channels.iter().map(|(id, _)| *id).collect();
-        let synced = start.chain.sync(contents.cursor, &known).await?;
-        warn_of_strangers(&contents, &synced);
-        let (chain, signer) = (start.chain.clone(), Arc::clone(&start.signer));
-        Ok(Prepared { facts, contents, synced, chain, signer })
+        let known: Vec<_> = stored.channels.iter().map(|(id, _)| *id).collect();
+        let synced = startup.chain.sync(stored.cursor, &known).await?;
+        warn_of_strangers(&stored, &synced);
+        let (chain, signer) = (startup.chain.clone(), Arc::clone(&startup.signer));
+        Ok(StartupState { facts, stored, synced, chain, signer })
     }
 }

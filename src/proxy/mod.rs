@@ -23,7 +23,6 @@ pub mod message;
 pub mod pay;
 pub mod replay;
 pub mod rescue;
-pub mod seller;
 mod tunnel;
 pub mod upstream;
 

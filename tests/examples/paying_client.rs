@@ -23,16 +23,14 @@ use tollpass::devnet::deploy::Deployed;
 use tollpass::devnet::origin;
 use tollpass::devnet::origin::{Origin, Resource};
 use tollpass::limits::Limits;
-use tollpass::payments::journal::Store;
-use tollpass::payments::{Manager, Start};
+use tollpass::payments::journal::Journal;
+use tollpass::payments::{Payments, Startup};
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
 use tollpass::protocol::{Amount, Refusal, Wei};
-use tollpass::proxy;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::pay::webhook::{Advice, Advisor, Question};
-use tollpass::proxy::seller::SellerClient;
-use tollpass::proxy::{Body, Forward, ForwardError};
+use tollpass::proxy::{Body, ForwardError};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -64,20 +62,19 @@ async fn main() -> anyhow::Result<()> {
 
     let folder = tempfile::tempdir()?;
     let policy = Arc::new(policy(seller.address().port()));
-    let gateway = SellerClient::new(Forward::new(&proxy::Settings::default()), Duration::from_secs(10));
-    let store = Store::open(folder.path())?;
-    let (manager, task) = Manager::spawn(Arc::clone(&policy), store, &Limits::default(), Arc::new(gateway));
+    let journal = Journal::open(folder.path())?;
+    let (payments, task) = Payments::spawn(Arc::clone(&policy), journal, &Limits::default());
     let settings = chain_settings(&chain, &deployed);
-    let start = Start {
+    let startup = Startup {
         chain: Chain::new(settings, Arc::clone(&wallet))?,
         signer: wallet,
         contract: deployed.channel_manager,
         retry_every: Duration::from_secs(1),
     };
-    manager.start(start).await;
+    payments.start(startup).await;
 
     let shutdown = Shutdown::new();
-    let layer = PayLayer::new(pay_settings(policy, &manager, &shutdown));
+    let layer = PayLayer::new(pay_settings(policy, &payments, &shutdown));
     // A client may never send a paid request again by itself.
     let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http::<Body>();
     let plain = tower::service_fn(move |request: Request<Body>| -> BoxFuture<'static, _> {
@@ -98,14 +95,14 @@ async fn main() -> anyhow::Result<()> {
         println!("{status}: {}", String::from_utf8_lossy(&body).trim_end());
         anyhow::ensure!(status.is_success(), "it was not paid");
     }
-    let Some(listing) = manager.list().await else { return Err(Refusal::ShuttingDown.into()) };
+    let Some(listing) = payments.list().await else { return Err(Refusal::ShuttingDown.into()) };
     for channel in listing.channels {
         println!("promised {} of {} to {}", channel.promised, channel.deposit, channel.receiver);
         anyhow::ensure!(channel.promised == Amount::from(3 * PRICE), "it promised something else");
     }
 
     shutdown.drain(Duration::from_secs(10)).await;
-    manager.stop().await;
+    payments.stop().await;
     task.await?;
     seller.stop().await;
     chain.stop().await;
@@ -170,10 +167,10 @@ fn chain_settings(chain: &DevChain, deployed: &Deployed) -> chain::Settings {
     }
 }
 
-fn pay_settings(policy: Arc<Policy>, manager: &Manager, shutdown: &Shutdown) -> pay::Settings {
+fn pay_settings(policy: Arc<Policy>, payments: &Payments, shutdown: &Shutdown) -> pay::Settings {
     pay::Settings {
         policy,
-        manager: Some(manager.clone()),
+        payments: Some(payments.clone()),
         limits: Limits::default(),
         replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),

@@ -483,7 +483,7 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
     };
     Settings {
         policy: Arc::new(policy),
-        manager: Some(proxy.manager.clone()),
+        payments: Some(proxy.payments.clone()),
         limits: Limits {
             replay_memory: 1024,
             replay_file: 1024,

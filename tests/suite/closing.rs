@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
+use tollpass::channels::{Operation, OperationError};
 use tollpass::devnet::origin::Lose;
-use tollpass::payments::{Operation, Trouble};
+use tollpass::payments::ChannelAccessError;
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId};
 
@@ -44,14 +45,14 @@ fn alone(channel: ChannelId, total: Option<u64>, below_promised: bool) -> Operat
 
 /// Says what it costs, does it, and says what it did.
 async fn done(proxy: &Running, operation: Operation) -> String {
-    let plan = proxy.manager.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+    let plan = proxy.channels.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{}", plan.text);
-    proxy.manager.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}")).text
+    proxy.channels.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}")).text
 }
 
 /// Why it is not done, and that nothing was sent.
 async fn refused(proxy: &Running, operation: Operation, words: &str) {
-    let trouble = proxy.manager.operate(operation).await.unwrap_err().to_string();
+    let trouble = proxy.channels.operate(operation).await.unwrap_err().to_string();
     assert!(trouble.contains(words), "no {words:?} in {trouble}");
 }
 
@@ -86,7 +87,7 @@ async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
         let (receiver, deposit) = (town.origin.receiver(), Amount::from(500));
         done(&proxy, Operation::Open { receiver, deposit }).await;
         let channel = only(&proxy).await.id();
-        let plan = proxy.manager.plan(&together(channel)).await.unwrap();
+        let plan = proxy.channels.plan(&together(channel)).await.unwrap();
         assert!(plan.text.contains("all of 500 comes back"), "{}", plan.text);
         refused(&proxy, Operation::Settle { channel }, "is not closing").await;
         done(&proxy, together(channel)).await;
@@ -307,7 +308,7 @@ async fn an_old_channel_that_a_reorganisation_undid_is_gone_once_it_was_missed()
         let proxy = town.alice.start().await;
         proxy.ready().await;
         town.rig.revert(snapshot).await;
-        proxy.manager.operate(Operation::Sync).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        proxy.channels.operate(Operation::Sync).await.unwrap_or_else(|trouble| panic!("{trouble}"));
         // Its node may have told another story: the watch has to find the same, and more than once.
         town.rig.mining(until_phase(&proxy, channel, "gone")).await;
         assert_eq!(only(&proxy).await.promised, PRICE.into());
@@ -374,19 +375,19 @@ async fn a_close_waits_for_what_is_under_way_and_nothing_new_uses_the_channel() 
         town.origin.await_payments(2).await;
         let mut closes: Vec<_> = (0..2)
             .map(|_| {
-                let manager = proxy.manager.clone();
-                tokio::spawn(async move { manager.operate(together(channel)).await })
+                let channels = proxy.channels.clone();
+                tokio::spawn(async move { channels.operate(together(channel)).await })
             })
             .collect();
         let (first, place, _) = futures_util::future::select_all(&mut closes).await;
-        assert!(matches!(first.unwrap(), Err(Trouble::Held(held)) if held == channel));
+        assert!(matches!(first.unwrap(), Err(OperationError::Access(ChannelAccessError::Locked(locked))) if locked == channel));
         let close = closes.remove(1 - place);
 
         // The channel is held: who comes now opens another one, in a block that does not come yet.
         town.rig.automine(false).await;
         let newcomer = tokio::spawn(ask(proxy.address, town.paid()));
         let pending = async {
-            while proxy.manager.operate(Operation::Sync).await.is_ok()
+            while proxy.channels.operate(Operation::Sync).await.is_ok()
                 && town.rig.waiting_of(town.alice.address).await == 0
             {}
         };
@@ -418,7 +419,7 @@ async fn a_lost_journal_does_not_take_the_seller_for_unpaid() {
         assert_eq!((listed.promised, listed.in_doubt), ((10 * PRICE).into(), true), "its history is unknown");
         let seller = Some(format!("{}/api/1", town.origin.url()));
         let closing = Operation::CloseTogether { channel: listed.id(), seller };
-        proxy.manager.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        proxy.channels.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));
         assert_eq!(town.holdings().await, (WEALTH - 2 * PRICE, 2 * PRICE, 0));
         proxy.stop().await;
     })

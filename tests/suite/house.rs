@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use tollpass::cli::Arguments;
 
 /// A room, and the rooms that it may name. Those in `ANYWHERE` may be named by each.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -16,6 +16,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "app",
             "admin",
             "chain",
+            "channels",
             "config",
             "devnet",
             "hosts",
@@ -31,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
         &[
             "admin",
             "chain",
+            "channels",
             "config",
             "hosts",
             "limits",
@@ -44,8 +46,9 @@ const ARROWS: [(&str, &[&str]); 20] = [
         ],
     ),
     ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls"]),
-    ("admin", &["payments", "shutdown"]),
+    ("admin", &["channels", "payments", "shutdown"]),
     ("payments", &["chain", "limits", "protocol", "shutdown"]),
+    ("channels", &["chain", "payments", "protocol"]),
     ("chain", &["private", "protocol"]),
     ("tls", &["private"]),
     ("private", &[]),

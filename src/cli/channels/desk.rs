@@ -7,8 +7,9 @@ use anyhow::{Context as _, bail};
 
 use crate::admin;
 use crate::app::Desk as OwnDesk;
+use crate::channels::{Operation, Plan, Report};
 use crate::config::Config;
-use crate::payments::{Listing, Operation, Plan, Report};
+use crate::payments::Listing;
 
 /// A running proxy, or a manager of our own.
 pub(super) enum Desk {
@@ -37,21 +38,21 @@ impl Desk {
             Self::Running(socket) => {
                 admin::channels(socket).await?.context("the proxy has stopped in the meantime")
             }
-            Self::Own(desk) => desk.manager().list().await.context("the manager has stopped"),
+            Self::Own(desk) => desk.channels().payments().list().await.context("tollpass is shutting down"),
         }
     }
 
     pub(super) async fn plan(&self, operation: &Operation) -> anyhow::Result<Plan> {
         match self {
             Self::Running(socket) => Ok(admin::plan(socket, operation).await?),
-            Self::Own(desk) => Ok(desk.manager().plan(operation).await?),
+            Self::Own(desk) => Ok(desk.channels().plan(operation).await?),
         }
     }
 
     pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<Report> {
         match self {
             Self::Running(socket) => Ok(admin::operate(socket, operation).await?),
-            Self::Own(desk) => Ok(desk.manager().operate(operation.clone()).await?),
+            Self::Own(desk) => Ok(desk.channels().operate(operation.clone()).await?),
         }
     }
 

@@ -12,8 +12,8 @@ use clap::Args;
 use super::ConfigArgs;
 use super::output::print;
 use crate::admin;
-use crate::payments::journal::{FILE, Store};
-use crate::payments::{ListedChannel, ListedOwner, Listing};
+use crate::payments::journal::{AccountChannels, FILE, Journal};
+use crate::payments::{AccountKey, ListedChannel, Listing};
 use crate::protocol::Address;
 use desk::Desk;
 pub use operate::Command;
@@ -124,22 +124,22 @@ fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
             state_dir.display()
         );
     }
-    let owned = Store::open(state_dir)?.all()?;
-    let listing = |(owner, channels): crate::payments::journal::Owned| Listing {
-        owner: Some(ListedOwner { chain_id: owner.chain_id, contract: owner.contract, payer: owner.payer }),
+    let accounts = Journal::open(state_dir)?.accounts()?;
+    let listing = |AccountChannels { account, channels }| Listing {
+        owner: Some(account),
         channels: channels
             .iter()
             .map(|(id, channel, host)| ListedChannel::new(id, &channel.recover(), host.as_deref()))
             .collect(),
     };
-    Ok(owned.into_iter().map(listing).collect())
+    Ok(accounts.into_iter().map(listing).collect())
 }
 
 fn table(listings: &[Listing]) -> String {
     let mut text = String::new();
     for listing in listings {
         match &listing.owner {
-            Some(ListedOwner { chain_id, contract, payer }) => {
+            Some(AccountKey { chain_id, contract, payer }) => {
                 text += &format!("payer {payer}, contract {contract}, chain {chain_id}\n");
             }
             None => text += "the proxy is not ready to pay yet: see its log\n",

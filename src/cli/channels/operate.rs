@@ -10,9 +10,10 @@ use clap::{Args, Subcommand};
 
 use super::desk::Desk;
 use crate::admin::AdminError;
+use crate::channels::{Operation, OperationError, Report};
 use crate::cli::agreed;
 use crate::cli::output::{print, tell};
-use crate::payments::{ListedChannel, Operation, Report, Trouble};
+use crate::payments::ListedChannel;
 use crate::protocol::{Address, Amount, ChannelId};
 
 /// The subcommands of `tollpass channels`.
@@ -133,7 +134,7 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
 
 /// True where the policy says to leave all channels of the seller open.
 fn is_denied(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Trouble::Denied(_)))
+    matches!(error.downcast_ref(), Some(OperationError::Denied(_)))
         || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
 }
 

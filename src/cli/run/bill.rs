@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::payments::{Bill, Payee, Spent, Sum};
+use crate::payments::{PayeeSpending, Spending, SpendingReport, Tally};
 
 /// How many payees the line names.
 const NAMED: usize = 4;
@@ -25,19 +25,19 @@ pub(super) struct Account {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Billed {
     #[serde(flatten)]
-    total: Spent,
+    total: Spending,
     #[serde(flatten)]
-    bill: Bill,
+    bill: SpendingReport,
 }
 
 impl Account {
     /// Of a proxy that ran for this program.
-    pub(super) fn own(bill: Bill) -> Self {
+    pub(super) fn own(bill: SpendingReport) -> Self {
         Self { complete: true, shared: false, bill: Some(Billed::new(bill)) }
     }
 
     /// Of a proxy that ran before and after: `before` is its bill then, `after` now, if it still runs.
-    pub(super) fn shared(before: &Bill, after: Option<Bill>) -> Self {
+    pub(super) fn shared(before: &SpendingReport, after: Option<SpendingReport>) -> Self {
         let is_same = after.as_ref().is_some_and(|after| after.since == before.since);
         let bill = after.map(|after| if is_same { after.since(before) } else { after });
         Self { complete: is_same, shared: true, bill: bill.map(Billed::new) }
@@ -50,7 +50,7 @@ impl Account {
                 .to_owned();
         };
         let mut line = match total.paid {
-            Sum { requests: 0, .. } => "paid nothing".to_owned(),
+            Tally { requests: 0, .. } => "paid nothing".to_owned(),
             paid => format!("paid {}: {}", sum(paid), to_whom(bill, |spent| spent.paid)),
         };
         if total.unclear.requests > 0 {
@@ -75,24 +75,25 @@ impl Account {
 }
 
 impl Billed {
-    fn new(bill: Bill) -> Self {
+    fn new(bill: SpendingReport) -> Self {
         Self { total: bill.total(), bill }
     }
 }
 
-fn sum(Sum { requests, amount }: Sum) -> String {
+fn sum(Tally { requests, amount }: Tally) -> String {
     let noun = if requests == 1 { "request" } else { "requests" };
     format!("{amount} in {requests} {noun}")
 }
 
 /// Who got how much of it; the first few by name.
-fn to_whom(bill: &Bill, of: impl Fn(&Spent) -> Sum) -> String {
-    let mut paid: Vec<&Payee> = bill.payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
+fn to_whom(bill: &SpendingReport, of: impl Fn(&Spending) -> Tally) -> String {
+    let mut paid: Vec<&PayeeSpending> =
+        bill.payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
     paid.sort_by_key(|payee| std::cmp::Reverse(of(&payee.spent).amount));
     let (named, rest) = paid.split_at(paid.len().min(NAMED));
     let mut parts: Vec<String> = named
         .iter()
-        .map(|Payee { host, receiver, spent }| format!("{} to {host} ({receiver})", of(spent).amount))
+        .map(|PayeeSpending { host, receiver, spent }| format!("{} to {host} ({receiver})", of(spent).amount))
         .collect();
     let others = of(&bill.others);
     if !rest.is_empty() || others.requests > 0 {
@@ -108,25 +109,25 @@ mod tests {
     use crate::cli::run::bill::*;
     use crate::protocol::Address;
 
-    fn some(requests: u64, amount: u64) -> Sum {
-        Sum { requests, amount: amount.into() }
+    fn some(requests: u64, amount: u64) -> Tally {
+        Tally { requests, amount: amount.into() }
     }
 
-    fn payee(host: &str, paid: Sum, unclear: Sum) -> Payee {
-        Payee {
+    fn payee(host: &str, paid: Tally, unclear: Tally) -> PayeeSpending {
+        PayeeSpending {
             host: host.to_owned(),
             receiver: Address([0x11; 20]),
-            spent: Spent { paid, unclear, cleared: Sum::default() },
+            spent: Spending { paid, unclear, cleared: Tally::default() },
         }
     }
 
-    fn bill(payees: Vec<Payee>) -> Bill {
-        Bill { since: 7, payees, ..Bill::default() }
+    fn bill(payees: Vec<PayeeSpending>) -> SpendingReport {
+        SpendingReport { since: 7, payees, ..SpendingReport::default() }
     }
 
     #[test]
     fn the_line_says_what_was_paid_to_whom() {
-        let none = Sum::default();
+        let none = Tally::default();
         assert_eq!(Account::own(bill(vec![])).line(), "paid nothing");
         let one = bill(vec![payee("a.example", some(1, 1000), none)]);
         let address = Address([0x11; 20]);
@@ -149,13 +150,13 @@ mod tests {
 
     #[test]
     fn what_is_only_unclear_is_not_hidden() {
-        let line = Account::own(bill(vec![payee("a", Sum::default(), some(1, 9))])).line();
+        let line = Account::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
         assert!(line.starts_with("paid nothing; unclear 9 in 1 request, "), "{line}");
     }
 
     #[test]
     fn many_payees_fit_in_a_line() {
-        let payees = (0..9).map(|n| payee(&format!("{n}.example"), some(1, 10 - n), Sum::default()));
+        let payees = (0..9).map(|n| payee(&format!("{n}.example"), some(1, 10 - n), Tally::default()));
         let mut bill = bill(payees.collect());
         bill.others.paid = some(3, 100);
         let line = Account::own(bill).line();
@@ -165,12 +166,12 @@ mod tests {
 
     #[test]
     fn of_a_shared_proxy_only_the_difference_counts() {
-        let before = bill(vec![payee("a", some(2, 20), Sum::default())]);
-        let after = bill(vec![payee("a", some(3, 25), Sum::default())]);
+        let before = bill(vec![payee("a", some(2, 20), Tally::default())]);
+        let after = bill(vec![payee("a", some(3, 25), Tally::default())]);
         let line = Account::shared(&before, Some(after.clone())).line();
         assert!(line.starts_with("paid 5 in 1 request: 5 to a (0x"), "{line}");
         assert!(line.ends_with("include other programs' payments)"), "{line}");
-        let anew = Bill { since: 8, ..after };
+        let anew = SpendingReport { since: 8, ..after };
         let account = Account::shared(&before, Some(anew));
         assert!(!account.complete && account.line().contains("restarted"), "{account:?}");
         assert!(account.line().starts_with("paid 25 in 3 requests"), "{account:?}");
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn as_json_the_sums_come_with_the_payees() {
-        let account = Account::own(bill(vec![payee("a", some(2, 20), Sum::default())]));
+        let account = Account::own(bill(vec![payee("a", some(2, 20), Tally::default())]));
         let json = serde_json::to_value(account).unwrap();
         assert_eq!(json["paid"]["amount"], "20");
         assert_eq!(json["payees"][0]["host"], "a");

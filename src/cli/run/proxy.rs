@@ -17,7 +17,7 @@ use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
 use crate::config::Config;
-use crate::payments::Manager;
+use crate::payments::Payments;
 use crate::shutdown::Shutdown;
 
 /// How long another process may hold the state folder without answering: one that ends, or works on channels.
@@ -35,7 +35,7 @@ pub(super) enum Proxy {
 pub(super) struct Own {
     address: SocketAddr,
     shutdown: Shutdown,
-    manager: Option<Manager>,
+    payments: Option<Payments>,
     attendance: Option<Attendance>,
     task: JoinHandle<Result<(), StartError>>,
 }
@@ -84,7 +84,7 @@ impl Proxy {
     pub(super) fn can_pay(&self) -> bool {
         match self {
             Self::Running { .. } => true,
-            Self::Own(own) => own.manager.is_some(),
+            Self::Own(own) => own.payments.is_some(),
         }
     }
 
@@ -111,14 +111,17 @@ impl Own {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let (address, manager, attendance) =
-            (app.address(), app.manager().cloned(), app.attendance().cloned());
+        let (address, payments, attendance) = (
+            app.address(),
+            app.channels().map(|channels| channels.payments().clone()),
+            app.attendance().cloned(),
+        );
         let task = tokio::spawn(app.run());
-        Ok(Self { address, shutdown, manager, attendance, task })
+        Ok(Self { address, shutdown, payments, attendance, task })
     }
 
     async fn end(self, signals: &mut Signals) -> Account {
-        let Self { shutdown, manager, attendance, mut task, .. } = self;
+        let Self { shutdown, payments, attendance, mut task, .. } = self;
         if let Some(attendance) = attendance {
             match attendance.count() {
                 0 => {}
@@ -145,6 +148,6 @@ impl Own {
             Ok(Err(error)) => tracing::error!(%error, "the proxy has ended early"),
             Err(error) => tracing::error!(%error, "the proxy has failed"),
         }
-        Account::own(manager.map(|manager| manager.bill()).unwrap_or_default())
+        Account::own(payments.map(|payments| payments.report()).unwrap_or_default())
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::Actor;
 use crate::chain::{Balances, Chain, Done, Journal, NotRecorded, OrderError, Resolution};
 use crate::failpoint;
-use crate::payments::{Funded, Message};
+use crate::payments::message::{ChangedChannel, Message};
 use crate::protocol::engine::{Balance, OrderFailure};
 use crate::protocol::{Address, Intent, Order};
 
@@ -52,7 +52,7 @@ impl Actor {
     /// Runs a chain job in a task of its own; its result comes back as a message.
     fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
     where
-        F: Future<Output = Result<Option<Funded>, OrderFailure>> + Send + 'static,
+        F: Future<Output = Result<Option<ChangedChannel>, OrderFailure>> + Send + 'static,
     {
         let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
         let chain = means.chain.clone();
@@ -98,7 +98,7 @@ impl Journal for Intents {
     }
 }
 
-fn funded(done: Done) -> Option<Funded> {
+fn funded(done: Done) -> Option<ChangedChannel> {
     Some((done.channel, done.on_chain))
 }
 

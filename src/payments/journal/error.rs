@@ -7,16 +7,16 @@ use crate::protocol::Address;
 
 /// The journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite reports an error.
+pub enum JournalError {
+    /// SQLite failed.
     #[error("{}: {source}", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The same payer and contract are on record on another chain.
+    /// The journal knows the same payer and contract on another chain.
     #[error(
         "the node answers the chain id {found}, but {} remembers {payer} and the contract {contract} on chain {known}: check \
          chain.rpc_url, or set chain.chain_id = {found} if you mean that chain", path.display()
@@ -24,13 +24,13 @@ pub enum StoreError {
     OtherChain {
         /// The file.
         path: PathBuf,
-        /// Who pays.
+        /// The payer.
         payer: Address,
         /// The channel contract.
         contract: Address,
-        /// What the node answers.
+        /// The chain id of the node.
         found: u64,
-        /// What is on record.
+        /// The chain id of the journal.
         known: u64,
     },
     /// The contract named another token before.
@@ -43,12 +43,12 @@ pub enum StoreError {
         path: PathBuf,
         /// The channel contract.
         contract: Address,
-        /// What it names now.
+        /// The token that it names now.
         found: Address,
-        /// What is on record.
+        /// The token in the journal.
         known: Address,
     },
-    /// A write died half way; what it was to record was not acted on.
+    /// The writing thread panicked; what it was to record was not acted on.
     #[error("the journal is closed after an internal error: restart tollpass")]
     Gone,
     /// The file was written by a newer version.

@@ -5,54 +5,57 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::error::StoreError;
+use super::error::JournalError;
 use super::schema::{SCHEMA_VERSION, migrate, sweep};
-use crate::payments::request_key::Requests;
+use crate::payments::request_hasher::RequestHasher;
 
-/// The name of the file in the state folder.
+/// The name of the file in the state directory.
 pub const FILE: &str = "tollpass.db";
 
-/// How long a write waits for another program that holds the file: whoever waits for a payment waits as long.
-const BUSY_WITHIN: Duration = Duration::from_millis(500);
+/// How long a write waits for another program that holds the file. A client that waits for its payment waits as long.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The journal of a state folder.
+/// The journal of a state directory.
 #[derive(Debug)]
-pub struct Store {
+pub struct Journal {
     pub(super) connection: Connection,
-    pub(super) requests: Requests,
+    pub(super) hasher: RequestHasher,
     pub(super) path: PathBuf,
 }
 
-/// The files that SQLite keeps beside the journal.
-pub fn beside(folder: &Path) -> [PathBuf; 2] {
-    ["-wal", "-shm"].map(|end| folder.join(format!("{FILE}{end}")))
+/// The files that SQLite keeps beside the journal of a state directory.
+pub fn sidecar_files(state_dir: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|end| state_dir.join(format!("{FILE}{end}")))
 }
 
-impl Store {
-    /// Opens the journal in `folder`, or makes it.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join(FILE);
-        let failed = |source| StoreError::Sqlite { path: path.clone(), source };
+impl Journal {
+    /// Opens the journal of a state directory, or creates it, and brings an older one up to date.
+    ///
+    /// # Errors
+    /// [`JournalError::Newer`] for a file of a newer version; otherwise if SQLite cannot open or migrate the file.
+    pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
+        let path = state_dir.join(FILE);
+        let failed = |source| JournalError::Sqlite { path: path.clone(), source };
         let mut connection = Connection::open(&path).map_err(failed)?;
-        connection.busy_timeout(BUSY_WITHIN).map_err(failed)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        // What is deleted is overwritten: it may tell what was asked for.
+        // Overwrites deleted rows, which may hold what was requested.
         connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if found > SCHEMA_VERSION {
-            return Err(StoreError::Newer { path, found });
+            return Err(JournalError::Newer { path, found });
         }
         if found < SCHEMA_VERSION {
             migrate(&mut connection, found).map_err(failed)?;
         }
-        let requests = sweep(&connection).map_err(failed)?;
-        Ok(Self { connection, requests, path })
+        let hasher = sweep(&connection).map_err(failed)?;
+        Ok(Self { connection, hasher, path })
     }
 
-    /// What requests are known by in this journal.
-    pub(in crate::payments) fn requests(&self) -> Requests {
-        self.requests.clone()
+    /// The hasher under which this journal remembers requests.
+    pub(in crate::payments) fn request_hasher(&self) -> RequestHasher {
+        self.hasher.clone()
     }
 }

@@ -6,91 +6,94 @@ use std::time::Duration;
 use ethers_core::utils::hex;
 use rusqlite::{Row, params, types::Type};
 
-use super::error::StoreError;
-use super::file::Store;
+use super::error::JournalError;
+use super::file::Journal;
+use crate::payments::account::AccountKey;
 use crate::payments::clock::unix_time;
+use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Host;
 use crate::protocol::quote::{Price, RequestId, Trust};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
 
-/// How long it is kept when money was sent into channels, in seconds: longer than any limit looks back.
+/// How long deposits are remembered, in seconds: longer than any limit looks back.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
 
-/// The part of the journal that belongs to one payer on one contract of one chain.
+/// The row of an account: one payer on one contract of one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BookId(pub(super) i64);
+pub struct AccountId(pub(super) i64);
 
-/// Whose part of the journal it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The id of the chain.
-    pub chain_id: u64,
-    /// The channel contract.
-    pub contract: Address,
-    /// Who pays.
-    pub payer: Address,
+/// An account and its channels, each with the host that it belongs to.
+#[derive(Clone, Debug)]
+pub struct AccountChannels {
+    /// The account.
+    pub account: AccountKey,
+    /// Its channels.
+    pub channels: Vec<(ChannelId, Channel, Option<Host>)>,
 }
 
-/// One owner, and the channels it owns, with the hosts that they belong to.
-pub type Owned = (Owner, Vec<(ChannelId, Channel, Option<Host>)>);
-
-/// What the journal knows of one payer on one contract.
+/// Everything that the journal holds of one account.
 #[derive(Debug)]
-pub struct Contents {
-    /// Names it in [`Store::write`].
-    pub book: BookId,
+pub struct StoredAccount {
+    /// The account's row, for [`Journal::write`].
+    pub id: AccountId,
     /// Its channels.
     pub channels: Vec<(ChannelId, Channel)>,
-    /// Its transactions of unknown fate, in order of their nonce.
+    /// Its transactions of unknown fate, in the order of their nonces.
     pub intents: Vec<Intent>,
-    /// What requests cost last time.
+    /// Remembered prices.
     pub prices: Vec<(RequestId, Price)>,
-    /// Which hosts channels belong to.
+    /// The hosts that channels belong to.
     pub hosts: Vec<(ChannelId, Host)>,
-    /// How long ago money was sent into channels, to whom, and for which host.
+    /// Deposits: the receiver, the host, and how long ago.
     pub deposits: Vec<(Address, Host, Duration)>,
-    /// Where hosts say that the REST interfaces of receivers are.
-    pub gateways: Vec<((Host, Address), String)>,
-    /// Signatures of sellers to close a channel, which were not used yet, and the totals they stand under.
-    pub consents: Vec<(ChannelId, (Amount, Signature))>,
-    /// Where the next sync with the chain starts; 0 when there was none.
+    /// The URLs of receivers' REST interfaces, as hosts name them.
+    pub seller_urls: Vec<((Host, Address), String)>,
+    /// Closing signatures that were not used yet.
+    pub closing_signatures: Vec<(ChannelId, ClosingSignature)>,
+    /// The block at which the next sync with the chain starts; 0 before the first one.
     pub cursor: u64,
 }
 
-impl Store {
-    /// Compares a chain and a token with those on record for the same payer and contract. `is_chosen` says that the user
-    /// named the chain: it may be a new one then.
-    pub fn verify(&self, facts: &Facts, is_chosen: bool) -> Result<(), StoreError> {
+impl Journal {
+    /// Compares the chain and the token of an account with the stored ones of the same payer and contract. `is_chosen`: the
+    /// user named the chain, so it may be a new one.
+    ///
+    /// # Errors
+    /// [`JournalError::OtherChain`] or [`JournalError::OtherToken`] if they differ.
+    pub fn verify(&self, facts: &Facts, is_chosen: bool) -> Result<(), JournalError> {
         let (path, contract, payer, found) = (self.path.clone(), facts.contract, facts.payer, facts.chain_id);
-        let known = self.all()?.into_iter().map(|(owner, _)| owner);
+        let known = self.accounts()?.into_iter().map(|stored| stored.account);
         let chains: Vec<u64> = known
             .filter(|owner| (owner.contract, owner.payer) == (contract, payer))
             .map(|owner| owner.chain_id)
             .collect();
         match chains.first() {
             Some(known) if !is_chosen && !chains.contains(&found) => {
-                return Err(StoreError::OtherChain { path, payer, contract, found, known: *known });
+                return Err(JournalError::OtherChain { path, payer, contract, found, known: *known });
             }
             _ => {}
         }
-        match self.token(facts).map_err(|source| StoreError::Sqlite { path: path.clone(), source })? {
+        match self.token(facts).map_err(|source| JournalError::Sqlite { path: path.clone(), source })? {
             Some(known) if known != facts.token => {
-                Err(StoreError::OtherToken { path, contract, found: facts.token, known })
+                Err(JournalError::OtherToken { path, contract, found: facts.token, known })
             }
             _ => Ok(()),
         }
     }
 
-    /// The transactions of unknown fate of this payer on this contract; changes nothing.
-    pub fn intents(&self, facts: &Facts) -> Result<Vec<Intent>, StoreError> {
+    /// The transactions of unknown fate of an account; changes nothing.
+    ///
+    /// # Errors
+    /// If SQLite cannot read them.
+    pub fn intents(&self, facts: &Facts) -> Result<Vec<Intent>, JournalError> {
         let read = || -> rusqlite::Result<Vec<Intent>> {
             let sql = "SELECT body FROM intent JOIN book ON book.id = intent.book
                  WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3 ORDER BY nonce, intent.rowid";
             let key = params![facts.chain_id as i64, facts.contract.to_string(), facts.payer.to_string()];
             self.connection.prepare(sql)?.query_map(key, read_intent)?.collect()
         };
-        read().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
     fn token(&self, facts: &Facts) -> rusqlite::Result<Option<Address>> {
@@ -100,17 +103,23 @@ impl Store {
         self.connection.prepare(sql)?.query_map(key, |row| text(row, 0))?.next().transpose()
     }
 
-    /// What is known of this payer on this contract; makes an empty entry at the first time.
-    pub fn load(&mut self, facts: &Facts) -> Result<Contents, StoreError> {
-        self.try_load(facts).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    /// Everything about an account, which is added if it is new.
+    ///
+    /// # Errors
+    /// If SQLite cannot read or add it.
+    pub fn load(&mut self, facts: &Facts) -> Result<StoredAccount, JournalError> {
+        self.try_load(facts).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
-    /// Every payer and contract on record, with their channels.
-    pub fn all(&self) -> Result<Vec<Owned>, StoreError> {
-        self.try_all().map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    /// All accounts with their channels.
+    ///
+    /// # Errors
+    /// If SQLite cannot read them.
+    pub fn accounts(&self) -> Result<Vec<AccountChannels>, JournalError> {
+        self.try_accounts().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
-    fn try_load(&mut self, facts: &Facts) -> rusqlite::Result<Contents> {
+    fn try_load(&mut self, facts: &Facts) -> rusqlite::Result<StoredAccount> {
         let chain_id = facts.chain_id as i64;
         let (contract, payer) = (facts.contract.to_string(), facts.payer.to_string());
         let key = params![chain_id, contract, payer];
@@ -130,27 +139,37 @@ impl Store {
             params![id, facts.token.to_string()],
         )?;
         let intents = intents.query_map([id], read_intent)?.collect::<rusqlite::Result<_>>()?;
-        let (channels, prices, gateways) = (self.channels(id)?, self.prices(id)?, self.gateways(id)?);
-        let (consents, cursor) = (self.consents(id)?, cursor as u64);
+        let (channels, prices, seller_urls) = (self.channels(id)?, self.prices(id)?, self.seller_urls(id)?);
+        let (closing_signatures, cursor) = (self.closing_signatures(id)?, cursor as u64);
         let (hosts, deposits) = (self.hosts(id)?, self.deposits(id)?);
-        let book = BookId(id);
-        Ok(Contents { book, channels, hosts, intents, deposits, prices, gateways, consents, cursor })
+        Ok(StoredAccount {
+            id: AccountId(id),
+            channels,
+            hosts,
+            intents,
+            deposits,
+            prices,
+            seller_urls,
+            closing_signatures,
+            cursor,
+        })
     }
 
-    fn try_all(&self) -> rusqlite::Result<Vec<Owned>> {
+    fn try_accounts(&self) -> rusqlite::Result<Vec<AccountChannels>> {
         let mut books =
             self.connection.prepare("SELECT id, chain_id, contract, payer FROM book ORDER BY id")?;
         let books = books.query_map([], |row| {
             let chain_id = row.get::<_, i64>(1)? as u64;
-            let owner = Owner { chain_id, contract: text(row, 2)?, payer: text(row, 3)? };
-            Ok((row.get::<_, i64>(0)?, owner))
+            let account = AccountKey { chain_id, contract: text(row, 2)?, payer: text(row, 3)? };
+            Ok((row.get::<_, i64>(0)?, account))
         })?;
         books
             .map(|book| {
-                let (id, owner) = book?;
+                let (id, account) = book?;
                 let hosts: BTreeMap<ChannelId, Host> = self.hosts(id)?.into_iter().collect();
                 let with_host = |(id, channel)| (id, channel, hosts.get(&id).cloned());
-                Ok((owner, self.channels(id)?.into_iter().map(with_host).collect()))
+                let channels = self.channels(id)?.into_iter().map(with_host).collect();
+                Ok(AccountChannels { account, channels })
             })
             .collect()
     }
@@ -163,10 +182,10 @@ impl Store {
         channels.query_map([book], read_channel)?.collect()
     }
 
-    fn gateways(&self, book: i64) -> rusqlite::Result<Vec<((Host, Address), String)>> {
+    fn seller_urls(&self, book: i64) -> rusqlite::Result<Vec<((Host, Address), String)>> {
         let sql = "SELECT host, receiver, url FROM gateway WHERE book = ?1 ORDER BY host, receiver";
-        let mut gateways = self.connection.prepare(sql)?;
-        gateways.query_map([book], |row| Ok(((host(row, 0)?, text(row, 1)?), row.get(2)?)))?.collect()
+        let mut urls = self.connection.prepare(sql)?;
+        urls.query_map([book], |row| Ok(((host(row, 0)?, text(row, 1)?), row.get(2)?)))?.collect()
     }
 
     fn hosts(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Host)>> {
@@ -185,23 +204,23 @@ impl Store {
         let mut deposits =
             self.connection.prepare("SELECT receiver, host, at FROM deposit WHERE book = ?1")?;
         let read = |row: &Row<'_>| {
-            // A clock that was set back makes a deposit one of just now.
+            // With a clock that was set back, a deposit counts as made just now.
             let ago = now.saturating_sub(row.get::<_, i64>(2)? as u64);
             Ok((text(row, 0)?, host(row, 1)?, Duration::from_secs(ago)))
         };
         deposits.query_map([book], read)?.collect()
     }
 
-    fn consents(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, (Amount, Signature))>> {
+    fn closing_signatures(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, ClosingSignature)>> {
         let sql = "SELECT receiver, open_block, total, signature FROM consent WHERE book = ?1";
-        let mut consents = self.connection.prepare(sql)?;
+        let mut signatures = self.connection.prepare(sql)?;
         let read = |row: &Row<'_>| {
             let id = ChannelId { receiver: text(row, 0)?, open_block: row.get(1)? };
             let signature = Signature::parse(&row.get::<_, String>(3)?)
                 .ok_or_else(|| rusqlite::Error::InvalidColumnType(3, "signature".into(), Type::Text))?;
-            Ok((id, (text(row, 2)?, signature)))
+            Ok((id, ClosingSignature { total: text(row, 2)?, signature }))
         };
-        consents.query_map([book], read)?.collect()
+        signatures.query_map([book], read)?.collect()
     }
 
     fn prices(&self, book: i64) -> rusqlite::Result<Vec<(RequestId, Price)>> {
@@ -253,7 +272,7 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     Ok((id, channel))
 }
 
-/// Reads a value that is stored as text.
+/// Parses a column that holds text.
 fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row: &Row<'_>,
     column: usize,

@@ -1,4 +1,4 @@
-//! The journal: what was promised and what is under way, in an SQLite file that outlives a crash.
+//! The journal: an SQLite file that keeps promises and pending transactions across a crash.
 //!
 //! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes are
 //! hexadecimal text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
@@ -10,9 +10,9 @@ mod schema;
 mod write;
 pub(crate) mod writer;
 
-pub use error::StoreError;
-pub use file::{FILE, Store, beside};
-pub use load::{BookId, Contents, Owned, Owner};
+pub use error::JournalError;
+pub use file::{FILE, Journal, sidecar_files};
+pub use load::{AccountChannels, AccountId, StoredAccount};
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,10 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
 use rusqlite::{Connection, Row, params};
 
-use crate::payments::request_key::{KEY, Requests};
+use crate::payments::request_hasher::{KEY, RequestHasher};
 use crate::protocol::quote::RequestId;
 
-/// What each version of the schema adds to the one before it, from version 1 on.
+/// The migrations to each version of the schema, from version 1 on.
 pub(super) const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const SCHEMA: &str = "
@@ -55,7 +55,7 @@ pub(super) const SCHEMA: &str = "
         body TEXT NOT NULL,
         PRIMARY KEY (book, hash)
     );";
-/// What came with version 2: signatures of sellers to close a channel.
+/// Version 2: closing signatures of sellers.
 const CONSENTS: &str = "
     CREATE TABLE consent (
         book INTEGER NOT NULL REFERENCES book (id),
@@ -66,9 +66,9 @@ const CONSENTS: &str = "
         PRIMARY KEY (book, receiver, open_block)
     );";
 
-/// What came with version 3: which total each seller was certainly shown, what was sent into channels, for which host, and
-/// when. Before, what was acknowledged is the least that a seller was shown; a channel that nothing is known of may have been
-/// found on the chain, so that its history is unknown; and a channel belongs to the host that told where its seller is.
+/// Version 3: the total that each seller was certainly presented, and deposits with their host and time. For older rows,
+/// `acknowledged` is the least that a seller was presented; a channel without any total may have been found on the chain, so
+/// that its history is unknown; and a channel belongs to the host that named its seller's URL.
 const PRESENTED: &str = "
     ALTER TABLE channel ADD COLUMN presented TEXT NOT NULL DEFAULT '0';
     ALTER TABLE channel ADD COLUMN funded TEXT NOT NULL DEFAULT '0';
@@ -107,15 +107,15 @@ const PRESENTED: &str = "
     INSERT INTO channel_host
         SELECT channel.book, channel.receiver, channel.open_block, gateway.host
         FROM channel JOIN gateway USING (book, receiver);";
-/// What came with version 4: which token each contract named at first. It never changes.
+/// Version 4: the token that each contract named first. It never changes.
 const TOKENS: &str = "
     CREATE TABLE token (
         book INTEGER PRIMARY KEY REFERENCES book (id),
         token TEXT NOT NULL
     );";
 
-/// What came with version 5: the key of the hashes by which requests are known in `price`. Before, their URLs stood there;
-/// `is_swept` says that the file holds none of them any more.
+/// Version 5: `price` holds hashes of requests instead of their URLs, under this key; `is_swept` once the file holds no URL
+/// any more.
 const REQUEST_KEY: &str = "
     CREATE TABLE request_key (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -125,7 +125,7 @@ const REQUEST_KEY: &str = "
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 
-/// Brings a file of an older version up to date, all or none of it.
+/// Brings a file of version `found` up to date in one transaction.
 pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
@@ -135,9 +135,9 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
         let mut key = [0; KEY];
         OsRng.fill_bytes(&mut key);
         transaction.execute("INSERT INTO request_key (id, key) VALUES (1, ?1)", [key])?;
-        let requests = Requests::new(&key);
+        let hasher = RequestHasher::new(&key);
         let mut written = transaction.prepare("SELECT rowid, request FROM price")?;
-        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, requests.id(&row.get::<_, String>(1)?)));
+        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, hasher.id(&row.get::<_, String>(1)?)));
         let known: Vec<_> = written.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
         for (row, RequestId(id)) in known {
             let hashed = "UPDATE price SET request = ?2 WHERE rowid = ?1";
@@ -148,18 +148,18 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     transaction.commit()
 }
 
-/// Reads the key of requests. The first time, all that is free in the file and its log goes: older versions left URLs
-/// there. A crash in between lets the next start do it.
-pub(super) fn sweep(connection: &Connection) -> rusqlite::Result<Requests> {
+/// Reads the key of request hashes. The first time it clears free pages and the write-ahead log, where older versions left
+/// URLs; after a crash in between the next start does so.
+pub(super) fn sweep(connection: &Connection) -> rusqlite::Result<RequestHasher> {
     let read = |row: &Row<'_>| Ok((row.get::<_, [u8; KEY]>(0)?, row.get::<_, bool>(1)?));
     let (key, is_swept) = connection.query_row("SELECT key, is_swept FROM request_key", [], read)?;
     if !is_swept {
         connection.execute_batch("VACUUM;")?;
         let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        // Another program that reads keeps the log; it goes at a later start then.
+        // Another reader keeps the log, which a later start clears.
         if !is_busy {
             connection.execute("UPDATE request_key SET is_swept = 1", [])?;
         }
     }
-    Ok(Requests::new(&key))
+    Ok(RequestHasher::new(&key))
 }

@@ -3,8 +3,9 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::schema::{HASHED, MIGRATIONS, SCHEMA};
-use super::{FILE, Store, StoreError};
+use super::{FILE, Journal, JournalError};
 use crate::payments::clock::unix_time;
+use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
@@ -45,59 +46,59 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
         (id(3), Channel { in_doubt: None, ..channel(Phase::Gone) }),
     ];
 
-    let mut store = Store::open(folder.path()).unwrap();
-    let book = store.load(&facts(0xaa)).unwrap().book;
+    let mut journal = Journal::open(folder.path()).unwrap();
+    let account = journal.load(&facts(0xaa)).unwrap().id;
     let mut records: Vec<Record> =
         channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
     records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
-    store.write(book, &records).unwrap();
-    drop(store);
+    journal.write(account, &records).unwrap();
+    drop(journal);
 
-    let mut store = Store::open(folder.path()).unwrap();
-    let contents = store.load(&facts(0xaa)).unwrap();
+    let mut journal = Journal::open(folder.path()).unwrap();
+    let contents = journal.load(&facts(0xaa)).unwrap();
     assert_eq!(contents.channels, channels);
     assert_eq!(contents.intents, [intent(9), intent(11)]);
     assert_eq!(contents.cursor, 77);
-    assert!(store.load(&facts(0xab)).unwrap().channels.is_empty());
-    let consent = (Amount::from(30), Signature([7; 65]));
+    assert!(journal.load(&facts(0xab)).unwrap().channels.is_empty());
+    let closing = ClosingSignature { total: 30.into(), signature: Signature([7; 65]) };
     for id in [id(1), id(2)] {
-        store.write(book, &[Record::Consent(id, consent.0, consent.1)]).unwrap();
+        journal.write(account, &[Record::Consent(id, closing.total, closing.signature)]).unwrap();
     }
-    // Once the channel is gone nobody needs it any more.
-    store.write(book, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
-    assert_eq!(store.load(&facts(0xaa)).unwrap().consents, [(id(1), consent)]);
-    store.write(book, &[Record::Channel(id(2), channels[1].1)]).unwrap();
-    store.write(book, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
-    assert!(store.load(&facts(0xaa)).unwrap().intents.is_empty());
-    let all = store.all().unwrap();
+    // A channel that is gone needs no closing signature.
+    journal.write(account, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
+    assert_eq!(journal.load(&facts(0xaa)).unwrap().closing_signatures, [(id(1), closing)]);
+    journal.write(account, &[Record::Channel(id(2), channels[1].1)]).unwrap();
+    journal.write(account, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
+    assert!(journal.load(&facts(0xaa)).unwrap().intents.is_empty());
+    let all = journal.accounts().unwrap();
     assert_eq!(all.len(), 2);
     let without_host = |(id, channel)| (id, channel, None);
-    assert_eq!(all[0].1, channels.into_iter().map(without_host).collect::<Vec<_>>());
+    assert_eq!(all[0].channels, channels.into_iter().map(without_host).collect::<Vec<_>>());
 }
 
 #[test]
 fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::open(folder.path()).unwrap();
+    let mut journal = Journal::open(folder.path()).unwrap();
     let known = facts(0xaa);
-    store.verify(&known, false).unwrap();
-    store.load(&known).unwrap();
-    store.verify(&known, false).unwrap();
-    store.verify(&facts(0xab), false).unwrap();
+    journal.verify(&known, false).unwrap();
+    journal.load(&known).unwrap();
+    journal.verify(&known, false).unwrap();
+    journal.verify(&facts(0xab), false).unwrap();
     let elsewhere = Facts { chain_id: 1, ..known };
-    let error = store.verify(&elsewhere, false).unwrap_err();
-    assert!(matches!(error, StoreError::OtherChain { found: 1, known: 1337, .. }), "{error}");
+    let error = journal.verify(&elsewhere, false).unwrap_err();
+    assert!(matches!(error, JournalError::OtherChain { found: 1, known: 1337, .. }), "{error}");
     assert!(error.to_string().contains("set chain.chain_id = 1 if"), "{error}");
-    store.verify(&elsewhere, true).unwrap();
-    store.load(&elsewhere).unwrap();
-    store.verify(&elsewhere, false).unwrap();
-    store.verify(&known, false).unwrap();
+    journal.verify(&elsewhere, true).unwrap();
+    journal.load(&elsewhere).unwrap();
+    journal.verify(&elsewhere, false).unwrap();
+    journal.verify(&known, false).unwrap();
     let token = Address([0x71; 20]);
     for is_chosen in [false, true] {
-        let error = store.verify(&Facts { token, ..known }, is_chosen).unwrap_err();
-        assert!(matches!(error, StoreError::OtherToken { found, .. } if found == token), "{error}");
+        let error = journal.verify(&Facts { token, ..known }, is_chosen).unwrap_err();
+        assert!(matches!(error, JournalError::OtherToken { found, .. } if found == token), "{error}");
     }
-    store.verify(&Facts { token, ..elsewhere }, true).unwrap_err();
+    journal.verify(&Facts { token, ..elsewhere }, true).unwrap_err();
 }
 
 #[test]
@@ -106,12 +107,12 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     let old = Connection::open(folder.path().join(FILE)).unwrap();
     old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
     drop(old);
-    let mut store = Store::open(folder.path()).unwrap();
-    let book = store.load(&facts(0xaa)).unwrap().book;
+    let mut journal = Journal::open(folder.path()).unwrap();
+    let account = journal.load(&facts(0xaa)).unwrap().id;
     let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
-    store.write(book, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
-    drop(store);
-    assert_eq!(Store::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().consents.len(), 1);
+    journal.write(account, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
+    drop(journal);
+    assert_eq!(Journal::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().closing_signatures.len(), 1);
 }
 
 /// What all files of a folder hold.
@@ -149,48 +150,48 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
         assert!(holds(folder.path(), "hunter2=3"));
         drop(old);
 
-        let mut store = Store::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
         assert!(!holds(folder.path(), "hunter2"), "version {version}, while it is open");
-        let mut prices = store.load(&facts(0xaa)).unwrap().prices;
+        let mut prices = journal.load(&facts(0xaa)).unwrap().prices;
         let mut expected: Vec<RequestId> = [(0, 0), (1, 10), (2, 60_000)]
-            .map(|(number, size)| store.requests().id(&request(number, size)))
+            .map(|(number, size)| journal.request_hasher().id(&request(number, size)))
             .into();
         expected.sort_unstable();
         prices.sort_unstable_by_key(|(id, _)| *id);
         assert_eq!(prices.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
         assert_eq!(prices[0].1.price, 5.into());
-        drop(store);
+        drop(journal);
         assert!(!holds(folder.path(), "hunter2"), "version {version}");
-        let store = Store::open(folder.path()).unwrap();
-        assert!(expected.contains(&store.requests().id(&request(1, 10))), "the key stays the same");
-        assert!(!format!("{store:?}").contains("Hmac"));
+        let journal = Journal::open(folder.path()).unwrap();
+        assert!(expected.contains(&journal.request_hasher().id(&request(1, 10))), "the key stays the same");
+        assert!(!format!("{journal:?}").contains("Hmac"));
     }
 }
 
 #[test]
 fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    store.connection.pragma_update(None, "secure_delete", "OFF").unwrap();
-    store
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.connection.pragma_update(None, "secure_delete", "OFF").unwrap();
+    journal
         .connection
         .execute_batch(
             "UPDATE request_key SET is_swept = 0; CREATE TABLE t (x); INSERT INTO t VALUES ('hunter2'); DROP TABLE t;",
         )
         .unwrap();
-    drop(store);
+    drop(journal);
     assert!(holds(folder.path(), "hunter2"));
-    let store = Store::open(folder.path()).unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
     assert!(!holds(folder.path(), "hunter2"));
     let swept =
-        store.connection.query_row("SELECT is_swept FROM request_key", [], |row| row.get::<_, bool>(0));
+        journal.connection.query_row("SELECT is_swept FROM request_key", [], |row| row.get::<_, bool>(0));
     assert!(swept.unwrap());
 }
 
 #[test]
 fn another_journal_knows_the_same_request_by_another_hash() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let id = |folder: &Path| Store::open(folder).unwrap().requests().id("GET http://a.example/");
+    let id = |folder: &Path| Journal::open(folder).unwrap().request_hasher().id("GET http://a.example/");
     assert_eq!(id(one.path()), id(one.path()));
     assert_ne!(id(one.path()), id(other.path()));
 }
@@ -198,6 +199,6 @@ fn another_journal_knows_the_same_request_by_another_hash() {
 #[test]
 fn a_file_of_a_newer_version_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    Store::open(folder.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer { found: 99, .. })));
+    Journal::open(folder.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Journal::open(folder.path()), Err(JournalError::Newer { found: 99, .. })));
 }

@@ -3,62 +3,66 @@
 use ethers_core::utils::hex;
 use rusqlite::{Connection, params};
 
-use super::error::StoreError;
-use super::file::Store;
-use super::load::BookId;
+use super::error::JournalError;
+use super::file::Journal;
+use super::load::AccountId;
 use crate::payments::clock::unix_time;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::{Channel, ChannelId, Intent, Phase};
 
-impl Store {
-    /// Makes records durable, all or none. When this returns `Ok` they survive a crash.
-    pub fn write(&mut self, book: BookId, records: &[Record]) -> Result<(), StoreError> {
-        self.try_write(book, records).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+impl Journal {
+    /// Makes records durable, all or none: after `Ok` they survive a crash.
+    ///
+    /// # Errors
+    /// If SQLite cannot write them; then none is written.
+    pub fn write(&mut self, account: AccountId, records: &[Record]) -> Result<(), JournalError> {
+        self.try_write(account, records)
+            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
-    fn try_write(&mut self, book: BookId, records: &[Record]) -> rusqlite::Result<()> {
+    fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for record in records {
             match record {
-                Record::Channel(id, channel) => write_channel(&transaction, book, id, channel)?,
-                Record::Intent(intent) => write_intent(&transaction, book, intent)?,
+                Record::Channel(id, channel) => write_channel(&transaction, account, id, channel)?,
+                Record::Intent(intent) => write_intent(&transaction, account, intent)?,
                 Record::IntentsResolved(receiver) => {
                     transaction
                         .prepare_cached("DELETE FROM intent WHERE book = ?1 AND receiver = ?2")?
-                        .execute(params![book.0, receiver.to_string()])?;
+                        .execute(params![account.0, receiver.to_string()])?;
                 }
                 Record::Gateway(host, receiver, url) => {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO gateway VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![book.0, &**host, receiver.to_string(), url])?;
+                        .execute(params![account.0, &**host, receiver.to_string(), url])?;
                 }
                 Record::Host(ChannelId { receiver, open_block }, host) => {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO channel_host VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![book.0, receiver.to_string(), open_block, &**host])?;
+                        .execute(params![account.0, receiver.to_string(), open_block, &**host])?;
                 }
                 Record::Deposit(receiver, host) => {
                     transaction
                         .prepare_cached("INSERT INTO deposit VALUES (?1, ?2, ?3, ?4)")?
-                        .execute(params![book.0, receiver.to_string(), &**host, unix_time() as i64])?;
+                        .execute(params![account.0, receiver.to_string(), &**host, unix_time() as i64])?;
                 }
                 Record::Consent(id, total, signature) => {
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO consent VALUES (?1, ?2, ?3, ?4, ?5)")?
                         .execute(params![
-                            book.0,
+                            account.0,
                             id.receiver.to_string(),
                             id.open_block,
                             total.to_string(),
                             signature.to_hex()
                         ])?;
                 }
-                Record::Price(request, price) => write_price(&transaction, book, request, price.as_ref())?,
+                Record::Price(request, price) => write_price(&transaction, account, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
                     transaction
                         .prepare_cached("UPDATE book SET cursor = ?2 WHERE id = ?1")?
-                        .execute(params![book.0, *cursor as i64])?;
+                        .execute(params![account.0, *cursor as i64])?;
                 }
             }
         }
@@ -68,7 +72,7 @@ impl Store {
 
 fn write_channel(
     connection: &Connection,
-    book: BookId,
+    account: AccountId,
     id: &ChannelId,
     channel: &Channel,
 ) -> rusqlite::Result<()> {
@@ -81,15 +85,15 @@ fn write_channel(
             "INSERT OR REPLACE INTO channel VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
-            book.0,
+            account.0,
             id.receiver.to_string(),
             id.open_block,
             channel.deposit.to_string(),
             channel.promised.to_string(),
             channel.durable_limit.to_string(),
             channel.acknowledged.to_string(),
-            channel.in_doubt.map(|unclear| unclear.total.to_string()),
-            channel.in_doubt.map(|unclear| unclear.price.to_string()),
+            channel.in_doubt.map(|in_doubt| in_doubt.total.to_string()),
+            channel.in_doubt.map(|in_doubt| in_doubt.price.to_string()),
             channel.phase.name(),
             settle_block,
             channel.presented.to_string(),
@@ -99,14 +103,14 @@ fn write_channel(
     if channel.phase == Phase::Gone {
         connection
             .prepare_cached("DELETE FROM consent WHERE book = ?1 AND receiver = ?2 AND open_block = ?3")?
-            .execute(params![book.0, id.receiver.to_string(), id.open_block])?;
+            .execute(params![account.0, id.receiver.to_string(), id.open_block])?;
     }
     Ok(())
 }
 
 fn write_price(
     connection: &Connection,
-    book: BookId,
+    account: AccountId,
     RequestId(request): &RequestId,
     price: Option<&Price>,
 ) -> rusqlite::Result<()> {
@@ -114,20 +118,20 @@ fn write_price(
     match price {
         Some(Price { price, receiver, seen, .. }) => connection
             .prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![book.0, request, price.to_string(), receiver.to_string(), *seen as i64])?,
+            .execute(params![account.0, request, price.to_string(), receiver.to_string(), *seen as i64])?,
         None => connection
             .prepare_cached("DELETE FROM price WHERE book = ?1 AND request = ?2")?
-            .execute(params![book.0, request])?,
+            .execute(params![account.0, request])?,
     };
     Ok(())
 }
 
-fn write_intent(connection: &Connection, book: BookId, intent: &Intent) -> rusqlite::Result<()> {
+fn write_intent(connection: &Connection, account: AccountId, intent: &Intent) -> rusqlite::Result<()> {
     let body = serde_json::to_string(intent)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let hash = hex::encode_prefixed(intent.hash);
     connection
         .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![book.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
+        .execute(params![account.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
     Ok(())
 }

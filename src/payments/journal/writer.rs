@@ -1,70 +1,73 @@
 //! The thread that writes the journal: a durable write takes as long as the disk takes, so it happens off the
-//! asynchronous threads. Writes happen in the order in which they are handed in.
+//! asynchronous threads, in the order of submission.
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::StoreError;
-use super::file::Store;
+use super::error::JournalError;
+use super::file::Journal;
 
 /// How many writes may wait for the disk.
-const WAITING: usize = 256;
+const QUEUE: usize = 256;
 
 /// A handle on the writing thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Scribe(mpsc::Sender<Job>);
+pub(crate) struct JournalWriter(mpsc::Sender<WriteJob>);
 
-type Job = Box<dyn FnOnce(&mut Store) + Send>;
+type WriteJob = Box<dyn FnOnce(&mut Journal) + Send>;
 
-/// The result of a job that was handed in.
-pub(crate) struct Pending<T>(oneshot::Receiver<Result<T, StoreError>>);
+/// The result of a submitted write, which is not there yet.
+pub(crate) struct PendingWrite<T>(oneshot::Receiver<Result<T, JournalError>>);
 
-impl Scribe {
+impl JournalWriter {
     /// Starts the thread.
-    pub(crate) fn start(mut store: Store) -> Self {
-        let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
+    pub(crate) fn start(mut journal: Journal) -> Self {
+        let (jobs, mut waiting) = mpsc::channel::<WriteJob>(QUEUE);
         tokio::task::spawn_blocking(move || {
             while let Some(job) = waiting.blocking_recv() {
-                job(&mut store);
+                job(&mut journal);
             }
         });
         Self(jobs)
     }
 
-    /// Hands in work; waits only when too much waits for the disk already.
-    pub(crate) async fn hand_in<T: Send + 'static>(
+    /// Submits work; waits if the queue is full.
+    pub(crate) async fn submit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Pending<T> {
+        work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> PendingWrite<T> {
         let (job, pending) = job(work);
-        // Where the thread has died the job is dropped, and with it its answer.
+        // If the thread has died the job is dropped, and with it its answer.
         let _ = self.0.send(job).await;
         pending
     }
 
-    /// The same without ever waiting; `None` when too much waits for the disk already.
-    pub(crate) fn try_hand_in<T: Send + 'static>(
+    /// Submits work without waiting; `None` if the queue is full.
+    pub(crate) fn try_submit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Option<Pending<T>> {
+        work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> Option<PendingWrite<T>> {
         let (job, pending) = job(work);
         self.0.try_send(job).ok().map(|()| pending)
     }
 }
 
 fn job<T: Send + 'static>(
-    work: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-) -> (Job, Pending<T>) {
+    work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+) -> (WriteJob, PendingWrite<T>) {
     let (reply, answer) = oneshot::channel();
-    let job = Box::new(move |store: &mut Store| {
-        // Nobody waits for an answer that is not wanted any more.
-        let _ = reply.send(work(store));
+    let job = Box::new(move |journal: &mut Journal| {
+        // The receiver may be gone.
+        let _ = reply.send(work(journal));
     });
-    (job, Pending(answer))
+    (job, PendingWrite(answer))
 }
 
-impl<T> Pending<T> {
-    /// Waits until it is done.
-    pub(crate) async fn done(self) -> Result<T, StoreError> {
-        self.0.await.unwrap_or(Err(StoreError::Gone))
+impl<T> PendingWrite<T> {
+    /// Waits until the write is durable.
+    ///
+    /// # Errors
+    /// If it failed, or the thread has died.
+    pub(crate) async fn done(self) -> Result<T, JournalError> {
+        self.0.await.unwrap_or(Err(JournalError::Gone))
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Exchange<S> {
     kept: Kept,
     /// The method and URL, as they go into the log: without a user name.
     name: String,
-    /// By which prices are remembered; `None` without a manager.
+    /// By which prices are remembered; `None` without a wallet.
     id: Option<RequestId>,
     /// What is being paid.
     pub(super) offer: Option<Offer>,
@@ -114,7 +114,7 @@ where
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
         let first = Some(first);
-        let id = shared.settings.manager.as_ref().map(|manager| manager.request_id(&name));
+        let id = shared.settings.payments.as_ref().map(|payments| payments.quotes().id(&name));
         let (offer, was_asked, is_timed, attempts) = (None, false, false, 0);
         let (spent, has_ended) = (Spent::Nothing, false);
         Self {
@@ -182,13 +182,13 @@ where
         }
     }
 
-    /// Asks the manager, for as long as there is time.
+    /// Asks for a payment, for as long as there is time.
     async fn lease(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
-        let Some(manager) = &self.settings().manager else { return Err(Refusal::NoWallet) };
+        let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         let late = Refusal::Deadline { waited_for: Awaited::Upload };
-        // The manager counts from now on, and knows better what it waited for.
+        // The engine counts from now on, and knows better what it waited for.
         let by = self.deadline + MOMENT;
-        timeout_at(by, manager.pay(offer, limit)).await.unwrap_or(Err(late))
+        timeout_at(by, payments.pay(offer, limit)).await.unwrap_or(Err(late))
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -200,7 +200,7 @@ where
         if self.shared.unreadable.contains(&self.name) {
             return None;
         }
-        self.settings().manager.as_ref()?.recall(self.id.as_ref()?)
+        self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?)
     }
 
     /// Asks for a payment for what is remembered. `Err` is why none can be had, also for what the seller asks for.
@@ -209,7 +209,7 @@ where
         offer: Offer,
         limit: &SpendLimit,
     ) -> Result<Box<Lease>, Option<Refusal>> {
-        if self.settings().manager.is_none() {
+        if self.settings().payments.is_none() {
             return Err(Some(Refusal::NoWallet));
         }
         self.start_clock();
@@ -242,7 +242,7 @@ where
         limit: SpendLimit,
         held: &HeldAnswer,
     ) -> Result<Box<Lease>, Refusal> {
-        if self.settings().manager.is_none() {
+        if self.settings().payments.is_none() {
             return Err(Refusal::NoWallet);
         }
         limit.check(&offer)?;
@@ -483,30 +483,31 @@ where
 
     /// Remembers the price, unless the answer looks as if nothing was charged.
     fn learn(&self, answer: &Response<Body>) {
-        let (Some(manager), Some(id), Some(offer)) = (&self.settings().manager, &self.id, &self.offer) else {
+        let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
+        else {
             return;
         };
-        manager.learn_gateway(offer, &self.head.uri);
+        payments.learn_seller_url(offer, &self.head.uri);
         let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
         if is_shown || !answer.status().is_client_error() {
-            manager.learn(id, offer, is_shown, self.was_asked);
+            payments.quotes().learn(id, offer, is_shown, self.was_asked);
         } else {
-            manager.forget(id);
+            payments.quotes().forget(id);
         }
     }
 
     /// Remembers the price of a request that cannot be sent again: the next one is paid at once, if its length is known.
     fn remember_for_next(&self) {
-        if let (Some(manager), Some(id), Some(offer)) = (&self.settings().manager, &self.id, &self.offer)
+        if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
             && self.kept.is_sized()
         {
-            manager.learn(id, offer, false, true);
+            payments.quotes().learn(id, offer, false, true);
         }
     }
 
     fn forget(&self) {
-        if let (Some(manager), Some(id)) = (&self.settings().manager, &self.id) {
-            manager.forget(id);
+        if let (Some(payments), Some(id)) = (&self.settings().payments, &self.id) {
+            payments.quotes().forget(id);
         }
     }
 

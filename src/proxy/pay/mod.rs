@@ -28,7 +28,7 @@ use super::tunnel::upgrade;
 use super::{Body, ForwardError, RequestService, rescue};
 use crate::hosts::without_brackets;
 use crate::limits::Limits;
-use crate::payments::Manager;
+use crate::payments::Payments;
 use crate::protocol::engine::{SpendLimit, host_name};
 use crate::protocol::policy::Allow;
 use crate::protocol::{Policy, Refusal};
@@ -49,7 +49,7 @@ pub struct Settings {
     /// Whom to pay, and how much at most.
     pub policy: Arc<Policy>,
     /// Who signs; without it nothing is paid.
-    pub manager: Option<Manager>,
+    pub payments: Option<Payments>,
     /// Every limit; this layer applies those on bodies and payments.
     pub limits: Limits,
     /// The directory for request bodies that are too large for memory.

@@ -29,7 +29,7 @@ const LONGEST_REASON: usize = 200;
 /// How much of a field's value is told, in bytes.
 const LONGEST_VALUE: usize = 1024;
 /// The hook that is not about a purchase.
-pub(in crate::proxy) const CLOSE_DENIED: &str = "cooperative_close_denied";
+pub(crate) const CLOSE_DENIED: &str = "cooperative_close_denied";
 /// How many notices may be under way at once; further ones are dropped.
 const NOTICES: usize = 64;
 
@@ -97,7 +97,7 @@ pub enum Advice {
 
 /// Where questions are put.
 #[derive(Debug)]
-pub(in crate::proxy) struct Desk {
+pub(crate) struct Desk {
     client: Client<HttpConnector, Full<Bytes>>,
     advisor: Option<Arc<dyn Advisor>>,
     notices: Arc<Semaphore>,
@@ -118,14 +118,14 @@ struct Said {
 }
 
 impl Desk {
-    pub(in crate::proxy) fn new(advisor: Option<Arc<dyn Advisor>>) -> Self {
+    pub(crate) fn new(advisor: Option<Arc<dyn Advisor>>) -> Self {
         // A connection for each question: one that is reused may be lost in a way that looks like a refusal.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Self { client, advisor, notices: Arc::new(Semaphore::new(NOTICES)) }
     }
 
     /// Puts a question to a webhook, else to the advisor. `None` when there is neither.
-    pub(in crate::proxy) async fn ask(
+    pub(crate) async fn ask(
         &self,
         webhook: Option<&Webhook>,
         question: &Question,

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
-use tollpass::payments::journal::Store;
+use tollpass::payments::journal::Journal;
 use tollpass::protocol::channel::Channel;
 use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
 use tollpass::protocol::policy::Deposit;
@@ -144,15 +144,17 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
 /// One durable write, as it stands before a signature where nothing was reserved ahead.
 fn writes(id: ChannelId, facts: Facts) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let mut store = Store::open(folder.path())?;
-    let book = store.load(&facts)?.book;
+    let mut journal = Journal::open(folder.path())?;
+    let account = journal.load(&facts)?.id;
     let channel = Channel::new(OnChain {
         deposit: Amount::MAX,
         settle_block: 0,
         closing_balance: Amount::ZERO,
         withdrawn: Amount::ZERO,
     });
-    show("one durable write of the journal (waits)", || store.write(book, &[Record::Channel(id, channel)]));
+    show("one durable write of the journal (waits)", || {
+        journal.write(account, &[Record::Channel(id, channel)])
+    });
     Ok(())
 }
 

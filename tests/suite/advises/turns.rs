@@ -213,7 +213,7 @@ async fn a_402_that_stops_a_purchase_by_its_status_stops_it_before_and_after_a_p
         assert_eq!(seller.highest(), Amount::from(promised * PRICE), "{marks}");
         // Presented once, and what was presented stays unclear.
         assert_eq!(seller.presented().len(), 1 + promised as usize, "{marks}");
-        let bill = proxy.manager.bill().total();
+        let bill = proxy.payments.report().total();
         assert_eq!(bill.unclear.amount, Amount::from(promised * PRICE), "{marks}");
         proxy.stop().await;
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::payments::Operation;
+use tollpass::channels::Operation;
 use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, ChannelId};
 
@@ -122,7 +122,7 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
             // The first channel is spent: what comes next is paid from another one.
             done(&proxy, Operation::Open { receiver, deposit: (2 * PRICE).into() }).await;
         }
-        let closed = proxy.manager.close_all().await.err().map(|trouble| trouble.to_string());
+        let closed = proxy.channels.close_all().await.err().map(|trouble| trouble.to_string());
         let of = |proxy: &[tollpass::payments::ListedChannel], phase: &str| {
             proxy.iter().filter(|listed| !listed.promised.is_zero() && listed.phase == phase).count()
         };

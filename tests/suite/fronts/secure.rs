@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
+use tollpass::channels::Operation;
 use tollpass::devnet::origin;
-use tollpass::payments::Operation;
 use tollpass::protocol::Amount;
 
 use crate::pays::QUICK;
@@ -49,7 +49,7 @@ async fn each_way_without_a_certificate_pays_for_the_same_resource() {
         // What closes the channel is asked for where it was paid.
         let channel = only(&proxy).await.id();
         let together = Operation::CloseTogether { channel, seller: None };
-        let done = proxy.manager.operate(together).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        let done = proxy.channels.operate(together).await.unwrap_or_else(|trouble| panic!("{trouble}"));
         assert!(done.text.contains("closed and paid out"), "{}", done.text);
         proxy.stop().await;
         fair.origin.stop().await;

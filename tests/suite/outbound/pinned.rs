@@ -35,7 +35,7 @@ fn pay_settings(alice: &Alice, proxy: &Running) -> pay::Settings {
     let config = Config::load(Some(&alice.config_path())).unwrap();
     pay::Settings {
         policy: Arc::new(config.policy),
-        manager: Some(proxy.manager.clone()),
+        payments: Some(proxy.payments.clone()),
         limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
         replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),

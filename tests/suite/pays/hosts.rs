@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use tollpass::payments::Operation;
+use tollpass::channels::Operation;
 
 use super::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};
@@ -111,7 +111,7 @@ async fn a_host_speaks_for_its_own_channel_only() {
     assert_eq!(scene.hosts().await, ["127.0.0.1", "localhost"]);
     let bobs = scene.proxy.channels().await[0].id();
     let closing = Operation::CloseTogether { channel: bobs, seller: None };
-    scene.proxy.manager.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+    scene.proxy.channels.operate(closing).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     let paid = scene.fair.market.tokens_of(scene.fair.origin.receiver()).await;
     assert_eq!(paid, 2 * PRICE, "Bob was asked, and has all that was promised");
     let asked = |presented: &&crate::support::mallory::Presented| presented.target.starts_with("/api");

@@ -141,7 +141,7 @@ async fn a_payment_that_was_refused_once_and_could_not_be_sent_again_stays_on_th
     let lost = curl(Some(proxy.address), &["--cacert", ca.to_str().unwrap(), &url]).await;
     assert_eq!(lost.got.status, StatusCode::BAD_GATEWAY, "{lost:?}");
     serving.await.unwrap();
-    let total = proxy.manager.bill().total();
+    let total = proxy.payments.report().total();
     assert_eq!((total.paid.amount, total.unclear.amount), (Amount::ZERO, Amount::from(PRICE)));
     proxy.stop().await;
 }

@@ -17,9 +17,10 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tollpass::app::App;
 use tollpass::chain::signer::Signer;
+use tollpass::channels::Channels;
 use tollpass::config::Config;
 use tollpass::devnet::deploy;
-use tollpass::payments::{ListedChannel, Manager};
+use tollpass::payments::{ListedChannel, Payments};
 use tollpass::protocol::{Address, Amount};
 use tollpass::shutdown::Shutdown;
 
@@ -87,10 +88,11 @@ impl Alice {
         let config = Config::load(Some(&self.config_path())).unwrap();
         let shutdown = Shutdown::new();
         let app = App::build(config, None, shutdown.clone()).await.unwrap();
-        let (address, manager) = (app.address(), app.manager().unwrap().clone());
+        let (address, channels) = (app.address(), app.channels().unwrap().clone());
+        let payments = channels.payments().clone();
         let routes = app.route_addresses().collect();
         let task = tokio::spawn(async move { app.run().await.map_err(|error| error.to_string()) });
-        Running { address, routes, manager, shutdown, task }
+        Running { address, routes, payments, channels, shutdown, task }
     }
 
     /// Runs the real program on her configuration.
@@ -117,19 +119,20 @@ pub struct Running {
     pub address: SocketAddr,
     /// The ports of its own that routes have.
     pub routes: Vec<SocketAddr>,
-    pub manager: Manager,
+    pub payments: Payments,
+    pub channels: Channels,
     pub shutdown: Shutdown,
     task: JoinHandle<Result<(), String>>,
 }
 
 impl Running {
     pub async fn channels(&self) -> Vec<ListedChannel> {
-        self.manager.list().await.expect("the manager runs").channels
+        self.payments.list().await.expect("the service runs").channels
     }
 
     /// Waits until the key is unlocked and the chain synced.
     pub async fn ready(&self) {
-        let asking = async { while self.manager.list().await.expect("the manager runs").owner.is_none() {} };
+        let asking = async { while self.payments.list().await.expect("the service runs").owner.is_none() {} };
         tokio::time::timeout(PATIENCE, asking).await.expect("it does not become ready");
     }
 
@@ -141,7 +144,7 @@ impl Running {
 
     /// Stops it as SIGTERM does, and waits until the store is closed.
     pub async fn stop(self) {
-        drop(self.manager);
+        drop((self.payments, self.channels));
         self.shutdown.begin();
         let ended = tokio::time::timeout(PATIENCE, self.task).await.expect("it does not stop");
         ended.unwrap().unwrap();

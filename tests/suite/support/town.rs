@@ -5,10 +5,11 @@ use std::time::Duration;
 use ethers_core::abi::Token as Value;
 use http::{Request, StatusCode};
 use tollpass::chain::signer::Signer;
+use tollpass::channels::Operation;
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
 use tollpass::devnet::origin::Origin;
-use tollpass::payments::{ListedChannel, Operation};
+use tollpass::payments::ListedChannel;
 use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Amount, ChannelId, Signature};
 
@@ -42,7 +43,7 @@ impl Town {
     /// Has Alice open a channel to the seller, so that a request that loses it may still open one of its own.
     pub async fn open_by_hand(&self, proxy: &Running) {
         let opening = Operation::Open { receiver: self.origin.receiver(), deposit: (10 * PRICE).into() };
-        proxy.manager.operate(opening).await.unwrap_or_else(|trouble| panic!("{trouble}"));
+        proxy.channels.operate(opening).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     }
 
     pub fn paid(&self) -> Request<super::wire::Body> {

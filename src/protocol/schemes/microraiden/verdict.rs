@@ -1,11 +1,13 @@
 //! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Complaint, Draft, Offer, State, proof};
 use crate::protocol::channel::Channel;
 use crate::protocol::{Address, Amount, ChannelId, Refusal};
 
 /// Who pays, and through which contract: the same for a whole store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The id of the chain.
     pub chain_id: u64,

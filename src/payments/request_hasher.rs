@@ -1,4 +1,4 @@
-//! By what remembered prices are kept: a keyed hash of method and URL, so that neither memory nor disk holds a query.
+//! The keys of remembered prices: a keyed hash of method and URL, so that neither memory nor disk holds a query.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use crate::protocol::quote::RequestId;
 
 /// The size of the key, in bytes.
 pub(super) const KEY: usize = 32;
-/// What SHA-256 works on at a time, in bytes.
+/// The block size of SHA-256, in bytes.
 const BLOCK: usize = 64;
 
-/// Turns requests into what they are known by; HMAC-SHA-256 under a key that never leaves the journal.
+/// Hashes requests by HMAC-SHA-256 under a key that never leaves the journal.
 #[derive(Clone)]
-pub(super) struct Requests(Arc<Hmac<Sha256>>);
+pub(super) struct RequestHasher(Arc<Hmac<Sha256>>);
 
-impl Requests {
-    /// Under a random key.
+impl RequestHasher {
+    /// Hashes under `key`, which is random.
     pub(super) fn new(key: &[u8; KEY]) -> Self {
         // HMAC fills a key up with zeros to the size of a block.
         let mut block = [0; BLOCK];
@@ -26,7 +26,7 @@ impl Requests {
         Self(Arc::new(Hmac::new(&block.into())))
     }
 
-    /// What a request, its method and URL, is known by.
+    /// The hash of a request, its method and URL.
     pub(super) fn id(&self, request: &str) -> RequestId {
         let mut mac = (*self.0).clone();
         mac.update(request.as_bytes());
@@ -34,9 +34,9 @@ impl Requests {
     }
 }
 
-impl fmt::Debug for Requests {
+impl fmt::Debug for RequestHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Requests")
+        f.write_str("RequestHasher")
     }
 }
 
@@ -44,7 +44,7 @@ impl fmt::Debug for Requests {
 mod tests {
     use ethers_core::utils::hex;
 
-    use crate::payments::request_key::*;
+    use crate::payments::request_hasher::*;
 
     /// RFC 4231, test case 1, with the zeros by which HMAC fills up a short key.
     #[test]
@@ -52,6 +52,6 @@ mod tests {
         let mut key = [0; KEY];
         key[..20].fill(0x0b);
         let expected = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
-        assert_eq!(hex::encode(Requests::new(&key).id("Hi There").0), expected);
+        assert_eq!(hex::encode(RequestHasher::new(&key).id("Hi There").0), expected);
     }
 }

@@ -1,0 +1,254 @@
+//! Closing channels: together with the seller, which signs the final total, or without it. The channel is locked
+//! meanwhile, so no payment is in flight.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::approver::CloseApprovalRequest;
+use super::error::OperationError;
+use super::operate::Operation;
+use super::seller::{SellerError, SellerState};
+use super::service::Channels;
+use super::totals::{is_unused, on_chain, unilateral_total};
+use crate::payments::{ChainContext, ChangedChannel, ClosingSignature, ListedChannel};
+use crate::protocol::policy::CloseDenied;
+use crate::protocol::schemes::microraiden::proof;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
+
+/// How many sellers' channels are closed at the same time.
+const CONCURRENT_SELLERS: usize = 8;
+
+impl Channels {
+    /// Closes all open channels that were ever used together with their sellers, and logs the outcome of each.
+    ///
+    /// # Errors
+    /// The first [`OperationError::Denied`]: a seller did not sign, and the policy says to stop there. Channels of other
+    /// sellers are closed all the same.
+    pub async fn close_all(&self) -> Result<(), OperationError> {
+        let channels = self.payments.list().await.map_or(Vec::new(), |listing| listing.channels);
+        let mut sellers: BTreeMap<Address, Vec<ListedChannel>> = BTreeMap::new();
+        for channel in channels.into_iter().filter(|channel| channel.phase == Phase::Open.name()) {
+            sellers.entry(channel.receiver).or_default().push(channel);
+        }
+        let closing = stream::iter(sellers.into_values()).map(|channels| self.close_all_of_seller(channels));
+        let closed: Vec<_> = closing.buffer_unordered(CONCURRENT_SELLERS).collect().await;
+        closed.into_iter().collect()
+    }
+
+    /// Closes the channels of one seller one after the other, as transactions for one receiver must be.
+    async fn close_all_of_seller(&self, channels: Vec<ListedChannel>) -> Result<(), OperationError> {
+        for channel in channels {
+            let id = channel.id();
+            if channel.promised.is_zero() {
+                tracing::info!(channel = %id, "the channel was never used: it stays open");
+                continue;
+            }
+            match self.operate(Operation::CloseTogether { channel: id, seller: None }).await {
+                Ok(report) => tracing::info!(channel = %id, "{}", report.text),
+                Err(error) => {
+                    tracing::warn!(channel = %id, reason = %error, "the channel is not closed");
+                    if matches!(error, OperationError::Denied(_)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close_together(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        seller: Option<String>,
+    ) -> Result<ChangedChannel, OperationError> {
+        let (_lock, locked) = self.payments.lock_channel(id).await?;
+        self.close_locked(context, id, locked, seller).await
+    }
+
+    /// Closes a channel that the caller has locked together with its seller.
+    pub(super) async fn close_locked(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        locked: Channel,
+        seller: Option<String>,
+    ) -> Result<ChangedChannel, OperationError> {
+        let on_chain = on_chain(context, id).await?;
+        let url = self.seller_url(id, seller);
+        let locked = match &url {
+            // A journal that was lost does not know what was paid. A seller that does not answer was paid nothing.
+            Ok(url) if is_unused(&locked) => self.correct(context, id, locked, url).await.unwrap_or(locked),
+            Ok(url) if locked.is_uncertain() => self.correct(context, id, locked, url).await?,
+            Ok(_) | Err(_) => locked,
+        };
+        if is_unused(&locked) {
+            let total = unilateral_total(&locked, &on_chain, None, false)?;
+            return Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?);
+        }
+        let url = url?;
+        let ClosingSignature { total, signature } =
+            match self.closing_signature(context, id, locked, &url).await {
+                Ok(signature) => signature,
+                Err(denied) => {
+                    self.approve_unilateral_close(id, &url, denied).await?;
+                    // The seller may have proven meanwhile that more was promised.
+                    let known = self.payments.channel(id).await?;
+                    let total = unilateral_total(&known, &on_chain, None, false)?;
+                    return Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?);
+                }
+            };
+        let digest = proof::balance_digest(id, total, context.facts.contract);
+        let balance_signature = context.signer.sign(digest)?;
+        let order =
+            Order::CloseTogether { channel: id, total, balance_signature, closing_signature: signature };
+        let changed = self.payments.order(order).await?;
+        self.payments.forget_closing_signature(&id);
+        Ok(changed)
+    }
+
+    /// Applies the policy for a seller that did not sign; fails if the channel is not to be closed without it.
+    async fn approve_unilateral_close(
+        &self,
+        channel: ChannelId,
+        seller_url: &str,
+        denied: OperationError,
+    ) -> Result<(), OperationError> {
+        match self.close_denied.action {
+            CloseDenied::Keep => return Err(denied),
+            CloseDenied::Abort => return Err(OperationError::Denied(denied.to_string())),
+            CloseDenied::CloseAlone => {}
+        }
+        if let Some(webhook) = &self.close_denied.webhook {
+            let status = match denied {
+                OperationError::Seller(SellerError::Refused { status, .. }) => Some(status),
+                _ => None,
+            };
+            let request = CloseApprovalRequest { seller_url, channel, status };
+            match self.approver.approve(webhook, request).await {
+                Ok(CloseDenied::CloseAlone) => {}
+                Ok(CloseDenied::Keep) => return Err(denied),
+                Ok(CloseDenied::Abort) => return Err(OperationError::Denied(denied.to_string())),
+                Err(reason) => return Err(OperationError::Denied(format!("{denied}; {reason}"))),
+            }
+        }
+        tracing::warn!(%channel, reason = %denied, "closing without the seller, as the policy says");
+        Ok(())
+    }
+
+    pub(super) async fn close_alone(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        total: Option<Amount>,
+        below_promised: bool,
+    ) -> Result<ChangedChannel, OperationError> {
+        let (_lock, locked) = self.payments.lock_channel(id).await?;
+        let on_chain = on_chain(context, id).await?;
+        let known = self.best_known(context, id, locked).await;
+        let total = unilateral_total(&known, &on_chain, total, below_promised)?;
+        Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?)
+    }
+
+    /// The channel, with what the seller can prove of it if its total is in doubt or nothing is known to be paid.
+    pub(super) async fn best_known(&self, context: &ChainContext, id: ChannelId, known: Channel) -> Channel {
+        let Ok(url) = self.seller_url(id, None) else { return known };
+        // A journal that was lost does not know what was paid.
+        if !known.is_uncertain() && !is_unused(&known) {
+            return known;
+        }
+        match self.seller_state(context, id, known, &url).await {
+            Ok((channel, _)) => channel,
+            Err(error) => {
+                tracing::warn!(channel = %id, reason = %error, "what was promised stays in doubt");
+                known
+            }
+        }
+    }
+
+    /// The seller's signature to close on the total that it holds.
+    async fn closing_signature(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        locked: Channel,
+        url: &str,
+    ) -> Result<ClosingSignature, OperationError> {
+        let kept = self.payments.closing_signature(&id);
+        if let Some(kept) = kept.filter(|kept| kept.total == locked.acknowledged) {
+            return Ok(kept);
+        }
+        let total = locked.acknowledged;
+        let refusal = match self.request_closing_signature(context, id, url, total).await {
+            Err(refusal @ OperationError::Seller(SellerError::Refused { .. })) => refusal,
+            other => return other,
+        };
+        // The seller may hold another total than we believe: once more, on the total that our own signature proves.
+        match self.correct(context, id, locked, url).await {
+            Ok(known) if known.acknowledged != total => {
+                self.request_closing_signature(context, id, url, known.acknowledged).await
+            }
+            Err(unproven @ OperationError::Unproven(_)) => Err(unproven),
+            Ok(_) | Err(_) => Err(refusal),
+        }
+    }
+
+    async fn request_closing_signature(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        url: &str,
+        total: Amount,
+    ) -> Result<ClosingSignature, OperationError> {
+        let Facts { contract, payer, .. } = context.facts;
+        let signature = self.seller.closing_signature(url, payer, id.open_block, total).await?;
+        let digest = proof::closing_digest(payer, id.open_block, total, contract);
+        if proof::recover(digest, &signature) != Some(id.receiver) {
+            return Err(OperationError::ForeignSignature);
+        }
+        let signature = ClosingSignature { total, signature };
+        self.payments.keep_closing_signature(id, signature).await?;
+        Ok(signature)
+    }
+
+    /// Corrects a locked channel by the seller's own state.
+    async fn correct(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        locked: Channel,
+        url: &str,
+    ) -> Result<Channel, OperationError> {
+        let (channel, proven) = self.seller_state(context, id, locked, url).await?;
+        self.payments.correct(id, channel.acknowledged, proven).await?;
+        Ok(channel)
+    }
+
+    /// The channel with what the seller says that it holds, and whether our own signature proves that. A seller that
+    /// claims to hold nothing proves nothing: what may have been signed stays in doubt.
+    async fn seller_state(
+        &self,
+        context: &ChainContext,
+        id: ChannelId,
+        known: Channel,
+        url: &str,
+    ) -> Result<(Channel, bool), OperationError> {
+        let Facts { contract, payer, .. } = context.facts;
+        let SellerState { total, signature } = self.seller.state(url, payer, id.open_block).await?;
+        let is_ours =
+            |signature| proof::recover(proof::balance_digest(id, total, contract), &signature) == Some(payer);
+        let proven = !total.is_zero() && signature.is_some_and(is_ours);
+        if !total.is_zero() && !proven {
+            return Err(OperationError::Unproven(total));
+        }
+        let mut channel = known;
+        channel.correct(total, proven);
+        Ok((channel, proven))
+    }
+
+    fn seller_url(&self, id: ChannelId, given: Option<String>) -> Result<String, OperationError> {
+        given.or_else(|| self.payments.seller_url(id)).ok_or(OperationError::NoSeller(id))
+    }
+}

@@ -1,0 +1,20 @@
+//! Operations on channels, for the command line, the end of `serve` and the idle-channel reaper: open, top up, close
+//! together with the seller or without it, settle, read the chain again.
+
+mod approver;
+mod close;
+mod error;
+mod operate;
+mod reaper;
+mod seller;
+mod seller_client;
+mod service;
+mod totals;
+
+pub use approver::{CloseApprovalRequest, CloseApprover};
+pub use error::OperationError;
+pub use operate::{Operation, Plan, Report};
+pub use reaper::IdleChannelReaper;
+pub use seller::{SellerEndpoint, SellerError, SellerState};
+pub use seller_client::SellerClient;
+pub use service::Channels;

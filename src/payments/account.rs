@@ -1,0 +1,22 @@
+//! The account that the journal keeps channels for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{Address, Facts};
+
+/// One payer on one contract of one chain: the key of an account in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountKey {
+    /// The id of the chain.
+    pub chain_id: u64,
+    /// The channel contract.
+    pub contract: Address,
+    /// The payer.
+    pub payer: Address,
+}
+
+impl From<Facts> for AccountKey {
+    fn from(Facts { chain_id, contract, payer, token: _ }: Facts) -> Self {
+        Self { chain_id, contract, payer }
+    }
+}

@@ -1,0 +1,247 @@
+//! The handle that everything outside uses.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::actor::{Actor, Shared};
+use super::channel_lock::ChannelLock;
+use super::clock::unix_millis;
+use super::closing_signatures::{ClosingSignature, ClosingSignatures};
+use super::error::ChannelAccessError;
+use super::journal::Journal;
+use super::lease::{Lease, PurchaseGuard};
+use super::listing::Listing;
+use super::message::{ChainContext, ChangedChannel, LockId, Message};
+use super::quotes::Quotes;
+use super::report::{SpendingReport, SpendingTotals};
+use super::seller_urls::SellerUrls;
+use super::shared_engine::SharedEngine;
+use crate::chain::Synced;
+use crate::limits::Limits;
+use crate::mutex::lock;
+use crate::protocol::engine::{Engine, Input, OrderFailure, PurchaseId, SpendLimit, Unorderable, host_name};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::{Amount, Channel, ChannelId, Offer, Order, Policy, Refusal};
+
+/// Messages that may wait for the actor: from chain jobs, from the chain watcher, from operations on channels.
+const MAILBOX: usize = 256;
+
+/// A handle on the payment service; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Payments {
+    mailbox: mpsc::Sender<Message>,
+    /// One permit per client request that waits for a payment or has one in hand.
+    permits: Arc<Semaphore>,
+    /// The next key of a purchase or a lock.
+    next: Arc<AtomicU64>,
+    engine: Arc<SharedEngine>,
+    quotes: Quotes,
+    seller_urls: SellerUrls,
+    closing_signatures: ClosingSignatures,
+    spending: Arc<Mutex<SpendingTotals>>,
+}
+
+impl Payments {
+    /// Starts the service. It refuses to pay until [`Startup`](super::Startup) has prepared the key and the chain; its
+    /// task ends after [`Payments::stop`], when the last lease is back and the journal is up to date.
+    pub fn spawn(policy: Arc<Policy>, journal: Journal, limits: &Limits) -> (Self, JoinHandle<()>) {
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
+        let quotes = Quotes::new(limits, journal.request_hasher());
+        let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
+        let shared = Shared {
+            engine: Arc::clone(&engine),
+            quotes: quotes.clone(),
+            seller_urls: seller_urls.clone(),
+            closing_signatures: closing_signatures.clone(),
+        };
+        let actor = Actor::new(journal, mailbox.downgrade(), shared);
+        let task = tokio::spawn(actor.run(messages));
+        let (permits, next) = (Arc::new(Semaphore::new(limits.max_pending)), Arc::new(AtomicU64::new(0)));
+        let spending = Arc::new(Mutex::new(SpendingTotals::new(limits.report_payees, unix_millis())));
+        let payments =
+            Self { mailbox, permits, next, engine, quotes, seller_urls, closing_signatures, spending };
+        (payments, task)
+    }
+
+    /// The remembered prices.
+    #[must_use]
+    pub fn quotes(&self) -> &Quotes {
+        &self.quotes
+    }
+
+    /// Remembers the URL of the REST interface of the seller that made `offer`; `paid` is the URL that was paid for.
+    pub fn learn_seller_url(&self, offer: &Offer, paid: &Uri) {
+        let Offer::MicroRaiden(microraiden::Offer { receiver, gateway, .. }) = offer;
+        // A remembered offer names none.
+        let (Some(path), Some(scheme), Some(authority)) = (gateway, paid.scheme_str(), paid.authority())
+        else {
+            return;
+        };
+        let url = format!("{scheme}://{authority}{path}");
+        if self.seller_urls.learn(host_name(authority.host()), *receiver, url) {
+            // Recorded at once, because after a crash the seller is asked what was promised; with a full mailbox, soon.
+            let _ = self.mailbox.try_send(Message::SellerUrlLearned);
+        }
+    }
+
+    /// Asks for a signed payment, and waits for a channel, an opening or a top up as long as the policy allows. Nothing
+    /// is signed if the future is dropped before it is ready.
+    ///
+    /// # Errors
+    /// Why nothing is paid.
+    pub async fn pay(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
+        let purchase = PurchaseGuard::new(id, engine, mailbox, Arc::clone(&self.spending), permit);
+        purchase.ask(Input::Demand { purchase: id, offer, limit }).await
+    }
+
+    /// What was paid to whom since the service was started; also after it has stopped.
+    #[must_use]
+    pub fn report(&self) -> SpendingReport {
+        SpendingReport {
+            from: self.engine.payer.get().map(|payer| payer.facts),
+            ..lock(&self.spending).report()
+        }
+    }
+
+    /// All channels; `None` if the service has stopped.
+    pub async fn list(&self) -> Option<Listing> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::List(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Waits until no transaction is pending any more, those of an earlier process included.
+    pub async fn await_transactions(&self) {
+        let (reply, answer) = oneshot::channel();
+        // A service that has stopped waits for nothing.
+        if self.send(Message::AwaitTransactions(reply)).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Stops paying. Operations on channels go on, until [`Payments::stop`].
+    pub async fn finish(&self) {
+        // A service that has stopped pays nothing.
+        let _ = self.send(Message::Finish).await;
+    }
+
+    /// Stops paying. The task ends when the last lease is back.
+    pub async fn stop(&self) {
+        // It may have stopped already.
+        let _ = self.send(Message::Stop).await;
+    }
+
+    /// A channel as the engine knows it.
+    pub(crate) async fn channel(&self, id: ChannelId) -> Result<Channel, ChannelAccessError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Look { channel: id, reply }).await?;
+        answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?.ok_or(ChannelAccessError::Unknown(id))
+    }
+
+    /// Waits until no request uses the channel, and keeps it so as long as the lock lives.
+    pub(crate) async fn lock_channel(
+        &self,
+        channel: ChannelId,
+    ) -> Result<(ChannelLock, Channel), ChannelAccessError> {
+        let reserved = self.mailbox.clone().reserve_owned().await;
+        let permit = reserved.map_err(|_| ChannelAccessError::ShuttingDown)?;
+        let id = LockId(self.next.fetch_add(1, Ordering::Relaxed));
+        let guard = ChannelLock::new(channel, id, permit);
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Lock { channel, lock: id, reply }).await?;
+        let known = answer.await.map_err(|_| ChannelAccessError::ShuttingDown)??;
+        Ok((guard, known))
+    }
+
+    /// Fails for an amount that [`Payments::order`] would refuse.
+    pub(crate) fn check_amount(&self, order: &Order) -> Result<(), ChannelAccessError> {
+        Ok(self.engine.lock().engine.check_amount(order)?)
+    }
+
+    /// Sends a transaction, and waits until the chain has confirmed it.
+    pub(crate) async fn order(&self, order: Order) -> Result<ChangedChannel, ChannelAccessError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Order { order, reply }).await?;
+        match answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?? {
+            Ok(Some(changed)) => Ok(changed),
+            Ok(None) => Err(ChannelAccessError::Failed("nothing moved; try again".to_owned())),
+            Err(OrderFailure { reason, .. }) => Err(ChannelAccessError::Failed(reason)),
+        }
+    }
+
+    /// The chain, the account and its key.
+    pub(crate) async fn chain_context(&self) -> Result<ChainContext, ChannelAccessError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::ChainContext(reply)).await?;
+        let context = answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?;
+        context.ok_or(ChannelAccessError::Unorderable(Unorderable::NotReady))
+    }
+
+    /// Takes over what a sync that the user ordered has read.
+    pub(crate) async fn synced(&self, synced: Synced) -> Result<(), ChannelAccessError> {
+        self.send(Message::Synced(synced)).await
+    }
+
+    /// Takes over the total that a seller says it holds; `proven`: our own signature proves it.
+    pub(crate) async fn correct(
+        &self,
+        channel: ChannelId,
+        total: Amount,
+        proven: bool,
+    ) -> Result<(), ChannelAccessError> {
+        self.send(Message::Learned { channel, total, proven }).await
+    }
+
+    /// The URL of the seller's REST interface, as the channel's own host names it; for a channel without a host, the
+    /// URL of the only host that names its receiver.
+    pub(crate) fn seller_url(&self, id: ChannelId) -> Option<String> {
+        let host = self.engine.lock().engine.host(&id).cloned();
+        self.seller_urls.of(host, id.receiver)
+    }
+
+    /// A closing signature that was not used yet.
+    pub(crate) fn closing_signature(&self, channel: &ChannelId) -> Option<ClosingSignature> {
+        self.closing_signatures.get(channel)
+    }
+
+    /// Keeps a closing signature, and records it before returning: after a crash the seller would give no other.
+    pub(crate) async fn keep_closing_signature(
+        &self,
+        channel: ChannelId,
+        signature: ClosingSignature,
+    ) -> Result<(), ChannelAccessError> {
+        self.closing_signatures.insert(channel, signature);
+        let (reply, recorded) = oneshot::channel();
+        self.send(Message::ClosingSignature { channel, signature, reply }).await?;
+        recorded.await.map_err(|_| ChannelAccessError::ShuttingDown)
+    }
+
+    /// Forgets a closing signature that was used.
+    pub(crate) fn forget_closing_signature(&self, channel: &ChannelId) {
+        self.closing_signatures.remove(channel);
+    }
+
+    /// The channels beside another one of the same seller that have carried no payment for `after`.
+    pub(crate) fn idle_channels(&self, after: Duration) -> Vec<ChannelId> {
+        self.engine.lock().engine.idle_channels(Instant::now(), after)
+    }
+
+    /// True if the channel, which the caller has locked, is still idle.
+    pub(crate) fn is_still_idle(&self, channel: &ChannelId, after: Duration) -> bool {
+        self.engine.lock().engine.is_still_idle(channel, Instant::now(), after)
+    }
+
+    pub(super) async fn send(&self, message: Message) -> Result<(), ChannelAccessError> {
+        self.mailbox.send(message).await.map_err(|_| ChannelAccessError::ShuttingDown)
+    }
+}

@@ -1,0 +1,165 @@
+//! A signed payment in the hands of one client request.
+
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderMap, Uri};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::message::Message;
+use super::report::{Delivery, PaymentGuard, SpendingTotals};
+use super::shared_engine::{Asked, SharedEngine};
+use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::{Channel, Draft, Facts, Offer, Refusal, Signature};
+
+/// A signed payment, and the channel it draws on, lent to one client request.
+///
+/// A lease always comes back: it is accepted, rejected, or dropped. Dropped before [`Lease::begin`], it counts as never
+/// sent; dropped later, as in doubt.
+#[must_use]
+#[derive(Debug)]
+pub struct Lease {
+    draft: Draft,
+    signature: Signature,
+    facts: Facts,
+    purchase: PurchaseGuard,
+}
+
+/// One purchase of a client request. When it is dropped the engine hears how it ended, always and without waiting.
+#[derive(Debug)]
+pub(super) struct PurchaseGuard {
+    id: PurchaseId,
+    delivery: Delivery,
+    /// Where the payment is accounted for.
+    payment: Option<PaymentGuard>,
+    spending: Arc<Mutex<SpendingTotals>>,
+    engine: Arc<SharedEngine>,
+    /// Keeps the actor running until the engine has heard.
+    mailbox: mpsc::Sender<Message>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// Sets the header fields of a request that carry the payment.
+    pub fn attach(&self, fields: &mut HeaderMap) {
+        let Facts { payer, contract, .. } = self.facts;
+        microraiden::attach(fields, &self.draft, payer, contract, &self.signature);
+    }
+
+    /// What is paid, from which channel, and the new total.
+    pub fn draft(&self) -> &Draft {
+        &self.draft
+    }
+
+    /// Counts what is paid for the origin of `url`.
+    pub fn bill_to(&mut self, url: &Uri) {
+        let receiver = self.draft.channel.receiver;
+        self.purchase.payment = Some(PaymentGuard::new(Arc::clone(&self.purchase.spending), url, receiver));
+    }
+
+    /// To be called right before the payment is sent: from here on it may have reached the seller.
+    pub fn begin(&mut self) {
+        self.purchase.delivery = Delivery::InDoubt;
+        if let Some(payment) = &mut self.purchase.payment {
+            payment.begin(&self.draft);
+        }
+    }
+
+    /// The payment provably never left this time. Where it was presented before, that stays on the bill.
+    pub fn unsent(mut self) {
+        self.purchase.delivery = Delivery::NotSent;
+    }
+
+    /// The seller took the payment, as far as can be told.
+    pub fn accept(mut self) {
+        self.purchase.delivery = Delivery::Accepted;
+    }
+
+    /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
+    /// again after a pause, or none. `reopens` says for this turn, in place of the policy, whether another channel
+    /// pays if this one is gone.
+    pub async fn reject(
+        self: Box<Self>,
+        offer: Offer,
+        reopens: Option<Reopens>,
+    ) -> Result<Box<Self>, Refusal> {
+        self.look_for_strangers(&offer);
+        let offer = Box::new(offer);
+        let outcome = match reopens {
+            Some(reopens) => Outcome::Advised(offer, reopens),
+            None => Outcome::Rejected(offer),
+        };
+        let input = Input::Answer(self.purchase.id, outcome);
+        self.purchase.ask(input).await
+    }
+
+    /// Says in the log if the seller proves a total above all that this state directory can have signed.
+    fn look_for_strangers(&self, offer: &Offer) {
+        let Offer::MicroRaiden(offer) = offer;
+        let (id, facts) = (self.draft.channel, &self.facts);
+        let exposure = self.purchase.engine.lock().engine.channel(&id).map(Channel::exposure);
+        let Some(state) = offer.state.filter(|state| exposure.is_some_and(|most| state.total > most)) else {
+            return;
+        };
+        if microraiden::is_ours(&state, id, facts) {
+            tracing::warn!(
+                channel = %id,
+                total = %state.total,
+                "the seller proves a total that this state directory never signed: it is an old copy, or another program or \
+                 state directory pays with the same key; give each a key of its own"
+            );
+        }
+    }
+}
+
+impl PurchaseGuard {
+    pub(super) fn new(
+        id: PurchaseId,
+        engine: Arc<SharedEngine>,
+        mailbox: mpsc::Sender<Message>,
+        spending: Arc<Mutex<SpendingTotals>>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { id, delivery: Delivery::NotSent, payment: None, spending, engine, mailbox, _permit: permit }
+    }
+
+    /// Waits for what the engine says, and signs what it grants.
+    pub(super) async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
+        if self.mailbox.is_closed() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let asked = self.engine.ask(self.id, input);
+        // What was sent before is the engine's again; what is granted now was never sent.
+        self.delivery = Delivery::NotSent;
+        if let Some(payment) = &mut self.payment {
+            payment.answered();
+        }
+        let granted = match asked {
+            Asked::Answered(granted) => granted,
+            Asked::Waits(answer) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
+        };
+        if let (Some(payment), Err(Refusal::PaidAnswerLost { total })) = (&mut self.payment, &granted) {
+            payment.registered(*total);
+        }
+        let draft = granted?;
+        // A payment is granted only once the payer is known.
+        let payer = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
+        let (signature, facts) = (payer.sign(&draft)?, payer.facts);
+        // Boxed: it passes through several futures, each of which would copy it.
+        Ok(Box::new(Lease { draft, signature, facts, purchase: self }))
+    }
+}
+
+impl Drop for PurchaseGuard {
+    fn drop(&mut self) {
+        if let Some(payment) = &mut self.payment {
+            payment.end(self.delivery);
+        }
+        let input = match self.delivery {
+            Delivery::NotSent => Input::Withdraw(self.id),
+            Delivery::InDoubt => Input::Answer(self.id, Outcome::InDoubt),
+            Delivery::Accepted => Input::Answer(self.id, Outcome::Accepted),
+        };
+        self.engine.give_back(self.id, input);
+    }
+}

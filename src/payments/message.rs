@@ -1,0 +1,71 @@
+//! What the actor is sent.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::closing_signatures::ClosingSignature;
+use super::error::ChannelAccessError;
+use super::journal::{JournalError, StoredAccount};
+use super::listing::Listing;
+use crate::chain::signer::Signer;
+use crate::chain::{Chain, NotRecorded, Synced};
+use crate::protocol::engine::{Balance, OrderFailure, Unorderable};
+use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, OnChain, Order};
+
+/// A message to the actor.
+pub(super) enum Message {
+    Load { facts: Facts, is_chosen: bool, reply: oneshot::Sender<Result<StoredAccount, JournalError>> },
+    Ready(Box<StartupState>),
+    Unready(String),
+    Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
+    Ordered { receiver: Address, result: Result<Option<ChangedChannel>, OrderFailure> },
+    Order { order: Order, reply: oneshot::Sender<OrderReply> },
+    Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
+    Lock { channel: ChannelId, lock: LockId, reply: LockReply },
+    Unlock { channel: ChannelId, lock: LockId },
+    Learned { channel: ChannelId, total: Amount, proven: bool },
+    Balance(Option<Balance>),
+    ClosingSignature { channel: ChannelId, signature: ClosingSignature, reply: oneshot::Sender<()> },
+    Watched(Synced),
+    Synced(Synced),
+    ChainContext(oneshot::Sender<Option<ChainContext>>),
+    Reserved { bounds: Vec<(ChannelId, Amount)>, are_written: bool },
+    List(oneshot::Sender<Listing>),
+    SellerUrlLearned,
+    AwaitTransactions(oneshot::Sender<()>),
+    Finish,
+    Stop,
+}
+
+/// A channel that a transaction changed, and its state on the chain; `None` if it is settled.
+pub(crate) type ChangedChannel = (ChannelId, Option<OnChain>);
+
+/// The outcome of an order.
+pub(super) type OrderReply = Result<Result<Option<ChangedChannel>, OrderFailure>, Unorderable>;
+
+/// The key of a lock on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LockId(pub(super) u64);
+
+/// Gets the channel once no request uses it.
+pub(super) type LockReply = oneshot::Sender<Result<Channel, ChannelAccessError>>;
+
+/// Everything that the actor needs to become ready.
+pub(super) struct StartupState {
+    pub(super) facts: Facts,
+    pub(super) stored: StoredAccount,
+    pub(super) synced: Synced,
+    pub(super) chain: Chain,
+    pub(super) signer: Arc<Signer>,
+}
+
+/// What operations on channels need to act on the chain.
+#[derive(Clone)]
+pub(crate) struct ChainContext {
+    pub(crate) facts: Facts,
+    pub(crate) chain: Chain,
+    pub(crate) signer: Arc<Signer>,
+    /// The block from which the chain is to be read again.
+    pub(crate) cursor: u64,
+}

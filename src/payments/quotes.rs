@@ -1,0 +1,74 @@
+//! Remembered prices, so that a request can carry its payment along at once.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::clock::unix_time;
+use super::request_hasher::RequestHasher;
+use crate::limits::Limits;
+use crate::mutex::lock;
+use crate::protocol::quote::{Price, Prices, RequestId};
+use crate::protocol::schemes::microraiden;
+use crate::protocol::{Facts, Offer};
+
+/// The remembered prices; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Quotes {
+    prices: Arc<Mutex<Prices>>,
+    hasher: RequestHasher,
+    account: Arc<OnceLock<Facts>>,
+}
+
+impl Quotes {
+    pub(super) fn new(limits: &Limits, hasher: RequestHasher) -> Self {
+        let prices = Prices::new(limits.prices, limits.price_age.as_secs());
+        Self { prices: Arc::new(Mutex::new(prices)), hasher, account: Arc::default() }
+    }
+
+    /// The key under which the price of `request`, a method and a URL, is remembered.
+    #[must_use]
+    pub fn id(&self, request: &str) -> RequestId {
+        self.hasher.id(request)
+    }
+
+    /// What `request` will probably ask for; `None` if the seller must be asked first.
+    #[must_use]
+    pub fn recall(&self, request: &RequestId) -> Option<Offer> {
+        let Facts { contract, token, .. } = *self.account.get()?;
+        let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
+        let token = Some(token);
+        let offer = microraiden::Offer {
+            price,
+            contract,
+            receiver,
+            token,
+            gateway: None,
+            complaint: None,
+            state: None,
+        };
+        Some(Offer::MicroRaiden(offer))
+    }
+
+    /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
+    /// seller had asked for this price first.
+    pub fn learn(&self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool) {
+        let Offer::MicroRaiden(microraiden::Offer { price, receiver, .. }) = offer;
+        lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
+    }
+
+    /// Forgets the price of `request`.
+    pub fn forget(&self, request: &RequestId) {
+        lock(&self.prices).forget(request);
+    }
+
+    /// Takes over what the journal holds.
+    pub(super) fn load(&self, account: Facts, prices: Vec<(RequestId, Price)>) {
+        lock(&self.prices).load(prices);
+        // The account never changes.
+        let _ = self.account.set(account);
+    }
+
+    /// What was learned or forgotten since the last call.
+    pub(super) fn take_news(&self) -> Vec<(RequestId, Option<Price>)> {
+        lock(&self.prices).take_news()
+    }
+}
