@@ -230,7 +230,7 @@ impl Actor {
             state.engine.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
         // One that waits for an order of ours to end has no further event.
         let passed_over = there.iter().filter(|id| state.engine.channel(id).is_none());
-        lock(&self.recheck).extend(state.engine.vanished().chain(unseen).chain(passed_over));
+        lock(&self.recheck).extend(state.engine.missing().chain(unseen).chain(passed_over));
     }
 
     /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that

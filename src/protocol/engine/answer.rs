@@ -15,13 +15,10 @@ impl Engine {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
         let Stage::InFlight { draft, .. } = purchase.stage else { return };
-        if let Some(channel) = self.channels.get_mut(&draft.channel) {
-            channel.present(draft.total);
-            self.dirty.insert(draft.channel);
-        }
+        self.change(&draft.channel, |channel| channel.present(draft.total));
         match outcome {
             Outcome::Accepted => {
-                let channel = self.channels.get(&draft.channel);
+                let channel = self.channel(&draft.channel);
                 // An answer to a question says nothing of what the seller holds.
                 if !channel.is_some_and(|channel| channel.is_query(draft.total)) {
                     self.acknowledge(&draft, draft.total);
@@ -43,7 +40,7 @@ impl Engine {
         };
         let may_reopen = reopens.0 && self.may_reopen(id, &draft);
         let (Some(purchase), Some(channel)) =
-            (self.purchases.get_mut(&id), self.channels.get(&draft.channel))
+            (self.purchases.get_mut(&id), self.slots.get(&draft.channel).map(|slot| &slot.channel))
         else {
             return;
         };
@@ -80,7 +77,14 @@ impl Engine {
         if let Err(refusal) = self.may_go_on(id, &draft, &offer, verdict, now) {
             return self.refuse(id, refusal, now);
         }
-        self.leases.remove(&draft.channel);
+        self.pay_again(id, &draft, now);
+    }
+
+    /// Gives the channel of a purchase back, and lets it choose once more.
+    fn pay_again(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(&draft.channel) {
+            slot.lease = None;
+        }
         self.enqueue(id, draft.channel.receiver, true);
         self.dispatch(draft.channel.receiver, now);
     }
@@ -117,14 +121,14 @@ impl Engine {
             return Err(Refusal::HookGaveUp { complaint, attempts: purchase.corrections });
         }
         purchase.corrections += 1;
-        let next = self.channels.get(&draft.channel).and_then(|channel| channel.next_total(*price));
+        let next = self.channel(&draft.channel).and_then(|channel| channel.next_total(*price));
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
 
     /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing more that
     /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
     fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
-        let is_gone = self.channels.get(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
+        let is_gone = self.channel(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
         is_gone && self.purchases.get(&id).is_some_and(|purchase| !purchase.reopened)
     }
 
@@ -132,7 +136,7 @@ impl Engine {
     /// has paid out of this request's promise still counts.
     fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
-        let settled = self.settled.get(&draft.channel).copied().unwrap_or_default();
+        let settled = self.slots.get(&draft.channel).and_then(|slot| slot.settled).unwrap_or_default();
         purchase.is_settled(draft.channel, settled);
         if settled >= draft.total && purchase.has_raised(draft.channel) {
             return self.refuse(id, Refusal::PaidAnswerLost { total: settled }, now);
@@ -141,9 +145,7 @@ impl Engine {
             return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Seller }, now);
         }
         purchase.reopened = true;
-        self.leases.remove(&draft.channel);
-        self.enqueue(id, draft.channel.receiver, true);
-        self.dispatch(draft.channel.receiver, now);
+        self.pay_again(id, draft, now);
     }
 
     /// Keeps the channel and waits before it presents the same payment again.
@@ -178,17 +180,15 @@ impl Engine {
 
     /// The seller took the payment, as far as can be told.
     fn acknowledge(&mut self, draft: &Draft, total: Amount) {
-        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
-        channel.acknowledged = total;
-        channel.promised = channel.promised.max(total);
-        channel.in_doubt = None;
-        self.dirty.insert(draft.channel);
+        self.change(&draft.channel, |channel| {
+            channel.acknowledged = total;
+            channel.promised = channel.promised.max(total);
+            channel.in_doubt = None;
+        });
     }
 
     /// The seller says what it holds.
     fn correct(&mut self, draft: &Draft, holding: Holding) {
-        let Some(channel) = self.channels.get_mut(&draft.channel) else { return };
-        channel.correct(holding.total, holding.proven);
-        self.dirty.insert(draft.channel);
+        self.change(&draft.channel, |channel| channel.correct(holding.total, holding.proven));
     }
 }

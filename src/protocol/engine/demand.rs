@@ -1,11 +1,11 @@
 //! From a demand to a granted payment: checks, queues, and the choice of a channel.
 
 use std::collections::VecDeque;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
+use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Record, SpendLimit, Start};
 use crate::protocol::channel::InDoubt;
 use crate::protocol::refusal::Awaited;
@@ -49,7 +49,9 @@ impl Engine {
         intents: Vec<Intent>,
     ) {
         self.start = Start::Ready(facts);
-        self.channels.extend(channels.into_iter().map(|(id, channel)| (id, channel.recover())));
+        for (id, channel) in channels {
+            self.slot_or_insert(id, channel.recover());
+        }
         for intent in intents {
             self.intents.entry(intent.order.receiver()).or_default().push(intent);
         }
@@ -190,9 +192,9 @@ impl Engine {
     /// Looks over the channels once: this is done for every payment, however many wait.
     fn choose(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Choice {
         let mut choice = Choice::default();
-        for (id, channel) in self.usable_channels(purchase, receiver) {
+        for (id, Slot { channel, lease, .. }) in self.usable_slots(purchase, receiver) {
             choice.open += 1;
-            if self.leases.contains_key(id) {
+            if lease.is_some() {
                 choice.lent += 1;
             } else if let Some(total) = channel.next_total(price) {
                 // One that may pay comes first, however little the others have left.
@@ -206,14 +208,14 @@ impl Engine {
 
     /// The open channels to `receiver` that may pay for a purchase: those of its host and of no host yet, and all of them
     /// if its rule lists the receiver.
-    pub(super) fn usable_channels<'a>(
+    pub(super) fn usable_slots<'a>(
         &'a self,
         purchase: &'a Purchase,
         receiver: Address,
-    ) -> impl Iterator<Item = (&'a ChannelId, &'a Channel)> {
+    ) -> impl Iterator<Item = (&'a ChannelId, &'a Slot)> {
         let shares = purchase.shares();
-        self.open_channels(receiver)
-            .filter(move |(id, _)| shares || self.hosts.get(id).is_none_or(|host| host == purchase.host()))
+        self.open_slots(receiver)
+            .filter(move |(_, slot)| shares || slot.host.as_ref().is_none_or(|host| host == purchase.host()))
     }
 
     /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
@@ -243,15 +245,15 @@ impl Engine {
         }
     }
 
-    pub(super) fn open_channels(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Channel)> {
+    pub(super) fn open_slots(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Slot)> {
         let first = ChannelId { receiver, open_block: 0 };
         let last = ChannelId { receiver, open_block: u32::MAX };
-        self.channels.range(first..=last).filter(|(id, channel)| self.is_open(id, channel))
+        self.slots.range(first..=last).filter(|(id, slot)| self.is_open(id, slot))
     }
 
     /// True when a channel can be lent, now or once it comes back.
-    pub(super) fn is_open(&self, id: &ChannelId, channel: &Channel) -> bool {
-        channel.phase == Phase::Open && !self.locked.contains(id) && !self.is_ending(id)
+    pub(super) fn is_open(&self, id: &ChannelId, slot: &Slot) -> bool {
+        slot.channel.phase == Phase::Open && !slot.is_locked && !self.is_ending(id)
     }
 
     /// True while an order that ends the channel is under way, or its transaction may still take effect.
@@ -267,12 +269,12 @@ impl Engine {
 
     /// Lends a channel: puts the new total on record, then grants it.
     fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
-        let (Some(purchase), Some(channel)) =
-            (self.purchases.get_mut(&id), self.channels.get_mut(&channel_id))
+        let (Some(purchase), Some(slot)) = (self.purchases.get_mut(&id), self.slots.get_mut(&channel_id))
         else {
             return;
         };
         let price = purchase.price();
+        let channel = &mut slot.channel;
         let (from, raise) = (channel.presented, total.saturating_sub(channel.presented));
         if purchase.exceeds_price(raise) {
             self.effects.push_back(Effect::Refuse(id, Refusal::SecondPrice { price }));
@@ -283,8 +285,8 @@ impl Engine {
             purchase.raised.push(Raise { channel: channel_id, from, to: total });
         }
         purchase.rounds += 1;
-        if let Entry::Vacant(owner) = self.hosts.entry(channel_id) {
-            let host = Arc::clone(owner.insert(Arc::clone(purchase.host())));
+        if slot.host.is_none() {
+            let host = Arc::clone(slot.host.insert(Arc::clone(purchase.host())));
             self.effects.push_back(Effect::Persist(Record::Host(channel_id, host)));
         }
         let before = Before { in_doubt: channel.in_doubt };
@@ -299,13 +301,13 @@ impl Engine {
         }
         let draft = Draft { channel: channel_id, total, price };
         purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
-        self.leases.insert(channel_id, id);
+        slot.lease = Some(id);
         let ahead = price.saturating_mul(self.policy.sign_ahead);
         if total > channel.durable_limit {
             channel.durable_limit = channel.bound(ahead);
             self.persist_channel(channel_id);
         } else {
-            self.dirty.insert(channel_id);
+            (slot.is_dirty, self.is_dirty) = (true, true);
             self.reserve(channel_id, ahead);
         }
         self.effects.push_back(Effect::Grant(id, draft));
@@ -316,8 +318,8 @@ impl Engine {
     fn reserve(&mut self, id: ChannelId, ahead: Amount) {
         let left = |channel: &Channel| channel.durable_limit.saturating_sub(channel.promised);
         let full = |channel: &Channel| channel.bound(ahead).saturating_sub(channel.promised);
-        let is_low = self.channels.get(&id).is_some_and(|channel| left(channel) < full(channel).halved());
-        if !is_low || self.reserving.contains_key(&id) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        if slot.reserving.is_some() || left(&slot.channel) >= full(&slot.channel).halved() {
             return;
         }
         let has_used_some = |channel: &Channel| {
@@ -328,12 +330,18 @@ impl Engine {
                 && left(channel) < full.saturating_sub(full.halved().halved())
         };
         let moved: Vec<(ChannelId, Channel)> = self
-            .open_channels(id.receiver)
-            .filter(|(other, _)| !self.reserving.contains_key(other))
-            .filter(|(other, channel)| **other == id || has_used_some(channel))
-            .map(|(other, channel)| (*other, Channel { durable_limit: channel.bound(ahead), ..*channel }))
+            .open_slots(id.receiver)
+            .filter(|(_, slot)| slot.reserving.is_none())
+            .filter(|(other, slot)| **other == id || has_used_some(&slot.channel))
+            .map(|(other, slot)| {
+                (*other, Channel { durable_limit: slot.channel.bound(ahead), ..slot.channel })
+            })
             .collect();
-        self.reserving.extend(moved.iter().map(|(id, channel)| (*id, channel.durable_limit)));
+        for (other, channel) in &moved {
+            if let Some(slot) = self.slots.get_mut(other) {
+                slot.reserving = Some(channel.durable_limit);
+            }
+        }
         self.effects.push_back(Effect::Reserve(moved));
     }
 }

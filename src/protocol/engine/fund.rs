@@ -94,10 +94,8 @@ impl Engine {
 
     /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
     fn send_money(&mut self, order: &Order, host: Option<Host>, now: Instant) {
-        if let Order::TopUp { channel: id, added } = order
-            && let Some(channel) = self.channels.get_mut(id)
-        {
-            channel.funded = channel.funded.saturating_add(*added);
+        if let Order::TopUp { channel: id, added } = order {
+            self.change(id, |channel| channel.funded = channel.funded.saturating_add(*added));
             self.persist_channel(*id);
         }
         if let (
@@ -113,10 +111,10 @@ impl Engine {
     /// Money that was about to be sent into a channel provably did not arrive.
     fn take_back_money(&mut self, intents: &[Intent]) {
         let moved = intents.iter().find(|intent| intent.moves).map(|intent| intent.order);
-        if let Some(Order::TopUp { channel: id, added }) = moved
-            && let Some(channel) = self.channels.get_mut(&id)
-        {
-            channel.funded = channel.funded.saturating_sub(added).max(channel.deposit);
+        if let Some(Order::TopUp { channel: id, added }) = moved {
+            self.change(&id, |channel| {
+                channel.funded = channel.funded.saturating_sub(added).max(channel.deposit);
+            });
             self.persist_channel(id);
         }
     }
@@ -141,7 +139,7 @@ impl Engine {
         let (before, amount) = match order {
             Order::Open { deposit, .. } => (Amount::ZERO, *deposit),
             Order::TopUp { channel, added } => {
-                (self.channels.get(channel).map_or(Amount::ZERO, |channel| channel.funded), *added)
+                (self.channel(channel).map_or(Amount::ZERO, |channel| channel.funded), *added)
             }
             Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => return Ok(()),
         };
@@ -197,16 +195,16 @@ impl Engine {
         host: Option<Host>,
         now: Instant,
     ) {
-        if let (None, Some(channel)) = (on_chain, self.channels.get(&id)) {
+        if let (None, Some(slot)) = (on_chain, self.slots.get_mut(&id)) {
             // Whoever ended it, it was on no more than this; the chain will tell.
-            self.settled.entry(id).or_insert(channel.exposure());
+            slot.settled.get_or_insert(slot.channel.exposure());
         }
         match order {
             Some(Order::Open { deposit, .. }) => self.opened(id, on_chain, deposit, host.as_ref()),
             // A node that shows less than before shows an older state: the watch will tell.
             Some(Order::TopUp { .. })
                 if on_chain.is_some_and(|shown| {
-                    self.channels.get(&id).is_some_and(|c| shown.deposit < c.deposit)
+                    self.channel(&id).is_some_and(|known| shown.deposit < known.deposit)
                 }) => {}
             _ => self.take_over(id, on_chain),
         }
@@ -217,30 +215,26 @@ impl Engine {
 
     /// A channel of ours is new: nothing was signed on it, and it belongs to the host that it was opened for.
     fn opened(&mut self, id: ChannelId, on_chain: Option<OnChain>, deposit: Amount, host: Option<&Host>) {
-        if let Some(host) = host.filter(|_| !self.hosts.contains_key(&id)) {
-            self.hosts.insert(id, Arc::clone(host));
-            self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
-        }
         let nothing = OnChain {
             deposit: Amount::ZERO,
             settle_block: 0,
             closing_balance: Amount::ZERO,
             withdrawn: Amount::ZERO,
         };
-        let mut channel = self.channels.get(&id).copied();
-        let channel = channel.get_or_insert_with(|| Channel::new(nothing));
-        if let Some(on_chain) = on_chain {
-            channel.observe(Some(on_chain));
+        let slot = self.slot_or_insert(id, Channel::new(nothing));
+        if let (None, Some(host)) = (&slot.host, host) {
+            slot.host = Some(Arc::clone(host));
+            slot.is_host_unwritten = true;
         }
-        channel.funded = channel.funded.max(deposit);
-        self.channels.insert(id, *channel);
+        if let Some(on_chain) = on_chain {
+            slot.channel.observe(Some(on_chain));
+        }
+        slot.channel.funded = slot.channel.funded.max(deposit);
         self.persist_channel(id);
     }
 
     pub(super) fn seller_total(&mut self, id: ChannelId, total: Amount, proven: bool) {
-        let Some(channel) = self.channels.get_mut(&id) else { return };
-        channel.correct(total, proven);
-        self.dirty.insert(id);
+        self.change(&id, |channel| channel.correct(total, proven));
     }
 
     pub(super) fn observe(
@@ -250,21 +244,29 @@ impl Engine {
         cursor: u64,
         now: Instant,
     ) {
-        let known = settled.iter().filter(|(id, _)| self.channels.contains_key(id));
-        self.settled.extend(known.map(|(id, total)| (*id, *total)));
+        for (id, total) in settled {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.settled = Some(*total);
+            }
+        }
         let mut receivers = Vec::new();
         for (id, on_chain) in channels {
-            // It is not known when it was used before: it counts as used now.
-            self.used.entry(id).or_insert(now);
-            if on_chain.is_some() && !settled.contains_key(&id) {
+            if let Some(slot) = self.slots.get_mut(&id)
+                && on_chain.is_some()
+                && !settled.contains_key(&id)
+            {
                 // A reorganisation has undone its settlement.
-                self.settled.remove(&id);
+                slot.settled = None;
             }
             if self.is_premature(id, on_chain) {
                 continue;
             }
             self.take_over(id, on_chain);
             self.shows(id);
+            if let Some(slot) = self.slots.get_mut(&id) {
+                // It is not known when it was used before: it counts as used now.
+                slot.used.get_or_insert(now);
+            }
             receivers.push(id.receiver);
         }
         // To look at some blocks again costs less than a durable write for each.
@@ -282,32 +284,26 @@ impl Engine {
     /// and was seen only once, which may have been read before a top up, or a channel that was not there once, which may
     /// have been settled between the reading of the events and of the channel.
     fn is_premature(&mut self, id: ChannelId, on_chain: Option<OnChain>) -> bool {
-        let Some(on_chain) = on_chain else { return self.is_vanishing(id) };
-        self.vanished.remove(&id);
-        let Some(channel) = self.channels.get(&id) else {
-            return self.funding.contains_key(&id.receiver) || self.intents.contains_key(&id.receiver);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            let is_expected =
+                self.funding.contains_key(&id.receiver) || self.intents.contains_key(&id.receiver);
+            return on_chain.is_some() && is_expected;
         };
-        if on_chain.deposit >= channel.deposit {
-            self.lower.remove(&id);
+        let was_missing = std::mem::take(&mut slot.is_missing);
+        let Some(on_chain) = on_chain else {
+            slot.is_missing = slot.channel.phase != Phase::Gone && !was_missing && slot.settled.is_none();
+            return slot.is_missing;
+        };
+        if on_chain.deposit >= slot.channel.deposit {
+            slot.lower = None;
             return false;
         }
-        self.lower.insert(id, on_chain.deposit) != Some(on_chain.deposit)
-    }
-
-    /// True where a channel that is not there must be looked at again.
-    fn is_vanishing(&mut self, id: ChannelId) -> bool {
-        let is_there = self.channels.get(&id).is_some_and(|channel| channel.phase != Phase::Gone);
-        let was_seen = self.vanished.remove(&id);
-        let must_wait = is_there && !was_seen && !self.settled.contains_key(&id);
-        if must_wait {
-            self.vanished.insert(id);
-        }
-        must_wait
+        slot.lower.replace(on_chain.deposit) != Some(on_chain.deposit)
     }
 
     /// Takes over what the contract says of a channel, and puts it on record when it is news.
     fn take_over(&mut self, id: ChannelId, on_chain: Option<OnChain>) {
-        let before = self.channels.get(&id).copied();
+        let before = self.channel(&id).copied();
         let after = match (before, on_chain) {
             (Some(mut channel), on_chain) => {
                 channel.observe(on_chain);
@@ -317,7 +313,7 @@ impl Engine {
             (None, None) => return,
         };
         if before != Some(after) {
-            self.channels.insert(id, after);
+            self.slot_or_insert(id, after).channel = after;
             self.persist_channel(id);
         }
     }

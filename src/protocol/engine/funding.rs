@@ -63,15 +63,16 @@ impl Engine {
     fn order_for(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Result<Order, Refusal> {
         let deposit = self.policy.deposit;
         let cap = deposit.max_per_channel;
-        if let Some((id, channel)) =
-            self.usable_channels(purchase, receiver).find(|(_, channel)| !channel.unseen().is_zero())
+        if let Some((id, slot)) =
+            self.usable_slots(purchase, receiver).find(|(_, slot)| !slot.channel.unseen().is_zero())
         {
-            let (sent, shown) = (channel.funded, channel.deposit);
+            let (sent, shown) = (slot.channel.funded, slot.channel.deposit);
             return Err(Refusal::DepositUnseen { channel: *id, sent, shown });
         }
         let largest = self
-            .usable_channels(purchase, receiver)
-            .filter(|(id, _)| !self.leases.contains_key(id))
+            .usable_slots(purchase, receiver)
+            .filter(|(_, slot)| slot.lease.is_none())
+            .map(|(id, slot)| (id, &slot.channel))
             .max_by_key(|(id, channel)| (channel.left(), **id));
         if let Some((id, channel)) = largest {
             let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
@@ -90,8 +91,7 @@ impl Engine {
     /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
     fn raise_after(&self, order: &Order, price: Amount) -> Amount {
         let Order::TopUp { channel, .. } = order else { return price };
-        self.channels
-            .get(channel)
+        self.channel(channel)
             .map_or(price, |known| known.acknowledged.saturating_add(price).saturating_sub(known.presented))
     }
 
@@ -194,7 +194,7 @@ impl Engine {
     /// An order of `host`'s to fund a channel was carried out, as the node says. Whether it helps is for the chain to
     /// show: money is not sent again after money that does not.
     pub(super) fn funded(&mut self, id: ChannelId, order: Order, host: Host, now: Instant) {
-        let Some(channel) = self.channels.get(&id) else { return };
+        let Some(channel) = self.channel(&id) else { return };
         let reason = match channel.phase {
             Phase::Open if channel.unseen().is_zero() => {
                 self.failures.remove(&(id.receiver, host));
@@ -212,10 +212,8 @@ impl Engine {
 
     /// A channel is there, with all that was sent into it: what was waited for has come about.
     pub(super) fn shows(&mut self, id: ChannelId) {
-        let is_fine = self
-            .channels
-            .get(&id)
-            .is_some_and(|known| known.phase == Phase::Open && known.unseen().is_zero());
+        let is_fine =
+            self.channel(&id).is_some_and(|known| known.phase == Phase::Open && known.unseen().is_zero());
         if is_fine {
             self.failures.retain(|_, failure| failure.unseen != Some(id));
         }
@@ -226,10 +224,9 @@ impl Engine {
         for (id, on_chain) in shown {
             let is_clear =
                 !self.intents.contains_key(&id.receiver) && !self.funding.contains_key(&id.receiver);
-            let Some(channel) = self.channels.get_mut(id) else { continue };
-            if let (Some(on_chain), true, false) = (on_chain, is_clear, channel.unseen().is_zero()) {
-                channel.funded = on_chain.deposit;
-                self.dirty.insert(*id);
+            let is_unseen = self.channel(id).is_some_and(|channel| !channel.unseen().is_zero());
+            if let (Some(on_chain), true, true) = (on_chain, is_clear, is_unseen) {
+                self.change(id, |channel| channel.funded = on_chain.deposit);
             }
         }
     }

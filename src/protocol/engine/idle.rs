@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::slot::Slot;
 use super::{Engine, Host};
-use crate::protocol::{Address, Channel, ChannelId};
+use crate::protocol::{Address, ChannelId};
 
 impl Engine {
     /// The channels that carried no payment for as long as `within`, and that their hosts need no more: all but one of
@@ -14,18 +15,18 @@ impl Engine {
     /// most left is kept.
     pub fn idle_channels(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
         let mut groups: BTreeMap<(Address, Option<&Host>), Vec<_>> = BTreeMap::new();
-        for (id, channel) in self.channels.iter().filter(|(id, channel)| self.is_open(id, channel)) {
-            groups.entry((id.receiver, self.hosts.get(id))).or_default().push((id, channel));
+        for (id, slot) in self.slots.iter().filter(|(id, slot)| self.is_open(id, slot)) {
+            groups.entry((id.receiver, slot.host.as_ref())).or_default().push((id, slot));
         }
         let mut found = Vec::new();
-        for channels in groups.into_values() {
+        for slots in groups.into_values() {
             let (mut idle, staying): (Vec<_>, Vec<_>) =
-                channels.into_iter().partition(|(id, channel)| self.is_idle(id, channel, now, within));
-            let can_pay = |(id, channel): &(&ChannelId, &Channel)| {
-                !channel.left().is_zero() && (self.is_lent(id) || !channel.is_uncertain())
+                slots.into_iter().partition(|(_, slot)| slot.is_idle(now, within));
+            let can_pay = |(_, slot): &(&ChannelId, &Slot)| {
+                !slot.channel.left().is_zero() && (slot.lease.is_some() || !slot.channel.is_uncertain())
             };
             if !staying.iter().any(can_pay) {
-                idle.sort_by_key(|(id, channel)| (channel.left(), **id));
+                idle.sort_by_key(|(id, slot)| (slot.channel.left(), **id));
                 idle.pop();
             }
             found.extend(idle.into_iter().map(|(id, _)| *id));
@@ -33,18 +34,19 @@ impl Engine {
         found
     }
 
-    /// True when a channel that is held is still idle, and another one of its host to its receiver is open.
+    /// True when a locked channel is still idle, and another one of its host to its receiver is open.
     pub fn is_still_idle(&self, id: &ChannelId, now: Instant, within: Duration) -> bool {
-        let is_idle = self.channels.get(id).is_some_and(|channel| self.is_idle(id, channel, now, within));
-        let host = self.hosts.get(id);
-        let mut others = self.open_channels(id.receiver).filter(|(other, _)| *other != id);
-        is_idle && others.any(|(other, _)| self.hosts.get(other) == host)
+        let Some(slot) = self.slots.get(id) else { return false };
+        let mut others = self.open_slots(id.receiver).filter(|(other, _)| *other != id);
+        slot.is_idle(now, within) && others.any(|(_, other)| other.host == slot.host)
     }
+}
 
-    fn is_idle(&self, id: &ChannelId, channel: &Channel, now: Instant, within: Duration) -> bool {
-        let was_paid = !channel.acknowledged.is_zero() && !channel.is_uncertain();
-        let used = self.used.get(id);
-        was_paid && !self.is_lent(id) && used.is_some_and(|at| now.saturating_duration_since(*at) >= within)
+impl Slot {
+    fn is_idle(&self, now: Instant, within: Duration) -> bool {
+        let was_paid = !self.channel.acknowledged.is_zero() && !self.channel.is_uncertain();
+        let is_unused = self.used.is_some_and(|at| now.saturating_duration_since(at) >= within);
+        was_paid && self.lease.is_none() && is_unused
     }
 }
 
@@ -53,10 +55,11 @@ mod tests {
     use std::sync::Arc;
 
     use crate::protocol::channel::InDoubt;
-    use crate::protocol::engine::PurchaseId;
     use crate::protocol::engine::idle::*;
+    use crate::protocol::engine::{Input, PurchaseId, SpendLimit};
     use crate::protocol::policy::{Deposit, Hooks};
-    use crate::protocol::{Amount, OnChain, Phase, Policy};
+    use crate::protocol::schemes::microraiden;
+    use crate::protocol::{Amount, Channel, Facts, Offer, OnChain, Phase, Policy};
 
     const WITHIN: Duration = Duration::from_secs(600);
 
@@ -83,37 +86,93 @@ mod tests {
         }));
         let start = Instant::now();
         let now = start + Duration::from_secs(100_000);
-        for (open_block, (receiver, left, used, oddity)) in (1..).zip(rows) {
-            let id = ChannelId { receiver: Address([*receiver; 20]), open_block };
+        let on_chain = |settle_block| OnChain {
+            deposit: Amount::from(100),
+            settle_block,
+            closing_balance: Amount::ZERO,
+            withdrawn: Amount::ZERO,
+        };
+        let id =
+            |place: usize| ChannelId { receiver: Address([rows[place].0; 20]), open_block: place as u32 + 1 };
+        let channel = |(_, left, _, oddity): &Row| {
             let paid = Amount::from(100 - left);
-            let on_chain = OnChain {
-                deposit: Amount::from(100),
-                settle_block: 0,
-                closing_balance: Amount::ZERO,
-                withdrawn: Amount::ZERO,
+            let in_doubt = (*oddity == "in doubt").then_some(InDoubt { total: paid, price: 1.into() });
+            let phase = match *oddity {
+                "closing" => Phase::Closing { settle_block: 9 },
+                "gone" => Phase::Gone,
+                _ => Phase::Open,
             };
-            let mut channel = Channel {
+            Channel {
                 promised: paid,
                 presented: paid,
                 durable_limit: paid,
                 acknowledged: paid,
-                ..Channel::new(on_chain)
-            };
-            match *oddity {
-                "lent" => drop(engine.leases.insert(id, PurchaseId(1))),
-                "unclear" => channel.in_doubt = Some(InDoubt { total: channel.promised, price: 1.into() }),
-                "closing" => channel.phase = Phase::Closing { settle_block: 9 },
-                "gone" => channel.phase = Phase::Gone,
-                "held" => drop(engine.locked.insert(id)),
-                "" => {}
-                other => panic!("{other}"),
+                in_doubt,
+                phase,
+                ..Channel::new(on_chain(0))
             }
-            engine.channels.insert(id, channel);
+        };
+        let account = Facts {
+            chain_id: 1,
+            contract: Address([0xcc; 20]),
+            token: Address([0x70; 20]),
+            payer: Address([0xa0; 20]),
+        };
+        let ready = Input::Ready {
+            facts: account,
+            channels: rows.iter().enumerate().map(|(place, row)| (id(place), channel(row))).collect(),
+            hosts: (0..rows.len()).map(|place| (id(place), "seller.example".into())).collect(),
+            intents: Vec::new(),
+            deposits: Vec::new(),
+            on_chain: Vec::new(),
+            cursor: 0,
+        };
+        engine.handle(ready, start);
+        for (place, (_, _, used, oddity)) in rows.iter().enumerate() {
+            let on_chain = match *oddity {
+                "gone" => None,
+                "closing" => Some(on_chain(9)),
+                _ => Some(on_chain(0)),
+            };
             if let Some(ago) = used {
-                engine.used.insert(id, now - Duration::from_secs(*ago));
+                let channels = vec![(id(place), on_chain)];
+                let seen = Input::Chain { channels, settled: BTreeMap::new(), cursor: 0, by_user: false };
+                engine.handle(seen, now - Duration::from_secs(*ago));
             }
         }
+        for place in (0..rows.len()).filter(|place| rows[*place].3 == "lent") {
+            lend(&mut engine, place as u64, id(place), now);
+        }
+        for place in (0..rows.len()).filter(|place| rows[*place].3 == "locked") {
+            engine.handle(Input::Lock(id(place)), now);
+        }
         (engine, now)
+    }
+
+    /// Lends this channel, while all others are locked.
+    fn lend(engine: &mut Engine, purchase: u64, id: ChannelId, now: Instant) {
+        let others: Vec<ChannelId> =
+            engine.channels().map(|(other, _)| *other).filter(|other| *other != id).collect();
+        others.iter().for_each(|other| engine.handle(Input::Lock(*other), now));
+        let offer = microraiden::Offer {
+            price: 1.into(),
+            contract: Address([0xcc; 20]),
+            receiver: id.receiver,
+            token: None,
+            gateway: None,
+            complaint: None,
+            state: None,
+        };
+        let limit = SpendLimit {
+            host: "seller.example".into(),
+            max_price: 1.into(),
+            receivers: Vec::new(),
+            hooks: Arc::default(),
+        };
+        let purchase = PurchaseId(purchase);
+        engine.handle(Input::Demand { purchase, offer: Offer::MicroRaiden(offer), limit }, now);
+        assert!(engine.is_lent(&id));
+        others.iter().for_each(|other| engine.handle(Input::Unlock(*other), now));
     }
 
     #[test]
@@ -133,8 +192,8 @@ mod tests {
                 &[3],
             ),
             ("lent", &[(1, 20, idle, "lent"), (1, 90, idle, ""), (1, 95, idle, "lent")], &[2]),
-            ("unclear pays nothing for sure", &[(1, 95, idle, "unclear"), (1, 90, idle, "")], &[]),
-            ("unclear, and two more", &[(1, 5, idle, "unclear"), (1, 9, idle, ""), (1, 8, idle, "")], &[3]),
+            ("unclear pays nothing for sure", &[(1, 95, idle, "in doubt"), (1, 90, idle, "")], &[]),
+            ("unclear, and two more", &[(1, 5, idle, "in doubt"), (1, 9, idle, ""), (1, 8, idle, "")], &[3]),
             ("never paid on stays", &[(1, 100, idle, ""), (1, 90, idle, "")], &[2]),
             ("two never paid on", &[(1, 100, idle, ""), (1, 100, idle, "")], &[]),
             (
@@ -142,7 +201,7 @@ mod tests {
                 &[(1, 90, idle, "closing"), (1, 90, idle, "gone"), (1, 5, idle, "")],
                 &[],
             ),
-            ("about to be closed", &[(1, 90, idle, "held"), (1, 5, idle, "")], &[]),
+            ("about to be closed", &[(1, 90, idle, "locked"), (1, 5, idle, "")], &[]),
             ("it is not known since when", &[(1, 90, None, ""), (1, 5, idle, "")], &[2]),
         ] as [(&str, &[Row], &[u32]); _]
         {
@@ -154,12 +213,12 @@ mod tests {
     fn a_held_channel_is_surplus_while_it_is_idle_and_another_one_is_open() {
         let idle = Some(600);
         for (what, rows, expected) in [
-            ("idle, and another", &[(1, 90, idle, "held"), (1, 5, Some(1), "")][..], true),
-            ("alone", &[(1, 90, idle, "held"), (2, 5, idle, "")], false),
-            ("the other ends", &[(1, 90, idle, "held"), (1, 5, idle, "closing")], false),
-            ("the other is held too", &[(1, 90, idle, "held"), (1, 5, idle, "held")], false),
-            ("used meanwhile", &[(1, 90, Some(0), "held"), (1, 5, idle, "")], false),
-            ("unclear meanwhile", &[(1, 90, idle, "unclear"), (1, 5, idle, "")], false),
+            ("idle, and another", &[(1, 90, idle, "locked"), (1, 5, Some(1), "")][..], true),
+            ("alone", &[(1, 90, idle, "locked"), (2, 5, idle, "")], false),
+            ("the other ends", &[(1, 90, idle, "locked"), (1, 5, idle, "closing")], false),
+            ("the other is held too", &[(1, 90, idle, "locked"), (1, 5, idle, "locked")], false),
+            ("used meanwhile", &[(1, 90, Some(0), "locked"), (1, 5, idle, "")], false),
+            ("unclear meanwhile", &[(1, 90, idle, "in doubt"), (1, 5, idle, "")], false),
         ] as [(&str, &[Row], bool); _]
         {
             let (engine, now) = engine(rows);

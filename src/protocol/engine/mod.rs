@@ -11,14 +11,18 @@ mod idle;
 #[cfg(test)]
 mod model;
 mod purchase;
+mod slot;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::purchase::{Purchase, QueueKey, Stage};
+use self::slot::Slot;
 use crate::hosts::host::canonical;
 use crate::protocol::policy::Hooks;
 use crate::protocol::quote::{Price, RequestId};
@@ -111,7 +115,7 @@ pub enum Input {
     /// The seller's own total of a channel, and whether our own signature proves it.
     SellerTotal(ChannelId, Amount, bool),
     /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
-    /// and that was not settled either is to be looked at again: [`Engine::vanished`].
+    /// and that was not settled either is to be looked at again: [`Engine::missing`].
     Chain {
         /// The channels.
         channels: Vec<(ChannelId, Option<OnChain>)>,
@@ -213,16 +217,14 @@ pub enum Record {
 pub struct Engine {
     policy: Arc<Policy>,
     start: Start,
-    channels: BTreeMap<ChannelId, Channel>,
-    /// Which purchase each lent channel is lent to.
-    leases: BTreeMap<ChannelId, PurchaseId>,
+    slots: BTreeMap<ChannelId, Slot>,
+    /// True if a slot may be dirty.
+    is_dirty: bool,
+    /// Hosts of channels that neither the journal nor the chain has shown yet.
+    unclaimed_hosts: BTreeMap<ChannelId, Host>,
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Who waits for a channel to each receiver, by host, first come first.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
-    /// Which host each channel belongs to. One that is missing goes to the first host that pays from it.
-    hosts: BTreeMap<ChannelId, Host>,
-    /// Channels whose host may be missing on disk.
-    unwritten_hosts: BTreeSet<ChannelId>,
     /// What is being carried out on the chain.
     funding: BTreeMap<Address, Funding>,
     /// What failed to put money into a channel, by receiver and host.
@@ -237,20 +239,6 @@ pub struct Engine {
     intents: BTreeMap<Address, Vec<Intent>>,
     /// From where the chain is read at the next start, as it is on record.
     cursor: u64,
-    /// Deposits that the chain showed lower than they are known, once.
-    lower: BTreeMap<ChannelId, Amount>,
-    /// Channels that the chain did not know any more, once, and of which no settlement is known.
-    vanished: BTreeSet<ChannelId>,
-    /// On which total channels were settled, of those that are known here.
-    settled: BTreeMap<ChannelId, Amount>,
-    /// Channels that are lent to nobody, because they are about to be closed.
-    locked: BTreeSet<ChannelId>,
-    /// When each channel was last seen to carry a payment; of one that was there at the start, when that was.
-    used: BTreeMap<ChannelId, Instant>,
-    /// Channels that are newer in memory than on record.
-    dirty: BTreeSet<ChannelId>,
-    /// Channels whose bound on disk is on its way up, and how far.
-    reserving: BTreeMap<ChannelId, Amount>,
     effects: VecDeque<Effect>,
 }
 
@@ -295,12 +283,11 @@ impl Engine {
         Self {
             policy,
             start: Start::Waiting("the key and the chain are being prepared".into()),
-            channels: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            is_dirty: false,
+            unclaimed_hosts: BTreeMap::new(),
             purchases: BTreeMap::new(),
             queues: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-            unwritten_hosts: BTreeSet::new(),
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -308,13 +295,6 @@ impl Engine {
             deposits: BTreeMap::new(),
             intents: BTreeMap::new(),
             cursor: 0,
-            lower: BTreeMap::new(),
-            vanished: BTreeSet::new(),
-            settled: BTreeMap::new(),
-            locked: BTreeSet::new(),
-            used: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            reserving: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -325,11 +305,15 @@ impl Engine {
             Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor } => {
                 // With what is on record not taken in, the chain alone would be put in its place.
                 if !matches!(self.start, Start::Stopped(_)) {
+                    self.unclaimed_hosts.extend(hosts);
                     self.become_ready(facts, channels, intents);
-                    self.hosts.extend(hosts);
                     self.remember_deposits(deposits, now);
                     // Nothing was raised in this life: one look is enough.
-                    self.vanished.extend(on_chain.iter().map(|(id, _)| *id));
+                    for (id, _) in &on_chain {
+                        if let Some(slot) = self.slots.get_mut(id) {
+                            slot.is_missing = true;
+                        }
+                    }
                     self.observe(on_chain, &BTreeMap::new(), cursor, now);
                     self.check_starting(now);
                 }
@@ -345,9 +329,9 @@ impl Engine {
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
             Input::Unwritten(id) => {
-                self.dirty.insert(id);
-                if self.hosts.contains_key(&id) {
-                    self.unwritten_hosts.insert(id);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    (slot.is_dirty, self.is_dirty) = (true, true);
+                    slot.is_host_unwritten = slot.host.is_some();
                 }
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
@@ -356,10 +340,14 @@ impl Engine {
             Input::Order(order) => self.order(order, None),
             Input::Resume(receiver) => self.resume_if_idle(receiver),
             Input::Lock(id) => {
-                self.locked.insert(id);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.is_locked = true;
+                }
             }
             Input::Unlock(id) => {
-                self.locked.remove(&id);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.is_locked = false;
+                }
                 self.dispatch(id.receiver, now);
             }
             Input::SellerTotal(id, total, proven) => self.seller_total(id, total, proven),
@@ -423,28 +411,28 @@ impl Engine {
 
     /// All channels, in order of receiver and opening.
     pub fn channels(&self) -> impl Iterator<Item = (&ChannelId, &Channel)> {
-        self.channels.iter()
+        self.slots.iter().map(|(id, slot)| (id, &slot.channel))
     }
 
     /// True while a payment of this channel is on its way.
     pub fn is_lent(&self, id: &ChannelId) -> bool {
-        self.leases.contains_key(id)
+        self.slots.get(id).is_some_and(|slot| slot.lease.is_some())
     }
 
     /// The host that a channel belongs to.
     pub fn host(&self, id: &ChannelId) -> Option<&Host> {
-        self.hosts.get(id)
+        self.slots.get(id)?.host.as_ref()
     }
 
     /// A channel.
     pub fn channel(&self, id: &ChannelId) -> Option<&Channel> {
-        self.channels.get(id)
+        self.slots.get(id).map(|slot| &slot.channel)
     }
 
     /// Channels that were not there when the chain was looked at, though nothing says that they were settled: that is
     /// believed when another look, begun after this one, says the same.
-    pub fn vanished(&self) -> impl Iterator<Item = &ChannelId> {
-        self.vanished.iter()
+    pub fn missing(&self) -> impl Iterator<Item = &ChannelId> {
+        self.slots.iter().filter(|(_, slot)| slot.is_missing).map(|(id, _)| id)
     }
 
     /// True while a transaction is being waited for.
@@ -454,12 +442,12 @@ impl Engine {
 
     /// True while something is only in memory.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        self.is_dirty
     }
 
     /// True while a channel is lent.
     pub fn has_leases(&self) -> bool {
-        !self.leases.is_empty()
+        self.slots.values().any(|slot| slot.lease.is_some())
     }
 
     fn tick(&mut self, now: Instant) {
@@ -519,8 +507,9 @@ impl Engine {
                 self.drop_empty_queue(receiver, &key);
             }
             Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
-                self.leases.remove(&draft.channel);
-                self.used.insert(draft.channel, now);
+                if let Some(slot) = self.slots.get_mut(&draft.channel) {
+                    (slot.lease, slot.used) = (None, Some(now));
+                }
                 self.dispatch(draft.channel.receiver, now);
             }
         }
@@ -530,10 +519,7 @@ impl Engine {
     fn release_unsent(&mut self, id: PurchaseId) {
         let Some(purchase) = self.purchases.get(&id) else { return };
         let Stage::InFlight { draft, unsent: Some(before) } = purchase.stage else { return };
-        if let Some(channel) = self.channels.get_mut(&draft.channel) {
-            channel.in_doubt = before.in_doubt;
-            self.dirty.insert(draft.channel);
-        }
+        self.change(&draft.channel, |channel| channel.in_doubt = before.in_doubt);
     }
 
     fn withdraw(&mut self, id: PurchaseId, now: Instant) {
@@ -543,8 +529,8 @@ impl Engine {
 
     fn not_recorded(&mut self, id: PurchaseId, channel: ChannelId, reason: String, now: Instant) {
         // Whoever pays next relies on a record of its own.
-        if let Some(channel) = self.channels.get_mut(&channel) {
-            channel.durable_limit = Amount::ZERO;
+        if let Some(slot) = self.slots.get_mut(&channel) {
+            slot.channel.durable_limit = Amount::ZERO;
         }
         self.release_unsent(id);
         // Who waits behind it would meet the same disk, one after the other.
@@ -557,14 +543,19 @@ impl Engine {
 
     fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {
         // What is not awaited any more was given up at the end.
-        let awaited = self.reserving.remove(&id).is_some();
-        if let (Some(channel), Some(bound), true) = (self.channels.get_mut(&id), bound, awaited) {
-            channel.durable_limit = channel.durable_limit.max(bound);
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if let (Some(_), Some(bound)) = (slot.reserving.take(), bound) {
+            slot.channel.durable_limit = slot.channel.durable_limit.max(bound);
         }
     }
 
     fn persist_dirty(&mut self) {
-        for id in std::mem::take(&mut self.dirty) {
+        if !std::mem::take(&mut self.is_dirty) {
+            return;
+        }
+        let dirty: Vec<ChannelId> =
+            self.slots.iter().filter(|(_, slot)| slot.is_dirty).map(|(id, _)| *id).collect();
+        for id in dirty {
             self.persist_channel(id);
         }
     }
@@ -572,35 +563,38 @@ impl Engine {
     /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
     /// even asked for yet would be written later, with what the channel was: it is given up.
     fn persist_channel(&mut self, id: ChannelId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
         self.effects.retain_mut(|effect| {
             let Effect::Reserve(moved) = effect else { return true };
             if let Some(place) = moved.iter().position(|(channel, _)| *channel == id) {
                 moved.swap_remove(place);
-                self.reserving.remove(&id);
+                slot.reserving = None;
             }
             !moved.is_empty()
         });
-        let Some(channel) = self.channels.get(&id) else { return };
-        let durable_limit =
-            self.reserving.get(&id).map_or(channel.durable_limit, |bound| channel.durable_limit.max(*bound));
-        self.dirty.remove(&id);
-        if self.unwritten_hosts.remove(&id)
-            && let Some(host) = self.hosts.get(&id)
+        let known = slot.channel.durable_limit;
+        let durable_limit = slot.reserving.map_or(known, |limit| known.max(limit));
+        slot.is_dirty = false;
+        if std::mem::take(&mut slot.is_host_unwritten)
+            && let Some(host) = &slot.host
         {
             self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
         }
-        self.effects.push_back(Effect::Persist(Record::Channel(id, Channel { durable_limit, ..*channel })));
+        let channel = Channel { durable_limit, ..slot.channel };
+        self.effects.push_back(Effect::Persist(Record::Channel(id, channel)));
     }
 
     /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
     /// not on its way, it is known what the seller was shown.
     fn flush(&mut self) {
-        self.dirty.extend(std::mem::take(&mut self.reserving).into_keys());
-        for (id, channel) in &mut self.channels {
-            if !self.leases.contains_key(id) && channel.durable_limit > channel.presented {
+        for slot in self.slots.values_mut() {
+            slot.is_dirty |= slot.reserving.take().is_some();
+            let channel = &mut slot.channel;
+            if slot.lease.is_none() && channel.durable_limit > channel.presented {
                 channel.durable_limit = channel.presented;
-                self.dirty.insert(*id);
+                slot.is_dirty = true;
             }
+            self.is_dirty |= slot.is_dirty;
         }
         self.persist_dirty();
     }

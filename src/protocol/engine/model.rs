@@ -385,46 +385,39 @@ impl Model {
             Step::Restart => return self.restart(),
         }
         for (id, before) in promised {
-            assert!(self.engine.channels[&id].promised >= before, "the promise of {id} fell");
+            assert!(self.engine.view().channel(id).promised >= before, "the promise of {id} fell");
         }
         self.check();
     }
 
     fn promises(&self) -> Vec<(ChannelId, Amount)> {
-        self.engine.channels.iter().map(|(id, channel)| (*id, channel.promised)).collect()
+        self.engine.view().channels().map(|(id, channel)| (id, channel.promised)).collect()
     }
 
     fn check(&self) {
-        for (id, channel) in &self.engine.channels {
+        for (id, channel) in self.engine.view().channels() {
             assert!(channel.acknowledged <= channel.presented, "{id}: {channel:?}");
             assert!(channel.presented <= channel.promised, "{id}: {channel:?}");
-            let Some(seller) = self.sellers.get(id) else { continue };
+            let Some(seller) = self.sellers.get(&id) else { continue };
             if !seller.left_in_doubt {
                 assert!(Amount::from(seller.signed) <= channel.exposure(), "{id}: a total is forgotten");
             }
             // What was shown of a channel whose opening was undone is not kept.
-            if !self.chain.contains_key(id) {
+            if !self.chain.contains_key(&id) {
                 continue;
             }
             let shown = seller.sent.last().copied().unwrap_or_default();
             assert!(channel.presented <= shown.into(), "{id} was not shown {}", channel.presented);
         }
         assert!(self.orders.0 <= self.orders.1, "more than one transaction for a request");
-        for (id, purchase) in &self.engine.purchases {
-            if let Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } = purchase.stage {
-                assert_eq!(self.engine.leases.get(&draft.channel), Some(id), "a payment without its channel");
-            }
+        for (id, draft) in self.engine.view().drafts() {
+            assert_eq!(self.engine.view().lease(draft.channel), Some(id), "a payment without its channel");
         }
-        assert!(self.engine.leases.values().all(|id| self.engine.purchases.contains_key(id)));
+        assert!(self.engine.view().leases().all(|(_, id)| self.engine.view().knows(id)));
         let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
         let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
         let redeemed: u64 = self.settled.values().sum();
         assert!(redeemed + redeemable <= self.allowed, "{redeemed} + {redeemable} > {}", self.allowed);
-        let known = |id: &ChannelId| self.engine.channels.contains_key(id);
-        assert!(
-            self.engine.settled.keys().chain(&self.engine.vanished).all(known),
-            "what is not known is kept"
-        );
     }
 
     fn demand(&mut self, host: usize, shares: bool, price: u64) {
@@ -469,7 +462,7 @@ impl Model {
         let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
         let Some((id, draft)) = pick(&granted, which) else { return };
         let (total, price) = (units(draft.total), units(draft.price));
-        let doubt = self.engine.channels[&draft.channel].has_doubt();
+        let doubt = self.engine.view().channel(draft.channel).has_doubt();
         self.shown(id, draft);
         if let How::Robs { total: which, seen } = how {
             self.settle(draft.channel, which, seen);
@@ -656,7 +649,7 @@ impl Model {
         }
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
-        let owner = &self.engine.hosts[&draft.channel];
+        let owner = self.engine.view().host(draft.channel).unwrap();
         assert!(client.shares || *owner == client.host, "a channel of {owner} pays for {}", client.host);
         let seller = self.sellers.entry(draft.channel).or_default();
         seller.signed = seller.signed.max(units(draft.total));
@@ -792,7 +785,7 @@ impl Model {
 
     fn look_at_all(&mut self, by_user: bool) {
         self.missing.clear();
-        let known = self.engine.channels.keys().map(|id| (*id, self.chain.get(id).copied())).collect();
+        let known = self.engine.view().channels().map(|(id, _)| (id, self.chain.get(&id).copied())).collect();
         self.show(known, true, by_user);
     }
 
@@ -868,7 +861,7 @@ impl Model {
         assert!(!self.engine.has_leases(), "a channel is not given back");
         self.handle(Input::Flush);
         let (before, disk_failed) = (self.doubts(), self.disk_failed);
-        let known: BTreeSet<ChannelId> = self.engine.channels.keys().copied().collect();
+        let known: BTreeSet<ChannelId> = self.engine.view().channels().map(|(id, _)| id).collect();
         self.crash(true, true);
         // One that the chain shows and the journal never had is in doubt by itself.
         let after: Vec<ChannelId> = self.doubts().into_iter().filter(|id| known.contains(id)).collect();
@@ -876,7 +869,7 @@ impl Model {
     }
 
     fn doubts(&self) -> Vec<ChannelId> {
-        self.engine.channels.iter().filter(|(_, channel)| channel.has_doubt()).map(|(id, _)| *id).collect()
+        self.engine.view().channels().filter(|(_, channel)| channel.has_doubt()).map(|(id, _)| id).collect()
     }
 
     /// A new life, from the disk and the chain.
@@ -916,9 +909,7 @@ impl Model {
         }
         let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
         assert!(waiting.is_empty(), "no end: {waiting:?}");
-        assert!(
-            self.engine.purchases.is_empty() && self.engine.queues.is_empty() && !self.engine.has_leases()
-        );
+        assert!(self.engine.view().is_at_rest());
         assert_eq!(self.engine.poll_timeout(), None);
         self.check();
     }

@@ -24,6 +24,7 @@ const TOKEN: Address = Address([0x70; 20]);
 /// The engine, a clock that stands still until it is moved, and Alice's key.
 struct World {
     engine: Engine,
+    policy: Arc<Policy>,
     /// Of the rule that all her purchases are made by.
     hooks: Arc<Hooks>,
     now: Instant,
@@ -69,15 +70,22 @@ impl World {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let hooks = Arc::clone(&policy.hooks);
-        let mut engine = Engine::new(Arc::new(policy));
+        let policy = Arc::new(policy);
+        let mut engine = Engine::new(Arc::clone(&policy));
         let now = Instant::now();
         engine.handle(ready(facts, channels, on_chain), now);
         while engine.poll_effect().is_some() {}
+        let mut world = Self { engine, policy, now, alice, hooks, next: 0 };
         // Bob has said already what he holds, as long as nothing is in doubt.
-        for channel in engine.channels.values_mut() {
-            channel.must_query = channel.doubt.is_some();
+        let known: Vec<_> = world.engine.view().channels().collect();
+        for (id, channel) in known
+            .into_iter()
+            .filter(|(_, channel)| channel.doubt.or(channel.in_doubt.map(|it| it.total)).is_none())
+        {
+            world.when(Input::SellerTotal(id, channel.acknowledged, false));
         }
-        Self { engine, hooks, now, alice, next: 0 }
+        world.when(Input::Idle);
+        world
     }
 
     fn when(&mut self, input: Input) -> Vec<Effect> {
@@ -138,7 +146,7 @@ impl World {
 
     /// The channel as the journal would have it.
     fn channel(&self) -> Channel {
-        kept(self.engine.channels[&channel_id(7)])
+        kept(self.engine.view().channel(channel_id(7)))
     }
 }
 

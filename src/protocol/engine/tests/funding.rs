@@ -85,12 +85,12 @@ fn a_deposit_that_does_not_show_is_sent_once() {
         assert_eq!((order(&effects), refusal(&effects)), (None, Some(&unseen)));
         let facts = *world.engine.facts().unwrap();
         let channels = vec![(channel, world.channel())];
-        world.engine = Engine::new(Arc::clone(&world.engine.policy));
+        world.engine = Engine::new(Arc::clone(&world.policy));
         world.when(ready(facts, channels, Vec::new()));
     }
     // It shows after all.
     world.when(seen(7, Some(on_chain(145)), None));
-    world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = false;
+    world.when(Input::SellerTotal(channel_id(7), 95.into(), true));
     assert_eq!(world.granted(10).1, 105.into());
 }
 
@@ -178,10 +178,7 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
         held += added.to_string().parse::<u64>().unwrap();
         world.carried_out(7, Some(on_chain(held)));
         world.when(Input::Answer(id, Outcome::Accepted));
-        let channel = world.engine.channels.get_mut(&channel_id(7)).unwrap();
-        channel.acknowledged = channel.deposit;
-        channel.promised = channel.deposit;
-        channel.presented = channel.deposit;
+        world.when(Input::SellerTotal(channel_id(7), held.into(), true));
     }
     assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
     // Other hosts have their own count.

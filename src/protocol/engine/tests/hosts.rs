@@ -45,7 +45,7 @@ fn a_rule_that_lists_the_receiver_shares_its_channels() {
 #[test]
 fn a_channel_of_no_host_goes_to_the_first_that_pays_from_it() {
     let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);
-    world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = false;
+    world.when(Input::SellerTotal(channel_id(7), Amount::ZERO, false));
     let (id, effects) = world.demand_of("first.example", &[], ask(10));
     assert!(effects.contains(&Effect::Persist(Record::Host(channel_id(7), "first.example".into()))));
     world.when(Input::Answer(id, Outcome::Accepted));

@@ -22,8 +22,7 @@ impl World {
         if !self.engine.is_waiting_for_chain() {
             self.when(Input::Order(open));
         }
-        self.engine.ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100))))), self.now);
-        std::iter::from_fn(|| self.engine.poll_effect()).collect()
+        self.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))))
     }
 }
 
@@ -112,7 +111,7 @@ fn mallory_who_denies_a_channel_gets_no_second_price() {
     let state = Some(State { sender: None, total: 0.into(), signature: None });
     let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer)).map(|draft| draft.total), Some(30.into()));
-    let exposed = world.engine.channels[&channel_id(9)].promised;
+    let exposed = world.engine.view().channel(channel_id(9)).promised;
     assert_eq!(exposed, 30.into(), "one price, the dearer one, on the only channel that can be redeemed");
 }
 
@@ -223,7 +222,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
 #[test]
 fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     let there = |world: &World| world.channel().phase == Phase::Open;
-    let vanished = |world: &World| world.engine.vanished().copied().collect::<Vec<_>>();
+    let vanished = |world: &World| world.engine.view().missing();
     let mut world = World::with_channel(100, 20);
     world.when(seen(7, None, None));
     assert_eq!((there(&world), vanished(&world)), (true, vec![channel_id(7)]));
@@ -249,7 +248,7 @@ fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     assert_eq!((there(&world), vanished(&world)), (true, vec![channel_id(7)]));
     // Those of channels that are not ours take no room.
     world.when(seen(9, None, Some(5)));
-    assert_eq!(world.engine.settled.len(), 0);
+    assert!([7, 9].iter().all(|open_block| world.engine.view().settled(channel_id(*open_block)).is_none()));
 
     // At the start nothing was promised yet in this life.
     let known = vec![(channel_id(7), channel(100, 20))];

@@ -69,11 +69,11 @@ fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
 
     // Each is told of by itself, and neither is asked for twice meanwhile.
     world.when(Input::Reserved(channel_id(7), Some(100.into())));
-    assert!(world.engine.reserving.contains_key(&channel_id(8)));
+    assert!(world.engine.view().is_reserving(channel_id(8)));
     let (_, effects) = world.demand(ask(10));
     assert_eq!((reservation(&effects), bound(&effects)), (None, None), "{effects:?}");
     world.when(Input::Reserved(channel_id(8), Some(90.into())));
-    assert_eq!(world.engine.channels[&channel_id(8)].durable_limit, 90.into());
+    assert_eq!(world.engine.view().channel(channel_id(8)).durable_limit, 90.into());
 }
 
 #[test]

@@ -7,9 +7,9 @@ impl World {
     /// Starts again with what is in the journal.
     fn restart(&mut self) {
         let channels: Vec<_> =
-            self.engine.channels.iter().map(|(id, channel)| (*id, kept(*channel))).collect();
+            self.engine.view().channels().map(|(id, channel)| (id, kept(channel))).collect();
         let facts = *self.engine.facts().unwrap();
-        self.engine = Engine::new(Arc::clone(&self.engine.policy));
+        self.engine = Engine::new(Arc::clone(&self.policy));
         self.when(ready(facts, channels, Vec::new()));
     }
 
@@ -156,9 +156,9 @@ fn the_first_payment_after_lost_or_older_state_goes_through_on_proof() {
         let mut world = if known == 0 {
             World::synced(policy(), Vec::new(), found)
         } else {
-            World::with(policy(), vec![(channel_id(7), channel(200, known).recover())])
+            World::with(policy(), vec![(channel_id(7), channel(200, known))])
         };
-        world.engine.channels.get_mut(&channel_id(7)).unwrap().must_query = true;
+        world.restart();
         let (id, question) = world.granted(10);
         assert_eq!(question, known.into());
         let state = world.state(held);

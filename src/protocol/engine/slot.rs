@@ -1,0 +1,67 @@
+//! Everything that the engine keeps of one channel.
+
+use std::time::Instant;
+
+use super::{Engine, Host, PurchaseId};
+use crate::protocol::{Amount, Channel, ChannelId};
+
+/// One channel, and what the engine knows of it beside its totals.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) channel: Channel,
+    /// The host that it belongs to. Without one, it goes to the first host that pays from it.
+    pub(super) host: Option<Host>,
+    /// True if the journal may not know the host.
+    pub(super) is_host_unwritten: bool,
+    /// The purchase that it is lent to.
+    pub(super) lease: Option<PurchaseId>,
+    /// True while it is lent to no further purchase, because it is about to be closed.
+    pub(super) is_locked: bool,
+    /// When it was last seen to carry a payment; since the start if that is not known.
+    pub(super) used: Option<Instant>,
+    /// True while the journal has an older state of it.
+    pub(super) is_dirty: bool,
+    /// The durable limit that is being written, if one is.
+    pub(super) reserving: Option<Amount>,
+    /// A lower deposit that the chain showed once.
+    pub(super) lower: Option<Amount>,
+    /// True if the contract did not know it at the last look, and no settlement explains that.
+    pub(super) is_missing: bool,
+    /// The total that it was settled on.
+    pub(super) settled: Option<Amount>,
+}
+
+impl Slot {
+    pub(super) fn new(channel: Channel, host: Option<Host>) -> Self {
+        Self {
+            channel,
+            host,
+            is_host_unwritten: false,
+            lease: None,
+            is_locked: false,
+            used: None,
+            is_dirty: false,
+            reserving: None,
+            lower: None,
+            is_missing: false,
+            settled: None,
+        }
+    }
+}
+
+impl Engine {
+    /// The slot of a channel; of a new one, with the host that the journal names for it.
+    pub(super) fn slot_or_insert(&mut self, id: ChannelId, channel: Channel) -> &mut Slot {
+        let hosts = &mut self.unclaimed_hosts;
+        self.slots.entry(id).or_insert_with(|| Slot::new(channel, hosts.remove(&id)))
+    }
+
+    /// Changes a channel that the journal is to learn of later.
+    pub(super) fn change(&mut self, id: &ChannelId, change: impl FnOnce(&mut Channel)) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            change(&mut slot.channel);
+            slot.is_dirty = true;
+            self.is_dirty = true;
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What tests may see of the engine. They change it by inputs alone.
+
+use super::purchase::Stage;
+use super::{Engine, Host, PurchaseId};
+use crate::protocol::{Amount, Channel, ChannelId, Draft};
+
+/// The engine, to be read.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a>(&'a Engine);
+
+impl Engine {
+    pub(super) fn view(&self) -> View<'_> {
+        View(self)
+    }
+}
+
+impl<'a> View<'a> {
+    pub(super) fn channels(self) -> impl Iterator<Item = (ChannelId, Channel)> + 'a {
+        self.0.slots.iter().map(|(id, slot)| (*id, slot.channel))
+    }
+
+    /// A channel that must be known.
+    pub(super) fn channel(self, id: ChannelId) -> Channel {
+        self.0.slots[&id].channel
+    }
+
+    pub(super) fn host(self, id: ChannelId) -> Option<&'a Host> {
+        self.0.slots.get(&id)?.host.as_ref()
+    }
+
+    /// The purchase that a channel is lent to.
+    pub(super) fn lease(self, id: ChannelId) -> Option<PurchaseId> {
+        self.0.slots.get(&id)?.lease
+    }
+
+    pub(super) fn leases(self) -> impl Iterator<Item = (ChannelId, PurchaseId)> + 'a {
+        self.0.slots.iter().filter_map(|(id, slot)| Some((*id, slot.lease?)))
+    }
+
+    /// The total that a channel was settled on.
+    pub(super) fn settled(self, id: ChannelId) -> Option<Amount> {
+        self.0.slots.get(&id)?.settled
+    }
+
+    /// True while a higher durable limit is being written.
+    pub(super) fn is_reserving(self, id: ChannelId) -> bool {
+        self.0.slots.get(&id).is_some_and(|slot| slot.reserving.is_some())
+    }
+
+    /// Channels that were missing at the last look at the chain.
+    pub(super) fn missing(self) -> Vec<ChannelId> {
+        self.0.missing().copied().collect()
+    }
+
+    pub(super) fn knows(self, id: PurchaseId) -> bool {
+        self.0.purchases.contains_key(&id)
+    }
+
+    /// The payments that purchases have in hand, or will present again.
+    pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, Draft)> + 'a {
+        self.0.purchases.iter().filter_map(|(id, purchase)| match purchase.stage {
+            Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => Some((*id, draft)),
+            Stage::Starting { .. } | Stage::Queued => None,
+        })
+    }
+
+    /// True while no purchase waits or holds a channel.
+    pub(super) fn is_at_rest(self) -> bool {
+        self.0.purchases.is_empty() && self.0.queues.is_empty() && !self.0.has_leases()
+    }
+}
