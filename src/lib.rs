@@ -78,6 +78,33 @@
 //! - The connection pool sends a request that carries a payment again only if the origin says that it did not process
 //!   it, or that it takes it over HTTP/1.1 only; once, and with the same payment.
 //! - Openings to one receiver happen one after the other.
+//!
+//! # HTTP on the way
+//!
+//! - Responses other than 402 stream through unchanged. `CONNECT` is a blind tunnel, except to the hosts in `[intercept]`:
+//!   there TLS and plain HTTP are read, in HTTP/1.1 and HTTP/2, and anything else, such as a server that speaks first,
+//!   passes untouched.
+//! - A message that two parsers could read differently (two `Host` headers, malformed or conflicting lengths, a transfer
+//!   coding other than `chunked`, misplaced whitespace) is refused with 400, or with 502 if the origin sent it, and the
+//!   connection is closed; or it goes on in a form that has one reading.
+//! - `Expect: 100-continue` waits until the origin asks for the body or responds without it, or until
+//!   `limits.expect_continue_timeout`. A 402 that comes first is paid before the body is sent, once.
+//! - Interim responses (102, 103) go on to HTTP/1.1 clients; over HTTP/2 they do not pass, on either side.
+//! - A plain request with an `https://` target goes upstream as https if it comes from this machine, and is refused
+//!   otherwise.
+//! - `Max-Forwards: 0` on `OPTIONS` and `TRACE` is answered here; a `TRACE` shows no credentials, cookies or payments.
+//!   `OPTIONS http://host` without a path goes on as `OPTIONS /`: after parsing, the two are the same.
+//! - Headers and cookies that begin with `RDN-` are removed from requests that a rule pays and from their responses. Other
+//!   hosts get them as they are, so that a client with its own wallet still works.
+//! - Clients of one HTTP/2 connection to an origin share what the origin allows its streams to hold together (Node: 10 MB).
+//!   If the origin then refuses a request, it fails unless it is idempotent, without a body and not paid; the next one
+//!   uses another connection.
+//! - The set-up page responds under the proxy's own names only: a foreign name that resolves to the proxy gets 421.
+//! - A payment over plain http goes to the address that its 402 came from; one that goes with the first request, to what
+//!   the name resolves to then. Behind an outbound proxy, that proxy resolves names.
+//! - A request counts as a browser's if it has a `User-Agent` that begins with `Mozilla/`, or `Upgrade-Insecure-Requests`,
+//!   `Sec-CH-UA` or `Sec-Fetch-Site`. A foreign `Origin` or `Referer`, or `Sec-Fetch-Site: cross-site` or `same-site`, marks
+//!   a request of another site, which is never paid.
 
 pub mod admin;
 pub mod app;

@@ -15,6 +15,7 @@ use tollpass::protocol::policy::{
 use tollpass::protocol::{Amount, Wei};
 
 const EXAMPLE: &str = include_str!("../../proxy.toml");
+const README: &str = include_str!("../../README.md");
 const PAYING: &str = "[wallet]\nkeystore = \"k\"\n[chain]\nrpc_url = \"http://127.0.0.1:8545\"\n\
                       channel_manager = \"0x1440317CB15499083dEE3dDf49C2bD51D0d92e33\"\n";
 
@@ -90,6 +91,17 @@ fn the_example_has_each_key_once() {
     found.sort_unstable();
     known.sort_unstable();
     assert_eq!(found, known);
+}
+
+#[test]
+fn the_readme_shows_configurations_that_load() {
+    let blocks: Vec<&str> =
+        README.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "{blocks:?}");
+    for block in blocks {
+        let config = parse(block, &[]).unwrap_or_else(|error| panic!("{error}\n{block}"));
+        assert_eq!(config.warnings, Vec::<String>::new(), "{block}");
+    }
 }
 
 #[test]

@@ -21,11 +21,12 @@ pub use operate::Command;
 /// What `tollpass channels --help` shows below the options.
 const AFTER_HELP: &str = "\
 Without a subcommand, lists the channels: from the running proxy, or from the journal.
-PROMISED is the highest total that was ever signed (\"<=\" marks an upper bound, after a
-crash), ACKNOWLEDGED what the seller is known to hold. While `serve` runs, it executes
-the subcommands; otherwise the command opens the wallet itself, with --config. Each
-transaction is shown with its highest fee and needs confirmation. The exit code is 1 if
-anything was not done.
+PROMISED is the highest total that was ever signed (\"<=\" marks an upper bound: after a
+crash, or for a channel known only from the chain), ACKNOWLEDGED what the seller is
+known to hold. While `serve` runs, it executes the subcommands; otherwise the command
+opens the wallet itself, with --config. It finishes transactions that a crash
+interrupted first. Each transaction is shown with its highest fee and needs
+confirmation. The exit code is 1 if anything was not done.
 
 To recover a deposit, `close` the channel: together with its seller, one transaction
 pays out both sides at once. If the seller is gone or refuses, `close --unilateral`, and
