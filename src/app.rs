@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use self::ports::{Ports, Served};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::Attendance;
+use crate::admin::ClientCount;
 use crate::chain;
 use crate::chain::Chain;
 use crate::chain::keystore;
@@ -65,7 +65,7 @@ pub struct App {
     forward: Forward,
     interception: Option<Interception>,
     paying: Option<Paying>,
-    attendance: Option<Attendance>,
+    clients: Option<ClientCount>,
     /// What guards the routes of a proxy that pays.
     token: Option<Token>,
 }
@@ -205,18 +205,18 @@ impl App {
             (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
             _ => None,
         };
-        let mut attendance = None;
+        let mut clients = None;
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
             let served = admin::serve(&path, paying.channels.clone(), address, &shutdown);
-            attendance = Some(served.map_err(|source| StartError::Admin { path, source })?);
+            clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
         let token = match paying.is_some() && !config.routes.is_empty() {
             true => Some(route_token(&config.state_dir)?),
             false => None,
         };
         let interception = interception(&config)?;
-        Ok(Self { token, ports, config, shutdown, forward, interception, paying, attendance })
+        Ok(Self { token, ports, config, shutdown, forward, interception, paying, clients })
     }
 
     /// Where it listens.
@@ -235,8 +235,8 @@ impl App {
     }
 
     /// Who else uses a proxy that pays, as the command line does for one program.
-    pub fn attendance(&self) -> Option<&Attendance> {
-        self.attendance.as_ref()
+    pub fn clients(&self) -> Option<&ClientCount> {
+        self.clients.as_ref()
     }
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_timeout`.
@@ -332,17 +332,17 @@ async fn close_idle_channels(mut reaper: IdleChannelReaper, idle_after: Duration
 }
 
 /// The state folder and the chain without a proxy: for the command line while no `serve` runs.
-pub struct Desk {
-    paying: DeskParts,
+pub struct StandalonePayments {
+    paying: Parts,
 }
 
-struct DeskParts {
+struct Parts {
     channels: Channels,
     task: JoinHandle<()>,
     _lock: Lock,
 }
 
-impl Desk {
+impl StandalonePayments {
     /// Locks the state folder, opens the wallet and syncs with the chain.
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
@@ -361,7 +361,7 @@ impl Desk {
         }
         // What an earlier life began is finished first; `chain.confirm_timeout` bounds it.
         payments.await_transactions().await;
-        Ok(Self { paying: DeskParts { channels, task, _lock } })
+        Ok(Self { paying: Parts { channels, task, _lock } })
     }
 
     /// The channels.
@@ -371,7 +371,7 @@ impl Desk {
 
     /// Waits until the store is closed.
     pub async fn close(self) {
-        let DeskParts { channels, task, _lock } = self.paying;
+        let Parts { channels, task, _lock } = self.paying;
         channels.payments().stop().await;
         drop(channels);
         // A panic is in the log.

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ABOUT, ATTEND, About, CHANNELS, DENIED, OPERATE, PLAN};
+use super::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
 use crate::channels::{Operation, Plan, Report};
 use crate::payments::Listing;
 
@@ -64,19 +64,19 @@ pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
 ///
 /// # Errors
 /// [`AdminError`] when one does, but cannot be asked.
-pub async fn about(path: &Path) -> Result<Option<About>, AdminError> {
+pub async fn status(path: &Path) -> Result<Option<Status>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    within(ANSWER_WITHIN, ask(stream, Method::GET, ABOUT, Bytes::new())).await.map(Some)
+    within(ANSWER_WITHIN, ask(stream, Method::GET, STATUS, Bytes::new())).await.map(Some)
 }
 
 /// Attends at the proxy that answers on `path`: one that would end by itself waits; `None` when none does.
 ///
 /// # Errors
 /// [`AdminError`] when one does, but cannot be asked.
-pub async fn attend(path: &Path) -> Result<Option<Attended>, AdminError> {
+pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     let attending = async {
-        let mut answer = send(stream, Method::GET, ATTEND, Bytes::new()).await?.into_body();
+        let mut answer = send(stream, Method::GET, SESSION, Bytes::new()).await?.into_body();
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let frame = answer.frame().await.ok_or(AdminError::Stopping)?;
@@ -86,17 +86,17 @@ pub async fn attend(path: &Path) -> Result<Option<Attended>, AdminError> {
                 return Err(AdminError::Answer("it does not end".to_owned()));
             }
         }
-        let about = serde_json::from_slice(&line).map_err(|error| AdminError::Answer(error.to_string()))?;
-        Ok(Attended { about, _answer: answer })
+        let status = serde_json::from_slice(&line).map_err(|error| AdminError::Answer(error.to_string()))?;
+        Ok(Session { status, _answer: answer })
     };
     within(ANSWER_WITHIN, attending).await.map(Some)
 }
 
 /// A place at a running proxy, until it is dropped.
 #[derive(Debug)]
-pub struct Attended {
+pub struct Session {
     /// What it said of itself at the beginning.
-    pub about: About,
+    pub status: Status,
     /// Ends with the proxy; hanging up is leaving.
     _answer: Incoming,
 }

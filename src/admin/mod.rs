@@ -1,8 +1,8 @@
 //! The admin socket: how the command line talks to a running `serve`. HTTP over a Unix socket in the state folder
 //! that only its owner can open.
 
-mod attendance;
 mod client;
+mod client_count;
 mod server;
 
 use std::fs::File;
@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-pub use attendance::Attendance;
-pub use client::{AdminError, Attended, about, attend, channels, operate, plan};
+pub use client::{AdminError, Session, channels, open_session, operate, plan, status};
+pub use client_count::ClientCount;
 pub use server::serve;
 
 use crate::payments::SpendingReport;
 
 /// What a running proxy says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct About {
+pub struct Status {
     /// Where clients connect.
     pub listen: SocketAddr,
     /// What it has paid so far.
@@ -76,8 +76,8 @@ const OPERATE: &str = "/operate";
 /// A seller did not sign that a channel be closed, and the policy says to stop there.
 const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
 /// Says where the proxy listens and what it has paid.
-const ABOUT: &str = "/about";
+const STATUS: &str = "/about";
 /// Says the same, and goes on as long as the proxy runs: who asks attends for so long.
-const ATTEND: &str = "/attend";
+const SESSION: &str = "/attend";
 /// The largest body of a question, in bytes.
 const MAX_QUESTION: usize = 64 << 10;

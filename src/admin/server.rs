@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{ABOUT, ATTEND, About, Attendance, CHANNELS, DENIED, MAX_QUESTION, OPERATE, PLAN};
+use super::{CHANNELS, ClientCount, DENIED, MAX_QUESTION, OPERATE, PLAN, SESSION, STATUS, Status};
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
 
@@ -35,10 +35,10 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Of whom it answers.
 #[derive(Clone)]
-struct Desk {
+struct AdminState {
     channels: Channels,
     listen: SocketAddr,
-    attendance: Attendance,
+    clients: ClientCount,
     shutdown: Shutdown,
 }
 
@@ -51,7 +51,7 @@ pub fn serve(
     channels: Channels,
     listen: SocketAddr,
     shutdown: &Shutdown,
-) -> io::Result<Attendance> {
+) -> io::Result<ClientCount> {
     let (short, _folder) = super::short(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -59,8 +59,8 @@ pub fn serve(
     }
     let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let attendance = Attendance::default();
-    let desk = Desk { channels, listen, attendance: attendance.clone(), shutdown: shutdown.clone() };
+    let clients = ClientCount::default();
+    let state = AdminState { channels, listen, clients: clients.clone(), shutdown: shutdown.clone() };
     let stopping = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -69,7 +69,7 @@ pub fn serve(
                 () = stopping.stopping() => return,
             };
             match accepted {
-                Ok((stream, _)) => stopping.spawn(connection(stream, desk.clone())),
+                Ok((stream, _)) => stopping.spawn(connection(stream, state.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the admin socket; trying again");
                     tokio::time::sleep(PAUSE).await;
@@ -77,13 +77,13 @@ pub fn serve(
             }
         }
     });
-    Ok(attendance)
+    Ok(clients)
 }
 
-async fn connection(stream: UnixStream, desk: Desk) {
+async fn connection(stream: UnixStream, state: AdminState) {
     let service = service_fn(move |request| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(answer(request, &desk).await) }
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(request, &state).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,12 +95,12 @@ async fn connection(stream: UnixStream, desk: Desk) {
     }
 }
 
-async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
+async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let channels = &desk.channels;
+    let channels = &state.channels;
     match (&head.method, head.uri.path()) {
-        (&Method::GET, ABOUT) => json(&desk.about()),
-        (&Method::GET, ATTEND) => desk.attended(),
+        (&Method::GET, STATUS) => json(&state.status()),
+        (&Method::GET, SESSION) => state.session(),
         (&Method::GET, CHANNELS) => match channels.payments().list().await {
             Some(listing) => json(&listing),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
@@ -133,24 +133,24 @@ async fn answer(request: Request<Incoming>, desk: &Desk) -> Response<Body> {
     }
 }
 
-impl Desk {
-    fn about(&self) -> About {
-        About { listen: self.listen, bill: self.channels.payments().report() }
+impl AdminState {
+    fn status(&self) -> Status {
+        Status { listen: self.listen, bill: self.channels.payments().report() }
     }
 
     /// One line about the proxy at once, and the end of the answer when the proxy ends. Who hangs up has left.
-    fn attended(&self) -> Response<Body> {
-        let Some(seat) = self.attendance.enter() else {
+    fn session(&self) -> Response<Body> {
+        let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
         };
-        let line = match serde_json::to_vec(&self.about()) {
+        let line = match serde_json::to_vec(&self.status()) {
             Ok(line) => Bytes::from([&line[..], b"\n"].concat()),
             Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         };
         let shutdown = self.shutdown.clone();
         let end = stream::once(async move {
             shutdown.stopping().await;
-            drop(seat);
+            drop(guard);
             Bytes::from_static(b"\n")
         });
         let lines = stream::iter([line]).chain(end).map(|line| Ok(Frame::data(line)));

@@ -13,8 +13,8 @@ use ethers_core::utils::rlp::Rlp;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::chain::contracts;
-use crate::chain::contracts::Plan;
-use crate::chain::error::{ChainError, OrderError, TransactionHash};
+use crate::chain::contracts::OpKind;
+use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::gap::Gaps;
 use crate::chain::journal::Journal;
@@ -49,7 +49,7 @@ pub(super) struct Mined {
     pub head: u64,
 }
 
-enum Sight {
+enum TxStatus {
     /// Deep enough.
     Confirmed(Mined),
     /// In a block, not deep enough.
@@ -70,7 +70,7 @@ struct Doubtful {
 
 /// Since when a transaction is in doubt.
 struct Doubt {
-    looks: u32,
+    poll: u32,
     began: Instant,
     head: u64,
 }
@@ -80,13 +80,13 @@ const RESEND_EVERY: u32 = 10;
 /// After so many refusals in a row a transaction that the node does not have is sent as rarely as one that it has.
 const REFUSALS: u32 = 5;
 /// A doubt is looked into every so many looks.
-const DOUBT_LOOKS: u32 = 3;
+const DOUBT_POLLS: u32 = 3;
 /// So many blocks must follow before a nonce that is used, and no trace of our transaction, is believed.
 const DOUBT_BLOCKS: u64 = 12;
 /// So long it must last as well, unless `confirm_timeout` allows less.
 const DOUBT_WITHIN: Duration = Duration::from_secs(120);
 /// How often a state is asked for that may be forgotten meanwhile.
-const STATE_LOOKS: usize = 5;
+const STATE_ATTEMPTS: usize = 5;
 /// How many of the newest blocks are searched for a transaction.
 pub(super) const SEARCHED_BLOCKS: u64 = 64;
 
@@ -98,7 +98,7 @@ impl Chain {
         sent: &Sent,
         confirmations: u32,
         journal: &impl Journal,
-    ) -> Result<Mined, OrderError> {
+    ) -> Result<Mined, OpError> {
         let waited = self.0.settings.confirm_timeout;
         let mut last = None;
         match timeout(waited, self.wait(sent, confirmations, journal, &mut last)).await {
@@ -106,7 +106,7 @@ impl Chain {
                 failpoint::point("transaction confirmed");
                 outcome
             }
-            Err(_) => Err(OrderError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
+            Err(_) => Err(OpError::StillPending { hash: sent.hash(), waited, last: last.map(Box::new) }),
         }
     }
 
@@ -134,23 +134,23 @@ impl Chain {
         sent: &Sent,
         channel: ChannelId,
         mined: &Mined,
-    ) -> Result<Option<OnChain>, OrderError> {
-        let order = &sent.intent.order;
+    ) -> Result<Option<OnChain>, OpError> {
+        let op = &sent.intent.op;
         let until = Instant::now() + self.patience();
-        let mut has_event = self.has_event(order, &mined.receipt.logs, |_| true);
+        let mut has_event = self.has_event(op, &mined.receipt.logs, |_| true);
         let mut shows = None;
-        let mut looks = looks(self.0.settings.poll_every);
+        let mut poll = poll(self.0.settings.poll_every);
         loop {
-            looks.tick().await;
+            poll.tick().await;
             match self.channel_since(channel, mined.head).await {
-                Ok(Some(on_chain)) if contract::is_reached(order, sent.before, on_chain) => {
+                Ok(Some(on_chain)) if contract::is_reached(op, sent.before, on_chain) => {
                     return Ok(on_chain);
                 }
                 // Of a top up that was taken up, the event alone tells what was added from what was there before.
                 Ok(Some(on_chain))
                     if has_event
                         && sent.before.is_none()
-                        && contract::is_reached(order, Some(Amount::ZERO), on_chain) =>
+                        && contract::is_reached(op, Some(Amount::ZERO), on_chain) =>
                 {
                     return Ok(on_chain);
                 }
@@ -160,7 +160,7 @@ impl Chain {
             }
             if !has_event {
                 let block = mined.receipt.block_number.as_u64();
-                has_event = matches!(self.trace(order, sent.intent.hash, block, block).await, Ok(Some(_)));
+                has_event = matches!(self.trace(op, sent.intent.hash, block, block).await, Ok(Some(_)));
             }
             if Instant::now() >= until {
                 break;
@@ -169,12 +169,12 @@ impl Chain {
         match shows {
             Some(Some(on_chain)) if has_event => {
                 tracing::warn!(
-                    transaction = %sent.hash(), %channel, ?order, ?on_chain,
+                    transaction = %sent.hash(), %channel, ?op, ?on_chain,
                     "the contract's event proves the transaction, but the node does not show its effect"
                 );
                 Ok(Some(on_chain))
             }
-            shows => Err(OrderError::Unseen { hash: sent.hash(), channel, shows: shows.map(Box::new) }),
+            shows => Err(OpError::Unseen { hash: sent.hash(), channel, shows: shows.map(Box::new) }),
         }
     }
 
@@ -184,14 +184,14 @@ impl Chain {
         channel: ChannelId,
         seen: u64,
     ) -> Result<Option<Option<OnChain>>, ChainError> {
-        let glance = &self.0.glance;
-        let head = glance.head().await?;
+        let poll_rpc = &self.0.poll_rpc;
+        let head = poll_rpc.head().await?;
         if head < seen {
             return Ok(None);
         }
         // By number and not "latest": several nodes behind one address need not agree on what that is. Each
         // look asks for the newest, as some nodes keep no older state.
-        self.channel_by(glance, channel, At::Block(head)).await.map(Some)
+        self.channel_by(poll_rpc, channel, At::Block(head)).await.map(Some)
     }
 
     /// The same, asked a few times: a node that keeps the newest state only forgets it with each block.
@@ -201,7 +201,7 @@ impl Chain {
         seen: u64,
     ) -> Result<Option<Option<OnChain>>, ChainError> {
         let mut told = self.channel_since(channel, seen).await;
-        for _ in 1..STATE_LOOKS {
+        for _ in 1..STATE_ATTEMPTS {
             if told.is_ok() {
                 break;
             }
@@ -236,49 +236,49 @@ impl Chain {
         confirmations: u32,
         journal: &impl Journal,
         last: &mut Option<ChainError>,
-    ) -> Result<Mined, OrderError> {
-        let mut looks = looks(self.0.settings.poll_every);
+    ) -> Result<Mined, OpError> {
+        let mut poll = poll(self.0.settings.poll_every);
         let (mut is_known, mut unseen, mut refused) = (sent.is_known, 0u32, 0);
         let (mut doubt, mut gaps) = (None, Gaps::default());
         loop {
-            looks.tick().await;
-            let sight = match self.look(&sent.intent, confirmations).await {
-                Ok(sight) => sight,
+            poll.tick().await;
+            let status = match self.look(&sent.intent, confirmations).await {
+                Ok(status) => status,
                 Err(error) => {
                     *last = Some(error);
                     continue;
                 }
             };
             // What the node says of a resend stands until it takes one.
-            if !matches!(sight, Sight::Waiting { .. }) {
+            if !matches!(status, TxStatus::Waiting { .. }) {
                 *last = None;
             }
-            match sight {
-                Sight::Confirmed(mined) => {
+            match status {
+                TxStatus::Confirmed(mined) => {
                     self.0.nonces.confirmed(sent.intent.nonce);
                     return Ok(mined);
                 }
-                Sight::Mined => (doubt, unseen, refused) = (None, 0, 0),
-                Sight::Doubtful(seen) => {
+                TxStatus::Mined => (doubt, unseen, refused) = (None, 0, 0),
+                TxStatus::Doubtful(seen) => {
                     let doubt = doubt.get_or_insert_with(|| Doubt {
-                        looks: 0,
+                        poll: 0,
                         began: Instant::now(),
                         head: seen.head,
                     });
-                    doubt.looks += 1;
-                    if doubt.looks.is_multiple_of(DOUBT_LOOKS) {
+                    doubt.poll += 1;
+                    if doubt.poll.is_multiple_of(DOUBT_POLLS) {
                         match self.look_into(doubt, seen, sent, confirmations).await {
                             Ok(Some(mined)) => {
                                 self.0.nonces.confirmed(sent.intent.nonce);
                                 return Ok(mined);
                             }
                             Ok(None) => {}
-                            Err(OrderError::Chain(error)) => *last = Some(error),
+                            Err(OpError::Chain(error)) => *last = Some(error),
                             Err(error) => return Err(error),
                         }
                     }
                 }
-                Sight::Waiting { mined } => {
+                TxStatus::Waiting { mined } => {
                     (doubt, unseen) = (None, unseen.wrapping_add(1));
                     let is_due = unseen.is_multiple_of(RESEND_EVERY) || !is_known && refused < REFUSALS;
                     if is_due && sent.may_resend {
@@ -305,20 +305,20 @@ impl Chain {
         known
     }
 
-    async fn look(&self, intent: &Intent, confirmations: u32) -> Result<Sight, ChainError> {
-        let rpc = &self.0.glance;
+    async fn look(&self, intent: &Intent, confirmations: u32) -> Result<TxStatus, ChainError> {
+        let rpc = &self.0.poll_rpc;
         let head = rpc.head().await?;
         let Some(receipt) = rpc.receipt(intent.hash).await? else {
             let mined = rpc.mined_of(self.payer().into()).await?;
             if mined <= intent.nonce {
-                return Ok(Sight::Waiting { mined });
+                return Ok(TxStatus::Waiting { mined });
             }
             let is_known = rpc.transaction(intent.hash).await?.is_some();
-            return Ok(Sight::Doubtful(Doubtful { head, is_known }));
+            return Ok(TxStatus::Doubtful(Doubtful { head, is_known }));
         };
         Ok(match deep(receipt, head, confirmations) {
-            Some(mined) => Sight::Confirmed(mined),
-            None => Sight::Mined,
+            Some(mined) => TxStatus::Confirmed(mined),
+            None => TxStatus::Mined,
         })
     }
 
@@ -330,16 +330,16 @@ impl Chain {
         seen: Doubtful,
         sent: &Sent,
         confirmations: u32,
-    ) -> Result<Option<Mined>, OrderError> {
-        let Intent { order, moves, nonce, hash, .. } = sent.intent;
-        let replaced = |by| OrderError::Replaced { hash: sent.hash(), nonce, by };
+    ) -> Result<Option<Mined>, OpError> {
+        let Intent { op, moves, nonce, hash, .. } = sent.intent;
+        let replaced = |by| OpError::Replaced { hash: sent.hash(), nonce, by };
         let head = seen.head;
         if moves {
             let from = doubt.head.saturating_sub(SEARCHED_BLOCKS);
-            if let Some(receipt) = self.trace(&order, hash, from, head).await? {
+            if let Some(receipt) = self.trace(&op, hash, from, head).await? {
                 return Ok(deep(receipt, head, confirmations));
             }
-            if matches!(contracts::plan(&order), Plan::End(..)) && self.ended(&order).await?.is_some() {
+            if matches!(contracts::op_kind(&op), OpKind::End(..)) && self.ended(&op).await?.is_some() {
                 return Err(replaced(None));
             }
         }
@@ -349,7 +349,7 @@ impl Chain {
             Some(holder) => {
                 let block = holder.block_number.map_or(head, |block| block.as_u64());
                 // A program that asks for the same with a higher fee does what was wanted.
-                if moves && let Some(receipt) = self.trace(&order, holder.hash.0, block, block).await? {
+                if moves && let Some(receipt) = self.trace(&op, holder.hash.0, block, block).await? {
                     return Ok(deep(receipt, head, confirmations));
                 }
                 let is_deep = head.saturating_sub(block) + 1 >= u64::from(confirmations);
@@ -407,8 +407,8 @@ impl Sent {
 }
 
 /// A timer whose ticks keep their distance when one comes late.
-pub(super) fn looks(every: Duration) -> tokio::time::Interval {
-    let mut looks = interval(every);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+pub(super) fn poll(every: Duration) -> tokio::time::Interval {
+    let mut poll = interval(every);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    poll
 }

@@ -6,7 +6,7 @@ use ethers_contract::abigen;
 use ethers_core::abi::AbiEncode as _;
 use ethers_core::types::{Bytes, H160};
 
-use crate::protocol::{Address, Amount, ChannelId, Order};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 abigen!(
     ChannelManager,
@@ -42,18 +42,18 @@ abigen!(
 );
 
 /// What the token hands to the channel contract: sender and receiver to open, and the open block to top up.
-pub(super) fn transfer_data(payer: Address, order: &Order) -> Vec<u8> {
+pub(super) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
     let mut data = Vec::with_capacity(44);
     data.extend_from_slice(&payer.0);
-    data.extend_from_slice(&order.receiver().0);
-    if let Order::TopUp { channel, .. } = order {
+    data.extend_from_slice(&op.receiver().0);
+    if let ChannelOp::TopUp { channel, .. } = op {
         data.extend_from_slice(&channel.open_block.to_be_bytes());
     }
     data
 }
 
 /// What an order comes to on the chain.
-pub(super) enum Plan {
+pub(super) enum OpKind {
     /// So many base units go into a channel.
     Fund(Amount),
     /// A channel is ended, or begins to end, by this call of the channel contract.
@@ -61,11 +61,11 @@ pub(super) enum Plan {
 }
 
 /// What `order` comes to.
-pub(super) fn plan(order: &Order) -> Plan {
-    match *order {
-        Order::Open { deposit, .. } => Plan::Fund(deposit),
-        Order::TopUp { added, .. } => Plan::Fund(added),
-        Order::CloseTogether { channel, total, balance_signature, closing_signature } => {
+pub(super) fn op_kind(op: &ChannelOp) -> OpKind {
+    match *op {
+        ChannelOp::Open { deposit, .. } => OpKind::Fund(deposit),
+        ChannelOp::TopUp { added, .. } => OpKind::Fund(added),
+        ChannelOp::CloseTogether { channel, total, balance_signature, closing_signature } => {
             let call = CooperativeCloseCall {
                 receiver: channel.receiver.into(),
                 open_block: channel.open_block,
@@ -73,16 +73,16 @@ pub(super) fn plan(order: &Order) -> Plan {
                 balance_signature: Bytes::from(balance_signature.0),
                 closing_signature: Bytes::from(closing_signature.0),
             };
-            Plan::End(channel, call.encode().into())
+            OpKind::End(channel, call.encode().into())
         }
-        Order::CloseAlone { channel, total } => {
+        ChannelOp::CloseAlone { channel, total } => {
             let (receiver, open_block) = (channel.receiver.into(), channel.open_block);
             let call = UncooperativeCloseCall { receiver, open_block, balance: total.into() };
-            Plan::End(channel, call.encode().into())
+            OpKind::End(channel, call.encode().into())
         }
-        Order::Settle { channel } => {
+        ChannelOp::Settle { channel } => {
             let (receiver, open_block) = (channel.receiver.into(), channel.open_block);
-            Plan::End(channel, SettleCall { receiver, open_block }.encode().into())
+            OpKind::End(channel, SettleCall { receiver, open_block }.encode().into())
         }
     }
 }
@@ -91,10 +91,10 @@ pub(super) fn plan(order: &Order) -> Plan {
 pub(super) fn transfer_call(
     contract: Address,
     payer: Address,
-    order: &Order,
+    op: &ChannelOp,
     amount: Amount,
 ) -> TransferCall {
-    TransferCall { to: H160::from(contract), value: amount.into(), data: transfer_data(payer, order).into() }
+    TransferCall { to: H160::from(contract), value: amount.into(), data: transfer_data(payer, op).into() }
 }
 
 #[cfg(test)]
@@ -127,10 +127,10 @@ mod tests {
     #[test]
     fn the_data_of_a_transfer_is_40_bytes_to_open_and_44_to_top_up() {
         let (payer, receiver) = (Address([1; 20]), Address([2; 20]));
-        let open = transfer_data(payer, &Order::Open { receiver, deposit: Amount::from(5) });
+        let open = transfer_data(payer, &ChannelOp::Open { receiver, deposit: Amount::from(5) });
         assert_eq!(open, [[1; 20], [2; 20]].concat());
         let channel = ChannelId { receiver, open_block: 0x0102_0304 };
-        let top_up = transfer_data(payer, &Order::TopUp { channel, added: Amount::from(5) });
+        let top_up = transfer_data(payer, &ChannelOp::TopUp { channel, added: Amount::from(5) });
         assert_eq!(top_up, [&[1; 20][..], &[2; 20], &[1, 2, 3, 4]].concat());
     }
 }

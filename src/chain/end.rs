@@ -3,22 +3,22 @@
 use ethers_core::types::Bytes;
 
 use crate::chain::Chain;
-use crate::chain::error::OrderError;
+use crate::chain::error::OpError;
 use crate::chain::rpc::CallRequest;
 use crate::protocol::schemes::microraiden::contract;
-use crate::protocol::{ChannelId, Order};
+use crate::protocol::{ChannelId, ChannelOp};
 
 impl Chain {
     /// The call `data` that ends `channel`, if the contract would accept it now.
     pub(super) async fn end_request(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         channel: ChannelId,
         data: Bytes,
-    ) -> Result<CallRequest, OrderError> {
+    ) -> Result<CallRequest, OpError> {
         let head = self.head().await?;
         let on_chain = self.channel(channel).await?;
-        if let Some(unmet) = contract::unmet_precondition(order, channel, on_chain, head) {
+        if let Some(unmet) = contract::unmet_precondition(op, channel, on_chain, head) {
             return Err(unmet.into());
         }
         let (from, to) = (self.payer().into(), self.0.settings.channel_manager.into());

@@ -66,7 +66,7 @@ pub enum ChainError {
     },
     /// The answer is no JSON-RPC at all.
     #[error(
-        "the node {node} answered {method} with {looks}: is chain.rpc_url the address of a JSON-RPC interface, its \
+        "the node {node} answered {method} with {poll}: is chain.rpc_url the address of a JSON-RPC interface, its \
          path included, and is nothing in between, such as a log-in page or another proxy?"
     )]
     NotJsonRpc {
@@ -75,7 +75,7 @@ pub enum ChainError {
         /// The JSON-RPC method.
         method: &'static str,
         /// What the answer looks like.
-        looks: String,
+        poll: String,
     },
     /// The node follows another chain than the one to pay on.
     #[error(
@@ -90,7 +90,7 @@ pub enum ChainError {
         /// What it should.
         pinned: u64,
         /// Who says so.
-        source_of_pin: Pin,
+        source_of_pin: PinSource,
     },
     /// The contract names another token than before.
     #[error(
@@ -197,14 +197,14 @@ pub enum ChainError {
 
 /// Who says which chain to pay on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pin {
+pub enum PinSource {
     /// The configuration.
     Configured,
     /// The node itself, earlier.
     SeenBefore,
 }
 
-impl fmt::Display for Pin {
+impl fmt::Display for PinSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Configured => "chain.chain_id says",
@@ -254,7 +254,7 @@ impl ChainError {
 
 /// An order that was not carried out, or whose outcome is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum OrderError {
+pub enum OpError {
     /// The chain could not be asked, or refused; nothing that moves the money was sent.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -338,7 +338,7 @@ fn describe(shows: Option<&Option<OnChain>>) -> String {
     }
 }
 
-impl OrderError {
+impl OpError {
     /// True when money may have moved, or may still: the order's intents must be resumed before it is repeated, and count
     /// as sent until then. False when it is certain that this order moves nothing: it was not sent, it failed, or its
     /// nonce is used or will be used by another transaction.

@@ -5,13 +5,13 @@ use ethers_core::types::{H160, U256};
 use crate::chain::confirm::Sent;
 use crate::chain::contracts;
 use crate::chain::contracts::{AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
-use crate::chain::error::{ChainError, OrderError, Underfunded};
+use crate::chain::error::{ChainError, OpError, Underfunded};
+use crate::chain::execute::both;
 use crate::chain::journal::Journal;
-use crate::chain::order::both;
 use crate::chain::rpc::{At, CallRequest};
 use crate::chain::send::Step;
-use crate::chain::{Chain, Ground};
-use crate::protocol::{Address, Amount, ChannelId, Order};
+use crate::chain::{Chain, Pinned};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 /// What stands for the gas of an `approve` in an estimate.
 const APPROVE_GAS: u64 = 60_000;
@@ -23,102 +23,102 @@ impl Chain {
     /// those before it, if known.
     pub(super) async fn fund(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         amount: Amount,
-        ground: Ground,
+        pinned: Pinned,
         journal: &impl Journal,
-    ) -> Result<(Sent, Option<U256>), OrderError> {
-        self.can_spend(amount, ground).await?;
-        if !self.transfers_with_data(ground.token).await? {
-            return self.spend_allowance(order, amount, ground, journal).await;
+    ) -> Result<(Sent, Option<U256>), OpError> {
+        self.can_spend(amount, pinned).await?;
+        if !self.transfers_with_data(pinned.token).await? {
+            return self.spend_allowance(op, amount, pinned, journal).await;
         }
-        let request = self.transfer_request(order, amount, ground);
-        let before = self.deposit_before(order).await?;
-        let sent = self.send(order, Step { request, moves: true, before }, ground, journal).await?;
+        let request = self.transfer_request(op, amount, pinned);
+        let before = self.deposit_before(op).await?;
+        let sent = self.send(op, Step { request, moves: true, before }, pinned, journal).await?;
         Ok((sent, Some(U256::zero())))
     }
 
     /// The most gas that it takes to put the money of `order` into its channel.
     pub(super) async fn gas_to_fund(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         amount: Amount,
-        ground: Ground,
-    ) -> Result<U256, OrderError> {
-        self.can_spend(amount, ground).await?;
-        if self.transfers_with_data(ground.token).await? {
-            return self.gas_limit(order, &self.transfer_request(order, amount, ground)).await;
+        pinned: Pinned,
+    ) -> Result<U256, OpError> {
+        self.can_spend(amount, pinned).await?;
+        if self.transfers_with_data(pinned.token).await? {
+            return self.gas_limit(op, &self.transfer_request(op, amount, pinned)).await;
         }
-        let allowed = self.allowance(ground).await?;
+        let allowed = self.allowance(pinned).await?;
         if allowed >= U256::from(amount) {
-            return self.gas_limit(order, &self.fetch_request(order, amount)).await;
+            return self.gas_limit(op, &self.fetch_request(op, amount)).await;
         }
         let approvals = if allowed.is_zero() { 1 } else { 2 };
         Ok(U256::from(approvals * APPROVE_GAS + FETCH_GAS))
     }
 
     /// The deposit that a top up adds to.
-    async fn deposit_before(&self, order: &Order) -> Result<Option<Amount>, ChainError> {
-        let Order::TopUp { channel, .. } = order else { return Ok(None) };
+    async fn deposit_before(&self, op: &ChannelOp) -> Result<Option<Amount>, ChainError> {
+        let ChannelOp::TopUp { channel, .. } = op else { return Ok(None) };
         Ok(self.channel(*channel).await?.map(|now| now.deposit))
     }
 
-    async fn can_spend(&self, needs: Amount, ground: Ground) -> Result<(), OrderError> {
-        let has = self.tokens(ground.token).await?;
+    async fn can_spend(&self, needs: Amount, pinned: Pinned) -> Result<(), OpError> {
+        let has = self.tokens(pinned.token).await?;
         if has < needs {
-            let (payer, token) = (self.payer(), ground.token);
-            return Err(OrderError::Underfunded(Box::new(Underfunded::Token { payer, token, has, needs })));
+            let (payer, token) = (self.payer(), pinned.token);
+            return Err(OpError::Underfunded(Box::new(Underfunded::Token { payer, token, has, needs })));
         }
         Ok(())
     }
 
-    fn transfer_request(&self, order: &Order, amount: Amount, ground: Ground) -> CallRequest {
-        let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), order, amount);
-        self.request(ground.token, call)
+    fn transfer_request(&self, op: &ChannelOp, amount: Amount, pinned: Pinned) -> CallRequest {
+        let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), op, amount);
+        self.request(pinned.token, call)
     }
 
     /// The call that has the contract fetch tokens that it is allowed to take.
-    fn fetch_request(&self, order: &Order, amount: Amount) -> CallRequest {
+    fn fetch_request(&self, op: &ChannelOp, amount: Amount) -> CallRequest {
         let (contract, amount) = (self.0.settings.channel_manager, U256::from(amount));
-        let receiver = H160::from(order.receiver());
-        match order {
-            Order::TopUp { channel: ChannelId { open_block, .. }, .. } => {
+        let receiver = H160::from(op.receiver());
+        match op {
+            ChannelOp::TopUp { channel: ChannelId { open_block, .. }, .. } => {
                 self.request(contract, TopUpCall { receiver, open_block: *open_block, added: amount })
             }
             _ => self.request(contract, CreateChannelCall { receiver, deposit: amount }),
         }
     }
 
-    async fn allowance(&self, ground: Ground) -> Result<U256, ChainError> {
+    async fn allowance(&self, pinned: Pinned) -> Result<U256, ChainError> {
         let contract = self.0.settings.channel_manager;
         let call = AllowanceCall { owner: self.payer().into(), spender: contract.into() };
-        self.view(ground.token, call, At::Latest).await
+        self.view(pinned.token, call, At::Latest).await
     }
 
     /// The way of a plain token: approve, then have the contract fetch the tokens. It answers once that is mined.
     async fn spend_allowance(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         amount: Amount,
-        ground: Ground,
+        pinned: Pinned,
         journal: &impl Journal,
-    ) -> Result<(Sent, Option<U256>), OrderError> {
+    ) -> Result<(Sent, Option<U256>), OpError> {
         let _allowance = self.0.allowance.lock().await;
-        let (units, allowed) = (U256::from(amount), self.allowance(ground).await?);
+        let (units, allowed) = (U256::from(amount), self.allowance(pinned).await?);
         let mut fee = Some(U256::zero());
         if allowed < units {
             // An allowance must be 0 before it can be changed.
             if !allowed.is_zero() {
-                fee = both(fee, self.approve(order, U256::zero(), ground, journal).await?);
+                fee = both(fee, self.approve(op, U256::zero(), pinned, journal).await?);
             }
-            fee = both(fee, self.approve(order, units, ground, journal).await?);
+            fee = both(fee, self.approve(op, units, pinned, journal).await?);
         }
-        let before = self.deposit_before(order).await?;
-        let step = Step { request: self.fetch_request(order, amount), moves: true, before };
-        let sent = self.send(order, step, ground, journal).await?;
+        let before = self.deposit_before(op).await?;
+        let step = Step { request: self.fetch_request(op, amount), moves: true, before };
+        let sent = self.send(op, step, pinned, journal).await?;
         match self.confirm(&sent, 1, journal).await {
             // The order is not decided before its earlier attempts are.
-            Err(OrderError::Replaced { .. }) if !sent.earlier.is_empty() => {}
+            Err(OpError::Replaced { .. }) if !sent.earlier.is_empty() => {}
             confirmed => drop(confirmed?),
         }
         Ok((sent, fee))
@@ -127,14 +127,14 @@ impl Chain {
     /// Answers the fee in wei, if known.
     async fn approve(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         value: U256,
-        ground: Ground,
+        pinned: Pinned,
         journal: &impl Journal,
-    ) -> Result<Option<U256>, OrderError> {
+    ) -> Result<Option<U256>, OpError> {
         let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
-        let step = Step { request: self.request(ground.token, call), moves: false, before: None };
-        let sent = self.send(order, step, ground, journal).await?;
+        let step = Step { request: self.request(pinned.token, call), moves: false, before: None };
+        let sent = self.send(op, step, pinned, journal).await?;
         let mined = self.confirm(&sent, 1, journal).await?;
         self.succeeded(&sent, &mined).await?;
         Ok(mined.fee(&sent.intent))
@@ -146,7 +146,7 @@ impl Chain {
         let contract = self.0.settings.channel_manager;
         // The trial opens a channel to the contract itself, which no real order does.
         let one = Amount::from(1);
-        let trial = Order::Open { receiver: contract, deposit: one };
+        let trial = ChannelOp::Open { receiver: contract, deposit: one };
         let ask = || async {
             let good = contracts::transfer_call(contract, self.payer(), &trial, one);
             let bad = TransferCall { data: vec![0].into(), ..good.clone() };

@@ -12,7 +12,7 @@ use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::Chain;
 use crate::chain::confirm::Sent;
-use crate::chain::error::{ChainError, OrderError, TransactionHash};
+use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::journal::Journal;
 use crate::chain::nonces::InFlight;
@@ -31,7 +31,7 @@ const MOST_FILLED: usize = 4;
 #[derive(Default)]
 pub(super) struct Gaps {
     nonce: Option<u64>,
-    looks: u32,
+    poll: u32,
     tried: usize,
     filled: usize,
     fillers: Vec<InFlight>,
@@ -90,14 +90,14 @@ impl Chain {
     pub(super) async fn close_gap(&self, sent: &Sent, mined: u64, gaps: &mut Gaps, journal: &impl Journal) {
         let missing = self.0.nonces.missing(mined, sent.intent.nonce);
         if missing != gaps.nonce {
-            (gaps.nonce, gaps.looks) = (missing, 0);
+            (gaps.nonce, gaps.poll) = (missing, 0);
         }
         let Some(missing) = missing else { return };
-        gaps.looks += 1;
-        if gaps.looks < GAP_LOOKS || gaps.tried == MOST_TRIES {
+        gaps.poll += 1;
+        if gaps.poll < GAP_LOOKS || gaps.tried == MOST_TRIES {
             return;
         }
-        (gaps.looks, gaps.tried) = (0, gaps.tried + 1);
+        (gaps.poll, gaps.tried) = (0, gaps.tried + 1);
         if let Err(error) = self.fill(missing, sent, gaps, journal).await {
             tracing::warn!(%error, nonce = missing, "the gap before a transaction cannot be filled");
         }
@@ -109,7 +109,7 @@ impl Chain {
         sent: &Sent,
         gaps: &mut Gaps,
         journal: &impl Journal,
-    ) -> Result<(), OrderError> {
+    ) -> Result<(), OpError> {
         let turn = self.0.nonces.turn().await;
         let payer = H160::from(self.payer());
         let mined = self.0.rpc.mined_of(payer).await?;
@@ -141,11 +141,11 @@ impl Chain {
             missing = nonce,
             "no transaction has the nonce before one that waits: the gap is filled with a transfer of nothing"
         );
-        let chain_id = self.ground().await?.chain_id;
+        let chain_id = self.pinned().await?.chain_id;
         let request = CallRequest { from: payer, to: payer, data: Bytes::new() };
-        let (raw, _) = self.sign(&sent.intent.order, &request, chain_id, nonce).await?;
+        let (raw, _) = self.sign(&sent.intent.op, &request, chain_id, nonce).await?;
         let hash = keccak256(&raw);
-        let filler = Intent { order: sent.intent.order, moves: false, nonce, hash, raw, host: None };
+        let filler = Intent { op: sent.intent.op, moves: false, nonce, hash, raw, host: None };
         gaps.filled += 1;
         journal.record(filler.clone()).await?;
         self.0.nonces.signed(&filler);

@@ -7,13 +7,13 @@ mod confirm;
 mod contracts;
 mod end;
 mod error;
+mod execute;
 mod fees;
 mod fund;
 mod gap;
 mod journal;
 pub mod keystore;
 mod nonces;
-mod order;
 mod reason;
 mod refusal;
 mod rpc;
@@ -32,10 +32,10 @@ use ethers_core::types::{H160, U256};
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
-pub use error::{ChainError, NotRecorded, OrderError, Pin, TransactionHash, Underfunded};
+pub use error::{ChainError, NotRecorded, OpError, PinSource, TransactionHash, Underfunded};
+pub use execute::{Cost, OpResult, Resolution};
 pub use gap::Gap;
 pub use journal::Journal;
-pub use order::{Cost, Done, Resolution};
 pub use sync::Synced;
 pub use watch::Watcher;
 
@@ -85,25 +85,25 @@ struct Inner {
     settings: Settings,
     rpc: Rpc,
     /// The same node, with the patience of one look: for looks that are repeated anyway.
-    glance: Rpc,
+    poll_rpc: Rpc,
     signer: Arc<Signer>,
     nonces: Nonces,
     /// Held while an allowance is set and used: two orders would take it from each other.
     allowance: Mutex<()>,
-    ground: OnceCell<Ground>,
+    pinned: OnceCell<Pinned>,
     transfers_with_data: OnceCell<bool>,
 }
 
 /// What never changes for a contract.
 #[derive(Clone, Copy)]
-struct Ground {
+struct Pinned {
     chain_id: u64,
     token: Address,
 }
 
 /// What the node and the contract say of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct ContractInfo {
     /// The chain's id (EIP-155).
     pub chain_id: u64,
     /// The token that channels hold.
@@ -147,19 +147,19 @@ impl Chain {
         // A timer with a period of zero does not exist.
         at_least(settings.poll_every >= Duration::from_millis(1), "poll_every", "1 ms")?;
         Ok(Self(Arc::new(Inner {
-            glance: rpc.with_patience(settings.poll_every),
+            poll_rpc: rpc.with_patience(settings.poll_every),
             rpc,
             settings,
             signer,
             nonces: Nonces::default(),
             allowance: Mutex::default(),
-            ground: OnceCell::new(),
+            pinned: OnceCell::new(),
             transfers_with_data: OnceCell::new(),
         })))
     }
 
     /// Asks the node and the contract what they are, and refuses a contract that we cannot use.
-    pub async fn facts(&self) -> Result<Facts, ChainError> {
+    pub async fn contract_info(&self) -> Result<ContractInfo, ChainError> {
         let Inner { rpc, settings, .. } = &*self.0;
         let contract = settings.channel_manager;
         let chain_id = self.chain_id().await?;
@@ -174,18 +174,18 @@ impl Chain {
         let token = self.token().await?;
         let challenge_period = self.ask_contract(ChallengePeriodCall).await?;
         let head = rpc.head().await?;
-        Ok(Facts { chain_id, token, version, challenge_period, head })
+        Ok(ContractInfo { chain_id, token, version, challenge_period, head })
     }
 
     /// The faults of the node that are being waited out.
-    pub fn trouble(&self) -> Receiver<Option<String>> {
-        self.0.rpc.trouble()
+    pub fn outage(&self) -> Receiver<Option<String>> {
+        self.0.rpc.outage()
     }
 
     /// Holds on to a chain and a token: nothing is signed where the node or the contract answers others later.
     pub fn pin(&self, chain_id: u64, token: Address) {
         // The first pin stays.
-        let _ = self.0.ground.set(Ground { chain_id, token });
+        let _ = self.0.pinned.set(Pinned { chain_id, token });
     }
 
     /// The only chain id that the settings allow, if they name one.
@@ -195,10 +195,10 @@ impl Chain {
 
     /// The chain that the node follows, which must be the one to pay on.
     async fn chain_id(&self) -> Result<u64, ChainError> {
-        let Inner { rpc, settings, ground, .. } = &*self.0;
+        let Inner { rpc, settings, pinned, .. } = &*self.0;
         let found = rpc.chain_id().await?;
-        let seen = ground.get().map(|ground| (ground.chain_id, Pin::SeenBefore));
-        match settings.chain_id.map(|pinned| (pinned, Pin::Configured)).or(seen) {
+        let seen = pinned.get().map(|pinned| (pinned.chain_id, PinSource::SeenBefore));
+        match settings.chain_id.map(|pinned| (pinned, PinSource::Configured)).or(seen) {
             Some((pinned, source_of_pin)) if pinned != found => {
                 Err(ChainError::WrongChain { node: rpc.shown().into(), found, pinned, source_of_pin })
             }
@@ -209,12 +209,12 @@ impl Chain {
     /// The token that the contract names, which must be the one of before.
     async fn token(&self) -> Result<Address, ChainError> {
         let token: H160 = self.ask_contract(TokenCall).await?;
-        match self.0.ground.get() {
-            Some(ground) if ground.token != token.into() => Err(ChainError::WrongToken {
+        match self.0.pinned.get() {
+            Some(pinned) if pinned.token != token.into() => Err(ChainError::WrongToken {
                 contract: self.0.settings.channel_manager,
                 node: self.0.rpc.shown().into(),
                 found: token.into(),
-                pinned: ground.token,
+                pinned: pinned.token,
             }),
             _ => Ok(token.into()),
         }
@@ -228,7 +228,7 @@ impl Chain {
 
     /// What the payer can spend now.
     pub async fn balances(&self) -> Result<Balances, ChainError> {
-        let token = self.ground().await?.token;
+        let token = self.pinned().await?.token;
         let wei = self.0.rpc.ether_of(self.payer().into()).await?;
         let tokens = self.tokens(token).await?;
         let decimals = stated(self.view(token, DecimalsCall, At::Latest).await)?;
@@ -293,12 +293,12 @@ impl Chain {
     }
 
     /// What never changes, asked for once.
-    async fn ground(&self) -> Result<Ground, ChainError> {
+    async fn pinned(&self) -> Result<Pinned, ChainError> {
         let ask = || async {
-            let Facts { chain_id, token, .. } = self.facts().await?;
-            Ok(Ground { chain_id, token })
+            let ContractInfo { chain_id, token, .. } = self.contract_info().await?;
+            Ok(Pinned { chain_id, token })
         };
-        self.0.ground.get_or_try_init(ask).await.copied()
+        self.0.pinned.get_or_try_init(ask).await.copied()
     }
 
     async fn tokens(&self, token: Address) -> Result<Amount, ChainError> {

@@ -65,7 +65,7 @@ impl Nonces {
     pub fn moving_for(&self, receiver: Address) -> Vec<Intent> {
         let known = self.known();
         let signed = known.signed.values().flatten();
-        signed.filter(|one| one.moves && one.order.receiver() == receiver).cloned().collect()
+        signed.filter(|one| one.moves && one.op.receiver() == receiver).cloned().collect()
     }
 
     /// A transaction of ours with this nonce is confirmed.
@@ -134,7 +134,7 @@ fn first_free(known: &Known, from: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use crate::chain::nonces::*;
-    use crate::protocol::{Address, Order};
+    use crate::protocol::{Address, ChannelOp};
 
     #[tokio::test]
     async fn a_nonce_is_free_again_when_its_transaction_is_not_on_its_way() {
@@ -157,8 +157,8 @@ mod tests {
     async fn what_is_confirmed_is_never_signed_for_again_though_the_node_lags() {
         let nonces = Nonces::default();
         let intent = |nonce: u64, hash| {
-            let order = Order::Open { receiver: Address([7; 20]), deposit: 5.into() };
-            Intent { order, moves: true, nonce, hash: [hash; 32], raw: vec![hash], host: None }
+            let op = ChannelOp::Open { receiver: Address([7; 20]), deposit: 5.into() };
+            Intent { op, moves: true, nonce, hash: [hash; 32], raw: vec![hash], host: None }
         };
         for (nonce, hash) in [(4, 1), (5, 2), (5, 3), (5, 3), (6, 4)] {
             nonces.signed(&intent(nonce, hash));

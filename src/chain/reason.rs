@@ -6,12 +6,12 @@ use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::confirm::Mined;
 use crate::chain::contracts;
-use crate::chain::contracts::{ChannelDepositBugbountyLimitCall, Plan};
+use crate::chain::contracts::{ChannelDepositBugbountyLimitCall, OpKind};
 use crate::chain::error::ChainError;
 use crate::chain::rpc::CallRequest;
 use crate::chain::{At, Chain};
 use crate::protocol::schemes::microraiden::contract;
-use crate::protocol::{Amount, ChannelId, Intent, Order};
+use crate::protocol::{Amount, ChannelId, ChannelOp, Intent};
 
 /// Where not even the node says anything.
 const UNSAID: &str = "no reason given";
@@ -20,7 +20,7 @@ impl Chain {
     /// Why a mined transaction failed. It asks the node; where that fails, the answer is vaguer.
     pub(super) async fn why_failed(&self, intent: &Intent, mined: &Mined) -> String {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
-            return self.why_refused(&intent.order, UNSAID).await;
+            return self.why_refused(&intent.op, UNSAID).await;
         };
         if let (Some(limit), Some(used)) = (transaction.gas(), mined.receipt.gas_used)
             && used >= *limit
@@ -28,7 +28,7 @@ impl Chain {
             return format!("it ran out of gas ({used} units)");
         }
         let Some(NameOrAddress::Address(to)) = transaction.to() else {
-            return self.why_refused(&intent.order, UNSAID).await;
+            return self.why_refused(&intent.op, UNSAID).await;
         };
         let data = transaction.data().cloned().unwrap_or_default();
         let request = CallRequest { from: self.payer().into(), to: *to, data };
@@ -40,14 +40,14 @@ impl Chain {
                 break;
             }
         }
-        self.why_refused(&intent.order, &said).await
+        self.why_refused(&intent.op, &said).await
     }
 
     /// Which rules an order breaks now, after what the contract or node said.
-    pub(super) async fn why_refused(&self, order: &Order, said: &str) -> String {
-        let broken = match contracts::plan(order) {
-            Plan::Fund(amount) => self.rules_of_funding(order, amount).await,
-            Plan::End(channel, _) => self.rules_of_ending(order, channel).await,
+    pub(super) async fn why_refused(&self, op: &ChannelOp, said: &str) -> String {
+        let broken = match contracts::op_kind(op) {
+            OpKind::Fund(amount) => self.rules_of_funding(op, amount).await,
+            OpKind::End(channel, _) => self.rules_of_ending(op, channel).await,
         };
         if broken.is_empty() {
             return format!(
@@ -58,26 +58,26 @@ impl Chain {
         format!("{said}; {}", broken.join("; "))
     }
 
-    async fn rules_of_funding(&self, order: &Order, amount: Amount) -> Vec<String> {
+    async fn rules_of_funding(&self, op: &ChannelOp, amount: Amount) -> Vec<String> {
         let contract = self.0.settings.channel_manager;
         let limit: Option<U256> =
             self.view(contract, ChannelDepositBugbountyLimitCall, At::Latest).await.ok();
-        let holds = match self.ground().await {
-            Ok(ground) => self.tokens(ground.token).await.ok(),
+        let holds = match self.pinned().await {
+            Ok(pinned) => self.tokens(pinned.token).await.ok(),
             Err(_) => None,
         };
-        let channel = match order {
-            Order::TopUp { channel, .. } => self.channel(*channel).await.ok(),
+        let channel = match op {
+            ChannelOp::TopUp { channel, .. } => self.channel(*channel).await.ok(),
             _ => None,
         };
-        contract::broken_rules(order, amount, holds, limit, channel)
+        contract::broken_rules(op, amount, holds, limit, channel)
     }
 
-    async fn rules_of_ending(&self, order: &Order, channel: ChannelId) -> Vec<String> {
-        let mut broken = contract::wrong_signatures(order, self.payer(), self.0.settings.channel_manager);
+    async fn rules_of_ending(&self, op: &ChannelOp, channel: ChannelId) -> Vec<String> {
+        let mut broken = contract::wrong_signatures(op, self.payer(), self.0.settings.channel_manager);
         if let (Ok(on_chain), Ok(head)) = (self.channel(channel).await, self.head().await) {
             broken.extend(
-                contract::unmet_precondition(order, channel, on_chain, head).map(|rule| rule.to_string()),
+                contract::unmet_precondition(op, channel, on_chain, head).map(|rule| rule.to_string()),
             );
         }
         broken

@@ -47,7 +47,7 @@ pub(super) struct Rpc {
     /// How long passing faults are waited out.
     patience: Duration,
     /// The fault that is being waited out, if any.
-    trouble: watch::Sender<Option<String>>,
+    outage: watch::Sender<Option<String>>,
 }
 
 /// What is shown of a node's URL, and what must not be.
@@ -147,7 +147,7 @@ impl Rpc {
             .set_rpc_middleware(RpcServiceBuilder::new())
             .build(url)
             .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
-        Ok(Self { client, name, within, patience, trouble: watch::Sender::new(None) })
+        Ok(Self { client, name, within, patience, outage: watch::Sender::new(None) })
     }
 
     /// The same node, asked with another patience.
@@ -156,8 +156,8 @@ impl Rpc {
     }
 
     /// Tells of the faults that are being waited out.
-    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
-        self.trouble.subscribe()
+    pub fn outage(&self) -> watch::Receiver<Option<String>> {
+        self.outage.subscribe()
     }
 
     /// Scheme, host and port.
@@ -258,7 +258,7 @@ impl Rpc {
         loop {
             let error = match self.ask_once(method, params.clone()).await {
                 Ok(answer) => {
-                    self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+                    self.outage.send_if_modified(|outage| outage.take().is_some());
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -268,7 +268,7 @@ impl Rpc {
                 return Err(error);
             }
             tracing::debug!(%error, "asking the node again");
-            self.trouble.send_replace(Some(error.to_string()));
+            self.outage.send_replace(Some(error.to_string()));
             tokio::time::sleep(before_next(pause, error.retry_after()).min(left)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -314,8 +314,8 @@ impl Rpc {
                     let (status, retry_after) = (*status, *retry_after);
                     return ChainError::NodeRejected { node, method, status, retry_after };
                 }
-                Some(Odd::Foreign(looks)) => {
-                    return ChainError::NotJsonRpc { node, method, looks: self.name.clean(looks) };
+                Some(Odd::Foreign(poll)) => {
+                    return ChainError::NotJsonRpc { node, method, poll: self.name.clean(poll) };
                 }
                 None => {}
             },

@@ -6,16 +6,16 @@ use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
 
 use crate::chain::confirm::Sent;
-use crate::chain::error::{ChainError, OrderError, TransactionHash, Underfunded};
+use crate::chain::error::{ChainError, OpError, TransactionHash, Underfunded};
 use crate::chain::fees;
 use crate::chain::fees::{Caps, Fees};
 use crate::chain::journal::Journal;
 use crate::chain::nonces::Turn;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
-use crate::chain::{Chain, Ground};
+use crate::chain::{Chain, Pinned};
 use crate::failpoint;
-use crate::protocol::{Amount, Intent, Order};
+use crate::protocol::{Amount, ChannelOp, Intent};
 
 /// One call on the way to an order's end.
 pub(super) struct Step {
@@ -29,7 +29,7 @@ pub(super) struct Step {
 /// How often a transaction is made again because its nonce turned out to be taken.
 const NONCE_ATTEMPTS: usize = 8;
 /// How often a node is asked that counts more waiting transactions than can be accounted for.
-const PENDING_LOOKS: u32 = 3;
+const PENDING_POLLS: u32 = 3;
 /// The longest pause between these.
 const PENDING_PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,13 +37,13 @@ impl Chain {
     /// Signs, journals and sends one step; alone, so that nonces follow each other.
     pub(super) async fn send(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         step: Step,
-        ground: Ground,
+        pinned: Pinned,
         journal: &impl Journal,
-    ) -> Result<Sent, OrderError> {
+    ) -> Result<Sent, OpError> {
         let mut earlier = Vec::new();
-        let error = match self.attempt(order, step, ground, journal, &mut earlier).await {
+        let error = match self.attempt(op, step, pinned, journal, &mut earlier).await {
             Ok(sent) => return Ok(Sent { earlier, ..sent }),
             Err(error) => error,
         };
@@ -53,29 +53,29 @@ impl Chain {
         }
         // Whatever ended the last attempt says nothing of those before it.
         tracing::warn!(%error, "an order is not sent again, but an earlier attempt is not decided");
-        let last = if let OrderError::Chain(error) = error { Some(Box::new(error)) } else { None };
-        Err(OrderError::StillPending { hash: TransactionHash(left.hash), waited: Duration::ZERO, last })
+        let last = if let OpError::Chain(error) = error { Some(Box::new(error)) } else { None };
+        Err(OpError::StillPending { hash: TransactionHash(left.hash), waited: Duration::ZERO, last })
     }
 
     /// Sends one step. `earlier` gets the attempts to move the money that are left behind for one with a higher nonce.
     async fn attempt(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         step: Step,
-        ground: Ground,
+        pinned: Pinned,
         journal: &impl Journal,
         earlier: &mut Vec<Intent>,
-    ) -> Result<Sent, OrderError> {
+    ) -> Result<Sent, OpError> {
         let Step { request, moves, before } = step;
         let turn = self.0.nonces.turn().await;
         let (mut at_least, mut attempt) = (0, 1);
         loop {
             let nonce = self.free_nonce(&turn, at_least).await?;
-            if moves && let Some(other) = self.undecided(order, nonce, earlier).await? {
+            if moves && let Some(other) = self.undecided(op, nonce, earlier).await? {
                 return Err(keep_following(other, journal).await);
             }
-            let (raw, cost) = self.sign(order, &request, ground.chain_id, nonce).await?;
-            let intent = Intent { order: *order, moves, nonce, hash: keccak256(&raw), raw, host: None };
+            let (raw, cost) = self.sign(op, &request, pinned.chain_id, nonce).await?;
+            let intent = Intent { op: *op, moves, nonce, hash: keccak256(&raw), raw, host: None };
             journal.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
             failpoint::point("transaction about to be sent");
@@ -97,7 +97,7 @@ impl Chain {
             match kind {
                 SendRefusal::InsufficientFunds => return Err(self.too_little_ether(cost, error).await?),
                 SendRefusal::NonceTooLow | SendRefusal::Underpriced => {
-                    let same = |one: &Intent| one.moves && one.order.receiver() == order.receiver();
+                    let same = |one: &Intent| one.moves && one.op.receiver() == op.receiver();
                     let other = self.0.nonces.signed_at(nonce).into_iter();
                     if moves && let Some(other) = other.filter(same).find(|one| one.hash != intent.hash) {
                         return Err(keep_following(other, journal).await);
@@ -138,7 +138,7 @@ impl Chain {
             let mined = rpc.mined_of(payer).await?;
             let waiting = rpc.waiting_of(payer).await?.unwrap_or(mined);
             if turn.is_behind(mined) {
-                if look < PENDING_LOOKS {
+                if look < PENDING_POLLS {
                     look += 1;
                     tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
                     continue;
@@ -153,7 +153,7 @@ impl Chain {
             if free >= waiting {
                 return Ok(free);
             }
-            if look == PENDING_LOOKS {
+            if look == PENDING_POLLS {
                 // Where the node does not say, nothing is known of others.
                 let listed = self.listed_as_pending().await?.unwrap_or_default();
                 while free < waiting && listed.contains(&free) {
@@ -178,11 +178,11 @@ impl Chain {
     /// has: both could be mined.
     async fn undecided(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         nonce: u64,
         earlier: &[Intent],
     ) -> Result<Option<Intent>, ChainError> {
-        for signed in self.0.nonces.moving_for(order.receiver()) {
+        for signed in self.0.nonces.moving_for(op.receiver()) {
             let is_other = signed.nonce != nonce && earlier.iter().all(|one| one.hash != signed.hash);
             if is_other && self.0.rpc.transaction(signed.hash).await?.is_some() {
                 return Ok(Some(signed));
@@ -227,12 +227,12 @@ impl Chain {
     /// is compared with what it said before.
     pub(super) async fn sign(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         request: &CallRequest,
         chain_id: u64,
         nonce: u64,
-    ) -> Result<(Vec<u8>, U256), OrderError> {
-        let gas = self.gas_limit(order, request).await?;
+    ) -> Result<(Vec<u8>, U256), OpError> {
+        let gas = self.gas_limit(op, request).await?;
         let fees = Fees::current(&self.0.rpc, Caps::of(&self.0.settings), gas).await?;
         let cost = fees.worst(gas);
         let has = self.0.rpc.ether_of(request.from).await?;
@@ -246,33 +246,33 @@ impl Chain {
     }
 
     /// The most gas that a step of `order` is given; an error where the contract would refuse it now.
-    pub(super) async fn gas_limit(&self, order: &Order, request: &CallRequest) -> Result<U256, OrderError> {
+    pub(super) async fn gas_limit(&self, op: &ChannelOp, request: &CallRequest) -> Result<U256, OpError> {
         match self.0.rpc.estimate_gas(request).await {
             Ok(estimate) => Ok(fees::with_margin(estimate)),
             Err(ChainError::Reverted { message }) => {
-                Err(OrderError::WouldFail { why: self.why_refused(order, &message).await })
+                Err(OpError::WouldFail { why: self.why_refused(op, &message).await })
             }
             Err(error) => Err(error.into()),
         }
     }
 
     /// What the node's refusal for want of ether means: it counts what waits to be mined as well.
-    async fn too_little_ether(&self, needs: U256, refusal: ChainError) -> Result<OrderError, ChainError> {
+    async fn too_little_ether(&self, needs: U256, refusal: ChainError) -> Result<OpError, ChainError> {
         let has = self.0.rpc.ether_of(self.payer().into()).await?;
         Ok(if has < needs { self.underfunded(has, needs) } else { refusal.into() })
     }
 
-    fn underfunded(&self, has: U256, needs: U256) -> OrderError {
-        OrderError::Underfunded(Box::new(Underfunded::Ether { payer: self.payer(), has, needs }))
+    fn underfunded(&self, has: U256, needs: U256) -> OpError {
+        OpError::Underfunded(Box::new(Underfunded::Ether { payer: self.payer(), has, needs }))
     }
 }
 
 /// Puts a transaction on record again whose order had ended, because the node has it all the same: it is decided before
 /// anything else moves money for its receiver.
-async fn keep_following(intent: Intent, journal: &impl Journal) -> OrderError {
+async fn keep_following(intent: Intent, journal: &impl Journal) -> OpError {
     let hash = TransactionHash(intent.hash);
     match journal.record(intent).await {
-        Ok(()) => OrderError::StillPending { hash, waited: Duration::ZERO, last: None },
+        Ok(()) => OpError::StillPending { hash, waited: Duration::ZERO, last: None },
         Err(error) => error.into(),
     }
 }

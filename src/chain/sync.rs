@@ -13,7 +13,7 @@ use crate::chain::contracts::{
 };
 use crate::chain::error::ChainError;
 use crate::chain::rpc::{At, LogFilter, Receipt};
-use crate::protocol::{Address, Amount, ChannelId, OnChain, Order};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 /// What [`Chain::sync`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,18 +112,18 @@ impl Chain {
     /// from `from` to `to`.
     pub(super) async fn trace(
         &self,
-        order: &Order,
+        op: &ChannelOp,
         hash: [u8; 32],
         from: u64,
         to: u64,
     ) -> Result<Option<Receipt>, ChainError> {
-        if !matches!(order, Order::Open { .. } | Order::TopUp { .. }) {
+        if !matches!(op, ChannelOp::Open { .. } | ChannelOp::TopUp { .. }) {
             return Ok(None);
         }
         let mut found = None;
         self.each_logs(from, to, |logs| {
             let is_ours = |log: &Log| log.transaction_hash == Some(H256(hash));
-            if self.has_event(order, logs, is_ours) {
+            if self.has_event(op, logs, is_ours) {
                 found = logs.iter().find(|log| is_ours(log)).and_then(|log| log.block_number);
             }
             Ok(())
@@ -139,18 +139,20 @@ impl Chain {
     }
 
     /// Whether one of the logs that `admits` lets through is the event that carrying out `order` leaves behind.
-    pub(super) fn has_event(&self, order: &Order, logs: &[Log], admits: impl Fn(&Log) -> bool) -> bool {
+    pub(super) fn has_event(&self, op: &ChannelOp, logs: &[Log], admits: impl Fn(&Log) -> bool) -> bool {
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
-        let (event, open_block, amount) = match *order {
-            Order::Open { deposit, .. } => (ChannelCreatedFilter::signature(), None, deposit),
-            Order::TopUp { channel, added } => {
+        let (event, open_block, amount) = match *op {
+            ChannelOp::Open { deposit, .. } => (ChannelCreatedFilter::signature(), None, deposit),
+            ChannelOp::TopUp { channel, added } => {
                 (ChannelToppedUpFilter::signature(), Some(channel.open_block), added)
             }
-            Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => return false,
+            ChannelOp::CloseTogether { .. } | ChannelOp::CloseAlone { .. } | ChannelOp::Settle { .. } => {
+                return false;
+            }
         };
         logs.iter().any(|log| {
             let of_channel = channel_of(log).is_some_and(|channel| {
-                channel.receiver == order.receiver()
+                channel.receiver == op.receiver()
                     && open_block.is_none_or(|open_block| channel.open_block == open_block)
             });
             log.address == contract

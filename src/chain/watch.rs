@@ -6,7 +6,7 @@ use ethers_core::types::H256;
 use tokio::time::Interval;
 
 use crate::chain::Chain;
-use crate::chain::confirm::looks;
+use crate::chain::confirm::poll;
 use crate::chain::error::ChainError;
 use crate::chain::sync::{Events, REORG_MARGIN, Synced};
 use crate::protocol::ChannelId;
@@ -15,7 +15,7 @@ use crate::protocol::ChannelId;
 #[derive(Debug)]
 pub struct Watcher {
     chain: Chain,
-    looks: Interval,
+    poll: Interval,
     cursor: u64,
     /// The newest block when the chain was read last: its hash tells one that took its place.
     newest: Option<H256>,
@@ -26,8 +26,8 @@ pub struct Watcher {
 impl Chain {
     /// A watch on the payer's channels that begins with what has happened since the block `cursor`.
     pub fn watch(&self, cursor: u64) -> Watcher {
-        let looks = looks(self.0.settings.poll_every);
-        Watcher { chain: self.clone(), looks, cursor, newest: None, fresh: BTreeMap::new() }
+        let poll = poll(self.0.settings.poll_every);
+        Watcher { chain: self.clone(), poll, cursor, newest: None, fresh: BTreeMap::new() }
     }
 }
 
@@ -40,7 +40,7 @@ impl Watcher {
     /// drops it faster than the node answers never gets to the end.
     pub async fn next(&mut self, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
         loop {
-            self.looks.tick().await;
+            self.poll.tick().await;
             let block = self.chain.0.rpc.latest_block().await?;
             if self.newest != Some(block.hash) {
                 return self.read(block.number.as_u64(), block.hash, recheck).await;

@@ -15,7 +15,7 @@ use super::totals::{is_unused, on_chain, unilateral_total};
 use crate::payments::{ChainContext, ChangedChannel, ClosingSignature, ListedChannel};
 use crate::protocol::policy::CloseDenied;
 use crate::protocol::schemes::microraiden::proof;
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Phase};
 
 /// How many sellers' channels are closed at the same time.
 const CONCURRENT_SELLERS: usize = 8;
@@ -86,7 +86,7 @@ impl Channels {
         };
         if is_unused(&locked) {
             let total = unilateral_total(&locked, &on_chain, None, false)?;
-            return Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?);
+            return Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?);
         }
         let url = url?;
         let ClosingSignature { total, signature } =
@@ -97,14 +97,14 @@ impl Channels {
                     // The seller may have proven meanwhile that more was promised.
                     let known = self.payments.channel(id).await?;
                     let total = unilateral_total(&known, &on_chain, None, false)?;
-                    return Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?);
+                    return Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?);
                 }
             };
-        let digest = proof::balance_digest(id, total, context.facts.contract);
+        let digest = proof::balance_digest(id, total, context.account.contract);
         let balance_signature = context.signer.sign(digest)?;
-        let order =
-            Order::CloseTogether { channel: id, total, balance_signature, closing_signature: signature };
-        let changed = self.payments.order(order).await?;
+        let op =
+            ChannelOp::CloseTogether { channel: id, total, balance_signature, closing_signature: signature };
+        let changed = self.payments.start_op(op).await?;
         self.payments.forget_closing_signature(&id);
         Ok(changed)
     }
@@ -149,7 +149,7 @@ impl Channels {
         let on_chain = on_chain(context, id).await?;
         let known = self.best_known(context, id, locked).await;
         let total = unilateral_total(&known, &on_chain, total, below_promised)?;
-        Ok(self.payments.order(Order::CloseAlone { channel: id, total }).await?)
+        Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?)
     }
 
     /// The channel, with what the seller can prove of it if its total is in doubt or nothing is known to be paid.
@@ -202,7 +202,7 @@ impl Channels {
         url: &str,
         total: Amount,
     ) -> Result<ClosingSignature, OperationError> {
-        let Facts { contract, payer, .. } = context.facts;
+        let Account { contract, payer, .. } = context.account;
         let signature = self.seller.closing_signature(url, payer, id.open_block, total).await?;
         let digest = proof::closing_digest(payer, id.open_block, total, contract);
         if proof::recover(digest, &signature) != Some(id.receiver) {
@@ -235,7 +235,7 @@ impl Channels {
         known: Channel,
         url: &str,
     ) -> Result<(Channel, bool), OperationError> {
-        let Facts { contract, payer, .. } = context.facts;
+        let Account { contract, payer, .. } = context.account;
         let SellerState { total, signature } = self.seller.state(url, payer, id.open_block).await?;
         let is_ours =
             |signature| proof::recover(proof::balance_digest(id, total, contract), &signature) == Some(payer);

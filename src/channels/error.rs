@@ -2,7 +2,7 @@
 
 use super::seller::SellerError;
 use crate::chain::signer::NotSigned;
-use crate::chain::{ChainError, OrderError};
+use crate::chain::{ChainError, OpError};
 use crate::payments::ChannelAccessError;
 use crate::protocol::{Amount, ChannelId};
 
@@ -17,7 +17,7 @@ pub enum OperationError {
     Chain(#[from] ChainError),
     /// The transaction would fail.
     #[error(transparent)]
-    Order(#[from] OrderError),
+    ChannelOp(#[from] OpError),
     /// The contract no longer has the channel.
     #[error("the contract has no channel {0}: it is settled")]
     Settled(ChannelId),

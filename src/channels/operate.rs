@@ -7,7 +7,7 @@ use super::error::OperationError;
 use super::service::Channels;
 use super::totals::{is_unused, on_chain, unilateral_total};
 use crate::payments::{ChainContext, ChangedChannel, ChannelAccessError, ListedChannel};
-use crate::protocol::{Address, Amount, Channel, ChannelId, OnChain, Order, Phase};
+use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, OnChain, Phase};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +80,13 @@ impl Channels {
             Operation::CloseTogether { channel, .. } => {
                 let (held, _) = self.look(&context, *channel).await?;
                 if is_unused(&held) {
-                    let order = Order::CloseAlone { channel: *channel, total: Amount::ZERO };
+                    let op = ChannelOp::CloseAlone { channel: *channel, total: Amount::ZERO };
                     let text = format!(
                         "nothing was ever paid on {channel}: ask to close it alone on 0; after the challenge period \
                          it can be settled, and all of {} comes back",
                         held.deposit
                     );
-                    return priced(text, Some(self.cost(&context, &order).await?));
+                    return priced(text, Some(self.cost(&context, &op).await?));
                 }
                 let Channel { deposit, acknowledged, .. } = held;
                 let ask = format!("ask the seller for its closing signature and close {channel} at once on");
@@ -112,24 +112,24 @@ impl Channels {
                      the challenge period is over, then it can be settled",
                     held.deposit
                 );
-                let order = Order::CloseAlone { channel: *channel, total };
-                priced(text, Some(self.cost(&context, &order).await?))
+                let op = ChannelOp::CloseAlone { channel: *channel, total };
+                priced(text, Some(self.cost(&context, &op).await?))
             }
             Operation::Settle { channel } => {
-                let order = Order::Settle { channel: *channel };
-                let wei = self.cost(&context, &order).await?;
+                let op = ChannelOp::Settle { channel: *channel };
+                let wei = self.cost(&context, &op).await?;
                 priced(format!("settle {channel}: what is left comes back"), Some(wei))
             }
             Operation::Open { receiver, deposit } => {
-                let order = Order::Open { receiver: *receiver, deposit: *deposit };
-                self.check_amount(&order)?;
-                let wei = self.cost(&context, &order).await?;
+                let op = ChannelOp::Open { receiver: *receiver, deposit: *deposit };
+                self.check_amount(&op)?;
+                let wei = self.cost(&context, &op).await?;
                 priced(format!("open a channel to {receiver} and lock up {deposit}"), Some(wei))
             }
             Operation::TopUp { channel, added } => {
-                let order = Order::TopUp { channel: *channel, added: *added };
-                self.check_amount(&order)?;
-                let wei = self.cost(&context, &order).await?;
+                let op = ChannelOp::TopUp { channel: *channel, added: *added };
+                self.check_amount(&op)?;
+                let wei = self.cost(&context, &op).await?;
                 priced(format!("lock up {added} more in {channel}"), Some(wei))
             }
         }
@@ -141,13 +141,13 @@ impl Channels {
         let done = match operation {
             Operation::Sync => return self.sync(&context).await,
             Operation::Open { receiver, deposit } => {
-                self.payments.order(Order::Open { receiver, deposit }).await?
+                self.payments.start_op(ChannelOp::Open { receiver, deposit }).await?
             }
             Operation::TopUp { channel, added } => {
                 self.look(&context, channel).await?;
-                self.payments.order(Order::TopUp { channel, added }).await?
+                self.payments.start_op(ChannelOp::TopUp { channel, added }).await?
             }
-            Operation::Settle { channel } => self.payments.order(Order::Settle { channel }).await?,
+            Operation::Settle { channel } => self.payments.start_op(ChannelOp::Settle { channel }).await?,
             Operation::CloseAlone { channel, total, below_promised } => {
                 self.close_alone(&context, channel, total, below_promised).await?
             }
@@ -159,12 +159,12 @@ impl Channels {
     }
 
     /// Refuses at once what would be refused when it is ordered.
-    fn check_amount(&self, order: &Order) -> Result<(), OperationError> {
-        Ok(self.payments.check_amount(order)?)
+    fn check_amount(&self, op: &ChannelOp) -> Result<(), OperationError> {
+        Ok(self.payments.check_amount(op)?)
     }
 
-    async fn cost(&self, context: &ChainContext, order: &Order) -> Result<String, OperationError> {
-        Ok(context.chain.estimate(order).await?.wei.to_string())
+    async fn cost(&self, context: &ChainContext, op: &ChannelOp) -> Result<String, OperationError> {
+        Ok(context.chain.estimate(op).await?.wei.to_string())
     }
 
     /// A channel as it is known here and on the chain.

@@ -19,7 +19,7 @@ use crate::payments::AccountKey;
 use crate::payments::journal;
 use crate::payments::journal::Journal;
 use crate::protocol::policy::{Allow, Rule};
-use crate::protocol::{Address, Facts};
+use crate::protocol::{Account, Address};
 use crate::tls;
 use crate::tls::{Authority, AuthorityError};
 
@@ -79,7 +79,7 @@ async fn start(config: &Config, report: &mut Report) {
         Ok(()) => report.good("state", &config.state_dir.display()),
         Err(error) => report.wrong("state", error),
     }
-    let running = match admin::about(&admin::socket(&config.state_dir)).await {
+    let running = match admin::status(&admin::socket(&config.state_dir)).await {
         Ok(running) => running,
         Err(error) => {
             if state.is_ok() {
@@ -88,8 +88,8 @@ async fn start(config: &Config, report: &mut Report) {
             None
         }
     };
-    if let Some(about) = running {
-        return report.good("listen", &format!("{}, where a proxy runs on this state folder", about.listen));
+    if let Some(status) = running {
+        return report.good("listen", &format!("{}, where a proxy runs on this state folder", status.listen));
     }
     let routes = config.routes.iter().filter_map(|route| route.listen);
     for address in std::iter::once(config.listen).chain(routes) {
@@ -174,19 +174,18 @@ async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, 
         Ok(node) => node,
         Err(error) => return report.wrong("node", &error),
     };
-    let facts = match node.facts().await {
-        Ok(facts) => {
-            report
-                .good("node", &format!("{}, chain {}, block {}", chain.rpc_url, facts.chain_id, facts.head));
-            report.good("contract", &format!("{}, version {}", chain.channel_manager, facts.version));
-            report.good("token", &facts.token);
-            facts
+    let info = match node.contract_info().await {
+        Ok(info) => {
+            report.good("node", &format!("{}, chain {}, block {}", chain.rpc_url, info.chain_id, info.head));
+            report.good("contract", &format!("{}, version {}", chain.channel_manager, info.version));
+            report.good("token", &info.token);
+            info
         }
         Err(error) => return report.wrong("node", &error),
     };
     let owner =
-        Facts { chain_id: facts.chain_id, contract: chain.channel_manager, token: facts.token, payer };
-    if let Err(error) = journal(config, &node, &owner, facts.head, report).await {
+        Account { chain_id: info.chain_id, contract: chain.channel_manager, token: info.token, payer };
+    if let Err(error) = journal(config, &node, &owner, info.head, report).await {
         report.wrong("journal", &error);
     }
     match node.fee_to_close_together().await {
@@ -203,7 +202,7 @@ async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, 
 async fn journal(
     config: &Config,
     node: &Chain,
-    owner: &Facts,
+    owner: &Account,
     head: u64,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -224,7 +223,7 @@ async fn journal(
         None if intents.is_empty() => report.good("nonces", &"no transaction waits"),
         None => report.good("nonces", &format!("{} transactions recorded, without a gap", intents.len())),
     }
-    let receivers: Vec<Address> = intents.iter().map(|intent| intent.order.receiver()).collect();
+    let receivers: Vec<Address> = intents.iter().map(|intent| intent.op.receiver()).collect();
     let synced = node.sync(head.saturating_sub(RECENT_BLOCKS), &[]).await?;
     let strange = synced.channels.iter().filter(|(id, on_chain)| {
         on_chain.is_some() && !known.contains(id) && !receivers.contains(&id.receiver)

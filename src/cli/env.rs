@@ -74,8 +74,8 @@ pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
 
 /// The environment of the proxy that runs, or is configured.
 async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Variable>> {
-    let address = match admin::about(&admin::socket(&config.state_dir)).await? {
-        Some(about) => about.listen,
+    let address = match admin::status(&admin::socket(&config.state_dir)).await? {
+        Some(status) => status.listen,
         None if config.listen.port() == 0 => {
             bail!(
                 "any free port is configured (listen = \"{}\") and no proxy runs yet: start `tollpass serve` first",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Address, Facts};
+use crate::protocol::{Account, Address};
 
 /// One payer on one contract of one chain: the key of an account in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +15,8 @@ pub struct AccountKey {
     pub payer: Address,
 }
 
-impl From<Facts> for AccountKey {
-    fn from(Facts { chain_id, contract, payer, token: _ }: Facts) -> Self {
+impl From<Account> for AccountKey {
+    fn from(Account { chain_id, contract, payer, token: _ }: Account) -> Self {
         Self { chain_id, contract, payer }
     }
 }

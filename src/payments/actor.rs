@@ -17,7 +17,7 @@ use super::error::ChannelAccessError;
 use super::journal::writer::JournalWriter;
 use super::journal::{AccountId, Journal};
 use super::listing::{ListedChannel, Listing};
-use super::message::{ChainContext, LockId, LockReply, Message, OrderReply, StartupState};
+use super::message::{ChainContext, LockId, LockReply, Message, OpReply, StartupState};
 use super::payer::Payer;
 use super::quotes::Quotes;
 use super::seller_urls::SellerUrls;
@@ -26,20 +26,20 @@ use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
 use crate::mutex::lock;
-use crate::protocol::engine::{Effect, Input, Record, Unorderable};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Order, Phase};
+use crate::protocol::engine::{Effect, Input, OpRefused, Record};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
     engine: Arc<SharedEngine>,
     journal: JournalWriter,
-    means: Option<Means>,
+    context: Option<ActorContext>,
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
     shared: Shared,
     /// Who waits for an order of the user's, by receiver.
-    orders: HashMap<Address, oneshot::Sender<OrderReply>>,
+    ops: HashMap<Address, oneshot::Sender<OpReply>>,
     /// Who waits until a channel is lent to nobody.
     holds: Vec<(ChannelId, LockReply)>,
     /// Channels that the watch is to look at, whether it sees an event or not: those that we changed, and those that
@@ -50,7 +50,7 @@ pub(super) struct Actor {
     /// Which hold keeps each channel from being lent.
     holders: HashMap<ChannelId, LockId>,
     /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
-    waiting: VecDeque<(Order, oneshot::Sender<OrderReply>)>,
+    waiting: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)>,
 }
 
 /// What every handle looks up without asking the task.
@@ -62,9 +62,9 @@ pub(super) struct Shared {
 }
 
 /// What it takes to pay.
-struct Means {
-    facts: Facts,
-    account: AccountId,
+struct ActorContext {
+    account: Account,
+    account_id: AccountId,
     chain: Chain,
     signer: Arc<Signer>,
     /// From where the chain is to be read again.
@@ -74,18 +74,18 @@ struct Means {
 /// How many messages are handled before their effects are carried out together.
 const BATCH: usize = 64;
 /// Orders of the user's that may wait for another transaction.
-const MOST_WAITING_ORDERS: usize = 64;
+const MAX_WAITING_OPS: usize = 64;
 
 impl Actor {
     pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
         Self {
             engine: Arc::clone(&shared.engine),
             journal: JournalWriter::start(journal),
-            means: None,
+            context: None,
             sends: HashMap::new(),
             mailbox,
             shared,
-            orders: HashMap::new(),
+            ops: HashMap::new(),
             holds: Vec::new(),
             recheck: Arc::default(),
             settled: Vec::new(),
@@ -200,8 +200,8 @@ impl Actor {
     }
 
     fn observe(&mut self, synced: Synced, by_user: bool, now: Instant) {
-        if let Some(means) = &mut self.means {
-            means.cursor = synced.cursor;
+        if let Some(context) = &mut self.context {
+            context.cursor = synced.cursor;
         }
         let Synced { channels, settled, cursor, .. } = synced;
         let totals = settled.clone();
@@ -261,10 +261,10 @@ impl Actor {
     async fn take(&mut self, message: Message) {
         let now = Instant::now();
         match message {
-            Message::Load { facts, is_chosen, reply } => {
+            Message::Load { account, is_chosen, reply } => {
                 let load = move |journal: &mut Journal| {
-                    journal.verify(&facts, is_chosen)?;
-                    journal.load(&facts)
+                    journal.verify(&account, is_chosen)?;
+                    journal.load(&account)
                 };
                 let stored = self.journal.submit(load).await.done().await;
                 let _ = reply.send(stored);
@@ -275,8 +275,8 @@ impl Actor {
                 self.sends.insert(intent.hash, reply);
                 self.tell(Input::Intent(intent), now);
             }
-            Message::Ordered { receiver, result } => {
-                if let Some(reply) = self.orders.remove(&receiver) {
+            Message::OpFinished { receiver, result } => {
+                if let Some(reply) = self.ops.remove(&receiver) {
                     // Who ordered it may have left.
                     let _ = reply.send(Ok(result.clone()));
                 }
@@ -284,10 +284,10 @@ impl Actor {
                     lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
-                self.tell(Input::Ordered(receiver, result), now);
+                self.tell(Input::OpFinished(receiver, result), now);
                 self.order_next(receiver, is_clear, now);
             }
-            Message::Order { order, reply } => self.order(order, reply, now),
+            Message::ChannelOp { op, reply } => self.start_op(op, reply, now),
             Message::Look { channel, reply } => {
                 let _ = reply.send(self.engine.lock().engine.channel(&channel).copied());
             }
@@ -306,11 +306,11 @@ impl Actor {
             Message::Watched(synced) => self.observe(synced, false, now),
             Message::Synced(synced) => self.observe(self.without_vanished(synced), true, now),
             Message::ChainContext(reply) => {
-                let _ = reply.send(self.means.as_ref().map(|means| ChainContext {
-                    facts: means.facts,
-                    chain: means.chain.clone(),
-                    signer: Arc::clone(&means.signer),
-                    cursor: means.cursor,
+                let _ = reply.send(self.context.as_ref().map(|context| ChainContext {
+                    account: context.account,
+                    chain: context.chain.clone(),
+                    signer: Arc::clone(&context.signer),
+                    cursor: context.cursor,
                 }));
             }
             Message::Reserved { bounds, are_written } => self.reserved(bounds, are_written),
@@ -348,22 +348,22 @@ impl Actor {
     }
 
     /// Has an order carried out; where another transaction for the receiver is under way, after that one.
-    fn order(&mut self, order: Order, reply: oneshot::Sender<OrderReply>, now: Instant) {
+    fn start_op(&mut self, op: ChannelOp, reply: oneshot::Sender<OpReply>, now: Instant) {
         // Under one lock: in between a client could have the engine order something for the same receiver.
         let taken = {
             let mut state = self.engine.lock();
-            let taken = state.engine.may_order(&order);
+            let taken = state.engine.may_start(&op);
             if taken.is_ok() {
-                state.engine.handle(Input::Order(order), now);
+                state.engine.handle(Input::ChannelOp(op), now);
             }
             taken
         };
         match taken {
             Ok(()) => {
-                self.orders.insert(order.receiver(), reply);
+                self.ops.insert(op.receiver(), reply);
             }
-            Err(Unorderable::Busy(receiver)) if self.waiting.len() < MOST_WAITING_ORDERS => {
-                self.waiting.push_back((order, reply));
+            Err(OpRefused::Busy(receiver)) if self.waiting.len() < MAX_WAITING_OPS => {
+                self.waiting.push_back((op, reply));
                 self.tell(Input::Resume(receiver), now);
             }
             Err(unorderable) => {
@@ -376,34 +376,34 @@ impl Actor {
     /// Goes on with the orders that waited for a transaction of their receiver. Where its fate is still not known
     /// they are refused: it may yet take effect.
     fn order_next(&mut self, receiver: Address, is_clear: bool, now: Instant) {
-        let (ours, others) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|(order, _)| order.receiver() == receiver);
+        let (ours, others) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(op, _)| op.receiver() == receiver);
         self.waiting = others;
-        let ours: VecDeque<(Order, oneshot::Sender<OrderReply>)> = ours;
-        for (order, reply) in ours.into_iter().filter(|(_, reply)| !reply.is_closed()) {
+        let ours: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)> = ours;
+        for (op, reply) in ours.into_iter().filter(|(_, reply)| !reply.is_closed()) {
             if is_clear {
-                self.order(order, reply, now);
+                self.start_op(op, reply, now);
             } else {
                 // As above.
-                let _ = reply.send(Err(Unorderable::Busy(receiver)));
+                let _ = reply.send(Err(OpRefused::Busy(receiver)));
             }
         }
     }
 
     fn become_ready(&mut self, state: StartupState, now: Instant) {
-        let StartupState { facts, stored, synced, chain, signer } = state;
-        self.shared.quotes.load(facts, stored.prices);
+        let StartupState { account, stored, synced, chain, signer } = state;
+        self.shared.quotes.load(account, stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
         // Ready comes once.
-        let _ = self.engine.payer.set(Payer { facts, signer: Arc::clone(&signer) });
+        let _ = self.engine.payer.set(Payer { account, signer: Arc::clone(&signer) });
         let untold = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         lock(&self.recheck).extend(untold);
         self.watch(&chain, synced.cursor);
-        self.means = Some(Means { facts, account: stored.id, chain, signer, cursor: synced.cursor });
+        self.context =
+            Some(ActorContext { account, account_id: stored.id, chain, signer, cursor: synced.cursor });
         let ready = Input::Ready {
-            facts,
+            account,
             channels: stored.channels,
             hosts: stored.hosts,
             intents: stored.intents,
@@ -430,7 +430,7 @@ impl Actor {
                 .collect();
             let recorded = self.persist(records).await;
             for effect in effects {
-                self.carry_out(effect, &recorded);
+                self.execute(effect, &recorded);
             }
             self.engine.lock().written(Instant::now());
         }
@@ -440,11 +440,12 @@ impl Actor {
         if records.is_empty() {
             return Ok(());
         }
-        let Some(account) = self.means.as_ref().map(|means| means.account) else {
+        let Some(account_id) = self.context.as_ref().map(|context| context.account_id) else {
             return Err("no journal is open for writing".into());
         };
         failpoint::point("records about to be written");
-        let written = self.journal.submit(move |journal| journal.write(account, &records)).await.done().await;
+        let written =
+            self.journal.submit(move |journal| journal.write(account_id, &records)).await.done().await;
         failpoint::point("records written");
         written.map_err(|error| {
             tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
@@ -452,7 +453,7 @@ impl Actor {
         })
     }
 
-    fn carry_out(&mut self, effect: Effect, recorded: &Result<(), String>) {
+    fn execute(&mut self, effect: Effect, recorded: &Result<(), String>) {
         match effect {
             Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if recorded.is_err() => {
                 self.tell(Input::Unwritten(id), Instant::now());
@@ -466,7 +467,7 @@ impl Actor {
                 }
             },
             Effect::Refuse(id, refusal) => self.engine.lock().answer(id, Err(refusal)),
-            Effect::Submit(order) => self.submit(order),
+            Effect::Submit(op) => self.submit(op),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
             Effect::QueryBalance => self.query_balance(),
             Effect::Send(hash) => {
@@ -480,12 +481,13 @@ impl Actor {
 
     /// Moves the bounds of channels on disk ahead; nobody waits for it.
     fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
-        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let account = means.account;
+        let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
+        let account_id = context.account_id;
         let bounds = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
         let records: Vec<Record> =
             channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
-        let Some(pending) = self.journal.try_submit(move |journal| journal.write(account, &records)) else {
+        let Some(pending) = self.journal.try_submit(move |journal| journal.write(account_id, &records))
+        else {
             return self.reserved(bounds, false);
         };
         tokio::spawn(async move {
@@ -506,7 +508,7 @@ impl Actor {
     }
 
     fn list(&self) -> Listing {
-        let owner = self.means.as_ref().map(|means| AccountKey::from(means.facts));
+        let owner = self.context.as_ref().map(|context| AccountKey::from(context.account));
         let state = self.engine.lock();
         let listed =
             |(id, channel)| ListedChannel::new(id, channel, state.engine.host(id).map(|host| &**host));

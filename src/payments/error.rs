@@ -1,14 +1,14 @@
 //! Why the payment service cannot act on a channel.
 
 use crate::protocol::ChannelId;
-use crate::protocol::engine::Unorderable;
+use crate::protocol::engine::OpRefused;
 
 /// Why an operation on a channel could not begin, or came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelAccessError {
     /// The engine cannot take the order now.
     #[error(transparent)]
-    Unorderable(#[from] Unorderable),
+    OpRefused(#[from] OpRefused),
     /// There is no such channel.
     #[error("channel {0} not found: see `tollpass channels`")]
     Unknown(ChannelId),

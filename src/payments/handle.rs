@@ -25,9 +25,9 @@ use super::shared_engine::SharedEngine;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
-use crate::protocol::engine::{Engine, Input, OrderFailure, PurchaseId, SpendLimit, Unorderable, host_name};
+use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, SpendLimit, host_name};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::{Amount, Channel, ChannelId, Offer, Order, Policy, Refusal};
+use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// Messages that may wait for the actor: from chain jobs, from the chain watcher, from operations on channels.
 const MAILBOX: usize = 256;
@@ -108,7 +108,7 @@ impl Payments {
     #[must_use]
     pub fn report(&self) -> SpendingReport {
         SpendingReport {
-            from: self.engine.payer.get().map(|payer| payer.facts),
+            from: self.engine.payer.get().map(|payer| payer.account),
             ..lock(&self.spending).report()
         }
     }
@@ -164,18 +164,18 @@ impl Payments {
     }
 
     /// Fails for an amount that [`Payments::order`] would refuse.
-    pub(crate) fn check_amount(&self, order: &Order) -> Result<(), ChannelAccessError> {
-        Ok(self.engine.lock().engine.check_amount(order)?)
+    pub(crate) fn check_amount(&self, op: &ChannelOp) -> Result<(), ChannelAccessError> {
+        Ok(self.engine.lock().engine.check_amount(op)?)
     }
 
     /// Sends a transaction, and waits until the chain has confirmed it.
-    pub(crate) async fn order(&self, order: Order) -> Result<ChangedChannel, ChannelAccessError> {
+    pub(crate) async fn start_op(&self, op: ChannelOp) -> Result<ChangedChannel, ChannelAccessError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Order { order, reply }).await?;
+        self.send(Message::ChannelOp { op, reply }).await?;
         match answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?? {
             Ok(Some(changed)) => Ok(changed),
             Ok(None) => Err(ChannelAccessError::Failed("nothing moved; try again".to_owned())),
-            Err(OrderFailure { reason, .. }) => Err(ChannelAccessError::Failed(reason)),
+            Err(OpFailure { reason, .. }) => Err(ChannelAccessError::Failed(reason)),
         }
     }
 
@@ -184,7 +184,7 @@ impl Payments {
         let (reply, answer) = oneshot::channel();
         self.send(Message::ChainContext(reply)).await?;
         let context = answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?;
-        context.ok_or(ChannelAccessError::Unorderable(Unorderable::NotReady))
+        context.ok_or(ChannelAccessError::OpRefused(OpRefused::NotReady))
     }
 
     /// Takes over what a sync that the user ordered has read.

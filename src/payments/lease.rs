@@ -10,7 +10,7 @@ use super::report::{Delivery, PaymentGuard, SpendingTotals};
 use super::shared_engine::{Asked, SharedEngine};
 use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::{Channel, Draft, Facts, Offer, Refusal, Signature};
+use crate::protocol::{Account, Channel, Draft, Offer, Refusal, Signature};
 
 /// A signed payment, and the channel it draws on, lent to one client request.
 ///
@@ -21,7 +21,7 @@ use crate::protocol::{Channel, Draft, Facts, Offer, Refusal, Signature};
 pub struct Lease {
     draft: Draft,
     signature: Signature,
-    facts: Facts,
+    account: Account,
     purchase: PurchaseGuard,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct PurchaseGuard {
 impl Lease {
     /// Sets the header fields of a request that carry the payment.
     pub fn attach(&self, fields: &mut HeaderMap) {
-        let Facts { payer, contract, .. } = self.facts;
+        let Account { payer, contract, .. } = self.account;
         microraiden::attach(fields, &self.draft, payer, contract, &self.signature);
     }
 
@@ -96,12 +96,12 @@ impl Lease {
     /// Says in the log if the seller proves a total above all that this state directory can have signed.
     fn look_for_strangers(&self, offer: &Offer) {
         let Offer::MicroRaiden(offer) = offer;
-        let (id, facts) = (self.draft.channel, &self.facts);
+        let (id, account) = (self.draft.channel, &self.account);
         let exposure = self.purchase.engine.lock().engine.channel(&id).map(Channel::exposure);
         let Some(state) = offer.state.filter(|state| exposure.is_some_and(|most| state.total > most)) else {
             return;
         };
-        if microraiden::is_ours(&state, id, facts) {
+        if microraiden::is_ours(&state, id, account) {
             tracing::warn!(
                 channel = %id,
                 total = %state.total,
@@ -144,9 +144,9 @@ impl PurchaseGuard {
         let draft = granted?;
         // A payment is granted only once the payer is known.
         let payer = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
-        let (signature, facts) = (payer.sign(&draft)?, payer.facts);
+        let (signature, account) = (payer.sign(&draft)?, payer.account);
         // Boxed: it passes through several futures, each of which would copy it.
-        Ok(Box::new(Lease { draft, signature, facts, purchase: self }))
+        Ok(Box::new(Lease { draft, signature, account, purchase: self }))
     }
 }
 

@@ -10,17 +10,17 @@ use super::journal::{JournalError, StoredAccount};
 use super::listing::Listing;
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
-use crate::protocol::engine::{Balance, OrderFailure, Unorderable};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, OnChain, Order};
+use crate::protocol::engine::{Balance, OpFailure, OpRefused};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain};
 
 /// A message to the actor.
 pub(super) enum Message {
-    Load { facts: Facts, is_chosen: bool, reply: oneshot::Sender<Result<StoredAccount, JournalError>> },
+    Load { account: Account, is_chosen: bool, reply: oneshot::Sender<Result<StoredAccount, JournalError>> },
     Ready(Box<StartupState>),
     Unready(String),
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
-    Ordered { receiver: Address, result: Result<Option<ChangedChannel>, OrderFailure> },
-    Order { order: Order, reply: oneshot::Sender<OrderReply> },
+    OpFinished { receiver: Address, result: Result<Option<ChangedChannel>, OpFailure> },
+    ChannelOp { op: ChannelOp, reply: oneshot::Sender<OpReply> },
     Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
     Lock { channel: ChannelId, lock: LockId, reply: LockReply },
     Unlock { channel: ChannelId, lock: LockId },
@@ -42,7 +42,7 @@ pub(super) enum Message {
 pub(crate) type ChangedChannel = (ChannelId, Option<OnChain>);
 
 /// The outcome of an order.
-pub(super) type OrderReply = Result<Result<Option<ChangedChannel>, OrderFailure>, Unorderable>;
+pub(super) type OpReply = Result<Result<Option<ChangedChannel>, OpFailure>, OpRefused>;
 
 /// The key of a lock on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) type LockReply = oneshot::Sender<Result<Channel, ChannelAccessError>>
 
 /// Everything that the actor needs to become ready.
 pub(super) struct StartupState {
-    pub(super) facts: Facts,
+    pub(super) account: Account,
     pub(super) stored: StoredAccount,
     pub(super) synced: Synced,
     pub(super) chain: Chain,
@@ -63,7 +63,7 @@ pub(super) struct StartupState {
 /// What operations on channels need to act on the chain.
 #[derive(Clone)]
 pub(crate) struct ChainContext {
-    pub(crate) facts: Facts,
+    pub(crate) account: Account,
     pub(crate) chain: Chain,
     pub(crate) signer: Arc<Signer>,
     /// The block from which the chain is to be read again.

@@ -8,14 +8,14 @@ use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::quote::{Price, Prices, RequestId};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::{Facts, Offer};
+use crate::protocol::{Account, Offer};
 
 /// The remembered prices; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Quotes {
     prices: Arc<Mutex<Prices>>,
     hasher: RequestHasher,
-    account: Arc<OnceLock<Facts>>,
+    account: Arc<OnceLock<Account>>,
 }
 
 impl Quotes {
@@ -33,7 +33,7 @@ impl Quotes {
     /// What `request` will probably ask for; `None` if the seller must be asked first.
     #[must_use]
     pub fn recall(&self, request: &RequestId) -> Option<Offer> {
-        let Facts { contract, token, .. } = *self.account.get()?;
+        let Account { contract, token, .. } = *self.account.get()?;
         let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
         let token = Some(token);
         let offer = microraiden::Offer {
@@ -61,7 +61,7 @@ impl Quotes {
     }
 
     /// Takes over what the journal holds.
-    pub(super) fn load(&self, account: Facts, prices: Vec<(RequestId, Price)>) {
+    pub(super) fn load(&self, account: Account, prices: Vec<(RequestId, Price)>) {
         lock(&self.prices).load(prices);
         // The account never changes.
         let _ = self.account.set(account);

@@ -12,7 +12,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use crate::mutex::lock;
-use crate::protocol::{Address, Amount, ChannelId, Draft, Facts};
+use crate::protocol::{Account, Address, Amount, ChannelId, Draft};
 
 /// How many payments in doubt are remembered per channel, so that a later payment can confirm them. More stay in doubt.
 const DOUBTS: usize = 64;
@@ -34,7 +34,7 @@ pub struct SpendingReport {
     /// When the process started, in milliseconds since 1970; it tells the reports of two processes apart.
     pub since: u64,
     /// The paying account and its token, once they are known.
-    pub from: Option<Facts>,
+    pub from: Option<Account>,
     /// One entry for each host and receiver, the most expensive first.
     pub payees: Vec<PayeeSpending>,
     /// What went to payees beyond `limits.report_payees`.

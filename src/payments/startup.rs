@@ -11,7 +11,7 @@ use super::journal::{JournalError, StoredAccount};
 use super::message::{Message, StartupState};
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, ChainError, Synced};
-use crate::protocol::{Address, ChannelId, Facts};
+use crate::protocol::{Account, Address, ChannelId};
 
 /// What the payment service needs to become ready.
 pub struct Startup {
@@ -41,7 +41,7 @@ enum StartupError {
 fn warn_of_strangers(stored: &StoredAccount, synced: &Synced) {
     let is_ours = |id: &ChannelId| {
         stored.channels.iter().any(|(known, _)| known == id)
-            || stored.intents.iter().any(|intent| intent.order.receiver() == id.receiver)
+            || stored.intents.iter().any(|intent| intent.op.receiver() == id.receiver)
     };
     let strange = synced.channels.iter().filter(|(id, on_chain)| on_chain.is_some() && !is_ours(id));
     for (channel, _) in strange.filter(|_| !stored.channels.is_empty()) {
@@ -65,7 +65,7 @@ impl Payments {
         loop {
             let reason = match self.prepare_telling(&startup).await {
                 Ok(prepared) => {
-                    let Facts { chain_id, payer, .. } = prepared.facts;
+                    let Account { chain_id, payer, .. } = prepared.account;
                     let channels = prepared.synced.channels.len();
                     tracing::info!(chain_id, %payer, channels, "ready to pay");
                     let _ = self.send(Message::Ready(Box::new(prepared))).await;
@@ -82,7 +82,7 @@ impl Payments {
 
     /// Prepares, and meanwhile tells waiting clients of the node errors that are being retried.
     async fn prepare_telling(&self, startup: &Startup) -> Result<StartupState, StartupError> {
-        let mut trouble = startup.chain.trouble();
+        let mut trouble = startup.chain.outage();
         let mut preparing = std::pin::pin!(self.prepare(startup));
         loop {
             let reason = tokio::select! {
@@ -100,8 +100,8 @@ impl Payments {
     }
 
     async fn prepare(&self, startup: &Startup) -> Result<StartupState, StartupError> {
-        let chain = startup.chain.facts().await?;
-        let facts = Facts {
+        let chain = startup.chain.contract_info().await?;
+        let account = Account {
             chain_id: chain.chain_id,
             contract: startup.contract,
             token: chain.token,
@@ -109,9 +109,9 @@ impl Payments {
         };
         let (reply, answer) = oneshot::channel();
         let is_chosen = startup.chain.configured_chain().is_some();
-        self.send(Message::Load { facts, is_chosen, reply }).await.map_err(|_| StartupError::Gone)?;
+        self.send(Message::Load { account, is_chosen, reply }).await.map_err(|_| StartupError::Gone)?;
         let stored = answer.await.map_err(|_| StartupError::Gone)??;
-        startup.chain.pin(facts.chain_id, facts.token);
+        startup.chain.pin(account.chain_id, account.token);
         startup.chain.remember(&stored.intents);
         match startup.chain.gap(&stored.intents).await {
             Ok(Some(gap)) => tracing::warn!("{gap}"),
@@ -123,6 +123,6 @@ impl Payments {
         let synced = startup.chain.sync(stored.cursor, &known).await?;
         warn_of_strangers(&stored, &synced);
         let (chain, signer) = (startup.chain.clone(), Arc::clone(&startup.signer));
-        Ok(StartupState { facts, stored, synced, chain, signer })
+        Ok(StartupState { account, stored, synced, chain, signer })
     }
 }

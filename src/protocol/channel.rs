@@ -225,10 +225,10 @@ pub struct OnChain {
     pub withdrawn: Amount,
 }
 
-/// An order to put money into a channel, or to end one.
+/// An operation that puts money into a channel, or ends one. The journal stores it under its first name, `order`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
-pub enum Order {
+pub enum ChannelOp {
     /// Open a channel.
     Open {
         /// Who will be paid.
@@ -268,7 +268,7 @@ pub enum Order {
     },
 }
 
-impl Order {
+impl ChannelOp {
     /// Who is paid by the channel.
     pub fn receiver(&self) -> Address {
         match self {
@@ -285,8 +285,9 @@ impl Order {
 /// so that after a crash it can be looked up by its hash, or sent again byte by byte.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// What it is part of.
-    pub order: Order,
+    /// The operation that it is part of.
+    #[serde(rename = "order")]
+    pub op: ChannelOp,
     /// True for the transaction that carries out the order, false for an `approve` on the way there and for a transfer of
     /// nothing that fills a gap between nonces.
     pub moves: bool,
@@ -305,7 +306,7 @@ impl std::fmt::Debug for Intent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The raw transaction is left out: it is signed, long and says nothing that the rest does not.
         f.debug_struct("Intent")
-            .field("order", &self.order)
+            .field("op", &self.op)
             .field("moves", &self.moves)
             .field("nonce", &self.nonce)
             .field("hash", &ethers_core::utils::hex::encode_prefixed(self.hash))
@@ -327,17 +328,17 @@ mod tests {
         let total = Amount::from(7);
         let id = json!({ "receiver": receiver.to_string(), "open_block": 9 });
         let digits = |byte: &str| format!("0x{}", byte.repeat(65));
-        for (order, kept) in [
+        for (op, kept) in [
             (
-                Order::Open { receiver, deposit: total },
+                ChannelOp::Open { receiver, deposit: total },
                 json!({ "order": "open", "receiver": receiver.to_string(), "deposit": "7" }),
             ),
             (
-                Order::TopUp { channel, added: total },
+                ChannelOp::TopUp { channel, added: total },
                 json!({ "order": "top_up", "channel": id, "added": "7" }),
             ),
             (
-                Order::CloseTogether { channel, total, balance_signature, closing_signature },
+                ChannelOp::CloseTogether { channel, total, balance_signature, closing_signature },
                 json!({
                     "order": "close_together",
                     "channel": id,
@@ -347,15 +348,15 @@ mod tests {
                 }),
             ),
             (
-                Order::CloseAlone { channel, total },
+                ChannelOp::CloseAlone { channel, total },
                 json!({ "order": "close_alone", "channel": id, "total": "7" }),
             ),
-            (Order::Settle { channel }, json!({ "order": "settle", "channel": id })),
+            (ChannelOp::Settle { channel }, json!({ "order": "settle", "channel": id })),
         ] {
-            assert_eq!(to_value(order).unwrap(), kept);
-            assert_eq!(from_value::<Order>(kept).unwrap(), order);
-            assert_eq!(order.receiver(), receiver);
-            assert!(!format!("{order:?}").contains("0101"), "{order:?}");
+            assert_eq!(to_value(op).unwrap(), kept);
+            assert_eq!(from_value::<ChannelOp>(kept).unwrap(), op);
+            assert_eq!(op.receiver(), receiver);
+            assert!(!format!("{op:?}").contains("0101"), "{op:?}");
         }
         assert!(from_value::<Signature>(json!("0x01")).is_err());
     }

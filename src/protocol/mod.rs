@@ -3,6 +3,7 @@
 //! An [`Answer`] is [`read`] into a [`Offer`]; the [`engine`] decides about it within the [`policy`] and the
 //! state of the [`channel`]s, and gives back effects in the order in which they must happen.
 
+pub mod account;
 pub mod address;
 pub mod channel;
 pub mod engine;
@@ -14,14 +15,14 @@ pub mod schemes;
 
 use http::HeaderMap;
 
+pub use account::Account;
 pub use address::{Address, ChannelId};
-pub use channel::{Channel, Intent, OnChain, Order, Phase};
+pub use channel::{Channel, ChannelOp, Intent, OnChain, Phase};
 pub use money::{Amount, Wei};
 pub use policy::Policy;
 pub use refusal::Refusal;
 use schemes::microraiden;
 pub use schemes::microraiden::Draft;
-pub use schemes::microraiden::Facts;
 pub use schemes::microraiden::proof::Signature;
 
 /// A 402 as far as a payer looks at it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::policy::{Browsers, Mark};
 use crate::protocol::schemes::microraiden::{Complaint, Malformed};
-use crate::protocol::{Address, Amount, ChannelId, Order};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 /// Why a request is not paid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -218,10 +218,10 @@ pub enum Refusal {
         cap: Amount,
     },
     /// A channel could not be opened or topped up.
-    #[error("could not {}: {reason}{}", verb(order), when(*remembered))]
+    #[error("could not {}: {reason}{}", verb(op), when(*remembered))]
     FundFailed {
         /// What was tried; boxed, as it is the largest part of any refusal.
-        order: Box<Order>,
+        op: Box<ChannelOp>,
         /// Why it failed.
         reason: String,
         /// Set when nothing was tried for this request, because another one failed shortly before.
@@ -372,13 +372,13 @@ fn when(remembered: Option<Remembered>) -> String {
     })
 }
 
-fn verb(order: &Order) -> String {
-    match order {
-        Order::Open { receiver, deposit } => format!("open a channel of {deposit} to {receiver}"),
-        Order::TopUp { channel, added } => format!("top up the channel {channel} by {added}"),
-        Order::CloseTogether { channel, total, .. } | Order::CloseAlone { channel, total } => {
+fn verb(op: &ChannelOp) -> String {
+    match op {
+        ChannelOp::Open { receiver, deposit } => format!("open a channel of {deposit} to {receiver}"),
+        ChannelOp::TopUp { channel, added } => format!("top up the channel {channel} by {added}"),
+        ChannelOp::CloseTogether { channel, total, .. } | ChannelOp::CloseAlone { channel, total } => {
             format!("close the channel {channel} on {total}")
         }
-        Order::Settle { channel } => format!("settle the channel {channel}"),
+        ChannelOp::Settle { channel } => format!("settle the channel {channel}"),
     }
 }

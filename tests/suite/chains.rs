@@ -12,10 +12,10 @@ use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, ChainError, OrderError, Resolution, Settings, Underfunded};
+use tollpass::chain::{Chain, ChainError, OpError, Resolution, Settings, Underfunded};
 use tollpass::devnet::accounts;
 use tollpass::devnet::chain::Settings as DevSettings;
-use tollpass::protocol::{Address, Amount, ChannelId, OnChain, Order};
+use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 use crate::support::chains::{Network, each_network};
 use crate::support::relay::{Mode, Relay};
@@ -41,9 +41,9 @@ fn untouched(deposit: u64) -> OnChain {
 async fn says_what_the_contract_is_and_what_the_payer_holds() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
-        let facts = rig.chain().facts().await.unwrap();
-        assert_eq!((facts.token, facts.version.as_str(), facts.challenge_period), (rig.token, "0.2.0", 500));
-        assert_eq!((facts.chain_id, facts.head), (31337, rig.head().await));
+        let info = rig.chain().contract_info().await.unwrap();
+        assert_eq!((info.token, info.version.as_str(), info.challenge_period), (rig.token, "0.2.0", 500));
+        assert_eq!((info.chain_id, info.head), (31337, rig.head().await));
         let balances = rig.chain().balances().await.unwrap();
         assert_eq!((balances.tokens, balances.decimals), (Amount::from(TOKENS), Some(18)));
         assert_eq!(balances.symbol.as_deref(), Some("DEMO"));
@@ -57,7 +57,10 @@ async fn refuses_a_contract_that_it_cannot_use() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let facts_of = async |manager| {
-            rig.chain_with(Settings { channel_manager: manager, ..rig.settings() }).facts().await.unwrap_err()
+            rig.chain_with(Settings { channel_manager: manager, ..rig.settings() })
+                .contract_info()
+                .await
+                .unwrap_err()
         };
         let error = facts_of(receiver(9)).await;
         assert!(matches!(error, ChainError::NoCode { contract, .. } if contract == receiver(9)), "{error}");
@@ -134,12 +137,12 @@ async fn several_orders_at_once_get_nonces_of_their_own() {
             let (chain, notes) = (rig.chain(), Notes::new());
             let first = rig.pending().await;
             rig.automine(false).await;
-            let orders: Vec<Order> = (1..=5).map(|number| open(number, 10)).collect();
-            let opened = rig.mining(join_all(orders.iter().map(|order| chain.fund(order, &notes)))).await;
+            let ops: Vec<ChannelOp> = (1..=5).map(|number| open(number, 10)).collect();
+            let opened = rig.mining(join_all(ops.iter().map(|op| chain.fund(op, &notes)))).await;
             rig.automine(true).await;
-            for (order, outcome) in orders.iter().zip(opened) {
+            for (op, outcome) in ops.iter().zip(opened) {
                 let (id, on_chain) = outcome.unwrap();
-                assert_eq!((id.receiver, on_chain), (order.receiver(), untouched(10)));
+                assert_eq!((id.receiver, on_chain), (op.receiver(), untouched(10)));
             }
             let nonces = notes.nonces();
             assert_eq!(nonces, (first..first + nonces.len() as u64).collect::<Vec<_>>());
@@ -184,7 +187,7 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
         });
         // One block of three.
         let error = impatient.fund(&open(7, 50), &notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::StillPending { last: None, .. }), "{error}");
+        assert!(matches!(error, OpError::StillPending { last: None, .. }), "{error}");
         assert!(error.is_unclear());
         let opened = rig.head().await;
         rig.mine(1).await;
@@ -215,8 +218,8 @@ async fn follows_a_reorganisation_until_the_transaction_is_deep_enough() {
             rig.until_pending(count + 1).await;
             rig.mine(2).await;
         };
-        let order = open(7, 50);
-        let (outcome, ()) = tokio::join!(chain.fund(&order, &notes), reorganise);
+        let op = open(7, 50);
+        let (outcome, ()) = tokio::join!(chain.fund(&op, &notes), reorganise);
         let (id, on_chain) = outcome.unwrap();
         assert_ne!(u64::from(id.open_block), undone);
         assert_eq!(on_chain, untouched(50));
@@ -234,17 +237,17 @@ async fn what_would_fail_is_not_sent_and_the_rule_is_named() {
             let limit: Amount = U256::exp10(20).try_into().unwrap();
             let over = limit.checked_add(Amount::from(1)).unwrap();
             let nobody = ChannelId { receiver: receiver(7), open_block: 1 };
-            for (order, part) in [
+            for (op, part) in [
                 (top_up(nobody, 5), "not found"),
-                (Order::Open { receiver: receiver(7), deposit: over }, "over the contract's limit"),
+                (ChannelOp::Open { receiver: receiver(7), deposit: over }, "over the contract's limit"),
             ] {
-                let error = chain.fund(&order, &notes).await.unwrap_err();
-                assert!(matches!(error, OrderError::WouldFail { .. }) && !error.is_unclear(), "{error}");
+                let error = chain.fund(&op, &notes).await.unwrap_err();
+                assert!(matches!(error, OpError::WouldFail { .. }) && !error.is_unclear(), "{error}");
                 assert!(error.to_string().contains(part), "{error}");
             }
             assert!(!notes.moves().contains(&true));
             let (id, _) =
-                chain.fund(&Order::Open { receiver: receiver(7), deposit: limit }, &notes).await.unwrap();
+                chain.fund(&ChannelOp::Open { receiver: receiver(7), deposit: limit }, &notes).await.unwrap();
             let error = chain.fund(&top_up(id, 1), &notes).await.unwrap_err();
             assert!(error.to_string().contains("over the contract's limit"), "{error}");
             rig.close(id, 0).await;
@@ -266,7 +269,7 @@ async fn a_mined_failure_is_an_error_with_its_hash_and_the_rule() {
         // Signed when there was enough; now there is not.
         rig.steal(TOKENS - 49).await;
         let error = rig.chain().resume(&notes.all(), &notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
+        assert!(matches!(error, OpError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
         let text = error.to_string();
         assert!(text.contains(&hex(&notes.all()[0].hash)), "{text}");
         assert!(text.contains("the payer holds 49 base units of the token, fewer than 50"), "{text}");
@@ -281,7 +284,7 @@ async fn too_few_tokens_or_too_little_ether_is_said_with_both_numbers() {
         let rig = Rig::new(url).await;
         let notes = Notes::new();
         match rig.chain().fund(&open(7, TOKENS + 1), &notes).await.unwrap_err() {
-            OrderError::Underfunded(why) => match *why {
+            OpError::Underfunded(why) => match *why {
                 Underfunded::Token { has, needs, token, .. } => {
                     assert_eq!((has, needs), (Amount::from(TOKENS), Amount::from(TOKENS + 1)));
                     assert_eq!(token, rig.token);
@@ -296,7 +299,7 @@ async fn too_few_tokens_or_too_little_ether_is_said_with_both_numbers() {
         let poor = Chain::new(rig.settings(), Arc::new(signer)).unwrap();
         let error = poor.fund(&open(7, 50), &notes).await.unwrap_err();
         match &error {
-            OrderError::Underfunded(why) => match **why {
+            OpError::Underfunded(why) => match **why {
                 Underfunded::Ether { has, needs, .. } => assert!(has.is_zero() && needs > has, "{why}"),
                 Underfunded::Token { .. } => panic!("{why}"),
             },
@@ -334,12 +337,12 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
         }
         // TLS is spoken where the URL says so: to a node without it, it breaks.
         let tls = Settings { rpc_url: host.replace("http:", "https:"), ..rig.settings() };
-        let error = rig.chain_with(tls).facts().await.unwrap_err();
+        let error = rig.chain_with(tls).contract_info().await.unwrap_err();
         assert!(matches!(error, ChainError::NodeUnreachable { .. }), "{error}");
         let down = format!("http://{}", free_address().await);
         let chain = rig.chain_with(Settings { rpc_url: down, ..rig.settings() });
         let error = chain.fund(&open(7, 50), &Notes::new()).await.unwrap_err();
-        assert!(matches!(error, OrderError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
+        assert!(matches!(error, OpError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
     })
     .await;
 }
@@ -358,7 +361,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         let chain = rig.chain_with(settings.clone());
         rig.automine(false).await;
         let notes = Notes::new();
-        let (count, order) = (rig.pending().await, open(7, 50));
+        let (count, op) = (rig.pending().await, open(7, 50));
         let outage = async {
             rig.until_pending(count + 1).await;
             relay.set(Mode::Cut);
@@ -367,19 +370,19 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
             relay.until_asked("eth_blockNumber", asked + 2).await;
             relay.set(Mode::Pass);
         };
-        let (outcome, ()) = tokio::join!(chain.fund(&order, &notes), outage);
+        let (outcome, ()) = tokio::join!(chain.fund(&op, &notes), outage);
         assert_eq!(outcome.unwrap().1, untouched(50));
 
         let impatient =
             rig.chain_with(Settings { confirm_timeout: Duration::from_millis(300), ..settings.clone() });
-        let (notes, order) = (Notes::new(), open(8, 50));
+        let (notes, op) = (Notes::new(), open(8, 50));
         let outage = async {
             rig.until_pending(count + 2).await;
             relay.set(Mode::Cut);
         };
-        let (outcome, ()) = tokio::join!(impatient.fund(&order, &notes), outage);
+        let (outcome, ()) = tokio::join!(impatient.fund(&op, &notes), outage);
         let error = outcome.unwrap_err();
-        let OrderError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
+        let OpError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
         assert!(matches!(**last, ChainError::NodeUnreachable { .. }) && error.is_unclear(), "{error}");
         // Resuming while the node is still away is no clearer; when it is back, it is.
         assert!(impatient.resume(&notes.all(), &notes).await.unwrap_err().is_unclear());
@@ -408,14 +411,14 @@ async fn a_lost_answer_to_the_sending_is_no_failure() {
         assert_eq!((on_chain, rig.pending().await), (untouched(50), count + 2));
         // The node has it not, and we do not know: the same bytes are sent again.
         relay.set(Mode::LoseQuestionOf("eth_sendRawTransaction"));
-        let (notes, order) = (Notes::new(), open(8, 50));
+        let (notes, op) = (Notes::new(), open(8, 50));
         let restore = async {
             notes.until(1).await;
             let asked = relay.questions("eth_sendRawTransaction").len();
             relay.until_asked("eth_sendRawTransaction", asked + 2).await;
             relay.set(Mode::Pass);
         };
-        let (outcome, ()) = tokio::join!(chain.fund(&order, &notes), restore);
+        let (outcome, ()) = tokio::join!(chain.fund(&op, &notes), restore);
         assert_eq!((outcome.unwrap().1, rig.pending().await), (untouched(50), count + 3));
         assert_eq!(notes.all().len(), 1);
     })
@@ -449,7 +452,7 @@ async fn nothing_is_sent_that_could_not_be_journalled_and_its_nonce_is_used_agai
             let count = rig.pending().await;
             notes.fill_up(true);
             let error = chain.fund(&open(7, 50), &notes).await.unwrap_err();
-            assert!(matches!(error, OrderError::NotRecorded(_)) && !error.is_unclear(), "{error}");
+            assert!(matches!(error, OpError::NotRecorded(_)) && !error.is_unclear(), "{error}");
             assert_eq!(rig.pending().await, count);
             notes.fill_up(false);
             chain.fund(&open(7, 50), &notes).await.unwrap();
@@ -487,7 +490,7 @@ async fn an_intent_whose_nonce_another_transaction_used_is_replaced() {
         rig.approve(1).await;
         let error = rig.chain().resume(&notes.all(), &notes).await.unwrap_err();
         let nonce = notes.nonces()[0];
-        assert!(matches!(error, OrderError::Replaced { nonce: n, .. } if n == nonce), "{error}");
+        assert!(matches!(error, OpError::Replaced { nonce: n, .. } if n == nonce), "{error}");
         assert!(!error.is_unclear());
         assert_eq!(rig.chain().sync(0, &[]).await.unwrap().channels, []);
     })

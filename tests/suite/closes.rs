@@ -6,9 +6,9 @@ use std::time::Duration;
 use jsonrpsee::rpc_params;
 use serde_json::Value as Json;
 use tokio::time::timeout;
-use tollpass::chain::{Done, OrderError, Resolution, Settings};
+use tollpass::chain::{OpError, OpResult, Resolution, Settings};
 use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
-use tollpass::protocol::{ChannelId, OnChain, Order, Signature};
+use tollpass::protocol::{ChannelId, ChannelOp, OnChain, Signature};
 
 use crate::support::chains::each_network;
 use crate::support::rig::{Rig, TOKENS};
@@ -44,11 +44,11 @@ async fn closed_together_it_is_settled_at_once() {
             let sides = Sides::over(rig);
             let id = sides.open(100).await;
             assert_eq!(sides.holdings().await, (TOKENS - 100, 0, 100));
-            let order = sides.together(id, 30);
-            let done = sides.paid(order).await;
+            let op = sides.together(id, 30);
+            let done = sides.paid(op).await;
             assert_eq!((done.channel, done.on_chain), (id, None));
             assert_eq!(sides.holdings().await, (TOKENS - 30, 30, 0));
-            assert_eq!(sides.unmet(order).await, UnmetPrecondition::NotThere { channel: id });
+            assert_eq!(sides.unmet(op).await, UnmetPrecondition::NotThere { channel: id });
         }
     })
     .await;
@@ -82,8 +82,8 @@ async fn closed_alone_it_is_settled_after_the_challenge_period() {
         let done = sides.paid(settle(channel)).await;
         assert_eq!((done.channel, done.on_chain), (channel, None));
         assert_eq!(sides.holdings().await, (TOKENS - 30, 30, 0));
-        for order in [settle(channel), alone(channel, 0)] {
-            assert_eq!(sides.unmet(order).await, UnmetPrecondition::NotThere { channel });
+        for op in [settle(channel), alone(channel, 0)] {
+            assert_eq!(sides.unmet(op).await, UnmetPrecondition::NotThere { channel });
         }
     })
     .await;
@@ -95,9 +95,9 @@ async fn the_deposit_of_a_channel_that_was_never_used_comes_back() {
         for rig in [Rig::new(url).await, Rig::plain(url).await] {
             let sides = Sides::over(rig);
             let id = sides.open(100).await;
-            sides.carry_out(alone(id, 0)).await.unwrap();
+            sides.execute(alone(id, 0)).await.unwrap();
             sides.rig.mine(CHALLENGE_PERIOD + 1).await;
-            sides.carry_out(settle(id)).await.unwrap();
+            sides.execute(settle(id)).await.unwrap();
             assert_eq!(sides.holdings().await, (TOKENS, 0, 0));
         }
     })
@@ -111,16 +111,16 @@ async fn a_close_alone_that_would_lock_the_deposit_up_is_not_sent() {
         let channel = sides.open(100).await;
         sides.withdraw(channel, 40).await;
         let below = UnmetPrecondition::BelowWithdrawn { channel, total: 39.into(), withdrawn: 40.into() };
-        for order in [alone(channel, 39), sides.together(channel, 39)] {
-            assert_eq!(sides.unmet(order).await, below);
+        for op in [alone(channel, 39), sides.together(channel, 39)] {
+            assert_eq!(sides.unmet(op).await, below);
         }
         let above = UnmetPrecondition::AboveDeposit { channel, total: 101.into(), deposit: 100.into() };
-        for order in [alone(channel, 101), sides.together(channel, 101)] {
-            assert_eq!(sides.unmet(order).await, above);
+        for op in [alone(channel, 101), sides.together(channel, 101)] {
+            assert_eq!(sides.unmet(op).await, above);
         }
-        sides.carry_out(alone(channel, 40)).await.unwrap();
+        sides.execute(alone(channel, 40)).await.unwrap();
         sides.rig.mine(CHALLENGE_PERIOD + 1).await;
-        sides.carry_out(settle(channel)).await.unwrap();
+        sides.execute(settle(channel)).await.unwrap();
         assert_eq!(sides.holdings().await, (TOKENS - 40, 40, 0));
     })
     .await;
@@ -137,7 +137,7 @@ async fn a_channel_that_another_program_locked_up_is_freed_together() {
         let locked =
             UnmetPrecondition::LockedUp { channel, closing_balance: 39.into(), withdrawn: 40.into() };
         assert_eq!(sides.unmet(settle(channel)).await, locked);
-        sides.carry_out(sides.together(channel, 40)).await.unwrap();
+        sides.execute(sides.together(channel, 40)).await.unwrap();
         assert_eq!(sides.holdings().await, (TOKENS - 40, 40, 0));
     })
     .await;
@@ -148,7 +148,7 @@ async fn a_dispute_within_the_challenge_period_ends_it_on_the_higher_total() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
-        sides.carry_out(alone(channel, 10)).await.unwrap();
+        sides.execute(alone(channel, 10)).await.unwrap();
         sides.receiver_closes(channel, 60).await;
         assert_eq!(sides.holdings().await, (TOKENS - 60, 60, 0));
         assert_eq!(sides.unmet(settle(channel)).await, UnmetPrecondition::NotThere { channel });
@@ -161,8 +161,8 @@ async fn a_dispute_within_the_challenge_period_ends_it_on_the_higher_total() {
 
         // We may make up with the receiver as well.
         let channel = sides.open(100).await;
-        sides.carry_out(alone(channel, 10)).await.unwrap();
-        sides.carry_out(sides.together(channel, 20)).await.unwrap();
+        sides.execute(alone(channel, 10)).await.unwrap();
+        sides.execute(sides.together(channel, 20)).await.unwrap();
         assert_eq!(sides.holdings().await, (TOKENS - 80, 80, 0));
     })
     .await;
@@ -173,26 +173,26 @@ async fn a_signature_that_is_not_by_whom_it_should_be_is_named_and_nothing_is_se
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
-        let Order::CloseTogether { total, balance_signature, closing_signature, .. } =
+        let ChannelOp::CloseTogether { total, balance_signature, closing_signature, .. } =
             sides.together(channel, 30)
         else {
             panic!("another order")
         };
-        let with = |balance_signature: Signature, closing_signature: Signature| Order::CloseTogether {
+        let with = |balance_signature: Signature, closing_signature: Signature| ChannelOp::CloseTogether {
             channel,
             total,
             balance_signature,
             closing_signature,
         };
-        for (order, part) in [
+        for (op, part) in [
             (with(balance_signature, balance_signature), "the closing signature is not by the receiver"),
             (with(closing_signature, closing_signature), "the balance proof is not signed by the payer"),
             (with(balance_signature, Signature([0; 65])), "the closing signature is not by the receiver"),
         ] {
-            let error = sides.carry_out(order).await.unwrap_err();
-            assert!(matches!(error, OrderError::WouldFail { .. }), "{error}");
+            let error = sides.execute(op).await.unwrap_err();
+            assert!(matches!(error, OpError::WouldFail { .. }), "{error}");
             assert!(error.to_string().contains(part), "{error}");
-            assert!(!format!("{error:?} {order:?}").contains(&balance_signature.to_hex()[2..]));
+            assert!(!format!("{error:?} {op:?}").contains(&balance_signature.to_hex()[2..]));
         }
         assert!(sides.notes.all().is_empty());
         assert_eq!(sides.holdings().await, (TOKENS - 100, 0, 100));
@@ -201,14 +201,14 @@ async fn a_signature_that_is_not_by_whom_it_should_be_is_named_and_nothing_is_se
 }
 
 /// Has `order` recorded and not sent, as if the program died in between.
-async fn crash(sides: &Sides, order: Order) {
+async fn crash(sides: &Sides, op: ChannelOp) {
     sides.notes.fill_up(true);
-    let error = sides.carry_out(order).await.unwrap_err();
-    assert!(matches!(error, OrderError::NotRecorded(_)), "{error}");
+    let error = sides.execute(op).await.unwrap_err();
+    assert!(matches!(error, OpError::NotRecorded(_)), "{error}");
     sides.notes.fill_up(false);
 }
 
-async fn resume(sides: &Sides) -> Result<Done, OrderError> {
+async fn resume(sides: &Sides) -> Result<OpResult, OpError> {
     let last = sides.notes.all().pop().unwrap();
     match sides.chain.resume(&[last], &sides.notes).await? {
         Resolution::Done(done) => Ok(done),
@@ -223,19 +223,19 @@ async fn what_a_crash_left_unsent_is_carried_out_once() {
         let (first, second) = (sides.open(100).await, sides.open(100).await);
         let head = sides.rig.head().await;
         let closing = Some(closing(100, 30, head + 1));
-        for (order, on_chain, holdings) in [
+        for (op, on_chain, holdings) in [
             (alone(first, 30), closing, (TOKENS - 200, 0, 200)),
             (sides.together(second, 50), None, (TOKENS - 150, 50, 100)),
             (settle(first), None, (TOKENS - 80, 80, 0)),
         ] {
-            if order == settle(first) {
+            if op == settle(first) {
                 sides.rig.mine(CHALLENGE_PERIOD).await;
             }
             let (count, before) = (sides.rig.pending().await, sides.holdings().await);
-            crash(&sides, order).await;
+            crash(&sides, op).await;
             assert_eq!((sides.rig.pending().await, sides.holdings().await), (count, before));
             let done = resume(&sides).await.unwrap();
-            assert_eq!((done.on_chain, sides.holdings().await), (on_chain, holdings), "{order:?}");
+            assert_eq!((done.on_chain, sides.holdings().await), (on_chain, holdings), "{op:?}");
             assert!(done.fee.is_some());
             // Once more: now it is mined, and found; nothing is sent.
             assert_eq!(resume(&sides).await.unwrap(), done);
@@ -250,7 +250,7 @@ async fn an_end_that_came_about_meanwhile_is_not_paid_for_again() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let [first, second, third] = [sides.open(100).await, sides.open(100).await, sides.open(100).await];
-        let ended = |channel: ChannelId| Done { channel, on_chain: None, fee: None };
+        let ended = |channel: ChannelId| OpResult { channel, on_chain: None, fee: None };
 
         crash(&sides, sides.together(first, 30)).await;
         sides.receiver_closes(first, 30).await;
@@ -278,7 +278,7 @@ async fn an_end_that_came_about_meanwhile_is_not_paid_for_again() {
         crash(&sides, alone(fourth, 30)).await;
         sides.rig.close(fourth, 20).await;
         let error = resume(&sides).await.unwrap_err();
-        assert!(matches!(error, OrderError::Replaced { .. }), "{error}");
+        assert!(matches!(error, OpError::Replaced { .. }), "{error}");
         assert_eq!(sides.holdings().await, (TOKENS - 190, 90, 100));
     })
     .await;
@@ -295,7 +295,7 @@ async fn a_mined_failure_is_an_error_unless_the_channel_ended_all_the_same() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
-        sides.carry_out(alone(channel, 30)).await.unwrap();
+        sides.execute(alone(channel, 30)).await.unwrap();
         let snapshot = sides.rig.snapshot().await;
         sides.rig.mine(CHALLENGE_PERIOD + 1).await;
         crash(&sides, settle(channel)).await;
@@ -303,7 +303,7 @@ async fn a_mined_failure_is_an_error_unless_the_channel_ended_all_the_same() {
         sides.rig.revert(snapshot).await;
         send_by_hand(&sides).await;
         let error = resume(&sides).await.unwrap_err();
-        assert!(matches!(error, OrderError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
+        assert!(matches!(error, OpError::TransactionFailed { .. }) && !error.is_unclear(), "{error}");
         assert!(error.to_string().contains("cannot be settled yet"), "{error}");
         assert_eq!(sides.holdings().await, (TOKENS - 100, 0, 100));
 
@@ -311,7 +311,7 @@ async fn a_mined_failure_is_an_error_unless_the_channel_ended_all_the_same() {
         crash(&sides, settle(channel)).await;
         sides.receiver_closes(channel, 40).await;
         send_by_hand(&sides).await;
-        assert_eq!(resume(&sides).await.unwrap(), Done { channel, on_chain: None, fee: None });
+        assert_eq!(resume(&sides).await.unwrap(), OpResult { channel, on_chain: None, fee: None });
         assert_eq!(sides.holdings().await, (TOKENS - 40, 40, 0));
     })
     .await;
@@ -334,7 +334,7 @@ async fn an_end_that_a_reorganisation_undid_is_sent_again() {
             rig.until_pending(count + 1).await;
             rig.mine(2).await;
         };
-        let (outcome, ()) = tokio::join!(sides.carry_out(sides.together(channel, 30)), reorganise);
+        let (outcome, ()) = tokio::join!(sides.execute(sides.together(channel, 30)), reorganise);
         assert_eq!(outcome.unwrap().on_chain, None);
         assert_eq!((sides.notes.all().len(), sides.holdings().await), (1, (TOKENS - 30, 30, 0)));
     })
@@ -349,13 +349,13 @@ async fn says_beforehand_what_opening_and_topping_up_cost_at_most() {
             let receiver = sides.open(1).await.receiver;
             // A left-over allowance that is too small takes one transaction more to change, if it is needed.
             sides.rig.approve(5).await;
-            let done = sides.paid(Order::Open { receiver, deposit: 100.into() }).await;
-            sides.paid(Order::TopUp { channel: done.channel, added: 20.into() }).await;
+            let done = sides.paid(ChannelOp::Open { receiver, deposit: 100.into() }).await;
+            sides.paid(ChannelOp::TopUp { channel: done.channel, added: 20.into() }).await;
             sides.rig.approve(30).await;
-            sides.paid(Order::TopUp { channel: done.channel, added: 30.into() }).await;
-            let poor = Order::Open { receiver, deposit: (TOKENS + 1).into() };
+            sides.paid(ChannelOp::TopUp { channel: done.channel, added: 30.into() }).await;
+            let poor = ChannelOp::Open { receiver, deposit: (TOKENS + 1).into() };
             let error = sides.chain.estimate(&poor).await.unwrap_err();
-            assert!(matches!(error, OrderError::Underfunded(_)), "{error}");
+            assert!(matches!(error, OpError::Underfunded(_)), "{error}");
         }
     })
     .await;

@@ -10,8 +10,8 @@ use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::utils::rlp::Rlp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tollpass::chain::{Chain, ChainError, OrderError, Pin, Resolution, Settings};
-use tollpass::protocol::{Address, Amount, ChannelId, OnChain, Order, Wei};
+use tollpass::chain::{Chain, ChainError, OpError, PinSource, Resolution, Settings};
+use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Wei};
 
 use crate::support::chains::each_network;
 use crate::support::relay::{Act, Fault, Relay};
@@ -56,8 +56,8 @@ impl Stand {
         self.rig.chain_with(Settings { retry_timeout: Duration::from_millis(200), ..self.settings() })
     }
 
-    async fn fund(&self, order: &Order) -> Result<(ChannelId, OnChain), OrderError> {
-        self.chain().fund(order, &self.notes).await
+    async fn fund(&self, op: &ChannelOp) -> Result<(ChannelId, OnChain), OpError> {
+        self.chain().fund(op, &self.notes).await
     }
 
     /// So many transactions moved money, and the payer has that much less.
@@ -156,7 +156,7 @@ async fn a_node_that_refuses_each_sixth_call_is_used_all_the_same() {
         for every in [6, 4, 3, 2] {
             stand.relay.heal();
             stand.relay.fault(Fault::on_any(act.clone()).each(every));
-            stand.chain().facts().await.unwrap();
+            stand.chain().contract_info().await.unwrap();
         }
         let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
         assert_eq!(stand.fund(&top_up(id, 25)).await.unwrap().1.deposit, 75.into());
@@ -187,13 +187,14 @@ async fn retry_after_is_heeded_within_the_bound() {
         let wait = Act::Answer(429, &[("retry-after", "1")], b"");
         stand.relay.fault(Fault::on("eth_chainId", wait).times(1));
         let before = tokio::time::Instant::now();
-        stand.chain().facts().await.unwrap();
+        stand.chain().contract_info().await.unwrap();
         assert!(before.elapsed() >= Duration::from_secs(1));
         assert_eq!(stand.relay.questions("eth_chainId").len(), 2);
 
         let long = Act::Answer(503, &[("retry-after", "86400")], b"");
         stand.relay.fault(Fault::on("eth_chainId", long));
-        let error = timeout(Duration::from_secs(3), stand.hasty().facts()).await.unwrap().unwrap_err();
+        let error =
+            timeout(Duration::from_secs(3), stand.hasty().contract_info()).await.unwrap().unwrap_err();
         assert!(matches!(error, ChainError::NodeRejected { status: 503, .. }), "{error}");
         // Once more at the end of the time that there is, and no more.
         assert_eq!(stand.relay.questions("eth_chainId").len(), 4);
@@ -271,10 +272,10 @@ async fn refusals_without_end_are_no_verdict() {
         stand.fund(&open(8, 50)).await.unwrap();
         let nonces = stand.notes.nonces();
         assert_eq!(nonces[0], nonces[1]);
-        let (last, order) = (stand.notes.all()[..1].to_vec(), open(7, 50));
+        let (last, op) = (stand.notes.all()[..1].to_vec(), open(7, 50));
         let error = stand.chain().resume(&last, &stand.notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
-        stand.chain().fund(&order, &stand.notes).await.unwrap();
+        assert!(matches!(error, OpError::Replaced { by: Some(_), .. }), "{error}");
+        stand.chain().fund(&op, &stand.notes).await.unwrap();
         stand.moved(3, 100).await;
     })
     .await;
@@ -305,7 +306,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
             stand.relay.fault(Fault::change("eth_getBlockByNumber", nothing).when(is_full));
         };
         hide(&stand);
-        let order = open(7, 50);
+        let op = open(7, 50);
         let chain = stand.chain();
         let wait = async {
             let asked = stand.relay.questions("eth_getLogs").len();
@@ -315,7 +316,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
             stand.relay.until_asked("eth_getLogs", asked + 40).await;
             stand.relay.heal();
         };
-        let (opened, ()) = tokio::join!(chain.fund(&order, &stand.notes), wait);
+        let (opened, ()) = tokio::join!(chain.fund(&op, &stand.notes), wait);
         let (id, on_chain) = opened.unwrap();
         assert_eq!((id.receiver, on_chain.deposit), (receiver(7), 50.into()));
         stand.moved(1, 50).await;
@@ -348,9 +349,9 @@ async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
         let settings = Settings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
         let chain = stand.rig.chain_with(settings);
         let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::StillPending { .. }), "no blocks follow: {error}");
+        assert!(matches!(error, OpError::StillPending { .. }), "no blocks follow: {error}");
         let error = stand.rig.mining(chain.resume(&stand.notes.all(), &stand.notes)).await.unwrap_err();
-        assert!(matches!(error, OrderError::Replaced { by: None, .. }), "{error}");
+        assert!(matches!(error, OpError::Replaced { by: None, .. }), "{error}");
         assert!(
             error.to_string().contains("another program or state directory uses the same key"),
             "{error}"
@@ -358,7 +359,7 @@ async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
         // With the block, the other transaction is the proof.
         stand.relay.heal();
         let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
+        assert!(matches!(error, OpError::Replaced { by: Some(_), .. }), "{error}");
         assert_eq!(stand.relay.fundings(), 1, "handed over once more, and refused");
     })
     .await;
@@ -435,7 +436,7 @@ async fn success_without_any_effect_is_unclear_until_the_effect_shows() {
         hide(&stand);
         stand.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
         let error = stand.hasty().fund(&open(7, 50), &stand.notes).await.unwrap_err();
-        assert!(error.is_unclear() && matches!(error, OrderError::Unseen { .. }), "{error}");
+        assert!(error.is_unclear() && matches!(error, OpError::Unseen { .. }), "{error}");
         assert!(error.to_string().contains("the contract knows no such channel"), "{error}");
         let error = stand.hasty().resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
@@ -461,14 +462,14 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
         let stand = Stand::new(Rig::new(&network.url).await).await;
         let (unused, _) = stand.fund(&open(6, 50)).await.unwrap();
         let (closed, _) = stand.fund(&open(7, 50)).await.unwrap();
-        let order = Order::CloseAlone { channel: closed, total: 1.into() };
-        stand.chain().carry_out(&order, &stand.notes).await.unwrap();
+        let op = ChannelOp::CloseAlone { channel: closed, total: 1.into() };
+        stand.chain().execute(&op, &stand.notes).await.unwrap();
         stand.rig.mine(501).await;
-        let orders = [
+        let ops = [
             open(8, 50),
             top_up(unused, 5),
-            Order::CloseAlone { channel: unused, total: 1.into() },
-            Order::Settle { channel: closed },
+            ChannelOp::CloseAlone { channel: unused, total: 1.into() },
+            ChannelOp::Settle { channel: closed },
         ];
         let plain = Stand::new(Rig::plain(&network.url).await).await;
         let tip = || Fault::result("eth_maxPriorityFeePerGas", json!(U256::from(1_000_000 * GWEI)));
@@ -493,20 +494,20 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
             ([legacy(), price()], ["0.001 ETH", "chain.max_fee_per_gas allows 500 gwei"]),
             ([gas(), never()], ["ETH", "chain.max_fee allows 0.1 ETH"]),
         ] {
-            let mut cases: Vec<(&Stand, &Order)> = orders.iter().map(|order| (&stand, order)).collect();
+            let mut cases: Vec<(&Stand, &ChannelOp)> = ops.iter().map(|op| (&stand, op)).collect();
             let approval = open(9, 50);
             cases.push((&plain, &approval));
-            for (stand, order) in cases {
+            for (stand, op) in cases {
                 let sent = stand.relay.sent().len();
                 stand.relay.heal();
                 faults.iter().for_each(|fault| stand.relay.fault(fault.clone()));
-                let error = stand.chain().carry_out(order, &stand.notes).await.unwrap_err();
-                assert!(matches!(error, OrderError::Chain(ChainError::TooDear { .. })), "{order:?}: {error}");
+                let error = stand.chain().execute(op, &stand.notes).await.unwrap_err();
+                assert!(matches!(error, OpError::Chain(ChainError::TooDear { .. })), "{op:?}: {error}");
                 let text = error.to_string();
                 // The base fee of the embedded chain is low but not zero.
                 assert!(text.contains(parts[1]), "{text}");
                 assert!(text.contains(parts[0]) || text.contains(" wei"), "{text}");
-                assert_eq!(stand.relay.sent().len(), sent, "{order:?}");
+                assert_eq!(stand.relay.sent().len(), sent, "{op:?}");
                 assert!(!error.is_unclear());
             }
         }
@@ -601,7 +602,7 @@ async fn a_gap_is_never_filled_with_recorded_bytes_that_move_money() {
         assert_eq!(later.moves(), [true, false], "a transfer of nothing fills it");
         stand.moved(1, 10).await;
         let error = restarted.resume(&[first], &stand.notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::Replaced { by: Some(_), .. }), "{error}");
+        assert!(matches!(error, OpError::Replaced { by: Some(_), .. }), "{error}");
         restarted.fund(&open(1, 10), &stand.notes).await.unwrap();
         stand.moved(2, 20).await;
     })
@@ -612,8 +613,8 @@ async fn a_gap_is_never_filled_with_recorded_bytes_that_move_money() {
 async fn nothing_is_signed_for_another_chain_or_token_than_at_first() {
     on_each(async |stand| {
         let chain = stand.chain();
-        let facts = chain.facts().await.unwrap();
-        chain.pin(facts.chain_id, facts.token);
+        let info = chain.contract_info().await.unwrap();
+        chain.pin(info.chain_id, info.token);
         let plain = Rig::plain(&stand.rig.url).await;
         let other: Address = plain.token;
         for fault in [
@@ -622,33 +623,31 @@ async fn nothing_is_signed_for_another_chain_or_token_than_at_first() {
         ] {
             stand.relay.heal();
             stand.relay.fault(fault);
-            let error = chain.carry_out(&open(7, 50), &stand.notes).await.unwrap_err();
+            let error = chain.execute(&open(7, 50), &stand.notes).await.unwrap_err();
             let text = error.to_string();
             match error {
-                OrderError::Chain(ChainError::WrongChain {
-                    found: 1, pinned: 31337, source_of_pin, ..
-                }) => {
-                    assert_eq!(source_of_pin, Pin::SeenBefore);
+                OpError::Chain(ChainError::WrongChain { found: 1, pinned: 31337, source_of_pin, .. }) => {
+                    assert_eq!(source_of_pin, PinSource::SeenBefore);
                     assert!(text.contains("chain.chain_id"), "{text}");
                 }
-                OrderError::Chain(ChainError::WrongToken { found, pinned, .. }) => {
+                OpError::Chain(ChainError::WrongToken { found, pinned, .. }) => {
                     assert_eq!((found, pinned), (other, stand.rig.token));
                 }
                 other => panic!("{other}"),
             }
-            assert!(chain.facts().await.is_err(), "{text}");
+            assert!(chain.contract_info().await.is_err(), "{text}");
         }
         stand.relay.heal();
         let chosen = stand.rig.chain_with(Settings { chain_id: Some(5), ..stand.settings() });
-        let error = chosen.facts().await.unwrap_err();
+        let error = chosen.contract_info().await.unwrap_err();
         assert!(
             matches!(
                 error,
-                ChainError::WrongChain { found: 31337, pinned: 5, source_of_pin: Pin::Configured, .. }
+                ChainError::WrongChain { found: 31337, pinned: 5, source_of_pin: PinSource::Configured, .. }
             ),
             "{error}"
         );
-        assert!(chosen.carry_out(&open(7, 50), &stand.notes).await.is_err());
+        assert!(chosen.execute(&open(7, 50), &stand.notes).await.is_err());
         assert!(stand.notes.all().is_empty() && stand.relay.sent().is_empty());
         chain.fund(&open(7, 50), &stand.notes).await.unwrap();
     })
@@ -673,7 +672,7 @@ async fn what_is_no_json_rpc_is_named_with_what_it_looks_like() {
         ] {
             stand.relay.heal();
             stand.relay.fault(Fault::on_any(act));
-            let error = stand.hasty().facts().await.unwrap_err();
+            let error = stand.hasty().contract_info().await.unwrap_err();
             let text = error.to_string();
             assert!(matches!(error, ChainError::NotJsonRpc { .. }), "{text}");
             assert!(
@@ -714,12 +713,12 @@ async fn ends_of_channels_meet_the_same_faults_and_happen_once() {
             stand.relay.fault(Fault::on_any(act).after(6 * number).each(6 * PASSING.len()));
         }
         stand.relay.fault(Fault::change("eth_getTransactionReceipt", nothing).times(10));
-        let order = Order::CloseAlone { channel: first, total: 3.into() };
-        let done = stand.chain().carry_out(&order, &stand.notes).await.unwrap();
+        let op = ChannelOp::CloseAlone { channel: first, total: 3.into() };
+        let done = stand.chain().execute(&op, &stand.notes).await.unwrap();
         assert_eq!(done.on_chain.unwrap().closing_balance, 3.into());
         stand.rig.mine(501).await;
-        let settle = Order::Settle { channel: first };
-        let done = stand.chain().carry_out(&settle, &stand.notes).await.unwrap();
+        let settle = ChannelOp::Settle { channel: first };
+        let done = stand.chain().execute(&settle, &stand.notes).await.unwrap();
         assert_eq!(done.on_chain, None);
         // As after a crash: what has happened is found, not done again.
         let last = stand.notes.all().pop().unwrap();
@@ -742,9 +741,9 @@ async fn a_transaction_that_the_node_has_although_it_refused_it_is_decided_befor
         let first = stand.notes.all();
         // The node has it: neither the same order nor a smaller one goes out beside it.
         let later = Notes::new();
-        for order in [open(7, 50), open(7, 20)] {
-            let error = chain.fund(&order, &later).await.unwrap_err();
-            assert!(matches!(error, OrderError::StillPending { .. }), "{error}");
+        for op in [open(7, 50), open(7, 20)] {
+            let error = chain.fund(&op, &later).await.unwrap_err();
+            assert!(matches!(error, OpError::StillPending { .. }), "{error}");
         }
         assert!(later.all().iter().all(|intent| intent.hash == first[0].hash), "it is on record again");
         let resumed = stand.rig.mining(chain.resume(&later.all()[..1], &later)).await.unwrap();
@@ -802,7 +801,7 @@ async fn a_top_up_that_is_taken_up_is_proven_by_its_event_alone() {
         stand.relay.fault(Fault::result("eth_getLogs", json!([])));
         // The channel holds more than what was added, as it did before.
         let error = stand.hasty().resume(&notes.all(), &notes).await.unwrap_err();
-        assert!(matches!(error, OrderError::Unseen { .. }), "{error}");
+        assert!(matches!(error, OpError::Unseen { .. }), "{error}");
         stand.relay.heal();
         let resumed = stand.chain().resume(&notes.all(), &notes).await.unwrap();
         assert_eq!(funded(resumed).1.deposit, 110.into());

@@ -51,7 +51,7 @@ async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!((of(&synced, first), on_what(&synced)), (Some(None), vec![(first, 50)]), "{synced:?}");
 
-        sides.carry_out(alone(second, 30)).await.unwrap();
+        sides.execute(alone(second, 30)).await.unwrap();
         let now = seen(&sides, &mut watcher, second).await.unwrap();
         assert_eq!(
             (u64::from(now.settle_block), now.closing_balance),
@@ -59,7 +59,7 @@ async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
         );
         sides.rig.mine(501).await;
         assert_eq!(seen(&sides, &mut watcher, second).await, Some(now));
-        sides.carry_out(settle(second)).await.unwrap();
+        sides.execute(settle(second)).await.unwrap();
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!((of(&synced, second), on_what(&synced)), (Some(None), vec![(second, 30)]), "{synced:?}");
     })

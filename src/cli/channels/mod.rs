@@ -1,7 +1,7 @@
 //! `tollpass channels`: what is locked up, promised and acknowledged, and what can be done about it. Asks the running
 //! proxy, or works on the store itself where none runs.
 
-mod desk;
+mod backend;
 pub mod operate;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::admin;
 use crate::payments::journal::{AccountChannels, FILE, Journal};
 use crate::payments::{AccountKey, ListedChannel, Listing};
 use crate::protocol::Address;
-use desk::Desk;
+use backend::Backend;
 pub use operate::Command;
 
 /// What `tollpass channels --help` shows below the options.
@@ -85,9 +85,9 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
                 (Some(_), None) => None,
                 _ => Some(args.config.load()?),
             };
-            let desk = Desk::open(args.state_dir.clone(), config).await?;
-            let done = operate::run(&desk, command, args.yes, args.json).await;
-            desk.close().await;
+            let backend = Backend::open(args.state_dir.clone(), config).await?;
+            let done = operate::run(&backend, command, args.yes, args.json).await;
+            backend.close().await;
             done
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::desk::Desk;
+use super::backend::Backend;
 use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, Report};
 use crate::cli::agreed;
@@ -92,8 +92,13 @@ pub struct CloseArgs {
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Does all that a command asks for, one after the other.
-pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bool) -> anyhow::Result<()> {
-    let operations = operations(desk, command).await?;
+pub(super) async fn run(
+    backend: &Backend,
+    command: Command,
+    is_agreed: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let operations = operations(backend, command).await?;
     if operations.is_empty() {
         tell("there is nothing to do");
         return Ok(());
@@ -110,7 +115,7 @@ pub(super) async fn run(desk: &Desk, command: Command, is_agreed: bool, json: bo
             tell(format_args!("tollpass: {channel} stays open: its seller did not sign for another channel"));
             continue;
         }
-        match one(desk, &operation, is_agreed).await {
+        match one(backend, &operation, is_agreed).await {
             Ok(Some(report)) => {
                 let text = if json { serde_json::to_string(&report)? } else { report.text };
                 // The others are done all the same.
@@ -138,8 +143,8 @@ fn is_denied(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
 }
 
-async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Result<Option<Report>> {
-    let plan = desk.plan(operation).await?;
+async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyhow::Result<Option<Report>> {
+    let plan = backend.plan(operation).await?;
     let cost = match &plan.wei {
         Some(wei) => format!("\nfees: at most {wei} wei"),
         None => String::new(),
@@ -149,7 +154,7 @@ async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Res
         return Ok(None);
     }
     let begun = Instant::now();
-    let doing = desk.operate(operation);
+    let doing = backend.operate(operation);
     tokio::pin!(doing);
     let mut alive = tokio::time::interval_at((begun + SIGN_OF_LIFE).into(), SIGN_OF_LIFE);
     let is_terminal = std::io::stderr().is_terminal();
@@ -170,14 +175,14 @@ async fn one(desk: &Desk, operation: &Operation, is_agreed: bool) -> anyhow::Res
     }
 }
 
-async fn operations(desk: &Desk, command: Command) -> anyhow::Result<Vec<Operation>> {
+async fn operations(backend: &Backend, command: Command) -> anyhow::Result<Vec<Operation>> {
     Ok(match command {
         Command::List | Command::Show { .. } => Vec::new(),
         Command::Open { receiver, deposit } => vec![Operation::Open { receiver, deposit }],
         Command::Topup { channel, added } => vec![Operation::TopUp { channel, added }],
         Command::Sync => vec![Operation::Sync],
         Command::Settle(chosen) => {
-            let channels = chosen.among(desk, "closing").await?;
+            let channels = chosen.among(backend, "closing").await?;
             channels.into_iter().map(|channel| Operation::Settle { channel }).collect()
         }
         Command::Close(CloseArgs { chosen, unilateral, alone, total, below_promised, seller }) => {
@@ -192,18 +197,18 @@ async fn operations(desk: &Desk, command: Command) -> anyhow::Result<Vec<Operati
                     Operation::CloseTogether { channel, seller: seller.clone() }
                 }
             };
-            chosen.among(desk, "open").await?.into_iter().map(close).collect()
+            chosen.among(backend, "open").await?.into_iter().map(close).collect()
         }
     })
 }
 
 impl Chosen {
     /// The channel that was named, or all of them in this state.
-    async fn among(&self, desk: &Desk, state: &str) -> anyhow::Result<Vec<ChannelId>> {
+    async fn among(&self, backend: &Backend, state: &str) -> anyhow::Result<Vec<ChannelId>> {
         if let Some(channel) = self.channel {
             return Ok(vec![channel]);
         }
-        let listing = desk.listing().await?;
+        let listing = backend.listing().await?;
         let is_meant = |channel: &&ListedChannel| {
             channel.phase == state && self.receiver.is_none_or(|receiver| receiver == channel.receiver)
         };

@@ -11,7 +11,7 @@ const NAMED: usize = 4;
 
 /// What one program cost, and how much of it can be known.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Account {
+pub(super) struct Statement {
     /// Whether the numbers are all that was paid meanwhile.
     pub complete: bool,
     /// Whether payments for other programs may be among it: the proxy was not this program's own.
@@ -30,7 +30,7 @@ pub(super) struct Billed {
     bill: SpendingReport,
 }
 
-impl Account {
+impl Statement {
     /// Of a proxy that ran for this program.
     pub(super) fn own(bill: SpendingReport) -> Self {
         Self { complete: true, shared: false, bill: Some(Billed::new(bill)) }
@@ -128,18 +128,18 @@ mod tests {
     #[test]
     fn the_line_says_what_was_paid_to_whom() {
         let none = Tally::default();
-        assert_eq!(Account::own(bill(vec![])).line(), "paid nothing");
+        assert_eq!(Statement::own(bill(vec![])).line(), "paid nothing");
         let one = bill(vec![payee("a.example", some(1, 1000), none)]);
         let address = Address([0x11; 20]);
         assert_eq!(
-            Account::own(one.clone()).line(),
+            Statement::own(one.clone()).line(),
             format!("paid 1000 in 1 request: 1000 to a.example ({address})")
         );
         let mut two = one;
         two.payees.push(payee("b.example:81", some(2, 20), some(1, 30)));
         two.under_way = some(1, 5);
         assert_eq!(
-            Account::own(two).line(),
+            Statement::own(two).line(),
             format!(
                 "paid 1020 in 3 requests: 1000 to a.example ({address}), 20 to b.example:81 ({address}); unclear \
                  30 in 1 request, where the answer was lost or an error: 30 to b.example:81 ({address}); still \
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_only_unclear_is_not_hidden() {
-        let line = Account::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
+        let line = Statement::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
         assert!(line.starts_with("paid nothing; unclear 9 in 1 request, "), "{line}");
     }
 
@@ -159,7 +159,7 @@ mod tests {
         let payees = (0..9).map(|n| payee(&format!("{n}.example"), some(1, 10 - n), Tally::default()));
         let mut bill = bill(payees.collect());
         bill.others.paid = some(3, 100);
-        let line = Account::own(bill).line();
+        let line = Statement::own(bill).line();
         assert!(line.starts_with("paid 154 in 12 requests: 10 to 0.example (0x"), "{line}");
         assert!(line.ends_with(", 120 to others") && !line.contains("4.example"), "{line}");
     }
@@ -168,21 +168,21 @@ mod tests {
     fn of_a_shared_proxy_only_the_difference_counts() {
         let before = bill(vec![payee("a", some(2, 20), Tally::default())]);
         let after = bill(vec![payee("a", some(3, 25), Tally::default())]);
-        let line = Account::shared(&before, Some(after.clone())).line();
+        let line = Statement::shared(&before, Some(after.clone())).line();
         assert!(line.starts_with("paid 5 in 1 request: 5 to a (0x"), "{line}");
         assert!(line.ends_with("include other programs' payments)"), "{line}");
         let anew = SpendingReport { since: 8, ..after };
-        let account = Account::shared(&before, Some(anew));
-        assert!(!account.complete && account.line().contains("restarted"), "{account:?}");
-        assert!(account.line().starts_with("paid 25 in 3 requests"), "{account:?}");
-        let gone = Account::shared(&before, None);
+        let statement = Statement::shared(&before, Some(anew));
+        assert!(!statement.complete && statement.line().contains("restarted"), "{statement:?}");
+        assert!(statement.line().starts_with("paid 25 in 3 requests"), "{statement:?}");
+        let gone = Statement::shared(&before, None);
         assert!(!gone.complete && gone.line().contains("not known"), "{gone:?}");
     }
 
     #[test]
     fn as_json_the_sums_come_with_the_payees() {
-        let account = Account::own(bill(vec![payee("a", some(2, 20), Tally::default())]));
-        let json = serde_json::to_value(account).unwrap();
+        let statement = Statement::own(bill(vec![payee("a", some(2, 20), Tally::default())]));
+        let json = serde_json::to_value(statement).unwrap();
         assert_eq!(json["paid"]["amount"], "20");
         assert_eq!(json["payees"][0]["host"], "a");
         assert_eq!(json["payees"][0]["paid"]["requests"], 2);

@@ -17,7 +17,7 @@ use clap::Args;
 
 use super::output::tell;
 use super::{ConfigArgs, environment, trust};
-use bill::Account;
+use bill::Statement;
 pub use child::Ending;
 use proxy::Proxy;
 use signals::Signals;
@@ -95,15 +95,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let ran = child::run(&args.command, &variables, &mut signals).await;
     // Those of its end were meant for the program; further ones are for us.
     signals.forget();
-    let account = proxy.end(&mut signals).await;
-    if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &account)) {
+    let statement = proxy.end(&mut signals).await;
+    if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &statement)) {
         // The program's own ending is worth more.
         say(format_args!("the report could not be written: {error}"));
     }
     match ran {
         Ok(ending) => {
             if !args.quiet {
-                say(account.line());
+                say(statement.line());
             }
             Ok(ending)
         }
@@ -114,8 +114,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     }
 }
 
-fn write_bill(file: &mut File, account: &Account) -> anyhow::Result<()> {
-    serde_json::to_writer_pretty(&mut *file, account)?;
+fn write_bill(file: &mut File, statement: &Statement) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *file, statement)?;
     Ok(file.write_all(b"\n")?)
 }
 

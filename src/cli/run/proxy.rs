@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::bill::Account;
+use super::bill::Statement;
 use super::say;
 use super::signals::Signals;
 use crate::admin;
-use crate::admin::{AdminError, Attendance, Attended};
+use crate::admin::{AdminError, ClientCount, Session};
 use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The proxy of one program.
 pub(super) enum Proxy {
-    Running { socket: PathBuf, attended: Attended },
+    Running { socket: PathBuf, session: Session },
     Own(Own),
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Own {
     address: SocketAddr,
     shutdown: Shutdown,
     payments: Option<Payments>,
-    attendance: Option<Attendance>,
+    clients: Option<ClientCount>,
     task: JoinHandle<Result<(), StartError>>,
 }
 
@@ -48,8 +48,8 @@ impl Proxy {
         let mut signer: Option<Arc<Signer>> = None;
         let give_up = Instant::now() + BUSY_WITHIN;
         loop {
-            match admin::attend(&socket).await {
-                Ok(Some(attended)) => return Ok(Self::Running { socket, attended }),
+            match admin::open_session(&socket).await {
+                Ok(Some(session)) => return Ok(Self::Running { socket, session }),
                 Err(AdminError::Stopping) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_EVERY).await;
                     continue;
@@ -75,7 +75,7 @@ impl Proxy {
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::Running { attended, .. } => attended.about.listen,
+            Self::Running { session, .. } => session.status.listen,
             Self::Own(own) => own.address,
         }
     }
@@ -89,15 +89,15 @@ impl Proxy {
     }
 
     /// Ends what is ours, and says what was paid. A signal hurries it.
-    pub(super) async fn end(self, signals: &mut Signals) -> Account {
+    pub(super) async fn end(self, signals: &mut Signals) -> Statement {
         match self {
             Self::Own(own) => own.end(signals).await,
-            Self::Running { socket, attended } => {
-                let after = admin::about(&socket).await.unwrap_or_else(|error| {
+            Self::Running { socket, session } => {
+                let after = admin::status(&socket).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "the running proxy cannot be asked what it paid");
                     None
                 });
-                Account::shared(&attended.about.bill, after.map(|about| about.bill))
+                Statement::shared(&session.status.bill, after.map(|status| status.bill))
             }
         }
     }
@@ -111,19 +111,19 @@ impl Own {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let (address, payments, attendance) = (
+        let (address, payments, clients) = (
             app.address(),
             app.channels().map(|channels| channels.payments().clone()),
-            app.attendance().cloned(),
+            app.clients().cloned(),
         );
         let task = tokio::spawn(app.run());
-        Ok(Self { address, shutdown, payments, attendance, task })
+        Ok(Self { address, shutdown, payments, clients, task })
     }
 
-    async fn end(self, signals: &mut Signals) -> Account {
-        let Self { shutdown, payments, attendance, mut task, .. } = self;
-        if let Some(attendance) = attendance {
-            match attendance.count() {
+    async fn end(self, signals: &mut Signals) -> Statement {
+        let Self { shutdown, payments, clients, mut task, .. } = self;
+        if let Some(clients) = clients {
+            match clients.count() {
                 0 => {}
                 1 => say("one more program uses this proxy; it ends with that, or on a signal"),
                 others => say(format_args!(
@@ -131,7 +131,7 @@ impl Own {
                 )),
             }
             tokio::select! {
-                () = attendance.close() => {}
+                () = clients.close() => {}
                 () = signals.stop() => {}
             }
         }
@@ -148,6 +148,6 @@ impl Own {
             Ok(Err(error)) => tracing::error!(%error, "the proxy has ended early"),
             Err(error) => tracing::error!(%error, "the proxy has failed"),
         }
-        Account::own(payments.map(|payments| payments.report()).unwrap_or_default())
+        Statement::own(payments.map(|payments| payments.report()).unwrap_or_default())
     }
 }

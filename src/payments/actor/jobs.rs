@@ -6,42 +6,42 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Actor;
-use crate::chain::{Balances, Chain, Done, Journal, NotRecorded, OrderError, Resolution};
+use crate::chain::{Balances, Chain, Journal, NotRecorded, OpError, OpResult, Resolution};
 use crate::failpoint;
 use crate::payments::message::{ChangedChannel, Message};
-use crate::protocol::engine::{Balance, OrderFailure};
-use crate::protocol::{Address, Intent, Order};
+use crate::protocol::engine::{Balance, OpFailure};
+use crate::protocol::{Address, ChannelOp, Intent};
 
 /// How long the payer's balance may take: a request waits for it, to be told whether another try is worth it.
 const BALANCE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Actor {
     /// Has an order carried out.
-    pub(super) fn submit(&self, order: Order) {
-        let receiver = order.receiver();
-        tracing::info!(?order, "sending a transaction");
+    pub(super) fn submit(&self, op: ChannelOp) {
+        let receiver = op.receiver();
+        tracing::info!(?op, "sending a transaction");
         self.job(receiver, move |chain, journal| async move {
-            chain.carry_out(&order, &journal).await.map(funded).map_err(|error| failure(order, &error))
+            chain.execute(&op, &journal).await.map(funded).map_err(|error| failure(op, &error))
         });
     }
 
     /// Finds out what became of earlier transactions.
     pub(super) fn resume(&self, receiver: Address, intents: Vec<Intent>) {
-        let Some(order) = intents.last().map(|intent| intent.order) else { return };
-        tracing::info!(%receiver, ?order, "finding out what became of an earlier transaction");
+        let Some(op) = intents.last().map(|intent| intent.op) else { return };
+        tracing::info!(%receiver, ?op, "finding out what became of an earlier transaction");
         self.job(receiver, move |chain, journal| async move {
             match chain.resume(&intents, &journal).await {
                 Ok(Resolution::Done(done)) => Ok(funded(done)),
                 Ok(Resolution::NothingMoved) => Ok(None),
-                Err(error) => Err(failure(order, &error)),
+                Err(error) => Err(failure(op, &error)),
             }
         });
     }
 
     /// Finds out what the payer has.
     pub(super) fn query_balance(&self) {
-        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let chain = means.chain.clone();
+        let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
+        let chain = context.chain.clone();
         tokio::spawn(async move {
             let balance = balance(&chain).await;
             // A manager that has stopped needs no answer.
@@ -52,10 +52,10 @@ impl Actor {
     /// Runs a chain job in a task of its own; its result comes back as a message.
     fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
     where
-        F: Future<Output = Result<Option<ChangedChannel>, OrderFailure>> + Send + 'static,
+        F: Future<Output = Result<Option<ChangedChannel>, OpFailure>> + Send + 'static,
     {
-        let (Some(means), Some(mailbox)) = (&self.means, self.mailbox.upgrade()) else { return };
-        let chain = means.chain.clone();
+        let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
+        let chain = context.chain.clone();
         let work = work(chain.clone(), Intents(mailbox.clone()));
         tokio::spawn(async move {
             let mut result = work.await;
@@ -70,11 +70,11 @@ impl Actor {
                 Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
                 Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
                 Err(failure) => {
-                    tracing::warn!(order = ?failure.order, reason = failure.reason, "order failed")
+                    tracing::warn!(op = ?failure.op, reason = failure.reason, "order failed")
                 }
             }
             // A manager that has stopped finds out at its next start.
-            let _ = mailbox.send(Message::Ordered { receiver, result }).await;
+            let _ = mailbox.send(Message::OpFinished { receiver, result }).await;
         });
     }
 }
@@ -98,10 +98,10 @@ impl Journal for Intents {
     }
 }
 
-fn funded(done: Done) -> Option<ChangedChannel> {
+fn funded(done: OpResult) -> Option<ChangedChannel> {
     Some((done.channel, done.on_chain))
 }
 
-fn failure(order: Order, error: &OrderError) -> OrderFailure {
-    OrderFailure { order, reason: error.to_string(), is_final: !error.is_unclear(), balance: None }
+fn failure(op: ChannelOp, error: &OpError) -> OpFailure {
+    OpFailure { op, reason: error.to_string(), is_final: !error.is_unclear(), balance: None }
 }

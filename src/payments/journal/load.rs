@@ -14,7 +14,7 @@ use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Host;
 use crate::protocol::quote::{Price, RequestId, Trust};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Phase, Signature};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, Signature};
 
 /// How long deposits are remembered, in seconds: longer than any limit looks back.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
@@ -61,8 +61,9 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::OtherChain`] or [`JournalError::OtherToken`] if they differ.
-    pub fn verify(&self, facts: &Facts, is_chosen: bool) -> Result<(), JournalError> {
-        let (path, contract, payer, found) = (self.path.clone(), facts.contract, facts.payer, facts.chain_id);
+    pub fn verify(&self, account: &Account, is_chosen: bool) -> Result<(), JournalError> {
+        let (path, contract, payer, found) =
+            (self.path.clone(), account.contract, account.payer, account.chain_id);
         let known = self.accounts()?.into_iter().map(|stored| stored.account);
         let chains: Vec<u64> = known
             .filter(|owner| (owner.contract, owner.payer) == (contract, payer))
@@ -74,9 +75,9 @@ impl Journal {
             }
             _ => {}
         }
-        match self.token(facts).map_err(|source| JournalError::Sqlite { path: path.clone(), source })? {
-            Some(known) if known != facts.token => {
-                Err(JournalError::OtherToken { path, contract, found: facts.token, known })
+        match self.token(account).map_err(|source| JournalError::Sqlite { path: path.clone(), source })? {
+            Some(known) if known != account.token => {
+                Err(JournalError::OtherToken { path, contract, found: account.token, known })
             }
             _ => Ok(()),
         }
@@ -86,20 +87,21 @@ impl Journal {
     ///
     /// # Errors
     /// If SQLite cannot read them.
-    pub fn intents(&self, facts: &Facts) -> Result<Vec<Intent>, JournalError> {
+    pub fn intents(&self, account: &Account) -> Result<Vec<Intent>, JournalError> {
         let read = || -> rusqlite::Result<Vec<Intent>> {
             let sql = "SELECT body FROM intent JOIN book ON book.id = intent.book
                  WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3 ORDER BY nonce, intent.rowid";
-            let key = params![facts.chain_id as i64, facts.contract.to_string(), facts.payer.to_string()];
+            let key =
+                params![account.chain_id as i64, account.contract.to_string(), account.payer.to_string()];
             self.connection.prepare(sql)?.query_map(key, read_intent)?.collect()
         };
         read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
-    fn token(&self, facts: &Facts) -> rusqlite::Result<Option<Address>> {
+    fn token(&self, account: &Account) -> rusqlite::Result<Option<Address>> {
         let sql = "SELECT token FROM token JOIN book ON book.id = token.book
              WHERE chain_id = ?1 AND contract = ?2 AND payer = ?3";
-        let key = params![facts.chain_id as i64, facts.contract.to_string(), facts.payer.to_string()];
+        let key = params![account.chain_id as i64, account.contract.to_string(), account.payer.to_string()];
         self.connection.prepare(sql)?.query_map(key, |row| text(row, 0))?.next().transpose()
     }
 
@@ -107,8 +109,8 @@ impl Journal {
     ///
     /// # Errors
     /// If SQLite cannot read or add it.
-    pub fn load(&mut self, facts: &Facts) -> Result<StoredAccount, JournalError> {
-        self.try_load(facts).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    pub fn load(&mut self, account: &Account) -> Result<StoredAccount, JournalError> {
+        self.try_load(account).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
     /// All accounts with their channels.
@@ -119,9 +121,9 @@ impl Journal {
         self.try_accounts().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
-    fn try_load(&mut self, facts: &Facts) -> rusqlite::Result<StoredAccount> {
-        let chain_id = facts.chain_id as i64;
-        let (contract, payer) = (facts.contract.to_string(), facts.payer.to_string());
+    fn try_load(&mut self, account: &Account) -> rusqlite::Result<StoredAccount> {
+        let chain_id = account.chain_id as i64;
+        let (contract, payer) = (account.contract.to_string(), account.payer.to_string());
         let key = params![chain_id, contract, payer];
         self.connection.execute(
             "INSERT INTO book (chain_id, contract, payer) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
@@ -136,7 +138,7 @@ impl Journal {
             self.connection.prepare("SELECT body FROM intent WHERE book = ?1 ORDER BY nonce, rowid")?;
         self.connection.execute(
             "INSERT INTO token VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            params![id, facts.token.to_string()],
+            params![id, account.token.to_string()],
         )?;
         let intents = intents.query_map([id], read_intent)?.collect::<rusqlite::Result<_>>()?;
         let (channels, prices, seller_urls) = (self.channels(id)?, self.prices(id)?, self.seller_urls(id)?);

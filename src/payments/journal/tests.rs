@@ -9,11 +9,11 @@ use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
-use crate::protocol::{Address, Amount, Channel, ChannelId, Facts, Intent, Order, Phase, Signature};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Phase, Signature};
 
-fn facts(payer: u8) -> Facts {
+fn account(payer: u8) -> Account {
     let address = |byte| Address([byte; 20]);
-    Facts { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(payer) }
+    Account { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(payer) }
 }
 
 fn channel(phase: Phase) -> Channel {
@@ -37,9 +37,9 @@ fn channel(phase: Phase) -> Channel {
 fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     let folder = tempfile::tempdir().unwrap();
     let id = |open_block| ChannelId { receiver: Address([0xbb; 20]), open_block };
-    let order = Order::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
+    let op = ChannelOp::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
     let intent =
-        |nonce| Intent { order, moves: true, nonce, hash: [nonce as u8; 32], raw: vec![1, 2, 3], host: None };
+        |nonce| Intent { op, moves: true, nonce, hash: [nonce as u8; 32], raw: vec![1, 2, 3], host: None };
     let channels = vec![
         (id(1), channel(Phase::Open)),
         (id(2), channel(Phase::Closing { settle_block: u32::MAX })),
@@ -47,7 +47,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     ];
 
     let mut journal = Journal::open(folder.path()).unwrap();
-    let account = journal.load(&facts(0xaa)).unwrap().id;
+    let account = journal.load(&account(0xaa)).unwrap().id;
     let mut records: Vec<Record> =
         channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
     records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
@@ -55,21 +55,21 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     drop(journal);
 
     let mut journal = Journal::open(folder.path()).unwrap();
-    let contents = journal.load(&facts(0xaa)).unwrap();
+    let contents = journal.load(&account(0xaa)).unwrap();
     assert_eq!(contents.channels, channels);
     assert_eq!(contents.intents, [intent(9), intent(11)]);
     assert_eq!(contents.cursor, 77);
-    assert!(journal.load(&facts(0xab)).unwrap().channels.is_empty());
+    assert!(journal.load(&account(0xab)).unwrap().channels.is_empty());
     let closing = ClosingSignature { total: 30.into(), signature: Signature([7; 65]) };
     for id in [id(1), id(2)] {
         journal.write(account, &[Record::Consent(id, closing.total, closing.signature)]).unwrap();
     }
     // A channel that is gone needs no closing signature.
     journal.write(account, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
-    assert_eq!(journal.load(&facts(0xaa)).unwrap().closing_signatures, [(id(1), closing)]);
+    assert_eq!(journal.load(&account(0xaa)).unwrap().closing_signatures, [(id(1), closing)]);
     journal.write(account, &[Record::Channel(id(2), channels[1].1)]).unwrap();
     journal.write(account, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
-    assert!(journal.load(&facts(0xaa)).unwrap().intents.is_empty());
+    assert!(journal.load(&account(0xaa)).unwrap().intents.is_empty());
     let all = journal.accounts().unwrap();
     assert_eq!(all.len(), 2);
     let without_host = |(id, channel)| (id, channel, None);
@@ -80,12 +80,12 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
 fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(folder.path()).unwrap();
-    let known = facts(0xaa);
+    let known = account(0xaa);
     journal.verify(&known, false).unwrap();
     journal.load(&known).unwrap();
     journal.verify(&known, false).unwrap();
-    journal.verify(&facts(0xab), false).unwrap();
-    let elsewhere = Facts { chain_id: 1, ..known };
+    journal.verify(&account(0xab), false).unwrap();
+    let elsewhere = Account { chain_id: 1, ..known };
     let error = journal.verify(&elsewhere, false).unwrap_err();
     assert!(matches!(error, JournalError::OtherChain { found: 1, known: 1337, .. }), "{error}");
     assert!(error.to_string().contains("set chain.chain_id = 1 if"), "{error}");
@@ -95,10 +95,10 @@ fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen()
     journal.verify(&known, false).unwrap();
     let token = Address([0x71; 20]);
     for is_chosen in [false, true] {
-        let error = journal.verify(&Facts { token, ..known }, is_chosen).unwrap_err();
+        let error = journal.verify(&Account { token, ..known }, is_chosen).unwrap_err();
         assert!(matches!(error, JournalError::OtherToken { found, .. } if found == token), "{error}");
     }
-    journal.verify(&Facts { token, ..elsewhere }, true).unwrap_err();
+    journal.verify(&Account { token, ..elsewhere }, true).unwrap_err();
 }
 
 #[test]
@@ -108,11 +108,14 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
     drop(old);
     let mut journal = Journal::open(folder.path()).unwrap();
-    let account = journal.load(&facts(0xaa)).unwrap().id;
+    let account = journal.load(&account(0xaa)).unwrap().id;
     let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
     journal.write(account, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
     drop(journal);
-    assert_eq!(Journal::open(folder.path()).unwrap().load(&facts(0xaa)).unwrap().closing_signatures.len(), 1);
+    assert_eq!(
+        Journal::open(folder.path()).unwrap().load(&account(0xaa)).unwrap().closing_signatures.len(),
+        1
+    );
 }
 
 /// What all files of a folder hold.
@@ -135,7 +138,7 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
         old.pragma_update(None, "journal_mode", "WAL").unwrap();
         let steps: String = MIGRATIONS[..version as usize].concat();
         old.execute_batch(&format!("{steps} PRAGMA user_version = {version};")).unwrap();
-        let Facts { chain_id, contract, payer, .. } = facts(0xaa);
+        let Account { chain_id, contract, payer, .. } = account(0xaa);
         old.execute(
             "INSERT INTO book (id, chain_id, contract, payer) VALUES (1, ?1, ?2, ?3)",
             params![chain_id as i64, contract.to_string(), payer.to_string()],
@@ -152,7 +155,7 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
 
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(!holds(folder.path(), "hunter2"), "version {version}, while it is open");
-        let mut prices = journal.load(&facts(0xaa)).unwrap().prices;
+        let mut prices = journal.load(&account(0xaa)).unwrap().prices;
         let mut expected: Vec<RequestId> = [(0, 0), (1, 10), (2, 60_000)]
             .map(|(number, size)| journal.request_hasher().id(&request(number, size)))
             .into();

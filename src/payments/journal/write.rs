@@ -132,6 +132,6 @@ fn write_intent(connection: &Connection, account: AccountId, intent: &Intent) ->
     let hash = hex::encode_prefixed(intent.hash);
     connection
         .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![account.0, intent.order.receiver().to_string(), intent.nonce as i64, hash, body])?;
+        .execute(params![account.0, intent.op.receiver().to_string(), intent.nonce as i64, hash, body])?;
     Ok(())
 }

@@ -35,7 +35,7 @@ impl Engine {
     }
 
     fn rejected(&mut self, id: PurchaseId, draft: Draft, offer: Offer, reopens: Reopens, now: Instant) {
-        let Start::Ready(facts) = self.start else {
+        let Start::Ready(account) = self.start else {
             return self.refuse(id, Refusal::ShuttingDown, now);
         };
         let may_reopen = reopens.0 && self.may_reopen(id, &draft);
@@ -51,7 +51,7 @@ impl Engine {
             .filter(|presented| presented.channel == draft.channel && presented.is_new)
             .map(|presented| presented.total)
             .collect();
-        let verdict = judge(asked, channel, &draft, &signed, &facts);
+        let verdict = judge(asked, channel, &draft, &signed, &account);
         match verdict {
             // To wait helps nothing: the channel is of no use to somebody else.
             Verdict::Again(_) if asked.receiver != draft.channel.receiver => {
@@ -98,14 +98,14 @@ impl Engine {
         verdict: Verdict,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get_mut(&id), &self.start) else {
+        let (Some(purchase), Start::Ready(account)) = (self.purchases.get_mut(&id), &self.start) else {
             return Err(Refusal::ShuttingDown);
         };
         let Offer::MicroRaiden(microraiden::Offer { receiver, price, .. }) = offer;
         if *receiver != draft.channel.receiver {
             return Err(Refusal::ReceiverChanged(*receiver));
         }
-        check(offer, &purchase.limit, facts)?;
+        check(offer, &purchase.limit, account)?;
         if now >= purchase.deadline {
             return Err(Refusal::Deadline { waited_for: Awaited::Seller });
         }

@@ -11,13 +11,13 @@ use crate::protocol::channel::InDoubt;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::{
-    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Offer, Order, Phase, Refusal,
+    Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, Phase, Refusal,
 };
 
 /// What can be done for a purchase at the head of its queue.
 pub(super) enum Step {
     Pay(ChannelId, Amount),
-    Fund(Order),
+    Fund(ChannelOp),
     /// Earlier transactions for the receiver must be cleared up first.
     Resume,
     /// The last attempt failed: whether it is worth another one depends on what the payer has now.
@@ -44,16 +44,16 @@ struct Choice {
 impl Engine {
     pub(super) fn become_ready(
         &mut self,
-        facts: Facts,
+        account: Account,
         channels: Vec<(ChannelId, Channel)>,
         intents: Vec<Intent>,
     ) {
-        self.start = Start::Ready(facts);
+        self.start = Start::Ready(account);
         for (id, channel) in channels {
             self.slot_or_insert(id, channel.recover());
         }
         for intent in intents {
-            self.intents.entry(intent.order.receiver()).or_default().push(intent);
+            self.intents.entry(intent.op.receiver()).or_default().push(intent);
         }
         for receiver in self.intents.keys().copied().collect::<Vec<_>>() {
             self.resume(receiver);
@@ -97,8 +97,8 @@ impl Engine {
 
     /// Checks a demand and lines it up.
     fn check_and_enqueue(&mut self, id: PurchaseId, now: Instant) {
-        let (Some(purchase), Start::Ready(facts)) = (self.purchases.get(&id), &self.start) else { return };
-        if let Err(refusal) = check(&purchase.offer, &purchase.limit, facts) {
+        let (Some(purchase), Start::Ready(account)) = (self.purchases.get(&id), &self.start) else { return };
+        if let Err(refusal) = check(&purchase.offer, &purchase.limit, account) {
             return self.refuse(id, refusal, now);
         }
         let receiver = purchase.receiver();
@@ -140,11 +140,11 @@ impl Engine {
                     self.unqueue(receiver, key, place);
                     self.grant(id, channel, total);
                 }
-                Step::Fund(order) => {
+                Step::Fund(op) => {
                     if let Some(purchase) = self.purchases.get_mut(&id) {
                         purchase.is_funded = true;
                     }
-                    self.order(order, Some(Arc::clone(&key.0)));
+                    self.start_op(op, Some(Arc::clone(&key.0)));
                     place += 1;
                 }
                 Step::Resume => {
@@ -258,13 +258,13 @@ impl Engine {
 
     /// True while an order that ends the channel is under way, or its transaction may still take effect.
     fn is_ending(&self, id: &ChannelId) -> bool {
-        let ends = |order: &Order| match order {
-            Order::CloseTogether { channel, .. } | Order::CloseAlone { channel, .. } => channel == id,
-            Order::Open { .. } | Order::TopUp { .. } | Order::Settle { .. } => false,
+        let ends = |op: &ChannelOp| match op {
+            ChannelOp::CloseTogether { channel, .. } | ChannelOp::CloseAlone { channel, .. } => channel == id,
+            ChannelOp::Open { .. } | ChannelOp::TopUp { .. } | ChannelOp::Settle { .. } => false,
         };
-        let running = self.funding.get(&id.receiver).and_then(|funding| funding.order.as_ref());
+        let running = self.funding.get(&id.receiver).and_then(|funding| funding.op.as_ref());
         let is_ordered = running.is_some_and(ends);
-        is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.order))
+        is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.op))
     }
 
     /// Lends a channel: puts the new total on record, then grants it.
@@ -364,13 +364,13 @@ impl SpendLimit {
 }
 
 /// Checks what a seller asks for against what the user allows and where the money is.
-pub(super) fn check(offer: &Offer, limit: &SpendLimit, facts: &Facts) -> Result<(), Refusal> {
+pub(super) fn check(offer: &Offer, limit: &SpendLimit, account: &Account) -> Result<(), Refusal> {
     let Offer::MicroRaiden(microraiden::Offer { contract, token, .. }) = offer;
-    if *contract != facts.contract {
-        return Err(Refusal::ForeignContract { theirs: *contract, ours: facts.contract });
+    if *contract != account.contract {
+        return Err(Refusal::ForeignContract { theirs: *contract, ours: account.contract });
     }
-    if let Some(token) = token.filter(|token| *token != facts.token) {
-        return Err(Refusal::ForeignToken { theirs: token, ours: facts.token });
+    if let Some(token) = token.filter(|token| *token != account.token) {
+        return Err(Refusal::ForeignToken { theirs: token, ours: account.token });
     }
     limit.check(offer)
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Balance, Effect, Engine, Funding, Host, Record};
-use crate::protocol::{Address, Amount, Channel, ChannelId, Intent, OnChain, Order, Phase};
+use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
 /// How far the cursor moves before it is put on record again, in blocks.
 const CURSOR_STEP: u64 = 256;
 
 /// Why an order came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OrderFailure {
+pub struct OpFailure {
     /// What was ordered.
-    pub order: Order,
+    pub op: ChannelOp,
     /// What went wrong and what to do.
     pub reason: String,
     /// True when none of its transactions can still take effect.
@@ -25,7 +25,7 @@ pub struct OrderFailure {
 
 /// Why an order of the user's is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unorderable {
+pub enum OpRefused {
     /// The key or the chain is not there yet.
     #[error("not ready: the key is not unlocked or the chain not synced yet")]
     NotReady,
@@ -50,20 +50,20 @@ pub enum Unorderable {
 impl Engine {
     /// Has an order carried out, for a host or for the user, unless older transactions for the same receiver must be
     /// cleared up first.
-    pub(super) fn order(&mut self, order: Order, host: Option<Host>) {
-        let receiver = order.receiver();
+    pub(super) fn start_op(&mut self, op: ChannelOp, host: Option<Host>) {
+        let receiver = op.receiver();
         if self.intents.contains_key(&receiver) {
             return self.resume(receiver);
         }
-        self.funding.insert(receiver, Funding { order: Some(order), host });
-        self.effects.push_back(Effect::Submit(order));
+        self.funding.insert(receiver, Funding { op: Some(op), host });
+        self.effects.push_back(Effect::Submit(op));
     }
 
     /// Has the fate of a receiver's transactions found out.
     pub(super) fn resume(&mut self, receiver: Address) {
         let Some(intents) = self.intents.get(&receiver) else { return };
         let host = intents.last().and_then(|intent| intent.host.as_deref().map(Host::from));
-        self.funding.insert(receiver, Funding { order: None, host });
+        self.funding.insert(receiver, Funding { op: None, host });
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
 
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     pub(super) fn intend(&mut self, mut intent: Intent, now: Instant) {
-        let (hash, receiver) = (intent.hash, intent.order.receiver());
+        let (hash, receiver) = (intent.hash, intent.op.receiver());
         let host = self.funding.get(&receiver).and_then(|funding| funding.host.clone());
         intent.host = host.as_deref().map(str::to_owned);
         let known = self.intents.entry(receiver).or_default();
@@ -86,22 +86,22 @@ impl Engine {
         let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
         known.push(intent.clone());
         if is_first_to_move {
-            self.send_money(&intent.order, host, now);
+            self.send_money(&intent.op, host, now);
         }
         self.effects.push_back(Effect::Persist(Record::Intent(intent)));
         self.effects.push_back(Effect::Send(hash));
     }
 
     /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
-    fn send_money(&mut self, order: &Order, host: Option<Host>, now: Instant) {
-        if let Order::TopUp { channel: id, added } = order {
+    fn send_money(&mut self, op: &ChannelOp, host: Option<Host>, now: Instant) {
+        if let ChannelOp::TopUp { channel: id, added } = op {
             self.change(id, |channel| channel.funded = channel.funded.saturating_add(*added));
             self.persist_channel(*id);
         }
         if let (
-            Order::Open { receiver, .. } | Order::TopUp { channel: ChannelId { receiver, .. }, .. },
+            ChannelOp::Open { receiver, .. } | ChannelOp::TopUp { channel: ChannelId { receiver, .. }, .. },
             Some(host),
-        ) = (order, host)
+        ) = (op, host)
         {
             self.count_deposit(*receiver, &host, now);
             self.effects.push_back(Effect::Persist(Record::Deposit(*receiver, host)));
@@ -110,8 +110,8 @@ impl Engine {
 
     /// Money that was about to be sent into a channel provably did not arrive.
     fn take_back_money(&mut self, intents: &[Intent]) {
-        let moved = intents.iter().find(|intent| intent.moves).map(|intent| intent.order);
-        if let Some(Order::TopUp { channel: id, added }) = moved {
+        let moved = intents.iter().find(|intent| intent.moves).map(|intent| intent.op);
+        if let Some(ChannelOp::TopUp { channel: id, added }) = moved {
             self.change(&id, |channel| {
                 channel.funded = channel.funded.saturating_sub(added).max(channel.deposit);
             });
@@ -121,39 +121,41 @@ impl Engine {
 
     /// Whether the user may order something now: transactions for one receiver go one after the other, and no channel
     /// holds more than the user allows, or nothing.
-    pub fn may_order(&self, order: &Order) -> Result<(), Unorderable> {
-        if self.facts().is_none() {
-            return Err(Unorderable::NotReady);
+    pub fn may_start(&self, op: &ChannelOp) -> Result<(), OpRefused> {
+        if self.account().is_none() {
+            return Err(OpRefused::NotReady);
         }
-        self.check_amount(order)?;
-        let receiver = order.receiver();
+        self.check_amount(op)?;
+        let receiver = op.receiver();
         let is_busy = self.funding.contains_key(&receiver) || self.intents.contains_key(&receiver);
-        if is_busy { Err(Unorderable::Busy(receiver)) } else { Ok(()) }
+        if is_busy { Err(OpRefused::Busy(receiver)) } else { Ok(()) }
     }
 
     /// Whether the amount of an order is one that a channel may hold.
     ///
     /// # Errors
-    /// [`Unorderable::Nothing`] for an amount of 0, [`Unorderable::AboveCap`] for one above `deposit.max_per_channel`.
-    pub fn check_amount(&self, order: &Order) -> Result<(), Unorderable> {
-        let (before, amount) = match order {
-            Order::Open { deposit, .. } => (Amount::ZERO, *deposit),
-            Order::TopUp { channel, added } => {
+    /// [`OpRefused::Nothing`] for an amount of 0, [`OpRefused::AboveCap`] for one above `deposit.max_per_channel`.
+    pub fn check_amount(&self, op: &ChannelOp) -> Result<(), OpRefused> {
+        let (before, amount) = match op {
+            ChannelOp::Open { deposit, .. } => (Amount::ZERO, *deposit),
+            ChannelOp::TopUp { channel, added } => {
                 (self.channel(channel).map_or(Amount::ZERO, |channel| channel.funded), *added)
             }
-            Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => return Ok(()),
+            ChannelOp::CloseTogether { .. } | ChannelOp::CloseAlone { .. } | ChannelOp::Settle { .. } => {
+                return Ok(());
+            }
         };
         if amount.is_zero() {
-            return Err(Unorderable::Nothing);
+            return Err(OpRefused::Nothing);
         }
         let (deposit, cap) = (before.saturating_add(amount), self.policy.deposit.max_per_channel);
-        if deposit > cap { Err(Unorderable::AboveCap { deposit, cap }) } else { Ok(()) }
+        if deposit > cap { Err(OpRefused::AboveCap { deposit, cap }) } else { Ok(()) }
     }
 
     pub(super) fn ordered(
         &mut self,
         receiver: Address,
-        result: Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>,
+        result: Result<Option<(ChannelId, Option<OnChain>)>, OpFailure>,
         now: Instant,
     ) {
         let is_final = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
@@ -162,9 +164,9 @@ impl Engine {
         let intents = self.intents.get(&receiver).cloned().unwrap_or_default();
         match result {
             Ok(Some((id, on_chain))) => {
-                let moved = intents.iter().rfind(|intent| intent.moves).map(|intent| intent.order);
-                let order = funding.and_then(|funding| funding.order).or(moved);
-                self.carried_out(id, on_chain, order, host, now);
+                let moved = intents.iter().rfind(|intent| intent.moves).map(|intent| intent.op);
+                let op = funding.and_then(|funding| funding.op).or(moved);
+                self.carried_out(id, on_chain, op, host, now);
             }
             Ok(None) => self.take_back_money(&intents),
             Err(failure) => {
@@ -173,7 +175,7 @@ impl Engine {
                 } else {
                     self.unresolved(&failure, now);
                 }
-                if let (Order::Open { .. } | Order::TopUp { .. }, Some(host)) = (failure.order, host) {
+                if let (ChannelOp::Open { .. } | ChannelOp::TopUp { .. }, Some(host)) = (failure.op, host) {
                     self.failed(host, failure, !intents.is_empty(), now);
                 }
             }
@@ -191,7 +193,7 @@ impl Engine {
         &mut self,
         id: ChannelId,
         on_chain: Option<OnChain>,
-        order: Option<Order>,
+        op: Option<ChannelOp>,
         host: Option<Host>,
         now: Instant,
     ) {
@@ -199,17 +201,17 @@ impl Engine {
             // Whoever ended it, it was on no more than this; the chain will tell.
             slot.settled.get_or_insert(slot.channel.exposure());
         }
-        match order {
-            Some(Order::Open { deposit, .. }) => self.opened(id, on_chain, deposit, host.as_ref()),
+        match op {
+            Some(ChannelOp::Open { deposit, .. }) => self.opened(id, on_chain, deposit, host.as_ref()),
             // A node that shows less than before shows an older state: the watch will tell.
-            Some(Order::TopUp { .. })
+            Some(ChannelOp::TopUp { .. })
                 if on_chain.is_some_and(|shown| {
                     self.channel(&id).is_some_and(|known| shown.deposit < known.deposit)
                 }) => {}
             _ => self.take_over(id, on_chain),
         }
-        if let (Some(order @ (Order::Open { .. } | Order::TopUp { .. })), Some(host)) = (order, host) {
-            self.funded(id, order, host, now);
+        if let (Some(op @ (ChannelOp::Open { .. } | ChannelOp::TopUp { .. })), Some(host)) = (op, host) {
+            self.funded(id, op, host, now);
         }
     }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::demand::Step;
 use super::purchase::Purchase;
-use super::{Balance, Effect, Engine, Failure, Host, OrderFailure};
+use super::{Balance, Effect, Engine, Failure, Host, OpFailure};
 use crate::protocol::refusal::Remembered;
-use crate::protocol::{Address, Amount, ChannelId, OnChain, Order, Phase, Refusal};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Phase, Refusal};
 
 /// The pause after a failure doubles with each further one, up to this or `deposit.retry_after`, if that is more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
@@ -40,12 +40,12 @@ impl Engine {
             let unresolved = self.unresolved.get(&receiver).filter(|failure| now < failure.until);
             return unresolved.map_or(Step::Resume, |failure| Step::Refuse(failure.refusal(now)));
         }
-        let order = match self.order_for(purchase, receiver, price) {
-            Ok(order) => order,
+        let op = match self.op_for(purchase, receiver, price) {
+            Ok(op) => op,
             Err(refusal) => return Step::Refuse(refusal),
         };
         // No money is moved for a payment that would not be granted.
-        if purchase.exceeds_price(self.raise_after(&order, price)) {
+        if purchase.exceeds_price(self.raise_after(&op, price)) {
             return Step::Refuse(Refusal::SecondPrice { price });
         }
         if purchase.is_funded {
@@ -55,12 +55,12 @@ impl Engine {
         if self.recent_deposits(&key, now) >= max as usize {
             return Step::Refuse(Refusal::TooManyDeposits { receiver, max, within });
         }
-        Step::Fund(order)
+        Step::Fund(op)
     }
 
     /// Tops up the free channel with most left, by what is missing to the target; if every channel is lent or full, opens
     /// another one.
-    fn order_for(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Result<Order, Refusal> {
+    fn op_for(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Result<ChannelOp, Refusal> {
         let deposit = self.policy.deposit;
         let cap = deposit.max_per_channel;
         if let Some((id, slot)) =
@@ -79,18 +79,18 @@ impl Engine {
             let room = cap.saturating_sub(channel.funded);
             if missing <= room {
                 let wanted = deposit.top_up.of(price).saturating_sub(channel.left());
-                return Ok(Order::TopUp { channel: *id, added: wanted.max(missing).min(room) });
+                return Ok(ChannelOp::TopUp { channel: *id, added: wanted.max(missing).min(room) });
             }
         }
         if price > cap {
             return Err(Refusal::DepositCap { price, cap });
         }
-        Ok(Order::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap) })
+        Ok(ChannelOp::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap) })
     }
 
     /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
-    fn raise_after(&self, order: &Order, price: Amount) -> Amount {
-        let Order::TopUp { channel, .. } = order else { return price };
+    fn raise_after(&self, op: &ChannelOp, price: Amount) -> Amount {
+        let ChannelOp::TopUp { channel, .. } = op else { return price };
         self.channel(channel)
             .map_or(price, |known| known.acknowledged.saturating_add(price).saturating_sub(known.presented))
     }
@@ -126,18 +126,18 @@ impl Engine {
     }
 
     /// Remembers that no money could be put into a channel for `host`. `was_sent`: a transaction was sent for it.
-    pub(super) fn failed(&mut self, host: Host, failure: OrderFailure, was_sent: bool, now: Instant) {
-        let OrderFailure { order, reason, balance, .. } = failure;
+    pub(super) fn failed(&mut self, host: Host, failure: OpFailure, was_sent: bool, now: Instant) {
+        let OpFailure { op, reason, balance, .. } = failure;
         let balance = (!was_sent).then_some(balance);
-        self.remember_failure(host, (order, reason), None, balance, now);
+        self.remember_failure(host, (op, reason), None, balance, now);
     }
 
     /// Remembers why the fate of an order's transactions is still not known.
-    pub(super) fn unresolved(&mut self, failure: &OrderFailure, now: Instant) {
-        let OrderFailure { order, reason, .. } = failure;
+    pub(super) fn unresolved(&mut self, failure: &OpFailure, now: Instant) {
+        let OpFailure { op, reason, .. } = failure;
         let until = now + self.policy.deposit.retry_after;
         let failure = Failure {
-            order: *order,
+            op: *op,
             reason: reason.clone(),
             since: now,
             until,
@@ -146,13 +146,13 @@ impl Engine {
             balance: None,
             looked: now,
         };
-        self.unresolved.insert(order.receiver(), failure);
+        self.unresolved.insert(op.receiver(), failure);
     }
 
     fn remember_failure(
         &mut self,
         host: Host,
-        (order, reason): (Order, String),
+        (op, reason): (ChannelOp, String),
         unseen: Option<ChannelId>,
         balance: Option<Option<Balance>>,
         now: Instant,
@@ -160,13 +160,13 @@ impl Engine {
         if self.failures.len() >= MOST_FAILURES {
             self.failures.retain(|_, failure| now < failure.until);
         }
-        let key = (order.receiver(), host);
+        let key = (op.receiver(), host);
         let times = self.failures.get(&key).map_or(1, |before| before.times.saturating_add(1));
         let first = self.policy.deposit.retry_after;
         let doubled = 1_u32.checked_shl(times - 1).unwrap_or(u32::MAX);
         let pause = first.saturating_mul(doubled).min(first.max(LONGEST_PAUSE));
         let until = now + pause;
-        let failure = Failure { order, reason, since: now, until, unseen, times, balance, looked: now };
+        let failure = Failure { op, reason, since: now, until, unseen, times, balance, looked: now };
         self.failures.insert(key, failure);
     }
 
@@ -193,7 +193,7 @@ impl Engine {
 
     /// An order of `host`'s to fund a channel was carried out, as the node says. Whether it helps is for the chain to
     /// show: money is not sent again after money that does not.
-    pub(super) fn funded(&mut self, id: ChannelId, order: Order, host: Host, now: Instant) {
+    pub(super) fn funded(&mut self, id: ChannelId, op: ChannelOp, host: Host, now: Instant) {
         let Some(channel) = self.channel(&id) else { return };
         let reason = match channel.phase {
             Phase::Open if channel.unseen().is_zero() => {
@@ -207,7 +207,7 @@ impl Engine {
             Phase::Closing { .. } => "the transaction succeeded, but the channel is being closed".to_owned(),
             Phase::Gone => "the transaction succeeded, but the contract does not know the channel".to_owned(),
         };
-        self.remember_failure(host, (order, reason), Some(id), None, now);
+        self.remember_failure(host, (op, reason), Some(id), None, now);
     }
 
     /// A channel is there, with all that was sent into it: what was waited for has come about.
@@ -238,6 +238,6 @@ impl Failure {
         let ago = now.saturating_duration_since(self.since);
         let next = self.until.saturating_duration_since(now);
         let remembered = (!ago.is_zero()).then_some(Remembered { ago, next });
-        Refusal::FundFailed { order: Box::new(self.order), reason: self.reason.clone(), remembered }
+        Refusal::FundFailed { op: Box::new(self.op), reason: self.reason.clone(), remembered }
     }
 }

@@ -59,7 +59,7 @@ mod tests {
     use crate::protocol::engine::{Input, PurchaseId, SpendLimit};
     use crate::protocol::policy::{Deposit, Hooks};
     use crate::protocol::schemes::microraiden;
-    use crate::protocol::{Amount, Channel, Facts, Offer, OnChain, Phase, Policy};
+    use crate::protocol::{Account, Amount, Channel, Offer, OnChain, Phase, Policy};
 
     const WITHIN: Duration = Duration::from_secs(600);
 
@@ -112,14 +112,14 @@ mod tests {
                 ..Channel::new(on_chain(0))
             }
         };
-        let account = Facts {
+        let account = Account {
             chain_id: 1,
             contract: Address([0xcc; 20]),
             token: Address([0x70; 20]),
             payer: Address([0xa0; 20]),
         };
         let ready = Input::Ready {
-            facts: account,
+            account: account,
             channels: rows.iter().enumerate().map(|(place, row)| (id(place), channel(row))).collect(),
             hosts: (0..rows.len()).map(|place| (id(place), "seller.example".into())).collect(),
             intents: Vec::new(),

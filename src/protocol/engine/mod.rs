@@ -28,11 +28,11 @@ use crate::protocol::policy::Hooks;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
-    Address, Amount, Channel, ChannelId, Draft, Facts, Intent, Offer, OnChain, Order, Policy, Refusal,
+    Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, OnChain, Policy, Refusal,
     Signature,
 };
 
-pub use fund::{OrderFailure, Unorderable};
+pub use fund::{OpFailure, OpRefused};
 
 /// Names one client request that wants to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +65,7 @@ pub enum Input {
     /// The key is unlocked and the chain synced. The channels and intents are those of the store.
     Ready {
         /// Who pays, and where.
-        facts: Facts,
+        account: Account,
         /// The channels that the store knows.
         channels: Vec<(ChannelId, Channel)>,
         /// Which hosts channels belong to.
@@ -103,9 +103,9 @@ pub enum Input {
     Intent(Intent),
     /// An order came to its end: the channel as the contract shows it (`None`: settled), or nothing moved, or a
     /// failure.
-    Ordered(Address, Result<Option<(ChannelId, Option<OnChain>)>, OrderFailure>),
-    /// The user orders something of the chain; to be asked beforehand: [`Engine::may_order`].
-    Order(Order),
+    OpFinished(Address, Result<Option<(ChannelId, Option<OnChain>)>, OpFailure>),
+    /// The user orders something of the chain; to be asked beforehand: [`Engine::may_start`].
+    ChannelOp(ChannelOp),
     /// Transactions for this receiver whose fate is not known stand in the way: find out what became of them.
     Resume(Address),
     /// Lend this channel to nobody any more.
@@ -180,7 +180,7 @@ pub enum Effect {
     /// Tell the purchase that it is not paid.
     Refuse(PurchaseId, Refusal),
     /// Have this order carried out on the chain.
-    Submit(Order),
+    Submit(ChannelOp),
     /// Find out what became of these transactions, all of orders for one receiver.
     Resume(Address, Vec<Intent>),
     /// The transaction with this hash is on record: it may be sent.
@@ -246,16 +246,16 @@ pub struct Engine {
 enum Start {
     /// Not ready, and why.
     Waiting(String),
-    Ready(Facts),
+    Ready(Account),
     /// Nothing is granted any more; where it was ready before, the user may still order something.
-    Stopped(Option<Facts>),
+    Stopped(Option<Account>),
 }
 
 /// An order that is being carried out.
 #[derive(Debug)]
 struct Funding {
     /// The order; `None` while the fate of earlier transactions is being found out.
-    order: Option<Order>,
+    op: Option<ChannelOp>,
     /// The host that it is carried out for; `None` for what the user orders.
     host: Option<Host>,
 }
@@ -263,7 +263,7 @@ struct Funding {
 /// Why no money could be put into a channel, and when that is tried again.
 #[derive(Debug)]
 struct Failure {
-    order: Order,
+    op: ChannelOp,
     reason: String,
     since: Instant,
     until: Instant,
@@ -302,11 +302,11 @@ impl Engine {
     /// Takes in what happened. The effects wait in [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor } => {
+            Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor } => {
                 // With what is on record not taken in, the chain alone would be put in its place.
                 if !matches!(self.start, Start::Stopped(_)) {
                     self.unclaimed_hosts.extend(hosts);
-                    self.become_ready(facts, channels, intents);
+                    self.become_ready(account, channels, intents);
                     self.remember_deposits(deposits, now);
                     // Nothing was raised in this life: one look is enough.
                     for (id, _) in &on_chain {
@@ -336,8 +336,8 @@ impl Engine {
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
-            Input::Ordered(receiver, result) => self.ordered(receiver, result, now),
-            Input::Order(order) => self.order(order, None),
+            Input::OpFinished(receiver, result) => self.ordered(receiver, result, now),
+            Input::ChannelOp(op) => self.start_op(op, None),
             Input::Resume(receiver) => self.resume_if_idle(receiver),
             Input::Lock(id) => {
                 if let Some(slot) = self.slots.get_mut(&id) {
@@ -402,9 +402,9 @@ impl Engine {
     }
 
     /// Who pays and where, once the engine is ready.
-    pub fn facts(&self) -> Option<&Facts> {
+    pub fn account(&self) -> Option<&Account> {
         match &self.start {
-            Start::Ready(facts) | Start::Stopped(Some(facts)) => Some(facts),
+            Start::Ready(account) | Start::Stopped(Some(account)) => Some(account),
             Start::Waiting(_) | Start::Stopped(None) => None,
         }
     }
@@ -600,7 +600,7 @@ impl Engine {
     }
 
     fn stop(&mut self, now: Instant) {
-        self.start = Start::Stopped(self.facts().copied());
+        self.start = Start::Stopped(self.account().copied());
         let waiting: Vec<PurchaseId> = self
             .purchases
             .iter()

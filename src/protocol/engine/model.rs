@@ -204,7 +204,7 @@ struct Model {
     policy: Arc<Policy>,
     now: Instant,
     alice: Signer,
-    facts: Facts,
+    account: Account,
     next: u64,
     clients: BTreeMap<PurchaseId, Client>,
     sellers: BTreeMap<ChannelId, Seller>,
@@ -213,7 +213,7 @@ struct Model {
     settled: BTreeMap<ChannelId, u64>,
     /// Channels that were missing at the last look, with no word of a settlement.
     missing: BTreeSet<ChannelId>,
-    jobs: Vec<(Order, Option<Intent>, bool)>,
+    jobs: Vec<(ChannelOp, Option<Intent>, bool)>,
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
     disk: Disk,
@@ -229,7 +229,7 @@ struct Model {
     /// What the payer has.
     tokens: u64,
     /// How often money was sent into channels, and how often clients asked for something.
-    orders: (usize, usize),
+    ops: (usize, usize),
     /// The sum of one allowed price for each client request that was ever granted a payment.
     allowed: u64,
 }
@@ -298,13 +298,13 @@ impl Model {
             pay_timeout: Duration::from_secs(300),
         });
         let alice = Signer::new(&[0xa0; 32]).unwrap();
-        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let mut model = Self {
             engine: Engine::new(Arc::clone(&policy)),
             policy,
             now: Instant::now(),
             alice,
-            facts,
+            account,
             next: 0,
             clients: BTreeMap::new(),
             sellers: BTreeMap::new(),
@@ -320,7 +320,7 @@ impl Model {
             disk_failed: false,
             is_querying_balance: false,
             tokens: 0,
-            orders: (0, 0),
+            ops: (0, 0),
             allowed: 0,
         };
         model.start();
@@ -409,7 +409,7 @@ impl Model {
             let shown = seller.sent.last().copied().unwrap_or_default();
             assert!(channel.presented <= shown.into(), "{id} was not shown {}", channel.presented);
         }
-        assert!(self.orders.0 <= self.orders.1, "more than one transaction for a request");
+        assert!(self.ops.0 <= self.ops.1, "more than one transaction for a request");
         for (id, draft) in self.engine.view().drafts() {
             assert_eq!(self.engine.view().lease(draft.channel), Some(id), "a payment without its channel");
         }
@@ -424,7 +424,7 @@ impl Model {
         // Two hosts name each receiver.
         let receiver = SELLERS[host % SELLERS.len()];
         let host: Host = format!("host{host}").into();
-        self.orders.1 += 1;
+        self.ops.1 += 1;
         self.next += 1;
         let purchase = PurchaseId(self.next);
         let offer = microraiden::Offer {
@@ -547,7 +547,7 @@ impl Model {
         let stranger = Signer::new(&[0x66; 32]).unwrap();
         let signer = if forged { &stranger } else { &self.alice };
         let signature = (held > 0).then(|| signer.sign(digest).unwrap());
-        State { sender: Some(self.facts.payer), total: held.into(), signature }
+        State { sender: Some(self.account.payer), total: held.into(), signature }
     }
 
     fn ended(&mut self, id: PurchaseId) {
@@ -570,7 +570,7 @@ impl Model {
                 Ok(draft) => Effect::Grant(id, draft),
                 Err(refusal) => Effect::Refuse(id, refusal),
             };
-            self.carry_out(effect, true);
+            self.execute(effect, true);
         }
         if only_answers {
             return;
@@ -591,12 +591,12 @@ impl Model {
                 }
             }
             for effect in effects {
-                self.carry_out(effect, recorded);
+                self.execute(effect, recorded);
             }
         }
     }
 
-    fn carry_out(&mut self, effect: Effect, recorded: bool) {
+    fn execute(&mut self, effect: Effect, recorded: bool) {
         match effect {
             Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if !recorded => {
                 self.engine.handle(Input::Unwritten(id), self.now);
@@ -613,26 +613,25 @@ impl Model {
             // Who has left needs no answer.
             Effect::Refuse(id, _) if self.clients[&id].ended => {}
             Effect::Refuse(id, _) => self.ended(id),
-            Effect::Submit(order) => {
-                self.orders.0 += 1;
-                self.jobs.push((order, None, true));
+            Effect::Submit(op) => {
+                self.ops.0 += 1;
+                self.jobs.push((op, None, true));
             }
             Effect::QueryBalance => {
                 assert!(!std::mem::replace(&mut self.is_querying_balance, true), "asked twice");
             }
             Effect::Resume(_, intents) => {
                 let intent = intents.last().unwrap().clone();
-                self.jobs.push((intent.order, Some(intent), false));
+                self.jobs.push((intent.op, Some(intent), false));
             }
             Effect::Send(hash) if !recorded => {
                 let job = self
                     .jobs
                     .iter()
                     .position(|(_, intent, _)| intent.as_ref().is_some_and(|intent| intent.hash == hash));
-                let (order, ..) = self.jobs.remove(job.unwrap());
-                let failure =
-                    OrderFailure { order, reason: "not recorded".into(), is_final: true, balance: None };
-                self.engine.handle(Input::Ordered(order.receiver(), Err(failure)), self.now);
+                let (op, ..) = self.jobs.remove(job.unwrap());
+                let failure = OpFailure { op, reason: "not recorded".into(), is_final: true, balance: None };
+                self.engine.handle(Input::OpFinished(op.receiver(), Err(failure)), self.now);
             }
             Effect::Send(_) => {}
         }
@@ -663,7 +662,7 @@ impl Model {
             }
             Record::Intent(intent) => self.disk.intents.push(intent.clone()),
             Record::IntentsResolved(receiver) => {
-                self.disk.intents.retain(|intent| intent.order.receiver() != *receiver);
+                self.disk.intents.retain(|intent| intent.op.receiver() != *receiver);
             }
             Record::Host(id, host) => {
                 self.disk.hosts.insert(*id, Arc::clone(host));
@@ -686,11 +685,11 @@ impl Model {
 
     fn intend(&mut self, which: usize) {
         let count = self.jobs.len();
-        let Some((order, intent @ None, true)) = self.jobs.get_mut(which % count.max(1)) else { return };
+        let Some((op, intent @ None, true)) = self.jobs.get_mut(which % count.max(1)) else { return };
         self.next += 1;
         let mut hash = [0; 32];
         hash[..8].copy_from_slice(&self.next.to_be_bytes());
-        let new = Intent { order: *order, moves: true, nonce: self.next, hash, raw: Vec::new(), host: None };
+        let new = Intent { op: *op, moves: true, nonce: self.next, hash, raw: Vec::new(), host: None };
         *intent = Some(new.clone());
         self.handle(Input::Intent(new));
     }
@@ -699,20 +698,20 @@ impl Model {
         if self.jobs.is_empty() {
             return;
         }
-        let (order, intent, _) = self.jobs.remove(which % self.jobs.len());
-        let receiver = order.receiver();
+        let (op, intent, _) = self.jobs.remove(which % self.jobs.len());
+        let receiver = op.receiver();
         let balance = Some(Balance { wei: 1, tokens: self.tokens.into() });
-        let failed = |is_final| OrderFailure { order, reason: "so it is".into(), is_final, balance };
+        let failed = |is_final| OpFailure { op, reason: "so it is".into(), is_final, balance };
         let Some(intent) = intent else {
-            return self.handle(Input::Ordered(receiver, Err(failed(true))));
+            return self.handle(Input::OpFinished(receiver, Err(failed(true))));
         };
         let known = self.moved.get(&intent.hash).copied();
         let result = match (known, job) {
             (Some(moved), _) => Ok(moved.map(|(id, _)| (id, self.chain.get(&id).copied()))),
             (None, Job::Done) => Ok(self.mine(&intent, true).map(|(id, on_chain)| (id, Some(on_chain)))),
             (None, Job::Unseen) => {
-                let before = match order {
-                    Order::TopUp { channel, .. } => self.chain.get(&channel).copied(),
+                let before = match op {
+                    ChannelOp::TopUp { channel, .. } => self.chain.get(&channel).copied(),
                     _ => None,
                 };
                 Ok(self.mine(&intent, true).map(|(id, _)| (id, before)))
@@ -726,7 +725,7 @@ impl Model {
                 Err(failed(false))
             }
         };
-        self.handle(Input::Ordered(receiver, result));
+        self.handle(Input::OpFinished(receiver, result));
     }
 
     /// What was signed on a channel that is gone cannot be redeemed.
@@ -802,17 +801,17 @@ impl Model {
 
     /// Decides what became of a transaction.
     fn mine(&mut self, intent: &Intent, moves: bool) -> Option<(ChannelId, OnChain)> {
-        let is_there = match intent.order {
-            Order::TopUp { channel, .. } => self.chain.contains_key(&channel),
+        let is_there = match intent.op {
+            ChannelOp::TopUp { channel, .. } => self.chain.contains_key(&channel),
             _ => true,
         };
         let moved = (moves && is_there).then(|| {
-            let (id, added) = match intent.order {
-                Order::Open { receiver, deposit } => {
+            let (id, added) = match intent.op {
+                ChannelOp::Open { receiver, deposit } => {
                     (ChannelId { receiver, open_block: intent.nonce as u32 }, deposit)
                 }
-                Order::TopUp { channel, added } => (channel, added),
-                Order::CloseTogether { .. } | Order::CloseAlone { .. } | Order::Settle { .. } => {
+                ChannelOp::TopUp { channel, added } => (channel, added),
+                ChannelOp::CloseTogether { .. } | ChannelOp::CloseAlone { .. } | ChannelOp::Settle { .. } => {
                     unreachable!("the engine closes nothing by itself")
                 }
             };
@@ -887,7 +886,7 @@ impl Model {
             (*receiver, Arc::clone(host), self.now.duration_since(*at))
         };
         let ready = Input::Ready {
-            facts: self.facts,
+            account: self.account,
             channels: self.disk.channels.iter().map(|(id, channel)| (*id, *channel)).collect(),
             hosts: self.disk.hosts.iter().map(|(id, host)| (*id, Arc::clone(host))).collect(),
             intents: self.disk.intents.clone(),

@@ -68,12 +68,12 @@ impl World {
         on_chain: Vec<(ChannelId, Option<OnChain>)>,
     ) -> Self {
         let alice = Signer::new(&[0xa0; 32]).unwrap();
-        let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
         let hooks = Arc::clone(&policy.hooks);
         let policy = Arc::new(policy);
         let mut engine = Engine::new(Arc::clone(&policy));
         let now = Instant::now();
-        engine.handle(ready(facts, channels, on_chain), now);
+        engine.handle(ready(account, channels, on_chain), now);
         while engine.poll_effect().is_some() {}
         let mut world = Self { engine, policy, now, alice, hooks, next: 0 };
         // Bob has said already what he holds, as long as nothing is in doubt.
@@ -163,13 +163,13 @@ fn recorded(effects: &[Effect]) -> Option<Channel> {
 }
 
 fn ready(
-    facts: Facts,
+    account: Account,
     channels: Vec<(ChannelId, Channel)>,
     on_chain: Vec<(ChannelId, Option<OnChain>)>,
 ) -> Input {
     let hosts = channels.iter().map(|(id, _)| (*id, "bob.example".into())).collect();
     let (intents, deposits) = (Vec::new(), Vec::new());
-    Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor: 12 }
+    Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor: 12 }
 }
 
 fn channel_id(open_block: u32) -> ChannelId {
@@ -232,9 +232,9 @@ fn refusal(effects: &[Effect]) -> Option<&Refusal> {
     })
 }
 
-fn order(effects: &[Effect]) -> Option<Order> {
+fn submitted_op(effects: &[Effect]) -> Option<ChannelOp> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Submit(order) => Some(*order),
+        Effect::Submit(op) => Some(*op),
         _ => None,
     })
 }
@@ -291,10 +291,10 @@ fn what_no_rule_allows_is_refused_before_anything_moves() {
 #[test]
 fn ten_at_once_cause_one_opening() {
     let mut world = World::with(policy(), Vec::new());
-    let orders: Vec<Order> = (0..10).filter_map(|_| order(&world.demand(ask(10)).1)).collect();
-    assert_eq!(orders, [Order::Open { receiver: BOB, deposit: 100.into() }]);
+    let ops: Vec<ChannelOp> = (0..10).filter_map(|_| submitted_op(&world.demand(ask(10)).1)).collect();
+    assert_eq!(ops, [ChannelOp::Open { receiver: BOB, deposit: 100.into() }]);
 
-    let mut effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    let mut effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     for expected in 1..=10_u64 {
         let draft = grant(&effects).expect("the next one is served");
         assert_eq!(draft.total, (expected * 10).into());
@@ -311,33 +311,33 @@ fn the_fullest_use_comes_first_then_top_up_then_open() {
     assert_eq!(grant(&world.demand(ask(10)).1).map(|draft| draft.channel), Some(channel_id(1)));
 
     let mut world = World::with(policy(), two.clone());
-    let topped = order(&world.demand(ask(60)).1);
-    assert_eq!(topped, Some(Order::TopUp { channel: channel_id(1), added: 250.into() }));
+    let topped = submitted_op(&world.demand(ask(60)).1);
+    assert_eq!(topped, Some(ChannelOp::TopUp { channel: channel_id(1), added: 250.into() }));
 
     let deposit = Deposit { max_per_channel: 105.into(), ..Deposit::default() };
     let mut world = World::with(Policy { deposit, ..policy() }, two);
-    let opened = order(&world.demand(ask(60)).1);
-    assert_eq!(opened, Some(Order::Open { receiver: BOB, deposit: 105.into() }));
+    let opened = submitted_op(&world.demand(ask(60)).1);
+    assert_eq!(opened, Some(ChannelOp::Open { receiver: BOB, deposit: 105.into() }));
 }
 
 #[test]
 fn a_failed_opening_refuses_all_who_wait_and_is_not_tried_at_once_again() {
     let mut world = World::with(policy(), Vec::new());
-    let open = order(&world.demand(ask(10)).1).unwrap();
+    let open = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.demand(ask(10));
-    let failure = OrderFailure { order: open, reason: "no ether".into(), is_final: true, balance: None };
-    let effects = world.when(Input::Ordered(BOB, Err(failure)));
+    let failure = OpFailure { op: open, reason: "no ether".into(), is_final: true, balance: None };
+    let effects = world.when(Input::OpFinished(BOB, Err(failure)));
     assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Refuse(..))).count(), 2);
-    assert_eq!(order(&world.demand(ask(10)).1), None);
+    assert_eq!(submitted_op(&world.demand(ask(10)).1), None);
     world.pass(Duration::from_secs(31));
-    assert_eq!(order(&world.demand(ask(10)).1), Some(open));
+    assert_eq!(submitted_op(&world.demand(ask(10)).1), Some(open));
 }
 
 #[test]
 fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let mut world = World::with(policy(), Vec::new());
-    let open = order(&world.demand(ask(10)).1).unwrap();
-    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    let open = submitted_op(&world.demand(ask(10)).1).unwrap();
+    let intent = Intent { op: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
     let effects = world.when(Input::Intent(intent.clone()));
     // If older ones could not be taken off the record, they go with the same write. The deposit counts from here on.
     let intent = Intent { host: Some("bob.example".to_owned()), ..intent };
@@ -345,12 +345,12 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let recorded =
         [Record::IntentsResolved(BOB), deposit, Record::Intent(intent.clone())].map(Effect::Persist);
     assert_eq!(effects, [&recorded[..], &[Effect::Send([9; 32])]].concat());
-    let failure = OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
-    world.when(Input::Ordered(BOB, Err(failure)));
+    let failure = OpFailure { op: open, reason: "node is gone".into(), is_final: false, balance: None };
+    world.when(Input::OpFinished(BOB, Err(failure)));
     world.pass(Duration::from_secs(31));
     let (id, effects) = world.demand(ask(10));
     assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
-    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    let effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert!(effects.contains(&Effect::Persist(Record::IntentsResolved(BOB))));
     assert!(matches!(effects.last(), Some(Effect::Grant(granted, _)) if *granted == id));
 }
@@ -579,9 +579,9 @@ fn each_hook_does_each_of_its_actions() {
         let is_end = effects == [Effect::Refuse(id, Refusal::HookAborts { complaint })];
         let gave_up =
             matches!(refusal(&effects), Some(Refusal::HookGaveUp { .. } | Refusal::ChannelExists { .. }));
-        let then = match (grant(&effects), order(&effects)) {
+        let then = match (grant(&effects), submitted_op(&effects)) {
             (Some(draft), _) if draft.total == 10.into() && attempts == 0 => Then::Next,
-            (None, Some(Order::Open { .. })) if attempts == 0 => Then::Elsewhere,
+            (None, Some(ChannelOp::Open { .. })) if attempts == 0 => Then::Elsewhere,
             _ if is_end && attempts == 0 => Then::End,
             _ if gave_up => Then::Same(attempts),
             _ => panic!("{complaint:?}: {effects:?} after {attempts}"),
@@ -594,8 +594,8 @@ fn each_hook_does_each_of_its_actions() {
 fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
     let mut world = World::with_channel(100, 95);
     let (id, effects) = world.demand(ask(10));
-    assert_eq!(order(&effects), Some(Order::TopUp { channel: channel_id(7), added: 45.into() }));
-    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(145)))))));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::TopUp { channel: channel_id(7), added: 45.into() }));
+    let effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(145)))))));
     assert_eq!(grant(&effects).unwrap().total, 105.into());
     let state = world.state(95);
     assert_eq!(world.rejected(id, microraiden::Offer { state, ..ask(10) }), []);
@@ -733,7 +733,7 @@ fn channels_that_close_or_vanish_pay_no_more() {
             World::synced(policy(), vec![(channel_id(7), channel(100, 20))], vec![(channel_id(7), on_chain)]);
         assert_ne!(world.channel().phase, Phase::Open);
         assert_eq!(world.channel().promised, 20.into(), "promises are not forgotten");
-        assert!(matches!(order(&world.demand(ask(10)).1), Some(Order::Open { .. })));
+        assert!(matches!(submitted_op(&world.demand(ask(10)).1), Some(ChannelOp::Open { .. })));
     }
 }
 
@@ -765,10 +765,10 @@ fn who_is_ready_after_the_end_puts_nothing_on_record() {
     let mut world = World::with_channel(100, 20);
     world.engine = Engine::new(Arc::new(policy()));
     world.when(Input::Stop);
-    let facts = Facts { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: world.alice.address() };
+    let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: world.alice.address() };
     let known = vec![(channel_id(7), channel(100, 20))];
     let synced = vec![(channel_id(7), Some(on_chain(100)))];
-    assert_eq!(world.when(ready(facts, known, synced)), []);
+    assert_eq!(world.when(ready(account, known, synced)), []);
 }
 
 #[test]
@@ -795,18 +795,18 @@ fn what_was_not_written_is_tried_again() {
 fn who_queues_opens_further_channels_one_after_the_other() {
     let deposit = Deposit { channels: 3, ..Deposit::default() };
     let mut world = World::with(Policy { deposit, ..policy() }, Vec::new());
-    let orders =
+    let ops =
         |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Submit(_))).count();
     let mut opened = 0;
     for _ in 0..5 {
-        opened += orders(&world.demand(ask(10)).1);
+        opened += ops(&world.demand(ask(10)).1);
     }
     assert_eq!(opened, 1, "one at a time");
     for open_block in 1..=3 {
         let effects =
-            world.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))));
+            world.when(Input::OpFinished(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))));
         assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(open_block)));
-        assert_eq!(orders(&effects), usize::from(open_block < 3), "at most three");
+        assert_eq!(ops(&effects), usize::from(open_block < 3), "at most three");
     }
     let effects = world.when(Input::Answer(PurchaseId(2), Outcome::Accepted));
     assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(2)));
@@ -828,10 +828,10 @@ fn a_deposit_that_was_read_before_a_top_up_lowers_nothing() {
 #[test]
 fn an_opening_under_way_is_not_taken_from_the_chain_before_it_is_deep_enough() {
     let mut world = World::with(policy(), Vec::new());
-    assert!(order(&world.demand(ask(10)).1).is_some());
+    assert!(submitted_op(&world.demand(ask(10)).1).is_some());
     let seen = seen(7, Some(on_chain(100)), None);
     assert_eq!(world.when(seen.clone()), []);
-    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    let effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert_eq!(grant(&effects).unwrap().total, 10.into());
     assert_eq!(world.when(seen), []);
 }
@@ -842,7 +842,7 @@ fn a_held_channel_pays_nobody_until_it_is_released() {
     let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
     world.when(Input::Lock(channel_id(7)));
     let (_, effects) = world.demand(ask(10));
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 10.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 10.into() }));
     let effects = world.when(Input::Unlock(channel_id(7)));
     assert_eq!(grant(&effects).map(|draft| draft.channel), Some(channel_id(7)));
 }
@@ -850,36 +850,35 @@ fn a_held_channel_pays_nobody_until_it_is_released() {
 #[test]
 fn a_settled_channel_is_gone_and_its_promises_stay() {
     let mut world = World::with_channel(100, 20);
-    let settle = Order::Settle { channel: channel_id(7) };
-    assert_eq!(world.engine.may_order(&settle), Ok(()));
-    assert_eq!(world.when(Input::Order(settle)), [Effect::Submit(settle)]);
-    assert_eq!(world.engine.may_order(&settle), Err(Unorderable::Busy(BOB)));
-    world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), None)))));
+    let settle = ChannelOp::Settle { channel: channel_id(7) };
+    assert_eq!(world.engine.may_start(&settle), Ok(()));
+    assert_eq!(world.when(Input::ChannelOp(settle)), [Effect::Submit(settle)]);
+    assert_eq!(world.engine.may_start(&settle), Err(OpRefused::Busy(BOB)));
+    world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), None)))));
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 20.into()));
-    assert_eq!(world.engine.may_order(&settle), Ok(()));
+    assert_eq!(world.engine.may_start(&settle), Ok(()));
 }
 
 #[test]
 fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
     let mut world = World::with_channel(100, 20);
-    let close = Order::CloseAlone { channel: channel_id(7), total: 20.into() };
-    let intent = Intent { order: close, moves: true, nonce: 0, hash: [9; 32], raw: vec![1], host: None };
-    world.when(Input::Order(close));
+    let close = ChannelOp::CloseAlone { channel: channel_id(7), total: 20.into() };
+    let intent = Intent { op: close, moves: true, nonce: 0, hash: [9; 32], raw: vec![1], host: None };
+    world.when(Input::ChannelOp(close));
     let (early, effects) = world.demand(ask(10));
     assert_eq!(grant(&effects), None, "before its transaction is known, too");
     world.when(Input::Withdraw(early));
     world.when(Input::Intent(intent.clone()));
-    let failure =
-        OrderFailure { order: close, reason: "node is gone".into(), is_final: false, balance: None };
-    world.when(Input::Ordered(BOB, Err(failure)));
-    assert_eq!(world.engine.may_order(&close), Err(Unorderable::Busy(BOB)));
+    let failure = OpFailure { op: close, reason: "node is gone".into(), is_final: false, balance: None };
+    world.when(Input::OpFinished(BOB, Err(failure)));
+    assert_eq!(world.engine.may_start(&close), Err(OpRefused::Busy(BOB)));
     // Who wants to pay has it cleared up first, after a pause.
     world.pass(Duration::from_secs(31));
     let (_, effects) = world.demand(ask(10));
     assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);
     assert_eq!(world.when(Input::Resume(BOB)), [], "once is enough");
     // It never took effect: the channel pays again.
-    let effects = world.when(Input::Ordered(BOB, Ok(None)));
+    let effects = world.when(Input::OpFinished(BOB, Ok(None)));
     assert_eq!(grant(&effects).unwrap().channel, channel_id(7));
 }
 

@@ -17,7 +17,7 @@ use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Rec
 use tollpass::protocol::policy::Deposit;
 use tollpass::protocol::schemes::microraiden;
 use tollpass::protocol::schemes::microraiden::proof;
-use tollpass::protocol::{Address, Amount, ChannelId, Facts, Offer, OnChain, Policy, Signature};
+use tollpass::protocol::{Account, Address, Amount, ChannelId, Offer, OnChain, Policy, Signature};
 
 const KEY: [u8; 32] = [7; 32];
 const DIGEST: [u8; 32] = [9; 32];
@@ -46,19 +46,25 @@ pub fn report() -> anyhow::Result<f64> {
     let signature = RecoverableSignature::from_compact(&bytes[..64], id)?;
     let recover = show("recover, libsecp256k1", || curve.recover_ecdsa(black_box(message), &signature));
 
-    let facts = facts();
+    let account = account();
     let channel = ChannelId { receiver: Address([3; 20]), open_block: 9 };
     show("digest of a payment", || {
-        proof::balance_digest(channel, black_box(Amount::from(7)), facts.contract)
+        proof::balance_digest(channel, black_box(Amount::from(7)), account.contract)
     });
     let draft = microraiden::Draft { channel, total: Amount::from(7), price: Amount::from(1) };
     show("header fields of a payment", || {
         let mut fields = HeaderMap::new();
-        microraiden::attach(&mut fields, black_box(&draft), facts.payer, facts.contract, &Signature(bytes));
+        microraiden::attach(
+            &mut fields,
+            black_box(&draft),
+            account.payer,
+            account.contract,
+            &Signature(bytes),
+        );
         fields
     });
-    grants(channel, facts)?;
-    writes(channel, facts)?;
+    grants(channel, account)?;
+    writes(channel, account)?;
     Ok(sign + recover)
 }
 
@@ -78,7 +84,7 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
 }
 
 /// From a demand to the grant and back, in the engine alone.
-fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
+fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     let policy = Policy {
         rules: Vec::new(),
         deposit: Deposit::default(),
@@ -96,7 +102,7 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
         withdrawn: Amount::ZERO,
     };
     let ready = Input::Ready {
-        facts,
+        account,
         channels: Vec::new(),
         hosts: Vec::new(),
         intents: Vec::new(),
@@ -109,9 +115,9 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
     engine.handle(Input::SellerTotal(channel, Amount::ZERO, false), Instant::now());
     let offer = Offer::MicroRaiden(microraiden::Offer {
         price: Amount::from(1),
-        contract: facts.contract,
+        contract: account.contract,
         receiver: channel.receiver,
-        token: Some(facts.token),
+        token: Some(account.token),
         gateway: None,
         complaint: None,
         state: None,
@@ -142,10 +148,10 @@ fn grants(channel: ChannelId, facts: Facts) -> anyhow::Result<()> {
 }
 
 /// One durable write, as it stands before a signature where nothing was reserved ahead.
-fn writes(id: ChannelId, facts: Facts) -> anyhow::Result<()> {
+fn writes(id: ChannelId, account: Account) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let mut journal = Journal::open(folder.path())?;
-    let account = journal.load(&facts)?.id;
+    let account = journal.load(&account)?.id;
     let channel = Channel::new(OnChain {
         deposit: Amount::MAX,
         settle_block: 0,
@@ -158,7 +164,7 @@ fn writes(id: ChannelId, facts: Facts) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn facts() -> Facts {
+fn account() -> Account {
     let address = |byte| Address([byte; 20]);
-    Facts { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(0xaa) }
+    Account { chain_id: 1337, contract: address(0xcc), token: address(0x70), payer: address(0xaa) }
 }

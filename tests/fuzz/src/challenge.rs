@@ -9,10 +9,10 @@ use tollpass::protocol;
 use tollpass::protocol::channel::InDoubt;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
 use tollpass::protocol::schemes::microraiden::{
-    Complaint, Facts, Holding, Nowhere, Offer, State, Verdict, attach, complaint, headers, judge,
+    Complaint, Holding, Nowhere, Offer, State, Verdict, attach, complaint, headers, judge,
 };
 use tollpass::protocol::{
-    Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
+    Account, Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
 };
 use tollpass::proxy::rescue::proxy_status;
 
@@ -167,7 +167,7 @@ impl Payer {
     /// A seller may take totals down, never up but by our own signature.
     fn meets(&self, challenge: &Offer) {
         let address = |text: &str| text.parse::<Address>().expect("an address");
-        let facts = Facts {
+        let account = Account {
             chain_id: 1,
             contract: address(CONTRACT),
             token: address(CONTRACT),
@@ -191,15 +191,15 @@ impl Payer {
         };
         let presented = Draft { channel: id, total: self.presented, price: self.price };
 
-        let verdict = judge(challenge, &channel, &presented, &self.signed, &facts);
+        let verdict = judge(challenge, &channel, &presented, &self.signed, &account);
         let is_proven = |total| {
             let signature = challenge.state.and_then(|state| state.signature);
-            let digest = balance_digest(id, total, facts.contract);
-            signature.is_some_and(|signature| recover(digest, &signature) == Some(facts.payer))
+            let digest = balance_digest(id, total, account.contract);
+            signature.is_some_and(|signature| recover(digest, &signature) == Some(account.payer))
         };
         let shown = challenge.state.map(|state| state.total);
         let is_foreign =
-            challenge.state.and_then(|state| state.sender).is_some_and(|sender| sender != facts.payer);
+            challenge.state.and_then(|state| state.sender).is_some_and(|sender| sender != account.payer);
         match verdict {
             Verdict::Adopt(Holding { total, proven }) | Verdict::Resolve(Holding { total, proven }) => {
                 assert!(Some(total) == shown && !is_foreign, "{verdict:?}");
@@ -224,21 +224,21 @@ impl Payer {
         }
         if let Some(total) = channel.next_total(challenge.price) {
             assert!(total <= channel.deposit, "{total} is not covered");
-            answers(&Draft { channel: id, total, price: challenge.price }, &facts);
+            answers(&Draft { channel: id, total, price: challenge.price }, &account);
         }
     }
 }
 
 /// Six fields, which read back as what they were made from.
-fn answers(draft: &Draft, facts: &Facts) {
+fn answers(draft: &Draft, account: &Account) {
     let signature = Signature([0x1b; 65]);
     let mut fields = HeaderMap::new();
-    attach(&mut fields, draft, facts.payer, facts.contract, &signature);
+    attach(&mut fields, draft, account.payer, account.contract, &signature);
     let text = |name: &HeaderName| fields[name].to_str().expect("text").to_owned();
     assert_eq!(fields.len(), 6);
-    assert_eq!(text(&headers::CONTRACT_ADDRESS).parse(), Ok(facts.contract));
+    assert_eq!(text(&headers::CONTRACT_ADDRESS).parse(), Ok(account.contract));
     assert_eq!(text(&headers::RECEIVER_ADDRESS).parse(), Ok(draft.channel.receiver));
-    assert_eq!(text(&headers::SENDER_ADDRESS).parse(), Ok(facts.payer));
+    assert_eq!(text(&headers::SENDER_ADDRESS).parse(), Ok(account.payer));
     assert_eq!(text(&headers::OPEN_BLOCK).parse(), Ok(draft.channel.open_block));
     assert_eq!(text(&headers::BALANCE).parse(), Ok(draft.total));
     assert_eq!(Signature::parse(&text(&headers::BALANCE_SIGNATURE)), Some(signature));

@@ -12,10 +12,10 @@ use jsonrpsee::rpc_params;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, Journal, NotRecorded, OrderError, Resolution, Settings};
+use tollpass::chain::{Chain, Journal, NotRecorded, OpError, Resolution, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::{channel_manager, plain_token, token};
-use tollpass::protocol::{Address, Amount, ChannelId, Intent, OnChain, Order, Wei};
+use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, Intent, OnChain, Wei};
 
 /// How many base units the payer gets.
 pub const TOKENS: u64 = 1_000_000;
@@ -279,12 +279,12 @@ impl Journal for Notes {
 /// Carrying out orders that leave a channel behind.
 pub trait Fund {
     /// The channel, and what the contract says of it then.
-    async fn fund(&self, order: &Order, notes: &Notes) -> Result<(ChannelId, OnChain), OrderError>;
+    async fn fund(&self, op: &ChannelOp, notes: &Notes) -> Result<(ChannelId, OnChain), OpError>;
 }
 
 impl Fund for Chain {
-    async fn fund(&self, order: &Order, notes: &Notes) -> Result<(ChannelId, OnChain), OrderError> {
-        self.carry_out(order, notes).await.map(|done| (done.channel, done.on_chain.unwrap()))
+    async fn fund(&self, op: &ChannelOp, notes: &Notes) -> Result<(ChannelId, OnChain), OpError> {
+        self.execute(op, notes).await.map(|done| (done.channel, done.on_chain.unwrap()))
     }
 }
 
@@ -300,10 +300,10 @@ pub fn receiver(number: u8) -> Address {
     Address([number; 20])
 }
 
-pub fn open(number: u8, deposit: u64) -> Order {
-    Order::Open { receiver: receiver(number), deposit: Amount::from(deposit) }
+pub fn open(number: u8, deposit: u64) -> ChannelOp {
+    ChannelOp::Open { receiver: receiver(number), deposit: Amount::from(deposit) }
 }
 
-pub fn top_up(channel: ChannelId, added: u64) -> Order {
-    Order::TopUp { channel, added: Amount::from(added) }
+pub fn top_up(channel: ChannelId, added: u64) -> ChannelOp {
+    ChannelOp::TopUp { channel, added: Amount::from(added) }
 }

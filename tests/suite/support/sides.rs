@@ -3,12 +3,12 @@
 use ethers_core::abi::Token as Value;
 use ethers_core::types::U256;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, Done, OrderError, Settings};
+use tollpass::chain::{Chain, OpError, OpResult, Settings};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
 use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use tollpass::protocol::schemes::microraiden::proof;
-use tollpass::protocol::{Address, Amount, ChannelId, Order, Signature};
+use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, Signature};
 
 use super::rig::{Fund, Notes, Rig};
 
@@ -38,31 +38,31 @@ impl Sides {
 
     /// Opens a channel to the receiver.
     pub async fn open(&self, deposit: u64) -> ChannelId {
-        let order = Order::Open { receiver: receiver().address(), deposit: deposit.into() };
-        self.chain.fund(&order, &Notes::new()).await.unwrap().0
+        let op = ChannelOp::Open { receiver: receiver().address(), deposit: deposit.into() };
+        self.chain.fund(&op, &Notes::new()).await.unwrap().0
     }
 
-    pub async fn carry_out(&self, order: Order) -> Result<Done, OrderError> {
-        self.chain.carry_out(&order, &self.notes).await
+    pub async fn execute(&self, op: ChannelOp) -> Result<OpResult, OpError> {
+        self.chain.execute(&op, &self.notes).await
     }
 
     /// Why an order is refused before anything is recorded or sent.
-    pub async fn unmet(&self, order: Order) -> UnmetPrecondition {
+    pub async fn unmet(&self, op: ChannelOp) -> UnmetPrecondition {
         let before = self.notes.all().len();
-        let Err(OrderError::Precondition(estimated)) = self.chain.estimate(&order).await else {
-            panic!("{order:?} has a price")
+        let Err(OpError::Precondition(estimated)) = self.chain.estimate(&op).await else {
+            panic!("{op:?} has a price")
         };
-        let error = self.carry_out(order).await.unwrap_err();
+        let error = self.execute(op).await.unwrap_err();
         assert!(!error.is_unclear(), "{error}");
-        let OrderError::Precondition(unmet) = error else { panic!("{error}") };
+        let OpError::Precondition(unmet) = error else { panic!("{error}") };
         assert_eq!((self.notes.all().len(), estimated), (before, unmet));
         unmet
     }
 
     /// An order to close on what both have signed.
-    pub fn together(&self, channel: ChannelId, total: u64) -> Order {
+    pub fn together(&self, channel: ChannelId, total: u64) -> ChannelOp {
         let (balance_signature, closing_signature) = self.signatures(channel, total.into());
-        Order::CloseTogether { channel, total: total.into(), balance_signature, closing_signature }
+        ChannelOp::CloseTogether { channel, total: total.into(), balance_signature, closing_signature }
     }
 
     /// The receiver takes out `total` in all.
@@ -96,13 +96,13 @@ impl Sides {
     }
 
     /// What carrying out `order` took of the payer's ether; it must be what was said before and after.
-    pub async fn paid(&self, order: Order) -> Done {
-        let (cost, before) = (self.chain.estimate(&order).await.unwrap(), self.rig.ether().await);
-        let done = self.carry_out(order).await.unwrap();
+    pub async fn paid(&self, op: ChannelOp) -> OpResult {
+        let (cost, before) = (self.chain.estimate(&op).await.unwrap(), self.rig.ether().await);
+        let done = self.execute(op).await.unwrap();
         let fee = before - self.rig.ether().await;
-        assert_eq!(done.fee, Some(fee), "{order:?}");
-        assert!(fee > U256::zero() && fee <= cost.wei, "{order:?}: {fee} of {cost:?}");
-        assert!((30_000..400_000).contains(&cost.gas), "{order:?}: {cost:?}");
+        assert_eq!(done.fee, Some(fee), "{op:?}");
+        assert!(fee > U256::zero() && fee <= cost.wei, "{op:?}: {fee} of {cost:?}");
+        assert!((30_000..400_000).contains(&cost.gas), "{op:?}: {cost:?}");
         done
     }
 
@@ -120,12 +120,12 @@ impl Sides {
     }
 }
 
-pub fn alone(channel: ChannelId, total: u64) -> Order {
-    Order::CloseAlone { channel, total: total.into() }
+pub fn alone(channel: ChannelId, total: u64) -> ChannelOp {
+    ChannelOp::CloseAlone { channel, total: total.into() }
 }
 
-pub fn settle(channel: ChannelId) -> Order {
-    Order::Settle { channel }
+pub fn settle(channel: ChannelId) -> ChannelOp {
+    ChannelOp::Settle { channel }
 }
 
 fn payer() -> Signer {

@@ -9,27 +9,20 @@ const COSTLY: u64 = 90;
 impl World {
     /// The node says that an order was carried out, and shows this deposit.
     fn carried_out(&mut self, open_block: u32, shown: Option<OnChain>) -> Vec<Effect> {
-        self.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), shown)))))
+        self.when(Input::OpFinished(BOB, Ok(Some((channel_id(open_block), shown)))))
     }
 
     /// The transaction of an order is about to be sent.
-    fn intends(&mut self, order: Order) -> Vec<Effect> {
+    fn intends(&mut self, op: ChannelOp) -> Vec<Effect> {
         self.next += 1;
         let hash = [self.next as u8; 32];
-        self.when(Input::Intent(Intent {
-            order,
-            moves: true,
-            nonce: self.next,
-            hash,
-            raw: vec![1],
-            host: None,
-        }))
+        self.when(Input::Intent(Intent { op, moves: true, nonce: self.next, hash, raw: vec![1], host: None }))
     }
 
-    fn fails(&mut self, order: Order, balance: Option<u64>) -> Vec<Effect> {
+    fn fails(&mut self, op: ChannelOp, balance: Option<u64>) -> Vec<Effect> {
         let balance = balance.map(|wei| Balance { wei: wei.into(), tokens: 5.into() });
-        let failure = OrderFailure { order, reason: "too little ether".into(), is_final: true, balance };
-        self.when(Input::Ordered(BOB, Err(failure)))
+        let failure = OpFailure { op, reason: "too little ether".into(), is_final: true, balance };
+        self.when(Input::OpFinished(BOB, Err(failure)))
     }
 
     fn has(&mut self, wei: Option<u64>) -> Vec<Effect> {
@@ -54,8 +47,8 @@ fn a_top_up_fills_up_to_its_target() {
         let world =
             World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 100 - left))]);
         let mut world = world;
-        let expected = Order::TopUp { channel: channel_id(7), added: added.into() };
-        assert_eq!(order(&world.demand(ask(price)).1), Some(expected), "{top_up:?} {left}");
+        let expected = ChannelOp::TopUp { channel: channel_id(7), added: added.into() };
+        assert_eq!(submitted_op(&world.demand(ask(price)).1), Some(expected), "{top_up:?} {left}");
     }
     for (initial, deposit) in [
         (DepositSize::Times(10), 100),
@@ -63,15 +56,15 @@ fn a_top_up_fills_up_to_its_target() {
         (DepositSize::Units(3.into()), 10),
     ] {
         let policy = Policy { deposit: Deposit { initial, ..Deposit::default() }, ..policy() };
-        let expected = Order::Open { receiver: BOB, deposit: deposit.into() };
-        assert_eq!(order(&World::with(policy, Vec::new()).demand(ask(10)).1), Some(expected));
+        let expected = ChannelOp::Open { receiver: BOB, deposit: deposit.into() };
+        assert_eq!(submitted_op(&World::with(policy, Vec::new()).demand(ask(10)).1), Some(expected));
     }
 }
 
 #[test]
 fn a_deposit_that_does_not_show_is_sent_once() {
     let mut world = World::with_channel(100, 95);
-    let topped = order(&world.demand(ask(10)).1).unwrap();
+    let topped = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.intends(topped);
     let effects = world.carried_out(7, Some(on_chain(0)));
     assert!(matches!(refusal(&effects), Some(Refusal::FundFailed { .. })), "{effects:?}");
@@ -82,11 +75,11 @@ fn a_deposit_that_does_not_show_is_sent_once() {
         let effects = world.demand(ask(10)).1;
         let channel = channel_id(7);
         let unseen = Refusal::DepositUnseen { channel, sent: 145.into(), shown: 100.into() };
-        assert_eq!((order(&effects), refusal(&effects)), (None, Some(&unseen)));
-        let facts = *world.engine.facts().unwrap();
+        assert_eq!((submitted_op(&effects), refusal(&effects)), (None, Some(&unseen)));
+        let account = *world.engine.account().unwrap();
         let channels = vec![(channel, world.channel())];
         world.engine = Engine::new(Arc::clone(&world.policy));
-        world.when(ready(facts, channels, Vec::new()));
+        world.when(ready(account, channels, Vec::new()));
     }
     // It shows after all.
     world.when(seen(7, Some(on_chain(145)), None));
@@ -97,17 +90,17 @@ fn a_deposit_that_does_not_show_is_sent_once() {
 #[test]
 fn what_shows_late_is_topped_up_again_at_once() {
     let mut world = World::with_channel(100, 95);
-    let topped = order(&world.demand(ask(10)).1).unwrap();
+    let topped = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.intends(topped);
     assert!(matches!(refusal(&world.carried_out(7, Some(on_chain(100)))), Some(Refusal::FundFailed { .. })));
     world.when(seen(7, Some(on_chain(145)), None));
-    assert!(order(&world.demand(ask(COSTLY)).1).is_some(), "the failure is over");
+    assert!(submitted_op(&world.demand(ask(COSTLY)).1).is_some(), "the failure is over");
 }
 
 #[test]
 fn the_user_can_say_that_a_deposit_came_back() {
     let mut world = World::with_channel(100, 95);
-    let topped = order(&world.demand(ask(10)).1).unwrap();
+    let topped = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.intends(topped);
     world.carried_out(7, Some(on_chain(100)));
     world.pass(Duration::from_secs(7200));
@@ -118,19 +111,19 @@ fn the_user_can_say_that_a_deposit_came_back() {
         cursor: 13,
         by_user: true,
     });
-    assert_eq!(order(&world.demand(ask(10)).1), Some(topped));
+    assert_eq!(submitted_op(&world.demand(ask(10)).1), Some(topped));
 }
 
 #[test]
 fn what_was_sent_counts_towards_the_cap_until_it_has_come_back() {
     let deposit = Deposit { max_per_channel: 160.into(), ..Deposit::default() };
     let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 95))]);
-    let topped = order(&world.demand(ask(10)).1).unwrap();
+    let topped = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.intends(topped);
     assert_eq!(world.channel().funded, 145.into(), "from the moment that it is about to be sent");
-    let more = |added: u64| Order::TopUp { channel: channel_id(7), added: added.into() };
+    let more = |added: u64| ChannelOp::TopUp { channel: channel_id(7), added: added.into() };
     let (deposit, cap) = (161.into(), 160.into());
-    assert_eq!(world.engine.check_amount(&more(16)), Err(Unorderable::AboveCap { deposit, cap }));
+    assert_eq!(world.engine.check_amount(&more(16)), Err(OpRefused::AboveCap { deposit, cap }));
     assert_eq!(world.engine.check_amount(&more(15)), Ok(()));
     // It provably failed: it has come back.
     world.fails(topped, Some(1));
@@ -143,23 +136,23 @@ fn at_most_one_transaction_is_made_for_a_request() {
     let closing = OnChain { settle_block: 900, ..on_chain(100) };
     for shown in [Some(closing), Some(on_chain(0)), None] {
         let mut world = World::with(policy(), Vec::new());
-        let opened = order(&world.demand(ask(10)).1).unwrap();
+        let opened = submitted_op(&world.demand(ask(10)).1).unwrap();
         world.intends(opened);
         let effects = world.carried_out(7, shown);
-        assert_eq!(order(&effects), None, "{shown:?}");
+        assert_eq!(submitted_op(&effects), None, "{shown:?}");
         assert!(matches!(refusal(&effects), Some(Refusal::FundFailed { .. })), "{shown:?} {effects:?}");
-        assert_eq!(order(&world.demand(ask(10)).1), None, "{shown:?}");
+        assert_eq!(submitted_op(&world.demand(ask(10)).1), None, "{shown:?}");
     }
     // It was used up by the price that rose meanwhile.
     let mut world = World::with(policy(), Vec::new());
     let (id, effects) = world.demand(ask(1));
-    assert!(order(&effects).is_some());
+    assert!(submitted_op(&effects).is_some());
     let effects = world.carried_out(7, Some(on_chain(10)));
     assert!(grant(&effects).is_some());
     let dearer =
         microraiden::Offer { price: COSTLY.into(), ..complain(Complaint::InvalidAmount, world.state(0)) };
     let effects = world.rejected(id, dearer);
-    assert_eq!((order(&effects), refusal(&effects)), (None, Some(&Refusal::FundedOnce)));
+    assert_eq!((submitted_op(&effects), refusal(&effects)), (None, Some(&Refusal::FundedOnce)));
 }
 
 #[test]
@@ -171,10 +164,10 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     let mut held = 100;
     for _ in 0..2 {
         let (id, effects) = world.demand(ask(COSTLY));
-        let topped = order(&effects).unwrap();
+        let topped = submitted_op(&effects).unwrap();
         let effects = world.intends(topped);
         assert!(effects.contains(&Effect::Persist(Record::Deposit(BOB, "bob.example".into()))));
-        let Order::TopUp { added, .. } = topped else { panic!("{topped:?}") };
+        let ChannelOp::TopUp { added, .. } = topped else { panic!("{topped:?}") };
         held += added.to_string().parse::<u64>().unwrap();
         world.carried_out(7, Some(on_chain(held)));
         world.when(Input::Answer(id, Outcome::Accepted));
@@ -182,32 +175,32 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     }
     assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
     // Other hosts have their own count.
-    assert!(order(&world.demand_of("mallory.example", &[], ask(10)).1).is_some());
+    assert!(submitted_op(&world.demand_of("mallory.example", &[], ask(10)).1).is_some());
 
-    let facts = *world.engine.facts().unwrap();
+    let account = *world.engine.account().unwrap();
     let channels = vec![(channel_id(7), world.channel())];
     let recent = (BOB, "bob.example".into(), Duration::from_secs(500));
-    let Input::Ready { facts, channels, hosts, intents, on_chain, cursor, .. } =
-        ready(facts, channels, Vec::new())
+    let Input::Ready { account, channels, hosts, intents, on_chain, cursor, .. } =
+        ready(account, channels, Vec::new())
     else {
         unreachable!()
     };
     world.engine = Engine::new(Arc::new(policy));
     let deposits = vec![recent.clone(), recent];
-    world.when(Input::Ready { facts, channels, hosts, intents, deposits, on_chain, cursor });
+    world.when(Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor });
     assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
     world.pass(Duration::from_secs(101));
-    assert!(order(&world.demand(ask(10)).1).is_some());
+    assert!(submitted_op(&world.demand(ask(10)).1).is_some());
 }
 
 #[test]
 fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_changed() {
     let mut world = World::with(policy(), Vec::new());
-    let open = order(&world.demand(ask(10)).1).unwrap();
+    let open = submitted_op(&world.demand(ask(10)).1).unwrap();
     let effects = world.fails(open, Some(7));
     let failed = |remembered| {
-        let (order, reason) = (Box::new(open), "too little ether".to_owned());
-        Refusal::FundFailed { order, reason, remembered }
+        let (op, reason) = (Box::new(open), "too little ether".to_owned());
+        Refusal::FundFailed { op, reason, remembered }
     };
     assert_eq!(refusal(&effects), Some(&failed(None)), "the request that it was tried for");
 
@@ -231,27 +224,27 @@ fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_
     // The node is not there: nothing is known, and nothing is tried.
     world.pass(Duration::from_secs(1));
     world.demand(ask(10));
-    assert_eq!(order(&world.has(None)), None);
+    assert_eq!(submitted_op(&world.has(None)), None);
     world.pass(Duration::from_secs(1));
     world.demand(ask(10));
-    assert_eq!(order(&world.has(Some(8))), Some(open), "money has come");
+    assert_eq!(submitted_op(&world.has(Some(8))), Some(open), "money has come");
 }
 
 #[test]
 fn a_node_that_is_back_is_asked_again_at_once() {
     let mut world = World::with(policy(), Vec::new());
-    let open = order(&world.demand(ask(10)).1).unwrap();
+    let open = submitted_op(&world.demand(ask(10)).1).unwrap();
     world.fails(open, None);
     world.pass(Duration::from_secs(2));
     assert_eq!(world.demand(ask(10)).1, [Effect::QueryBalance]);
-    assert_eq!(order(&world.has(Some(7))), Some(open));
+    assert_eq!(submitted_op(&world.has(Some(7))), Some(open));
 }
 
 #[test]
 fn a_transaction_that_was_sent_and_failed_waits_longer_each_time() {
     let mut world = World::with(policy(), Vec::new());
     for pause in [30, 60, 120, 240] {
-        let open = order(&world.demand(ask(10)).1).unwrap();
+        let open = submitted_op(&world.demand(ask(10)).1).unwrap();
         world.intends(open);
         world.fails(open, Some(7));
         world.pass(Duration::from_secs(pause - 1));
@@ -265,18 +258,18 @@ fn a_transaction_that_was_sent_and_failed_waits_longer_each_time() {
 fn nothing_is_ordered_for_nothing_or_above_the_cap() {
     let deposit = Deposit { max_per_channel: 100.into(), ..Deposit::default() };
     let world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(60, 20))]);
-    let open = |deposit: u64| Order::Open { receiver: BOB, deposit: deposit.into() };
-    let topped = |added: u64| Order::TopUp { channel: channel_id(7), added: added.into() };
-    let above = |deposit: u64| Err(Unorderable::AboveCap { deposit: deposit.into(), cap: 100.into() });
-    for (order, expected) in [
-        (open(0), Err(Unorderable::Nothing)),
+    let open = |deposit: u64| ChannelOp::Open { receiver: BOB, deposit: deposit.into() };
+    let topped = |added: u64| ChannelOp::TopUp { channel: channel_id(7), added: added.into() };
+    let above = |deposit: u64| Err(OpRefused::AboveCap { deposit: deposit.into(), cap: 100.into() });
+    for (op, expected) in [
+        (open(0), Err(OpRefused::Nothing)),
         (open(100), Ok(())),
         (open(101), above(101)),
         (open(5000), above(5000)),
-        (topped(0), Err(Unorderable::Nothing)),
+        (topped(0), Err(OpRefused::Nothing)),
         (topped(40), Ok(())),
         (topped(41), above(101)),
     ] {
-        assert_eq!(world.engine.may_order(&order), expected, "{order:?}");
+        assert_eq!(world.engine.may_start(&op), expected, "{op:?}");
     }
 }

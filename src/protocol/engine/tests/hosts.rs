@@ -5,14 +5,14 @@ use crate::protocol::engine::tests::*;
 const MALLORY: &str = "mallory.example";
 
 fn open(world: &mut World, open_block: u32) -> Vec<Effect> {
-    world.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))))
+    world.when(Input::OpFinished(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))))
 }
 
 #[test]
 fn another_host_that_names_the_receiver_gets_a_channel_of_its_own() {
     let mut world = World::with_channel(100, 20);
     let (slow, effects) = world.demand_of(MALLORY, &[], ask(10));
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     // Bob does not wait for it, and his channel stays his.
     let (bobs, total) = world.granted(10);
     assert_eq!(total, 30.into());
@@ -50,39 +50,39 @@ fn a_channel_of_no_host_goes_to_the_first_that_pays_from_it() {
     assert!(effects.contains(&Effect::Persist(Record::Host(channel_id(7), "first.example".into()))));
     world.when(Input::Answer(id, Outcome::Accepted));
     let (_, effects) = world.demand_of("second.example", &[], ask(10));
-    assert!(matches!(order(&effects), Some(Order::Open { .. })));
+    assert!(matches!(submitted_op(&effects), Some(ChannelOp::Open { .. })));
 }
 
 #[test]
 fn a_failure_of_one_host_is_not_another_ones() {
     let mut world = World::with(policy(), Vec::new());
     let (_, effects) = world.demand_of(MALLORY, &[], ask(10));
-    let failure = OrderFailure {
-        order: order(&effects).unwrap(),
+    let failure = OpFailure {
+        op: submitted_op(&effects).unwrap(),
         reason: "reverted".into(),
         is_final: true,
         balance: None,
     };
-    let effects = world.when(Input::Ordered(BOB, Err(failure)));
+    let effects = world.when(Input::OpFinished(BOB, Err(failure)));
     assert!(matches!(refusal(&effects), Some(Refusal::FundFailed { .. })));
-    assert!(order(&world.demand(ask(10)).1).is_some(), "Bob's own is tried at once");
+    assert!(submitted_op(&world.demand(ask(10)).1).is_some(), "Bob's own is tried at once");
 }
 
 #[test]
 fn the_host_of_an_opening_survives_a_crash_between_sending_and_confirmation() {
     let mut world = World::with(policy(), Vec::new());
-    let order = order(&world.demand_of(MALLORY, &[], ask(10)).1).unwrap();
-    let intent = Intent { order, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    let op = submitted_op(&world.demand_of(MALLORY, &[], ask(10)).1).unwrap();
+    let intent = Intent { op, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
     let effects = world.when(Input::Intent(intent));
     let kept = effects.iter().find_map(|effect| match effect {
         Effect::Persist(Record::Intent(intent)) => Some(intent.clone()),
         _ => None,
     });
     let intents = vec![kept.unwrap()];
-    let facts = *world.engine.facts().unwrap();
+    let account = *world.engine.account().unwrap();
     world.engine = Engine::new(Arc::new(policy()));
     world.when(Input::Ready {
-        facts,
+        account,
         channels: Vec::new(),
         hosts: Vec::new(),
         intents,
@@ -128,7 +128,7 @@ fn who_may_share_does_not_wait_behind_who_may_not() {
     let mut world = World::with_channel(100, 20);
     // Mallory's own channel is on its way; a rule of hers for another port lists Bob.
     let (_, effects) = world.demand_of(MALLORY, &[], ask(10));
-    assert!(order(&effects).is_some());
+    assert!(submitted_op(&effects).is_some());
     let (sharing, effects) = world.demand_of(MALLORY, &[BOB], ask(10));
     assert!(
         matches!(effects[..], [Effect::Grant(id, _)] | [_, Effect::Grant(id, _)] if id == sharing),

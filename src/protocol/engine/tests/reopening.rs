@@ -18,11 +18,11 @@ impl World {
 
     /// Another channel is there.
     fn opened(&mut self, open_block: u32) -> Vec<Effect> {
-        let open = Order::Open { receiver: BOB, deposit: 100.into() };
+        let open = ChannelOp::Open { receiver: BOB, deposit: 100.into() };
         if !self.engine.is_waiting_for_chain() {
-            self.when(Input::Order(open));
+            self.when(Input::ChannelOp(open));
         }
-        self.when(Input::Ordered(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))))
+        self.when(Input::OpFinished(BOB, Ok(Some((channel_id(open_block), Some(on_chain(100)))))))
     }
 }
 
@@ -32,7 +32,7 @@ fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
     let (id, _) = world.granted(10);
     world.vanish(7);
     let effects = world.rejected(id, complain(Complaint::NonexistingChannel, None));
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     let draft = grant(&world.opened(9)).expect("the same purchase goes on");
     assert_eq!((draft.channel, draft.total), (channel_id(9), 10.into()));
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 30.into()));
@@ -60,7 +60,7 @@ fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
     let (id, _) = world.granted(10);
     world.vanish(7);
     let effects = world.when(advised(true)(id));
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     assert!(grant(&world.opened(9)).is_some_and(|draft| draft.channel == channel_id(9)));
     world.vanish(9);
     assert_eq!(world.when(advised(true)(id)), []);
@@ -78,7 +78,7 @@ fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
     assert_eq!(world.when(advised(false)(id)), []);
     assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
     let effects = world.rejected(id, denial());
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
 }
 
 #[test]
@@ -139,13 +139,16 @@ fn mallory_who_settles_on_a_payment_and_then_denies_the_channel_gets_no_second_p
     for (settled, expected) in [(None, Some(30)), (Some(20), None)] {
         let mut world = World::reopening(100, 20);
         let (id, _) = world.granted(10);
-        world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), None)))));
+        world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), None)))));
         if let Some(total) = settled {
             world.settle(7, total);
         }
         let effects = world.rejected(id, denial());
         let expected = expected.map(|total: u64| Refusal::PaidAnswerLost { total: total.into() });
-        assert_eq!((refusal(&effects), order(&effects).is_some()), (expected.as_ref(), expected.is_none()));
+        assert_eq!(
+            (refusal(&effects), submitted_op(&effects).is_some()),
+            (expected.as_ref(), expected.is_none())
+        );
     }
 }
 
@@ -157,7 +160,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     let (id, _) = world.granted(10);
     world.settle(7, 20);
     let effects = world.rejected(id, denial());
-    assert_eq!(order(&effects), Some(Order::Open { receiver: BOB, deposit: 100.into() }));
+    assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     assert_eq!(grant(&world.opened(9)).map(|draft| draft.total), Some(10.into()));
 
     // The price rose on the way, and the channel is settled on the first of two payments.
@@ -186,7 +189,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     let (second, total) = world.granted(10);
     assert_eq!(total, 30.into());
     world.settle(7, 30);
-    assert!(order(&world.rejected(second, denial())).is_some());
+    assert!(submitted_op(&world.rejected(second, denial())).is_some());
     assert_eq!(grant(&world.opened(9)).map(|draft| draft.total), Some(10.into()));
 }
 

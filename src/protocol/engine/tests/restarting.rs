@@ -8,9 +8,9 @@ impl World {
     fn restart(&mut self) {
         let channels: Vec<_> =
             self.engine.view().channels().map(|(id, channel)| (id, kept(channel))).collect();
-        let facts = *self.engine.facts().unwrap();
+        let account = *self.engine.account().unwrap();
         self.engine = Engine::new(Arc::clone(&self.policy));
-        self.when(ready(facts, channels, Vec::new()));
+        self.when(ready(account, channels, Vec::new()));
     }
 
     /// Ends in good order, and starts again.
@@ -194,8 +194,8 @@ fn the_history_of_a_channel_that_only_the_chain_knows_is_unknown() {
     assert_eq!(world.granted(10).1, Amount::ZERO, "the seller is asked");
     // One that we have opened is known from the start.
     let mut world = World::with(policy(), Vec::new());
-    assert!(order(&world.demand(ask(10)).1).is_some());
-    world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
+    assert!(submitted_op(&world.demand(ask(10)).1).is_some());
+    world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert!(!world.channel().has_doubt());
 }
 
@@ -230,14 +230,14 @@ fn what_another_request_signed_in_between_is_not_older() {
     let (a, _) = demand(&mut world, 10);
     // The price rises above what the channel holds: while it is topped up, the other request has it.
     let effects = world.tells(b, 111, World::claim(0));
-    let topped = order(&effects).expect("a top up");
+    let topped = submitted_op(&effects).expect("a top up");
     assert_eq!(grant(&effects).unwrap().total, 10.into());
     let state = world.state(10);
     assert_eq!(grant(&world.tells(a, 10, state)).unwrap().total, 20.into());
     world.when(Input::Answer(a, Outcome::InDoubt));
-    let Order::TopUp { added, .. } = topped else { panic!("{topped:?}") };
+    let ChannelOp::TopUp { added, .. } = topped else { panic!("{topped:?}") };
     let deposit = added.saturating_add(100.into()).to_string().parse().unwrap();
-    let effects = world.when(Input::Ordered(BOB, Ok(Some((channel_id(7), Some(on_chain(deposit)))))));
+    let effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(deposit)))))));
     assert_eq!(grant(&effects).unwrap().total, 121.into(), "10 and 101");
     let state = world.state(20);
     let effects = world.tells(b, 111, state);
@@ -261,13 +261,12 @@ fn after_a_correction_the_channel_that_costs_nothing_more_pays() {
 #[test]
 fn transactions_of_unknown_fate_are_not_looked_for_without_a_pause_whoever_they_are_for() {
     let mut world = World::with(policy(), Vec::new());
-    let open = order(&world.demand_of("mallory.example", &[], ask(10)).1).unwrap();
-    let intent = Intent { order: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
+    let open = submitted_op(&world.demand_of("mallory.example", &[], ask(10)).1).unwrap();
+    let intent = Intent { op: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
     world.when(Input::Intent(intent));
     let (id, _) = world.demand(ask(10));
-    let unclear =
-        || OrderFailure { order: open, reason: "node is gone".into(), is_final: false, balance: None };
-    let effects = world.when(Input::Ordered(BOB, Err(unclear())));
+    let unclear = || OpFailure { op: open, reason: "node is gone".into(), is_final: false, balance: None };
+    let effects = world.when(Input::OpFinished(BOB, Err(unclear())));
     let refused = |effects: &[Effect]| {
         effects.iter().any(
             |effect| matches!(effect, Effect::Refuse(refused, Refusal::FundFailed { .. }) if *refused == id),

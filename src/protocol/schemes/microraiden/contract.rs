@@ -4,7 +4,7 @@
 use ethers_core::types::U256;
 
 use super::proof;
-use crate::protocol::{Address, Amount, ChannelId, OnChain, Order};
+use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 /// Why a channel cannot be ended as ordered. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +103,7 @@ impl UnmetPrecondition {
 
 /// What stands in the way of an order to end `channel`, as the contract shows it and at the head `head`.
 pub fn unmet_precondition(
-    order: &Order,
+    op: &ChannelOp,
     channel: ChannelId,
     on_chain: Option<OnChain>,
     head: u64,
@@ -111,22 +111,24 @@ pub fn unmet_precondition(
     let Some(OnChain { deposit, settle_block, closing_balance, withdrawn }) = on_chain else {
         return Some(UnmetPrecondition::NotThere { channel });
     };
-    let total = match *order {
-        Order::Open { .. } | Order::TopUp { .. } => return None,
-        Order::Settle { .. } if settle_block == 0 => return Some(UnmetPrecondition::NotClosing { channel }),
-        Order::Settle { .. } if closing_balance < withdrawn => {
+    let total = match *op {
+        ChannelOp::Open { .. } | ChannelOp::TopUp { .. } => return None,
+        ChannelOp::Settle { .. } if settle_block == 0 => {
+            return Some(UnmetPrecondition::NotClosing { channel });
+        }
+        ChannelOp::Settle { .. } if closing_balance < withdrawn => {
             return Some(UnmetPrecondition::LockedUp { channel, closing_balance, withdrawn });
         }
         // Nodes try a call out as part of the newest block: at the settle block itself they would refuse it.
-        Order::Settle { .. } => {
+        ChannelOp::Settle { .. } => {
             let is_early = head <= u64::from(settle_block);
             return is_early.then_some(UnmetPrecondition::TooEarly { channel, settle_block, head });
         }
-        Order::CloseAlone { .. } if settle_block > 0 => {
+        ChannelOp::CloseAlone { .. } if settle_block > 0 => {
             return Some(UnmetPrecondition::ClosingAlready { channel, settle_block, closing_balance });
         }
         // Also during the challenge period.
-        Order::CloseAlone { total, .. } | Order::CloseTogether { total, .. } => total,
+        ChannelOp::CloseAlone { total, .. } | ChannelOp::CloseTogether { total, .. } => total,
     };
     if total > deposit {
         return Some(UnmetPrecondition::AboveDeposit { channel, total, deposit });
@@ -136,23 +138,25 @@ pub fn unmet_precondition(
 
 /// True when the contract shows the channel as `order` leaves it, or further on its way.
 /// `before` is the deposit before a top up, if known.
-pub fn is_reached(order: &Order, before: Option<Amount>, on_chain: Option<OnChain>) -> bool {
-    match (order, on_chain) {
-        (Order::Open { .. } | Order::TopUp { .. }, None) => false,
-        (Order::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
+pub fn is_reached(op: &ChannelOp, before: Option<Amount>, on_chain: Option<OnChain>) -> bool {
+    match (op, on_chain) {
+        (ChannelOp::Open { .. } | ChannelOp::TopUp { .. }, None) => false,
+        (ChannelOp::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
         // Without the deposit before it, the state does not tell what was added from what was there.
-        (Order::TopUp { added, .. }, Some(now)) => {
+        (ChannelOp::TopUp { added, .. }, Some(now)) => {
             now.settle_block == 0 && before.is_some_and(|before| now.deposit >= before.saturating_add(*added))
         }
-        (Order::CloseAlone { total, .. }, Some(now)) => now.settle_block > 0 && now.closing_balance == *total,
-        (Order::CloseTogether { .. } | Order::Settle { .. }, Some(_)) => false,
+        (ChannelOp::CloseAlone { total, .. }, Some(now)) => {
+            now.settle_block > 0 && now.closing_balance == *total
+        }
+        (ChannelOp::CloseTogether { .. } | ChannelOp::Settle { .. }, Some(_)) => false,
         (_, None) => true,
     }
 }
 
 /// The signatures under a cooperative close that are not by whom they should be.
-pub fn wrong_signatures(order: &Order, payer: Address, contract: Address) -> Vec<String> {
-    let Order::CloseTogether { channel, total, balance_signature, closing_signature } = order else {
+pub fn wrong_signatures(op: &ChannelOp, payer: Address, contract: Address) -> Vec<String> {
+    let ChannelOp::CloseTogether { channel, total, balance_signature, closing_signature } = op else {
         return Vec::new();
     };
     let balance = proof::balance_digest(*channel, *total, contract);
@@ -170,7 +174,7 @@ pub fn wrong_signatures(order: &Order, payer: Address, contract: Address) -> Vec
 /// The rules that `order` breaks, as far as is known: the payer's tokens, the limit of a deposit and, of a top
 /// up, the channel (`Some(None)` when there is none).
 pub fn broken_rules(
-    order: &Order,
+    op: &ChannelOp,
     amount: Amount,
     holds: Option<Amount>,
     limit: Option<U256>,
@@ -180,7 +184,7 @@ pub fn broken_rules(
     if let Some(holds) = holds.filter(|holds| *holds < amount) {
         broken.push(format!("the payer holds {holds} base units of the token, fewer than {amount}"));
     }
-    if let Order::TopUp { channel: id, .. } = order {
+    if let ChannelOp::TopUp { channel: id, .. } = op {
         match channel {
             Some(None) => {
                 broken.push(format!("channel {id} not found on chain: it was settled or never opened"))
@@ -210,13 +214,18 @@ mod tests {
 
     const CHANNEL: ChannelId = ChannelId { receiver: Address([7; 20]), open_block: 5 };
 
-    fn together(total: u64) -> Order {
+    fn together(total: u64) -> ChannelOp {
         let (balance_signature, closing_signature) = (Signature([1; 65]), Signature([2; 65]));
-        Order::CloseTogether { channel: CHANNEL, total: total.into(), balance_signature, closing_signature }
+        ChannelOp::CloseTogether {
+            channel: CHANNEL,
+            total: total.into(),
+            balance_signature,
+            closing_signature,
+        }
     }
 
-    fn alone(total: u64) -> Order {
-        Order::CloseAlone { channel: CHANNEL, total: total.into() }
+    fn alone(total: u64) -> ChannelOp {
+        ChannelOp::CloseAlone { channel: CHANNEL, total: total.into() }
     }
 
     fn shown(settle_block: u32, closing_balance: u64, withdrawn: u64) -> Option<OnChain> {
@@ -226,8 +235,8 @@ mod tests {
 
     #[test]
     fn says_what_stands_in_the_way_and_what_to_do() {
-        let settle = Order::Settle { channel: CHANNEL };
-        for (order, on_chain, head, expected) in [
+        let settle = ChannelOp::Settle { channel: CHANNEL };
+        for (op, on_chain, head, expected) in [
             (settle, None, 9, Some("not found on chain")),
             (settle, shown(0, 0, 0), 9, Some("is not closing")),
             (settle, shown(600, 10, 11), 601, Some("close on 11 or more")),
@@ -245,19 +254,19 @@ mod tests {
             (together(9), shown(600, 3, 10), 9, Some("use 10 at least")),
             (together(10), shown(600, 3, 10), 9, None),
         ] {
-            let found = unmet_precondition(&order, CHANNEL, on_chain, head).map(|unmet| unmet.to_string());
+            let found = unmet_precondition(&op, CHANNEL, on_chain, head).map(|unmet| unmet.to_string());
             match (&found, expected) {
                 (None, None) => {}
                 (Some(text), Some(part)) => assert!(text.contains(part), "{text} has no {part}"),
-                _ => panic!("{order:?} {on_chain:?}: {found:?}, not {expected:?}"),
+                _ => panic!("{op:?} {on_chain:?}: {found:?}, not {expected:?}"),
             }
         }
     }
 
     #[test]
     fn knows_when_an_end_has_come_about() {
-        let (settle, open) = (Order::Settle { channel: CHANNEL }, shown(0, 0, 0));
-        for (order, on_chain, expected) in [
+        let (settle, open) = (ChannelOp::Settle { channel: CHANNEL }, shown(0, 0, 0));
+        for (op, on_chain, expected) in [
             (settle, None, true),
             (settle, shown(600, 5, 0), false),
             (together(5), None, true),
@@ -267,12 +276,12 @@ mod tests {
             (alone(0), open, false),
             (alone(5), shown(600, 5, 0), true),
             (alone(5), shown(600, 4, 0), false),
-            (Order::TopUp { channel: CHANNEL, added: 5.into() }, open, false),
-            (Order::TopUp { channel: CHANNEL, added: 5.into() }, None, false),
+            (ChannelOp::TopUp { channel: CHANNEL, added: 5.into() }, open, false),
+            (ChannelOp::TopUp { channel: CHANNEL, added: 5.into() }, None, false),
         ] {
-            assert_eq!(is_reached(&order, None, on_chain), expected, "{order:?} {on_chain:?}");
+            assert_eq!(is_reached(&op, None, on_chain), expected, "{op:?} {on_chain:?}");
         }
-        let top_up = Order::TopUp { channel: CHANNEL, added: 5.into() };
+        let top_up = ChannelOp::TopUp { channel: CHANNEL, added: 5.into() };
         for (before, expected) in [(0, true), (95, true), (96, false)] {
             assert_eq!(is_reached(&top_up, Some(before.into()), open), expected, "{before}");
         }
@@ -281,15 +290,15 @@ mod tests {
     #[test]
     fn names_each_rule_that_is_broken() {
         let receiver = Address([7; 20]);
-        let open = |units: u64| Order::Open { receiver, deposit: units.into() };
+        let open = |units: u64| ChannelOp::Open { receiver, deposit: units.into() };
         let channel = ChannelId { receiver, open_block: 5 };
-        let top_up = |units: u64| Order::TopUp { channel, added: units.into() };
+        let top_up = |units: u64| ChannelOp::TopUp { channel, added: units.into() };
         let on_chain = |deposit: u64, settle_block| {
             let none = Amount::ZERO;
             OnChain { deposit: deposit.into(), settle_block, closing_balance: none, withdrawn: none }
         };
         let (tokens, limit) = (Some(Amount::from(50)), Some(U256::from(100)));
-        for (order, channel, expected) in [
+        for (op, channel, expected) in [
             (open(50), None, &[][..]),
             (open(51), None, &["fewer than 51"]),
             (open(101), None, &["fewer than 101", "would be 101, over the contract's limit of 100"]),
@@ -299,11 +308,12 @@ mod tests {
             (top_up(1), Some(None), &["not found on chain"]),
             (top_up(0), None, &["a top up of 0"]),
         ] {
-            let (Order::Open { deposit: amount, .. } | Order::TopUp { added: amount, .. }) = order else {
-                panic!("{order:?} funds nothing")
+            let (ChannelOp::Open { deposit: amount, .. } | ChannelOp::TopUp { added: amount, .. }) = op
+            else {
+                panic!("{op:?} funds nothing")
             };
-            let broken = broken_rules(&order, amount, tokens, limit, channel);
-            assert_eq!(broken.len(), expected.len(), "{order:?}: {broken:?}");
+            let broken = broken_rules(&op, amount, tokens, limit, channel);
+            assert_eq!(broken.len(), expected.len(), "{op:?}: {broken:?}");
             for (text, part) in broken.iter().zip(expected) {
                 assert!(text.contains(part), "{text} has no {part}");
             }

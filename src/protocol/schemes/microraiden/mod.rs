@@ -12,7 +12,7 @@ mod verdict;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use offer::{Complaint, Malformed, Offer, State, read};
-pub use verdict::{Facts, Holding, Nowhere, Verdict, complaint, is_ours, judge};
+pub use verdict::{Holding, Nowhere, Verdict, complaint, is_ours, judge};
 
 use crate::protocol::{Address, Amount, ChannelId, Signature};
 

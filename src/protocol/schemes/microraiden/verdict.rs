@@ -1,23 +1,8 @@
 //! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
 
-use serde::{Deserialize, Serialize};
-
 use super::{Complaint, Draft, Offer, State, proof};
 use crate::protocol::channel::Channel;
-use crate::protocol::{Address, Amount, ChannelId, Refusal};
-
-/// Who pays, and through which contract: the same for a whole store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// The id of the chain.
-    pub chain_id: u64,
-    /// The channel contract.
-    pub contract: Address,
-    /// The token the contract holds.
-    pub token: Address,
-    /// Who pays.
-    pub payer: Address,
-}
+use crate::protocol::{Account, Amount, ChannelId, Refusal};
 
 /// What to do about a 402 that answers a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +60,7 @@ pub fn judge(
     channel: &Channel,
     presented: &Draft,
     signed: &[Amount],
-    facts: &Facts,
+    account: &Account,
 ) -> Verdict {
     if let Some(
         complaint @ (Complaint::NonexistingChannel
@@ -86,7 +71,7 @@ pub fn judge(
         return Verdict::Again(complaint);
     }
     let Some(state) = &offer.state else { return Verdict::Nowhere(Nowhere::Silent) };
-    if state.sender.is_some_and(|sender| sender != facts.payer) {
+    if state.sender.is_some_and(|sender| sender != account.payer) {
         return Verdict::Nowhere(Nowhere::ForeignState);
     }
     if lags(offer, presented) {
@@ -94,13 +79,13 @@ pub fn judge(
     }
     let is_answer = channel.is_query(presented.total);
     if state.total <= channel.acknowledged {
-        let proven = is_ours(state, presented.channel, facts);
+        let proven = is_ours(state, presented.channel, account);
         let holding = Holding { total: state.total, proven };
         // Downwards is never a loss: what was signed above stays counted as promised.
         let is_expected = is_answer && state.total == presented.total;
         return if is_expected { Verdict::Resolve(holding) } else { Verdict::Adopt(holding) };
     }
-    if !is_ours(state, presented.channel, facts) {
+    if !is_ours(state, presented.channel, account) {
         return Verdict::Nowhere(Nowhere::Unproven { claimed: state.total });
     }
     if signed.contains(&state.total) {
@@ -127,8 +112,8 @@ fn lags(offer: &Offer, presented: &Draft) -> bool {
 }
 
 /// True when the seller's total is proven by our own signature.
-pub fn is_ours(state: &State, channel: ChannelId, facts: &Facts) -> bool {
+pub fn is_ours(state: &State, channel: ChannelId, account: &Account) -> bool {
     let Some(signature) = &state.signature else { return false };
-    let digest = proof::balance_digest(channel, state.total, facts.contract);
-    proof::recover(digest, signature) == Some(facts.payer)
+    let digest = proof::balance_digest(channel, state.total, account.contract);
+    proof::recover(digest, signature) == Some(account.payer)
 }

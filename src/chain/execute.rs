@@ -7,13 +7,13 @@ use ethers_core::types::U256;
 use crate::chain::Chain;
 use crate::chain::confirm::{Mined, SEARCHED_BLOCKS, Sent};
 use crate::chain::contracts;
-use crate::chain::contracts::Plan;
-use crate::chain::error::{ChainError, OrderError, TransactionHash};
+use crate::chain::contracts::OpKind;
+use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
 use crate::chain::journal::Journal;
 use crate::chain::send::Step;
 use crate::protocol::schemes::microraiden::contract;
-use crate::protocol::{ChannelId, Intent, OnChain, Order};
+use crate::protocol::{ChannelId, ChannelOp, Intent, OnChain};
 
 /// An order that was carried out, which rests on a positive proof:
 ///
@@ -24,7 +24,7 @@ use crate::protocol::{ChannelId, Intent, OnChain, Order};
 ///
 /// A receipt that says success is no such proof, and neither is one that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Done {
+pub struct OpResult {
     /// The channel that was opened, topped up or ended.
     pub channel: ChannelId,
     /// What the contract says of it; `None` once it is settled. Never `None` after an opening or a top up. Where only the
@@ -40,7 +40,7 @@ pub struct Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The order was carried out.
-    Done(Done),
+    Done(OpResult),
     /// Only approvals were on their way; the order may be given anew.
     NothingMoved,
 }
@@ -59,16 +59,16 @@ const GAS_TO_CLOSE_TOGETHER: u64 = 130_000;
 
 impl Chain {
     /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
-    /// two openings in one block revert. On an error that [`OrderError::is_unclear`], [`Chain::resume`] must
+    /// two openings in one block revert. On an error that [`OpError::is_unclear`], [`Chain::resume`] must
     /// settle the recorded intents first.
-    pub async fn carry_out(&self, order: &Order, journal: &impl Journal) -> Result<Done, OrderError> {
-        let ground = self.ground().await?;
-        let (sent, fee) = match contracts::plan(order) {
-            Plan::Fund(amount) => self.fund(order, amount, ground, journal).await?,
-            Plan::End(channel, data) => {
-                let request = self.end_request(order, channel, data).await?;
+    pub async fn execute(&self, op: &ChannelOp, journal: &impl Journal) -> Result<OpResult, OpError> {
+        let pinned = self.pinned().await?;
+        let (sent, fee) = match contracts::op_kind(op) {
+            OpKind::Fund(amount) => self.fund(op, amount, pinned, journal).await?,
+            OpKind::End(channel, data) => {
+                let request = self.end_request(op, channel, data).await?;
                 let step = Step { request, moves: true, before: None };
-                (self.send(order, step, ground, journal).await?, Some(U256::zero()))
+                (self.send(op, step, pinned, journal).await?, Some(U256::zero()))
             }
         };
         let error = match self.finish(&sent, fee, journal).await {
@@ -84,11 +84,11 @@ impl Chain {
     }
 
     /// What `order` can cost at most, as things are now; the errors are those of carrying it out.
-    pub async fn estimate(&self, order: &Order) -> Result<Cost, OrderError> {
-        let gas = match contracts::plan(order) {
-            Plan::Fund(amount) => self.gas_to_fund(order, amount, self.ground().await?).await?,
-            Plan::End(channel, data) => {
-                self.gas_limit(order, &self.end_request(order, channel, data).await?).await?
+    pub async fn estimate(&self, op: &ChannelOp) -> Result<Cost, OpError> {
+        let gas = match contracts::op_kind(op) {
+            OpKind::Fund(amount) => self.gas_to_fund(op, amount, self.pinned().await?).await?,
+            OpKind::End(channel, data) => {
+                self.gas_limit(op, &self.end_request(op, channel, data).await?).await?
             }
         };
         let wei = self.worst_fee(gas).await?;
@@ -107,7 +107,7 @@ impl Chain {
     /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
     /// sent again, byte by byte, and waited for. The intents may come in any order. Of several that would move the money,
     /// it is done when one of them did, and failed for good only when each of them is known to have failed.
-    pub async fn resume(&self, intents: &[Intent], journal: &impl Journal) -> Result<Resolution, OrderError> {
+    pub async fn resume(&self, intents: &[Intent], journal: &impl Journal) -> Result<Resolution, OpError> {
         self.remember(intents);
         let mut intents: Vec<&Intent> = intents.iter().collect();
         intents.sort_by_key(|intent| intent.nonce);
@@ -119,7 +119,7 @@ impl Chain {
                 undecided.push(*intent);
                 continue;
             }
-            match self.take_up(intent, moving.len() == 1, journal).await {
+            match self.resume_one(intent, moving.len() == 1, journal).await {
                 Err(error) if error.is_unclear() => pending = Some(error),
                 Err(error) => failed = Some(error),
                 done => return done,
@@ -134,9 +134,9 @@ impl Chain {
             return Err(error);
         }
         for intent in others {
-            match self.take_up(intent, true, journal).await {
+            match self.resume_one(intent, true, journal).await {
                 // An approval that failed or lost its place moves nothing, and the next order sets its own.
-                Ok(_) | Err(OrderError::TransactionFailed { .. } | OrderError::Replaced { .. }) => {}
+                Ok(_) | Err(OpError::TransactionFailed { .. } | OpError::Replaced { .. }) => {}
                 // It says nothing of the transactions that move the money.
                 Err(error) if !moving.is_empty() => {
                     tracing::warn!(%error, "a transaction before the one that moves the money is not decided");
@@ -146,13 +146,13 @@ impl Chain {
         }
         let Some(last) = undecided.last() else { return Ok(Resolution::NothingMoved) };
         // To end a channel that has ended would only cost its fee.
-        if let Some(done) = self.ended(&last.order).await.map_err(|error| unclear(last, error))? {
+        if let Some(done) = self.ended(&last.op).await.map_err(|error| unclear(last, error))? {
             return Ok(Resolution::Done(done));
         }
         // All but the last were refused when they were made: sending them again could move the money twice.
         let mut may_resend = true;
         while let Some(intent) = undecided.pop() {
-            match self.take_up(intent, may_resend || undecided.is_empty(), journal).await {
+            match self.resume_one(intent, may_resend || undecided.is_empty(), journal).await {
                 Err(error) if !error.is_unclear() => failed = Some(error),
                 outcome => return outcome,
             }
@@ -169,15 +169,15 @@ impl Chain {
         }
         let head = rpc.head().await?;
         let from = head.saturating_sub(SEARCHED_BLOCKS);
-        Ok(self.trace(&intent.order, intent.hash, from, head).await?.is_some())
+        Ok(self.trace(&intent.op, intent.hash, from, head).await?.is_some())
     }
 
-    async fn take_up(
+    async fn resume_one(
         &self,
         intent: &Intent,
         may_resend: bool,
         journal: &impl Journal,
-    ) -> Result<Resolution, OrderError> {
+    ) -> Result<Resolution, OpError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
         // Not known yet: the wait looks for it first, and sends it where it is in no block.
@@ -205,8 +205,8 @@ impl Chain {
         sent: &Sent,
         fee: Option<U256>,
         journal: &impl Journal,
-    ) -> Result<Done, OrderError> {
-        let order = &sent.intent.order;
+    ) -> Result<OpResult, OpError> {
+        let op = &sent.intent.op;
         let confirmed = async {
             let mined = self.confirm(sent, self.0.settings.confirmations, journal).await?;
             self.succeeded(sent, &mined).await?;
@@ -215,45 +215,45 @@ impl Chain {
         let mined = match confirmed.await {
             Ok(mined) => mined,
             // The seller may have been faster, or an earlier attempt of ours: what was wanted has come about.
-            Err(error @ (OrderError::TransactionFailed { .. } | OrderError::Replaced { .. })) => {
-                return self.ended(order).await.ok().flatten().ok_or(error);
+            Err(error @ (OpError::TransactionFailed { .. } | OpError::Replaced { .. })) => {
+                return self.ended(op).await.ok().flatten().ok_or(error);
             }
             Err(error) => return Err(error),
         };
-        let channel = match *order {
-            Order::Open { receiver, .. } => ChannelId { receiver, open_block: self.block_of(&mined)? },
-            Order::TopUp { channel, .. }
-            | Order::CloseTogether { channel, .. }
-            | Order::CloseAlone { channel, .. }
-            | Order::Settle { channel } => channel,
+        let channel = match *op {
+            ChannelOp::Open { receiver, .. } => ChannelId { receiver, open_block: self.block_of(&mined)? },
+            ChannelOp::TopUp { channel, .. }
+            | ChannelOp::CloseTogether { channel, .. }
+            | ChannelOp::CloseAlone { channel, .. }
+            | ChannelOp::Settle { channel } => channel,
         };
         let on_chain = self.proven(sent, channel, &mined).await?;
-        Ok(Done { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
+        Ok(OpResult { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
     }
 
     /// The end of a channel, where the end that `order` asks for has come about already.
-    pub(super) async fn ended(&self, order: &Order) -> Result<Option<Done>, ChainError> {
-        let Plan::End(channel, _) = contracts::plan(order) else { return Ok(None) };
+    pub(super) async fn ended(&self, op: &ChannelOp) -> Result<Option<OpResult>, ChainError> {
+        let OpKind::End(channel, _) = contracts::op_kind(op) else { return Ok(None) };
         // A node that does not have the opening yet knows nothing of an end.
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
             return Ok(None);
         };
-        Ok(contract::is_reached(order, None, on_chain).then_some(Done { channel, on_chain, fee: None }))
+        Ok(contract::is_reached(op, None, on_chain).then_some(OpResult { channel, on_chain, fee: None }))
     }
 
-    pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OrderError> {
+    pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OpError> {
         if mined.receipt.status.is_some_and(|status| status.is_zero()) {
-            let Intent { order, moves, hash, .. } = &sent.intent;
+            let Intent { op, moves, hash, .. } = &sent.intent;
             let block = mined.receipt.block_number.as_u64();
-            if *moves && matches!(self.trace(order, *hash, block, block).await, Ok(Some(_))) {
+            if *moves && matches!(self.trace(op, *hash, block, block).await, Ok(Some(_))) {
                 tracing::warn!(
-                    transaction = %sent.hash(), ?order,
+                    transaction = %sent.hash(), ?op,
                     "the node says that the transaction failed, but shows its event: it counts as done"
                 );
                 return Ok(());
             }
             let why = self.why_failed(&sent.intent, mined).await;
-            return Err(OrderError::TransactionFailed { hash: sent.hash(), why });
+            return Err(OpError::TransactionFailed { hash: sent.hash(), why });
         }
         Ok(())
     }
@@ -274,8 +274,8 @@ pub(super) fn both(one: Option<U256>, other: Option<U256>) -> Option<U256> {
 }
 
 /// Nothing is known of `intent`, because the node could not be asked.
-fn unclear(intent: &Intent, error: ChainError) -> OrderError {
-    OrderError::StillPending {
+fn unclear(intent: &Intent, error: ChainError) -> OpError {
+    OpError::StillPending {
         hash: TransactionHash(intent.hash),
         waited: Duration::ZERO,
         last: Some(Box::new(error)),

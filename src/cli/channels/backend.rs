@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 
 use crate::admin;
-use crate::app::Desk as OwnDesk;
+use crate::app::StandalonePayments;
 use crate::channels::{Operation, Plan, Report};
 use crate::config::Config;
 use crate::payments::Listing;
 
 /// A running proxy, or a manager of our own.
-pub(super) enum Desk {
+pub(super) enum Backend {
     Running(PathBuf),
-    Own(OwnDesk),
+    Local(StandalonePayments),
 }
 
-impl Desk {
+impl Backend {
     /// Finds the running proxy, or opens the store and the chain.
     pub(super) async fn open(state_dir: Option<PathBuf>, config: Option<Config>) -> anyhow::Result<Self> {
         let folder = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
@@ -30,7 +30,7 @@ impl Desk {
             bail!("no proxy runs on {}; give its configuration with --config", folder.display());
         };
         config.state_dir = folder;
-        Ok(Self::Own(OwnDesk::open(config).await?))
+        Ok(Self::Local(StandalonePayments::open(config).await?))
     }
 
     pub(super) async fn listing(&self) -> anyhow::Result<Listing> {
@@ -38,28 +38,30 @@ impl Desk {
             Self::Running(socket) => {
                 admin::channels(socket).await?.context("the proxy has stopped in the meantime")
             }
-            Self::Own(desk) => desk.channels().payments().list().await.context("tollpass is shutting down"),
+            Self::Local(backend) => {
+                backend.channels().payments().list().await.context("tollpass is shutting down")
+            }
         }
     }
 
     pub(super) async fn plan(&self, operation: &Operation) -> anyhow::Result<Plan> {
         match self {
             Self::Running(socket) => Ok(admin::plan(socket, operation).await?),
-            Self::Own(desk) => Ok(desk.channels().plan(operation).await?),
+            Self::Local(backend) => Ok(backend.channels().plan(operation).await?),
         }
     }
 
     pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<Report> {
         match self {
             Self::Running(socket) => Ok(admin::operate(socket, operation).await?),
-            Self::Own(desk) => Ok(desk.channels().operate(operation.clone()).await?),
+            Self::Local(backend) => Ok(backend.channels().operate(operation.clone()).await?),
         }
     }
 
     /// Closes what was opened.
     pub(super) async fn close(self) {
-        if let Self::Own(desk) = self {
-            desk.close().await;
+        if let Self::Local(backend) = self {
+            backend.close().await;
         }
     }
 }
