@@ -18,7 +18,7 @@ use super::journal::writer::JournalWriter;
 use super::journal::{AccountId, Journal};
 use super::listing::{ListedChannel, Listing};
 use super::message::{ChainContext, LockId, LockReply, Message, OpReply, StartupState};
-use super::payer::Payer;
+use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
@@ -396,7 +396,7 @@ impl Actor {
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
         // Ready comes once.
-        let _ = self.engine.payer.set(Payer { account, signer: Arc::clone(&signer) });
+        let _ = self.engine.payer.set(Wallet { account, signer: Arc::clone(&signer) });
         let untold = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         lock(&self.recheck).extend(untold);
         self.watch(&chain, synced.cursor);

@@ -26,7 +26,6 @@ use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, SpendLimit, host_name};
-use crate::protocol::schemes::microraiden;
 use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// Messages that may wait for the actor: from chain jobs, from the chain watcher, from operations on channels.
@@ -78,14 +77,14 @@ impl Payments {
 
     /// Remembers the URL of the REST interface of the seller that made `offer`; `paid` is the URL that was paid for.
     pub fn learn_seller_url(&self, offer: &Offer, paid: &Uri) {
-        let Offer::MicroRaiden(microraiden::Offer { receiver, gateway, .. }) = offer;
         // A remembered offer names none.
-        let (Some(path), Some(scheme), Some(authority)) = (gateway, paid.scheme_str(), paid.authority())
+        let (Some(path), Some(scheme), Some(authority)) =
+            (offer.rest_path(), paid.scheme_str(), paid.authority())
         else {
             return;
         };
         let url = format!("{scheme}://{authority}{path}");
-        if self.seller_urls.learn(host_name(authority.host()), *receiver, url) {
+        if self.seller_urls.learn(host_name(authority.host()), offer.terms().payee, url) {
             // Recorded at once, because after a crash the seller is asked what was promised; with a full mailbox, soon.
             let _ = self.mailbox.try_send(Message::SellerUrlLearned);
         }

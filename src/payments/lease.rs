@@ -9,8 +9,8 @@ use super::message::Message;
 use super::report::{Delivery, PaymentGuard, SpendingTotals};
 use super::shared_engine::{Asked, SharedEngine};
 use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
-use crate::protocol::schemes::microraiden;
-use crate::protocol::{Account, Channel, Draft, Offer, Refusal, Signature};
+use crate::protocol::schemes::Payer;
+use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
 
 /// A signed payment, and the channel it draws on, lent to one client request.
 ///
@@ -21,7 +21,7 @@ use crate::protocol::{Account, Channel, Draft, Offer, Refusal, Signature};
 pub struct Lease {
     draft: Draft,
     signature: Signature,
-    account: Account,
+    payer: Payer,
     purchase: PurchaseGuard,
 }
 
@@ -40,10 +40,9 @@ pub(super) struct PurchaseGuard {
 }
 
 impl Lease {
-    /// Sets the header fields of a request that carry the payment.
-    pub fn attach(&self, fields: &mut HeaderMap) {
-        let Account { payer, contract, .. } = self.account;
-        microraiden::attach(fields, &self.draft, payer, contract, &self.signature);
+    /// Sets the headers of a request that carry the payment.
+    pub fn attach(&self, headers: &mut HeaderMap) {
+        self.draft.attach(&self.payer, &self.signature, headers);
     }
 
     /// What is paid, from which channel, and the new total.
@@ -53,15 +52,15 @@ impl Lease {
 
     /// Counts what is paid for the origin of `url`.
     pub fn bill_to(&mut self, url: &Uri) {
-        let receiver = self.draft.channel.receiver;
-        self.purchase.payment = Some(PaymentGuard::new(Arc::clone(&self.purchase.spending), url, receiver));
+        let payee = self.draft.payee();
+        self.purchase.payment = Some(PaymentGuard::new(Arc::clone(&self.purchase.spending), url, payee));
     }
 
     /// To be called right before the payment is sent: from here on it may have reached the seller.
     pub fn begin(&mut self) {
         self.purchase.delivery = Delivery::InDoubt;
-        if let Some(payment) = &mut self.purchase.payment {
-            payment.begin(&self.draft);
+        if let (Some(payment), Some(draft)) = (&mut self.purchase.payment, self.draft.on_channel()) {
+            payment.begin(draft);
         }
     }
 
@@ -95,16 +94,14 @@ impl Lease {
 
     /// Says in the log if the seller proves a total above all that this state directory can have signed.
     fn look_for_strangers(&self, offer: &Offer) {
-        let Offer::MicroRaiden(offer) = offer;
-        let (id, account) = (self.draft.channel, &self.account);
-        let exposure = self.purchase.engine.lock().engine.channel(&id).map(Channel::exposure);
-        let Some(state) = offer.state.filter(|state| exposure.is_some_and(|most| state.total > most)) else {
-            return;
-        };
-        if microraiden::is_ours(&state, id, account) {
+        let Some(channel) = self.draft.on_channel().map(|draft| draft.channel) else { return };
+        let exposure = self.purchase.engine.lock().engine.channel(&channel).map(Channel::exposure);
+        let claimed = offer.claimed_total();
+        let Some(total) = claimed.filter(|total| exposure.is_some_and(|most| *total > most)) else { return };
+        if offer.proves_total(channel, &self.payer) {
             tracing::warn!(
-                channel = %id,
-                total = %state.total,
+                %channel,
+                %total,
                 "the seller proves a total that this state directory never signed: it is an old copy, or another program or \
                  state directory pays with the same key; give each a key of its own"
             );
@@ -141,12 +138,12 @@ impl PurchaseGuard {
         if let (Some(payment), Err(Refusal::PaidAnswerLost { total })) = (&mut self.payment, &granted) {
             payment.registered(*total);
         }
-        let draft = granted?;
+        let draft = Draft::MicroRaiden(granted?);
         // A payment is granted only once the payer is known.
-        let payer = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
-        let (signature, account) = (payer.sign(&draft)?, payer.account);
+        let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
+        let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
         // Boxed: it passes through several futures, each of which would copy it.
-        Ok(Box::new(Lease { draft, signature, account, purchase: self }))
+        Ok(Box::new(Lease { draft, signature, payer, purchase: self }))
     }
 }
 

@@ -4,20 +4,27 @@ use std::sync::Arc;
 
 use crate::chain::signer::Signer;
 use crate::failpoint;
-use crate::protocol::schemes::microraiden::proof;
-use crate::protocol::{Account, Draft, Refusal, Signature};
+use crate::protocol::schemes::{Draft, Payer};
+use crate::protocol::{Account, Refusal, Signature};
 
-/// The paying account and its key.
+/// The key that signs payments, and the account that its channels belong to.
 #[derive(Debug)]
-pub(super) struct Payer {
+pub(super) struct Wallet {
     pub account: Account,
     pub signer: Arc<Signer>,
 }
 
-impl Payer {
+impl Wallet {
+    /// Who pays, as schemes see it.
+    pub(super) fn payer(&self) -> Payer {
+        Payer { address: self.signer.address(), account: Some(self.account) }
+    }
+
     /// Signs a granted payment, which the journal has recorded already.
     pub(super) fn sign(&self, draft: &Draft) -> Result<Signature, Refusal> {
-        let digest = proof::balance_digest(draft.channel, draft.total, self.account.contract);
+        let digest = draft.digest(&self.payer()).ok_or_else(|| {
+            Refusal::NotReady("the chain of the payment's channel has not been read yet".to_owned())
+        })?;
         let signature = self.signer.sign(digest).map_err(|error| Refusal::NotReady(error.to_string()))?;
         failpoint::point("payment signed");
         Ok(signature)

@@ -12,7 +12,8 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use crate::mutex::lock;
-use crate::protocol::{Account, Address, Amount, ChannelId, Draft};
+use crate::protocol::channel::ChannelDraft;
+use crate::protocol::{Account, Address, Amount, ChannelId};
 
 /// How many payments in doubt are remembered per channel, so that a later payment can confirm them. More stay in doubt.
 const DOUBTS: usize = 64;
@@ -261,7 +262,7 @@ impl SpendingTotals {
 
     /// Confirms earlier payments: one was taken that raised the total by `missing` less than its price, so that much of what
     /// was in doubt was not taken before. Returns how much of it was known here.
-    fn clear(&mut self, draft: &Draft, mut missing: Amount) -> Amount {
+    fn clear(&mut self, draft: &ChannelDraft, mut missing: Amount) -> Amount {
         let mut cleared = Amount::ZERO;
         if missing.is_zero() {
             return cleared;
@@ -292,7 +293,7 @@ impl SpendingTotals {
     }
 
     /// Undoes a payment that provably was not sent.
-    fn take_back(&mut self, draft: &Draft, highest: Option<Amount>) {
+    fn take_back(&mut self, draft: &ChannelDraft, highest: Option<Amount>) {
         match (highest, self.channels.get_mut(&draft.channel)) {
             (Some(highest), Some(shown)) => shown.highest = highest,
             (None, Some(_)) => drop(self.channels.remove(&draft.channel)),
@@ -308,7 +309,7 @@ pub(super) struct PaymentGuard {
     host: String,
     receiver: Address,
     /// The payment that is being sent, and the state to restore if it is not.
-    sending: Option<(Draft, Snapshot)>,
+    sending: Option<(ChannelDraft, Snapshot)>,
     /// True once a payment may have reached the seller.
     is_presented: bool,
     /// By how much this request raises what the seller can redeem.
@@ -333,13 +334,13 @@ impl PaymentGuard {
     }
 
     /// A payment is about to be sent.
-    pub(super) fn begin(&mut self, draft: &Draft) {
+    pub(super) fn begin(&mut self, draft: &ChannelDraft) {
         if self.sending.is_some() {
             return;
         }
         let totals = Arc::clone(&self.totals);
         let mut totals = lock(&totals);
-        let Draft { channel, total, price } = *draft;
+        let ChannelDraft { channel, total, price } = *draft;
         // What the seller held before: this payment stands on it.
         let base = total.saturating_sub(price);
         let highest = totals.channels.get(&channel).map(|shown| shown.highest);
@@ -451,7 +452,7 @@ mod tests {
         let open_block = lock(totals).channels.len() as u32 + 1;
         let channel = ChannelId { receiver, open_block };
         let mut guard = guard(totals, url, receiver);
-        guard.begin(&Draft { channel, total: price.into(), price: price.into() });
+        guard.begin(&ChannelDraft { channel, total: price.into(), price: price.into() });
         guard.end(how);
     }
 
@@ -464,9 +465,9 @@ mod tests {
         guard(totals, "http://a.example/", ALICE)
     }
 
-    fn draft(total: u64, price: u64) -> Draft {
+    fn draft(total: u64, price: u64) -> ChannelDraft {
         let channel = ChannelId { receiver: ALICE, open_block: 7 };
-        Draft { channel, total: total.into(), price: price.into() }
+        ChannelDraft { channel, total: total.into(), price: price.into() }
     }
 
     /// What stands on the report as paid and as unclear; nothing is under way any more.
@@ -609,7 +610,7 @@ mod tests {
 
     #[test]
     fn another_channel_takes_the_place_of_one_that_is_gone() {
-        let other = Draft { channel: ChannelId { receiver: ALICE, open_block: 8 }, ..draft(5, 5) };
+        let other = ChannelDraft { channel: ChannelId { receiver: ALICE, open_block: 8 }, ..draft(5, 5) };
         for (how, paid, unclear) in [
             (Delivery::Accepted, sum(1, 5), Tally::default()),
             (Delivery::InDoubt, Tally::default(), sum(1, 5)),

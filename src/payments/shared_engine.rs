@@ -11,16 +11,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
-use super::payer::Payer;
+use super::payer::Wallet;
 use crate::mutex::lock;
+use crate::protocol::Refusal;
+use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::{Effect, Engine, Input, PurchaseId};
-use crate::protocol::{Draft, Refusal};
 
 /// How long the engine may be newer than its record while nobody pays.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
 /// What a purchase gets: a payment that may be signed, or why there is none.
-pub(super) type Granted = Result<Draft, Refusal>;
+pub(super) type Granted = Result<ChannelDraft, Refusal>;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct SharedEngine {
     /// Wakes the manager's task.
     wake: Notify,
     /// Who signs, once that is known.
-    pub payer: OnceLock<Payer>,
+    pub payer: OnceLock<Wallet>,
 }
 
 /// What lies behind the lock.

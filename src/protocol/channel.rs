@@ -212,6 +212,17 @@ impl Channel {
     }
 }
 
+/// A total that is about to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelDraft {
+    /// The channel that pays.
+    pub channel: ChannelId,
+    /// The new total.
+    pub total: Amount,
+    /// What of it is paid for this request.
+    pub price: Amount,
+}
+
 /// What the contract says of a channel (`getChannelInfo`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnChain {

@@ -10,8 +10,8 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::hosts::host::{Host, NotAHost, canonical};
 use crate::protocol::{Address, Amount};
 pub use hooks::{
-    Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse, Requested,
-    Retry, Success, Webhook,
+    Abort, Adopt, CloseDenied, Complaint, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse,
+    Requested, Retry, Success, Webhook,
 };
 pub use hosts::Hosts;
 

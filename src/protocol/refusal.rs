@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::protocol::policy::{Browsers, Mark};
-use crate::protocol::schemes::microraiden::{Complaint, Malformed};
+use crate::protocol::policy::{Browsers, Complaint, Mark};
+use crate::protocol::schemes::Malformed;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 /// Why a request is not paid.
@@ -324,29 +324,6 @@ impl Refusal {
                 | Self::TooManyDeposits { .. }
                 | Self::DepositUnseen { .. }
         )
-    }
-}
-
-impl std::fmt::Display for Complaint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::InsufficientConfirmations => "the seller waits for more confirmations of the channel",
-            Self::InvalidAmount => "the seller holds another total",
-            Self::InvalidBalanceProof => "the seller does not accept the signature",
-            Self::NonexistingChannel => "the seller does not know the channel",
-        })
-    }
-}
-
-impl Complaint {
-    /// The key below `[hooks]` that decides about it.
-    pub fn hook(self) -> &'static str {
-        match self {
-            Self::InsufficientConfirmations => "insufficient_confirmations",
-            Self::InvalidAmount => "invalid_amount",
-            Self::InvalidBalanceProof => "invalid_balance_proof",
-            Self::NonexistingChannel => "nonexisting_channel",
-        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::Instant;
 use super::demand::check;
 use super::purchase::{Purchase, Stage};
 use super::{Engine, Outcome, PurchaseId, Reopens, Start};
-use crate::protocol::policy::{Adopt, Retry};
+use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::policy::{Adopt, Complaint, Retry};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{Complaint, Holding, Verdict, judge};
-use crate::protocol::{Amount, Draft, Offer, Phase, Refusal};
+use crate::protocol::schemes::microraiden::{Holding, Verdict, judge};
+use crate::protocol::{Amount, Offer, Phase, Refusal};
 
 impl Engine {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {

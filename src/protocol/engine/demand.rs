@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Record, SpendLimit, Start};
-use crate::protocol::channel::InDoubt;
+use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
 use crate::protocol::{
-    Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, Phase, Refusal,
+    Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Offer, Phase, Refusal,
 };
 
 /// What can be done for a purchase at the head of its queue.

@@ -24,11 +24,12 @@ use std::time::{Duration, Instant};
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 use crate::hosts::host::canonical;
+use crate::protocol::channel::ChannelDraft as Draft;
 use crate::protocol::policy::Hooks;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
-    Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, OnChain, Policy, Refusal,
+    Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Offer, OnChain, Policy, Refusal,
     Signature,
 };
 

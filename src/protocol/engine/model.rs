@@ -10,9 +10,10 @@ use proptest::test_runner::FileFailurePersistence;
 
 use crate::chain::signer::Signer;
 use crate::protocol::engine::*;
+use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, DepositSize, Hooks, Missing, Retry};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{Complaint, State, proof};
+use crate::protocol::schemes::microraiden::{State, proof};
 
 const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
 const CONTRACT: Address = Address([0xcc; 20]);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Host, SpendLimit};
-use crate::protocol::channel::InDoubt;
-use crate::protocol::schemes::microraiden::Complaint;
-use crate::protocol::{Address, Amount, Channel, ChannelId, Draft, Offer};
+use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
+use crate::protocol::policy::Complaint;
+use crate::protocol::{Address, Amount, Channel, ChannelId, Offer};
 
 /// A host, and whether its requests may use the channels of other hosts.
 pub(super) type QueueKey = (Host, bool);

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use crate::chain::signer::Signer;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::*;
+use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{Complaint, State, proof};
+use crate::protocol::schemes::microraiden::{State, proof};
 use crate::protocol::{Phase, Signature};
 
 const BOB: Address = Address([0xbb; 20]);

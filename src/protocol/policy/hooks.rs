@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
-use crate::protocol::schemes::microraiden::Complaint;
-
 /// `[hooks]`, or what one `[[pay]]` entry makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
@@ -36,6 +34,19 @@ pub struct Hooks {
     pub exit: Hook<Exit>,
     /// The seller does not sign that a channel be closed.
     pub cooperative_close_denied: Hook<CloseDenied>,
+}
+
+/// What a seller can find wrong with a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Complaint {
+    /// The channel is mined, but not deep enough for the seller.
+    InsufficientConfirmations,
+    /// The total is not the last one plus the price.
+    InvalidAmount,
+    /// The signature does not recover to the sender.
+    InvalidBalanceProof,
+    /// The seller knows no such channel.
+    NonexistingChannel,
 }
 
 /// What to do, and whom to ask first.
@@ -259,6 +270,29 @@ impl Hooks {
         match self.retry(complaint) {
             Some(retry) => retry == Retry::Abort,
             None => self.invalid_amount.action == Adopt::Abort,
+        }
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InsufficientConfirmations => "the seller waits for more confirmations of the channel",
+            Self::InvalidAmount => "the seller holds another total",
+            Self::InvalidBalanceProof => "the seller does not accept the signature",
+            Self::NonexistingChannel => "the seller does not know the channel",
+        })
+    }
+}
+
+impl Complaint {
+    /// The key below `[hooks]` that decides about it.
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::InsufficientConfirmations => "insufficient_confirmations",
+            Self::InvalidAmount => "invalid_amount",
+            Self::InvalidBalanceProof => "invalid_balance_proof",
+            Self::NonexistingChannel => "nonexisting_channel",
         }
     }
 }

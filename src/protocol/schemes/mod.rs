@@ -1,3 +1,261 @@
-//! The payment schemes, one directory each.
+//! The payment schemes, one directory each, and the closed dispatch over them.
+//!
+//! A scheme is an implementation of [`Scheme`] and one variant in each of [`Offer`], [`Draft`] and [`Malformed`]. Nothing
+//! outside knows its headers, its statuses or how its payments are signed.
 
 pub mod microraiden;
+
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName};
+
+use crate::protocol::answer::Answer;
+use crate::protocol::asset::Money;
+use crate::protocol::channel::ChannelDraft;
+use crate::protocol::policy::Complaint;
+use crate::protocol::terms::{SchemeName, Terms};
+use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
+
+/// What a payment scheme knows. Pure; implemented by a type without values, and dispatched by the enums of this module.
+pub trait Scheme {
+    /// One way in which a seller accepts payment.
+    type Offer;
+    /// A payment that is about to be signed.
+    type Draft;
+    /// Why an answer in this scheme cannot be understood.
+    type Malformed;
+
+    /// The headers of requests and answers that carry offers and payments and hold no secret, so that webhooks may see
+    /// them.
+    const PUBLIC_HEADERS: &'static [&'static HeaderName];
+
+    /// True if offers of this scheme may be in the body of an answer with this head, which is then read up to
+    /// `limits.max_402_body`.
+    fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool;
+
+    /// True for the name of a header, or of a cookie that stands for one, that belongs to the hop between payer and
+    /// seller. The name is lower-case ASCII or not: case does not matter.
+    fn is_payment_name(name: &[u8]) -> bool;
+
+    /// Reads the offers of an answer; `None` if it has none of this scheme.
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<Self::Offer>, Self::Malformed>>;
+
+    /// The scheme-neutral part of an offer.
+    fn terms(offer: &Self::Offer) -> Terms;
+
+    /// The 32 bytes that the payer signs.
+    fn digest(draft: &Self::Draft, payer: &Payer) -> Option<[u8; 32]>;
+
+    /// Sets the headers that present a signed payment to the seller.
+    fn attach(draft: &Self::Draft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap);
+
+    /// What the head of an answer says of the payment that was presented.
+    fn assess(answer: &Answer<'_>) -> Assessment;
+}
+
+/// Who pays. Schemes with channels also need the account that the channels belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payer {
+    /// The address of the key that signs.
+    pub address: Address,
+    /// Chain, contract and token of the channels; `None` without a `[chain]`, or before it has been read.
+    pub account: Option<Account>,
+}
+
+/// What the head of an answer says of the payment that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assessment {
+    /// The seller took it, as far as can be told.
+    Paid(Receipt),
+    /// The seller asks for another payment, or for this one again: its offers decide.
+    Asked,
+    /// Unknown: the seller may have failed before or after it took the payment.
+    InDoubt,
+}
+
+/// What an answer shows of the payment that it was given for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It states what the seller took.
+    Stated,
+    /// It states nothing: the resource may have become free.
+    Unstated,
+    /// It states nothing, and its status suggests that nothing was charged.
+    NotCharged,
+}
+
+/// One way in which a seller accepts payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// µRaiden.
+    MicroRaiden(microraiden::Offer),
+}
+
+/// A payment that is about to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Draft {
+    /// µRaiden.
+    MicroRaiden(ChannelDraft),
+}
+
+/// Why the offers of an answer cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// In µRaiden.
+    #[error(transparent)]
+    MicroRaiden(#[from] microraiden::Malformed),
+}
+
+/// Evaluates an expression for the scheme of a value, as `$scheme`.
+macro_rules! dispatch {
+    ($kind:ident, $value:expr, $scheme:ident, $inner:pat => $result:expr) => {
+        match $value {
+            $kind::MicroRaiden($inner) => {
+                type $scheme = microraiden::MicroRaiden;
+                $result
+            }
+        }
+    };
+}
+
+/// True if an answer may ask for a payment, to judge by its head.
+#[must_use]
+pub fn may_ask(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::PAYMENT_REQUIRED || wants_body(status, headers)
+}
+
+/// True if offers may be in the body of an answer with this head.
+#[must_use]
+pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
+    microraiden::MicroRaiden::wants_body(status, headers)
+}
+
+/// True for a header that belongs to the hop between payer and seller: clients neither send nor get it.
+#[must_use]
+pub fn is_payment_header(name: &HeaderName) -> bool {
+    is_payment_name(name.as_str().as_bytes())
+}
+
+/// As [`is_payment_header`], also for the name of a cookie that stands for a header, in any case.
+#[must_use]
+pub fn is_payment_name(name: &[u8]) -> bool {
+    microraiden::MicroRaiden::is_payment_name(name)
+}
+
+/// The headers of all schemes that hold no secret.
+pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
+    microraiden::MicroRaiden::PUBLIC_HEADERS.iter().copied()
+}
+
+/// Reads the offers of an answer, in the order in which they are to be tried. A malformed offer in one scheme does not hide
+/// a good one in another.
+///
+/// # Errors
+/// [`Refusal::Malformed`] if no offer can be understood, [`Refusal::UnknownScheme`] if there is none.
+pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
+    let mut offers = Vec::new();
+    let mut malformed = None;
+    match microraiden::MicroRaiden::read(answer) {
+        Some(Ok(read)) => offers.extend(read.into_iter().map(Offer::MicroRaiden)),
+        Some(Err(error)) => malformed = malformed.or(Some(Malformed::MicroRaiden(error))),
+        None => {}
+    }
+    match malformed {
+        _ if !offers.is_empty() => Ok(offers),
+        Some(malformed) => Err(Refusal::Malformed(malformed)),
+        None => Err(Refusal::UnknownScheme),
+    }
+}
+
+impl Offer {
+    /// The scheme-neutral part.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        dispatch!(Self, self, S, offer => S::terms(offer))
+    }
+
+    /// The path of the seller's REST interface at its origin, if the offer names one.
+    #[must_use]
+    pub fn rest_path(&self) -> Option<&str> {
+        match self {
+            Self::MicroRaiden(offer) => offer.gateway.as_deref(),
+        }
+    }
+
+    /// The total of the channel presented that the seller says it holds.
+    #[must_use]
+    pub fn claimed_total(&self) -> Option<Amount> {
+        match self {
+            Self::MicroRaiden(offer) => offer.state.map(|state| state.total),
+        }
+    }
+
+    /// True if the payer's own signature proves that total.
+    #[must_use]
+    pub fn proves_total(&self, channel: ChannelId, payer: &Payer) -> bool {
+        let Some(account) = &payer.account else { return false };
+        match self {
+            Self::MicroRaiden(offer) => {
+                offer.state.is_some_and(|state| microraiden::is_ours(&state, channel, account))
+            }
+        }
+    }
+
+    /// What the seller complains about in its answer to a payment, in so many words or by what it shows.
+    #[must_use]
+    pub fn complaint(&self, presented: &Draft) -> Option<Complaint> {
+        match (self, presented) {
+            (Self::MicroRaiden(offer), Draft::MicroRaiden(draft)) => microraiden::complaint(offer, draft),
+        }
+    }
+}
+
+impl Draft {
+    /// What is paid with it.
+    #[must_use]
+    pub fn price(&self) -> Money {
+        match self {
+            Self::MicroRaiden(draft) => Money::channel_token(draft.price),
+        }
+    }
+
+    /// Who is paid.
+    #[must_use]
+    pub fn payee(&self) -> Address {
+        match self {
+            Self::MicroRaiden(draft) => draft.channel.receiver,
+        }
+    }
+
+    /// The scheme that it is in.
+    #[must_use]
+    pub fn scheme(&self) -> SchemeName {
+        match self {
+            Self::MicroRaiden(_) => SchemeName::MicroRaiden,
+        }
+    }
+
+    /// The total that it promises on a channel, if it draws on one.
+    #[must_use]
+    pub fn on_channel(&self) -> Option<&ChannelDraft> {
+        match self {
+            Self::MicroRaiden(draft) => Some(draft),
+        }
+    }
+
+    /// The 32 bytes that the payer signs; `None` if the scheme needs an account and there is none.
+    #[must_use]
+    pub fn digest(&self, payer: &Payer) -> Option<[u8; 32]> {
+        dispatch!(Self, self, S, draft => S::digest(draft, payer))
+    }
+
+    /// Sets the headers that present the signed payment to the seller.
+    pub fn attach(&self, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
+        dispatch!(Self, self, S, draft => S::attach(draft, payer, signature, headers));
+    }
+
+    /// What the head of an answer says of this payment.
+    #[must_use]
+    pub fn assess(&self, answer: &Answer<'_>) -> Assessment {
+        dispatch!(Self, self, S, _ => S::assess(answer))
+    }
+}

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, Uri, Version};
 
 use super::target;
-use crate::protocol::schemes::microraiden::headers::PREFIX;
+use crate::protocol::schemes;
 
 /// Our name in `Via` and `Proxy-Status`.
 pub const PSEUDONYM: &str = "tollpass";
@@ -63,7 +63,7 @@ fn strip_named(fields: &mut HeaderMap) {
     for line in &lines {
         for name in tokens(line).filter_map(|token| HeaderName::from_bytes(token).ok()) {
             // A payment is for the seller, however many hops away it is.
-            if !END_TO_END.contains(&name) && !name.as_str().starts_with(PREFIX) {
+            if !END_TO_END.contains(&name) && !schemes::is_payment_header(&name) {
                 fields.remove(name);
             }
         }

@@ -5,7 +5,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::headers;
-use crate::protocol::schemes::microraiden::headers::PREFIX;
+use crate::protocol::schemes;
 use crate::proxy::{Body, ForwardError};
 
 /// Counts this hop; gives the answer where it is the last one.
@@ -57,5 +57,5 @@ fn echo(request: &Request<Body>) -> Response<Body> {
 
 fn is_private(name: &HeaderName) -> bool {
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name)
-        || name.as_str().starts_with(PREFIX)
+        || schemes::is_payment_header(name)
 }

@@ -25,8 +25,8 @@ use crate::protocol::engine::SpendLimit;
 use crate::protocol::policy::Hooks;
 use crate::protocol::quote::RequestId;
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::microraiden::headers::{COST, SENDER_BALANCE};
-use crate::protocol::{Amount, Answer, Draft, Offer, Refusal, read};
+use crate::protocol::schemes::{self, Assessment, Receipt};
+use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
 use crate::proxy::replay::Kept;
 use crate::proxy::upstream::egress::Peer;
 use crate::proxy::{Body, ForwardError, Paying, RequestService, rescue};
@@ -69,12 +69,12 @@ pub(super) struct Exchange<S> {
 }
 
 /// What a request has cost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Spent {
     Nothing,
     /// The seller was shown so much, and may have taken it.
-    Unclear(Amount),
-    Paid(Amount),
+    Unclear(Money),
+    Paid(Money),
 }
 
 /// An exchange that a client waits for, in the client's own task: a task for each would cost more than the signature.
@@ -152,7 +152,9 @@ where
     ) -> Result<(HeldAnswer, Offer), Response<Body>> {
         self.start_clock();
         let (head, body) = answer.into_parts();
-        let offer = read(&Answer { fields: &head.headers });
+        let view = Answer { status: head.status, headers: &head.headers, body: None };
+        let offer =
+            schemes::read(&view).and_then(|offers| offers.into_iter().next().ok_or(Refusal::UnknownScheme));
         if let Ok(offer) = &offer {
             self.was_asked = true;
             self.offer = Some(offer.clone());
@@ -439,9 +441,10 @@ where
 
     /// The seller may have taken this payment.
     fn presented(&mut self, draft: &Draft) {
+        let asked = draft.price();
         self.spent = match self.spent {
-            Spent::Unclear(price) => Spent::Unclear(price.max(draft.price)),
-            Spent::Nothing | Spent::Paid(_) => Spent::Unclear(draft.price),
+            Spent::Unclear(ref price) if price.asset == asked.asset && price.amount > asked.amount => return,
+            Spent::Unclear(_) | Spent::Nothing | Spent::Paid(_) => Spent::Unclear(asked),
         };
     }
 
@@ -453,46 +456,46 @@ where
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Sent {
         strip::answer_cookies(answer.headers_mut());
-        let (status, draft) = (answer.status(), *lease.draft());
-        if status == StatusCode::PAYMENT_REQUIRED {
-            return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
-                Ok((held, offer)) => Sent::Again(Box::new(Again { lease, held, offer })),
-                // In no scheme, malformed, endless, or stopped by a hook: the payment stays unclear.
-                Err(handed_on) => {
-                    self.forget();
-                    tracing::warn!(
-                        ?draft,
-                        "a payment was presented, and nothing follows from the 402 after it"
-                    );
-                    Sent::Done(handed_on)
-                }
-            };
-        }
-        if status == StatusCode::CONFLICT || status.is_server_error() {
-            // The seller takes the money before the resource runs, but this may be the seller itself failing.
-            drop(lease);
-        } else {
-            self.tell(&draft, &answer);
-            self.spent = Spent::Paid(draft.price);
-            lease.accept();
-            self.learn(&answer);
+        let draft = lease.draft().clone();
+        let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
+        match draft.assess(&view) {
+            Assessment::Asked => {
+                return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
+                    Ok((held, offer)) => Sent::Again(Box::new(Again { lease, held, offer })),
+                    // Unreadable, endless, or stopped by a hook: the payment stays in doubt.
+                    Err(handed_on) => {
+                        self.forget();
+                        tracing::warn!(
+                            ?draft,
+                            "a payment was presented, and nothing follows from the 402 after it"
+                        );
+                        Sent::Done(handed_on)
+                    }
+                };
+            }
+            Assessment::InDoubt => drop(lease),
+            Assessment::Paid(receipt) => {
+                self.tell(&draft, &answer);
+                self.spent = Spent::Paid(draft.price());
+                lease.accept();
+                self.learn(receipt);
+            }
         }
         let answer = self.let_through(answer, Some(&draft)).await;
         Sent::Done(strip::answer(answer))
     }
 
     /// Remembers the price, unless the answer looks as if nothing was charged.
-    fn learn(&self, answer: &Response<Body>) {
+    fn learn(&self, receipt: Receipt) {
         let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
         else {
             return;
         };
         payments.learn_seller_url(offer, &self.head.uri);
-        let is_shown = answer.headers().contains_key(&SENDER_BALANCE) || answer.headers().contains_key(&COST);
-        if is_shown || !answer.status().is_client_error() {
-            payments.quotes().learn(id, offer, is_shown, self.was_asked);
-        } else {
-            payments.quotes().forget(id);
+        match receipt {
+            Receipt::Stated => payments.quotes().learn(id, offer, true, self.was_asked),
+            Receipt::Unstated => payments.quotes().learn(id, offer, false, self.was_asked),
+            Receipt::NotCharged => payments.quotes().forget(id),
         }
     }
 
@@ -512,14 +515,14 @@ where
     }
 
     fn tell(&self, draft: &Draft, answer: &Response<Body>) {
+        let price = draft.price();
         tracing::info!(
             target: "tollpass::paid",
-            price = %draft.price,
-            total = %draft.total,
-            channel = %draft.channel,
+            %price,
+            total = draft.on_channel().map(|draft| tracing::field::display(draft.total)),
+            channel = draft.on_channel().map(|draft| tracing::field::display(draft.channel)),
             status = answer.status().as_u16(),
-            "paid {} for {}",
-            draft.price,
+            "paid {price} for {}",
             self.name,
         );
         self.tell_of_success(draft, answer);
@@ -529,8 +532,8 @@ where
     fn refuse(&mut self, held: &HeldAnswer, refusal: &Refusal) -> Response<Body> {
         self.forget();
         if let Refusal::PaidAnswerLost { .. } = refusal {
-            if let Spent::Unclear(price) = self.spent {
-                self.spent = Spent::Paid(price);
+            if let Spent::Unclear(price) = &self.spent {
+                self.spent = Spent::Paid(price.clone());
             }
             tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
             let kind = Some("http_protocol_error");

@@ -8,9 +8,9 @@ use super::Settings;
 use super::exchange::{Exchange, Spent};
 use super::webhook::{Advice, Question};
 use crate::protocol::engine::Reopens;
-use crate::protocol::policy::{Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook};
-use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{Complaint, complaint};
+use crate::protocol::policy::{
+    Complaint, Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook,
+};
 use crate::protocol::{Amount, Draft, Offer, Refusal};
 use crate::proxy::{Body, rescue};
 
@@ -76,13 +76,13 @@ where
     ) -> Result<Option<Reopens>, Refusal> {
         let answer = Some((held.status, &held.headers));
         let turn = Turn { draft: Some(draft), answer, ..Turn::default() };
-        let Offer::MicroRaiden(offer) = offer;
-        if offer.price > draft.price {
+        let (price, paid) = (offer.terms().price, draft.price());
+        if price.asset != paid.asset || price.amount > paid.amount {
             // A yes to one price is none to a higher one.
             self.is_wanted(turn).await?;
         }
-        let is_other_price = offer.price != draft.price;
-        match complaint(offer, draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
+        let is_other_price = price != paid;
+        match offer.complaint(draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
                 let advice =
                     Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
@@ -115,7 +115,7 @@ where
         let hook = &self.hooks.success;
         if hook.action == Success::Tell {
             let answer = Some((answer.status(), answer.headers()));
-            let paid = Some(draft.price);
+            let paid = Some(draft.price().amount);
             let turn = Turn { draft: Some(draft), answer, is_final: true, paid, unclear: None };
             let by = Instant::now() + self.shared.settings.policy.pay_timeout;
             let question = self.question("success", turn);
@@ -192,10 +192,10 @@ impl<S> Exchange<S> {
         if self.hooks.exit.action != Exit::Tell || std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        let (paid, unclear) = match self.spent {
+        let (paid, unclear) = match &self.spent {
             Spent::Nothing => (None, None),
-            Spent::Unclear(price) => (None, Some(price)),
-            Spent::Paid(price) => (Some(price), None),
+            Spent::Unclear(price) => (None, Some(price.amount)),
+            Spent::Paid(price) => (Some(price.amount), None),
         };
         let question = self.question("exit", Turn { answer, is_final: true, paid, unclear, draft: None });
         let Settings { policy, shutdown, .. } = &self.shared.settings;
@@ -204,19 +204,14 @@ impl<S> Exchange<S> {
     }
 
     fn question(&self, hook: &'static str, turn: Turn<'_>) -> Question {
-        let (price, receiver) = match &self.offer {
-            Some(Offer::MicroRaiden(microraiden::Offer { price, receiver, .. })) => {
-                (Some(*price), Some(*receiver))
-            }
-            None => (None, None),
-        };
+        let terms = self.offer.as_ref().map(Offer::terms);
         Question {
             hook,
             method: self.head.method.to_string(),
             url: without_user(&self.head.uri),
-            price,
-            receiver,
-            channel: turn.draft.map(|draft| draft.channel),
+            price: terms.as_ref().map(|terms| terms.price.amount),
+            receiver: terms.as_ref().map(|terms| terms.payee),
+            channel: turn.draft.and_then(Draft::on_channel).map(|draft| draft.channel),
             attempt: self.attempts,
             status: turn.answer.map(|(status, _)| status.as_u16()),
             paid: turn.paid,

@@ -2,11 +2,11 @@
 //! they cannot be added to ours, and the seller's are not handed on. The same for the cookies that stand for them.
 
 use http::Response;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http_body::Body as _;
 
 use super::Body;
-use crate::protocol::schemes::microraiden::headers::PREFIX;
+use crate::protocol::schemes;
 
 /// Takes the payment fields and cookies out of a client's request.
 pub(super) fn request(request: &mut HeaderMap) {
@@ -53,13 +53,13 @@ fn announced(fields: &mut HeaderMap) {
 
 /// Takes the payment fields out.
 pub(in crate::proxy) fn fields(fields: &mut HeaderMap) {
-    if !fields.keys().any(is_payment_field) {
+    if !fields.keys().any(schemes::is_payment_header) {
         return;
     }
     let mut is_payment = false;
     // Of several lines with one name only the first has it.
     let others = std::mem::take(fields).into_iter().filter(|(name, _)| {
-        is_payment = name.as_ref().map_or(is_payment, is_payment_field);
+        is_payment = name.as_ref().map_or(is_payment, schemes::is_payment_header);
         !is_payment
     });
     fields.extend(others);
@@ -77,22 +77,18 @@ pub(super) fn answer_cookies(fields: &mut HeaderMap) {
     }
 }
 
-fn is_payment_field(name: &HeaderName) -> bool {
-    name.as_str().starts_with(PREFIX)
-}
-
 fn pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
 }
 
 fn is_payment(pair: &[u8]) -> bool {
-    pair.trim_ascii_start()
-        .get(..PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+    schemes::is_payment_name(pair.trim_ascii_start())
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use crate::proxy::pay::strip::*;
 
     fn values(fields: &HeaderMap, name: HeaderName) -> Vec<&str> {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::protocol::policy::Webhook;
-use crate::protocol::schemes::microraiden::headers as rdn;
+use crate::protocol::schemes;
 use crate::protocol::{Address, Amount, ChannelId};
 use crate::shutdown::Shutdown;
 
@@ -219,7 +219,6 @@ impl Question {
     /// The fields of an answer that may be told.
     pub(super) fn fields(fields: &HeaderMap) -> BTreeMap<String, String> {
         harmless()
-            .into_iter()
             .filter_map(|name| {
                 let value = fields.get(&name)?.to_str().ok().filter(|value| value.len() <= LONGEST_VALUE)?;
                 Some((name.to_string(), value.to_owned()))
@@ -229,25 +228,10 @@ impl Question {
 }
 
 /// The fields that can hold no secret: no signature, no cookie, nothing that a seller makes up for one client.
-fn harmless() -> [HeaderName; 16] {
-    [
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::DATE,
-        header::RETRY_AFTER,
-        header::SERVER,
-        rdn::CONTRACT_ADDRESS.clone(),
-        rdn::COST.clone(),
-        rdn::GATEWAY_PATH.clone(),
-        rdn::INSUFFICIENT_CONFIRMATIONS.clone(),
-        rdn::INVALID_AMOUNT.clone(),
-        rdn::INVALID_BALANCE_PROOF.clone(),
-        rdn::NONEXISTING_CHANNEL.clone(),
-        rdn::PRICE.clone(),
-        rdn::RECEIVER_ADDRESS.clone(),
-        rdn::SENDER_BALANCE.clone(),
-        rdn::TOKEN_ADDRESS.clone(),
-    ]
+fn harmless() -> impl Iterator<Item = HeaderName> {
+    let ours =
+        [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::DATE, header::RETRY_AFTER, header::SERVER];
+    ours.into_iter().chain(schemes::public_headers().cloned())
 }
 
 /// The words that a hook's answer may hold; none where it is told only.

@@ -12,11 +12,11 @@ use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, Secp256k1, SecretKey};
 
 use tollpass::payments::journal::Journal;
-use tollpass::protocol::channel::Channel;
+use tollpass::protocol::channel::{Channel, ChannelDraft};
 use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
 use tollpass::protocol::policy::Deposit;
-use tollpass::protocol::schemes::microraiden;
-use tollpass::protocol::schemes::microraiden::proof;
+use tollpass::protocol::schemes::microraiden::{self, MicroRaiden, proof};
+use tollpass::protocol::schemes::{Payer, Scheme as _};
 use tollpass::protocol::{Account, Address, Amount, ChannelId, Offer, OnChain, Policy, Signature};
 
 const KEY: [u8; 32] = [7; 32];
@@ -51,16 +51,11 @@ pub fn report() -> anyhow::Result<f64> {
     show("digest of a payment", || {
         proof::balance_digest(channel, black_box(Amount::from(7)), account.contract)
     });
-    let draft = microraiden::Draft { channel, total: Amount::from(7), price: Amount::from(1) };
-    show("header fields of a payment", || {
+    let draft = ChannelDraft { channel, total: Amount::from(7), price: Amount::from(1) };
+    let payer = Payer { address: account.payer, account: Some(account) };
+    show("headers of a payment", || {
         let mut fields = HeaderMap::new();
-        microraiden::attach(
-            &mut fields,
-            black_box(&draft),
-            account.payer,
-            account.contract,
-            &Signature(bytes),
-        );
+        MicroRaiden::attach(black_box(&draft), &payer, &Signature(bytes), &mut fields);
         fields
     });
     grants(channel, account)?;

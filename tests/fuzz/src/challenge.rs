@@ -4,16 +4,15 @@
 //! `@deposit`, `@acknowledged`, `@promised`, `@unclear`, `@unclear-price`, `@presented`, `@price` and `@signed` (more
 //! than once) are amounts.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use tollpass::protocol;
-use tollpass::protocol::channel::InDoubt;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tollpass::protocol::channel::{ChannelDraft, InDoubt};
+use tollpass::protocol::policy::Complaint;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
 use tollpass::protocol::schemes::microraiden::{
-    Complaint, Holding, Nowhere, Offer, State, Verdict, attach, complaint, headers, judge,
+    Holding, MicroRaiden, Nowhere, Offer, State, Verdict, complaint, headers, judge,
 };
-use tollpass::protocol::{
-    Account, Address, Amount, Answer, Channel, ChannelId, Draft, Phase, Refusal, Signature, read,
-};
+use tollpass::protocol::schemes::{self, Scheme as _};
+use tollpass::protocol::{Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
 use tollpass::proxy::rescue::proxy_status;
 
 /// Of the published test vectors: the corpus has a signature of this payer for 15 on this channel.
@@ -39,11 +38,12 @@ pub fn run(input: &[u8]) {
         }
     }
     let is_ours = MARKS.iter().any(|name| fields.contains_key(*name));
-    match read(&Answer { fields: &fields }) {
-        Ok(protocol::Offer::MicroRaiden(challenge)) => {
-            means_what_is_written(&challenge, &fields);
-            assert_eq!(reread(&challenge), challenge, "written down and read again it is another");
-            payer.meets(&challenge);
+    match schemes::read(&answer(&fields)) {
+        Ok(offers) => {
+            let [schemes::Offer::MicroRaiden(challenge)] = offers.as_slice() else { return };
+            means_what_is_written(challenge, &fields);
+            assert_eq!(reread(challenge), *challenge, "written down and read again it is another");
+            payer.meets(challenge);
         }
         Err(refusal @ Refusal::Malformed(_)) => {
             assert!(is_ours, "{refusal}");
@@ -51,6 +51,10 @@ pub fn run(input: &[u8]) {
         }
         Err(refusal) => assert!(refusal == Refusal::UnknownScheme && !is_ours, "{refusal}"),
     }
+}
+
+fn answer(headers: &HeaderMap) -> Answer<'_> {
+    Answer { status: StatusCode::PAYMENT_REQUIRED, headers, body: None }
 }
 
 /// What `Proxy-Status` can carry must not depend on what a seller sent.
@@ -130,8 +134,8 @@ fn reread(challenge: &Offer) -> Offer {
         add(&headers::SENDER_BALANCE, Some(total.to_string()));
         add(&headers::BALANCE_SIGNATURE, signature.map(|signature| signature.to_hex()));
     }
-    let protocol::Offer::MicroRaiden(again) = read(&Answer { fields: &fields }).expect("it is whole");
-    again
+    let mut again = MicroRaiden::read(&answer(&fields)).expect("it is there").expect("it is whole");
+    again.remove(0)
 }
 
 /// The payer's side.
@@ -189,7 +193,7 @@ impl Payer {
             payments: 0,
             phase: Phase::Open,
         };
-        let presented = Draft { channel: id, total: self.presented, price: self.price };
+        let presented = ChannelDraft { channel: id, total: self.presented, price: self.price };
 
         let verdict = judge(challenge, &channel, &presented, &self.signed, &account);
         let is_proven = |total| {
@@ -224,16 +228,17 @@ impl Payer {
         }
         if let Some(total) = channel.next_total(challenge.price) {
             assert!(total <= channel.deposit, "{total} is not covered");
-            answers(&Draft { channel: id, total, price: challenge.price }, &account);
+            answers(&ChannelDraft { channel: id, total, price: challenge.price }, &account);
         }
     }
 }
 
 /// Six fields, which read back as what they were made from.
-fn answers(draft: &Draft, account: &Account) {
+fn answers(draft: &ChannelDraft, account: &Account) {
     let signature = Signature([0x1b; 65]);
     let mut fields = HeaderMap::new();
-    attach(&mut fields, draft, account.payer, account.contract, &signature);
+    let payer = schemes::Payer { address: account.payer, account: Some(*account) };
+    MicroRaiden::attach(draft, &payer, &signature, &mut fields);
     let text = |name: &HeaderName| fields[name].to_str().expect("text").to_owned();
     assert_eq!(fields.len(), 6);
     assert_eq!(text(&headers::CONTRACT_ADDRESS).parse(), Ok(account.contract));

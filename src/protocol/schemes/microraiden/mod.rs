@@ -1,6 +1,6 @@
-//! µRaiden: a seller asks with `RDN-*` header fields, a payer answers with an ever higher signed total.
+//! µRaiden: a seller asks with `RDN-*` headers, a payer answers with an ever higher signed total.
 //!
-//! Three pure steps: [`read`] a 402, [`judge`] what it says of the payment just presented, [`attach`] a new one.
+//! Three pure steps: [`read`] a 402, [`judge`] what it says of the payment just presented, [`attach`](Scheme::attach) a new one.
 
 pub mod contract;
 pub mod headers;
@@ -9,45 +9,108 @@ pub mod proof;
 mod offer;
 mod verdict;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-pub use offer::{Complaint, Malformed, Offer, State, read};
+pub use offer::{Malformed, Offer, State, read};
 pub use verdict::{Holding, Nowhere, Verdict, complaint, is_ours, judge};
 
-use crate::protocol::{Address, Amount, ChannelId, Signature};
+use super::{Assessment, Payer, Receipt, Scheme};
+use crate::protocol::Signature;
+use crate::protocol::answer::Answer;
+use crate::protocol::asset::Money;
+use crate::protocol::channel::ChannelDraft;
+use crate::protocol::terms::{SchemeName, Terms};
 
-/// A total that is about to be signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// The channel that pays.
-    pub channel: ChannelId,
-    /// The new total.
-    pub total: Amount,
-    /// What of it is paid for this request.
-    pub price: Amount,
-}
+/// The scheme.
+#[derive(Clone, Copy, Debug)]
+pub enum MicroRaiden {}
 
-/// Sets the header fields that present a signed `draft` to the seller.
-pub fn attach(
-    fields: &mut HeaderMap,
-    draft: &Draft,
-    payer: Address,
-    contract: Address,
-    signature: &Signature,
-) {
-    let mut add = |name: &'static HeaderName, text: String| {
-        // Hexadecimal and decimal digits are always a valid field value.
-        if let Ok(value) = HeaderValue::try_from(text) {
-            fields.insert(name, value);
+impl Scheme for MicroRaiden {
+    type Offer = Offer;
+    type Draft = ChannelDraft;
+    type Malformed = Malformed;
+
+    const PUBLIC_HEADERS: &'static [&'static HeaderName] = &[
+        &headers::CONTRACT_ADDRESS,
+        &headers::COST,
+        &headers::GATEWAY_PATH,
+        &headers::INSUFFICIENT_CONFIRMATIONS,
+        &headers::INVALID_AMOUNT,
+        &headers::INVALID_BALANCE_PROOF,
+        &headers::NONEXISTING_CHANNEL,
+        &headers::PRICE,
+        &headers::RECEIVER_ADDRESS,
+        &headers::SENDER_BALANCE,
+        &headers::TOKEN_ADDRESS,
+    ];
+
+    /// Sellers ask with headers alone.
+    fn wants_body(_: StatusCode, _: &HeaderMap) -> bool {
+        false
+    }
+
+    fn is_payment_name(name: &[u8]) -> bool {
+        name.get(..headers::PREFIX.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(headers::PREFIX.as_bytes()))
+    }
+
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<Offer>, Malformed>> {
+        if answer.status != StatusCode::PAYMENT_REQUIRED {
+            return None;
         }
-    };
-    add(&headers::CONTRACT_ADDRESS, contract.to_string());
-    add(&headers::RECEIVER_ADDRESS, draft.channel.receiver.to_string());
-    add(&headers::SENDER_ADDRESS, payer.to_string());
-    add(&headers::OPEN_BLOCK, draft.channel.open_block.to_string());
-    add(&headers::BALANCE, draft.total.to_string());
-    add(&headers::BALANCE_SIGNATURE, signature.to_hex());
-    if let Some(signature) = fields.get_mut(&headers::BALANCE_SIGNATURE) {
-        signature.set_sensitive(true);
+        read(answer.headers).map(|read| read.map(|offer| vec![offer]))
+    }
+
+    fn terms(offer: &Offer) -> Terms {
+        Terms {
+            price: Money::channel_token(offer.price),
+            payee: offer.receiver,
+            scheme: SchemeName::MicroRaiden,
+        }
+    }
+
+    fn digest(draft: &ChannelDraft, payer: &Payer) -> Option<[u8; 32]> {
+        let contract = payer.account?.contract;
+        Some(proof::balance_digest(draft.channel, draft.total, contract))
+    }
+
+    fn attach(draft: &ChannelDraft, payer: &Payer, signature: &Signature, to: &mut HeaderMap) {
+        // Nothing is signed without an account.
+        let Some(account) = payer.account else { return };
+        let mut add = |name: &'static HeaderName, text: String| {
+            // Hexadecimal and decimal digits are always a valid header value.
+            if let Ok(value) = HeaderValue::try_from(text) {
+                to.insert(name, value);
+            }
+        };
+        add(&headers::CONTRACT_ADDRESS, account.contract.to_string());
+        add(&headers::RECEIVER_ADDRESS, draft.channel.receiver.to_string());
+        add(&headers::SENDER_ADDRESS, payer.address.to_string());
+        add(&headers::OPEN_BLOCK, draft.channel.open_block.to_string());
+        add(&headers::BALANCE, draft.total.to_string());
+        add(&headers::BALANCE_SIGNATURE, signature.to_hex());
+        if let Some(signature) = to.get_mut(&headers::BALANCE_SIGNATURE) {
+            signature.set_sensitive(true);
+        }
+    }
+
+    /// Sellers take the money before the resource runs, so that 4xx answers are paid for too.
+    fn assess(answer: &Answer<'_>) -> Assessment {
+        let Answer { status, headers: got, .. } = answer;
+        if *status == StatusCode::PAYMENT_REQUIRED {
+            return Assessment::Asked;
+        }
+        // A 5xx may be the seller itself failing, before or after it took the payment.
+        if *status == StatusCode::CONFLICT || status.is_server_error() {
+            return Assessment::InDoubt;
+        }
+        let states_total = got.contains_key(&headers::SENDER_BALANCE);
+        Assessment::Paid(if states_total || got.contains_key(&headers::COST) {
+            Receipt::Stated
+        } else if status.is_client_error() {
+            Receipt::NotCharged
+        } else {
+            Receipt::Unstated
+        })
     }
 }

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName};
 use super::headers;
 use crate::protocol::address::NotAnAddress;
 use crate::protocol::money::NotAnAmount;
+use crate::protocol::policy::Complaint;
 use crate::protocol::{Address, Amount, Signature};
 
 /// What a seller asks for, and what it says of the payment that it was just shown.
@@ -24,19 +25,6 @@ pub struct Offer {
     pub complaint: Option<Complaint>,
     /// What the seller holds of the channel presented.
     pub state: Option<State>,
-}
-
-/// What a seller can find wrong with a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Complaint {
-    /// The channel is mined, but not deep enough for the seller.
-    InsufficientConfirmations,
-    /// The total is not the last one plus the price.
-    InvalidAmount,
-    /// The signature does not recover to the sender.
-    InvalidBalanceProof,
-    /// The seller knows no such channel.
-    NonexistingChannel,
 }
 
 /// The seller's own record of a channel.

@@ -1,7 +1,8 @@
 //! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
 
-use super::{Complaint, Draft, Offer, State, proof};
-use crate::protocol::channel::Channel;
+use super::{Offer, State, proof};
+use crate::protocol::channel::{Channel, ChannelDraft as Draft};
+use crate::protocol::policy::Complaint;
 use crate::protocol::{Account, Amount, ChannelId, Refusal};
 
 /// What to do about a 402 that answers a payment.

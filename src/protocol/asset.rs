@@ -1,0 +1,67 @@
+//! Amounts together with what they are amounts of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::protocol::Amount;
+
+/// What an amount counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AssetId {
+    /// The token that the channel contract of `[chain]` holds. Its network and address are those of the
+    /// [`Account`](crate::protocol::Account): a seller names neither, or they must match.
+    ChannelToken,
+    /// A token on a network.
+    Token(Arc<Token>),
+}
+
+/// A token on a network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// The network, as a CAIP-2 id such as `eip155:8453`.
+    pub network: String,
+    /// The token on this network: the address of its contract, or a symbol where there is no contract.
+    pub token: String,
+}
+
+/// An amount in base units, and what it counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Money {
+    /// How much, in base units.
+    pub amount: Amount,
+    /// Of what.
+    pub asset: AssetId,
+}
+
+impl AssetId {
+    /// A token on a network.
+    pub fn token(network: impl Into<String>, token: impl Into<String>) -> Self {
+        Self::Token(Arc::new(Token { network: network.into(), token: token.into() }))
+    }
+}
+
+impl Money {
+    /// An amount of the channel contract's token.
+    pub fn channel_token(amount: Amount) -> Self {
+        Self { amount, asset: AssetId::ChannelToken }
+    }
+}
+
+impl fmt::Display for AssetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ChannelToken => f.write_str("the channel contract's token"),
+            Self::Token(token) => write!(f, "{} on {}", token.token, token.network),
+        }
+    }
+}
+
+impl fmt::Display for Money {
+    /// Base units of the channel contract's token stand alone, as in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.asset {
+            AssetId::ChannelToken => self.amount.fmt(f),
+            AssetId::Token(_) => write!(f, "{} of {}", self.amount, self.asset),
+        }
+    }
+}
