@@ -46,6 +46,11 @@ pub enum AdminError {
     /// It is about to end.
     #[error("the running tollpass is shutting down")]
     Stopping,
+    /// Its answer has another form than this version expects.
+    #[error(
+        "cannot read the answer of the running tollpass ({0}): it may be another version than this one; restart it"
+    )]
+    OtherVersion(serde_json::Error),
     /// It did not answer as it should.
     #[error("the running tollpass did not answer as it should: {0}")]
     Answer(String),
@@ -86,7 +91,7 @@ pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
                 return Err(AdminError::Answer("it does not end".to_owned()));
             }
         }
-        let status = serde_json::from_slice(&line).map_err(|error| AdminError::Answer(error.to_string()))?;
+        let status = serde_json::from_slice(&line).map_err(AdminError::OtherVersion)?;
         Ok(Session { status, _answer: answer })
     };
     within(ANSWER_WITHIN, attending).await.map(Some)
@@ -164,7 +169,7 @@ async fn ask<T: DeserializeOwned>(
 ) -> Result<T, AdminError> {
     let answer = send(stream, method, target, body).await?;
     let body = whole(answer).await?;
-    serde_json::from_slice(&body).map_err(|error| AdminError::Answer(error.to_string()))
+    serde_json::from_slice(&body).map_err(AdminError::OtherVersion)
 }
 
 /// Asks, and sorts out what is no answer.

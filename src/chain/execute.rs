@@ -139,7 +139,7 @@ impl Chain {
                 Ok(_) | Err(OpError::TransactionFailed { .. } | OpError::Replaced { .. }) => {}
                 // It says nothing of the transactions that move the money.
                 Err(error) if !moving.is_empty() => {
-                    tracing::warn!(%error, "a transaction before the one that moves the money is not decided");
+                    tracing::warn!(%error, "an approval may still be mined");
                 }
                 Err(error) => return Err(error),
             }

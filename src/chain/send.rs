@@ -52,7 +52,7 @@ impl Chain {
             return Err(error);
         }
         // Whatever ended the last attempt says nothing of those before it.
-        tracing::warn!(%error, "an order is not sent again, but an earlier attempt is not decided");
+        tracing::warn!(%error, "not sending the transaction again: an earlier attempt may still be mined");
         let last = if let OpError::Chain(error) = error { Some(Box::new(error)) } else { None };
         Err(OpError::StillPending { hash: TransactionHash(left.hash), waited: Duration::ZERO, last })
     }

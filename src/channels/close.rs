@@ -46,7 +46,7 @@ impl Channels {
                 continue;
             }
             match self.operate(Operation::CloseTogether { channel: id, seller: None }).await {
-                Ok(report) => tracing::info!(channel = %id, "{}", report.text),
+                Ok(report) => tracing::info!(channel = %id, ?report, "closed or closing"),
                 Err(error) => {
                     tracing::warn!(channel = %id, reason = %error, "the channel is not closed");
                     if matches!(error, OperationError::Denied(_)) {

@@ -52,87 +52,146 @@ pub enum Operation {
     Sync,
 }
 
-/// What an operation will do.
+/// What an operation will do, and cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// In words.
-    pub text: String,
-    /// The most it can cost in fees, in wei as decimal text; absent where that is not known beforehand.
+    /// What it will do.
+    pub action: PlannedAction,
+    /// The most it can cost in fees, in wei as decimal text; absent if that is not known beforehand.
     pub wei: Option<String>,
+}
+
+/// What an operation will do. Amounts are base units of the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlannedAction {
+    /// Open a channel.
+    Open {
+        /// The payee.
+        receiver: Address,
+        /// The deposit.
+        deposit: Amount,
+    },
+    /// Raise the deposit of a channel.
+    TopUp {
+        /// The channel.
+        channel: ChannelId,
+        /// By how much.
+        added: Amount,
+    },
+    /// Ask to close a channel on which nothing was ever paid; the seller is not needed.
+    CloseUnused {
+        /// The channel.
+        channel: ChannelId,
+        /// Its deposit, all of which comes back.
+        deposit: Amount,
+    },
+    /// Close a channel at once, with the seller's closing signature.
+    CloseTogether {
+        /// The channel.
+        channel: ChannelId,
+        /// Its deposit.
+        deposit: Amount,
+        /// The total to close on.
+        total: ClosingTotal,
+    },
+    /// Ask to close a channel without the seller.
+    CloseAlone {
+        /// The channel.
+        channel: ChannelId,
+        /// Its deposit.
+        deposit: Amount,
+        /// The total to close on.
+        total: Amount,
+    },
+    /// Settle a channel after its challenge period.
+    Settle {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Read all channels from the chain again.
+    Sync,
+}
+
+/// The total that a channel is to be closed on together with the seller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosingTotal {
+    /// This one.
+    Exactly(Amount),
+    /// What the seller can prove, at most this.
+    AtMost(Amount),
 }
 
 /// What an operation did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
-    /// In words.
-    pub text: String,
-    /// The channel afterwards.
-    pub channel: Option<ListedChannel>,
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The channels were read from the chain.
+    Synced {
+        /// How many.
+        channels: usize,
+        /// The newest block.
+        head: u64,
+    },
+    /// The channel is closed, and both sides are paid out.
+    Ended(ChannelId),
+    /// The challenge period of the channel runs.
+    Closing {
+        /// The channel afterwards.
+        channel: ListedChannel,
+        /// The last block of the challenge period.
+        settle_block: u32,
+    },
+    /// The channel was opened or topped up.
+    Funded(ListedChannel),
 }
 
 impl Channels {
     /// Says what `operation` will do and cost, and does nothing.
     pub async fn plan(&self, operation: &Operation) -> Result<Plan, OperationError> {
         let context = self.payments.chain_context().await?;
-        let priced = |text: String, wei: Option<String>| Ok(Plan { text, wei });
-        match operation {
-            Operation::Sync => priced("read all channels from the chain again".to_owned(), None),
+        let (action, wei) = match *operation {
+            Operation::Sync => return Ok(Plan { action: PlannedAction::Sync, wei: None }),
             Operation::CloseTogether { channel, .. } => {
-                let (held, _) = self.look(&context, *channel).await?;
+                let (held, _) = self.look(&context, channel).await?;
+                let deposit = held.deposit;
                 if is_unused(&held) {
-                    let op = ChannelOp::CloseAlone { channel: *channel, total: Amount::ZERO };
-                    let text = format!(
-                        "nothing was ever paid on {channel}: ask to close it alone on 0; after the challenge period \
-                         it can be settled, and all of {} comes back",
-                        held.deposit
-                    );
-                    return priced(text, Some(self.cost(&context, &op).await?));
-                }
-                let Channel { deposit, acknowledged, .. } = held;
-                let ask = format!("ask the seller for its closing signature and close {channel} at once on");
-                let text = if held.is_uncertain() {
-                    format!(
-                        "{ask} the total that the seller can prove, {} at most; the rest of {deposit} comes back",
-                        held.exposure()
-                    )
+                    let op = ChannelOp::CloseAlone { channel, total: Amount::ZERO };
+                    (PlannedAction::CloseUnused { channel, deposit }, self.cost(&context, &op).await?)
                 } else {
-                    format!(
-                        "{ask} {acknowledged}: of {deposit} that is locked up, {} comes back",
-                        held.left()
-                    )
-                };
-                priced(text, Some(context.chain.fee_to_close_together().await?.to_string()))
+                    let total = if held.is_uncertain() {
+                        ClosingTotal::AtMost(held.exposure())
+                    } else {
+                        ClosingTotal::Exactly(held.acknowledged)
+                    };
+                    let wei = context.chain.fee_to_close_together().await?.to_string();
+                    (PlannedAction::CloseTogether { channel, deposit, total }, wei)
+                }
             }
             Operation::CloseAlone { channel, total, below_promised } => {
-                let (held, on_chain) = self.look(&context, *channel).await?;
-                let held = self.best_known(&context, *channel, held).await;
-                let total = unilateral_total(&held, &on_chain, *total, *below_promised)?;
-                let text = format!(
-                    "ask to close {channel} without the seller, on {total} of {}; the seller may dispute it until \
-                     the challenge period is over, then it can be settled",
-                    held.deposit
-                );
-                let op = ChannelOp::CloseAlone { channel: *channel, total };
-                priced(text, Some(self.cost(&context, &op).await?))
+                let (held, on_chain) = self.look(&context, channel).await?;
+                let held = self.best_known(&context, channel, held).await;
+                let total = unilateral_total(&held, &on_chain, total, below_promised)?;
+                let wei = self.cost(&context, &ChannelOp::CloseAlone { channel, total }).await?;
+                (PlannedAction::CloseAlone { channel, deposit: held.deposit, total }, wei)
             }
             Operation::Settle { channel } => {
-                let op = ChannelOp::Settle { channel: *channel };
-                let wei = self.cost(&context, &op).await?;
-                priced(format!("settle {channel}: what is left comes back"), Some(wei))
+                let wei = self.cost(&context, &ChannelOp::Settle { channel }).await?;
+                (PlannedAction::Settle { channel }, wei)
             }
             Operation::Open { receiver, deposit } => {
-                let op = ChannelOp::Open { receiver: *receiver, deposit: *deposit };
+                let op = ChannelOp::Open { receiver, deposit };
                 self.check_amount(&op)?;
-                let wei = self.cost(&context, &op).await?;
-                priced(format!("open a channel to {receiver} and lock up {deposit}"), Some(wei))
+                (PlannedAction::Open { receiver, deposit }, self.cost(&context, &op).await?)
             }
             Operation::TopUp { channel, added } => {
-                let op = ChannelOp::TopUp { channel: *channel, added: *added };
+                let op = ChannelOp::TopUp { channel, added };
                 self.check_amount(&op)?;
-                let wei = self.cost(&context, &op).await?;
-                priced(format!("lock up {added} more in {channel}"), Some(wei))
+                (PlannedAction::TopUp { channel, added }, self.cost(&context, &op).await?)
             }
-        }
+        };
+        Ok(Plan { action, wei: Some(wei) })
     }
 
     /// Does it, and waits until the chain has confirmed it.
@@ -182,22 +241,18 @@ impl Channels {
             None => return Err(ChannelAccessError::ShuttingDown.into()),
         };
         let synced = context.chain.sync(context.cursor, &known).await?;
-        let text = format!("read {} channels up to block {}", synced.channels.len(), synced.head);
+        let (channels, head) = (synced.channels.len(), synced.head);
         self.payments.synced(synced).await?;
-        Ok(Report { text, channel: None })
+        Ok(Report::Synced { channels, head })
     }
 }
 
 fn report((id, on_chain): ChangedChannel) -> Report {
-    let Some(on_chain) = on_chain else {
-        return Report { text: format!("{id} is closed and paid out"), channel: None };
-    };
+    let Some(on_chain) = on_chain else { return Report::Ended(id) };
     let channel = Channel::new(on_chain);
-    let text = match channel.phase {
-        Phase::Closing { settle_block } => {
-            format!("{id} is closing; `tollpass channels settle` works after block {settle_block}")
-        }
-        Phase::Open | Phase::Gone => format!("{id} holds {}", on_chain.deposit),
-    };
-    Report { text, channel: Some(ListedChannel::new(&id, &channel, None)) }
+    let listed = ListedChannel::new(&id, &channel, None);
+    match channel.phase {
+        Phase::Closing { settle_block } => Report::Closing { channel: listed, settle_block },
+        Phase::Open | Phase::Gone => Report::Funded(listed),
+    }
 }

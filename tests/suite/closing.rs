@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::channels::{Operation, OperationError};
+use tollpass::channels::{Operation, OperationError, PlannedAction, Report};
 use tollpass::devnet::origin::Lose;
 use tollpass::payments::ChannelAccessError;
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
@@ -43,11 +43,11 @@ fn alone(channel: ChannelId, total: Option<u64>, below_promised: bool) -> Operat
     Operation::CloseAlone { channel, total: total.map(Amount::from), below_promised }
 }
 
-/// Says what it costs, does it, and says what it did.
-async fn done(proxy: &Running, operation: Operation) -> String {
+/// Asks what it costs, and does it.
+async fn done(proxy: &Running, operation: Operation) -> Report {
     let plan = proxy.channels.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
-    assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{}", plan.text);
-    proxy.channels.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}")).text
+    assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{:?}", plan.action);
+    proxy.channels.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}"))
 }
 
 /// Why it is not done, and that nothing was sent.
@@ -63,8 +63,8 @@ async fn together_both_get_what_is_theirs_and_the_next_payment_opens_another_cha
         town.buy(&proxy, 3).await;
         let channel = only(&proxy).await.id();
         assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
-        let text = done(&proxy, together(channel)).await;
-        assert!(text.contains("closed and paid out"), "{text}");
+        let report = done(&proxy, together(channel)).await;
+        assert!(matches!(report, Report::Ended(ended) if ended == channel), "{report:?}");
         assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE, 3 * PRICE, 0));
         let gone = only(&proxy).await;
         assert_eq!((gone.phase.as_str(), gone.promised), ("gone", (3 * PRICE).into()));
@@ -88,7 +88,7 @@ async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
         done(&proxy, Operation::Open { receiver, deposit }).await;
         let channel = only(&proxy).await.id();
         let plan = proxy.channels.plan(&together(channel)).await.unwrap();
-        assert!(plan.text.contains("all of 500 comes back"), "{}", plan.text);
+        assert_eq!(plan.action, PlannedAction::CloseUnused { channel, deposit });
         refused(&proxy, Operation::Settle { channel }, "is not closing").await;
         done(&proxy, together(channel)).await;
         assert_eq!(only(&proxy).await.phase, "closing");

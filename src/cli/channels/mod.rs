@@ -3,6 +3,7 @@
 
 mod backend;
 pub mod operate;
+mod words;
 
 use std::path::{Path, PathBuf};
 

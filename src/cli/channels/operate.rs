@@ -9,6 +9,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::backend::Backend;
+use super::words;
 use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, Report};
 use crate::cli::agreed;
@@ -117,7 +118,7 @@ pub(super) async fn run(
         }
         match one(backend, &operation, is_agreed).await {
             Ok(Some(report)) => {
-                let text = if json { serde_json::to_string(&report)? } else { report.text };
+                let text = if json { words::json(&report)?.to_string() } else { words::report(&report) };
                 // The others are done all the same.
                 printed = printed.and(print(text + "\n"));
             }
@@ -149,7 +150,7 @@ async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyho
         Some(wei) => format!("\nfees: at most {wei} wei"),
         None => String::new(),
     };
-    tell(format_args!("{}{cost}", plan.text));
+    tell(format_args!("{}{cost}", words::plan(&plan.action)));
     if !is_agreed && !agreed()? {
         return Ok(None);
     }

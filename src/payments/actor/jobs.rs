@@ -70,7 +70,7 @@ impl Actor {
                 Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
                 Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
                 Err(failure) => {
-                    tracing::warn!(op = ?failure.op, reason = failure.reason, "order failed")
+                    tracing::warn!(op = ?failure.op, reason = failure.reason, "channel operation failed")
                 }
             }
             // A manager that has stopped finds out at its next start.
