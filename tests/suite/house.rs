@@ -1,11 +1,15 @@
 //! The rules of the house: which room may know which, what stays out of the core, and what is built on.
 
+mod modules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 use tollpass::cli::Arguments;
+
+use self::modules::{Modules, cycles};
 
 /// A room, and the rooms that it may name. Those in `ANYWHERE` may be named by each.
 const ARROWS: [(&str, &[&str]); 21] = [
@@ -91,6 +95,11 @@ const IMPURE: [&str; 15] = [
     "Instant::now",
 ];
 
+/// Directories whose files still import each other in circles. Each circle must lie inside one of them; remove an entry
+/// with its last circle.
+const STILL_CYCLIC: [&str; 9] =
+    ["admin/", "app", "chain/", "cli/", "config/", "devnet/", "protocol/", "proxy/pay/", "tls/"];
+
 const VAGUE: [&str; 5] = ["utils", "util", "helpers", "common", "misc"];
 
 #[test]
@@ -127,6 +136,30 @@ fn rooms_know_only_whom_they_may() {
     ] {
         assert!(seen.contains(&(arrow.0.to_owned(), arrow.1.to_owned())), "{arrow:?} was not seen");
     }
+}
+
+#[test]
+fn no_import_cycle_between_files() {
+    let modules = Modules::read(&root().join("src"));
+    let edges = modules.edges();
+    // A scan that finds nothing would prove nothing.
+    assert!(edges["lib.rs"].is_empty() && edges.len() > 150, "{}", edges.len());
+    // Through an import, a re-export, the parent module, and a module that is itself imported.
+    for (from, to) in [
+        ("proxy/pay/exchange.rs", "protocol/policy/hooks.rs"),
+        ("proxy/frontend/mod.rs", "protocol/policy/hosts.rs"),
+        ("proxy/frontend/mod.rs", "proxy/frontend/upgrade.rs"),
+        ("app/ports.rs", "proxy/intercept.rs"),
+    ] {
+        assert!(edges[from].contains(to), "{from} names {:?}, and not {to}", edges[from]);
+    }
+    let mut unused = BTreeSet::from(STILL_CYCLIC);
+    for files in cycles(&edges) {
+        let excused = STILL_CYCLIC.iter().find(|start| files.iter().all(|file| file.starts_with(**start)));
+        let Some(excused) = excused else { panic!("these files import each other: {files:?}") };
+        unused.remove(excused);
+    }
+    assert!(unused.is_empty(), "no circle is left in {unused:?}: remove it from STILL_CYCLIC");
 }
 
 #[test]
