@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
-use tower::Layer as _;
 use zeroize::Zeroizing;
 
 use self::ports::{Ports, Served};
@@ -37,12 +36,13 @@ use crate::private;
 use crate::private::PrivateFileError;
 use crate::protocol::policy::OnExit;
 use crate::proxy;
-use crate::proxy::frontend::Token;
+use crate::proxy::Forward;
+use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
+use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
-use crate::proxy::{Forward, Rescue};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
@@ -67,7 +67,7 @@ pub struct App {
     paying: Option<Paying>,
     clients: Option<ClientCount>,
     /// What guards the routes of a proxy that pays.
-    token: Option<Token>,
+    token: Option<RouteToken>,
 }
 
 /// What a proxy that pays has besides.
@@ -242,20 +242,17 @@ impl App {
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_timeout`.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
-        let settings = proxy::Settings { resting: forward.resting(), ..proxy_settings(&config) };
+        let settings = proxy::Settings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
         let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
-        let service = Rescue::new(layer.layer(forward.clone()));
+        let stack = Stack::new(forward.clone(), layer);
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
         let pays = paying.is_some();
-        let served = ports.serve(
-            service,
-            Served { config: &config, settings, forward, interception, pays, token },
-            &shutdown,
-        );
+        let served =
+            ports.serve(&stack, Served { config: &config, settings, interception, pays, token }, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(Paying { payments, channels, task, key, chain, _lock }) = paying else {
             served.await;
@@ -425,9 +422,9 @@ impl Paying {
 }
 
 /// What guards the routes; made at the first start that has one.
-fn route_token(state_dir: &Path) -> Result<Token, StartError> {
+fn route_token(state_dir: &Path) -> Result<RouteToken, StartError> {
     let text = private::token(&state_dir.join(ROUTE_TOKEN)).map_err(StartError::RouteToken)?;
-    Ok(Token::new(&text))
+    Ok(RouteToken::new(&text))
 }
 
 /// The file by which one process has the state folder for itself.

@@ -11,7 +11,7 @@ use crate::tls::{Identity, OriginError, Pinned, Trust, date, only};
 /// What one entry came to.
 pub struct Opened {
     /// As the proxy takes it.
-    tls: proxy::OriginTls,
+    tls: proxy::OriginTlsSettings,
     /// What it says, in words.
     pub said: String,
     /// What is wrong with the time of its certificates.
@@ -19,7 +19,7 @@ pub struct Opened {
 }
 
 /// Opens all entries for the proxy; all faults at once. Blocks on the disk.
-pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTls>, ConfigError> {
+pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, ConfigError> {
     let (mut origins, mut faults) = (Vec::new(), Vec::new());
     for entry in &config.upstream.tls {
         match open(entry) {
@@ -95,6 +95,6 @@ pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    let tls = proxy::OriginTls { host: host.clone(), port: *port, trust, identity };
+    let tls = proxy::OriginTlsSettings { host: host.clone(), port: *port, trust, identity };
     Ok(Opened { tls, said, untimely })
 }

@@ -1,6 +1,5 @@
 //! The ports of a proxy: its own, and those that routes have for themselves.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -11,9 +10,9 @@ use super::StartError;
 use crate::config;
 use crate::config::Config;
 use crate::proxy;
-use crate::proxy::frontend::{CaFiles, Page, Route, Token};
-use crate::proxy::intercept::{Intercept, Interception};
-use crate::proxy::{Forward, Front, RequestService};
+use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
+use crate::proxy::intercept::Interception;
+use crate::proxy::stack::Stack;
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -36,12 +35,11 @@ struct RoutePort {
 pub(super) struct Served<'a> {
     pub config: &'a Config,
     pub settings: proxy::Settings,
-    pub forward: Forward,
     pub interception: Option<Interception>,
     /// Whether there is a wallet.
     pub pays: bool,
     /// What guards the routes of a proxy that pays.
-    pub token: Option<Token>,
+    pub token: Option<RouteToken>,
 }
 
 impl Ports {
@@ -64,24 +62,20 @@ impl Ports {
         self.routes.iter().map(|port| port.address)
     }
 
-    /// Serves all of them until the shutdown begins: what is for the proxy itself, and the rest by `service`.
-    pub(super) async fn serve<S>(self, service: S, served: Served<'_>, shutdown: &Shutdown)
-    where
-        S: RequestService<Infallible> + Clone + Send + Sync + 'static,
-        S::Future: Send + Unpin + 'static,
-    {
+    /// Serves all ports with the layers of `stack` until the shutdown begins.
+    pub(super) async fn serve(self, stack: &Stack, served: Served<'_>, shutdown: &Shutdown) {
         let Self { listener, address, routes, since } = self;
-        let Served { config, settings, forward, interception, pays, token } = served;
+        let Served { config, settings, interception, pays, token } = served;
         let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
         let upgrade = &config.upstream.upgrade;
         let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
-        let intercept = Intercept::new(service.clone(), &forward, interception);
-        let front = Front::proxy(address, page, own, token.clone(), upgrade.clone(), intercept);
-        let main = proxy::serve(listener, front, settings.clone(), shutdown.clone());
+        let frontend = FrontendLayer::proxy(address, page, own, token.clone(), upgrade.clone());
+        let service = stack.proxy(frontend, interception);
+        let main = proxy::serve(listener, service, settings.clone(), shutdown.clone());
         let others = routes.into_iter().map(|port| {
             let routes = port.routes.iter().map(mapped).collect();
-            let front = Front::routes(port.address, routes, token.clone(), upgrade.clone(), service.clone());
-            proxy::serve(port.listener, front, settings.clone(), shutdown.clone())
+            let frontend = FrontendLayer::routes(port.address, routes, token.clone(), upgrade.clone());
+            proxy::serve(port.listener, stack.routes(frontend), settings.clone(), shutdown.clone())
         });
         tokio::join!(main, join_all(others));
     }
@@ -107,9 +101,9 @@ async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartEr
 }
 
 /// A route as the proxy takes it.
-fn mapped(route: &config::Route) -> Route {
+fn mapped(route: &config::Route) -> ReverseRoute {
     let config::Route { prefix, scheme, authority, base, listen: _ } = route.clone();
-    Route { prefix, scheme, authority, base }
+    ReverseRoute { prefix, scheme, authority, base }
 }
 
 /// What clients are to trust where their tunnels are read.

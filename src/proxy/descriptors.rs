@@ -1,17 +1,15 @@
-//! Connections to origins that rest in their pools, and what becomes of them when the process runs out of descriptors:
-//! they make room. A descriptor that nobody uses must not stand in the way of a request.
+//! Idle connections to origins, which are closed when the process runs out of file descriptors.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::upstream::pool::{Pool, WeakPool};
 use crate::mutex::lock;
 
-/// How long closed connections get to be gone, each time that there is no descriptor.
+/// Pauses between attempts, while closed connections give up their descriptors.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(5),
     Duration::from_millis(20),
@@ -20,58 +18,67 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(640),
 ];
 
-/// All connections to origins, of which some may rest.
-#[derive(Clone, Debug, Default)]
-pub struct Resting(Arc<Mutex<Vec<WeakPool>>>);
+/// A pool that can close its idle connections.
+pub(super) trait EvictIdle: std::fmt::Debug + Send + Sync {
+    /// When each idle connection became idle.
+    fn idle_since(&self) -> Vec<Instant>;
 
-impl Resting {
-    /// Makes room in this pool, too, for as long as it is there.
-    pub(super) fn add(&self, pool: &Pool) {
+    /// Closes the connections that have been idle since `until` or longer; returns how many.
+    fn evict(&self, until: Instant) -> usize;
+}
+
+/// The idle connections of several pools.
+#[derive(Clone, Debug, Default)]
+pub struct IdleConnections(Arc<Mutex<Vec<Weak<dyn EvictIdle>>>>);
+
+impl IdleConnections {
+    /// Adds a pool, for as long as it exists.
+    pub(super) fn add(&self, pool: Weak<dyn EvictIdle>) {
         let mut pools = lock(&self.0);
-        pools.retain(|pool| pool.upgrade().is_some());
-        pools.push(pool.downgrade());
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(pool);
     }
 
-    /// Closes the half of them that has rested longest. A name to resolve and the addresses to try take several
-    /// descriptors, and other requests may need some at the same time, so that one would not do.
+    /// Closes the half that has been idle longest. One would not do: resolving a name and racing its addresses take several
+    /// descriptors, and other requests may need some at the same time.
     pub(super) fn evict(&self) {
-        let pools: Vec<Pool> = {
+        let pools: Vec<Arc<dyn EvictIdle>> = {
             let pools = lock(&self.0);
-            pools.iter().filter_map(WeakPool::upgrade).collect()
+            pools.iter().filter_map(Weak::upgrade).collect()
         };
-        let mut since: Vec<_> = pools.iter().flat_map(Pool::resting_since).collect();
+        let mut since: Vec<_> = pools.iter().flat_map(|pool| pool.idle_since()).collect();
         since.sort_unstable();
         let Some(until) = since.get(since.len().saturating_sub(1) / 2) else { return };
         let evicted: usize = pools.iter().map(|pool| pool.evict(*until)).sum();
-        tracing::debug!(evicted, "out of descriptors: closing connections that rest in the pool");
+        tracing::debug!(evicted, "out of file descriptors: closed idle connections to origins");
     }
 
-    /// For something that takes a descriptor and may be tried again.
-    pub(super) fn turns(&self) -> Turns<'_> {
-        Turns { resting: self, pauses: PAUSES.iter() }
+    /// For an operation that needs a descriptor and can be retried.
+    pub(super) fn retries(&self) -> EvictionRetries<'_> {
+        EvictionRetries { idle: self, pauses: PAUSES.iter() }
     }
 }
 
-/// How often room is made for one and the same thing.
-pub(super) struct Turns<'a> {
-    resting: &'a Resting,
+/// The attempts to free descriptors for one operation.
+pub(super) struct EvictionRetries<'a> {
+    idle: &'a IdleConnections,
     pauses: std::slice::Iter<'static, Duration>,
 }
 
-impl Turns<'_> {
-    /// Makes room if it failed for want of a descriptor; whether to try again.
-    pub(super) async fn make_room(&mut self, error: &io::Error) -> bool {
+impl EvictionRetries<'_> {
+    /// Closes idle connections if the operation failed for lack of descriptors; returns whether to retry it.
+    pub(super) async fn free_descriptors(&mut self, error: &io::Error) -> bool {
         if !is_exhausted(error) {
             return false;
         }
         let Some(pause) = self.pauses.next() else { return false };
-        self.resting.evict();
+        self.idle.evict();
         sleep(*pause).await;
         true
     }
 }
 
-/// Whether the process, or the system, has no descriptor left. A resolver does not always say so.
+/// Whether the process or the system is out of file descriptors. A resolver does not always report that.
 pub(super) fn is_exhausted(error: &io::Error) -> bool {
     let is_said = |error: &io::Error| {
         error

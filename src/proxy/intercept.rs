@@ -1,8 +1,8 @@
-//! `CONNECT` to the hosts that the user asked for: what comes through is read as the requests that it is, over TLS with
-//! a certificate of the local CA, or plain. Everything else stays a blind tunnel, in which nothing of ours is seen.
+//! `CONNECT` to hosts in `intercept.hosts`: serves the requests inside the tunnel, over TLS with a certificate of the local
+//! CA, or unencrypted. All other tunnels stay blind.
 //!
-//! The origin is reached before the `CONNECT` is answered. Who speaks first then decides: an origin that does is no
-//! HTTP server, and a client that says anything but a greeting of TLS or a request line wants no HTTP either.
+//! The origin is dialled before the `CONNECT` is answered. If the origin then sends first, or the client sends neither a
+//! ClientHello nor an HTTP/1 request line, the tunnel stays blind, too.
 
 mod sniff;
 mod tunnel_service;
@@ -27,70 +27,92 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::{StartHandshake, TlsStream};
-use tower::Service;
+use tower::{Layer, Service};
 use tracing::{debug, warn};
 
-use self::sniff::Greeting;
-use self::tunnel_service::{Inside, Named, Quiet};
-use super::downstream::server::{Reader, Seat, attend, reader_of_http2};
-use super::forward::{ForwardError, Shared};
-use super::message::{headers, target, validate};
-use super::tunnel::splice::{Bounds, End, Prefixed, join};
-use super::upstream::parked::Waiting;
-use super::{Body, Forward, RequestService, rescue};
+use self::sniff::Sniffed;
+use self::tunnel_service::{IdleTimeout, TunnelOrigin, TunnelService};
+use super::downstream::server::{ConnectionPermit, Http1Server, http2_builder, serve_connection};
+use super::error::ForwardError;
+use super::error_response;
+use super::forward::Forward;
+use super::message::body::Body;
+use super::message::target as message_target;
+use super::message::{validate, via};
+use super::tunnel::splice::{Prefixed, TunnelEnd, TunnelLimits, splice};
+use super::upstream::client::UpstreamClient;
+use super::upstream::parked::ParkedConnection;
 use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
 use crate::mutex::lock;
 use crate::protocol::policy::Hosts;
+use crate::proxy::request_service::RequestService;
 use crate::tls::Leaves;
 
-/// How many different troubles are warned of; each may name a host.
-const MOST_TOLD: usize = 64;
+/// How many different warnings are logged; each may name a host.
+const MOST_WARNINGS: usize = 64;
 
-/// What is intercepted, and with which certificates.
+/// The hosts to intercept, and the certificates for them.
 #[derive(Debug)]
 pub struct Interception {
-    /// Whose connections are read.
+    /// The hosts whose tunnels are read.
     pub hosts: Hosts,
-    /// The certificates that are shown in their place.
+    /// The certificates to present instead of theirs.
     pub leaves: Leaves,
 }
 
-/// Reads what `CONNECT` carries, where it is asked for; wraps the service that answers requests.
+/// Serves the requests inside `CONNECT` tunnels with the inner service.
 #[derive(Clone, Debug)]
-pub struct Intercept<S> {
+pub struct InterceptService<S> {
     inner: S,
-    shared: Option<Arc<Means>>,
+    context: Option<Arc<InterceptContext>>,
 }
 
-/// What all interceptions share.
+/// The state that all intercepted tunnels share.
 #[derive(Debug)]
-struct Means {
+struct InterceptContext {
     interception: Interception,
-    forward: Arc<Shared>,
-    http_1: Reader,
+    upstream: Arc<UpstreamClient>,
+    http_1: Http1Server,
     http_2: http2::Builder<TokioExecutor>,
-    within: Duration,
-    bounds: Bounds,
-    told: Mutex<BTreeSet<String>>,
+    timeout: Duration,
+    limits: TunnelLimits,
+    warned: Mutex<BTreeSet<String>>,
 }
 
-impl<S> Intercept<S> {
-    /// Intercepts for `inner`, over the connections of `forward`; without an interception all tunnels are blind.
-    pub fn new(inner: S, forward: &Forward, interception: Option<Interception>) -> Self {
-        let forward = forward.shared();
-        let settings = &forward.settings;
-        let (http_1, http_2) = (Reader::new(settings), reader_of_http2(settings));
-        let (within, bounds) = (settings.limits.head_timeout, Bounds::new(settings));
-        let shared = interception.map(|interception| {
-            let (forward, told) = (Arc::clone(&forward), Mutex::default());
-            Arc::new(Means { interception, forward, http_1, http_2, within, bounds, told })
-        });
-        Self { inner, shared }
+/// The layer of [`InterceptService`].
+#[derive(Clone, Debug)]
+pub struct InterceptLayer(Option<Arc<InterceptContext>>);
+
+impl InterceptLayer {
+    /// Reads tunnels over the connections of `forward`; without an interception all tunnels are blind.
+    #[must_use]
+    pub fn new(forward: &Forward, interception: Option<Interception>) -> Self {
+        Self(interception.map(|interception| {
+            let upstream = forward.upstream();
+            let settings = &upstream.settings;
+            Arc::new(InterceptContext {
+                http_1: Http1Server::new(settings),
+                http_2: http2_builder(settings),
+                timeout: settings.limits.head_timeout,
+                limits: TunnelLimits::new(settings),
+                warned: Mutex::default(),
+                interception,
+                upstream,
+            })
+        }))
     }
 }
 
-impl<S> Service<Request<Body>> for Intercept<S>
+impl<S> Layer<S> for InterceptLayer {
+    type Service = InterceptService<S>;
+
+    fn layer(&self, inner: S) -> InterceptService<S> {
+        InterceptService { inner, context: self.0.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for InterceptService<S>
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
@@ -107,29 +129,31 @@ where
         if request.method() != Method::CONNECT {
             return Intercepting::Pass(self.inner.call(request));
         }
-        let covered = self.shared.as_ref().and_then(|means| Some((means, means.covered(&request)?)));
-        let Some((means, place)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
+        let covered = self.context.as_ref().and_then(|context| Some((context, context.covered(&request)?)));
+        let Some((context, target)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
         if let Err(error) = validate::check(&request) {
-            return Intercepting::Open(Box::pin(std::future::ready(rescue::answer(&error))));
+            return Intercepting::Open(Box::pin(std::future::ready(error_response::response(&error))));
         }
-        if let Err(error) = means.interception.leaves.authority().check_time(SystemTime::now()) {
-            let reason = format!("{} is read here, and cannot be now: {error}", place.host);
-            means.warn_once(&error);
+        if let Err(error) = context.interception.leaves.authority().check_time(SystemTime::now()) {
+            let reason = format!("cannot intercept HTTPS to {}: {error}", target.host);
+            context.warn_once(&error);
             let kind = Some("proxy_configuration_error");
-            let refused = rescue::problem(StatusCode::INTERNAL_SERVER_ERROR, kind, &reason);
+            let refused = error_response::problem(StatusCode::INTERNAL_SERVER_ERROR, kind, &reason);
             return Intercepting::Open(Box::pin(std::future::ready(refused)));
         }
-        let opened = open(Arc::clone(means), self.inner.clone(), place, request);
-        Intercepting::Open(Box::pin(async { opened.await.unwrap_or_else(|error| rescue::answer(&error)) }))
+        let opened = open(Arc::clone(context), self.inner.clone(), target, request);
+        Intercepting::Open(Box::pin(async {
+            opened.await.unwrap_or_else(|error| error_response::response(&error))
+        }))
     }
 }
 
-/// The future of [`Intercept`]: what is no `CONNECT` is not boxed.
+/// The future of [`InterceptService`]; only a `CONNECT` is boxed.
 #[must_use = "futures do nothing unless polled"]
 pub enum Intercepting<F> {
-    /// Not for us.
+    /// Passes to the inner service.
     Pass(F),
-    /// A tunnel that is read.
+    /// Opens an intercepted tunnel.
     Open(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
@@ -147,91 +171,91 @@ where
     }
 }
 
-/// Where a tunnel leads: the host without brackets.
+/// The host (without brackets) and port of a tunnel.
 #[derive(Clone, Debug)]
-struct Place {
+struct TunnelTarget {
     host: String,
     port: u16,
 }
 
-impl Means {
-    /// Where this `CONNECT` leads, if that is to be read. What is wrong with it the blind way says.
-    fn covered(&self, request: &Request<Body>) -> Option<Place> {
-        let (host, port) = target::tunnel(request.uri()).ok()?;
-        let is_ours = self.interception.hosts.covers(host, port)
-            && !headers::has_passed(request.headers(), request.uri());
-        is_ours.then(|| Place { host: host.to_owned(), port })
+impl InterceptContext {
+    /// The target of a `CONNECT`, if it is to be intercepted. The blind tunnel reports errors.
+    fn covered(&self, request: &Request<Body>) -> Option<TunnelTarget> {
+        let (host, port) = message_target::tunnel(request.uri()).ok()?;
+        let is_ours =
+            self.interception.hosts.covers(host, port) && !via::has_passed(request.headers(), request.uri());
+        is_ours.then(|| TunnelTarget { host: host.to_owned(), port })
     }
 
-    /// Warns of what every client meets until the user does something, the first time that one does.
-    fn warn_once(&self, trouble: &impl ToString) {
-        let trouble = trouble.to_string();
-        let mut told = lock(&self.told);
-        if told.len() < MOST_TOLD && !told.contains(&trouble) {
-            warn!("https cannot be read: {trouble}");
-            told.insert(trouble);
+    /// Logs a warning that only the user can resolve, once.
+    fn warn_once(&self, problem: &impl ToString) {
+        let problem = problem.to_string();
+        let mut warned = lock(&self.warned);
+        if warned.len() < MOST_WARNINGS && !warned.contains(&problem) {
+            warn!("cannot intercept HTTPS: {problem}");
+            warned.insert(problem);
         }
     }
 
-    /// A connection to the origin, or none where the pool has one already.
-    async fn reach(
+    /// A connection to the origin, or `None` if the pool has one.
+    async fn connect(
         &self,
-        Place { host, port }: &Place,
+        TunnelTarget { host, port }: &TunnelTarget,
         received: &HeaderMap,
         version: Version,
     ) -> Result<Option<TcpStream>, ForwardError> {
-        if self.forward.lobby.is_live(host, *port) {
+        if self.upstream.parked.is_live(host, *port) {
             return Ok(None);
         }
-        Ok(Some(self.forward.reach.connect_for(host, *port, received, version).await?))
+        Ok(Some(self.upstream.egress.connect_for(host, *port, received, version).await?))
     }
 }
 
-/// Reaches the origin, answers 200, and reads what the client sends once it has that answer.
+/// Dials the origin, answers 200, and reads the tunnel.
 async fn open<S>(
-    means: Arc<Means>,
+    context: Arc<InterceptContext>,
     inner: S,
-    place: Place,
+    target: TunnelTarget,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ForwardError>
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + Unpin + 'static,
 {
-    let origin = means.reach(&place, request.headers(), request.version()).await?;
-    let seat = request.extensions_mut().remove::<Seat>();
+    let origin = context.connect(&target, request.headers(), request.version()).await?;
+    let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let client = hyper::upgrade::on(&mut request);
-    match seat {
-        // A client that did not come through the server's side has no connection to take over.
+    match permit {
+        // Without a server connection there is nothing to take over.
         None => return Err(ForwardError::BadTarget("this connection cannot become a tunnel")),
-        Some(seat) => seat.clone().spawn(async move {
-            let host = place.host.clone();
-            if let Err(error) = (Tunnel { means, inner, place, seat }).run(client, origin).await {
-                debug!(host, error = %with_causes(&error), "an intercepted tunnel broke");
+        Some(permit) => permit.clone().spawn(async move {
+            let host = target.host.clone();
+            if let Err(error) = (Tunnel { context, inner, target, permit }).run(client, origin).await {
+                debug!(host, error = %with_causes(&error), "intercepted tunnel failed");
             }
         }),
     }
     Ok(Response::new(Body::Empty))
 }
 
-/// What a tunnel turned out to be.
-enum Begun {
-    /// Nothing: it has ended.
-    Over,
-    /// Not for us.
+/// The protocol inside a tunnel.
+enum TunnelKind {
+    /// None: the tunnel has ended.
+    Ended,
+    /// Unknown: the tunnel stays blind.
     Blind { client: TcpStream, heard: Bytes, origin: TcpStream },
-    /// Requests in plain.
-    Plain { client: Prefixed<TcpStream>, waiting: Option<Waiting> },
-    /// Requests over TLS.
-    Secure { client: Box<TlsStream<TcpStream>>, waiting: Option<Waiting> },
+    /// HTTP without TLS.
+    Plain { client: Prefixed<TcpStream>, parked: Option<ParkedConnection> },
+    /// HTTP over TLS.
+    Secure { client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection> },
 }
 
-/// One tunnel that is read.
+/// An intercepted tunnel.
 struct Tunnel<S> {
-    means: Arc<Means>,
+    context: Arc<InterceptContext>,
     inner: S,
-    place: Place,
-    seat: Seat,
+    target: TunnelTarget,
+    permit: ConnectionPermit,
 }
 
 impl<S> Tunnel<S>
@@ -240,137 +264,147 @@ where
     S::Future: Send + Unpin + 'static,
 {
     async fn run(self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<()> {
-        // Boxed, and gone before what lasts begins: a thousand idle tunnels hold none of it.
-        let shutdown = self.seat.shutdown.clone();
-        let begun = tokio::select! {
-            begun = Box::pin(self.begin(client, origin)) => begun?,
-            // Nothing was asked for yet.
+        // Boxed and dropped before the long-lived part, so that idle tunnels take less memory.
+        let shutdown = self.permit.shutdown.clone();
+        let kind = tokio::select! {
+            kind = Box::pin(self.begin(client, origin)) => kind?,
+            // No request has been received.
             () = shutdown.stopping() => return Ok(()),
         };
-        match begun {
-            Begun::Over => Ok(()),
-            Begun::Blind { client, heard, origin } => {
-                let ends = (End::Tcp(client, heard), End::Tcp(origin, Bytes::new()));
-                join(ends.0, ends.1, self.means.bounds, &shutdown).await
+        match kind {
+            TunnelKind::Ended => Ok(()),
+            TunnelKind::Blind { client, heard, origin } => {
+                let ends = (TunnelEnd::Tcp(client, heard), TunnelEnd::Tcp(origin, Bytes::new()));
+                splice(ends.0, ends.1, self.context.limits, &shutdown).await
             }
-            Begun::Plain { client, waiting } => {
-                self.serve_http_1(client, Scheme::HTTP, waiting).await;
+            TunnelKind::Plain { client, parked } => {
+                self.serve_http_1(client, Scheme::HTTP, parked).await;
                 Ok(())
             }
-            Begun::Secure { client, waiting } => {
+            TunnelKind::Secure { client, parked } => {
                 match client.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => self.serve_http_2(client, waiting).await,
-                    _ => self.serve_http_1(client, Scheme::HTTPS, waiting).await,
+                    Some(b"h2") => self.serve_http_2(client, parked).await,
+                    _ => self.serve_http_1(client, Scheme::HTTPS, parked).await,
                 }
                 Ok(())
             }
         }
     }
 
-    /// Finds out what the tunnel is for, and agrees on keys where it is TLS for us.
-    async fn begin(&self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<Begun> {
-        let (mut client, early) = match End::client(client.await.map_err(io::Error::other)?) {
-            End::Tcp(client, early) => (client, early),
-            End::Other(_) => {
-                return Err(io::Error::other("the client's connection is not a plain TCP stream"));
+    /// Sniffs the protocol of the tunnel, and performs the TLS handshake if it is TLS to the host of the `CONNECT`.
+    async fn begin(&self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<TunnelKind> {
+        let (mut client, early) = match TunnelEnd::client(client.await.map_err(io::Error::other)?) {
+            TunnelEnd::Tcp(client, early) => (client, early),
+            TunnelEnd::Other(_) => {
+                return Err(io::Error::other("the client's connection is not a TCP stream"));
             }
         };
-        let deadline = Instant::now() + self.means.within;
-        let greeting = sniff::hear(&mut client, early, origin.as_ref());
-        match timeout_at(deadline, greeting).await.unwrap_or(Ok(Greeting::None))? {
-            Greeting::None => Ok(Begun::Over),
-            Greeting::Other(heard) => self.blind(client, heard, origin).await,
-            Greeting::Http(heard) => {
+        let deadline = Instant::now() + self.context.timeout;
+        let first = sniff::sniff(&mut client, early, origin.as_ref());
+        match timeout_at(deadline, first).await.unwrap_or(Ok(Sniffed::None))? {
+            Sniffed::None => Ok(TunnelKind::Ended),
+            Sniffed::Other(heard) => self.blind(client, heard, origin).await,
+            Sniffed::Http(heard) => {
                 let client = Prefixed::new(heard, client);
-                Ok(Begun::Plain { client, waiting: self.wait(origin) })
+                Ok(TunnelKind::Plain { client, parked: self.park(origin) })
             }
-            Greeting::Tls { accepted, heard } if !self.is_named(&accepted) => {
+            Sniffed::Tls { accepted, heard } if !self.is_named(&accepted) => {
                 self.blind(client, heard, origin).await
             }
-            Greeting::Tls { accepted, .. } => {
-                let waiting = self.wait(origin);
-                let client = timeout_at(deadline, self.agree(client, *accepted)).await;
+            Sniffed::Tls { accepted, .. } => {
+                let parked = self.park(origin);
+                let client = timeout_at(deadline, self.handshake(client, *accepted)).await;
                 let client =
-                    client.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no keys in time"))?;
-                Ok(Begun::Secure { client: Box::new(client?), waiting })
+                    client.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out"))?;
+                Ok(TunnelKind::Secure { client: Box::new(client?), parked })
             }
-            Greeting::Broken { alert } => client.write_all(&alert).await.map(|()| Begun::Over),
+            Sniffed::Broken { alert } => client.write_all(&alert).await.map(|()| TunnelKind::Ended),
         }
     }
 
-    /// Whether the client wants the host of its `CONNECT`: for another name behind it there is no rule.
+    /// Whether SNI names the host of the `CONNECT`; rules for that host do not apply to another.
     fn is_named(&self, accepted: &Accepted) -> bool {
         let hello = accepted.client_hello();
-        let host = &self.place.host;
+        let host = &self.target.host;
         hello.server_name().is_none_or(|name| canonical(name) == canonical(host))
     }
 
-    /// The blind way after all.
-    async fn blind(&self, client: TcpStream, heard: Bytes, origin: Option<TcpStream>) -> io::Result<Begun> {
+    /// Falls back to a blind tunnel.
+    async fn blind(
+        &self,
+        client: TcpStream,
+        heard: Bytes,
+        origin: Option<TcpStream>,
+    ) -> io::Result<TunnelKind> {
         let origin = match origin {
             Some(origin) => origin,
             None => {
-                let Place { host, port } = &self.place;
-                self.means.forward.reach.connect(host, *port).await.map_err(io::Error::other)?
+                let TunnelTarget { host, port } = &self.target;
+                self.context.upstream.egress.connect(host, *port).await.map_err(io::Error::other)?
             }
         };
-        Ok(Begun::Blind { client, heard, origin })
+        Ok(TunnelKind::Blind { client, heard, origin })
     }
 
-    fn wait(&self, origin: Option<TcpStream>) -> Option<Waiting> {
-        let Place { host, port } = &self.place;
-        origin.map(|origin| self.means.forward.lobby.wait(host, *port, origin))
+    fn park(&self, origin: Option<TcpStream>) -> Option<ParkedConnection> {
+        let TunnelTarget { host, port } = &self.target;
+        origin.map(|origin| self.context.upstream.parked.park(host, *port, origin))
     }
 
-    async fn agree(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
-        let host = &self.place.host;
-        let config = self.means.interception.leaves.config_for(target::without_zone(host)).await;
-        let config = config.inspect_err(|error| self.means.warn_once(error)).map_err(io::Error::other)?;
+    async fn handshake(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
+        let host = &self.target.host;
+        let config = self.context.interception.leaves.config_for(message_target::without_zone(host)).await;
+        let config = config.inspect_err(|error| self.context.warn_once(error)).map_err(io::Error::other)?;
         let agreed = StartHandshake::from_parts(accepted, client).into_stream(config).await;
-        agreed.inspect_err(|error| tell_of(host, error))
+        agreed.inspect_err(|error| warn_of_rejection(host, error))
     }
 
-    async fn serve_http_1<I>(self, client: I, scheme: Scheme, waiting: Option<Waiting>)
+    async fn serve_http_1<I>(self, client: I, scheme: Scheme, parked: Option<ParkedConnection>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shutdown = self.seat.shutdown.clone();
-        let Self { means, inner, place, seat } = self;
-        let inside = Inside::new(
+        let shutdown = self.permit.shutdown.clone();
+        let Self { context, inner, target, permit } = self;
+        let service = TunnelService::new(
             inner,
-            Named::new(scheme, &place.host, place.port),
-            seat,
-            waiting,
-            means.forward.settings.limits.head_fields,
+            TunnelOrigin::new(scheme, &target.host, target.port),
+            permit,
+            parked,
+            context.upstream.settings.limits.head_fields,
         );
-        means.http_1.clone().serve(client, inside, &shutdown).await;
+        context.http_1.clone().serve(client, service, &shutdown).await;
     }
 
-    async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, waiting: Option<Waiting>) {
-        let shutdown = self.seat.shutdown.clone();
-        let Self { means, inner, place, seat } = self;
-        let inside = Inside::new(
+    async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection>) {
+        let shutdown = self.permit.shutdown.clone();
+        let Self { context, inner, target, permit } = self;
+        let service = TunnelService::new(
             inner,
-            Named::new(Scheme::HTTPS, &place.host, place.port),
-            seat,
-            waiting,
-            means.forward.settings.limits.head_fields,
+            TunnelOrigin::new(Scheme::HTTPS, &target.host, target.port),
+            permit,
+            parked,
+            context.upstream.settings.limits.head_fields,
         );
-        let count = inside.count();
-        let served = means.http_2.serve_connection(TokioIo::new(client), inside);
-        attend(Box::pin(Quiet::new(served, count, &means.forward.settings)), None, &shutdown).await;
+        let count = service.count();
+        let served = context.http_2.serve_connection(TokioIo::new(client), service);
+        serve_connection(
+            Box::pin(IdleTimeout::new(served, count, &context.upstream.settings)),
+            None,
+            &shutdown,
+        )
+        .await;
     }
 }
 
-/// A client that breaks off the handshake most often does not trust the certificate: only the user can change that.
-fn tell_of(host: &str, error: &io::Error) {
+/// Warns of a client that rejects the certificate, because only the user can make it trusted.
+fn warn_of_rejection(host: &str, error: &io::Error) {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     if let Some(rustls::Error::AlertReceived(alert)) = cause {
         warn!(
             host,
             ?alert,
-            "a client does not accept the certificate of the local CA; `tollpass ca trust` says how to make it trusted, \
-             and without this host in intercept.hosts its connections are left alone"
+            "a client does not trust the local CA; run `tollpass ca trust` for instructions, or remove this host from \
+             intercept.hosts"
         );
     }
 }

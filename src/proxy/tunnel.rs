@@ -1,7 +1,8 @@
-//! `CONNECT`: a blind tunnel. It dials first, so that a client is told the truth, and reads nothing of what passes.
+//! `CONNECT`: a blind tunnel. Dials before it answers, so that the client learns of a failure.
 
 pub(crate) mod splice;
 pub(crate) mod upgrade;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -11,54 +12,55 @@ use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::Body;
-use super::downstream::server::Seat;
-use super::forward::{ForwardError, Shared};
+use super::downstream::server::ConnectionPermit;
+use super::error::ForwardError;
+use super::message::body::Body;
 use super::message::target;
-use super::tunnel::splice::{Bounds, End, join};
+use super::tunnel::splice::{TunnelEnd, TunnelLimits, splice};
+use super::upstream::client::UpstreamClient;
 use crate::error_chain::with_causes;
 
-/// Reaches the target, answers 200, and joins the two once the client has that answer.
+/// Connects to the target, answers 200, and starts the tunnel.
 pub(super) async fn open(
     mut request: Request<Body>,
-    shared: Arc<Shared>,
+    upstream: Arc<UpstreamClient>,
 ) -> Result<Response<Body>, ForwardError> {
     let (host, port) = target::tunnel(request.uri())?;
-    let origin = shared.reach.connect_for(host, port, request.headers(), request.version()).await?;
-    let origin = End::Tcp(origin, Bytes::new());
-    let seat = request.extensions_mut().remove::<Seat>();
-    let bounds = Bounds::new(&shared.settings);
-    start(seat, hyper::upgrade::on(&mut request), async { Ok(origin) }, bounds);
+    let origin = upstream.egress.connect_for(host, port, request.headers(), request.version()).await?;
+    let origin = TunnelEnd::Tcp(origin, Bytes::new());
+    let permit = request.extensions_mut().remove::<ConnectionPermit>();
+    let limits = TunnelLimits::new(&upstream.settings);
+    start(permit, hyper::upgrade::on(&mut request), async { Ok(origin) }, limits);
     Ok(Response::new(Body::Empty))
 }
 
-/// Joins the client's connection and the origin's as soon as both are free of HTTP.
+/// Splices the connections of client and origin once both have left HTTP.
 pub(super) fn start(
-    seat: Option<Seat>,
+    permit: Option<ConnectionPermit>,
     client: OnUpgrade,
-    origin: impl Future<Output = io::Result<End>> + Send + 'static,
-    bounds: Bounds,
+    origin: impl Future<Output = io::Result<TunnelEnd>> + Send + 'static,
+    limits: TunnelLimits,
 ) {
-    let shutdown = seat.as_ref().map(|seat| seat.shutdown.clone()).unwrap_or_default();
-    let joined = async move {
+    let shutdown = permit.as_ref().map(|permit| permit.shutdown.clone()).unwrap_or_default();
+    let spliced = async move {
         let client = match client.await {
-            Ok(client) => End::client(client),
+            Ok(client) => TunnelEnd::client(client),
             Err(error) => {
-                return debug!(error = %with_causes(&error), "a client left before its tunnel stood");
+                return debug!(error = %with_causes(&error), "client left before its tunnel was set up");
             }
         };
         let ended = match origin.await {
-            Ok(origin) => join(client, origin, bounds, &shutdown).await,
+            Ok(origin) => splice(client, origin, limits, &shutdown).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
-            debug!(%error, "a tunnel broke");
+            debug!(%error, "tunnel failed");
         }
     };
-    match seat {
-        Some(seat) => seat.spawn(joined),
+    match permit {
+        Some(permit) => permit.spawn(spliced),
         None => {
-            tokio::spawn(joined);
+            tokio::spawn(spliced);
         }
     }
 }

@@ -385,18 +385,20 @@ async fn a_request_that_is_made_secure_on_its_way_is_judged_as_the_plain_one_tha
 
 #[tokio::test]
 async fn places_behind_the_token_of_a_route_come_back_behind_it() {
-    use tollpass::proxy::frontend::{Front, Page, Route, Token};
+    use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute, RouteToken};
+    use tower::Layer as _;
 
     let origin = RawOrigin::start().await;
     let proxy = crate::support::proxy::Proxy::behind(Default::default(), |address, inner| {
         let page = Page { ca: None, pays: true, since: std::time::SystemTime::now() };
-        let route = Route {
+        let route = ReverseRoute {
             prefix: "/a".to_owned(),
             scheme: http::uri::Scheme::HTTP,
             authority: origin.address.to_string().parse().unwrap(),
             base: "/v1".to_owned(),
         };
-        Front::proxy(address, page, vec![route], Some(Token::new("c0ffee")), Vec::new(), inner)
+        FrontendLayer::proxy(address, page, vec![route], Some(RouteToken::new("c0ffee")), Vec::new())
+            .layer(inner)
     })
     .await;
     let request = "GET /c0ffee/a/x?y HTTP/1.1\r\nHost: tollpass.local\r\n\r\n";

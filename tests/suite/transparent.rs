@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollpass::limits::Limits;
-use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings};
+use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, Settings};
 use tower::ServiceExt;
 
 use crate::support::origins;
@@ -311,10 +311,10 @@ async fn heads_are_limited_in_size_number_and_time() {
 async fn stale(second: Request<Body>) -> (Result<Response<Body>, ForwardError>, RawOrigin) {
     let origin = RawOrigin::start().await;
     let forward = Forward::new(&Settings::default());
-    let pays = second.extensions().get::<Paying>().is_some();
+    let pays = second.extensions().get::<CarriesPayment>().is_some();
     let mut first = request(Method::GET, &origin, Body::Empty);
     if pays {
-        first.extensions_mut().insert(Paying);
+        first.extensions_mut().insert(CarriesPayment);
     }
     let serve = async {
         let mut server = origin.accept().await;
@@ -363,7 +363,7 @@ async fn a_dead_pooled_connection_is_tried_once_more_where_that_does_no_harm() {
 async fn what_may_have_been_received_is_not_sent_again() {
     let any = RawOrigin::start().await;
     let mut paying = request(Method::GET, &any, Body::Empty);
-    paying.extensions_mut().insert(Paying);
+    paying.extensions_mut().insert(CarriesPayment);
     for (why, second) in [
         ("not idempotent", request(Method::POST, &any, Body::Empty)),
         ("it has a body", request(Method::PUT, &any, Body::full("x"))),

@@ -1,5 +1,5 @@
-//! A client's connection as its server sees it: how long it may be silent, interim answers that go out between the
-//! server's own bytes, and an end that loses nothing of the last answer.
+//! The I/O of a client's connection: timeouts, interim responses between the server's own bytes, and a close that does not
+//! cut off the last response.
 
 use std::future::Future;
 use std::hash::{Hash, Hasher};
@@ -17,14 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::mutex::lock;
-use crate::proxy::Settings;
+use crate::proxy::settings::Settings;
 
-/// Bytes that are thrown away at a time.
+/// Bytes to discard at a time.
 const SWEEP: usize = 16 * 1024;
 
-/// The times of a client's connection; see [`Settings`].
+/// The timeouts of a client's connection; see [`Settings`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Timeouts {
     pub(crate) head_timeout: Duration,
     pub(crate) keepalive_timeout: Duration,
     stream_idle_timeout: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Pace {
     linger_timeout: Duration,
 }
 
-impl Pace {
+impl Timeouts {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             head_timeout: settings.limits.head_timeout,
@@ -44,62 +44,62 @@ impl Pace {
     }
 }
 
-/// What is known of a connection by all who deal with it.
+/// The state of a connection, shared by its I/O, its timers and its requests.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
-    /// Grows whenever bytes pass.
+pub(crate) struct ConnState {
+    /// Increases with every read and write.
     moves: AtomicU64,
-    /// Odd while a head is awaited, even while a request is under way; grows with each change.
+    /// Odd while waiting for a head, even during a request; increases with each change.
     turn: AtomicU64,
-    /// Whether anything of the awaited head has come.
+    /// Whether the first byte of the awaited head has been read.
     is_heard: AtomicBool,
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// A connection with what is known of it.
+/// A connection that records its activity.
 #[derive(Debug)]
-pub(crate) struct Line<S> {
+pub(crate) struct ClientIo<S> {
     stream: S,
-    watch: Arc<Watch>,
-    /// An interim answer that has been begun.
+    state: Arc<ConnState>,
+    /// An interim response that has been partly written.
     pending: Vec<u8>,
-    /// Whether all that the server wrote has gone out.
+    /// Whether the server has flushed what it wrote.
     is_flushed: bool,
-    /// The turn whose answer has been begun.
+    /// The turn whose response has been started.
     answered: u64,
     linger_timeout: Duration,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Line<S> {
-    pub(crate) fn new(stream: S, pace: &Pace) -> (Self, Arc<Watch>) {
-        let watch = Arc::<Watch>::default();
-        let line = Self {
+impl<S> ClientIo<S> {
+    pub(crate) fn new(stream: S, timeouts: &Timeouts) -> (Self, Arc<ConnState>) {
+        let state = Arc::<ConnState>::default();
+        let io = Self {
             stream,
-            watch: Arc::clone(&watch),
+            state: Arc::clone(&state),
             pending: Vec::new(),
             is_flushed: true,
             answered: 0,
-            linger_timeout: pace.linger_timeout,
+            linger_timeout: timeouts.linger_timeout,
             lingering: None,
         };
-        (line, watch)
+        (io, state)
     }
 
-    /// The connection, for whoever goes on with it in another protocol.
+    /// The underlying stream, for another protocol.
     pub(crate) fn into_inner(self) -> S {
         self.stream
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// Writes interim answers out: between those of the server, and before the one to this request.
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
+    /// Writes interim responses: after a complete response and before that to the current request.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_flushed && self.watch.has_interim.load(Ordering::Acquire) {
-            let bytes = self.watch.take_interim();
-            if self.answered != self.watch.turn.load(Ordering::Relaxed) {
+        if self.is_flushed && self.state.has_interim.load(Ordering::Acquire) {
+            let bytes = self.state.take_interim();
+            if self.answered != self.state.turn.load(Ordering::Relaxed) {
                 self.pending.extend(bytes);
             }
         }
@@ -116,13 +116,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn poll_before_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interim(cx))?;
         if std::mem::replace(&mut self.is_flushed, false) {
-            self.answered = self.watch.turn.load(Ordering::Relaxed);
+            self.answered = self.state.turn.load(Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what a client still sends, and forgets it: closed with bytes unread, the connection would be reset, and the
-    /// client could lose an answer that it has not read yet.
+    /// Reads and discards what the client still sends: closing with unread bytes would reset the connection, and the client
+    /// could lose a response that it has not read yet.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut bytes = [0; SWEEP];
         loop {
@@ -137,14 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     }
                 }
                 (Poll::Pending, Some(timer)) => return timer.as_mut().poll(cx),
-                // It has sent nothing that was not read, or has closed too.
+                // All of its bytes have been read, or it has closed, too.
                 (Poll::Pending, None) | (Poll::Ready(_), _) => return Poll::Ready(()),
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -153,18 +153,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.watch.moved();
-            self.watch.is_heard.store(true, Ordering::Relaxed);
+            self.state.moved();
+            self.state.is_heard.store(true, Ordering::Relaxed);
         }
         read
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_before_write(cx))?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        self.watch.moved();
+        self.state.moved();
         Poll::Ready(written)
     }
 
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_before_write(cx))?;
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
-        self.watch.moved();
+        self.state.moved();
         Poll::Ready(written)
     }
 
@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The server flushes once it has written all that it had.
+        // The server flushes after it has written a complete response.
         self.is_flushed = true;
         ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -198,20 +198,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 }
 
-impl Watch {
-    // One task drives a connection, so nothing comes between a load and a store of these.
+impl ConnState {
+    // One task drives a connection, so a load and a store need not be atomic together.
     fn moved(&self) {
         self.moves.store(self.moves.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Begins to wait for a head; gives this turn.
-    fn await_head(&self) -> u64 {
+    /// Starts to wait for a head; returns the turn.
+    fn await_header(&self) -> u64 {
         let turn = self.turn.load(Ordering::Relaxed).wrapping_add(1) | 1;
         self.turn.store(turn, Ordering::Relaxed);
         turn
     }
 
-    /// A head is there, unless another is awaited by now.
+    /// A head has been read, unless the connection already waits for another.
     fn begin(&self, awaited: u64) {
         if self.turn.load(Ordering::Relaxed) == awaited {
             self.turn.store(awaited.wrapping_add(1), Ordering::Relaxed);
@@ -224,41 +224,41 @@ impl Watch {
     }
 }
 
-/// The place before the answer to one request, where interim answers go.
+/// Sends interim responses to one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Before {
-    watch: Arc<Watch>,
+pub(crate) struct InterimSender {
+    state: Arc<ConnState>,
     turn: u64,
 }
 
-impl Before {
-    /// Of the request that has just been read.
-    pub(crate) fn new(watch: &Arc<Watch>) -> Self {
-        Self { watch: Arc::clone(watch), turn: watch.turn.load(Ordering::Relaxed) }
+impl InterimSender {
+    /// For the request that has just been read.
+    pub(crate) fn new(state: &Arc<ConnState>) -> Self {
+        Self { state: Arc::clone(state), turn: state.turn.load(Ordering::Relaxed) }
     }
 
-    /// Sends an interim answer to the client, unless it has been answered already; `limit` bytes at a time wait at most.
-    pub(crate) fn tell(&self, bytes: &[u8], limit: usize) {
-        if self.watch.turn.load(Ordering::Relaxed) != self.turn {
+    /// Sends an interim response, unless the final one has been sent; at most `limit` bytes are queued.
+    pub(crate) fn send(&self, bytes: &[u8], limit: usize) {
+        if self.state.turn.load(Ordering::Relaxed) != self.turn {
             return;
         }
-        let mut interim = lock(&self.watch.interim);
+        let mut interim = lock(&self.state.interim);
         if interim.len() + bytes.len() <= limit {
             interim.extend_from_slice(bytes);
-            self.watch.has_interim.store(true, Ordering::Release);
-            self.watch.waker.wake();
+            self.state.has_interim.store(true, Ordering::Release);
+            self.state.waker.wake();
         }
     }
 }
 
-/// A client's connection, told from all others.
+/// Identifies a client's connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Client(Weak<Watch>);
+pub(crate) struct ConnectionId(Weak<ConnState>);
 
-impl Client {
-    /// The one that sent this request.
+impl ConnectionId {
+    /// The connection that this request came from.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
-        request.extensions().get::<Before>().map(|before| Self(Arc::downgrade(&before.watch)))
+        request.extensions().get::<InterimSender>().map(|interim| Self(Arc::downgrade(&interim.state)))
     }
 
     /// Whether the connection has ended.
@@ -267,58 +267,58 @@ impl Client {
     }
 }
 
-impl PartialEq for Client {
+impl PartialEq for ConnectionId {
     fn eq(&self, other: &Self) -> bool {
         self.0.ptr_eq(&other.0)
     }
 }
 
-impl Eq for Client {}
+impl Eq for ConnectionId {}
 
-impl Hash for Client {
+impl Hash for ConnectionId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.as_ptr().hash(state);
     }
 }
 
-/// The clock by which the server's side reads heads: it allows `head_timeout` from the first byte of a head on, and
-/// until then as long as it is asked to, which is as long as a connection may be idle.
+/// The timer of hyper's header timeout: waits for the keep-alive timeout until the first byte of a head, and for
+/// `head_timeout` from then on.
 #[derive(Debug)]
-pub(crate) struct HeadClock {
-    pub(crate) watch: Arc<Watch>,
+pub(crate) struct HeaderTimer {
+    pub(crate) state: Arc<ConnState>,
     pub(crate) head_timeout: Duration,
 }
 
-impl rt::Timer for HeadClock {
+impl rt::Timer for HeaderTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
         self.sleep_until(Instant::now() + duration)
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        self.watch.is_heard.store(false, Ordering::Relaxed);
-        let turn = self.watch.await_head();
+        self.state.is_heard.store(false, Ordering::Relaxed);
+        let turn = self.state.await_header();
         let sleep = Box::pin(sleep_until(deadline.into()));
-        let (watch, head_timeout) = (Arc::clone(&self.watch), self.head_timeout);
-        Box::pin(Awaited { sleep, watch, turn, head_timeout, is_begun: false })
+        let (state, head_timeout) = (Arc::clone(&self.state), self.head_timeout);
+        Box::pin(HeaderWait { sleep, state, turn, head_timeout, is_begun: false })
     }
 }
 
-/// The wait for one head; dropped when the head is there.
-struct Awaited {
+/// The wait for one head; hyper drops it when the head has been read.
+struct HeaderWait {
     sleep: Pin<Box<Sleep>>,
-    watch: Arc<Watch>,
+    state: Arc<ConnState>,
     turn: u64,
     head_timeout: Duration,
     is_begun: bool,
 }
 
-impl rt::Sleep for Awaited {}
+impl rt::Sleep for HeaderWait {}
 
-impl Future for Awaited {
+impl Future for HeaderWait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_begun && self.watch.is_heard.load(Ordering::Relaxed) {
+        if !self.is_begun && self.state.is_heard.load(Ordering::Relaxed) {
             self.is_begun = true;
             let deadline = tokio::time::Instant::now() + self.head_timeout;
             self.sleep.as_mut().reset(deadline);
@@ -327,17 +327,17 @@ impl Future for Awaited {
     }
 }
 
-impl Drop for Awaited {
+impl Drop for HeaderWait {
     fn drop(&mut self) {
-        self.watch.begin(self.turn);
+        self.state.begin(self.turn);
     }
 }
 
-/// Ends exchanges in which nothing moves any more, and those that never end.
+/// Ends exchanges that stall or take too long.
 #[derive(Debug)]
-pub(crate) struct Patience {
-    watch: Arc<Watch>,
-    pace: Pace,
+pub(crate) struct StallTimer {
+    state: Arc<ConnState>,
+    timeouts: Timeouts,
     every: Duration,
     alarm: Pin<Box<Sleep>>,
     moves: u64,
@@ -346,32 +346,32 @@ pub(crate) struct Patience {
     same_for: Duration,
 }
 
-impl Patience {
-    pub(crate) fn new(watch: Arc<Watch>, pace: Pace) -> Self {
-        let every = pace.stream_idle_timeout.min(pace.exchange_timeout);
+impl StallTimer {
+    pub(crate) fn new(state: Arc<ConnState>, timeouts: Timeouts) -> Self {
+        let every = timeouts.stream_idle_timeout.min(timeouts.exchange_timeout);
         let (alarm, none) = (Box::pin(sleep(every)), Duration::ZERO);
-        Self { watch, pace, every, alarm, moves: 0, turn: 0, still_for: none, same_for: none }
+        Self { state, timeouts, every, alarm, moves: 0, turn: 0, still_for: none, same_for: none }
     }
 
-    /// Has the task that serves the connection woken when there is an interim answer to write.
+    /// Wakes the connection's task when there is an interim response to write.
     pub(crate) fn register(&self, cx: &Context<'_>) {
-        self.watch.waker.register(cx.waker());
+        self.state.waker.register(cx.waker());
     }
 
-    /// Ready when the connection is to be cut. It looks at long intervals, so that it costs a request nothing: up to one
-    /// more of them passes.
+    /// Ready when the connection must be closed. Checks at long intervals, so that it costs requests nothing; it may be late
+    /// by one interval.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.alarm.as_mut().poll(cx).is_ready() {
-            let moves = self.watch.moves.load(Ordering::Relaxed);
-            let turn = self.watch.turn.load(Ordering::Relaxed);
+            let moves = self.state.moves.load(Ordering::Relaxed);
+            let turn = self.state.turn.load(Ordering::Relaxed);
             let grown =
                 |is_same: bool, so_far: Duration| if is_same { so_far + self.every } else { Duration::ZERO };
             self.still_for = grown(moves == self.moves, self.still_for);
             self.same_for = grown(turn == self.turn, self.same_for);
             (self.moves, self.turn) = (moves, turn);
             let is_under_way = turn.is_multiple_of(2);
-            let is_stalled = self.still_for >= self.pace.stream_idle_timeout;
-            if is_under_way && (is_stalled || self.same_for >= self.pace.exchange_timeout) {
+            let is_stalled = self.still_for >= self.timeouts.stream_idle_timeout;
+            if is_under_way && (is_stalled || self.same_for >= self.timeouts.exchange_timeout) {
                 return Poll::Ready(());
             }
             self.alarm.as_mut().reset(tokio::time::Instant::now() + self.every);

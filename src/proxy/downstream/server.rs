@@ -1,4 +1,4 @@
-//! The side that clients see: accepts connections, reads requests off them, and ends them in order.
+//! Accepts clients, serves HTTP/1 and HTTP/2 on their connections, and closes them gracefully.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -20,30 +20,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::util::{Oneshot, ServiceExt};
 use tracing::{debug, warn};
 
-use super::client_io::{Before, HeadClock, Line, Pace, Patience, Watch};
+use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
 use crate::error_chain::with_causes;
 use crate::proxy::descriptors::is_exhausted;
-use crate::proxy::frontend::Remote;
+use crate::proxy::extensions::RemoteClient;
+use crate::proxy::message::body::Body;
+use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::target;
-use crate::proxy::{Body, RequestService, Settings};
+use crate::proxy::request_service::RequestService;
+use crate::proxy::settings::Settings;
 use crate::shutdown::Shutdown;
 
-/// The least that hyper accepts as the size of its buffer.
+/// The smallest buffer that hyper accepts.
 const LEAST_BUFFER: usize = 8192;
-/// Large enough that big bodies move in few pieces.
+/// Large enough to move big bodies in few reads.
 const BUFFER: usize = 256 * 1024;
-/// What hyper allows without being told; it reads heads faster then.
-pub(crate) const USUAL_FIELDS: usize = 100;
 
-/// The place of one client among those that may be connected; whoever takes the connection over takes this along.
+/// Counts one connection against the limit; it stays with the connection when a tunnel takes that over.
 #[derive(Clone, Debug)]
-pub(crate) struct Seat {
+pub(crate) struct ConnectionPermit {
     pub(crate) shutdown: Shutdown,
     permit: Arc<OwnedSemaphorePermit>,
 }
 
-impl Seat {
-    /// Runs a task that occupies the seat, and that the shutdown waits for.
+impl ConnectionPermit {
+    /// Spawns a task that keeps the permit and that the shutdown waits for.
     pub(crate) fn spawn(self, task: impl Future<Output = ()> + Send + 'static) {
         let Self { shutdown, permit } = self;
         shutdown.spawn(async move {
@@ -53,19 +54,22 @@ impl Seat {
     }
 }
 
-/// See [`serve`](crate::proxy::serve).
-pub(crate) async fn accept<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
+/// Accepts clients on `listener` and answers their requests with `service` until the shutdown begins.
+///
+/// Returns when it no longer accepts. Open connections finish as tasks of `shutdown`, whose [`drain`](Shutdown::drain)
+/// waits for them.
+pub async fn serve<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let seats = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-    let reader = Reader::new(&settings);
+    let permits = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let server = Http1Server::new(&settings);
     let mut backoff = Backoff::default();
     loop {
         let next = async {
             // The semaphore is never closed.
-            let permit = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
+            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
             Ok::<_, io::Error>((listener.accept().await?, permit))
         };
         let accepted = tokio::select! {
@@ -76,17 +80,17 @@ where
         match accepted {
             Ok(((stream, peer), permit)) => {
                 backoff = Backoff::default();
-                let seat = Seat { shutdown: shutdown.clone(), permit: Arc::new(permit) };
+                let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
                 let is_remote = !peer.ip().to_canonical().is_loopback();
-                let entry = Entry { service: service.clone(), seat, is_remote };
-                shutdown.spawn_watchful(connection(stream, reader.clone(), entry));
+                let service = ConnectionService { service: service.clone(), permit, is_remote };
+                shutdown.spawn_watchful(connection(stream, server.clone(), service));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
                 if is_exhausted(&error) {
-                    settings.resting.evict();
+                    settings.idle.evict();
                 }
-                warn!(%error, pause_ms = pause.as_millis(), "cannot accept a connection; trying again");
+                warn!(%error, pause_ms = pause.as_millis(), "cannot accept a connection; retrying");
                 tokio::select! {
                     () = shutdown.stopping() => return,
                     () = tokio::time::sleep(pause) => {}
@@ -96,89 +100,92 @@ where
     }
 }
 
-/// How HTTP/1 is read off a client's connection.
+/// Serves HTTP/1 on a client's connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Reader {
+pub(crate) struct Http1Server {
     pub(crate) http: Builder,
-    pace: Pace,
+    timeouts: Timeouts,
 }
 
-impl Reader {
+impl Http1Server {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let (mut http, pace) = (Builder::new(), Pace::new(settings));
-        http.header_read_timeout(pace.keepalive_timeout)
+        let (mut http, timeouts) = (Builder::new(), Timeouts::new(settings));
+        http.header_read_timeout(timeouts.keepalive_timeout)
             .max_header_size(settings.limits.head_bytes)
             .max_buf_size(settings.limits.head_bytes.max(BUFFER).max(LEAST_BUFFER));
-        if settings.limits.head_fields != USUAL_FIELDS {
+        if settings.limits.head_fields != DEFAULT_HEADER_COUNT {
             http.max_headers(settings.limits.head_fields);
         }
-        Self { http, pace }
+        Self { http, timeouts }
     }
 
-    /// Serves a connection to its end, or until the shutdown wants it to end.
+    /// Serves a connection until it ends or the shutdown ends it.
     pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     {
-        let (line, watch) = Line::new(stream, &self.pace);
-        let clock = HeadClock { watch: Arc::clone(&watch), head_timeout: self.pace.head_timeout };
-        let patience = Patience::new(Arc::clone(&watch), self.pace);
-        let served = self.http.timer(clock).serve_connection(TokioIo::new(line), Told { service, watch });
-        attend(Box::pin(served.with_upgrades()), Some(patience), shutdown).await;
+        let (io, state) = ClientIo::new(stream, &self.timeouts);
+        let clock = HeaderTimer { state: Arc::clone(&state), head_timeout: self.timeouts.head_timeout };
+        let timer = StallTimer::new(Arc::clone(&state), self.timeouts);
+        let served =
+            self.http.timer(clock).serve_connection(TokioIo::new(io), WithInterim { service, state });
+        serve_connection(Box::pin(served.with_upgrades()), Some(timer), shutdown).await;
     }
 }
 
-/// Has requests know where interim answers to them go.
-struct Told<S> {
+/// Gives each request the sender of its interim responses.
+struct WithInterim<S> {
     service: S,
-    watch: Arc<Watch>,
+    state: Arc<ConnState>,
 }
 
-impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>> for Told<S> {
+impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Request<Incoming>>
+    for WithInterim<S>
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        // HTTP/1.0 has no interim answers.
+        // HTTP/1.0 has no interim responses.
         if request.version() == Version::HTTP_11 {
-            request.extensions_mut().insert(Before::new(&self.watch));
+            request.extensions_mut().insert(InterimSender::new(&self.state));
         }
         self.service.call(request)
     }
 }
 
-/// How HTTP/2 is read off a client's connection.
-pub(crate) fn reader_of_http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
+/// Serves HTTP/2 on a client's connection.
+pub(crate) fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(u32::try_from(settings.limits.streams).unwrap_or(u32::MAX))
-        // Finds out about clients that are gone; those that are there and ask nothing are ended elsewhere.
+        // Detects clients that are gone; idle ones are closed by `IdleTimeout`.
         .keep_alive_interval(settings.limits.keepalive_timeout)
         .keep_alive_timeout(settings.limits.head_timeout);
     http
 }
 
-async fn connection<S>(stream: TcpStream, reader: Reader, entry: Entry<S>)
+async fn connection<S>(stream: TcpStream, server: Http1Server, service: ConnectionService<S>)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     // Only a hint to the kernel: a connection without it still works.
     let _ = stream.set_nodelay(true);
-    let shutdown = entry.seat.shutdown.clone();
-    reader.serve(stream, entry, &shutdown).await;
+    let shutdown = service.permit.shutdown.clone();
+    server.serve(stream, service, &shutdown).await;
 }
 
-/// A connection that can be told to take no further requests.
-pub(crate) trait Finish: Future<Output = hyper::Result<()>> {
-    /// Ends the connection after what is under way.
+/// A connection that can stop accepting requests.
+pub(crate) trait GracefulShutdown: Future<Output = hyper::Result<()>> {
+    /// Closes the connection after the requests in progress.
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<I, S> Finish for http1::UpgradeableConnection<I, S>
+impl<I, S> GracefulShutdown for http1::UpgradeableConnection<I, S>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = Body>,
@@ -189,7 +196,7 @@ where
     }
 }
 
-impl<I, S> Finish for http2::Connection<I, S, TokioExecutor>
+impl<I, S> GracefulShutdown for http2::Connection<I, S, TokioExecutor>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: HttpService<Incoming, ResBody = Body>,
@@ -201,28 +208,28 @@ where
     }
 }
 
-/// Serves a connection to its end, or until its patience does or the shutdown wants it to.
+/// Serves a connection until it ends, its stall timer fires or the shutdown ends it.
 ///
-/// It is boxed, since what is moved into a future takes its place there twice.
-pub(crate) async fn attend(
-    mut served: Pin<Box<impl Finish>>,
-    mut patience: Option<Patience>,
+/// The connection is boxed, because a value that moves into a future takes its space twice.
+pub(crate) async fn serve_connection(
+    mut served: Pin<Box<impl GracefulShutdown>>,
+    mut timer: Option<StallTimer>,
     shutdown: &Shutdown,
 ) {
     let mut stopping = pin!(shutdown.stopping());
     let mut is_asked = false;
     let first = poll_fn(|cx| {
-        if let Some(patience) = &patience {
-            patience.register(cx);
+        if let Some(timer) = &timer {
+            timer.register(cx);
         }
         if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
         }
-        if patience.as_mut().is_some_and(|patience| patience.poll_end(cx).is_ready()) {
-            debug!("a client's connection is cut: nothing moves any more, or it takes too long");
+        if timer.as_mut().is_some_and(|timer| timer.poll_end(cx).is_ready()) {
+            debug!("closing client connection: the exchange stalled or took too long");
             return Poll::Ready(Some(Ok(())));
         }
-        // Asked once, the token wakes this task; asking at every turn would cost each request some locks.
+        // Polled once, the token wakes this task; polling it every time would cost each request some locks.
         if !std::mem::replace(&mut is_asked, true) || shutdown.is_stopping() {
             return stopping.as_mut().poll(cx).map(|()| None);
         }
@@ -240,18 +247,18 @@ pub(crate) async fn attend(
         }
     };
     if let Err(error) = ended {
-        debug!(error = %with_causes(&error), "a client's connection ended early");
+        debug!(error = %with_causes(&error), "client connection ended early");
     }
 }
 
-/// Where a connection's requests enter the service.
-struct Entry<S> {
+/// Passes a connection's requests to the service.
+struct ConnectionService<S> {
     service: S,
-    seat: Seat,
+    permit: ConnectionPermit,
     is_remote: bool,
 }
 
-impl<S> hyper::service::Service<Request<Incoming>> for Entry<S>
+impl<S> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
 where
     S: RequestService<Infallible> + Clone,
 {
@@ -261,18 +268,18 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::from);
-        target::spell_out(&mut request);
+        target::canonicalise(&mut request);
         if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
-            request.extensions_mut().insert(self.seat.clone());
+            request.extensions_mut().insert(self.permit.clone());
         }
         if self.is_remote {
-            request.extensions_mut().insert(Remote);
+            request.extensions_mut().insert(RemoteClient);
         }
         self.service.clone().oneshot(request)
     }
 }
 
-/// How long to wait after failures to accept.
+/// The pause after a failure to accept.
 #[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
@@ -281,7 +288,7 @@ struct Backoff {
 impl Backoff {
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// `None` for what concerns the one connection only, else a pause that doubles up to [`Self::LONGEST`].
+    /// `None` if the failure concerns one connection only, otherwise a pause that doubles up to [`Self::LONGEST`].
     fn after(&mut self, error: &io::Error) -> Option<Duration> {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {

@@ -1,5 +1,5 @@
-//! Which names and addresses are this port's own. A page of a foreign site whose name was rebound to our address says
-//! its own name in `Host`: only what no resolver answers for is served.
+//! The names and addresses of a port. Only names that no resolver can rebind are served: a page whose own name was rebound
+//! to our address sends that name in `Host`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,57 +7,65 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri, Version};
 
-use super::page::Reached;
-use super::refused::Refused;
+use super::refused::FrontendRefusal;
 use crate::hosts::without_brackets;
-use crate::proxy::Body;
+use crate::proxy::message::body::Body;
 use crate::proxy::message::target;
 
-/// The name of the set-up page. It never leaves the proxy, so it needs no address.
+/// The name of the set-up page, which the proxy itself answers and never resolves.
 pub(super) const NAME: &str = "tollpass.local";
 
-/// What an authority that may be ours turns out to be.
+/// How a client addresses the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meant {
-    /// This port, asked for its own resources.
-    Here,
-    /// The name of the set-up page, in a way in which it is not served.
-    Nowhere,
+pub(super) enum ReachedAs {
+    /// With a target in absolute form.
+    Proxy,
+    /// With a target in origin form.
+    Server,
 }
 
-/// What is ours on one port.
+/// How a request addresses the proxy itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LocalTarget {
+    /// This port.
+    Served,
+    /// The name of the set-up page, with TLS or another port.
+    NotServed,
+}
+
+/// The identity of one port.
 #[derive(Debug)]
-pub(super) struct Ours {
+pub(super) struct Identity {
     listen: SocketAddr,
-    /// How an authority with our port ends; empty for the default port, which need not be written.
+    /// The suffix of an authority with our port; empty for the default port.
     end: String,
 }
 
-impl Ours {
+impl Identity {
     pub(super) fn new(listen: SocketAddr) -> Self {
         let end = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
         Self { listen, end }
     }
 
-    /// Whether an authority may be ours: the quick look that each request gets. A "no" is certain.
+    /// A fast check on each request: `false` means that the authority is not ours.
     pub(super) fn may_be(&self, authority: &str) -> bool {
         authority.ends_with(&self.end) || starts_with_name(authority)
     }
 
-    /// Whether a target in absolute or authority form is ours.
-    pub(super) fn named(&self, target: &Uri, method: &Method) -> Option<Meant> {
+    /// Whether a target in absolute or authority form addresses the proxy itself.
+    pub(super) fn named(&self, target: &Uri, method: &Method) -> Option<LocalTarget> {
         let authority = target.authority().filter(|authority| !authority.as_str().contains('@'))?;
         let is_plain = *method != Method::CONNECT && target.scheme() == Some(&Scheme::HTTP);
         let port = target::port(target);
         if is_name(authority.host()) {
             let is_served = is_plain && (port == 80 || port == self.listen.port());
-            return Some(if is_served { Meant::Here } else { Meant::Nowhere });
+            return Some(if is_served { LocalTarget::Served } else { LocalTarget::NotServed });
         }
         let is_here = is_plain && port == self.listen.port() && self.is_reached_at(authority.host());
-        is_here.then_some(Meant::Here)
+        is_here.then_some(LocalTarget::Served)
     }
 
-    /// Whether a client on this machine reaches us at a host.
+    /// Whether a client on this machine reaches the proxy at `host`.
     fn is_reached_at(&self, host: &str) -> bool {
         let ip = self.listen.ip().to_canonical();
         match literal(host) {
@@ -66,22 +74,22 @@ impl Ours {
         }
     }
 
-    /// Refuses a request to us as to a server unless its `Host` is ours. RFC 9112 section 3.2.
-    pub(super) fn check_host(&self, request: &Request<Body>) -> Result<(), Refused> {
+    /// Rejects a request in origin form unless `Host` names the proxy. RFC 9112 section 3.2.
+    pub(super) fn check_host(&self, request: &Request<Body>) -> Result<(), FrontendRefusal> {
         let mut lines = request.headers().get_all(header::HOST).iter();
         match (lines.next(), lines.next()) {
             (None, _) if request.version() < Version::HTTP_11 => Ok(()),
             (Some(line), None) => match host_of(line) {
                 Some(host) if self.is_our_host(host.host()) => Ok(()),
-                Some(_) => Err(Refused::ForeignHost),
-                None => Err(Refused::BadHost),
+                Some(_) => Err(FrontendRefusal::ForeignHost),
+                None => Err(FrontendRefusal::BadHost),
             },
-            _ => Err(Refused::BadHost),
+            _ => Err(FrontendRefusal::BadHost),
         }
     }
 
-    /// Whether a page of this host can be nobody but us. An address literal cannot be rebound; where we listen on every
-    /// address, we do not know them all.
+    /// Whether only the proxy can be at this host. An address literal cannot be rebound; on a wildcard listener every address
+    /// may be ours.
     fn is_our_host(&self, host: &str) -> bool {
         let ip = self.listen.ip().to_canonical();
         match literal(host) {
@@ -90,25 +98,11 @@ impl Ours {
         }
     }
 
-    /// Whether a page of another site sent this, as far as its browser says. `friend` is a host that may.
-    pub(super) fn is_of_another_site(&self, request: &Request<Body>, friend: &str) -> bool {
-        let fields = request.headers();
-        if let Some(site) = fields.get("sec-fetch-site") {
-            return site.as_bytes().eq_ignore_ascii_case(b"cross-site");
-        }
-        let Some(origin) = fields.get(header::ORIGIN) else { return false };
-        // A browser says `null` for a page that it keeps apart.
-        let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-        let Some(host) = origin.as_ref().and_then(Uri::host) else { return true };
-        let is_asked = self::host(request).is_some_and(|asked| asked.host().eq_ignore_ascii_case(host));
-        !(is_asked || is_on_this_machine(host) || host.eq_ignore_ascii_case(friend))
-    }
-
-    /// The host and port at which the client of a request can use us as a proxy.
-    pub(super) fn address_for(&self, request: &Request<Body>, reached: Reached) -> String {
-        let host = match reached {
-            Reached::Directly => self::host(request),
-            Reached::Through => None,
+    /// The host and port at which the client can use the proxy.
+    pub(super) fn address_for(&self, request: &Request<Body>, reached_as: ReachedAs) -> String {
+        let host = match reached_as {
+            ReachedAs::Server => self::host(request),
+            ReachedAs::Proxy => None,
         };
         match host.filter(|host| !is_name(host.host())) {
             Some(host) => format!("{}:{}", host.host(), host.port_u16().unwrap_or(80)),
@@ -116,12 +110,12 @@ impl Ours {
         }
     }
 
-    /// Where we listen.
+    /// The address that the port listens on.
     pub(super) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Where a client on this machine reaches us.
+    /// The address at which a client on this machine reaches the proxy.
     fn local(&self) -> SocketAddr {
         let ip = match self.listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -132,20 +126,20 @@ impl Ours {
     }
 }
 
-/// The host that a request asks us for as a server, if it names one.
+/// The authority in `Host`, if it is valid.
 pub(super) fn host(request: &Request<Body>) -> Option<Authority> {
     request.headers().get(header::HOST).and_then(host_of)
 }
 
-/// Whether browsers mark what pages of other sites send to a host: they do where they take plain http for trustworthy.
+/// Whether browsers mark cross-site requests to a host, which they do if it is trustworthy without TLS.
 /// <https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>
 pub(super) fn is_kept_apart(host: &str) -> bool {
     let bare = without_brackets(host);
-    // An IPv4 address in the form of an IPv6 one is not among them.
+    // IPv4-mapped IPv6 addresses are not trustworthy.
     is_localhost(host) || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// What a `Host` field says, if it is well formed.
+/// Parses a `Host` header.
 fn host_of(line: &HeaderValue) -> Option<Authority> {
     let authority = Authority::try_from(line.as_bytes()).ok()?;
     let text = authority.as_str();
@@ -160,8 +154,8 @@ fn literal(host: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
-/// Whether a page of this host comes from where its browser runs.
-fn is_on_this_machine(host: &str) -> bool {
+/// Whether a host is this machine.
+pub(super) fn is_on_this_machine(host: &str) -> bool {
     is_localhost(host) || literal(host).is_some_and(|literal| literal.is_loopback())
 }
 
@@ -214,8 +208,8 @@ mod tests {
             ("127.0.0.1:8402", "localhost, evil.example", 400),
             ("127.0.0.1:8402", "localhost/x", 400),
         ] {
-            let ours = Ours::new(listen.parse().unwrap());
-            let status = ours
+            let identity = Identity::new(listen.parse().unwrap());
+            let status = identity
                 .check_host(&asking(host))
                 .map_or_else(|refused| refused.answer().status().as_u16(), |()| 200);
             assert_eq!(status, expected, "{listen} {host}");
@@ -224,77 +218,50 @@ mod tests {
 
     #[test]
     fn a_host_is_needed_once() {
-        let ours = Ours::new("127.0.0.1:1".parse().unwrap());
+        let identity = Identity::new("127.0.0.1:1".parse().unwrap());
         let mut request = asking("localhost");
         request.headers_mut().append("host", HeaderValue::from_static("localhost"));
-        assert!(ours.check_host(&request).is_err());
+        assert!(identity.check_host(&request).is_err());
         request.headers_mut().clear();
-        assert!(ours.check_host(&request).is_err());
+        assert!(identity.check_host(&request).is_err());
         *request.version_mut() = Version::HTTP_10;
-        assert!(ours.check_host(&request).is_ok());
+        assert!(identity.check_host(&request).is_ok());
     }
 
     #[test]
     fn targets_that_are_ours_are_known() {
-        use Meant::{Here, Nowhere};
+        use LocalTarget::{NotServed, Served};
         for (listen, method, target, expected) in [
-            ("127.0.0.1:8402", "GET", "http://127.0.0.1:8402/", Some(Here)),
-            ("127.0.0.1:8402", "GET", "http://localhost:8402/x", Some(Here)),
+            ("127.0.0.1:8402", "GET", "http://127.0.0.1:8402/", Some(Served)),
+            ("127.0.0.1:8402", "GET", "http://localhost:8402/x", Some(Served)),
             ("127.0.0.1:8402", "GET", "http://127.0.0.2:8402/", None),
             ("127.0.0.1:8402", "GET", "http://127.0.0.1:18402/", None),
             ("127.0.0.1:8402", "GET", "http://me@127.0.0.1:8402/", None),
             ("127.0.0.1:8402", "GET", "https://127.0.0.1:8402/", None),
             ("127.0.0.1:8402", "CONNECT", "127.0.0.1:8402", None),
             ("127.0.0.1:8402", "GET", "http://a.example:8402/", None),
-            ("127.0.0.1:80", "GET", "http://127.0.0.1/", Some(Here)),
+            ("127.0.0.1:80", "GET", "http://127.0.0.1/", Some(Served)),
             ("127.0.0.1:80", "GET", "http://a.example/", None),
-            ("0.0.0.0:8402", "GET", "http://127.0.0.9:8402/", Some(Here)),
-            ("[::1]:8402", "GET", "http://[::1]:8402/", Some(Here)),
-            ("127.0.0.1:8402", "GET", "http://tollpass.local/", Some(Here)),
-            ("127.0.0.1:8402", "GET", "http://TOLLPASS.local./proxy.pac", Some(Here)),
-            ("127.0.0.1:8402", "GET", "http://tollpass.local:8402/", Some(Here)),
-            ("127.0.0.1:8402", "GET", "http://tollpass.local:81/", Some(Nowhere)),
-            ("127.0.0.1:8402", "GET", "https://tollpass.local/", Some(Nowhere)),
-            ("127.0.0.1:8402", "CONNECT", "tollpass.local:443", Some(Nowhere)),
+            ("0.0.0.0:8402", "GET", "http://127.0.0.9:8402/", Some(Served)),
+            ("[::1]:8402", "GET", "http://[::1]:8402/", Some(Served)),
+            ("127.0.0.1:8402", "GET", "http://tollpass.local/", Some(Served)),
+            ("127.0.0.1:8402", "GET", "http://TOLLPASS.local./proxy.pac", Some(Served)),
+            ("127.0.0.1:8402", "GET", "http://tollpass.local:8402/", Some(Served)),
+            ("127.0.0.1:8402", "GET", "http://tollpass.local:81/", Some(NotServed)),
+            ("127.0.0.1:8402", "GET", "https://tollpass.local/", Some(NotServed)),
+            ("127.0.0.1:8402", "CONNECT", "tollpass.local:443", Some(NotServed)),
             ("127.0.0.1:8402", "GET", "http://tollpass.local.example/", None),
             ("127.0.0.1:8402", "GET", "http://tollpass.locally/", None),
         ] {
-            let ours = Ours::new(listen.parse().unwrap());
+            let identity = Identity::new(listen.parse().unwrap());
             let uri: Uri = target.parse().unwrap();
-            let named = ours.named(&uri, &method.parse().unwrap());
+            let named = identity.named(&uri, &method.parse().unwrap());
             assert_eq!(named, expected, "{listen} {method} {target}");
-            let quick = ours.may_be(uri.authority().unwrap().as_str());
-            assert!(quick || named.is_none(), "{listen} {target}: the quick look must not miss what is ours");
-        }
-    }
-
-    #[test]
-    fn what_a_browser_says_of_other_sites_is_believed() {
-        let ours = Ours::new("127.0.0.1:8402".parse().unwrap());
-        for (fields, expected) in [
-            (&[][..], false),
-            (&[("sec-fetch-site", "cross-site")], true),
-            (&[("sec-fetch-site", "same-site"), ("origin", "http://localhost:3000")], false),
-            (&[("sec-fetch-site", "none")], false),
-            (&[("origin", "http://localhost:3000")], false),
-            (&[("origin", "http://127.0.0.1:8402")], false),
-            (&[("origin", "https://evil.example")], true),
-            (&[("origin", "https://api.example")], false),
-            (&[("origin", "null")], true),
-            (&[("origin", "")], true),
-        ] {
-            let mut request = asking("localhost");
-            for (name, value) in fields {
-                request.headers_mut().insert(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(ours.is_of_another_site(&request, "api.example"), expected, "{fields:?}");
-        }
-        // Where it listens on every address, an address alone proves nothing.
-        let ours = Ours::new("0.0.0.0:8402".parse().unwrap());
-        for (origin, expected) in [("http://192.168.1.5:8402", false), ("http://192.168.1.6", true)] {
-            let mut request = asking("192.168.1.5:8402");
-            request.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(origin));
-            assert_eq!(ours.is_of_another_site(&request, "api.example"), expected, "{origin}");
+            let quick = identity.may_be(uri.authority().unwrap().as_str());
+            assert!(
+                quick || named.is_none(),
+                "{listen} {target}: the quick look must not miss what is identity"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The outermost service of a port of ours. It answers what is meant for the proxy itself, maps reverse routes to their
-//! origins, and lets `http` requests to hosts of `upgrade` go upstream as `https`. Everything else passes as it came.
-//! It neither forwards nor pays, and nothing that it answers changes any state.
+//! The outermost layer of a port: serves the set-up page, maps reverse routes to their origins, and sends `http` requests
+//! to hosts in `upgrade` as `https`. All other requests pass unchanged. It neither forwards nor pays, and its responses
+//! change no state.
 
+mod cross_site;
 mod identity;
 mod pac;
 mod page;
@@ -20,221 +21,231 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderValue};
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode};
-use tower::Service;
+use tower::{Layer, Service};
 
-use super::{Body, RequestService};
+use super::extensions::{RemoteClient, RequestedAuthority};
+use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
-use identity::{Meant, Ours};
+use crate::proxy::request_service::RequestService;
+use identity::{Identity, LocalTarget, ReachedAs};
+use page::PageRequest;
 pub use page::{CaFiles, Page};
-use page::{Reached, Visit};
-use refused::Refused;
-pub use route::Route;
-use route::Routes;
-pub use token::Token;
+use refused::FrontendRefusal;
+pub use route::ReverseRoute;
+use route::ReverseRoutes;
+pub use token::RouteToken;
 
-/// Request extension: the client is not on this machine, so what it says in the clear can be read on its way here.
-#[derive(Clone, Copy, Debug)]
-pub struct Remote;
-
-/// Request extension: the client asked for another origin than the one that the target names by now. It asked over plain
-/// http, at this host, if it named one.
+/// Serves the local endpoints of a port and passes all other requests to the inner service.
 #[derive(Clone, Debug)]
-pub struct Asked(pub Option<Authority>);
-
-/// Answers for a port of ours, and asks an inner service for everything else.
-#[derive(Clone, Debug)]
-pub struct Front<S> {
+pub struct Frontend<S> {
     inner: S,
-    port: Arc<Port>,
+    port: Arc<FrontendPort>,
 }
 
-/// What is served on a port.
+/// The local endpoints of a port.
 #[derive(Debug)]
-struct Port {
-    ours: Ours,
-    /// Absent where the port serves routes only, and is no proxy.
+struct FrontendPort {
+    identity: Identity,
+    /// Absent if the port serves routes only and is not a proxy.
     page: Option<Page>,
-    routes: Routes,
-    /// What guards the routes; absent where nothing can be spent by them.
-    token: Option<Token>,
+    routes: ReverseRoutes,
+    /// Guards the routes; absent if the proxy does not pay.
+    token: Option<RouteToken>,
     upgrade: Vec<HostPattern>,
 }
 
-impl<S> Front<S> {
-    /// For the port of the proxy itself, which listens on `listen`: its set-up page, and routes below it.
+/// The layer of [`Frontend`], for one port.
+#[derive(Clone, Debug)]
+pub struct FrontendLayer(Arc<FrontendPort>);
+
+impl FrontendLayer {
+    /// For the proxy's own port, which listens on `listen`: the set-up page, and `routes`.
     ///
-    /// A plain request to a host of `upgrade` goes to `inner` as `https`. `token` guards the routes of a proxy that pays.
+    /// `http` requests to hosts in `upgrade` go upstream as `https`. `token` guards the routes of a proxy that pays.
     #[must_use]
     pub fn proxy(
         listen: SocketAddr,
         page: Page,
-        routes: Vec<Route>,
-        token: Option<Token>,
+        routes: Vec<ReverseRoute>,
+        token: Option<RouteToken>,
         upgrade: Vec<HostPattern>,
-        inner: S,
     ) -> Self {
-        let (ours, routes) = (Ours::new(listen), Routes::new(routes));
-        Self { inner, port: Arc::new(Port { ours, page: Some(page), routes, token, upgrade }) }
+        let (identity, routes) = (Identity::new(listen), ReverseRoutes::new(routes));
+        Self(Arc::new(FrontendPort { identity, page: Some(page), routes, token, upgrade }))
     }
 
-    /// For a port that serves `routes` and nothing else.
+    /// For a port that serves `routes` only.
     #[must_use]
     pub fn routes(
         listen: SocketAddr,
-        routes: Vec<Route>,
-        token: Option<Token>,
+        routes: Vec<ReverseRoute>,
+        token: Option<RouteToken>,
         upgrade: Vec<HostPattern>,
-        inner: S,
     ) -> Self {
-        let (ours, routes) = (Ours::new(listen), Routes::new(routes));
-        Self { inner, port: Arc::new(Port { ours, page: None, routes, token, upgrade }) }
+        let (identity, routes) = (Identity::new(listen), ReverseRoutes::new(routes));
+        Self(Arc::new(FrontendPort { identity, page: None, routes, token, upgrade }))
     }
 }
 
-impl<S> Service<Request<Body>> for Front<S>
+impl<S> Layer<S> for FrontendLayer {
+    type Service = Frontend<S>;
+
+    fn layer(&self, inner: S) -> Frontend<S> {
+        Frontend { inner, port: Arc::clone(&self.0) }
+    }
+}
+
+impl<S> Service<Request<Body>> for Frontend<S>
 where
     S: RequestService<Infallible>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Fronting<S::Future>;
+    type Future = FrontendFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match self.port.place(&mut request) {
-            Place::Elsewhere => Fronting(State::Passed(self.inner.call(request))),
-            Place::Mapped { route, is_upgraded } => {
+        match self.port.destination(&mut request) {
+            Destination::Origin => FrontendFuture(FrontendState::Passed(self.inner.call(request))),
+            Destination::Mapped { route, is_upgraded } => {
                 let inner = self.inner.call(request);
-                Fronting(State::Mapped { inner, port: Arc::clone(&self.port), route, is_upgraded })
+                FrontendFuture(FrontendState::Mapped {
+                    inner,
+                    port: Arc::clone(&self.port),
+                    route,
+                    is_upgraded,
+                })
             }
-            Place::Here(answer) => Fronting(State::Answered(Some(answer))),
+            Destination::Local(answer) => FrontendFuture(FrontendState::Answered(Some(answer))),
         }
     }
 }
 
-/// Where a request belongs.
-enum Place {
-    /// To the origin that it names.
-    Elsewhere,
-    /// To an origin that it did not name quite so: its target is another one now.
-    Mapped { route: Option<Way>, is_upgraded: bool },
-    /// Here, with this answer.
-    Here(Response<Body>),
+/// Where a request goes.
+enum Destination {
+    /// To the origin in its target.
+    Origin,
+    /// To an origin other than the client requested: the target has been rewritten.
+    Mapped { route: Option<TakenRoute>, is_upgraded: bool },
+    /// Nowhere: this is the response.
+    Local(Response<Body>),
 }
 
-/// A route that was taken.
+/// The route that a request takes.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct TakenRoute {
     index: usize,
-    /// With the token before its prefix.
+    /// Whether the path starts with the token.
     is_guarded: bool,
 }
 
-impl Port {
-    fn place(&self, request: &mut Request<Body>) -> Place {
+impl FrontendPort {
+    fn destination(&self, request: &mut Request<Body>) -> Destination {
         let Some(authority) = request.uri().authority() else { return self.direct(request) };
-        if self.ours.may_be(authority.as_str()) {
-            match self.ours.named(request.uri(), request.method()) {
-                Some(Meant::Here) => return self.here(request, Reached::Through),
-                Some(Meant::Nowhere) => return Place::Here(Refused::NoSuchPlace.answer()),
+        if self.identity.may_be(authority.as_str()) {
+            match self.identity.named(request.uri(), request.method()) {
+                Some(LocalTarget::Served) => return self.here(request, ReachedAs::Proxy),
+                Some(LocalTarget::NotServed) => {
+                    return Destination::Local(FrontendRefusal::NoSuchPlace.answer());
+                }
                 None => {}
             }
         }
         if self.page.is_none() {
-            return Place::Here(Refused::NoProxy.answer());
+            return Destination::Local(FrontendRefusal::NoProxy.answer());
         }
         let is_secure = request.uri().scheme() == Some(&Scheme::HTTPS);
-        if is_secure && request.extensions().get::<Remote>().is_some() {
-            return Place::Here(Refused::InTheClear.answer());
+        if is_secure && request.extensions().get::<RemoteClient>().is_some() {
+            return Destination::Local(FrontendRefusal::InTheClear.answer());
         }
         if self.upgrade(request) {
-            return Place::Mapped { route: None, is_upgraded: true };
+            return Destination::Mapped { route: None, is_upgraded: true };
         }
-        Place::Elsewhere
+        Destination::Origin
     }
 
-    /// A request that names no origin: it was sent to us as to a server.
-    fn direct(&self, request: &mut Request<Body>) -> Place {
+    /// A request in origin form, which addresses the proxy as a server.
+    fn direct(&self, request: &mut Request<Body>) -> Destination {
         if request.method() == Method::CONNECT {
-            // It says what it lacks further down.
-            return Place::Elsewhere;
+            // The tunnel reports what is missing.
+            return Destination::Origin;
         }
-        match self.ours.check_host(request) {
-            Ok(()) => self.here(request, Reached::Directly),
-            Err(refused) => Place::Here(refused.answer()),
+        match self.identity.check_host(request) {
+            Ok(()) => self.here(request, ReachedAs::Server),
+            Err(refused) => Destination::Local(refused.answer()),
         }
     }
 
-    /// A request that is meant for us: a route, else the page.
-    fn here(&self, request: &mut Request<Body>, reached: Reached) -> Place {
+    /// A request to the proxy itself: a route, otherwise the page.
+    fn here(&self, request: &mut Request<Body>, reached_as: ReachedAs) -> Destination {
         if request.uri().path() == "*" {
-            return Place::Here(self.server_options(request.method()));
+            return Destination::Local(self.server_options(request.method()));
         }
         let path = request.uri().path();
         let behind_token = self.token.as_ref().and_then(|token| token.strip(path));
         if let Some((index, route)) = self.routes.find(behind_token.unwrap_or(path)) {
-            let way = Way { index, is_guarded: behind_token.is_some() };
-            return match self.take(route, way, request, reached) {
-                Ok(()) => Place::Mapped { route: Some(way), is_upgraded: self.upgrade(request) },
-                Err(refused) => Place::Here(refused.answer()),
+            let taken = TakenRoute { index, is_guarded: behind_token.is_some() };
+            return match self.take(route, taken, request, reached_as) {
+                Ok(()) => Destination::Mapped { route: Some(taken), is_upgraded: self.upgrade(request) },
+                Err(refused) => Destination::Local(refused.answer()),
             };
         }
-        let Some(page) = &self.page else { return Place::Here(Refused::NoRoute.answer()) };
-        let address = self.ours.address_for(request, reached);
-        Place::Here(page.answer(&Visit {
+        let Some(page) = &self.page else { return Destination::Local(FrontendRefusal::NoRoute.answer()) };
+        let address = self.identity.address_for(request, reached_as);
+        Destination::Local(page.answer(&PageRequest {
             request,
-            reached,
+            reached_as,
             address,
-            listen: self.ours.listen(),
+            listen: self.identity.listen(),
             routes: &self.routes,
         }))
     }
 
-    /// Takes a route, if it may be taken at the host by which the client reached us.
+    /// Takes a route, if that is allowed at the host by which the client reached the proxy.
     fn take(
         &self,
-        route: &Route,
-        way: Way,
+        route: &ReverseRoute,
+        taken: TakenRoute,
         request: &mut Request<Body>,
-        reached: Reached,
-    ) -> Result<(), Refused> {
-        let asked = match reached {
-            Reached::Directly => identity::host(request),
-            Reached::Through => request.uri().authority().cloned(),
+        reached_as: ReachedAs,
+    ) -> Result<(), FrontendRefusal> {
+        let asked = match reached_as {
+            ReachedAs::Server => identity::host(request),
+            ReachedAs::Proxy => request.uri().authority().cloned(),
         };
         let needs_token = asked.as_ref().is_some_and(|asked| !identity::is_kept_apart(asked.host()));
-        if needs_token && self.token.is_some() && !way.is_guarded {
-            return Err(Refused::NoToken);
+        if needs_token && self.token.is_some() && !taken.is_guarded {
+            return Err(FrontendRefusal::NoToken);
         }
-        self.whole(route, way).enter(request, &self.ours)?;
-        request.extensions_mut().insert(Asked(asked));
+        self.whole(route, taken).enter(request)?;
+        request.extensions_mut().insert(RequestedAuthority(asked));
         Ok(())
     }
 
-    /// A route with all that paths below it begin with.
-    fn whole<'a>(&self, route: &'a Route, way: Way) -> Cow<'a, Route> {
+    /// The route with its whole prefix, including the token.
+    fn whole<'a>(&self, route: &'a ReverseRoute, taken: TakenRoute) -> Cow<'a, ReverseRoute> {
         match &self.token {
-            Some(token) if way.is_guarded => {
-                Cow::Owned(Route { prefix: token.before(&route.prefix), ..route.clone() })
+            Some(token) if taken.is_guarded => {
+                Cow::Owned(ReverseRoute { prefix: token.before(&route.prefix), ..route.clone() })
             }
             _ => Cow::Borrowed(route),
         }
     }
 
-    /// What the server as a whole can do: the answer to `OPTIONS *`.
+    /// The response to `OPTIONS *`.
     fn server_options(&self, method: &Method) -> Response<Body> {
         if method != Method::OPTIONS {
-            return Refused::NotOptions.answer();
+            return FrontendRefusal::NotOptions.answer();
         }
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
-        // What the origins of routes can do is theirs to say.
+        // A port for routes leaves the methods to their origins.
         if self.page.is_some() {
             let methods = HeaderValue::from_static("GET, HEAD, OPTIONS, CONNECT");
             response.headers_mut().insert(header::ALLOW, methods);
@@ -242,44 +253,44 @@ impl Port {
         response
     }
 
-    /// Makes a target `https` where it is to be; whether it is.
+    /// Changes an `http` target to `https` if `upgrade` lists its host; returns whether it did.
     fn upgrade(&self, request: &mut Request<Body>) -> bool {
         if self.upgrade.is_empty() {
             return false;
         }
         let asked = request.uri().authority().cloned();
         let is_upgraded = upgrade::target(request, &self.upgrade);
-        if is_upgraded && request.extensions().get::<Asked>().is_none() {
-            request.extensions_mut().insert(Asked(asked));
+        if is_upgraded && request.extensions().get::<RequestedAuthority>().is_none() {
+            request.extensions_mut().insert(RequestedAuthority(asked));
         }
         is_upgraded
     }
 
-    /// Turns what an answer says of places into what the client knows of them.
-    fn come_back(&self, answer: &mut Response<Body>, route: Option<Way>, is_upgraded: bool) {
+    /// Translates the locations in a response into those that the client knows.
+    fn come_back(&self, answer: &mut Response<Body>, route: Option<TakenRoute>, is_upgraded: bool) {
         if is_upgraded {
             upgrade::answer(answer, &self.upgrade);
         }
-        let taken = route.and_then(|way| Some((self.routes.at(way.index)?, way)));
-        if let Some((route, way)) = taken {
-            self.whole(route, way).leave(answer);
+        let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
+        if let Some((route, taken)) = taken {
+            self.whole(route, taken).leave(answer);
         }
     }
 }
 
-/// The future of [`Front`]: what passes is not boxed.
+/// The future of [`Frontend`].
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
-pub struct Fronting<F>(State<F>);
+pub struct FrontendFuture<F>(FrontendState<F>);
 
 #[derive(Debug)]
-enum State<F> {
+enum FrontendState<F> {
     Passed(F),
-    Mapped { inner: F, port: Arc<Port>, route: Option<Way>, is_upgraded: bool },
+    Mapped { inner: F, port: Arc<FrontendPort>, route: Option<TakenRoute>, is_upgraded: bool },
     Answered(Option<Response<Body>>),
 }
 
-impl<F> Future for Fronting<F>
+impl<F> Future for FrontendFuture<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
 {
@@ -287,13 +298,13 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Passed(inner) => Pin::new(inner).poll(cx),
-            State::Mapped { inner, port, route, is_upgraded } => {
+            FrontendState::Passed(inner) => Pin::new(inner).poll(cx),
+            FrontendState::Mapped { inner, port, route, is_upgraded } => {
                 let Ok(mut answer) = ready!(Pin::new(inner).poll(cx));
                 port.come_back(&mut answer, *route, *is_upgraded);
                 Poll::Ready(Ok(answer))
             }
-            State::Answered(answer) => match answer.take() {
+            FrontendState::Answered(answer) => match answer.take() {
                 Some(answer) => Poll::Ready(Ok(answer)),
                 None => Poll::Pending,
             },

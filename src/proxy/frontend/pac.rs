@@ -1,10 +1,9 @@
-//! The PAC file: what tells a browser which requests to send through the proxy. Knows no request.
+//! The PAC file, which tells browsers which requests to send through the proxy.
 
 /// The PAC file for a proxy at `address`, a host and a port.
 ///
-/// Plain names and loopback addresses are asked directly, as browsers do by themselves with a proxy that is set by hand:
-/// what runs on this machine is the user's own. Where the proxy has ended, everything is asked directly; only its own
-/// name is not, since nobody else may answer for it.
+/// Plain host names and loopback addresses are direct, as with a proxy that is set manually. When the proxy does not run,
+/// everything is direct except its own name, which no other server may answer.
 pub(super) fn file(address: &str) -> String {
     format!(
         r#"// Made by tollpass. Requests go through it while it runs, and directly when it does not.

@@ -1,5 +1,5 @@
-//! The set-up page and its files: whether the proxy works, its certificate, the PAC file, and what to do per program.
-//! It shows nothing that is secret and takes no instructions.
+//! The set-up page and its files: status, CA certificate, PAC file, and instructions for each program. It shows no secrets
+//! and takes no commands.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,55 +11,47 @@ use http::{Method, Request, Response, StatusCode};
 use maud::{PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
+use super::identity::ReachedAs;
 use super::program;
-use super::program::Advice;
-use super::route::Routes;
+use super::program::SetupAdvice;
+use super::route::ReverseRoutes;
 use super::{identity, pac};
 use crate::proxy::Body;
 
-/// What the page knows of the proxy.
+/// The proxy's properties that the page shows.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The certificate of the local CA, where HTTPS is intercepted.
+    /// The certificate of the local CA, if HTTPS is intercepted.
     pub ca: Option<CaFiles>,
-    /// Whether there is a wallet.
+    /// Whether the proxy has a wallet.
     pub pays: bool,
-    /// When the proxy was started.
+    /// The start time of the proxy.
     pub since: SystemTime,
 }
 
-/// A certificate, in both forms in which programs take it.
+/// A CA certificate in both encodings.
 #[derive(Clone, Debug)]
 pub struct CaFiles {
-    /// As text.
+    /// PEM.
     pub pem: Bytes,
-    /// As bytes.
+    /// DER.
     pub der: Bytes,
 }
 
-/// How a request came to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// By its target, as a proxy.
-    Through,
-    /// By our address, as a server.
-    Directly,
-}
-
 /// A request for the page or one of its files.
-pub(super) struct Visit<'a> {
+pub(super) struct PageRequest<'a> {
     pub(super) request: &'a Request<Body>,
-    pub(super) reached: Reached,
+    pub(super) reached_as: ReachedAs,
     /// The host and port at which this client can use the proxy.
     pub(super) address: String,
-    /// Where we listen.
+    /// The address that the port listens on.
     pub(super) listen: SocketAddr,
-    pub(super) routes: &'a Routes,
+    pub(super) routes: &'a ReverseRoutes,
 }
 
-/// What there is.
+/// The files of the set-up page.
 #[derive(Clone, Copy)]
-enum File {
+enum PageFile {
     Page,
     Pac,
     Pem,
@@ -68,28 +60,28 @@ enum File {
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const PEM: HeaderValue = HeaderValue::from_static("application/x-pem-file");
-/// Systems offer to install what comes as this.
+/// Operating systems offer to install this type.
 const DER: HeaderValue = HeaderValue::from_static("application/x-x509-ca-cert");
 const PAC: HeaderValue = HeaderValue::from_static("application/x-ns-proxy-autoconfig");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The page's only style; the policy below names it by its SHA-256.
+/// The style of the page; the policy below contains its SHA-256.
 const STYLE: &str = include_str!("page.css");
 const SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'sha256-l4LiCleFXHnwZRffQYLENkKb9LyRMNMum6swzoDLsbw='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
 impl Page {
-    /// The answer to a request for something below our own name.
-    pub(super) fn answer(&self, visit: &Visit<'_>) -> Response<Body> {
+    /// The response to a request for one of the files.
+    pub(super) fn answer(&self, visit: &PageRequest<'_>) -> Response<Body> {
         let Some(file) = file(visit.request.uri().path()) else {
-            return plain(StatusCode::NOT_FOUND, "There is nothing here. The set-up page is at /\n");
+            return plain(StatusCode::NOT_FOUND, "Not found. The set-up page is at /\n");
         };
         let mut response = match *visit.request.method() {
             Method::GET | Method::HEAD => self.show(file, visit),
             Method::OPTIONS => with(StatusCode::NO_CONTENT, TEXT, Body::Empty),
-            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "This can only be read.\n"),
+            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n"),
         };
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED) {
             response.headers_mut().insert(header::ALLOW, METHODS);
@@ -97,28 +89,28 @@ impl Page {
         response
     }
 
-    fn show(&self, file: File, visit: &Visit<'_>) -> Response<Body> {
+    fn show(&self, file: PageFile, visit: &PageRequest<'_>) -> Response<Body> {
         match (file, &self.ca) {
-            (File::Page, _) if takes_html(visit.request) => {
+            (PageFile::Page, _) if takes_html(visit.request) => {
                 varies(with(StatusCode::OK, HTML, Body::full(self.html(visit))))
             }
-            (File::Page, _) => varies(plain(StatusCode::OK, self.text(visit))),
-            (File::Pac, _) => with(StatusCode::OK, PAC, Body::full(pac::file(&visit.address))),
-            (File::Pem, Some(ca)) => download(PEM, "attachment; filename=\"tollpass-ca.pem\"", &ca.pem),
-            (File::Der, Some(ca)) => download(DER, "inline; filename=\"tollpass-ca.crt\"", &ca.der),
-            (File::Pem | File::Der, None) => {
+            (PageFile::Page, _) => varies(plain(StatusCode::OK, self.text(visit))),
+            (PageFile::Pac, _) => with(StatusCode::OK, PAC, Body::full(pac::file(&visit.address))),
+            (PageFile::Pem, Some(ca)) => download(PEM, "attachment; filename=\"tollpass-ca.pem\"", &ca.pem),
+            (PageFile::Der, Some(ca)) => download(DER, "inline; filename=\"tollpass-ca.crt\"", &ca.der),
+            (PageFile::Pem | PageFile::Der, None) => {
                 plain(StatusCode::NOT_FOUND, "HTTPS is not intercepted: no certificate to trust.\n")
             }
         }
     }
 
-    /// What is the case: a word, and what to say of it.
-    fn facts(&self, visit: &Visit<'_>) -> Vec<(&'static str, String)> {
+    /// The status lines: a label and its value.
+    fn facts(&self, visit: &PageRequest<'_>) -> Vec<(&'static str, String)> {
         let certificate = match &self.ca {
             Some(ca) => format!("SHA-256 {}", fingerprint(&ca.der)),
             None => "none: HTTPS is not intercepted".to_owned(),
         };
-        let payments = if self.pays { "within your [[pay]] rules" } else { "never: it has no wallet" };
+        let payments = if self.pays { "within your [[pay]] rules" } else { "never (no wallet)" };
         vec![
             ("proxy", format!("http://{}", visit.address)),
             ("listens on", visit.listen.to_string()),
@@ -128,7 +120,7 @@ impl Page {
         ]
     }
 
-    /// What there is to fetch: a path, and what it is for.
+    /// The files to download: path and purpose.
     fn files(&self) -> Vec<(&'static str, &'static str)> {
         let mut files = vec![("/proxy.pac", "the PAC file, for browsers")];
         if self.ca.is_some() {
@@ -138,8 +130,8 @@ impl Page {
         files
     }
 
-    fn text(&self, visit: &Visit<'_>) -> String {
-        let mut text = format!("{}\n\n", greeting(visit.reached));
+    fn text(&self, visit: &PageRequest<'_>) -> String {
+        let mut text = format!("{}\n\n", greeting(visit.reached_as));
         for (name, fact) in self.facts(visit) {
             put(&mut text, format_args!("{name:<12} {fact}\n"));
         }
@@ -155,7 +147,9 @@ impl Page {
                 ),
             );
         }
-        for Advice { program, commands, notes, undo } in program::advice(&visit.address, self.ca.is_some()) {
+        for SetupAdvice { program, commands, notes, undo } in
+            program::advice(&visit.address, self.ca.is_some())
+        {
             put(&mut text, format_args!("\n{program}\n"));
             for line in
                 commands.iter().map(String::as_str).chain([notes].into_iter().filter(|n| !n.is_empty()))
@@ -171,8 +165,8 @@ impl Page {
         text
     }
 
-    /// The base URL of a route. The page never shows the token that some need: pages of other sites may come to read it.
-    fn base(&self, visit: &Visit<'_>, prefix: &str) -> String {
+    /// The base URL of a route. The page never shows the token, because pages of other sites may be able to read it.
+    fn base(&self, visit: &PageRequest<'_>, prefix: &str) -> String {
         let address = &visit.address;
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         match self.pays && !identity::is_kept_apart(host) {
@@ -181,8 +175,8 @@ impl Page {
         }
     }
 
-    fn html(&self, visit: &Visit<'_>) -> String {
-        let class = if visit.reached == Reached::Through { "works" } else { "direct" };
+    fn html(&self, visit: &PageRequest<'_>) -> String {
+        let class = if visit.reached_as == ReachedAs::Proxy { "works" } else { "direct" };
         let page = html! {
             (PreEscaped("<!doctype html>\n"))
             html lang="en" {
@@ -195,7 +189,7 @@ impl Page {
                 body {
                     main {
                         h1 { "tollpass" }
-                        p class=(class) { (greeting(visit.reached)) }
+                        p class=(class) { (greeting(visit.reached_as)) }
                         dl {
                             @for (name, fact) in self.facts(visit) {
                                 dt { (name) }
@@ -212,8 +206,8 @@ impl Page {
                             p { "bundle.pem contains the system CAs plus tollpass's:" }
                             pre { (program::BUNDLE) }
                         }
-                        h2 { "What to do" }
-                        @for Advice { program, commands, notes, undo } in
+                        h2 { "Set-up" }
+                        @for SetupAdvice { program, commands, notes, undo } in
                             program::advice(&visit.address, self.ca.is_some())
                         {
                             h3 { (program) }
@@ -235,27 +229,27 @@ impl Page {
     }
 }
 
-fn file(path: &str) -> Option<File> {
+fn file(path: &str) -> Option<PageFile> {
     match path {
-        "/" => Some(File::Page),
-        "/proxy.pac" => Some(File::Pac),
-        "/ca.pem" => Some(File::Pem),
-        "/ca.der" | "/ca.crt" => Some(File::Der),
+        "/" => Some(PageFile::Page),
+        "/proxy.pac" => Some(PageFile::Pac),
+        "/ca.pem" => Some(PageFile::Pem),
+        "/ca.der" | "/ca.crt" => Some(PageFile::Der),
         _ => None,
     }
 }
 
-fn greeting(reached: Reached) -> &'static str {
-    match reached {
-        Reached::Through => "It works: you are going through the proxy.",
-        Reached::Directly => {
-            "The proxy is running, and you asked it directly. Whether a program goes through it shows at \
+fn greeting(reached_as: ReachedAs) -> &'static str {
+    match reached_as {
+        ReachedAs::Proxy => "It works: this request came through the proxy.",
+        ReachedAs::Server => {
+            "The proxy is running, but this request did not go through it. To test that, open \
              http://tollpass.local/"
         }
     }
 }
 
-/// Whether the client is one that shows pages.
+/// Whether the client accepts HTML.
 fn takes_html(request: &Request<Body>) -> bool {
     let lines = request.headers().get_all(header::ACCEPT).iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|range| {
@@ -264,7 +258,7 @@ fn takes_html(request: &Request<Body>) -> bool {
     })
 }
 
-/// The SHA-256 of a certificate, as systems show it.
+/// The SHA-256 fingerprint of a certificate.
 fn fingerprint(der: &[u8]) -> String {
     let pairs: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
     pairs.join(":")
@@ -280,29 +274,29 @@ fn download(kind: HeaderValue, disposition: &'static str, bytes: &Bytes) -> Resp
     response
 }
 
-/// It depends on what the client takes.
+/// Marks a response as depending on `Accept`.
 fn varies(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
 
-/// An answer that no cache keeps, no other site reads, and in which nothing runs.
+/// A response that is not cached, not readable by other sites, and runs no scripts.
 fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    let fields = response.headers_mut();
+    let headers = response.headers_mut();
     if status != StatusCode::NO_CONTENT {
-        fields.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CONTENT_TYPE, kind);
     }
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
-    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    fields.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, SECURITY_POLICY);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
 }
 
-/// Writing into memory cannot fail.
+/// Appends formatted text; writing to a string cannot fail.
 fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(more);
 }
@@ -335,12 +329,12 @@ mod tests {
     #[test]
     fn the_page_escapes_what_it_shows() {
         let request = Request::get("/").body(Body::Empty).unwrap();
-        let visit = Visit {
+        let visit = PageRequest {
             request: &request,
-            reached: Reached::Directly,
+            reached_as: ReachedAs::Server,
             address: "<a href=\"x\">&".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
-            routes: &Routes::new(Vec::new()),
+            routes: &ReverseRoutes::new(Vec::new()),
         };
         let page = Page { ca: None, pays: false, since: SystemTime::UNIX_EPOCH }.html(&visit);
         assert!(page.contains("<dd><code>http://&lt;a href=&quot;x&quot;&gt;&amp;</code></dd>"), "{page}");

@@ -2,7 +2,7 @@
 //! shown is the page's affair.
 
 /// One program.
-pub(super) struct Advice {
+pub(super) struct SetupAdvice {
     pub(super) program: &'static str,
     /// What to type; empty where there is nothing to type.
     pub(super) commands: Vec<String>,
@@ -10,34 +10,34 @@ pub(super) struct Advice {
     pub(super) undo: &'static str,
 }
 
-/// How to make the file that holds the system's roots and ours.
+/// The command that writes a file with the system's roots and our CA.
 pub(super) const BUNDLE: &str = "tollpass ca export --format bundle --out bundle.pem";
 
-/// What to do, where the proxy is at `address` and intercepts or not.
-pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
+/// Instructions for each program, for a proxy at `address`.
+pub(super) fn advice(address: &str, intercepts: bool) -> Vec<SetupAdvice> {
     let proxy = format!("http://{address}");
     let trusting = |text: &str| if intercepts { text.to_owned() } else { String::new() };
     let with = |command: &str, trust: &str| format!("{command}{}", trusting(trust));
     vec![
-        Advice {
+        SetupAdvice {
             program: "One program",
             commands: vec!["tollpass run -- COMMAND".to_owned()],
-            notes: "Starts it with all that it needs.",
-            undo: "Nothing is left behind.",
+            notes: "Sets everything the command needs.",
+            undo: "Nothing to undo.",
         },
-        Advice {
+        SetupAdvice {
             program: "A shell",
             commands: vec!["eval \"$(tollpass env)\"".to_owned()],
-            notes: "For everything that is started from it.",
-            undo: "eval \"$(tollpass env --unset)\", or close it.",
+            notes: "Applies to every program started from this shell.",
+            undo: "eval \"$(tollpass env --unset)\", or close the shell.",
         },
-        Advice {
+        SetupAdvice {
             program: "curl",
             commands: vec![with(&format!("curl -x {proxy}"), " --cacert bundle.pem") + " URL"],
             notes: "",
             undo: "Drop these options.",
         },
-        Advice {
+        SetupAdvice {
             program: "wget",
             commands: vec![
                 with(
@@ -48,7 +48,7 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
             notes: "",
             undo: "Drop these options.",
         },
-        Advice {
+        SetupAdvice {
             program: "Python (requests, httpx, aiohttp)",
             commands: vec![
                 with(
@@ -56,10 +56,10 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
                     " SSL_CERT_FILE=bundle.pem REQUESTS_CA_BUNDLE=bundle.pem",
                 ) + " python PROGRAM",
             ],
-            notes: "aiohttp looks at them with ClientSession(trust_env=True) only.",
-            undo: "Leave the variables out.",
+            notes: "aiohttp needs ClientSession(trust_env=True).",
+            undo: "Drop these variables.",
         },
-        Advice {
+        SetupAdvice {
             program: "Node",
             commands: vec![
                 with(
@@ -68,9 +68,9 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
                 ) + " node PROGRAM",
             ],
             notes: "Node 24, or 22.21 and later.",
-            undo: "Leave the variables out.",
+            undo: "Drop these variables.",
         },
-        Advice {
+        SetupAdvice {
             program: "git",
             commands: [
                 format!("git config --global http.proxy {proxy}"),
@@ -80,9 +80,9 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
             .filter(|line| !line.is_empty())
             .collect(),
             notes: "",
-            undo: "The same two commands with --unset in place of the value.",
+            undo: "The same commands with --unset instead of the value.",
         },
-        Advice {
+        SetupAdvice {
             program: "Firefox",
             commands: Vec::new(),
             notes: if intercepts {
@@ -91,18 +91,18 @@ pub(super) fn advice(address: &str, intercepts: bool) -> Vec<Advice> {
             } else {
                 "Settings, Network Settings, Automatic proxy configuration URL: the address of the PAC file."
             },
-            undo: "Choose the former proxy setting again; delete the authority in the same list.",
+            undo: "Restore the previous proxy setting; delete the authority from the same list.",
         },
-        Advice {
+        SetupAdvice {
             program: "Chrome, Chromium, Edge, Safari",
             commands: vec![format!("chromium --proxy-pac-url={proxy}/proxy.pac")],
             notes: if intercepts {
-                "Or give the system's proxy settings the address of the PAC file. They trust what the system trusts: \
-                 `tollpass ca trust` says how, for each system."
+                "Or enter the address of the PAC file in the system's proxy settings. These browsers use the system's trust store: \
+                 see `tollpass ca trust`."
             } else {
-                "Or give the system's proxy settings the address of the PAC file."
+                "Or enter the address of the PAC file in the system's proxy settings."
             },
-            undo: "Take the address out again; `tollpass ca trust` also says how to undo the trust.",
+            undo: "Remove the address; `tollpass ca trust` explains how to remove the CA, too.",
         },
     ]
 }

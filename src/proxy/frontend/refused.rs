@@ -1,41 +1,41 @@
-//! Why a request to a port of ours is refused, and the status that says so.
+//! Why a request to a local endpoint is refused, and the status of the response.
 
 use http::{Response, StatusCode};
 
-use crate::proxy::{Body, rescue};
+use crate::proxy::{Body, error_response};
 
-/// A refusal; its text is for the client.
+/// A refusal, as reported to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
-    #[error("a request needs one Host field, with a host and perhaps a port")]
+pub(super) enum FrontendRefusal {
+    #[error("a request needs exactly one valid Host header")]
     BadHost,
     #[error("unknown Host header; use the proxy's IP address or localhost")]
     ForeignHost,
-    #[error("* is a target for OPTIONS only")]
+    #[error("the target * is allowed for OPTIONS only")]
     NotOptions,
-    #[error("the set-up page is at http://tollpass.local/, without TLS and on no other port")]
+    #[error("the set-up page is at http://tollpass.local/ only, without TLS and on port 80")]
     NoSuchPlace,
     #[error("this port serves a [[route]] only; it is not a proxy")]
     NoProxy,
     #[error("no [[route]] of this port has this path")]
     NoRoute,
-    #[error("an https target is taken in the clear from this machine only; use CONNECT")]
+    #[error("https targets without CONNECT are accepted from this machine only; use CONNECT")]
     InTheClear,
     #[error(
-        "a [[route]] answers at 127.0.0.1, [::1] and localhost; by another name or address its path begins with the token in \
-         the file route-token of state_dir"
+        "a [[route]] is open at 127.0.0.1, [::1] and localhost only; at any other name or address its path must start with the \
+         token in the file route-token of state_dir"
     )]
     NoToken,
     #[error("a page of another site may not use a [[route]]")]
     AnotherSite,
-    #[error("a path with the segment . or .. is not passed through a [[route]]")]
+    #[error("a [[route]] does not forward paths with a segment . or ..")]
     Climbs,
     #[error("the path is too long for the [[route]]")]
     TooLong,
 }
 
-impl Refused {
-    /// What the client is told.
+impl FrontendRefusal {
+    /// The response to the client.
     pub(super) fn answer(self) -> Response<Body> {
         let (status, error) = match self {
             Self::BadHost | Self::NotOptions | Self::Climbs => {
@@ -48,6 +48,6 @@ impl Refused {
                 (StatusCode::FORBIDDEN, "http_request_denied")
             }
         };
-        rescue::problem(status, Some(error), &self.to_string())
+        error_response::problem(status, Some(error), &self.to_string())
     }
 }

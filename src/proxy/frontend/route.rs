@@ -1,68 +1,68 @@
-//! Reverse routes: a path below a port of ours stands for an origin, for programs that know nothing but a base URL.
+//! Reverse routes map a path prefix of a port to an origin, for programs that can only be given a base URL.
 //!
-//! Paths are compared as they are written, segment by segment, and passed on as they are written, empty segments
-//! included. What would climb out of the prefix at an origin that reads it otherwise is refused, not resolved.
+//! Paths are compared and forwarded as written, segment by segment, including empty segments. A path that could leave the
+//! prefix at an origin with other rules is refused, not resolved.
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Request, Response, Uri};
 
-use super::identity::Ours;
-use super::refused::Refused;
+use super::cross_site::is_cross_site;
+use super::refused::FrontendRefusal;
 use crate::hosts::default_port;
 use crate::proxy::Body;
 
 /// One `[[route]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// What the path begins with, without a slash at its end: empty for the whole port.
+pub struct ReverseRoute {
+    /// The path prefix, without a trailing slash; empty for the whole port.
     pub prefix: String,
     /// `http` or `https`.
     pub scheme: Scheme,
-    /// Host and port of the origin.
+    /// The host and port of the origin.
     pub authority: Authority,
-    /// What takes the prefix's place in the path, without a slash at its end.
+    /// What replaces the prefix in the path, without a trailing slash.
     pub base: String,
 }
 
 /// The routes of one port.
 #[derive(Debug)]
-pub(super) struct Routes(Vec<Route>);
+pub(super) struct ReverseRoutes(Vec<ReverseRoute>);
 
-impl Routes {
-    pub(super) fn new(mut routes: Vec<Route>) -> Self {
+impl ReverseRoutes {
+    pub(super) fn new(mut routes: Vec<ReverseRoute>) -> Self {
         // The longest prefix comes first, and wins.
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         Self(routes)
     }
 
-    /// The route that a path belongs to, and its place.
-    pub(super) fn find(&self, path: &str) -> Option<(usize, &Route)> {
+    /// The route of a path, and its index.
+    pub(super) fn find(&self, path: &str) -> Option<(usize, &ReverseRoute)> {
         self.0.iter().enumerate().find(|(_, route)| below(path, &route.prefix).is_some())
     }
 
-    pub(super) fn at(&self, index: usize) -> Option<&Route> {
+    pub(super) fn at(&self, index: usize) -> Option<&ReverseRoute> {
         self.0.get(index)
     }
 
-    /// Prefixes and the origins that they stand for; of these no path, which is nobody's business.
+    /// The prefixes and their origins, without the paths of the latter, which are private.
     pub(super) fn shown(&self) -> impl Iterator<Item = (&str, String)> {
         self.0.iter().map(|route| (route.prefix.as_str(), format!("{}://{}", route.scheme, route.authority)))
     }
 }
 
-impl Route {
-    /// Gives a request its target at the origin; `Host` follows from that.
-    pub(super) fn enter(&self, request: &mut Request<Body>, ours: &Ours) -> Result<(), Refused> {
-        if ours.is_of_another_site(request, self.authority.host()) {
-            return Err(Refused::AnotherSite);
+impl ReverseRoute {
+    /// Rewrites the target of a request for the origin.
+    pub(super) fn enter(&self, request: &mut Request<Body>) -> Result<(), FrontendRefusal> {
+        if is_cross_site(request, self.authority.host()) {
+            return Err(FrontendRefusal::AnotherSite);
         }
         let path = request.uri().path();
         if climbs(path) {
-            return Err(Refused::Climbs);
+            return Err(FrontendRefusal::Climbs);
         }
-        let rest = below(path, &self.prefix).ok_or(Refused::NoRoute)?;
-        *request.uri_mut() = self.target(rest, request.uri().query()).ok_or(Refused::TooLong)?;
+        let rest = below(path, &self.prefix).ok_or(FrontendRefusal::NoRoute)?;
+        *request.uri_mut() = self.target(rest, request.uri().query()).ok_or(FrontendRefusal::TooLong)?;
         Ok(())
     }
 
@@ -82,23 +82,23 @@ impl Route {
         Uri::from_parts(parts).ok()
     }
 
-    /// Turns the places that an answer names into what the client knows of them.
+    /// Rewrites the locations in a response for the client.
     pub(super) fn leave(&self, answer: &mut Response<Body>) {
-        let fields = answer.headers_mut();
+        let headers = answer.headers_mut();
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            let Some(field) = fields.get_mut(name) else { continue };
-            let here = field.to_str().ok().and_then(|location| self.location(location));
+            let Some(header) = headers.get_mut(name) else { continue };
+            let here = header.to_str().ok().and_then(|location| self.location(location));
             if let Some(Ok(here)) = here.map(HeaderValue::try_from) {
-                *field = here;
+                *header = here;
             }
         }
-        self.cookies(fields);
+        self.cookies(headers);
     }
 
-    /// The place as the client knows it; `None` where it may stay as it is written.
+    /// The location for the client; `None` if it can stay as it is.
     fn location(&self, location: &str) -> Option<String> {
         if let Some(there) = location.strip_prefix("//") {
-            // It takes its scheme from where the client got it.
+            // Relative to the scheme, which differs for the client.
             let whole = format!("{}://{there}", self.scheme);
             return Some(self.absolute(&whole).unwrap_or(whole));
         }
@@ -109,7 +109,7 @@ impl Route {
         self.absolute(location)
     }
 
-    /// A URL of our origin, below our base.
+    /// Rewrites a URL of the origin below `base`.
     fn absolute(&self, location: &str) -> Option<String> {
         let (scheme, rest) = location.split_once("://")?;
         if !scheme.eq_ignore_ascii_case(self.scheme.as_str()) {
@@ -119,7 +119,7 @@ impl Route {
         if !self.is_at(authority) { None } else { self.inside(rest) }
     }
 
-    /// Whether an authority is our origin's.
+    /// Whether an authority is that of the origin.
     fn is_at(&self, authority: &str) -> bool {
         let default = default_port(Some(&self.scheme));
         let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
@@ -130,35 +130,35 @@ impl Route {
         })
     }
 
-    /// A path with what follows it, at our origin and below our base: below our prefix.
+    /// Rewrites a path of the origin below `base` to one below `prefix`.
     fn inside(&self, reference: &str) -> Option<String> {
         let (path, more) = reference.split_at(reference.find(['?', '#']).unwrap_or(reference.len()));
         let rest = below(path, &self.base).filter(|_| !climbs(path))?;
         let slash = if self.prefix.is_empty() && rest.is_empty() { "/" } else { "" };
-        // Two slashes at the beginning would name a host.
+        // Two leading slashes would name a host.
         let same = if self.prefix.is_empty() && rest.starts_with("//") { "/." } else { "" };
         Some(format!("{same}{}{slash}{rest}{more}", self.prefix))
     }
 
-    /// Lets cookies come back through the route, and only through it.
-    fn cookies(&self, fields: &mut HeaderMap) {
-        if !fields.contains_key(header::SET_COOKIE) {
+    /// Limits cookies to the route.
+    fn cookies(&self, headers: &mut HeaderMap) {
+        if !headers.contains_key(header::SET_COOKIE) {
             return;
         }
-        let lines: Vec<HeaderValue> = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
-        fields.remove(header::SET_COOKIE);
+        let lines: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+        headers.remove(header::SET_COOKIE);
         for line in lines {
             let here = line.to_str().ok().and_then(|cookie| HeaderValue::try_from(self.cookie(cookie)).ok());
-            fields.append(header::SET_COOKIE, here.unwrap_or(line));
+            headers.append(header::SET_COOKIE, here.unwrap_or(line));
         }
     }
 
-    /// Takes out `Domain`, which would name another host, and `Secure`, since the way from us is plain; makes `Path` ours:
-    /// the whole origin is the whole route, so that routes beside each other do not share cookies.
+    /// Removes `Domain`, which names another host, and `Secure`, because the client uses plain HTTP; maps `Path` to the route,
+    /// so that routes do not share cookies.
     fn cookie(&self, cookie: &str) -> String {
         let mut parts = cookie.split(';');
         let mut kept = parts.next().unwrap_or_default().to_owned();
-        // These names promise how the origin set them: without that, they mean nothing.
+        // These prefixes guarantee attributes, which must not be removed.
         let is_bound = ["__host-", "__secure-"].iter().any(|start| {
             kept.trim_start().get(..start.len()).is_some_and(|is| is.eq_ignore_ascii_case(start))
         });
@@ -186,13 +186,13 @@ impl Route {
     }
 }
 
-/// What follows a prefix in a path, where that is whole segments: nothing, or something that begins with a slash.
+/// The rest of a path after a prefix of whole segments: empty, or starting with a slash.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a path has a segment `.` or `..`, however it is written: escaped, behind an escaped slash or a backslash, or
-/// with parameters.
+/// Whether a path has a segment `.` or `..`, in any spelling: escaped, after an escaped slash or a backslash, or with
+/// parameters.
 fn climbs(path: &str) -> bool {
     let mut rest = path.as_bytes();
     // How many dots the segment has so far, as long as it has nothing else.
@@ -230,9 +230,9 @@ fn escaped(high: u8, low: u8) -> u8 {
 mod tests {
     use crate::proxy::frontend::route::*;
 
-    fn route(prefix: &str, origin: &str) -> Route {
+    fn route(prefix: &str, origin: &str) -> ReverseRoute {
         let uri: Uri = origin.parse().unwrap();
-        Route {
+        ReverseRoute {
             prefix: prefix.to_owned(),
             scheme: uri.scheme().unwrap().clone(),
             authority: uri.authority().unwrap().clone(),
@@ -240,8 +240,8 @@ mod tests {
         }
     }
 
-    fn routes() -> Routes {
-        Routes::new(vec![
+    fn routes() -> ReverseRoutes {
+        ReverseRoutes::new(vec![
             route("/a", "https://a.example/v1"),
             route("/a/b", "https://b.example"),
             route("/c", "http://c.example:8080/x/y"),
@@ -249,11 +249,10 @@ mod tests {
     }
 
     /// Where a target in origin form leads to.
-    fn led(routes: &Routes, target: &str) -> String {
-        let ours = Ours::new("127.0.0.1:8402".parse().unwrap());
+    fn led(routes: &ReverseRoutes, target: &str) -> String {
         let mut request = Request::get(target).header("host", "localhost").body(Body::Empty).unwrap();
         let Some((_, route)) = routes.find(request.uri().path()) else { return "none".to_owned() };
-        match route.enter(&mut request, &ours) {
+        match route.enter(&mut request) {
             Ok(()) => request.uri().to_string(),
             Err(refused) => refused.answer().status().as_str().to_owned(),
         }
@@ -311,21 +310,21 @@ mod tests {
             if target.parse::<Uri>().is_err() {
                 continue;
             }
-            let reached = led(&routes(), &target);
-            if matches!(reached.as_str(), "none" | "400") {
+            let reached_as = led(&routes(), &target);
+            if matches!(reached_as.as_str(), "none" | "400") {
                 continue;
             }
-            let Ok(reached) = reached.parse::<Uri>() else { panic!("{target} leads to {reached}") };
-            let (Some(host), path) = (reached.host(), reached.path()) else { continue };
+            let Ok(reached_as) = reached_as.parse::<Uri>() else { panic!("{target} leads to {reached_as}") };
+            let (Some(host), path) = (reached_as.host(), reached_as.path()) else { continue };
             led_on += 1;
             match host {
-                "a.example" => assert!(path == "/v1" || path.starts_with("/v1/"), "{target} {reached}"),
-                "b.example" => assert!(target.starts_with("/a/b"), "{target} {reached}"),
+                "a.example" => assert!(path == "/v1" || path.starts_with("/v1/"), "{target} {reached_as}"),
+                "b.example" => assert!(target.starts_with("/a/b"), "{target} {reached_as}"),
                 other => panic!("{target} leads to {other}"),
             }
             let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
             let segments = || plain.split(['/', '\\']).map(|part| part.split(';').next().unwrap());
-            assert!(!segments().any(|segment| matches!(segment, "." | "..")), "{target} {reached}");
+            assert!(!segments().any(|segment| matches!(segment, "." | "..")), "{target} {reached_as}");
         }
         assert!(led_on > 1000, "{led_on}");
     }

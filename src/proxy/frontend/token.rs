@@ -1,40 +1,40 @@
-//! The token of routes. A browser treats a page of `tollpass.local` or of a network address like one of any other host, so
-//! pages of other sites can reach a route there without a mark. There its path begins with a token that they cannot guess.
+//! The token of routes. Browsers do not mark cross-site requests to `tollpass.local` or to network addresses, so there the
+//! path of a route starts with a token that pages of other sites cannot guess.
 
 use std::fmt;
 
-/// What the path of a route begins with, wherever browsers do not protect it.
+/// The first path segment of a route at hosts that browsers do not protect.
 #[derive(Clone)]
-pub struct Token {
-    /// With a slash before it.
+pub struct RouteToken {
+    /// With a leading slash.
     segment: String,
 }
 
-impl Token {
-    /// From its text, which must be usable as a segment of a path.
+impl RouteToken {
+    /// `text` must be valid as a path segment.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { segment: format!("/{text}") }
     }
 
-    /// What follows the token in a path that begins with it.
+    /// The rest of a path that starts with the token.
     pub(super) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         let (start, rest) = path.split_at_checked(self.segment.len())?;
         let pairs = start.bytes().zip(self.segment.bytes());
-        // How long it takes must not tell how much of a guess is right.
+        // Compare in constant time.
         let difference = pairs.fold(0, |difference, (one, other)| difference | (one ^ other));
         (difference == 0 && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
     }
 
-    /// A prefix with the token before it.
+    /// A prefix, preceded by the token.
     pub(super) fn before(&self, prefix: &str) -> String {
         format!("{}{prefix}", self.segment)
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for RouteToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
+        f.write_str("RouteToken")
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_path_has_the_token_whole_or_not_at_all() {
-        let token = Token::new("c0ffee");
+        let token = RouteToken::new("c0ffee");
         for (path, rest) in [
             ("/c0ffee/a/b", Some("/a/b")),
             ("/c0ffee/", Some("/")),

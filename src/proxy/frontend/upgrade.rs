@@ -1,5 +1,5 @@
-//! `upgrade`: plain requests to some hosts go upstream as `https`, so that the way over the network is private and yet
-//! the program behind the proxy needs no certificate of ours.
+//! `upgrade`: sends `http` requests to some hosts as `https`, so that the network sees TLS although the program behind the
+//! proxy does not trust our CA.
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
@@ -9,14 +9,13 @@ use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::Body;
 
-/// Makes a plain target at one of `hosts` an `https` one; whether it did. Port 80 becomes the default port of `https`,
-/// every other port stays.
+/// Changes an `http` target at one of `hosts` to `https`; returns whether it did. Port 80 becomes 443, other ports stay.
 pub(super) fn target(request: &mut Request<Body>, hosts: &[HostPattern]) -> bool {
     let uri = request.uri();
     let Some(authority) = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)) else {
         return false;
     };
-    // What is no target at all is refused further on, as it came.
+    // The layers below reject malformed targets.
     if authority.as_str().contains('@') || !is_among(authority, hosts) {
         return false;
     }
@@ -31,19 +30,19 @@ pub(super) fn target(request: &mut Request<Body>, hosts: &[HostPattern]) -> bool
     true
 }
 
-/// Lets a redirect to one of `hosts` lead back to the proxy: where it says `https`, a client would open a tunnel, in
-/// which nothing is paid or which it does not trust. Redirects to other hosts stay.
+/// Changes redirects to one of `hosts` back to `http`. With `https` a client would open a tunnel, in which nothing is paid
+/// or which it does not trust. Redirects to other hosts stay.
 pub(super) fn answer(answer: &mut Response<Body>, hosts: &[HostPattern]) {
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let Some(field) = answer.headers_mut().get_mut(name) else { continue };
-        let plain = field.to_str().ok().and_then(|location| plainly(location, hosts));
+        let Some(header) = answer.headers_mut().get_mut(name) else { continue };
+        let plain = header.to_str().ok().and_then(|location| plainly(location, hosts));
         if let Some(Ok(plain)) = plain.map(HeaderValue::try_from) {
-            *field = plain;
+            *header = plain;
         }
     }
 }
 
-/// The `http` address that [`target`] maps to this `https` address.
+/// The `http` URL that [`target`] maps to this `https` URL.
 fn plainly(location: &str, hosts: &[HostPattern]) -> Option<String> {
     let (scheme, rest) = location.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("https") {
@@ -51,7 +50,7 @@ fn plainly(location: &str, hosts: &[HostPattern]) -> Option<String> {
     }
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
     let authority: Authority = authority.parse().ok()?;
-    // Port 80 would become the default port on the way back.
+    // Port 80 would become 443 on the way back.
     if authority.as_str().contains('@') || authority.port_u16() == Some(80) || !is_among(&authority, hosts) {
         return None;
     }
@@ -63,7 +62,7 @@ fn is_among(authority: &Authority, hosts: &[HostPattern]) -> bool {
     hosts.iter().any(|pattern| pattern.matches(host))
 }
 
-/// The authority without its port where that is `default` or empty; `None` where the port is no number.
+/// The authority without its port if that is `default` or empty; `None` if the port is not a number.
 fn without_port(authority: &Authority, default: u16) -> Option<Authority> {
     match authority.port_u16() {
         Some(port) if port != default => Some(authority.clone()),

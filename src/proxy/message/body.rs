@@ -1,6 +1,5 @@
-//! The one body type of the shell: what comes in goes out without being boxed.
+//! The body type of the HTTP shell, an enum so that common bodies need no box.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,82 +8,62 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::expect::{Gated, Instead, Offered};
-use super::headers;
-use crate::proxy::pay::strip;
-use crate::proxy::replay::{Pass, Resumed};
-use crate::proxy::upstream::pool::{Shared, Spared};
+use super::byte_body::{BodyError, normalise_trailers};
+use super::expect::{DeferredBody, EarlyResponse, TrackedBody};
+use super::multiplexed::{HoldsStream, MultiplexedBody};
+use super::payment_headers;
+use crate::proxy::replay::hold::Resumed;
+use crate::proxy::replay::kept::ReplayBody;
+use crate::proxy::upstream::pool::retry::RetriableBody;
 
-/// A message body on its way through.
+/// The body of a request or response. The common cases are not boxed.
 #[derive(Debug, Default)]
 pub enum Body {
-    /// Nothing.
+    /// No bytes.
     #[default]
     Empty,
-    /// Read from a connection as it is polled.
+    /// Streamed from the peer's connection.
     Incoming(Incoming),
-    /// Whole, in memory.
+    /// Complete, in memory.
     Full(Full),
-    /// A request body that is kept, or one that was kept and is sent again.
-    Replay(Pass),
-    /// A body of which the beginning has been read already.
-    Resumed(Box<Resumed>),
-    /// A client's body that remembers whether anybody has begun to read it.
-    Offered(Box<Offered>),
-    /// A request body that waits until the origin wants it.
-    Gated(Box<Gated>),
-    /// The body of an answer that came in place of the request's body.
-    Instead(Box<Instead>),
-    /// A request body of which the beginning is kept until it is answered.
-    Spared(Box<Spared>),
-    /// One whose trailer fields pay for nothing.
+    /// A request body that is kept while it is sent, or sent again.
+    Replay(ReplayBody<Self>),
+    /// The part that has been read already, then the rest.
+    Resumed(Box<Resumed<Self>>),
+    /// A client's body that records whether reading it has begun.
+    Tracked(Box<TrackedBody<Self>>),
+    /// A request body that waits for `100 Continue` from the origin.
+    Deferred(Box<DeferredBody<Self>>),
+    /// The body of a response that arrived before the request body was sent.
+    Early(Box<EarlyResponse<Self>>),
+    /// A request body that keeps what it has sent until the origin accepts the stream.
+    Retriable(Box<RetriableBody<Self>>),
+    /// Loses payment headers from its trailers.
     Unpaid(Box<Self>),
-    /// The body of an answer on a connection that several requests share.
-    Shared(Box<Shared>),
+    /// The body of a response on a connection that carries other streams, too.
+    Multiplexed(Box<MultiplexedBody<dyn HoldsStream>>),
 }
 
-/// A whole body and its trailer fields.
+/// A complete body and its trailers.
 #[derive(Debug)]
 pub struct Full {
     bytes: Bytes,
     trailers: Option<Box<HeaderMap>>,
 }
 
-/// Why a body ended before its end.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The connection that it is read from failed.
-    #[error("the peer's body broke off: {0}")]
-    Incoming(#[from] hyper::Error),
-    /// The peer ended it short of the length it had declared.
-    #[error("the body ended after {read} of {declared} bytes")]
-    Incomplete {
-        /// Bytes that came.
-        read: u64,
-        /// Bytes that were announced.
-        declared: u64,
-    },
-    /// It is being sent again elsewhere, so this sending stops.
-    #[error("the body is being sent again elsewhere")]
-    Superseded,
-    /// Bytes that were put aside could not be read back.
-    #[error("the kept body cannot be read back from its temporary file: {0}")]
-    Storage(#[from] io::Error),
-}
-
 impl Body {
-    /// A whole body.
+    /// A complete body.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::with_trailers(bytes, None)
     }
 
-    /// Whether trailer fields can end it: not after a length, except on HTTP/2.
+    /// Whether it can end with trailers: not with a length, except on HTTP/2.
     pub(crate) fn may_have_trailers(&self) -> bool {
-        matches!(self, Self::Shared(_)) || http_body::Body::size_hint(self).exact().is_none()
+        matches!(self, Self::Multiplexed(_)) || http_body::Body::size_hint(self).exact().is_none()
     }
 
-    /// A whole body with the trailer fields that end it.
+    /// A complete body with trailers.
     #[must_use]
     pub fn with_trailers(bytes: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Self {
         Self::Full(Full { bytes: bytes.into(), trailers: trailers.map(Box::new) })
@@ -94,6 +73,18 @@ impl Body {
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
         Self::Incoming(incoming)
+    }
+}
+
+impl From<ReplayBody<Self>> for Body {
+    fn from(replay: ReplayBody<Self>) -> Self {
+        Self::Replay(replay)
+    }
+}
+
+impl From<Resumed<Self>> for Body {
+    fn from(resumed: Resumed<Self>) -> Self {
+        Self::Resumed(Box::new(resumed))
     }
 }
 
@@ -107,24 +98,24 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Incoming(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => Poll::Ready(Some(Ok(tidy(frame)))),
+                Some(Ok(frame)) => Poll::Ready(Some(Ok(normalise_trailers(frame)))),
                 ended => Poll::Ready(ended.map(|error| error.map_err(BodyError::Incoming))),
             },
             Self::Empty => Poll::Ready(None),
             Self::Full(full) => Poll::Ready(full.next().map(Ok)),
-            Self::Replay(pass) => pass.poll_frame(cx),
+            Self::Replay(replay) => replay.poll_frame(cx),
             Self::Resumed(resumed) => resumed.poll_frame(cx),
-            Self::Offered(offered) => offered.poll_frame(cx),
-            Self::Gated(gated) => gated.poll_frame(cx),
-            Self::Instead(instead) => instead.poll_frame(cx),
-            Self::Spared(spared) => spared.poll_frame(cx),
-            Self::Shared(shared) => shared.poll_frame(cx),
+            Self::Tracked(tracked) => tracked.poll_frame(cx),
+            Self::Deferred(deferred) => deferred.poll_frame(cx),
+            Self::Early(early) => early.poll_frame(cx),
+            Self::Retriable(retriable) => retriable.poll_frame(cx),
+            Self::Multiplexed(multiplexed) => multiplexed.poll_frame(cx),
             Self::Unpaid(body) => {
                 let mut next = ready!(Pin::new(&mut **body).poll_frame(cx));
                 if let Some(Ok(frame)) = &mut next
                     && let Some(trailers) = frame.trailers_mut()
                 {
-                    strip::fields(trailers);
+                    payment_headers::strip(trailers);
                 }
                 Poll::Ready(next)
             }
@@ -136,13 +127,13 @@ impl http_body::Body for Body {
             Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Empty => true,
             Self::Full(full) => full.bytes.is_empty() && full.trailers.is_none(),
-            Self::Replay(pass) => pass.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
             Self::Resumed(resumed) => resumed.is_end_stream(),
-            Self::Offered(offered) => offered.is_end_stream(),
-            Self::Gated(gated) => gated.is_end_stream(),
-            Self::Instead(instead) => instead.is_end_stream(),
-            Self::Spared(spared) => spared.is_end_stream(),
-            Self::Shared(shared) => shared.is_end_stream(),
+            Self::Tracked(tracked) => tracked.is_end_stream(),
+            Self::Deferred(deferred) => deferred.is_end_stream(),
+            Self::Early(early) => early.is_end_stream(),
+            Self::Retriable(retriable) => retriable.is_end_stream(),
+            Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
             Self::Unpaid(body) => body.is_end_stream(),
         }
     }
@@ -153,26 +144,15 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(full) if full.trailers.is_some() => SizeHint::default(),
             Self::Full(full) => SizeHint::with_exact(full.bytes.len() as u64),
-            Self::Replay(pass) => pass.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
             Self::Resumed(resumed) => resumed.size_hint(),
-            Self::Offered(offered) => offered.size_hint(),
-            Self::Gated(gated) => gated.size_hint(),
-            Self::Instead(instead) => instead.size_hint(),
-            Self::Spared(spared) => spared.size_hint(),
-            Self::Shared(shared) => shared.size_hint(),
+            Self::Tracked(tracked) => tracked.size_hint(),
+            Self::Deferred(deferred) => deferred.size_hint(),
+            Self::Early(early) => early.size_hint(),
+            Self::Retriable(retriable) => retriable.size_hint(),
+            Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
             Self::Unpaid(body) => body.size_hint(),
         }
-    }
-}
-
-/// Takes out of trailer fields what would act as a field.
-pub(crate) fn tidy(frame: Frame<Bytes>) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            headers::tidy_trailers(&mut trailers);
-            Frame::trailers(trailers)
-        }
-        Err(frame) => frame,
     }
 }
 

@@ -1,5 +1,5 @@
-//! `Expect: 100-continue`: a request body that nobody asks the client for until the origin wants it. RFC 9110 section
-//! 10.1.1. The client is told to go on by the server's side, when the body is first read.
+//! `Expect: 100-continue`: the client is not asked for its body before the origin is ready for it. RFC 9110 section 10.1.1.
+//! hyper's server sends the client its 100 when the body is first read.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,36 +10,36 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::byte_body::{BodyError, ByteBody};
 use crate::mutex::lock;
-use crate::proxy::{Body, BodyError};
 
-/// Whether the client waits for a word before it sends its body.
-pub(crate) fn is_asked(request: &Request<Body>) -> bool {
+/// Whether the client waits for `100 Continue`.
+pub(crate) fn is_expected<B: http_body::Body>(request: &Request<B>) -> bool {
     request.headers().contains_key(header::EXPECT)
         && request.version() == Version::HTTP_11
         && !request.body().is_end_stream()
 }
 
-/// Lets a body through once the origin has asked for it.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<Mutex<Inner>>);
+/// Releases a body once the origin has asked for it.
+#[derive(Debug)]
+pub(crate) struct ContinueGate<B>(Arc<Mutex<GateState<B>>>);
 
 #[derive(Debug)]
-struct Inner {
-    phase: Phase,
-    /// Until it is let through or let go.
-    body: Option<Body>,
+struct GateState<B> {
+    phase: GatePhase,
+    /// `None` once it was released or dropped.
+    body: Option<B>,
     waiting: Option<Waker>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nobody has said anything.
+enum GatePhase {
+    /// Waits for the origin.
     Shut,
-    /// The origin asked, or took too long.
+    /// The origin asked for the body, or took too long.
     Open,
     /// The origin answered without the body, and its answer is still being read.
     Answered,
@@ -47,39 +47,48 @@ enum Phase {
     Over,
 }
 
-impl Gate {
-    /// A gate before `body`, and what to send in its place; it opens by itself after `within`.
-    pub(crate) fn new(body: Body, within: Duration) -> (Self, Gated) {
-        let (hint, is_shut) = (body.size_hint(), true);
-        let inner = Inner { phase: Phase::Shut, body: Some(body), waiting: None };
-        let gate = Self(Arc::new(Mutex::new(inner)));
-        let gated = Gated { gate: gate.clone(), body: Body::Empty, is_shut, hint, within, timer: None };
-        (gate, gated)
+impl<B> Clone for ContinueGate<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
+}
 
+impl<B: ByteBody> ContinueGate<B> {
+    /// A gate before `body`, and the body to send in its place; it opens by itself after `within`.
+    pub(crate) fn new(body: B, within: Duration) -> (Self, DeferredBody<B>) {
+        let (hint, is_shut) = (body.size_hint(), true);
+        let inner = GateState { phase: GatePhase::Shut, body: Some(body), waiting: None };
+        let gate = Self(Arc::new(Mutex::new(inner)));
+        let deferred =
+            DeferredBody { gate: gate.clone(), body: B::default(), is_shut, hint, within, timer: None };
+        (gate, deferred)
+    }
+}
+
+impl<B> ContinueGate<B> {
     /// The origin asks for the body.
     pub(crate) fn open(&self) {
-        self.change(Phase::Shut, Phase::Open);
+        self.change(GatePhase::Shut, GatePhase::Open);
     }
 
-    /// The origin's final answer is there. Where the body was not sent yet it never will be: the connection to the
-    /// origin ends when the result is dropped, which is when the answer has been read.
-    pub(crate) fn answer(&self) -> Option<Closing> {
-        self.change(Phase::Shut, Phase::Answered).then(|| Closing(self.clone()))
+    /// The origin has sent its final response. If the body has not been sent it never will be, and the connection to the
+    /// origin closes when the result is dropped, after the response has been read.
+    pub(crate) fn answer(&self) -> Option<EndConnection<B>> {
+        self.change(GatePhase::Shut, GatePhase::Answered).then(|| EndConnection(self.clone()))
     }
 
-    /// Takes the body back from a connection that was lost before any of it was sent.
-    pub(crate) fn take_back(&self) -> Option<Body> {
-        self.change(Phase::Shut, Phase::Over).then(|| self.lock().body.take()).flatten()
+    /// Takes the body back from a connection that failed before any of it was sent.
+    pub(crate) fn take_back(&self) -> Option<B> {
+        self.change(GatePhase::Shut, GatePhase::Over).then(|| self.lock().body.take()).flatten()
     }
 
-    fn change(&self, from: Phase, to: Phase) -> bool {
+    fn change(&self, from: GatePhase, to: GatePhase) -> bool {
         let mut inner = self.lock();
         if inner.phase != from {
             return false;
         }
-        if to == Phase::Answered {
-            // Lets go of the client's side, which then knows that nobody wants the rest.
+        if to == GatePhase::Answered {
+            // Tells the client's side that the body is not needed.
             inner.body = None;
         }
         inner.phase = to;
@@ -89,36 +98,36 @@ impl Gate {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No code that holds this lock can leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, GateState<B>> {
+        // Code that holds this lock cannot leave it half changed.
         lock(&self.0)
     }
 }
 
-/// Ends the connection whose request will never be whole.
+/// Closes the connection when dropped, because its request will never be complete.
 #[derive(Debug)]
-pub(crate) struct Closing(Gate);
+pub(crate) struct EndConnection<B>(ContinueGate<B>);
 
-impl Drop for Closing {
+impl<B> Drop for EndConnection<B> {
     fn drop(&mut self) {
-        self.0.change(Phase::Answered, Phase::Over);
+        self.0.change(GatePhase::Answered, GatePhase::Over);
     }
 }
 
-/// A body behind a gate.
+/// A request body that is not read before its gate opens.
 #[derive(Debug)]
-pub struct Gated {
-    gate: Gate,
+pub struct DeferredBody<B> {
+    gate: ContinueGate<B>,
     /// The body, once the gate is open.
-    body: Body,
+    body: B,
     is_shut: bool,
-    /// Of the body before it is there.
+    /// The size while the gate is shut.
     hint: SizeHint,
     within: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Gated {
+impl<B: ByteBody> DeferredBody<B> {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -133,17 +142,17 @@ impl Gated {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<Body>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Option<B>> {
         let within = self.within;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(within)));
         let mut inner = self.gate.lock();
-        if inner.phase == Phase::Shut && timer.as_mut().poll(cx).is_ready() {
-            inner.phase = Phase::Open;
+        if inner.phase == GatePhase::Shut && timer.as_mut().poll(cx).is_ready() {
+            inner.phase = GatePhase::Open;
         }
         match inner.phase {
-            Phase::Open => Poll::Ready(inner.body.take()),
-            Phase::Over => Poll::Ready(None),
-            Phase::Shut | Phase::Answered => {
+            GatePhase::Open => Poll::Ready(inner.body.take()),
+            GatePhase::Over => Poll::Ready(None),
+            GatePhase::Shut | GatePhase::Answered => {
                 inner.waiting = Some(cx.waker().clone());
                 Poll::Pending
             }
@@ -159,15 +168,15 @@ impl Gated {
     }
 }
 
-/// The body of an answer that came in place of the request's body.
+/// The body of a response that arrived before the request body was sent.
 #[derive(Debug)]
-pub struct Instead {
-    body: Body,
-    closing: Option<Closing>,
+pub struct EarlyResponse<B> {
+    body: B,
+    closing: Option<EndConnection<B>>,
 }
 
-impl Instead {
-    pub(crate) fn new(body: Body, closing: Closing) -> Self {
+impl<B: ByteBody> EarlyResponse<B> {
+    pub(crate) fn new(body: B, closing: EndConnection<B>) -> Self {
         Self { body, closing: Some(closing) }
     }
 
@@ -191,16 +200,16 @@ impl Instead {
     }
 }
 
-/// A client's body that remembers whether anybody has begun to read it.
+/// A client's body that records whether reading it has begun.
 #[derive(Debug)]
-pub struct Offered {
-    body: Body,
+pub struct TrackedBody<B> {
+    body: B,
     is_begun: Arc<AtomicBool>,
 }
 
-impl Offered {
-    /// The body, and whether it has been begun.
-    pub(crate) fn new(body: Body) -> (Self, Arc<AtomicBool>) {
+impl<B: ByteBody> TrackedBody<B> {
+    /// The body, and the flag that reading it sets.
+    pub(crate) fn new(body: B) -> (Self, Arc<AtomicBool>) {
         let is_begun = Arc::new(AtomicBool::new(false));
         (Self { body, is_begun: Arc::clone(&is_begun) }, is_begun)
     }
@@ -224,6 +233,7 @@ impl Offered {
 
 #[cfg(test)]
 mod tests {
+    use crate::proxy::Body;
     use crate::proxy::message::expect::*;
     use http_body_util::BodyExt;
 
@@ -231,38 +241,38 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_gate_opens_when_it_is_asked_or_late() {
-        let (gate, gated) = Gate::new(Body::full("body"), LONG);
-        assert_eq!((gated.size_hint().exact(), gated.is_end_stream()), (Some(4), false));
-        let reading = tokio::spawn(Body::Gated(Box::new(gated)).collect());
+        let (gate, deferred) = ContinueGate::new(Body::full("body"), LONG);
+        assert_eq!((deferred.size_hint().exact(), deferred.is_end_stream()), (Some(4), false));
+        let reading = tokio::spawn(Body::Deferred(Box::new(deferred)).collect());
         tokio::task::yield_now().await;
         gate.open();
         assert_eq!(reading.await.unwrap().unwrap().to_bytes(), "body");
         assert!(gate.answer().is_none() && gate.take_back().is_none(), "it has been sent");
 
-        let (_gate, gated) = Gate::new(Body::full("late"), Duration::from_secs(1));
-        assert_eq!(Body::Gated(Box::new(gated)).collect().await.unwrap().to_bytes(), "late");
+        let (_gate, deferred) = ContinueGate::new(Body::full("late"), Duration::from_secs(1));
+        assert_eq!(Body::Deferred(Box::new(deferred)).collect().await.unwrap().to_bytes(), "late");
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_an_answer_the_body_is_never_read_and_its_sending_ends_with_the_answer() {
-        let (gate, gated) = Gate::new(Body::full("body"), Duration::from_secs(1));
-        let reading = tokio::spawn(Body::Gated(Box::new(gated)).collect());
+        let (gate, deferred) = ContinueGate::new(Body::full("body"), Duration::from_secs(1));
+        let reading = tokio::spawn(Body::Deferred(Box::new(deferred)).collect());
         tokio::task::yield_now().await;
         let closing = gate.answer().unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(!reading.is_finished());
-        let answer = Body::Instead(Box::new(Instead::new(Body::full("no"), closing)));
+        let answer = Body::Early(Box::new(EarlyResponse::new(Body::full("no"), closing)));
         assert_eq!(answer.collect().await.unwrap().to_bytes(), "no");
         assert!(matches!(reading.await.unwrap(), Err(BodyError::Superseded)));
     }
 
     #[tokio::test]
     async fn a_body_that_was_not_sent_can_be_taken_back() {
-        let (gate, mut gated) = Gate::new(Body::full("body"), LONG);
+        let (gate, mut deferred) = ContinueGate::new(Body::full("body"), LONG);
         let taken = gate.take_back().unwrap();
         assert_eq!(taken.collect().await.unwrap().to_bytes(), "body");
         assert!(matches!(
-            std::future::poll_fn(|cx| gated.poll_frame(cx)).await,
+            std::future::poll_fn(|cx| deferred.poll_frame(cx)).await,
             Some(Err(BodyError::Superseded))
         ));
     }

@@ -1,14 +1,15 @@
-//! `Max-Forwards`: how far an `OPTIONS` or a `TRACE` goes. RFC 9110 section 7.6.2.
+//! `Max-Forwards` of `OPTIONS` and `TRACE`. RFC 9110 section 7.6.2.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
+use super::body::Body;
 use super::headers;
-use crate::protocol::schemes;
-use crate::proxy::{Body, ForwardError};
+use crate::protocol::schemes::is_payment_header;
+use crate::proxy::error::ForwardError;
 
-/// Counts this hop; gives the answer where it is the last one.
+/// Counts this hop; returns the response if it is the last one.
 pub(crate) fn spend(request: &mut Request<Body>) -> Result<Option<Response<Body>>, ForwardError> {
     let is_trace = match *request.method() {
         Method::TRACE => true,
@@ -19,8 +20,8 @@ pub(crate) fn spend(request: &mut Request<Body>) -> Result<Option<Response<Body>
         return Err(ForwardError::Malformed("a TRACE has no body"));
     }
     let mut lines = request.headers().get_all(header::MAX_FORWARDS).iter();
-    let left = lines.next().and_then(|line| headers::number(line.as_bytes()));
-    // What is no number, or more than one, says nothing.
+    let left = lines.next().and_then(|line| headers::parse_digits(line.as_bytes()));
+    // Ignore an invalid or repeated header.
     let (Some(left), None) = (left, lines.next()) else { return Ok(None) };
     match left.checked_sub(1) {
         Some(left) => {
@@ -40,7 +41,7 @@ fn abilities() -> Response<Body> {
     response
 }
 
-/// The request as it came, without what its sender would not want to be shown. RFC 9110 section 9.3.8.
+/// The received request without its credentials. RFC 9110 section 9.3.8.
 fn echo(request: &Request<Body>) -> Response<Body> {
     let mut text = format!("TRACE {} {:?}\r\n", request.uri(), request.version()).into_bytes();
     for (name, value) in request.headers().iter().filter(|(name, _)| !is_private(name)) {
@@ -57,5 +58,5 @@ fn echo(request: &Request<Body>) -> Response<Body> {
 
 fn is_private(name: &HeaderName) -> bool {
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name)
-        || schemes::is_payment_header(name)
+        || is_payment_header(name)
 }

@@ -1,8 +1,12 @@
-//! HTTP messages: header rules, targets, `Max-Forwards`, `Expect`, and bodies.
+//! HTTP messages: rules for headers and targets, `Via`, `Max-Forwards`, `Expect`, and bodies.
 
 pub mod body;
+pub mod byte_body;
 pub(crate) mod expect;
 pub mod headers;
 pub(crate) mod max_forwards;
+pub(crate) mod multiplexed;
+pub(crate) mod payment_headers;
 pub(crate) mod target;
 pub(crate) mod validate;
+pub(crate) mod via;

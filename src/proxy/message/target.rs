@@ -1,4 +1,6 @@
-//! Where a request wants to go. RFC 9112 section 3.2: the absolute form wins over `Host`.
+//! The target of a request. RFC 9112 section 3.2: the absolute form overrides `Host`.
+
+use std::hash::Hasher;
 
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -7,23 +9,23 @@ use http::{Request, Uri};
 use super::headers;
 use crate::hosts::host::{Host, is_ipv4};
 use crate::hosts::{default_port, without_brackets};
-use crate::proxy::{Body, ForwardError};
+use crate::proxy::error::ForwardError;
 
-/// Gives a target whose host is an address its one spelling, before anything is decided by it. What is no target is refused
-/// further on, as it came.
-pub(crate) fn spell_out<B>(request: &mut Request<B>) {
+/// Canonicalises a target whose host is an address, before any decision depends on it. Malformed targets are rejected
+/// later.
+pub(crate) fn canonicalise<B>(request: &mut Request<B>) {
     let Some(authority) = request.uri().authority() else { return };
-    let Some(spelled) = spelled(authority) else { return };
+    let Some(canonical) = canonical(authority) else { return };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.authority = Some(spelled);
-    // Only the authority is another one, and it is as short as it can be.
+    parts.authority = Some(canonical);
+    // Only the authority has changed, and it has not grown.
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
 }
 
-/// The same authority with its host spelled the one way; `None` where it is already, or is no host.
-pub(crate) fn spelled(authority: &Authority) -> Option<Authority> {
+/// The authority with a canonical host; `None` if it is canonical already, or not a host.
+pub(crate) fn canonical(authority: &Authority) -> Option<Authority> {
     let written = authority.host();
     if is_ipv4(written) {
         return None;
@@ -36,8 +38,8 @@ pub(crate) fn spelled(authority: &Authority) -> Option<Authority> {
     if host == written { None } else { format!("{host}{port}").parse().ok() }
 }
 
-/// Refuses a target in absolute form that must not be forwarded.
-pub(crate) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
+/// Rejects a target in absolute form that must not be forwarded.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
     let uri = request.uri();
     let Some(authority) = uri.authority() else {
         return Err(ForwardError::BadTarget("it names no host; write http://host/path"));
@@ -49,7 +51,7 @@ pub(crate) fn check(request: &Request<Body>) -> Result<(), ForwardError> {
     }
 }
 
-/// The host, without brackets, and the port of a `CONNECT`.
+/// The host (without brackets) and port of a `CONNECT`.
 pub(crate) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     let Some(authority) = uri.authority() else {
         return Err(ForwardError::BadTarget("CONNECT takes host:port"));
@@ -64,20 +66,31 @@ pub(crate) fn tunnel(uri: &Uri) -> Result<(&str, u16), ForwardError> {
     }
 }
 
-/// A host as certificates name it: the zone of an address means something on this machine only (RFC 6874, section 4).
+/// A host without the zone of its address, which is local to this machine (RFC 6874 section 4).
 pub(crate) fn without_zone(host: &str) -> &str {
     host.split_once('%').map_or(host, |(address, _)| address)
 }
 
-/// The port of a target: the one that it names, else its scheme's own.
+/// The port of a target, or the default port of its scheme.
 pub(crate) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or_else(|| default_port(uri.scheme()))
+}
+
+/// Hashes a host or an authority, ignoring case.
+pub(crate) fn hash_caseless(text: &str, hasher: &mut impl Hasher) {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        hasher.write(text.to_ascii_lowercase().as_bytes());
+    } else {
+        hasher.write(text.as_bytes());
+    }
+    // A terminator that is not valid UTF-8.
+    hasher.write_u8(0xff);
 }
 
 fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
     let text = authority.as_str();
     if text.contains('@') {
-        return Err(ForwardError::BadTarget("it carries a user name; use an Authorization field instead"));
+        return Err(ForwardError::BadTarget("it contains a user name; use an Authorization header instead"));
     }
     let host = authority.host();
     if host.is_empty() || host == "[]" {
@@ -86,17 +99,17 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
     if Host::read(host).is_err() {
         return Err(ForwardError::BadTarget("its host is neither a name nor an IP address"));
     }
-    // `host:` and `host` both mean the default port; any other rest must have been understood as a port.
+    // `host:` and `host` both mean the default port; any other rest must be a port.
     let port = text.get(host.len() + 1..).unwrap_or_default();
-    match headers::number(port.as_bytes()) {
+    match headers::parse_digits(port.as_bytes()) {
         None if port.is_empty() => Ok(()),
         Some(1..=0xffff) => Ok(()),
         _ => Err(ForwardError::BadTarget("its port is not a number from 1 to 65535")),
     }
 }
 
-/// Makes `Host` what the target says, without a copy where it says so already.
-pub(crate) fn set_host(request: &mut Request<Body>) {
+/// Sets `Host` to the authority of the target, unless they are equal.
+pub(crate) fn set_host<B>(request: &mut Request<B>) {
     let Some(authority) = request.uri().authority() else { return };
     let unzoned = unzoned(authority);
     let authority = unzoned.as_ref().unwrap_or(authority);
@@ -105,25 +118,24 @@ pub(crate) fn set_host(request: &mut Request<Body>) {
     if is_same && lines.next().is_none() {
         return;
     }
-    // An authority holds no byte that a field value may not.
+    // Every authority is a valid header value.
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         request.headers_mut().insert(header::HOST, host);
     }
 }
 
-/// The same authority without the zone of its address, which means something on this machine only (RFC 6874, section 4);
-/// `None` if it has none.
+/// The authority without the zone of its address; `None` if it has none.
 fn unzoned(authority: &Authority) -> Option<Authority> {
     let (address, rest) = authority.as_str().split_once('%')?;
     format!("{address}{}", rest.get(rest.find(']')?..)?).parse().ok()
 }
 
-/// Takes the zone out of the target of a request that is sent whole.
-pub(crate) fn drop_zone(request: &mut Request<Body>) {
+/// Removes the zone from the target of a request in absolute form.
+pub(crate) fn drop_zone<B>(request: &mut Request<B>) {
     let Some(unzoned) = request.uri().authority().and_then(unzoned) else { return };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.authority = Some(unzoned);
-    // Only the authority is another one, and it is shorter.
+    // Only the authority has changed, and it is shorter.
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
@@ -131,6 +143,7 @@ pub(crate) fn drop_zone(request: &mut Request<Body>) {
 
 #[cfg(test)]
 mod tests {
+    use crate::proxy::Body;
     use crate::proxy::message::target::*;
 
     fn request(uri: &str) -> Option<Request<Body>> {

@@ -1,14 +1,14 @@
-//! Checks of a request's head that the HTTP library leaves to its user: what two readers could understand in different
-//! ways is refused here, before anything is done about it. RFC 9112 sections 3.2 and 6, RFC 9110 section 10.1.1.
+//! Validates request heads beyond what hyper checks: rejects what two parsers could understand differently. RFC 9112
+//! sections 3.2 and 6, RFC 9110 section 10.1.1.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Version};
 
 use super::headers;
 use crate::hosts::host::Host;
-use crate::proxy::ForwardError;
+use crate::proxy::error::ForwardError;
 
-/// Refuses a request as it came from a client whose head could mean two things, or expects what nobody here can do.
+/// Rejects a received request that is ambiguous or has an unknown expectation.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), ForwardError> {
     check_host(request)?;
     check_target(request)?;
@@ -26,7 +26,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {
         Some(host) if !is_host(host) => {
             Err(ForwardError::Malformed("its Host header is not a valid host and port"))
         }
-        // The target of a CONNECT says all there is to say, and some clients leave it at that.
+        // Some clients omit Host in CONNECT, whose target contains it.
         None if request.version() == Version::HTTP_11 && request.method() != Method::CONNECT => {
             Err(ForwardError::Malformed("it has no Host"))
         }
@@ -34,7 +34,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), ForwardError> {
     }
 }
 
-/// `*` is the server as a whole, of which only `OPTIONS` asks. RFC 9110 section 7.1.
+/// The target `*` is for `OPTIONS` only. RFC 9110 section 7.1.
 fn check_target<B>(request: &Request<B>) -> Result<(), ForwardError> {
     if request.uri().path() == "*" && request.method() != Method::OPTIONS {
         return Err(ForwardError::Malformed("only OPTIONS has the target *"));
@@ -42,7 +42,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), ForwardError> {
     Ok(())
 }
 
-/// Whether a value is a host with or without a port, or empty, as it is where the target has no authority.
+/// Whether a value is a host with an optional port, or empty.
 fn is_host(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
     if value.is_empty() {
@@ -59,7 +59,7 @@ fn is_host(value: &HeaderValue) -> bool {
         let others: &[u8] = if is_literal { b":.%-_~" } else { b"-._~%!$&'()*+;=" };
         byte.is_ascii_alphanumeric() || others.contains(byte)
     };
-    // What is written in numbers must be an address.
+    // A host of digits must be an address.
     let is_number = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b'x' | b'X');
     let is_host = || std::str::from_utf8(host).is_ok_and(|host| Host::read(host).is_ok());
     !host.is_empty()
@@ -72,39 +72,39 @@ fn is_host(value: &HeaderValue) -> bool {
         }
 }
 
-/// Whether this is nothing, or a colon and a port that may be left out.
+/// Whether this is empty, or a colon and an optional port.
 fn is_port(text: &[u8]) -> bool {
     match text.split_first() {
         None | Some((b':', [])) => true,
-        Some((b':', digits)) => headers::number(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
+        Some((b':', digits)) => headers::parse_digits(digits).is_some_and(|port| port <= u64::from(u16::MAX)),
         Some(_) => false,
     }
 }
 
 fn check_framing<B>(request: &Request<B>) -> Result<(), ForwardError> {
-    let fields = request.headers();
-    if request.method() == Method::CONNECT && announces_body(fields) {
+    let headers = request.headers();
+    if request.method() == Method::CONNECT && announces_body(headers) {
         return Err(ForwardError::Malformed("a CONNECT has no body"));
     }
-    if headers::is_plainly_framed(fields) {
+    if headers::has_supported_framing(headers) {
         return Ok(());
     }
-    // The last one is chunked: the reader of heads lets no others through.
-    let codings: Vec<&[u8]> = headers::codings(fields).collect();
+    // The last one is chunked, or hyper would have rejected the request.
+    let codings: Vec<&[u8]> = headers::codings(headers).collect();
     let before = codings.split_last().map_or(&[][..], |(_, before)| before);
     let is_foreign = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked");
     if !before.is_empty() && before.iter().all(is_foreign) {
         return Err(ForwardError::UnsupportedCoding);
     }
-    Err(ForwardError::Malformed("its Transfer-Encoding does not say chunked, once"))
+    Err(ForwardError::Malformed("its Transfer-Encoding is not chunked exactly once"))
 }
 
-fn announces_body(fields: &HeaderMap) -> bool {
-    let length = fields.get(header::CONTENT_LENGTH).map(|length| headers::number(length.as_bytes()));
-    fields.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != Some(0))
+fn announces_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).map(|length| headers::parse_digits(length.as_bytes()));
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != Some(0))
 }
 
-/// The one expectation that there is. In HTTP/1.0 there is none, and none is heard.
+/// Accepts `100-continue` only; HTTP/1.0 has no expectations and ignores them.
 fn check_expectation<B>(request: &Request<B>) -> Result<(), ForwardError> {
     let mut lines = request.headers().get_all(header::EXPECT).iter();
     let Some(first) = lines.next() else { return Ok(()) };

@@ -12,7 +12,7 @@ use crate::hosts::default_port;
 use crate::protocol::Refusal;
 use crate::protocol::policy::Browsers;
 use crate::proxy::Body;
-use crate::proxy::frontend::Asked;
+use crate::proxy::extensions::RequestedAuthority;
 
 /// Why a request is not paid, although a rule allows its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub(super) fn judge(request: &Request<Body>, browsers: Option<Browsers>) -> Resu
     if !is_browser {
         return Ok(());
     }
-    let asked = request.extensions().get::<Asked>();
+    let asked = request.extensions().get::<RequestedAuthority>();
     let is_plain = asked.is_some() || request.uri().scheme() != Some(&Scheme::HTTPS);
     let (written, browsers) = (browsers.is_some(), browsers.unwrap_or(Browsers::usual(is_plain)));
     let is_same_origin = site == Some(b"same-origin");
@@ -124,7 +124,8 @@ fn is_own(request: &Request<Body>, url: &[u8]) -> bool {
     };
     let uri: &Uri = request.uri();
     let is_target = uri.scheme().zip(uri.authority()).is_some_and(|(own, at)| is_at(own, at));
-    let asked = || request.extensions().get::<Asked>().and_then(|Asked(at)| at.as_ref());
+    let asked =
+        || request.extensions().get::<RequestedAuthority>().and_then(|RequestedAuthority(at)| at.as_ref());
     is_target || asked().is_some_and(|at| is_at(&Scheme::HTTP, at))
 }
 

@@ -28,8 +28,9 @@ use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
 use crate::proxy::replay::Kept;
-use crate::proxy::upstream::egress::Peer;
-use crate::proxy::{Body, ForwardError, Paying, RequestService, rescue};
+use crate::proxy::request_service::RequestService;
+use crate::proxy::upstream::egress::PinnedAddr;
+use crate::proxy::{Body, CarriesPayment, ForwardError, error_response};
 use crate::shutdown::Shutdown;
 
 /// How often a payment is sent that provably never left, because its pooled connection had died, or of which the seller
@@ -404,7 +405,7 @@ where
                 }
                 Ok(Err(error)) if error.is_unsent() && !is_shown => {
                     lease.unsent();
-                    Sent::Done(rescue::answer(&error))
+                    Sent::Done(error_response::response(&error))
                 }
                 Ok(Err(error)) => {
                     if error.will_repeat() {
@@ -432,8 +433,8 @@ where
         }
         lease.attach(request.headers_mut());
         let extensions = request.extensions_mut();
-        extensions.insert(Paying);
-        if let Some(peer) = held.and_then(|held| held.head.extensions.get::<Peer>()) {
+        extensions.insert(CarriesPayment);
+        if let Some(peer) = held.and_then(|held| held.head.extensions.get::<PinnedAddr>()) {
             extensions.insert(*peer);
         }
         Ok(request)
@@ -537,7 +538,7 @@ where
             }
             tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
             let kind = Some("http_protocol_error");
-            return rescue::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
+            return error_response::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
         held.give_back(refusal)
     }
@@ -578,18 +579,20 @@ impl Drop for Attended {
 fn no_answer(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
     match held {
         Some(held) => held.give_back(refusal),
-        None => rescue::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), &refusal.to_string()),
+        None => {
+            error_response::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), &refusal.to_string())
+        }
     }
 }
 
 fn lost(lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
     tracing::warn!(%error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
     let details = format!("a payment was sent and its answer is lost: {error}");
-    rescue::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
+    error_response::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
 }
 
 fn late(lease: &Lease, limit: &str) -> Response<Body> {
     tracing::warn!(draft = ?lease.draft(), "a payment was sent and no answer came in time");
     let details = format!("a payment was sent and no answer came within limits.{limit}");
-    rescue::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
+    error_response::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
 }

@@ -12,7 +12,7 @@ use crate::protocol::policy::{
     Complaint, Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook,
 };
 use crate::protocol::{Amount, Draft, Offer, Refusal};
-use crate::proxy::{Body, rescue};
+use crate::proxy::{Body, error_response};
 
 /// What is known of the exchange when a hook is called.
 #[derive(Clone, Copy, Default)]
@@ -105,7 +105,7 @@ where
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
                 tracing::info!(reason = %refusal, "response withheld by policy");
-                rescue::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
+                error_response::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
             }
         }
     }

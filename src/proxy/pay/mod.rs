@@ -6,7 +6,7 @@
 mod browser;
 mod exchange;
 mod hooks;
-pub(super) mod strip;
+mod strip;
 mod unreadable;
 pub mod webhook;
 
@@ -25,7 +25,7 @@ use super::message::{headers, target};
 use super::replay;
 use super::replay::{Held, Past, hold, keep};
 use super::tunnel::upgrade;
-use super::{Body, ForwardError, RequestService, rescue};
+use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::limits::Limits;
 use crate::payments::Payments;
@@ -63,7 +63,7 @@ pub struct Settings {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    replay: replay::Limits,
+    replay: replay::ReplayLimits,
     desk: Desk,
     /// What was paid for in vain, and is not paid for again.
     unreadable: Unreadable,
@@ -81,7 +81,7 @@ impl PayLayer {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let desk = Desk::new(settings.advisor.clone());
-        let replay = replay::Limits::new(&settings.limits, settings.replay_directory.clone());
+        let replay = replay::ReplayLimits::new(&settings.limits, settings.replay_directory.clone());
         Self { shared: Arc::new(Shared { settings, replay, desk, unreadable: Unreadable::default() }) }
     }
 }
@@ -180,7 +180,7 @@ impl Shared {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
             Some(Allow::Pay { .. })
-                if upgrade::is_asked(request) && !upgrade::is_mere_http2(request.headers()) =>
+                if upgrade::is_requested(request) && !upgrade::is_h2c(request.headers()) =>
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
@@ -262,7 +262,11 @@ where
     if let Err(refusal) = exchange.may_begin().await {
         tracing::info!(reason = %refusal, "a request is not sent");
         let kind = Some("http_request_denied");
-        return Ok(exchange.leave(rescue::problem(StatusCode::FORBIDDEN, kind, &refusal.to_string())));
+        return Ok(exchange.leave(error_response::problem(
+            StatusCode::FORBIDDEN,
+            kind,
+            &refusal.to_string(),
+        )));
     }
     let mut reason = None;
     if send_ahead && let Some(offer) = exchange.recall() {
@@ -274,7 +278,7 @@ where
     let mut answer = match exchange.unpaid(extensions).await {
         Ok(answer) => answer,
         Err(error) => {
-            exchange.tell_of_exit(Some((rescue::status(&error), &HeaderMap::new())));
+            exchange.tell_of_exit(Some((error_response::status(&error), &HeaderMap::new())));
             return Err(error);
         }
     };
@@ -338,5 +342,5 @@ async fn hold_answer(
 /// Adds to a 402 why it is not paid.
 fn tell_why(answer: &mut Response<Body>, refusal: &Refusal) {
     tracing::info!(reason = %refusal, "not paid");
-    rescue::append_proxy_status(answer.headers_mut(), None, &refusal.to_string());
+    error_response::append_proxy_status(answer.headers_mut(), None, &refusal.to_string());
 }

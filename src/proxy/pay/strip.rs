@@ -7,11 +7,12 @@ use http_body::Body as _;
 
 use super::Body;
 use crate::protocol::schemes;
+use crate::proxy::message::payment_headers;
 
 /// Takes the payment fields and cookies out of a client's request.
 pub(super) fn request(request: &mut HeaderMap) {
     announced(request);
-    fields(request);
+    payment_headers::strip(request);
     let fields = request;
     let lines: Vec<HeaderValue> = fields.get_all(header::COOKIE).iter().cloned().collect();
     if !lines.iter().any(|line| pairs(line).any(is_payment)) {
@@ -30,7 +31,7 @@ pub(super) fn request(request: &mut HeaderMap) {
 /// Takes the payment fields out of an answer, those after its body included.
 pub(super) fn answer(mut answer: Response<Body>) -> Response<Body> {
     announced(answer.headers_mut());
-    fields(answer.headers_mut());
+    payment_headers::strip(answer.headers_mut());
     if answer.body().is_end_stream() || !answer.body().may_have_trailers() {
         return answer;
     }
@@ -49,20 +50,6 @@ fn announced(fields: &mut HeaderMap) {
     if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_bytes(&rest.join(&b", "[..]))) {
         fields.insert(header::TRAILER, value);
     }
-}
-
-/// Takes the payment fields out.
-pub(in crate::proxy) fn fields(fields: &mut HeaderMap) {
-    if !fields.keys().any(schemes::is_payment_header) {
-        return;
-    }
-    let mut is_payment = false;
-    // Of several lines with one name only the first has it.
-    let others = std::mem::take(fields).into_iter().filter(|(name, _)| {
-        is_payment = name.as_ref().map_or(is_payment, schemes::is_payment_header);
-        !is_payment
-    });
-    fields.extend(others);
 }
 
 /// Takes the cookies out that stand for payment fields: a browser would send them back, and they win over fields.

@@ -1,4 +1,4 @@
-//! An answer's body held back until it is whole, or handed on as a stream if it grows too large or takes too long.
+//! A response body held back until it is complete, or streamed if it is too large or too slow.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::{Body, BodyError};
+use crate::proxy::message::byte_body::{BodyError, ByteBody};
 
-/// A body after the attempt to have it whole.
+/// The result of holding a body back.
 #[derive(Debug)]
-pub enum Held {
-    /// All of it.
+pub enum Held<B> {
+    /// The complete body.
     Whole {
         /// The bytes.
         bytes: Bytes,
-        /// The trailer fields that came after them.
+        /// Its trailers.
         trailers: Option<HeaderMap>,
     },
-    /// Not all of it: a body that still gives every byte, and why.
-    Past(Body, Past),
+    /// A body that still yields every byte, and why it was not held.
+    Past(B, Past),
 }
 
 /// Why a body was not held to its end.
@@ -34,12 +34,15 @@ pub enum Past {
     Size,
     /// It took longer than the limit.
     Time,
-    /// It broke off; reading the body ends in that error.
+    /// It ended early; reading it yields that error.
     Broken,
 }
 
 /// Reads a body of at most `limit` bytes within `within`.
-pub async fn hold(mut body: Body, limit: usize, within: Duration) -> Held {
+pub async fn hold<B>(mut body: B, limit: usize, within: Duration) -> Held<B>
+where
+    B: ByteBody + From<Resumed<B>>,
+{
     let deadline = Instant::now() + within;
     if body.size_hint().lower() > limit as u64 {
         return Held::Past(body, Past::Size);
@@ -67,22 +70,22 @@ pub async fn hold(mut body: Body, limit: usize, within: Duration) -> Held {
     }
 }
 
-fn past(read: BytesMut, more: Option<Bytes>, rest: Rest, why: Past) -> Held {
+fn past<B: From<Resumed<B>>>(read: BytesMut, more: Option<Bytes>, rest: Rest<B>, why: Past) -> Held<B> {
     let read = [Some(read.freeze()), more].into_iter().flatten().filter(|data| !data.is_empty()).collect();
-    Held::Past(Body::Resumed(Box::new(Resumed { read, rest })), why)
+    Held::Past(Resumed { read, rest }.into(), why)
 }
 
-/// A body of which the beginning has been read: that again, then the rest.
+/// A body whose beginning has been read: yields that, then the rest.
 #[derive(Debug)]
-pub struct Resumed {
+pub struct Resumed<B> {
     read: VecDeque<Bytes>,
-    rest: Rest,
+    rest: Rest<B>,
 }
 
 #[derive(Debug)]
-enum Rest {
-    Body(Body),
-    /// It ends in this error, at once when that is due.
+enum Rest<B> {
+    Body(B),
+    /// Ends in this error, once it is due.
     Broken {
         error: BodyError,
         is_due: bool,
@@ -90,9 +93,9 @@ enum Rest {
     Nothing,
 }
 
-impl Resumed {
-    /// What has been read of a body, and the rest.
-    pub(in crate::proxy) fn new(read: impl IntoIterator<Item = Bytes>, rest: Body) -> Self {
+impl<B: ByteBody> Resumed<B> {
+    /// The bytes that have been read, and the rest.
+    pub(in crate::proxy) fn new(read: impl IntoIterator<Item = Bytes>, rest: B) -> Self {
         Self { read: read.into_iter().collect(), rest: Rest::Body(rest) }
     }
 
@@ -106,7 +109,7 @@ impl Resumed {
         match &mut self.rest {
             Rest::Body(body) => return Pin::new(body).poll_frame(cx),
             Rest::Broken { is_due, .. } if !*is_due => {
-                // An error ends the connection: what stands before it, the head too, must go out first.
+                // An error closes the connection, so let hyper flush the head and the bytes first.
                 *is_due = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -1,5 +1,4 @@
-//! Where kept bytes lie: the first in memory, the others in a temporary file that has no name. File work never runs on
-//! the threads that poll.
+//! The storage of a kept body: memory first, then an unnamed temporary file. File I/O runs on blocking threads.
 
 use std::fs::File;
 use std::future::Future;
@@ -11,41 +10,41 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Limits, NotReplayable};
+use super::limits::{NotReplayable, ReplayLimits};
 use crate::mutex::lock;
 
-/// The bytes that have been kept.
+/// The kept bytes.
 #[derive(Debug)]
-pub(super) struct Store {
-    limits: Limits,
+pub(super) struct KeptBytes {
+    limits: ReplayLimits,
     memory: Vec<u8>,
     file: Option<Arc<Mutex<File>>>,
-    /// Bytes in the file, those under way included.
+    /// Bytes in the file, including those being written.
     filed: u64,
     writing: Option<JoinHandle<io::Result<Arc<Mutex<File>>>>>,
-    /// Why the bytes are not there any more.
-    pub(super) fault: Option<NotReplayable>,
+    /// Why the bytes were dropped.
+    pub(super) failure: Option<NotReplayable>,
 }
 
-/// Bytes that are read back at a time.
+/// Bytes to read back at a time.
 const PIECE: u64 = 64 * 1024;
 
-impl Store {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, memory: Vec::new(), file: None, filed: 0, writing: None, fault: None }
+impl KeptBytes {
+    pub(super) fn new(limits: ReplayLimits) -> Self {
+        Self { limits, memory: Vec::new(), file: None, filed: 0, writing: None, failure: None }
     }
 
-    /// Forgets everything for good. Of several reasons the first counts.
-    pub(super) fn give_up(&mut self, fault: NotReplayable) {
+    /// Drops the bytes permanently; keeps the first reason.
+    pub(super) fn give_up(&mut self, failure: NotReplayable) {
         self.memory = Vec::new();
         self.file = None;
         self.writing = None;
-        self.fault.get_or_insert(fault);
+        self.failure.get_or_insert(failure);
     }
 
-    /// Keeps `data`; what does not fit in memory is on its way to the file when this returns.
+    /// Keeps `data`; starts to write what does not fit in memory.
     pub(super) fn add(&mut self, data: &Bytes) {
-        if self.fault.is_some() {
+        if self.failure.is_some() {
             return;
         }
         let near = data.len().min(self.limits.memory - self.memory.len());
@@ -71,7 +70,7 @@ impl Store {
         }));
     }
 
-    /// Waits for what is under way to the file: at most one piece is, so that a slow disk slows the sender.
+    /// Waits for the write in progress. There is at most one, so that a slow disk slows the sender.
     pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(writing) = &mut self.writing else { return Poll::Ready(()) };
         let written = ready!(Pin::new(writing).poll(cx));
@@ -83,7 +82,7 @@ impl Store {
         Poll::Ready(())
     }
 
-    /// A piece of what is kept, from `position` on, which must be before the end.
+    /// Reads kept bytes from `position`, which must be before the end.
     pub(super) fn poll_read(
         &mut self,
         position: u64,
@@ -97,7 +96,10 @@ impl Store {
         }
         ready!(self.poll_written(cx));
         let Some(file) = &self.file else {
-            let reason = self.fault.as_ref().map_or_else(|| "it is gone".to_owned(), ToString::to_string);
+            let reason = self
+                .failure
+                .as_ref()
+                .map_or_else(|| "the kept body was dropped".to_owned(), ToString::to_string);
             return Poll::Ready(Err(io::Error::other(reason)));
         };
         let offset = position - self.memory.len() as u64;
@@ -115,7 +117,7 @@ impl Store {
     }
 }
 
-/// Does something at a place in the file.
+/// Seeks to `offset` and runs `work`.
 fn with<T>(file: &Mutex<File>, offset: u64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     let mut file = lock(file);
     file.seek(SeekFrom::Start(offset))?;

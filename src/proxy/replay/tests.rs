@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -9,9 +10,10 @@ use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 
 use crate::proxy::replay::*;
+use crate::proxy::{Body, BodyError};
 
-fn limits(directory: &tempfile::TempDir) -> Limits {
-    Limits { memory: 10, file: 20, directory: directory.path().to_owned() }
+fn limits(directory: &tempfile::TempDir) -> ReplayLimits {
+    ReplayLimits { memory: 10, file: 20, directory: directory.path().to_owned() }
 }
 
 /// `size` bytes of which no two neighbouring runs are equal.
@@ -107,7 +109,7 @@ async fn a_body_past_the_limit_passes_but_does_not_come_again() {
 #[tokio::test]
 async fn many_pieces_of_a_large_body_come_back_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = Limits { memory: 100_000, file: 1_000_000, directory: directory.path().to_owned() };
+    let limits = ReplayLimits { memory: 100_000, file: 1_000_000, directory: directory.path().to_owned() };
     let content = pattern(700_001);
     let (body, _client) = uploaded(&content, false).await;
     let (first, kept) = keep(body, &limits);
@@ -195,7 +197,7 @@ async fn a_client_that_leaves_is_an_error_everywhere() {
 #[tokio::test]
 async fn without_a_place_for_the_file_the_body_passes_once() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = Limits { directory: directory.path().join("missing"), ..limits(&directory) };
+    let limits = ReplayLimits { directory: directory.path().join("missing"), ..limits(&directory) };
     let content = pattern(25);
     let (body, _client) = uploaded(&content, true).await;
     let (first, kept) = keep(body, &limits);

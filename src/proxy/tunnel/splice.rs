@@ -1,5 +1,5 @@
-//! Two streams joined into one: bytes pass both ways, and each half closes on its own. Where none pass for too long both
-//! are closed.
+//! Copies bytes between two streams in both directions. Each direction closes on its own; both close when no bytes pass for
+//! too long.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,50 +18,50 @@ use tokio::time::sleep;
 use tokio_util::either::Either;
 use tokio_util::io::{InspectReader, InspectWriter};
 
-use crate::proxy::Settings;
-use crate::proxy::downstream::client_io::Line;
-use crate::proxy::upstream::stream::Wire;
+use crate::proxy::downstream::client_io::ClientIo;
+use crate::proxy::settings::Settings;
+use crate::proxy::upstream::stream::UpstreamStream;
 use crate::shutdown::Shutdown;
 
-/// What each direction holds where a layer such as TLS lies between: it is kept as long as the tunnel stands.
+/// The buffer of each direction if a layer such as TLS is between; it exists as long as the tunnel.
 const LAYERED_BUFFER: usize = 16 * 1024;
 
-/// At the end of the program, a tunnel in which nothing has moved for so long is idle.
+/// During shutdown, a tunnel without traffic for this time is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
-/// The same where the client spoke last: it may wait for an answer.
+/// The same if the client sent last, as it may wait for an answer.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 
-/// What tunnels may take.
+/// The limits of a tunnel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Bytes that each direction holds while they pass.
+pub(crate) struct TunnelLimits {
+    /// The buffer of each direction, in bytes.
     buffer: usize,
     stream_idle_timeout: Duration,
 }
 
-impl Bounds {
+impl TunnelLimits {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self { buffer: settings.tunnel_buffer, stream_idle_timeout: settings.limits.stream_idle_timeout }
     }
 }
 
 /// One end of a tunnel.
-pub(crate) enum End {
-    /// A bare TCP stream, and what had been read from it too early.
+pub(crate) enum TunnelEnd {
+    /// A TCP stream, and the bytes that have been read from it.
     Tcp(TcpStream, Bytes),
-    /// Anything else, with what had been read from it too early.
-    Other(Box<dyn Stream>),
+    /// Any other stream, which returns the bytes that have been read from it first.
+    Other(Box<dyn Duplex>),
 }
 
-/// Bytes both ways.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A stream of bytes in both directions.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-impl End {
+impl TunnelEnd {
     /// The client's connection, taken back from the HTTP server.
     pub(crate) fn client(upgraded: Upgraded) -> Self {
-        match upgraded.downcast::<TokioIo<Line<TcpStream>>>() {
+        match upgraded.downcast::<TokioIo<ClientIo<TcpStream>>>() {
             Ok(parts) => Self::Tcp(parts.io.into_inner().into_inner(), parts.read_buf),
             Err(upgraded) => Self::Other(Box::new(TokioIo::new(upgraded))),
         }
@@ -69,17 +69,17 @@ impl End {
 
     /// The origin's connection, taken back from the HTTP client.
     pub(crate) fn origin(upgraded: Upgraded) -> Self {
-        let (wire, early) = match upgraded.downcast::<TokioIo<Wire>>() {
+        let (stream, early) = match upgraded.downcast::<TokioIo<UpstreamStream>>() {
             Ok(parts) => (parts.io.into_inner(), parts.read_buf),
             Err(upgraded) => return Self::Other(Box::new(TokioIo::new(upgraded))),
         };
-        match wire.into_stream() {
+        match stream.into_stream() {
             Either::Left(link) => Self::Tcp(link.into_stream(), early),
             Either::Right(stream) => Self::Other(Box::new(Prefixed::new(early, stream))),
         }
     }
 
-    fn boxed(self) -> Box<dyn Stream> {
+    fn boxed(self) -> Box<dyn Duplex> {
         match self {
             Self::Tcp(stream, early) => Box::new(Prefixed::new(early, stream)),
             Self::Other(stream) => stream,
@@ -87,7 +87,7 @@ impl End {
     }
 }
 
-/// A stream of which the beginning has been read already.
+/// A stream whose beginning has been read already.
 pub(crate) struct Prefixed<S> {
     early: Bytes,
     stream: S,
@@ -140,28 +140,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     }
 }
 
-/// Moves bytes both ways until both halves are closed, or either fails, or nothing has moved for too long; at the end of
-/// the program, until it is idle.
+/// Copies until both directions are closed, one fails, or no bytes pass for too long; during shutdown, until it is idle.
 ///
 /// # Errors
-/// Whatever the system reports on either stream, or that it took too long; both are closed then.
-pub(crate) async fn join(client: End, origin: End, bounds: Bounds, shutdown: &Shutdown) -> io::Result<()> {
-    let moves = Moves::default();
+/// An I/O error of either stream, or the idle timeout. Both streams are closed then.
+pub(crate) async fn splice(
+    client: TunnelEnd,
+    origin: TunnelEnd,
+    limits: TunnelLimits,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
+    let traffic = Traffic::default();
     tokio::select! {
-        ended = both_ways(client, origin, bounds.buffer, &moves) => ended,
-        still = stillness(&moves, bounds.stream_idle_timeout) => Err(still),
-        () = idleness(&moves, shutdown) => Ok(()),
+        ended = both_ways(client, origin, limits.buffer, &traffic) => ended,
+        still = stillness(&traffic, limits.stream_idle_timeout) => Err(still),
+        () = idleness(&traffic, shutdown) => Ok(()),
     }
 }
 
-/// What has passed through a tunnel.
+/// Counts the reads and writes of a tunnel.
 #[derive(Debug, Default)]
-struct Moves {
+struct Traffic {
     count: AtomicU64,
     client_was_last: AtomicBool,
 }
 
-impl Moves {
+impl Traffic {
     fn from(&self, is_client: bool) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.client_was_last.store(is_client, Ordering::Relaxed);
@@ -172,44 +176,44 @@ impl Moves {
     }
 }
 
-/// Resolves when nothing has moved for so long. It looks at intervals, so up to one more of them passes.
-async fn stillness(moves: &Moves, within: Duration) -> io::Error {
+/// Resolves after `within` without traffic. Checks at intervals, so it may be late by one.
+async fn stillness(traffic: &Traffic, within: Duration) -> io::Error {
     let mut seen = 0;
     loop {
         sleep(within).await;
-        let now = moves.count();
+        let now = traffic.count();
         if now == seen {
             return io::Error::new(
                 io::ErrorKind::TimedOut,
-                "nothing moves any more (limits.stream_idle_timeout)",
+                "no data was transferred within limits.stream_idle_timeout",
             );
         }
         seen = now;
     }
 }
 
-/// Resolves when the program is to end and nothing is under way here, as far as that can be told from outside.
-async fn idleness(moves: &Moves, shutdown: &Shutdown) {
+/// Resolves during shutdown once the tunnel seems idle.
+async fn idleness(traffic: &Traffic, shutdown: &Shutdown) {
     shutdown.stopping().await;
     loop {
-        let seen = moves.count();
-        let may_be_asked = moves.client_was_last.load(Ordering::Relaxed);
+        let seen = traffic.count();
+        let may_be_asked = traffic.client_was_last.load(Ordering::Relaxed);
         sleep(if may_be_asked { UNANSWERED_AFTER } else { IDLE_AFTER }).await;
-        if moves.count() == seen {
+        if traffic.count() == seen {
             return;
         }
     }
 }
 
-async fn both_ways(client: End, origin: End, buffer: usize, moves: &Moves) -> io::Result<()> {
+async fn both_ways(client: TunnelEnd, origin: TunnelEnd, buffer: usize, traffic: &Traffic) -> io::Result<()> {
     let (mut client, from_client, mut origin, from_origin) = match (client, origin) {
-        (End::Tcp(client, from_client), End::Tcp(origin, from_origin)) => {
+        (TunnelEnd::Tcp(client, from_client), TunnelEnd::Tcp(origin, from_origin)) => {
             (client, from_client, origin, from_origin)
         }
         (client, origin) => {
-            let watched = |end: End, is_client: bool| {
-                let told = InspectWriter::new(end.boxed(), move |_: &[u8]| moves.from(!is_client));
-                InspectReader::new(told, move |_: &[u8]| moves.from(is_client))
+            let watched = |end: TunnelEnd, is_client: bool| {
+                let told = InspectWriter::new(end.boxed(), move |_: &[u8]| traffic.from(!is_client));
+                InspectReader::new(told, move |_: &[u8]| traffic.from(is_client))
             };
             let (mut client, mut origin) = (watched(client, true), watched(origin, false));
             let size = buffer.min(LAYERED_BUFFER);
@@ -220,8 +224,8 @@ async fn both_ways(client: End, origin: End, buffer: usize, moves: &Moves) -> io
     let (client_read, client_write) = client.split();
     let (origin_read, origin_write) = origin.split();
     tokio::try_join!(
-        pass(client_read, origin_write, from_client, buffer, || moves.from(true)),
-        pass(origin_read, client_write, from_origin, buffer, || moves.from(false)),
+        pass(client_read, origin_write, from_client, buffer, || traffic.from(true)),
+        pass(origin_read, client_write, from_origin, buffer, || traffic.from(false)),
     )?;
     Ok(())
 }
@@ -243,7 +247,7 @@ async fn pass(
             match now {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
-                    // A buffer exists only while bytes flow: a thousand idle tunnels hold none.
+                    // Idle tunnels hold no buffer.
                     buffer = BytesMut::new();
                     readable.await?;
                 }
@@ -255,7 +259,7 @@ async fn pass(
         }
         moved();
         while !buffer.is_empty() {
-            // A slow reader is not a still one.
+            // A slow reader is not idle.
             if to.write_buf(&mut buffer).await? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -1,5 +1,5 @@
-//! How a TCP stream to a host comes about: over which proxy, if any; which addresses the host has; and which of them is
-//! connected to. It sends nothing of a request.
+//! Opens TCP streams to hosts: chooses the outbound proxy, resolves the name, races the addresses. It sends no part of a
+//! request.
 
 mod outbound;
 mod pin;
@@ -17,59 +17,61 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::hosts::without_brackets;
-use crate::proxy::descriptors::Resting;
-use crate::proxy::message::{headers, target};
-use crate::proxy::{DialError, Settings};
+use crate::proxy::descriptors::IdleConnections;
+use crate::proxy::message::target;
+use crate::proxy::message::via::via;
+use crate::proxy::settings::Settings;
+use crate::proxy::upstream::error::DialError;
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
-pub use pin::Peer;
+pub use pin::PinnedAddr;
 use pin::pin;
 use race::race;
 use resolve::literal;
 pub use resolve::{Resolve, SystemResolver};
 
-/// The way out.
+/// Opens TCP streams, directly or through the outbound proxy.
 #[derive(Clone, Debug)]
-pub(crate) struct Reach {
-    shared: Arc<Shared>,
+pub(crate) struct Egress {
+    shared: Arc<EgressState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct EgressState {
     resolver: Arc<dyn Resolve>,
     outbound: Outbound,
-    resting: Resting,
-    /// For resolving and connecting together, over a proxy also for its answer.
+    idle: IdleConnections,
+    /// Limits resolving and connecting together, and the answer of the outbound proxy.
     within: Duration,
 }
 
-impl Reach {
+impl Egress {
     pub(crate) fn new(settings: &Settings) -> Self {
         let (resolver, within) = (Arc::clone(&settings.resolver), settings.limits.connect_timeout);
         let outbound = settings.outbound.clone();
-        let resting = settings.resting.clone();
-        Self { shared: Arc::new(Shared { resolver, outbound, resting, within }) }
+        let idle = settings.idle.clone();
+        Self { shared: Arc::new(EgressState { resolver, outbound, idle, within }) }
     }
 
-    /// The connections that make room where there is none.
-    pub(crate) fn resting(&self) -> &Resting {
-        &self.shared.resting
+    /// The idle connections to close when file descriptors run out.
+    pub(crate) fn idle(&self) -> &IdleConnections {
+        &self.shared.idle
     }
 
-    /// The target for the pool of a request that must go to this machine, where the name could come to mean another.
-    pub(crate) fn pin(&self, target: &Uri, peer: Peer) -> Option<Uri> {
+    /// The pool's target for a request that must go to this address, if its name could resolve to another one.
+    pub(crate) fn pin(&self, target: &Uri, peer: PinnedAddr) -> Option<Uri> {
         if target.scheme() != Some(&Scheme::HTTP) || self.proxy_of(target).is_some() {
             return None;
         }
         pin(target, peer)
     }
 
-    /// The proxy of requests in plain, for people.
+    /// The outbound proxy for `http` requests, for messages.
     pub(crate) fn proxy_name(&self) -> String {
         self.shared.outbound.http.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// The proxy to which a request in plain for `target` is sent, in absolute form.
+    /// The outbound proxy that receives `http` requests to `target`, in absolute form.
     pub(crate) fn proxy_of(&self, target: &Uri) -> Option<&OutboundProxy> {
         if target.scheme() != Some(&Scheme::HTTP) {
             return None;
@@ -77,17 +79,17 @@ impl Reach {
         self.shared.outbound.http(host_of(target), target::port(target))
     }
 
-    /// Whether it is fixed where requests in plain to `target` go: to a proxy, or to one machine.
+    /// Whether `http` requests to `target` must go to a proxy or to a pinned address.
     pub(crate) fn is_bound(&self, target: &Uri) -> bool {
         self.proxy_of(target).is_some() || pin::is_pinned(target)
     }
 
-    /// Whether [`Self::connect`] ends at the host itself, and not at a proxy before it.
+    /// Whether [`Self::connect`] connects to the host itself, without a proxy.
     pub(crate) fn connects_directly(&self, host: &str, port: u16) -> bool {
         self.shared.outbound.tunnel(host, port).is_none()
     }
 
-    /// A stream for requests in plain to `target`, and whether it ends at a proxy.
+    /// A stream for `http` requests to `target`, and whether it ends at a proxy.
     ///
     /// # Errors
     /// [`DialError`].
@@ -103,7 +105,7 @@ impl Reach {
         Ok((stream, false))
     }
 
-    /// Connects to `host` (a name, or an address without brackets), through a proxy where one is meant for it.
+    /// Connects to `host` (a name, or an address without brackets), through the outbound proxy if one applies.
     ///
     /// # Errors
     /// [`DialError`].
@@ -111,8 +113,7 @@ impl Reach {
         self.connect_for(host, port, &HeaderMap::new(), Version::HTTP_11).await
     }
 
-    /// The same for a request that was received: the proxies that it has passed are told to the next one, so that none
-    /// goes round in circles.
+    /// As [`Self::connect`], for a received request: its `Via` goes to the outbound proxy, which can so detect loops.
     ///
     /// # Errors
     /// [`DialError`].
@@ -126,17 +127,17 @@ impl Reach {
         let Some(proxy) = self.shared.outbound.tunnel(host, port) else {
             return self.connect_directly(host, port).await;
         };
-        let mut via = HeaderMap::new();
+        let mut passed = HeaderMap::new();
         for line in received.get_all(header::VIA) {
-            via.append(header::VIA, line.clone());
+            passed.append(header::VIA, line.clone());
         }
         let target = authority(host, port);
         if let Ok(target) = target.parse() {
-            via.append(header::VIA, headers::via(&target, version));
+            passed.append(header::VIA, via(&target, version));
         }
         let tunnelling = async {
             let mut stream = self.connect_to(proxy).await?;
-            proxy.tunnel(&mut stream, &target, &via).await?;
+            proxy.tunnel(&mut stream, &target, &passed).await?;
             Ok(stream)
         };
         let over = |reason| DialError::Outbound { proxy: proxy.to_string(), reason: Box::new(reason) };
@@ -160,10 +161,10 @@ impl Reach {
         }
         let connecting = async {
             let unresolved = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
-            let mut turns = self.shared.resting.turns();
+            let mut retries = self.shared.idle.retries();
             let found = loop {
                 match self.shared.resolver.resolve(host, port).await {
-                    Err(error) if turns.make_room(&error).await => {}
+                    Err(error) if retries.free_descriptors(&error).await => {}
                     found => break found,
                 }
             };
@@ -177,10 +178,10 @@ impl Reach {
     }
 
     async fn join(&self, host: &str, port: u16, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-        let mut turns = self.shared.resting.turns();
+        let mut retries = self.shared.idle.retries();
         let joined = loop {
             match race(addresses).await {
-                Err(error) if turns.make_room(&error).await => {}
+                Err(error) if retries.free_descriptors(&error).await => {}
                 joined => break joined,
             }
         };

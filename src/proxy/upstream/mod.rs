@@ -1,8 +1,11 @@
-//! The side towards origins: resolving and dialling them, TLS, connection pools and the outbound proxy.
+//! The side towards origins: egress, TCP, TLS, connection pools, and the HTTP client on top of them.
 
-pub(crate) mod dial;
+pub(crate) mod client;
+pub(crate) mod connector;
 pub mod egress;
+pub(crate) mod error;
 pub(crate) mod parked;
 pub(crate) mod pool;
 pub(crate) mod stream;
+pub(crate) mod tcp;
 pub(crate) mod tls;

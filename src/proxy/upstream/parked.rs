@@ -1,6 +1,5 @@
-//! Connections that were opened before it was known what for: a `CONNECT` is answered only once its origin is reached,
-//! and what then comes through may be a request that the pool carries. So that no origin is connected to twice for one
-//! client, the pool takes what waits here; and where it has a connection already, nobody dials to find that out.
+//! Origin connections dialled for a `CONNECT`, parked until the pool dials that host and port: so that one client does not
+//! cause two connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -9,100 +8,100 @@ use tokio::net::TcpStream;
 
 use crate::mutex::lock;
 
-/// Host in lower case without brackets, and port.
-type Place = (Box<str>, u16);
+/// The host in lower case without brackets, and the port.
+type OriginKey = (Box<str>, u16);
 
-/// What waits and what lives, by origin.
+/// The parked connections, and how many live connections the pool has to each TLS origin.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lobby(Arc<Mutex<Places>>);
+pub(crate) struct ParkedConnections(Arc<Mutex<ParkedState>>);
 
 #[derive(Debug, Default)]
-struct Places {
-    waiting: HashMap<Place, Vec<Weak<Slot>>>,
-    live: HashMap<Place, usize>,
+struct ParkedState {
+    waiting: HashMap<OriginKey, Vec<Weak<ParkedSlot>>>,
+    live: HashMap<OriginKey, usize>,
 }
 
 #[derive(Debug)]
-struct Slot(Mutex<Option<TcpStream>>);
+struct ParkedSlot(Mutex<Option<TcpStream>>);
 
-/// A connection that waits for the pool to take it; whoever drops this closes what was not taken.
+/// A connection that is offered to the pool. Dropping this closes it, unless the pool took it.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    slot: Arc<Slot>,
-    place: Place,
-    lobby: Lobby,
+pub(crate) struct ParkedConnection {
+    slot: Arc<ParkedSlot>,
+    key: OriginKey,
+    parked: ParkedConnections,
 }
 
-/// One connection over TLS that the pool has to an origin.
+/// Counts one TLS connection of the pool to an origin.
 #[derive(Debug)]
-pub(crate) struct Live {
-    place: Place,
-    lobby: Lobby,
+pub(crate) struct LiveOrigin {
+    key: OriginKey,
+    parked: ParkedConnections,
 }
 
-impl Lobby {
-    /// Lets a connection wait for whoever asks for this origin next.
-    pub(crate) fn wait(&self, host: &str, port: u16, stream: TcpStream) -> Waiting {
-        let place = place(host, port);
-        let slot = Arc::new(Slot(Mutex::new(Some(stream))));
-        self.places().waiting.entry(place.clone()).or_default().push(Arc::downgrade(&slot));
-        Waiting { slot, place, lobby: self.clone() }
+impl ParkedConnections {
+    /// Offers a connection to the next request for this origin.
+    pub(crate) fn park(&self, host: &str, port: u16, stream: TcpStream) -> ParkedConnection {
+        let key = key(host, port);
+        let slot = Arc::new(ParkedSlot(Mutex::new(Some(stream))));
+        self.state().waiting.entry(key.clone()).or_default().push(Arc::downgrade(&slot));
+        ParkedConnection { slot, key, parked: self.clone() }
     }
 
-    /// A connection that waits for this origin.
+    /// Takes a parked connection to this origin.
     pub(crate) fn take(&self, host: &str, port: u16) -> Option<TcpStream> {
-        let mut places = self.places();
-        if places.waiting.is_empty() {
+        let mut state = self.state();
+        if state.waiting.is_empty() {
             return None;
         }
-        let waiting = places.waiting.get_mut(&place(host, port))?;
+        let waiting = state.waiting.get_mut(&key(host, port))?;
         std::iter::from_fn(|| waiting.pop()).find_map(|slot| take(&*slot.upgrade()?))
     }
 
-    /// Counts a connection over TLS for as long as the result is kept.
-    pub(crate) fn live(&self, host: &str, port: u16) -> Live {
-        let place = place(host, port);
-        *self.places().live.entry(place.clone()).or_default() += 1;
-        Live { place, lobby: self.clone() }
+    /// Counts a TLS connection for as long as the result is kept.
+    pub(crate) fn mark_live(&self, host: &str, port: u16) -> LiveOrigin {
+        let key = key(host, port);
+        *self.state().live.entry(key.clone()).or_default() += 1;
+        LiveOrigin { key, parked: self.clone() }
     }
 
-    /// Whether the pool has a connection over TLS to this origin.
+    /// Whether the pool has a TLS connection to this origin.
     pub(crate) fn is_live(&self, host: &str, port: u16) -> bool {
-        self.places().live.contains_key(&place(host, port))
+        self.state().live.contains_key(&key(host, port))
     }
 
-    // No code that holds this lock can leave the maps half changed.
-    fn places(&self) -> MutexGuard<'_, Places> {
+    // Code that holds this lock cannot leave the maps half changed.
+    fn state(&self) -> MutexGuard<'_, ParkedState> {
         lock(&self.0)
     }
 }
 
-fn place(host: &str, port: u16) -> Place {
+fn key(host: &str, port: u16) -> OriginKey {
     (host.to_ascii_lowercase().into_boxed_str(), port)
 }
 
-fn take(slot: &Slot) -> Option<TcpStream> {
+fn take(slot: &ParkedSlot) -> Option<TcpStream> {
     lock(&slot.0).take()
 }
 
-impl Drop for Waiting {
+impl Drop for ParkedConnection {
     fn drop(&mut self) {
-        let mut places = self.lobby.places();
-        let Some(waiting) = places.waiting.get_mut(&self.place) else { return };
+        let mut state = self.parked.state();
+        let Some(waiting) = state.waiting.get_mut(&self.key) else { return };
         waiting.retain(|slot| slot.as_ptr() != Arc::as_ptr(&self.slot));
         if waiting.is_empty() {
-            places.waiting.remove(&self.place);
+            state.waiting.remove(&self.key);
         }
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveOrigin {
     fn drop(&mut self) {
-        let mut places = self.lobby.places();
-        if let Some(count) = places.live.get_mut(&self.place) {
+        let mut state = self.parked.state();
+        if let Some(count) = state.live.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                places.live.remove(&self.place);
+                state.live.remove(&self.key);
             }
         }
     }
@@ -120,26 +119,26 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_taken_once_and_leaves_with_its_owner() {
-        let lobby = Lobby::default();
-        let first = lobby.wait("Bob.Example", 443, stream().await);
-        let second = lobby.wait("bob.example", 443, stream().await);
-        assert!(lobby.take("bob.example", 444).is_none());
-        assert!(lobby.take("BOB.example", 443).is_some());
+        let parked = ParkedConnections::default();
+        let first = parked.park("Bob.Example", 443, stream().await);
+        let second = parked.park("bob.example", 443, stream().await);
+        assert!(parked.take("bob.example", 444).is_none());
+        assert!(parked.take("BOB.example", 443).is_some());
         drop(second);
         drop(first);
-        assert!(lobby.take("bob.example", 443).is_none());
-        assert!(lobby.places().waiting.is_empty());
+        assert!(parked.take("bob.example", 443).is_none());
+        assert!(parked.state().waiting.is_empty());
     }
 
     #[test]
     fn an_origin_is_live_as_long_as_one_connection_is() {
-        let lobby = Lobby::default();
-        let one = lobby.live("bob.example", 443);
-        let two = lobby.live("BOB.example", 443);
+        let parked = ParkedConnections::default();
+        let one = parked.mark_live("bob.example", 443);
+        let two = parked.mark_live("BOB.example", 443);
         drop(one);
-        assert!(lobby.is_live("bob.example", 443));
-        assert!(!lobby.is_live("bob.example", 8443));
+        assert!(parked.is_live("bob.example", 443));
+        assert!(!parked.is_live("bob.example", 8443));
         drop(two);
-        assert!(!lobby.is_live("bob.example", 443));
+        assert!(!parked.is_live("bob.example", 443));
     }
 }

@@ -1,199 +1,168 @@
-//! Connections to origins, and which request goes on which of them. A connection of HTTP/1.1 carries one request at a
-//! time and is kept for the next; one of HTTP/2 carries several. The version is known only here, once a connection is
-//! chosen, so everything that belongs to one version's head is written here.
+//! Connections to origins, and the choice of one for each request. An HTTP/1.1 connection carries one request at a time
+//! and is kept for the next; an HTTP/2 connection carries several. The version is known only once a connection has been
+//! chosen, so heads are adapted to it here.
 //!
-//! What one client does on a connection must not hold up another: see [`Many`] for how that is kept.
+//! One client's request must not hold up another's: see [`MultiplexedConnection`].
 
-mod one;
-mod shared;
-mod spare;
+mod exclusive;
+mod key;
+mod limits;
+mod multiplexed;
+pub(crate) mod retry;
+pub(crate) mod upload;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::future::Future;
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::dial::{DialError, Dialer};
-use super::stream::{History, Wire};
+use self::exclusive::{ExclusiveConnection, IdleConnection, KeepsIdle};
+use self::key::PoolKey;
+use self::limits::PoolLimits;
+pub(crate) use self::multiplexed::StreamPermit;
+use self::multiplexed::{MultiplexedConnection, PendingDial, TracksConnections};
+use self::retry::RetryHandle;
+use super::connector::Connector;
+use super::error::DialError;
 use super::tls;
-use super::tls::Offer;
+use super::tls::AlpnOffer;
 use crate::error_chain::with_causes;
 use crate::mutex::lock;
-use crate::proxy::downstream::client_io::Client;
-use crate::proxy::downstream::server::USUAL_FIELDS;
+use crate::proxy::descriptors::EvictIdle;
+use crate::proxy::downstream::client_io::ConnectionId;
+use crate::proxy::error::ForwardError;
+use crate::proxy::message::body::Body;
+use crate::proxy::message::byte_body::BodyError;
+use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
+use crate::proxy::message::multiplexed::HoldsStream as _;
 use crate::proxy::message::{headers, target};
-use crate::proxy::{Body, BodyError, ForwardError, Settings};
-use one::{Idle, One};
-use shared::{Dialling, Many};
-pub use shared::{Shared, Ticket};
-use spare::Spare;
-pub use spare::Spared;
+use crate::proxy::settings::Settings;
 
-/// What hyper reads a head into without being told.
+/// The default of hyper's read buffer.
 const USUAL_BUFFER: usize = 8192 + 4096 * 100;
-/// How often what is too old is looked for, at the least: what origins closed themselves takes memory until then.
+/// Longest interval between sweeps: connections closed by their origins take memory until then.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
-/// A head takes no less than this part of its size over HTTP/2, unless it repeats itself.
+/// HPACK shrinks a head to no less than this fraction, unless the head repeats itself.
 const MOST_COMPRESSED: u64 = 4;
 
 /// Connections for one kind of request.
 #[derive(Clone, Debug)]
-pub(crate) struct Pool(Arc<Inner>);
-
-/// The same without keeping it.
-#[derive(Debug)]
-pub(crate) struct WeakPool(Weak<Inner>);
-
-impl WeakPool {
-    pub(crate) fn upgrade(&self) -> Option<Pool> {
-        self.0.upgrade().map(Pool)
-    }
-}
+pub(crate) struct Pool(Arc<PoolState>);
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    dialer: Dialer,
-    offer: Offer,
-    /// Requests carry payments: one is sent again only if the origin says that it has not processed it, or that it takes it
-    /// over HTTP/1.1 only.
+pub(crate) struct PoolState {
+    connector: Connector,
+    offer: AlpnOffer,
+    /// Whether requests carry payments. Such a request is sent again only if the origin states that it did not process it, or
+    /// that it requires HTTP/1.1.
     pays: bool,
     http1: http1::Builder,
-    limits: Limits,
-    places: Mutex<Places>,
+    limits: PoolLimits,
+    pools: Mutex<OriginPools>,
 }
 
-#[derive(Clone, Debug)]
-struct Limits {
-    idle: usize,
-    keepalive_timeout: Duration,
-    connect_timeout: Duration,
-    streams: usize,
-    head_bytes: usize,
-    head_fields: usize,
-    ping_every: Duration,
-    ping_timeout: Duration,
-    /// Bytes of a request body that are kept until it is answered over HTTP/2.
-    kept: usize,
-}
-
-/// Whom connections lead to, and for whom they are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    is_secure: bool,
-    authority: Authority,
-    /// The only client that may use them: the origin ties what it knows of that client to the connection.
-    client: Option<Client>,
-}
-
-impl Hash for Origin {
-    /// In whatever case, as authorities are equal. Their own hash takes one byte at a time.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.is_secure.hash(state);
-        headers::hash_caseless(self.authority.as_str(), state);
-        self.client.hash(state);
-    }
-}
-
+/// The connections by key.
 #[derive(Debug, Default)]
-struct Places {
-    by_origin: HashMap<Origin, Place>,
-    /// How many of them are for one client only.
+struct OriginPools {
+    by_origin: HashMap<PoolKey, OriginPool>,
+    /// How many entries are bound to one client.
     bound: usize,
     is_swept: bool,
 }
 
+/// The connections to one origin.
 #[derive(Debug, Default)]
-struct Place {
-    idle: Vec<Idle>,
-    many: Vec<Arc<Many>>,
+struct OriginPool {
+    idle: Vec<IdleConnection>,
+    multiplexed: Vec<Arc<MultiplexedConnection>>,
     /// Connections that are being opened, or whose limits are not known yet.
     dialling: usize,
     speaks_http2: bool,
     news: Arc<Notify>,
 }
 
-impl Place {
+impl OriginPool {
     fn is_used(&self) -> bool {
-        self.dialling > 0 || !self.idle.is_empty() || !self.many.is_empty()
+        self.dialling > 0 || !self.idle.is_empty() || !self.multiplexed.is_empty()
     }
 }
 
 /// A request and how to send it.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PoolRequest {
     pub(crate) request: Request<Body>,
-    /// On a connection of its own.
+    /// Whether it needs a new connection.
     pub(crate) is_fresh: bool,
     /// The client's connection, if it is known.
-    pub(crate) client: Option<Client>,
+    pub(crate) client: Option<ConnectionId>,
 }
 
-/// An answer's head, and what goes on as long as its body.
+/// The head of a response, and the stream that its body needs.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct PoolResponse {
     pub(crate) response: Response<Incoming>,
-    /// Its place on a connection of HTTP/2.
-    pub(crate) ticket: Option<Ticket>,
+    /// Its stream on an HTTP/2 connection.
+    pub(crate) permit: Option<StreamPermit>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct PoolError {
     pub(crate) error: ForwardError,
-    pub(crate) fault: Fault,
+    pub(crate) cause: FailureCause,
 }
 
-/// What a failure has to do with a connection that others used before, or use.
+/// Whether a failure is due to the connection, which other requests used or use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It would have failed on any connection, or may have.
-    Own,
-    /// The connection gave not one byte for this request: it was closed while it lay idle.
-    Stale,
-    /// All that is asked for on this connection is too much for the origin. It may have begun with this request.
-    Crowded,
+pub(crate) enum FailureCause {
+    /// The request itself, or unknown.
+    Request,
+    /// The origin closed the connection while it was idle: the request got no byte.
+    StaleConnection,
+    /// The requests on this connection are too many for the origin, which may have begun to process this one.
+    Overload,
 }
 
-impl From<DialError> for Failed {
+impl From<DialError> for PoolError {
     fn from(error: DialError) -> Self {
-        Self { error: error.into(), fault: Fault::Own }
+        Self { error: error.into(), cause: FailureCause::Request }
     }
 }
 
-/// A request that waits for the head of its answer.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Answered, Failed>> + Send>>;
+/// Resolves to the head of the response.
+pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<PoolResponse, PoolError>> + Send>>;
 
-enum Chosen {
-    One(One),
-    Many(Ticket),
+/// A connection, or a stream of one, that the pool gives to a request.
+enum Checkout {
+    Exclusive(ExclusiveConnection),
+    Multiplexed(StreamPermit),
 }
 
-/// What came of a sending.
-enum Sent {
-    Answered(Box<Answered>),
-    /// Not a byte of it was written.
+/// The result of sending a request on a connection.
+enum SendOutcome {
+    Response(Box<PoolResponse>),
+    /// No byte of the request was written.
     Unwritten(Box<Request<Body>>, hyper::Error),
-    /// The origin says that it did nothing about it.
-    Refused(Refused),
-    Failed(Failed),
+    /// The origin states that it did not process the request.
+    Refused(RefusedStream),
+    Failed(PoolError),
 }
 
-struct Refused {
+/// A stream that the origin did not process.
+struct RefusedStream {
     why: String,
     /// The request, if it can be sent again.
     again: Option<Box<Request<Body>>>,
@@ -202,17 +171,17 @@ struct Refused {
 }
 
 impl Pool {
-    pub(crate) fn new(settings: &Settings, dialer: Dialer, offer: Offer, pays: bool) -> Self {
+    pub(crate) fn new(settings: &Settings, connector: Connector, offer: AlpnOffer, pays: bool) -> Self {
         let mut http1 = http1::Builder::new();
-        // A proxy takes the space out that some put before the colon. RFC 9112 section 5.1.
+        // A proxy removes spaces before the colon of a response header. RFC 9112 section 5.1.
         http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.limits.head_bytes);
         if settings.limits.head_bytes > USUAL_BUFFER {
             http1.max_buf_size(settings.limits.head_bytes);
         }
-        if settings.limits.head_fields != USUAL_FIELDS {
+        if settings.limits.head_fields != DEFAULT_HEADER_COUNT {
             http1.max_headers(settings.limits.head_fields);
         }
-        let limits = Limits {
+        let limits = PoolLimits {
             idle: settings.limits.pool_idle_per_host,
             keepalive_timeout: settings.limits.pool_idle_timeout,
             connect_timeout: settings.limits.connect_timeout,
@@ -223,112 +192,91 @@ impl Pool {
             ping_timeout: settings.limits.ping_timeout,
             kept: settings.limits.replay_memory,
         };
-        let resting = dialer.reach.resting().clone();
-        let pool = Self(Arc::new(Inner { dialer, offer, pays, http1, limits, places: Mutex::default() }));
-        resting.add(&pool);
-        pool
+        let idle = connector.egress.idle().clone();
+        let state = Arc::new(PoolState { connector, offer, pays, http1, limits, pools: Mutex::default() });
+        let evictable: Weak<dyn EvictIdle> = Arc::<PoolState>::downgrade(&state);
+        idle.add(evictable);
+        Self(state)
     }
 
-    /// Sends a request, whose target is whole.
-    pub(crate) fn request(&self, asked: Asked) -> Answering {
+    /// Sends a request with a target in absolute form.
+    pub(crate) fn request(&self, asked: PoolRequest) -> ResponseFuture {
         Box::pin(Arc::clone(&self.0).request(asked))
-    }
-
-    pub(crate) fn downgrade(&self) -> WeakPool {
-        WeakPool(Arc::downgrade(&self.0))
-    }
-
-    /// Since when each connection rests that does.
-    pub(crate) fn resting_since(&self) -> Vec<Instant> {
-        let places = self.0.lock();
-        let since = |place: &Place| {
-            let many = place.many.iter().filter_map(|many| many.idle_since());
-            // One that the origin has closed holds no descriptor any more.
-            let idle = place.idle.iter().filter(|idle| idle.is_usable(self.0.limits.keepalive_timeout));
-            idle.map(Idle::since).chain(many).collect::<Vec<_>>()
-        };
-        places.by_origin.values().flat_map(since).collect()
-    }
-
-    /// Closes those that have rested since then or longer; how many.
-    pub(crate) fn evict(&self, until: Instant) -> usize {
-        let mut evicted = 0;
-        for place in self.0.lock().by_origin.values_mut() {
-            let before = place.idle.len() + place.many.len();
-            place.idle.retain(|idle| idle.since() > until);
-            place.many.retain(|many| many.idle_since().is_none_or(|since| since > until));
-            evicted += before - place.idle.len() - place.many.len();
-        }
-        evicted
     }
 }
 
-impl Inner {
-    async fn request(self: Arc<Self>, asked: Asked) -> Result<Answered, Failed> {
-        let Asked { mut request, mut is_fresh, client } = asked;
+impl PoolState {
+    async fn request(self: Arc<Self>, asked: PoolRequest) -> Result<PoolResponse, PoolError> {
+        let PoolRequest { mut request, mut is_fresh, client } = asked;
         let binds = headers::binds_connection(request.headers());
         let target = request.uri().clone();
         let mut origin = self.origin(&target, client.as_ref(), binds)?;
-        let mut offer = if binds || origin.client.is_some() { Offer::Http1 } else { self.offer };
-        // A binding request of an unknown client must neither get nor leave a connection that others use.
+        let mut offer = if binds || origin.client.is_some() { AlpnOffer::Http1 } else { self.offer };
+        // A request that binds its connection, of an unknown client, must neither get nor leave a shared one.
         is_fresh |= binds && origin.client.is_none();
         let mut is_repeated = false;
         loop {
             let (chosen, is_reused) =
                 match if is_fresh { None } else { self.wait_for(&origin, &request).await } {
                     Some(chosen) => (chosen, true),
-                    // Boxed: seldom needed, and far larger than the rest.
+                    // Boxed: rarely needed, and much larger than the rest.
                     None => match Box::pin(self.dial(&origin, &target, offer, &request)).await {
                         Ok(chosen) => (chosen, false),
-                        // The origin has seen it, whatever became of the second try.
-                        Err(Failed { error, .. }) if is_repeated => {
+                        // The origin has seen the first attempt.
+                        Err(PoolError { error, .. }) if is_repeated => {
                             return Err(not_processed(error.to_string()));
                         }
                         Err(failed) => return Err(failed),
                     },
                 };
             let sent = match chosen {
-                Chosen::One(one) => self.send_one(one, request, &mut origin, client.as_ref(), binds).await,
-                Chosen::Many(ticket) => Box::pin(self.send_shared(ticket, request)).await,
+                Checkout::Exclusive(connection) => {
+                    self.send_exclusive(connection, request, &mut origin, client.as_ref(), binds).await
+                }
+                Checkout::Multiplexed(permit) => Box::pin(self.send_multiplexed(permit, request)).await,
             };
             request = match sent {
-                Sent::Answered(answered) => return Ok(*answered),
-                // A connection that ended while it lay idle; the next one may do.
-                Sent::Unwritten(again, _) if is_reused && !self.pays => *again,
-                Sent::Unwritten(_, error) if is_repeated => return Err(not_processed(with_causes(&error))),
-                Sent::Unwritten(_, error) => {
-                    return Err(Failed {
+                SendOutcome::Response(answered) => return Ok(*answered),
+                // The connection ended while it was idle; try the next one.
+                SendOutcome::Unwritten(again, _) if is_reused && !self.pays => *again,
+                SendOutcome::Unwritten(_, error) if is_repeated => {
+                    return Err(not_processed(with_causes(&error)));
+                }
+                SendOutcome::Unwritten(_, error) => {
+                    return Err(PoolError {
                         error: ForwardError::Unwritten(with_causes(&error)),
-                        fault: Fault::Own,
+                        cause: FailureCause::Request,
                     });
                 }
-                Sent::Refused(Refused { again: Some(again), wants_http1, .. }) if !is_repeated => {
+                SendOutcome::Refused(RefusedStream { again: Some(again), wants_http1, .. })
+                    if !is_repeated =>
+                {
                     is_repeated = true;
-                    // The first one on a connection is not refused for what others did there.
+                    // On a new connection, no other request can be the reason for a refusal.
                     is_fresh = true;
                     if wants_http1 {
-                        offer = Offer::Http1;
+                        offer = AlpnOffer::Http1;
                     }
                     *again
                 }
-                Sent::Refused(Refused { why, .. }) => {
+                SendOutcome::Refused(RefusedStream { why, .. }) => {
                     let error = ForwardError::NotProcessed { why, is_repeated };
-                    return Err(Failed { error, fault: Fault::Own });
+                    return Err(PoolError { error, cause: FailureCause::Request });
                 }
-                Sent::Failed(failed) => return Err(failed),
+                SendOutcome::Failed(failed) => return Err(failed),
             };
             *request.uri_mut() = target.clone();
         }
     }
 
-    /// Whose connections a request may use.
-    fn origin(&self, target: &Uri, client: Option<&Client>, binds: bool) -> Result<Origin, Failed> {
+    /// The key of the connections that a request may use.
+    fn origin(&self, target: &Uri, client: Option<&ConnectionId>, binds: bool) -> Result<PoolKey, PoolError> {
         let Some(authority) = target.authority().cloned() else {
             let error = ForwardError::BadTarget("it names no host");
-            return Err(Failed { error, fault: Fault::Own });
+            return Err(PoolError { error, cause: FailureCause::Request });
         };
         let is_secure = target.scheme() == Some(&Scheme::HTTPS);
-        let mut origin = Origin { is_secure, authority, client: None };
+        let mut origin = PoolKey { is_secure, authority, client: None };
         if client.is_some() && (binds || self.lock().bound > 0) {
             origin.client = client.cloned();
             if !binds && !self.lock().by_origin.contains_key(&origin) {
@@ -338,21 +286,21 @@ impl Inner {
         Ok(origin)
     }
 
-    /// A connection that is there; also one that another request is opening, where several go on one.
-    async fn wait_for(self: &Arc<Self>, origin: &Origin, request: &Request<Body>) -> Option<Chosen> {
+    /// An open connection, or one that another request is opening if it can be shared.
+    async fn wait_for(self: &Arc<Self>, origin: &PoolKey, request: &Request<Body>) -> Option<Checkout> {
         let mut by = None;
-        let may_share = Many::may_share(request.body());
+        let may_share = MultiplexedConnection::may_share(request.body());
         loop {
             let news = {
-                let mut places = self.lock();
-                let place = places.by_origin.get_mut(origin)?;
-                if let Some(chosen) = self.choose(place, origin, request) {
+                let mut pools = self.lock();
+                let entry = pools.by_origin.get_mut(origin)?;
+                if let Some(chosen) = self.choose(entry, origin, request) {
                     return Some(chosen);
                 }
-                if !may_share || !place.speaks_http2 || place.dialling == 0 {
+                if !may_share || !entry.speaks_http2 || entry.dialling == 0 {
                     return None;
                 }
-                Arc::clone(&place.news).notified_owned()
+                Arc::clone(&entry.news).notified_owned()
             };
             let by = *by.get_or_insert_with(|| Instant::now() + self.limits.connect_timeout);
             timeout_at(by, news).await.ok()?;
@@ -361,146 +309,167 @@ impl Inner {
 
     fn choose(
         self: &Arc<Self>,
-        place: &mut Place,
-        origin: &Origin,
+        entry: &mut OriginPool,
+        origin: &PoolKey,
         request: &Request<Body>,
-    ) -> Option<Chosen> {
-        place.many.retain(|many| many.is_open());
-        if let Some(ticket) =
-            place.many.iter().find_map(|many| Many::take(many, self, origin, request.body()))
+    ) -> Option<Checkout> {
+        entry.multiplexed.retain(|shared| shared.is_open());
+        if let Some(permit) = entry
+            .multiplexed
+            .iter()
+            .find_map(|shared| MultiplexedConnection::reserve(shared, self, origin, request.body()))
         {
-            return Some(Chosen::Many(ticket));
+            return Some(Checkout::Multiplexed(permit));
         }
-        while let Some(idle) = place.idle.pop() {
+        while let Some(idle) = entry.idle.pop() {
             if idle.is_usable(self.limits.keepalive_timeout) {
-                return Some(Chosen::One(idle.into_one()));
+                return Some(Checkout::Exclusive(idle.into_exclusive()));
             }
         }
         None
     }
 
-    /// Opens a connection. What it speaks is known when it is there.
-    async fn dial(
-        self: &Arc<Self>,
-        origin: &Origin,
-        target: &Uri,
-        offer: Offer,
-        request: &Request<Body>,
-    ) -> Result<Chosen, Failed> {
-        let dialling = Dialling::new(self, origin);
-        let wire = self.dialer.connect(target, offer).await?;
-        if !wire.speaks_http2() {
-            return Ok(Chosen::One(One::open(self, wire).await.map_err(opened)?));
-        }
-        let many = Many::open(self, origin, wire, dialling).await.map_err(opened)?;
-        let Some(ticket) = Many::take(&many, self, origin, request.body()) else {
-            let error = ForwardError::Unwritten("the connection ended as soon as it was opened".to_owned());
-            return Err(Failed { error, fault: Fault::Own });
-        };
-        let mut places = self.lock();
-        let place = self.place(&mut places, origin.clone());
-        place.speaks_http2 = true;
-        place.many.push(many);
-        Ok(Chosen::Many(ticket))
+    /// Counts a dial until its result is known.
+    fn begin_dial(self: &Arc<Self>, key: &PoolKey) -> PendingDial {
+        self.entry(&mut self.lock(), key.clone()).dialling += 1;
+        let pool: Weak<dyn TracksConnections> = Arc::<Self>::downgrade(self);
+        PendingDial::new(pool, key.clone())
     }
 
-    /// Sends over HTTP/1.1, and keeps the connection for the next request.
-    async fn send_one(
+    /// Opens a connection, whose version is known afterwards.
+    async fn dial(
         self: &Arc<Self>,
-        mut one: One,
+        origin: &PoolKey,
+        target: &Uri,
+        offer: AlpnOffer,
+        request: &Request<Body>,
+    ) -> Result<Checkout, PoolError> {
+        let dialling = self.begin_dial(origin);
+        let stream = self.connector.connect(target, offer).await?;
+        if !stream.speaks_http2() {
+            return Ok(Checkout::Exclusive(
+                ExclusiveConnection::open(self, &self.http1, stream).await.map_err(opened)?,
+            ));
+        }
+        let shared =
+            MultiplexedConnection::open(&self.limits, origin, stream, dialling).await.map_err(opened)?;
+        let Some(permit) = MultiplexedConnection::reserve(&shared, self, origin, request.body()) else {
+            let error = ForwardError::Unwritten("the connection ended as soon as it was opened".to_owned());
+            return Err(PoolError { error, cause: FailureCause::Request });
+        };
+        let mut pools = self.lock();
+        let entry = self.entry(&mut pools, origin.clone());
+        entry.speaks_http2 = true;
+        entry.multiplexed.push(shared);
+        Ok(Checkout::Multiplexed(permit))
+    }
+
+    /// Sends over HTTP/1.1 and keeps the connection for the next request.
+    async fn send_exclusive(
+        self: &Arc<Self>,
+        mut connection: ExclusiveConnection,
         mut request: Request<Body>,
-        origin: &mut Origin,
-        client: Option<&Client>,
+        origin: &mut PoolKey,
+        client: Option<&ConnectionId>,
         binds: bool,
-    ) -> Sent {
-        for_http1(&mut request, one.history().is_proxied());
-        match one.send(request).await {
+    ) -> SendOutcome {
+        for_http1(&mut request, connection.reuse().is_proxied());
+        match connection.send(request).await {
             Ok(mut response) => {
-                response.extensions_mut().insert(one.history().clone());
-                if binds || headers::is_bound_by(&response) {
-                    // Never for others from here on, and for nobody if it is not known whose it is.
+                response.extensions_mut().insert(connection.reuse().clone());
+                if binds || headers::binds_response(&response) {
+                    // Reserved for its client from here on; closed if the client is unknown.
                     origin.client = client.cloned();
                     if origin.client.is_some() {
-                        one.keep(self, origin.clone());
+                        connection.keep(self, origin.clone());
                     }
                 } else {
-                    one.keep(self, origin.clone());
+                    connection.keep(self, origin.clone());
                 }
-                Sent::Answered(Box::new(Answered { response, ticket: None }))
+                SendOutcome::Response(Box::new(PoolResponse { response, permit: None }))
             }
             Err(mut error) => match error.take_message() {
-                Some(request) => Sent::Unwritten(Box::new(request), error.into_error()),
+                Some(request) => SendOutcome::Unwritten(Box::new(request), error.into_error()),
                 None => {
-                    let fault = if one.history().went_stale() { Fault::Stale } else { Fault::Own };
-                    Sent::Failed(Failed { error: classify(&error.into_error()), fault })
+                    let cause = if connection.reuse().went_stale() {
+                        FailureCause::StaleConnection
+                    } else {
+                        FailureCause::Request
+                    };
+                    SendOutcome::Failed(PoolError { error: classify(&error.into_error()), cause })
                 }
             },
         }
     }
 
-    /// Sends over HTTP/2, beside others.
-    async fn send_shared(&self, mut ticket: Ticket, mut request: Request<Body>) -> Sent {
+    /// Sends over HTTP/2, next to other requests.
+    async fn send_multiplexed(&self, mut permit: StreamPermit, mut request: Request<Body>) -> SendOutcome {
         let mut copy = Request::new(Body::Empty);
         *copy.method_mut() = request.method().clone();
         *copy.headers_mut() = request.headers().clone();
         *copy.extensions_mut() = request.extensions().clone();
         for_http2(&mut request);
-        let mut spare = None;
+        let mut retry = None;
         if !request.body().is_end_stream() {
             let body = std::mem::take(request.body_mut());
-            let (kept, spared) = Spare::new(body, self.limits.kept, ticket.upload());
-            *request.body_mut() = Body::Spared(Box::new(spared));
-            spare = Some(kept);
+            let (handle, retriable) = RetryHandle::new(body, self.limits.kept, permit.upload());
+            *request.body_mut() = Body::Retriable(Box::new(retriable));
+            retry = Some(handle);
         }
-        let mut error = match ticket.send(request).await {
+        let mut error = match permit.send(request).await {
             Ok(mut response) => {
                 if response.headers().len() > self.limits.head_fields {
-                    return Sent::Failed(Failed { error: ForwardError::HeadTooLarge, fault: Fault::Own });
+                    return SendOutcome::Failed(PoolError {
+                        error: ForwardError::HeadTooLarge,
+                        cause: FailureCause::Request,
+                    });
                 }
-                response.extensions_mut().insert(ticket.history().clone());
-                return Sent::Answered(Box::new(Answered { response, ticket: Some(ticket) }));
+                response.extensions_mut().insert(permit.reuse().clone());
+                return SendOutcome::Response(Box::new(PoolResponse { response, permit: Some(permit) }));
             }
             Err(error) => error,
         };
-        let (went_stale, bytes, was_alone) = (ticket.went_stale(), ticket.bytes_since(), ticket.was_alone());
-        ticket.end();
+        let (went_stale, bytes, was_alone) = (permit.went_stale(), permit.bytes_since(), permit.was_alone());
+        permit.complete();
         if let Some(request) = error.take_message() {
-            ticket.retire();
-            // The next connection may speak another version, and what wraps the body is of this one alone.
-            return match spare.map_or_else(|| Some(request.into_body()), Spare::take_back) {
-                Some(body) => Sent::Unwritten(Box::new(copy.map(|_| body)), error.into_error()),
-                None => Sent::Failed(Failed { error: classify(&error.into_error()), fault: Fault::Own }),
+            permit.retire();
+            // The next connection may use another version, so take the body out of its wrapper.
+            return match retry.map_or_else(|| Some(request.into_body()), RetryHandle::take_back) {
+                Some(body) => SendOutcome::Unwritten(Box::new(copy.map(|_| body)), error.into_error()),
+                None => SendOutcome::Failed(PoolError {
+                    error: classify(&error.into_error()),
+                    cause: FailureCause::Request,
+                }),
             };
         }
         let error = error.into_error();
         let refusal = cause::<h2::Error>(&error).and_then(refusal);
-        // It says so instead of processing the request; a payment goes out as it was.
-        let wants_http1 = refusal == Some(Refusal::WantsHttp1);
-        if refusal == Some(Refusal::NotProcessed) || wants_http1 {
-            ticket.retire();
-            let body = spare.map_or(Some(Body::Empty), Spare::take_back);
+        // The origin did not process the request, so a payment is sent again unchanged.
+        let wants_http1 = refusal == Some(StreamRefusal::WantsHttp1);
+        if refusal == Some(StreamRefusal::NotProcessed) || wants_http1 {
+            permit.retire();
+            let body = retry.map_or(Some(Body::Empty), RetryHandle::take_back);
             let again = body.map(|body| Box::new(copy.map(|_| body)));
-            return Sent::Refused(Refused { why: with_causes(&error), again, wants_http1 });
+            return SendOutcome::Refused(RefusedStream { why: with_causes(&error), again, wants_http1 });
         }
-        // We ended the connection for what the origin sent on some stream.
+        // We closed the connection because of a stream error of the origin.
         let ended = cause::<h2::Error>(&error).is_some_and(|ended| ended.is_library() && ended.is_go_away());
         let is_of_another = ended && !was_alone;
-        let fault = if refusal == Some(Refusal::Crowded) || is_of_another {
-            ticket.retire();
-            Fault::Crowded
+        let cause = if refusal == Some(StreamRefusal::Overload) || is_of_another {
+            permit.retire();
+            FailureCause::Overload
         } else if went_stale {
-            Fault::Stale
+            FailureCause::StaleConnection
         } else {
-            Fault::Own
+            FailureCause::Request
         };
-        let error = if is_of_another { classify(&error) } else { self.classify_shared(&error, bytes) };
-        Sent::Failed(Failed { error, fault })
+        let error = if is_of_another { classify(&error) } else { self.classify_multiplexed(&error, bytes) };
+        SendOutcome::Failed(PoolError { error, cause })
     }
 
-    /// The library ends a stream in the same way for a head that is larger than we told the origin and for one that is
-    /// malformed; and the connection for one that is far larger, which says nothing about a stream that shared it. How
-    /// many bytes came tells them apart.
-    fn classify_shared(&self, error: &hyper::Error, bytes: u64) -> ForwardError {
+    /// h2 resets a stream in the same way for a head above our limit and for a malformed one, and closes the connection for
+    /// a far larger one. The number of bytes read distinguishes them.
+    fn classify_multiplexed(&self, error: &hyper::Error, bytes: u64) -> ForwardError {
         match cause::<h2::Error>(error) {
             Some(ended) if is_bad_head(ended) && bytes >= self.limits.head_bytes as u64 / MOST_COMPRESSED => {
                 ForwardError::HeadTooLarge
@@ -510,47 +479,9 @@ impl Inner {
         }
     }
 
-    /// Keeps what is idle.
-    fn put(self: &Arc<Self>, origin: Origin, idle: Idle) {
-        if self.limits.idle == 0 {
-            return;
-        }
-        let mut places = self.lock();
-        let place = self.place(&mut places, origin);
-        if place.idle.len() >= self.limits.idle {
-            place.idle.retain(|idle| idle.is_usable(self.limits.keepalive_timeout));
-        }
-        if place.idle.len() < self.limits.idle {
-            place.idle.push(idle);
-        }
-    }
-
-    /// Keeps a connection that carries no stream any more, if it is of use and others do not rest already.
-    fn rested(&self, origin: &Origin, many: &Arc<Many>) {
-        let mut places = self.lock();
-        let Some(place) = places.by_origin.get_mut(origin) else { return };
-        let idle = place.many.iter().filter(|many| many.idle_since().is_some()).count();
-        if idle > self.limits.idle || !many.is_open() {
-            place.many.retain(|other| !Arc::ptr_eq(other, many) || many.idle_since().is_none());
-        }
-    }
-
-    /// Tells those that wait for a connection that one of those being opened is there, or will not be.
-    fn dialled(&self, origin: &Origin) {
-        let mut places = self.lock();
-        let Some(place) = places.by_origin.get_mut(origin) else { return };
-        place.dialling = place.dialling.saturating_sub(1);
-        place.news.notify_waiters();
-        // An origin that was not reached leaves nothing.
-        if !place.is_used() && !place.speaks_http2 {
-            places.by_origin.remove(origin);
-            places.bound -= usize::from(origin.client.is_some());
-        }
-    }
-
-    /// The place of an origin; from when there is one on, what is too old is taken out now and then.
-    fn place<'a>(self: &Arc<Self>, places: &'a mut Places, origin: Origin) -> &'a mut Place {
-        if !std::mem::replace(&mut places.is_swept, true) {
+    /// The entry of an origin. Starts the sweeper with the first entry.
+    fn entry<'a>(self: &Arc<Self>, pools: &'a mut OriginPools, origin: PoolKey) -> &'a mut OriginPool {
+        if !std::mem::replace(&mut pools.is_swept, true) {
             let pool = Arc::downgrade(self);
             let pause = self.limits.keepalive_timeout.clamp(Duration::from_millis(100), SWEEP_EVERY);
             tokio::spawn(async move {
@@ -564,56 +495,122 @@ impl Inner {
             });
         }
         let is_bound = origin.client.is_some();
-        match places.by_origin.entry(origin) {
-            Entry::Occupied(place) => place.into_mut(),
+        match pools.by_origin.entry(origin) {
+            Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(vacant) => {
-                places.bound += usize::from(is_bound);
-                vacant.insert(Place::default())
+                pools.bound += usize::from(is_bound);
+                vacant.insert(OriginPool::default())
             }
         }
     }
 
-    /// Takes out what is closed or too old; whether nothing is left.
+    /// Removes closed and expired connections; returns whether none is left.
     fn sweep(&self) -> bool {
-        let mut places = self.lock();
+        let mut pools = self.lock();
         let within = self.limits.keepalive_timeout;
         let mut bound = 0;
-        places.by_origin.retain(|origin, place| {
-            let is_left = origin.client.as_ref().is_some_and(Client::has_left);
-            place.idle.retain(|idle| !is_left && idle.is_usable(within));
-            place.many.retain(|many| {
-                many.is_open() && many.idle_since().is_none_or(|since| since.elapsed() < within)
+        pools.by_origin.retain(|origin, entry| {
+            let is_left = origin.client.as_ref().is_some_and(ConnectionId::has_left);
+            entry.idle.retain(|idle| !is_left && idle.is_usable(within));
+            entry.multiplexed.retain(|shared| {
+                shared.is_open() && shared.idle_since().is_none_or(|since| since.elapsed() < within)
             });
-            bound += usize::from(place.is_used() && origin.client.is_some());
-            place.is_used()
+            bound += usize::from(entry.is_used() && origin.client.is_some());
+            entry.is_used()
         });
-        places.bound = bound;
-        places.is_swept = !places.by_origin.is_empty();
-        !places.is_swept
+        pools.bound = bound;
+        pools.is_swept = !pools.by_origin.is_empty();
+        !pools.is_swept
     }
 
-    // No code that holds this lock can leave the places half changed.
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        lock(&self.places)
+    // Code that holds this lock cannot leave the entries half changed.
+    fn lock(&self) -> MutexGuard<'_, OriginPools> {
+        lock(&self.pools)
     }
 }
 
-/// The origin has seen the request once, said that it did not process it, and cannot be asked again.
-fn not_processed(why: String) -> Failed {
-    Failed { error: ForwardError::NotProcessed { why, is_repeated: true }, fault: Fault::Own }
+impl KeepsIdle for PoolState {
+    fn keep(self: Arc<Self>, key: PoolKey, idle: IdleConnection) {
+        if self.limits.idle == 0 {
+            return;
+        }
+        let mut pools = self.lock();
+        let entry = self.entry(&mut pools, key);
+        if entry.idle.len() >= self.limits.idle {
+            entry.idle.retain(|idle| idle.is_usable(self.limits.keepalive_timeout));
+        }
+        if entry.idle.len() < self.limits.idle {
+            entry.idle.push(idle);
+        }
+    }
 }
 
-fn opened(error: hyper::Error) -> Failed {
-    Failed { error: ForwardError::Unwritten(with_causes(&error)), fault: Fault::Own }
+impl TracksConnections for PoolState {
+    /// Keeps the connection if it is usable and the pool has not enough idle ones.
+    fn became_idle(&self, key: &PoolKey, connection: &Arc<MultiplexedConnection>) {
+        let mut pools = self.lock();
+        let Some(entry) = pools.by_origin.get_mut(key) else { return };
+        let idle = entry.multiplexed.iter().filter(|shared| shared.idle_since().is_some()).count();
+        if idle > self.limits.idle || !connection.is_open() {
+            entry
+                .multiplexed
+                .retain(|other| !Arc::ptr_eq(other, connection) || connection.idle_since().is_none());
+        }
+    }
+
+    /// Wakes the requests that wait for a connection being opened.
+    fn dial_ended(&self, key: &PoolKey) {
+        let mut pools = self.lock();
+        let Some(entry) = pools.by_origin.get_mut(key) else { return };
+        entry.dialling = entry.dialling.saturating_sub(1);
+        entry.news.notify_waiters();
+        // An unreachable origin leaves no entry.
+        if !entry.is_used() && !entry.speaks_http2 {
+            pools.by_origin.remove(key);
+            pools.bound -= usize::from(key.client.is_some());
+        }
+    }
 }
 
-/// Writes what only HTTP/1.1 has: a target without the origin, or with it for a proxy, and what is said of the
-/// connection.
+impl EvictIdle for PoolState {
+    fn idle_since(&self) -> Vec<Instant> {
+        let pools = self.lock();
+        let since = |entry: &OriginPool| {
+            let multiplexed = entry.multiplexed.iter().filter_map(|shared| shared.idle_since());
+            // A connection that the origin has closed holds no descriptor any more.
+            let idle = entry.idle.iter().filter(|idle| idle.is_usable(self.limits.keepalive_timeout));
+            idle.map(IdleConnection::since).chain(multiplexed).collect::<Vec<_>>()
+        };
+        pools.by_origin.values().flat_map(since).collect()
+    }
+
+    fn evict(&self, until: Instant) -> usize {
+        let mut evicted = 0;
+        for entry in self.lock().by_origin.values_mut() {
+            let before = entry.idle.len() + entry.multiplexed.len();
+            entry.idle.retain(|idle| idle.since() > until);
+            entry.multiplexed.retain(|shared| shared.idle_since().is_none_or(|since| since > until));
+            evicted += before - entry.idle.len() - entry.multiplexed.len();
+        }
+        evicted
+    }
+}
+
+/// The origin did not process the first attempt, and the second one failed.
+fn not_processed(why: String) -> PoolError {
+    PoolError { error: ForwardError::NotProcessed { why, is_repeated: true }, cause: FailureCause::Request }
+}
+
+fn opened(error: hyper::Error) -> PoolError {
+    PoolError { error: ForwardError::Unwritten(with_causes(&error)), cause: FailureCause::Request }
+}
+
+/// Adapts a head to HTTP/1.1: origin form (absolute form for a proxy), `Connection` and `Transfer-Encoding`.
 pub(crate) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
     let is_chunked = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     let fields = request.headers_mut();
     if is_chunked {
-        // Told explicitly, since a GET with a body would lose it otherwise.
+        // Explicit, because hyper would drop the body of a GET otherwise.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let options = match (fields.contains_key(header::TE), fields.contains_key(header::UPGRADE)) {
@@ -635,7 +632,7 @@ pub(crate) fn for_http1(request: &mut Request<Body>, is_proxied: bool) {
     };
 }
 
-/// Takes out what HTTP/2 says in another way, or not at all. RFC 9113 section 8.2.2 and 8.3.1.
+/// Removes headers that HTTP/2 expresses differently or does not have. RFC 9113 sections 8.2.2 and 8.3.1.
 fn for_http2(request: &mut Request<Body>) {
     *request.version_mut() = Version::HTTP_2;
     target::drop_zone(request);
@@ -645,31 +642,31 @@ fn for_http2(request: &mut Request<Body>) {
     }
 }
 
+/// Why an origin did not process a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum StreamRefusal {
     NotProcessed,
     WantsHttp1,
-    Crowded,
+    Overload,
 }
 
-/// What a peer says of a stream that it did not process (refused, or above the last one before it went away: RFC 9113
-/// sections 6.8 and 8.7), or not as it came.
-fn refusal(error: &h2::Error) -> Option<Refusal> {
+/// Why a peer did not process a stream: it refused it, or went away before it (RFC 9113 sections 6.8 and 8.7).
+fn refusal(error: &h2::Error) -> Option<StreamRefusal> {
     if !error.is_remote() {
         return None;
     }
-    // The library says so of streams above the last one only; the others end with the connection.
+    // h2 reports GOAWAY only for streams above the last one processed; the others end with the connection.
     if error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
-        return Some(Refusal::NotProcessed);
+        return Some(StreamRefusal::NotProcessed);
     }
     match error.reason().filter(|_| error.is_reset()) {
-        Some(h2::Reason::HTTP_1_1_REQUIRED) => Some(Refusal::WantsHttp1),
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Refusal::Crowded),
+        Some(h2::Reason::HTTP_1_1_REQUIRED) => Some(StreamRefusal::WantsHttp1),
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(StreamRefusal::Overload),
         _ => None,
     }
 }
 
-/// Whether we ended a stream, or the connection, for what the origin sent as a head.
+/// Whether we reset a stream or closed the connection because of a response head.
 fn is_bad_head(error: &h2::Error) -> bool {
     let of_stream = error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR);
     let calmed = [Some(h2::Reason::ENHANCE_YOUR_CALM), Some(h2::Reason::COMPRESSION_ERROR)];
@@ -680,7 +677,7 @@ fn classify(error: &hyper::Error) -> ForwardError {
     if let Some(body) = cause::<BodyError>(error) {
         return ForwardError::RequestBody(with_causes(body));
     }
-    // hyper says so of a request that it hands back whole, never of one that it began to write.
+    // hyper reports this only for a request that it has not begun to write.
     if error.is_canceled() {
         return ForwardError::Unwritten(with_causes(error));
     }
@@ -693,7 +690,7 @@ fn classify(error: &hyper::Error) -> ForwardError {
     ForwardError::Lost(with_causes(error) + cause::<io::Error>(error).map_or("", tls::hint))
 }
 
-/// The first cause of this type.
+/// The first cause of type `E`.
 fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -707,41 +704,44 @@ fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
 
 #[cfg(test)]
 mod tests {
-    use crate::proxy::upstream::egress::Reach;
-    use crate::proxy::upstream::parked::Lobby;
+    use crate::proxy::upstream::egress::Egress;
+    use crate::proxy::upstream::parked::ParkedConnections;
+    use http::uri::Authority;
+
     use crate::proxy::upstream::pool::*;
-    use crate::proxy::upstream::tls::Secure;
+    use crate::proxy::upstream::tls::UpstreamTls;
 
     #[test]
     fn an_origin_is_found_in_whatever_case_it_is_written() {
-        let origin = |authority: &'static str, is_secure| Origin {
+        let origin = |authority: &'static str, is_secure| PoolKey {
             is_secure,
             authority: Authority::from_static(authority),
             client: None,
         };
-        let places = HashMap::from([(origin("Bob.example:80", false), 1)]);
-        assert_eq!(places.get(&origin("bob.EXAMPLE:80", false)), Some(&1));
-        assert_eq!(places.get(&origin("bob.example:80", true)), None);
-        assert_eq!(places.get(&origin("bob.example:8", false)), None);
+        let pools = HashMap::from([(origin("Bob.example:80", false), 1)]);
+        assert_eq!(pools.get(&origin("bob.EXAMPLE:80", false)), Some(&1));
+        assert_eq!(pools.get(&origin("bob.example:80", true)), None);
+        assert_eq!(pools.get(&origin("bob.example:8", false)), None);
     }
 
     #[tokio::test]
     async fn origins_that_are_not_reached_leave_nothing() {
         let settings = Settings::default();
-        let dialer = Dialer {
-            reach: Reach::new(&settings),
-            within: settings.limits.connect_timeout,
+        let connector = Connector {
+            egress: Egress::new(&settings),
+            timeout: settings.limits.connect_timeout,
             acknowledges_at_once: false,
-            secure: Secure::new(None, Vec::new()),
-            lobby: Lobby::default(),
+            tls: UpstreamTls::new(None, Vec::new()),
+            parked: ParkedConnections::default(),
         };
-        let pool = Pool::new(&settings, dialer, Offer::Either, false);
+        let pool = Pool::new(&settings, connector, AlpnOffer::Either, false);
         for number in 0..20 {
             // What has this number takes no connections.
             let uri = format!("http://127.0.0.{}:0/", number + 1);
             let mut request = Request::new(Body::Empty);
             *request.uri_mut() = uri.parse().unwrap();
-            let failed = pool.request(Asked { request, is_fresh: false, client: None }).await.unwrap_err();
+            let failed =
+                pool.request(PoolRequest { request, is_fresh: false, client: None }).await.unwrap_err();
             assert!(matches!(failed.error, ForwardError::Dial(_)), "{:?}", failed.error);
             assert!(pool.0.lock().by_origin.is_empty());
         }

@@ -1,4 +1,4 @@
-//! One connection to an origin, plain or over TLS, as the pool sees it; and how far it got.
+//! A connection to an origin, with or without TLS, and how much it has been used.
 
 use std::io;
 use std::pin::Pin;
@@ -12,39 +12,39 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::dial::Link;
-use super::egress::Peer;
-use super::parked::Live;
+use super::egress::PinnedAddr;
+use super::parked::LiveOrigin;
+use super::tcp::TcpLink;
 
 /// A connection to an origin.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    stream: Either<Link, Box<TlsStream<Link>>>,
-    history: History,
-    /// Says that this origin is reached over TLS as long as the connection is there.
-    _live: Option<Live>,
+pub(crate) struct UpstreamStream {
+    stream: Either<TcpLink, Box<TlsStream<TcpLink>>>,
+    reuse: Reuse,
+    /// Marks the origin as live while this connection exists.
+    _live: Option<LiveOrigin>,
 }
 
-impl Wire {
-    pub(crate) fn plain(link: Link, history: History) -> Self {
-        Self { stream: Either::Left(link), history, _live: None }
+impl UpstreamStream {
+    pub(crate) fn plain(link: TcpLink, reuse: Reuse) -> Self {
+        Self { stream: Either::Left(link), reuse, _live: None }
     }
 
-    pub(crate) fn secure(stream: TlsStream<Link>, live: Live) -> Self {
-        let history = History::new(None, false);
-        Self { stream: Either::Right(Box::new(stream)), history, _live: Some(live) }
+    pub(crate) fn secure(stream: TlsStream<TcpLink>, live: LiveOrigin) -> Self {
+        let reuse = Reuse::new(None, false);
+        Self { stream: Either::Right(Box::new(stream)), reuse, _live: Some(live) }
     }
 
-    /// What the bytes pass through: TCP, or TLS over it.
-    pub(crate) fn into_stream(self) -> Either<Link, Box<TlsStream<Link>>> {
+    /// The transport: TCP, or TLS over it.
+    pub(crate) fn into_stream(self) -> Either<TcpLink, Box<TlsStream<TcpLink>>> {
         self.stream
     }
 
-    pub(crate) fn history(&self) -> &History {
-        &self.history
+    pub(crate) fn reuse(&self) -> &Reuse {
+        &self.reuse
     }
 
-    /// Whether both sides agreed on HTTP/2.
+    /// Whether ALPN selected HTTP/2.
     pub(crate) fn speaks_http2(&self) -> bool {
         match &self.stream {
             Either::Left(_) => false,
@@ -54,70 +54,70 @@ impl Wire {
 }
 
 const UNUSED: u8 = 0;
-const FIRST_ASKED: u8 = 1;
+const FIRST_REQUEST: u8 = 1;
 const ANSWERED: u8 = 2;
-const ASKED_AGAIN: u8 = 3;
+const REUSED: u8 = 3;
 
-/// How far a connection got (first asked, answered, asked again; what TLS says for itself does not count), and where it
-/// ends.
+/// What a connection has been used for (first request, response, further request; TLS records of the handshake do not
+/// count), and where it ends.
 #[derive(Clone, Debug)]
-pub(crate) struct History(Arc<Past>);
+pub(crate) struct Reuse(Arc<ReuseState>);
 
 #[derive(Debug)]
-struct Past {
+struct ReuseState {
     stage: AtomicU8,
-    /// Bytes that came; the last of them so many milliseconds after `since`, counted over HTTP/2 only.
+    /// Bytes read; `heard` is when, in milliseconds after `since`, over HTTP/2 only.
     read: AtomicU64,
     heard: AtomicU64,
     since: Instant,
-    peer: Option<Peer>,
+    peer: Option<PinnedAddr>,
     is_proxied: bool,
 }
 
-impl History {
-    /// That of a new connection, to this machine where it is known which one answers.
-    pub(crate) fn new(peer: Option<Peer>, is_proxied: bool) -> Self {
+impl Reuse {
+    /// Of a new connection; `peer` is the address that answers, if it is known.
+    pub(crate) fn new(peer: Option<PinnedAddr>, is_proxied: bool) -> Self {
         let (stage, read, heard) = (AtomicU8::new(UNUSED), AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Past { stage, read, heard, since: Instant::now(), peer, is_proxied }))
+        Self(Arc::new(ReuseState { stage, read, heard, since: Instant::now(), peer, is_proxied }))
     }
 
-    /// The machine that answers.
-    pub(crate) fn peer(&self) -> Option<Peer> {
+    /// The address that answers.
+    pub(crate) fn peer(&self) -> Option<PinnedAddr> {
         self.0.peer
     }
 
-    /// Whether it ends at the outbound proxy, which may answer by itself.
+    /// Whether it ends at the outbound proxy, which may answer on its own behalf.
     pub(crate) fn is_proxied(&self) -> bool {
         self.0.is_proxied
     }
 
-    /// Whether the connection had been answered on before, was written to again, and then gave not one byte: it was
-    /// closed while it lay idle.
+    /// Whether a connection that had carried a response was written to again and returned no byte: the origin closed it
+    /// while it was idle.
     pub(crate) fn went_stale(&self) -> bool {
-        self.0.stage.load(Ordering::Relaxed) == ASKED_AGAIN
+        self.0.stage.load(Ordering::Relaxed) == REUSED
     }
 
-    /// How many bytes came.
+    /// How many bytes have been read.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.0.read.load(Ordering::Relaxed)
     }
 
-    /// How long nothing has come on a connection of HTTP/2.
+    /// How long an HTTP/2 connection has been silent.
     pub(crate) fn silent_for(&self) -> Duration {
         let heard = Duration::from_millis(self.0.heard.load(Ordering::Relaxed));
         self.0.since.elapsed().saturating_sub(heard)
     }
 
-    fn asked(&self) {
+    fn written(&self) {
         // One task drives a connection, so nothing comes between the load and the store.
         match self.0.stage.load(Ordering::Relaxed) {
-            UNUSED => self.0.stage.store(FIRST_ASKED, Ordering::Relaxed),
-            ANSWERED => self.0.stage.store(ASKED_AGAIN, Ordering::Relaxed),
+            UNUSED => self.0.stage.store(FIRST_REQUEST, Ordering::Relaxed),
+            ANSWERED => self.0.stage.store(REUSED, Ordering::Relaxed),
             _ => {}
         }
     }
 
-    fn answered(&self, bytes: usize) {
+    fn received(&self, bytes: usize) {
         self.0.stage.store(ANSWERED, Ordering::Relaxed);
         let read = self.0.read.load(Ordering::Relaxed).wrapping_add(bytes as u64);
         self.0.read.store(read, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl History {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for UpstreamStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -139,18 +139,18 @@ impl AsyncRead for Wire {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
-            self.history.answered(bytes);
+            self.reuse.received(bytes);
             if self.speaks_http2() {
-                self.history.heard();
+                self.reuse.heard();
             }
         }
         read
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for UpstreamStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.history.asked();
+        self.reuse.written();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -159,7 +159,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.history.asked();
+        self.reuse.written();
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

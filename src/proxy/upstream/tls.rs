@@ -1,4 +1,4 @@
-//! TLS to origins: whom to trust, and the handshake. What an origin cannot prove ends here, before a request is sent.
+//! TLS to origins: trust and the handshake. An origin that cannot prove its identity gets no request.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,125 +11,127 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
-use super::dial::{DialError, Link};
+use super::error::DialError;
+use super::tcp::TcpLink;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::message::target::without_zone;
 use crate::tls::{Identity, Trust, client_config, system};
 
-/// TLS with some origins, where it is other than usual.
+/// TLS settings of particular origins.
 #[derive(Clone, Debug)]
-pub struct OriginTls {
-    /// Which hosts.
+pub struct OriginTlsSettings {
+    /// The hosts that these settings apply to.
     pub host: HostPattern,
-    /// On which port; any when absent.
+    /// The port that they apply to; any if absent.
     pub port: Option<u16>,
-    /// By what they are verified; as usual when absent.
+    /// How to verify the origin; the default roots if absent.
     pub trust: Option<Trust>,
-    /// What we show them.
+    /// Our client certificate, if the origin asks for one.
     pub identity: Option<Identity>,
 }
 
-/// How origins prove who they are, and what we show them.
+/// Performs TLS handshakes with origins.
 #[derive(Clone, Debug)]
-pub(crate) struct Secure {
-    shared: Arc<Shared>,
+pub(crate) struct UpstreamTls {
+    shared: Arc<UpstreamTlsState>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// PEM certificates that are trusted besides the system's.
+struct UpstreamTlsState {
+    /// PEM certificates to trust besides the system's.
     extra: Option<PathBuf>,
-    /// Read when the first origin is asked for that is verified by them: it takes longer than starting.
+    /// Loaded for the first origin that needs them, because loading takes longer than starting.
     roots: OnceCell<Arc<RootCertStore>>,
-    usual: OnceCell<Configs>,
-    /// Each with settings, and so with sessions to resume, of its own. The first one that matches counts.
-    others: Vec<(OriginTls, OnceCell<Configs>)>,
+    usual: OnceCell<AlpnConfigs>,
+    /// Each has its own configuration, and so its own sessions to resume. The first match applies.
+    others: Vec<(OriginTlsSettings, OnceCell<AlpnConfigs>)>,
 }
 
 #[derive(Debug)]
-struct Configs {
+struct AlpnConfigs {
     either: Arc<ClientConfig>,
     http_1: Arc<ClientConfig>,
 }
 
-impl Configs {
+impl AlpnConfigs {
     fn new(trust: &Trust, identity: Option<&Identity>) -> Self {
         let config = |alpn: &[&[u8]]| Arc::new(client_config(trust, identity, alpn));
         Self { either: config(&[b"h2", b"http/1.1"]), http_1: config(&[b"http/1.1"]) }
     }
 }
 
-/// Which protocols are offered.
+/// The protocols to offer in ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Offer {
+pub(crate) enum AlpnOffer {
     /// HTTP/2, else HTTP/1.1.
     Either,
-    /// HTTP/1.1 only: for what HTTP/2 has no way of asking, such as another protocol.
+    /// HTTP/1.1 only, for requests that HTTP/2 cannot express, such as `Upgrade`.
     Http1,
 }
 
-/// Why no keys were agreed on.
+/// Why a TLS handshake failed.
 #[derive(Debug)]
-pub(crate) enum Disagreed {
-    /// The connection broke; another one may do.
+pub(crate) enum HandshakeError {
+    /// The connection broke; a new one may succeed.
     Broken(io::Error),
-    /// The origin, or what we know of it, is not as it must be.
+    /// The origin or our configuration is wrong; a new connection fails, too.
     Refused(DialError),
 }
 
-impl From<DialError> for Disagreed {
+impl From<DialError> for HandshakeError {
     fn from(error: DialError) -> Self {
         Self::Refused(error)
     }
 }
 
-impl Secure {
-    /// Trusts the system's roots, and those in `extra`, but where `others` say otherwise.
-    pub(crate) fn new(extra: Option<PathBuf>, others: Vec<OriginTls>) -> Self {
+impl UpstreamTls {
+    /// Trusts the system's roots and those in `extra`, except as `others` specify.
+    pub(crate) fn new(extra: Option<PathBuf>, others: Vec<OriginTlsSettings>) -> Self {
         let others = others.into_iter().map(|origin| (origin, OnceCell::new())).collect();
         let (roots, usual) = (OnceCell::new(), OnceCell::new());
-        Self { shared: Arc::new(Shared { extra, roots, usual, others }) }
+        Self { shared: Arc::new(UpstreamTlsState { extra, roots, usual, others }) }
     }
 
-    /// Reads the roots.
+    /// Loads the roots.
     pub(crate) async fn prepare(&self) -> Result<(), DialError> {
         self.roots().await.map(|_| ())
     }
 
-    /// Agrees on keys with the origin that calls itself `host`, and checks that it is.
+    /// Performs the handshake and verifies that the origin is `host`.
     ///
     /// # Errors
-    /// [`Disagreed`] says whether another connection may do.
-    pub(crate) async fn agree(
+    /// [`HandshakeError`] tells whether a new connection may succeed.
+    pub(crate) async fn handshake(
         &self,
-        link: Link,
+        link: TcpLink,
         (host, port): (&str, u16),
-        offer: Offer,
-    ) -> Result<TlsStream<Link>, Disagreed> {
+        offer: AlpnOffer,
+    ) -> Result<TlsStream<TcpLink>, HandshakeError> {
         let configs = self.configs(host, port).await?;
         let config = match offer {
-            Offer::Either => &configs.either,
-            Offer::Http1 => &configs.http_1,
+            AlpnOffer::Either => &configs.either,
+            AlpnOffer::Http1 => &configs.http_1,
         };
         let name = ServerName::try_from(without_zone(host).to_owned()).map_err(|_| DialError::Tls {
             host: host.to_owned(),
-            reason: "a certificate cannot hold this name".into(),
+            reason: "no certificate can contain this name".into(),
         })?;
         TlsConnector::from(Arc::clone(config)).connect(name, link).await.map_err(|error| {
-            match judge(host, &error) {
-                Some(judged) => Disagreed::Refused(judged),
-                None => Disagreed::Broken(error),
+            match diagnose(host, &error) {
+                Some(refused) => HandshakeError::Refused(refused),
+                None => HandshakeError::Broken(error),
             }
         })
     }
 
-    /// The settings for an origin.
-    async fn configs(&self, host: &str, port: u16) -> Result<&Configs, DialError> {
-        let is_meant =
-            |origin: &OriginTls| origin.port.is_none_or(|only| only == port) && origin.host.matches(host);
+    /// The configuration for an origin.
+    async fn configs(&self, host: &str, port: u16) -> Result<&AlpnConfigs, DialError> {
+        let is_meant = |origin: &OriginTlsSettings| {
+            origin.port.is_none_or(|only| only == port) && origin.host.matches(host)
+        };
         let other = self.shared.others.iter().find(|(origin, _)| is_meant(origin));
-        let Some((OriginTls { trust, identity, .. }, configs)) = other else {
-            let usual = async || Ok(Configs::new(&Trust::Roots(self.roots().await?), None));
+        let Some((OriginTlsSettings { trust, identity, .. }, configs)) = other else {
+            let usual = async || Ok(AlpnConfigs::new(&Trust::Roots(self.roots().await?), None));
             return self.shared.usual.get_or_try_init(usual).await;
         };
         let load = async || {
@@ -137,7 +139,7 @@ impl Secure {
                 Some(trust) => trust.clone(),
                 None => Trust::Roots(self.roots().await?),
             };
-            Ok(Configs::new(&trust, identity.as_ref()))
+            Ok(AlpnConfigs::new(&trust, identity.as_ref()))
         };
         configs.get_or_try_init(load).await
     }
@@ -153,21 +155,21 @@ impl Secure {
         let roots =
             roots.and_then(|roots| roots.map_err(|error| error.to_string())).map_err(DialError::Roots)?;
         for warning in &roots.warnings {
-            warn!(warning, "not all roots can be used");
+            warn!(warning, "some root certificates cannot be used");
         }
         Ok(roots.store)
     }
 }
 
-/// What the origin did wrong; `None` where the connection only broke.
-fn judge(host: &str, error: &io::Error) -> Option<DialError> {
+/// What the origin did wrong; `None` if the connection merely broke.
+fn diagnose(host: &str, error: &io::Error) -> Option<DialError> {
     let host = host.to_owned();
     let cause = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match cause {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             let reason =
-                "UnknownIssuer; a CA of your own can be named in upstream.ca_file, and a self-signed \
-                 certificate in [[upstream.tls]]"
+                "UnknownIssuer; add your own CA to upstream.ca_file, or a self-signed certificate to \
+                 [[upstream.tls]]"
                     .to_owned();
             DialError::Certificate { host, reason }
         }
@@ -183,20 +185,20 @@ fn judge(host: &str, error: &io::Error) -> Option<DialError> {
             DialError::Certificate { host, reason: reason.to_string() }
         }
         rustls::Error::NoCertificatesPresented => {
-            DialError::Certificate { host, reason: "it showed none".to_owned() }
+            DialError::Certificate { host, reason: "it presented none".to_owned() }
         }
-        other => DialError::Tls { host, reason: other.to_string() + unknown(other) },
+        other => DialError::Tls { host, reason: other.to_string() + client_certificate_hint(other) },
     })
 }
 
-/// What to do where an origin wants to know who we are: in TLS 1.3 it says so only after the handshake.
+/// The remedy if an origin requires a client certificate, which TLS 1.3 reports only after the handshake.
 pub(crate) fn hint(error: &io::Error) -> &'static str {
-    error.get_ref().and_then(|cause| cause.downcast_ref()).map_or("", unknown)
+    error.get_ref().and_then(|cause| cause.downcast_ref()).map_or("", client_certificate_hint)
 }
 
-fn unknown(error: &rustls::Error) -> &'static str {
+fn client_certificate_hint(error: &rustls::Error) -> &'static str {
     if matches!(error, rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) {
-        "; it wants a certificate of ours: name one with client_cert in [[upstream.tls]]"
+        "; it requires a client certificate: set client_cert in [[upstream.tls]]"
     } else {
         ""
     }

@@ -13,7 +13,7 @@ use tollpass::protocol::schemes::microraiden::{
 };
 use tollpass::protocol::schemes::{self, Scheme as _};
 use tollpass::protocol::{Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
-use tollpass::proxy::rescue::proxy_status;
+use tollpass::proxy::error_response::proxy_status;
 
 /// Of the published test vectors: the corpus has a signature of this payer for 15 on this channel.
 const PAYER: &str = "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6";

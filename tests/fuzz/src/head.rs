@@ -16,8 +16,8 @@ use hyper::client::conn::http1::handshake;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, join, sink};
-use tollpass::proxy::dry::{Course, course, reader};
-use tollpass::proxy::{Body, Forward, Settings, rescue};
+use tollpass::proxy::dry_run::{Disposition, dispose, http1_builder};
+use tollpass::proxy::{Body, Forward, Settings, error_response};
 
 use super::strict;
 use super::strict::Framing;
@@ -47,7 +47,7 @@ async fn serve(input: &[u8]) {
         async move { Ok::<_, Infallible>(answer(&PROXY, request.map(Body::from), asked).await) }
     });
     // All that there is has been sent, and is to be answered before the end is noticed.
-    let served = reader(&Settings::default())
+    let served = http1_builder(&Settings::default())
         .half_close(true)
         .serve_connection(TokioIo::new(join(input, sink())), service);
     // That what a client sent is no HTTP is no fault of the proxy.
@@ -80,15 +80,15 @@ async fn answer(
     asked: Option<&(strict::Head, Option<strict::Body>)>,
 ) -> Response<Body> {
     let named: Vec<String> = request.headers().get_all("connection").iter().flat_map(names).collect();
-    let request = match course(forward, request) {
-        Err(error) => return rescue::answer(&error),
-        Ok(Course::Tunnel(host, port)) => {
+    let request = match dispose(forward, request) {
+        Err(error) => return error_response::response(&error),
+        Ok(Disposition::Tunnel(host, port)) => {
             let is_host = !host.is_empty() && !host.contains(['@', '[', ']', '/', '?', '#', ' ']);
             assert!(is_host && port > 0, "a tunnel to {host} port {port}");
-            return rescue::problem(http::StatusCode::BAD_GATEWAY, None, "no tunnels here");
+            return error_response::problem(http::StatusCode::BAD_GATEWAY, None, "no tunnels here");
         }
-        Ok(Course::Answer(answer)) => return answer,
-        Ok(Course::Send(request)) => *request,
+        Ok(Disposition::Answer(answer)) => return answer,
+        Ok(Disposition::Send(request)) => *request,
     };
     let expected = Expected::of(&request);
     let (answer, received) = exchange(request).await;
@@ -126,7 +126,7 @@ async fn exchange(mut request: Request<Body>) -> (Response<Body>, Option<Receive
     let (answer, _, received) = tokio::join!(sent, connection, origin(far));
     let answer = match answer {
         Ok(_) => Response::new(Body::Empty),
-        Err(error) => rescue::problem(http::StatusCode::BAD_GATEWAY, None, &error.to_string()),
+        Err(error) => error_response::problem(http::StatusCode::BAD_GATEWAY, None, &error.to_string()),
     };
     (answer, received)
 }

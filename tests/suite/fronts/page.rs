@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use tokio::process::Command;
-use tollpass::proxy::frontend::{CaFiles, Front, Page, Remote};
-use tollpass::proxy::{Body, Forward, Rescue, Settings};
-use tower::ServiceExt as _;
+use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page};
+use tollpass::proxy::{Body, ErrorResponder, Forward, RemoteClient, Settings};
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::curl::curl;
 use crate::support::proxy::Proxy;
@@ -20,7 +20,8 @@ async fn proxy(pays: bool) -> Proxy {
     Proxy::behind(Settings::default(), |address, inner| {
         let ca = CaFiles { pem: Bytes::from_static(b"-----BEGIN"), der: Bytes::from_static(b"\x30\x82der") };
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        Front::proxy(address, Page { ca: Some(ca), pays, since }, Vec::new(), None, Vec::new(), inner)
+        FrontendLayer::proxy(address, Page { ca: Some(ca), pays, since }, Vec::new(), None, Vec::new())
+            .layer(inner)
     })
     .await
 }
@@ -35,7 +36,7 @@ async fn it_says_whether_the_proxy_works_and_what_to_do() {
     let address = proxy.address;
     let through = curl(Some(address), &["http://tollpass.local/"]).await.got;
     let direct = curl(None, &[&format!("http://{address}/")]).await.got;
-    for (got, greeting) in [(&through, "It works"), (&direct, "you asked it directly")] {
+    for (got, greeting) in [(&through, "It works"), (&direct, "did not go through it")] {
         assert_eq!(got.status, StatusCode::OK);
         assert_eq!(told(got, header::CONTENT_TYPE), "text/plain; charset=utf-8");
         let text = got.text();
@@ -58,7 +59,7 @@ async fn it_says_whether_the_proxy_works_and_what_to_do() {
 
     let poor = self::proxy(false).await;
     let got = curl(None, &[&format!("http://localhost:{}/", poor.address.port())]).await.got;
-    assert!(got.text().contains("never: it has no wallet"), "{}", got.text());
+    assert!(got.text().contains("never (no wallet)"), "{}", got.text());
     let command = format!("curl -x http://localhost:{} ", poor.address.port());
     assert!(got.text().contains(&command), "{}", got.text());
 }
@@ -206,8 +207,8 @@ async fn run_pac(file: &str, hosts: &[&str]) -> Vec<String> {
 async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
     let front = || {
         let page = Page { ca: None, pays: false, since: SystemTime::now() };
-        let inner = Rescue::new(Forward::new(&Settings::default()));
-        Front::proxy("0.0.0.0:8402".parse().unwrap(), page, Vec::new(), None, Vec::new(), inner)
+        let inner = ErrorResponder::new(Forward::new(&Settings::default()));
+        FrontendLayer::proxy("0.0.0.0:8402".parse().unwrap(), page, Vec::new(), None, Vec::new()).layer(inner)
     };
     for (target, is_remote, denied) in [
         ("https://127.0.0.1:1/", true, true),
@@ -216,7 +217,7 @@ async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
     ] {
         let mut request = Request::get(target).body(Body::Empty).unwrap();
         if is_remote {
-            request.extensions_mut().insert(Remote);
+            request.extensions_mut().insert(RemoteClient);
         }
         let answer = front().oneshot(request).await.unwrap();
         assert_eq!(answer.status() == StatusCode::FORBIDDEN, denied, "{target} {is_remote}");

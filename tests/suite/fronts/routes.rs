@@ -3,7 +3,8 @@
 use http::uri::Uri;
 use http::{StatusCode, header};
 use tollpass::proxy::Settings;
-use tollpass::proxy::frontend::{Front, Page, Route};
+use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute};
+use tower::Layer as _;
 
 use crate::pays::QUICK;
 use crate::support::curl::curl;
@@ -12,9 +13,9 @@ use crate::support::payer::Alice;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, RawOrigin, field};
 
-fn route(prefix: &str, origin: &str) -> Route {
+fn route(prefix: &str, origin: &str) -> ReverseRoute {
     let uri: Uri = origin.parse().unwrap();
-    Route {
+    ReverseRoute {
         prefix: prefix.to_owned(),
         scheme: uri.scheme().unwrap().clone(),
         authority: uri.authority().unwrap().clone(),
@@ -28,7 +29,7 @@ async fn routed() -> (Proxy, RawOrigin) {
     let proxy = Proxy::behind(Settings::default(), |address, inner| {
         let page = Page { ca: None, pays: false, since: std::time::SystemTime::now() };
         let routes = vec![route("/a", &format!("http://{}/v1", origin.address))];
-        Front::proxy(address, page, routes, None, Vec::new(), inner)
+        FrontendLayer::proxy(address, page, routes, None, Vec::new()).layer(inner)
     })
     .await;
     (proxy, origin)
@@ -39,7 +40,7 @@ async fn alone() -> (Proxy, RawOrigin) {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::behind(Settings::default(), |address, inner| {
         let routes = vec![route("", &format!("http://{}/v1", origin.address))];
-        Front::routes(address, routes, None, Vec::new(), inner)
+        FrontendLayer::routes(address, routes, None, Vec::new()).layer(inner)
     })
     .await;
     (proxy, origin)

@@ -11,8 +11,8 @@ use tollpass::config::Config;
 use tollpass::limits::Limits;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
-use tollpass::proxy::upstream::egress::Peer;
-use tollpass::proxy::{Body, Forward, ForwardError, Paying, Settings};
+use tollpass::proxy::upstream::egress::PinnedAddr;
+use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, Settings};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -64,7 +64,7 @@ async fn a_name_that_changes_before_the_payment_does_not_get_it() {
 
     // The name did change: who pays nothing follows it.
     let mut follows = request(&url.replace("seller.test", "SELLER.test"));
-    follows.extensions_mut().insert(Paying);
+    follows.extensions_mut().insert(CarriesPayment);
     let asking = tokio::spawn(forward.oneshot(follows));
     soon("a connection elsewhere", elsewhere.accept()).await.unwrap();
     asking.abort();
@@ -79,8 +79,8 @@ async fn a_pinned_request_takes_no_connection_to_another_machine() {
     let url = format!("http://seller.test:{}/", here.address.port());
     let request = |peer: Option<SocketAddr>| {
         let mut request = Request::get(&url).body(Body::Empty).unwrap();
-        request.extensions_mut().insert(Paying);
-        peer.map(|peer| request.extensions_mut().insert(Peer(peer)));
+        request.extensions_mut().insert(CarriesPayment);
+        peer.map(|peer| request.extensions_mut().insert(PinnedAddr(peer)));
         request
     };
     let ask = |peer| tokio::spawn(forward.clone().oneshot(request(peer)));
@@ -91,7 +91,7 @@ async fn a_pinned_request_takes_no_connection_to_another_machine() {
         server.send(format!("HTTP/1.1 402 Payment Required\r\nContent-Length: 0\r\n{more}\r\n")).await;
         let asked: Result<_, ForwardError> = soon("the answer", asking).await.unwrap();
         let answer = asked.unwrap();
-        let peer = answer.extensions().get::<Peer>().map(|peer| peer.0);
+        let peer = answer.extensions().get::<PinnedAddr>().map(|peer| peer.0);
         answer.into_body().collect().await.unwrap();
         peer
     };

@@ -82,7 +82,7 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
         because(
             &head,
             "502",
-            &["error=connection_refused", &format!("over the outbound proxy http://{gone}")],
+            &["error=connection_refused", &format!("through the outbound proxy http://{gone}")],
         );
     }
 
@@ -102,7 +102,7 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
             because(
                 &head,
                 "504",
-                &["error=connection_timeout", &format!("over the outbound proxy http://{address}")],
+                &["error=connection_timeout", &format!("through the outbound proxy http://{address}")],
             );
         }
     }

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tollpass::proxy::frontend::Page;
-use tollpass::proxy::intercept::{Intercept, Interception};
-use tollpass::proxy::{Forward, Front, Rescue, Settings, serve};
+use tollpass::proxy::frontend::{FrontendLayer, Page};
+use tollpass::proxy::intercept::{InterceptLayer, Interception};
+use tollpass::proxy::{ErrorResponder, Forward, Frontend, Settings, serve};
 use tollpass::shutdown::Shutdown;
+use tower::Layer as _;
 
 /// A proxy that runs until it is dropped.
 pub struct Proxy {
@@ -26,7 +27,7 @@ impl Proxy {
     pub async fn with(settings: Settings) -> Self {
         Self::behind(settings, |address, inner| {
             let page = Page { ca: None, pays: false, since: SystemTime::now() };
-            Front::proxy(address, page, Vec::new(), None, Vec::new(), inner)
+            FrontendLayer::proxy(address, page, Vec::new(), None, Vec::new()).layer(inner)
         })
         .await
     }
@@ -37,7 +38,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let forward = Forward::new(&settings);
-        let service = Intercept::new(Rescue::new(forward.clone()), &forward, Some(interception));
+        let service = InterceptLayer::new(&forward, Some(interception)).layer(ErrorResponder::new(forward));
         let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }
@@ -45,12 +46,12 @@ impl Proxy {
     /// With another front, for the address that it listens on.
     pub async fn behind(
         settings: Settings,
-        front: impl FnOnce(SocketAddr, Rescue<Forward>) -> Front<Rescue<Forward>>,
+        front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
-        let service = front(address, Rescue::new(Forward::new(&settings)));
+        let service = front(address, ErrorResponder::new(Forward::new(&settings)));
         let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }

@@ -1,5 +1,5 @@
-//! The outbound proxy: which requests go over it, and how a tunnel through it is asked for. Where it says no, that is a
-//! typed error, never an origin's answer.
+//! The outbound proxy: which requests use it, and how tunnels through it are opened. Its refusals are typed errors, never
+//! responses of the origin.
 
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,28 +13,28 @@ use tracing::{info, warn};
 
 use crate::hosts::host::Host;
 use crate::hosts::no_proxy::{Bypass, is_here};
-use crate::proxy::DialError;
+use crate::proxy::upstream::error::DialError;
 
 /// The largest head of an answer to `CONNECT`, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// What goes out over which proxy.
+/// Which requests use which outbound proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Outbound {
-    /// Over which one requests in plain are sent.
+    /// The proxy for `http` requests.
     pub http: Option<OutboundProxy>,
-    /// Through which one everything else is tunnelled.
+    /// The proxy for tunnels, which is everything else.
     pub tunnel: Option<OutboundProxy>,
-    /// What goes out without it.
+    /// The hosts that are reached directly.
     pub bypass: Bypass,
 }
 
-/// A proxy that is asked in plain HTTP.
+/// A proxy that speaks HTTP without TLS.
 #[derive(Clone, Debug)]
 pub struct OutboundProxy {
     pub(super) host: String,
     pub(super) port: u16,
-    /// Marked as sensitive, so that it is in no log.
+    /// Marked as sensitive, so that no log shows it.
     pub(crate) authorization: Option<HeaderValue>,
 }
 
@@ -51,7 +51,7 @@ impl OutboundProxy {
         Self { host: host.into(), port, authorization }
     }
 
-    /// Whether this is ourselves, who listen on `listen`: a shell whose proxy we are may have started us.
+    /// Whether this is ourselves, listening on `listen`: the environment may name our own address as proxy.
     fn is_at(&self, listen: SocketAddr) -> bool {
         if self.port != listen.port() {
             return false;
@@ -61,11 +61,11 @@ impl OutboundProxy {
             return ours.is_loopback() || ours.is_unspecified();
         }
         let Some(address) = Host::read(&self.host).ok().and_then(Host::address) else { return false };
-        // Only an address of this machine can be bound to.
+        // Only an address of this machine can be bound.
         address == ours || (ours.is_unspecified() && UdpSocket::bind((address, 0)).is_ok())
     }
 
-    /// Asks the proxy, over a new connection to it, to pass on to `target`. Reads not a byte of what comes then.
+    /// Opens a tunnel to `target` over a new connection to the proxy. Reads no byte of the tunnel.
     pub(super) async fn tunnel(
         &self,
         stream: &mut TcpStream,
@@ -99,7 +99,7 @@ impl OutboundProxy {
             Some(status) => {
                 Err(DialError::Denied { proxy: self.to_string(), target: target.to_owned(), status })
             }
-            None => Err(broken("its answer is not HTTP".to_owned())),
+            None => Err(broken("its response is not HTTP".to_owned())),
         }
     }
 }
@@ -111,13 +111,13 @@ impl fmt::Display for OutboundProxy {
 }
 
 impl Outbound {
-    /// Without the proxies that are ourselves, who listen at these addresses; logs what is left.
+    /// Drops proxies that are ourselves, listening at these addresses; logs the others.
     #[must_use]
     pub fn other_than(mut self, listens: &[SocketAddr]) -> Self {
         for (proxy, what) in [(&mut self.http, "http"), (&mut self.tunnel, "tunnels")] {
             let Some(named) = proxy else { continue };
             if listens.iter().any(|listen| named.is_at(*listen)) {
-                warn!(proxy = %named, what, "the outbound proxy is this proxy itself: going out directly");
+                warn!(proxy = %named, what, "the outbound proxy is this proxy itself; connecting directly");
                 *proxy = None;
             } else {
                 info!(proxy = %named, what, "using upstream proxy");
@@ -126,12 +126,12 @@ impl Outbound {
         self
     }
 
-    /// The proxy to which a request in plain for this host is sent.
+    /// The proxy for `http` requests to a host.
     pub(super) fn http(&self, host: &str, port: u16) -> Option<&OutboundProxy> {
         self.http.as_ref().filter(|_| self.is_meant(host, port))
     }
 
-    /// The proxy through which this host is reached.
+    /// The proxy for tunnels to a host.
     pub(super) fn tunnel(&self, host: &str, port: u16) -> Option<&OutboundProxy> {
         self.tunnel.as_ref().filter(|_| self.is_meant(host, port))
     }
@@ -141,12 +141,12 @@ impl Outbound {
     }
 }
 
-/// As it stands in `CONNECT` and `Host`.
+/// The authority for `CONNECT` and `Host`.
 pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Reads a head up to its empty line, and nothing after it: that belongs to the tunnel.
+/// Reads a head up to its empty line, and no byte of the tunnel after it.
 async fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut seen = [0; 1024];
@@ -157,18 +157,18 @@ async fn read_head(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
         }
         let before = head.len();
         head.extend(seen.iter().take(count));
-        // The empty line may have begun in the piece before.
+        // The empty line may have started in the previous read.
         let from = before.saturating_sub(3);
         let end =
             head.split_at(from).1.windows(4).position(|part| part == b"\r\n\r\n").map(|at| from + at + 4);
         head.truncate(end.unwrap_or(head.len()));
-        // What belongs to the head is taken now; it was only looked at.
+        // Consume the head, which has only been peeked at.
         stream.read_exact(seen.split_at_mut(head.len() - before).0).await?;
         if end.is_some() {
             return Ok(head);
         }
     }
-    Err(std::io::Error::other(format!("the head of its answer is larger than {LARGEST_HEAD} bytes")))
+    Err(std::io::Error::other(format!("the head of its response is larger than {LARGEST_HEAD} bytes")))
 }
 
 /// The status in a head of HTTP/1.

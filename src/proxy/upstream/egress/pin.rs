@@ -1,29 +1,27 @@
-//! Which machine a request goes to, where its name must not decide that anew: a payment goes to the machine that asked
-//! for it, whatever the name says by then (DNS rebinding), and also where the pool has a connection to another one.
+//! Pins a payment to the address that asked for it, against DNS rebinding and pooled connections to another address.
 //!
-//! The pool knows its connections by scheme and authority. The address is put before the host there, in the place of a
-//! user name, which no request that is passed on has: so a pinned request only ever gets a connection that was made for
-//! the same address. On the wire a request has its origin form, and nothing of this.
+//! The pool finds connections by scheme and authority. A pinned address takes the place of the user name in the authority,
+//! which forwarded requests never have, so a pinned request only gets a connection to the same address. The request itself
+//! is sent in origin form, without the pin.
 //!
-//! Over TLS the certificate says which machine it is, and over an outbound proxy names are looked up there: neither is
-//! pinned here.
+//! TLS proves the identity of the origin, and an outbound proxy resolves names itself, so neither is pinned.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use http::Uri;
 use http::uri::Authority;
 
-/// The machine that an answer came from; an extension of that answer, and of a request that must go to no other.
+/// The address that sent a response; an extension of that response, and of a request that must go to the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+pub struct PinnedAddr(pub SocketAddr);
 
-/// The target for the pool, where it names a host that could come to mean another machine.
-pub(super) fn pin(uri: &Uri, Peer(peer): Peer) -> Option<Uri> {
+/// The pool's target with a pin, if its host is a name.
+pub(super) fn pin(uri: &Uri, PinnedAddr(peer): PinnedAddr) -> Option<Uri> {
     let authority = uri.authority()?;
     if authority.host().starts_with('[') || authority.host().parse::<Ipv4Addr>().is_ok() {
         return None;
     }
-    // In digits alone: colons and signs mean something in an authority.
+    // Hexadecimal, because colons have a meaning in an authority.
     let mark = match peer {
         SocketAddr::V4(peer) => format!("{:x}", peer.ip().to_bits()),
         SocketAddr::V6(peer) => format!("{:x}.{:x}", peer.ip().to_bits(), peer.scope_id()),
@@ -33,12 +31,12 @@ pub(super) fn pin(uri: &Uri, Peer(peer): Peer) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Whether an address was pinned.
+/// Whether a target has a pin.
 pub(super) fn is_pinned(uri: &Uri) -> bool {
     uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
 }
 
-/// The address that was pinned.
+/// The pinned address of a target.
 pub(super) fn pinned(uri: &Uri, port: u16) -> Option<SocketAddr> {
     let (mark, _) = uri.authority()?.as_str().split_once('@')?;
     match mark.split_once('.') {
@@ -69,7 +67,7 @@ mod tests {
             "[ffff:ffff:ffff:ffff::1]:81",
         ] {
             let peer: SocketAddr = peer.parse().unwrap();
-            let target = pin(&uri, Peer(peer)).unwrap();
+            let target = pin(&uri, PinnedAddr(peer)).unwrap();
             assert_eq!(pinned(&target, 81), Some(peer));
             assert_eq!((target.host(), target.port_u16()), (uri.host(), Some(81)));
             assert_eq!(target.path_and_query(), uri.path_and_query());
@@ -81,7 +79,7 @@ mod tests {
     #[test]
     fn an_address_needs_no_pin() {
         for uri in ["http://1.2.3.4/", "http://[::1]:80/"] {
-            assert_eq!(pin(&uri.parse().unwrap(), Peer(([1, 2, 3, 4], 80).into())), None, "{uri}");
+            assert_eq!(pin(&uri.parse().unwrap(), PinnedAddr(([1, 2, 3, 4], 80).into())), None, "{uri}");
         }
     }
 }

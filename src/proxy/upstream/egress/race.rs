@@ -1,5 +1,4 @@
-//! Which of a host's addresses is connected to: they race, RFC 8305 ("happy eyeballs"), so that one that is deaf does
-//! not hold up the others.
+//! Races the addresses of a host: Happy Eyeballs, RFC 8305.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,16 +8,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long an address is ahead of the next one. RFC 8305 section 5.
+/// Head start of each address. RFC 8305 section 5.
 const AHEAD: Duration = Duration::from_millis(250);
-/// How many addresses of one host are tried; what a name has beyond that is left out.
+/// The most addresses of one host to try.
 const MOST: usize = 16;
 
-/// Connects to the address that answers first. The next one starts when one fails, and at the latest after [`AHEAD`];
-/// the attempts that have lost are dropped.
+/// Connects to the address that answers first. The next attempt starts when one fails, or after [`AHEAD`].
 ///
 /// # Errors
-/// Where all fail: a refusal, if there was one, since then a machine is there; else the first failure.
+/// If all attempts fail: a refusal, which proves that a host is there, otherwise the first error.
 pub(super) async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     if let [address] = addresses {
         return TcpStream::connect(address).await;
@@ -44,7 +42,7 @@ pub(super) async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
-/// The families in turns, beginning with that of the first address; otherwise in the order of the resolver.
+/// Alternates the address families, starting with that of the first address; otherwise in the order of the resolver.
 fn in_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let family = addresses.first().map(SocketAddr::is_ipv6);
     let is_first = |address: &SocketAddr| Some(address.is_ipv6()) == family;
@@ -99,7 +97,7 @@ mod tests {
         assert_eq!(in_turns(&many), many[..MOST]);
     }
 
-    /// A port where nobody listens any more.
+    /// A closed port.
     async fn gone() -> SocketAddr {
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
     }
@@ -110,7 +108,7 @@ mod tests {
         let here = listener.local_addr().unwrap();
         let mut addresses = vec![gone().await; MOST - 1];
         addresses.push(here);
-        // Were each refusal waited out, it would take almost four times as long.
+        // Waiting after each refusal would take almost four times as long.
         let stream = timeout(AHEAD * 4, race(&addresses)).await.unwrap().unwrap();
         assert_eq!(stream.peer_addr().unwrap(), here);
     }

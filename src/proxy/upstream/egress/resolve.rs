@@ -1,8 +1,7 @@
-//! From a host to its addresses.
+//! Resolves hosts to addresses.
 //!
-//! Nothing is remembered here: the system's resolver knows how long an answer is good for, and one of ours that kept
-//! answers longer would only hold on to machines that are gone. What must not change in the middle of a purchase is
-//! pinned by its own request: see [`Peer`](super::Peer).
+//! It caches nothing, because the system's resolver knows how long its answers are valid. Payments are pinned to an address
+//! by [`PinnedAddr`](super::PinnedAddr).
 
 use std::fmt;
 use std::io;
@@ -14,12 +13,12 @@ use tokio::net::lookup_host;
 
 use crate::hosts::host::Host;
 
-/// Who knows the addresses of hosts.
+/// Resolves the names of hosts.
 pub trait Resolve: fmt::Debug + Send + Sync {
-    /// The addresses of a host, the best ones first. Dropped when the connection takes too long.
+    /// The addresses of a host, in order of preference. Dropped when the connect timeout expires.
     ///
     /// # Errors
-    /// What the resolver says; an empty answer counts as one.
+    /// The resolver's error. An empty result counts as one, too.
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
 }
 
@@ -33,10 +32,10 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// The address that a host already is, in any spelling.
+/// The address in an address literal, in any spelling.
 ///
 /// # Errors
-/// When it is in a zone that is not there.
+/// If its zone does not exist.
 pub(super) fn literal(host: &str, port: u16) -> Option<io::Result<SocketAddr>> {
     match Host::read(host).ok()? {
         Host::Name(_) => None,
@@ -47,14 +46,14 @@ pub(super) fn literal(host: &str, port: u16) -> Option<io::Result<SocketAddr>> {
     }
 }
 
-/// The number of a zone: of a network interface, or itself.
+/// The index of a zone, which is a number or the name of a network interface.
 fn index_of(zone: &str) -> io::Result<u32> {
     if let Ok(index) = zone.parse() {
         return Ok(index);
     }
     #[cfg(target_os = "linux")]
     {
-        // Any socket does: it only leads to the network.
+        // The ioctl works on any socket.
         let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         if let Ok(index) = rustix::net::netdevice::name_to_index(&socket, zone) {
             return Ok(index);

@@ -1,49 +1,48 @@
-//! A request body on its way over HTTP/2, of which the beginning is kept: where the origin refuses the stream, the
-//! whole of it is sent again.
+//! A request body sent over HTTP/2 whose beginning is kept: if the origin refuses the stream, the whole body is sent again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
-use super::shared::Upload;
-use super::{Body, BodyError};
+use super::upload::UploadShare;
 use crate::mutex::lock;
-use crate::proxy::replay::Resumed;
+use crate::proxy::message::byte_body::{BodyError, ByteBody};
+use crate::proxy::replay::hold::Resumed;
 
-/// Asks for the body back.
+/// Takes the body back from a refused stream.
 #[derive(Debug)]
-pub(super) struct Spare(Arc<Mutex<Inner>>);
+pub(super) struct RetryHandle<B>(Arc<Mutex<RetryBuffer<B>>>);
 
 #[derive(Debug)]
-struct Inner {
+struct RetryBuffer<B> {
     /// Until it is taken back.
-    body: Option<Body>,
+    body: Option<B>,
     sent: Vec<Bytes>,
-    /// Bytes that may still be kept; nothing is once there were more, or trailer fields.
+    /// Bytes that may still be kept; `None` after more bytes, or trailers.
     left: Option<usize>,
     waiting: Option<Waker>,
 }
 
-/// The body as it is sent.
+/// The body of the stream.
 #[derive(Debug)]
-pub struct Spared {
-    inner: Arc<Mutex<Inner>>,
-    /// Until all of it is sent.
-    upload: Option<Upload>,
+pub struct RetriableBody<B> {
+    inner: Arc<Mutex<RetryBuffer<B>>>,
+    /// Until the body has been sent.
+    upload: Option<UploadShare>,
 }
 
-impl Spare {
-    pub(super) fn new(body: Body, limit: usize, upload: Option<Upload>) -> (Self, Spared) {
-        let inner = Inner { body: Some(body), sent: Vec::new(), left: Some(limit), waiting: None };
+impl<B: ByteBody + From<Resumed<B>>> RetryHandle<B> {
+    pub(super) fn new(body: B, limit: usize, upload: Option<UploadShare>) -> (Self, RetriableBody<B>) {
+        let inner = RetryBuffer { body: Some(body), sent: Vec::new(), left: Some(limit), waiting: None };
         let inner = Arc::new(Mutex::new(inner));
-        (Self(Arc::clone(&inner)), Spared { inner, upload })
+        (Self(Arc::clone(&inner)), RetriableBody { inner, upload })
     }
 
-    /// The whole body; the sending that is under way stops. `None` if more was sent than is kept.
-    pub(super) fn take_back(self) -> Option<Body> {
+    /// The whole body; the stream stops reading it. `None` if more was sent than was kept.
+    pub(super) fn take_back(self) -> Option<B> {
         let mut inner = lock(&self.0);
         inner.left?;
         let body = inner.body.take()?;
@@ -54,20 +53,20 @@ impl Spare {
         if sent.is_empty() {
             return Some(body);
         }
-        Some(Body::Resumed(Box::new(Resumed::new(sent, body))))
+        Some(Resumed::new(sent, body).into())
     }
 }
 
-impl Drop for Spare {
+impl<B> Drop for RetryHandle<B> {
     fn drop(&mut self) {
-        // The origin has answered: nothing is sent again.
+        // The origin has answered, so the body is not sent again.
         let mut inner = lock(&self.0);
         inner.left = None;
         inner.sent = Vec::new();
     }
 }
 
-impl Spared {
+impl<B: ByteBody> RetriableBody<B> {
     pub(in crate::proxy) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -87,15 +86,15 @@ impl Spared {
     }
 
     pub(in crate::proxy) fn is_end_stream(&self) -> bool {
-        lock(&self.inner).body.as_ref().is_some_and(Body::is_end_stream)
+        lock(&self.inner).body.as_ref().is_some_and(http_body::Body::is_end_stream)
     }
 
     pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
-        lock(&self.inner).body.as_ref().map(Body::size_hint).unwrap_or_default()
+        lock(&self.inner).body.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
     }
 }
 
-impl Inner {
+impl<B> RetryBuffer<B> {
     fn sent(&mut self, frame: &Frame<Bytes>) {
         let Some(left) = self.left else { return };
         let left = frame.data_ref().and_then(|data| left.checked_sub(data.len()));

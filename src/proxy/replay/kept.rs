@@ -1,98 +1,50 @@
-//! A request body that can be sent again: kept while it is sent, in memory first and then in a private temporary
-//! file. And an answer's body held back until it is whole. Nothing here knows why it is sent again.
+//! A request body that is kept while it is sent, so that it can be sent again.
 
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use self::store::Store;
-use super::pay::strip;
-use super::{Body, BodyError};
+use super::limits::{NotReplayable, ReplayLimits};
+use super::store::KeptBytes;
 use crate::mutex::lock;
+use crate::proxy::message::byte_body::{BodyError, ByteBody};
+use crate::proxy::message::payment_headers;
 
-mod hold;
-mod store;
-
-pub use hold::{Held, Past, Resumed, hold};
-
-/// How much of a body is kept, and where.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The first bytes, in memory.
-    pub memory: usize,
-    /// The bytes after those, in a temporary file.
-    pub file: u64,
-    /// Where that file is made; it has no name there, and only its owner can read it.
-    pub directory: PathBuf,
-}
-
-impl Limits {
-    /// Those of the configuration, with the directory for bodies that are too large for memory.
-    #[must_use]
-    pub fn new(limits: &crate::limits::Limits, directory: PathBuf) -> Self {
-        Self { memory: limits.replay_memory, file: limits.replay_file, directory }
-    }
-
-    /// Bytes that can be kept altogether.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.file.saturating_add(self.memory as u64)
-    }
-}
-
-/// Why a body cannot be sent again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotReplayable {
-    /// It is larger than what is kept.
-    #[error("the request body is larger than the {limit} bytes that are kept to send it again")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: u64,
-    },
-    /// The temporary file failed.
-    #[error("the request body could not be kept in a temporary file: {0}")]
-    Storage(String),
-    /// The client did not send it to its end.
-    #[error("the client's request body broke off: {0}")]
-    Broken(String),
-}
-
-/// A body that is being kept; asks for it again.
+/// A body that is kept for sending it again.
 #[derive(Debug)]
-pub struct Kept {
+pub struct KeptBody<B> {
     /// `None` for a body without bytes.
-    home: Option<Home>,
+    home: Option<Home<B>>,
 }
 
-/// Starts to keep a body: the first result streams it, the second gives it again.
+/// Starts to keep a body: the first result streams it, the second repeats it.
 #[must_use]
-pub fn keep(body: Body, limits: &Limits) -> (Body, Kept) {
+pub fn keep<B: ByteBody + From<ReplayBody<B>>>(body: B, limits: &ReplayLimits) -> (B, KeptBody<B>) {
     if body.is_end_stream() {
-        return (body, Kept { home: None });
+        return (body, KeptBody { home: None });
     }
     let length = body.size_hint().exact();
-    let mut store = Store::new(limits.clone());
+    let mut store = KeptBytes::new(limits.clone());
     if length.is_some_and(|length| length > limits.total()) {
         store.give_up(NotReplayable::TooLarge { limit: limits.total() });
     }
     let core = Core { source: Some(body), length, read: 0, is_begun: false, store, pass: 0, waiting: None };
     let home = Home(Arc::new(Mutex::new(core)));
-    let first = Pass { home: home.clone(), number: 0, position: 0, length, reading: None };
-    (Body::Replay(first), Kept { home: Some(home) })
+    let first = ReplayBody { home: home.clone(), number: 0, position: 0, length, reading: None };
+    (first.into(), KeptBody { home: Some(home) })
 }
 
-impl Kept {
-    /// Whether the body can be sent again as far as is known now.
+impl<B: ByteBody + From<ReplayBody<B>>> KeptBody<B> {
+    /// Whether the body can still be sent again.
     ///
     /// # Errors
-    /// [`NotReplayable`] when it is certain that it cannot.
+    /// [`NotReplayable`] if it cannot.
     pub fn check(&self) -> Result<(), NotReplayable> {
         match &self.home {
             Some(home) => home.lock().check(),
@@ -100,7 +52,7 @@ impl Kept {
         }
     }
 
-    /// Whether the body has a known length and nobody has begun to read it: it can then be sent whatever its length.
+    /// Whether the body has a known length and is unread: it can then be sent even if it is too large to keep.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.home.as_ref().is_some_and(|home| {
@@ -115,8 +67,7 @@ impl Kept {
         self.home.as_ref().is_none_or(|home| home.lock().length.is_some())
     }
 
-    /// Reads the body to its end, so that nothing depends on the client any more; a sending that is under way is
-    /// stopped.
+    /// Reads the body to its end, so that nothing depends on the client any longer; stops the current sending.
     ///
     /// # Errors
     /// [`NotReplayable`]; a sending that is under way goes on if that was certain beforehand.
@@ -126,62 +77,62 @@ impl Kept {
         poll_fn(|cx| home.lock().poll_whole(cx)).await.map(drop)
     }
 
-    /// The body again from its start, with a known length; the sending before it is stopped.
+    /// The body again from its start, with a known length; stops the previous sending.
     ///
-    /// Where the client declared the length, what is kept goes first and the rest follows as it comes. Where it did
-    /// not, this waits until the client has sent all of it.
+    /// If the client declared the length, the kept bytes come first and the rest follows as it arrives. Otherwise this waits
+    /// until the client has sent all of it.
     ///
     /// # Errors
     /// [`NotReplayable`]; a sending that is under way goes on if that was certain beforehand.
-    pub async fn replay(&self) -> Result<Body, NotReplayable> {
-        let Some(home) = &self.home else { return Ok(Body::Empty) };
+    pub async fn replay(&self) -> Result<B, NotReplayable> {
+        let Some(home) = &self.home else { return Ok(B::default()) };
         let (number, declared) = home.lock().begin_pass()?;
         let length = match declared {
             Some(length) => length,
             None => poll_fn(|cx| home.lock().poll_whole(cx)).await?,
         };
         if length == 0 {
-            return Ok(Body::Empty);
+            return Ok(B::default());
         }
-        Ok(Body::Replay(Pass {
-            home: home.clone(),
-            number,
-            position: 0,
-            length: Some(length),
-            reading: None,
-        }))
+        Ok(ReplayBody { home: home.clone(), number, position: 0, length: Some(length), reading: None }.into())
     }
 }
 
-/// What all passes of one body share.
-#[derive(Clone, Debug)]
-struct Home(Arc<Mutex<Core>>);
+/// The state that all sendings of one body share.
+#[derive(Debug)]
+struct Home<B>(Arc<Mutex<Core<B>>>);
 
-impl Home {
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        // A panic elsewhere leaves at worst a pass that ends in an error.
+impl<B> Clone for Home<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B> Home<B> {
+    fn lock(&self) -> MutexGuard<'_, Core<B>> {
+        // After a panic elsewhere, a sending ends in an error at worst.
         lock(&self.0)
     }
 }
 
 #[derive(Debug)]
-struct Core {
-    /// Where the bytes come from, until they have ended.
-    source: Option<Body>,
+struct Core<B> {
+    /// The client's body, until its end.
+    source: Option<B>,
     length: Option<u64>,
-    /// Bytes that came from the source.
+    /// Bytes read from the source.
     read: u64,
-    /// Whether the source has been asked for any.
+    /// Whether reading the source has begun.
     is_begun: bool,
-    store: Store,
-    /// The pass that may read; an earlier one has been superseded.
+    store: KeptBytes,
+    /// The current sending; earlier ones are superseded.
     pass: u64,
     waiting: Option<Waker>,
 }
 
-impl Core {
+impl<B: ByteBody> Core<B> {
     fn check(&self) -> Result<(), NotReplayable> {
-        self.store.fault.clone().map_or(Ok(()), Err)
+        self.store.failure.clone().map_or(Ok(()), Err)
     }
 
     fn begin_pass(&mut self) -> Result<(u64, Option<u64>), NotReplayable> {
@@ -189,14 +140,14 @@ impl Core {
             self.check()?;
         }
         self.pass += 1;
-        // The pass before must learn that it is over, or its connection would wait for ever.
+        // Wake the previous sending, or its connection would wait forever.
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
         }
         Ok((self.pass, self.length))
     }
 
-    /// Reads the source to its end; gives the whole length.
+    /// Reads the source to its end; returns its length.
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, NotReplayable>> {
         loop {
             self.check()?;
@@ -208,7 +159,7 @@ impl Core {
         }
     }
 
-    /// The next frame from the source, kept as it comes.
+    /// Reads and keeps the next frame of the source.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         ready!(self.store.poll_written(cx));
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
@@ -216,8 +167,8 @@ impl Core {
         match ready!(Pin::new(source).poll_frame(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    // What is kept may be paid for, and payments come from nowhere else.
-                    strip::fields(trailers);
+                    // The request may carry our payment, so remove any of the client's.
+                    payment_headers::strip(trailers);
                 }
                 if let Some(data) = frame.data_ref() {
                     self.read += data.len() as u64;
@@ -248,16 +199,16 @@ impl Core {
 
 /// One sending of a kept body.
 #[derive(Debug)]
-pub struct Pass {
-    home: Home,
+pub struct ReplayBody<B> {
+    home: Home<B>,
     number: u64,
     position: u64,
     length: Option<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
-impl Pass {
-    pub(super) fn poll_frame(
+impl<B: ByteBody> ReplayBody<B> {
+    pub(in crate::proxy) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -283,20 +234,17 @@ impl Pass {
         Poll::Ready(next)
     }
 
-    pub(super) fn is_end_stream(&self) -> bool {
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         match self.length {
             Some(length) => self.position == length,
             None => {
                 let core = self.home.lock();
-                self.position == core.read && core.source.as_ref().is_none_or(Body::is_end_stream)
+                self.position == core.read && core.source.as_ref().is_none_or(http_body::Body::is_end_stream)
             }
         }
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::default, |length| SizeHint::with_exact(length - self.position))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,4 @@
-//! What a client is told when something went wrong: status, reason and log level of every error, in one place.
-//! Bodies are RFC 9457, the field `Proxy-Status` is RFC 9209.
+//! Responses to failed requests: problem details (RFC 9457) and `Proxy-Status` (RFC 9209).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,110 +9,46 @@ use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use tower::Service;
+use tower::{Layer, Service};
 use tracing::{info, warn};
 
-use super::message::expect;
-use super::message::expect::Offered;
-use super::message::headers::PSEUDONYM;
-use super::message::validate;
-use super::{Body, DialError, ForwardError, RequestService};
+use super::error::{BAD_REQUEST, ErrorAnswer, ForwardError};
+use super::message::body::Body;
+use super::message::expect::TrackedBody;
+use super::message::via::PSEUDONYM;
+use super::message::{expect, validate};
+use crate::proxy::request_service::RequestService;
 
-/// The field of RFC 9209.
+/// `Proxy-Status`, RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// What is wrong is the request.
-const BAD_REQUEST: &str = "http_request_error";
-/// More of a reason is cut off.
+/// Longest reason in `Proxy-Status`, in characters.
 const LONGEST_DETAILS: usize = 512;
 
-/// What to tell a client about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Verdict {
-    status: StatusCode,
-    /// The error type of RFC 9209 section 2.3.
-    error: &'static str,
-    /// Whether the operator should know without looking for it.
-    warns: bool,
-}
-
-fn verdict(error: &ForwardError) -> Verdict {
-    let quiet = |status, error| Verdict { status, error, warns: false };
-    let loud = |status, error| Verdict { status, error, warns: true };
-    match error {
-        ForwardError::BadTarget(_) | ForwardError::Malformed(_) => {
-            quiet(StatusCode::BAD_REQUEST, BAD_REQUEST)
-        }
-        ForwardError::Expectation => quiet(StatusCode::EXPECTATION_FAILED, BAD_REQUEST),
-        ForwardError::UnsupportedScheme(_) | ForwardError::UnsupportedCoding => {
-            quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST)
-        }
-        ForwardError::Loop => loud(StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
-        ForwardError::Dial(DialError::Resolve { .. }) => quiet(StatusCode::BAD_GATEWAY, "dns_error"),
-        ForwardError::Dial(DialError::Timeout { .. }) => {
-            quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
-        }
-        ForwardError::Dial(DialError::Refused { .. }) => quiet(StatusCode::BAD_GATEWAY, "connection_refused"),
-        ForwardError::Dial(DialError::Unreachable { .. }) => {
-            quiet(StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
-        }
-        ForwardError::Dial(DialError::Certificate { .. }) => {
-            loud(StatusCode::BAD_GATEWAY, "tls_certificate_error")
-        }
-        ForwardError::Dial(DialError::Tls { .. }) => loud(StatusCode::BAD_GATEWAY, "tls_protocol_error"),
-        ForwardError::Dial(DialError::Roots(_)) => {
-            loud(StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error")
-        }
-        ForwardError::Dial(DialError::Outbound { reason, .. }) => {
-            verdict(&ForwardError::Dial(*reason.clone()))
-        }
-        ForwardError::Dial(DialError::Denied { status: StatusCode::GATEWAY_TIMEOUT, .. }) => {
-            quiet(StatusCode::GATEWAY_TIMEOUT, "destination_unavailable")
-        }
-        ForwardError::Dial(DialError::Denied { status, .. }) | ForwardError::Denied { status, .. }
-            if *status == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
-        {
-            loud(StatusCode::BAD_GATEWAY, "proxy_configuration_error")
-        }
-        ForwardError::Dial(DialError::Denied { .. }) | ForwardError::Denied { .. } => {
-            quiet(StatusCode::BAD_GATEWAY, "destination_unavailable")
-        }
-        ForwardError::Dial(DialError::BadProxy { .. }) => {
-            loud(StatusCode::BAD_GATEWAY, "http_protocol_error")
-        }
-        ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
-        ForwardError::NotProcessed { .. } => loud(StatusCode::BAD_GATEWAY, "connection_terminated"),
-        ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
-        ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, BAD_REQUEST),
-        ForwardError::HeadTooLarge => loud(StatusCode::BAD_GATEWAY, "http_response_header_section_size"),
-        ForwardError::BadAnswer(_) => loud(StatusCode::BAD_GATEWAY, "http_protocol_error"),
-    }
-}
-
-/// The status of the answer that tells the client of an error.
+/// The status of the response to an error.
 pub(super) fn status(error: &ForwardError) -> StatusCode {
-    verdict(error).status
+    ErrorAnswer::from(error).status
 }
 
-/// Logs an error and makes the answer that tells the client of it.
+/// Logs an error and makes the response that reports it to the client.
 #[must_use]
-pub fn answer(error: &ForwardError) -> Response<Body> {
-    let Verdict { status, error: kind, warns } = verdict(error);
+pub fn response(error: &ForwardError) -> Response<Body> {
+    let ErrorAnswer { status, kind, warns } = error.into();
     let details = error.to_string();
     if warns {
-        warn!(status = status.as_u16(), kind, details, "a request failed");
+        warn!(status = status.as_u16(), kind, details, "request failed");
     } else {
-        info!(status = status.as_u16(), kind, details, "a request failed");
+        info!(status = status.as_u16(), kind, details, "request failed");
     }
-    let mut answer = problem(status, Some(kind), &details);
+    let mut response = problem(status, Some(kind), &details);
     if kind == BAD_REQUEST {
-        // What comes after a request that was not understood may not be what it looks like.
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // The bytes after a malformed request may not be a request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    answer
+    response
 }
 
-/// An answer of our own: a problem in JSON and the same in `Proxy-Status`.
+/// A response of our own, with the problem in JSON and in `Proxy-Status`.
 ///
 /// `error` is an error type of RFC 9209 section 2.3.
 #[must_use]
@@ -125,20 +60,20 @@ pub fn problem(status: StatusCode, error: Option<&'static str>, details: &str) -
     });
     let mut response = Response::new(Body::full(body.to_string()));
     *response.status_mut() = status;
-    let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    append_proxy_status(fields, error, details);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    append_proxy_status(headers, error, details);
     response
 }
 
-/// Adds our member to the list in `Proxy-Status`, after those of the proxies before us.
-pub fn append_proxy_status(fields: &mut HeaderMap, error: Option<&'static str>, details: &str) {
-    fields.append(PROXY_STATUS, proxy_status(error, details));
+/// Appends our entry to `Proxy-Status`, after those of other proxies.
+pub fn append_proxy_status(headers: &mut HeaderMap, error: Option<&'static str>, details: &str) {
+    headers.append(PROXY_STATUS, proxy_status(error, details));
 }
 
-/// Our member of `Proxy-Status`: an error type, where it is an error, and a reason in words.
+/// Our entry in `Proxy-Status`: the error type, if it is an error, and a reason.
 ///
-/// The reason may be any text: what a string of RFC 8941 cannot hold is replaced, and its length is bounded.
+/// The reason can be any string: characters that RFC 8941 does not allow are replaced, and its length is limited.
 #[must_use]
 pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
     let mut text = PSEUDONYM.to_owned();
@@ -166,63 +101,75 @@ pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(PSEUDONYM))
 }
 
-/// A service that refuses what nobody should understand, and answers where its inner one fails.
+/// Rejects malformed requests and turns the errors of the inner service into responses.
 #[derive(Clone, Debug)]
-pub struct Rescue<S> {
+pub struct ErrorResponder<S> {
     inner: S,
 }
 
-impl<S> Rescue<S> {
-    /// Answers for `inner`.
+impl<S> ErrorResponder<S> {
+    /// Turns the errors of `inner` into responses.
     pub fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-impl<S> Service<Request<Body>> for Rescue<S>
+/// The layer of [`ErrorResponder`].
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorLayer;
+
+impl<S> Layer<S> for ErrorLayer {
+    type Service = ErrorResponder<S>;
+
+    fn layer(&self, inner: S) -> ErrorResponder<S> {
+        ErrorResponder::new(inner)
+    }
+}
+
+impl<S> Service<Request<Body>> for ErrorResponder<S>
 where
     S: RequestService<ForwardError>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Rescuing<S::Future>;
+    type Future = ErrorResponderFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A service that is not ready says so again when it is called, and is answered for then.
+        // An error recurs when the service is called, and becomes a response then.
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Err(error) = validate::check(&request) {
-            return Rescuing::Refused(Some(Box::new(answer(&error))));
+            return ErrorResponderFuture::Refused(Some(Box::new(response(&error))));
         }
-        if !expect::is_asked(&request) {
-            return Rescuing::Asked(self.inner.call(request));
+        if !expect::is_expected(&request) {
+            return ErrorResponderFuture::Inner(self.inner.call(request));
         }
-        let (offered, is_begun) = Offered::new(std::mem::take(request.body_mut()));
-        *request.body_mut() = Body::Offered(Box::new(offered));
-        Rescuing::Offering { inner: self.inner.call(request), is_begun }
+        let (tracked, is_begun) = TrackedBody::new(std::mem::take(request.body_mut()));
+        *request.body_mut() = Body::Tracked(Box::new(tracked));
+        ErrorResponderFuture::Tracking { inner: self.inner.call(request), is_begun }
     }
 }
 
-/// The future of [`Rescue`].
+/// The future of [`ErrorResponder`].
 #[must_use = "futures do nothing unless polled"]
-pub enum Rescuing<F> {
-    /// The answer is there already.
+pub enum ErrorResponderFuture<F> {
+    /// The request is malformed.
     Refused(Option<Box<Response<Body>>>),
-    /// It is the inner service's turn.
-    Asked(F),
-    /// The same, and the client waits to be asked for its body.
-    Offering {
-        /// What the inner service does.
+    /// The inner service handles the request.
+    Inner(F),
+    /// The same, for a client that waits for `100 Continue`.
+    Tracking {
+        /// The future of the inner service.
         inner: F,
-        /// Whether the body has been asked for.
+        /// Whether reading the body has begun.
         is_begun: Arc<AtomicBool>,
     },
 }
 
-impl<F> Future for Rescuing<F>
+impl<F> Future for ErrorResponderFuture<F>
 where
     F: Future<Output = Result<Response<Body>, ForwardError>> + Unpin,
 {
@@ -233,13 +180,13 @@ where
             Self::Refused(answer) => {
                 return answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(*answer)));
             }
-            Self::Asked(inner) => (inner, None),
-            Self::Offering { inner, is_begun } => (inner, Some(is_begun)),
+            Self::Inner(inner) => (inner, None),
+            Self::Tracking { inner, is_begun } => (inner, Some(is_begun)),
         };
         let outcome = ready!(Pin::new(inner).poll(cx));
-        let mut answer = outcome.unwrap_or_else(|error| answer(&error));
+        let mut answer = outcome.unwrap_or_else(|error| response(&error));
         if is_begun.is_some_and(|is_begun| !is_begun.load(Ordering::Relaxed)) {
-            // The client sends its body or does not: nobody could tell what the next bytes are.
+            // The client may or may not send its body, so the next bytes are ambiguous.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(answer))
@@ -248,7 +195,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use crate::proxy::rescue::*;
+    use crate::proxy::DialError;
+    use crate::proxy::error_response::*;
     use http_body_util::BodyExt;
     use std::time::Duration;
 
@@ -272,11 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn ours_comes_after_those_before_us() {
-        let mut fields = HeaderMap::new();
-        fields.insert(PROXY_STATUS, HeaderValue::from_static("edge; error=dns_timeout"));
-        append_proxy_status(&mut fields, None, "not paid");
-        let lines: Vec<_> = fields.get_all(PROXY_STATUS).iter().collect();
+    fn our_entry_follows_those_of_other_proxies() {
+        let mut headers = HeaderMap::new();
+        headers.insert(PROXY_STATUS, HeaderValue::from_static("edge; error=dns_timeout"));
+        append_proxy_status(&mut headers, None, "not paid");
+        let lines: Vec<_> = headers.get_all(PROXY_STATUS).iter().collect();
         assert_eq!(lines, ["edge; error=dns_timeout", "tollpass; details=\"not paid\""]);
     }
 
@@ -351,16 +299,16 @@ mod tests {
             (ForwardError::BadAnswer(host()), 502, "http_protocol_error", false),
         ] {
             assert_eq!(error.is_unsent(), unsent, "{error}");
-            let response = answer(&error);
+            let response = response(&error);
             assert_eq!(response.status(), status, "{error}");
-            let field = response.headers()[PROXY_STATUS].to_str().unwrap();
-            assert!(field.starts_with(&format!("tollpass; error={kind}; details=\"")), "{field}");
+            let header = response.headers()[PROXY_STATUS].to_str().unwrap();
+            assert!(header.starts_with(&format!("tollpass; error={kind}; details=\"")), "{header}");
         }
     }
 
     #[tokio::test]
-    async fn a_problem_says_in_json_what_the_field_says() {
-        let response = answer(&ForwardError::Loop);
+    async fn a_problem_has_the_same_reason_in_json_and_in_the_header() {
+        let response = response(&ForwardError::Loop);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();

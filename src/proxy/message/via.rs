@@ -1,0 +1,83 @@
+//! `Via`: our entry, and requests that come back to us. RFC 9110 section 7.6.3.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Uri, Version};
+
+use super::target;
+use super::target::hash_caseless;
+
+/// Our name in `Via` and `Proxy-Status`.
+pub const PSEUDONYM: &str = "tollpass";
+
+/// Seeded at random, so that no other process has the same marks.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Our `Via` entry for a request to `target` received in `version`. Its mark identifies the request if it comes back, and
+/// differs for each origin, so that origins cannot correlate clients.
+pub(crate) fn via(target: &Uri, version: Version) -> HeaderValue {
+    let entry = format!("{} {PSEUDONYM} ({:016x})", number_of(version), mark(target));
+    // Always a valid header value.
+    HeaderValue::try_from(entry).unwrap_or(HeaderValue::from_static(PSEUDONYM))
+}
+
+/// Whether a request to `target` has passed through this process before.
+pub(crate) fn has_passed(headers: &HeaderMap, target: &Uri) -> bool {
+    if !headers.contains_key(header::VIA) {
+        return false;
+    }
+    let mark = format!("{PSEUDONYM} ({:016x})", mark(target));
+    let mut lines = headers.get_all(header::VIA).iter();
+    lines.any(|line| line.as_bytes().windows(mark.len()).any(|part| part == mark.as_bytes()))
+}
+
+/// A mark that is unique to this process and the origin. It is not a secret.
+fn mark(target: &Uri) -> u64 {
+    let mut hasher = SEED.build_hasher();
+    hash_caseless(target.host().unwrap_or_default(), &mut hasher);
+    hasher.write_u16(target::port(target));
+    hasher.finish()
+}
+
+/// Adds our entry to the `Via` of a response, which needs no mark.
+pub(crate) fn add_via(headers: &mut HeaderMap, version: Version) {
+    let entry = match version {
+        Version::HTTP_10 => "1.0 tollpass",
+        Version::HTTP_2 => "2.0 tollpass",
+        _ => "1.1 tollpass",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(entry));
+}
+
+fn number_of(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2.0",
+        _ => "1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::proxy::message::via::*;
+
+    #[test]
+    fn via_knows_its_own_and_shows_each_origin_another_one() {
+        let target = |text: &str| text.parse::<Uri>().unwrap();
+        let (bob, carol) = (target("http://Bob.example/x"), target("http://carol.example/"));
+        let elsewhere = HeaderValue::from_static("1.0 elsewhere, 1.1 tollpass (0000000000000000)");
+        let mut some = HeaderMap::from_iter([(header::VIA, elsewhere)]);
+        assert!(!has_passed(&some, &bob));
+        let entry = via(&bob, Version::HTTP_10);
+        assert!(entry.to_str().unwrap().starts_with("1.0 tollpass ("), "{entry:?}");
+        some.append("via", entry.clone());
+        assert!(has_passed(&some, &bob));
+        assert!(has_passed(&some, &target("bob.example:80")));
+        assert!(!has_passed(&some, &target("https://bob.example/")));
+        assert!(!has_passed(&some, &carol));
+        assert_ne!(via(&carol, Version::HTTP_10), entry);
+        assert!(via(&bob, Version::HTTP_2).to_str().unwrap().starts_with("2.0 tollpass ("));
+    }
+}

@@ -1,0 +1,42 @@
+//! The settings of the HTTP shell.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::descriptors::IdleConnections;
+use super::upstream::egress::{Outbound, Resolve, SystemResolver};
+use super::upstream::tls::OriginTlsSettings;
+use crate::limits::Limits;
+
+/// The limits of the HTTP shell, and what it connects with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Every limit; the HTTP shell applies those on connections, heads and bodies.
+    pub limits: Limits,
+    /// PEM certificates to trust for origins, besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// TLS settings of particular origins; the first match applies.
+    pub tls: Vec<OriginTlsSettings>,
+    /// Bytes that each direction of a tunnel moves at a time; allocated only while data flows.
+    pub tunnel_buffer: usize,
+    /// Resolves the names of hosts.
+    pub resolver: Arc<dyn Resolve>,
+    /// Outbound proxies, and the hosts that bypass them.
+    pub outbound: Outbound,
+    /// Idle connections to close when file descriptors run out; shared by all services that free them for each other.
+    pub idle: IdleConnections,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            ca_file: None,
+            tls: Vec::new(),
+            tunnel_buffer: 64 * 1024,
+            resolver: Arc::new(SystemResolver),
+            outbound: Outbound::default(),
+            idle: IdleConnections::default(),
+        }
+    }
+}
