@@ -76,7 +76,7 @@ struct Paying {
     channels: Channels,
     task: JoinHandle<()>,
     key: Key,
-    chain: config::Chain,
+    chain: config::ChainConfig,
     /// Held as long as the proxy runs: no other process may use the state folder.
     _lock: Lock,
 }
@@ -84,7 +84,7 @@ struct Paying {
 /// Where the key comes from.
 pub enum Key {
     /// From the keystore or key file of the configuration, opened while the proxy already listens.
-    Configured(config::Wallet),
+    Configured(config::WalletConfig),
     /// From the caller.
     Given(Arc<Signer>),
 }
@@ -384,8 +384,8 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     }
     let authority = authority(config)?;
     let permitted = match &config.intercept.authority {
-        config::Authority::Made { permitted } => names(permitted).map_err(AuthorityError::from)?,
-        config::Authority::Given { .. } => Vec::new(),
+        config::CaSource::Generated { permitted } => names(permitted).map_err(AuthorityError::from)?,
+        config::CaSource::Files { .. } => Vec::new(),
     };
     for warning in authority.warnings(&permitted, SystemTime::now()) {
         tracing::warn!("{warning}");
@@ -407,7 +407,12 @@ fn report_left(left: usize) {
 }
 
 impl Paying {
-    fn build(config: &Config, key: Key, chain: config::Chain, forward: &Forward) -> Result<Self, StartError> {
+    fn build(
+        config: &Config,
+        key: Key,
+        chain: config::ChainConfig,
+        forward: &Forward,
+    ) -> Result<Self, StartError> {
         let lock = lock(&config.state_dir)?;
         let journal = Journal::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
@@ -486,13 +491,13 @@ pub fn inspect_state(path: &Path) -> Result<(), StartError> {
 pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), PrivateFileError> {
     let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
     files.extend(config.upstream.ca_file.clone());
-    if let config::Authority::Given { certificate, .. } = &config.intercept.authority {
+    if let config::CaSource::Files { certificate, .. } = &config.intercept.authority {
         files.push(certificate.clone());
     }
     for entry in &config.upstream.tls {
-        match &entry.proof {
-            config::Proof::Roots(path) | config::Proof::Exactly(path) => files.push(path.clone()),
-            config::Proof::Usual => {}
+        match &entry.trust {
+            config::OriginTrust::Roots(path) | config::OriginTrust::Pinned(path) => files.push(path.clone()),
+            config::OriginTrust::System => {}
         }
     }
     for file in files {
@@ -506,7 +511,7 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
 async fn start(
     payments: Payments,
     key: Key,
-    chain: config::Chain,
+    chain: config::ChainConfig,
     shutdown: Shutdown,
 ) -> Result<(), StartError> {
     let prepared = async {
@@ -530,7 +535,7 @@ async fn start(
 }
 
 /// Opens the configured wallet on a blocking thread: a keystore at full strength takes a second.
-pub async fn unlock(wallet: config::Wallet) -> Result<Signer, StartError> {
+pub async fn unlock(wallet: config::WalletConfig) -> Result<Signer, StartError> {
     let opened = tokio::task::spawn_blocking(move || match &wallet.source {
         KeySource::KeyFile(path) => keystore::open_key_file(path).map_err(|error| error.to_string()),
         KeySource::Keystore(path) => Password::obtain(wallet.password_file.as_deref())
@@ -546,10 +551,10 @@ pub fn authority(config: &Config) -> Result<Authority, AuthorityError> {
 }
 
 /// The same, where only the state folder is known and who signs.
-pub fn authority_in(state_dir: &Path, config: &config::Authority) -> Result<Authority, AuthorityError> {
+pub fn authority_in(state_dir: &Path, config: &config::CaSource) -> Result<Authority, AuthorityError> {
     match config {
-        config::Authority::Given { certificate, key } => Authority::load(certificate, key),
-        config::Authority::Made { permitted } => Authority::open(state_dir, &names(permitted)?),
+        config::CaSource::Files { certificate, key } => Authority::load(certificate, key),
+        config::CaSource::Generated { permitted } => Authority::open(state_dir, &names(permitted)?),
     }
 }
 
@@ -559,7 +564,7 @@ pub fn names(hosts: &[String]) -> Result<Vec<Name>, NotAName> {
 }
 
 /// The chain's settings from the configuration.
-pub fn chain_settings(chain: &config::Chain) -> chain::Settings {
+pub fn chain_settings(chain: &config::ChainConfig) -> chain::Settings {
     chain::Settings {
         rpc_url: chain.rpc_url.expose().to_owned(),
         channel_manager: chain.channel_manager,
@@ -585,8 +590,8 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
 }
 
 /// The outbound proxies, and what they ask of us, who listen at these addresses.
-fn outbound(upstream: &config::Upstream, listens: &[SocketAddr]) -> Result<Outbound, StartError> {
-    let config::Upstream { http, tunnel, bypass, proxy_auth_file, .. } = upstream;
+fn outbound(upstream: &config::UpstreamConfig, listens: &[SocketAddr]) -> Result<Outbound, StartError> {
+    let config::UpstreamConfig { http, tunnel, bypass, proxy_auth_file, .. } = upstream;
     let is_asked = http.is_some() || tunnel.is_some();
     let file = proxy_auth_file.as_deref().filter(|_| is_asked);
     let secret = file.map(proxy_secret).transpose()?;

@@ -128,77 +128,80 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Time for one client request from its first 402 to the head of the paid answer. The upload of its body counts:
-    /// raise this and answer_timeout for large bodies over slow connections, or they are cut off after payment.
+    /// The longest time from a request's first 402 to the headers of its paid response. It includes the upload of the
+    /// body, which is cut off at the end, after it was paid for: raise this and answer_timeout for large bodies over
+    /// slow networks.
     pay_timeout: Duration = time(5 * MINUTE, MILLISECOND..=HOUR);
-    /// Different payments that one client request may lead to. Hooks bound how often the same payment is repeated.
+    /// How many different payments one client request may cause. The hooks limit how often the same one is presented.
     max_attempts: u32 = count(8, 1..=1000);
-    /// Remembered prices, by a hash of method and URL, so that the next request can carry its payment.
+    /// How many prices to remember, by a hash of method and URL, so that the next request carries its payment at once.
     prices: usize = count(4096, 1..=1_000_000);
-    /// Time for which a price is remembered after it was last seen.
+    /// How long to remember a price that is not confirmed again.
     price_age: Duration = time(DAY, MILLISECOND..=366 * DAY);
-    /// Payees (host and receiver) that the bill of `tollpass run` lists; the rest is added up.
+    /// How many payees, by host and receiver, the report of `tollpass run` lists; the rest is added up.
     report_payees: usize = count(1024, 1..=1_000_000);
-    /// Further payments of the same price that may be signed before the next durable write to the store. After a
-    /// crash that many count as promised until the seller's own records show otherwise.
+    /// How many further payments of the same price may be signed before the next durable write to the journal. After a
+    /// crash, this many count as promised until the seller proves what it holds.
     sign_ahead: u64 = count(256, 0..=1_000_000);
-    /// Time for which a 402 that arrives during start-up waits for the key and the chain.
+    /// How long a 402 that arrives during startup waits for the key and the chain.
     ready_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
-    /// Requests that may wait for a payment, or hold one, at the same time.
+    /// How many payments may be queued at once.
     max_pending: usize = count(1024, 1..=1_000_000);
-    /// Client connections, tunnels included, that may be open at the same time on each port; more wait in the
-    /// system's backlog.
+    /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
-    /// Concurrent requests on one HTTP/2 connection from a client; more wait.
+    /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.
     streams: usize = count(200, 1..=10_000);
-    /// Size of the head of a request or an answer, first line included. More in a request is a 431; more in an answer is
-    /// a 502, and if that answer was paid for, the same request is not paid for again.
+    /// The largest head of a request or response, in HTTP/1.1 and HTTP/2. A response with a larger one is replaced by a
+    /// 502; if it was paid for, the same request is not paid for again.
     head_bytes: usize = bytes(256 * KIB, 8 * KIB..=MIB);
-    /// Number of headers in a request or an answer, with the same consequences.
+    /// The most headers in such a head; more have the same consequences.
     head_fields: usize = count(100, 1..=10_000);
-    /// Time for a client to send the head of a request, from its first byte.
+    /// How long a client may take to send the head of a request, from its first byte.
     head_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
-    /// Time for which a client connection without a request is kept open.
+    /// How long to keep an idle client connection.
     keepalive_timeout: Duration = time(MINUTE, MILLISECOND..=DAY);
-    /// Time for which an exchange, tunnel or WebSocket is kept open while no byte moves to or from the client. Checked
-    /// at intervals of this length, so up to twice as long may pass. Over HTTP/2 only exchange_timeout applies.
+    /// How long an exchange may be idle, with no byte from or to the client. Long polls and event streams can be silent
+    /// for minutes. Checked at this interval, so up to twice the time may pass. Also applies to tunnels and WebSockets;
+    /// over HTTP/2, only exchange_timeout applies.
     stream_idle_timeout: Duration = time(HOUR, MILLISECOND..=7 * DAY);
-    /// Total time for one exchange, however much data moves. Tunnels are exempt. Over HTTP/2 it starts once a
-    /// connection has had no new request for keepalive_timeout.
+    /// How long one exchange may take in total, such as a download or an event stream. Checked at intervals, too. Over
+    /// HTTP/2, it starts once a connection has had no new request for keepalive_timeout. Tunnels are exempt.
     exchange_timeout: Duration = time(DAY, MILLISECOND..=366 * DAY);
-    /// Time for which the proxy reads and drops what a client still sends after the last answer on its connection, so
-    /// that the answer is not lost.
+    /// How long a client may keep sending after the last response on its connection, for example if the response came
+    /// in the middle of its upload. tollpass reads and discards it, so that the response is not lost.
     linger_timeout: Duration = time(2 * SECOND, MILLISECOND..=MINUTE);
-    /// Time to resolve an origin's name and connect to it.
+    /// Timeout for opening a connection to an origin.
     connect_timeout: Duration = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
-    /// Time for an origin to ask for the body of a request with `Expect: 100-continue` before the proxy asks the client
-    /// for it anyway.
+    /// How long to wait for an origin to request the body of a request with "Expect: 100-continue" before the client is
+    /// told to send it anyway.
     expect_continue_timeout: Duration = time(SECOND, MILLISECOND..=MINUTE);
-    /// Time for the head of the answer to a paid request.
+    /// Timeout for the headers of the response to a paid request.
     answer_timeout: Duration = time(5 * MINUTE, MILLISECOND..=DAY);
-    /// Time for which an unused connection to an origin is kept.
+    /// How long to keep idle connections to origins.
     pool_idle_timeout: Duration = time(MINUTE, MILLISECOND..=DAY);
-    /// Unused connections to one origin that are kept.
+    /// How many idle connections to keep per origin.
     pool_idle_per_host: usize = count(128, 1..=100_000);
-    /// Requests that share one HTTP/2 connection to an origin, if the origin allows as many. Uploads share one only while
-    /// together they are no larger than 48 KiB.
+    /// How many requests share one HTTP/2 connection to an origin, if the origin allows as many. Further requests, and
+    /// uploads larger than 48 KiB together, which could block each other, get another connection.
     origin_streams: usize = count(32, 1..=1000);
-    /// Time for which an HTTP/2 connection to an origin that owes answers may be silent before the proxy sends a PING.
+    /// How long an HTTP/2 connection to an origin may be silent, while responses are outstanding, before tollpass sends
+    /// a PING.
     ping_every: Duration = time(30 * SECOND, MILLISECOND..=DAY);
-    /// Time for the origin to answer a PING; after that the requests on its connection fail.
+    /// How long the origin may take to answer a PING. If it does not, the connection's requests fail. A connection that
+    /// was silent for longer than ping_every and ping_timeout together gets no new requests.
     ping_timeout: Duration = time(15 * SECOND, MILLISECOND..=HOUR);
-    /// Bytes of a request's body that are kept in memory, to send the request again with a payment.
+    /// How much of a request body to keep in memory so that it can be sent again with a payment.
     replay_memory: usize = bytes(MIB, 0..=GIB);
-    /// Bytes of a request's body beyond replay_memory that are kept in a private temporary file. A larger request is
-    /// forwarded, but not paid for.
+    /// How much more of it to keep in a private, unnamed file in the system's temporary directory. A request with a
+    /// larger body passes through, but is not paid.
     replay_file: u64 = bytes(100 * MIB, 0..=1 << 40);
-    /// Size of the body of a 402. A 402 with a larger one is passed on, not paid.
+    /// How much of the body of a 402 to buffer. A larger 402 passes through, but is not paid.
     max_402_body: usize = bytes(64 * KIB, KIB..=16 * MIB);
-    /// Time to read the body of a 402. A slower 402 is passed on, not paid.
+    /// How long the body of a 402 may take. A slower 402 passes through, but is not paid.
     offer_timeout: Duration = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
-    /// Certificates for intercepted hosts that are kept in memory.
+    /// How many certificates for intercepted hosts to cache, in memory only. Each is valid for at most 197 days.
     certificate_cache: usize = count(1024, 1..=100_000);
-    /// Time for open exchanges to finish when the proxy stops.
+    /// How long exchanges in flight may take to finish at shutdown.
     drain_timeout: Duration = time(10 * SECOND, MILLISECOND..=HOUR);
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, ConfigError, Fault, OriginTls, Proof};
+use crate::config::{Config, ConfigError, ConfigIssue, OriginTlsConfig, OriginTrust};
 use crate::proxy;
 use crate::tls::{Identity, OriginError, Pinned, Trust, date, only};
 
@@ -18,26 +18,26 @@ pub struct Opened {
     pub untimely: Vec<String>,
 }
 
-/// Opens all entries for the proxy; all faults at once. Blocks on the disk.
+/// Opens all entries for the proxy; all issues at once. Blocks on the disk.
 pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, ConfigError> {
-    let (mut origins, mut faults) = (Vec::new(), Vec::new());
+    let (mut origins, mut issues) = (Vec::new(), Vec::new());
     for entry in &config.upstream.tls {
         match open(entry) {
             Ok(opened) => {
                 opened.untimely.iter().for_each(|warning| tracing::warn!("{warning}"));
                 origins.push(opened.tls);
             }
-            Err(found) => faults.extend(found),
+            Err(found) => issues.extend(found),
         }
     }
-    if faults.is_empty() { Ok(origins) } else { Err(ConfigError { file: None, faults }) }
+    if issues.is_empty() { Ok(origins) } else { Err(ConfigError { file: None, issues }) }
 }
 
 /// Opens the files of one entry. Blocks on the disk.
-pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
-    let OriginTls { index, host, port, proof, client } = entry;
-    let mut faults = Vec::new();
-    let mut fault = |key: &str, error: OriginError| {
+pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
+    let OriginTlsConfig { index, host, port, trust: source, client } = entry;
+    let mut issues = Vec::new();
+    let mut report = |key: &str, error: OriginError| {
         let remedy = match key {
             "client_key" => {
                 "name the file of the private key of client_cert, PEM, chmod 600, without a password"
@@ -45,9 +45,9 @@ pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
             "certificate" => "name a file with the origin's own certificate, PEM",
             _ => "name a file with certificates, PEM",
         };
-        faults.push(Fault {
+        issues.push(ConfigIssue {
             key: format!("upstream.tls[{index}].{key}"),
-            wrong: error.to_string(),
+            problem: error.to_string(),
             remedy: remedy.to_owned(),
         });
     };
@@ -62,22 +62,22 @@ pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
     };
     let mut said = host.to_string() + &port.map(|port| format!(":{port}")).unwrap_or_default();
     let mut trust = None;
-    match proof {
-        Proof::Usual => {}
-        Proof::Roots(path) => match only(path) {
+    match source {
+        OriginTrust::System => {}
+        OriginTrust::Roots(path) => match only(path) {
             Ok(store) => {
                 said += &format!(", by the roots of {}", path.display());
                 trust = Some(Trust::Roots(store));
             }
-            Err(error) => fault("ca_file", error.into()),
+            Err(error) => report("ca_file", error.into()),
         },
-        Proof::Exactly(path) => match Pinned::load(path) {
+        OriginTrust::Pinned(path) => match Pinned::load(path) {
             Ok(pinned) => {
                 timed(path, pinned.validity());
                 said += &format!(", by {} alone, valid to {}", path.display(), date(pinned.validity().end));
                 trust = Some(Trust::Exactly(Arc::new(pinned)));
             }
-            Err(error) => fault("certificate", error),
+            Err(error) => report("certificate", error),
         },
     }
     let mut identity = None;
@@ -89,11 +89,11 @@ pub fn open(entry: &OriginTls) -> Result<Opened, Vec<Fault>> {
                     &format!(", which is shown {}, valid to {}", path.display(), date(loaded.validity().end));
                 identity = Some(loaded);
             }
-            Err(error) => fault(if error.is_of_the_key() { "client_key" } else { "client_cert" }, error),
+            Err(error) => report(if error.is_of_the_key() { "client_key" } else { "client_cert" }, error),
         }
     }
-    if !faults.is_empty() {
-        return Err(faults);
+    if !issues.is_empty() {
+        return Err(issues);
     }
     let tls = proxy::OriginTlsSettings { host: host.clone(), port: *port, trust, identity };
     Ok(Opened { tls, said, untimely })

@@ -28,7 +28,7 @@ pub(super) struct Ports {
 struct RoutePort {
     listener: TcpListener,
     address: SocketAddr,
-    routes: Vec<config::Route>,
+    routes: Vec<config::RouteConfig>,
 }
 
 /// What is served on them.
@@ -82,7 +82,7 @@ impl Ports {
 }
 
 /// Binds each port of its own that routes have; routes with the same address share one.
-async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartError> {
+async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, StartError> {
     let mut ports: Vec<(SocketAddr, RoutePort)> = Vec::new();
     for route in routes {
         let Some(listen) = route.listen else { continue };
@@ -101,8 +101,8 @@ async fn route_ports(routes: &[config::Route]) -> Result<Vec<RoutePort>, StartEr
 }
 
 /// A route as the proxy takes it.
-fn mapped(route: &config::Route) -> ReverseRoute {
-    let config::Route { prefix, scheme, authority, base, listen: _ } = route.clone();
+fn mapped(route: &config::RouteConfig) -> ReverseRoute {
+    let config::RouteConfig { prefix, scheme, authority, base, listen: _ } = route.clone();
     ReverseRoute { prefix, scheme, authority, base }
 }
 

@@ -117,10 +117,10 @@ fn certificates(config: &Config, report: &mut Report) {
                 report.good("tls", &opened.said);
                 opened.untimely.iter().for_each(|trouble| report.wrong("tls", trouble));
             }
-            Err(faults) => {
-                faults
+            Err(issues) => {
+                issues
                     .iter()
-                    .for_each(|fault| report.wrong("tls", &format!("{}: {}", fault.key, fault.wrong)));
+                    .for_each(|issue| report.wrong("tls", &format!("{}: {}", issue.key, issue.problem)));
             }
         }
     }
@@ -145,10 +145,10 @@ fn certificates(config: &Config, report: &mut Report) {
 /// The CA, where there is one, and what its user should know.
 fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, AuthorityError> {
     let (found, permitted) = match &config.intercept.authority {
-        config::Authority::Given { certificate, key } => {
+        config::CaSource::Files { certificate, key } => {
             (Some(Authority::load(certificate, key)?), Vec::new())
         }
-        config::Authority::Made { permitted } => {
+        config::CaSource::Generated { permitted } => {
             (Authority::find(&config.state_dir)?, app::names(permitted)?)
         }
     };
@@ -161,7 +161,12 @@ fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, Author
     }))
 }
 
-async fn paying(config: &Config, wallet: config::Wallet, chain: &config::Chain, report: &mut Report) {
+async fn paying(
+    config: &Config,
+    wallet: config::WalletConfig,
+    chain: &config::ChainConfig,
+    report: &mut Report,
+) {
     let signer = match unlock(wallet).await {
         Ok(signer) => Arc::new(signer),
         Err(error) => return report.wrong("wallet", &error),

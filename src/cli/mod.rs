@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod channels;
 pub mod check;
+pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod env;
@@ -70,6 +71,8 @@ pub enum Command {
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
     Check(check::CheckArgs),
+    /// Describe the configuration file
+    Config(config::ConfigCommand),
 }
 
 impl Command {
@@ -84,7 +87,8 @@ impl Command {
             | Self::Init(_)
             | Self::Channels(_)
             | Self::Ca(_)
-            | Self::Check(_) => "warn",
+            | Self::Check(_)
+            | Self::Config(_) => "warn",
         }
     }
 
@@ -135,6 +139,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
+        Command::Config(command) => config::run(&command),
     };
     log.finish();
     ended.map(|()| ExitCode::SUCCESS)

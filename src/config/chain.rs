@@ -1,50 +1,85 @@
-//! Reads `[chain]`: the node and the contract. Asks neither.
+//! Reads `[chain]`: the node and the contract. Connects to neither.
 
 use std::time::Duration;
 
-use super::section::{Section, Wrong};
+use serde_json::json;
+
+use super::key::{ADDRESS, Shape, Table, keys};
+use super::section::{InvalidValue, Section};
 use super::values;
 use super::values::RpcUrl;
+use crate::limits::{DAY, HOUR, MILLISECOND, MINUTE, Quantity, SECOND, count, time};
 use crate::protocol::{Address, Wei};
 
+const CONFIRMATIONS: Quantity = count(1, 1..=1000);
+const START_BLOCK: Quantity = count(0, 0..=u64::MAX);
+const POLL_EVERY: Quantity = time(2 * SECOND, MILLISECOND..=HOUR);
+const REQUEST_TIMEOUT: Quantity = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
+const CONFIRM_TIMEOUT: Quantity = time(10 * MINUTE, MILLISECOND..=DAY);
+const LOG_RANGE: Quantity = count(10_000, 1..=10_000_000);
+const RETRY_TIMEOUT: Quantity = time(20 * SECOND, MILLISECOND..=HOUR);
+/// 500 gwei.
+const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
+/// 0.1 ETH.
+const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
+
 /// The keys of `[chain]`.
-pub(super) const KEYS: &[&str] = &[
-    "rpc_url",
-    "channel_manager",
-    "confirmations",
-    "start_block",
-    "poll_every",
-    "request_timeout",
-    "confirm_timeout",
-    "log_range",
-    "retry_timeout",
-    "chain_id",
-    "max_fee_per_gas",
-    "max_fee",
-];
+pub(super) static CHAIN: Table = Table::new(
+    "chain",
+    "The blockchain that holds the channels.",
+    keys! {
+        /// The JSON-RPC URL of an Ethereum node, http or https.
+        "rpc_url": Shape::Text("^https?://."); required(),
+        /// The contract that holds the channels.
+        "channel_manager": ADDRESS; required(),
+        /// The first block that can contain a channel of yours.
+        "start_block": Shape::Quantity(START_BLOCK),
+        /// How many blocks, including its own, must confirm a transaction before it counts.
+        "confirmations": Shape::Quantity(CONFIRMATIONS),
+        /// The interval between polls for new blocks.
+        "poll_every": Shape::Quantity(POLL_EVERY),
+        /// Timeout of one request to the node.
+        "request_timeout": Shape::Quantity(REQUEST_TIMEOUT),
+        /// How long a transaction may take to be confirmed.
+        "confirm_timeout": Shape::Quantity(CONFIRM_TIMEOUT),
+        /// How many blocks one event query spans at first; halved until the node accepts it.
+        "log_range": Shape::Quantity(LOG_RANGE),
+        /// How long to retry after temporary errors of the node, such as "header not found", 429 or a lost connection,
+        /// with growing pauses (or as Retry-After says), within confirm_timeout.
+        "retry_timeout": Shape::Quantity(RETRY_TIMEOUT),
+        /// The only chain to sign for.
+        "chain_id": Shape::Integer(1, u64::MAX),
+        /// Limits on the fee of every transaction (opening, top-up, approval, close, settlement), per unit of gas and
+        /// in total, whatever the node suggests.
+        "max_fee_per_gas": Shape::Ether; or(|| json!(MAX_FEE_PER_GAS.to_string())),
+        /// Limits on the fee of every transaction (opening, top-up, approval, close, settlement), per unit of gas and
+        /// in total, whatever the node suggests.
+        "max_fee": Shape::Ether; or(|| json!(MAX_FEE.to_string())),
+    },
+);
 
 /// `[chain]`: the node and the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub struct ChainConfig {
     /// The node's JSON-RPC.
     pub rpc_url: RpcUrl,
     /// The contract that holds the channels.
     pub channel_manager: Address,
-    /// How many blocks, its own included, must hold a transaction before it counts; at least 1.
+    /// How many blocks, including its own, must confirm a transaction before it counts; at least 1.
     pub confirmations: u32,
-    /// The first block that can hold a channel of ours.
+    /// The first block that can contain a channel of ours.
     pub start_block: u64,
-    /// The pause between two looks at the newest block.
+    /// The interval between polls for new blocks.
     pub poll_every: Duration,
-    /// How long the node may take for one answer.
+    /// Timeout of one request to the node.
     pub request_timeout: Duration,
-    /// How long a transaction may take until it counts.
+    /// How long a transaction may take to be confirmed.
     pub confirm_timeout: Duration,
-    /// How many blocks one query for events spans at first.
+    /// How many blocks one event query spans at first.
     pub log_range: u64,
-    /// How long passing faults of the node are waited out.
+    /// How long to retry after temporary errors of the node.
     pub retry_timeout: Duration,
-    /// The only chain id to pay on, if it is pinned.
+    /// The only chain to sign for, if it is pinned.
     pub chain_id: Option<u64>,
     /// The most to pay for one unit of gas.
     pub max_fee_per_gas: Wei,
@@ -52,49 +87,39 @@ pub struct Chain {
     pub max_fee: Wei,
 }
 
-/// 500 gwei.
-const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
-/// 0.1 ETH.
-const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
-
-/// Reads `[chain]`; `None` when it is wrong, which is then reported.
-pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
+/// Reads `[chain]`; `None` if it is invalid, which is then reported.
+pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
     let rpc_url =
         section.require("rpc_url", "\"http://127.0.0.1:8545\", the address of your node", |value| {
-            // What is wrong is said without the text: it may hold credentials.
+            // The error does not quote the URL: it may contain credentials.
             let remedy = "write one such as \"http://127.0.0.1:8545\"";
-            values::text(value)?.parse::<RpcUrl>().map_err(|error| Wrong::new(error.to_string(), remedy))
+            values::text(value)?
+                .parse::<RpcUrl>()
+                .map_err(|error| InvalidValue::new(error.to_string(), remedy))
         });
     let channel_manager =
         section.require("channel_manager", "\"0x...\", the address of the contract", |value| {
             let address = values::address(value)?;
             if address == Address::default() {
-                return Err(Wrong::new(
+                return Err(InvalidValue::new(
                     "the zero address cannot be a contract",
                     "write the address of the contract",
                 ));
             }
             Ok(address)
         });
-    let count = |key, default, least, most| {
-        section.bounded(key, default, least..=most, values::integer, |number| number.to_string())
-    };
-    let duration = |key, default, most| {
-        let range = Duration::from_millis(1)..=Duration::from_secs(most);
-        section.bounded(key, Duration::from_secs(default), range, values::duration, values::show_duration)
-    };
-    let confirmations =
-        section.bounded("confirmations", 1, 1..=1000, values::small_integer, |n| n.to_string());
-    let start_block = count("start_block", 0, 0, u64::MAX);
-    let log_range = count("log_range", 10_000, 1, 10_000_000);
-    let poll_every = duration("poll_every", 2, 3600);
-    let request_timeout = duration("request_timeout", 10, 600);
-    let confirm_timeout = duration("confirm_timeout", 600, 24 * 3600);
-    let retry_timeout = duration("retry_timeout", 20, 3600);
+    // Everything is read before the first `?`, so that every issue is reported.
+    let confirmations = section.count("confirmations", CONFIRMATIONS);
+    let start_block = section.quantity("start_block", START_BLOCK);
+    let poll_every = section.time("poll_every", POLL_EVERY);
+    let request_timeout = section.time("request_timeout", REQUEST_TIMEOUT);
+    let confirm_timeout = section.time("confirm_timeout", CONFIRM_TIMEOUT);
+    let log_range = section.quantity("log_range", LOG_RANGE);
+    let retry_timeout = section.time("retry_timeout", RETRY_TIMEOUT);
     let chain_id = section.read("chain_id", |value| match values::integer(value)? {
-        0 => Err(Wrong::new(
+        0 => Err(InvalidValue::new(
             "no chain has the id 0",
-            "write the id of your chain, such as 1 for the main network",
+            "write the id of your chain, such as 1 for Ethereum mainnet",
         )),
         id => Ok(id),
     });
@@ -103,7 +128,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Chain> {
     };
     let max_fee_per_gas = fee("max_fee_per_gas", MAX_FEE_PER_GAS);
     let max_fee = fee("max_fee", MAX_FEE);
-    Some(Chain {
+    Some(ChainConfig {
         rpc_url: rpc_url?,
         channel_manager: channel_manager?,
         confirmations,

@@ -1,38 +1,62 @@
-//! Reads `[intercept]`: into which tunnels tollpass looks, and by which CA. Opens no certificate.
+//! Reads `[intercept]`: which tunnels to decrypt, and with which CA. Opens no file.
 
 use std::path::PathBuf;
 
 use ::config::{Value, ValueKind};
+use serde_json::json;
 
-use super::section::{Section, Wrong, quoted};
+use super::key::{HOST_PATTERN, Shape, Table, keys};
+use super::schema::{both_or_neither, is_set};
+
+use super::section::{InvalidValue, Section, quoted};
 use super::values;
-use super::values::Places;
+use super::values::BasePaths;
 use crate::protocol::policy::{HostPattern, Hosts, Rule};
 
 /// The keys of `[intercept]`.
-pub(super) const KEYS: &[&str] = &["hosts", "ca_cert", "ca_key", "name_constraints"];
+pub(super) static INTERCEPT: Table = Table::new(
+    "intercept",
+    "Which https connections tollpass decrypts, so that it can pay inside them.",
+    keys! {
+        /// Patterns as in [[pay]].
+        "hosts": PATTERNS,
+        /// Your own CA (PEM files: ECDSA, RSA or Ed25519, the key without a password and chmod 600).
+        "ca_cert": Shape::Path,
+        /// Your own CA (PEM files: ECDSA, RSA or Ed25519, the key without a password and chmod 600).
+        "ca_key": Shape::Path,
+        /// true: the CA that tollpass creates can sign only for the hosts above and names below them.
+        "name_constraints": Shape::Boolean(false),
+    },
+)
+.with_rules(|| {
+    let is_bound =
+        json!({"required": ["name_constraints"], "properties": {"name_constraints": {"const": true}}});
+    vec![both_or_neither("ca_cert", "ca_key"), json!({"not": {"allOf": [is_bound, is_set("ca_cert")]}})]
+});
 
+/// A list of patterns for hosts.
+pub(super) const PATTERNS: Shape = Shape::List(&HOST_PATTERN, 0, MAX_HOSTS);
 const MAX_HOSTS: usize = 10_000;
 
-/// `[intercept]`: into which tunnels tollpass looks.
+/// `[intercept]`: which tunnels to decrypt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intercept {
-    /// Tunnels to these, and no others.
+pub struct InterceptConfig {
+    /// Tunnels to these hosts, and no others.
     pub hosts: Hosts,
-    /// Who signs the certificates that clients see there.
-    pub authority: Authority,
+    /// The CA that signs their certificates.
+    pub authority: CaSource,
 }
 
-/// Who signs certificates.
+/// The CA that signs certificates for intercepted hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authority {
-    /// A CA in `state_dir`, made on first use.
-    Made {
-        /// The names for which it may sign, those below them included; any name where this is empty.
+pub enum CaSource {
+    /// A CA in `state_dir`, created on first use.
+    Generated {
+        /// The names for which it may sign, including names below them; any name if empty.
         permitted: Vec<String>,
     },
     /// The user's own CA.
-    Given {
+    Files {
         /// The file of its certificate, PEM.
         certificate: PathBuf,
         /// The file of its key, PEM.
@@ -40,69 +64,72 @@ pub enum Authority {
     },
 }
 
-impl Intercept {
-    /// True when tollpass looks into a tunnel to `host` (without brackets, in any case) on `port`.
+impl InterceptConfig {
+    /// True if tollpass decrypts tunnels to `host` (without brackets, in any case) on `port`.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         self.hosts.covers(host, port)
     }
 }
 
-/// Reads `[intercept]`. Where no hosts are written, they are those for which `paying` rules pay; `None` when it is wrong,
-/// which is then reported.
-pub(super) fn read(section: &Section<'_>, places: &Places, paying: &[Rule]) -> Option<Intercept> {
+/// Reads `[intercept]`; `None` if it is invalid, which is then reported. The default hosts are those that the rules
+/// `paying` pay.
+pub(super) fn read(section: &Section<'_>, base: &BasePaths, paying: &[Rule]) -> Option<InterceptConfig> {
     let hosts = match section.has("hosts") {
         true => Hosts::listed(section.read("hosts", patterns)?),
         false => Hosts::paid(paying),
     };
-    let path = |key| section.read(key, |value| places.path(value));
+    let path = |key| section.read(key, |value| base.path(value));
     let is_bound = section.read("name_constraints", values::boolean).unwrap_or(false);
     let authority = match (section.has("ca_cert"), section.has("ca_key")) {
         (false, false) => {
-            Authority::Made { permitted: if is_bound { permitted(section, &hosts)? } else { Vec::new() } }
+            CaSource::Generated { permitted: if is_bound { permitted(section, &hosts)? } else { Vec::new() } }
         }
         (true, true) => {
             if is_bound {
-                let wrong = "means nothing with ca_cert: a CA of your own is as it is";
-                section.fault("name_constraints", wrong, "remove it");
+                let problem = "has no effect with ca_cert: tollpass does not change your own CA";
+                section.issue("name_constraints", problem, "remove it");
             }
             let (certificate, key) = (path("ca_cert"), path("ca_key"));
-            Authority::Given { certificate: certificate?, key: key? }
+            CaSource::Files { certificate: certificate?, key: key? }
         }
         (has_certificate, _) => {
             let (has, lacks) = if has_certificate { ("ca_cert", "ca_key") } else { ("ca_key", "ca_cert") };
-            let wrong = format!("missing, but {has} is there: a CA needs both");
-            section.fault(lacks, wrong, "write both; or remove both for a CA that tollpass makes");
+            let problem = format!("missing, but {has} is set: a CA needs both");
+            section.issue(lacks, problem, "write both, or remove both for a CA that tollpass creates");
             return None;
         }
     };
-    Some(Intercept { hosts, authority })
+    Some(InterceptConfig { hosts, authority })
 }
 
-/// Rules for every host, by which every tunnel is looked into without its being said.
-pub(super) fn warnings(section: &Section<'_>, intercept: Option<&Intercept>) -> Option<String> {
+/// A warning if rules for every host cause every tunnel to be decrypted, and `hosts` is not set.
+pub(super) fn warnings(section: &Section<'_>, intercept: Option<&InterceptConfig>) -> Option<String> {
     let is_every = intercept?.hosts.patterns().any(|pattern| *pattern == HostPattern::Any);
     (is_every && !section.has("hosts")).then(|| {
-        "a [[pay]] rule for every host means that every https connection is looked into: say where with \
-         intercept.hosts"
+        "a [[pay]] entry for every host makes tollpass decrypt every https connection: set intercept.hosts to \
+         limit this"
             .to_owned()
     })
 }
 
-/// Patterns: a list, an empty one too, or a text with commas between (a variable has nothing else).
-pub(super) fn patterns(value: &Value) -> Result<Vec<HostPattern>, Wrong> {
+/// Host patterns: a list, possibly empty, or a string with commas (all that a variable can hold).
+pub(super) fn patterns(value: &Value) -> Result<Vec<HostPattern>, InvalidValue> {
     match &value.kind {
         ValueKind::Array(items) if items.is_empty() => Ok(Vec::new()),
         _ => values::list(value, MAX_HOSTS, |value| {
             let text = values::text(value)?;
             text.parse().map_err(|error| {
-                Wrong::new(format!("{} is {error}", quoted(text)), "write such as [\"api.example.com\"]")
+                InvalidValue::new(
+                    format!("{} is {error}", quoted(text)),
+                    "write one such as [\"api.example.com\"]",
+                )
             })
         }),
     }
 }
 
-/// The names that constraints permit. A pattern for the names below one permits that one too: constraints know no other
-/// way.
+/// The names that the CA's name constraints permit. A pattern for names below another also permits that one: constraints
+/// cannot exclude it.
 fn permitted(section: &Section<'_>, hosts: &Hosts) -> Option<Vec<String>> {
     let names = hosts.patterns().map(|pattern| match pattern {
         HostPattern::Any => None,
@@ -111,13 +138,13 @@ fn permitted(section: &Section<'_>, hosts: &Hosts) -> Option<Vec<String>> {
     });
     let names: Option<Vec<_>> = names.collect();
     if names.as_ref().is_some_and(Vec::is_empty) {
-        let wrong = "there are no hosts to bind a CA to";
-        section.fault("name_constraints", wrong, "name some with intercept.hosts, or remove it");
+        let problem = "there are no hosts to limit the CA to";
+        section.issue("name_constraints", problem, "list some in intercept.hosts, or remove it");
         return None;
     }
     if names.is_none() {
-        let wrong = "a CA cannot be limited to \"*\"";
-        section.fault("name_constraints", wrong, "name the hosts with intercept.hosts, or remove it");
+        let problem = "a CA cannot be limited to \"*\"";
+        section.issue("name_constraints", problem, "list the hosts in intercept.hosts, or remove it");
     }
     names
 }

@@ -1,38 +1,24 @@
 //! Reads `[limits]`.
 
-use std::time::Duration;
-
+use super::key::{KeySpec, Shape, Table};
 use super::section::Section;
-use super::values;
-use super::values::{show_duration, show_size};
-use crate::limits::{LIMITS, Limits, Quantity, Unit};
+use crate::limits::{LIMITS, Limits};
 
-/// The keys of `[limits]`.
-pub(super) const KEYS: &[&str] = &{
-    let mut keys = [""; LIMITS.len()];
+const KEYS: [KeySpec; LIMITS.len()] = {
+    let mut keys = [KeySpec::new("", Shape::Path, &[]); LIMITS.len()];
     let mut index = 0;
     while index < keys.len() {
-        keys[index] = LIMITS[index].key;
+        keys[index] = KeySpec::limit(&LIMITS[index]);
         index += 1;
     }
     keys
 };
 
+/// The keys of `[limits]`.
+pub(super) static TABLE: Table =
+    Table::new("limits", "Limits on everything that could otherwise grow or last.", &KEYS);
+
 /// Reads `[limits]`.
 pub(super) fn read(section: &Section<'_>) -> Limits {
-    Limits::read(|limit| Some(quantity(section, limit.key, limit.quantity)))
-}
-
-fn quantity(section: &Section<'_>, key: &str, quantity: Quantity) -> u64 {
-    let Quantity { unit, default, min, max } = quantity;
-    match unit {
-        Unit::Count => section.bounded(key, default, min..=max, values::integer, |number| number.to_string()),
-        Unit::Bytes => section.bounded(key, default, min..=max, values::size, show_size),
-        Unit::Time => {
-            let [default, min, max] = [default, min, max].map(Duration::from_nanos);
-            let read = section.bounded(key, default, min..=max, values::duration, show_duration);
-            // At most `max`, which was a `u64` of nanoseconds.
-            u64::try_from(read.as_nanos()).unwrap_or(quantity.max)
-        }
-    }
+    Limits::read(|limit| Some(section.quantity(limit.key, limit.quantity)))
 }

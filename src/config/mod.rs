@@ -1,20 +1,25 @@
-//! `proxy.toml` and the environment, read into a [`Config`] that cannot be wrong. Every fault is reported at
-//! once. Reads the file and nothing else: whether a key opens or a node answers is found out elsewhere.
+//! `proxy.toml` and the environment, read into a [`Config`] that is known to be valid. All errors are reported
+//! at once. Reads the file and nothing else: other modules open keys and connect to nodes.
 //!
-//! A variable sets the key of its name, and wins over the file: `TOLLPASS_LISTEN` is `listen`,
-//! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). An empty one counts
-//! as absent. Only `[[pay]]`, `[[route]]` and `[[upstream.tls]]` cannot be set so. The variables of [`OTHER_VARIABLES`] are no keys, and
-//! those that Kubernetes sets for a Service named like us are ignored, with a warning.
+//! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
+//! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
+//! Variables cannot set `[[pay]]`, `[[route]]` and `[[upstream.tls]]`. Those in [`OTHER_VARIABLES`] are not keys, and
+//! those that Kubernetes sets for a Service named tollpass are ignored with a warning.
+//!
+//! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
+//! and the JSON [`schema`] come from these tables; `proxy.toml` is checked against them.
 
 mod chain;
-mod fault;
 mod hooks;
 mod intercept;
+mod issue;
+mod key;
 mod limits;
 mod origin;
 mod policy;
 mod renamed;
 mod route;
+mod schema;
 mod section;
 mod source;
 mod upstream;
@@ -23,31 +28,33 @@ mod wallet;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use ::config::{Map, Value, ValueKind};
+use serde_json::json;
 
-pub use self::chain::Chain;
-pub use self::fault::{ConfigError, Fault};
-pub use self::intercept::{Authority, Intercept};
-pub use self::origin::{OriginTls, Proof};
-pub use self::route::Route;
-use self::section::{Faults, Section};
-pub use self::upstream::{NotAProxyUrl, ProxyUrl, Upstream};
-use self::values::Places;
+pub use self::chain::ChainConfig;
+pub use self::intercept::{CaSource, InterceptConfig};
+pub use self::issue::{ConfigError, ConfigIssue};
+use self::key::{SOCKET, Shape, Table, keys};
+pub use self::origin::{OriginTlsConfig, OriginTrust};
+pub use self::route::RouteConfig;
+pub use self::schema::schema;
+use self::section::{Issues, Section};
+pub use self::upstream::{NotAProxyUrl, ProxyUrl, UpstreamConfig};
+use self::values::BasePaths;
 pub use self::values::{NotAnRpcUrl, RpcUrl};
-pub use self::wallet::{KeySource, Wallet};
+pub use self::wallet::{KeySource, WalletConfig};
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy};
 
-/// What the name of a variable that sets a key starts with.
+/// The prefix of variables that set keys.
 pub const ENVIRONMENT_PREFIX: &str = "TOLLPASS_";
 
-/// Variables that start like a key's, but are read elsewhere: the keystore's password, the log, the
-/// command line.
+/// Variables with that prefix that are not keys: the keystore's password, the log, the command line.
 pub const OTHER_VARIABLES: &[&str] = &[
     "TOLLPASS_WALLET_PASSWORD",
     "TOLLPASS_LOG",
@@ -57,120 +64,142 @@ pub const OTHER_VARIABLES: &[&str] = &[
     crate::failpoint::PANIC_VARIABLE,
 ];
 
-/// Every key: the table it stands in (empty for the top of the file), and the names within.
-pub const KEYS: &[(&str, &[&str])] = &[
-    ("", &["listen", "allow_remote", "state_dir"]),
-    ("wallet", wallet::KEYS),
-    ("chain", chain::KEYS),
-    ("pay", policy::PAY),
-    ("route", route::ROUTE),
-    ("deposit", policy::DEPOSIT),
-    ("hooks", hooks::HOOKS),
-    ("intercept", intercept::KEYS),
-    ("upstream", upstream::UPSTREAM),
-    (origin::NAME, origin::TLS),
-    ("limits", limits::KEYS),
-];
+/// The keys at the top of the file.
+static TOP: Table = Table::new(
+    "config",
+    "The configuration of tollpass.",
+    keys! {
+        /// The IP address and port that clients connect to.
+        "listen": SOCKET; or(|| json!(DEFAULT_LISTEN.to_string())),
+        /// A proxy with a wallet listens on loopback only, unless this is true: everyone who can connect to it can
+        /// spend your money.
+        "allow_remote": Shape::Boolean(false),
+        /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
+        /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
+        /// (admin.sock), lock, and route-token if there are routes.
+        "state_dir": Shape::Path; or(|| json!("~/.local/state/tollpass")),
+        /// The key that pays. [wallet] and [chain] need each other; without them, tollpass never pays.
+        "wallet": Shape::Table(&wallet::WALLET),
+        /// The blockchain that holds the channels.
+        "chain": Shape::Table(&chain::CHAIN),
+        /// Which hosts may be paid, and how much. The first entry that matches decides; without one, nothing is paid.
+        "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
+        /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
+        /// are paid by the [[pay]] entries for the origin's host.
+        "route": Shape::Tables(&route::ROUTE, route::MAX_ROUTES),
+        /// How much to lock up in channels.
+        "deposit": Shape::Table(&policy::DEPOSIT),
+        /// What to do at each step of a payment; a [[pay]] entry can override it.
+        "hooks": Shape::Table(&hooks::HOOKS),
+        /// Which https connections tollpass decrypts, so that it can pay inside them.
+        "intercept": Shape::Table(&intercept::INTERCEPT),
+        /// How to reach origins.
+        "upstream": Shape::Table(&upstream::UPSTREAM),
+        /// Limits on everything that could otherwise grow or last.
+        "limits": Shape::Table(&limits::TABLE),
+    },
+)
+.with_rules(|| vec![json!({"dependentRequired": {"wallet": ["chain"], "chain": ["wallet"]}})]);
 
-const TOP: &[&str] = &[
-    "listen",
-    "allow_remote",
-    "state_dir",
-    "wallet",
-    "chain",
-    "pay",
-    "route",
-    "deposit",
-    "hooks",
-    "intercept",
-    "upstream",
-    "limits",
-];
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8402));
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub listen: SocketAddr,
-    /// Where they would by the file alone: a shell may name that as its proxy, and so it is never one of ours.
+    /// `listen` before overrides; never used as the outbound proxy, to prevent a loop.
     pub usual_listen: SocketAddr,
-    /// Allows a proxy that pays to listen where other machines can reach it.
+    /// Allows a proxy with a wallet to listen beyond loopback.
     pub allow_remote: bool,
-    /// The folder of the store, the lock and the admin socket; absolute.
+    /// The directory for all state; absolute.
     pub state_dir: PathBuf,
-    /// The key that pays. There is one exactly where there is a chain; without, this is simply a proxy.
-    pub wallet: Option<Wallet>,
-    /// Where the channels live.
-    pub chain: Option<Chain>,
-    /// Paths and ports that stand for an origin.
-    pub routes: Vec<Route>,
+    /// The key that pays; present if and only if `chain` is. Without them, the proxy never pays.
+    pub wallet: Option<WalletConfig>,
+    /// The blockchain that holds the channels.
+    pub chain: Option<ChainConfig>,
+    /// Base URLs of the proxy that map to origins.
+    pub routes: Vec<RouteConfig>,
     /// What may be paid.
     pub policy: Policy,
-    /// Into which tunnels the proxy looks.
-    pub intercept: Intercept,
-    /// The way to the origins.
-    pub upstream: Upstream,
-    /// Every limit. The policy holds its own four, too.
+    /// Which tunnels the proxy decrypts.
+    pub intercept: InterceptConfig,
+    /// How to reach origins.
+    pub upstream: UpstreamConfig,
+    /// Every limit; `policy` has its own copy of those that it applies.
     pub limits: Limits,
-    /// What is allowed but probably not meant, for the log.
+    /// What is valid but probably a mistake.
     pub warnings: Vec<String>,
 }
 
 impl Config {
     /// Reads `file`, if given, and the process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every issue found.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let fail = |fault| ConfigError { file: file.map(Path::to_owned), faults: vec![fault] };
-        let (text, folder) = match file {
+        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
+        let (text, directory) = match file {
             None => (String::new(), Path::new("")),
             Some(path) => {
                 let text = source::read(path).map_err(|error| {
-                    let remedy = "give a readable file with --config; `tollpass init` writes one";
-                    fail(Fault::new("", format!("cannot be read: {error}"), remedy))
+                    let remedy = "pass a readable file with --config; `tollpass init` creates one";
+                    fail(ConfigIssue::new("", format!("cannot be read: {error}"), remedy))
                 })?;
                 (text, path.parent().unwrap_or(Path::new("")))
             }
         };
-        // An empty path stands for the working directory, which `absolute` refuses.
-        let folder = std::path::absolute(folder.join(".")).map_err(|error| {
-            fail(Fault::new("", format!("its folder cannot be found: {error}"), "give an absolute path"))
+        // `absolute` refuses the empty path, which means the working directory.
+        let directory = std::path::absolute(directory.join(".")).map_err(|error| {
+            fail(ConfigIssue::new(
+                "",
+                format!("its directory cannot be found: {error}"),
+                "use an absolute path",
+            ))
         })?;
         let environment = source::environment().map_err(fail)?;
-        Self::parse(&text, &folder, &environment)
+        Self::parse(&text, &directory, &environment)
             .map_err(|error| ConfigError { file: file.map(Path::to_owned), ..error })
     }
 
-    /// Reads the text of a file in `folder` (where relative paths start) and the variables of `environment`,
-    /// among them `HOME` and `XDG_STATE_HOME`, and those that name an outbound proxy.
+    /// Reads the content of a file in `directory` (the base of relative paths) and the variables of `environment`, including
+    /// `HOME`, `XDG_STATE_HOME` and those that name an outbound proxy.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every issue found.
     pub fn parse(
         text: &str,
-        folder: &Path,
+        directory: &Path,
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        let fail = |faults| ConfigError { file: None, faults };
+        let fail = |issues| ConfigError { file: None, issues };
         let environment = &mut environment.clone();
         let services = source::without_services(environment);
-        let root = source::merge(text, environment).map_err(|fault| fail(vec![fault]))?;
+        let root = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
         let path_in = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let places = Places { folder: folder.to_owned(), home: path_in("HOME") };
+        let base = BasePaths { directory: directory.to_owned(), home: path_in("HOME") };
         let state_home =
-            path_in("XDG_STATE_HOME").or_else(|| places.home.as_ref().map(|home| home.join(".local/state")));
+            path_in("XDG_STATE_HOME").or_else(|| base.home.as_ref().map(|home| home.join(".local/state")));
 
-        let faults = Faults::new(source::entries_in(environment));
-        let config = assemble(root, &places, state_home, environment, &faults);
-        match (config, faults.into_result()) {
+        let issues = Issues::new(source::entries_in(environment));
+        let config = assemble(root, &base, state_home, environment, &issues);
+        match (config, issues.into_result()) {
             (Some(mut config), Ok(renamed)) => {
                 config.warnings.extend(renamed);
                 config.warnings.extend(services);
                 Ok(config)
             }
-            (_, faults) => Err(fail(faults.err().unwrap_or_default())),
+            (_, issues) => Err(fail(issues.err().unwrap_or_default())),
         }
     }
 
     /// Listens on `address` instead, under the same rules.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a proxy with a wallet would listen beyond loopback without `allow_remote`.
     pub fn listen_on(&mut self, address: SocketAddr) -> Result<(), ConfigError> {
-        if let Some(fault) = exposed(address, self.allow_remote, self.wallet.is_some()) {
-            return Err(ConfigError { file: None, faults: vec![fault] });
+        if let Some(issue) = exposed(address, self.allow_remote, self.wallet.is_some()) {
+            return Err(ConfigError { file: None, issues: vec![issue] });
         }
         self.listen = address;
         Ok(())
@@ -179,55 +208,59 @@ impl Config {
 
 fn assemble(
     root: Map<String, Value>,
-    places: &Places,
+    base: &BasePaths,
     state_home: Option<PathBuf>,
     environment: &BTreeMap<String, String>,
-    faults: &Faults,
+    issues: &Issues,
 ) -> Option<Config> {
-    let mut top = Section::new("", Some(ValueKind::Table(root).into()), TOP, faults);
+    let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
-    let state_dir = top.read("state_dir", |value| places.path(value));
+    let state_dir = top.read("state_dir", |value| base.path(value));
     let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
     if state_dir.is_none() && !top.has("state_dir") {
-        top.fault("state_dir", "neither HOME nor XDG_STATE_HOME is set", "write state_dir = \"/a/folder\"");
+        top.issue(
+            "state_dir",
+            "neither HOME nor XDG_STATE_HOME is set",
+            "write state_dir = \"/a/directory\"",
+        );
     }
 
-    let wallet_section = Section::new("wallet", top.take("wallet"), wallet::KEYS, faults);
-    let chain_section = Section::new("chain", top.take("chain"), chain::KEYS, faults);
+    let wallet_section = Section::new("wallet", top.take("wallet"), &wallet::WALLET, issues);
+    let chain_section = Section::new("chain", top.take("chain"), &chain::CHAIN, issues);
     let is_paying = wallet_section.is_written;
     for (has, name, lacks) in
         [(&wallet_section, "wallet", &chain_section), (&chain_section, "chain", &wallet_section)]
     {
         if has.is_written && !lacks.is_written {
-            let wrong = format!("missing, but [{name}] is there: a proxy that pays needs both");
-            lacks.fault("", wrong, "write both; or remove both for a proxy that never pays");
+            let problem = format!("missing, but [{name}] is set: a proxy that pays needs both");
+            lacks.issue("", problem, "write both, or remove both for a proxy that never pays");
         }
     }
-    let wallet = is_paying.then(|| wallet::read(&wallet_section, places));
+    let wallet = is_paying.then(|| wallet::read(&wallet_section, base));
     let chain = chain_section.is_written.then(|| chain::read(&chain_section));
 
-    let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), faults));
-    let rules = policy::rules(top.take("pay"), &hooks, faults);
-    let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), policy::DEPOSIT, faults));
-    let intercept_section = Section::new("intercept", top.take("intercept"), intercept::KEYS, faults);
+    let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
+    let rules = policy::rules(top.take("pay"), &hooks, issues);
+    let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), &policy::DEPOSIT, issues));
+    let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);
     let paying = if is_paying { rules.as_slice() } else { &[] };
-    let intercept = intercept::read(&intercept_section, places, paying);
-    let limits = limits::read(&Section::new("limits", top.take("limits"), limits::KEYS, faults));
+    let intercept = intercept::read(&intercept_section, base, paying);
+    let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
-    let listen = listen.unwrap_or_else(default_listen);
-    faults.extend(exposed(listen, allow_remote, is_paying));
+    let listen = listen.unwrap_or(DEFAULT_LISTEN);
+    issues.extend(exposed(listen, allow_remote, is_paying));
     let routes =
-        route::routes(top.take("route"), route::Neighbour { listen, allow_remote, is_paying }, faults);
+        route::routes(top.take("route"), route::MainListener { listen, allow_remote, is_paying }, issues);
     let mut warnings = policy::warnings(&rules, &deposit);
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
-    let mut upstream = Section::new("upstream", top.take("upstream"), upstream::TABLE, faults);
-    let tls = origin::origins(upstream.take("tls"), places, faults, &mut warnings);
-    let upstream = upstream::upstream(&upstream, tls, places, environment, &mut warnings);
+    let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
+    let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
+    let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
     if !rules.is_empty() && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
     }
-    // Both are either absent or whole: an inner None has left a fault.
+    // Both are absent or complete: an inner None has been reported.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
     let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
@@ -249,18 +282,14 @@ fn assemble(
     })
 }
 
-fn default_listen() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 8402))
-}
-
-/// The fault of a proxy that would pay for whoever reaches it.
-fn exposed(listen: SocketAddr, allow_remote: bool, is_paying: bool) -> Option<Fault> {
+/// The issue of a proxy that would pay for any machine that can connect to it.
+fn exposed(listen: SocketAddr, allow_remote: bool, is_paying: bool) -> Option<ConfigIssue> {
     if !is_paying || allow_remote || listen.ip().to_canonical().is_loopback() {
         return None;
     }
-    Some(Fault::new(
+    Some(ConfigIssue::new(
         "listen",
-        format!("{listen} can be reached by other machines, which could then spend your money"),
-        "listen on 127.0.0.1 or [::1], or write allow_remote = true if you mean it",
+        format!("other machines can connect to {listen} and spend your money"),
+        "listen on 127.0.0.1 or [::1], or write allow_remote = true to allow this",
     ))
 }

@@ -4,95 +4,153 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::config::Value;
+use serde_json::json;
 
-use super::section::{Faults, Section, Wrong, entries, quoted};
+use super::key::{ADDRESS, HOST_PATTERN, Shape, Table, keys, word_for, words};
+use super::schema::is_set;
+use super::section::{InvalidValue, Issues, Section, entries, quoted};
 use super::values::show_duration;
 use super::{hooks, values};
+use crate::limits::{DAY, Quantity, SECOND, count, time};
 use crate::protocol::Amount;
 use crate::protocol::policy::{Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule};
 
-/// The keys of one `[[pay]]` entry.
-pub(super) const PAY: &[&str] =
-    &["host", "port", "max_price", "receivers", "send_ahead", "browsers", "hooks", "deny"];
-/// The keys of `[deposit]`.
-pub(super) const DEPOSIT: &[&str] = &[
-    "initial",
-    "top_up",
-    "channels",
-    "close_idle_after",
-    "max_per_channel",
-    "retry_after",
-    "max_count",
-    "count_window",
-    "on_exit",
-];
-
-const MAX_RULES: usize = 10_000;
+pub(super) const MAX_RULES: usize = 10_000;
+const MAX_RECEIVERS: usize = 10_000;
 const MAX_MULTIPLE: u64 = 1_000_000;
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-const LONGEST_SURPLUS: Duration = Duration::from_secs(30 * 24 * 3600);
+const LONGEST_IDLE: u64 = 30 * DAY;
 
-/// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks of those that name none.
-pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, faults: &Faults) -> Vec<Rule> {
-    let entries = entries("pay", value, MAX_RULES, faults).into_iter().enumerate();
+/// One port.
+pub(super) const PORT: Shape = Shape::Integer(1, 65_535);
+const BROWSERS: [(&str, Browsers); 4] = {
+    let mut words = [("", Browsers::Never); 4];
+    let mut index = 0;
+    while index < words.len() {
+        words[index] = (Browsers::ALL[index].name(), Browsers::ALL[index]);
+        index += 1;
+    }
+    words
+};
+
+/// The keys of one `[[pay]]` entry.
+pub(super) static PAY: Table = Table::new(
+    "pay",
+    "Which hosts may be paid, and how much. The first entry that matches decides.",
+    keys! {
+        /// A host name, an IP address, "*.example.com" (every name below it, not the name itself) or "*" (every host).
+        "host": HOST_PATTERN; required(),
+        /// Only this port; every port if omitted.
+        "port": PORT,
+        /// The highest price of one request, in base units (RDN has 18 decimals: this is 0.001 RDN).
+        "max_price": Shape::Amount(1, None),
+        /// The only addresses that may be paid; any address if omitted.
+        "receivers": Shape::List(&ADDRESS, 1, MAX_RECEIVERS),
+        /// Whether a request carries a payment at once if its price is known from an earlier 402.
+        "send_ahead": Shape::Boolean(true),
+        /// Which requests from browsers are paid: "never"; "navigations", the pages that you open or that you reach
+        /// from the same site; "same-origin", these and what a page requests from its own origin; "any".
+        "browsers": Shape::Word(&const { words(&BROWSERS) }),
+        /// Hooks for this entry only.
+        "hooks": Shape::Table(&hooks::HOOKS),
+        /// true: never pay these hosts.
+        "deny": Shape::Boolean(false),
+    },
+)
+.with_rules(|| {
+    let denies = json!({"required": ["deny"], "properties": {"deny": {"const": true}}});
+    let pays = PAYING.map(is_set);
+    vec![json!({"if": denies, "then": {"not": {"anyOf": pays}}, "else": is_set("max_price")})]
+});
+
+/// The keys that have no effect in an entry that denies.
+const PAYING: [&str; 5] = ["max_price", "receivers", "send_ahead", "browsers", "hooks"];
+
+const CHANNELS: Quantity = count(Deposit::DEFAULT.channels as u64, 1..=1000);
+const RETRY_AFTER: Quantity = time(Deposit::DEFAULT.retry_after.as_nanos() as u64, SECOND..=DAY);
+const MAX_COUNT: Quantity = count(Deposit::DEFAULT.max_count as u64, 1..=1_000_000);
+const COUNT_WINDOW: Quantity = time(Deposit::DEFAULT.count_window.as_nanos() as u64, SECOND..=30 * DAY);
+const ON_EXIT: [(&str, OnExit); 2] = [("never", OnExit::Never), ("cooperative", OnExit::Cooperative)];
+/// A multiple of the price, or an amount.
+const SIZE: Shape = Shape::Any(&[Shape::Integer(1, MAX_MULTIPLE), Shape::Text("^[0-9]+\\s*units$")]);
+
+/// The keys of `[deposit]`.
+pub(super) static DEPOSIT: Table = Table::new(
+    "deposit",
+    "How much to lock up in channels.",
+    keys! {
+        /// The deposit of a new channel: a multiple of the price, or an amount in base units such as "1000 units".
+        "initial": SIZE; or(|| size_json(Deposit::DEFAULT.initial)),
+        /// A channel that runs low is topped up until it can pay this much again: a multiple of the price, or an
+        /// amount.
+        "top_up": SIZE; or(|| size_json(Deposit::DEFAULT.top_up)),
+        /// How many channels a host may have open to one receiver.
+        "channels": Shape::Quantity(CHANNELS),
+        /// When to close, together with the seller, an idle channel beyond the first one to a receiver: after this time
+        /// without a payment, such as "10m", or "never".
+        "close_idle_after": Shape::Any(&[Shape::Word(&["never"]), Shape::Time(SECOND, LONGEST_IDLE)]); or(|| json!("never")),
+        /// The most that one channel may hold, including top-ups and transactions that are not confirmed yet.
+        "max_per_channel": Shape::Amount(1, Some(Deposit::DEFAULT.max_per_channel)); or(|| json!(Deposit::DEFAULT.max_per_channel)),
+        /// After a failed transaction, how long to send none for the same receiver and host; doubled with each further
+        /// failure, up to an hour.
+        "retry_after": Shape::Quantity(RETRY_AFTER),
+        /// How many deposits may be made for one receiver and host within this time.
+        "max_count": Shape::Quantity(MAX_COUNT),
+        /// How many deposits may be made for one receiver and host within this time.
+        "count_window": Shape::Quantity(COUNT_WINDOW),
+        /// What to do with open channels at shutdown: "never" leaves them open for the next start; "cooperative" closes
+        /// each one that has paid, together with its seller, within limits.drain_timeout.
+        "on_exit": Shape::Word(&const { words(&ON_EXIT) }); or(|| json!(word_for(&ON_EXIT, Deposit::DEFAULT.on_exit))),
+    },
+);
+
+fn size_json(size: DepositSize) -> serde_json::Value {
+    match size {
+        DepositSize::Times(multiple) => json!(multiple),
+        DepositSize::Units(amount) => json!(format!("{amount} units")),
+    }
+}
+
+/// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks that an entry does not set.
+pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, issues: &Issues) -> Vec<Rule> {
+    let entries = entries("pay", value, MAX_RULES, issues).into_iter().enumerate();
     entries
         .filter_map(|(index, entry)| {
-            rule(Section::new(format!("pay[{index}]"), Some(entry), PAY, faults), otherwise, faults)
+            rule(Section::new(format!("pay[{index}]"), Some(entry), &PAY, issues), otherwise, issues)
         })
         .collect()
 }
 
 /// Reads `[deposit]`.
 pub(super) fn deposit(section: &Section<'_>) -> Deposit {
-    let default = Deposit::default();
+    let default = Deposit::DEFAULT;
     let largest = default.max_per_channel;
     let size = |key, default| section.read(key, |value| deposit_size(value, largest)).unwrap_or(default);
     Deposit {
         initial: size("initial", default.initial),
         top_up: size("top_up", default.top_up),
-        channels: section.bounded("channels", default.channels, 1..=1000, values::small_integer, |number| {
-            number.to_string()
-        }),
-        // The default is also what the contract accepts at most.
+        channels: section.count("channels", CHANNELS),
+        // The default is also the most that the contract accepts.
         max_per_channel: section.bounded(
             "max_per_channel",
             default.max_per_channel,
-            Amount::from(1)..=default.max_per_channel,
+            Amount::from(1)..=largest,
             values::amount,
             |amount| amount.to_string(),
         ),
-        retry_after: section.bounded(
-            "retry_after",
-            default.retry_after,
-            Duration::from_secs(1)..=LONGEST,
-            values::duration,
-            show_duration,
-        ),
-        max_count: section.bounded(
-            "max_count",
-            default.max_count,
-            1..=1_000_000,
-            values::small_integer,
-            |number| number.to_string(),
-        ),
-        count_window: section.bounded(
-            "count_window",
-            default.count_window,
-            Duration::from_secs(1)..=LONGEST_SURPLUS,
-            values::duration,
-            show_duration,
-        ),
-        on_exit: section.read("on_exit", on_exit).unwrap_or(default.on_exit),
+        retry_after: section.time("retry_after", RETRY_AFTER),
+        max_count: section.count("max_count", MAX_COUNT),
+        count_window: section.time("count_window", COUNT_WINDOW),
+        on_exit: section.read("on_exit", |value| values::word(value, &ON_EXIT)).unwrap_or(default.on_exit),
         close_idle_after: section
             .read("close_idle_after", close_idle_after)
             .unwrap_or(default.close_idle_after),
     }
 }
 
-/// A number is a factor of the price; a string with the word "units" is an amount, whatever the price.
-fn deposit_size(value: &Value, largest: Amount) -> Result<DepositSize, Wrong> {
+/// A number is a multiple of the price; a string that ends with "units" is an amount, whatever the price.
+fn deposit_size(value: &Value, largest: Amount) -> Result<DepositSize, InvalidValue> {
     let remedy = format!(
-        "write a factor of the price from 1 to {MAX_MULTIPLE}, or an amount such as \"1000 units\", at most {largest}"
+        "write a multiple of the price from 1 to {MAX_MULTIPLE}, or an amount such as \"1000 units\", at most {largest}"
     );
     let units = values::text(value).ok().and_then(|text| text.trim().strip_suffix("units"));
     let size = match units {
@@ -102,37 +160,27 @@ fn deposit_size(value: &Value, largest: Amount) -> Result<DepositSize, Wrong> {
         },
         None => values::integer(value)
             .ok()
-            .filter(|factor| (1..=MAX_MULTIPLE).contains(factor))
+            .filter(|multiple| (1..=MAX_MULTIPLE).contains(multiple))
             .map(DepositSize::Times),
     };
     let written = values::text(value).map_or_else(|_| value.to_string(), quoted);
-    size.ok_or_else(|| Wrong::new(format!("{written} is not a deposit"), remedy))
+    size.ok_or_else(|| InvalidValue::new(format!("{written} is not a valid deposit"), remedy))
 }
 
-fn on_exit(value: &Value) -> Result<OnExit, Wrong> {
-    match values::text(value)? {
-        "never" => Ok(OnExit::Never),
-        "cooperative" => Ok(OnExit::Cooperative),
-        other => Err(Wrong::new(
-            format!("{} is not a valid value", quoted(other)),
-            "write \"never\", or \"cooperative\" to close the channels together with their sellers",
-        )),
-    }
-}
-
-fn close_idle_after(value: &Value) -> Result<Option<Duration>, Wrong> {
+fn close_idle_after(value: &Value) -> Result<Option<Duration>, InvalidValue> {
     if values::text(value).is_ok_and(|text| text == "never") {
         return Ok(None);
     }
     let remedy = "write \"never\", or how long a channel may be idle, from \"1s\" to \"30d\"";
-    let within = values::duration(value).map_err(|Wrong { wrong, .. }| Wrong::new(wrong, remedy))?;
-    if !(Duration::from_secs(1)..=LONGEST_SURPLUS).contains(&within) {
-        return Err(Wrong::new(format!("{} is out of range", show_duration(within)), remedy));
+    let idle =
+        values::duration(value).map_err(|InvalidValue { problem, .. }| InvalidValue::new(problem, remedy))?;
+    if !(Duration::from_nanos(SECOND)..=Duration::from_nanos(LONGEST_IDLE)).contains(&idle) {
+        return Err(InvalidValue::new(format!("{} is out of range", show_duration(idle)), remedy));
     }
-    Ok(Some(within))
+    Ok(Some(idle))
 }
 
-/// Rules that can never match because an earlier one does, and prices that no channel can hold.
+/// Warnings about rules that an earlier one hides, and about prices that no channel can hold.
 pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     let hidden = rules.iter().enumerate().filter_map(|(index, rule)| {
         let earlier = rules[..index].iter().position(|earlier| covers(place(earlier), place(rule)))?;
@@ -150,39 +198,39 @@ pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     hidden.chain(costly).collect()
 }
 
-fn rule(mut entry: Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Rule> {
+fn rule(mut entry: Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Option<Rule> {
     let (host, port) = (host(&entry), port(&entry));
-    let allow = allow(&mut entry, otherwise, faults);
+    let allow = allow(&mut entry, otherwise, issues);
     Some(Rule { host: host?, port, allow: allow? })
 }
 
-/// Reads the pattern of an entry that is for some hosts.
+/// Reads the host pattern of an entry.
 pub(super) fn host(entry: &Section<'_>) -> Option<HostPattern> {
     entry.require("host", "\"api.example.com\", or \"*.example.com\"", |value| {
         let text = values::text(value)?;
         text.parse::<HostPattern>().map_err(|error| {
-            Wrong::new(format!("{} is {error}", quoted(text)), "write such as \"api.example.com\"")
+            InvalidValue::new(format!("{} is {error}", quoted(text)), "write one such as \"api.example.com\"")
         })
     })
 }
 
-/// Reads the port of an entry that may be for one port only.
+/// Reads the port of an entry; `None` means every port.
 pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
     entry.read("port", |value| match values::integer(value)? {
         number @ 1..=65_535 => Ok(number as u16),
-        number => Err(Wrong::new(
+        number => Err(InvalidValue::new(
             format!("{number} is not a valid port"),
-            "write 1 to 65535, or leave it out for any port",
+            "write a value from 1 to 65535, or remove it for every port",
         )),
     })
 }
 
-fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Option<Allow> {
+fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
-        for key in ["max_price", "receivers", "send_ahead", "browsers", "hooks"] {
+        for key in PAYING {
             if entry.has(key) {
-                entry.fault(key, "means nothing where deny = true", "remove one of the two");
+                entry.issue(key, "has no effect with deny = true", "remove one of the two");
             }
         }
         return Some(Allow::Deny);
@@ -190,51 +238,47 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, faults: &Faults) -> Op
     let max_price = entry.require("max_price", "the highest price of one request, in base units", |value| {
         let price = values::amount(value)?;
         if price.is_zero() {
-            return Err(Wrong::new("0 would pay nothing", "write a price above 0, or deny = true instead"));
+            return Err(InvalidValue::new(
+                "0 would pay nothing",
+                "write a price above 0, or deny = true instead",
+            ));
         }
         Ok(price)
     });
     let receivers = entry.read("receivers", |value| {
         let receivers = values::addresses(value)?;
         if receivers.is_empty() {
-            return Err(Wrong::new("an empty list", "name who may be paid, or leave the key out for anyone"));
+            return Err(InvalidValue::new(
+                "an empty list",
+                "write the addresses that may be paid, or remove the key for any address",
+            ));
         }
         Ok(receivers)
     });
-    // A list that is wrong must not turn into "anyone".
+    // An invalid list must not permit every address.
     if entry.has("receivers") && receivers.is_none() {
         return None;
     }
     let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
-    let browsers = entry.read("browsers", browsers);
+    let browsers = entry.read("browsers", |value| values::word(value, &BROWSERS));
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
         None => Arc::clone(otherwise),
-        written => Arc::new(hooks::hooks(written, &path, otherwise, faults)),
+        written => Arc::new(hooks::hooks(written, &path, otherwise, issues)),
     };
     let receivers = receivers.unwrap_or_default();
     Some(Allow::Pay { max_price: max_price?, receivers, send_ahead, browsers, hooks })
 }
 
-fn browsers(value: &Value) -> Result<Browsers, Wrong> {
-    let text = values::text(value)?;
-    Browsers::ALL.into_iter().find(|browsers| browsers.name() == text).ok_or_else(|| {
-        Wrong::new(
-            format!("{} does not say which requests of browsers to pay", quoted(text)),
-            "write \"never\", \"navigations\", \"same-origin\" or \"any\"",
-        )
-    })
-}
+/// Hosts and, if not all, one port on them.
+type HostAndPort<'a> = (&'a HostPattern, Option<u16>);
 
-/// Hosts, and the port on them.
-type Place<'a> = (&'a HostPattern, Option<u16>);
-
-fn place(rule: &Rule) -> Place<'_> {
+fn place(rule: &Rule) -> HostAndPort<'_> {
     (&rule.host, rule.port)
 }
 
-/// Whether an entry above leaves nothing to one below it.
-pub(super) fn covers(earlier: Place<'_>, later: Place<'_>) -> bool {
+/// True if no request reaches `later` because `earlier` matches all of its requests.
+pub(super) fn covers(earlier: HostAndPort<'_>, later: HostAndPort<'_>) -> bool {
     let port = earlier.1.is_none() || earlier.1 == later.1;
     port && match (earlier.0, later.0) {
         (HostPattern::Any, _) => true,

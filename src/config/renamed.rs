@@ -1,10 +1,11 @@
-//! Keys that had another name once. A file or variable that uses the old name keeps working, with a warning.
+//! Keys that were renamed. A file or variable that uses the old name keeps working, with a warning.
 
 use ::config::{Map, Value};
 
+use super::key::Table;
 use super::section::{FROM_ENVIRONMENT, is_blank};
 
-/// Old name, new name. An old name counts only in a table that has the new one.
+/// Old and new names. An old name applies only to tables that have the new one.
 const RENAMED: &[(&str, &str)] = &[
     ("answer_within", "answer_timeout"),
     ("confirm_within", "confirm_timeout"),
@@ -40,22 +41,25 @@ const RENAMED: &[(&str, &str)] = &[
 pub(super) struct Renamed {
     pub(super) old: &'static str,
     pub(super) new: &'static str,
-    /// Both names are set in the same place, so that it is unclear which one counts.
+    /// True if the same place sets both names, so that it is unclear which one counts.
     pub(super) is_twice: bool,
 }
 
-/// Moves each value under an old name to the new one. A variable takes precedence over the file, whichever name each uses.
-pub(super) fn rename(table: &mut Map<String, Value>, known: &[&str]) -> Vec<Renamed> {
+/// The old names of keys of `table`, with the new ones.
+pub(super) fn old_names(table: &'static Table) -> impl Iterator<Item = (&'static str, &'static str)> {
+    RENAMED.iter().copied().filter(|(old, new)| table.has(new) && !table.has(old))
+}
+
+/// Moves each value under an old name to the new one. A variable takes precedence over the file, whichever name each
+/// uses.
+pub(super) fn rename(values: &mut Map<String, Value>, table: &'static Table) -> Vec<Renamed> {
     let mut renamed = Vec::new();
-    for &(old, new) in RENAMED {
-        if known.contains(&old) || !known.contains(&new) {
-            continue;
-        }
-        let Some(value) = table.remove(old).filter(|value| !is_blank(value)) else { continue };
+    for (old, new) in old_names(table) {
+        let Some(value) = values.remove(old).filter(|value| !is_blank(value)) else { continue };
         let is_variable = |value: &Value| value.origin() == Some(FROM_ENVIRONMENT);
-        let other = table.get(new).filter(|other| !is_blank(other)).map(is_variable);
+        let other = values.get(new).filter(|other| !is_blank(other)).map(is_variable);
         if other.is_none_or(|other| is_variable(&value) && !other) {
-            table.insert(new.to_owned(), value.clone());
+            values.insert(new.to_owned(), value.clone());
         }
         renamed.push(Renamed { old, new, is_twice: other == Some(is_variable(&value)) });
     }

@@ -1,82 +1,85 @@
-//! Reads one table of the merged file and environment, key by key, and notes every fault on the way.
+//! Reads one table of the merged file and environment, key by key, and collects every issue on the way.
 
-use std::{cell::RefCell, fmt, ops::RangeInclusive};
+use std::{cell::RefCell, fmt, ops::RangeInclusive, time::Duration};
 
 use ::config::{Map, Value, ValueKind};
 
-use super::fault::{Fault, nearest};
-use super::renamed::{Renamed, rename};
+use super::issue::{ConfigIssue, nearest};
+use super::key::{Shape, Table};
+use super::renamed::{Renamed, old_names, rename};
+use super::values;
+use super::values::{show_duration, show_size};
+use crate::limits::{Quantity, Unit};
 
-/// Gathers faults, and warnings about names that are out of date.
+/// Collects issues, and warnings about outdated names.
 #[derive(Default)]
-pub(super) struct Faults {
-    faults: RefCell<Vec<Fault>>,
+pub(super) struct Issues {
+    issues: RefCell<Vec<ConfigIssue>>,
     warnings: RefCell<Vec<String>>,
 }
 
-impl Faults {
-    /// Begins with these.
-    pub(super) fn new(faults: Vec<Fault>) -> Self {
-        Self { faults: RefCell::new(faults), ..Self::default() }
+impl Issues {
+    /// Starts with these.
+    pub(super) fn new(issues: Vec<ConfigIssue>) -> Self {
+        Self { issues: RefCell::new(issues), ..Self::default() }
     }
 
-    /// Notes a fault.
-    pub(super) fn push(&self, fault: Fault) {
-        self.faults.borrow_mut().push(fault);
+    /// Adds an issue.
+    pub(super) fn push(&self, issue: ConfigIssue) {
+        self.issues.borrow_mut().push(issue);
     }
 
-    /// Notes several.
-    pub(super) fn extend(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.faults.borrow_mut().extend(faults);
+    /// Adds several.
+    pub(super) fn extend(&self, issues: impl IntoIterator<Item = ConfigIssue>) {
+        self.issues.borrow_mut().extend(issues);
     }
 
-    /// The faults, if there are any, else the warnings.
-    pub(super) fn into_result(self) -> Result<Vec<String>, Vec<Fault>> {
-        let faults = self.faults.into_inner();
-        if faults.is_empty() { Ok(self.warnings.into_inner()) } else { Err(faults) }
+    /// The issues, if there are any, else the warnings.
+    pub(super) fn into_result(self) -> Result<Vec<String>, Vec<ConfigIssue>> {
+        let issues = self.issues.into_inner();
+        if issues.is_empty() { Ok(self.warnings.into_inner()) } else { Err(issues) }
     }
 }
 
-/// Why a value is refused: what is wrong, and what to write.
-pub(super) struct Wrong {
+/// Why a value is invalid, and what to write instead.
+pub(super) struct InvalidValue {
     /// What is wrong with it.
-    pub wrong: String,
+    pub problem: String,
     /// What to write instead.
     pub remedy: String,
 }
 
-impl Wrong {
-    /// A refusal.
-    pub(super) fn new(wrong: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { wrong: wrong.into(), remedy: remedy.into() }
+impl InvalidValue {
+    pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
 /// One table.
 pub(super) struct Section<'a> {
     path: String,
-    table: Map<String, Value>,
-    known: &'static [&'static str],
-    faults: &'a Faults,
-    /// True when the table was written, even if it is empty.
+    values: Map<String, Value>,
+    table: &'static Table,
+    issues: &'a Issues,
+    /// True if the table is present, even if it is empty.
     pub is_written: bool,
 }
 
 impl<'a> Section<'a> {
-    /// Takes the table `value` found at `path`, and reports each key that is not in `known`.
+    /// Takes the value found at `path`, and reports each key that `table` does not declare.
     pub(super) fn new(
         path: impl Into<String>,
         value: Option<Value>,
-        known: &'static [&'static str],
-        faults: &'a Faults,
+        table: &'static Table,
+        issues: &'a Issues,
     ) -> Self {
         let path = path.into();
         let is_written = value.is_some();
-        let table = match value.map(|value| value.kind) {
+        let values = match value.map(|value| value.kind) {
             None => Map::new(),
-            Some(ValueKind::Table(table)) => table,
+            Some(ValueKind::Table(values)) => values,
             Some(other) => {
-                faults.push(Fault::new(
+                issues.push(ConfigIssue::new(
                     &path,
                     format!("expected a table, found {}", kind(&other)),
                     format!("write a table, such as [{path}] and its keys below it"),
@@ -84,25 +87,25 @@ impl<'a> Section<'a> {
                 Map::new()
             }
         };
-        let mut section = Self { path, table, known, faults, is_written };
+        let mut section = Self { path, values, table, issues, is_written };
         section.rename();
         section.report_unknown();
         section
     }
 
-    /// Takes old names for the new ones.
+    /// Moves values from old names to the current ones.
     fn rename(&mut self) {
-        for Renamed { old, new, is_twice } in rename(&mut self.table, self.known) {
+        for Renamed { old, new, is_twice } in rename(&mut self.values, self.table) {
             let (path, now) = (self.path_of(old), self.path_of(new));
             if is_twice {
-                self.faults.push(Fault::new(
+                self.issues.push(ConfigIssue::new(
                     path,
-                    format!("the old name of {now}, which is set too"),
+                    format!("the old name of {now}, which is also set"),
                     "remove it",
                 ));
             } else {
                 let warning = format!("{path} is now called {now}; the old name still works");
-                self.faults.warnings.borrow_mut().push(warning);
+                self.issues.warnings.borrow_mut().push(warning);
             }
         }
     }
@@ -112,56 +115,60 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// True when the key is there, right or wrong. An empty text counts as absent.
+    /// True if the key is set, whether or not its value is valid. An empty string counts as unset.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some_and(|value| !is_blank(value))
+        self.values.get(key).is_some_and(|value| !is_blank(value))
     }
 
-    /// Takes the raw value out, so that a table within can be read as a section of its own.
+    /// Takes the raw value out, to read a nested table as a section of its own.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
-        debug_assert!(self.known.contains(&key), "{key} is read but not known");
-        self.table.remove(key)
+        debug_assert!(self.table.has(key), "{key} is read but not declared");
+        self.values.remove(key)
     }
 
-    /// Reads a value; `None` when it is absent or wrong.
-    pub(super) fn read<T>(&self, key: &str, parse: impl FnOnce(&Value) -> Result<T, Wrong>) -> Option<T> {
-        debug_assert!(self.known.contains(&key), "{key} is read but not known");
-        let value = self.table.get(key).filter(|value| !is_blank(value))?;
+    /// Reads a value; `None` if it is unset or invalid.
+    pub(super) fn read<T>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&Value) -> Result<T, InvalidValue>,
+    ) -> Option<T> {
+        debug_assert!(self.table.has(key), "{key} is read but not declared");
+        let value = self.values.get(key).filter(|value| !is_blank(value))?;
         match parse(value) {
             Ok(read) => Some(read),
-            Err(Wrong { wrong, remedy }) => {
+            Err(InvalidValue { problem, remedy }) => {
                 let path = self.path_of(key);
                 let from = if value.origin() == Some(FROM_ENVIRONMENT) {
                     format!(" (from {})", variable(&path))
                 } else {
                     String::new()
                 };
-                self.faults.push(Fault::new(path, wrong + &from, remedy));
+                self.issues.push(ConfigIssue::new(path, problem + &from, remedy));
                 None
             }
         }
     }
 
-    /// Reads a value that must be there; `None` when it is wrong, which is then reported.
+    /// Reads a required value; `None` if it is unset or invalid, which is then reported.
     pub(super) fn require<T>(
         &self,
         key: &str,
         example: &str,
-        parse: impl FnOnce(&Value) -> Result<T, Wrong>,
+        parse: impl FnOnce(&Value) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         if !self.has(key) {
-            self.fault(key, "missing", format!("write {key} = {example}"));
+            self.issue(key, "missing", format!("write {key} = {example}"));
         }
         self.read(key, parse)
     }
 
-    /// Reads a value that must lie within `range`, or takes the default.
+    /// Reads a value within `range`, or takes the default.
     pub(super) fn bounded<T: Copy + PartialOrd>(
         &self,
         key: &str,
         default: T,
         range: RangeInclusive<T>,
-        parse: impl FnOnce(&Value) -> Result<T, Wrong>,
+        parse: impl FnOnce(&Value) -> Result<T, InvalidValue>,
         show: impl Fn(T) -> String,
     ) -> T {
         let check = |value: &Value| {
@@ -169,59 +176,106 @@ impl<'a> Section<'a> {
             if range.contains(&read) {
                 return Ok(read);
             }
-            Err(Wrong::new(
+            Err(InvalidValue::new(
                 format!("{} is out of range", show(read)),
-                format!("write something from {} to {}", show(*range.start()), show(*range.end())),
+                format!("write a value from {} to {}", show(*range.start()), show(*range.end())),
             ))
         };
         self.read(key, check).unwrap_or(default)
     }
 
-    /// Notes a fault at a key of this table.
-    pub(super) fn fault(&self, key: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
-        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
-        self.faults.push(Fault::new(path, wrong, remedy));
+    /// Reads a quantity in its unit, or takes its default.
+    pub(super) fn quantity(&self, key: &str, quantity: Quantity) -> u64 {
+        let Quantity { unit, default, min, max } = quantity;
+        match unit {
+            Unit::Count => self.bounded(key, default, min..=max, values::integer, |count| count.to_string()),
+            Unit::Bytes => self.bounded(key, default, min..=max, values::size, show_size),
+            Unit::Time => {
+                let [default, min, max] = [default, min, max].map(Duration::from_nanos);
+                let read = self.bounded(key, default, min..=max, values::duration, show_duration);
+                // It is within bounds that are `u64`s of nanoseconds.
+                u64::try_from(read.as_nanos()).unwrap_or(u64::MAX)
+            }
+        }
     }
 
-    /// Notes a fault that is none of a key of this table, such as that of a variable of another program.
-    pub(super) fn foreign(&self, fault: Fault) {
-        self.faults.push(fault);
+    /// Reads a quantity of time.
+    pub(super) fn time(&self, key: &str, quantity: Quantity) -> Duration {
+        Duration::from_nanos(self.quantity(key, quantity))
+    }
+
+    /// Reads a quantity whose upper bound fits in 32 bits.
+    pub(super) fn count(&self, key: &str, quantity: Quantity) -> u32 {
+        u32::try_from(self.quantity(key, quantity)).unwrap_or(u32::MAX)
+    }
+
+    /// Reports an issue with a key of this table.
+    pub(super) fn issue(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+        let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
+        self.issues.push(ConfigIssue::new(path, problem, remedy));
+    }
+
+    /// Reports an issue that is not about a key of this table, such as one with another program's variable.
+    pub(super) fn foreign(&self, issue: ConfigIssue) {
+        self.issues.push(issue);
     }
 
     fn report_unknown(&self) {
-        let mut unknown: Vec<_> =
-            self.table.iter().filter(|(key, _)| !self.known.contains(&key.as_str())).collect();
+        let mut unknown: Vec<_> = self.values.iter().filter(|(key, _)| !self.table.has(key)).collect();
         unknown.sort_by_key(|(key, _)| key.as_str());
         for (key, value) in unknown {
             let path = self.path_of(key);
             let is_variable = value.origin() == Some(FROM_ENVIRONMENT);
-            // A variable with one underscore where two belong looks like a key of the top level.
-            let split = every_path().find(|known| is_variable && known.replace('.', "_") == path);
-            let meant = split
-                .or_else(|| nearest(key, self.known.iter().copied()).map(|known| self.path_of(known)))
-                .map(|known| if is_variable { variable(&known) } else { known });
-            let remedy = match meant {
-                Some(meant) => format!("did you mean {meant}?"),
+            let remedy = match self.meant(key, is_variable) {
+                Some((meant, formerly)) => {
+                    let meant = if is_variable { variable(&meant) } else { meant };
+                    let formerly = formerly.map(|old| format!(" (formerly {old})")).unwrap_or_default();
+                    format!("did you mean {meant}?{formerly}")
+                }
                 None if is_variable => format!("remove the variable {}", variable(&path)),
-                None => format!("remove it; known here are {}", self.known.join(", ")),
+                None => match tables_with(key).next() {
+                    Some(place) => format!("move it to {place}"),
+                    None => {
+                        let known: Vec<_> = self.table.names().collect();
+                        format!("remove it; the known keys here are {}", known.join(", "))
+                    }
+                },
             };
-            self.fault(key, "unknown key", remedy);
+            self.issue(key, "unknown key", remedy);
         }
+    }
+
+    /// The path of the key that an unknown one is probably a typo of, and the old name of that key if the typo is in it.
+    fn meant(&self, key: &str, is_variable: bool) -> Option<(String, Option<&'static str>)> {
+        // A variable with one underscore instead of two looks like a key of the top level.
+        let split = || every_path().find(|known| is_variable && known.replace('.', "_") == self.path_of(key));
+        if let Some(path) = split() {
+            return Some((path, None));
+        }
+        let renamed = || old_names(self.table);
+        let near = nearest(key, self.table.names().chain(renamed().map(|(old, _)| old)))?;
+        // A name may have been given to another key since.
+        let old = renamed().find(|(old, _)| *old == near && !self.table.has(near));
+        let (new, formerly) = old.map_or((near, None), |(old, new)| (new, Some(old)));
+        Some((self.path_of(new), formerly))
     }
 }
 
 /// The entries of the list of tables `name`, at most `most`; each is then read as a section of its own.
-pub(super) fn entries(name: &str, value: Option<Value>, most: usize, faults: &Faults) -> Vec<Value> {
-    let fault = |wrong: String, remedy: String| faults.push(Fault::new(name, wrong, remedy));
+pub(super) fn entries(name: &str, value: Option<Value>, most: usize, issues: &Issues) -> Vec<Value> {
+    let report = |problem: String, remedy: String| issues.push(ConfigIssue::new(name, problem, remedy));
     match value.map(|value| value.kind) {
         None => return Vec::new(),
         Some(ValueKind::Array(entries)) if entries.len() <= most => return entries,
         Some(ValueKind::Array(entries)) => {
-            fault(format!("{} entries are too many", entries.len()), format!("write at most {most} entries"));
+            report(
+                format!("{} entries are too many", entries.len()),
+                format!("write at most {most} entries"),
+            );
         }
         Some(other) => {
             let remedy = format!("write [[{name}]], with two brackets");
-            fault(format!("expected entries, found {}", kind(&other)), remedy);
+            report(format!("expected a list of tables, found {}", kind(&other)), remedy);
         }
     }
     Vec::new()
@@ -235,20 +289,20 @@ pub(super) fn variable(path: &str) -> String {
     format!("{}{}", super::ENVIRONMENT_PREFIX, path.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// What a value is, in a word of the file format; never its content.
+/// The type of a value in terms of the file format; never its content.
 pub(super) fn kind(value: &ValueKind) -> &'static str {
     match value {
         ValueKind::Nil => "nothing",
         ValueKind::Boolean(_) => "true or false",
         ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "an integer",
-        ValueKind::Float(_) => "a number with a point",
-        ValueKind::String(_) => "a text",
+        ValueKind::Float(_) => "a number with a decimal point",
+        ValueKind::String(_) => "a string",
         ValueKind::Table(_) => "a table",
         ValueKind::Array(_) => "a list",
     }
 }
 
-/// A text quoted for a message, cut where it is long.
+/// A string quoted for a message, truncated if it is long.
 pub(super) fn quoted(text: impl fmt::Display) -> String {
     let text = text.to_string();
     if text.chars().count() <= 60 {
@@ -265,9 +319,34 @@ pub(super) fn is_blank(value: &Value) -> bool {
     }
 }
 
+/// Every table at the top of the file and below `[upstream]`, with its path and how to open it.
+fn tables() -> impl Iterator<Item = (String, String, &'static Table)> {
+    fn within(path: &str, table: &'static Table) -> Vec<(String, String, &'static Table)> {
+        let nested = table.keys.iter().filter_map(|key| {
+            let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
+            match key.shape {
+                Shape::Table(table) => Some((path.clone(), format!("[{path}]"), table)),
+                Shape::Tables(table, _) => Some((path.clone(), format!("[[{path}]]"), table)),
+                _ => None,
+            }
+        });
+        nested.collect()
+    }
+    let top = within("", &super::TOP);
+    let below =
+        top.iter().filter(|(path, ..)| path == "upstream").flat_map(|(path, _, table)| within(path, table));
+    let mut all: Vec<_> = below.collect();
+    all.extend(top);
+    std::iter::once((String::new(), "the top of the file".to_owned(), &super::TOP)).chain(all)
+}
+
+/// The tables that have a key of this name.
+fn tables_with(key: &str) -> impl Iterator<Item = String> {
+    tables().filter(move |(_, _, table)| table.has(key)).map(|(_, place, _)| place)
+}
+
 fn every_path() -> impl Iterator<Item = String> {
-    super::KEYS.iter().flat_map(|(section, keys)| {
-        keys.iter()
-            .map(move |key| if section.is_empty() { (*key).to_owned() } else { format!("{section}.{key}") })
+    tables().flat_map(|(path, _, table)| {
+        table.names().map(move |key| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") })
     })
 }

@@ -1,5 +1,5 @@
-//! Where settings come from: the file's text, and the variables laid over it. Knows no key but
-//! [`LISTS`], which no variable can set.
+//! Merges the file with the environment variables that override it. Knows no keys except [`LISTS`], which variables
+//! cannot set.
 
 use std::{
     collections::BTreeMap,
@@ -11,23 +11,26 @@ use std::{
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
 use super::section::variable;
-use super::{ENVIRONMENT_PREFIX, Fault, OTHER_VARIABLES, upstream};
+use super::{ConfigIssue, ENVIRONMENT_PREFIX, OTHER_VARIABLES, upstream};
 
-/// Lists of tables: they have no place in a flat environment.
+/// Lists of tables, which a flat environment cannot express.
 const LISTS: [&str; 3] = ["pay", "route", super::origin::NAME];
-/// Our own name, as variables of a Service begin.
+/// The prefix of the variables of a Service named tollpass.
 const SERVICE: &str = "TOLLPASS";
-/// The largest file that is read: far above what anyone writes by hand.
+/// The largest file that is read, far larger than a handwritten one.
 const MAX_FILE: u64 = 16 << 20;
 
-/// The file's table with the variables laid over it.
-pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Result<Map<String, Value>, Fault> {
+/// The file's table with the variables applied.
+pub(super) fn merge(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Map<String, Value>, ConfigIssue> {
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator("__")
         .ignore_empty(true);
     let mut sources = ::config::Config::builder().add_source(Source::from_str(text, FileFormat::Toml));
-    // One by one, since they may contradict each other: a table's own name comes after its keys, and is a fault then.
+    // One by one, since they may conflict: the name of a table is set after its keys, and is then reported.
     for (name, value) in environment.iter().rev().filter(|(name, _)| is_key(name) && list_of(name).is_none())
     {
         let variable = Map::from([(name.clone(), value.clone())]);
@@ -40,20 +43,20 @@ pub(super) fn merge(text: &str, environment: &BTreeMap<String, String>) -> Resul
     }
 }
 
-/// A fault for each variable that would be an entry of a list of tables.
-pub(super) fn entries_in(environment: &BTreeMap<String, String>) -> Vec<Fault> {
-    let fault = |name: &String| {
+/// An issue for each variable that would set an entry of a list of tables.
+pub(super) fn entries_in(environment: &BTreeMap<String, String>) -> Vec<ConfigIssue> {
+    let issue = |name: &String| {
         let list = list_of(name)?;
-        let wrong = format!("entries cannot come from the environment ({name})");
-        Some(Fault::new(list, wrong, format!("unset it, and write [[{list}]] in the file")))
+        let problem = format!("a variable cannot set entries ({name})");
+        Some(ConfigIssue::new(list, problem, format!("unset it, and write [[{list}]] in the file")))
     };
-    environment.keys().filter_map(fault).collect()
+    environment.keys().filter_map(issue).collect()
 }
 
-/// Reads a file that is no larger than anyone writes by hand.
+/// Reads a file of at most [`MAX_FILE`] bytes.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    // Read with a bound: the path may be a pipe, which has no size.
+    // The path may be a pipe, which has no size to check first.
     File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
         return Err(io::Error::other(format!("larger than {MAX_FILE} bytes")));
@@ -61,12 +64,12 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Takes out the variables that Kubernetes sets in every container for a Service whose name begins like ours; a warning that
-/// names them.
+/// Removes the variables that Kubernetes sets in every container for a Service whose name begins with tollpass, and returns
+/// a warning that names them.
 pub(super) fn without_services(environment: &mut BTreeMap<String, String>) -> Option<String> {
     let is_service = |name: &String| {
         let Some(service) = service_of(name) else { return false };
-        // Any other first word could as well be a slip: of a Service, all variables are there.
+        // Another name could be a typo; for a Service, all variables are set.
         let is_there = |end: &str| environment.contains_key(&format!("{service}{end}"));
         service == SERVICE || (is_there("_SERVICE_HOST") && is_there("_SERVICE_PORT"))
     };
@@ -80,10 +83,10 @@ pub(super) fn without_services(environment: &mut BTreeMap<String, String>) -> Op
     ))
 }
 
-/// The Service, in the form that variables have it, for which Kubernetes would set this variable: `X_SERVICE_HOST`,
-/// `X_SERVICE_PORT`, `X_SERVICE_PORT_HTTP`, `X_PORT`, `X_PORT_8402_TCP` and `X_PORT_8402_TCP_ADDR` are of `X`.
+/// The name of the Service, as in variables, for which Kubernetes would set this variable: `X_SERVICE_HOST`,
+/// `X_SERVICE_PORT`, `X_SERVICE_PORT_HTTP`, `X_PORT`, `X_PORT_8402_TCP` and `X_PORT_8402_TCP_ADDR` are for `X`.
 fn service_of(variable: &str) -> Option<&str> {
-    // Two underscores stand between a table and its key.
+    // Two underscores separate a table from its key.
     if !variable.starts_with(ENVIRONMENT_PREFIX) || variable.contains("__") {
         return None;
     }
@@ -106,8 +109,8 @@ fn service_of(variable: &str) -> Option<&str> {
     variable.strip_suffix("_PORT").filter(|name| name.starts_with(SERVICE))
 }
 
-/// The variables that matter here.
-pub(super) fn environment() -> Result<BTreeMap<String, String>, Fault> {
+/// The environment variables that the configuration reads.
+pub(super) fn environment() -> Result<BTreeMap<String, String>, ConfigIssue> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         let is_others =
@@ -116,7 +119,7 @@ pub(super) fn environment() -> Result<BTreeMap<String, String>, Fault> {
             continue;
         };
         let value = value.into_string().map_err(|_| {
-            Fault::new(name, "the variable is not UTF-8", "set it to plain text, or unset it")
+            ConfigIssue::new(name, "the variable is not UTF-8", "set it to plain text, or unset it")
         })?;
         variables.insert(name.to_owned(), value);
     }
@@ -127,8 +130,7 @@ fn is_key(variable: &str) -> bool {
     variable.starts_with(ENVIRONMENT_PREFIX) && !OTHER_VARIABLES.contains(&variable)
 }
 
-/// The list that a variable would set, or anything within, in whatever way the crate `config` would take for it
-/// (`PAY__0`, `PAY[0]`).
+/// The list that a variable would set or change, in any notation that the crate `config` accepts (`PAY__0`, `PAY[0]`).
 fn list_of(variable: &str) -> Option<&'static str> {
     let name = variable.to_ascii_uppercase();
     LISTS.into_iter().find(|list| {
@@ -137,8 +139,8 @@ fn list_of(variable: &str) -> Option<&'static str> {
     })
 }
 
-/// Says where the file is no TOML, without the excerpt that the parser adds: it may hold a secret.
-fn syntax(error: &::config::ConfigError) -> Fault {
+/// Describes a syntax error without the parser's excerpt, which may contain a secret.
+fn syntax(error: &::config::ConfigError) -> ConfigIssue {
     let text = match error {
         ::config::ConfigError::FileParse { cause, .. } => cause.to_string(),
         other => other.to_string(),
@@ -152,5 +154,5 @@ fn syntax(error: &::config::ConfigError) -> Fault {
     } else {
         "correct the line; the format is TOML"
     };
-    Fault::new("", said.join(": "), remedy)
+    ConfigIssue::new("", said.join(": "), remedy)
 }

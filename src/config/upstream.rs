@@ -1,33 +1,55 @@
-//! Reads `[upstream]`: the way from the proxy to the origins. Opens no file and asks nobody.
+//! Reads `[upstream]`: how to reach origins. Opens no file and no connection.
 //!
-//! Where `proxy` is absent, the variables that other programs know decide: `http_proxy` for requests in plain, and
-//! `https_proxy` for everything that passes through a tunnel; `all_proxy` where one is not set. Each is also known in
-//! capitals, and the small ones win.
+//! Without `proxy`, the usual variables decide: `http_proxy` for plain requests, `https_proxy` for those through CONNECT,
+//! and `all_proxy` for either that is not set. Lower-case names take precedence over upper-case ones.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use ::config::Value;
 use http::uri::Authority;
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
-use super::intercept::patterns;
-use super::origin::OriginTls;
-use super::section::{Section, Wrong, quoted};
+use super::intercept::{PATTERNS, patterns};
+use super::issue::ConfigIssue;
+use super::key::{Shape, Table, keys};
+use super::origin;
+use super::origin::OriginTlsConfig;
+use super::section::{InvalidValue, Section, quoted};
 use super::values;
-use super::values::Places;
+use super::values::BasePaths;
 use crate::hosts::host::Host;
 use crate::hosts::no_proxy::{Bypass, Entry};
 use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 
 /// The keys of `[upstream]`.
-pub(super) const UPSTREAM: &[&str] = &["proxy", "no_proxy", "proxy_auth_file", "ca_file", "upgrade"];
+pub(super) static UPSTREAM: Table = Table::new(
+    "upstream",
+    "How to reach origins.",
+    keys! {
+        /// The HTTP proxy through which tollpass reaches origins: http://host:port; https:// and SOCKS are not
+        /// supported.
+        "proxy": Shape::Text("."),
+        /// Hosts to reach without that proxy, replacing the variable no_proxy: names (including all names below them),
+        /// "*.name" (only names below it), IP addresses, networks such as "10.0.0.0/8", each with an optional :port, or
+        /// "*".
+        "no_proxy": Shape::List(&Shape::Text("."), 1, MOST_ENTRIES),
+        /// A file that contains user:password for the proxy (chmod 600), unless its URL contains them.
+        "proxy_auth_file": Shape::Path,
+        /// Additional root certificates for origins (PEM), besides the system's.
+        "ca_file": Shape::Path,
+        /// Plain http requests to these hosts (patterns as in [[pay]]) go upstream as https, port 80 as 443 and other
+        /// ports unchanged: with "api.example.com" here, the program uses http://api.example.com and need not trust
+        /// tollpass's CA. tollpass changes redirects to these hosts back to http, so that the program keeps using the
+        /// proxy.
+        "upgrade": PATTERNS; or(|| json!([])),
+        /// TLS settings for particular origins; the first entry that matches decides.
+        "tls": Shape::Tables(&origin::TLS, origin::MAX_ENTRIES),
+    },
+);
 
-/// What stands in the table, with the list of tables within.
-pub(super) const TABLE: &[&str] = &["proxy", "no_proxy", "proxy_auth_file", "ca_file", "upgrade", "tls"];
-
-/// The variables of others that are read here.
+/// The variables of other programs that are read here.
 pub(super) const VARIABLES: [&str; 8] =
     [HTTP[0], HTTP[1], HTTPS[0], HTTPS[1], ALL[0], ALL[1], NO_PROXY[0], NO_PROXY[1]];
 const HTTP: [&str; 2] = ["http_proxy", "HTTP_PROXY"];
@@ -35,51 +57,51 @@ const HTTPS: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
 const ALL: [&str; 2] = ["all_proxy", "ALL_PROXY"];
 const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
-/// How many hosts `no_proxy` may name.
+/// The most entries of `no_proxy`.
 const MOST_ENTRIES: usize = 1000;
-/// What to write instead of a wrong address.
+/// What to write instead of an invalid URL.
 const REMEDY: &str = "write one such as \"http://proxy.example.com:3128\", or \"none\" for no proxy";
 
-/// `[upstream]`: the way to the origins.
+/// `[upstream]`: how to reach origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Upstream {
-    /// The outbound proxy of requests in plain.
+pub struct UpstreamConfig {
+    /// The outbound proxy for plain requests.
     pub http: Option<ProxyUrl>,
-    /// The outbound proxy of everything else, which passes through a tunnel.
+    /// The outbound proxy for everything else, through CONNECT.
     pub tunnel: Option<ProxyUrl>,
-    /// What is reached without it.
+    /// Hosts that are reached without it.
     pub bypass: Bypass,
-    /// A private file with `user:password` for it.
+    /// A private file that contains `user:password` for it.
     pub proxy_auth_file: Option<PathBuf>,
-    /// PEM certificates by which origins may prove themselves, besides the system's.
+    /// A PEM file of additional root certificates for origins.
     pub ca_file: Option<PathBuf>,
-    /// Hosts that a plain `http` request reaches over `https`.
+    /// Hosts to which plain `http` requests go over `https`.
     pub upgrade: Vec<HostPattern>,
-    /// Where TLS is other than usual. The first entry that matches decides.
-    pub tls: Vec<OriginTls>,
+    /// TLS settings for particular origins. The first entry that matches decides.
+    pub tls: Vec<OriginTlsConfig>,
 }
 
-/// The address of an outbound proxy. It may hold a password, so that only [`ProxyUrl::credentials`] shows it.
+/// The URL of an outbound proxy. It may contain a password, which only [`ProxyUrl::credentials`] returns.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl {
-    /// A name, or an address without brackets.
+    /// A name, or an IP address without brackets.
     pub host: String,
-    /// Its port; 80 where none was written.
+    /// Its port; 80 by default.
     pub port: u16,
     credentials: Option<Zeroizing<String>>,
 }
 
-/// Why a text is not a [`ProxyUrl`]. It does not quote the text.
+/// Why a string is not a [`ProxyUrl`]. Does not quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAProxyUrl {
-    /// The proxy wants TLS.
-    #[error("a proxy that is itself reached over TLS (https://) is not supported")]
+    /// A proxy over TLS.
+    #[error("proxies over TLS (https://) are not supported")]
     Tls,
-    /// The proxy speaks something else.
-    #[error("not a proxy that speaks HTTP: only http:// is supported")]
+    /// A proxy of another protocol.
+    #[error("not an HTTP proxy: only http:// is supported")]
     Scheme,
-    /// It is no address.
-    #[error("not an http:// address of a proxy")]
+    /// Not a URL of a proxy.
+    #[error("not a valid http:// URL of a proxy")]
     Other,
 }
 
@@ -137,16 +159,16 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// The user name and password of a URL, decoded; a password that is not there is empty.
+/// The user name and password of a URL, decoded; a missing password is empty.
 fn credentials(user: &str) -> Option<Zeroizing<String>> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let (name, password) = (decoded(name)?, decoded(password)?);
-    // Basic authentication ends the name at its first colon.
+    // In Basic authentication, the first colon ends the name.
     (!name.contains(':')).then(|| Zeroizing::new(format!("{}:{}", *name, *password)))
 }
 
 fn decoded(text: &str) -> Option<Zeroizing<String>> {
-    // Room for all of it at once: growing would leave copies behind.
+    // Allocated once: growing would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -167,47 +189,49 @@ fn digit(letter: u8) -> Option<u8> {
     char::from(letter).to_digit(16)?.try_into().ok()
 }
 
-/// What `proxy` says.
-enum Choice {
+/// The value of `proxy`.
+enum ProxyChoice {
     Direct,
     Over(ProxyUrl),
 }
 
-/// Reads `[upstream]` with `tls` for the list within, and the variables of others.
+/// Reads `[upstream]`, with `tls` as its nested list, and the usual proxy variables.
 pub(super) fn upstream(
     section: &Section<'_>,
-    tls: Vec<OriginTls>,
-    places: &Places,
+    tls: Vec<OriginTlsConfig>,
+    base: &BasePaths,
     environment: &BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Upstream {
+) -> UpstreamConfig {
     let choice = section.read("proxy", |value| {
         let text = values::text(value)?;
         if text == "none" {
-            return Ok(Choice::Direct);
+            return Ok(ProxyChoice::Direct);
         }
-        // What is wrong is said without the text: it may hold a password.
-        text.parse().map(Choice::Over).map_err(|error: NotAProxyUrl| Wrong::new(error.to_string(), REMEDY))
+        // The error does not quote the URL: it may contain a password.
+        text.parse()
+            .map(ProxyChoice::Over)
+            .map_err(|error: NotAProxyUrl| InvalidValue::new(error.to_string(), REMEDY))
     });
     let (http, tunnel) = match choice {
-        Some(Choice::Direct) => (None, None),
-        Some(Choice::Over(proxy)) => (Some(proxy.clone()), Some(proxy)),
+        Some(ProxyChoice::Direct) => (None, None),
+        Some(ProxyChoice::Over(proxy)) => (Some(proxy.clone()), Some(proxy)),
         None if section.has("proxy") => (None, None),
         None => {
             let mut unusable = Vec::new();
             let mut named = |own| named(environment, own, &mut unusable);
             let both = (named(HTTP), named(HTTPS));
-            // One variable may stand for both.
+            // all_proxy may apply to both.
             unusable.dedup();
-            unusable.into_iter().for_each(|fault| section.foreign(fault));
+            unusable.into_iter().for_each(|issue| section.foreign(issue));
             both
         }
     };
-    let path = |key| section.read(key, |value| places.path(value));
+    let path = |key| section.read(key, |value| base.path(value));
     let (proxy_auth_file, ca_file) = (path("proxy_auth_file"), path("ca_file"));
     let has_user = [&http, &tunnel].into_iter().flatten().any(|proxy| proxy.credentials.is_some());
     if has_user && proxy_auth_file.is_some() {
-        section.fault("proxy_auth_file", "the proxy's address has a user name as well", "write one of both");
+        section.issue("proxy_auth_file", "the proxy's URL also has a user name", "remove one of the two");
     }
     let bypass = match section.read("no_proxy", |value| values::list(value, MOST_ENTRIES, entry)) {
         Some(entries) => entries.into_iter().collect(),
@@ -223,21 +247,21 @@ pub(super) fn upstream(
         }
     };
     let upgrade = section.read("upgrade", patterns).unwrap_or_default();
-    Upstream { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade, tls }
+    UpstreamConfig { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade, tls }
 }
 
-/// The proxy that the environment names for one kind of request.
+/// The proxy that the environment sets for one kind of request.
 fn named(
     environment: &BTreeMap<String, String>,
     own: [&'static str; 2],
-    faults: &mut Vec<Fault>,
+    issues: &mut Vec<ConfigIssue>,
 ) -> Option<ProxyUrl> {
     let (name, text) = variable(environment, own).or_else(|| variable(environment, ALL))?;
     text.parse()
         .map_err(|error: NotAProxyUrl| {
             let remedy =
-                "unset it for tollpass, or write proxy in [upstream], which wins: \"none\" for no proxy";
-            faults.push(Fault::new(name, error.to_string(), remedy));
+                "unset it for tollpass, or write proxy in [upstream], which takes precedence: \"none\" for no proxy";
+            issues.push(ConfigIssue::new(name, error.to_string(), remedy));
         })
         .ok()
 }
@@ -251,12 +275,12 @@ fn variable<'a>(
     values.find(|(_, value)| !value.is_empty())
 }
 
-fn entry(value: &Value) -> Result<Entry, Wrong> {
+fn entry(value: &Value) -> Result<Entry, InvalidValue> {
     let text = values::text(value)?;
     text.parse().map_err(|error| {
-        Wrong::new(
+        InvalidValue::new(
             format!("{} is {error}", quoted(text)),
-            "write names and addresses, without scheme or path",
+            "write names and IP addresses, without scheme or path",
         )
     })
 }
@@ -266,7 +290,7 @@ mod tests {
     use crate::config::upstream::*;
 
     #[test]
-    fn a_proxys_address_is_read_with_and_without_its_parts() {
+    fn reads_proxy_urls_with_and_without_optional_parts() {
         for (text, shown, credentials) in [
             ("http://proxy.example:3128", "http://proxy.example:3128", None),
             ("HTTP://proxy.example:3128/", "http://proxy.example:3128", None),
@@ -285,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxys_address_is_told_apart() {
+    fn reports_why_a_proxy_url_is_invalid() {
         for (text, expected) in [
             ("https://proxy.example:3128", NotAProxyUrl::Tls),
             ("socks5h://127.0.0.1:9050", NotAProxyUrl::Scheme),

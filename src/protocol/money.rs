@@ -29,6 +29,11 @@ impl Amount {
     /// The largest total a channel can carry: 2^192 - 1 base units.
     pub const MAX: Self = Self(U256([u64::MAX, u64::MAX, u64::MAX, 0]));
 
+    /// This many base units.
+    pub const fn from_units(units: u128) -> Self {
+        Self(U256([units as u64, (units >> 64) as u64, 0, 0]))
+    }
+
     /// The sum, or `None` above [`Amount::MAX`].
     pub fn checked_add(self, other: Self) -> Option<Self> {
         // Two numbers below 2^192 cannot overflow 256 bits.

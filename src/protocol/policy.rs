@@ -89,7 +89,7 @@ impl Browsers {
     }
 
     /// As the configuration writes it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Never => "never",
             Self::Navigations => "navigations",
@@ -170,20 +170,24 @@ pub enum OnExit {
     Cooperative,
 }
 
+impl Deposit {
+    /// What applies if nothing is configured. The contract accepts at most 100 * 10^18 base units per channel.
+    pub const DEFAULT: Self = Self {
+        initial: DepositSize::Times(10),
+        top_up: DepositSize::Times(5),
+        channels: 1,
+        max_per_channel: Amount::from_units(100 * 10_u128.pow(18)),
+        retry_after: Duration::from_secs(30),
+        max_count: 200,
+        count_window: Duration::from_secs(3600),
+        on_exit: OnExit::Never,
+        close_idle_after: None,
+    };
+}
+
 impl Default for Deposit {
     fn default() -> Self {
-        // The contract accepts at most 100 * 10^18 base units per channel.
-        Self {
-            initial: DepositSize::Times(10),
-            top_up: DepositSize::Times(5),
-            channels: 1,
-            max_per_channel: Amount::from(10_u64.pow(18)).saturating_mul(100),
-            retry_after: Duration::from_secs(30),
-            max_count: 200,
-            count_window: Duration::from_secs(3600),
-            on_exit: OnExit::Never,
-            close_idle_after: None,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -111,13 +111,13 @@ pub fn run(args: &CaArgs) -> anyhow::Result<()> {
 
 /// Where the CA is.
 struct Source {
-    config: config::Authority,
+    config: config::CaSource,
     folder: PathBuf,
 }
 
 impl Source {
     fn find(args: &CaArgs) -> anyhow::Result<Self> {
-        let made = config::Authority::Made { permitted: Vec::new() };
+        let made = config::CaSource::Generated { permitted: Vec::new() };
         if let (Some(folder), None) = (&args.state_dir, &args.config) {
             return Ok(Self { config: made, folder: std::path::absolute(folder)? });
         }
@@ -137,8 +137,8 @@ impl Source {
 
     fn permitted(&self) -> anyhow::Result<Vec<Name>> {
         match &self.config {
-            config::Authority::Made { permitted } => Ok(app::names(permitted)?),
-            config::Authority::Given { .. } => Ok(Vec::new()),
+            config::CaSource::Generated { permitted } => Ok(app::names(permitted)?),
+            config::CaSource::Files { .. } => Ok(Vec::new()),
         }
     }
 }
@@ -216,7 +216,7 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
-    if let config::Authority::Given { certificate, .. } = &source.config {
+    if let config::CaSource::Files { certificate, .. } = &source.config {
         bail!(
             "{} is a CA of your own, which tollpass does not renew: make a new one as you made this one, or remove \
              intercept.ca_cert and intercept.ca_key",

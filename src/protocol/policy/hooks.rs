@@ -217,18 +217,35 @@ pub enum CloseDenied {
     Abort,
 }
 
+impl Retry {
+    /// For complaints that pass once the seller's node has seen more blocks.
+    pub const DEFAULT: Self =
+        Self::Retry { every: Duration::from_secs(5), times: 60, within: Duration::from_secs(300) };
+    /// For complaints that another attempt seldom changes.
+    pub const SHORT: Self =
+        Self::Retry { every: Duration::from_secs(5), times: 2, within: Duration::from_secs(30) };
+}
+
+impl Missing {
+    /// As [`Retry::DEFAULT`].
+    pub const DEFAULT: Self =
+        Self::Retry { every: Duration::from_secs(5), times: 60, within: Duration::from_secs(300) };
+}
+
+impl Adopt {
+    /// What applies if nothing is configured.
+    pub const DEFAULT: Self = Self::Adopt { times: 3 };
+}
+
 impl Default for Hooks {
     fn default() -> Self {
-        let (every, times, within) = (Duration::from_secs(5), 60, Duration::from_secs(300));
-        let impatient =
-            Retry::Retry { every: Duration::from_secs(5), times: 2, within: Duration::from_secs(30) };
         Self {
             init: Init::Pass.into(),
             payment_requested: Requested::Pay.into(),
-            insufficient_confirmations: Retry::Retry { every, times, within }.into(),
-            nonexisting_channel: Missing::Retry { every, times, within }.into(),
-            invalid_balance_proof: impatient.into(),
-            invalid_amount: Adopt::Adopt { times: 3 }.into(),
+            insufficient_confirmations: Retry::DEFAULT.into(),
+            nonexisting_channel: Missing::DEFAULT.into(),
+            invalid_balance_proof: Retry::SHORT.into(),
+            invalid_amount: Adopt::DEFAULT.into(),
             invalid_contract_address: Abort,
             http_error: OnError::Pass.into(),
             http_response: OnResponse::Pass.into(),

@@ -1,4 +1,4 @@
-//! The configuration: any file and any variables give settings that keep their promises, or every fault at once.
+//! The configuration: any file and any variables give settings that keep their promises, or every issue at once.
 //!
 //! An input is the text of a file. Below a line `%%%`, each line `NAME=value` is a variable.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tollpass::config::{Config, ConfigError, Route};
+use tollpass::config::{Config, ConfigError, RouteConfig};
 use tollpass::protocol::policy::{Allow, HostPattern};
 use tollpass::protocol::{Address, Amount};
 
@@ -29,30 +29,30 @@ pub fn run(input: &[u8]) {
         Ok(config) => keeps_its_promises(config),
         Err(error) => {
             tells_what_is_wrong(&error);
-            let is_toml = error.faults.iter().all(|fault| !fault.key.is_empty());
+            let is_toml = error.issues.iter().all(|issue| !issue.key.is_empty());
             // A byte order mark may only stand first.
             if is_toml && !input.contains(STRANGER) && !input.starts_with('\u{feff}') {
-                hides_no_fault(&error, parse(&format!("{STRANGER} = 1\n{text}")));
+                hides_no_issue(&error, parse(&format!("{STRANGER} = 1\n{text}")));
             }
         }
     }
 }
 
 fn tells_what_is_wrong(error: &ConfigError) {
-    assert!(!error.faults.is_empty(), "refused without a reason");
+    assert!(!error.issues.is_empty(), "refused without a reason");
     let said = error.to_string();
-    for fault in &error.faults {
-        assert!(!fault.wrong.is_empty() && !fault.remedy.is_empty(), "{fault:?}");
-        assert!(said.contains(&fault.wrong) && said.contains(&fault.remedy), "{fault:?}");
+    for issue in &error.issues {
+        assert!(!issue.problem.is_empty() && !issue.remedy.is_empty(), "{issue:?}");
+        assert!(said.contains(&issue.problem) && said.contains(&issue.remedy), "{issue:?}");
     }
 }
 
-/// One fault more is reported together with those that were there before.
-fn hides_no_fault(before: &ConfigError, after: Result<Config, ConfigError>) {
-    let after = after.expect_err("an unknown key").faults;
-    assert!(after.iter().any(|fault| fault.key == STRANGER), "{after:?}");
-    for fault in &before.faults {
-        assert!(after.contains(fault), "{fault:?} is not reported beside another: {after:?}");
+/// One more issue is reported together with those that were there before.
+fn hides_no_issue(before: &ConfigError, after: Result<Config, ConfigError>) {
+    let after = after.expect_err("an unknown key").issues;
+    assert!(after.iter().any(|issue| issue.key == STRANGER), "{after:?}");
+    for issue in &before.issues {
+        assert!(after.contains(issue), "{issue:?} is not reported beside another: {after:?}");
     }
 }
 
@@ -102,7 +102,7 @@ fn lead_to_origins(config: &Config) {
                 assert!(is_safe || listen.ip().to_canonical().is_loopback(), "{route:?} pays for anyone");
             }
         }
-        let is_same = |other: &&Route| (other.listen, &other.prefix) == (route.listen, &route.prefix);
+        let is_same = |other: &&RouteConfig| (other.listen, &other.prefix) == (route.listen, &route.prefix);
         assert_eq!(config.routes.iter().filter(is_same).count(), 1, "{route:?} stands for two origins");
     }
 }

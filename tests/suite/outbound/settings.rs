@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tollpass::config::{Config, ConfigError, Upstream};
+use tollpass::config::{Config, ConfigError, UpstreamConfig};
 
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut environment = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
@@ -12,7 +12,7 @@ fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> 
 }
 
 /// The proxies for plain requests and for tunnels, as they are shown.
-fn proxies(upstream: &Upstream) -> [String; 2] {
+fn proxies(upstream: &UpstreamConfig) -> [String; 2] {
     [&upstream.http, &upstream.tunnel]
         .map(|proxy| proxy.as_ref().map(ToString::to_string).unwrap_or_default())
 }
@@ -77,37 +77,37 @@ fn each_fault_names_its_place_and_all_are_said_at_once() {
             "[upstream]\nproxy = \"https://me:hunter2@p\"",
             &[][..],
             "upstream.proxy",
-            "over TLS (https://) is not supported",
+            "over TLS (https://) are not supported",
         ),
         ("[upstream]\nproxy = \"socks5://me:hunter2@p\"", &[], "upstream.proxy", "only http:// is supported"),
-        ("[upstream]\nproxy = \"me:hunter2@\"", &[], "upstream.proxy", "not an http:// address of a proxy"),
-        ("[upstream]\nproxy = 3128", &[], "upstream.proxy", "expected a text"),
+        ("[upstream]\nproxy = \"me:hunter2@\"", &[], "upstream.proxy", "not a valid http:// URL of a proxy"),
+        ("[upstream]\nproxy = 3128", &[], "upstream.proxy", "expected a string"),
         ("[upstream]\nno_proxy = [\"http://a\"]", &[], "upstream.no_proxy", "is not a host"),
         ("[upstream]\nno_proxy = []", &[], "upstream.no_proxy", "empty list"),
         (
             "[upstream]\nproxy = \"http://me:hunter2@p:1\"\nproxy_auth_file = \"f\"",
             &[],
             "upstream.proxy_auth_file",
-            "has a user name as well",
+            "also has a user name",
         ),
         (
             "",
             &[("https_proxy", "https://me:hunter2@p")],
             "https_proxy",
-            "over TLS (https://) is not supported",
+            "over TLS (https://) are not supported",
         ),
         ("", &[("ALL_PROXY", "socks5://me:hunter2@p")], "ALL_PROXY", "only http:// is supported"),
     ] {
         let error = parse(text, variables).unwrap_err();
-        let [fault] = &error.faults[..] else { panic!("{text} {variables:?}: {error}") };
-        assert!(fault.key == key && fault.wrong.contains(expected), "{text} {variables:?}: {error}");
+        let [issue] = &error.issues[..] else { panic!("{text} {variables:?}: {error}") };
+        assert!(issue.key == key && issue.problem.contains(expected), "{text} {variables:?}: {error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
     let error = parse(
         "[upstream]\nno_proxy = [\"a b\"]\nupgarde = 1\n",
         &[("http_proxy", "ftp://a"), ("https_proxy", "https://b")],
     );
-    assert_eq!(error.unwrap_err().faults.len(), 4);
+    assert_eq!(error.unwrap_err().issues.len(), 4);
     let config = parse("", &[("http_proxy", "http://me:hunter2@p:1")]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.upstream.http.unwrap().credentials(), Some("me:hunter2"));

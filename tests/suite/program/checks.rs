@@ -188,3 +188,12 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("correct horse"), "{log}");
 }
+
+#[tokio::test]
+async fn prints_the_schema_of_the_configuration() {
+    let ran = run(&["config", "schema"]).await;
+    assert_eq!((ran.code, ran.errors.as_str()), (0, ""), "{ran:?}");
+    let printed: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(printed, tollpass::config::schema());
+    assert!(ran.out.ends_with("}\n"), "{}", ran.out);
+}
