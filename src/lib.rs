@@ -21,15 +21,14 @@
 //!                         protocol::read ─► Offer
 //!                               ▼
 //!                         Payments::pay(offer, limit).await ─► Lease | Refusal
-//!                               │   the book, behind a lock: book.handle(input, now) in the client's own task, and at once,
-//!                               │   where neither disk nor chain is needed:
+//!                               │   SharedEngine::submit(input), behind a short lock; answers are handed out at once:
 //!                               │     Grant           lend the channel; signed in the client's own task: Lease
 //!                               │     Refuse          Refusal, with a reason
 //!                               │   the rest by the actor, one task, in order:
-//!                               │     Persist         the journal, one durable write for all records of a turn; then Grant
-//!                               │     Reserve         the bound up to which may be signed moves ahead, in the background
+//!                               │     Persist(seq)    to the journal's thread, one durable write for all that has queued; what
+//!                               │                     relies on it waits in the engine for Durable(seq) or NotRecorded(seq)
 //!                               │     Submit, Resume  open, top up, end, or find out what became of it, in a task of its own;
-//!                               │                     its transaction is on record before `Send` lets it go
+//!                               │                     its transaction is on disk before `Send` lets it go
 //!                               ▼
 //!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
 //!                               │  (goes on in a task of its own when the client leaves: nobody tears a payment apart)
@@ -45,7 +44,7 @@
 //! | [`cli`] | one file for each subcommand | `app` and what they show |
 //! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
 //! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
-//! | [`protocol`] | the core, pure: what is asked for, what is decided, the book of all channels | `hosts` |
+//! | [`protocol`] | the core, pure: what is asked for, what is decided, the engine | `hosts` |
 //! | [`hosts`] | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
 //! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
 //! | [`payments`] | the payment service: the engine behind a lock, the actor that acts on the disk and the chain, the journal | `chain`, `limits`, `protocol` |

@@ -26,8 +26,8 @@ use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
 use crate::mutex::lock;
-use crate::protocol::engine::{Effect, Input, OpRefused, Record};
-use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Phase};
+use crate::protocol::engine::{Effect, Input, OpRefused, Record, Seq};
+use crate::protocol::{Account, Address, ChannelId, ChannelOp, Phase};
 
 /// The manager's task.
 pub(super) struct Actor {
@@ -128,14 +128,15 @@ impl Actor {
             self.lend_holds(stopping);
             self.tell_settled();
         }
-        self.tell(Input::Flush, Instant::now());
+        self.engine.lock().awaits_returns = true;
+        self.engine.submit(Input::Flush);
         self.act().await;
+        while self.engine.lock().engine.is_writing() {
+            engine.woken().await;
+            self.act().await;
+        }
         self.write_prices().await;
         tracing::info!("stopped accepting payments; state saved");
-    }
-
-    fn tell(&self, input: Input, now: Instant) {
-        self.engine.lock().engine.handle(input, now);
     }
 
     /// Answers those who wait until no transaction is under way.
@@ -199,7 +200,7 @@ impl Actor {
         });
     }
 
-    fn observe(&mut self, synced: Synced, by_user: bool, now: Instant) {
+    fn observe(&mut self, synced: Synced, by_user: bool) {
         if let Some(context) = &mut self.context {
             context.cursor = synced.cursor;
         }
@@ -210,7 +211,7 @@ impl Actor {
             channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
         let there: Vec<ChannelId> =
             channels.iter().filter(|(_, on_chain)| on_chain.is_some()).map(|(id, _)| *id).collect();
-        self.tell(Input::Chain { channels, settled, cursor, by_user }, now);
+        self.engine.submit(Input::Chain { channels, settled, cursor, by_user });
         for id in open {
             match (phase(&id), totals.get(&id)) {
                 (Some(Phase::Gone), Some(total)) => {
@@ -259,7 +260,6 @@ impl Actor {
     }
 
     async fn take(&mut self, message: Message) {
-        let now = Instant::now();
         match message {
             Message::Load { account, is_chosen, reply } => {
                 let load = move |journal: &mut Journal| {
@@ -269,11 +269,11 @@ impl Actor {
                 let stored = self.journal.submit(load).await.done().await;
                 let _ = reply.send(stored);
             }
-            Message::Ready(prepared) => self.become_ready(*prepared, now),
-            Message::Unready(reason) => self.tell(Input::Unready(reason), now),
+            Message::Ready(prepared) => self.become_ready(*prepared),
+            Message::Unready(reason) => self.engine.submit(Input::Unready(reason)),
             Message::Intent { intent, reply } => {
                 self.sends.insert(intent.hash, reply);
-                self.tell(Input::Intent(intent), now);
+                self.engine.submit(Input::Intent(intent));
             }
             Message::OpFinished { receiver, result } => {
                 if let Some(reply) = self.ops.remove(&receiver) {
@@ -284,27 +284,26 @@ impl Actor {
                     lock(&self.recheck).insert(*channel);
                 }
                 let is_clear = result.as_ref().map_or_else(|failure| failure.is_final, |_| true);
-                self.tell(Input::OpFinished(receiver, result), now);
-                self.order_next(receiver, is_clear, now);
+                self.engine.submit(Input::OpFinished(receiver, result));
+                self.order_next(receiver, is_clear);
             }
-            Message::ChannelOp { op, reply } => self.start_op(op, reply, now),
+            Message::ChannelOp { op, reply } => self.start_op(op, reply),
             Message::Look { channel, reply } => {
                 let _ = reply.send(self.engine.lock().engine.channel(&channel).copied());
             }
-            Message::Lock { channel, lock, reply } => self.hold(channel, lock, reply, now),
+            Message::Lock { channel, lock, reply } => self.hold(channel, lock, reply),
             Message::Unlock { channel, lock: hold } => {
                 // One that was refused keeps nothing.
                 if self.holders.get(&channel) == Some(&hold) {
                     self.holders.remove(&channel);
-                    self.tell(Input::Unlock(channel), now);
+                    self.engine.submit(Input::Unlock(channel));
                 }
             }
             Message::Learned { channel, total, proven } => {
-                self.tell(Input::SellerTotal(channel, total, proven), now);
+                self.engine.submit(Input::SellerTotal(channel, total, proven));
             }
-            Message::Balance(balance) => self.tell(Input::Balance(balance), now),
-            Message::Watched(synced) => self.observe(synced, false, now),
-            Message::Synced(synced) => self.observe(self.without_vanished(synced), true, now),
+            Message::Watched(synced) => self.observe(synced, false),
+            Message::Synced(synced) => self.observe(self.without_vanished(synced), true),
             Message::ChainContext(reply) => {
                 let _ = reply.send(self.context.as_ref().map(|context| ChainContext {
                     account: context.account,
@@ -313,7 +312,6 @@ impl Actor {
                     cursor: context.cursor,
                 }));
             }
-            Message::Reserved { bounds, are_written } => self.reserved(bounds, are_written),
             Message::List(reply) => {
                 let _ = reply.send(self.list());
             }
@@ -331,40 +329,31 @@ impl Actor {
                 let _ = reply.send(());
             }
             Message::AwaitTransactions(reply) => self.settled.push(reply),
-            Message::Finish | Message::Stop => self.tell(Input::Stop, now),
+            Message::Finish | Message::Stop => self.engine.submit(Input::Stop),
         }
     }
 
     /// Keeps a channel from being lent, unless somebody else does already.
-    fn hold(&mut self, channel: ChannelId, hold: LockId, reply: LockReply, now: Instant) {
+    fn hold(&mut self, channel: ChannelId, hold: LockId, reply: LockReply) {
         if self.holders.contains_key(&channel) {
             // Who has left needs no answer.
             let _ = reply.send(Err(ChannelAccessError::Locked(channel)));
             return;
         }
         self.holders.insert(channel, hold);
-        self.tell(Input::Lock(channel), now);
+        self.engine.submit(Input::Lock(channel));
         self.holds.push((channel, reply));
     }
 
     /// Has an order carried out; where another transaction for the receiver is under way, after that one.
-    fn start_op(&mut self, op: ChannelOp, reply: oneshot::Sender<OpReply>, now: Instant) {
-        // Under one lock: in between a client could have the engine order something for the same receiver.
-        let taken = {
-            let mut state = self.engine.lock();
-            let taken = state.engine.may_start(&op);
-            if taken.is_ok() {
-                state.engine.handle(Input::ChannelOp(op), now);
-            }
-            taken
-        };
-        match taken {
+    fn start_op(&mut self, op: ChannelOp, reply: oneshot::Sender<OpReply>) {
+        match self.engine.start_op(op) {
             Ok(()) => {
                 self.ops.insert(op.receiver(), reply);
             }
             Err(OpRefused::Busy(receiver)) if self.waiting.len() < MAX_WAITING_OPS => {
                 self.waiting.push_back((op, reply));
-                self.tell(Input::Resume(receiver), now);
+                self.engine.submit(Input::Resume(receiver));
             }
             Err(unorderable) => {
                 // Who has left needs no answer.
@@ -375,14 +364,14 @@ impl Actor {
 
     /// Goes on with the orders that waited for a transaction of their receiver. Where its fate is still not known
     /// they are refused: it may yet take effect.
-    fn order_next(&mut self, receiver: Address, is_clear: bool, now: Instant) {
+    fn order_next(&mut self, receiver: Address, is_clear: bool) {
         let (ours, others) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(op, _)| op.receiver() == receiver);
         self.waiting = others;
         let ours: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)> = ours;
         for (op, reply) in ours.into_iter().filter(|(_, reply)| !reply.is_closed()) {
             if is_clear {
-                self.start_op(op, reply, now);
+                self.start_op(op, reply);
             } else {
                 // As above.
                 let _ = reply.send(Err(OpRefused::Busy(receiver)));
@@ -390,7 +379,7 @@ impl Actor {
         }
     }
 
-    fn become_ready(&mut self, state: StartupState, now: Instant) {
+    fn become_ready(&mut self, state: StartupState) {
         let StartupState { account, stored, synced, chain, signer } = state;
         self.shared.quotes.load(account, stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
@@ -411,28 +400,36 @@ impl Actor {
             on_chain: synced.channels,
             cursor: synced.cursor,
         };
-        self.tell(ready, now);
+        self.engine.submit(ready);
     }
 
-    /// Carries out what the engine wants: all records of a turn in one durable write, then the rest in order.
+    /// Carries out what the engine wants.
     async fn act(&mut self) {
         loop {
             let effects = self.engine.lock().take_effects();
             if effects.is_empty() {
                 return;
             }
-            let records: Vec<Record> = effects
-                .iter()
-                .filter_map(|effect| match effect {
-                    Effect::Persist(record) => Some(record.clone()),
-                    _ => None,
-                })
-                .collect();
-            let recorded = self.persist(records).await;
             for effect in effects {
-                self.execute(effect, &recorded);
+                self.execute(effect).await;
             }
-            self.engine.lock().written(Instant::now());
+        }
+    }
+
+    /// Hands records to the journal's thread, which submits how their write ends. Waits here if too much waits for the
+    /// disk; the engine goes on meanwhile.
+    async fn write(&self, seq: Seq, records: Vec<Record>) {
+        failpoint::point("records about to be written");
+        let engine = Arc::clone(&self.engine);
+        let ended = move |written: Result<(), String>| {
+            engine.submit(match written {
+                Ok(()) => Input::Durable(seq),
+                Err(reason) => Input::NotRecorded(seq, reason),
+            });
+        };
+        match &self.context {
+            Some(context) => self.journal.write(context.account_id, records, Box::new(ended)).await,
+            None => ended(Err("no journal is open for writing".into())),
         }
     }
 
@@ -453,57 +450,24 @@ impl Actor {
         })
     }
 
-    fn execute(&mut self, effect: Effect, recorded: &Result<(), String>) {
+    async fn execute(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if recorded.is_err() => {
-                self.tell(Input::Unwritten(id), Instant::now());
-            }
-            Effect::Persist(_) => {}
-            Effect::Reserve(channels) => self.reserve(channels),
-            Effect::Grant(id, draft) => match recorded {
-                Ok(()) => self.engine.lock().answer(id, Ok(draft)),
-                Err(reason) => {
-                    self.tell(Input::NotRecorded(id, draft.channel, reason.clone()), Instant::now());
-                }
-            },
+            Effect::Persist(seq, records) => self.write(seq, records).await,
+            Effect::Grant(id, draft) => self.engine.lock().answer(id, Ok(draft)),
             Effect::Refuse(id, refusal) => self.engine.lock().answer(id, Err(refusal)),
             Effect::Submit(op) => self.submit(op),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
             Effect::QueryBalance => self.query_balance(),
-            Effect::Send(hash) => {
-                if let Some(reply) = self.sends.remove(&hash) {
-                    // A job that is gone sends nothing.
-                    let _ = reply.send(recorded.clone().map_err(NotRecorded));
-                }
-            }
+            Effect::Send(hash) => self.answer_job(hash, Ok(())),
+            Effect::Discard(hash, reason) => self.answer_job(hash, Err(NotRecorded(reason))),
         }
     }
 
-    /// Moves the bounds of channels on disk ahead; nobody waits for it.
-    fn reserve(&mut self, channels: Vec<(ChannelId, Channel)>) {
-        let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
-        let account_id = context.account_id;
-        let bounds = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
-        let records: Vec<Record> =
-            channels.into_iter().map(|(id, channel)| Record::Channel(id, channel)).collect();
-        let Some(pending) = self.journal.try_submit(move |journal| journal.write(account_id, &records))
-        else {
-            return self.reserved(bounds, false);
-        };
-        tokio::spawn(async move {
-            let written = pending.done().await;
-            if let Err(error) = &written {
-                tracing::error!(%error, "the journal cannot be written");
-            }
-            failpoint::point("bound moved ahead");
-            // A manager that has stopped reserves nothing more.
-            let _ = mailbox.send(Message::Reserved { bounds, are_written: written.is_ok() }).await;
-        });
-    }
-
-    fn reserved(&mut self, bounds: Vec<(ChannelId, Amount)>, are_written: bool) {
-        for (channel, bound) in bounds {
-            self.tell(Input::Reserved(channel, are_written.then_some(bound)), Instant::now());
+    /// Answers the chain job that waits for the record of its transaction.
+    fn answer_job(&mut self, hash: [u8; 32], recorded: Result<(), NotRecorded>) {
+        if let Some(reply) = self.sends.remove(&hash) {
+            // A job that is gone sends nothing.
+            let _ = reply.send(recorded);
         }
     }
 

@@ -10,7 +10,7 @@ use super::journal::{JournalError, StoredAccount};
 use super::listing::Listing;
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
-use crate::protocol::engine::{Balance, OpFailure, OpRefused};
+use crate::protocol::engine::{OpFailure, OpRefused};
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain};
 
 /// A message to the actor.
@@ -25,12 +25,10 @@ pub(super) enum Message {
     Lock { channel: ChannelId, lock: LockId, reply: LockReply },
     Unlock { channel: ChannelId, lock: LockId },
     Learned { channel: ChannelId, total: Amount, proven: bool },
-    Balance(Option<Balance>),
     ClosingSignature { channel: ChannelId, signature: ClosingSignature, reply: oneshot::Sender<()> },
     Watched(Synced),
     Synced(Synced),
     ChainContext(oneshot::Sender<Option<ChainContext>>),
-    Reserved { bounds: Vec<(ChannelId, Amount)>, are_written: bool },
     List(oneshot::Sender<Listing>),
     SellerUrlLearned,
     AwaitTransactions(oneshot::Sender<()>),

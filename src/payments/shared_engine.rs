@@ -1,10 +1,10 @@
-//! The engine and who waits for its answers, behind one lock. Whoever asks is answered in their own task where neither
-//! the disk nor the chain is needed; the rest is left to the manager's task, which is woken for it.
+//! The engine behind one lock, and the callers that await its answers. [`SharedEngine::submit`] is its only door: clients,
+//! on any runtime, chain jobs and the journal's thread use it alike.
 //!
-//! Nothing waits while the lock is held. While records are being written the engine hears of nothing: what comes
-//! meanwhile is told to it afterwards, so that nothing is granted on a record that is not there yet.
+//! Nothing waits while the lock is held. Answers to purchases are handed out under it, in the task that brings the input;
+//! what takes the disk or the chain is left to the actor, which is woken for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::payer::Wallet;
 use crate::mutex::lock;
-use crate::protocol::Refusal;
 use crate::protocol::channel::ChannelDraft;
-use crate::protocol::engine::{Effect, Engine, Input, PurchaseId};
+use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId};
+use crate::protocol::{ChannelOp, Refusal};
 
 /// How long the engine may be newer than its record while nobody pays.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
@@ -23,11 +23,11 @@ const PERSIST_AFTER: Duration = Duration::from_secs(1);
 /// What a purchase gets: a payment that may be signed, or why there is none.
 pub(super) type Granted = Result<ChannelDraft, Refusal>;
 
-/// See the module.
+/// The engine behind a mutex, with the callers that await an answer.
 #[derive(Debug)]
 pub(super) struct SharedEngine {
     inner: Mutex<Inner>,
-    /// Wakes the manager's task.
+    /// Wakes the actor.
     wake: Notify,
     /// Who signs, once that is known.
     pub payer: OnceLock<Wallet>,
@@ -39,15 +39,11 @@ pub(super) struct Inner {
     pub engine: Engine,
     /// Who waits for an answer.
     replies: HashMap<PurchaseId, oneshot::Sender<Granted>>,
-    /// True while records are being written.
-    is_writing: bool,
-    /// What the engine is told afterwards.
-    deferred: VecDeque<Input>,
-    /// When the manager's task wakes up by itself.
+    /// When the actor wakes up by itself.
     alarm: Option<Instant>,
     /// When a purchase was last heard of.
     touched: Instant,
-    /// True when the manager's task waits for channels to come back.
+    /// True while the actor waits for channels to come back, or for writes to end.
     pub awaits_returns: bool,
 }
 
@@ -64,8 +60,6 @@ impl SharedEngine {
         let inner = Inner {
             engine,
             replies: HashMap::new(),
-            is_writing: false,
-            deferred: VecDeque::new(),
             alarm: None,
             touched: Instant::now(),
             awaits_returns: false,
@@ -77,20 +71,34 @@ impl SharedEngine {
         lock(&self.inner)
     }
 
-    /// Resolves when there is something to do for the manager's task.
+    /// Resolves when there is something to do for the actor.
     pub(super) fn woken(&self) -> Notified<'_> {
         self.wake.notified()
     }
 
-    /// Tells the engine of a purchase that wants a payment.
+    /// Hands an input to the engine, and out what it answers.
+    pub(super) fn submit(&self, input: Input) {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        // The state is suspect after a panic: nothing is signed on it.
+        if self.inner.is_poisoned() {
+            return inner.close();
+        }
+        inner.engine.handle(input, now);
+        inner.answer_all(None);
+        self.wake_if_needed(inner, None, now);
+    }
+
+    /// Submits the input of a purchase that wants a payment.
     pub(super) fn ask(&self, id: PurchaseId, input: Input) -> Asked {
-        // Somebody panicked over the engine: nothing is signed on what it says since.
+        // The state is suspect after a panic: nothing is signed on it.
         if self.inner.is_poisoned() {
             return Asked::Answered(Err(Refusal::ShuttingDown));
         }
         let now = Instant::now();
         let mut inner = self.lock();
-        inner.tell(input, now);
+        inner.touched = now;
+        inner.engine.handle(input, now);
         let asked = match inner.answer_all(Some(id)) {
             Some(granted) => Asked::Answered(granted),
             None => {
@@ -103,19 +111,31 @@ impl SharedEngine {
         asked
     }
 
-    /// Tells the engine what became of a purchase, which waits for nothing any more.
+    /// Submits what became of a purchase that waits for nothing any more.
     pub(super) fn give_back(&self, id: PurchaseId, input: Input) {
-        let now = Instant::now();
         let mut inner = self.lock();
+        inner.touched = Instant::now();
         inner.replies.remove(&id);
-        inner.tell(input, now);
-        inner.answer_all(None);
-        self.wake_if_needed(inner, None, now);
+        drop(inner);
+        self.submit(input);
     }
 
-    /// Wakes the manager's task for what only it can do.
+    /// Submits an order of the user's, if it may be taken now: in between, a client could have the engine order something
+    /// for the same receiver.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn start_op(&self, op: ChannelOp) -> Result<(), OpRefused> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        inner.engine.may_start(&op)?;
+        inner.engine.handle(Input::ChannelOp(op), now);
+        self.wake_if_needed(inner, None, now);
+        Ok(())
+    }
+
+    /// Wakes the actor for what only it can do.
     fn wake_if_needed(&self, mut inner: MutexGuard<'_, Inner>, id: Option<PurchaseId>, now: Instant) {
-        inner.touched = now;
         let waits_until = id.and_then(|id| inner.engine.due(id));
         let idle = inner.engine.is_dirty().then_some(now + PERSIST_AFTER);
         let due = waits_until.into_iter().chain(idle).min();
@@ -123,9 +143,7 @@ impl SharedEngine {
         if is_earlier {
             inner.alarm = due;
         }
-        // While it writes it is awake, and looks at everything once more when it has written.
-        let has_work = inner.engine.has_effects() && !inner.is_writing;
-        let is_needed = is_earlier || has_work || inner.awaits_returns;
+        let is_needed = is_earlier || inner.engine.has_effects() || inner.awaits_returns;
         drop(inner);
         if is_needed {
             self.wake.notify_one();
@@ -134,16 +152,10 @@ impl SharedEngine {
 }
 
 impl Inner {
-    fn tell(&mut self, input: Input, now: Instant) {
-        if self.is_writing { self.deferred.push_back(input) } else { self.engine.handle(input, now) }
-    }
-
-    /// Hands out what needs neither the disk nor the chain; what is for `own` is handed back.
+    /// Hands out answers to purchases; the one for `own` is handed back.
     fn answer_all(&mut self, own: Option<PurchaseId>) -> Option<Granted> {
         let mut answer = None;
-        while !self.is_writing
-            && let Some((id, granted)) = self.engine.poll_answer()
-        {
+        while let Some((id, granted)) = self.engine.poll_answer() {
             if Some(id) == own { answer = Some(granted) } else { self.answer(id, granted) }
         }
         answer
@@ -152,24 +164,14 @@ impl Inner {
     /// Answers a purchase, if it still waits.
     pub(super) fn answer(&mut self, id: PurchaseId, granted: Granted) {
         if let Some(reply) = self.replies.remove(&id) {
-            // A client that has left drops its ticket, which withdraws the purchase.
+            // A client that has left drops its guard, which withdraws the purchase.
             let _ = reply.send(granted);
         }
     }
 
-    /// Everything the engine wants done. With records among it the engine hears of nothing until [`Inner::written`].
+    /// Everything that the engine wants done.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
-        let effects: Vec<Effect> = std::iter::from_fn(|| self.engine.poll_effect()).collect();
-        self.is_writing = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
-        effects
-    }
-
-    /// Nothing is being written any more: the engine is told what came meanwhile.
-    pub(super) fn written(&mut self, now: Instant) {
-        self.is_writing = false;
-        for input in std::mem::take(&mut self.deferred) {
-            self.engine.handle(input, now);
-        }
+        std::iter::from_fn(|| self.engine.poll_effect()).collect()
     }
 
     /// When the task is to wake up: for what is due, and to put on record what is only in memory.
@@ -197,7 +199,7 @@ impl Inner {
 
     /// True when no purchase waits or has a channel.
     pub(super) fn is_done(&self) -> bool {
-        self.replies.is_empty() && self.deferred.is_empty() && !self.engine.has_leases()
+        self.replies.is_empty() && !self.engine.has_leases()
     }
 
     /// Nobody is answered any more.

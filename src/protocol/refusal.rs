@@ -291,6 +291,9 @@ pub enum Awaited {
     /// The seller.
     #[error("the seller did not accept the payment in time")]
     Seller,
+    /// The record that must be on disk before the payment is signed.
+    #[error("the record of the payment was not on disk in time")]
+    Journal,
     /// The key or the chain.
     #[error("the key is not unlocked or the chain not synced yet")]
     Start,

@@ -1,5 +1,6 @@
 //! Chain jobs: what takes as long as the chain takes runs in a task of its own, and comes back as a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +10,7 @@ use super::Actor;
 use crate::chain::{Balances, Chain, Journal, NotRecorded, OpError, OpResult, Resolution};
 use crate::failpoint;
 use crate::payments::message::{ChangedChannel, Message};
-use crate::protocol::engine::{Balance, OpFailure};
+use crate::protocol::engine::{Balance, Input, OpFailure};
 use crate::protocol::{Address, ChannelOp, Intent};
 
 /// How long the payer's balance may take: a request waits for it, to be told whether another try is worth it.
@@ -40,12 +41,13 @@ impl Actor {
 
     /// Finds out what the payer has.
     pub(super) fn query_balance(&self) {
+        // The mailbox keeps the actor running.
         let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
-        let chain = context.chain.clone();
+        let (chain, engine) = (context.chain.clone(), Arc::clone(&self.engine));
         tokio::spawn(async move {
             let balance = balance(&chain).await;
-            // A manager that has stopped needs no answer.
-            let _ = mailbox.send(Message::Balance(balance)).await;
+            engine.submit(Input::Balance(balance));
+            drop(mailbox);
         });
     }
 

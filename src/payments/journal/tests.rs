@@ -47,11 +47,11 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     ];
 
     let mut journal = Journal::open(folder.path()).unwrap();
-    let account = journal.load(&account(0xaa)).unwrap().id;
+    let account_id = journal.load(&account(0xaa)).unwrap().id;
     let mut records: Vec<Record> =
         channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
     records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
-    journal.write(account, &records).unwrap();
+    journal.write(account_id, &records).unwrap();
     drop(journal);
 
     let mut journal = Journal::open(folder.path()).unwrap();
@@ -62,13 +62,13 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     assert!(journal.load(&account(0xab)).unwrap().channels.is_empty());
     let closing = ClosingSignature { total: 30.into(), signature: Signature([7; 65]) };
     for id in [id(1), id(2)] {
-        journal.write(account, &[Record::Consent(id, closing.total, closing.signature)]).unwrap();
+        journal.write(account_id, &[Record::Consent(id, closing.total, closing.signature)]).unwrap();
     }
     // A channel that is gone needs no closing signature.
-    journal.write(account, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
+    journal.write(account_id, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
     assert_eq!(journal.load(&account(0xaa)).unwrap().closing_signatures, [(id(1), closing)]);
-    journal.write(account, &[Record::Channel(id(2), channels[1].1)]).unwrap();
-    journal.write(account, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
+    journal.write(account_id, &[Record::Channel(id(2), channels[1].1)]).unwrap();
+    journal.write(account_id, &[Record::IntentsResolved(Address([0xbb; 20]))]).unwrap();
     assert!(journal.load(&account(0xaa)).unwrap().intents.is_empty());
     let all = journal.accounts().unwrap();
     assert_eq!(all.len(), 2);
@@ -108,9 +108,9 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
     drop(old);
     let mut journal = Journal::open(folder.path()).unwrap();
-    let account = journal.load(&account(0xaa)).unwrap().id;
+    let account_id = journal.load(&account(0xaa)).unwrap().id;
     let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
-    journal.write(account, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
+    journal.write(account_id, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
     drop(journal);
     assert_eq!(
         Journal::open(folder.path()).unwrap().load(&account(0xaa)).unwrap().closing_signatures.len(),

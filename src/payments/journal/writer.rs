@@ -3,17 +3,52 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::AccountId;
 use super::error::JournalError;
 use super::file::Journal;
+use crate::failpoint;
+use crate::protocol::engine::Record;
 
 /// How many writes may wait for the disk.
 const QUEUE: usize = 256;
+
+/// How many writes share a transaction at most.
+const MAX_GROUP: usize = 64;
 
 /// A handle on the writing thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct JournalWriter(mpsc::Sender<WriteJob>);
 
-type WriteJob = Box<dyn FnOnce(&mut Journal) + Send>;
+enum WriteJob {
+    Records(RecordsJob),
+    Other(Box<dyn FnOnce(&mut Journal) + Send>),
+}
+
+/// Told how a write has ended: `Err` with the reason if it failed.
+pub(crate) type WriteEnded = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+struct RecordsJob {
+    account: AccountId,
+    records: Vec<Record>,
+    ended: Option<WriteEnded>,
+}
+
+impl RecordsJob {
+    fn end(mut self, result: Result<(), String>) {
+        if let Some(ended) = self.ended.take() {
+            ended(result);
+        }
+    }
+}
+
+impl Drop for RecordsJob {
+    /// If the thread dies, its jobs have failed.
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended(Err(JournalError::Gone.to_string()));
+        }
+    }
+}
 
 /// The result of a submitted write, which is not there yet.
 pub(crate) struct PendingWrite<T>(oneshot::Receiver<Result<T, JournalError>>);
@@ -23,8 +58,12 @@ impl JournalWriter {
     pub(crate) fn start(mut journal: Journal) -> Self {
         let (jobs, mut waiting) = mpsc::channel::<WriteJob>(QUEUE);
         tokio::task::spawn_blocking(move || {
-            while let Some(job) = waiting.blocking_recv() {
-                job(&mut journal);
+            let mut next = None;
+            while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
+                match job {
+                    WriteJob::Other(work) => work(&mut journal),
+                    WriteJob::Records(first) => next = write_group(&mut journal, first, &mut waiting),
+                }
             }
         });
         Self(jobs)
@@ -41,24 +80,55 @@ impl JournalWriter {
         pending
     }
 
-    /// Submits work without waiting; `None` if the queue is full.
-    pub(crate) fn try_submit<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
-    ) -> Option<PendingWrite<T>> {
-        let (job, pending) = job(work);
-        self.0.try_send(job).ok().map(|()| pending)
+    /// Submits records, which become durable with all that is queued then; waits if the queue is full.
+    pub(crate) async fn write(&self, account: AccountId, records: Vec<Record>, ended: WriteEnded) {
+        let job = RecordsJob { account, records, ended: Some(ended) };
+        // If the thread has died the job is dropped, and has failed by that.
+        let _ = self.0.send(WriteJob::Records(job)).await;
     }
+}
+
+/// Writes a job, and those that have queued behind it, in one transaction. Returns one of another kind that it has met.
+fn write_group(
+    journal: &mut Journal,
+    mut first: RecordsJob,
+    waiting: &mut mpsc::Receiver<WriteJob>,
+) -> Option<WriteJob> {
+    let mut records = std::mem::take(&mut first.records);
+    let account = first.account;
+    let mut group = vec![first];
+    let mut other = None;
+    while other.is_none()
+        && group.len() < MAX_GROUP
+        && let Ok(job) = waiting.try_recv()
+    {
+        match job {
+            WriteJob::Records(mut job) if job.account == account => {
+                records.append(&mut job.records);
+                group.push(job);
+            }
+            job => other = Some(job),
+        }
+    }
+    let written = journal.write(account, &records).map_err(|error| {
+        tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
+        error.to_string()
+    });
+    failpoint::point("records written");
+    for job in group {
+        job.end(written.clone());
+    }
+    other
 }
 
 fn job<T: Send + 'static>(
     work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
 ) -> (WriteJob, PendingWrite<T>) {
     let (reply, answer) = oneshot::channel();
-    let job = Box::new(move |journal: &mut Journal| {
+    let job = WriteJob::Other(Box::new(move |journal: &mut Journal| {
         // The receiver may be gone.
         let _ = reply.send(work(journal));
-    });
+    }));
     (job, PendingWrite(answer))
 }
 

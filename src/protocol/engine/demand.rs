@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::durable::{Action, Blocked};
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
-use super::{Effect, Engine, PurchaseId, Record, SpendLimit, Start};
+use super::{Effect, Engine, PurchaseId, SpendLimit, Start};
 use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::microraiden;
@@ -286,8 +287,8 @@ impl Engine {
         }
         purchase.rounds += 1;
         if slot.host.is_none() {
-            let host = Arc::clone(slot.host.insert(Arc::clone(purchase.host())));
-            self.effects.push_back(Effect::Persist(Record::Host(channel_id, host)));
+            slot.host = Some(Arc::clone(purchase.host()));
+            slot.is_host_unwritten = true;
         }
         let before = Before { in_doubt: channel.in_doubt };
         if !channel.is_query(total) {
@@ -300,49 +301,57 @@ impl Engine {
             channel.in_doubt = Some(InDoubt { total, price });
         }
         let draft = Draft { channel: channel_id, total, price };
-        purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
         slot.lease = Some(id);
+        (slot.is_dirty, self.is_dirty) = (true, true);
         let ahead = price.saturating_mul(self.policy.sign_ahead);
-        if total > channel.durable_limit {
-            channel.durable_limit = channel.bound(ahead);
-            self.persist_channel(channel_id);
-        } else {
-            (slot.is_dirty, self.is_dirty) = (true, true);
+        let bound = slot.channel.bound(ahead);
+        // A record that another purchase has caused will do, if it gets to the disk.
+        let mut record = slot.writes.iter().find(|(_, limit)| total <= *limit).map(|(seq, _)| *seq);
+        if total <= slot.channel.durable_limit {
+            record = None;
+        } else if record.is_none() {
+            record = Some(self.next_write());
+            self.persist_up_to(channel_id, |slot| bound.max(slot.limit_ahead()));
+        }
+        if record != Some(self.next_write()) {
             self.reserve(channel_id, ahead);
         }
-        self.effects.push_back(Effect::Grant(id, draft));
+        self.persist_host(channel_id);
+        let host = self.slots.get(&channel_id).and_then(|slot| slot.host_write);
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        if record.or(host).is_none() {
+            purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
+            self.effects.push_back(Effect::Grant(id, draft));
+        } else {
+            purchase.stage = Stage::Recording { draft, before };
+            self.blocked.push(Blocked { after: [record, host], action: Action::Grant(id, draft) });
+        }
     }
 
     /// Moves the bound on disk ahead in good time, without making anybody wait for it: where less than half is left,
     /// and with it those of the seller's other channels that have used a quarter, because one write serves them all.
     fn reserve(&mut self, id: ChannelId, ahead: Amount) {
-        let left = |channel: &Channel| channel.durable_limit.saturating_sub(channel.promised);
-        let full = |channel: &Channel| channel.bound(ahead).saturating_sub(channel.promised);
-        let Some(slot) = self.slots.get(&id) else { return };
-        if slot.reserving.is_some() || left(&slot.channel) >= full(&slot.channel).halved() {
+        let left = |slot: &Slot| slot.limit_ahead().saturating_sub(slot.channel.promised);
+        let full = |slot: &Slot| slot.channel.bound(ahead).saturating_sub(slot.channel.promised);
+        let is_low = self.slots.get(&id).is_some_and(|slot| left(slot) < full(slot).halved());
+        if !is_low {
             return;
         }
-        let has_used_some = |channel: &Channel| {
-            let full = full(channel);
+        let has_used_some = |slot: &Slot| {
+            let full = full(slot);
             // With nothing left it may never have paid; in doubt it first asks the seller.
-            !left(channel).is_zero()
-                && !channel.has_doubt()
-                && left(channel) < full.saturating_sub(full.halved().halved())
+            !left(slot).is_zero()
+                && !slot.channel.has_doubt()
+                && left(slot) < full.saturating_sub(full.halved().halved())
         };
-        let moved: Vec<(ChannelId, Channel)> = self
+        let moved: Vec<ChannelId> = self
             .open_slots(id.receiver)
-            .filter(|(_, slot)| slot.reserving.is_none())
-            .filter(|(other, slot)| **other == id || has_used_some(&slot.channel))
-            .map(|(other, slot)| {
-                (*other, Channel { durable_limit: slot.channel.bound(ahead), ..slot.channel })
-            })
+            .filter(|(other, slot)| **other == id || has_used_some(slot))
+            .map(|(other, _)| *other)
             .collect();
-        for (other, channel) in &moved {
-            if let Some(slot) = self.slots.get_mut(other) {
-                slot.reserving = Some(channel.durable_limit);
-            }
+        for id in moved {
+            self.persist_up_to(id, |slot| slot.channel.bound(ahead).max(slot.limit_ahead()));
         }
-        self.effects.push_back(Effect::Reserve(moved));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::durable::{Action, Blocked};
 use super::{Balance, Effect, Engine, Funding, Host, Record};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
@@ -81,15 +82,16 @@ impl Engine {
         let known = self.intents.entry(receiver).or_default();
         if known.is_empty() {
             // If that could not be written before, an older one would be taken for this one after a crash.
-            self.effects.push_back(Effect::Persist(Record::IntentsResolved(receiver)));
+            self.records.push(Record::IntentsResolved(receiver));
         }
         let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
         known.push(intent.clone());
         if is_first_to_move {
             self.send_money(&intent.op, host, now);
         }
-        self.effects.push_back(Effect::Persist(Record::Intent(intent)));
-        self.effects.push_back(Effect::Send(hash));
+        self.records.push(Record::Intent(intent));
+        let after = [Some(self.next_write()), None];
+        self.blocked.push(Blocked { after, action: Action::Send(hash) });
     }
 
     /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
@@ -104,7 +106,7 @@ impl Engine {
         ) = (op, host)
         {
             self.count_deposit(*receiver, &host, now);
-            self.effects.push_back(Effect::Persist(Record::Deposit(*receiver, host)));
+            self.records.push(Record::Deposit(*receiver, host));
         }
     }
 
@@ -184,7 +186,7 @@ impl Engine {
             self.unresolved.remove(&receiver);
         }
         if is_final && self.intents.remove(&receiver).is_some() {
-            self.effects.push_back(Effect::Persist(Record::IntentsResolved(receiver)));
+            self.records.push(Record::IntentsResolved(receiver));
         }
         self.dispatch(receiver, now);
     }
@@ -274,7 +276,7 @@ impl Engine {
         // To look at some blocks again costs less than a durable write for each.
         if cursor.abs_diff(self.cursor) >= CURSOR_STEP {
             self.cursor = cursor;
-            self.effects.push_back(Effect::Persist(Record::Cursor(cursor)));
+            self.records.push(Record::Cursor(cursor));
         }
         receivers.dedup();
         for receiver in receivers {

@@ -1,10 +1,14 @@
-//! All channels and who waits for them: inputs and the time go in, effects come out.
+//! The state machine behind all payments: inputs and the time go in, effects come out. Nothing in here waits, signs or
+//! stores.
 //!
-//! The caller carries out the effects in the order in which they come: a [`Effect::Persist`] stands before the
-//! [`Effect::Grant`] or the [`Effect::Submit`] that relies on it. Nothing in here waits, signs or stores.
+//! The records of one input leave together, as one [`Effect::Persist`] with the next [`Seq`]. What relies on a record
+//! stays in here until [`Input::Durable`] says that it is on disk; everything else goes on meanwhile. The caller writes
+//! records in the order of their numbers, carries out effects in the order in which they come, and after a crash starts
+//! from what is on disk: any number of the writes under way, from the oldest on.
 
 mod answer;
 mod demand;
+mod durable;
 mod fund;
 mod funding;
 mod idle;
@@ -21,6 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::durable::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 use crate::hosts::host::canonical;
@@ -33,6 +38,7 @@ use crate::protocol::{
     Signature,
 };
 
+pub use durable::Seq;
 pub use fund::{OpFailure, OpRefused};
 
 /// Names one client request that wants to be paid.
@@ -93,11 +99,10 @@ pub enum Input {
     },
     /// A demand is taken back, or its grant was never sent to the seller.
     Withdraw(PurchaseId),
-    /// The record that a granted payment on this channel relied on was not written, so the payment was not signed. To
-    /// be told even where the purchase was withdrawn meanwhile.
-    NotRecorded(PurchaseId, ChannelId, String),
-    /// The record of this channel, or of its host, was not written: it is to be tried again.
-    Unwritten(ChannelId),
+    /// All writes up to this one have ended, and those since the last answer are on disk.
+    Durable(Seq),
+    /// All writes up to this one have ended, and those since the last answer have failed, for this reason.
+    NotRecorded(Seq, String),
     /// A granted payment was presented, and this is what came of it.
     Answer(PurchaseId, Outcome),
     /// A signed transaction is about to be sent.
@@ -131,8 +136,6 @@ pub enum Input {
     Balance(Option<Balance>),
     /// Time has passed.
     Tick,
-    /// The bound of a channel is on disk up to this total, or could not be moved.
-    Reserved(ChannelId, Option<Amount>),
     /// Nothing happened for a while: put on record what is only in memory.
     Idle,
     /// The end: put on record what is only in memory, and nothing beyond.
@@ -171,11 +174,9 @@ pub struct Balance {
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Make it durable before the effects that follow.
-    Persist(Record),
-    /// Make these channels durable in good time, together, without waiting for it; then tell [`Input::Reserved`] of
-    /// each with its bound.
-    Reserve(Vec<(ChannelId, Channel)>),
+    /// Make all of this durable or nothing of it, after the writes before it; then tell [`Input::Durable`] or
+    /// [`Input::NotRecorded`].
+    Persist(Seq, Vec<Record>),
     /// Sign this and hand it to the purchase.
     Grant(PurchaseId, Draft),
     /// Tell the purchase that it is not paid.
@@ -184,8 +185,10 @@ pub enum Effect {
     Submit(ChannelOp),
     /// Find out what became of these transactions, all of orders for one receiver.
     Resume(Address, Vec<Intent>),
-    /// The transaction with this hash is on record: it may be sent.
+    /// The transaction with this hash is on disk: it may be sent.
     Send([u8; 32]),
+    /// The transaction with this hash could not be recorded, for this reason: it must not be sent.
+    Discard([u8; 32], String),
     /// Find out what the payer has, then tell [`Input::Balance`].
     QueryBalance,
 }
@@ -240,6 +243,14 @@ pub struct Engine {
     intents: BTreeMap<Address, Vec<Intent>>,
     /// From where the chain is read at the next start, as it is on record.
     cursor: u64,
+    /// The number of the newest write.
+    newest: Seq,
+    /// The number of the newest write that has ended.
+    ended: Seq,
+    /// What the input at hand puts on record.
+    records: Vec<Record>,
+    /// What waits for a write.
+    blocked: Vec<Blocked>,
     effects: VecDeque<Effect>,
 }
 
@@ -296,12 +307,25 @@ impl Engine {
             deposits: BTreeMap::new(),
             intents: BTreeMap::new(),
             cursor: 0,
+            newest: Seq(0),
+            ended: Seq(0),
+            records: Vec::new(),
+            blocked: Vec::new(),
             effects: VecDeque::new(),
         }
     }
 
     /// Takes in what happened. The effects wait in [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
+        self.apply(input, now);
+        if !self.records.is_empty() {
+            self.newest = self.next_write();
+            let records = std::mem::take(&mut self.records);
+            self.effects.push_back(Effect::Persist(self.newest, records));
+        }
+    }
+
+    fn apply(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor } => {
                 // With what is on record not taken in, the chain alone would be put in its place.
@@ -328,13 +352,8 @@ impl Engine {
                 self.demand(purchase, offer, limit, now);
             }
             Input::Withdraw(id) => self.withdraw(id, now),
-            Input::NotRecorded(id, channel, reason) => self.not_recorded(id, channel, reason, now),
-            Input::Unwritten(id) => {
-                if let Some(slot) = self.slots.get_mut(&id) {
-                    (slot.is_dirty, self.is_dirty) = (true, true);
-                    slot.is_host_unwritten = slot.host.is_some();
-                }
-            }
+            Input::Durable(seq) => self.durable(seq),
+            Input::NotRecorded(seq, reason) => self.not_recorded(seq, &reason, now),
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
             Input::OpFinished(receiver, result) => self.ordered(receiver, result, now),
@@ -360,7 +379,6 @@ impl Engine {
             }
             Input::Balance(balance) => self.balance_known(balance, now),
             Input::Tick => self.tick(now),
-            Input::Reserved(id, bound) => self.reserved(id, bound),
             Input::Idle => self.persist_dirty(),
             Input::Flush => self.flush(),
             Input::Stop => self.stop(now),
@@ -377,12 +395,9 @@ impl Engine {
         self.purchases.values().filter_map(Purchase::due).min()
     }
 
-    /// The next answer to a purchase that can be given at once: a grant or a refusal, as long as no record has to be
-    /// made durable first. What else there is to do stays in its order in [`Engine::poll_effect`].
+    /// The next answer to a purchase: a grant or a refusal. What else there is to do stays in its order in
+    /// [`Engine::poll_effect`].
     pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
-        if self.effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
-            return None;
-        }
         let is_answer = |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..));
         let place = self.effects.iter().position(is_answer)?;
         match self.effects.remove(place)? {
@@ -441,6 +456,11 @@ impl Engine {
         !self.funding.is_empty()
     }
 
+    /// True while writes are under way.
+    pub fn is_writing(&self) -> bool {
+        self.ended != self.newest
+    }
+
     /// True while something is only in memory.
     pub fn is_dirty(&self) -> bool {
         self.is_dirty
@@ -479,10 +499,15 @@ impl Engine {
             }
             Stage::Backoff { draft, .. } if now < purchase.deadline => {
                 purchase.stage = Stage::InFlight { draft, unsent: None };
+                // Its record has been durable since it was granted first.
                 self.effects.push_back(Effect::Grant(id, draft));
                 return;
             }
             Stage::Backoff { .. } => Awaited::Seller,
+            Stage::Recording { .. } => {
+                self.take_back(id);
+                Awaited::Journal
+            }
             Stage::InFlight { .. } => return,
         };
         self.refuse(id, Refusal::Deadline { waited_for }, now);
@@ -507,7 +532,7 @@ impl Engine {
                 }
                 self.drop_empty_queue(receiver, &key);
             }
-            Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
+            Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
                 if let Some(slot) = self.slots.get_mut(&draft.channel) {
                     (slot.lease, slot.used) = (None, Some(now));
                 }
@@ -516,38 +541,20 @@ impl Engine {
         }
     }
 
-    /// The channel that a purchase holds was not shown to the seller this time.
-    fn release_unsent(&mut self, id: PurchaseId) {
+    /// The payment that a purchase has, or waits for, was not presented to the seller this time.
+    fn take_back(&mut self, id: PurchaseId) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        let Stage::InFlight { draft, unsent: Some(before) } = purchase.stage else { return };
+        let (Stage::Recording { draft, before } | Stage::InFlight { draft, unsent: Some(before) }) =
+            purchase.stage
+        else {
+            return;
+        };
         self.change(&draft.channel, |channel| channel.in_doubt = before.in_doubt);
     }
 
     fn withdraw(&mut self, id: PurchaseId, now: Instant) {
-        self.release_unsent(id);
+        self.take_back(id);
         self.remove(id, now);
-    }
-
-    fn not_recorded(&mut self, id: PurchaseId, channel: ChannelId, reason: String, now: Instant) {
-        // Whoever pays next relies on a record of its own.
-        if let Some(slot) = self.slots.get_mut(&channel) {
-            slot.channel.durable_limit = Amount::ZERO;
-        }
-        self.release_unsent(id);
-        // Who waits behind it would meet the same disk, one after the other.
-        let queues = self.queues.remove(&channel.receiver).unwrap_or_default();
-        for waiting in queues.into_values().flatten() {
-            self.refuse(waiting, Refusal::StoreFailed(reason.clone()), now);
-        }
-        self.refuse(id, Refusal::StoreFailed(reason), now);
-    }
-
-    fn reserved(&mut self, id: ChannelId, bound: Option<Amount>) {
-        // What is not awaited any more was given up at the end.
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if let (Some(_), Some(bound)) = (slot.reserving.take(), bound) {
-            slot.channel.durable_limit = slot.channel.durable_limit.max(bound);
-        }
     }
 
     fn persist_dirty(&mut self) {
@@ -561,41 +568,17 @@ impl Engine {
         }
     }
 
-    /// Puts a channel on record, without taking back a bound that is on its way to the disk already. One that is not
-    /// even asked for yet would be written later, with what the channel was: it is given up.
-    fn persist_channel(&mut self, id: ChannelId) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        self.effects.retain_mut(|effect| {
-            let Effect::Reserve(moved) = effect else { return true };
-            if let Some(place) = moved.iter().position(|(channel, _)| *channel == id) {
-                moved.swap_remove(place);
-                slot.reserving = None;
-            }
-            !moved.is_empty()
-        });
-        let known = slot.channel.durable_limit;
-        let durable_limit = slot.reserving.map_or(known, |limit| known.max(limit));
-        slot.is_dirty = false;
-        if std::mem::take(&mut slot.is_host_unwritten)
-            && let Some(host) = &slot.host
-        {
-            self.effects.push_back(Effect::Persist(Record::Host(id, Arc::clone(host))));
-        }
-        let channel = Channel { durable_limit, ..slot.channel };
-        self.effects.push_back(Effect::Persist(Record::Channel(id, channel)));
-    }
-
     /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
     /// not on its way, it is known what the seller was shown.
     fn flush(&mut self) {
-        for slot in self.slots.values_mut() {
-            slot.is_dirty |= slot.reserving.take().is_some();
-            let channel = &mut slot.channel;
-            if slot.lease.is_none() && channel.durable_limit > channel.presented {
-                channel.durable_limit = channel.presented;
-                slot.is_dirty = true;
-            }
-            self.is_dirty |= slot.is_dirty;
+        let ahead: Vec<ChannelId> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.lease.is_none() && slot.limit_ahead() > slot.channel.presented)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ahead {
+            self.persist_up_to(id, |slot| slot.channel.presented);
         }
         self.persist_dirty();
     }
@@ -609,6 +592,7 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
+            self.take_back(id);
             self.refuse(id, Refusal::ShuttingDown, now);
         }
         self.flush();

@@ -35,8 +35,15 @@ enum Step {
     /// A chain job records its transaction, or ends.
     Intend(usize),
     JobEnds(usize, Job),
-    /// The oldest bound that is being moved ahead is on disk, or could not be written.
-    Written(bool),
+    /// So many of the oldest writes end together: they are on disk, or have failed.
+    Written {
+        count: usize,
+        good: bool,
+    },
+    /// So many of the oldest writes get to the disk, and the engine does not hear of it yet.
+    Reaches(usize),
+    /// Writes end late, or at once again.
+    Slow(bool),
     Pass {
         seconds: u64,
     },
@@ -55,11 +62,12 @@ enum Step {
     Blinks(usize),
     /// A look at every channel.
     Looks,
-    /// The next write fails.
+    /// The next write that ends at once fails.
     DiskFails,
-    /// Everything in memory is gone. `late` says what of the rest still happened, `sent` whether payments that were
-    /// granted have left.
+    /// Everything in memory is gone. `written` says how many of the writes under way are on disk, `late` what of the rest
+    /// still happened, `sent` whether payments that were granted have left.
     Crash {
+        written: usize,
         late: bool,
         sent: bool,
     },
@@ -161,7 +169,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => index.clone().prop_map(Step::Withdraw),
         4 => index.clone().prop_map(Step::Intend),
         6 => (index, job).prop_map(|(which, job)| Step::JobEnds(which, job)),
-        4 => prop::bool::weighted(0.8).prop_map(Step::Written),
+        6 => (1..4_usize, prop::bool::weighted(0.8))
+            .prop_map(|(count, good)| Step::Written { count, good }),
+        1 => (1..4_usize).prop_map(Step::Reaches),
+        2 => prop::bool::weighted(0.7).prop_map(Step::Slow),
         3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Idle),
         2 => any::<bool>().prop_map(Step::Lies),
@@ -171,7 +182,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(Step::Blinks),
         3 => Just(Step::Looks),
         1 => Just(Step::DiskFails),
-        1 => any::<(bool, bool)>().prop_map(|(late, sent)| Step::Crash { late, sent }),
+        1 => any::<(usize, bool, bool)>()
+            .prop_map(|(written, late, sent)| Step::Crash { written, late, sent }),
         1 => any::<bool>().prop_map(|changed| Step::Weighed { changed }),
         1 => Just(Step::Syncs),
         1 => Just(Step::Restart),
@@ -218,8 +230,11 @@ struct Model {
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
     disk: Disk,
-    /// What moves bounds ahead, and whether it is on the disk already without the engine having heard of it.
-    bounds: VecDeque<(Vec<(ChannelId, Channel)>, bool)>,
+    /// The writes under way, in their order, and whether each is on the disk without the engine having heard of it.
+    writes: VecDeque<(Seq, Vec<Record>, bool)>,
+    is_slow: bool,
+    /// Transactions that may be sent.
+    sendable: BTreeSet<[u8; 32]>,
     disk_fails: bool,
     /// Only answers are taken from the engine.
     lies: bool,
@@ -315,7 +330,9 @@ impl Model {
             jobs: Vec::new(),
             moved: BTreeMap::new(),
             disk: Disk::default(),
-            bounds: VecDeque::new(),
+            writes: VecDeque::new(),
+            is_slow: false,
+            sendable: BTreeSet::new(),
             disk_fails: false,
             lies: false,
             disk_failed: false,
@@ -342,18 +359,11 @@ impl Model {
             }
             Step::Intend(which) => self.intend(which),
             Step::JobEnds(which, job) => self.job_ends(which, job),
-            Step::Written(good) => {
-                if let Some((channels, are_written)) = self.bounds.pop_front() {
-                    if good && !are_written {
-                        self.disk.channels.extend(channels.iter().copied());
-                    }
-                    for (id, channel) in channels {
-                        self.handle(Input::Reserved(
-                            id,
-                            (good || are_written).then_some(channel.durable_limit),
-                        ));
-                    }
-                }
+            Step::Written { count, good } => self.writes_end(count, good),
+            Step::Reaches(count) => self.reach_disk(count),
+            Step::Slow(is_slow) => {
+                self.is_slow = is_slow;
+                self.do_all(self.lies);
             }
             Step::Pass { seconds } => {
                 self.now += Duration::from_secs(seconds);
@@ -382,7 +392,7 @@ impl Model {
                 self.balance_known();
             }
             Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
-            Step::Crash { late, sent } => return self.crash(late, sent),
+            Step::Crash { written, late, sent } => return self.crash(written, late, sent),
             Step::Restart => return self.restart(),
         }
         for (id, before) in promised {
@@ -571,48 +581,60 @@ impl Model {
                 Ok(draft) => Effect::Grant(id, draft),
                 Err(refusal) => Effect::Refuse(id, refusal),
             };
-            self.execute(effect, true);
+            self.execute(effect);
         }
         if only_answers {
             return;
         }
         loop {
-            let effects: Vec<Effect> = std::iter::from_fn(|| self.engine.poll_effect()).collect();
-            if effects.is_empty() {
+            while let Some(effect) = self.engine.poll_effect() {
+                self.execute(effect);
+            }
+            if self.is_slow || self.writes.is_empty() {
                 return;
             }
-            let persists = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
-            let recorded = !(persists && std::mem::take(&mut self.disk_fails));
-            if persists && recorded {
-                self.write_bounds();
-                for effect in &effects {
-                    if let Effect::Persist(record) = effect {
-                        self.write(record);
-                    }
-                }
-            }
-            for effect in effects {
-                self.execute(effect, recorded);
-            }
+            let good = !std::mem::take(&mut self.disk_fails);
+            self.write_oldest(self.writes.len(), good);
         }
     }
 
-    fn execute(&mut self, effect: Effect, recorded: bool) {
-        match effect {
-            Effect::Persist(Record::Channel(id, _) | Record::Host(id, _)) if !recorded => {
-                self.engine.handle(Input::Unwritten(id), self.now);
+    fn writes_end(&mut self, count: usize, good: bool) {
+        self.disk_failed |= !good;
+        self.write_oldest(count, good);
+        self.do_all(self.lies);
+    }
+
+    /// So many of the oldest writes end in one transaction.
+    fn write_oldest(&mut self, count: usize, good: bool) {
+        let count = count.min(self.writes.len());
+        // What is on the disk cannot fail any more.
+        let good = good || self.writes.iter().take(count).any(|(.., is_on_disk)| *is_on_disk);
+        if good {
+            self.reach_disk(count);
+        }
+        let Some((seq, ..)) = self.writes.drain(..count).next_back() else { return };
+        let input = if good { Input::Durable(seq) } else { Input::NotRecorded(seq, "disk full".into()) };
+        self.engine.handle(input, self.now);
+    }
+
+    fn reach_disk(&mut self, count: usize) {
+        let mut reached = Vec::new();
+        for (_, records, is_on_disk) in self.writes.iter_mut().take(count) {
+            if !std::mem::replace(is_on_disk, true) {
+                reached.extend(records.iter().cloned());
             }
-            Effect::Persist(_) => {}
-            Effect::Reserve(channels) => self.bounds.push_back((channels, false)),
-            Effect::Grant(id, draft) if !recorded || self.clients[&id].ended => {
-                if !recorded {
-                    let failed = Input::NotRecorded(id, draft.channel, "disk full".into());
-                    self.engine.handle(failed, self.now);
-                }
+        }
+        reached.iter().for_each(|record| self.write(record));
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(seq, records) => {
+                let newest = self.writes.back().map_or(Seq(0), |(seq, ..)| *seq);
+                assert!(newest < seq, "writes out of order");
+                self.writes.push_back((seq, records, false));
             }
             Effect::Grant(id, draft) => self.granted(id, draft),
-            // Who has left needs no answer.
-            Effect::Refuse(id, _) if self.clients[&id].ended => {}
             Effect::Refuse(id, _) => self.ended(id),
             Effect::Submit(op) => {
                 self.ops.0 += 1;
@@ -623,23 +645,28 @@ impl Model {
             }
             Effect::Resume(_, intents) => {
                 let intent = intents.last().unwrap().clone();
+                let is_on_disk = self.disk.intents.iter().any(|known| known.hash == intent.hash);
+                assert!(is_on_disk, "sent again without a record");
                 self.jobs.push((intent.op, Some(intent), false));
             }
-            Effect::Send(hash) if !recorded => {
+            Effect::Discard(hash, reason) => {
                 let job = self
                     .jobs
                     .iter()
                     .position(|(_, intent, _)| intent.as_ref().is_some_and(|intent| intent.hash == hash));
                 let (op, ..) = self.jobs.remove(job.unwrap());
-                let failure = OpFailure { op, reason: "not recorded".into(), is_final: true, balance: None };
+                let failure = OpFailure { op, reason, is_final: true, balance: None };
                 self.engine.handle(Input::OpFinished(op.receiver(), Err(failure)), self.now);
             }
-            Effect::Send(_) => {}
+            Effect::Send(hash) => {
+                let is_on_disk = self.disk.intents.iter().any(|intent| intent.hash == hash);
+                assert!(is_on_disk, "sent ahead of the record");
+                self.sendable.insert(hash);
+            }
         }
     }
 
     fn granted(&mut self, id: PurchaseId, draft: Draft) {
-        // One whose record failed may still ask its seller with a total of 0.
         let on_disk =
             self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.durable_limit);
         assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
@@ -647,6 +674,8 @@ impl Model {
         if let Some(OnChain { deposit, .. }) = self.chain.get(&draft.channel) {
             assert!(draft.total <= *deposit, "{draft:?} of {deposit}");
         }
+        let host = self.disk.hosts.get(&draft.channel);
+        assert_eq!(host, self.engine.view().host(draft.channel), "signed ahead of the record of the host");
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
         let owner = self.engine.view().host(draft.channel).unwrap();
@@ -675,15 +704,6 @@ impl Model {
         }
     }
 
-    /// What was handed to the disk earlier is written earlier.
-    fn write_bounds(&mut self) {
-        for (channels, are_written) in &mut self.bounds {
-            if !std::mem::replace(are_written, true) {
-                self.disk.channels.extend(channels.iter().copied());
-            }
-        }
-    }
-
     fn intend(&mut self, which: usize) {
         let count = self.jobs.len();
         let Some((op, intent @ None, true)) = self.jobs.get_mut(which % count.max(1)) else { return };
@@ -699,7 +719,12 @@ impl Model {
         if self.jobs.is_empty() {
             return;
         }
-        let (op, intent, _) = self.jobs.remove(which % self.jobs.len());
+        let place = which % self.jobs.len();
+        // It waits for its record.
+        if matches!(&self.jobs[place], (_, Some(intent), true) if !self.sendable.contains(&intent.hash)) {
+            return;
+        }
+        let (op, intent, _) = self.jobs.remove(place);
         let receiver = op.receiver();
         let balance = Some(Balance { wei: 1, tokens: self.tokens.into() });
         let failed = |is_final| OpFailure { op, reason: "so it is".into(), is_final, balance };
@@ -830,10 +855,9 @@ impl Model {
         moved
     }
 
-    fn crash(&mut self, late: bool, sent: bool) {
-        if late {
-            self.write_bounds();
-        }
+    fn crash(&mut self, written: usize, late: bool, sent: bool) {
+        let under_way = self.writes.len();
+        self.reach_disk(written % (under_way + 1));
         // What was granted may have been sent, and registered.
         let granted: Vec<(PurchaseId, Draft)> =
             self.clients.iter_mut().filter_map(|(id, c)| Some((*id, c.granted.take()?))).collect();
@@ -844,8 +868,11 @@ impl Model {
                 seller.registered = units(draft.total);
             }
         }
-        for (_, intent, _) in std::mem::take(&mut self.jobs) {
-            if let Some(intent) = intent.filter(|intent| !self.moved.contains_key(&intent.hash)) {
+        for (_, intent, is_new) in std::mem::take(&mut self.jobs) {
+            let is_sent = |intent: &Intent| !is_new || self.sendable.contains(&intent.hash);
+            if let Some(intent) =
+                intent.filter(|intent| is_sent(intent) && !self.moved.contains_key(&intent.hash))
+            {
                 self.mine(&intent, late);
             }
         }
@@ -853,7 +880,8 @@ impl Model {
     }
 
     fn restart(&mut self) {
-        (self.disk_fails, self.lies) = (false, false);
+        (self.disk_fails, self.lies, self.is_slow) = (false, false, false);
+        self.do_all(false);
         self.handle(Input::Stop);
         while self.clients.values().any(|client| client.granted.is_some()) {
             self.answer(0, How::LostBefore);
@@ -862,7 +890,8 @@ impl Model {
         self.handle(Input::Flush);
         let (before, disk_failed) = (self.doubts(), self.disk_failed);
         let known: BTreeSet<ChannelId> = self.engine.view().channels().map(|(id, _)| id).collect();
-        self.crash(true, true);
+        assert!(!self.engine.is_writing() && !self.engine.is_dirty(), "something is not written");
+        self.crash(0, true, true);
         // One that the chain shows and the journal never had is in doubt by itself.
         let after: Vec<ChannelId> = self.doubts().into_iter().filter(|id| known.contains(id)).collect();
         assert!(disk_failed || before == after, "an orderly end leaves no doubt");
@@ -877,7 +906,9 @@ impl Model {
         for client in self.clients.values_mut() {
             client.ended = true;
         }
-        self.bounds.clear();
+        self.writes.clear();
+        self.is_slow = false;
+        self.sendable.clear();
         self.missing.clear();
         (self.disk_fails, self.disk_failed, self.lies, self.is_querying_balance) =
             (false, false, false, false);
@@ -901,7 +932,9 @@ impl Model {
 
     /// Whatever happened, everybody gets an answer once the time is over.
     fn end(&mut self) {
+        // However long the disk hangs, nobody waits beyond the deadline.
         self.lies = false;
+        self.is_slow = true;
         for _ in 0..100 {
             self.answer(0, How::LostBefore);
             self.now += Duration::from_secs(301);
@@ -910,6 +943,7 @@ impl Model {
         let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
         assert!(waiting.is_empty(), "no end: {waiting:?}");
         assert!(self.engine.view().is_at_rest());
+        self.writes_end(usize::MAX, true);
         assert_eq!(self.engine.poll_timeout(), None);
         self.check();
     }

@@ -58,6 +58,8 @@ pub(super) enum Stage {
     Starting { until: Instant },
     /// Waits in its receiver's queue.
     Queued,
+    /// Waits until the record of this payment is on disk; and what was so before it.
+    Recording { draft: Draft, before: Before },
     /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
     InFlight { draft: Draft, unsent: Option<Before> },
     /// Waits to present the same payment again.
@@ -145,7 +147,7 @@ impl Purchase {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting { until } | Stage::Backoff { until, .. } => Some(until.min(self.deadline)),
-            Stage::Queued => Some(self.deadline),
+            Stage::Queued | Stage::Recording { .. } => Some(self.deadline),
             Stage::InFlight { .. } => None,
         }
     }

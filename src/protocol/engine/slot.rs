@@ -1,8 +1,9 @@
 //! Everything that the engine keeps of one channel.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Engine, Host, PurchaseId};
+use super::{Engine, Host, PurchaseId, Seq};
 use crate::protocol::{Amount, Channel, ChannelId};
 
 /// One channel, and what the engine knows of it beside its totals.
@@ -21,8 +22,10 @@ pub(super) struct Slot {
     pub(super) used: Option<Instant>,
     /// True while the journal has an older state of it.
     pub(super) is_dirty: bool,
-    /// The durable limit that is being written, if one is.
-    pub(super) reserving: Option<Amount>,
+    /// The writes of it that have not ended, and the durable limit that each will leave, in their order.
+    pub(super) writes: VecDeque<(Seq, Amount)>,
+    /// The write of its host, if that has not ended.
+    pub(super) host_write: Option<Seq>,
     /// A lower deposit that the chain showed once.
     pub(super) lower: Option<Amount>,
     /// True if the contract did not know it at the last look, and no settlement explains that.
@@ -41,7 +44,8 @@ impl Slot {
             is_locked: false,
             used: None,
             is_dirty: false,
-            reserving: None,
+            writes: VecDeque::new(),
+            host_write: None,
             lower: None,
             is_missing: false,
             settled: None,

@@ -2,7 +2,8 @@
 
 use super::purchase::Stage;
 use super::{Engine, Host, PurchaseId};
-use crate::protocol::{Amount, Channel, ChannelId, Draft};
+use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::{Amount, Channel, ChannelId};
 
 /// The engine, to be read.
 #[derive(Clone, Copy)]
@@ -42,9 +43,9 @@ impl<'a> View<'a> {
         self.0.slots.get(&id)?.settled
     }
 
-    /// True while a higher durable limit is being written.
-    pub(super) fn is_reserving(self, id: ChannelId) -> bool {
-        self.0.slots.get(&id).is_some_and(|slot| slot.reserving.is_some())
+    /// True while a write of a channel is under way.
+    pub(super) fn is_being_written(self, id: ChannelId) -> bool {
+        self.0.slots.get(&id).is_some_and(|slot| !slot.writes.is_empty())
     }
 
     /// Channels that were missing at the last look at the chain.
@@ -59,7 +60,9 @@ impl<'a> View<'a> {
     /// The payments that purchases have in hand, or will present again.
     pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, Draft)> + 'a {
         self.0.purchases.iter().filter_map(|(id, purchase)| match purchase.stage {
-            Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => Some((*id, draft)),
+            Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
+                Some((*id, draft))
+            }
             Stage::Starting { .. } | Stage::Queued => None,
         })
     }

@@ -128,11 +128,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         while let Some(effect) = engine.poll_effect() {
             match effect {
                 Effect::Grant(..) => granted += 1,
-                Effect::Reserve(channels) => {
-                    for (id, channel) in channels {
-                        engine.handle(Input::Reserved(id, Some(channel.durable_limit)), now);
-                    }
-                }
+                Effect::Persist(seq, _) => engine.handle(Input::Durable(seq), now),
                 _ => {}
             }
         }

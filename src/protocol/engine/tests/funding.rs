@@ -166,7 +166,7 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
         let (id, effects) = world.demand(ask(COSTLY));
         let topped = submitted_op(&effects).unwrap();
         let effects = world.intends(topped);
-        assert!(effects.contains(&Effect::Persist(Record::Deposit(BOB, "bob.example".into()))));
+        assert!(records(&effects).contains(&Record::Deposit(BOB, "bob.example".into())));
         let ChannelOp::TopUp { added, .. } = topped else { panic!("{topped:?}") };
         held += added.to_string().parse::<u64>().unwrap();
         world.carried_out(7, Some(on_chain(held)));

@@ -7,17 +7,7 @@ fn reserving() -> Policy {
 }
 
 fn bound(effects: &[Effect]) -> Option<Amount> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Persist(Record::Channel(_, channel)) => Some(channel.durable_limit),
-        _ => None,
-    })
-}
-
-fn reservation(effects: &[Effect]) -> Option<Channel> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Reserve(channels) => channels.first().map(|(_, channel)| *channel),
-        _ => None,
-    })
+    recorded(effects).map(|channel| channel.durable_limit)
 }
 
 #[test]
@@ -29,22 +19,23 @@ fn what_is_reserved_ahead_is_signed_without_another_record() {
 
     for _ in 0..2 {
         let (next, effects) = world.demand(ask(10));
-        assert_eq!((bound(&effects), reservation(&effects)), (None, None));
+        assert_eq!(bound(&effects), None);
         world.when(Input::Answer(next, Outcome::Accepted));
     }
 
     // Less than half is left: the bound moves while this payment goes on.
+    world.stalls = true;
     let (fourth, effects) = world.demand(ask(10));
-    assert_eq!(bound(&effects), None);
-    let record = reservation(&effects).expect("a reservation");
+    assert!(grant(&effects).is_some(), "{effects:?}");
+    let record = recorded(&effects).expect("a reservation");
     assert_eq!(
         (record.durable_limit, record.promised, record.acknowledged),
         (100.into(), 60.into(), 50.into())
     );
     world.when(Input::Answer(fourth, Outcome::Accepted));
     let (fifth, effects) = world.demand(ask(10));
-    assert_eq!(reservation(&effects), None, "one at a time");
-    world.when(Input::Reserved(channel_id(7), Some(100.into())));
+    assert_eq!((bound(&effects), grant(&effects).is_some()), (None, true), "one at a time");
+    world.disk_writes();
     world.when(Input::Answer(fifth, Outcome::Accepted));
     assert_eq!(world.channel().durable_limit, 100.into());
 }
@@ -62,53 +53,58 @@ fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
         world.when(Input::Answer(one, Outcome::Accepted));
         world.when(Input::Answer(other, Outcome::Accepted));
     }
+    world.stalls = true;
     let (_, effects) = world.demand(ask(10));
-    let [Effect::Reserve(channels), Effect::Grant(..)] = &effects[..] else { panic!("{effects:?}") };
-    let bounds: Vec<_> = channels.iter().map(|(id, channel)| (*id, channel.durable_limit)).collect();
+    let [Effect::Grant(..), Effect::Persist(_, records)] = &effects[..] else { panic!("{effects:?}") };
+    let bounds: Vec<_> = records
+        .iter()
+        .map(|record| match record {
+            Record::Channel(id, channel) => (*id, channel.durable_limit),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(bounds, [(channel_id(7), 100.into()), (channel_id(8), 90.into())]);
 
-    // Each is told of by itself, and neither is asked for twice meanwhile.
-    world.when(Input::Reserved(channel_id(7), Some(100.into())));
-    assert!(world.engine.view().is_reserving(channel_id(8)));
+    // Neither is asked for twice meanwhile.
+    assert!(world.engine.view().is_being_written(channel_id(8)));
     let (_, effects) = world.demand(ask(10));
-    assert_eq!((reservation(&effects), bound(&effects)), (None, None), "{effects:?}");
-    world.when(Input::Reserved(channel_id(8), Some(90.into())));
+    assert_eq!(bound(&effects), None, "{effects:?}");
+    world.disk_writes();
     assert_eq!(world.engine.view().channel(channel_id(8)).durable_limit, 90.into());
 }
 
 #[test]
 fn nothing_is_signed_beyond_what_is_on_disk() {
     let mut world = World::with(reserving(), vec![(channel_id(7), channel(1000, 0))]);
+    world.stalls = true;
     let mut on_disk = Amount::ZERO;
     for _ in 0..40 {
-        let (id, effects) = world.demand(ask(10));
-        on_disk = on_disk.max(bound(&effects).unwrap_or_default());
+        let (id, mut effects) = world.demand(ask(10));
+        if grant(&effects).is_none() {
+            on_disk = bound(&effects).expect("a record");
+            effects = world.disk_writes();
+        } else if bound(&effects).is_some() {
+            // The disk is too slow for all reservations.
+            world.disk_fails();
+        }
         assert!(grant(&effects).unwrap().total <= on_disk);
         world.when(Input::Answer(id, Outcome::Accepted));
-        // The disk is too slow for all reservations.
-        if reservation(&effects).is_some() {
-            world.when(Input::Reserved(channel_id(7), None));
-        }
     }
 }
 
 #[test]
 fn a_bound_whose_record_failed_counts_for_nothing() {
-    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
-    let (id, _) = world.demand(ask(10));
-    world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
-    let (_, effects) = world.demand(ask(10));
-    assert_eq!(bound(&effects), Some(70.into()), "the record is tried again");
-}
-
-#[test]
-fn a_bound_whose_record_failed_counts_for_nothing_when_the_client_has_left_before() {
-    let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
-    let (id, _) = world.demand(ask(10));
-    world.when(Input::Withdraw(id));
-    world.when(Input::NotRecorded(id, channel_id(7), "disk full".into()));
-    let (_, effects) = world.demand(ask(10));
-    assert_eq!(bound(&effects), Some(70.into()), "the record is tried again");
+    for leaves in [false, true] {
+        let mut world = World::with(reserving(), vec![(channel_id(7), channel(200, 20))]);
+        world.stalls = true;
+        let (id, _) = world.demand(ask(10));
+        if leaves {
+            world.when(Input::Withdraw(id));
+        }
+        world.disk_fails();
+        let (_, effects) = world.demand(ask(10));
+        assert_eq!((bound(&effects), grant(&effects)), (Some(70.into()), None), "the record is tried again");
+    }
 }
 
 #[test]

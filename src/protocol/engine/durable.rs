@@ -1,0 +1,148 @@
+//! What goes on record, and what waits until it is there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::purchase::Stage;
+use super::slot::Slot;
+use super::{Effect, Engine, PurchaseId, Record};
+use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::{Amount, Channel, ChannelId, Refusal};
+
+/// The number of a write; writes are made durable in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seq(pub u64);
+
+/// An effect that relies on writes which have not ended yet.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    /// The writes: none of them may fail.
+    pub(super) after: [Option<Seq>; 2],
+    pub(super) action: Action,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Grant(PurchaseId, Draft),
+    Send([u8; 32]),
+}
+
+impl Engine {
+    /// The number that the records of the input at hand will leave with.
+    pub(super) fn next_write(&self) -> Seq {
+        Seq(self.newest.0 + 1)
+    }
+
+    /// The writes since the last answer are on disk.
+    pub(super) fn durable(&mut self, seq: Seq) {
+        self.ended = seq;
+        for slot in self.slots.values_mut() {
+            slot.durable(seq);
+        }
+        let is_ready = |blocked: &mut Blocked| blocked.after.iter().flatten().all(|after| *after <= seq);
+        for Blocked { action, .. } in self.blocked.extract_if(.., is_ready) {
+            match action {
+                Action::Send(hash) => self.effects.push_back(Effect::Send(hash)),
+                Action::Grant(id, draft) => {
+                    // A client that has left gets nothing.
+                    if let Some(purchase) = self.purchases.get_mut(&id)
+                        && let Stage::Recording { before, .. } = purchase.stage
+                    {
+                        purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
+                        self.effects.push_back(Effect::Grant(id, draft));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The writes since the last answer have failed. What is on disk is what was there before, so that limits stay as
+    /// they are known; all that relied on one of these writes is off.
+    pub(super) fn not_recorded(&mut self, seq: Seq, reason: &str, now: Instant) {
+        let failed = Seq(self.ended.0 + 1)..=seq;
+        self.ended = seq;
+        for slot in self.slots.values_mut() {
+            if slot.not_recorded(seq) {
+                self.is_dirty = true;
+            }
+        }
+        let has_failed =
+            |blocked: &mut Blocked| blocked.after.iter().flatten().any(|after| failed.contains(after));
+        let off: Vec<Blocked> = self.blocked.extract_if(.., has_failed).collect();
+        for Blocked { action, .. } in off {
+            match action {
+                Action::Send(hash) => self.effects.push_back(Effect::Discard(hash, reason.to_owned())),
+                Action::Grant(id, draft) => self.not_granted(id, &draft, reason, now),
+            }
+        }
+    }
+
+    fn not_granted(&mut self, id: PurchaseId, draft: &Draft, reason: &str, now: Instant) {
+        self.take_back(id);
+        // Those that wait behind it would meet the same disk, one after the other.
+        let queues = self.queues.remove(&draft.channel.receiver).unwrap_or_default();
+        for waiting in queues.into_values().flatten() {
+            self.refuse(waiting, Refusal::StoreFailed(reason.to_owned()), now);
+        }
+        if self.purchases.contains_key(&id) {
+            self.refuse(id, Refusal::StoreFailed(reason.to_owned()), now);
+        }
+    }
+
+    /// Puts a channel on record, with its limit as it is, or is about to be.
+    pub(super) fn persist_channel(&mut self, id: ChannelId) {
+        self.persist_up_to(id, Slot::limit_ahead);
+    }
+
+    /// Puts a channel on record with this limit, and its host if the journal may not know it.
+    pub(super) fn persist_up_to(&mut self, id: ChannelId, limit: impl FnOnce(&Slot) -> Amount) {
+        let seq = self.next_write();
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let durable_limit = limit(slot);
+        slot.is_dirty = false;
+        slot.writes.push_back((seq, durable_limit));
+        self.records.push(Record::Channel(id, Channel { durable_limit, ..slot.channel }));
+        self.persist_host(id);
+    }
+
+    /// Puts the host of a channel on record if the journal may not know it.
+    pub(super) fn persist_host(&mut self, id: ChannelId) {
+        let seq = self.next_write();
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if let Some(host) = slot.host.as_ref().filter(|_| slot.is_host_unwritten) {
+            self.records.push(Record::Host(id, Arc::clone(host)));
+            (slot.is_host_unwritten, slot.host_write) = (false, Some(seq));
+        }
+    }
+}
+
+impl Slot {
+    /// The limit that is on disk once all writes have ended well.
+    pub(super) fn limit_ahead(&self) -> Amount {
+        self.writes.back().map_or(self.channel.durable_limit, |(_, limit)| *limit)
+    }
+
+    /// The writes up to this one that have not failed are on disk.
+    fn durable(&mut self, seq: Seq) {
+        while let Some((_, limit)) = self.writes.front().copied().filter(|(write, _)| *write <= seq) {
+            self.writes.pop_front();
+            self.channel.durable_limit = limit;
+        }
+        if self.host_write.is_some_and(|write| write <= seq) {
+            self.host_write = None;
+        }
+    }
+
+    /// The writes up to this one have failed; true if one of them was of this channel.
+    fn not_recorded(&mut self, seq: Seq) -> bool {
+        let before = self.writes.len();
+        self.writes.retain(|(write, _)| *write > seq);
+        let has_failed = self.writes.len() < before;
+        self.is_dirty |= has_failed;
+        if self.host_write.take_if(|write| *write <= seq).is_some() {
+            (self.is_host_unwritten, self.is_dirty) = (true, true);
+            return true;
+        }
+        has_failed
+    }
+}
