@@ -33,10 +33,16 @@ pub fn account(index: usize) -> Signer {
 impl Market {
     /// Starts a chain, deploys the contracts and gives the first account tokens.
     pub async fn open() -> Self {
+        let market = Self::without_tokens().await;
+        let tokens = [(market.token, Amount::from(1_000_000_000))];
+        deploy::fund(&market.chain.url(), account(0).address(), U256::zero(), &tokens).await.unwrap();
+        market
+    }
+
+    /// Starts a chain and deploys the contracts.
+    pub async fn without_tokens() -> Self {
         let chain = DevChain::spawn(Settings::default()).await.unwrap();
         let deployed = deploy::deploy(&chain.url(), deploy::Options::default()).await.unwrap();
-        let tokens = [(deployed.token, Amount::from(1_000_000_000))];
-        deploy::fund(&chain.url(), account(0).address(), U256::zero(), &tokens).await.unwrap();
         let node = HttpClient::builder().build(chain.url()).unwrap();
         Self { node, chain, manager: deployed.channel_manager, token: deployed.token }
     }

@@ -55,7 +55,12 @@ impl Alice {
 
     /// The same on any chain.
     pub async fn at(url: &str, manager: Address, token: Address, rest: &str) -> Self {
-        let address = Signer::new(&KEY).unwrap().address();
+        Self::with_key(&KEY, url, manager, token, rest).await
+    }
+
+    /// The same with another key.
+    pub async fn with_key(key: &[u8; 32], url: &str, manager: Address, token: Address, rest: &str) -> Self {
+        let address = Signer::new(key).unwrap().address();
         let tokens = [(token, Amount::from(WEALTH))];
         deploy::fund(url, address, U256::exp10(18), &tokens).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -63,7 +68,7 @@ impl Alice {
             "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\n[wallet]\nkey_file = \"key\"\n\n[chain]\n\
              rpc_url = \"{url}\"\nchannel_manager = \"{manager}\"\npoll_every = \"10ms\"\n\n{rest}",
         );
-        write_private(&folder.path().join("key"), &hex::encode(KEY));
+        write_private(&folder.path().join("key"), &hex::encode(key));
         write_private(&folder.path().join("proxy.toml"), &text);
         Self { folder, address, text }
     }
