@@ -17,8 +17,8 @@ use crate::chain::contracts::OpKind;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::gap::Gaps;
-use crate::chain::journal::Journal;
 use crate::chain::nonces::InFlight;
+use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{Receipt, Transaction};
@@ -97,11 +97,11 @@ impl Chain {
         &self,
         sent: &Sent,
         confirmations: u32,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<Mined, OpError> {
         let waited = self.0.settings.confirm_timeout;
         let mut last = None;
-        match timeout(waited, self.wait(sent, confirmations, journal, &mut last)).await {
+        match timeout(waited, self.wait(sent, confirmations, recorder, &mut last)).await {
             Ok(outcome) => {
                 failpoint::point("transaction confirmed");
                 outcome
@@ -234,7 +234,7 @@ impl Chain {
         &self,
         sent: &Sent,
         confirmations: u32,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
         last: &mut Option<ChainError>,
     ) -> Result<Mined, OpError> {
         let mut poll = poll(self.0.settings.poll_every);
@@ -288,7 +288,7 @@ impl Chain {
                             Err((_, error)) => (refused, *last) = (refused + 1, Some(error)),
                         }
                     }
-                    self.close_gap(sent, mined, &mut gaps, journal).await;
+                    self.close_gap(sent, mined, &mut gaps, recorder).await;
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::chain::contracts;
 use crate::chain::contracts::OpKind;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
-use crate::chain::journal::Journal;
+use crate::chain::recorder::TransactionRecorder;
 use crate::chain::send::Step;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{ChannelId, ChannelOp, Intent, OnChain};
@@ -61,22 +61,26 @@ impl Chain {
     /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
     /// two openings in one block revert. On an error that [`OpError::is_unclear`], [`Chain::resume`] must
     /// settle the recorded intents first.
-    pub async fn execute(&self, op: &ChannelOp, journal: &impl Journal) -> Result<OpResult, OpError> {
+    pub async fn execute(
+        &self,
+        op: &ChannelOp,
+        recorder: &impl TransactionRecorder,
+    ) -> Result<OpResult, OpError> {
         let pinned = self.pinned().await?;
         let (sent, fee) = match contracts::op_kind(op) {
-            OpKind::Fund(amount) => self.fund(op, amount, pinned, journal).await?,
+            OpKind::Fund(amount) => self.fund(op, amount, pinned, recorder).await?,
             OpKind::End(channel, data) => {
                 let request = self.end_request(op, channel, data).await?;
                 let step = Step { request, moves: true, before: None };
-                (self.send(op, step, pinned, journal).await?, Some(U256::zero()))
+                (self.send(op, step, pinned, recorder).await?, Some(U256::zero()))
             }
         };
-        let error = match self.finish(&sent, fee, journal).await {
+        let error = match self.finish(&sent, fee, recorder).await {
             Err(error) if !error.is_unclear() && !sent.earlier.is_empty() => error,
             outcome => return outcome,
         };
         // One that was left behind may have moved the money all the same.
-        match self.resume(&sent.earlier, journal).await {
+        match self.resume(&sent.earlier, recorder).await {
             Ok(Resolution::Done(done)) => Ok(done),
             Err(unclear) if unclear.is_unclear() => Err(unclear),
             Ok(Resolution::NothingMoved) | Err(_) => Err(error),
@@ -107,7 +111,11 @@ impl Chain {
     /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
     /// sent again, byte by byte, and waited for. The intents may come in any order. Of several that would move the money,
     /// it is done when one of them did, and failed for good only when each of them is known to have failed.
-    pub async fn resume(&self, intents: &[Intent], journal: &impl Journal) -> Result<Resolution, OpError> {
+    pub async fn resume(
+        &self,
+        intents: &[Intent],
+        recorder: &impl TransactionRecorder,
+    ) -> Result<Resolution, OpError> {
         self.remember(intents);
         let mut intents: Vec<&Intent> = intents.iter().collect();
         intents.sort_by_key(|intent| intent.nonce);
@@ -119,7 +127,7 @@ impl Chain {
                 undecided.push(*intent);
                 continue;
             }
-            match self.resume_one(intent, moving.len() == 1, journal).await {
+            match self.resume_one(intent, moving.len() == 1, recorder).await {
                 Err(error) if error.is_unclear() => pending = Some(error),
                 Err(error) => failed = Some(error),
                 done => return done,
@@ -134,7 +142,7 @@ impl Chain {
             return Err(error);
         }
         for intent in others {
-            match self.resume_one(intent, true, journal).await {
+            match self.resume_one(intent, true, recorder).await {
                 // An approval that failed or lost its place moves nothing, and the next order sets its own.
                 Ok(_) | Err(OpError::TransactionFailed { .. } | OpError::Replaced { .. }) => {}
                 // It says nothing of the transactions that move the money.
@@ -152,7 +160,7 @@ impl Chain {
         // All but the last were refused when they were made: sending them again could move the money twice.
         let mut may_resend = true;
         while let Some(intent) = undecided.pop() {
-            match self.resume_one(intent, may_resend || undecided.is_empty(), journal).await {
+            match self.resume_one(intent, may_resend || undecided.is_empty(), recorder).await {
                 Err(error) if !error.is_unclear() => failed = Some(error),
                 outcome => return outcome,
             }
@@ -176,7 +184,7 @@ impl Chain {
         &self,
         intent: &Intent,
         may_resend: bool,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<Resolution, OpError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
@@ -191,9 +199,9 @@ impl Chain {
         };
         drop(turn);
         if intent.moves {
-            return self.finish(&sent, Some(U256::zero()), journal).await.map(Resolution::Done);
+            return self.finish(&sent, Some(U256::zero()), recorder).await.map(Resolution::Done);
         }
-        let mined = self.confirm(&sent, 1, journal).await?;
+        let mined = self.confirm(&sent, 1, recorder).await?;
         self.succeeded(&sent, &mined).await?;
         Ok(Resolution::NothingMoved)
     }
@@ -204,11 +212,11 @@ impl Chain {
         &self,
         sent: &Sent,
         fee: Option<U256>,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<OpResult, OpError> {
         let op = &sent.intent.op;
         let confirmed = async {
-            let mined = self.confirm(sent, self.0.settings.confirmations, journal).await?;
+            let mined = self.confirm(sent, self.0.settings.confirmations, recorder).await?;
             self.succeeded(sent, &mined).await?;
             Ok(mined)
         };

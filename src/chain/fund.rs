@@ -7,7 +7,7 @@ use crate::chain::contracts;
 use crate::chain::contracts::{AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
 use crate::chain::error::{ChainError, OpError, Underfunded};
 use crate::chain::execute::both;
-use crate::chain::journal::Journal;
+use crate::chain::recorder::TransactionRecorder;
 use crate::chain::rpc::{At, CallRequest};
 use crate::chain::send::Step;
 use crate::chain::{Chain, Pinned};
@@ -26,15 +26,15 @@ impl Chain {
         op: &ChannelOp,
         amount: Amount,
         pinned: Pinned,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<(Sent, Option<U256>), OpError> {
         self.can_spend(amount, pinned).await?;
         if !self.transfers_with_data(pinned.token).await? {
-            return self.spend_allowance(op, amount, pinned, journal).await;
+            return self.spend_allowance(op, amount, pinned, recorder).await;
         }
         let request = self.transfer_request(op, amount, pinned);
         let before = self.deposit_before(op).await?;
-        let sent = self.send(op, Step { request, moves: true, before }, pinned, journal).await?;
+        let sent = self.send(op, Step { request, moves: true, before }, pinned, recorder).await?;
         Ok((sent, Some(U256::zero())))
     }
 
@@ -101,7 +101,7 @@ impl Chain {
         op: &ChannelOp,
         amount: Amount,
         pinned: Pinned,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<(Sent, Option<U256>), OpError> {
         let _allowance = self.0.allowance.lock().await;
         let (units, allowed) = (U256::from(amount), self.allowance(pinned).await?);
@@ -109,14 +109,14 @@ impl Chain {
         if allowed < units {
             // An allowance must be 0 before it can be changed.
             if !allowed.is_zero() {
-                fee = both(fee, self.approve(op, U256::zero(), pinned, journal).await?);
+                fee = both(fee, self.approve(op, U256::zero(), pinned, recorder).await?);
             }
-            fee = both(fee, self.approve(op, units, pinned, journal).await?);
+            fee = both(fee, self.approve(op, units, pinned, recorder).await?);
         }
         let before = self.deposit_before(op).await?;
         let step = Step { request: self.fetch_request(op, amount), moves: true, before };
-        let sent = self.send(op, step, pinned, journal).await?;
-        match self.confirm(&sent, 1, journal).await {
+        let sent = self.send(op, step, pinned, recorder).await?;
+        match self.confirm(&sent, 1, recorder).await {
             // The order is not decided before its earlier attempts are.
             Err(OpError::Replaced { .. }) if !sent.earlier.is_empty() => {}
             confirmed => drop(confirmed?),
@@ -130,12 +130,12 @@ impl Chain {
         op: &ChannelOp,
         value: U256,
         pinned: Pinned,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<Option<U256>, OpError> {
         let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
         let step = Step { request: self.request(pinned.token, call), moves: false, before: None };
-        let sent = self.send(op, step, pinned, journal).await?;
-        let mined = self.confirm(&sent, 1, journal).await?;
+        let sent = self.send(op, step, pinned, recorder).await?;
+        let mined = self.confirm(&sent, 1, recorder).await?;
         self.succeeded(&sent, &mined).await?;
         Ok(mined.fee(&sent.intent))
     }

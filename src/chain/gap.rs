@@ -14,8 +14,8 @@ use crate::chain::Chain;
 use crate::chain::confirm::Sent;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
-use crate::chain::journal::Journal;
 use crate::chain::nonces::InFlight;
+use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::CallRequest;
 use crate::protocol::Intent;
@@ -87,7 +87,13 @@ impl Chain {
 
     /// Looks for a gap before `sent`, which is in no block while `mined` transactions of the account are, and fills it
     /// once it has been seen often enough.
-    pub(super) async fn close_gap(&self, sent: &Sent, mined: u64, gaps: &mut Gaps, journal: &impl Journal) {
+    pub(super) async fn close_gap(
+        &self,
+        sent: &Sent,
+        mined: u64,
+        gaps: &mut Gaps,
+        recorder: &impl TransactionRecorder,
+    ) {
         let missing = self.0.nonces.missing(mined, sent.intent.nonce);
         if missing != gaps.nonce {
             (gaps.nonce, gaps.poll) = (missing, 0);
@@ -98,7 +104,7 @@ impl Chain {
             return;
         }
         (gaps.poll, gaps.tried) = (0, gaps.tried + 1);
-        if let Err(error) = self.fill(missing, sent, gaps, journal).await {
+        if let Err(error) = self.fill(missing, sent, gaps, recorder).await {
             tracing::warn!(%error, nonce = missing, "the gap before a transaction cannot be filled");
         }
     }
@@ -108,7 +114,7 @@ impl Chain {
         nonce: u64,
         sent: &Sent,
         gaps: &mut Gaps,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<(), OpError> {
         let turn = self.0.nonces.turn().await;
         let payer = H160::from(self.payer());
@@ -147,7 +153,7 @@ impl Chain {
         let hash = keccak256(&raw);
         let filler = Intent { op: sent.intent.op, moves: false, nonce, hash, raw, host: None };
         gaps.filled += 1;
-        journal.record(filler.clone()).await?;
+        recorder.record(filler.clone()).await?;
         self.0.nonces.signed(&filler);
         match self.submit(&filler.raw).await {
             Ok(_) => gaps.fillers.push(turn.take(nonce)),

@@ -1,7 +1,7 @@
 //! The chain: contracts, node, transactions, the signing key. Never sees an HTTP request of a client.
 //!
 //! [`Chain`] is a handle on one channel contract behind one JSON-RPC node, for one payer. It keeps nothing that
-//! must survive a crash: what does is handed to a [`Journal`] before it is acted on.
+//! must survive a crash: what does is handed to a [`TransactionRecorder`] before it is acted on.
 
 mod confirm;
 mod contracts;
@@ -11,10 +11,10 @@ mod execute;
 mod fees;
 mod fund;
 mod gap;
-mod journal;
 pub mod keystore;
 mod nonces;
 mod reason;
+mod recorder;
 mod refusal;
 mod rpc;
 mod send;
@@ -32,11 +32,13 @@ use ethers_core::types::{H160, U256};
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
-pub use error::{ChainError, NotRecorded, OpError, PinSource, TransactionHash, Underfunded};
-pub use execute::{Cost, OpResult, Resolution};
-pub use gap::Gap;
-pub use journal::Journal;
+#[cfg(feature = "testing")]
+pub use error::Underfunded;
+pub use error::{ChainError, NotRecorded, OpError, PinSource};
+pub use execute::{OpResult, Resolution};
+pub use recorder::TransactionRecorder;
 pub use sync::Synced;
+#[cfg(feature = "testing")]
 pub use watch::Watcher;
 
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};

@@ -9,8 +9,8 @@ use crate::chain::confirm::Sent;
 use crate::chain::error::{ChainError, OpError, TransactionHash, Underfunded};
 use crate::chain::fees;
 use crate::chain::fees::{Caps, Fees};
-use crate::chain::journal::Journal;
 use crate::chain::nonces::Turn;
+use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
 use crate::chain::{Chain, Pinned};
@@ -40,10 +40,10 @@ impl Chain {
         op: &ChannelOp,
         step: Step,
         pinned: Pinned,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
     ) -> Result<Sent, OpError> {
         let mut earlier = Vec::new();
-        let error = match self.attempt(op, step, pinned, journal, &mut earlier).await {
+        let error = match self.attempt(op, step, pinned, recorder, &mut earlier).await {
             Ok(sent) => return Ok(Sent { earlier, ..sent }),
             Err(error) => error,
         };
@@ -63,7 +63,7 @@ impl Chain {
         op: &ChannelOp,
         step: Step,
         pinned: Pinned,
-        journal: &impl Journal,
+        recorder: &impl TransactionRecorder,
         earlier: &mut Vec<Intent>,
     ) -> Result<Sent, OpError> {
         let Step { request, moves, before } = step;
@@ -72,11 +72,11 @@ impl Chain {
         loop {
             let nonce = self.free_nonce(&turn, at_least).await?;
             if moves && let Some(other) = self.undecided(op, nonce, earlier).await? {
-                return Err(keep_following(other, journal).await);
+                return Err(keep_following(other, recorder).await);
             }
             let (raw, cost) = self.sign(op, &request, pinned.chain_id, nonce).await?;
             let intent = Intent { op: *op, moves, nonce, hash: keccak256(&raw), raw, host: None };
-            journal.record(intent.clone()).await?;
+            recorder.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
             failpoint::point("transaction about to be sent");
             let sent = |is_known| Sent {
@@ -100,7 +100,7 @@ impl Chain {
                     let same = |one: &Intent| one.moves && one.op.receiver() == op.receiver();
                     let other = self.0.nonces.signed_at(nonce).into_iter();
                     if moves && let Some(other) = other.filter(same).find(|one| one.hash != intent.hash) {
-                        return Err(keep_following(other, journal).await);
+                        return Err(keep_following(other, recorder).await);
                     }
                     // A gateway may have handed it on twice, and repeat what was said of the copy.
                     if self.knows(&intent).await || !self.is_held_by_another(&intent).await {
@@ -269,9 +269,9 @@ impl Chain {
 
 /// Puts a transaction on record again whose order had ended, because the node has it all the same: it is decided before
 /// anything else moves money for its receiver.
-async fn keep_following(intent: Intent, journal: &impl Journal) -> OpError {
+async fn keep_following(intent: Intent, recorder: &impl TransactionRecorder) -> OpError {
     let hash = TransactionHash(intent.hash);
-    match journal.record(intent).await {
+    match recorder.record(intent).await {
         Ok(()) => OpError::StillPending { hash, waited: Duration::ZERO, last: None },
         Err(error) => error.into(),
     }

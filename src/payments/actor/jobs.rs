@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Actor;
-use crate::chain::{Balances, Chain, Journal, NotRecorded, OpError, OpResult, Resolution};
+use crate::chain::{Balances, Chain, NotRecorded, OpError, OpResult, Resolution, TransactionRecorder};
 use crate::failpoint;
 use crate::payments::message::{ChangedChannel, Message};
 use crate::protocol::engine::{Balance, Input, OpFailure};
@@ -91,7 +91,7 @@ async fn balance(chain: &Chain) -> Option<Balance> {
 /// Records a chain job's transactions through the manager's task.
 struct Intents(mpsc::Sender<Message>);
 
-impl Journal for Intents {
+impl TransactionRecorder for Intents {
     async fn record(&self, intent: Intent) -> Result<(), NotRecorded> {
         let gone = || NotRecorded("tollpass is shutting down".into());
         let (reply, answer) = oneshot::channel();

@@ -12,7 +12,7 @@ use jsonrpsee::rpc_params;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, Journal, NotRecorded, OpError, Resolution, Settings};
+use tollpass::chain::{Chain, NotRecorded, OpError, Resolution, Settings, TransactionRecorder};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::{channel_manager, plain_token, token};
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, Intent, OnChain, Wei};
@@ -268,7 +268,7 @@ impl Notes {
     }
 }
 
-impl Journal for Notes {
+impl TransactionRecorder for Notes {
     async fn record(&self, intent: Intent) -> Result<(), NotRecorded> {
         self.kept.lock().unwrap().push(intent);
         self.count.send_modify(|count| *count += 1);

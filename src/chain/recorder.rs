@@ -4,7 +4,7 @@ use crate::chain::error::NotRecorded;
 use crate::protocol::Intent;
 
 /// Stores intents durably.
-pub trait Journal: Send + Sync {
+pub trait TransactionRecorder: Send + Sync {
     /// Stores `intent` so that it survives a crash. Its transaction is sent only after this returns `Ok`.
     ///
     /// # Errors
