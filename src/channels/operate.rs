@@ -1,5 +1,4 @@
-//! What the user does to channels by hand: open, top up, close, settle, look at the chain. Each operation can say
-//! beforehand what it will do and cost.
+//! The operations that a user can order, with what each will do and cost.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,43 +8,43 @@ use super::totals::{is_unused, on_chain, unilateral_total};
 use crate::payments::{ChainContext, ChangedChannel, ChannelAccessError, ListedChannel};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, OnChain, Phase};
 
-/// One thing to do.
+/// An operation on channels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Operation {
     /// Open a channel.
     Open {
-        /// Who will be paid.
+        /// The payee.
         receiver: Address,
-        /// What to lock up.
+        /// The deposit, in base units.
         deposit: Amount,
     },
-    /// Add to a channel.
+    /// Add to the deposit of a channel.
     TopUp {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// How much.
+        /// The addition, in base units.
         added: Amount,
     },
     /// Close together with the seller, at once.
     CloseTogether {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// The URL of the seller's REST interface, where it is not known from a payment.
+        /// The URL of the seller's REST interface, if no payment has named it.
         seller: Option<String>,
     },
-    /// Ask to close without the seller; the challenge period begins.
+    /// Close without the seller; the challenge period begins.
     CloseAlone {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// The total to close on; what was promised where it is absent.
+        /// The total to close on; by default what was promised.
         total: Option<Amount>,
-        /// True for a total below what was promised: the seller may dispute it.
+        /// Allows a total below what was promised, which the seller may dispute.
         below_promised: bool,
     },
-    /// Get back what is left after the challenge period.
+    /// Settle a closed channel after its challenge period, which returns what is left.
     Settle {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
     },
     /// Read all channels from the chain again.
@@ -148,7 +147,10 @@ pub enum Report {
 }
 
 impl Channels {
-    /// Says what `operation` will do and cost, and does nothing.
+    /// What `operation` will do and cost; it is not done.
+    ///
+    /// # Errors
+    /// If the operation would fail, or the chain cannot be read.
     pub async fn plan(&self, operation: &Operation) -> Result<Plan, OperationError> {
         let context = self.payments.chain_context().await?;
         let (action, wei) = match *operation {
@@ -195,6 +197,9 @@ impl Channels {
     }
 
     /// Does it, and waits until the chain has confirmed it.
+    ///
+    /// # Errors
+    /// If it fails, with what to do.
     pub async fn operate(&self, operation: Operation) -> Result<Report, OperationError> {
         let context = self.payments.chain_context().await?;
         let done = match operation {

@@ -40,23 +40,23 @@ pub(super) struct PurchaseGuard {
 }
 
 impl Lease {
-    /// Sets the headers of a request that carry the payment.
+    /// Sets the headers that carry the payment.
     pub fn attach(&self, headers: &mut HeaderMap) {
         self.draft.attach(&self.payer, &self.signature, headers);
     }
 
-    /// What is paid, from which channel, and the new total.
+    /// The price, the channel and the new total.
     pub fn draft(&self) -> &Draft {
         &self.draft
     }
 
-    /// Counts what is paid for the origin of `url`.
+    /// Accounts for the payment under the origin of `url`.
     pub fn bill_to(&mut self, url: &Uri) {
         let payee = self.draft.payee();
         self.purchase.payment = Some(PaymentGuard::new(Arc::clone(&self.purchase.spending), url, payee));
     }
 
-    /// To be called right before the payment is sent: from here on it may have reached the seller.
+    /// Marks the payment as in doubt; call it right before the payment is sent.
     pub fn begin(&mut self) {
         self.purchase.delivery = Delivery::InDoubt;
         if let (Some(payment), Some(draft)) = (&mut self.purchase.payment, self.draft.on_channel()) {
@@ -64,25 +64,27 @@ impl Lease {
         }
     }
 
-    /// The payment provably never left this time. Where it was presented before, that stays on the bill.
+    /// Returns a payment that provably was not sent this time. If it was presented before, that stays counted.
     pub fn unsent(mut self) {
         self.purchase.delivery = Delivery::NotSent;
     }
 
-    /// The seller took the payment, as far as can be told.
+    /// Returns a payment that the seller took, as far as can be told.
     pub fn accept(mut self) {
         self.purchase.delivery = Delivery::Accepted;
     }
 
-    /// The seller answered with another 402. Waits for what the policy makes of it: another payment, the same one
-    /// again after a pause, or none. `reopens` says for this turn, in place of the policy, whether another channel
-    /// pays if this one is gone.
+    /// Answers another 402 of the seller as the policy says: with another payment, with the same one after a pause, or
+    /// with none. `reopens` overrides the policy on whether another channel pays if this one is gone.
+    ///
+    /// # Errors
+    /// Why nothing more is paid.
     pub async fn reject(
         self: Box<Self>,
         offer: Offer,
         reopens: Option<Reopens>,
     ) -> Result<Box<Self>, Refusal> {
-        self.look_for_strangers(&offer);
+        self.warn_of_foreign_total(&offer);
         let offer = Box::new(offer);
         let outcome = match reopens {
             Some(reopens) => Outcome::Advised(offer, reopens),
@@ -92,8 +94,8 @@ impl Lease {
         self.purchase.ask(input).await
     }
 
-    /// Says in the log if the seller proves a total above all that this state directory can have signed.
-    fn look_for_strangers(&self, offer: &Offer) {
+    /// Warns if the seller proves a total above all that this state directory can have signed.
+    fn warn_of_foreign_total(&self, offer: &Offer) {
         let Some(channel) = self.draft.on_channel().map(|draft| draft.channel) else { return };
         let exposure = self.purchase.engine.lock().engine.channel(&channel).map(Channel::exposure);
         let claimed = offer.claimed_total();
@@ -120,13 +122,16 @@ impl PurchaseGuard {
         Self { id, delivery: Delivery::NotSent, payment: None, spending, engine, mailbox, _permit: permit }
     }
 
-    /// Waits for what the engine says, and signs what it grants.
+    /// Waits for the engine's answer, and signs what it grants.
+    ///
+    /// # Errors
+    /// Why nothing is paid.
     pub(super) async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
         let asked = self.engine.ask(self.id, input);
-        // What was sent before is the engine's again; what is granted now was never sent.
+        // The engine has taken back what was sent before; what it grants now was not sent.
         self.delivery = Delivery::NotSent;
         if let Some(payment) = &mut self.payment {
             payment.answered();

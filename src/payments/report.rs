@@ -164,12 +164,12 @@ pub(super) struct SpendingTotals {
     others: Spending,
     under_way: Tally,
     /// What the seller of each channel was presented since the start.
-    channels: HashMap<ChannelId, Presented>,
+    channels: HashMap<ChannelId, PresentedTotals>,
 }
 
 /// What the seller of a channel was presented.
 #[derive(Debug, Default)]
-struct Presented {
+struct PresentedTotals {
     /// The highest total.
     highest: Amount,
     /// Payments that may have been taken.
@@ -309,7 +309,7 @@ pub(super) struct PaymentGuard {
     host: String,
     receiver: Address,
     /// The payment that is being sent, and the state to restore if it is not.
-    sending: Option<(ChannelDraft, Snapshot)>,
+    sending: Option<(ChannelDraft, BeforeSending)>,
     /// True once a payment may have reached the seller.
     is_presented: bool,
     /// By how much this request raises what the seller can redeem.
@@ -320,7 +320,7 @@ pub(super) struct PaymentGuard {
 
 /// The state to restore if a payment provably was not sent.
 #[derive(Clone, Copy, Debug)]
-struct Snapshot {
+struct BeforeSending {
     highest: Option<Amount>,
     is_presented: bool,
     raise: Option<Increase>,
@@ -344,7 +344,7 @@ impl PaymentGuard {
         // What the seller held before: this payment stands on it.
         let base = total.saturating_sub(price);
         let highest = totals.channels.get(&channel).map(|shown| shown.highest);
-        let before = Snapshot { highest, is_presented: self.is_presented, raise: self.raise };
+        let before = BeforeSending { highest, is_presented: self.is_presented, raise: self.raise };
         self.sending = Some((*draft, before));
         self.is_presented = true;
         let above = highest.unwrap_or(base).max(base);

@@ -9,10 +9,10 @@ use crate::protocol::engine::{Host, Record};
 
 /// The known URLs, by host and receiver; cheap to clone. A host that names another host's receiver speaks for itself only.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SellerUrls(Arc<Mutex<Known>>);
+pub(super) struct SellerUrls(Arc<Mutex<KnownUrls>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownUrls {
     urls: BTreeMap<(Host, Address), String>,
     /// Those that the journal does not have yet.
     unrecorded: BTreeSet<(Host, Address)>,
