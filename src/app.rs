@@ -41,6 +41,7 @@ use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
+use crate::proxy::pay::webhook::Advisor;
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::shutdown::Shutdown;
@@ -328,19 +329,21 @@ async fn close_idle_channels(mut reaper: IdleChannelReaper, idle_after: Duration
     }
 }
 
-/// The state folder and the chain without a proxy: for the command line while no `serve` runs.
+/// Payments without a proxy, for the command line while no `serve` runs and for programs that use this library.
 pub struct StandalonePayments {
-    paying: Parts,
-}
-
-struct Parts {
+    config: Config,
+    shutdown: Shutdown,
     channels: Channels,
     task: JoinHandle<()>,
     _lock: Lock,
 }
 
 impl StandalonePayments {
-    /// Locks the state folder, opens the wallet and syncs with the chain.
+    /// Locks the state directory, opens the wallet and syncs with the chain.
+    ///
+    /// # Errors
+    /// If the configuration has no wallet and chain, another process uses the state directory, or the wallet, the journal
+    /// or the node cannot be opened within `limits.ready_timeout`.
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
             return Err(StartError::NoWallet);
@@ -358,17 +361,36 @@ impl StandalonePayments {
         }
         // What an earlier life began is finished first; `chain.confirm_timeout` bounds it.
         payments.await_transactions().await;
-        Ok(Self { paying: Parts { channels, task, _lock } })
+        Ok(Self { config, shutdown: Shutdown::new(), channels, task, _lock })
     }
 
-    /// The channels.
+    /// The payment service.
+    #[must_use]
+    pub fn payments(&self) -> &Payments {
+        self.channels.payments()
+    }
+
+    /// The operations on channels.
+    #[must_use]
     pub fn channels(&self) -> &Channels {
-        &self.paying.channels
+        &self.channels
     }
 
-    /// Waits until the store is closed.
+    /// A layer around an HTTP client that pays what the rules of the configuration allow. Hooks that name no webhook ask
+    /// `approver`.
+    #[must_use]
+    pub fn layer(&self, approver: Option<Arc<dyn Advisor>>) -> PayLayer {
+        let settings = pay_settings(&self.config, Some(self.payments().clone()), &self.shutdown);
+        PayLayer::new(pay::Settings { advisor: approver, ..settings })
+    }
+
+    /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
     pub async fn close(self) {
-        let Parts { channels, task, _lock } = self.paying;
+        let Self { config, shutdown, channels, task, _lock } = self;
+        let left = shutdown.drain(config.limits.drain_timeout).await;
+        if left > 0 {
+            tracing::warn!(left, "closed before every payment had finished (limits.drain_timeout)");
+        }
         channels.payments().stop().await;
         drop(channels);
         // A panic is in the log.

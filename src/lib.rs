@@ -2,6 +2,42 @@
 //! never sees a paywall. It speaks µRaiden: payments are signed totals over a channel, and only opening,
 //! topping up and ending a channel touch the chain.
 //!
+//! # As a library
+//!
+//! [`App`] is the proxy. [`StandalonePayments`] pays without one, for an HTTP client of your own: [`PayLayer`] is a tower
+//! layer around it. [`Policy`] says what may be paid, [`Payments`] signs it.
+//!
+#![cfg_attr(feature = "demo", doc = "```")]
+#![cfg_attr(not(feature = "demo"), doc = "```ignore")]
+//! use http::Request;
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+//! use tollpass::{Body, Config, ForwardError, Sandbox, StandalonePayments};
+//! use tower::{Layer, ServiceExt};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! // A chain, a seller and play money on this machine, and a configuration for them.
+//! let sandbox = Sandbox::start(directory.path()).await?;
+//! let payments = StandalonePayments::open(Config::load(Some(sandbox.config()))?).await?;
+//!
+//! // The pool must never send a paid request again by itself.
+//! let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http::<Body>();
+//! let client = client
+//!     .map_response(|answer| answer.map(Body::from))
+//!     .map_err(|error| ForwardError::Lost(error.to_string()));
+//!
+//! let request = Request::get(sandbox.paid_url()).body(Body::Empty)?;
+//! let answer = payments.layer(None).layer(client).oneshot(request).await?;
+//! assert_eq!(answer.status(), 200);
+//! assert_eq!(payments.payments().report().total().paid.amount, 1000.into());
+//!
+//! payments.close().await;
+//! # sandbox.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # One request
 //!
 //! ```text
@@ -41,24 +77,24 @@
 //!
 //! | room | what it is | names |
 //! |---|---|---|
-//! | [`cli`] | one file for each subcommand | `app` and what they show |
-//! | [`app`] | from a configuration to a running proxy, until it is told to stop | every room |
-//! | [`config`] | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
-//! | [`protocol`] | the core, pure: what is asked for, what is decided, the engine | `hosts` |
-//! | [`hosts`] | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
-//! | [`proxy`] | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | [`payments`] | the payment service: the engine behind a lock, the actor that acts on the disk and the chain, the journal | `chain`, `limits`, `protocol` |
-//! | [`channels`] | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
-//! | [`chain`] | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
-//! | [`tls`] | the local CA, the certificates that it signs, the roots of others | `private` |
-//! | [`admin`] | the socket on which `serve` answers the command line | `channels`, `payments`, `shutdown` |
-//! | [`private`] | files and folders that are for this user alone | nothing of ours |
-//! | [`limits`] | every limit on what is held and waited for, declared once | nothing of ours |
-//! | [`shutdown`] | signals, drain, deadline | nothing of ours |
-//! | [`telemetry`] | the log | nothing of ours |
+//! | `cli` | one file for each subcommand | `app` and what they show |
+//! | `app` | from a configuration to a running proxy, until it is told to stop | every room |
+//! | `config` | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
+//! | `protocol` | the core, pure: what is asked for, what is decided, the engine | `hosts` |
+//! | `hosts` | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
+//! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
+//! | `payments` | the payment service: the engine behind a lock, the actor that acts on the disk and the chain, the journal | `chain`, `limits`, `protocol` |
+//! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
+//! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
+//! | `tls` | the local CA, the certificates that it signs, the roots of others | `private` |
+//! | `admin` | the socket on which `serve` answers the command line | `channels`, `payments`, `shutdown` |
+//! | `private` | files and folders that are for this user alone | nothing of ours |
+//! | `limits` | every limit on what is held and waited for, declared once | nothing of ours |
+//! | `shutdown` | signals, drain, deadline | nothing of ours |
+//! | `telemetry` | the log | nothing of ours |
 //! | `error_chain` | errors with their causes | nothing of ours |
 //! | `mutex` | locks that a panic does not close | nothing of ours |
-//! | [`failpoint`] | crash points for tests; nothing in a release build | nothing of ours |
+//! | `failpoint` | crash points for tests; nothing in a release build | nothing of ours |
 //! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, but not its proofs |
 //!
 //! `proxy` never sees the chain, `chain` never sees an HTTP request, only `app` sees all. `tests/suite/house.rs` keeps
@@ -105,23 +141,86 @@
 //!   `Sec-CH-UA` or `Sec-Fetch-Site`. A foreign `Origin` or `Referer`, or `Sec-Fetch-Site: cross-site` or `same-site`, marks
 //!   a request of another site, which is never paid.
 
+// Tests, benches and fuzz targets see the modules; programs see what the crate root exports.
+#[cfg(not(feature = "testing"))]
+mod admin;
+#[cfg(feature = "testing")]
 pub mod admin;
+#[cfg(not(feature = "testing"))]
+mod app;
+#[cfg(feature = "testing")]
 pub mod app;
+#[cfg(not(feature = "testing"))]
+mod chain;
+#[cfg(feature = "testing")]
 pub mod chain;
+#[cfg(not(feature = "testing"))]
+mod channels;
+#[cfg(feature = "testing")]
 pub mod channels;
+#[doc(hidden)]
 pub mod cli;
+#[cfg(not(feature = "testing"))]
+mod config;
+#[cfg(feature = "testing")]
 pub mod config;
-#[cfg(feature = "demo")]
+#[cfg(all(feature = "demo", not(feature = "testing")))]
+#[allow(dead_code, reason = "tests steer and observe the development network")]
+mod devnet;
+#[cfg(all(feature = "demo", feature = "testing"))]
 pub mod devnet;
 mod error_chain;
+#[cfg(not(feature = "testing"))]
+mod failpoint;
+#[cfg(feature = "testing")]
 pub mod failpoint;
+#[cfg(not(feature = "testing"))]
+mod hosts;
+#[cfg(feature = "testing")]
 pub mod hosts;
+#[cfg(not(feature = "testing"))]
+mod limits;
+#[cfg(feature = "testing")]
 pub mod limits;
 mod mutex;
+#[cfg(not(feature = "testing"))]
+mod payments;
+#[cfg(feature = "testing")]
 pub mod payments;
+#[cfg(not(feature = "testing"))]
+mod private;
+#[cfg(feature = "testing")]
 pub mod private;
+#[cfg(not(feature = "testing"))]
+mod protocol;
+#[cfg(feature = "testing")]
 pub mod protocol;
+#[cfg(not(feature = "testing"))]
+mod proxy;
+#[cfg(feature = "testing")]
 pub mod proxy;
+#[cfg(not(feature = "testing"))]
+mod shutdown;
+#[cfg(feature = "testing")]
 pub mod shutdown;
+#[cfg(not(feature = "testing"))]
+mod telemetry;
+#[cfg(feature = "testing")]
 pub mod telemetry;
+#[cfg(not(feature = "testing"))]
+mod tls;
+#[cfg(feature = "testing")]
 pub mod tls;
+
+pub use app::{App, StandalonePayments, StartError};
+pub use config::{Config, ConfigError, PolicyBuilder};
+#[cfg(feature = "demo")]
+pub use devnet::sandbox::Sandbox;
+pub use payments::{Lease, Payments};
+pub use protocol::engine::SpendLimit;
+pub use protocol::policy::{Deposit, HostPattern};
+pub use protocol::{Address, Amount, Offer, Policy, Refusal, Terms};
+pub use proxy::pay::PayLayer;
+pub use proxy::pay::webhook::{Advice, Advisor, Question};
+pub use proxy::{Body, ForwardError};
+pub use shutdown::Shutdown;

@@ -15,6 +15,5 @@ pub use approver::{CloseApprovalRequest, CloseApprover};
 pub use error::OperationError;
 pub use operate::{ClosingTotal, Operation, Plan, PlannedAction, Report};
 pub use reaper::IdleChannelReaper;
-pub use seller::{SellerEndpoint, SellerError, SellerState};
 pub use seller_client::SellerClient;
 pub use service::Channels;

@@ -9,6 +9,7 @@
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
 //! and the JSON [`schema`] come from these tables; `proxy.toml` is checked against them.
 
+mod builder;
 mod chain;
 mod hooks;
 mod intercept;
@@ -36,6 +37,7 @@ use std::{
 use ::config::{Map, Value, ValueKind};
 use serde_json::json;
 
+pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
 pub use self::intercept::{CaSource, InterceptConfig};
 pub use self::issue::{ConfigError, ConfigIssue};
@@ -44,9 +46,8 @@ pub use self::origin::{OriginTlsConfig, OriginTrust};
 pub use self::route::RouteConfig;
 pub use self::schema::schema;
 use self::section::{Issues, Section};
-pub use self::upstream::{NotAProxyUrl, ProxyUrl, UpstreamConfig};
+pub use self::upstream::{ProxyUrl, UpstreamConfig};
 use self::values::BasePaths;
-pub use self::values::{NotAnRpcUrl, RpcUrl};
 pub use self::wallet::{KeySource, WalletConfig};
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy};

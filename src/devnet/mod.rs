@@ -16,4 +16,5 @@ mod node;
 pub mod origin;
 mod pool;
 mod rpc;
+pub mod sandbox;
 mod view;

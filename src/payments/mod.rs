@@ -29,6 +29,5 @@ pub use handle::Payments;
 pub use lease::Lease;
 pub use listing::{ListedChannel, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};
-pub use quotes::Quotes;
 pub use report::{PayeeSpending, Spending, SpendingReport, Tally};
 pub use startup::Startup;

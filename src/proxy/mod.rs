@@ -3,7 +3,7 @@
 
 mod descriptors;
 mod downstream;
-#[doc(hidden)]
+#[cfg(feature = "testing")]
 pub mod dry_run;
 mod error;
 pub mod error_response;

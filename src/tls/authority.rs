@@ -76,6 +76,7 @@ impl Authority {
     }
 
     /// True for one that tollpass made, false for the user's own.
+    #[cfg(feature = "testing")]
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }

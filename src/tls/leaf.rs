@@ -110,6 +110,7 @@ impl Leaves {
     }
 
     /// How many certificates were made so far.
+    #[cfg(feature = "testing")]
     pub fn minted(&self) -> u64 {
         self.minted.load(Ordering::Relaxed)
     }

@@ -23,7 +23,7 @@ pub use error::{AuthorityError, date};
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
 pub use origin::{Identity, OriginError, Pinned, Trust, client_config};
-pub use roots::{Roots, RootsError, certificates, only, system};
+pub use roots::{Roots, certificates, only, system};
 
 /// The one provider of cryptography for all TLS: ring.
 pub fn provider() -> Arc<CryptoProvider> {

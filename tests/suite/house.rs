@@ -220,6 +220,20 @@ fn what_users_read_is_plain_english() {
 }
 
 #[test]
+fn the_example_is_short_and_uses_what_the_crate_root_exports() {
+    let text = read("tests/examples/paying_client.rs");
+    assert!(text.lines().count() < 40, "{}", text.lines().count());
+    let paths: Vec<String> =
+        text.match_indices("tollpass::").flat_map(|(at, begin)| expand(&text[at + begin.len()..])).collect();
+    assert!(!paths.is_empty());
+    for path in paths {
+        // The modules are open to tests only.
+        let is_type = path.starts_with(char::is_uppercase) && !path.contains("::");
+        assert!(is_type, "the example uses tollpass::{path}");
+    }
+}
+
+#[test]
 fn the_manifest_explains_each_dependency() {
     let manifest = read("Cargo.toml");
     let lines: Vec<&str> = manifest.lines().collect();

@@ -24,7 +24,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use self::faults::Lose;
-pub use self::resources::{FILE_LIMIT, Kind, Resource, folder};
+#[cfg(feature = "testing")]
+pub use self::resources::Kind;
+pub use self::resources::{Resource, folder};
 
 use self::faults::Faults;
 use self::ledger::Ledger;

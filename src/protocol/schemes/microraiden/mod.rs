@@ -12,7 +12,9 @@ mod verdict;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 pub use offer::{Malformed, Offer, State, read};
-pub use verdict::{Holding, Nowhere, Verdict, complaint, is_ours, judge};
+#[cfg(feature = "testing")]
+pub use verdict::Nowhere;
+pub use verdict::{Holding, Verdict, complaint, is_ours, judge};
 
 use super::{Assessment, Payer, Receipt, Scheme};
 use crate::protocol::Signature;
