@@ -189,6 +189,9 @@ pub enum StartError {
 
 impl App {
     /// Binds, locks and opens what the proxy needs. `key` takes the place of the configured wallet.
+    ///
+    /// # Errors
+    /// If an address, the state directory, the journal or a file that the configuration names cannot be used.
     pub async fn build(
         config: Config,
         key: Option<Arc<Signer>>,
@@ -241,6 +244,10 @@ impl App {
     }
 
     /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_timeout`.
+    ///
+    /// # Errors
+    /// If the wallet cannot be opened, the payment service has failed, or a seller did not sign at the end and the policy
+    /// makes an error of that.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { idle: forward.idle_connections(), ..proxy_settings(&config) };
