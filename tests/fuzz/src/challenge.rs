@@ -12,7 +12,7 @@ use tollpass::protocol::schemes::microraiden::{
     Holding, MicroRaiden, Nowhere, Offer, State, Verdict, complaint, headers, judge,
 };
 use tollpass::protocol::schemes::{self, Scheme as _};
-use tollpass::protocol::{Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
+use tollpass::protocol::{Account, Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
 use tollpass::proxy::error_response::proxy_status;
 
 /// Of the published test vectors: the corpus has a signature of this payer for 15 on this channel.
