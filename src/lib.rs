@@ -217,7 +217,7 @@ pub use config::{Config, ConfigError, PolicyBuilder};
 #[cfg(feature = "demo")]
 pub use devnet::sandbox::Sandbox;
 pub use payments::{Lease, Payments};
-pub use protocol::engine::SpendLimit;
+pub use protocol::policy::SpendLimit;
 pub use protocol::policy::{Deposit, HostPattern};
 pub use protocol::{Address, Amount, Offer, Policy, Refusal, Terms};
 pub use proxy::pay::PayLayer;

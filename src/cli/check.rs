@@ -255,7 +255,7 @@ fn funds(config: &Config, balances: &Balances, report: &mut Report) {
     let decimals = balances.decimals.map(|digits| format!(" ({digits} decimals)")).unwrap_or_default();
     let text = format!("{tokens} base units of {symbol}{decimals}");
     let highest = config.policy.rules.iter().filter_map(|rule| match &rule.allow {
-        Allow::Pay { max_price, .. } => Some(*max_price),
+        Allow::Pay { max_price, .. } => Some(max_price.amount),
         Allow::Deny => None,
     });
     match highest.max() {

@@ -101,7 +101,7 @@ impl PolicyBuilder {
         let hooks = Arc::new(hooks);
         let rule = |(host, port, payable): (_, _, Option<Payable>)| {
             let allow = payable.map_or(Allow::Deny, |Payable { max_price, receivers }| Allow::Pay {
-                max_price,
+                max_price: max_price.into(),
                 receivers,
                 send_ahead: true,
                 browsers: None,

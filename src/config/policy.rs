@@ -188,7 +188,7 @@ pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
         Some(format!("pay[{index}] ({host}) never matches: pay[{earlier}] above it matches first"))
     });
     let costly = rules.iter().enumerate().filter_map(|(index, rule)| match &rule.allow {
-        Allow::Pay { max_price, .. } if *max_price > deposit.max_per_channel => Some(format!(
+        Allow::Pay { max_price, .. } if max_price.amount > deposit.max_per_channel => Some(format!(
             "pay[{index}] ({}) allows more than a channel may hold: {max_price} is above \
              deposit.max_per_channel = {}",
             rule.host, deposit.max_per_channel
@@ -267,7 +267,7 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Op
         written => Arc::new(hooks::hooks(written, &path, otherwise, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    Some(Allow::Pay { max_price: max_price?, receivers, send_ahead, browsers, hooks })
+    Some(Allow::Pay { max_price: max_price?.into(), receivers, send_ahead, browsers, hooks })
 }
 
 /// Hosts and, if not all, one port on them.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use http::Uri;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -25,7 +26,8 @@ use super::shared_engine::SharedEngine;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
-use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, SpendLimit, host_name};
+use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, host_name};
+use crate::protocol::policy::SpendLimit;
 use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// Messages that may wait for the actor: from chain jobs, from the chain watcher, from operations on channels.
@@ -100,7 +102,14 @@ impl Payments {
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
         let purchase = PurchaseGuard::new(id, engine, mailbox, Arc::clone(&self.spending), permit);
-        purchase.ask(Input::Demand { purchase: id, offer, limit }).await
+        let input = if offer.is_one_shot() {
+            let mut nonce = [0; 32];
+            OsRng.fill_bytes(&mut nonce);
+            Input::DemandOneShot { purchase: id, offer, limit, nonce }
+        } else {
+            Input::Demand { purchase: id, offer, limit }
+        };
+        purchase.ask(input).await
     }
 
     /// What was paid to whom since the service was started; also after it has stopped.

@@ -143,7 +143,7 @@ impl PurchaseGuard {
         if let (Some(payment), Err(Refusal::PaidAnswerLost { total })) = (&mut self.payment, &granted) {
             payment.registered(*total);
         }
-        let draft = Draft::MicroRaiden(granted?);
+        let draft = granted?;
         // A payment is granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());

@@ -7,8 +7,7 @@ use super::request_hasher::RequestHasher;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::quote::{Price, Prices, RequestId};
-use crate::protocol::schemes::microraiden;
-use crate::protocol::{Account, Offer};
+use crate::protocol::{Account, Offer, Terms};
 
 /// The remembered prices; cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,26 +32,15 @@ impl Quotes {
     /// What `request` will probably ask for; `None` if the seller must be asked first.
     #[must_use]
     pub fn recall(&self, request: &RequestId) -> Option<Offer> {
-        let Account { contract, token, .. } = *self.account.get()?;
-        let Price { price, receiver, .. } = lock(&self.prices).recall(request, unix_time())?;
-        let token = Some(token);
-        let offer = microraiden::Offer {
-            price,
-            contract,
-            receiver,
-            token,
-            gateway: None,
-            complaint: None,
-            state: None,
-        };
-        Some(Offer::MicroRaiden(offer))
+        let Price { price, receiver, scheme, .. } = lock(&self.prices).recall(request, unix_time())?;
+        Offer::quoted(scheme, price, receiver, self.account.get())
     }
 
     /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
     /// seller had asked for this price first.
     pub fn learn(&self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool) {
-        let Offer::MicroRaiden(microraiden::Offer { price, receiver, .. }) = offer;
-        lock(&self.prices).learn(request, (*price, *receiver), is_shown, was_asked, unix_time());
+        let Terms { price, payee, scheme } = offer.terms();
+        lock(&self.prices).learn(request, (price.amount, payee, scheme), is_shown, was_asked, unix_time());
     }
 
     /// Forgets the price of `request`.

@@ -13,15 +13,14 @@ use tokio::sync::{Notify, oneshot};
 
 use super::payer::Wallet;
 use crate::mutex::lock;
-use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId};
-use crate::protocol::{ChannelOp, Refusal};
+use crate::protocol::{ChannelOp, Draft, Refusal};
 
 /// How long the engine may be newer than its record while nobody pays.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
 /// What a purchase gets: a payment that may be signed, or why there is none.
-pub(super) type Granted = Result<ChannelDraft, Refusal>;
+pub(super) type Granted = Result<Draft, Refusal>;
 
 /// The engine behind a mutex, with the callers that await an answer.
 #[derive(Debug)]

@@ -47,6 +47,12 @@ impl Money {
     }
 }
 
+impl<T: Into<Amount>> From<T> for Money {
+    fn from(amount: T) -> Self {
+        Self::channel_token(amount.into())
+    }
+}
+
 impl fmt::Display for AssetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,17 +3,19 @@
 
 mod hooks;
 mod hosts;
+mod limit;
 
 use std::sync::Arc;
 use std::{fmt, str::FromStr, time::Duration};
 
 use crate::hosts::host::{Host, NotAHost, canonical};
-use crate::protocol::{Address, Amount};
+use crate::protocol::{Address, Amount, Money};
 pub use hooks::{
     Abort, Adopt, CloseDenied, Complaint, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse,
     Requested, Retry, Success, Webhook,
 };
 pub use hosts::Hosts;
+pub use limit::SpendLimit;
 
 /// All that the user allows.
 #[derive(Clone, Debug)]
@@ -53,8 +55,8 @@ pub enum Allow {
     Deny,
     /// Pay at most this.
     Pay {
-        /// The highest price of one request, in base units.
-        max_price: Amount,
+        /// The highest price of one request. No other asset is paid.
+        max_price: Money,
         /// Who may be paid; anyone when empty.
         receivers: Vec<Address>,
         /// True when a price that is known from before is paid in the first request.

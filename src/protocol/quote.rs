@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::protocol::{Address, Amount};
+use crate::protocol::{Address, Amount, SchemeName};
 
 /// What a request cost last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Price {
     pub price: Amount,
     /// Who was paid.
     pub receiver: Address,
+    /// How it was paid.
+    pub scheme: SchemeName,
     /// When it was last seen to hold, in seconds since 1970.
     pub seen: u64,
     /// How far answers can be trusted to have been paid for.
@@ -84,7 +86,7 @@ impl Prices {
     pub fn learn(
         &mut self,
         request: &RequestId,
-        (price, receiver): (Amount, Address),
+        (price, receiver, scheme): (Amount, Address, SchemeName),
         is_shown: bool,
         was_asked: bool,
         now: u64,
@@ -97,14 +99,14 @@ impl Prices {
             Some(Trust::Shown) | None => blind(1),
         };
         let is_news = before.is_none_or(|known| {
-            (known.price, known.receiver) != (price, receiver)
+            (known.price, known.receiver, known.scheme) != (price, receiver, scheme)
                 || now.saturating_sub(known.seen) > self.age / REFRESH
         });
         if before.is_none() && self.known.len() >= self.limit && !self.evict() {
             return;
         }
         let seen = if is_news { now } else { before.map_or(now, |known| known.seen) };
-        let learned = Price { price, receiver, seen, trust };
+        let learned = Price { price, receiver, scheme, seen, trust };
         match self.known.get_mut(request) {
             Some(known) => *known = learned,
             None => {
@@ -159,8 +161,8 @@ mod tests {
 
     const BOB: Address = Address([0xbb; 20]);
 
-    fn paid(price: u64) -> (Amount, Address) {
-        (price.into(), BOB)
+    fn paid(price: u64) -> (Amount, Address, SchemeName) {
+        (price.into(), BOB, SchemeName::MicroRaiden)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::policy::{Browsers, Complaint, Mark};
 use crate::protocol::schemes::Malformed;
-use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
+use crate::protocol::{Address, Amount, AssetId, ChannelId, ChannelOp};
 
 /// Why a request is not paid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,12 @@ pub enum Refusal {
         price: Amount,
         /// What the rule allows.
         max_price: Amount,
+    },
+    /// The rule permits another asset.
+    #[error("the seller asks for {}, the rule permits {}", assets.0, assets.1)]
+    ForeignAsset {
+        /// The seller's and the rule's; boxed, as refusals travel with every payment.
+        assets: Box<(AssetId, AssetId)>,
     },
     /// The rule names other receivers.
     #[error("the receiver {0} is not among the rule's receivers")]
@@ -310,6 +316,7 @@ impl Refusal {
             Self::PriceZero
                 | Self::TooExpensive { .. }
                 | Self::ForeignReceiver(_)
+                | Self::ForeignAsset { .. }
                 | Self::ForeignContract { .. }
                 | Self::ForeignToken { .. }
                 | Self::DepositCap { .. }

@@ -466,7 +466,7 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
         ..Hooks::default()
     });
     let allow = Allow::Pay {
-        max_price: Amount::from(10_000),
+        max_price: Amount::from(10_000).into(),
         receivers: Vec::new(),
         send_ahead: false,
         browsers: None,

@@ -164,7 +164,7 @@ fn rules_are_read_in_order() {
     assert_eq!(
         first.allow,
         Allow::Pay {
-            max_price: Amount::from(5),
+            max_price: Amount::from(5).into(),
             receivers,
             send_ahead: true,
             browsers: None,
@@ -172,7 +172,7 @@ fn rules_are_read_in_order() {
         }
     );
     assert_eq!(second.allow, Allow::Deny);
-    let max_price = "99999999999999999999".parse().unwrap();
+    let max_price = "99999999999999999999".parse::<Amount>().unwrap().into();
     assert_eq!(
         third.allow,
         Allow::Pay {

@@ -14,7 +14,7 @@ use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Host;
 use crate::protocol::quote::{Price, RequestId, Trust};
-use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, Signature};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, SchemeName, Signature};
 
 /// How long deposits are remembered, in seconds: longer than any limit looks back.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
@@ -231,7 +231,16 @@ impl Journal {
         let read = |row: &Row<'_>| {
             let seen = row.get::<_, i64>(3)? as u64;
             let trust = Trust::Blind { left: 1, of: 1 };
-            Ok((request_id(row, 0)?, Price { price: text(row, 1)?, receiver: text(row, 2)?, seen, trust }))
+            Ok((
+                request_id(row, 0)?,
+                Price {
+                    price: text(row, 1)?,
+                    receiver: text(row, 2)?,
+                    scheme: SchemeName::MicroRaiden,
+                    seen,
+                    trust,
+                },
+            ))
         };
         prices.query_map([book], read)?.collect()
     }

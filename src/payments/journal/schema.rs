@@ -8,7 +8,7 @@ use crate::payments::request_hasher::{KEY, RequestHasher};
 use crate::protocol::quote::RequestId;
 
 /// The migrations to each version of the schema, from version 1 on.
-pub(super) const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY];
+pub(super) const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const SCHEMA: &str = "
     CREATE TABLE book (
@@ -121,6 +121,16 @@ const REQUEST_KEY: &str = "
         id INTEGER PRIMARY KEY CHECK (id = 1),
         key BLOB NOT NULL,
         is_swept INTEGER NOT NULL DEFAULT 0
+    );";
+/// Version 6: signed authorizations of one-shot schemes that a payee may still redeem, whatever becomes of their requests.
+const AUTHORIZATIONS: &str = "
+    CREATE TABLE authorization (
+        nonce TEXT PRIMARY KEY,
+        scheme TEXT NOT NULL,
+        amount TEXT NOT NULL,
+        asset TEXT NOT NULL,
+        payee TEXT NOT NULL,
+        at INTEGER NOT NULL
     );";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;

@@ -7,9 +7,9 @@ use super::error::JournalError;
 use super::file::Journal;
 use super::load::AccountId;
 use crate::payments::clock::unix_time;
-use crate::protocol::engine::Record;
+use crate::protocol::engine::{Authorization, Record};
 use crate::protocol::quote::{Price, RequestId};
-use crate::protocol::{Channel, ChannelId, Intent, Phase};
+use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Terms};
 
 impl Journal {
     /// Makes records durable, all or none: after `Ok` they survive a crash.
@@ -57,6 +57,12 @@ impl Journal {
                             total.to_string(),
                             signature.to_hex()
                         ])?;
+                }
+                Record::Authorization(authorization) => write_authorization(&transaction, authorization)?,
+                Record::AuthorizationEnded(nonce) => {
+                    transaction
+                        .prepare_cached("DELETE FROM authorization WHERE nonce = ?1")?
+                        .execute([hex::encode_prefixed(nonce)])?;
                 }
                 Record::Price(request, price) => write_price(&transaction, account, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
@@ -108,12 +114,31 @@ fn write_channel(
     Ok(())
 }
 
+fn write_authorization(connection: &Connection, authorization: &Authorization) -> rusqlite::Result<()> {
+    let Authorization { nonce, terms: Terms { price, payee, scheme } } = authorization;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO authorization VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            hex::encode_prefixed(nonce),
+            scheme.name(),
+            price.amount.to_string(),
+            price.asset.to_string(),
+            payee.to_string(),
+            unix_time() as i64
+        ])?;
+    Ok(())
+}
+
 fn write_price(
     connection: &Connection,
     account: AccountId,
     RequestId(request): &RequestId,
     price: Option<&Price>,
 ) -> rusqlite::Result<()> {
+    // Prices of other schemes are remembered in memory only.
+    if price.is_some_and(|price| price.scheme != SchemeName::MicroRaiden) {
+        return Ok(());
+    }
     let request = hex::encode(request);
     match price {
         Some(Price { price, receiver, seen, .. }) => connection

@@ -8,8 +8,7 @@ use super::{Engine, Outcome, PurchaseId, Reopens, Start};
 use crate::protocol::channel::ChannelDraft as Draft;
 use crate::protocol::policy::{Adopt, Complaint, Retry};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{Holding, Verdict, judge};
+use crate::protocol::schemes::{Holding, Verdict};
 use crate::protocol::{Amount, Offer, Phase, Refusal};
 
 impl Engine {
@@ -45,29 +44,29 @@ impl Engine {
         else {
             return;
         };
-        let Offer::MicroRaiden(asked) = &offer;
         let signed: Vec<Amount> = purchase
             .presented
             .iter()
             .filter(|presented| presented.channel == draft.channel && presented.is_new)
             .map(|presented| presented.total)
             .collect();
-        let verdict = judge(asked, channel, &draft, &signed, &account);
+        let payee = offer.terms().payee;
+        let verdict = offer.judge(channel, &draft, &signed, &account);
         match verdict {
             // To wait helps nothing: the channel is of no use to somebody else.
-            Verdict::Again(_) if asked.receiver != draft.channel.receiver => {
-                return self.refuse(id, Refusal::ReceiverChanged(asked.receiver), now);
+            Verdict::Again(_) if payee != draft.channel.receiver => {
+                return self.refuse(id, Refusal::ReceiverChanged(payee), now);
             }
             Verdict::Again(Complaint::NonexistingChannel) if may_reopen => {
                 return self.reopen(id, &draft, now);
             }
             Verdict::Again(complaint) => return self.pause(id, draft, complaint, reopens, now),
-            Verdict::Nowhere(nowhere) => return self.refuse(id, nowhere.into(), now),
+            Verdict::Violation(violation) => return self.refuse(id, violation.into(), now),
             Verdict::Registered(total) => {
                 self.acknowledge(&draft, total);
                 return self.refuse(id, Refusal::PaidAnswerLost { total }, now);
             }
-            Verdict::Adopt(holding) | Verdict::Resolve(holding) => {
+            Verdict::Correct(holding) | Verdict::Confirm(holding) => {
                 if holding.proven {
                     purchase.is_proven(draft.channel, channel, holding.total);
                 }
@@ -102,15 +101,15 @@ impl Engine {
         let (Some(purchase), Start::Ready(account)) = (self.purchases.get_mut(&id), &self.start) else {
             return Err(Refusal::ShuttingDown);
         };
-        let Offer::MicroRaiden(microraiden::Offer { receiver, price, .. }) = offer;
-        if *receiver != draft.channel.receiver {
-            return Err(Refusal::ReceiverChanged(*receiver));
+        let terms = offer.terms();
+        if terms.payee != draft.channel.receiver {
+            return Err(Refusal::ReceiverChanged(terms.payee));
         }
         check(offer, &purchase.limit, account)?;
         if now >= purchase.deadline {
             return Err(Refusal::Deadline { waited_for: Awaited::Seller });
         }
-        if matches!(verdict, Verdict::Resolve(_)) {
+        if matches!(verdict, Verdict::Confirm(_)) {
             return Ok(());
         }
         let complaint = Complaint::InvalidAmount;
@@ -122,7 +121,7 @@ impl Engine {
             return Err(Refusal::HookGaveUp { complaint, attempts: purchase.corrections });
         }
         purchase.corrections += 1;
-        let next = self.channel(&draft.channel).and_then(|channel| channel.next_total(*price));
+        let next = self.channel(&draft.channel).and_then(|channel| channel.next_total(terms.price.amount));
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::durable::{Action, Blocked};
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
-use super::{Effect, Engine, PurchaseId, SpendLimit, Start};
+use super::{Effect, Engine, PurchaseId, Start};
 use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
+use crate::protocol::policy::SpendLimit;
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::microraiden;
 use crate::protocol::{
     Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Offer, Phase, Refusal,
 };
@@ -321,7 +321,7 @@ impl Engine {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         if record.or(host).is_none() {
             purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
-            self.effects.push_back(Effect::Grant(id, draft));
+            self.effects.push_back(Effect::Grant(id, purchase.offer.on_channel(draft)));
         } else {
             purchase.stage = Stage::Recording { draft, before };
             self.blocked.push(Blocked { after: [record, host], action: Action::Grant(id, draft) });
@@ -355,31 +355,8 @@ impl Engine {
     }
 }
 
-impl SpendLimit {
-    /// Checks what a seller asks for against the rule alone.
-    pub fn check(&self, offer: &Offer) -> Result<(), Refusal> {
-        let Offer::MicroRaiden(microraiden::Offer { price, receiver, .. }) = offer;
-        if !self.receivers.is_empty() && !self.receivers.contains(receiver) {
-            return Err(Refusal::ForeignReceiver(*receiver));
-        }
-        if price.is_zero() {
-            return Err(Refusal::PriceZero);
-        }
-        if *price > self.max_price {
-            return Err(Refusal::TooExpensive { price: *price, max_price: self.max_price });
-        }
-        Ok(())
-    }
-}
-
 /// Checks what a seller asks for against what the user allows and where the money is.
 pub(super) fn check(offer: &Offer, limit: &SpendLimit, account: &Account) -> Result<(), Refusal> {
-    let Offer::MicroRaiden(microraiden::Offer { contract, token, .. }) = offer;
-    if *contract != account.contract {
-        return Err(Refusal::ForeignContract { theirs: *contract, ours: account.contract });
-    }
-    if let Some(token) = token.filter(|token| *token != account.token) {
-        return Err(Refusal::ForeignToken { theirs: token, ours: account.token });
-    }
-    limit.check(offer)
+    offer.check_account(account)?;
+    limit.check(&offer.terms())
 }

@@ -24,6 +24,7 @@ pub(super) struct Blocked {
 #[derive(Debug)]
 pub(super) enum Action {
     Grant(PurchaseId, Draft),
+    GrantOneShot(PurchaseId),
     Send([u8; 32]),
 }
 
@@ -40,7 +41,8 @@ impl Engine {
             slot.durable(seq);
         }
         let is_ready = |blocked: &mut Blocked| blocked.after.iter().flatten().all(|after| *after <= seq);
-        for Blocked { action, .. } in self.blocked.extract_if(.., is_ready) {
+        let ready: Vec<Blocked> = self.blocked.extract_if(.., is_ready).collect();
+        for Blocked { action, .. } in ready {
             match action {
                 Action::Send(hash) => self.effects.push_back(Effect::Send(hash)),
                 Action::Grant(id, draft) => {
@@ -49,9 +51,11 @@ impl Engine {
                         && let Stage::Recording { before, .. } = purchase.stage
                     {
                         purchase.stage = Stage::InFlight { draft, unsent: Some(before) };
-                        self.effects.push_back(Effect::Grant(id, draft));
+                        let granted = purchase.offer.on_channel(draft);
+                        self.effects.push_back(Effect::Grant(id, granted));
                     }
                 }
+                Action::GrantOneShot(id) => self.grant_one_shot(id),
             }
         }
     }
@@ -73,6 +77,9 @@ impl Engine {
             match action {
                 Action::Send(hash) => self.effects.push_back(Effect::Discard(hash, reason.to_owned())),
                 Action::Grant(id, draft) => self.not_granted(id, &draft, reason, now),
+                Action::GrantOneShot(id) => {
+                    self.refuse_one_shot(id, Refusal::StoreFailed(reason.to_owned()));
+                }
             }
         }
     }

@@ -56,7 +56,8 @@ mod tests {
 
     use crate::protocol::channel::InDoubt;
     use crate::protocol::engine::idle::*;
-    use crate::protocol::engine::{Input, PurchaseId, SpendLimit};
+    use crate::protocol::engine::{Input, PurchaseId};
+    use crate::protocol::policy::SpendLimit;
     use crate::protocol::policy::{Deposit, Hooks};
     use crate::protocol::schemes::microraiden;
     use crate::protocol::{Account, Amount, Channel, Offer, OnChain, Phase, Policy};

@@ -14,6 +14,7 @@ mod funding;
 mod idle;
 #[cfg(test)]
 mod model;
+mod one_shot;
 mod purchase;
 mod slot;
 #[cfg(test)]
@@ -26,20 +27,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::durable::Blocked;
+use self::one_shot::OneShotPurchase;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 use crate::hosts::host::canonical;
-use crate::protocol::channel::ChannelDraft as Draft;
-use crate::protocol::policy::Hooks;
+use crate::protocol::policy::SpendLimit;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
-    Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Offer, OnChain, Policy, Refusal,
+    Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, OnChain, Policy, Refusal,
     Signature,
 };
 
 pub use durable::Seq;
 pub use fund::{OpFailure, OpRefused};
+pub use one_shot::Authorization;
 
 /// Names one client request that wants to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,19 +53,6 @@ pub type Host = Arc<str>;
 /// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
 pub fn host_name(host: &str) -> Host {
     canonical(host).into()
-}
-
-/// What one `[[pay]]` rule allows for one client request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpendLimit {
-    /// The host that the request goes to: a channel is lent only to the host that it was opened for.
-    pub host: Host,
-    /// The highest price.
-    pub max_price: Amount,
-    /// Who may be paid; anyone when empty.
-    pub receivers: Vec<Address>,
-    /// What to do at each turn.
-    pub hooks: Arc<Hooks>,
 }
 
 /// What happened.
@@ -96,6 +85,17 @@ pub enum Input {
         offer: Offer,
         /// What the rule allows.
         limit: SpendLimit,
+    },
+    /// A client request met a 402 of a one-shot scheme that a rule allows to pay.
+    DemandOneShot {
+        /// Its name.
+        purchase: PurchaseId,
+        /// What is asked for.
+        offer: Offer,
+        /// What the rule allows.
+        limit: SpendLimit,
+        /// Random: makes the payment unlike any other.
+        nonce: [u8; 32],
     },
     /// A demand is taken back, or its grant was never sent to the seller.
     Withdraw(PurchaseId),
@@ -214,6 +214,10 @@ pub enum Record {
     Deposit(Address, Host),
     /// The seller's signature to close a channel on a total. It gives one once.
     Consent(ChannelId, Amount, Signature),
+    /// An authorization that is about to be signed.
+    Authorization(Box<Authorization>),
+    /// The authorization with this nonce was taken, or provably never sent.
+    AuthorizationEnded([u8; 32]),
 }
 
 /// All channels, and who waits for them.
@@ -227,6 +231,8 @@ pub struct Engine {
     /// Hosts of channels that neither the journal nor the chain has shown yet.
     unclaimed_hosts: BTreeMap<ChannelId, Host>,
     purchases: BTreeMap<PurchaseId, Purchase>,
+    /// Purchases that no channel pays.
+    one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
     /// Who waits for a channel to each receiver, by host, first come first.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
     /// What is being carried out on the chain.
@@ -299,6 +305,7 @@ impl Engine {
             is_dirty: false,
             unclaimed_hosts: BTreeMap::new(),
             purchases: BTreeMap::new(),
+            one_shots: BTreeMap::new(),
             queues: BTreeMap::new(),
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
@@ -351,9 +358,16 @@ impl Engine {
             Input::Demand { purchase, offer, limit } => {
                 self.demand(purchase, offer, limit, now);
             }
+            Input::DemandOneShot { purchase, offer, limit, nonce } => {
+                self.demand_one_shot(purchase, &offer, limit, nonce, now);
+            }
+            Input::Withdraw(id) if self.one_shots.contains_key(&id) => self.withdraw_one_shot(id),
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::Durable(seq) => self.durable(seq),
             Input::NotRecorded(seq, reason) => self.not_recorded(seq, &reason, now),
+            Input::Answer(id, outcome) if self.one_shots.contains_key(&id) => {
+                self.answer_one_shot(id, outcome, now);
+            }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
             Input::OpFinished(receiver, result) => self.ordered(receiver, result, now),
@@ -392,7 +406,8 @@ impl Engine {
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.purchases.values().filter_map(Purchase::due).min()
+        let one_shots = self.one_shots.values().filter_map(OneShotPurchase::due);
+        self.purchases.values().filter_map(Purchase::due).chain(one_shots).min()
     }
 
     /// The next answer to a purchase: a grant or a refusal. What else there is to do stays in its order in
@@ -414,7 +429,10 @@ impl Engine {
 
     /// When a purchase gets impatient; `None` while it has a payment in hand.
     pub fn due(&self, id: PurchaseId) -> Option<Instant> {
-        self.purchases.get(&id).and_then(Purchase::due)
+        match self.purchases.get(&id) {
+            Some(purchase) => purchase.due(),
+            None => self.one_shots.get(&id).and_then(OneShotPurchase::due),
+        }
     }
 
     /// Who pays and where, once the engine is ready.
@@ -466,9 +484,9 @@ impl Engine {
         self.is_dirty
     }
 
-    /// True while a channel is lent.
+    /// True while a channel is lent, or an authorization is in flight.
     pub fn has_leases(&self) -> bool {
-        self.slots.values().any(|slot| slot.lease.is_some())
+        self.slots.values().any(|slot| slot.lease.is_some()) || !self.one_shots.is_empty()
     }
 
     fn tick(&mut self, now: Instant) {
@@ -481,6 +499,7 @@ impl Engine {
         for id in due {
             self.come_due(id, now);
         }
+        self.tick_one_shots(now);
     }
 
     fn come_due(&mut self, id: PurchaseId, now: Instant) {
@@ -500,7 +519,8 @@ impl Engine {
             Stage::Backoff { draft, .. } if now < purchase.deadline => {
                 purchase.stage = Stage::InFlight { draft, unsent: None };
                 // Its record has been durable since it was granted first.
-                self.effects.push_back(Effect::Grant(id, draft));
+                let granted = purchase.offer.on_channel(draft);
+                self.effects.push_back(Effect::Grant(id, granted));
                 return;
             }
             Stage::Backoff { .. } => Awaited::Seller,
@@ -595,6 +615,7 @@ impl Engine {
             self.take_back(id);
             self.refuse(id, Refusal::ShuttingDown, now);
         }
+        self.stop_one_shots();
         self.flush();
     }
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use crate::chain::signer::Signer;
+use crate::protocol::channel::ChannelDraft as Draft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, DepositSize, Hooks, Missing, Retry};
@@ -636,7 +637,7 @@ impl Model {
                 assert!(newest < seq, "writes out of order");
                 self.writes.push_back((seq, records, false));
             }
-            Effect::Grant(id, draft) => self.granted(id, draft),
+            Effect::Grant(id, draft) => self.granted(id, *draft.on_channel().unwrap()),
             Effect::Refuse(id, _) => self.ended(id),
             Effect::Submit(op) => {
                 self.ops.0 += 1;
@@ -689,6 +690,9 @@ impl Model {
 
     fn write(&mut self, record: &Record) {
         match record {
+            Record::Authorization(_) | Record::AuthorizationEnded(_) => {
+                unreachable!("no one-shot offers here")
+            }
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);
             }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Host, SpendLimit};
+use super::Host;
 use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
-use crate::protocol::policy::Complaint;
+use crate::protocol::policy::{Complaint, SpendLimit};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Offer};
 
 /// A host, and whether its requests may use the channels of other hosts.
@@ -80,13 +80,11 @@ pub(super) struct RetryState {
 
 impl Purchase {
     pub(super) fn receiver(&self) -> Address {
-        let Offer::MicroRaiden(offer) = &self.offer;
-        offer.receiver
+        self.offer.terms().payee
     }
 
     pub(super) fn price(&self) -> Amount {
-        let Offer::MicroRaiden(offer) = &self.offer;
-        offer.price
+        self.offer.terms().price.amount
     }
 
     /// The host that asks for money, without a port.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chain::signer::Signer;
-use crate::protocol::channel::InDoubt;
+use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
@@ -262,7 +262,7 @@ fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Offer {
 
 fn grant(effects: &[Effect]) -> Option<Draft> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Grant(_, draft) => Some(*draft),
+        Effect::Grant(_, draft) => draft.on_channel().copied(),
         _ => None,
     })
 }
@@ -294,7 +294,7 @@ fn the_record_stands_before_the_grant() {
     };
     assert_eq!(recorded(&effects), Some(expected));
     assert!(
-        matches!(effects[..], [Effect::Persist(..), Effect::Grant(granted, what)] if (granted, what) == (id, draft))
+        matches!(&effects[..], [Effect::Persist(..), Effect::Grant(granted, what)] if (*granted, what.on_channel()) == (id, Some(&draft)))
     );
     world.when(Input::Answer(id, Outcome::Accepted));
     assert_eq!(world.channel(), channel(100, 30));

@@ -2,7 +2,7 @@
 
 use super::purchase::Stage;
 use super::{Engine, Host, PurchaseId};
-use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId};
 
 /// The engine, to be read.
@@ -58,7 +58,7 @@ impl<'a> View<'a> {
     }
 
     /// The payments that purchases have in hand, or will present again.
-    pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, Draft)> + 'a {
+    pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, ChannelDraft)> + 'a {
         self.0.purchases.iter().filter_map(|(id, purchase)| match purchase.stage {
             Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
                 Some((*id, draft))

@@ -3,14 +3,19 @@
 //! A scheme is an implementation of [`Scheme`] and one variant in each of [`Offer`], [`Draft`] and [`Malformed`]. Nothing
 //! outside knows its headers, its statuses or how its payments are signed.
 
+mod channel_verdict;
 pub mod microraiden;
+#[cfg(feature = "testing")]
+pub mod test_token;
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
 
+pub use channel_verdict::{Holding, Verdict, Violation};
+
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
-use crate::protocol::channel::ChannelDraft;
+use crate::protocol::channel::{Channel, ChannelDraft};
 use crate::protocol::policy::Complaint;
 use crate::protocol::terms::{SchemeName, Terms};
 use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
@@ -52,6 +57,24 @@ pub trait Scheme {
     fn assess(answer: &Answer<'_>) -> Assessment;
 }
 
+/// A scheme without channels: each payment is an authorization of its own.
+pub trait OneShot: Scheme {
+    /// The payment for an offer. `nonce` makes it unlike any other.
+    fn draw(offer: &Self::Offer, nonce: [u8; 32]) -> Self::Draft;
+
+    /// What the seller's next offer says of a payment that it was shown.
+    fn judge(offer: &Self::Offer, presented: &Self::Draft) -> Reply;
+}
+
+/// What a seller of a one-shot scheme says of a payment that it did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It may take the same payment after a while.
+    Later,
+    /// Nothing follows. The seller may still redeem the payment.
+    Stop(Refusal),
+}
+
 /// Who pays. Schemes with channels also need the account that the channels belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payer {
@@ -88,6 +111,9 @@ pub enum Receipt {
 pub enum Offer {
     /// µRaiden.
     MicroRaiden(microraiden::Offer),
+    /// The scheme of the tests.
+    #[cfg(feature = "testing")]
+    TestToken(test_token::Offer),
 }
 
 /// A payment that is about to be signed.
@@ -95,6 +121,9 @@ pub enum Offer {
 pub enum Draft {
     /// µRaiden.
     MicroRaiden(ChannelDraft),
+    /// The scheme of the tests.
+    #[cfg(feature = "testing")]
+    TestToken(test_token::Draft),
 }
 
 /// Why the offers of an answer cannot be understood.
@@ -103,6 +132,10 @@ pub enum Malformed {
     /// In µRaiden.
     #[error(transparent)]
     MicroRaiden(#[from] microraiden::Malformed),
+    /// In the scheme of the tests.
+    #[cfg(feature = "testing")]
+    #[error(transparent)]
+    TestToken(#[from] test_token::Malformed),
 }
 
 /// Evaluates an expression for the scheme of a value, as `$scheme`.
@@ -111,6 +144,11 @@ macro_rules! dispatch {
         match $value {
             $kind::MicroRaiden($inner) => {
                 type $scheme = microraiden::MicroRaiden;
+                $result
+            }
+            #[cfg(feature = "testing")]
+            $kind::TestToken($inner) => {
+                type $scheme = test_token::TestToken;
                 $result
             }
         }
@@ -126,6 +164,10 @@ pub fn may_ask(status: StatusCode, headers: &HeaderMap) -> bool {
 /// True if offers may be in the body of an answer with this head.
 #[must_use]
 pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
+    #[cfg(feature = "testing")]
+    if test_token::TestToken::wants_body(status, headers) {
+        return true;
+    }
     microraiden::MicroRaiden::wants_body(status, headers)
 }
 
@@ -138,12 +180,19 @@ pub fn is_payment_header(name: &HeaderName) -> bool {
 /// As [`is_payment_header`], also for the name of a cookie that stands for a header, in any case.
 #[must_use]
 pub fn is_payment_name(name: &[u8]) -> bool {
+    #[cfg(feature = "testing")]
+    if test_token::TestToken::is_payment_name(name) {
+        return true;
+    }
     microraiden::MicroRaiden::is_payment_name(name)
 }
 
 /// The headers of all schemes that hold no secret.
 pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
-    microraiden::MicroRaiden::PUBLIC_HEADERS.iter().copied()
+    let headers = microraiden::MicroRaiden::PUBLIC_HEADERS.iter().copied();
+    #[cfg(feature = "testing")]
+    let headers = headers.chain(test_token::TestToken::PUBLIC_HEADERS.iter().copied());
+    headers
 }
 
 /// Reads the offers of an answer, in the order in which they are to be tried. A malformed offer in one scheme does not hide
@@ -157,6 +206,12 @@ pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
     match microraiden::MicroRaiden::read(answer) {
         Some(Ok(read)) => offers.extend(read.into_iter().map(Offer::MicroRaiden)),
         Some(Err(error)) => malformed = malformed.or(Some(Malformed::MicroRaiden(error))),
+        None => {}
+    }
+    #[cfg(feature = "testing")]
+    match test_token::TestToken::read(answer) {
+        Some(Ok(read)) => offers.extend(read.into_iter().map(Offer::TestToken)),
+        Some(Err(error)) => malformed = malformed.or(Some(Malformed::TestToken(error))),
         None => {}
     }
     match malformed {
@@ -173,11 +228,102 @@ impl Offer {
         dispatch!(Self, self, S, offer => S::terms(offer))
     }
 
+    /// True if it is paid without a channel.
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        match self {
+            Self::MicroRaiden(_) => false,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => true,
+        }
+    }
+
+    /// The payment that follows in a one-shot scheme; `None` in a scheme with channels. `nonce` makes it unlike any other.
+    #[must_use]
+    pub fn draw_one_shot(&self, nonce: [u8; 32]) -> Option<Draft> {
+        match self {
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(offer) => Some(Draft::TestToken(test_token::TestToken::draw(offer, nonce))),
+        }
+    }
+
+    /// What an offer that answers a payment in a one-shot scheme says of it.
+    #[must_use]
+    pub fn judge_one_shot(&self, presented: &Draft) -> Reply {
+        match (self, presented) {
+            #[cfg(feature = "testing")]
+            (Self::TestToken(offer), Draft::TestToken(draft)) => test_token::TestToken::judge(offer, draft),
+            _ => Reply::Stop(Refusal::NotAccepted),
+        }
+    }
+
+    /// Judges this offer as the answer to a payment on a channel. `signed` are the totals of the channel that were first
+    /// signed for the client request in question.
+    #[must_use]
+    pub fn judge(
+        &self,
+        channel: &Channel,
+        presented: &ChannelDraft,
+        signed: &[Amount],
+        account: &Account,
+    ) -> Verdict {
+        match self {
+            Self::MicroRaiden(offer) => microraiden::judge(offer, channel, presented, signed, account),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => Verdict::Violation(Violation::Silent),
+        }
+    }
+
+    /// The offer that a remembered price stands for; `None` if the scheme needs an account and there is none.
+    #[must_use]
+    pub fn quoted(
+        scheme: SchemeName,
+        price: Amount,
+        payee: Address,
+        account: Option<&Account>,
+    ) -> Option<Self> {
+        match scheme {
+            SchemeName::MicroRaiden => {
+                account.map(|account| Self::MicroRaiden(microraiden::Offer::quoted(price, payee, account)))
+            }
+            #[cfg(feature = "testing")]
+            SchemeName::TestToken => {
+                Some(Self::TestToken(test_token::Offer { price, payee, is_later: false }))
+            }
+        }
+    }
+
+    /// The payment that promises a total on a channel.
+    #[must_use]
+    pub fn on_channel(&self, draft: ChannelDraft) -> Draft {
+        match self {
+            // A one-shot offer never reaches a channel.
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => Draft::MicroRaiden(draft),
+            Self::MicroRaiden(_) => Draft::MicroRaiden(draft),
+        }
+    }
+
+    /// Checks that the account's contract and token are those that the seller asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignContract`] or [`Refusal::ForeignToken`].
+    pub fn check_account(&self, account: &Account) -> Result<(), Refusal> {
+        match self {
+            Self::MicroRaiden(offer) => offer.check_account(account),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => Ok(()),
+        }
+    }
+
     /// The path of the seller's REST interface at its origin, if the offer names one.
     #[must_use]
     pub fn rest_path(&self) -> Option<&str> {
         match self {
             Self::MicroRaiden(offer) => offer.gateway.as_deref(),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
         }
     }
 
@@ -186,6 +332,8 @@ impl Offer {
     pub fn claimed_total(&self) -> Option<Amount> {
         match self {
             Self::MicroRaiden(offer) => offer.state.map(|state| state.total),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
         }
     }
 
@@ -197,6 +345,8 @@ impl Offer {
             Self::MicroRaiden(offer) => {
                 offer.state.is_some_and(|state| microraiden::is_ours(&state, channel, account))
             }
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => false,
         }
     }
 
@@ -205,6 +355,8 @@ impl Offer {
     pub fn complaint(&self, presented: &Draft) -> Option<Complaint> {
         match (self, presented) {
             (Self::MicroRaiden(offer), Draft::MicroRaiden(draft)) => microraiden::complaint(offer, draft),
+            #[cfg(feature = "testing")]
+            _ => None,
         }
     }
 }
@@ -215,6 +367,8 @@ impl Draft {
     pub fn price(&self) -> Money {
         match self {
             Self::MicroRaiden(draft) => Money::channel_token(draft.price),
+            #[cfg(feature = "testing")]
+            Self::TestToken(draft) => Money { amount: draft.price, asset: test_token::asset() },
         }
     }
 
@@ -223,6 +377,8 @@ impl Draft {
     pub fn payee(&self) -> Address {
         match self {
             Self::MicroRaiden(draft) => draft.channel.receiver,
+            #[cfg(feature = "testing")]
+            Self::TestToken(draft) => draft.payee,
         }
     }
 
@@ -231,6 +387,8 @@ impl Draft {
     pub fn scheme(&self) -> SchemeName {
         match self {
             Self::MicroRaiden(_) => SchemeName::MicroRaiden,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => SchemeName::TestToken,
         }
     }
 
@@ -239,6 +397,8 @@ impl Draft {
     pub fn on_channel(&self) -> Option<&ChannelDraft> {
         match self {
             Self::MicroRaiden(draft) => Some(draft),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
         }
     }
 

@@ -21,8 +21,8 @@ use super::hooks::without_user;
 use super::{HeldAnswer, Settings, Shared, hold_answer, strip, tell_why};
 use crate::failpoint;
 use crate::payments::Lease;
-use crate::protocol::engine::SpendLimit;
 use crate::protocol::policy::Hooks;
+use crate::protocol::policy::SpendLimit;
 use crate::protocol::quote::RequestId;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
@@ -226,7 +226,7 @@ where
             }
         }
         self.offer = Some(offer.clone());
-        if limit.check(&offer).is_ok() {
+        if limit.check(&offer.terms()).is_ok() {
             self.may_pay(None).await.map_err(Some)?;
         }
         self.lease(offer, limit.clone()).await.map_err(|refusal| {
@@ -248,7 +248,7 @@ where
         if self.settings().payments.is_none() {
             return Err(Refusal::NoWallet);
         }
-        limit.check(&offer)?;
+        limit.check(&offer.terms())?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }

@@ -29,8 +29,8 @@ use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::limits::Limits;
 use crate::payments::Payments;
-use crate::protocol::engine::{SpendLimit, host_name};
-use crate::protocol::policy::Allow;
+use crate::protocol::engine::host_name;
+use crate::protocol::policy::{Allow, SpendLimit};
 use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use exchange::Exchange;
@@ -193,7 +193,7 @@ impl Shared {
                 }
                 let limit = SpendLimit {
                     host: host_name(host),
-                    max_price: *max_price,
+                    max_price: max_price.clone(),
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
                 };

@@ -13,8 +13,9 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 
 use tollpass::payments::journal::Journal;
 use tollpass::protocol::channel::{Channel, ChannelDraft};
-use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, SpendLimit, host_name};
+use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, host_name};
 use tollpass::protocol::policy::Deposit;
+use tollpass::protocol::policy::SpendLimit;
 use tollpass::protocol::schemes::microraiden::{self, MicroRaiden, proof};
 use tollpass::protocol::schemes::{Payer, Scheme as _};
 use tollpass::protocol::{Account, Address, Amount, ChannelId, Offer, OnChain, Policy, Signature};
@@ -118,7 +119,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         state: None,
     });
     let (host, max_price) = (host_name("seller.example"), Amount::from(1));
-    let limit = SpendLimit { host, max_price, receivers: Vec::new(), hooks: Arc::default() };
+    let limit = SpendLimit { host, max_price: max_price.into(), receivers: Vec::new(), hooks: Arc::default() };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the engine", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());

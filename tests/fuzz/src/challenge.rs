@@ -8,10 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tollpass::protocol::channel::{ChannelDraft, InDoubt};
 use tollpass::protocol::policy::Complaint;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
-use tollpass::protocol::schemes::microraiden::{
-    Holding, MicroRaiden, Nowhere, Offer, State, Verdict, complaint, headers, judge,
-};
-use tollpass::protocol::schemes::{self, Scheme as _};
+use tollpass::protocol::schemes::microraiden::{MicroRaiden, Offer, State, complaint, headers, judge};
+use tollpass::protocol::schemes::{self, Holding, Scheme as _, Verdict, Violation};
 use tollpass::protocol::{Account, Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
 use tollpass::proxy::error_response::proxy_status;
 
@@ -205,7 +203,7 @@ impl Payer {
         let is_foreign =
             challenge.state.and_then(|state| state.sender).is_some_and(|sender| sender != account.payer);
         match verdict {
-            Verdict::Adopt(Holding { total, proven }) | Verdict::Resolve(Holding { total, proven }) => {
+            Verdict::Correct(Holding { total, proven }) | Verdict::Confirm(Holding { total, proven }) => {
                 assert!(Some(total) == shown && !is_foreign, "{verdict:?}");
                 assert_eq!(proven, is_proven(total), "{verdict:?}");
                 assert!(
@@ -220,11 +218,11 @@ impl Payer {
                 );
             }
             Verdict::Again(again) => assert_eq!(Some(again), complaint(challenge, &presented)),
-            Verdict::Nowhere(Nowhere::Unproven { claimed }) => {
+            Verdict::Violation(Violation::Unproven { claimed }) => {
                 assert!(claimed > channel.acknowledged && !is_proven(claimed), "{verdict:?}");
             }
-            Verdict::Nowhere(Nowhere::Silent) => assert_eq!(shown, None),
-            Verdict::Nowhere(Nowhere::ForeignState) => assert!(is_foreign),
+            Verdict::Violation(Violation::Silent) => assert_eq!(shown, None),
+            Verdict::Violation(Violation::ForeignState) => assert!(is_foreign),
         }
         if let Some(total) = channel.next_total(challenge.price) {
             assert!(total <= channel.deposit, "{total} is not covered");

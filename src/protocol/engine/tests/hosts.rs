@@ -18,7 +18,7 @@ fn another_host_that_names_the_receiver_gets_a_channel_of_its_own() {
     assert_eq!(total, 30.into());
     let effects = open(&mut world, 8);
     let drafts = effects.iter().filter_map(|effect| match effect {
-        Effect::Grant(id, draft) => Some((*id, draft.channel)),
+        Effect::Grant(id, draft) => Some((*id, draft.on_channel()?.channel)),
         _ => None,
     });
     let drafts: Vec<_> = drafts.collect();

@@ -12,9 +12,7 @@ mod verdict;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 pub use offer::{Malformed, Offer, State, read};
-#[cfg(feature = "testing")]
-pub use verdict::Nowhere;
-pub use verdict::{Holding, Verdict, complaint, is_ours, judge};
+pub use verdict::{complaint, is_ours, judge};
 
 use super::{Assessment, Payer, Receipt, Scheme};
 use crate::protocol::Signature;

@@ -6,7 +6,7 @@ use super::headers;
 use crate::protocol::address::NotAnAddress;
 use crate::protocol::money::NotAnAmount;
 use crate::protocol::policy::Complaint;
-use crate::protocol::{Address, Amount, Signature};
+use crate::protocol::{Account, Address, Amount, Refusal, Signature};
 
 /// What a seller asks for, and what it says of the payment that it was just shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,29 @@ pub struct Offer {
     pub complaint: Option<Complaint>,
     /// What the seller holds of the channel presented.
     pub state: Option<State>,
+}
+
+impl Offer {
+    /// The offer that a remembered price stands for.
+    #[must_use]
+    pub fn quoted(price: Amount, receiver: Address, account: &Account) -> Self {
+        let (contract, token) = (account.contract, Some(account.token));
+        Self { price, contract, receiver, token, gateway: None, complaint: None, state: None }
+    }
+
+    /// Checks that the account's contract and token are those that the seller asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignContract`] or [`Refusal::ForeignToken`].
+    pub fn check_account(&self, account: &Account) -> Result<(), Refusal> {
+        if self.contract != account.contract {
+            return Err(Refusal::ForeignContract { theirs: self.contract, ours: account.contract });
+        }
+        match self.token.filter(|token| *token != account.token) {
+            Some(theirs) => Err(Refusal::ForeignToken { theirs, ours: account.token }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The seller's own record of a channel.

@@ -3,56 +3,8 @@
 use super::{Offer, State, proof};
 use crate::protocol::channel::{Channel, ChannelDraft as Draft};
 use crate::protocol::policy::Complaint;
-use crate::protocol::{Account, Amount, ChannelId, Refusal};
-
-/// What to do about a 402 that answers a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Present the same payment again after a pause: it may pass later.
-    Again(Complaint),
-    /// The seller holds another total than we believed: go on from there, as the policy on invalid amounts allows.
-    Adopt(Holding),
-    /// The seller answers a question, or holds a total that an earlier request signed and whose answer was lost: go on
-    /// from there.
-    Resolve(Holding),
-    /// The seller shows a payment that was first signed for this request as an old one.
-    Registered(Amount),
-    /// The seller's answer leads nowhere.
-    Nowhere(Nowhere),
-}
-
-/// What the seller says that it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// The total.
-    pub total: Amount,
-    /// True when our own signature proves it.
-    pub proven: bool,
-}
-
-/// Answers that lead nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nowhere {
-    /// A total above ours that no signature of ours proves.
-    Unproven {
-        /// What the seller claims to hold.
-        claimed: Amount,
-    },
-    /// A 402 that does not say what is wrong.
-    Silent,
-    /// A state of somebody else's channel.
-    ForeignState,
-}
-
-impl From<Nowhere> for Refusal {
-    fn from(nowhere: Nowhere) -> Self {
-        match nowhere {
-            Nowhere::Unproven { claimed } => Self::UnprovenTotal { claimed },
-            Nowhere::Silent => Self::NotAccepted,
-            Nowhere::ForeignState => Self::ForeignState,
-        }
-    }
-}
+use crate::protocol::schemes::{Holding, Verdict, Violation};
+use crate::protocol::{Account, Amount, ChannelId};
 
 /// Judges a 402 that came in answer to `presented`. `signed` are the totals of this channel that were first
 /// signed for the client request in question.
@@ -71,9 +23,9 @@ pub fn judge(
     {
         return Verdict::Again(complaint);
     }
-    let Some(state) = &offer.state else { return Verdict::Nowhere(Nowhere::Silent) };
+    let Some(state) = &offer.state else { return Verdict::Violation(Violation::Silent) };
     if state.sender.is_some_and(|sender| sender != account.payer) {
-        return Verdict::Nowhere(Nowhere::ForeignState);
+        return Verdict::Violation(Violation::ForeignState);
     }
     if lags(offer, presented) {
         return Verdict::Again(Complaint::InsufficientConfirmations);
@@ -84,19 +36,19 @@ pub fn judge(
         let holding = Holding { total: state.total, proven };
         // Downwards is never a loss: what was signed above stays counted as promised.
         let is_expected = is_answer && state.total == presented.total;
-        return if is_expected { Verdict::Resolve(holding) } else { Verdict::Adopt(holding) };
+        return if is_expected { Verdict::Confirm(holding) } else { Verdict::Correct(holding) };
     }
     if !is_ours(state, presented.channel, account) {
-        return Verdict::Nowhere(Nowhere::Unproven { claimed: state.total });
+        return Verdict::Violation(Violation::Unproven { claimed: state.total });
     }
     if signed.contains(&state.total) {
         return Verdict::Registered(state.total);
     }
     let holding = Holding { total: state.total, proven: true };
     if is_answer || channel.may_have_sent(state.total) || state.total == presented.total {
-        return Verdict::Resolve(holding);
+        return Verdict::Confirm(holding);
     }
-    Verdict::Adopt(holding)
+    Verdict::Correct(holding)
 }
 
 /// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.

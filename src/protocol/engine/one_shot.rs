@@ -1,0 +1,193 @@
+//! Purchases in one-shot schemes: each payment is an authorization of its own, which no channel backs.
+//!
+//! A request gets one authorization. While its outcome is open, the same one is presented again: a second one could be
+//! redeemed beside it.
+
+use std::time::Instant;
+
+use super::durable::{Action, Blocked};
+use super::{Effect, Engine, Outcome, PurchaseId, Record, Start};
+use crate::protocol::policy::{Complaint, Retry, SpendLimit};
+use crate::protocol::refusal::Awaited;
+use crate::protocol::schemes::{Draft, Offer, Reply};
+use crate::protocol::terms::Terms;
+use crate::protocol::{Money, Refusal};
+
+/// An authorization that the payer has signed, or is about to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// Makes it unlike any other.
+    pub nonce: [u8; 32],
+    /// Its amount, payee and scheme.
+    pub terms: Terms,
+}
+
+/// A client request that is paid with an authorization.
+#[derive(Debug)]
+pub(super) struct OneShotPurchase {
+    terms: Terms,
+    limit: SpendLimit,
+    nonce: [u8; 32],
+    draft: Draft,
+    deadline: Instant,
+    stage: OneShotStage,
+    /// How often it was presented again, and since when.
+    retries: u32,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum OneShotStage {
+    /// Waits until the journal has recorded the authorization.
+    Recording,
+    /// The payment is on its way.
+    InFlight,
+    /// The same payment is to be presented again at this time.
+    Backoff { until: Instant },
+}
+
+impl OneShotPurchase {
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            OneShotStage::Recording => Some(self.deadline),
+            OneShotStage::InFlight => None,
+            OneShotStage::Backoff { until } => Some(until),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn demand_one_shot(
+        &mut self,
+        id: PurchaseId,
+        offer: &Offer,
+        limit: SpendLimit,
+        nonce: [u8; 32],
+        now: Instant,
+    ) {
+        let terms = offer.terms();
+        let refusal = match (&self.start, offer.draw_one_shot(nonce)) {
+            (Start::Waiting(reason), _) => Refusal::NotReady(reason.clone()),
+            (Start::Stopped(_), _) => Refusal::ShuttingDown,
+            (Start::Ready(_), None) => Refusal::UnknownScheme,
+            (Start::Ready(_), Some(draft)) => match limit.check(&terms) {
+                Err(refusal) => refusal,
+                Ok(()) => {
+                    let authorization = Authorization { nonce, terms: terms.clone() };
+                    let after = [Some(self.next_write()), None];
+                    self.records.push(Record::Authorization(Box::new(authorization)));
+                    self.blocked.push(Blocked { after, action: Action::GrantOneShot(id) });
+                    let deadline = now + self.policy.pay_timeout;
+                    let (stage, retries, since) = (OneShotStage::Recording, 0, now);
+                    let purchase =
+                        OneShotPurchase { terms, limit, nonce, draft, deadline, stage, retries, since };
+                    self.one_shots.insert(id, purchase);
+                    return;
+                }
+            },
+        };
+        self.effects.push_back(Effect::Refuse(id, refusal));
+    }
+
+    /// The authorization is on disk: it may be signed.
+    pub(super) fn grant_one_shot(&mut self, id: PurchaseId) {
+        if let Some(purchase) = self.one_shots.get_mut(&id) {
+            purchase.stage = OneShotStage::InFlight;
+            self.effects.push_back(Effect::Grant(id, purchase.draft.clone()));
+        }
+    }
+
+    pub(super) fn refuse_one_shot(&mut self, id: PurchaseId, refusal: Refusal) {
+        if self.one_shots.remove(&id).is_some() {
+            self.effects.push_back(Effect::Refuse(id, refusal));
+        }
+    }
+
+    /// Refuses what waits; what is on its way goes on.
+    pub(super) fn stop_one_shots(&mut self) {
+        let waiting = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some());
+        for (id, _) in waiting {
+            self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
+        }
+    }
+
+    /// The payment was not sent this time.
+    pub(super) fn withdraw_one_shot(&mut self, id: PurchaseId) {
+        if let Some(purchase) = self.one_shots.remove(&id) {
+            // Sent before, it stays in doubt.
+            if purchase.retries == 0 {
+                self.records.push(Record::AuthorizationEnded(purchase.nonce));
+            }
+        }
+    }
+
+    pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
+        let refusal = match outcome {
+            Outcome::Accepted => {
+                if let Some(purchase) = self.one_shots.remove(&id) {
+                    self.records.push(Record::AuthorizationEnded(purchase.nonce));
+                }
+                return;
+            }
+            Outcome::InDoubt => {
+                self.one_shots.remove(&id);
+                return;
+            }
+            Outcome::Rejected(offer) | Outcome::Advised(offer, _) => {
+                match self.present_again(id, &offer, now) {
+                    Ok(()) => return,
+                    Err(refusal) => refusal,
+                }
+            }
+        };
+        self.refuse_one_shot(id, refusal);
+    }
+
+    /// Plans to present the same payment again, if the seller may take it later.
+    fn present_again(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
+        let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
+        match offer.judge_one_shot(&purchase.draft) {
+            Reply::Stop(refusal) => return Err(refusal),
+            Reply::Later => {}
+        }
+        if offer.terms() != purchase.terms {
+            return Err(Refusal::SecondPrice { price: purchase.price().amount });
+        }
+        let complaint = Complaint::InsufficientConfirmations;
+        let Some(Retry::Retry { every, times, within }) = purchase.limit.hooks.retry(complaint) else {
+            return Err(Refusal::HookAborts { complaint });
+        };
+        if purchase.retries >= times || now.saturating_duration_since(purchase.since) >= within {
+            return Err(Refusal::HookGaveUp { complaint, attempts: purchase.retries });
+        }
+        let at = now + every;
+        if at >= purchase.deadline {
+            return Err(Refusal::Deadline { waited_for: Awaited::Seller });
+        }
+        purchase.retries += 1;
+        purchase.stage = OneShotStage::Backoff { until: at };
+        Ok(())
+    }
+
+    /// Presents payments again whose time has come, and refuses what the journal has kept waiting for too long.
+    pub(super) fn tick_one_shots(&mut self, now: Instant) {
+        let is_due = |purchase: &OneShotPurchase| purchase.due().is_some_and(|due| due <= now);
+        let due: Vec<PurchaseId> =
+            self.one_shots.iter().filter(|(_, purchase)| is_due(purchase)).map(|(id, _)| *id).collect();
+        for id in due {
+            match self.one_shots.get(&id).map(|purchase| purchase.stage) {
+                Some(OneShotStage::Recording) => {
+                    self.refuse_one_shot(id, Refusal::Deadline { waited_for: Awaited::Journal });
+                }
+                Some(OneShotStage::Backoff { .. }) => self.grant_one_shot(id),
+                Some(OneShotStage::InFlight) | None => {}
+            }
+        }
+    }
+}
+
+impl OneShotPurchase {
+    fn price(&self) -> &Money {
+        &self.terms.price
+    }
+}

@@ -1,0 +1,148 @@
+//! A scheme for tests: one signature for each price, without channels and without a chain.
+//!
+//! A seller answers 402 with `test-token-offer: price=5, payee=0x…` and takes `test-token-payment: payer=0x…, nonce=0x…,
+//! signature=0x…`, a signature over payee, price and nonce. Prices are in [`asset`], which only a rule that names it permits.
+
+use ethers_core::utils::hex;
+use ethers_core::utils::keccak256;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Assessment, OneShot, Payer, Receipt, Reply, Scheme};
+use crate::protocol::asset::{AssetId, Money};
+use crate::protocol::terms::{SchemeName, Terms};
+use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
+
+/// Seller: its offer.
+pub static OFFER: HeaderName = HeaderName::from_static("test-token-offer");
+/// Payer: the signed payment.
+pub static PAYMENT: HeaderName = HeaderName::from_static("test-token-payment");
+/// Seller: the nonce of the payment that it took.
+pub static RECEIPT: HeaderName = HeaderName::from_static("test-token-receipt");
+/// Seller: `later` if it may take the same payment after a while.
+pub static COMPLAINT: HeaderName = HeaderName::from_static("test-token-complaint");
+
+const PREFIX: &[u8] = b"test-token-";
+
+/// What prices are in.
+#[must_use]
+pub fn asset() -> AssetId {
+    AssetId::token("test:local", "TEST")
+}
+
+/// The scheme.
+#[derive(Clone, Copy, Debug)]
+pub enum TestToken {}
+
+/// What a seller asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The price, in base units of [`asset`].
+    pub price: Amount,
+    /// Who is paid.
+    pub payee: Address,
+    /// True if the seller may take the payment that it was just shown after a while.
+    pub is_later: bool,
+}
+
+/// A payment that is about to be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The price, in base units of [`asset`].
+    pub price: Amount,
+    /// Who is paid.
+    pub payee: Address,
+    /// Makes the payment unlike any other.
+    pub nonce: [u8; 32],
+}
+
+/// Why an offer cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{OFFER} is not of the form price=AMOUNT, payee=ADDRESS")]
+pub struct Malformed;
+
+impl Scheme for TestToken {
+    type Offer = Offer;
+    type Draft = Draft;
+    type Malformed = Malformed;
+
+    const PUBLIC_HEADERS: &'static [&'static HeaderName] = &[&OFFER, &COMPLAINT];
+
+    fn wants_body(_: StatusCode, _: &HeaderMap) -> bool {
+        false
+    }
+
+    fn is_payment_name(name: &[u8]) -> bool {
+        name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    }
+
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<Offer>, Malformed>> {
+        if answer.status != StatusCode::PAYMENT_REQUIRED {
+            return None;
+        }
+        let offer = answer.headers.get(&OFFER)?;
+        let is_later = answer.headers.get(&COMPLAINT).is_some_and(|complaint| complaint == "later");
+        Some(parse(offer, is_later).map(|offer| vec![offer]).ok_or(Malformed))
+    }
+
+    fn terms(offer: &Offer) -> Terms {
+        let price = Money { amount: offer.price, asset: asset() };
+        Terms { price, payee: offer.payee, scheme: SchemeName::TestToken }
+    }
+
+    fn digest(draft: &Draft, _: &Payer) -> Option<[u8; 32]> {
+        Some(digest(draft))
+    }
+
+    fn attach(draft: &Draft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
+        let value = format!(
+            "payer={}, nonce={}, signature={}",
+            payer.address,
+            hex::encode_prefixed(draft.nonce),
+            signature.to_hex()
+        );
+        // Hexadecimal digits are always a valid header value.
+        if let Ok(mut value) = HeaderValue::try_from(value) {
+            value.set_sensitive(true);
+            headers.insert(&PAYMENT, value);
+        }
+    }
+
+    fn assess(answer: &Answer<'_>) -> Assessment {
+        if answer.headers.contains_key(&RECEIPT) {
+            return Assessment::Paid(Receipt::Stated);
+        }
+        match answer.status {
+            StatusCode::PAYMENT_REQUIRED => Assessment::Asked,
+            status if status.is_server_error() => Assessment::InDoubt,
+            status if status.is_client_error() => Assessment::Paid(Receipt::NotCharged),
+            _ => Assessment::Paid(Receipt::Unstated),
+        }
+    }
+}
+
+impl OneShot for TestToken {
+    fn draw(offer: &Offer, nonce: [u8; 32]) -> Draft {
+        Draft { price: offer.price, payee: offer.payee, nonce }
+    }
+
+    fn judge(offer: &Offer, presented: &Draft) -> Reply {
+        if offer.payee != presented.payee {
+            return Reply::Stop(Refusal::ReceiverChanged(offer.payee));
+        }
+        if offer.is_later { Reply::Later } else { Reply::Stop(Refusal::NotAccepted) }
+    }
+}
+
+/// What the payer signs.
+#[must_use]
+pub fn digest(draft: &Draft) -> [u8; 32] {
+    let Draft { price, payee, nonce } = draft;
+    keccak256([b"test-token payment".as_slice(), &payee.0, &price.to_be_bytes(), nonce].concat())
+}
+
+fn parse(offer: &HeaderValue, is_later: bool) -> Option<Offer> {
+    let (price, payee) = offer.to_str().ok()?.split_once(", ")?;
+    let price = price.strip_prefix("price=")?.parse().ok()?;
+    let payee = payee.strip_prefix("payee=")?.parse().ok()?;
+    Some(Offer { price, payee, is_later })
+}
