@@ -143,12 +143,12 @@ fn no_import_cycle_between_files() {
     let modules = Modules::read(&root().join("src"));
     let edges = modules.edges();
     // A scan that finds nothing would prove nothing.
-    assert!(edges["lib.rs"].is_empty() && edges.len() > 150, "{}", edges.len());
+    assert!(edges.len() > 150, "{}", edges.len());
     // Through an import, a re-export, the parent module, and a module that is itself imported.
     for (from, to) in [
         ("proxy/pay/exchange.rs", "protocol/policy/hooks.rs"),
-        ("proxy/frontend/mod.rs", "protocol/policy/hosts.rs"),
         ("proxy/frontend/mod.rs", "proxy/frontend/upgrade.rs"),
+        ("proxy/replay/store.rs", "proxy/replay/limits.rs"),
         ("app/ports.rs", "proxy/intercept.rs"),
     ] {
         assert!(edges[from].contains(to), "{from} names {:?}, and not {to}", edges[from]);

@@ -527,7 +527,7 @@ fn peak_memory(process: u32) -> u64 {
 async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
     for (content, reason) in [
         (Content::Drip(Duration::from_millis(5)), "timed out reading the body of the 402"),
-        (Content::Cut, "ended early"),
+        (Content::Cut, "broke off"),
     ] {
         let limits = "[limits]\noffer_timeout = \"100ms\"\n";
         let scene = Scene::limited(limits, |demand| cheats::demands_with(demand, ASKED, content)).await;

@@ -91,7 +91,7 @@ async fn a_body_too_large_to_be_kept_passes_once_and_is_not_paid() {
         let got = ask(proxy.address, request).await;
         assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
         let reason = got.header(&"proxy-status".parse().unwrap()).unwrap();
-        assert!(reason.contains("larger than the 65536 bytes that are kept"), "{reason}");
+        assert!(reason.contains("larger than 65536 bytes, the most that is kept"), "{reason}");
         assert_eq!((got.text(), got.header(&rdn::PRICE)), ("pay\n", Some("1000")));
         let presented = mallory.presented();
         assert_eq!(presented.len(), number + 1);
