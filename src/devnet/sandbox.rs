@@ -65,7 +65,7 @@ impl Sandbox {
             resources: Resource::assortment(Amount::from(PRICE)),
         });
         let seller = seller.await?;
-        let no_wallet = || io::Error::other("there is no development account for the wallet");
+        let no_wallet = || io::Error::other("no development account found for the wallet");
         let key = accounts::key(WALLET).ok_or_else(no_wallet)?;
         let address = accounts::addresses().get(WALLET).copied().ok_or_else(no_wallet)?;
         let tokens = [(deployed.token, Amount::from(WEALTH))];

@@ -204,7 +204,7 @@ async fn after_a_crash_the_seller_says_what_was_promised() {
         .expect_failure(&["the seller was not reached", "--unilateral"]);
     // Only the one who holds the payments can say.
     let ran = run(&closing).await;
-    ran.expect_success(&["that the seller can prove, 10000 at most", "closed and paid out"]);
+    ran.expect_success(&["that the seller can prove, at most 10000", "closed and paid out"]);
     assert_eq!(market.tokens_of(alice.address).await, WEALTH - 3 * PRICE);
     assert_eq!(market.tokens_of(origin.receiver()).await, 3 * PRICE);
 }
