@@ -196,7 +196,7 @@ where
             TunnelState::Asked { answer, parked } => (answer, parked),
         };
         let Ok(answer) = ready!(answer.as_mut().poll(cx));
-        lock(&parked).take();
+        lock(parked).take();
         Poll::Ready(Ok(answer))
     }
 }
