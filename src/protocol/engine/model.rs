@@ -423,9 +423,7 @@ impl Model {
         }
         assert!(self.ops.0 <= self.ops.1, "more than one transaction for a request");
         for (id, draft) in self.engine.view().drafts() {
-            let channel = draft.on_channel().map(|draft| draft.channel);
-            let lease = channel.and_then(|channel| self.engine.view().lease(channel));
-            assert_eq!(lease, Some(id), "a payment without its channel");
+            assert_eq!(self.engine.view().lease(draft.channel), Some(id), "a payment without its channel");
         }
         assert!(self.engine.view().leases().all(|(_, id)| self.engine.view().knows(id)));
         let there = self.sellers.iter().filter(|(id, _)| self.chain.contains_key(id));
