@@ -146,8 +146,6 @@ mod tests {
             port = 8080
             max_price = 7
             receivers = ["0x0101010101010101010101010101010101010101"]
-            [hooks]
-            payment_requested = "ask"
             [limits]
             pay_timeout = "9s"
         "#;
@@ -158,7 +156,6 @@ mod tests {
             .pay("*.example".parse().unwrap(), 7)
             .on_port(8080)
             .to([Address([1; 20])])
-            .ask_before_paying()
             .pay_timeout(std::time::Duration::from_secs(9))
             .build();
         assert_eq!(format!("{built:?}"), format!("{read:?}"));

@@ -20,16 +20,23 @@ pub mod stack;
 mod tunnel;
 pub mod upstream;
 
+#[cfg(feature = "testing")]
 pub use descriptors::IdleConnections;
 pub use downstream::server::serve;
 pub use error::ForwardError;
+#[cfg(feature = "testing")]
 pub use error_response::ErrorResponder;
-pub use extensions::{CarriesPayment, RemoteClient, RequestedAuthority};
+pub use extensions::CarriesPayment;
+#[cfg(feature = "testing")]
+pub use extensions::{RemoteClient, RequestedAuthority};
 pub use forward::Forward;
+#[cfg(feature = "testing")]
 pub use frontend::Frontend;
 pub use message::body::Body;
+#[cfg(feature = "testing")]
 pub use message::byte_body::BodyError;
 pub use request_service::RequestService;
 pub use settings::Settings;
+#[cfg(feature = "testing")]
 pub use upstream::error::DialError;
 pub use upstream::tls::OriginTlsSettings;

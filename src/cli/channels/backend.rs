@@ -14,7 +14,7 @@ use crate::payments::Listing;
 /// A running proxy, or a manager of our own.
 pub(super) enum Backend {
     Running(PathBuf),
-    Local(StandalonePayments),
+    Local(Box<StandalonePayments>),
 }
 
 impl Backend {
@@ -30,7 +30,7 @@ impl Backend {
             bail!("no proxy runs on {}; give its configuration with --config", folder.display());
         };
         config.state_dir = folder;
-        Ok(Self::Local(StandalonePayments::open(config).await?))
+        Ok(Self::Local(Box::new(StandalonePayments::open(config).await?)))
     }
 
     pub(super) async fn listing(&self) -> anyhow::Result<Listing> {

@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The proxy of one program.
 pub(super) enum Proxy {
-    Running { socket: PathBuf, session: Session },
+    Running { socket: PathBuf, session: Box<Session> },
     Own(Own),
 }
 
@@ -49,7 +49,7 @@ impl Proxy {
         let give_up = Instant::now() + BUSY_WITHIN;
         loop {
             match admin::open_session(&socket).await {
-                Ok(Some(session)) => return Ok(Self::Running { socket, session }),
+                Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
                 Err(AdminError::Stopping) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_EVERY).await;
                     continue;

@@ -120,7 +120,7 @@ mod tests {
             payer: Address([0xa0; 20]),
         };
         let ready = Input::Ready {
-            account: account,
+            account,
             channels: rows.iter().enumerate().map(|(place, row)| (id(place), channel(row))).collect(),
             hosts: (0..rows.len()).map(|place| (id(place), "seller.example".into())).collect(),
             intents: Vec::new(),

@@ -58,6 +58,7 @@ pub trait Scheme {
 }
 
 /// A scheme without channels: each payment is an authorization of its own.
+#[cfg(feature = "testing")]
 pub trait OneShot: Scheme {
     /// The payment for an offer. `nonce` makes it unlike any other.
     fn draw(offer: &Self::Offer, nonce: [u8; 32]) -> Self::Draft;
@@ -240,6 +241,10 @@ impl Offer {
 
     /// The payment that follows in a one-shot scheme; `None` in a scheme with channels. `nonce` makes it unlike any other.
     #[must_use]
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(unused_variables, reason = "only the tests have such a scheme")
+    )]
     pub fn draw_one_shot(&self, nonce: [u8; 32]) -> Option<Draft> {
         match self {
             Self::MicroRaiden(_) => None,

@@ -31,6 +31,7 @@ use crate::limits::Limits;
 use crate::payments::Payments;
 use crate::protocol::engine::host_name;
 use crate::protocol::policy::{Allow, SpendLimit};
+use crate::protocol::schemes;
 use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use exchange::Exchange;
@@ -283,7 +284,7 @@ where
         }
     };
     strip::answer_cookies(answer.headers_mut());
-    if answer.status() != StatusCode::PAYMENT_REQUIRED {
+    if !schemes::may_ask(answer.status(), answer.headers()) {
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.leave(strip::answer(answer)));
     }

@@ -10,7 +10,9 @@ use super::message::body::Body;
 pub use hold::{Held, Past, hold};
 use kept::KeptBody;
 pub use kept::keep;
-pub use limits::{NotReplayable, ReplayLimits};
+#[cfg(feature = "testing")]
+pub use limits::NotReplayable;
+pub use limits::ReplayLimits;
 
 /// A request body that is kept so that it can be sent again.
 pub type Kept = KeptBody<Body>;

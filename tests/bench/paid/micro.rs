@@ -119,7 +119,8 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         state: None,
     });
     let (host, max_price) = (host_name("seller.example"), Amount::from(1));
-    let limit = SpendLimit { host, max_price: max_price.into(), receivers: Vec::new(), hooks: Arc::default() };
+    let limit =
+        SpendLimit { host, max_price: max_price.into(), receivers: Vec::new(), hooks: Arc::default() };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the engine", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());

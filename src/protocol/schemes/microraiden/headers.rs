@@ -43,5 +43,6 @@ names! {
     /// Seller: what the answer cost.
     COST = "rdn-cost";
     /// Never to be sent: the original server answers 409.
+    #[cfg(any(feature = "demo", feature = "testing"))]
     PAYMENT = "rdn-payment";
 }

@@ -80,7 +80,7 @@ impl Signature {
     }
 
     /// `0x` and 130 hexadecimal digits.
-    pub fn to_hex(&self) -> String {
+    pub fn to_hex(self) -> String {
         ethers_core::utils::hex::encode_prefixed(self.0)
     }
 }
