@@ -7,7 +7,7 @@
 //! those that Kubernetes sets for a Service named tollpass are ignored with a warning.
 //!
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
-//! and the JSON [`schema`] come from these tables; `proxy.toml` is checked against them.
+//! and the JSON [`mod@schema`] come from these tables; `proxy.toml` is checked against them.
 
 mod builder;
 mod chain;

@@ -49,7 +49,7 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// Starts the service. It refuses to pay until [`Startup`](super::Startup) has prepared the key and the chain; its
+    /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain; its
     /// task ends after [`Payments::stop`], when the last lease is back and the journal is up to date.
     pub fn spawn(policy: Arc<Policy>, journal: Journal, limits: &Limits) -> (Self, JoinHandle<()>) {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
@@ -171,7 +171,7 @@ impl Payments {
         Ok((guard, known))
     }
 
-    /// Fails for an amount that [`Payments::order`] would refuse.
+    /// Fails for an amount that `Payments::start_op` would refuse.
     pub(crate) fn check_amount(&self, op: &ChannelOp) -> Result<(), ChannelAccessError> {
         Ok(self.engine.lock().engine.check_amount(op)?)
     }
