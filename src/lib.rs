@@ -54,7 +54,7 @@
 //!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
 //!                               │  a rule, and a price that is known from before (protocol::quote): paid at once
 //!                               ▼
-//!                         protocol::read ─► Offer
+//!                         schemes::read ─► [Offer]
 //!                               ▼
 //!                         Payments::pay(offer, limit).await ─► Lease | Refusal
 //!                               │   SharedEngine::submit(input), behind a short lock; answers are handed out at once:
@@ -67,18 +67,18 @@
 //!                               │                     its transaction is on disk before `Send` lets it go
 //!                               ▼
 //!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
-//!                               │  (goes on in a task of its own when the client leaves: nobody tears a payment apart)
-//!                               │  below 400, or 4xx but 402 and 409 -> Lease::accept: acknowledged
-//!                               │  402 -> Lease::reject: the same payment after a pause, another one, or none
-//!                               │  409, 5xx, no head, lease dropped -> unclear: cleared up before anything new
+//!                               │  (if the client disconnects, the exchange finishes in a detached task)
+//!                               │  the scheme assesses the answer: paid -> Lease::accept: acknowledged
+//!                               │  asked again -> Lease::reject: the same payment after a pause, another one, or none
+//!                               │  in doubt, no answer, lease dropped -> in doubt: resolved before anything new
 //! ```
 //!
-//! # Rooms, and whom they may name
+//! # Modules, and what they may import
 //!
-//! | room | what it is | names |
+//! | module | what it is | imports |
 //! |---|---|---|
 //! | `cli` | one file for each subcommand | `app` and what they show |
-//! | `app` | from a configuration to a running proxy, until it is told to stop | every room |
+//! | `app` | from a configuration to a running proxy, until it is told to stop | every module |
 //! | `config` | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
 //! | `protocol` | the core, pure: what is asked for, what is decided, the engine | `hosts` |
 //! | `hosts` | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
@@ -109,7 +109,7 @@
 //!   highest total that the seller was *presented*, which the journal keeps.
 //! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
 //! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
-//! - Record, then act: a total is on record before it is signed, a transaction before it is sent.
+//! - Record, then act: a total is in the journal before it is signed, a transaction before it is sent.
 //! - The connection pool sends a request that carries a payment again only if the origin says that it did not process
 //!   it, or that it takes it over HTTP/1.1 only; once, and with the same payment.
 //! - Openings to one receiver happen one after the other.
