@@ -1,5 +1,4 @@
-//! The composition root: from a configuration to a running proxy, until it is told to stop. The only file that sees
-//! every room.
+//! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
 pub(crate) mod origins;
 mod ports;
@@ -47,18 +46,18 @@ use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
 
-/// After a failure to reach the node at start, how long until it is tried again.
-const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A seller's answer about a channel takes no work: it is waited for no longer, whatever `limits.answer_timeout` says.
-const SELLER_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait at startup before contacting the node again.
+const START_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The timeout of requests to a seller about a channel, which need no work; caps `limits.answer_timeout`.
+const SELLER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The file in the state folder with the token that guards routes.
+/// The file in the state directory with the token that protects routes.
 const ROUTE_TOKEN: &str = "route-token";
 
 /// Bounds of the interval between scans for idle channels.
 const REAPER_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// A proxy that is ready to run: bound, locked, its store open.
+/// A proxy that is ready to run: ports bound, state directory locked, journal open.
 pub struct App {
     ports: Ports,
     config: Config,
@@ -67,128 +66,128 @@ pub struct App {
     interception: Option<Interception>,
     paying: Option<Paying>,
     clients: Option<ClientCount>,
-    /// What guards the routes of a proxy that pays.
+    /// The token that protects the routes of a proxy that pays.
     token: Option<RouteToken>,
 }
 
-/// What a proxy that pays has besides.
+/// The additional parts of a proxy that pays.
 struct Paying {
     payments: Payments,
     channels: Channels,
     task: JoinHandle<()>,
     key: Key,
     chain: config::ChainConfig,
-    /// Held as long as the proxy runs: no other process may use the state folder.
+    /// Held while the proxy runs: no other process may use the state directory.
     _lock: Lock,
 }
 
-/// Where the key comes from.
+/// The source of the key.
 pub enum Key {
-    /// From the keystore or key file of the configuration, opened while the proxy already listens.
+    /// The keystore or key file of the configuration, opened while the proxy already listens.
     Configured(config::WalletConfig),
-    /// From the caller.
+    /// A signer of the caller.
     Given(Arc<Signer>),
 }
 
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}; choose another one with --listen")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// The address of a route cannot be listened on.
+    /// The address of a route cannot be bound.
     #[error(
-        "cannot listen on {address} for the route to {origin}: {source}; choose another one in [[route]]"
+        "cannot listen on {address} for the route to {origin}: {source}; choose another address in [[route]]"
     )]
     RouteListen {
         /// The address.
         address: SocketAddr,
         /// The scheme and host of the route's origin.
         origin: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// The state folder cannot be made or used.
-    #[error("cannot use the state folder {}: {source}", path.display())]
+    /// The state directory cannot be created or used.
+    #[error("cannot use the state directory {}: {source}", path.display())]
     StateDir {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// The state folder, or a file in it, is not for this user alone.
-    #[error("cannot use the state folder: {0}")]
+    /// The state directory, or a file in it, is accessible to other users.
+    #[error("cannot use the state directory: {0}")]
     StateFile(#[from] PrivateFileError),
-    /// Another process uses the state folder.
-    #[error("another tollpass uses the state folder {}; stop it, or choose another state_dir", path.display())]
+    /// Another process uses the state directory.
+    #[error("another tollpass uses the state directory {}; stop it, or choose another state_dir", path.display())]
     Locked {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The chain's settings cannot be used.
+    /// The chain's settings are invalid.
     #[error(transparent)]
     Chain(#[from] chain::ChainError),
-    /// The admin socket cannot be made.
+    /// The admin socket cannot be created.
     #[error("cannot listen on the admin socket {}: {source}", path.display())]
     Admin {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// There is no wallet.
     #[error("the configuration has no [wallet] and [chain]: there are no channels to work on")]
     NoWallet,
-    /// At the end a seller did not sign that a channel be closed, and the policy makes an error of that.
+    /// At exit, a seller did not sign that a channel be closed, and the policy treats that as an error.
     #[error("{0}")]
     NotClosed(String),
-    /// The node could not be reached in time.
+    /// Startup took too long.
     #[error(
-        "not ready within limits.ready_timeout ({0:?}): is the node up? `tollpass check` says what is wrong"
+        "not ready within limits.ready_timeout ({0:?}): is the node up? `tollpass check` shows the cause"
     )]
     NotReady(Duration),
-    /// The local CA cannot be opened or made.
-    #[error("cannot read tunnels without a CA: {0}; intercept.hosts = [] leaves all of them alone")]
+    /// The local CA cannot be opened or created.
+    #[error("cannot intercept TLS without a CA: {0}; set intercept.hosts = [] to switch interception off")]
     Authority(#[from] AuthorityError),
-    /// No certificate can be made.
+    /// No certificate can be issued.
     #[error(transparent)]
     Leaf(#[from] LeafError),
-    /// The token that guards routes cannot be read or made.
-    #[error("cannot use the token of routes: {0}")]
+    /// The token that protects routes cannot be read or created.
+    #[error("cannot use the route token: {0}")]
     RouteToken(PrivateFileError),
-    /// The file with the outbound proxy's password cannot be used.
+    /// The file with the outbound proxy's credentials cannot be used.
     #[error("cannot use upstream.proxy_auth_file: {0}")]
     ProxyAuth(PrivateFileError),
-    /// That file holds something else.
-    #[error("cannot use upstream.proxy_auth_file: {} does not hold user:password in one line", path.display())]
+    /// That file does not contain credentials.
+    #[error("cannot use upstream.proxy_auth_file: {} does not hold user:password on one line", path.display())]
     ProxyAuthForm {
         /// The file.
         path: PathBuf,
     },
-    /// What the configuration names cannot be used.
+    /// A file that the configuration names cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The task that pays has panicked.
+    /// The payment service has panicked.
     #[error(
-        "stopped by a fault of tollpass itself ({0}): nothing more could be paid. What was promised is recorded, and the \
-         next start clears it up"
+        "stopped because of a bug in tollpass ({0}): payments were no longer possible. What was promised is recorded, and the \
+         next start recovers it"
     )]
     Panicked(String),
-    /// The key cannot be opened.
+    /// The key cannot be loaded.
     #[error("cannot open the wallet: {0}")]
     Key(String),
 }
 
 impl App {
-    /// Binds, locks and opens what the proxy needs. `key` takes the place of the configured wallet.
+    /// Binds the ports, locks the state directory and opens the journal. `key` replaces the configured wallet.
     ///
     /// # Errors
     /// If an address, the state directory, the journal or a file that the configuration names cannot be used.
@@ -223,31 +222,31 @@ impl App {
         Ok(Self { token, ports, config, shutdown, forward, interception, paying, clients })
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.ports.address()
     }
 
-    /// Where routes with a port of their own listen, in the order of the configuration.
+    /// The addresses of routes with their own port, in the order of the configuration.
     pub fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.ports.route_addresses()
     }
 
-    /// The channels of a proxy that pays, and the payment service that owns them.
+    /// The channels of a proxy that pays.
     pub fn channels(&self) -> Option<&Channels> {
         self.paying.as_ref().map(|paying| &paying.channels)
     }
 
-    /// Who else uses a proxy that pays, as the command line does for one program.
+    /// Counts the command-line sessions that use a proxy that pays.
     pub fn clients(&self) -> Option<&ClientCount> {
         self.clients.as_ref()
     }
 
-    /// Serves until the shutdown begins, then finishes what was begun, within `limits.drain_timeout`.
+    /// Serves until the shutdown begins, then drains within `limits.drain_timeout`.
     ///
     /// # Errors
-    /// If the wallet cannot be opened, the payment service has failed, or a seller did not sign at the end and the policy
-    /// makes an error of that.
+    /// The wallet cannot be opened, the payment service has failed, or a seller did not sign that a channel be closed
+    /// at exit and the policy treats that as an error.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
         let settings = proxy::Settings { idle: forward.idle_connections(), ..proxy_settings(&config) };
@@ -283,10 +282,10 @@ impl App {
             OnExit::Cooperative => {
                 let (denied, was_denied) = oneshot::channel();
                 payments.finish().await;
-                // Each channel waits for its own payment to come back; the drain bounds it all.
+                // Each channel waits until its own payment is finished; the drain bounds the total.
                 shutdown.spawn(async move {
                     if let Err(error) = channels.close_all().await {
-                        // It is waited for until the drain is over.
+                        // The receiver lives until the drain is over.
                         let _ = denied.send(error);
                     }
                 });
@@ -300,7 +299,7 @@ impl App {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error)) | Err(error)) => return Err(StartError::Panicked(error.to_string())),
             Err(_) => {
-                tracing::error!("payments were still under way; they are cleared up at the next start");
+                tracing::error!("payments were still in flight; the next start recovers them");
             }
         }
         started?;
@@ -311,32 +310,32 @@ impl App {
     }
 }
 
-/// Begins the end when the task that pays ends before it: a proxy that goes on accepting could only fail its clients.
+/// Begins the shutdown if the payment service ends first: a proxy that kept accepting could only fail its clients.
 fn watched(task: JoinHandle<()>, shutdown: Shutdown) -> JoinHandle<Result<(), tokio::task::JoinError>> {
     tokio::spawn(async move {
         let ended = task.await;
         if let Err(error) = &ended {
             shutdown.begin();
-            tracing::error!(%error, "the task that pays has failed: stopping");
+            tracing::error!(%error, "the payment service has failed; shutting down");
         }
         ended
     })
 }
 
-/// Closes idle channels from time to time. A close that has begun finishes within the drain.
+/// Closes idle channels periodically. A close that has begun finishes within the drain.
 async fn close_idle_channels(mut reaper: IdleChannelReaper, idle_after: Duration, shutdown: Shutdown) {
-    let mut looks = tokio::time::interval((idle_after / 4).clamp(REAPER_INTERVAL.0, REAPER_INTERVAL.1));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval((idle_after / 4).clamp(REAPER_INTERVAL.0, REAPER_INTERVAL.1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            _ = ticks.tick() => {}
             () = shutdown.stopping() => return,
         }
         while !shutdown.is_stopping() && reaper.close_next().await {}
     }
 }
 
-/// Payments without a proxy, for the command line while no `serve` runs and for programs that use this library.
+/// Payments without a proxy, for the command line while no `serve` runs and for users of the library.
 pub struct StandalonePayments {
     config: Config,
     shutdown: Shutdown,
@@ -349,8 +348,8 @@ impl StandalonePayments {
     /// Locks the state directory, opens the wallet and syncs with the chain.
     ///
     /// # Errors
-    /// If the configuration has no wallet and chain, another process uses the state directory, or the wallet, the journal
-    /// or the node cannot be opened within `limits.ready_timeout`.
+    /// The configuration has no wallet and chain, another process uses the state directory, the wallet or the journal
+    /// cannot be opened, or the node cannot be reached within `limits.ready_timeout`.
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
             return Err(StartError::NoWallet);
@@ -366,7 +365,7 @@ impl StandalonePayments {
             Ok(started) => started?,
             Err(_) => return Err(StartError::NotReady(config.policy.ready_timeout)),
         }
-        // What an earlier life began is finished first; `chain.confirm_timeout` bounds it.
+        // First finish the transactions of an earlier run; `chain.confirm_timeout` bounds the wait.
         payments.await_transactions().await;
         Ok(Self { config, shutdown: Shutdown::new(), channels, task, _lock })
     }
@@ -383,7 +382,7 @@ impl StandalonePayments {
         &self.channels
     }
 
-    /// A layer around an HTTP client that pays what the rules of the configuration allow. Hooks that name no webhook ask
+    /// A layer for an HTTP client that pays what the rules of the configuration allow. Hooks without a webhook ask
     /// `approver`.
     #[must_use]
     pub fn layer(&self, approver: Option<Arc<dyn Advisor>>) -> PayLayer {
@@ -400,12 +399,12 @@ impl StandalonePayments {
         }
         channels.payments().stop().await;
         drop(channels);
-        // A panic is in the log.
+        // A panic has been logged.
         let _ = task.await;
     }
 }
 
-/// The local CA and its certificates, where any host is to be read.
+/// The local CA and its certificates, if any host is intercepted.
 fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     let hosts = config.intercept.hosts.clone();
     if hosts.is_empty() {
@@ -421,7 +420,7 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
     }
     if authority.is_new() {
         let path = authority.path().display();
-        tracing::info!(%path, "made a local CA to read https with; `tollpass ca trust` says how programs trust it");
+        tracing::info!(%path, "created a local CA to intercept HTTPS; `tollpass ca trust` shows how to make programs trust it");
     }
     let leaves = Leaves::new(Arc::new(authority), config.limits.certificate_cache)?;
     Ok(Some(Interception { hosts, leaves }))
@@ -429,7 +428,7 @@ fn interception(config: &Config) -> Result<Option<Interception>, StartError> {
 
 fn report_left(left: usize) {
     if left > 0 {
-        tracing::warn!(left, "stopped before everything had finished (limits.drain_timeout)");
+        tracing::warn!(left, "stopped before every exchange had finished (limits.drain_timeout)");
     } else {
         tracing::info!("stopped");
     }
@@ -445,7 +444,7 @@ impl Paying {
         let lock = lock(&config.state_dir)?;
         let journal = Journal::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let within = config.limits.answer_timeout.min(SELLER_ANSWERS_WITHIN);
+        let within = config.limits.answer_timeout.min(SELLER_TIMEOUT);
         let seller = Arc::new(SellerClient::new(seller_service(forward), within));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
         let (payments, task) = Payments::spawn(policy, journal, &config.limits);
@@ -455,36 +454,36 @@ impl Paying {
     }
 }
 
-/// What guards the routes; made at the first start that has one.
+/// The token that protects the routes, created at the first start with a route.
 fn route_token(state_dir: &Path) -> Result<RouteToken, StartError> {
     let text = private::token(&state_dir.join(ROUTE_TOKEN)).map_err(StartError::RouteToken)?;
     Ok(RouteToken::new(&text))
 }
 
-/// The file by which one process has the state folder for itself.
+/// The lock file, which reserves the state directory for one process.
 const LOCK: &str = "lock";
 
-/// Holds the state folder for this process, until it is dropped.
+/// Reserves the state directory for this process until dropped.
 #[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child process holds a copy of it between fork and exec, and the lock with it.
-        // An error leaves the lock until then.
+        // Closing the file is not enough: between fork and exec, a child process holds a copy of it, and thus the lock.
+        // If unlocking fails, the lock remains until then.
         let _ = self.0.unlock();
     }
 }
 
-/// Makes the state folder and locks it for this process. From here on, nobody else can read what is in its files.
+/// Creates the state directory, locks it and makes its files private.
 fn lock(path: &Path) -> Result<Lock, StartError> {
     let failed = |source| StartError::StateDir { path: path.to_owned(), source };
-    private::folder(path)?;
+    private::create_directory(path)?;
     let lock = private::own(&path.join(LOCK))?;
     match lock.try_lock() {
         Ok(()) => {
             inspect_state(path)?;
-            // SQLite gives its other files the rights of this one.
+            // SQLite creates its other files with the permissions of this one.
             private::own(&path.join(journal::FILE))?;
             for file in journal::sidecar_files(path).into_iter().filter(|file| file.exists()) {
                 private::own(&file)?;
@@ -496,12 +495,12 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
     }
 }
 
-/// What would keep [`App::build`] from using a state folder; makes and changes nothing.
+/// Checks whether [`App::build`] could use a state directory; changes nothing.
 ///
 /// # Errors
-/// [`StartError`], with what to do.
+/// It could not; the error names the remedy.
 pub fn inspect_state(path: &Path) -> Result<(), StartError> {
-    private::inspect_folder(path)?;
+    private::inspect_directory(path)?;
     for file in [path.join(LOCK), path.join(journal::FILE), admin::socket(path)] {
         private::inspect(&file)?;
     }
@@ -512,11 +511,11 @@ pub fn inspect_state(path: &Path) -> Result<(), StartError> {
     admin::check_path(&socket).map_err(|source| StartError::Admin { path: socket, source })
 }
 
-/// Checks who else can change the files that decide about money and trust: the configuration itself, and the certificates
-/// that it names. Some users are warned of.
+/// Checks who can change the files that decide about money and trust: the configuration and the certificates that it
+/// names. Adds warnings if some other user can.
 ///
 /// # Errors
-/// Where every user can.
+/// Every user can change one of them.
 pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), PrivateFileError> {
     let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
     files.extend(config.upstream.ca_file.clone());
@@ -535,8 +534,10 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
     Ok(())
 }
 
-/// Unlocks the key and makes the payment service ready. A key that cannot be opened ends the proxy; a node that is down is
-/// tried again.
+/// Unlocks the key and starts the payment service. Retries while the node is down.
+///
+/// # Errors
+/// The key cannot be loaded, which also shuts the proxy down.
 async fn start(
     payments: Payments,
     key: Key,
@@ -550,7 +551,7 @@ async fn start(
         };
         let contract = chain.channel_manager;
         let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
-        payments.start(Startup { chain, signer, contract, retry_every: START_AGAIN_AFTER }).await;
+        payments.start(Startup { chain, signer, contract, retry_every: START_RETRY_INTERVAL }).await;
         Ok(())
     };
     let prepared = tokio::select! {
@@ -563,7 +564,7 @@ async fn start(
     prepared
 }
 
-/// Opens the configured wallet on a blocking thread: a keystore at full strength takes a second.
+/// Opens the configured wallet on a blocking thread: decrypting a keystore takes about a second.
 pub async fn unlock(wallet: config::WalletConfig) -> Result<Signer, StartError> {
     let opened = tokio::task::spawn_blocking(move || match &wallet.source {
         KeySource::KeyFile(path) => keystore::open_key_file(path).map_err(|error| error.to_string()),
@@ -574,12 +575,12 @@ pub async fn unlock(wallet: config::WalletConfig) -> Result<Signer, StartError> 
     opened.await.map_err(|error| error.to_string()).flatten().map_err(StartError::Key)
 }
 
-/// Opens the CA that signs for intercepted hosts, or makes it. Blocks on the disk.
+/// Opens the CA that signs for intercepted hosts, or creates it. Blocks on the disk.
 pub fn authority(config: &Config) -> Result<Authority, AuthorityError> {
     authority_in(&config.state_dir, &config.intercept.authority)
 }
 
-/// The same, where only the state folder is known and who signs.
+/// Like [`authority`], given only the state directory and the CA's configuration.
 pub fn authority_in(state_dir: &Path, config: &config::CaSource) -> Result<Authority, AuthorityError> {
     match config {
         config::CaSource::Files { certificate, key } => Authority::load(certificate, key),
@@ -587,12 +588,12 @@ pub fn authority_in(state_dir: &Path, config: &config::CaSource) -> Result<Autho
     }
 }
 
-/// Names of the configuration, as certificates have them.
+/// Converts host names of the configuration to names for certificates.
 pub fn names(hosts: &[String]) -> Result<Vec<Name>, NotAName> {
     hosts.iter().map(|host| host.parse()).collect()
 }
 
-/// The chain's settings from the configuration.
+/// The settings of the chain layer from the configuration.
 pub fn chain_settings(chain: &config::ChainConfig) -> chain::Settings {
     chain::Settings {
         rpc_url: chain.rpc_url.expose().to_owned(),
@@ -618,7 +619,7 @@ fn proxy_settings(config: &Config) -> proxy::Settings {
     }
 }
 
-/// The outbound proxies, and what they ask of us, who listen at these addresses.
+/// The outbound proxies with their credentials. One at an address that this proxy listens on is left out.
 fn outbound(upstream: &config::UpstreamConfig, listens: &[SocketAddr]) -> Result<Outbound, StartError> {
     let config::UpstreamConfig { http, tunnel, bypass, proxy_auth_file, .. } = upstream;
     let is_asked = http.is_some() || tunnel.is_some();
@@ -633,8 +634,8 @@ fn outbound(upstream: &config::UpstreamConfig, listens: &[SocketAddr]) -> Result
     Ok(Outbound { http, tunnel, bypass: bypass.clone() }.other_than(listens))
 }
 
-/// What the outbound proxy asks of us: `user:password`. A byte order mark before it and one line end after it are not part
-/// of it.
+/// Reads the outbound proxy's credentials, `user:password`. A leading byte order mark and one trailing line ending are
+/// ignored.
 fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     let mut bytes = private::read(path).map_err(StartError::ProxyAuth)?;
     for end in [b'\n', b'\r'] {
@@ -668,10 +669,10 @@ mod tests {
 
     #[test]
     fn the_lock_ends_with_its_holder_though_a_child_still_has_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
         let held = lock(&path).unwrap();
-        // What fork does to it.
+        // As after a fork.
         let copy = held.0.try_clone().unwrap();
         assert!(matches!(lock(&path), Err(StartError::Locked { .. })));
         drop(held);

@@ -88,7 +88,7 @@
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | `tls` | the local CA, the certificates that it signs, the roots of others | `private` |
 //! | `admin` | the socket on which `serve` answers the command line | `channels`, `payments`, `shutdown` |
-//! | `private` | files and folders that are for this user alone | nothing of ours |
+//! | `private` | files and directories that are for this user alone | nothing of ours |
 //! | `limits` | every limit on what is held and waited for, declared once | nothing of ours |
 //! | `shutdown` | signals, drain, deadline | nothing of ours |
 //! | `telemetry` | the log | nothing of ours |

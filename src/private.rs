@@ -1,5 +1,5 @@
-//! Files and folders that are for this user alone: read and used only where other users cannot read or change them, written
-//! so from the start. And files that others may read, but not write.
+//! Files and directories for this user only, which are used only if other users can neither read nor change them, and
+//! created that way; and files that others may read but not write.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
@@ -14,73 +14,73 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
 use zeroize::Zeroizing;
 
-/// The largest file that is read: far above any keystore.
+/// The largest file to read, far above the size of any keystore.
 const MAX_FILE: u64 = 64 << 10;
-/// How many digits a token has: 128 bits.
+/// The number of hexadecimal digits of a token: 128 bits.
 const TOKEN: usize = 32;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const FOR_OTHERS: u32 = 0o077;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Why a file with a secret is not used.
+/// Why a private file or directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateFileError {
     /// It cannot be read or written.
     #[error("{path}: {error}", path = path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// It would be overwritten.
-    #[error("{path} already exists; not overwriting it; move it away, or choose another place", path = .0.display())]
+    /// It already exists.
+    #[error("{path} already exists; not overwriting it; move it away, or choose another path", path = .0.display())]
     Exists(PathBuf),
-    /// It holds no token.
-    #[error("{path} does not hold {TOKEN} hexadecimal digits; remove it, and the next start makes another one", path = .0.display())]
+    /// It does not contain a token.
+    #[error("{path} does not hold {TOKEN} hexadecimal digits; remove it, and tollpass creates a new one at the next start", path = .0.display())]
     NotAToken(PathBuf),
-    /// It is a folder, a device or the like.
+    /// It is a directory, a device or the like.
     #[error("{path} is not a regular file", path = .0.display())]
     NotAFile(PathBuf),
-    /// It holds more than a secret.
+    /// It is too large for a secret.
     #[error("{path} is larger than {MAX_FILE} bytes, so it cannot be a key or password file", path = .0.display())]
     TooLarge(PathBuf),
     /// Other users can read or write it.
     #[error("{path} is readable by other users (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
     Open {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// Another user can change it at will.
+    /// It belongs to another user, who can change it.
     #[error("{path} belongs to another user (uid {owner}, this is {us}); run as its owner, or: chown {us} {path}; chmod 600 {path}", path = path.display())]
     Foreign {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Who owns it.
+        /// The owner's user ID.
         owner: u32,
-        /// Who we are.
+        /// The effective user ID of this process.
         us: u32,
     },
-    /// It leads elsewhere.
-    #[error("{path} is a symbolic link, which tollpass never makes: look at where it leads, and run: rm {path}", path = .0.display())]
+    /// It is a symbolic link.
+    #[error("{path} is a symbolic link, which tollpass never creates; check where it points, then run: rm {path}", path = .0.display())]
     Link(PathBuf),
-    /// The folder belongs to another user.
-    #[error("the folder {path} belongs to another user (uid {owner}, this is {us}); run as its owner, or choose another folder", path = path.display())]
-    ForeignFolder {
-        /// Which folder.
+    /// The directory belongs to another user.
+    #[error("the directory {path} belongs to another user (uid {owner}, this is {us}); run as its owner, or choose another directory", path = path.display())]
+    ForeignDirectory {
+        /// The directory.
         path: PathBuf,
-        /// Who owns it.
+        /// The owner's user ID.
         owner: u32,
-        /// Who we are.
+        /// The effective user ID of this process.
         us: u32,
     },
-    /// Other users can change what is in the folder.
-    #[error("other users can change the folder {path} (mode {mode:04o}); choose a folder of its own, or run: chmod go-w {path}", path = path.display())]
-    OpenFolder {
-        /// Which folder.
+    /// Other users can change what the directory contains.
+    #[error("other users can change the directory {path} (mode {mode:04o}); choose a dedicated directory, or run: chmod go-w {path}", path = path.display())]
+    OpenDirectory {
+        /// The directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -88,27 +88,30 @@ pub enum PrivateFileError {
     /// Every user can change it.
     #[error("every user can change {path} (mode {mode:03o}); run: chmod o-w {path}", path = path.display())]
     Writable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// Any user can put another file in its place.
-    #[error("the folder {folder} can be changed by every user; run: chmod o-w {folder}", folder = .0.display())]
-    Folder(PathBuf),
+    /// Every user can replace the file.
+    #[error("every user can change the directory {directory}; run: chmod o-w {directory}", directory = .0.display())]
+    Directory(PathBuf),
 }
 
-/// Reads a file that only its owner, who must be this user, can read and write.
+/// Reads a file that only this user can access.
+///
+/// # Errors
+/// Also if another user owns the file, can access it or can replace it.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
-    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    // Before opening it: opening a named pipe would block until there is a writer.
     if !fs::metadata(path).map_err(io)?.is_file() {
         return Err(PrivateFileError::NotAFile(path.to_owned()));
     }
-    check_folder(path)?;
+    check_directory(path)?;
     let file = File::open(path).map_err(io)?;
     check(path, &file.metadata().map_err(io)?)?;
-    // Room for all of it at once: growing would leave copies behind.
+    // Allocated once: growing would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE as usize + 2));
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MAX_FILE {
@@ -117,33 +120,33 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     Ok(bytes)
 }
 
-/// What follows the byte order mark (UTF-8) that some editors put at the start of a text.
+/// Strips the UTF-8 byte order mark that some editors put at the start of a file.
 pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Writes a new file that only this user can read and write, and makes sure that it is on disk.
+/// Creates a file that only this user can access, and syncs it to disk.
 pub fn create(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let io = |error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => PrivateFileError::Exists(path.to_owned()),
         _ => PrivateFileError::Io { path: path.to_owned(), error },
     };
-    check_folder(path)?;
+    check_directory(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)
+    File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(io)
 }
 
-/// Makes a folder that only this user can use, where it is not there yet, and checks that only this user can change it.
-pub fn folder(path: &Path) -> Result<(), PrivateFileError> {
+/// Creates a directory that only this user can access, unless it exists, and checks that only this user can change it.
+pub fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
     let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
-    inspect_folder(path)?;
+    inspect_directory(path)?;
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
-    inspect_folder(path)
+    inspect_directory(path)
 }
 
-/// Whether [`folder`] would take it, as far as that can be said without making it.
-pub fn inspect_folder(path: &Path) -> Result<(), PrivateFileError> {
+/// Whether [`create_directory`] would succeed, as far as can be known without creating anything.
+pub fn inspect_directory(path: &Path) -> Result<(), PrivateFileError> {
     let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
     let metadata = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return can_be_made(path),
@@ -154,31 +157,31 @@ pub fn inspect_folder(path: &Path) -> Result<(), PrivateFileError> {
     }
     let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != us {
-        return Err(PrivateFileError::ForeignFolder { path: path.to_owned(), owner, us });
+        return Err(PrivateFileError::ForeignDirectory { path: path.to_owned(), owner, us });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(PrivateFileError::OpenFolder { path: path.to_owned(), mode });
+        return Err(PrivateFileError::OpenDirectory { path: path.to_owned(), mode });
     }
     can_write(path).map_err(io)?;
-    // Whoever can change the folder above can put another one in its place.
-    check_folder(path)
+    // Anyone who can change the parent directory can replace this one.
+    check_directory(path)
 }
 
-/// Whether the nearest folder above that is there lets this one be made.
+/// Whether this user can create entries in the nearest existing ancestor.
 fn can_be_made(path: &Path) -> Result<(), PrivateFileError> {
     let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
     let made = if above.is_dir() { can_write(above) } else { Err(io::ErrorKind::NotADirectory.into()) };
     made.map_err(|error| PrivateFileError::Io { path: path.to_owned(), error })
 }
 
-fn can_write(folder: &Path) -> io::Result<()> {
+fn can_write(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
 
-    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// Opens a file of ours for writing, or makes it; takes other users' rights to it away. What it holds stays.
+/// Opens a file of tollpass for writing, or creates it, and revokes other users' access. Keeps its content.
 pub fn own(path: &Path) -> Result<File, PrivateFileError> {
     let io = |error| PrivateFileError::Io { path: path.to_owned(), error };
     inspect(path)?;
@@ -193,7 +196,7 @@ pub fn own(path: &Path) -> Result<File, PrivateFileError> {
     Ok(file)
 }
 
-/// Checks that a file or socket of ours, if it is there, is this user's and no link.
+/// Checks that a file or socket of tollpass, if it exists, belongs to this user and is not a symbolic link.
 pub fn inspect(path: &Path) -> Result<(), PrivateFileError> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -213,8 +216,8 @@ pub fn inspect(path: &Path) -> Result<(), PrivateFileError> {
     Ok(())
 }
 
-/// Checks a file that decides about money or trust: refused where every user can write it, or put another one in its
-/// place; a warning where some other user can. What is not there is found out elsewhere.
+/// Checks a file that decides about money or trust: an error if every user can write or replace it, a warning if some
+/// other user can. A missing file is reported elsewhere.
 pub fn check_writers(path: &Path) -> Result<Option<String>, PrivateFileError> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
     if !metadata.is_file() {
@@ -224,7 +227,7 @@ pub fn check_writers(path: &Path) -> Result<Option<String>, PrivateFileError> {
     if mode & WRITABLE_BY_ALL != 0 {
         return Err(PrivateFileError::Writable { path: path.to_owned(), mode });
     }
-    check_folder(path)?;
+    check_directory(path)?;
     let path = path.display();
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Ok(Some(format!(
@@ -237,7 +240,7 @@ pub fn check_writers(path: &Path) -> Result<Option<String>, PrivateFileError> {
         .then(|| format!("{path} belongs to another user (uid {owner}, this is {us}), who can change it")))
 }
 
-/// The token that a file holds, in hexadecimal digits; makes both when there is no file.
+/// Reads a token in hexadecimal digits; creates the file with a random one if it does not exist.
 pub fn token(path: &Path) -> Result<Zeroizing<String>, PrivateFileError> {
     let bytes = match read(path) {
         Err(PrivateFileError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
@@ -271,21 +274,22 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), PrivateFileError> {
     Ok(())
 }
 
-/// Refuses a folder in which every user can replace the file, links followed.
-fn check_folder(path: &Path) -> Result<(), PrivateFileError> {
+/// Refuses a path, after following links, whose directory lets every user replace the file.
+fn check_directory(path: &Path) -> Result<(), PrivateFileError> {
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = folder_of(&real);
-    let mode =
-        fs::metadata(folder).map_err(|error| PrivateFileError::Io { path: folder.to_owned(), error })?.mode();
+    let directory = directory_of(&real);
+    let mode = fs::metadata(directory)
+        .map_err(|error| PrivateFileError::Io { path: directory.to_owned(), error })?
+        .mode();
     if mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0 {
-        return Err(PrivateFileError::Folder(folder.to_owned()));
+        return Err(PrivateFileError::Directory(directory.to_owned()));
     }
     Ok(())
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn directory_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
+        Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
     }
 }
@@ -302,8 +306,8 @@ mod tests {
 
     #[test]
     fn only_a_file_of_ones_own_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
         create(&path, b"secret").unwrap();
         for (bits, is_private) in [
             (0o600, true),
@@ -329,29 +333,29 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_open_to_all_is_refused_unless_sticky() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
+    fn a_directory_open_to_all_is_refused_unless_sticky() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
         create(&path, b"secret").unwrap();
         let link_home = tempfile::tempdir().unwrap();
         let link = link_home.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         for (bits, is_safe) in [(0o700, true), (0o755, true), (0o777, false), (0o702, false), (0o1777, true)]
         {
-            mode(folder.path(), bits);
+            mode(directory.path(), bits);
             assert_eq!(read(&path).is_ok(), is_safe, "{bits:o}");
             assert_eq!(read(&link).is_ok(), is_safe, "{bits:o} through a link");
-            let new = folder.path().join(format!("{bits:o}"));
+            let new = directory.path().join(format!("{bits:o}"));
             assert_eq!(create(&new, b"x").is_ok(), is_safe, "{bits:o} to create");
         }
     }
 
     #[test]
     fn another_users_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
         create(&path, b"secret").unwrap();
-        // Only root may give a file away; without that right the owner check cannot be reached.
+        // Only root may change the owner; without that right this check cannot be tested.
         if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
             assert!(matches!(read(&path), Err(PrivateFileError::Foreign { owner: 12345, .. })));
         }
@@ -359,8 +363,8 @@ mod tests {
 
     #[test]
     fn a_new_file_is_private_and_overwrites_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
         create(&path, b"first").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(matches!(create(&path, b"second"), Err(PrivateFileError::Exists(_))));
@@ -369,17 +373,17 @@ mod tests {
 
     #[test]
     fn a_token_is_made_once_and_read_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
         let made = token(&path).unwrap();
         assert_eq!(made.len(), TOKEN);
         assert_eq!(token(&path).unwrap(), made);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_ne!(token(&folder.path().join("other")).unwrap(), made);
+        assert_ne!(token(&directory.path().join("other")).unwrap(), made);
         for (bad, text) in
             ["", "abc", "../../../../../../../../../../etc", &"0".repeat(TOKEN + 1)].iter().enumerate()
         {
-            let path = folder.path().join(bad.to_string());
+            let path = directory.path().join(bad.to_string());
             create(&path, text.as_bytes()).unwrap();
             assert!(matches!(token(&path), Err(PrivateFileError::NotAToken(_))), "{text}");
         }
@@ -389,43 +393,43 @@ mod tests {
 
     #[test]
     fn what_is_no_small_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(read(folder.path()), Err(PrivateFileError::NotAFile(_))));
-        let path = folder.path().join("large");
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(read(directory.path()), Err(PrivateFileError::NotAFile(_))));
+        let path = directory.path().join("large");
         create(&path, &vec![b'0'; MAX_FILE as usize + 1]).unwrap();
         assert!(matches!(read(&path), Err(PrivateFileError::TooLarge(_))));
-        assert!(matches!(read(&folder.path().join("none")), Err(PrivateFileError::Io { .. })));
+        assert!(matches!(read(&directory.path().join("none")), Err(PrivateFileError::Io { .. })));
     }
 
     #[test]
-    fn a_folder_that_others_can_change_or_own_is_not_used() {
+    fn a_directory_that_others_can_change_or_own_is_not_used() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a/state");
-        inspect_folder(&path).unwrap();
+        inspect_directory(&path).unwrap();
         assert!(!path.exists(), "a look makes nothing");
-        folder(&path).unwrap();
+        create_directory(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         for (bits, is_good) in
             [(0o700, true), (0o755, true), (0o775, false), (0o770, false), (0o777, false), (0o1777, false)]
         {
             mode(&path, bits);
-            assert_eq!(folder(&path).is_ok(), is_good, "{bits:o}");
-            assert_eq!(inspect_folder(&path).is_ok(), is_good, "{bits:o}");
+            assert_eq!(create_directory(&path).is_ok(), is_good, "{bits:o}");
+            assert_eq!(inspect_directory(&path).is_ok(), is_good, "{bits:o}");
         }
         mode(&path, 0o700);
         if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
-            let error = folder(&path).unwrap_err();
-            assert!(matches!(error, PrivateFileError::ForeignFolder { owner: 12345, .. }), "{error}");
+            let error = create_directory(&path).unwrap_err();
+            assert!(matches!(error, PrivateFileError::ForeignDirectory { owner: 12345, .. }), "{error}");
         }
         let file = home.path().join("file");
         create(&file, b"").unwrap();
-        assert!(inspect_folder(&file).is_err() && inspect_folder(&file.join("below")).is_err());
+        assert!(inspect_directory(&file).is_err() && inspect_directory(&file.join("below")).is_err());
     }
 
     #[test]
     fn a_file_of_ours_is_taken_from_others_and_a_link_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
         own(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::write(&path, b"kept").unwrap();
@@ -433,14 +437,14 @@ mod tests {
         own(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&path).unwrap(), b"kept");
-        for target in [path.clone(), folder.path().join("nothing")] {
-            let link = folder.path().join("link");
+        for target in [path.clone(), directory.path().join("nothing")] {
+            let link = directory.path().join("link");
             std::os::unix::fs::symlink(target, &link).unwrap();
             assert!(matches!(own(&link), Err(PrivateFileError::Link(_))));
             fs::remove_file(link).unwrap();
         }
-        assert!(!folder.path().join("nothing").exists());
-        assert!(matches!(own(folder.path()), Err(PrivateFileError::NotAFile(_))));
+        assert!(!directory.path().join("nothing").exists());
+        assert!(matches!(own(directory.path()), Err(PrivateFileError::NotAFile(_))));
         if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
             assert!(matches!(own(&path), Err(PrivateFileError::Foreign { owner: 12345, .. })));
         }
@@ -448,8 +452,8 @@ mod tests {
 
     #[test]
     fn who_else_can_write_a_file_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("proxy.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("proxy.toml");
         assert!(check_writers(&path).unwrap().is_none());
         create(&path, b"").unwrap();
         for (bits, expected) in
@@ -462,9 +466,9 @@ mod tests {
             }
         }
         mode(&path, 0o644);
-        mode(folder.path(), 0o777);
-        assert!(matches!(check_writers(&path), Err(PrivateFileError::Folder(_))));
-        mode(folder.path(), 0o700);
+        mode(directory.path(), 0o777);
+        assert!(matches!(check_writers(&path), Err(PrivateFileError::Directory(_))));
+        mode(directory.path(), 0o700);
         if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
             assert!(check_writers(&path).unwrap().unwrap().contains("12345"));
         }

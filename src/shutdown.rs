@@ -1,4 +1,4 @@
-//! Stopping: who is told when, what is waited for, and how long. Knows tasks and signals, nothing of what they do.
+//! Graceful and immediate shutdown: signals, tasks and the drain deadline. This module does not know what the tasks do.
 
 use std::future::Future;
 use std::io;
@@ -10,10 +10,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-/// The two words that end the program, "finish" and "now", and the tasks they are said to.
+/// Graceful and immediate stop, and the tasks they apply to.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Says what `finish` says, without a lock; set before it.
+    /// Whether `finish` is cancelled, readable without a lock; set first.
     has_begun: Arc<AtomicBool>,
     finish: CancellationToken,
     now: CancellationToken,
@@ -21,41 +21,41 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing runs and nothing is stopping.
+    /// A shutdown that has not begun, without tasks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks everything to finish what it has begun and to begin nothing new.
+    /// Begins a graceful shutdown: tasks finish what they have begun and start nothing new.
     pub fn begin(&self) {
         self.has_begun.store(true, Ordering::Release);
         self.finish.cancel();
     }
 
-    /// Ends what is left at once; implies [`begin`](Self::begin).
+    /// Stops the remaining tasks at once; implies [`begin`](Self::begin).
     pub fn cut(&self) {
         self.begin();
         self.now.cancel();
     }
 
-    /// Whether the end has begun.
+    /// Whether the shutdown has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.has_begun.load(Ordering::Acquire)
     }
 
-    /// Resolves when the end begins.
+    /// Resolves when the shutdown begins.
     pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
         self.finish.cancelled()
     }
 
-    /// Resolves when there is no more time to finish.
+    /// Resolves when the time to finish is over.
     pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
         self.now.cancelled()
     }
 
-    /// Runs a task that [`drain`](Self::drain) waits for; it is dropped when time is up.
+    /// Spawns a task that [`drain`](Self::drain) waits for; it is dropped when the time to finish is over.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let now = self.now.clone();
         self.tasks.spawn(async move {
@@ -67,18 +67,18 @@ impl Shutdown {
         });
     }
 
-    /// Runs a task that [`drain`](Self::drain) waits for and that ends by itself when it is [cut off](Self::cut_off).
+    /// Spawns a task that [`drain`](Self::drain) waits for and that ends by itself on [`cut_off`](Self::cut_off).
     pub fn spawn_watchful(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// How many tasks are running.
+    /// The number of running tasks.
     #[must_use]
     pub fn running(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Waits for the tasks to finish, at most `within`, then cuts off the rest and says how many those were.
+    /// Waits for the tasks to finish, at most `within`, then cuts off the rest and returns their number.
     ///
     /// Implies [`begin`](Self::begin). Another [`cut`](Self::cut) in the meantime ends the wait.
     pub async fn drain(&self, within: Duration) -> usize {
@@ -95,17 +95,17 @@ impl Shutdown {
         left
     }
 
-    /// Listens for SIGTERM, SIGHUP and Ctrl-C from now on: the first begins the end, the second cuts it short. A SIGHUP that
-    /// was ignored at the start, as `nohup` has it, stays so.
+    /// Handles SIGTERM, SIGHUP and Ctrl-C: the first signal begins a graceful shutdown, the second stops at once. A
+    /// SIGHUP that was ignored at startup, as under `nohup`, stays ignored.
     ///
     /// # Errors
-    /// When the system refuses a signal handler.
+    /// The system refuses a signal handler.
     pub fn on_signals(&self) -> io::Result<()> {
         let mut signals = Signals::listen()?;
         let shutdown = self.clone();
         tokio::spawn(async move {
             let name = signals.next().await;
-            // Before it takes effect, or a quick end would leave the line out. The log never blocks.
+            // Logged first, or a quick exit would lose the line. The log never blocks.
             info!(signal = name, "shutting down gracefully; send the signal again to stop at once");
             shutdown.begin();
             let name = signals.next().await;
@@ -116,7 +116,7 @@ impl Shutdown {
     }
 }
 
-/// Whether this process was started to ignore a signal; `false` where the system does not tell.
+/// Whether this process was started with a signal ignored; `false` if the system does not report it.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The log: lines on standard error, as text or as JSON. `TOLLPASS_LOG` filters it, for instance
-//! `TOLLPASS_LOG=debug` or `TOLLPASS_LOG=warn,tollpass::chain=trace`.
+//! The log on standard error, as text or JSON. `TOLLPASS_LOG` filters it, for example `TOLLPASS_LOG=debug` or
+//! `TOLLPASS_LOG=warn,tollpass::chain=trace`.
 //!
-//! The log is best effort. A thread of its own writes the lines, so a reader that is slow, stuck or gone never delays or
-//! ends the task that logs. Lines that do not fit in the queue or cannot be written are lost and counted.
+//! The log is best effort. A separate thread writes the lines, so a slow, stuck or closed reader never delays or ends
+//! the task that logs. Lines that do not fit in the queue or cannot be written are dropped and counted.
 
 mod queue;
 
@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, util::SubscriberInitExt 
 
 pub use self::queue::Log;
 
-/// The variable that filters the log.
+/// The environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
 
 /// The format of log lines.
@@ -25,10 +25,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why there is no log.
+/// Why the log cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error("{FILTER_VARIABLE} is not a valid filter: {0}; use for example info, or warn,tollpass=debug")]
     Filter(#[from] ParseError),
     /// The filter is not UTF-8.
@@ -37,12 +37,12 @@ pub enum TelemetryError {
     /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log: {0}; this user may have too many processes")]
     Thread(#[from] std::io::Error),
-    /// Something else logs in this process already.
+    /// Another logger is installed in this process.
     #[error("the log is already set up: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Starts the log of this process; can be done once. `default_filter` counts where the variable is not set.
+/// Starts the log of this process, once. `default_filter` applies if the variable is not set.
 pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => filter(&text, default_filter)?,
@@ -50,7 +50,7 @@ pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryEr
         Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
     };
     let log = Log::start(std::io::stderr(), |lost| {
-        tracing::warn!(lost, "lines of the log were lost so far: nothing read them, or the disk was full");
+        tracing::warn!(lost, "log lines were lost so far: nothing read them, or the disk was full");
     })?;
     let has_colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
@@ -58,7 +58,7 @@ pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryEr
         .with_env_filter(filter)
         .with_writer(log.clone())
         .with_ansi(has_colour)
-        // Its own complaints go to standard error by a macro that panics when that fails.
+        // The subscriber would print its own errors with a macro that panics if standard error is closed.
         .log_internal_errors(false);
     match format {
         LogFormat::Text => lines.finish().try_init()?,

@@ -1,4 +1,4 @@
-//! The side of the command line: asks a running `serve`.
+//! The client side of the admin socket: the command line asks a running `serve`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,67 +17,68 @@ use super::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
 use crate::channels::{Operation, Plan, Report};
 use crate::payments::Listing;
 
-/// How long a running `serve` may take to answer.
+/// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may take to say what an operation would cost.
+/// The timeout for planning an operation.
 const PLAN_WITHIN: Duration = Duration::from_secs(60);
-/// How long an operation may take; the chain has limits of its own.
+/// The timeout for an operation; the chain has its own limits.
 const OPERATE_WITHIN: Duration = Duration::from_secs(3600);
-/// The largest answer, in bytes.
+/// The largest response, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Why a running `serve` could not be asked.
+/// Why a request to a running `serve` failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The socket is there, but cannot be opened.
+    /// The socket exists, but cannot be opened.
     #[error("{}: {source}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// It did not do it, and says why.
+    /// The operation was refused, with the reason.
     #[error("{0}")]
     Refused(String),
-    /// A seller did not sign that a channel be closed, and no further one of its channels is to be closed.
+    /// A seller did not sign that a channel be closed, and the policy keeps its other channels open.
     #[error("{0}")]
     Denied(String),
-    /// It is about to end.
+    /// It is shutting down.
     #[error("the running tollpass is shutting down")]
     Stopping,
-    /// Its answer has another form than this version expects.
+    /// The response has another format than this version expects.
     #[error(
-        "cannot read the answer of the running tollpass ({0}): it may be another version than this one; restart it"
+        "cannot read the response of the running tollpass ({0}): it may be a different version; restart it"
     )]
     OtherVersion(serde_json::Error),
-    /// It did not answer as it should.
-    #[error("the running tollpass did not answer as it should: {0}")]
+    /// The response is invalid, or there is none.
+    #[error("the request to the running tollpass failed: {0}")]
     Answer(String),
 }
 
-/// The channels of the `serve` that listens on `path`; `None` when none does.
+/// Returns the channels of the `serve` that listens on `path`; `None` if none does.
 ///
 /// # Errors
-/// [`AdminError`] when one does, but cannot be asked.
+/// The request failed.
 pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, CHANNELS, Bytes::new())).await.map(Some)
 }
 
-/// Where the proxy listens that answers on `path`, and what it has paid; `None` when none does.
+/// Returns the address of the proxy that listens on `path` and what it has paid; `None` if there is none.
 ///
 /// # Errors
-/// [`AdminError`] when one does, but cannot be asked.
+/// The request failed.
 pub async fn status(path: &Path) -> Result<Option<Status>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, STATUS, Bytes::new())).await.map(Some)
 }
 
-/// Attends at the proxy that answers on `path`: one that would end by itself waits; `None` when none does.
+/// Opens a session with the proxy that listens on `path`, which keeps a temporary proxy running; `None` if there is
+/// none.
 ///
 /// # Errors
-/// [`AdminError`] when one does, but cannot be asked.
+/// The request failed.
 pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     let attending = async {
@@ -88,7 +89,7 @@ pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
             let data = frame.map_err(|error| AdminError::Answer(error.to_string()))?;
             line.extend_from_slice(data.data_ref().map_or(&[], |data| data));
             if line.len() > MAX_ANSWER {
-                return Err(AdminError::Answer("it does not end".to_owned()));
+                return Err(AdminError::Answer("the response is too long".to_owned()));
             }
         }
         let status = serde_json::from_slice(&line).map_err(AdminError::OtherVersion)?;
@@ -97,32 +98,32 @@ pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
     within(ANSWER_WITHIN, attending).await.map(Some)
 }
 
-/// A place at a running proxy, until it is dropped.
+/// Keeps a running proxy from exiting until dropped.
 #[derive(Debug)]
 pub struct Session {
-    /// What it said of itself at the beginning.
+    /// Its status when the session began.
     pub status: Status,
-    /// Ends with the proxy; hanging up is leaving.
+    /// Ends with the proxy; dropping it ends the session.
     _answer: Incoming,
 }
 
-/// What the `serve` that listens on `path` would do.
+/// Returns what the `serve` that listens on `path` would do.
 ///
 /// # Errors
-/// [`AdminError`].
+/// The request failed, or the operation is not possible.
 pub async fn plan(path: &Path, operation: &Operation) -> Result<Plan, AdminError> {
     within(PLAN_WITHIN, post(path, PLAN, operation)).await
 }
 
-/// Has the `serve` that listens on `path` do it, and waits for the chain.
+/// Has the `serve` that listens on `path` perform the operation, and waits for the chain.
 ///
 /// # Errors
-/// [`AdminError`].
+/// The request failed, or the operation did.
 pub async fn operate(path: &Path, operation: &Operation) -> Result<Report, AdminError> {
     within(OPERATE_WITHIN, post(path, OPERATE, operation)).await
 }
 
-/// The socket, if anybody listens there.
+/// Connects to the socket; `None` if no process listens on it.
 async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
     match open(path).await {
         Ok(stream) => Ok(Some(stream)),
@@ -133,12 +134,12 @@ async fn connect(path: &Path) -> Result<Option<UnixStream>, AdminError> {
     }
 }
 
-/// Connects to the socket itself, wherever it is, but not to where a link leads.
+/// Connects to the socket, but does not follow a symbolic link.
 async fn open(path: &Path) -> io::Result<UnixStream> {
     if std::fs::symlink_metadata(path)?.is_symlink() {
-        return Err(io::Error::other("it is a symbolic link, which tollpass never makes: remove it"));
+        return Err(io::Error::other("it is a symbolic link, which tollpass never creates: remove it"));
     }
-    let (short, _folder) = super::short(path)?;
+    let (short, _directory) = super::short(path)?;
     UnixStream::connect(short).await
 }
 
@@ -158,7 +159,7 @@ async fn within<T>(
 ) -> Result<T, AdminError> {
     tokio::time::timeout(limit, asking)
         .await
-        .unwrap_or_else(|_| Err(AdminError::Answer(format!("no answer within {limit:?}"))))
+        .unwrap_or_else(|_| Err(AdminError::Answer(format!("no response within {limit:?}"))))
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -172,7 +173,7 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(AdminError::OtherVersion)
 }
 
-/// Asks, and sorts out what is no answer.
+/// Sends a request and maps error statuses to errors.
 async fn send(
     stream: UnixStream,
     method: Method,
@@ -182,7 +183,7 @@ async fn send(
     let wrong = |error: &dyn std::fmt::Display| AdminError::Answer(error.to_string());
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| wrong(&error))?;
-    // Ends with the answer; an error on the way is the sender's error too.
+    // Ends with the response; the sender returns its errors.
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
@@ -196,12 +197,12 @@ async fn send(
         return Ok(answer);
     }
     let body = whole(answer).await?;
-    let said = String::from_utf8_lossy(&body).trim().to_owned();
+    let message = String::from_utf8_lossy(&body).trim().to_owned();
     Err(match status {
-        StatusCode::CONFLICT => AdminError::Refused(said),
-        DENIED => AdminError::Denied(said),
+        StatusCode::CONFLICT => AdminError::Refused(message),
+        DENIED => AdminError::Denied(message),
         StatusCode::SERVICE_UNAVAILABLE => AdminError::Stopping,
-        _ => AdminError::Answer(format!("{status}: {said}")),
+        _ => AdminError::Answer(format!("{status}: {message}")),
     })
 }
 

@@ -1,9 +1,9 @@
-//! Who uses the proxy for as long as a program of theirs runs. A proxy that runs for one program only must not end
-//! under the others.
+//! Counts the command-line sessions that use the proxy. A proxy started for a single command must not exit while others
+//! use it.
 
 use tokio::sync::watch;
 
-/// Counts those who attend; cheap to clone.
+/// The number of open sessions; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ClientCount {
     clients: watch::Sender<Clients>,
@@ -15,20 +15,20 @@ struct Clients {
     is_closed: bool,
 }
 
-/// A place among those who attend, until it is dropped.
+/// An open session, until dropped.
 #[derive(Debug)]
 pub(super) struct ClientGuard {
     clients: watch::Sender<Clients>,
 }
 
 impl ClientCount {
-    /// How many attend now.
+    /// The number of open sessions.
     #[must_use]
     pub fn count(&self) -> usize {
         self.clients.borrow().count
     }
 
-    /// Waits until nobody attends; from then on nobody may begin to.
+    /// Waits until no session is open, and then refuses new ones.
     pub async fn close(&self) {
         let mut changes = self.clients.subscribe();
         let close = |clients: &mut Clients| {
@@ -36,12 +36,12 @@ impl ClientCount {
             clients.is_closed
         };
         while !self.clients.send_if_modified(close) {
-            // The sender is ours, so there is always an answer.
+            // The sender is alive, so this cannot fail.
             let _ = changes.wait_for(|clients| clients.count == 0).await;
         }
     }
 
-    /// A place, unless it is closed.
+    /// Opens a session, unless closed.
     pub(super) fn enter(&self) -> Option<ClientGuard> {
         let enter = |clients: &mut Clients| {
             if !clients.is_closed {

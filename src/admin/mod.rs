@@ -1,5 +1,5 @@
-//! The admin socket: how the command line talks to a running `serve`. HTTP over a Unix socket in the state folder
-//! that only its owner can open.
+//! The admin socket, over which the command line controls a running `serve`: HTTP over a Unix socket in the state
+//! directory that only its owner can open.
 
 mod client;
 mod client_count;
@@ -20,19 +20,19 @@ pub use server::serve;
 
 use crate::payments::SpendingReport;
 
-/// What a running proxy says of itself.
+/// The status of a running proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Where clients connect.
+    /// The address for clients.
     pub listen: SocketAddr,
     /// What it has paid so far.
     pub bill: SpendingReport,
 }
 
-/// The longest path of a Unix socket that every system takes, in bytes.
+/// The longest socket path that every system supports, in bytes.
 const LONGEST: usize = 103;
 
-/// A path for the system's calls: itself, or a short one that leads there for as long as the file is held.
+/// A path short enough for the system: `path` itself, or an alias that is valid while the returned file is open.
 fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().len() <= LONGEST {
         return Ok((path.to_owned(), None));
@@ -41,43 +41,43 @@ fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
         let text = format!("its path has more than {LONGEST} bytes; choose a shorter state_dir");
         return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
     }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidFilename.into());
     };
-    let folder = File::open(folder)?;
-    let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-    Ok((path, Some(folder)))
+    let directory = File::open(directory)?;
+    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    Ok((path, Some(directory)))
 }
 
-/// Whether a socket could be made there, as far as its path says.
+/// Whether a socket could be created at this path, judging by the path alone.
 ///
 /// # Errors
-/// What the system cannot do, with what to do about it.
+/// The path is too long for the system, with the remedy.
 pub fn check_path(path: &Path) -> io::Result<()> {
     match short(path) {
-        // It is made with the first start.
+        // The first start creates the directory.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         checked => checked.map(drop),
     }
 }
 
-/// The path of the socket in a state folder.
+/// The path of the socket in a state directory.
 #[must_use]
 pub fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
 }
 
-/// Where the list of channels is.
+/// Returns the list of channels.
 const CHANNELS: &str = "/channels";
-/// Says what an operation would do.
+/// Returns what an operation would do.
 const PLAN: &str = "/plan";
-/// Does it.
+/// Performs an operation.
 const OPERATE: &str = "/operate";
-/// A seller did not sign that a channel be closed, and the policy says to stop there.
+/// The status if a seller did not sign that a channel be closed, and the policy says to stop there.
 const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
-/// Says where the proxy listens and what it has paid.
+/// Returns the proxy's address and what it has paid.
 const STATUS: &str = "/about";
-/// Says the same, and goes on as long as the proxy runs: who asks attends for so long.
+/// Returns the same, and stays open while the proxy runs; the connection counts as a session.
 const SESSION: &str = "/attend";
-/// The largest body of a question, in bytes.
-const MAX_QUESTION: usize = 64 << 10;
+/// The largest request body, in bytes.
+const MAX_REQUEST: usize = 64 << 10;

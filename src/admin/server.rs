@@ -1,4 +1,4 @@
-//! The side of `serve`: answers on the admin socket until the shutdown begins.
+//! The server side of the admin socket, which responds until the shutdown begins.
 
 use std::convert::Infallible;
 use std::fs::Permissions;
@@ -21,19 +21,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{CHANNELS, ClientCount, DENIED, MAX_QUESTION, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::{CHANNELS, ClientCount, DENIED, MAX_REQUEST, OPERATE, PLAN, SESSION, STATUS, Status};
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
 
-/// How long a command may take to send its request head.
+/// How long a client may take to send its request head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// The pause after a failure to accept.
+/// The pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// An answer's body.
+/// A response body.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Of whom it answers.
+/// State shared by admin connections.
 #[derive(Clone)]
 struct AdminState {
     channels: Channels,
@@ -42,17 +42,18 @@ struct AdminState {
     shutdown: Shutdown,
 }
 
-/// Listens on `path` for questions about the proxy that listens on `listen`. The caller holds the lock of the state folder, so an old socket is nobody's.
+/// Listens on `path` for requests about the proxy at `listen`. The caller holds the lock of the state directory, so an
+/// existing socket is stale.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// The socket cannot be created.
 pub fn serve(
     path: &Path,
     channels: Channels,
     listen: SocketAddr,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
-    let (short, _folder) = super::short(path)?;
+    let (short, _directory) = super::short(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -71,7 +72,7 @@ pub fn serve(
             match accepted {
                 Ok((stream, _)) => stopping.spawn(connection(stream, state.clone())),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the admin socket; trying again");
+                    tracing::warn!(%error, "accepting on the admin socket failed; retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -106,7 +107,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Body
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
         },
         (&Method::POST, path @ (PLAN | OPERATE)) => {
-            let body = match Limited::new(body, MAX_QUESTION).collect().await {
+            let body = match Limited::new(body, MAX_REQUEST).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
             };
@@ -115,19 +116,19 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Body
                 Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
             };
             if path == PLAN {
-                told(channels.plan(&operation).await)
+                respond(channels.plan(&operation).await)
             } else {
-                // In a task of its own: who asked may leave, a transaction goes on.
+                // In a task of its own: the client may disconnect, but a transaction must be followed to its end.
                 let channels = channels.clone();
                 let done = tokio::spawn(async move { channels.operate(operation).await });
                 match done.await {
-                    Ok(done) => told(done),
+                    Ok(done) => respond(done),
                     Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
                 }
             }
         }
         _ => {
-            let known = "there are GET /about, GET /attend, GET /channels, POST /plan and POST /operate";
+            let known = "unknown path; valid are GET /about, GET /attend, GET /channels, POST /plan and POST /operate";
             plain(StatusCode::NOT_FOUND, known)
         }
     }
@@ -138,7 +139,8 @@ impl AdminState {
         Status { listen: self.listen, bill: self.channels.payments().report() }
     }
 
-    /// One line about the proxy at once, and the end of the answer when the proxy ends. Who hangs up has left.
+    /// Sends one line with the status at once, and ends the body when the proxy stops. The session lasts until the
+    /// client disconnects.
     fn session(&self) -> Response<Body> {
         let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
@@ -158,7 +160,7 @@ impl AdminState {
     }
 }
 
-fn told<T: Serialize>(result: Result<T, OperationError>) -> Response<Body> {
+fn respond<T: Serialize>(result: Result<T, OperationError>) -> Response<Body> {
     match result {
         Ok(value) => json(&value),
         Err(error @ OperationError::Denied(_)) => plain(DENIED, &error.to_string()),

@@ -1,4 +1,4 @@
-//! Opens what `[[upstream.tls]]` names.
+//! Loads the certificates of `[[upstream.tls]]`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use crate::config::{Config, ConfigError, ConfigIssue, OriginTlsConfig, OriginTru
 use crate::proxy;
 use crate::tls::{Identity, OriginError, Pinned, Trust, date, only};
 
-/// What one entry came to.
+/// A loaded entry.
 pub struct Opened {
-    /// As the proxy takes it.
+    /// The settings for the proxy.
     tls: proxy::OriginTlsSettings,
-    /// What it says, in words.
-    pub said: String,
-    /// What is wrong with the time of its certificates.
+    /// A description for the user.
+    pub description: String,
+    /// Warnings about certificates that are expired or not yet valid.
     pub untimely: Vec<String>,
 }
 
-/// Opens all entries for the proxy; all issues at once. Blocks on the disk.
+/// Loads all entries for the proxy and reports all issues at once. Blocks on the disk.
 pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, ConfigError> {
     let (mut origins, mut issues) = (Vec::new(), Vec::new());
     for entry in &config.upstream.tls {
@@ -33,7 +33,7 @@ pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, Con
     if issues.is_empty() { Ok(origins) } else { Err(ConfigError { file: None, issues }) }
 }
 
-/// Opens the files of one entry. Blocks on the disk.
+/// Loads the files of one entry. Blocks on the disk.
 pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
     let OriginTlsConfig { index, host, port, trust: source, client } = entry;
     let mut issues = Vec::new();
@@ -60,13 +60,13 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
             untimely.push(format!("{path} is valid only from {}", date(validity.start)));
         }
     };
-    let mut said = host.to_string() + &port.map(|port| format!(":{port}")).unwrap_or_default();
+    let mut description = host.to_string() + &port.map(|port| format!(":{port}")).unwrap_or_default();
     let mut trust = None;
     match source {
         OriginTrust::System => {}
         OriginTrust::Roots(path) => match only(path) {
             Ok(store) => {
-                said += &format!(", by the roots of {}", path.display());
+                description += &format!(", verified with the CAs in {}", path.display());
                 trust = Some(Trust::Roots(store));
             }
             Err(error) => report("ca_file", error.into()),
@@ -74,7 +74,8 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
         OriginTrust::Pinned(path) => match Pinned::load(path) {
             Ok(pinned) => {
                 timed(path, pinned.validity());
-                said += &format!(", by {} alone, valid to {}", path.display(), date(pinned.validity().end));
+                description +=
+                    &format!(", pinned to {}, valid until {}", path.display(), date(pinned.validity().end));
                 trust = Some(Trust::Exactly(Arc::new(pinned)));
             }
             Err(error) => report("certificate", error),
@@ -85,8 +86,11 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
         match Identity::load(path, key) {
             Ok(loaded) => {
                 timed(path, loaded.validity());
-                said +=
-                    &format!(", which is shown {}, valid to {}", path.display(), date(loaded.validity().end));
+                description += &format!(
+                    ", client certificate {}, valid until {}",
+                    path.display(),
+                    date(loaded.validity().end)
+                );
                 identity = Some(loaded);
             }
             Err(error) => report(if error.is_of_the_key() { "client_key" } else { "client_cert" }, error),
@@ -96,5 +100,5 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
         return Err(issues);
     }
     let tls = proxy::OriginTlsSettings { host: host.clone(), port: *port, trust, identity };
-    Ok(Opened { tls, said, untimely })
+    Ok(Opened { tls, description, untimely })
 }

@@ -1,4 +1,4 @@
-//! The ports of a proxy: its own, and those that routes have for themselves.
+//! The ports of a proxy: its own, and those of routes with their own port.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use crate::proxy::stack::Stack;
 use crate::shutdown::Shutdown;
 use crate::tls;
 
-/// Ports that are bound, and not served yet.
+/// Ports that are bound but not served yet.
 pub(super) struct Ports {
     listener: TcpListener,
     address: SocketAddr,
@@ -31,19 +31,19 @@ struct RoutePort {
     routes: Vec<config::RouteConfig>,
 }
 
-/// What is served on them.
+/// What the ports serve.
 pub(super) struct Served<'a> {
     pub config: &'a Config,
     pub settings: proxy::Settings,
     pub interception: Option<Interception>,
     /// Whether there is a wallet.
     pub pays: bool,
-    /// What guards the routes of a proxy that pays.
+    /// The token that protects the routes of a proxy that pays.
     pub token: Option<RouteToken>,
 }
 
 impl Ports {
-    /// Binds all of them.
+    /// Binds all ports.
     pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
         let failed = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
@@ -52,12 +52,12 @@ impl Ports {
         Ok(Self { listener, address, routes, since: SystemTime::now() })
     }
 
-    /// Where the proxy itself listens.
+    /// The address of the proxy's own port.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where routes with a port of their own listen, in the order of the configuration.
+    /// The addresses of routes with their own port, in the order of the configuration.
     pub(super) fn route_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.routes.iter().map(|port| port.address)
     }
@@ -81,7 +81,7 @@ impl Ports {
     }
 }
 
-/// Binds each port of its own that routes have; routes with the same address share one.
+/// Binds the routes' own ports; routes with the same address share one.
 async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, StartError> {
     let mut ports: Vec<(SocketAddr, RoutePort)> = Vec::new();
     for route in routes {
@@ -100,13 +100,13 @@ async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, S
     Ok(ports.into_iter().map(|(_, port)| port).collect())
 }
 
-/// A route as the proxy takes it.
+/// Converts a route of the configuration for the proxy.
 fn mapped(route: &config::RouteConfig) -> ReverseRoute {
     let config::RouteConfig { prefix, scheme, authority, base, listen: _ } = route.clone();
     ReverseRoute { prefix, scheme, authority, base }
 }
 
-/// What clients are to trust where their tunnels are read.
+/// The certificate that clients must trust for intercepted hosts.
 fn ca_files(interception: &Interception) -> CaFiles {
     let certificate = interception.leaves.authority().certificate();
     CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }

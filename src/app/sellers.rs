@@ -1,4 +1,4 @@
-//! How operations on channels reach sellers and the user's webhook: over the proxy's own client.
+//! Connects channel operations to sellers and to the user's webhook through the proxy's own client.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::protocol::policy::{CloseDenied, Webhook};
 use crate::proxy::pay::webhook::{Advice, CLOSE_DENIED, Desk, Question};
 use crate::proxy::{Body, Forward, ForwardError};
 
-/// The proxy's client, for requests with whole bodies.
+/// The proxy's client, for requests with buffered bodies.
 pub(super) fn seller_service(
     forward: &Forward,
 ) -> impl Service<
@@ -46,7 +46,7 @@ impl CloseApprover for WebhookCloseApprover {
         webhook: &'a Webhook,
         CloseApprovalRequest { seller_url, channel, status }: CloseApprovalRequest<'a>,
     ) -> BoxFuture<'a, Result<CloseDenied, String>> {
-        // The webhook gets the close as the DELETE that the seller refused.
+        // The webhook sees the close as the DELETE request that the seller refused.
         let question = Question {
             hook: CLOSE_DENIED,
             method: Method::DELETE.to_string(),
@@ -61,13 +61,13 @@ impl CloseApprover for WebhookCloseApprover {
             headers: BTreeMap::new(),
         };
         async move {
-            // The webhook's own timeout comes first.
+            // The webhook's own timeout expires first.
             let by = Instant::now() + webhook.within * 2;
             match self.0.ask(Some(webhook), &question, by).await {
                 Some(Advice::CloseAlone) => Ok(CloseDenied::CloseAlone),
                 Some(Advice::Keep) => Ok(CloseDenied::Keep),
                 Some(Advice::Abort { reason }) => Err(reason),
-                Some(_) | None => Err("the webhook gave no answer".to_owned()),
+                Some(_) | None => Err("the webhook returned no decision".to_owned()),
             }
         }
         .boxed()

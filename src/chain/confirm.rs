@@ -1,9 +1,9 @@
-//! From a transaction that was sent to one that counts.
+//! Waits until a transaction that was sent is confirmed.
 //!
-//! Absence is never a verdict here. Several nodes behind one address are not of one mind: one counts a transaction that
-//! another has not indexed yet. So a nonce that is used, without a receipt, only raises a doubt; it ends with the receipt,
-//! with the effect of the transaction, with another transaction that holds the nonce, or, where the node knows nothing
-//! of ours, after many blocks and a long time.
+//! Absence is never a verdict. Load-balanced nodes may disagree: one may report a transaction that another has not
+//! indexed yet. So a used nonce without a receipt only raises a doubt. The doubt ends when the receipt, the
+//! transaction's effect or another transaction with the same nonce is found, or, if the node has no trace of our
+//! transaction, after many blocks and a long time.
 
 use std::time::Duration;
 
@@ -27,40 +27,40 @@ use crate::failpoint;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{Amount, ChannelId, Intent, OnChain};
 
-/// A transaction that the node has, or may have.
+/// A transaction that the node has or may have.
 pub(super) struct Sent {
     pub intent: Intent,
-    /// False when it is not known whether the node took it.
+    /// False if it is unknown whether the node accepted it.
     pub is_known: bool,
-    /// Of a top up: the deposit before it, if known.
+    /// For a top-up: the deposit before it, if known.
     pub before: Option<Amount>,
-    /// Whether it may be handed over again: not while another one may move the same money.
+    /// Whether it may be sent again; false while another transaction may move the same money.
     pub may_resend: bool,
-    /// Attempts of the same order with lower nonces, which were left behind and are not decided.
+    /// Abandoned earlier attempts of the same operation, with lower nonces, whose outcome is still open.
     pub earlier: Vec<Intent>,
-    /// Keeps its nonce taken while it is waited for.
+    /// Reserves the nonce until the wait ends.
     pub _in_flight: InFlight,
 }
 
-/// A transaction in a block, deep enough.
+/// A mined transaction with enough confirmations.
 pub(super) struct Mined {
     pub receipt: Receipt,
-    /// The newest block when that was seen.
+    /// The newest block at that time.
     pub head: u64,
 }
 
 enum TxStatus {
-    /// Deep enough.
+    /// Mined, with enough confirmations.
     Confirmed(Mined),
-    /// In a block, not deep enough.
+    /// Mined, without enough confirmations.
     Mined,
-    /// In no block; so many transactions of the account are.
+    /// Not mined. `mined` is the account's count of mined transactions.
     Waiting { mined: u64 },
-    /// Without a receipt, though its nonce is used.
+    /// The nonce is used, but the transaction has no receipt.
     Doubtful(Doubtful),
 }
 
-/// What is seen of a transaction whose nonce is used and that has no receipt.
+/// The state of a transaction whose nonce is used but that has no receipt.
 #[derive(Clone, Copy)]
 struct Doubtful {
     head: u64,
@@ -68,31 +68,32 @@ struct Doubtful {
     is_known: bool,
 }
 
-/// Since when a transaction is in doubt.
+/// When a transaction's outcome became doubtful.
 struct Doubt {
     poll: u32,
     began: Instant,
     head: u64,
 }
 
-/// A transaction in no block is sent again every so many looks.
+/// Send a transaction that is not mined again once in this many polls.
 const RESEND_EVERY: u32 = 10;
-/// After so many refusals in a row a transaction that the node does not have is sent as rarely as one that it has.
+/// After this many consecutive rejections, resend a transaction that the node does not have only every `RESEND_EVERY`
+/// polls.
 const REFUSALS: u32 = 5;
-/// A doubt is looked into every so many looks.
+/// Investigate a doubtful transaction once in this many polls.
 const DOUBT_POLLS: u32 = 3;
-/// So many blocks must follow before a nonce that is used, and no trace of our transaction, is believed.
+/// A used nonce without a trace of our transaction counts as replaced only after this many further blocks.
 const DOUBT_BLOCKS: u64 = 12;
-/// So long it must last as well, unless `confirm_timeout` allows less.
+/// It must also last this long, or a quarter of `confirm_timeout` if that is less.
 const DOUBT_WITHIN: Duration = Duration::from_secs(120);
-/// How often a state is asked for that may be forgotten meanwhile.
+/// How often to retry a read at the newest block, whose state a node may drop meanwhile.
 const STATE_ATTEMPTS: usize = 5;
-/// How many of the newest blocks are searched for a transaction.
+/// How many of the newest blocks to search for a transaction.
 pub(super) const SEARCHED_BLOCKS: u64 = 64;
 
 impl Chain {
-    /// Waits until `sent` is `confirmations` deep, whether it succeeded or not. The receipt is the last one seen,
-    /// read after the head: a reorganisation on the way is followed.
+    /// Waits until `sent` has `confirmations`, whether it succeeded or not. Returns the last receipt seen, read after
+    /// the head so that a reorganisation in between is followed.
     pub(super) async fn confirm(
         &self,
         sent: &Sent,
@@ -110,12 +111,14 @@ impl Chain {
         }
     }
 
-    /// Hands bytes to the node: true when it has them, false when that is not known, an error when it says that it does
-    /// not take them, with what that means.
+    /// Submits a signed transaction: true if the node has it, false if that is unknown.
+    ///
+    /// # Errors
+    /// The node refused it; the error includes the kind of refusal.
     pub(super) async fn submit(&self, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
         match self.0.rpc.send(raw).await {
             Ok(_) => Ok(true),
-            // Development nodes that mine at once answer with the revert of a transaction that they have mined.
+            // Development nodes that mine instantly report the revert of a transaction that they have mined.
             Err(ChainError::Reverted { .. }) => Ok(true),
             Err(ChainError::NodeRefused { node, method, code, message }) => {
                 match refusal::of_send(&message) {
@@ -127,8 +130,9 @@ impl Chain {
         }
     }
 
-    /// The channel that `mined` worked on, once its effect is proven: the contract shows it, in a state of a block no
-    /// older than `mined`, or the contract's event does. Waits for as long as passing faults are waited out.
+    /// Returns the state of the channel that `mined` worked on, once its effect is proven by the contract's state in a
+    /// block no older than `mined`, or by the contract's event. Transient errors are retried within
+    /// [`Self::retry_window`].
     pub(super) async fn proven(
         &self,
         sent: &Sent,
@@ -136,7 +140,7 @@ impl Chain {
         mined: &Mined,
     ) -> Result<Option<OnChain>, OpError> {
         let op = &sent.intent.op;
-        let until = Instant::now() + self.patience();
+        let until = Instant::now() + self.retry_window();
         let mut has_event = self.has_event(op, &mined.receipt.logs, |_| true);
         let mut shows = None;
         let mut poll = poll(self.0.settings.poll_every);
@@ -146,7 +150,7 @@ impl Chain {
                 Ok(Some(on_chain)) if contract::is_reached(op, sent.before, on_chain) => {
                     return Ok(on_chain);
                 }
-                // Of a top up that was taken up, the event alone tells what was added from what was there before.
+                // For a top-up that was resumed, `before` is unknown, so the event must prove the amount added.
                 Ok(Some(on_chain))
                     if has_event
                         && sent.before.is_none()
@@ -169,8 +173,8 @@ impl Chain {
         match shows {
             Some(Some(on_chain)) if has_event => {
                 tracing::warn!(
-                    transaction = %sent.hash(), %channel, ?op, ?on_chain,
-                    "the contract's event proves the transaction, but the node does not show its effect"
+                    transaction = %sent.hash(), %channel, operation = %op, ?on_chain,
+                    "the contract's event proves the transaction, but the node's state does not show its effect yet"
                 );
                 Ok(Some(on_chain))
             }
@@ -178,7 +182,7 @@ impl Chain {
         }
     }
 
-    /// What the contract says of a channel at the head; nothing where the node does not have the block `seen`.
+    /// The channel's state at the head; `None` if the node does not have block `seen` yet.
     pub(super) async fn channel_since(
         &self,
         channel: ChannelId,
@@ -189,28 +193,28 @@ impl Chain {
         if head < seen {
             return Ok(None);
         }
-        // By number and not "latest": several nodes behind one address need not agree on what that is. Each
-        // look asks for the newest, as some nodes keep no older state.
+        // By number rather than "latest", about which load-balanced nodes may disagree. Always the newest block,
+        // because some nodes keep no older state.
         self.channel_by(poll_rpc, channel, At::Block(head)).await.map(Some)
     }
 
-    /// The same, asked a few times: a node that keeps the newest state only forgets it with each block.
+    /// Like [`Self::channel_since`], with retries: nodes that keep only the newest state drop it with each block.
     pub(super) async fn channel_for_certain(
         &self,
         channel: ChannelId,
         seen: u64,
     ) -> Result<Option<Option<OnChain>>, ChainError> {
-        let mut told = self.channel_since(channel, seen).await;
+        let mut result = self.channel_since(channel, seen).await;
         for _ in 1..STATE_ATTEMPTS {
-            if told.is_ok() {
+            if result.is_ok() {
                 break;
             }
-            told = self.channel_since(channel, seen).await;
+            result = self.channel_since(channel, seen).await;
         }
-        told
+        result
     }
 
-    /// The transaction of this account that has `nonce`, if it is in one of the newest blocks.
+    /// Searches the newest blocks for this account's transaction with `nonce`.
     pub(super) async fn holder(&self, nonce: u64) -> Result<Option<Transaction>, ChainError> {
         let rpc = &self.0.rpc;
         let head = rpc.head().await?;
@@ -242,14 +246,14 @@ impl Chain {
         let (mut doubt, mut gaps) = (None, Gaps::default());
         loop {
             poll.tick().await;
-            let status = match self.look(&sent.intent, confirmations).await {
+            let status = match self.status(&sent.intent, confirmations).await {
                 Ok(status) => status,
                 Err(error) => {
                     *last = Some(error);
                     continue;
                 }
             };
-            // What the node says of a resend stands until it takes one.
+            // An error of a resend is kept until the node accepts one.
             if !matches!(status, TxStatus::Waiting { .. }) {
                 *last = None;
             }
@@ -267,7 +271,7 @@ impl Chain {
                     });
                     doubt.poll += 1;
                     if doubt.poll.is_multiple_of(DOUBT_POLLS) {
-                        match self.look_into(doubt, seen, sent, confirmations).await {
+                        match self.investigate(doubt, seen, sent, confirmations).await {
                             Ok(Some(mined)) => {
                                 self.0.nonces.confirmed(sent.intent.nonce);
                                 return Ok(mined);
@@ -282,7 +286,7 @@ impl Chain {
                     (doubt, unseen) = (None, unseen.wrapping_add(1));
                     let is_due = unseen.is_multiple_of(RESEND_EVERY) || !is_known && refused < REFUSALS;
                     if is_due && sent.may_resend {
-                        // A refusal is no verdict: another node may have it, or this one by another way.
+                        // Not a verdict: another node may have it, or this node may have received it another way.
                         match self.submit_again(&sent.intent.raw).await {
                             Ok(known) => (is_known, refused, *last) = (is_known | known, 0, None),
                             Err((_, error)) => (refused, *last) = (refused + 1, Some(error)),
@@ -297,7 +301,7 @@ impl Chain {
     async fn submit_again(&self, raw: &[u8]) -> Result<bool, (SendRefusal, ChainError)> {
         Caps::of(&self.0.settings).allow(raw).map_err(|error| (SendRefusal::Unclear, error))?;
         let known = match self.submit(raw).await {
-            // A fault on the way: the same bytes do no harm.
+            // A transport error: submitting the same bytes again is harmless.
             Ok(false) => self.submit(raw).await,
             known => known,
         };
@@ -305,7 +309,7 @@ impl Chain {
         known
     }
 
-    async fn look(&self, intent: &Intent, confirmations: u32) -> Result<TxStatus, ChainError> {
+    async fn status(&self, intent: &Intent, confirmations: u32) -> Result<TxStatus, ChainError> {
         let rpc = &self.0.poll_rpc;
         let head = rpc.head().await?;
         let Some(receipt) = rpc.receipt(intent.hash).await? else {
@@ -316,15 +320,15 @@ impl Chain {
             let is_known = rpc.transaction(intent.hash).await?.is_some();
             return Ok(TxStatus::Doubtful(Doubtful { head, is_known }));
         };
-        Ok(match deep(receipt, head, confirmations) {
+        Ok(match confirmed_at(receipt, head, confirmations) {
             Some(mined) => TxStatus::Confirmed(mined),
             None => TxStatus::Mined,
         })
     }
 
-    /// Looks for what became of a transaction whose nonce is used and that has no receipt: its effect, or another
-    /// transaction in its place.
-    async fn look_into(
+    /// Investigates a transaction whose nonce is used but that has no receipt: searches for its effect, or for another
+    /// transaction that took its nonce.
+    async fn investigate(
         &self,
         doubt: &Doubt,
         seen: Doubtful,
@@ -337,20 +341,20 @@ impl Chain {
         if moves {
             let from = doubt.head.saturating_sub(SEARCHED_BLOCKS);
             if let Some(receipt) = self.trace(&op, hash, from, head).await? {
-                return Ok(deep(receipt, head, confirmations));
+                return Ok(confirmed_at(receipt, head, confirmations));
             }
             if matches!(contracts::op_kind(&op), OpKind::End(..)) && self.ended(&op).await?.is_some() {
                 return Err(replaced(None));
             }
         }
         match self.holder(nonce).await? {
-            // It is mined: its receipt will come.
+            // Mined: its receipt will follow.
             Some(holder) if holder.hash.0 == hash => Ok(None),
             Some(holder) => {
                 let block = holder.block_number.map_or(head, |block| block.as_u64());
-                // A program that asks for the same with a higher fee does what was wanted.
+                // The user's wallet may have sent the same call again with a higher fee.
                 if moves && let Some(receipt) = self.trace(&op, holder.hash.0, block, block).await? {
-                    return Ok(deep(receipt, head, confirmations));
+                    return Ok(confirmed_at(receipt, head, confirmations));
                 }
                 let is_deep = head.saturating_sub(block) + 1 >= u64::from(confirmations);
                 if is_deep { Err(replaced(Some(TransactionHash(holder.hash.0)))) } else { Ok(None) }
@@ -366,7 +370,7 @@ impl Chain {
                     let is_used = self.0.rpc.mined_of(self.payer().into()).await? > nonce;
                     return if is_used { Err(replaced(None)) } else { Ok(None) };
                 }
-                // A node that has it after all says so now.
+                // A node that has it after all reports that now.
                 let refusal = self.submit_again(&sent.intent.raw).await;
                 let is_used = matches!(refusal, Err((SendRefusal::NonceTooLow, _)));
                 if is_used { Err(replaced(None)) } else { Ok(None) }
@@ -374,21 +378,21 @@ impl Chain {
         }
     }
 
-    /// How long passing faults of the node are waited out.
-    fn patience(&self) -> Duration {
+    /// How long to retry transient node errors.
+    fn retry_window(&self) -> Duration {
         self.0.settings.retry_timeout.min(self.0.settings.confirm_timeout)
     }
 }
 
-/// A receipt as that of a mined transaction, if it is deep enough below `head`.
-fn deep(receipt: Receipt, head: u64, confirmations: u32) -> Option<Mined> {
+/// The receipt as a [`Mined`], if it has enough confirmations at `head`.
+fn confirmed_at(receipt: Receipt, head: u64, confirmations: u32) -> Option<Mined> {
     let block = receipt.block_number.as_u64();
     let head = head.max(block);
     (head - block + 1 >= u64::from(confirmations)).then_some(Mined { receipt, head })
 }
 
 impl Mined {
-    /// What it cost in wei, if the node says or the transaction itself does.
+    /// The fee in wei, if the receipt or the transaction states its price.
     pub fn fee(&self, intent: &Intent) -> Option<U256> {
         let price = self.receipt.effective_gas_price.or_else(|| {
             match TypedTransaction::decode_signed(&Rlp::new(&intent.raw)).ok()?.0 {
@@ -406,7 +410,7 @@ impl Sent {
     }
 }
 
-/// A timer whose ticks keep their distance when one comes late.
+/// A timer that keeps its interval after a late tick.
 pub(super) fn poll(every: Duration) -> tokio::time::Interval {
     let mut poll = interval(every);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,6 +1,7 @@
-//! The contracts' calls and events, typed (µRaiden 0.2.0; the token as ERC-20 with ERC-223's transfer).
+//! Typed calls and events of the contracts (µRaiden 0.2.0; the token: ERC-20 with ERC-223's `transfer`).
 //!
-//! The two-argument `transfer` is left out on purpose: to the channel contract it succeeds and the tokens are lost.
+//! The two-argument `transfer` is left out on purpose: sent to the channel contract it succeeds, and the tokens are
+//! lost.
 
 use ethers_contract::abigen;
 use ethers_core::abi::AbiEncode as _;
@@ -41,7 +42,7 @@ abigen!(
     ]"
 );
 
-/// What the token hands to the channel contract: sender and receiver to open, and the open block to top up.
+/// The `data` that the token passes to the channel contract: payer and receiver, and for a top-up the open block.
 pub(super) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
     let mut data = Vec::with_capacity(44);
     data.extend_from_slice(&payer.0);
@@ -52,15 +53,15 @@ pub(super) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
     data
 }
 
-/// What an order comes to on the chain.
+/// How an operation is carried out on the chain.
 pub(super) enum OpKind {
-    /// So many base units go into a channel.
+    /// Moves this many base units into a channel.
     Fund(Amount),
-    /// A channel is ended, or begins to end, by this call of the channel contract.
+    /// Ends a channel, or starts its challenge period, by this call of the channel contract.
     End(ChannelId, Bytes),
 }
 
-/// What `order` comes to.
+/// How `op` is carried out.
 pub(super) fn op_kind(op: &ChannelOp) -> OpKind {
     match *op {
         ChannelOp::Open { deposit, .. } => OpKind::Fund(deposit),
@@ -87,7 +88,7 @@ pub(super) fn op_kind(op: &ChannelOp) -> OpKind {
     }
 }
 
-/// The ERC-223 call that puts `amount` into the channel of `order`.
+/// The ERC-223 call that moves `amount` into the channel of `op`.
 pub(super) fn transfer_call(
     contract: Address,
     payer: Address,

@@ -1,4 +1,4 @@
-//! The calls that end a channel, checked before anything is sent.
+//! Calls that end a channel, checked before they are sent.
 
 use ethers_core::types::Bytes;
 

@@ -1,5 +1,5 @@
-//! What can go wrong between us and the chain. Every message says where and what to do, and none of them
-//! carries a secret: a node is named by scheme, host and port alone.
+//! Errors of the chain layer. Each message names the place and the remedy and contains no secret: a node is identified
+//! by scheme, host and port only.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::chain::signer::NotSigned;
 use crate::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
 
-/// A question to the chain that got no usable answer. Nothing was sent.
+/// A request to the chain that returned no usable result. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// `rpc_url` cannot be used.
@@ -23,7 +23,7 @@ pub enum ChainError {
         /// What is wrong with it, without the URL itself.
         why: String,
     },
-    /// Another setting cannot be used.
+    /// Another setting is invalid.
     #[error("chain.{name} must be at least {least}")]
     Setting {
         /// Its name.
@@ -31,12 +31,12 @@ pub enum ChainError {
         /// The smallest value that makes sense.
         least: &'static str,
     },
-    /// No connection, or it broke.
+    /// Connecting failed, or the connection broke.
     #[error("the node {node} cannot be reached ({why}): is it running, and is chain.rpc_url right?")]
     NodeUnreachable {
         /// Scheme, host and port.
         node: String,
-        /// What the network said.
+        /// The network error.
         why: String,
     },
     /// The node took too long for one call.
@@ -49,7 +49,7 @@ pub enum ChainError {
         /// The limit.
         within: Duration,
     },
-    /// The node answered with an HTTP status of its own or of something in front of it.
+    /// The node, or a gateway in front of it, returned an HTTP error status.
     #[error(
         "the node {node} answered {method} with HTTP status {status}: is the key in chain.rpc_url right, \
          and its quota left?"
@@ -61,12 +61,12 @@ pub enum ChainError {
         method: &'static str,
         /// The HTTP status.
         status: u16,
-        /// After what time to ask again, if that was said.
+        /// The `Retry-After` of the response, if any.
         retry_after: Option<Duration>,
     },
-    /// The answer is no JSON-RPC at all.
+    /// The response is not JSON-RPC.
     #[error(
-        "the node {node} answered {method} with {poll}: is chain.rpc_url the address of a JSON-RPC interface, its \
+        "the node {node} returned {content} for {method}: is chain.rpc_url the address of a JSON-RPC interface, its \
          path included, and is nothing in between, such as a log-in page or another proxy?"
     )]
     NotJsonRpc {
@@ -74,40 +74,40 @@ pub enum ChainError {
         node: String,
         /// The JSON-RPC method.
         method: &'static str,
-        /// What the answer looks like.
-        poll: String,
+        /// A description of the response.
+        content: String,
     },
-    /// The node follows another chain than the one to pay on.
+    /// The node follows a different chain from the one to pay on.
     #[error(
-        "the node {node} answers the chain id {found}, but {pinned} is the one to pay on, as {source_of_pin}: nothing is \
+        "the node {node} is on chain {found}, but payments are for chain {pinned} ({source_of_pin}): nothing is \
          signed. Check chain.rpc_url; set chain.chain_id = {found} if you mean that chain"
     )]
     WrongChain {
         /// Scheme, host and port.
         node: String,
-        /// What it answers.
+        /// The chain ID it reports.
         found: u64,
-        /// What it should.
+        /// The chain ID expected.
         pinned: u64,
-        /// Who says so.
+        /// Where the expected ID comes from.
         source_of_pin: PinSource,
     },
-    /// The contract names another token than before.
+    /// The contract reports a different token from the one recorded.
     #[error(
-        "the contract {contract} names the token {found}, but it named {pinned} before, which never changes: the node \
-         {node} does not tell the truth; nothing is signed. Use another node (chain.rpc_url)"
+        "the contract {contract} reports the token {found}, but earlier it reported {pinned}, which cannot change: the node \
+         {node} returns false data; nothing is signed. Use another node (chain.rpc_url)"
     )]
     WrongToken {
         /// The contract.
         contract: Address,
         /// Scheme, host and port.
         node: String,
-        /// What it answers.
+        /// The token it reports.
         found: Address,
-        /// What it answered before.
+        /// The token it reported earlier.
         pinned: Address,
     },
-    /// The node does not have the block of a channel's opening, so it says nothing of the channel.
+    /// The node does not have the block of a channel's opening, so it knows nothing of the channel.
     #[error(
         "the node {node} does not have the block in which channel {channel} was opened: wait until it has caught up, or \
          check the channel's name"
@@ -118,7 +118,7 @@ pub enum ChainError {
         /// The channel.
         channel: ChannelId,
     },
-    /// A fee above the configured limit.
+    /// A fee exceeds the configured limit.
     #[error(
         "{what} would cost {asked}, and chain.{key} allows {allowed}: nothing was sent. Wait until fees are lower, check \
          what the node suggests, or raise chain.{key}"
@@ -133,7 +133,7 @@ pub enum ChainError {
         /// The limit.
         allowed: Wei,
     },
-    /// The node answered with a JSON-RPC error that is no revert.
+    /// The node returned a JSON-RPC error that is not a revert.
     #[error("the node {node} refused {method}: {message} (code {code})")]
     NodeRefused {
         /// Scheme, host and port.
@@ -142,23 +142,23 @@ pub enum ChainError {
         method: &'static str,
         /// The JSON-RPC error code.
         code: i32,
-        /// What the node said.
+        /// The node's message.
         message: String,
     },
-    /// The answer is not what the method answers.
-    #[error("the node {node} answered {method} with something else: {why}")]
+    /// The result does not have the type that the method returns.
+    #[error("the node {node} returned an invalid result for {method}: {why}")]
     NotUnderstood {
         /// Scheme, host and port.
         node: String,
         /// The JSON-RPC method.
         method: &'static str,
-        /// What was expected or seen.
+        /// What was expected or received.
         why: String,
     },
     /// The contract refused the call.
     #[error("the contract refused the call: {message}")]
     Reverted {
-        /// The reason it gave, or what the node said.
+        /// The contract's reason, or the node's message.
         message: String,
     },
     /// There is no contract at the address.
@@ -169,25 +169,25 @@ pub enum ChainError {
     NoCode {
         /// The address.
         contract: Address,
-        /// The chain that was asked.
+        /// The chain ID.
         chain_id: u64,
         /// Scheme, host and port.
         node: String,
     },
-    /// The contract is of a version that we do not speak.
+    /// The contract has an unsupported version.
     #[error("the contract {contract} has version {version:?}; 0.2.x is needed: check chain.channel_manager")]
     WrongVersion {
-        /// Where it is.
+        /// The contract.
         contract: Address,
-        /// What it says of itself.
+        /// The version it reports.
         version: String,
     },
-    /// The contract does not answer as a channel contract does.
+    /// The contract does not behave like a channel contract.
     #[error("the contract {contract} is not a channel contract ({why}): check chain.channel_manager")]
     WrongContract {
-        /// Where it is.
+        /// The contract.
         contract: Address,
-        /// Which call gave it away.
+        /// The call that showed it.
         why: String,
     },
     /// Signing failed.
@@ -195,30 +195,30 @@ pub enum ChainError {
     NotSigned(#[from] NotSigned),
 }
 
-/// Who says which chain to pay on.
+/// Where the expected chain ID comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinSource {
     /// The configuration.
     Configured,
-    /// The node itself, earlier.
+    /// An earlier answer of the node.
     SeenBefore,
 }
 
 impl fmt::Display for PinSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Configured => "chain.chain_id says",
-            Self::SeenBefore => "this node answered before (chain.chain_id is not set)",
+            Self::Configured => "set by chain.chain_id",
+            Self::SeenBefore => "reported by this node earlier; chain.chain_id is not set",
         })
     }
 }
 
 impl ChainError {
-    /// True when the same question may well be answered a little later.
+    /// Whether the same request may succeed if retried.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::NodeUnreachable { .. } | Self::NotJsonRpc { .. } => true,
-            // A slow query for logs is not asked again as it is: a smaller range helps.
+            // A slow log query is not retried as it is: a smaller range helps.
             Self::Timeout { method, .. } => *method != "eth_getLogs",
             Self::NotUnderstood { why, .. } => why == Self::NULL,
             Self::NodeRejected { method: "eth_getLogs", status, .. } => {
@@ -240,7 +240,7 @@ impl ChainError {
         }
     }
 
-    /// After what time the node wants to be asked again, if it says so.
+    /// The delay that the node asks for before a retry.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NodeRejected { retry_after, .. } => *retry_after,
@@ -248,73 +248,73 @@ impl ChainError {
         }
     }
 
-    /// What is said of a null that is no answer.
+    /// The reason in [`Self::NotUnderstood`] for a `null` that is not a valid result.
     pub(super) const NULL: &str = "null: it may not have that block yet";
 }
 
-/// An order that was not carried out, or whose outcome is not known.
+/// An operation that failed, or whose outcome is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum OpError {
-    /// The chain could not be asked, or refused; nothing that moves the money was sent.
+    /// A request to the chain failed; no transaction that moves the money was sent.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The intent could not be journalled, so nothing was sent.
     #[error(transparent)]
     NotRecorded(#[from] NotRecorded),
-    /// Too little to pay with; nothing was sent.
+    /// The wallet holds too little; nothing was sent.
     #[error("{0}")]
     Underfunded(Box<Underfunded>),
-    /// The channel cannot be ended as ordered; nothing was sent.
+    /// The channel cannot be ended this way; nothing was sent.
     #[error(transparent)]
     Precondition(#[from] UnmetPrecondition),
     /// The contract would refuse the transaction; nothing was sent.
     #[error("the transaction would fail and was not sent: {why}")]
     WouldFail {
-        /// The reason, or the rules that could have been broken.
+        /// The revert reason, or the contract rules that may have been violated.
         why: String,
     },
-    /// The transaction was mined and undone; nothing moved but its fee.
+    /// The transaction was mined but reverted; only its fee was spent.
     #[error("transaction {hash} failed: {why}")]
     TransactionFailed {
-        /// Which one.
+        /// The transaction.
         hash: TransactionHash,
-        /// The reason, or the rules that could have been broken.
+        /// The revert reason, or the contract rules that may have been violated.
         why: String,
     },
-    /// The transaction was sent, or may have been, and its outcome is not known yet.
+    /// The transaction was, or may have been, sent, and its outcome is unknown.
     #[error(
-        "transaction {hash} is not confirmed after {waited:?}{}: it may still be; it is looked up again \
-         before anything else is ordered for this receiver",
+        "transaction {hash} is not confirmed after {waited:?}{} and may still be mined; tollpass checks it again \
+         before any other operation for this receiver",
         last.as_ref().map(|error| format!(" ({error})")).unwrap_or_default()
     )]
     StillPending {
-        /// Which one.
+        /// The transaction.
         hash: TransactionHash,
-        /// How long it was waited for.
+        /// How long tollpass waited.
         waited: Duration,
-        /// What the node said last, if it could not be asked.
+        /// The last error of the node, if any.
         last: Option<Box<ChainError>>,
     },
-    /// Another transaction of the account took the nonce; this one can never be mined. It was found, or the node knows
-    /// nothing of ours after many blocks and a long time, neither its hash nor its effect.
+    /// Another transaction of the account used the nonce, so this one can never be mined. Either it was found, or the node
+    /// has no trace of ours, neither hash nor effect, after many blocks and a long time.
     #[error(
         "transaction {hash} was replaced: nonce {nonce} was used by {}. If tollpass did not send that, another program or \
          state directory uses the same key: give each a key of its own",
         by.map_or("another transaction of this account".to_owned(), |by| format!("transaction {by} of this account"))
     )]
     Replaced {
-        /// Which one.
+        /// The transaction.
         hash: TransactionHash,
         /// The nonce of both.
         nonce: u64,
-        /// The other one, if it was found.
+        /// The other transaction, if it was found.
         by: Option<TransactionHash>,
     },
-    /// The transaction is confirmed, but neither the contract's state nor its events prove what it did to the channel. Its
-    /// money may have moved: it counts as sent and not back until a later look proves the one or the other.
+    /// The transaction is confirmed, but neither the contract's state nor its events prove its effect on the channel. The
+    /// money may have moved: it counts as sent until a later check proves the outcome.
     #[error(
-        "transaction {hash} is confirmed, but its effect on channel {channel} does not show: {}. Nothing more is sent for \
-         this receiver before it does; is the node behind, or does it not tell the truth (chain.rpc_url)?",
+        "transaction {hash} is confirmed, but its effect on channel {channel} is not visible: {}. Nothing more is sent for \
+         this receiver until it is; is the node behind, or does it return false data (chain.rpc_url)?",
         describe(shows.as_deref())
     )]
     Unseen {
@@ -322,7 +322,7 @@ pub enum OpError {
         hash: TransactionHash,
         /// The channel.
         channel: ChannelId,
-        /// What the node showed last: `None` where it showed nothing, `Some(None)` where it knows no such channel.
+        /// The state last read: `None` if it could not be read, `Some(None)` if there is no such channel.
         shows: Option<Box<Option<OnChain>>>,
     },
 }
@@ -330,7 +330,7 @@ pub enum OpError {
 fn describe(shows: Option<&Option<OnChain>>) -> String {
     match shows {
         None => "the node is behind, or cannot be asked".to_owned(),
-        Some(None) => "the contract knows no such channel".to_owned(),
+        Some(None) => "the contract has no such channel".to_owned(),
         Some(Some(OnChain { deposit, settle_block: 0, .. })) => format!("it holds {deposit}"),
         Some(Some(OnChain { deposit, settle_block, .. })) => {
             format!("it holds {deposit} and is being closed (settle block {settle_block})")
@@ -339,47 +339,47 @@ fn describe(shows: Option<&Option<OnChain>>) -> String {
 }
 
 impl OpError {
-    /// True when money may have moved, or may still: the order's intents must be resumed before it is repeated, and count
-    /// as sent until then. False when it is certain that this order moves nothing: it was not sent, it failed, or its
-    /// nonce is used or will be used by another transaction.
+    /// True if money may have moved or may still move: the operation's intents must be resumed before it is repeated, and
+    /// count as sent until then. False if it is certain that this operation moves nothing: it was not sent, it failed, or
+    /// another transaction has or will have its nonce.
     pub fn is_unclear(&self) -> bool {
         matches!(self, Self::StillPending { .. } | Self::Unseen { .. })
     }
 }
 
-/// The journal did not take a record, and why.
+/// The journal could not write a record, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the intent could not be recorded, so the transaction was not sent: {0}")]
 pub struct NotRecorded(pub String);
 
-/// Too little to pay with.
+/// The wallet holds too little.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Underfunded {
     /// Too few tokens.
     #[error("{payer} holds {has} base units of the token {token} and needs {needs}: send it {} more", needs.saturating_sub(*has))]
     Token {
-        /// Who pays.
+        /// The payer.
         payer: Address,
         /// The token.
         token: Address,
-        /// What it holds, in base units.
+        /// Its balance, in base units.
         has: Amount,
-        /// What the order locks up, in base units.
+        /// The amount the operation locks up, in base units.
         needs: Amount,
     },
     /// Too little ether for the fee.
     #[error("{payer} holds {has} wei and the transaction can cost {needs}: send it {} wei more", needs.saturating_sub(*has))]
     Ether {
-        /// Who pays.
+        /// The payer.
         payer: Address,
-        /// What it holds, in wei.
+        /// Its balance, in wei.
         has: U256,
         /// The most that the transaction can cost, in wei.
         needs: U256,
     },
 }
 
-/// The hash of a transaction; printed as `0x` and 64 digits.
+/// A transaction hash; displayed as `0x` and 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TransactionHash(pub [u8; 32]);
 

@@ -1,4 +1,4 @@
-//! Carrying out an order, whatever it is: check, send, wait, look. And taking up what a crash interrupted.
+//! Executes channel operations: check, send, confirm, prove the effect. Resumes what a crash interrupted.
 
 use std::time::Duration;
 
@@ -15,37 +15,37 @@ use crate::chain::send::Step;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{ChannelId, ChannelOp, Intent, OnChain};
 
-/// An order that was carried out, which rests on a positive proof:
+/// A completed operation, backed by positive proof:
 ///
-/// - of an opening or a top up, the contract shows the channel open with at least the ordered deposit, in the state of a
-///   block no older than the one that confirmed the transaction; or the contract's event (`ChannelCreated` for this payer,
-///   receiver and deposit; `ChannelToppedUp` for this channel and amount) is in the receipt or the logs;
-/// - of an end, the contract shows the channel as the order leaves it.
+/// - for an opening or a top-up, the contract shows the channel open with at least the requested deposit, in the state
+///   of a block no older than the one that confirmed the transaction; or the contract's event (`ChannelCreated` for
+///   this payer, receiver and deposit; `ChannelToppedUp` for this channel and amount) is in the receipt or the logs;
+/// - for an end, the contract shows the channel in the state that the operation leaves it in.
 ///
-/// A receipt that says success is no such proof, and neither is one that says nothing.
+/// A receipt that reports success is not such a proof, nor is one without a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpResult {
     /// The channel that was opened, topped up or ended.
     pub channel: ChannelId,
-    /// What the contract says of it; `None` once it is settled. Never `None` after an opening or a top up. Where only the
-    /// event proves one of these, this is what the node showed last within `retry_timeout`: the deposit may be lower than
-    /// what was sent, 0 even, or the channel may be closing.
+    /// The channel's state; `None` once it is settled, never after an opening or a top-up. If only the event proves one
+    /// of these, this is the last state read within `retry_timeout`: the deposit may be lower than what was sent, even
+    /// 0, or the channel may be closing.
     pub on_chain: Option<OnChain>,
-    /// The fee in wei of the transactions that were waited for. `None` where the node does not say, and where
-    /// the channel was found ended by another transaction.
+    /// The fee in wei of the transactions that were confirmed. `None` if the node does not report it, or if another
+    /// transaction ended the channel.
     pub fee: Option<U256>,
 }
 
-/// What became of the intents of one order.
+/// What became of the intents of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The order was carried out.
+    /// The operation is complete.
     Done(OpResult),
-    /// Only approvals were on their way; the order may be given anew.
+    /// Only approvals were in flight; the operation may be started again.
     NothingMoved,
 }
 
-/// What an order can cost beside what it moves.
+/// The cost of an operation, apart from the money it moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// The most gas that its transactions can use.
@@ -54,13 +54,15 @@ pub struct Cost {
     pub wei: U256,
 }
 
-/// Above what a cooperative close was seen to take: 75,000 to 97,000.
+/// Above the gas that a cooperative close was seen to use: 75,000 to 97,000.
 const GAS_TO_CLOSE_TOGETHER: u64 = 130_000;
 
 impl Chain {
-    /// Carries out `order` and waits until it is confirmed. Orders to one receiver must come one after the other:
-    /// two openings in one block revert. On an error that [`OpError::is_unclear`], [`Chain::resume`] must
-    /// settle the recorded intents first.
+    /// Executes `op` and waits until it is confirmed. Operations for one receiver must run one after the other, since
+    /// two openings in one block revert.
+    ///
+    /// # Errors
+    /// If [`OpError::is_unclear`], [`Chain::resume`] must settle the recorded intents before the operation is repeated.
     pub async fn execute(
         &self,
         op: &ChannelOp,
@@ -79,7 +81,7 @@ impl Chain {
             Err(error) if !error.is_unclear() && !sent.earlier.is_empty() => error,
             outcome => return outcome,
         };
-        // One that was left behind may have moved the money all the same.
+        // An abandoned attempt may still have moved the money.
         match self.resume(&sent.earlier, recorder).await {
             Ok(Resolution::Done(done)) => Ok(done),
             Err(unclear) if unclear.is_unclear() => Err(unclear),
@@ -87,7 +89,10 @@ impl Chain {
         }
     }
 
-    /// What `order` can cost at most, as things are now; the errors are those of carrying it out.
+    /// The most that `op` can cost at current prices.
+    ///
+    /// # Errors
+    /// Those of [`Self::execute`].
     pub async fn estimate(&self, op: &ChannelOp) -> Result<Cost, OpError> {
         let gas = match contracts::op_kind(op) {
             OpKind::Fund(amount) => self.gas_to_fund(op, amount, self.pinned().await?).await?,
@@ -99,7 +104,7 @@ impl Chain {
         Ok(Cost { gas: u64::try_from(gas).unwrap_or(u64::MAX), wei })
     }
 
-    /// What closing together with the receiver can cost at most, in wei: its signature is not known beforehand.
+    /// The most that a cooperative close can cost, in wei; the receiver's signature is not known beforehand.
     pub async fn fee_to_close_together(&self) -> Result<U256, ChainError> {
         self.worst_fee(GAS_TO_CLOSE_TOGETHER.into()).await
     }
@@ -108,9 +113,9 @@ impl Chain {
         Ok(Fees::current(&self.0.rpc, Caps::of(&self.0.settings), gas).await?.worst(gas))
     }
 
-    /// Takes up the recorded intents of one order after a restart: what is mined is confirmed, what is not is
-    /// sent again, byte by byte, and waited for. The intents may come in any order. Of several that would move the money,
-    /// it is done when one of them did, and failed for good only when each of them is known to have failed.
+    /// Resumes the recorded intents of one operation after a restart: confirms what is mined, resubmits the rest
+    /// unchanged and waits for it. The intents may be in any order. If several would move the money, the operation is
+    /// done once one of them did, and has failed only once all of them are known to have failed.
     pub async fn resume(
         &self,
         intents: &[Intent],
@@ -123,7 +128,7 @@ impl Chain {
             intents.into_iter().partition(|intent| intent.moves);
         let (mut undecided, mut failed, mut pending) = (Vec::new(), None, None);
         for intent in &moving {
-            if !self.is_there(intent).await.map_err(|error| unclear(intent, error))? {
+            if !self.has_trace(intent).await.map_err(|error| unclear(intent, error))? {
                 undecided.push(*intent);
                 continue;
             }
@@ -143,9 +148,9 @@ impl Chain {
         }
         for intent in others {
             match self.resume_one(intent, true, recorder).await {
-                // An approval that failed or lost its place moves nothing, and the next order sets its own.
+                // An approval that failed or was replaced moves nothing, and the next operation sets its own.
                 Ok(_) | Err(OpError::TransactionFailed { .. } | OpError::Replaced { .. }) => {}
-                // It says nothing of the transactions that move the money.
+                // This does not affect the transactions that move the money.
                 Err(error) if !moving.is_empty() => {
                     tracing::warn!(%error, "an approval may still be mined");
                 }
@@ -153,11 +158,11 @@ impl Chain {
             }
         }
         let Some(last) = undecided.last() else { return Ok(Resolution::NothingMoved) };
-        // To end a channel that has ended would only cost its fee.
+        // Ending a channel that has already ended would only cost the fee.
         if let Some(done) = self.ended(&last.op).await.map_err(|error| unclear(last, error))? {
             return Ok(Resolution::Done(done));
         }
-        // All but the last were refused when they were made: sending them again could move the money twice.
+        // All but the last were refused when they were first sent: resubmitting them could move the money twice.
         let mut may_resend = true;
         while let Some(intent) = undecided.pop() {
             match self.resume_one(intent, may_resend || undecided.is_empty(), recorder).await {
@@ -169,8 +174,9 @@ impl Chain {
         failed.map_or(Ok(Resolution::NothingMoved), Err)
     }
 
-    /// Whether there is a trace of a transaction: a receipt, its hash, or its effect in one of the newest blocks.
-    async fn is_there(&self, intent: &Intent) -> Result<bool, ChainError> {
+    /// Whether the node has any trace of a transaction: its receipt, its hash, or its effect in one of the newest
+    /// blocks.
+    async fn has_trace(&self, intent: &Intent) -> Result<bool, ChainError> {
         let rpc = &self.0.rpc;
         if rpc.receipt(intent.hash).await?.is_some() || rpc.transaction(intent.hash).await?.is_some() {
             return Ok(true);
@@ -188,7 +194,7 @@ impl Chain {
     ) -> Result<Resolution, OpError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
-        // Not known yet: the wait looks for it first, and sends it where it is in no block.
+        // Unknown so far: the wait searches for it first, and submits it if it is not mined.
         let sent = Sent {
             intent: intent.clone(),
             is_known: false,
@@ -206,8 +212,8 @@ impl Chain {
         Ok(Resolution::NothingMoved)
     }
 
-    /// Waits for the transaction that carries out the order, and reads the channel. `fee` is that of the
-    /// transactions before it.
+    /// Waits for the transaction that completes the operation and reads the channel. `fee` is that of the transactions
+    /// before it.
     async fn finish(
         &self,
         sent: &Sent,
@@ -222,7 +228,7 @@ impl Chain {
         };
         let mined = match confirmed.await {
             Ok(mined) => mined,
-            // The seller may have been faster, or an earlier attempt of ours: what was wanted has come about.
+            // The seller or an earlier attempt of ours may have ended the channel already.
             Err(error @ (OpError::TransactionFailed { .. } | OpError::Replaced { .. })) => {
                 return self.ended(op).await.ok().flatten().ok_or(error);
             }
@@ -239,10 +245,10 @@ impl Chain {
         Ok(OpResult { channel, on_chain, fee: both(fee, mined.fee(&sent.intent)) })
     }
 
-    /// The end of a channel, where the end that `order` asks for has come about already.
+    /// The result of `op` if it ends a channel and the channel has already ended that way.
     pub(super) async fn ended(&self, op: &ChannelOp) -> Result<Option<OpResult>, ChainError> {
         let OpKind::End(channel, _) = contracts::op_kind(op) else { return Ok(None) };
-        // A node that does not have the opening yet knows nothing of an end.
+        // A node that does not have the opening yet cannot prove an end.
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
             return Ok(None);
         };
@@ -255,8 +261,8 @@ impl Chain {
             let block = mined.receipt.block_number.as_u64();
             if *moves && matches!(self.trace(op, *hash, block, block).await, Ok(Some(_))) {
                 tracing::warn!(
-                    transaction = %sent.hash(), ?op,
-                    "the node says that the transaction failed, but shows its event: it counts as done"
+                    transaction = %sent.hash(), operation = %op,
+                    "the node reports that the transaction failed but returns its event: counted as successful"
                 );
                 return Ok(());
             }
@@ -266,7 +272,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Block numbers are 32 bits in the contract.
+    /// The open block of a channel: 32 bits in the contract.
     fn block_of(&self, mined: &Mined) -> Result<u32, ChainError> {
         u32::try_from(mined.receipt.block_number.as_u64()).map_err(|_| ChainError::NotUnderstood {
             node: self.0.rpc.shown().into(),
@@ -281,7 +287,7 @@ pub(super) fn both(one: Option<U256>, other: Option<U256>) -> Option<U256> {
     Some(one?.saturating_add(other?))
 }
 
-/// Nothing is known of `intent`, because the node could not be asked.
+/// The error if the state of `intent` is unknown because the request to the node failed.
 fn unclear(intent: &Intent, error: ChainError) -> OpError {
     OpError::StillPending {
         hash: TransactionHash(intent.hash),

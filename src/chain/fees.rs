@@ -1,4 +1,4 @@
-//! What a transaction may cost: EIP-1559 where blocks have a base fee, a plain gas price elsewhere.
+//! Transaction fees: EIP-1559 if blocks have a base fee, otherwise a plain gas price.
 
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{Eip1559TransactionRequest, TransactionRequest, U256};
@@ -10,36 +10,36 @@ use crate::chain::error::ChainError;
 use crate::chain::rpc::{CallRequest, Rpc};
 use crate::protocol::Wei;
 
-/// What to bid per unit of gas, in wei.
+/// The bid per unit of gas, in wei.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fees {
-    /// Where blocks have a base fee.
+    /// EIP-1559, for blocks with a base fee.
     Dynamic {
-        /// The most to pay in all.
+        /// `maxFeePerGas`.
         max: U256,
-        /// The most to pay above the base fee.
+        /// `maxPriorityFeePerGas`.
         priority: U256,
         /// The base fee of the newest block.
         base: U256,
     },
-    /// Everywhere else.
+    /// A plain gas price.
     Legacy {
-        /// What is paid.
+        /// The gas price.
         price: U256,
     },
 }
 
-/// Above the base fee where the node has no opinion: 1 gwei.
+/// The priority fee if the node suggests none: 1 gwei.
 const PRIORITY_FALLBACK: u64 = 1_000_000_000;
 /// The base fee may double (six full blocks in a row) before a transaction has to wait.
 const BASE_FEE_HEADROOM: u64 = 2;
 
-/// What a transaction may cost at most, whatever the node suggests.
+/// The configured fee limits, which hold whatever the node suggests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caps {
-    /// For one unit of gas.
+    /// Per unit of gas.
     pub per_gas: Wei,
-    /// In all.
+    /// Per transaction.
     pub whole: Wei,
 }
 
@@ -48,8 +48,10 @@ impl Caps {
         Self { per_gas: settings.max_fee_per_gas, whole: settings.max_fee }
     }
 
-    /// What to bid for `gas` units: what `fees` says, with less headroom for a rising base fee where the caps leave
-    /// less. An error where even without headroom they are exceeded.
+    /// The bid for `gas` units: `fees`, with less headroom for a rising base fee if the limits require it.
+    ///
+    /// # Errors
+    /// The limits are exceeded even without headroom.
     fn bid(self, fees: Fees, gas: U256) -> Result<Fees, ChainError> {
         let Self { per_gas, whole } = self;
         let now = fees.now();
@@ -69,9 +71,9 @@ impl Caps {
         })
     }
 
-    /// Whether a transaction that was signed before, maybe under other caps, may be handed over again.
+    /// Whether a transaction that was signed earlier, perhaps under other limits, may be sent again.
     pub fn allow(self, raw: &[u8]) -> Result<(), ChainError> {
-        // One that cannot be read does no harm: a node cannot read it either.
+        // A node cannot decode it either, so it is harmless.
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(raw)) else { return Ok(()) };
         let price = match &transaction {
             TypedTransaction::Eip1559(transaction) => transaction.max_fee_per_gas,
@@ -87,7 +89,7 @@ fn too_dear(what: &'static str, key: &'static str, asked: U256, allowed: Wei) ->
 }
 
 impl Fees {
-    /// Asks the node what `gas` units take now, and what to bid for them within the caps.
+    /// Asks the node for current fees and returns the bid for `gas` units within the limits.
     pub async fn current(rpc: &Rpc, caps: Caps, gas: U256) -> Result<Self, ChainError> {
         let fees = match rpc.latest_block().await?.base_fee_per_gas {
             Some(base) => Self::over(base, rpc.priority_fee().await?),
@@ -110,14 +112,14 @@ impl Fees {
         Self::Dynamic { max, priority, base }
     }
 
-    /// The most that `gas` can cost, in wei.
+    /// The most that `gas` units can cost, in wei.
     pub fn worst(&self, gas: U256) -> U256 {
         match self {
             Self::Dynamic { max: price, .. } | Self::Legacy { price } => gas.saturating_mul(*price),
         }
     }
 
-    /// The transaction that carries out `call`, ready to be signed.
+    /// The unsigned transaction for `call`.
     pub fn transaction(&self, call: &CallRequest, chain_id: u64, nonce: u64, gas: U256) -> TypedTransaction {
         match *self {
             Self::Dynamic { max, priority, .. } => Eip1559TransactionRequest::new()
@@ -145,7 +147,7 @@ impl Fees {
     }
 }
 
-/// A gas limit with a quarter above the estimate: the state may change before the transaction is mined.
+/// The estimate plus a quarter: the state may change before the transaction is mined.
 pub(super) fn with_margin(estimate: U256) -> U256 {
     estimate.saturating_add(estimate / 4)
 }

@@ -1,4 +1,4 @@
-//! Putting money into a channel: by the token's own transfer where it has ERC-223's, else by an allowance.
+//! Moves money into a channel: by ERC-223's `transfer` if the token has it, otherwise by an allowance.
 
 use ethers_core::types::{H160, U256};
 
@@ -13,13 +13,13 @@ use crate::chain::send::Step;
 use crate::chain::{Chain, Pinned};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
-/// What stands for the gas of an `approve` in an estimate.
+/// The assumed gas of an `approve`.
 const APPROVE_GAS: u64 = 60_000;
-/// What stands in an estimate for the gas of a call that fetches tokens: it cannot be tried before it is allowed.
+/// The assumed gas of the call that pulls approved tokens: it cannot be estimated before the approval is mined.
 const FETCH_GAS: u64 = 150_000;
 
 impl Chain {
-    /// Sends what puts the money of `order` into its channel. Answers the last transaction, and the fee in wei of
+    /// Sends the transactions that move the money of `op` into its channel. Returns the last one, and the fee in wei of
     /// those before it, if known.
     pub(super) async fn fund(
         &self,
@@ -38,7 +38,7 @@ impl Chain {
         Ok((sent, Some(U256::zero())))
     }
 
-    /// The most gas that it takes to put the money of `order` into its channel.
+    /// The most gas that moving the money of `op` into its channel takes.
     pub(super) async fn gas_to_fund(
         &self,
         op: &ChannelOp,
@@ -57,7 +57,7 @@ impl Chain {
         Ok(U256::from(approvals * APPROVE_GAS + FETCH_GAS))
     }
 
-    /// The deposit that a top up adds to.
+    /// The deposit before a top-up.
     async fn deposit_before(&self, op: &ChannelOp) -> Result<Option<Amount>, ChainError> {
         let ChannelOp::TopUp { channel, .. } = op else { return Ok(None) };
         Ok(self.channel(*channel).await?.map(|now| now.deposit))
@@ -77,7 +77,7 @@ impl Chain {
         self.request(pinned.token, call)
     }
 
-    /// The call that has the contract fetch tokens that it is allowed to take.
+    /// The call with which the channel contract pulls the approved tokens.
     fn fetch_request(&self, op: &ChannelOp, amount: Amount) -> CallRequest {
         let (contract, amount) = (self.0.settings.channel_manager, U256::from(amount));
         let receiver = H160::from(op.receiver());
@@ -95,7 +95,7 @@ impl Chain {
         self.view(pinned.token, call, At::Latest).await
     }
 
-    /// The way of a plain token: approve, then have the contract fetch the tokens. It answers once that is mined.
+    /// Funds from a plain ERC-20 token: approves, then has the contract pull the tokens. Returns once that is mined.
     async fn spend_allowance(
         &self,
         op: &ChannelOp,
@@ -117,14 +117,14 @@ impl Chain {
         let step = Step { request: self.fetch_request(op, amount), moves: true, before };
         let sent = self.send(op, step, pinned, recorder).await?;
         match self.confirm(&sent, 1, recorder).await {
-            // The order is not decided before its earlier attempts are.
+            // `finish` decides, which also resumes the earlier attempts.
             Err(OpError::Replaced { .. }) if !sent.earlier.is_empty() => {}
             confirmed => drop(confirmed?),
         }
         Ok((sent, fee))
     }
 
-    /// Answers the fee in wei, if known.
+    /// Returns the fee in wei, if known.
     async fn approve(
         &self,
         op: &ChannelOp,
@@ -140,11 +140,12 @@ impl Chain {
         Ok(mined.fee(&sent.intent))
     }
 
-    /// Whether the token has ERC-223's transfer and it reaches the channel contract. A trial call must succeed,
-    /// and one with data that the contract refuses must not: a token that swallows unknown calls would take both.
+    /// Whether the token has ERC-223's `transfer` and passes the call on to the channel contract. A trial call must
+    /// succeed, and one with data that the contract rejects must fail: a token that ignores unknown calls would accept
+    /// both.
     async fn transfers_with_data(&self, token: Address) -> Result<bool, ChainError> {
         let contract = self.0.settings.channel_manager;
-        // The trial opens a channel to the contract itself, which no real order does.
+        // The trial opens a channel to the contract itself, which no real operation does.
         let one = Amount::from(1);
         let trial = ChannelOp::Open { receiver: contract, deposit: one };
         let ask = || async {

@@ -1,6 +1,6 @@
-//! Gaps between nonces: a transaction whose nonce is not the next one waits for ever, and with it all that come after.
-//! A gap is filled with a transfer of nothing to the payer itself, and never with recorded bytes that move money: their
-//! order may have ended, or have another transaction by now.
+//! Nonce gaps: a transaction whose nonce is not the next one waits forever, and so do all later ones. A gap is filled
+//! with a zero-value transfer to the payer itself, never with recorded bytes that move money: their operation may have
+//! ended, or may have another transaction by now.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,14 +20,14 @@ use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::CallRequest;
 use crate::protocol::Intent;
 
-/// So many looks in a row must see the same gap: a node may be behind, or a transaction just on its way.
-const GAP_LOOKS: u32 = 3;
-/// How often a gap is looked into while one transaction is waited for.
-const MOST_TRIES: usize = 16;
-/// How many transfers of nothing are signed while one transaction is waited for: each costs a fee.
-const MOST_FILLED: usize = 4;
+/// How many consecutive polls must see the same gap: a node may be behind, or a transaction still propagating.
+const GAP_POLLS: u32 = 3;
+/// How many attempts to fill gaps one wait makes.
+const MAX_ATTEMPTS: usize = 16;
+/// How many filler transactions one wait signs; each costs a fee.
+const MAX_FILLERS: usize = 4;
 
-/// What is seen of gaps while a transaction is waited for.
+/// The gaps seen while waiting for one transaction.
 #[derive(Default)]
 pub(super) struct Gaps {
     nonce: Option<u64>,
@@ -37,12 +37,12 @@ pub(super) struct Gaps {
     fillers: Vec<InFlight>,
 }
 
-/// A transaction that waits for a nonce which no transaction has.
+/// A transaction that cannot be mined because an earlier nonce is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The nonce that is missing.
     pub missing: u64,
-    /// The transaction that waits.
+    /// The waiting transaction.
     pub waits: TransactionHash,
     /// Its nonce.
     pub nonce: u64,
@@ -53,20 +53,21 @@ impl fmt::Display for Gap {
         let Self { missing, waits, nonce } = self;
         write!(
             f,
-            "transaction {waits} with nonce {nonce} can never be mined: no transaction has the nonce {missing} before it. \
-             The node counted too many, or dropped one. The gap is filled as soon as the transaction is waited for \
-             again, at the next payment or order for its receiver"
+            "transaction {waits} with nonce {nonce} can never be mined: nonce {missing} is missing. \
+             The node counted too many, or dropped one. tollpass fills the gap when it waits for the transaction \
+             again, at the next payment or operation for its receiver"
         )
     }
 }
 
 impl Chain {
-    /// Takes note of transactions on record: their nonces are not given away while a node has them, and they fill gaps.
+    /// Registers recorded transactions, so that their nonces are not reused while a node has them, and fillers among
+    /// them can be sent again.
     pub fn remember(&self, intents: &[Intent]) {
         intents.iter().for_each(|intent| self.0.nonces.signed(intent));
     }
 
-    /// A gap before one of the transactions on record, if there is one.
+    /// The gap before one of the recorded transactions, if there is one.
     pub async fn gap(&self, intents: &[Intent]) -> Result<Option<Gap>, ChainError> {
         if intents.is_empty() {
             return Ok(None);
@@ -85,8 +86,8 @@ impl Chain {
         Ok(waits.map(|intent| Gap { missing, waits: TransactionHash(intent.hash), nonce }))
     }
 
-    /// Looks for a gap before `sent`, which is in no block while `mined` transactions of the account are, and fills it
-    /// once it has been seen often enough.
+    /// Searches for a gap before `sent`, which is not mined while the account has `mined` mined transactions, and fills
+    /// the gap once enough polls have seen it.
     pub(super) async fn close_gap(
         &self,
         sent: &Sent,
@@ -100,12 +101,12 @@ impl Chain {
         }
         let Some(missing) = missing else { return };
         gaps.poll += 1;
-        if gaps.poll < GAP_LOOKS || gaps.tried == MOST_TRIES {
+        if gaps.poll < GAP_POLLS || gaps.tried == MAX_ATTEMPTS {
             return;
         }
         (gaps.poll, gaps.tried) = (0, gaps.tried + 1);
         if let Err(error) = self.fill(missing, sent, gaps, recorder).await {
-            tracing::warn!(%error, nonce = missing, "the gap before a transaction cannot be filled");
+            tracing::warn!(%error, nonce = missing, "filling a nonce gap failed");
         }
     }
 
@@ -129,23 +130,23 @@ impl Chain {
             let answer = self.submit(&filler.raw).await;
             let transaction = TransactionHash(filler.hash);
             match answer {
-                // Another transaction has the nonce by now: there is no gap.
+                // Another transaction has taken the nonce: the gap is closed.
                 Ok(_) | Err((SendRefusal::NonceTooLow | SendRefusal::Underpriced, _)) => {
-                    tracing::info!(nonce, %transaction, "sent again, before a later one");
+                    tracing::info!(nonce, %transaction, "resent a filler before a later transaction");
                     return Ok(());
                 }
-                // Its fee may be too low today.
-                Err((_, error)) => tracing::warn!(nonce, %transaction, %error, "the node refuses a filler"),
+                // Its fee may be too low by now.
+                Err((_, error)) => tracing::warn!(nonce, %transaction, %error, "the node refused a filler"),
             }
         }
-        if gaps.filled == MOST_FILLED || self.knows_any(nonce).await || self.may_be_pending(nonce).await {
+        if gaps.filled == MAX_FILLERS || self.knows_any(nonce).await || self.may_be_pending(nonce).await {
             return Ok(());
         }
         tracing::warn!(
             waiting = %sent.hash(),
-            its_nonce = sent.intent.nonce,
+            nonce = sent.intent.nonce,
             missing = nonce,
-            "no transaction has the nonce before one that waits: the gap is filled with a transfer of nothing"
+            "nonce missing before a waiting transaction; filling the gap with a zero-value transfer to this account"
         );
         let chain_id = self.pinned().await?.chain_id;
         let request = CallRequest { from: payer, to: payer, data: Bytes::new() };
@@ -162,7 +163,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Whether a transaction of this account with `nonce` may wait at the node. A node that cannot be asked says nothing.
+    /// Whether the node may have a pending transaction of this account with `nonce`; true if the node cannot be asked.
     async fn may_be_pending(&self, nonce: u64) -> bool {
         match self.listed_as_pending().await {
             Ok(Some(listed)) => listed.contains(&nonce),
@@ -175,7 +176,7 @@ impl Chain {
     }
 }
 
-/// Whether a recorded transaction is a transfer of nothing to the payer itself.
+/// Whether a recorded transaction is a zero-value transfer to the payer itself.
 fn is_filler(intent: &Intent, payer: H160) -> bool {
     let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else { return false };
     let has_data = transaction.data().is_some_and(|data| !data.is_empty());

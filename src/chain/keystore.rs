@@ -1,5 +1,5 @@
-//! Where the signing key rests: a V3 JSON keystore under a password, or a key file in the clear. Opening and
-//! making one here, the format in `form` and `v3`, who may touch the files in [`crate::private`]. Logs nothing.
+//! Loads and creates the signing key: a V3 JSON keystore with a password, or an unencrypted key file. `form` and `v3`
+//! implement the format, [`crate::private`] checks file permissions. Logs nothing.
 
 mod form;
 mod v3;
@@ -24,37 +24,37 @@ use crate::private;
 use crate::private::PrivateFileError;
 use crate::protocol::Address;
 
-/// The variable that a password is taken from when no file is named.
+/// The environment variable with the password, read if no file is given.
 pub const PASSWORD_VARIABLE: &str = "TOLLPASS_WALLET_PASSWORD";
 
-/// Why there is no key to sign with. Holds neither key nor password.
+/// Why no signing key could be loaded. Contains neither key nor password.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
-    /// The file, or who may touch it.
+    /// The file cannot be read, or its permissions are unsafe.
     #[error(transparent)]
     File(#[from] PrivateFileError),
-    /// The keystore does not open.
+    /// The keystore cannot be decrypted.
     #[error("{path}: {error}", path = path.display())]
     Keystore {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: V3Error,
     },
-    /// The key file holds something else.
-    #[error("{path} holds no private key: 64 hexadecimal digits are needed, below the order of the curve", path = .0.display())]
+    /// The key file does not contain a key.
+    #[error("{path} does not hold a private key: expected 64 hexadecimal digits, below the order of the curve", path = .0.display())]
     NotAKey(PathBuf),
-    /// The keystore opens, and what is in it cannot be a key.
+    /// The keystore's content is not a valid key.
     #[error("{path} opens, but its content is not a valid private key: it is zero, or not below the order of the curve", path = .0.display())]
     NoKeyWithin(PathBuf),
-    /// The key within is not the one of the address beside it.
-    #[error("{path} names the address {named}, but its key is the one of {found}: the file was altered", path = path.display())]
+    /// The key does not match the address in the file.
+    #[error("{path} names the address {named}, but its key belongs to {found}: the file was altered", path = path.display())]
     OtherAddress {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the file says.
+        /// The address in the file.
         named: Address,
-        /// What its key says.
+        /// The address of its key.
         found: Address,
     },
 }
@@ -62,10 +62,10 @@ pub enum KeystoreError {
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// The file, or who may touch it.
+    /// The file cannot be read, or its permissions are unsafe.
     #[error("the password file: {0}")]
     File(#[from] PrivateFileError),
-    /// Nobody can be asked.
+    /// There is no terminal for the prompt.
     #[error(
         "no terminal to ask for the keystore's password ({0}); name a password file, or set {PASSWORD_VARIABLE}"
     )]
@@ -73,12 +73,12 @@ pub enum PasswordError {
     /// The two passwords differ.
     #[error("the two passwords differ; nothing was written")]
     Differ,
-    /// A new keystore needs one.
+    /// A new keystore must have a password.
     #[error("the password is empty; a new keystore needs one")]
     Empty,
 }
 
-/// A keystore's password; overwritten in memory when dropped, never shown.
+/// A keystore's password; zeroized when dropped, hidden in `Debug`.
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for Password {
@@ -88,14 +88,13 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// Takes the password from `file`, else from [`PASSWORD_VARIABLE`], else from the terminal, without echo.
-    /// Blocks while it asks.
+    /// Reads the password from `file`, else from [`PASSWORD_VARIABLE`], else from the terminal, without echo. Blocks.
     pub fn obtain(file: Option<&Path>) -> Result<Self, PasswordError> {
         Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))?
             .map_or_else(|| ask("Password of the keystore: "), Ok)
     }
 
-    /// The same for a new keystore: asks twice on the terminal, and takes no empty one.
+    /// Like [`Self::obtain`], for a new keystore: prompts twice and rejects an empty password.
     pub fn obtain_new(file: Option<&Path>) -> Result<Self, PasswordError> {
         let password = match Self::without_asking(file, env::var_os(PASSWORD_VARIABLE))? {
             Some(password) => password,
@@ -110,8 +109,8 @@ impl Password {
         if password.0.is_empty() { Err(PasswordError::Empty) } else { Ok(password) }
     }
 
-    /// The file wins over the variable. A byte order mark before a file's password and one line end after it are not part
-    /// of it.
+    /// Reads the file, else the variable. A leading byte order mark and one trailing line ending in the file are
+    /// ignored.
     fn without_asking(
         file: Option<&Path>,
         variable: Option<OsString>,
@@ -132,7 +131,8 @@ impl Password {
     }
 }
 
-/// Opens a V3 keystore. Blocks for about a second and takes 256 MiB at full strength: not for an async thread.
+/// Opens a V3 keystore. At full strength this blocks for about a second and needs 256 MiB: do not call it on an async
+/// thread.
 pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
     let json = private::read(path)?;
     let opened = v3::open(&json, &password.0)
@@ -146,7 +146,7 @@ pub fn open(path: &Path, password: &Password) -> Result<Signer, KeystoreError> {
     }
 }
 
-/// Opens a key file: 64 hexadecimal digits, with or without `0x`, white space around, perhaps after a byte order mark.
+/// Opens a key file: 64 hexadecimal digits with or without `0x`, whitespace around them, and perhaps a byte order mark.
 /// Blocks on the disk.
 pub fn open_key_file(path: &Path) -> Result<Signer, KeystoreError> {
     let text = private::read(path)?;
@@ -155,7 +155,7 @@ pub fn open_key_file(path: &Path) -> Result<Signer, KeystoreError> {
     Signer::new(&key).map_err(|_| not_a_key())
 }
 
-/// Makes a random key and writes it to a new keystore that only this user can read. Blocks as [`open`] does.
+/// Generates a key and writes it to a new keystore that only this user can read. Blocks like [`open`].
 pub fn create(path: &Path, password: &Password) -> Result<Address, KeystoreError> {
     let (key, address) = random_key();
     let json = v3::write(&key, address, &password.0)
@@ -168,7 +168,7 @@ fn random_key() -> (Zeroizing<[u8; 32]>, Address) {
     let mut key = Zeroizing::new([0; 32]);
     loop {
         OsRng.fill_bytes(key.as_mut());
-        // All but one in 2^127 numbers are keys.
+        // All but about one in 2^128 numbers are valid keys.
         if let Ok(signer) = Signer::new(&key) {
             return (key, signer.address());
         }
@@ -182,7 +182,7 @@ fn key_from_hex(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     Some(key)
 }
 
-/// Asks on the terminal itself, whatever standard input is.
+/// Prompts on the terminal, even if standard input is redirected.
 fn ask(prompt: &str) -> Result<Password, PasswordError> {
     let text = rpassword::prompt_password(prompt).map_err(PasswordError::NoTerminal)?;
     Ok(Password(Zeroizing::new(text.into_bytes())))
@@ -201,16 +201,16 @@ mod tests {
     }
 
     fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
         private::create(&path, text.as_bytes()).unwrap();
-        (folder, path)
+        (directory, path)
     }
 
     #[test]
     fn what_is_created_opens_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keystore.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keystore.json");
         let address = create(&path, &password("a long one")).unwrap();
         assert_eq!(open(&path, &password("a long one")).unwrap().address(), address);
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -224,21 +224,21 @@ mod tests {
     fn the_address_beside_the_key_must_be_its_own() {
         let vectors: serde_json::Value = serde_json::from_str(VECTORS).unwrap();
         let mut keystore = vectors["keystores"]["scrypt_n1024"].clone();
-        let (_folder, path) = written(&keystore.to_string());
+        let (_directory, path) = written(&keystore.to_string());
         let signer = open(&path, &password("correct horse")).unwrap();
         assert_eq!(signer.address().to_string(), vectors["keystores"]["address"].as_str().unwrap());
 
         keystore["address"] = "00".repeat(20).into();
-        let (_folder, path) = written(&keystore.to_string());
+        let (_directory, path) = written(&keystore.to_string());
         let error = open(&path, &password("correct horse")).unwrap_err();
         assert!(matches!(error, KeystoreError::OtherAddress { .. }), "{error}");
 
         keystore.as_object_mut().unwrap().remove("address");
-        let (_folder, path) = written(&keystore.to_string());
+        let (_directory, path) = written(&keystore.to_string());
         assert!(open(&path, &password("correct horse")).is_ok());
     }
 
-    /// What others made: see the file itself.
+    /// See the file itself for where they come from.
     const OTHERS: &str = include_str!("../../tests/suite/vectors/keystores.json");
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         assert!(others.len() > 40);
         for keystore in others {
             let text = |field: &str| keystore[field].as_str().unwrap();
-            let (_folder, path) = written(text("text"));
+            let (_directory, path) = written(text("text"));
             let opened = open(&path, &password(text("password")));
             let signer = opened.unwrap_or_else(|error| panic!("{}: {error}", text("name")));
             assert_eq!(signer.address().to_string(), text("address"), "{}", text("name"));
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_keystore_that_opens_must_hold_a_key_of_the_curve() {
         for key in [[0; 32], [0xff; 32]] {
-            let (_folder, path) = written(&v3::write(&key, Address::default(), b"pw").unwrap());
+            let (_directory, path) = written(&v3::write(&key, Address::default(), b"pw").unwrap());
             let error = open(&path, &password("pw")).unwrap_err();
             assert!(matches!(error, KeystoreError::NoKeyWithin(_)), "{error}");
         }
@@ -285,7 +285,7 @@ mod tests {
             ("00".repeat(32), false),
             ("ff".repeat(32), false),
         ] {
-            let (_folder, path) = written(&text);
+            let (_directory, path) = written(&text);
             match open_key_file(&path) {
                 Ok(signer) => {
                     assert!(is_key, "{text:?}");
@@ -311,7 +311,7 @@ mod tests {
             ("\u{feff}\n", ""),
             ("p\u{feff}w", "p\u{feff}w"),
         ] {
-            let (_folder, path) = written(text);
+            let (_directory, path) = written(text);
             let found = Password::without_asking(Some(&path), Some("variable".into())).unwrap().unwrap();
             assert_eq!(found.0.as_slice(), expected.as_bytes(), "{text:?}");
             assert_eq!(format!("{found:?}"), "Password(..)");
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_open_file_is_neither_key_nor_password() {
-        let (_folder, path) = written("secret");
+        let (_directory, path) = written("secret");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(open_key_file(&path), Err(KeystoreError::File(PrivateFileError::Open { .. }))));
         assert!(matches!(
@@ -332,7 +332,7 @@ mod tests {
         ));
         let error = Password::obtain(Some(&path)).unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
-        let (_folder, empty) = written("\n");
+        let (_directory, empty) = written("\n");
         assert!(matches!(Password::obtain_new(Some(&empty)), Err(PasswordError::Empty)));
     }
 }

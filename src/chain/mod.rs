@@ -1,7 +1,7 @@
-//! The chain: contracts, node, transactions, the signing key. Never sees an HTTP request of a client.
+//! The chain layer: contracts, node, transactions and the signing key. It never sees a client's HTTP request.
 //!
-//! [`Chain`] is a handle on one channel contract behind one JSON-RPC node, for one payer. It keeps nothing that
-//! must survive a crash: what does is handed to a [`TransactionRecorder`] before it is acted on.
+//! [`Chain`] is a handle to one channel contract through one JSON-RPC node, for one payer. It keeps nothing that must
+//! survive a crash: that goes to a [`TransactionRecorder`] before it is acted on.
 
 mod confirm;
 mod contracts;
@@ -50,106 +50,106 @@ use nonces::Nonces;
 use rpc::{At, CallRequest, Rpc};
 use signer::Signer;
 
-/// Where the chain is and how long to wait for it.
+/// The node, the contract and the limits of the chain layer.
 #[derive(Clone)]
 pub struct Settings {
-    /// The node's JSON-RPC URL, http or https; it may hold secrets and is never printed.
+    /// The node's JSON-RPC URL, http or https; it may contain secrets and is never printed.
     pub rpc_url: String,
     /// The channel contract.
     pub channel_manager: Address,
-    /// Blocks that must hold or follow a transaction before it counts, its own included; at least 1.
+    /// How many confirmations a transaction needs, its own block included; at least 1.
     pub confirmations: u32,
-    /// The first block that can hold an event of ours.
+    /// The first block that can contain an event of this contract.
     pub start_block: u64,
-    /// The limit of one JSON-RPC call.
+    /// The timeout of one JSON-RPC call.
     pub request_timeout: Duration,
-    /// How often a pending transaction, or a new block, is looked for.
+    /// How often to check for a new block or a pending transaction.
     pub poll_every: Duration,
-    /// How long a sent transaction may stay unconfirmed before we stop waiting for it.
+    /// How long to wait for the confirmation of a sent transaction.
     pub confirm_timeout: Duration,
-    /// The most blocks to ask for in one `eth_getLogs`; halved when the node refuses; at least 1.
+    /// The most blocks to request in one `eth_getLogs`; halved if the node refuses; at least 1.
     pub log_range: u64,
-    /// How long passing faults of the node are waited out; `confirm_timeout` bounds it too.
+    /// How long to retry transient node errors; also bounded by `confirm_timeout`.
     pub retry_timeout: Duration,
-    /// The only chain to sign for; that of the first answer where it is absent.
+    /// The only chain ID to sign for; if absent, the first that the node reports.
     pub chain_id: Option<u64>,
-    /// The most to pay for one unit of gas.
+    /// The highest fee per unit of gas.
     pub max_fee_per_gas: Wei,
-    /// The most that one transaction may cost in fees.
+    /// The highest fee of one transaction.
     pub max_fee: Wei,
 }
 
-/// A handle on the chain; cheap to clone.
+/// A handle to the chain; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Chain(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
     rpc: Rpc,
-    /// The same node, with the patience of one look: for looks that are repeated anyway.
+    /// The same node with the retry window of one poll, for requests that are repeated anyway.
     poll_rpc: Rpc,
     signer: Arc<Signer>,
     nonces: Nonces,
-    /// Held while an allowance is set and used: two orders would take it from each other.
+    /// Held while an allowance is set and used: concurrent operations would take it from each other.
     allowance: Mutex<()>,
     pinned: OnceCell<Pinned>,
     transfers_with_data: OnceCell<bool>,
 }
 
-/// What never changes for a contract.
+/// Properties of a contract that never change.
 #[derive(Clone, Copy)]
 struct Pinned {
     chain_id: u64,
     token: Address,
 }
 
-/// What the node and the contract say of themselves.
+/// What the node and the contract report about themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContractInfo {
-    /// The chain's id (EIP-155).
+    /// The chain ID (EIP-155).
     pub chain_id: u64,
     /// The token that channels hold.
     pub token: Address,
     /// The contract's version, 0.2.x.
     pub version: String,
-    /// Blocks between a request to close alone and its settlement.
+    /// Blocks between a unilateral close and its settlement.
     pub challenge_period: u32,
     /// The newest block.
     pub head: u64,
 }
 
-/// What the payer can spend.
+/// The payer's balances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balances {
     /// Ether for fees, in wei.
     pub wei: U256,
-    /// Tokens, in base units; [`Amount::MAX`] stands for that much or more.
+    /// Tokens, in base units; [`Amount::MAX`] means that much or more.
     pub tokens: Amount,
-    /// Digits after the point when base units are shown as tokens, if the token says so.
+    /// The token's decimals, if it reports them.
     pub decimals: Option<u8>,
-    /// The token's short name, if it has one.
+    /// The token's symbol, if it has one.
     pub symbol: Option<String>,
 }
 
-/// The versions of the contract that we speak.
+/// The supported versions of the contract.
 const VERSIONS: &str = "0.2.";
-/// The longest token symbol that is repeated, in characters.
+/// The longest token symbol to display, in characters.
 const MAX_SYMBOL: usize = 16;
 
 impl Chain {
-    /// Checks the settings; asks the node nothing yet.
+    /// Checks the settings; does not contact the node.
     pub fn new(settings: Settings, signer: Arc<Signer>) -> Result<Self, ChainError> {
-        let patience = settings.retry_timeout.min(settings.confirm_timeout);
-        let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, patience)?;
+        let retry_window = settings.retry_timeout.min(settings.confirm_timeout);
+        let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, retry_window)?;
         let at_least = |good: bool, name, least| {
             if good { Ok(()) } else { Err(ChainError::Setting { name, least }) }
         };
         at_least(settings.confirmations > 0, "confirmations", "1")?;
         at_least(settings.log_range > 0, "log_range", "1")?;
-        // A timer with a period of zero does not exist.
+        // Tokio's interval panics on a zero period.
         at_least(settings.poll_every >= Duration::from_millis(1), "poll_every", "1 ms")?;
         Ok(Self(Arc::new(Inner {
-            poll_rpc: rpc.with_patience(settings.poll_every),
+            poll_rpc: rpc.with_retry_window(settings.poll_every),
             rpc,
             settings,
             signer,
@@ -160,7 +160,10 @@ impl Chain {
         })))
     }
 
-    /// Asks the node and the contract what they are, and refuses a contract that we cannot use.
+    /// Reads the properties of the node and the contract.
+    ///
+    /// # Errors
+    /// The node cannot be asked, or the contract is not a supported channel contract.
     pub async fn contract_info(&self) -> Result<ContractInfo, ChainError> {
         let Inner { rpc, settings, .. } = &*self.0;
         let contract = settings.channel_manager;
@@ -179,23 +182,23 @@ impl Chain {
         Ok(ContractInfo { chain_id, token, version, challenge_period, head })
     }
 
-    /// The faults of the node that are being waited out.
+    /// The node error that is being retried, if any.
     pub fn outage(&self) -> Receiver<Option<String>> {
         self.0.rpc.outage()
     }
 
-    /// Holds on to a chain and a token: nothing is signed where the node or the contract answers others later.
+    /// Pins the chain ID and the token: nothing is signed if the node or the contract later reports others.
     pub fn pin(&self, chain_id: u64, token: Address) {
-        // The first pin stays.
+        // The first pin is kept.
         let _ = self.0.pinned.set(Pinned { chain_id, token });
     }
 
-    /// The only chain id that the settings allow, if they name one.
+    /// The chain ID from the configuration, if set.
     pub fn configured_chain(&self) -> Option<u64> {
         self.0.settings.chain_id
     }
 
-    /// The chain that the node follows, which must be the one to pay on.
+    /// Reads the node's chain ID and compares it with the pinned one.
     async fn chain_id(&self) -> Result<u64, ChainError> {
         let Inner { rpc, settings, pinned, .. } = &*self.0;
         let found = rpc.chain_id().await?;
@@ -208,7 +211,7 @@ impl Chain {
         }
     }
 
-    /// The token that the contract names, which must be the one of before.
+    /// Reads the contract's token and compares it with the pinned one.
     async fn token(&self) -> Result<Address, ChainError> {
         let token: H160 = self.ask_contract(TokenCall).await?;
         match self.0.pinned.get() {
@@ -222,24 +225,24 @@ impl Chain {
         }
     }
 
-    /// Compares what the node and the contract say with what they said before. To be asked before each signature.
+    /// Compares the chain ID and the token with the pinned ones. Call before each signature.
     async fn verify(&self) -> Result<(), ChainError> {
         self.chain_id().await?;
         self.token().await.map(drop)
     }
 
-    /// What the payer can spend now.
+    /// The payer's current balances.
     pub async fn balances(&self) -> Result<Balances, ChainError> {
         let token = self.pinned().await?.token;
         let wei = self.0.rpc.ether_of(self.payer().into()).await?;
         let tokens = self.tokens(token).await?;
-        let decimals = stated(self.view(token, DecimalsCall, At::Latest).await)?;
-        let symbol: Option<String> = stated(self.view(token, SymbolCall, At::Latest).await)?;
+        let decimals = optional(self.view(token, DecimalsCall, At::Latest).await)?;
+        let symbol: Option<String> = optional(self.view(token, SymbolCall, At::Latest).await)?;
         let symbol = symbol.map(|name| name.chars().filter(|c| !c.is_control()).take(MAX_SYMBOL).collect());
         Ok(Balances { wei, tokens, decimals, symbol })
     }
 
-    /// How many transactions of the payer are mined.
+    /// How many transactions of the payer have been mined.
     pub async fn transactions(&self) -> Result<u64, ChainError> {
         self.0.rpc.mined_of(self.payer().into()).await
     }
@@ -249,8 +252,10 @@ impl Chain {
         self.0.rpc.head().await
     }
 
-    /// What the contract says of a channel of ours; `None` when it is settled or never was. A node that does not have the
-    /// block of its opening yet is an error.
+    /// The state of one of the payer's channels; `None` if it is settled or never existed.
+    ///
+    /// # Errors
+    /// Also if the node does not have the block of its opening yet.
     pub async fn channel(&self, id: ChannelId) -> Result<Option<OnChain>, ChainError> {
         if let Some(on_chain) = self.channel_at(id, At::Latest).await? {
             return Ok(Some(on_chain));
@@ -278,7 +283,7 @@ impl Chain {
         let bounded = |units: U256| {
             Amount::try_from(units).map_err(|error| ChainError::WrongContract {
                 contract,
-                why: format!("getChannelInfo answered an amount {error}"),
+                why: format!("getChannelInfo returned an invalid amount: {error}"),
             })
         };
         Ok(Some(OnChain {
@@ -289,12 +294,11 @@ impl Chain {
         }))
     }
 
-    /// The payer.
     fn payer(&self) -> Address {
         self.0.signer.address()
     }
 
-    /// What never changes, asked for once.
+    /// The pinned properties, read once.
     async fn pinned(&self) -> Result<Pinned, ChainError> {
         let ask = || async {
             let ContractInfo { chain_id, token, .. } = self.contract_info().await?;
@@ -309,12 +313,12 @@ impl Chain {
         Ok(Amount::try_from(units).unwrap_or(Amount::MAX))
     }
 
-    /// A view that every channel contract has.
+    /// Calls a view function that every channel contract has.
     async fn ask_contract<C: EthCall, R: AbiDecode>(&self, call: C) -> Result<R, ChainError> {
         let contract = self.0.settings.channel_manager;
         match self.view(contract, call, At::Latest).await {
             Err(ChainError::Reverted { message }) => {
-                let why = format!("{} answered: {message}", C::function_name());
+                let why = format!("{} failed: {message}", C::function_name());
                 Err(ChainError::WrongContract { contract, why })
             }
             other => other,
@@ -335,7 +339,7 @@ impl Chain {
         let answer = rpc.call(&self.request(to, call), at).await?;
         R::decode(&answer).map_err(|_| ChainError::WrongContract {
             contract: to,
-            why: format!("{} answered {} bytes that it cannot mean", C::function_name(), answer.len()),
+            why: format!("{} returned {} bytes of the wrong type", C::function_name(), answer.len()),
         })
     }
 
@@ -353,7 +357,7 @@ impl fmt::Debug for Inner {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URL is left out: it may hold a password or a key.
+        // The URL is left out: it may contain a password or a key.
         f.debug_struct("Settings")
             .field("channel_manager", &self.channel_manager)
             .field("confirmations", &self.confirmations)
@@ -362,8 +366,8 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// What a token says of itself if it does: a revert or an answer of another type is "no".
-fn stated<T>(answer: Result<T, ChainError>) -> Result<Option<T>, ChainError> {
+/// The value of an optional token function; a revert or a result of another type means that the token lacks it.
+fn optional<T>(answer: Result<T, ChainError>) -> Result<Option<T>, ChainError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(ChainError::Reverted { .. } | ChainError::WrongContract { .. }) => Ok(None),

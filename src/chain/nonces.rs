@@ -1,8 +1,8 @@
-//! The account's nonces, when several transactions are on their way at once.
+//! Assigns the account's nonces while several transactions are in flight.
 //!
-//! One transaction at a time gets its nonce, is signed, journalled and handed to the node; that is a [`Turn`].
-//! Waiting for confirmations happens outside of it. The nonce is always the lowest that no transaction is known to
-//! have: one that was given up leaves no gap, and the next transaction takes its place, so that not both can be mined.
+//! One transaction at a time is assigned its nonce, signed, journaled and submitted; that is a [`Turn`]. Waiting for
+//! confirmations happens outside it. The nonce is always the lowest that no known transaction has: an abandoned
+//! transaction leaves no gap, and the next one takes its nonce, so that only one of the two can be mined.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as SyncMutex, MutexGuard as SyncGuard};
@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::mutex::lock;
 use crate::protocol::{Address, Intent};
 
-/// Who may send next, and what is on its way.
+/// The queue for sending, and the transactions in flight.
 #[derive(Default)]
 pub(super) struct Nonces {
     turn: Mutex<()>,
@@ -21,33 +21,32 @@ pub(super) struct Nonces {
 
 #[derive(Default)]
 struct Known {
-    /// How many waits there are for a transaction with this nonce.
+    /// How many tasks wait for a transaction with this nonce.
     in_flight: BTreeMap<u64, usize>,
-    /// Transactions of this journal that were signed and not seen confirmed, by nonce; the newest is the last.
+    /// Transactions of this journal that were signed and not seen confirmed, by nonce, the newest last.
     signed: BTreeMap<u64, Vec<Intent>>,
-    /// One above the highest nonce of ours that was seen confirmed.
+    /// One above the highest of our nonces that was seen confirmed.
     floor: u64,
 }
 
-/// The right to choose a nonce and send.
+/// The exclusive right to choose a nonce and send.
 pub(super) struct Turn<'a> {
     nonces: &'a Nonces,
     _guard: MutexGuard<'a, ()>,
 }
 
-/// A nonce whose transaction is on its way; no other transaction gets it while this lives.
+/// Reserves the nonce of a transaction in flight until dropped.
 pub(super) struct InFlight {
     nonce: u64,
     known: Arc<SyncMutex<Known>>,
 }
 
 impl Nonces {
-    /// Waits until it is our turn.
     pub async fn turn(&self) -> Turn<'_> {
         Turn { _guard: self.turn.lock().await, nonces: self }
     }
 
-    /// Takes note of a transaction that was signed and journalled.
+    /// Registers a transaction that was signed and journaled.
     pub fn signed(&self, intent: &Intent) {
         let mut known = self.known();
         let signed = known.signed.entry(intent.nonce).or_default();
@@ -56,26 +55,26 @@ impl Nonces {
         }
     }
 
-    /// What was signed for a nonce, the newest first.
+    /// The transactions signed for a nonce, the newest first.
     pub fn signed_at(&self, nonce: u64) -> Vec<Intent> {
         self.known().signed.get(&nonce).into_iter().flatten().rev().cloned().collect()
     }
 
-    /// What was signed to move money for a receiver and not seen confirmed.
+    /// The transactions that were signed to move money for a receiver and not seen confirmed.
     pub fn moving_for(&self, receiver: Address) -> Vec<Intent> {
         let known = self.known();
         let signed = known.signed.values().flatten();
         signed.filter(|one| one.moves && one.op.receiver() == receiver).cloned().collect()
     }
 
-    /// A transaction of ours with this nonce is confirmed.
+    /// Registers that the transaction with this nonce is confirmed.
     pub fn confirmed(&self, nonce: u64) {
         let mut known = self.known();
         known.floor = known.floor.max(nonce.saturating_add(1));
         known.signed = known.signed.split_off(&nonce.saturating_add(1));
     }
 
-    /// The lowest nonce below `end` of those not mined that no transaction on its way has.
+    /// The lowest unmined nonce below `end` that no transaction in flight has.
     pub fn missing(&self, mined: u64, end: u64) -> Option<u64> {
         let known = self.known();
         let free = first_free(&known, mined.max(known.floor));
@@ -88,23 +87,23 @@ impl Nonces {
 }
 
 impl Turn<'_> {
-    /// The lowest nonce, of those not mined and not below `at_least`, that no transaction on its way has.
+    /// The lowest unmined nonce, not below `at_least`, that no transaction in flight has.
     pub fn first_free(&self, mined: u64, at_least: u64) -> u64 {
         let known = self.nonces.known();
         first_free(&known, mined.max(at_least).max(known.floor))
     }
 
-    /// True when the node counts fewer transactions than were seen confirmed.
+    /// Whether the node counts fewer transactions than were seen confirmed.
     pub fn is_behind(&self, mined: u64) -> bool {
         mined < self.nonces.known().floor
     }
 
-    /// What was confirmed from this nonce on is confirmed no more: the node insists that it counts fewer.
+    /// Resets the floor to `nonce` after a reorganisation undid the transactions from there on.
     pub fn undone_from(&self, nonce: u64) {
         self.nonces.known().floor = nonce;
     }
 
-    /// Marks `nonce` as taken for as long as the answer lives.
+    /// Reserves `nonce` until the result is dropped.
     pub fn take(&self, nonce: u64) -> InFlight {
         let known = Arc::clone(&self.nonces.known);
         *lock(&known).in_flight.entry(nonce).or_default() += 1;
@@ -126,7 +125,7 @@ impl Drop for InFlight {
 
 fn first_free(known: &Known, from: u64) -> u64 {
     let taken = known.in_flight.range(from..).map(|(nonce, _)| *nonce);
-    // As long as they follow each other, the n-th is `from` + n.
+    // While they are consecutive, the n-th is `from` + n.
     let run = taken.zip(from..).take_while(|(taken, expected)| taken == expected).count();
     from.saturating_add(run as u64)
 }
@@ -169,7 +168,7 @@ mod tests {
         assert_eq!((hashes(4), hashes(5), hashes(6)), (vec![], vec![], vec![4]));
         assert_eq!(nonces.turn().await.first_free(3, 0), 6);
         assert_eq!(nonces.missing(3, 9), Some(6), "a node that lags shows no gap");
-        // Unless a reorganisation has undone it.
+        // Unless a reorganisation undid it.
         nonces.turn().await.undone_from(4);
         assert_eq!(nonces.turn().await.first_free(3, 0), 4);
     }

@@ -1,4 +1,4 @@
-//! Why a transaction failed, in words: the contracts give no reason, so their rules are gone through.
+//! Explains why a transaction failed. The contracts return no reason, so their rules are checked one by one.
 
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{NameOrAddress, U256};
@@ -13,14 +13,14 @@ use crate::chain::{At, Chain};
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{Amount, ChannelId, ChannelOp, Intent};
 
-/// Where not even the node says anything.
-const UNSAID: &str = "no reason given";
+/// If the node returns no reason either.
+const NO_REASON: &str = "no reason given";
 
 impl Chain {
-    /// Why a mined transaction failed. It asks the node; where that fails, the answer is vaguer.
+    /// Explains why a mined transaction failed; the explanation is vaguer if the node cannot be asked.
     pub(super) async fn why_failed(&self, intent: &Intent, mined: &Mined) -> String {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
-            return self.why_refused(&intent.op, UNSAID).await;
+            return self.why_refused(&intent.op, NO_REASON).await;
         };
         if let (Some(limit), Some(used)) = (transaction.gas(), mined.receipt.gas_used)
             && used >= *limit
@@ -28,34 +28,34 @@ impl Chain {
             return format!("it ran out of gas ({used} units)");
         }
         let Some(NameOrAddress::Address(to)) = transaction.to() else {
-            return self.why_refused(&intent.op, UNSAID).await;
+            return self.why_refused(&intent.op, NO_REASON).await;
         };
         let data = transaction.data().cloned().unwrap_or_default();
         let request = CallRequest { from: self.payer().into(), to: *to, data };
-        let mut said = UNSAID.to_owned();
-        // Some nodes keep no older state than the newest.
+        let mut reason = NO_REASON.to_owned();
+        // Some nodes keep only the newest state.
         for at in [At::Block(mined.receipt.block_number.as_u64()), At::Latest] {
             if let Err(ChainError::Reverted { message }) = self.0.rpc.call(&request, at).await {
-                said = message;
+                reason = message;
                 break;
             }
         }
-        self.why_refused(&intent.op, &said).await
+        self.why_refused(&intent.op, &reason).await
     }
 
-    /// Which rules an order breaks now, after what the contract or node said.
-    pub(super) async fn why_refused(&self, op: &ChannelOp, said: &str) -> String {
+    /// The rules that an operation violates now, after the `reason` of the contract or the node.
+    pub(super) async fn why_refused(&self, op: &ChannelOp, reason: &str) -> String {
         let broken = match contracts::op_kind(op) {
             OpKind::Fund(amount) => self.rules_of_funding(op, amount).await,
             OpKind::End(channel, _) => self.rules_of_ending(op, channel).await,
         };
         if broken.is_empty() {
             return format!(
-                "{said}; no rule is seen broken now: another transaction may have come first, and taken the \
+                "{reason}; no rule is violated now: an earlier transaction may have taken the \
                  tokens or the allowance, closed the channel, or opened one to the same receiver in the same block"
             );
         }
-        format!("{said}; {}", broken.join("; "))
+        format!("{reason}; {}", broken.join("; "))
     }
 
     async fn rules_of_funding(&self, op: &ChannelOp, amount: Amount) -> Vec<String> {

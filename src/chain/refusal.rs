@@ -1,28 +1,29 @@
-//! What a node's JSON-RPC error means. Nodes agree on little, so this reads codes and words, and is pure.
+//! Classifies the JSON-RPC errors of nodes. Nodes agree on little, so this module goes by codes and message text. It is
+//! pure.
 
-/// Why a node did not take a transaction.
+/// Why a node did not accept a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SendRefusal {
-    /// It has it already: it counts as sent.
+    /// It already has it: counts as sent.
     AlreadyKnown,
-    /// The nonce was used.
+    /// The nonce is used.
     NonceTooLow,
-    /// Another transaction with the nonce waits, and this one does not pay enough more.
+    /// Another pending transaction has the nonce, and this one does not pay enough more.
     Underpriced,
     /// The account cannot pay for it.
     InsufficientFunds,
-    /// No node would ever take it as it is.
+    /// No node would accept it.
     Invalid,
-    /// Anything else: whether the node has it is not known.
+    /// Anything else: unknown whether the node has it.
     Unclear,
 }
 
-/// Code of EIP-1474's successors for "execution reverted".
+/// "Execution reverted", as geth reports it.
 const REVERTED: i32 = 3;
-/// Code of OpenEthereum and Nethermind for an execution that failed.
+/// A failed execution in OpenEthereum and Nethermind.
 const VM_EXECUTION_ERROR: i32 = -32015;
 
-/// True when the contract, not the node, said no.
+/// Whether the contract rejected the call, rather than the node.
 pub(super) fn is_revert(code: i32, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     code == REVERTED
@@ -40,14 +41,14 @@ pub(super) fn is_revert(code: i32, message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-/// Codes for "limit exceeded": JSON-RPC's of Ethereum, and HTTP's, which some gateways repeat.
+/// "Limit exceeded": the code of EIP-1474, and HTTP's, which some gateways repeat.
 const LIMIT_EXCEEDED: [i32; 2] = [-32005, 429];
-/// The JSON-RPC code for a fault within the node.
+/// "Internal error" of JSON-RPC.
 const INTERNAL: i32 = -32603;
-/// The code of Ethereum for a resource that is not there, and for one that is not available.
+/// "Resource not found" and "resource unavailable" of EIP-1474.
 const NOT_AVAILABLE: [i32; 2] = [-32001, -32002];
 
-/// True when the same question may well be answered a little later: the node is behind, busy or limits its callers.
+/// Whether the same request may succeed if retried: the node is behind, busy or limits its callers.
 pub(super) fn may_pass(method: &str, code: i32, message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -56,7 +57,7 @@ pub(super) fn may_pass(method: &str, code: i32, message: &str) -> bool {
     {
         return true;
     }
-    // Of logs all else can mean that the range is too wide.
+    // For logs, anything else may mean that the range is too wide.
     method != "eth_getLogs"
         && (says(&["try again", "timeout", "timed out", "temporar", "unavailable", "overloaded", "busy"])
             || LIMIT_EXCEEDED.contains(&code)
@@ -64,7 +65,7 @@ pub(super) fn may_pass(method: &str, code: i32, message: &str) -> bool {
             || code == INTERNAL)
 }
 
-/// Reads the refusal of `eth_sendRawTransaction`.
+/// Classifies the error of `eth_sendRawTransaction`.
 pub(super) fn of_send(message: &str) -> SendRefusal {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -95,11 +96,11 @@ pub(super) fn of_send(message: &str) -> SendRefusal {
     }
 }
 
-/// The reason in the data of a revert: `Error(string)`, or nothing.
+/// The reason in the data of a revert, `Error(string)`, if there is one.
 pub(super) fn revert_reason(data: &str) -> Option<String> {
     use ethers_core::abi::AbiDecode as _;
 
-    // Selector of Error(string).
+    // The selector of Error(string).
     let words = data.trim_matches('"').strip_prefix("0x08c379a0")?;
     let words = ethers_core::utils::hex::decode(words).ok()?;
     String::decode(words).ok().filter(|reason| !reason.is_empty())

@@ -1,10 +1,10 @@
-//! JSON-RPC to one node over http or https. It knows methods and limits, nothing of contracts or money.
+//! JSON-RPC to one node over http or https. This module knows methods and limits, nothing of contracts or money.
 //!
-//! Reads are harmless: one that fails for a passing reason is repeated with growing pauses. A transaction is handed over
-//! once; what a fault means there is for the caller to find out.
+//! Reads are harmless and are retried with exponential backoff after transient errors. A transaction is submitted once;
+//! the caller finds out what an error means.
 //!
-//! A node's URL often holds a password or a key: it stays in here. Errors name scheme, host and port, and what
-//! a node or the network says is cleaned of the rest before it is repeated.
+//! A node's URL often contains a password or a key, so it stays in this module. Errors name scheme, host and port, and
+//! messages of the node or the network are stripped of secrets.
 
 mod answers;
 
@@ -31,10 +31,10 @@ use crate::chain::refusal;
 use crate::error_chain::with_causes;
 use answers::{Answers, AnswersLayer, MAX_ANSWER, Odd};
 
-/// The most that is repeated of what a node says, in characters.
+/// The longest part of a node's message to repeat, in characters.
 const MAX_REPEATED: usize = 300;
 
-/// The first pause before a read is repeated; each further one is twice as long, up to the longest.
+/// The first pause before a read is retried; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -44,20 +44,20 @@ pub(super) struct Rpc {
     client: HttpClient<RpcService<Answers>>,
     name: NodeName,
     within: Duration,
-    /// How long passing faults are waited out.
-    patience: Duration,
-    /// The fault that is being waited out, if any.
+    /// How long to retry transient errors.
+    retry_window: Duration,
+    /// The error that is being retried, if any.
     outage: watch::Sender<Option<String>>,
 }
 
-/// What is shown of a node's URL, and what must not be.
+/// The printable part of a node's URL, and the parts that must not be printed.
 #[derive(Clone)]
 struct NodeName {
     shown: String,
     secrets: Vec<String>,
 }
 
-/// Which state a question is about.
+/// The state that a request reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
     /// The head.
@@ -66,7 +66,7 @@ pub(super) enum At {
     Block(u64),
 }
 
-/// A call or a transaction that is not signed.
+/// A call, or an unsigned transaction.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CallRequest {
     pub from: H160,
@@ -74,20 +74,20 @@ pub(super) struct CallRequest {
     pub data: Bytes,
 }
 
-/// What is needed of a block.
+/// The members of a block that tollpass reads.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Block {
     pub number: U64,
     pub hash: H256,
-    /// Only where fees follow EIP-1559.
+    /// Present if fees follow EIP-1559.
     pub base_fee_per_gas: Option<U256>,
 }
 
 /// A block with its transactions.
 #[derive(Debug, Deserialize)]
 pub(super) struct FullBlock {
-    /// Read one by one: networks have kinds of their own.
+    /// Parsed one by one, since some networks have transaction types of their own.
     #[serde(default)]
     transactions: Vec<serde_json::Value>,
 }
@@ -100,7 +100,7 @@ impl FullBlock {
     }
 }
 
-/// What is needed of a transaction.
+/// The members of a transaction that tollpass reads.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Transaction {
@@ -111,34 +111,34 @@ pub(super) struct Transaction {
     pub block_number: Option<U64>,
 }
 
-/// What is needed of a receipt.
+/// The members of a receipt that tollpass reads.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Receipt {
     pub block_number: U64,
     pub gas_used: Option<U256>,
-    /// What was paid per unit, in wei; old nodes do not say.
+    /// The price paid per unit of gas, in wei; missing from old nodes.
     pub effective_gas_price: Option<U256>,
-    /// 1 or 0. Where it is missing, only the effect of the transaction tells.
+    /// 1 for success, 0 for failure. If missing, only the transaction's effect shows which.
     pub status: Option<U64>,
     #[serde(default)]
     pub logs: Vec<Log>,
 }
 
-/// Which logs to fetch.
+/// The filter of `eth_getLogs`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LogFilter {
     pub address: H160,
     pub from_block: U64,
     pub to_block: U64,
-    /// Any of the first as the event, and exactly the second as its first indexed field.
+    /// Any of the first as the event, and the second as its first indexed argument.
     pub topics: (Vec<H256>, H256),
 }
 
 impl Rpc {
-    /// Checks the URL; connects only when asked something.
-    pub fn new(url: &str, within: Duration, patience: Duration) -> Result<Self, ChainError> {
+    /// Checks the URL; connects with the first request.
+    pub fn new(url: &str, within: Duration, retry_window: Duration) -> Result<Self, ChainError> {
         let name = NodeName::of(url)?;
         let client = HttpClientBuilder::default()
             .request_timeout(within)
@@ -147,15 +147,15 @@ impl Rpc {
             .set_rpc_middleware(RpcServiceBuilder::new())
             .build(url)
             .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
-        Ok(Self { client, name, within, patience, outage: watch::Sender::new(None) })
+        Ok(Self { client, name, within, retry_window, outage: watch::Sender::new(None) })
     }
 
-    /// The same node, asked with another patience.
-    pub fn with_patience(&self, patience: Duration) -> Self {
-        Self { patience: patience.min(self.patience), ..self.clone() }
+    /// The same node with a shorter retry window.
+    pub fn with_retry_window(&self, retry_window: Duration) -> Self {
+        Self { retry_window: retry_window.min(self.retry_window), ..self.clone() }
     }
 
-    /// Tells of the faults that are being waited out.
+    /// Watches the error that is being retried.
     pub fn outage(&self) -> watch::Receiver<Option<String>> {
         self.outage.subscribe()
     }
@@ -168,7 +168,7 @@ impl Rpc {
     pub async fn chain_id(&self) -> Result<u64, ChainError> {
         const METHOD: &str = "eth_chainId";
         let id: U256 = self.ask(METHOD, rpc_params![]).await?;
-        u64::try_from(id).map_err(|_| self.not_understood(METHOD, "a chain id above 2^64"))
+        u64::try_from(id).map_err(|_| self.not_understood(METHOD, "a chain ID above 2^64"))
     }
 
     /// The number of the newest block.
@@ -184,7 +184,7 @@ impl Rpc {
         self.ask("eth_gasPrice", rpc_params![]).await
     }
 
-    /// What the node suggests to pay above the base fee; `None` where it has no opinion.
+    /// The priority fee that the node suggests, if it does.
     pub async fn priority_fee(&self) -> Result<Option<U256>, ChainError> {
         unless_refused(self.ask("eth_maxPriorityFeePerGas", rpc_params![]).await.map(Some))
     }
@@ -199,13 +199,13 @@ impl Rpc {
         Ok(count.as_u64())
     }
 
-    /// How many transactions of the account are mined or wait to be; `None` where the node does not say.
+    /// How many transactions of the account are mined or pending; `None` if the node does not report it.
     pub async fn waiting_of(&self, account: H160) -> Result<Option<u64>, ChainError> {
         let ask = self.ask::<U64>("eth_getTransactionCount", rpc_params![account, "pending"]);
         unless_refused(ask.await.map(|count| Some(count.as_u64())))
     }
 
-    /// The transactions that the node means to put into the next block; `None` where it does not say.
+    /// The pending block; `None` if the node does not offer it.
     pub async fn pending_block(&self) -> Result<Option<FullBlock>, ChainError> {
         unless_refused(self.ask("eth_getBlockByNumber", rpc_params!["pending", true]).await)
     }
@@ -215,7 +215,7 @@ impl Rpc {
         self.ask("eth_getBlockByNumber", rpc_params![U64::from(number), true]).await
     }
 
-    /// The transaction with this hash, mined or waiting, if the node knows it.
+    /// The transaction with this hash, mined or pending, if the node has it.
     pub async fn transaction(&self, hash: [u8; 32]) -> Result<Option<Transaction>, ChainError> {
         self.ask("eth_getTransactionByHash", rpc_params![H256(hash)]).await
     }
@@ -233,7 +233,7 @@ impl Rpc {
         self.ask("eth_estimateGas", rpc_params![request]).await
     }
 
-    /// Hands a transaction over, once.
+    /// Submits a transaction, once.
     pub async fn send(&self, raw: &[u8]) -> Result<H256, ChainError> {
         self.ask_once("eth_sendRawTransaction", rpc_params![Bytes::from(raw.to_vec())]).await
     }
@@ -247,13 +247,13 @@ impl Rpc {
         self.ask("eth_getLogs", rpc_params![filter]).await
     }
 
-    /// Asks until there is an answer, a fault that does not pass, or no patience left.
+    /// Retries until there is a result, a permanent error, or the retry window is over.
     async fn ask<T: DeserializeOwned>(
         &self,
         method: &'static str,
         params: ArrayParams,
     ) -> Result<T, ChainError> {
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.retry_window;
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.ask_once(method, params.clone()).await {
@@ -267,7 +267,7 @@ impl Rpc {
             if left.is_zero() || !error.may_pass() {
                 return Err(error);
             }
-            tracing::debug!(%error, "asking the node again");
+            tracing::debug!(%error, "retrying the request to the node");
             self.outage.send_replace(Some(error.to_string()));
             tokio::time::sleep(before_next(pause, error.retry_after()).min(left)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -289,7 +289,7 @@ impl Rpc {
                 ChainError::Timeout { node: self.name.shown.clone(), method, within: self.within }
             }
             ClientError::Transport(error) => self.explain_transport(method, &*error),
-            // Where there is nothing to answer, nodes answer null.
+            // Nodes return null for what they do not have.
             ClientError::ParseError(error) if error.to_string().starts_with("invalid type: null") => {
                 self.not_understood(method, ChainError::NULL)
             }
@@ -305,7 +305,7 @@ impl Rpc {
         let node = self.name.shown.clone();
         match error.downcast_ref::<TransportError>() {
             Some(TransportError::Http(HttpError::TooLarge)) => {
-                let why = format!("the answer is longer than {MAX_ANSWER} bytes");
+                let why = format!("the response is longer than {MAX_ANSWER} bytes");
                 return ChainError::NotUnderstood { node, method, why };
             }
             Some(TransportError::Http(HttpError::Stream(odd))) => match odd.downcast_ref() {
@@ -314,8 +314,8 @@ impl Rpc {
                     let (status, retry_after) = (*status, *retry_after);
                     return ChainError::NodeRejected { node, method, status, retry_after };
                 }
-                Some(Odd::Foreign(poll)) => {
-                    return ChainError::NotJsonRpc { node, method, poll: self.name.clean(poll) };
+                Some(Odd::Foreign(content)) => {
+                    return ChainError::NotJsonRpc { node, method, content: self.name.clean(content) };
                 }
                 None => {}
             },
@@ -378,10 +378,10 @@ impl NodeName {
         Ok(Self { shown, secrets })
     }
 
-    /// Shorter parts of a URL are words such as `v3`, and would blank out harmless text.
+    /// Shorter parts of a URL are words such as `v3`, and removing them would garble harmless text.
     const SHORTEST_SECRET: usize = 4;
 
-    /// `text` in one line, bounded, and without any part of the URL that could be a secret.
+    /// `text` in one line, truncated, with every part of the URL that could be a secret removed.
     fn clean(&self, text: &str) -> String {
         let mut text = text.replace(char::is_control, " ");
         for secret in &self.secrets {
@@ -394,12 +394,12 @@ impl NodeName {
     }
 }
 
-/// The pause before a question is repeated: what the node wishes, and never none at all.
+/// The pause before a retry: at least what the node requested, and never zero.
 fn before_next(pause: Duration, retry_after: Option<Duration>) -> Duration {
     retry_after.map_or(pause, |wished| wished.max(pause))
 }
 
-/// Nothing where the node does not know the method or the tag, or does not offer it.
+/// `None` if the node does not support the method or the tag.
 fn unless_refused<T>(answer: Result<Option<T>, ChainError>) -> Result<Option<T>, ChainError> {
     match answer {
         Err(ChainError::NodeRefused { .. } | ChainError::Reverted { .. }) => Ok(None),

@@ -1,4 +1,4 @@
-//! One transaction: priced, signed, journalled and handed to the node.
+//! Prices, signs, journals and submits one transaction.
 
 use std::time::Duration;
 
@@ -17,24 +17,24 @@ use crate::chain::{Chain, Pinned};
 use crate::failpoint;
 use crate::protocol::{Amount, ChannelOp, Intent};
 
-/// One call on the way to an order's end.
+/// One transaction of an operation.
 pub(super) struct Step {
     pub request: CallRequest,
     /// See [`Intent::moves`].
     pub moves: bool,
-    /// Of a top up: the deposit before it.
+    /// For a top-up: the deposit before it.
     pub before: Option<Amount>,
 }
 
-/// How often a transaction is made again because its nonce turned out to be taken.
+/// How often a transaction is signed again because its nonce was taken.
 const NONCE_ATTEMPTS: usize = 8;
-/// How often a node is asked that counts more waiting transactions than can be accounted for.
+/// How often to ask a node that counts more pending transactions than are known.
 const PENDING_POLLS: u32 = 3;
 /// The longest pause between these.
 const PENDING_PAUSE: Duration = Duration::from_secs(1);
 
 impl Chain {
-    /// Signs, journals and sends one step; alone, so that nonces follow each other.
+    /// Signs, journals and sends one step, holding the [`Turn`] so that nonces are consecutive.
     pub(super) async fn send(
         &self,
         op: &ChannelOp,
@@ -51,13 +51,14 @@ impl Chain {
         if error.is_unclear() {
             return Err(error);
         }
-        // Whatever ended the last attempt says nothing of those before it.
-        tracing::warn!(%error, "not sending the transaction again: an earlier attempt may still be mined");
+        // The error of the last attempt decides nothing about the earlier ones.
+        tracing::warn!(%error, "not resending the transaction: an earlier attempt may still be mined");
         let last = if let OpError::Chain(error) = error { Some(Box::new(error)) } else { None };
         Err(OpError::StillPending { hash: TransactionHash(left.hash), waited: Duration::ZERO, last })
     }
 
-    /// Sends one step. `earlier` gets the attempts to move the money that are left behind for one with a higher nonce.
+    /// Sends one step. `earlier` collects the attempts to move the money that are abandoned for one with a higher
+    /// nonce.
     async fn attempt(
         &self,
         op: &ChannelOp,
@@ -102,9 +103,9 @@ impl Chain {
                     if moves && let Some(other) = other.filter(same).find(|one| one.hash != intent.hash) {
                         return Err(keep_following(other, recorder).await);
                     }
-                    // A gateway may have handed it on twice, and repeat what was said of the copy.
+                    // A gateway may have submitted it twice and returned the error of the copy.
                     if self.knows(&intent).await || !self.is_held_by_another(&intent).await {
-                        tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
+                        tracing::warn!(%error, "the node may have the transaction that it rejected; waiting for it");
                         return Ok(sent(false));
                     }
                     if attempt == NONCE_ATTEMPTS && moves {
@@ -119,9 +120,9 @@ impl Chain {
                     }
                     (at_least, attempt) = (nonce.saturating_add(1), attempt + 1);
                 }
-                // Whatever is said of what the node, or one behind it, may have taken.
+                // The node, or one behind it, may have accepted it.
                 SendRefusal::Unclear => {
-                    tracing::warn!(%error, "the node may have the transaction that it refused: waiting for it");
+                    tracing::warn!(%error, "the node may have the transaction that it rejected; waiting for it");
                     return Ok(sent(false));
                 }
                 SendRefusal::Invalid | SendRefusal::AlreadyKnown => return Err(error.into()),
@@ -129,21 +130,21 @@ impl Chain {
         }
     }
 
-    /// The lowest nonce that no transaction is known to have. What the node counts as waiting is believed where it
-    /// can be accounted for: a count that is too high would leave a gap, behind which nothing is ever mined.
+    /// The lowest nonce that no known transaction has. The node's pending count is trusted only as far as it can be
+    /// verified: a count that is too high would leave a gap, behind which nothing is ever mined.
     async fn free_nonce(&self, turn: &Turn<'_>, at_least: u64) -> Result<u64, ChainError> {
         let (rpc, payer) = (&self.0.rpc, self.payer().into());
-        let mut look = 1;
+        let mut polls = 1;
         loop {
             let mined = rpc.mined_of(payer).await?;
             let waiting = rpc.waiting_of(payer).await?.unwrap_or(mined);
             if turn.is_behind(mined) {
-                if look < PENDING_POLLS {
-                    look += 1;
+                if polls < PENDING_POLLS {
+                    polls += 1;
                     tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
                     continue;
                 }
-                // Not a node that lags: a reorganisation.
+                // The node does not lag: there was a reorganisation.
                 turn.undone_from(mined);
             }
             let mut free = turn.first_free(mined, at_least);
@@ -153,8 +154,8 @@ impl Chain {
             if free >= waiting {
                 return Ok(free);
             }
-            if look == PENDING_POLLS {
-                // Where the node does not say, nothing is known of others.
+            if polls == PENDING_POLLS {
+                // If the node does not list them, no other transactions are known.
                 let listed = self.listed_as_pending().await?.unwrap_or_default();
                 while free < waiting && listed.contains(&free) {
                     free = turn.first_free(mined, free + 1);
@@ -163,18 +164,18 @@ impl Chain {
                     tracing::warn!(
                         nonce = free,
                         counted = waiting,
-                        "the node counts more transactions of this account than it shows: the lowest free nonce is \
-                         taken. If another program uses the same key, give it one of its own"
+                        "the node counts more transactions of this account than it lists; using the lowest free \
+                         nonce. If another program uses the same key, give it a key of its own"
                     );
                 }
                 return Ok(free);
             }
-            look += 1;
+            polls += 1;
             tokio::time::sleep(self.0.settings.poll_every.min(PENDING_PAUSE)).await;
         }
     }
 
-    /// A transaction that was signed to move money for the same receiver, with another nonce, and that the node still
+    /// A transaction that was signed to move money for the same receiver with another nonce and that the node still
     /// has: both could be mined.
     async fn undecided(
         &self,
@@ -191,15 +192,14 @@ impl Chain {
         Ok(None)
     }
 
-    /// The nonces of this account's transactions that the node means to put into the next block; `None` where it does
-    /// not offer that.
+    /// The nonces of this account's transactions in the pending block; `None` if the node does not offer it.
     pub(super) async fn listed_as_pending(&self) -> Result<Option<Vec<u64>>, ChainError> {
         let payer = self.payer().into();
         let block = self.0.rpc.pending_block().await?;
         Ok(block.map(|block| block.of(payer).map(|listed| listed.nonce.low_u64()).collect()))
     }
 
-    /// Whether the node has one of the transactions that were signed for a nonce.
+    /// Whether the node has one of the transactions signed for a nonce.
     pub(super) async fn knows_any(&self, nonce: u64) -> bool {
         for signed in self.0.nonces.signed_at(nonce) {
             if matches!(self.0.rpc.transaction(signed.hash).await, Ok(Some(_))) {
@@ -209,13 +209,13 @@ impl Chain {
         false
     }
 
-    /// Whether the node has the transaction, or does not say.
+    /// Whether the node has the transaction; true if it cannot be asked.
     async fn knows(&self, intent: &Intent) -> bool {
         !matches!(self.0.rpc.transaction(intent.hash).await, Ok(None))
             || !matches!(self.0.rpc.receipt(intent.hash).await, Ok(None))
     }
 
-    /// Whether another transaction is seen with the nonce of `intent`, in a block or on its way into the next one.
+    /// Whether another transaction has the nonce of `intent`, in a block or in the pending block.
     async fn is_held_by_another(&self, intent: &Intent) -> bool {
         let is_other = |one: &Transaction| one.nonce == intent.nonce.into() && one.hash.0 != intent.hash;
         let pending = self.0.rpc.pending_block().await.ok().flatten();
@@ -223,8 +223,7 @@ impl Chain {
             || matches!(self.holder(intent.nonce).await, Ok(Some(holder)) if is_other(&holder))
     }
 
-    /// The signed bytes of a step, and the most that it can cost in wei. What the node says of the chain and the token
-    /// is compared with what it said before.
+    /// The signed bytes of a step, and the most that it can cost in wei. Chain ID and token are verified first.
     pub(super) async fn sign(
         &self,
         op: &ChannelOp,
@@ -245,7 +244,10 @@ impl Chain {
         Ok((raw.to_vec(), cost))
     }
 
-    /// The most gas that a step of `order` is given; an error where the contract would refuse it now.
+    /// The gas limit for a step of `op`.
+    ///
+    /// # Errors
+    /// Also if the contract would reject the call now.
     pub(super) async fn gas_limit(&self, op: &ChannelOp, request: &CallRequest) -> Result<U256, OpError> {
         match self.0.rpc.estimate_gas(request).await {
             Ok(estimate) => Ok(fees::with_margin(estimate)),
@@ -256,7 +258,7 @@ impl Chain {
         }
     }
 
-    /// What the node's refusal for want of ether means: it counts what waits to be mined as well.
+    /// Interprets the node's "insufficient funds", which also counts pending transactions.
     async fn too_little_ether(&self, needs: U256, refusal: ChainError) -> Result<OpError, ChainError> {
         let has = self.0.rpc.ether_of(self.payer().into()).await?;
         Ok(if has < needs { self.underfunded(has, needs) } else { refusal.into() })
@@ -267,8 +269,8 @@ impl Chain {
     }
 }
 
-/// Puts a transaction on record again whose order had ended, because the node has it all the same: it is decided before
-/// anything else moves money for its receiver.
+/// Records a transaction again whose operation had ended, because the node still has it: its outcome must be known
+/// before anything else moves money for its receiver.
 async fn keep_following(intent: Intent, recorder: &impl TransactionRecorder) -> OpError {
     let hash = TransactionHash(intent.hash);
     match recorder.record(intent).await {

@@ -11,22 +11,22 @@ use secp256k1::{Message, Secp256k1, SecretKey, SignOnly};
 
 use crate::protocol::{Address, Signature};
 
-/// A private key, and the address it pays from.
+/// A private key and its address.
 pub struct Signer {
     /// Signs transactions.
     wallet: LocalWallet,
-    /// Signs payments, with `key`: libsecp256k1 takes half the time, and there are many more of them.
+    /// Signs payments, with `key`: libsecp256k1 takes half the time, and payments are much more frequent.
     curve: Secp256k1<SignOnly>,
     key: SecretKey,
     address: Address,
 }
 
-/// The bytes are no private key: zero, or above the order of the curve.
+/// The bytes are not a private key: zero, or not below the order of the curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a private key of secp256k1")]
+#[error("not a valid secp256k1 private key")]
 pub struct NotAKey;
 
-/// Signing failed, which a valid key and digest do not do.
+/// Signing failed, which does not happen with a valid key and digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("signing failed: {0}")]
 pub struct NotSigned(String);
@@ -38,7 +38,7 @@ impl Signer {
         let address = wallet.address().into();
         let mut curve = Secp256k1::signing_only();
         let mut blinding = [0; 32];
-        // Hides the key from who measures the signing. Without it the signatures are the same.
+        // Blinding protects the key from timing and power analysis. The signatures are the same without it.
         if OsRng.try_fill_bytes(&mut blinding).is_ok() {
             curve.seeded_randomize(&blinding);
         }
@@ -46,26 +46,26 @@ impl Signer {
         Ok(Self { wallet, curve, key, address })
     }
 
-    /// Who pays.
+    /// The payer's address.
     pub fn address(&self) -> Address {
         self.address
     }
 
-    /// Signs a digest: `r ‖ s ‖ v` with v 27 or 28, low s, nonce by RFC 6979.
+    /// Signs a digest: `r ‖ s ‖ v` with v 27 or 28, low s, nonce as in RFC 6979.
     pub fn sign(&self, digest: [u8; 32]) -> Result<Signature, NotSigned> {
         let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
         let (recovery, compact) = signature.serialize_compact();
         let v = match recovery {
             RecoveryId::Zero => 27,
             RecoveryId::One => 28,
-            other => return Err(NotSigned(format!("v cannot hold the recovery id {other:?}"))),
+            other => return Err(NotSigned(format!("v cannot represent the recovery ID {other:?}"))),
         };
         let mut bytes = [v; 65];
         bytes[..64].copy_from_slice(&compact);
         Ok(Signature(bytes))
     }
 
-    /// Signs a transaction (which names its chain id) and returns its bytes as a node takes them.
+    /// Signs a transaction, which includes its chain ID, and returns its RLP encoding.
     pub fn sign_transaction(&self, transaction: &TypedTransaction) -> Result<Bytes, NotSigned> {
         let signature =
             self.wallet.sign_transaction_sync(transaction).map_err(|error| NotSigned(error.to_string()))?;
@@ -75,7 +75,7 @@ impl Signer {
 
 impl Drop for Signer {
     fn drop(&mut self) {
-        // The wallet wipes its own copy.
+        // The wallet zeroizes its own copy.
         self.key.non_secure_erase();
     }
 }

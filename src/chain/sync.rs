@@ -1,4 +1,4 @@
-//! What happened on the chain: the events of the payer's channels since a cursor, and what became of each.
+//! Reads the events of the payer's channels since a cursor, and the state of each channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,52 +15,51 @@ use crate::chain::error::ChainError;
 use crate::chain::rpc::{At, LogFilter, Receipt};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
-/// What [`Chain::sync`] found.
+/// The result of [`Chain::sync`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synced {
-    /// Every channel that was known or had an event, and what the contract says of it now: `None` when it is
-    /// settled, or was never in this chain (a reorganisation). One that the node may only be too far behind for is left
-    /// out.
+    /// Every channel that was known or had an event, with its state: `None` if it is settled, or never existed on this
+    /// chain (a reorganisation). Channels that the node may be too far behind to know are left out.
     pub channels: Vec<(ChannelId, Option<OnChain>)>,
-    /// Which channels were settled, and on which total. One that is settled while it looks may be missing here and
-    /// `None` above: the next look has it.
+    /// The settled channels with their final totals. A channel that is settled during the sync may be missing here and
+    /// `None` above; the next sync returns it.
     pub settled: BTreeMap<ChannelId, Amount>,
-    /// From which block to sync next.
+    /// The block to start the next sync from.
     pub cursor: u64,
     /// The newest block.
     pub head: u64,
 }
 
 impl Synced {
-    /// Whether it says what became of a channel: not of one that the node does not have yet.
+    /// Whether it contains the state of a channel, which it does not if the node is behind.
     pub fn tells_of(&self, id: &ChannelId) -> bool {
-        self.channels.iter().any(|(told, _)| told == id)
+        self.channels.iter().any(|(channel, _)| channel == id)
     }
 }
 
-/// What events there were of the payer's channels.
+/// The events of the payer's channels.
 #[derive(Default)]
 pub(super) struct Events {
-    /// The channels that had any.
+    /// The channels with events.
     pub ids: BTreeSet<ChannelId>,
-    /// Those that were settled, and on which total.
+    /// The settled channels with their final totals.
     pub settled: BTreeMap<ChannelId, Amount>,
 }
 
-/// The next sync looks at so many blocks again, in case they are reorganised.
+/// How many blocks the next sync reads again, in case of a reorganisation.
 pub(super) const REORG_MARGIN: u64 = 12;
-/// After so many ranges in a row that the node took, a halved range is doubled.
+/// A halved range is doubled after this many consecutive successes.
 const GROW_AFTER: u32 = 4;
-/// How many channels are asked for at once.
+/// How many channels are read concurrently.
 const AT_ONCE: usize = 8;
-/// How often in a row a range is halved because the node took too long; a slow node is not asked for ever.
+/// How often in a row a range is halved because of timeouts, so that a slow node is not asked forever.
 const MAX_TIMEOUTS: u32 = 3;
-/// A head that is further away than so many ranges is asked for twice.
+/// A head more than this many ranges away is read twice.
 const MANY_RANGES: u64 = 16;
 
 impl Chain {
-    /// Reads the events of the payer's channels from `from_block` to the head, then each channel that had one or
-    /// is in `known`.
+    /// Reads the events of the payer's channels from `from_block` to the head, then the state of each channel that had
+    /// one or is in `known`.
     pub async fn sync(&self, from_block: u64, known: &[ChannelId]) -> Result<Synced, ChainError> {
         let head = self.likely_head(from_block, self.head().await?).await?;
         let Events { mut ids, settled } = self.events(from_block, head).await?;
@@ -69,8 +68,8 @@ impl Chain {
         Ok(Synced { channels: self.channels(ids, head).await?, settled, cursor, head })
     }
 
-    /// `head`, or the lower of two answers where the way there from `from` is long: a node that is wrong once must not
-    /// send us on a walk without end, nor be believed in the cursor.
+    /// `head`, or the lower of two readings if it is far from `from`: a single wrong reading must neither start an
+    /// endless scan nor end up in the cursor.
     pub(super) async fn likely_head(&self, from: u64, head: u64) -> Result<u64, ChainError> {
         let far = self.0.settings.log_range.saturating_mul(MANY_RANGES);
         if head.saturating_sub(from.max(self.0.settings.start_block)) <= far {
@@ -79,7 +78,7 @@ impl Chain {
         Ok(self.head().await?.min(head))
     }
 
-    /// What events the payer's channels had from one block to another, both included.
+    /// The events of the payer's channels in a range of blocks, both ends included.
     pub(super) async fn events(&self, from: u64, to: u64) -> Result<Events, ChainError> {
         let from = from.max(self.0.settings.start_block);
         let mut events = Events::default();
@@ -87,7 +86,7 @@ impl Chain {
         Ok(events)
     }
 
-    /// Hands the logs of the payer's channels to `take`, range by range.
+    /// Passes the logs of the payer's channels to `take`, range by range.
     async fn each_logs(
         &self,
         from: u64,
@@ -95,7 +94,7 @@ impl Chain {
         mut take: impl FnMut(&[Log]) -> Result<(), ChainError>,
     ) -> Result<(), ChainError> {
         let mut ranges = Ranges::new(from, to, self.0.settings.log_range);
-        // A filter that starts above the head is refused by some nodes: such a range is never asked for.
+        // Some nodes reject a filter that starts above the head; such a range is never requested.
         while let Some((from, to)) = ranges.next() {
             match self.0.rpc.logs(&self.filter(from, to)).await {
                 Ok(logs) => {
@@ -108,8 +107,7 @@ impl Chain {
         Ok(())
     }
 
-    /// The receipt of a transaction as far as the contract's event of `order` proves it, which is looked for in the blocks
-    /// from `from` to `to`.
+    /// A receipt of transaction `hash`, if the contract's event for `op` in the blocks from `from` to `to` proves it.
     pub(super) async fn trace(
         &self,
         op: &ChannelOp,
@@ -138,7 +136,7 @@ impl Chain {
         }))
     }
 
-    /// Whether one of the logs that `admits` lets through is the event that carrying out `order` leaves behind.
+    /// Whether one of the logs that pass `admits` is the event of a successful `op`.
     pub(super) fn has_event(&self, op: &ChannelOp, logs: &[Log], admits: impl Fn(&Log) -> bool) -> bool {
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
         let (event, open_block, amount) = match *op {
@@ -165,23 +163,23 @@ impl Chain {
         })
     }
 
-    /// What the contract says of each, at a block no older than `seen` where it says that there is no such channel: one
-    /// that a node behind the others does not have yet is left out.
+    /// The state of each channel. "No such channel" is trusted only at a block no older than `seen`; channels that a
+    /// lagging node may not have yet are left out.
     pub(super) async fn channels(
         &self,
         ids: BTreeSet<ChannelId>,
         seen: u64,
     ) -> Result<Vec<(ChannelId, Option<OnChain>)>, ChainError> {
-        let look = |id: ChannelId| async move {
+        let read = |id: ChannelId| async move {
             if let Some(on_chain) = self.channel_at(id, At::Latest).await? {
                 return Ok::<_, ChainError>(Some((id, Some(on_chain))));
             }
-            // What cannot be asked for now is asked for again by the next look.
+            // A channel that cannot be read now is read again by the next sync.
             let again = self.channel_for_certain(id, seen.max(id.open_block.into())).await;
             Ok(again.ok().flatten().map(|on_chain| (id, on_chain)))
         };
-        let told: Vec<Option<_>> = stream::iter(ids).map(look).buffered(AT_ONCE).try_collect().await?;
-        Ok(told.into_iter().flatten().collect())
+        let channels: Vec<Option<_>> = stream::iter(ids).map(read).buffered(AT_ONCE).try_collect().await?;
+        Ok(channels.into_iter().flatten().collect())
     }
 
     fn filter(&self, from: u64, to: u64) -> LogFilter {
@@ -201,7 +199,7 @@ impl Chain {
     }
 
     fn take(&self, logs: &[Log], events: &mut Events) -> Result<(), ChainError> {
-        // A node may answer more than was asked for.
+        // A node may return more than was requested.
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
         let odd = |why: &str| ChainError::NotUnderstood {
             node: self.0.rpc.shown().into(),
@@ -225,7 +223,7 @@ impl Chain {
     }
 }
 
-/// The channel of an event. `ChannelCreated` does not name the open block: it is the log's own.
+/// The channel of an event. `ChannelCreated` does not contain the open block, which is the log's own block.
 fn channel_of(log: &Log) -> Option<ChannelId> {
     let receiver = Address::from(H160::from(*log.topics.get(2)?));
     let open_block = if log.topics.first() == Some(&ChannelCreatedFilter::signature()) {
@@ -236,8 +234,8 @@ fn channel_of(log: &Log) -> Option<ChannelId> {
     Some(ChannelId { receiver, open_block })
 }
 
-/// The first number of an event: the deposit of an opening, what a top up added, or the total that a channel was settled
-/// on, what was withdrawn before included.
+/// The first data word of an event: the deposit of an opening, the amount added by a top-up, or the total that a
+/// channel was settled on, including earlier withdrawals.
 fn amount_of(log: &Log) -> Option<Amount> {
     Amount::try_from(U256::from_big_endian(log.data.get(..32)?)).ok()
 }
@@ -246,7 +244,7 @@ fn topic(address: Address) -> H256 {
     H256::from(H160::from(address))
 }
 
-/// Block ranges from a first to a last block, as wide as the node takes them.
+/// Splits a block range into ranges as wide as the node accepts.
 struct Ranges {
     from: u64,
     last: u64,
@@ -262,13 +260,13 @@ impl Ranges {
         Self { from, last, width: widest, widest, taken: 0, timeouts: 0 }
     }
 
-    /// The range to ask for, both ends included; `None` at the end.
+    /// The next range to request, both ends included; `None` at the end.
     fn next(&self) -> Option<(u64, u64)> {
         let to = self.from.saturating_add(self.width - 1).min(self.last);
         (self.from <= self.last).then_some((self.from, to))
     }
 
-    /// The node answered.
+    /// The request for the range succeeded.
     fn taken(&mut self) {
         self.from = self.from.saturating_add(self.width);
         (self.taken, self.timeouts) = (self.taken + 1, 0);
@@ -278,11 +276,11 @@ impl Ranges {
         }
     }
 
-    /// The node did not: asks for half, or gives the error back where that cannot help.
+    /// The request failed: halves the range, or returns the error if that cannot help.
     fn refused(&mut self, error: ChainError) -> Result<(), ChainError> {
         let may_help = match error {
-            // How nodes say "too many blocks" or "too many results" differs; a refusal for another reason
-            // comes back at a single block.
+            // Nodes report "too many blocks" or "too many results" in different ways; an error with another cause
+            // returns at a range of one block.
             ChainError::NotUnderstood { ref why, .. } => why != ChainError::NULL,
             ChainError::NodeRefused { .. } => true,
             ChainError::NodeRejected { status, .. } => {
@@ -317,7 +315,7 @@ mod tests {
         }
     }
 
-    /// The ranges that a node takes which refuses more than `most` blocks.
+    /// The ranges requested from a node that rejects more than `most` blocks.
     fn walk(from: u64, last: u64, widest: u64, most: u64) -> Vec<(u64, u64)> {
         let mut ranges = Ranges::new(from, last, widest);
         let mut walked = Vec::new();

@@ -1,4 +1,5 @@
-//! Watching the chain: waits for a new block, then says what became of our channels. Keeps in memory only.
+//! Watches the chain: waits for a new block, then reports the state of the payer's channels. Its state is in memory
+//! only.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +12,20 @@ use crate::chain::error::ChainError;
 use crate::chain::sync::{Events, REORG_MARGIN, Synced};
 use crate::protocol::ChannelId;
 
-/// Looks for new blocks every [`Settings::poll_every`](crate::chain::Settings::poll_every).
+/// Polls for new blocks every [`Settings::poll_every`](crate::chain::Settings::poll_every).
 #[derive(Debug)]
 pub struct Watcher {
     chain: Chain,
     poll: Interval,
     cursor: u64,
-    /// The newest block when the chain was read last: its hash tells one that took its place.
+    /// The hash of the newest block at the last read, to detect a replacement.
     newest: Option<H256>,
-    /// Channels whose event may be undone by a reorganisation, and up to which head they are looked at again.
+    /// Channels whose event a reorganisation may undo, with the head until which they are read again.
     fresh: BTreeMap<ChannelId, u64>,
 }
 
 impl Chain {
-    /// A watch on the payer's channels that begins with what has happened since the block `cursor`.
+    /// Watches the payer's channels, starting with the events since block `cursor`.
     pub fn watch(&self, cursor: u64) -> Watcher {
         let poll = poll(self.0.settings.poll_every);
         Watcher { chain: self.clone(), poll, cursor, newest: None, fresh: BTreeMap::new() }
@@ -32,12 +33,14 @@ impl Chain {
 }
 
 impl Watcher {
-    /// Waits until there is another newest block than before (the first time: at once), then reads each channel
-    /// that had an event since, or that had one so recently that it may be undone, or that is in `recheck`.
+    /// Waits until the newest block changes (the first time: returns at once), then reads each channel that had an
+    /// event since, whose last event a reorganisation may still undo, or that is in `recheck`.
     ///
-    /// An error is that of one look; the next call looks again after the same pause and misses nothing. The
-    /// answer may be waited for in a `select!`: what a dropped call had begun is begun anew, so a caller that
-    /// drops it faster than the node answers never gets to the end.
+    /// Cancel safe: a call that follows a dropped one starts over and misses nothing, so a caller that drops it faster
+    /// than the node responds makes no progress.
+    ///
+    /// # Errors
+    /// Those of one read. The next call reads again after the same pause and misses nothing.
     pub async fn next(&mut self, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
         loop {
             self.poll.tick().await;
@@ -48,18 +51,18 @@ impl Watcher {
         }
     }
 
-    /// Changes itself only after the last wait, so that a failed or dropped look leaves nothing behind.
+    /// Updates the state only after the last await, so that a failed or dropped read changes nothing.
     async fn read(&mut self, head: u64, newest: H256, recheck: &[ChannelId]) -> Result<Synced, ChainError> {
-        // On another chain all channels would be gone.
+        // On another chain, no channel would exist.
         self.chain.chain_id().await?;
         let head = self.chain.likely_head(self.cursor, head).await?;
         let margin = head.saturating_sub(REORG_MARGIN);
-        // After a reorganisation the head may be below the cursor.
+        // After a reorganisation, the head may be below the cursor.
         let Events { ids: events, settled } = self.chain.events(self.cursor.min(margin), head).await?;
         let ids = events.iter().chain(self.fresh.keys()).chain(recheck).copied().collect();
         let channels = self.chain.channels(ids, head).await?;
         self.fresh.retain(|_, until| *until >= head);
-        // Events come back in each look until they are as old as the margin.
+        // Events are read again until they are older than the margin.
         self.fresh.extend(events.into_iter().map(|id| (id, head + REORG_MARGIN)));
         self.cursor = margin.max(self.chain.0.settings.start_block);
         self.newest = Some(newest);

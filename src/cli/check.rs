@@ -72,7 +72,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     report.printed
 }
 
-/// What would keep `serve` from starting: its ports, and the state folder.
+/// What would keep `serve` from starting: its ports, and the state directory.
 async fn start(config: &Config, report: &mut Report) {
     let state = app::inspect_state(&config.state_dir);
     match &state {
@@ -89,7 +89,8 @@ async fn start(config: &Config, report: &mut Report) {
         }
     };
     if let Some(status) = running {
-        return report.good("listen", &format!("{}, where a proxy runs on this state folder", status.listen));
+        return report
+            .good("listen", &format!("{}, where a proxy runs on this state directory", status.listen));
     }
     let routes = config.routes.iter().filter_map(|route| route.listen);
     for address in std::iter::once(config.listen).chain(routes) {
@@ -114,7 +115,7 @@ fn certificates(config: &Config, report: &mut Report) {
     for entry in &config.upstream.tls {
         match origins::open(entry) {
             Ok(opened) => {
-                report.good("tls", &opened.said);
+                report.good("tls", &opened.description);
                 opened.untimely.iter().for_each(|trouble| report.wrong("tls", trouble));
             }
             Err(issues) => {

@@ -1,5 +1,5 @@
 //! `tollpass demo`: everything on this machine. A development chain, a seller, a throw-away wallet with play money,
-//! and the proxy as `serve` runs it, on a temporary state folder.
+//! and the proxy as `serve` runs it, on a temporary state directory.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -64,8 +64,8 @@ pub struct DemoArgs {
 
 /// How often the seller looks at the chain.
 const SELLER_LOOKS_EVERY: Duration = Duration::from_millis(200);
-/// Where the seller keeps what it proves itself by, in the demo's folder.
-const SELLERS_FOLDER: &str = "seller";
+/// Where the seller keeps what it proves itself by, in the demo's directory.
+const SELLERS_DIRECTORY: &str = "seller";
 /// What the seller asks for one request.
 const PRICE: u64 = 1000;
 /// The wallet's ether for fees: one, in wei.
@@ -75,18 +75,18 @@ const ETHER: u64 = 1_000_000_000_000_000_000;
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let folder = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
+    let directory = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
     let devchain =
         DevChain::spawn(chain::Settings { listen: local(args.rpc_port), ..chain::Settings::default() });
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
     let secure =
-        Secure { listen: local(args.secure_port), config: sellers_certificate(folder.path()).await? };
+        Secure { listen: local(args.secure_port), config: sellers_certificate(directory.path()).await? };
     let mut settings = seller_settings(&args, &devchain, &deployed, secure);
-    if let Some(folder) = &args.sell {
-        let files = origin::folder(folder, Amount::from(PRICE));
-        settings.resources.extend(files.with_context(|| format!("cannot sell {}", folder.display()))?);
+    if let Some(directory) = &args.sell {
+        let files = origin::directory(directory, Amount::from(PRICE));
+        settings.resources.extend(files.with_context(|| format!("cannot sell {}", directory.display()))?);
     }
     let seller = Origin::spawn(settings).await;
     let seller = seller.map_err(|error| match &error {
@@ -102,10 +102,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
     // Blocks come at once until everything is set up.
     devchain.set_block_time(args.block_time);
-    write_private(&folder.path().join("key"), &hex::encode(key))?;
+    write_private(&directory.path().join("key"), &hex::encode(key))?;
     let text = configuration(&args, &devchain, &deployed, &seller);
-    write_private(&folder.path().join("proxy.toml"), &text)?;
-    let config = Config::parse(&text, folder.path(), &Default::default())?;
+    write_private(&directory.path().join("proxy.toml"), &text)?;
+    let config = Config::parse(&text, directory.path(), &Default::default())?;
     let app = App::build(config, None, shutdown.clone()).await.map_err(|error| match error {
         // Its own words name an option of `serve`.
         StartError::Listen { source, .. } => {
@@ -114,7 +114,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         other => other.into(),
     })?;
 
-    announce(what_to_type(app.address(), &seller, folder.path()));
+    announce(what_to_type(app.address(), &seller, directory.path()));
     let secure = seller.secure_url().unwrap_or_default();
     announce(format_args!(
         "ready proxy={} origin={} rpc={} secure={secure}\n",
@@ -137,8 +137,8 @@ fn port_taken(what: &str, port: u16, option: &str) -> String {
 }
 
 /// The seller proves itself by an authority of its own, which has nothing to do with the proxy's.
-async fn sellers_certificate(folder: &Path) -> anyhow::Result<Arc<ServerConfig>> {
-    let authority = Authority::open(&folder.join(SELLERS_FOLDER), &[])?;
+async fn sellers_certificate(directory: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let authority = Authority::open(&directory.join(SELLERS_DIRECTORY), &[])?;
     let config = Leaves::new(Arc::new(authority), 1)?.config_for(&local(0).ip().to_string()).await?;
     let mut config = ServerConfig::clone(&config);
     // The original server speaks no HTTP/2.
@@ -208,7 +208,7 @@ port = {secure_port}
 max_price = 10000
 
 [upstream]
-ca_file = "{SELLERS_FOLDER}/ca.pem"
+ca_file = "{SELLERS_DIRECTORY}/ca.pem"
 
 [hooks]
 nonexisting_channel = {{ action = "retry", every = "250ms", times = 240, timeout = "1m" }}
@@ -217,10 +217,10 @@ insufficient_confirmations = {{ action = "retry", every = "250ms", times = 240, 
     )
 }
 
-fn what_to_type(proxy: SocketAddr, seller: &Origin, folder: &Path) -> String {
+fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String {
     let origin = seller.url();
     let program = std::env::args().next().unwrap_or_else(|| "tollpass".to_owned());
-    let state = folder.join("state");
+    let state = directory.join("state");
     format!(
         "A development chain, a seller, and the proxy with a wallet of play money. In another terminal:\n\
          \n  \
@@ -237,6 +237,6 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, folder: &Path) -> String {
         secure = seller.secure_url().unwrap_or_default(),
         ca = state.join("ca.pem").display(),
         state = state.display(),
-        config = folder.join("proxy.toml").display(),
+        config = directory.join("proxy.toml").display(),
     )
 }

@@ -96,9 +96,9 @@ fn joined(lists: impl Iterator<Item = OsString>) -> OsString {
     OsString::from_vec(entries.join(&b","[..]))
 }
 
-/// Whether a variable's value lies within a folder of ours.
-pub(super) fn is_within(value: &OsStr, folder: &Path) -> bool {
-    Path::new(value).starts_with(folder)
+/// Whether a variable's value lies within a directory of ours.
+pub(super) fn is_within(value: &OsStr, directory: &Path) -> bool {
+    Path::new(value).starts_with(directory)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(&args.dir)
-        .with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
+        .with_context(|| format!("cannot make the directory {}", args.dir.display()))?;
     let password_file = args.password_file.as_deref().map(std::path::absolute).transpose()?;
     let text = configuration(password_file.as_deref())?;
     let password = Password::obtain_new(args.password_file.as_deref())?;
@@ -142,17 +142,17 @@ mod tests {
     use crate::cli::init::*;
     use crate::config::{Config, KeySource};
 
-    fn args(folder: &Path, password: &str) -> InitArgs {
-        let path = folder.join("a \"pass\\word\"");
+    fn args(directory: &Path, password: &str) -> InitArgs {
+        let path = directory.join("a \"pass\\word\"");
         fs::write(&path, password).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        InitArgs { dir: folder.join("new/folder"), password_file: Some(path) }
+        InitArgs { dir: directory.join("new/directory"), password_file: Some(path) }
     }
 
     #[test]
     fn what_it_makes_loads_and_opens() {
-        let folder = tempfile::tempdir().unwrap();
-        let args = args(folder.path(), "correct horse\n");
+        let directory = tempfile::tempdir().unwrap();
+        let args = args(directory.path(), "correct horse\n");
         run(&args).unwrap();
 
         let config = Config::load(Some(&args.dir.join(CONFIG))).unwrap();
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_refused_password_file_makes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let args = args(folder.path(), "");
+        let directory = tempfile::tempdir().unwrap();
+        let args = args(directory.path(), "");
         assert!(run(&args).is_err());
         assert_eq!(fs::read_dir(&args.dir).unwrap().count(), 0);
     }

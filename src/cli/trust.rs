@@ -1,4 +1,4 @@
-//! The files of certificates that programs are pointed at, in the state folder: made on first use, and made anew where
+//! The files of certificates that programs are pointed at, in the state directory: made on first use, and made anew where
 //! the CA or the roots have changed.
 //!
 //! What a program trusted before it trusts still: the roots of the system, or those that variables such as
@@ -37,13 +37,13 @@ pub(super) fn files(
     if config.intercept.hosts.is_empty() {
         return Ok(None);
     }
-    let folder = &config.state_dir;
+    let directory = &config.state_dir;
     let authority = app::authority(config)?;
-    let foreign = foreign(folder, &present);
+    let foreign = foreign(directory, &present);
     let mark = mark(&foreign);
-    let bundle = folder.join(format!("ca-bundle{mark}.pem"));
+    let bundle = directory.join(format!("ca-bundle{mark}.pem"));
     let mut certificates = vec![authority.certificate().clone()];
-    let before = roots(folder, &present).into_iter().chain(named(&foreign));
+    let before = roots(directory, &present).into_iter().chain(named(&foreign));
     for certificate in before {
         if !certificates.contains(&certificate) {
             certificates.push(certificate);
@@ -54,18 +54,18 @@ pub(super) fn files(
 
     let is_added = foreign.iter().any(|(name, _)| ADDITIONS.contains(name));
     let addition = if is_added { bundle.clone() } else { authority.path().to_owned() };
-    let wgetrc = folder.join(format!("wgetrc{mark}"));
-    let system = present(WGET).filter(|value| !is_within(value, folder));
+    let wgetrc = directory.join(format!("wgetrc{mark}"));
+    let system = present(WGET).filter(|value| !is_within(value, directory));
     let system = system.map_or_else(|| PathBuf::from(SYSTEM_WGETRC), PathBuf::from);
     refresh(&wgetrc, &wget_settings(&system, &bundle))?;
     Ok(Some(Trust { bundle, addition, wgetrc }))
 }
 
 /// The variables by which the user names certificates of his own.
-fn foreign(folder: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<Variable> {
+fn foreign(directory: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<Variable> {
     let names = BUNDLES.into_iter().chain(ADDITIONS).chain([DIRECTORIES]);
     let set = names.filter_map(|name| Some((name, present(name).filter(|value| !value.is_empty())?)));
-    set.filter(|(_, value)| !is_within(value, folder)).collect()
+    set.filter(|(_, value)| !is_within(value, directory)).collect()
 }
 
 /// What tells the files of one such environment from those of another; nothing where there is none.
@@ -85,8 +85,8 @@ fn mark(foreign: &[Variable]) -> String {
 }
 
 /// The roots of the system, or what the user set in their place.
-fn roots(folder: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<CertificateDer<'static>> {
-    if let Some(bundle) = present(FILE).filter(|value| is_within(value, folder)) {
+fn roots(directory: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<CertificateDer<'static>> {
+    if let Some(bundle) = present(FILE).filter(|value| is_within(value, directory)) {
         // One of ours, in a shell that took our environment over: its CA comes first, and may be an older one.
         return read(FILE, &bundle).into_iter().skip(1).collect();
     }
@@ -146,8 +146,8 @@ fn refresh(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(content)?;
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     file.persist(path)?;
@@ -160,29 +160,29 @@ mod tests {
 
     use crate::cli::trust::*;
 
-    /// A configuration with a CA in a folder with an odd name, and roots of its own: so that no test depends on the
+    /// A configuration with a CA in a directory with an odd name, and roots of its own: so that no test depends on the
     /// system's.
     struct Place {
-        _folder: tempfile::TempDir,
+        _directory: tempfile::TempDir,
         state: PathBuf,
         roots: PathBuf,
         config: Config,
     }
 
-    /// A certificate that is nobody's: the CA of another folder.
-    fn certificate(folder: &Path) -> CertificateDer<'static> {
-        tls::Authority::open(folder, &[]).unwrap().certificate().clone()
+    /// A certificate that is nobody's: the CA of another directory.
+    fn certificate(directory: &Path) -> CertificateDer<'static> {
+        tls::Authority::open(directory, &[]).unwrap().certificate().clone()
     }
 
     impl Place {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let state = folder.path().join("it's a state");
-            let roots = folder.path().join("roots.pem");
-            fs::write(&roots, tls::pem(&certificate(&folder.path().join("root")))).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let state = directory.path().join("it's a state");
+            let roots = directory.path().join("roots.pem");
+            fs::write(&roots, tls::pem(&certificate(&directory.path().join("root")))).unwrap();
             let text = "state_dir = \"it's a state\"\n[intercept]\nhosts = [\"a.example\"]\n";
-            let config = Config::parse(text, folder.path(), &BTreeMap::new()).unwrap();
-            Self { _folder: folder, state, roots, config }
+            let config = Config::parse(text, directory.path(), &BTreeMap::new()).unwrap();
+            Self { _directory: directory, state, roots, config }
         }
 
         fn files(&self, environment: &[(&str, &Path)]) -> Trust {
@@ -204,10 +204,10 @@ mod tests {
 
     #[test]
     fn where_no_tunnel_is_looked_into_there_is_nothing_to_trust() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config::parse("state_dir = \"s\"\n", folder.path(), &BTreeMap::new()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::parse("state_dir = \"s\"\n", directory.path(), &BTreeMap::new()).unwrap();
         assert_eq!(files(&config, |_| None).unwrap(), None);
-        assert!(!folder.path().join("s").exists());
+        assert!(!directory.path().join("s").exists());
     }
 
     #[test]

@@ -1,32 +1,32 @@
-//! One spelling for each host. `127.1`, `2130706433`, `0x7f.1`, `0177.0.0.1` and `[::ffff:127.0.0.1]` are all `127.0.0.1` to
-//! resolvers: rules, channels, pools and the dialer must not take them for different hosts.
+//! One spelling for each host. Resolvers treat `127.1`, `2130706433`, `0x7f.1`, `0177.0.0.1` and `[::ffff:127.0.0.1]`
+//! all as `127.0.0.1`: rules, channels, pools and the dialer must not treat them as different hosts.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest DNS name, without the dot of the root (RFC 1035, section 2.3.4).
+/// The longest DNS name, without the trailing dot (RFC 1035, section 2.3.4).
 const LONGEST: usize = 253;
 
-/// A host as a target names it. Shown as it stands in a URL.
+/// A host as written in a request target; displayed as in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host<'a> {
-    /// A name, as it was written: letters, digits, `-`, `_` and dots, one of them at the end if it was there.
+    /// A name as it was written: letters, digits, `-`, `_` and dots, perhaps with a trailing dot.
     Name(&'a str),
-    /// An address. An IPv4 address in the form of an IPv6 one is the former.
+    /// An address. IPv4-mapped IPv6 addresses become IPv4 addresses.
     Address(IpAddr),
-    /// An address that means something in one zone only (RFC 4007, section 11), such as that of a network interface.
+    /// An IPv6 address with a zone (RFC 4007, section 11), such as a network interface.
     Zoned(Ipv6Addr, &'a str),
 }
 
-/// Why a text is not a [`Host`].
+/// The string is not a [`Host`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("neither a host name nor an IP address")]
 pub struct NotAHost;
 
 impl<'a> Host<'a> {
-    /// Reads a host, an IPv6 address with its brackets or without. What every resolver would take for an IPv4 address, in
-    /// whatever form, is one; what only looks like one is nothing.
+    /// Parses a host; an IPv6 address may have brackets. Any form that resolvers take for an IPv4 address becomes one;
+    /// a string that only resembles one is an error.
     pub fn read(text: &'a str) -> Result<Self, NotAHost> {
         if let Some(address) = plain_ipv4(text) {
             return Ok(Self::Address(address.into()));
@@ -38,7 +38,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The address, if it is one; of what zone is not told.
+    /// The address without its zone, if it is one.
     #[must_use]
     pub fn address(self) -> Option<IpAddr> {
         match self {
@@ -49,8 +49,8 @@ impl<'a> Host<'a> {
     }
 }
 
-/// How channels, rules and certificates know a host: names in lower case without the dot of the root, addresses without
-/// brackets and zone. What is no host stays as it is.
+/// The form in which channels, rules and certificates identify a host: names in lower case without the trailing dot,
+/// addresses without brackets and zone. An invalid host is returned lower-cased.
 pub fn canonical(host: &str) -> Cow<'_, str> {
     if is_ipv4(host) {
         return host.into();
@@ -68,7 +68,7 @@ pub fn canonical(host: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a host is an IPv4 address in its one spelling.
+/// Whether a host is an IPv4 address in dotted decimal form.
 pub fn is_ipv4(host: &str) -> bool {
     plain_ipv4(host).is_some()
 }
@@ -84,14 +84,13 @@ impl fmt::Display for Host<'_> {
     }
 }
 
-/// The usual form of an IPv4 address, which is most of those that are asked for: four decimal numbers, no more zeros
-/// than needed.
+/// Fast path for dotted decimal, the usual form of an IPv4 address, without leading zeros.
 fn plain_ipv4(text: &str) -> Option<Ipv4Addr> {
     text.starts_with(|first: char| first.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// An IPv6 address without brackets, with a zone or without. The sign before a zone is escaped in URLs (RFC 6874), and is
-/// often not.
+/// An IPv6 address without brackets, perhaps with a zone. The `%` before a zone is escaped in URLs (RFC 6874), but
+/// often is not.
 fn literal(text: &str) -> Option<Host<'_>> {
     let Some((address, zone)) = text.split_once('%') else {
         return Some(Host::Address(text.parse::<Ipv6Addr>().ok()?.to_canonical()));
@@ -103,7 +102,7 @@ fn literal(text: &str) -> Option<Host<'_>> {
         return None;
     }
     match address.to_canonical() {
-        // There are no zones in IPv4.
+        // IPv4 has no zones.
         IpAddr::V4(_) => None,
         IpAddr::V6(_) => Some(Host::Zoned(address, zone)),
     }
@@ -115,7 +114,7 @@ fn name(text: &str) -> Result<Host<'_>, NotAHost> {
     if bare.is_empty() || bare.len() > LONGEST || !bare.bytes().all(is_usual) {
         return Err(NotAHost);
     }
-    // Most names begin with a letter, which no number does; the labels of the others are looked at one by one.
+    // Fast path: most names begin with a letter, which no number does. The labels of the others are checked one by one.
     let begins_like_number = bare.starts_with(|first: char| first.is_ascii_digit());
     if begins_like_number && bare.split('.').all(is_number) {
         return ipv4(bare).map(|address| Host::Address(address.into())).ok_or(NotAHost);
@@ -127,14 +126,15 @@ fn name(text: &str) -> Result<Host<'_>, NotAHost> {
     Ok(Host::Name(text))
 }
 
-/// Whether a label is written like a number, well or not. An empty one is no letter either.
+/// Whether a label looks like a number, well-formed or not; true for an empty label.
 fn is_number(label: &str) -> bool {
     let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
     label.bytes().all(|byte| byte.is_ascii_digit())
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// One to four numbers, each decimal, octal (`0…`) or hexadecimal (`0x…`). The last one fills what is left.
+/// Parses one to four numbers, each decimal, octal (`0…`) or hexadecimal (`0x…`); the last one fills the remaining
+/// bytes.
 fn ipv4(text: &str) -> Option<Ipv4Addr> {
     let mut parts = text.split('.').map(number).collect::<Option<Vec<u32>>>()?;
     let last = parts.pop()?;

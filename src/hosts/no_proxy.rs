@@ -1,5 +1,5 @@
-//! Which hosts are reached without the outbound proxy: `no_proxy`, in the words of curl and Go. No name is looked up
-//! for it, so a network in CIDR form speaks of hosts that are written as addresses only.
+//! The hosts that bypass the outbound proxy: `no_proxy`, with the semantics of curl and Go. Names are not resolved, so
+//! a CIDR network matches only hosts written as addresses.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -9,13 +9,13 @@ use ipnet::IpNet;
 use super::host::Host;
 use super::without_brackets;
 
-/// The hosts that are reached directly, besides this machine, which always is: see [`is_here`].
+/// The hosts that are reached directly, in addition to this machine: see [`is_here`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bypass {
     entries: Vec<Entry>,
 }
 
-/// One entry: which hosts, and on which port, if not on any.
+/// One entry: hosts, and a port unless it applies to all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     hosts: Hosts,
@@ -26,15 +26,15 @@ pub struct Entry {
 enum Hosts {
     /// `*`
     Any,
-    /// `*.example.com`: every name below it, not itself. In lower case, with the leading dot.
+    /// `*.example.com`: every subdomain, not the name itself. Lower case, with the leading dot.
     Below(String),
-    /// `example.com`, or `.example.com`: itself and every name below it. In lower case, without a dot at either end.
+    /// `example.com` or `.example.com`: the name and every subdomain. Lower case, without leading or trailing dot.
     AtOrBelow(String),
-    /// `10.0.0.0/8`; a single address is a network of that address alone.
+    /// `10.0.0.0/8`; a single address is a network of one.
     Network(IpNet),
 }
 
-/// Why a text is not an [`Entry`].
+/// The string is not a valid [`Entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a host: use example.com, *.example.com, an IP address, a network such as 10.0.0.0/8, or *")]
 pub struct NotABypass;
@@ -47,21 +47,21 @@ impl Bypass {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         self.entries
             .iter()
-            .any(|entry| entry.port.is_none_or(|own| own == port) && entry.hosts.hold(&host, address))
+            .any(|entry| entry.port.is_none_or(|own| own == port) && entry.hosts.contain(&host, address))
     }
 
-    /// Reads a list as the variable `NO_PROXY` holds it, and what of it cannot be read: commas or spaces between.
+    /// Parses the value of the variable `NO_PROXY`, separated by commas or spaces. Also returns the invalid entries.
     #[must_use]
     pub fn read(text: &str) -> (Self, Vec<String>) {
         let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
-        let (mut entries, mut unread) = (Vec::new(), Vec::new());
+        let (mut entries, mut invalid) = (Vec::new(), Vec::new());
         for word in words {
             match word.parse() {
                 Ok(entry) => entries.push(entry),
-                Err(NotABypass) => unread.push(word.to_owned()),
+                Err(NotABypass) => invalid.push(word.to_owned()),
             }
         }
-        (Self { entries }, unread)
+        (Self { entries }, invalid)
     }
 }
 
@@ -72,7 +72,7 @@ impl FromIterator<Entry> for Bypass {
 }
 
 impl Hosts {
-    fn hold(&self, host: &str, address: Option<IpAddr>) -> bool {
+    fn contain(&self, host: &str, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
             (Self::Network(network), Some(address)) => network.contains(&address),
@@ -89,7 +89,7 @@ impl FromStr for Entry {
     type Err = NotABypass;
 
     fn from_str(text: &str) -> Result<Self, NotABypass> {
-        // An IPv6 address has colons of its own: with a port it needs its brackets.
+        // An IPv6 address contains colons: with a port it needs brackets.
         if let Some(hosts) = network(text) {
             return Ok(Self { hosts, port: None });
         }
@@ -105,7 +105,7 @@ impl FromStr for Entry {
     }
 }
 
-/// An address, in brackets or not, or a network.
+/// An address, with or without brackets, or a network.
 fn network(text: &str) -> Option<Hosts> {
     let bare = without_brackets(text);
     let Some((address, bits)) = bare.split_once('/') else {
@@ -114,7 +114,7 @@ fn network(text: &str) -> Option<Hosts> {
     // Parsed by std: ipnet reads 010 as 10, which resolvers read as 8.
     let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
     let network = match (IpNet::new(address, bits).ok()?, address.to_canonical()) {
-        // The form ::ffff:10.0.0.0/104 stands for 10.0.0.0/8.
+        // ::ffff:10.0.0.0/104 means 10.0.0.0/8.
         (IpNet::V6(_), mapped @ IpAddr::V4(_)) => IpNet::new(mapped, bits.checked_sub(96)?).ok()?,
         (network, _) => network,
     };
@@ -136,8 +136,8 @@ fn name(text: &str) -> Result<Hosts, NotABypass> {
     Ok(if is_below { Hosts::Below(format!(".{name}")) } else { Hosts::AtOrBelow(name) })
 }
 
-/// Whether a host (a name, or an address without brackets) is this machine by its very name: an outbound proxy would
-/// take it for its own.
+/// Whether a host (a name, or an address without brackets) always means this machine: an outbound proxy would resolve
+/// it to itself.
 #[must_use]
 pub fn is_here(host: &str) -> bool {
     if let Some(address) = Host::read(host).ok().and_then(Host::address) {

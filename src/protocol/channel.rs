@@ -1,5 +1,7 @@
 //! One channel: what was promised, what the seller is believed to hold, what is locked up.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Address, Amount, ChannelId, Signature};
@@ -288,6 +290,20 @@ impl ChannelOp {
             | Self::CloseTogether { channel, .. }
             | Self::CloseAlone { channel, .. }
             | Self::Settle { channel } => channel.receiver,
+        }
+    }
+}
+
+impl fmt::Display for ChannelOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { receiver, deposit } => write!(f, "open a channel to {receiver} with {deposit}"),
+            Self::TopUp { channel, added } => write!(f, "top up {channel} by {added}"),
+            Self::CloseTogether { channel, total, .. } => {
+                write!(f, "close {channel} cooperatively at {total}")
+            }
+            Self::CloseAlone { channel, total } => write!(f, "close {channel} unilaterally at {total}"),
+            Self::Settle { channel } => write!(f, "settle {channel}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The queue between the tasks that log and the thread that writes: bounded, and never waited for.
+//! The bounded queue between the tasks that log and the thread that writes. Adding a line never blocks.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,30 +11,30 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::mutex::lock;
 
-/// The most that may wait to be written, in bytes; further lines are lost.
-const MOST_WAITING: usize = 4 << 20;
-/// What a line takes besides its text.
+/// The most bytes that may be queued; further lines are dropped.
+const MAX_QUEUED: usize = 4 << 20;
+/// The overhead of a line, in bytes.
 const LINE_COST: usize = 64;
-/// How long the thread rests after it has written. It writes what comes meanwhile together: waking it for each line costs
-/// the proxy more than the line itself. A warning or an error ends the rest.
-const REST: Duration = Duration::from_millis(10);
-/// With so many bytes waiting it goes on at once.
-const MUCH_WAITING: usize = MOST_WAITING / 4;
-/// How long the end of the program waits for lines that are not written yet.
+/// How long the thread pauses after it has written everything. Lines that arrive meanwhile are written together,
+/// because waking the thread for each costs the proxy more than the line itself. A warning or an error ends the pause.
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
+/// From this many queued bytes on, the thread does not pause.
+const BATCH_LIMIT: usize = MAX_QUEUED / 4;
+/// How long to wait at exit for lines that are not written yet.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
-/// The pause before another attempt on a terminal or pipe that somebody set to non-blocking and that is full.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// The pause before retrying a full terminal or pipe that is set to non-blocking.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A handle on the log. Lines go in without waiting.
+/// A handle to the log. Writing to it never blocks.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// The thread waits for it.
+    /// Wakes the thread.
     wanted: Condvar,
-    /// Who ends the program waits for it.
+    /// Wakes [`Log::finish`].
     drained: Condvar,
 }
 
@@ -42,55 +42,55 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The thread waits for a line, and must be woken.
+    /// The thread waits for a line and must be woken.
     is_asleep: bool,
     is_writing: bool,
-    /// A line should be written at once, or the program is ending: no rest.
+    /// A line should be written at once, or the program is exiting: end the pause.
     is_urgent: bool,
     lost: u64,
 }
 
 impl Log {
-    /// Starts the thread that writes to `out`. `report` is told how many lines were lost in all, whenever a line can be
-    /// written again after some were lost.
+    /// Starts the thread that writes to `out`. After lines were lost, `report` is called with the total as soon as a
+    /// line can be written again.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_resting(out, report, REST)
+        Self::start_with_pause(out, report, BATCH_PAUSE)
     }
 
-    fn start_resting(
+    fn start_with_pause(
         out: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
-        rest: Duration,
+        pause: Duration,
     ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let writer = Arc::clone(&shared);
-        thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report, rest))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report, pause))?;
         Ok(Self(shared))
     }
 
-    /// Waits until everything is written, but not for a reader that is stuck.
+    /// Waits until everything is written, for at most [`FINISH_WITHIN`].
     pub fn finish(&self) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
         let mut queue = self.0.lock();
         queue.is_urgent = true;
         self.0.wanted.notify_one();
-        // Either way there is nothing more to wait for.
+        // On a timeout there is nothing more to do.
         let _ = self.0.drained.wait_timeout_while(queue, FINISH_WITHIN, is_busy);
     }
 
-    /// `is_urgent` ends the thread's rest.
+    /// `is_urgent` ends the thread's pause.
     fn push(&self, line: &[u8], is_urgent: bool) {
         let mut queue = self.0.lock();
-        if queue.bytes + line.len() + LINE_COST > MOST_WAITING {
+        if queue.bytes + line.len() + LINE_COST > MAX_QUEUED {
             queue.lost += 1;
             return;
         }
         queue.bytes += line.len() + LINE_COST;
         queue.lines.push_back(line.to_vec());
-        queue.is_urgent |= is_urgent || queue.bytes >= MUCH_WAITING;
+        queue.is_urgent |= is_urgent || queue.bytes >= BATCH_LIMIT;
         if std::mem::take(&mut queue.is_asleep) || queue.is_urgent {
             drop(queue);
             self.0.wanted.notify_one();
@@ -103,11 +103,11 @@ impl Shared {
         lock(&self.queue)
     }
 
-    /// Writes lines as they come, for as long as the process lives.
-    fn write_all(&self, mut out: impl Write, report: impl Fn(u64), rest: Duration) {
-        let (mut told, mut is_torn) = (0, false);
+    /// Writes lines as they arrive, until the process ends.
+    fn write_all(&self, mut out: impl Write, report: impl Fn(u64), pause: Duration) {
+        let (mut reported, mut is_torn) = (0, false);
         loop {
-            let line = self.next(rest);
+            let line = self.next(pause);
             let mut written = Ok(0);
             if is_torn {
                 written = write(&mut out, b"\n");
@@ -124,20 +124,20 @@ impl Shared {
                 queue.lost += u64::from(written.is_err());
                 queue.lost
             };
-            if written.is_ok() && lost != told {
-                told = lost;
+            if written.is_ok() && lost != reported {
+                reported = lost;
                 report(lost);
             }
         }
     }
 
     /// Waits for the next line.
-    fn next(&self, rest: Duration) -> Vec<u8> {
+    fn next(&self, pause: Duration) -> Vec<u8> {
         let mut queue = self.lock();
         if queue.is_writing && queue.lines.is_empty() {
             queue.is_writing = false;
             self.drained.notify_all();
-            let rested = self.wanted.wait_timeout_while(queue, rest, |queue| !queue.is_urgent);
+            let rested = self.wanted.wait_timeout_while(queue, pause, |queue| !queue.is_urgent);
             queue = rested.unwrap_or_else(PoisonError::into_inner).0;
             queue.is_urgent = false;
         }
@@ -152,7 +152,10 @@ impl Shared {
     }
 }
 
-/// Writes a whole line; where that fails, how many bytes of it went out.
+/// Writes a whole line.
+///
+/// # Errors
+/// The number of bytes written before the failure.
 fn write(out: &mut impl Write, line: &[u8]) -> Result<usize, usize> {
     let mut written = 0;
     while written < line.len() {
@@ -160,7 +163,7 @@ fn write(out: &mut impl Write, line: &[u8]) -> Result<usize, usize> {
             Ok(0) => return Err(written),
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN_AFTER),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_INTERVAL),
             Err(_) => return Err(written),
         }
     }
@@ -179,7 +182,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Takes one event, which the subscriber writes in one piece.
+/// Receives one event, which the subscriber writes in one piece.
 #[derive(Debug)]
 pub struct Line {
     log: Log,
@@ -203,7 +206,7 @@ mod tests {
 
     use crate::telemetry::queue::*;
 
-    /// Asks before each write what is to become of it, and hands out what was written.
+    /// Waits for a verdict before each write, and passes on what was written.
     struct Fickle {
         verdicts: mpsc::Receiver<io::Result<usize>>,
         written: mpsc::Sender<Vec<u8>>,
@@ -224,23 +227,23 @@ mod tests {
     type Verdicts = mpsc::Sender<io::Result<usize>>;
 
     fn fickle() -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
-        resting(REST)
+        resting(BATCH_PAUSE)
     }
 
-    fn resting(rest: Duration) -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
+    fn resting(pause: Duration) -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
         let ((decide, verdicts), (written, seen)) = (mpsc::channel(), mpsc::channel());
-        let (tell, told) = mpsc::channel();
+        let (tell, reported) = mpsc::channel();
         let tell = move |lost| tell.send(lost).unwrap();
-        let log = Log::start_resting(Fickle { verdicts, written }, tell, rest).unwrap();
-        (log, decide, seen, told)
+        let log = Log::start_with_pause(Fickle { verdicts, written }, tell, pause).unwrap();
+        (log, decide, seen, reported)
     }
 
     #[test]
     fn a_writer_that_is_stuck_holds_nobody_up_and_what_does_not_fit_is_counted() {
-        let (log, decide, seen, told) = fickle();
+        let (log, decide, seen, reported) = fickle();
         let line = vec![b'x'; 64 << 10];
-        // The writer has taken one line and waits; the queue fills up behind it.
-        let fit = MOST_WAITING / (line.len() + LINE_COST);
+        // The writer holds one line and waits; the queue fills up behind it.
+        let fit = MAX_QUEUED / (line.len() + LINE_COST);
         for _ in 0..fit + 7 {
             log.push(&line, false);
         }
@@ -251,7 +254,7 @@ mod tests {
         for _ in 0..fit {
             assert_eq!(seen.recv().unwrap().len(), line.len());
         }
-        assert_eq!(told.recv().unwrap(), 7);
+        assert_eq!(reported.recv().unwrap(), 7);
         // There is room again.
         log.push(b"y", false);
         decide.send(Ok(usize::MAX)).unwrap();
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_loses_its_line_and_the_next_one_starts_on_a_line_of_its_own() {
-        let (log, decide, seen, told) = fickle();
+        let (log, decide, seen, reported) = fickle();
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
         log.push(b"first\n", false);
         decide.send(full()).unwrap();
@@ -273,7 +276,7 @@ mod tests {
             decide.send(Ok(usize::MAX)).unwrap();
         }
         assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (b"\n".to_vec(), b"third\n".to_vec()));
-        assert_eq!(told.recv().unwrap(), 2);
+        assert_eq!(reported.recv().unwrap(), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The local CA: made on first use in a folder, or the user's own. Signs certificates for servers, and nothing else;
+//! The local CA: made on first use in a directory, or the user's own. Signs certificates for servers, and nothing else;
 //! never shows its key.
 
 use std::fmt;
@@ -35,24 +35,24 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Opens the CA in `folder`, or makes one where there is none, which then signs only for `permitted` (each DNS name
+    /// Opens the CA in `directory`, or makes one where there is none, which then signs only for `permitted` (each DNS name
     /// with those below it), and for any name where that is empty. Blocks on the disk.
-    pub fn open(folder: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
-        pair::folder(folder)?;
-        if let Some(found) = Self::find(folder)? {
+    pub fn open(directory: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
+        pair::directory(directory)?;
+        if let Some(found) = Self::find(directory)? {
             return Ok(found);
         }
-        let path = folder.join(pair::CERTIFICATE);
+        let path = directory.join(pair::CERTIFICATE);
         let (key, certificate) = mint::authority(permitted)?;
-        pair::create(folder, &key, &certificate)?;
-        let opened = Self::reopen(folder, path)?;
+        pair::create(directory, &key, &certificate)?;
+        let opened = Self::reopen(directory, path)?;
         Ok(Self { is_new: opened.certificates[0] == certificate, ..opened })
     }
 
-    /// The CA in `folder`, where there is one. Blocks on the disk.
-    pub fn find(folder: &Path) -> Result<Option<Self>, AuthorityError> {
-        let (path, key_path) = (folder.join(pair::CERTIFICATE), folder.join(pair::KEY));
-        pair::open(folder)?.map(|pair| Self::from_pair(pair, path, key_path, true)).transpose()
+    /// The CA in `directory`, where there is one. Blocks on the disk.
+    pub fn find(directory: &Path) -> Result<Option<Self>, AuthorityError> {
+        let (path, key_path) = (directory.join(pair::CERTIFICATE), directory.join(pair::KEY));
+        pair::open(directory)?.map(|pair| Self::from_pair(pair, path, key_path, true)).transpose()
     }
 
     /// Takes the user's own pair: PEM files, the key unencrypted and only readable by this user. After the CA's own
@@ -61,12 +61,12 @@ impl Authority {
         Self::from_pair(pair::load(certificate, key)?, certificate.to_owned(), key.to_owned(), false)
     }
 
-    /// Makes a new CA in `folder` in place of the one that is there, whose certificate is kept as `ca.pem.old`.
-    pub fn renew(folder: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
-        pair::folder(folder)?;
+    /// Makes a new CA in `directory` in place of the one that is there, whose certificate is kept as `ca.pem.old`.
+    pub fn renew(directory: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
+        pair::directory(directory)?;
         let (key, certificate) = mint::authority(permitted)?;
-        pair::replace(folder, &key, &certificate)?;
-        let opened = Self::reopen(folder, folder.join(pair::CERTIFICATE))?;
+        pair::replace(directory, &key, &certificate)?;
+        let opened = Self::reopen(directory, directory.join(pair::CERTIFICATE))?;
         Ok(Self { is_new: true, ..opened })
     }
 
@@ -196,9 +196,9 @@ impl Authority {
         Ok(Signed { chain, begin: validity.start, end: validity.end })
     }
 
-    fn reopen(folder: &Path, path: PathBuf) -> Result<Self, AuthorityError> {
-        let lost = || AuthorityError::NoCertificate(folder.join(pair::KEY));
-        Self::from_pair(pair::open(folder)?.ok_or_else(lost)?, path, folder.join(pair::KEY), true)
+    fn reopen(directory: &Path, path: PathBuf) -> Result<Self, AuthorityError> {
+        let lost = || AuthorityError::NoCertificate(directory.join(pair::KEY));
+        Self::from_pair(pair::open(directory)?.ok_or_else(lost)?, path, directory.join(pair::KEY), true)
     }
 
     fn from_pair(
@@ -281,18 +281,18 @@ mod tests {
     #[test]
     fn one_is_made_once() {
         let home = tempfile::tempdir().unwrap();
-        let folder = home.path().join("a/state");
-        let first = Authority::open(&folder, &[]).unwrap();
+        let directory = home.path().join("a/state");
+        let first = Authority::open(&directory, &[]).unwrap();
         assert!(first.is_new() && first.is_ours());
-        assert_eq!(first.path(), folder.join("ca.pem"));
+        assert_eq!(first.path(), directory.join("ca.pem"));
         assert_eq!(
-            [mode(&folder), mode(first.path()), mode(&folder.join("ca-key.pem"))],
+            [mode(&directory), mode(first.path()), mode(&directory.join("ca-key.pem"))],
             [0o700, 0o644, 0o600]
         );
-        let again = Authority::open(&folder, &[]).unwrap();
+        let again = Authority::open(&directory, &[]).unwrap();
         assert!(!again.is_new() && again.fingerprint() == first.fingerprint());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
-        let text = fs::read_to_string(folder.join("ca-key.pem")).unwrap();
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+        let text = fs::read_to_string(directory.join("ca-key.pem")).unwrap();
         let secret = text.lines().nth(1).unwrap();
         assert!(text.starts_with("-----BEGIN PRIVATE KEY-----"), "{secret}");
         assert!(!format!("{first:?} {:?}", first.issuer).contains(&secret[..20]));
@@ -301,60 +301,60 @@ mod tests {
 
     #[test]
     fn many_at_once_make_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Authority::open(folder.path(), &[]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Authority::open(directory.path(), &[]).unwrap();
         let opened: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(opened.iter().all(|authority| authority.fingerprint() == opened[0].fingerprint()));
         assert_eq!(opened.iter().filter(|authority| authority.is_new()).count(), 1);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
     fn what_a_crash_leaves_is_made_good() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         // Killed while the files were written: they have no names that count.
-        fs::write(folder.path().join(".ca-a1B2c3"), "half").unwrap();
-        let made = Authority::open(folder.path(), &[]).unwrap();
+        fs::write(directory.path().join(".ca-a1B2c3"), "half").unwrap();
+        let made = Authority::open(directory.path(), &[]).unwrap();
         assert!(made.is_new());
         // Killed between key and certificate; and within `renew`, when the copy is still the old one.
         fs::remove_file(made.path()).unwrap();
-        assert_eq!(Authority::open(folder.path(), &[]).unwrap().fingerprint(), made.fingerprint());
+        assert_eq!(Authority::open(directory.path(), &[]).unwrap().fingerprint(), made.fingerprint());
         let whole = fs::read(made.path()).unwrap();
         fs::write(made.path(), "old").unwrap();
-        let again = Authority::open(folder.path(), &[]).unwrap();
+        let again = Authority::open(directory.path(), &[]).unwrap();
         assert_eq!((fs::read(made.path()).unwrap(), mode(made.path())), (whole, 0o644));
         assert!(!again.is_new());
     }
 
     #[test]
     fn a_key_that_is_lost_or_open_to_others_is_said_so() {
-        let folder = tempfile::tempdir().unwrap();
-        Authority::open(folder.path(), &[]).unwrap();
-        let key = folder.path().join("ca-key.pem");
+        let directory = tempfile::tempdir().unwrap();
+        Authority::open(directory.path(), &[]).unwrap();
+        let key = directory.path().join("ca-key.pem");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Authority::open(folder.path(), &[]).unwrap_err().to_string();
+        let error = Authority::open(directory.path(), &[]).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
         fs::remove_file(&key).unwrap();
-        let error = Authority::open(folder.path(), &[]).unwrap_err();
+        let error = Authority::open(directory.path(), &[]).unwrap_err();
         assert!(matches!(error, AuthorityError::KeyLost { .. }), "{error}");
         assert!(error.to_string().contains("tollpass ca renew"), "{error}");
-        assert!(Authority::renew(folder.path(), &[]).unwrap().is_new());
-        Authority::open(folder.path(), &[]).unwrap();
+        assert!(Authority::renew(directory.path(), &[]).unwrap().is_new());
+        Authority::open(directory.path(), &[]).unwrap();
     }
 
     #[test]
     fn a_new_one_keeps_the_olds_certificate() {
-        let folder = tempfile::tempdir().unwrap();
-        let old = Authority::open(folder.path(), &[]).unwrap();
-        let new = Authority::renew(folder.path(), &[]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let old = Authority::open(directory.path(), &[]).unwrap();
+        let new = Authority::renew(directory.path(), &[]).unwrap();
         assert!(new.is_new() && new.fingerprint() != old.fingerprint() && new.subject() != old.subject());
-        let kept = fs::read_to_string(folder.path().join("ca.pem.old")).unwrap();
+        let kept = fs::read_to_string(directory.path().join("ca.pem.old")).unwrap();
         assert_eq!(kept, crate::tls::pem(old.certificate()));
-        assert_eq!(Authority::open(folder.path(), &[]).unwrap().fingerprint(), new.fingerprint());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(Authority::open(directory.path(), &[]).unwrap().fingerprint(), new.fingerprint());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     }
 
     #[test]
@@ -368,8 +368,8 @@ mod tests {
             (vec!["example.com", "127.0.0.1"], vec!["127.0.0.1"], vec!["127.0.0.2", "::1", "com"]),
             (vec!["::1"], vec!["::1"], vec!["::2", "127.0.0.1", "localhost"]),
         ] {
-            let folder = tempfile::tempdir().unwrap();
-            let authority = Authority::open(folder.path(), &names(&permitted)).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let authority = Authority::open(directory.path(), &names(&permitted)).unwrap();
             for name in names(&good) {
                 assert!(authority.permits(&name), "{permitted:?} {name}");
             }
@@ -385,8 +385,8 @@ mod tests {
 
     #[test]
     fn its_user_is_warned_of_what_will_not_work() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path(), &[]).unwrap();
         let (now, end) = (SystemTime::now(), authority.validity().end);
         assert_eq!(authority.warnings(&[], now), Vec::<String>::new());
         assert_eq!(authority.warnings(&[], end - 31 * DAY), Vec::<String>::new());

@@ -10,7 +10,7 @@ use crate::private::PrivateFileError;
 /// Why there is no CA to sign with. Holds no key.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// A file or the folder cannot be read or written.
+    /// A file or the directory cannot be read or written.
     #[error("{path}: {error}", path = path.display())]
     Io {
         /// Which one.

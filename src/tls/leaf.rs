@@ -161,14 +161,14 @@ fn template() -> Result<ServerConfig, rustls::Error> {
 mod tests {
     use crate::tls::leaf::*;
 
-    fn leaves(folder: &std::path::Path, capacity: usize) -> Leaves {
-        Leaves::new(Arc::new(Authority::open(folder, &[]).unwrap()), capacity).unwrap()
+    fn leaves(directory: &std::path::Path, capacity: usize) -> Leaves {
+        Leaves::new(Arc::new(Authority::open(directory, &[]).unwrap()), capacity).unwrap()
     }
 
     #[tokio::test]
     async fn a_name_has_one_certificate_however_it_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let leaves = leaves(folder.path(), 10);
+        let directory = tempfile::tempdir().unwrap();
+        let leaves = leaves(directory.path(), 10);
         let first = leaves.config_for("api.example.com").await.unwrap();
         for host in ["API.example.COM", "api.example.com."] {
             assert!(Arc::ptr_eq(&first, &leaves.config_for(host).await.unwrap()));
@@ -180,8 +180,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_is_made_again_before_its_end_or_where_the_clock_went_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let leaves = leaves(folder.path(), 10);
+        let directory = tempfile::tempdir().unwrap();
+        let leaves = leaves(directory.path(), 10);
         let now = SystemTime::now();
         let day = Duration::from_secs(24 * 3600);
         let name: Name = "api.example.com".parse().unwrap();
@@ -208,11 +208,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_cache_drops_the_least_recently_used_certificate() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (capacity, held, minted) in
             [(2, 2, ["a", "b", "c", "b"].as_slice()), (0, 1, &["a", "b", "a", "c", "a", "b"])]
         {
-            let leaves = leaves(folder.path(), capacity);
+            let leaves = leaves(directory.path(), capacity);
             let mut made = Vec::new();
             for name in ["a", "b", "a", "c", "a", "b", "b"] {
                 let before = leaves.minted();

@@ -31,8 +31,8 @@ pub(super) struct Pair {
 }
 
 /// Reads our own pair, if there is one, and makes the copy of its certificate good.
-pub(super) fn open(folder: &Path) -> Result<Option<Pair>, AuthorityError> {
-    let (path, copy) = (folder.join(KEY), folder.join(CERTIFICATE));
+pub(super) fn open(directory: &Path) -> Result<Option<Pair>, AuthorityError> {
+    let (path, copy) = (directory.join(KEY), directory.join(CERTIFICATE));
     if !exists(&path)? {
         if !exists(&copy)? {
             return Ok(None);
@@ -45,39 +45,40 @@ pub(super) fn open(folder: &Path) -> Result<Option<Pair>, AuthorityError> {
     let pair = read_private(&path, &path)?;
     let text = super::pem(&pair.certificates[0]);
     if fs::read(&copy).ok().as_deref() != Some(text.as_bytes()) {
-        write(folder, &copy, text.as_bytes(), 0o644).map_err(|error| io_at(&copy, error))?;
+        write(directory, &copy, text.as_bytes(), 0o644).map_err(|error| io_at(&copy, error))?;
     }
     Ok(Some(pair))
 }
 
-/// Puts a new pair into the folder, unless there is one in the meantime.
+/// Puts a new pair into the directory, unless there is one in the meantime.
 pub(super) fn create(
-    folder: &Path,
+    directory: &Path,
     key: &str,
     certificate: &CertificateDer<'_>,
 ) -> Result<(), AuthorityError> {
-    let path = folder.join(KEY);
-    match staged(folder, &whole(key, certificate), 0o600).and_then(|file| kept(file.persist_noclobber(&path)))
+    let path = directory.join(KEY);
+    match staged(directory, &whole(key, certificate), 0o600)
+        .and_then(|file| kept(file.persist_noclobber(&path)))
     {
         // Another process was faster: its pair counts.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| sync(folder)).map_err(|error| io_at(&path, error)),
+        made => made.and_then(|()| sync(directory)).map_err(|error| io_at(&path, error)),
     }
 }
 
 /// Puts a new pair in the place of the one that is there, and keeps the certificate of that.
 pub(super) fn replace(
-    folder: &Path,
+    directory: &Path,
     key: &str,
     certificate: &CertificateDer<'_>,
 ) -> Result<(), AuthorityError> {
-    let (path, copy, old) = (folder.join(KEY), folder.join(CERTIFICATE), folder.join(OLD));
+    let (path, copy, old) = (directory.join(KEY), directory.join(CERTIFICATE), directory.join(OLD));
     match fs::read(&copy) {
-        Ok(bytes) => write(folder, &old, &bytes, 0o644).map_err(|error| io_at(&old, error))?,
+        Ok(bytes) => write(directory, &old, &bytes, 0o644).map_err(|error| io_at(&old, error))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_at(&copy, error)),
     }
-    write(folder, &path, &whole(key, certificate), 0o600).map_err(|error| io_at(&path, error))
+    write(directory, &path, &whole(key, certificate), 0o600).map_err(|error| io_at(&path, error))
 }
 
 /// Reads the user's own pair from two files.
@@ -85,9 +86,9 @@ pub(super) fn load(certificate: &Path, key: &Path) -> Result<Pair, AuthorityErro
     read_private(key, certificate)
 }
 
-/// Makes the folder, only for this user, where it is not there yet.
-pub(super) fn folder(folder: &Path) -> Result<(), AuthorityError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| io_at(folder, error))
+/// Makes the directory, only for this user, where it is not there yet.
+pub(super) fn directory(directory: &Path) -> Result<(), AuthorityError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| io_at(directory, error))
 }
 
 fn read_private(key: &Path, certificate: &Path) -> Result<Pair, AuthorityError> {
@@ -114,16 +115,16 @@ fn whole(key: &str, certificate: &CertificateDer<'_>) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn write(folder: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    staged(folder, bytes, mode).and_then(|file| kept(file.persist(path))).and_then(|()| sync(folder))
+fn write(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    staged(directory, bytes, mode).and_then(|file| kept(file.persist(path))).and_then(|()| sync(directory))
 }
 
 /// A file that has no name that counts yet, and is on disk.
-fn staged(folder: &Path, bytes: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+fn staged(directory: &Path, bytes: &[u8], mode: u32) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(".ca-")
         .permissions(Permissions::from_mode(mode))
-        .tempfile_in(folder)?;
+        .tempfile_in(directory)?;
     file.write_all(bytes)?;
     // The mask of the process may have taken bits away.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -135,8 +136,8 @@ fn kept(persisted: Result<File, PersistError>) -> io::Result<()> {
     persisted.map(drop).map_err(|error| error.error)
 }
 
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_file_adds_to_the_systems_roots() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path(), &[]).unwrap();
         let alone = system(None).map_or(0, |roots| roots.certificates.len());
         let more = system(Some(authority.path())).unwrap();
         assert_eq!((more.certificates.len(), more.store.len()), (alone + 1, alone + 1));
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_file_that_holds_no_root_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("roots.pem");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("roots.pem");
         let error = |text: &str| {
             std::fs::write(&path, text).unwrap();
             let error = system(Some(&path)).unwrap_err().to_string();
@@ -149,11 +149,13 @@ mod tests {
         assert!(
             error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").contains("no certificate")
         );
-        let authority = Authority::open(folder.path(), &[]).unwrap();
+        let authority = Authority::open(directory.path(), &[]).unwrap();
         let good = pem(authority.certificate());
         let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(error(&format!("{good}{bad}")).contains("certificate 2 of"));
-        assert!(system(Some(&folder.path().join("none"))).unwrap_err().to_string().contains("No such file"));
-        assert!(system(Some(folder.path())).unwrap_err().to_string().contains("not a regular file"));
+        assert!(
+            system(Some(&directory.path().join("none"))).unwrap_err().to_string().contains("No such file")
+        );
+        assert!(system(Some(directory.path())).unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -33,24 +33,24 @@ def main():
     parser.add_argument("--node-modules", type=Path)
     parser.add_argument("--newer-node")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tollpass-programs-") as folder:
-        Check(options, Path(folder)).run()
+    with tempfile.TemporaryDirectory(prefix="tollpass-programs-") as directory:
+        Check(options, Path(directory)).run()
 
 
 class Check:
-    def __init__(self, options, folder):
+    def __init__(self, options, directory):
         self.options = options
-        self.folder = folder
+        self.directory = directory
         self.bought = 0
         self.done = []
 
     def run(self):
-        shop = self.folder / "shop"
-        commits = make_repository(shop / "repo.git", self.folder / "work")
+        shop = self.directory / "shop"
+        commits = make_repository(shop / "repo.git", self.directory / "work")
         demo = Demo(self.options.tollpass, shop)
         try:
             self.demo = demo
-            with tunnelled_origin(self.folder) as (self.elsewhere, self.elsewhere_ca):
+            with tunnelled_origin(self.directory) as (self.elsewhere, self.elsewhere_ca):
                 self.by_settings(commits)
                 self.by_run()
             demo.expect(self.bought * PRICE)
@@ -100,7 +100,7 @@ class Check:
             ("paid over https", f"https://{self.demo.secure}", {"GIT_SSL_CAINFO": trust}),
         ]:
             before = self.demo.promised()
-            into = self.folder / f"clone of {what}"
+            into = self.directory / f"clone of {what}"
             self.ask(["git", "clone", "-q", f"{base}/repo.git", str(into)], variables)
             log = subprocess.check_output(["git", "-C", str(into), "log", "--format=%s"], text=True)
             self.expect(f"git: {what}", log.split() == commits, log)
@@ -112,7 +112,7 @@ class Check:
     def chromium(self):
         if not shutil.which("chromium"):
             raise SystemExit("chromium is not installed")
-        home = self.folder / "home"
+        home = self.directory / "home"
         store = home / ".pki/nssdb"
         store.mkdir(parents=True)
         certutil = ["certutil", "-d", f"sql:{store}"]
@@ -129,7 +129,7 @@ class Check:
         ]:
             flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
             flags += " --disable-component-update --disable-sync --virtual-time-budget=5000"
-            command = ["chromium", *flags.split(), f"--user-data-dir={self.folder / 'profile'}", "--dump-dom"]
+            command = ["chromium", *flags.split(), f"--user-data-dir={self.directory / 'profile'}", "--dump-dom"]
             # Chromium goes to loopback by itself unless it is told not to.
             command += [f"--proxy-server=http://{self.demo.proxy}", "--proxy-bypass-list=<-loopback>", url]
             out = self.ask(command, {"HOME": str(home)}, proxied=False)
@@ -180,7 +180,7 @@ class Check:
 
 
 class Demo:
-    """`tollpass demo` on ports of its own, which also sells a folder."""
+    """`tollpass demo` on ports of its own, which also sells a directory."""
 
     def __init__(self, tollpass, shop):
         ports = ["--port", "--origin-port", "--secure-port", "--rpc-port"]
@@ -244,9 +244,9 @@ def make_repository(bare, work):
     return subjects[::-1]
 
 
-def make_certificate(folder, name, names):
+def make_certificate(directory, name, names):
     """A certificate that signs itself, and its key."""
-    key, certificate, config = (folder / f"{name}.{end}" for end in ("key", "pem", "conf"))
+    key, certificate, config = (directory / f"{name}.{end}" for end in ("key", "pem", "conf"))
     # The system's own configuration would make it one of an authority, which no server may show.
     config.write_text("[req]\ndistinguished_name = subject\n[subject]\n")
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
@@ -259,8 +259,8 @@ def make_certificate(folder, name, names):
 class tunnelled_origin:
     """An https origin called localhost, for which there is no rule: its own certificate is all that a client may see."""
 
-    def __init__(self, folder):
-        certificate, key = make_certificate(folder, "elsewhere", "DNS:localhost")
+    def __init__(self, directory):
+        certificate, key = make_certificate(directory, "elsewhere", "DNS:localhost")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OwnWords)

@@ -57,18 +57,18 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tollpass", required=True, type=Path)
     tollpass = parser.parse_args().tollpass
-    with tempfile.TemporaryDirectory(prefix="tollpass-pages-") as folder:
-        folder = Path(folder)
-        (folder / "shop").mkdir()
-        demo = Demo(tollpass, folder / "shop")
+    with tempfile.TemporaryDirectory(prefix="tollpass-pages-") as directory:
+        directory = Path(directory)
+        (directory / "shop").mkdir()
+        demo = Demo(tollpass, directory / "shop")
         try:
-            hostile(tollpass, folder, demo)
-            wanted(tollpass, folder, demo)
+            hostile(tollpass, directory, demo)
+            wanted(tollpass, directory, demo)
         finally:
             demo.stop()
 
 
-def hostile(tollpass, folder, demo):
+def hostile(tollpass, directory, demo):
     with Page() as page, Proxy(tollpass, demo, "hostile") as proxy:
         port = proxy.address.split(":")[1]
         sellers = [f"http://{demo.origin}/paid", f"https://{demo.secure}/paid"]
@@ -79,7 +79,7 @@ def hostile(tollpass, folder, demo):
                 leaving = LEAVING if way == "through the proxy" else LEAVING[:1]
                 for text in [STAYING, *leaving]:
                     page.text = text.replace("URL", url)
-                    chromium(folder, proxy.address if way == "through the proxy" else None, page.address)
+                    chromium(directory, proxy.address if way == "through the proxy" else None, page.address)
                 if proxy.promised():
                     raise SystemExit(f"a page spent {proxy.promised()} at {url}, {way}:\n{proxy.said()}")
                 print(f"ok  a hostile page: {url}, {way}", flush=True)
@@ -89,12 +89,12 @@ def hostile(tollpass, folder, demo):
         print(f"ok  {refused} requests of hostile pages met a price, and none was paid", flush=True)
 
 
-def wanted(tollpass, folder, demo):
+def wanted(tollpass, directory, demo):
     plain, secure = (f"{origin}/paid/html" for origin in (f"http://{demo.origin}", f"https://{demo.secure}"))
     for consent, is_plain_paid in [(None, False), ("any", True)]:
         with Proxy(tollpass, demo, f"wanted-{consent}", consent) as proxy:
             for url, is_paid in [(plain, is_plain_paid), (secure, True)]:
-                seen = chromium(folder, proxy.address, url)
+                seen = chromium(directory, proxy.address, url)
                 if ("This page was paid for." in seen) != is_paid:
                     raise SystemExit(f"browsers {consent}: {url}: {seen}\n{proxy.said()}")
             bought = 1 + is_plain_paid
@@ -172,9 +172,9 @@ class Page:
         self.server.shutdown()
 
 
-def chromium(folder, proxy, url):
+def chromium(directory, proxy, url):
     """Opens a URL as its user does; what the page shows then."""
-    profile = folder / "profile"
+    profile = directory / "profile"
     shutil.rmtree(profile, ignore_errors=True)
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += " --disable-component-update --disable-sync --ignore-certificate-errors --disable-popup-blocking"

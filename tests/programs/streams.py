@@ -28,15 +28,15 @@ ENOUGH = 64 << 10
 NGINX = """
 daemon off;
 worker_processes 1;
-pid {folder}/nginx.pid;
+pid {directory}/nginx.pid;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
     ssl_certificate {pem};
     ssl_certificate_key {pem};
     server {{
@@ -66,14 +66,14 @@ def main():
     parser.add_argument("--nginx", required=True)
     parser.add_argument("--node", default="node")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tollpass-streams-") as folder:
-        Check(options, Path(folder)).run()
+    with tempfile.TemporaryDirectory(prefix="tollpass-streams-") as directory:
+        Check(options, Path(directory)).run()
 
 
 class Check:
-    def __init__(self, options, folder):
+    def __init__(self, options, directory):
         self.options = options
-        self.folder = folder
+        self.directory = directory
         self.children = []
         self.bought = 0
         self.done = 0
@@ -81,8 +81,8 @@ class Check:
     def run(self):
         self.demo = Demo(self.options.tollpass, self.shop())
         try:
-            certificate, key = make_certificate(self.folder, "origin", "DNS:localhost,IP:127.0.0.1")
-            self.pem = self.folder / "origin-both.pem"
+            certificate, key = make_certificate(self.directory, "origin", "DNS:localhost,IP:127.0.0.1")
+            self.pem = self.directory / "origin-both.pem"
             self.pem.write_text(certificate.read_text() + key.read_text())
             self.certificate = certificate
             seller = f"http://{self.demo.origin}"
@@ -107,7 +107,7 @@ class Check:
         print(f"{self.done} checks with nginx and Node over HTTP/2, {self.bought} payments, not one more or less")
 
     def shop(self):
-        shop = self.folder / "shop"
+        shop = self.directory / "shop"
         shop.mkdir()
         return shop
 
@@ -121,9 +121,9 @@ class Check:
         for _ in range(5):
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
-            config = self.folder / "nginx.conf"
-            config.write_text(NGINX.format(folder=self.folder, pem=self.pem, port=port, seller=seller))
-            child = self.start([self.options.nginx, "-p", str(self.folder), "-e", str(self.folder / "nginx.log"), "-c", str(config)])
+            config = self.directory / "nginx.conf"
+            config.write_text(NGINX.format(directory=self.directory, pem=self.pem, port=port, seller=seller))
+            child = self.start([self.options.nginx, "-p", str(self.directory), "-e", str(self.directory / "nginx.log"), "-c", str(config)])
             for _ in range(100):
                 if child.poll() is not None:
                     break
@@ -131,7 +131,7 @@ class Check:
                     if knock.connect_ex(("127.0.0.1", port)) == 0:
                         return str(port)
                 time.sleep(0.05)
-        raise SystemExit((self.folder / "nginx.log").read_text())
+        raise SystemExit((self.directory / "nginx.log").read_text())
 
     def start_proxy(self):
         """A proxy beside the demo's, with the same wallet and chain."""
@@ -141,13 +141,13 @@ class Check:
         for port in [self.nginx, self.node, self.ending]:
             text += f'[[pay]]\nhost = "localhost"\nport = {port}\nmax_price = 10000\n'
             text += f'[[route]]\nprefix = "/{port}"\norigin = "https://127.0.0.1:{port}"\n'
-        config = self.folder / "proxy.toml"
+        config = self.directory / "proxy.toml"
         config.write_text(text)
         config.chmod(0o600)
-        self.log = (self.folder / "proxy.log").open("w+")
+        self.log = (self.directory / "proxy.log").open("w+")
         serving = self.start([str(self.options.tollpass), "serve", "--config", str(config)], stderr=self.log)
         self.proxy = serving.stdout.readline().split()[-1].removeprefix("http://")
-        self.state = self.folder / "state"
+        self.state = self.directory / "state"
 
     def each_way(self, name, port):
         said = f"HTTP/2.0 localhost:{port}\n" if name == "nginx" else "GET 0\n"

@@ -16,47 +16,47 @@ use crate::support::openssl::{openssl, try_openssl};
 /// More than any test here asks for.
 const ROOM: usize = 1024;
 
-fn made(folder: &Path, permitted: &[&str]) -> Arc<Authority> {
+fn made(directory: &Path, permitted: &[&str]) -> Arc<Authority> {
     let permitted: Vec<Name> = permitted.iter().map(|name| name.parse().unwrap()).collect();
-    Arc::new(Authority::open(folder, &permitted).unwrap())
+    Arc::new(Authority::open(directory, &permitted).unwrap())
 }
 
 async fn greeter(authority: &Arc<Authority>) -> Greeter {
     Greeter::start(Leaves::new(Arc::clone(authority), ROOM).unwrap(), "127.0.0.1").await
 }
 
-/// Whether openssl accepts a chain for a name or an address, in a folder where `ca.pem` is trusted.
-fn verifies(folder: &Path, certificates: &[CertificateDer<'static>], name: &str) -> bool {
-    std::fs::write(folder.join("leaf.pem"), pem(&certificates[0])).unwrap();
+/// Whether openssl accepts a chain for a name or an address, in a directory where `ca.pem` is trusted.
+fn verifies(directory: &Path, certificates: &[CertificateDer<'static>], name: &str) -> bool {
+    std::fs::write(directory.join("leaf.pem"), pem(&certificates[0])).unwrap();
     let option = if name.parse::<std::net::IpAddr>().is_ok() { "-verify_ip" } else { "-verify_hostname" };
     let mut arguments =
         vec!["verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", "ca.pem", option, name];
     if certificates.len() > 1 {
         std::fs::write(
-            folder.join("between.pem"),
+            directory.join("between.pem"),
             certificates[1..].iter().map(|one| pem(one)).collect::<String>(),
         )
         .unwrap();
         arguments.extend(["-untrusted", "between.pem"]);
     }
     arguments.push("leaf.pem");
-    let (is_good, said) = try_openssl(folder, &arguments);
+    let (is_good, said) = try_openssl(directory, &arguments);
     assert!(is_good || said.contains("verification failed"), "{said}");
     is_good
 }
 
 #[tokio::test]
 async fn who_trusts_the_ca_connects_by_name_and_by_address_and_nobody_else_does() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = made(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let authority = made(directory.path(), &[]);
     let greeter = greeter(&authority).await;
     let trusted = [authority.certificate().clone()];
     for name in ["api.example.com", "API.Example.com", "localhost", "a_b.example", "127.0.0.1"] {
         let met = greeter.meet(&trusted, name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(met.protocol.as_deref(), Some(&b"h2"[..]));
         assert_eq!(met.certificates.len(), 1, "the root itself is not sent");
-        assert!(verifies(folder.path(), &met.certificates, name), "{name}");
-        assert!(!verifies(folder.path(), &met.certificates, "other.example.com"));
+        assert!(verifies(directory.path(), &met.certificates, name), "{name}");
+        assert!(!verifies(directory.path(), &met.certificates, "other.example.com"));
     }
     // Asked for no name, it is 127.0.0.1, which is not what this client wants.
     let error = greeter.meet(&trusted, "127.0.0.2").await.unwrap_err();
@@ -69,19 +69,19 @@ async fn who_trusts_the_ca_connects_by_name_and_by_address_and_nobody_else_does(
 
 #[tokio::test]
 async fn an_address_of_version_6_is_a_name_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = made(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let authority = made(directory.path(), &[]);
     let greeter = Greeter::start(Leaves::new(Arc::clone(&authority), ROOM).unwrap(), "::1").await;
     let met = greeter.meet(&[authority.certificate().clone()], "::1").await.unwrap();
-    assert!(verifies(folder.path(), &met.certificates, "::1"));
+    assert!(verifies(directory.path(), &met.certificates, "::1"));
 }
 
 #[tokio::test]
 async fn certificates_say_what_clients_ask_of_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let authority = made(folder, &[]);
-    let ca = openssl(folder, &["x509", "-in", "ca.pem", "-noout", "-text"]);
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let authority = made(directory, &[]);
+    let ca = openssl(directory, &["x509", "-in", "ca.pem", "-noout", "-text"]);
     for words in [
         "ASN1 OID: prime256v1",
         "X509v3 Basic Constraints: critical\n                CA:TRUE, pathlen:0",
@@ -92,7 +92,7 @@ async fn certificates_say_what_clients_ask_of_them() {
     }
     assert!(!ca.contains("Name Constraints"), "{ca}");
     // The key's file is a key for openssl, too.
-    openssl(folder, &["pkey", "-in", "ca-key.pem", "-noout"]);
+    openssl(directory, &["pkey", "-in", "ca-key.pem", "-noout"]);
 
     let greeter = greeter(&authority).await;
     let long = format!("{}.example.com", "a".repeat(60));
@@ -103,8 +103,8 @@ async fn certificates_say_what_clients_ask_of_them() {
         ("127.0.0.1", "O = tollpass", "IP Address:127.0.0.1"),
     ] {
         let met = greeter.meet(&[authority.certificate().clone()], name).await.unwrap();
-        assert!(verifies(folder, &met.certificates, name));
-        let leaf = openssl(folder, &["x509", "-in", "leaf.pem", "-noout", "-text"]);
+        assert!(verifies(directory, &met.certificates, name));
+        let leaf = openssl(directory, &["x509", "-in", "leaf.pem", "-noout", "-text"]);
         for words in [
             subject,
             alternative,
@@ -124,17 +124,17 @@ async fn certificates_say_what_clients_ask_of_them() {
             identifier(&ca, "Subject Key Identifier:"),
             "{leaf}"
         );
-        serials.push(openssl(folder, &["x509", "-in", "leaf.pem", "-noout", "-serial"]));
-        lasts_at_most_197_days(folder);
+        serials.push(openssl(directory, &["x509", "-in", "leaf.pem", "-noout", "-serial"]));
+        lasts_at_most_197_days(directory);
     }
     assert!(serials.iter().all(|serial| serial.trim().len() <= "serial=".len() + 40), "{serials:?}");
     serials.dedup();
     assert_eq!(serials.len(), 3);
 }
 
-fn lasts_at_most_197_days(folder: &Path) {
+fn lasts_at_most_197_days(directory: &Path) {
     let (_, leaf) =
-        x509_parser::pem::parse_x509_pem(&std::fs::read(folder.join("leaf.pem")).unwrap()).unwrap();
+        x509_parser::pem::parse_x509_pem(&std::fs::read(directory.join("leaf.pem")).unwrap()).unwrap();
     let leaf = leaf.parse_x509().unwrap();
     let (begin, end) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
@@ -146,8 +146,8 @@ fn lasts_at_most_197_days(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_clients_at_once_are_served_with_one_certificate() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = made(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let authority = made(directory.path(), &[]);
     let leaves = Arc::new(Leaves::new(authority, ROOM).unwrap());
     let start = Arc::new(tokio::sync::Barrier::new(64));
     let tasks: Vec<_> = (0..64)
@@ -169,8 +169,8 @@ async fn many_clients_at_once_are_served_with_one_certificate() {
 
 #[tokio::test]
 async fn a_certificate_is_made_in_less_than_4_ms() {
-    let folder = tempfile::tempdir().unwrap();
-    let leaves = Leaves::new(made(folder.path(), &[]), ROOM).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let leaves = Leaves::new(made(directory.path(), &[]), ROOM).unwrap();
     let begun = Instant::now();
     for turn in 0..100 {
         leaves.config_for(&format!("{turn}.example.com")).await.unwrap();
@@ -181,8 +181,8 @@ async fn a_certificate_is_made_in_less_than_4_ms() {
 
 #[tokio::test]
 async fn a_client_that_comes_again_resumes_its_session() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = made(folder.path(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let authority = made(directory.path(), &[]);
     let greeter = greeter(&authority).await;
     let client = client(&[authority.certificate().clone()]);
     for (name, kind) in [
@@ -206,12 +206,12 @@ async fn name_constraints_hold_for_clients_and_are_said_before() {
         (&["127.0.0.1"], "127.0.0.1", ["localhost", "::1"]),
         (&["example.com"], "example.com", ["127.0.0.1", "::1"]),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = made(folder.path(), permitted);
+        let directory = tempfile::tempdir().unwrap();
+        let authority = made(directory.path(), permitted);
         let greeter = greeter(&authority).await;
         let met = greeter.meet(&[authority.certificate().clone()], name).await.unwrap();
-        assert!(verifies(folder.path(), &met.certificates, name), "{permitted:?} {name}");
-        let said = openssl(folder.path(), &["x509", "-in", "ca.pem", "-noout", "-text"]);
+        assert!(verifies(directory.path(), &met.certificates, name), "{permitted:?} {name}");
+        let said = openssl(directory.path(), &["x509", "-in", "ca.pem", "-noout", "-text"]);
         assert!(said.contains("X509v3 Name Constraints: critical"), "{said}");
         for other in others {
             let error = greeter.leaves.config_for(other).await.unwrap_err().to_string();

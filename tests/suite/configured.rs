@@ -789,19 +789,19 @@ fn warns_of_what_is_probably_not_meant() {
 }
 
 #[test]
-fn a_file_is_loaded_with_its_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.toml");
+fn a_file_is_loaded_with_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
     std::fs::write(&path, format!("state_dir = \"./state\"\n{PAYING}")).unwrap();
     let config = Config::load(Some(&path)).unwrap();
-    assert_eq!(config.state_dir, folder.path().join("state"));
-    assert_eq!(config.wallet.unwrap().source, KeySource::Keystore(folder.path().join("k")));
-    let error = Config::load(Some(&folder.path().join("none.toml"))).unwrap_err();
+    assert_eq!(config.state_dir, directory.path().join("state"));
+    assert_eq!(config.wallet.unwrap().source, KeySource::Keystore(directory.path().join("k")));
+    let error = Config::load(Some(&directory.path().join("none.toml"))).unwrap_err();
     assert!(error.to_string().contains("none.toml is invalid: 1 error"), "{error}");
 }
 
 #[test]
-fn a_state_folder_must_be_known() {
+fn a_state_directory_must_be_known() {
     let error = Config::parse("", Path::new("/"), &BTreeMap::new()).unwrap_err();
     assert_eq!(error.issues[0].key, "state_dir");
     let error = Config::parse("state_dir = \"~/x\"", Path::new("/"), &BTreeMap::new()).unwrap_err();

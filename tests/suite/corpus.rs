@@ -27,8 +27,8 @@ fn each_request_of_the_corpus_has_one_reading_or_none() {
 }
 
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
-    let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!((10..=MOST).contains(&files.len()), "{} inputs", files.len());
     for file in files {
         let input = fs::read(&file).unwrap();

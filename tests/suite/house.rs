@@ -396,14 +396,14 @@ fn sources() -> impl Iterator<Item = Source> {
     files.into_iter().filter(move |path| !tests.contains(path)).map(|path| Source::read(&path))
 }
 
-/// All Rust files below a folder, in order.
-fn rust_files(folder: &str) -> Vec<PathBuf> {
-    let mut folders = vec![root().join(folder)];
+/// All Rust files below a directory, in order.
+fn rust_files(directory: &str) -> Vec<PathBuf> {
+    let mut directories = vec![root().join(directory)];
     let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
@@ -416,11 +416,11 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 /// The files of the modules that a file has for tests only.
 fn test_modules(path: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(path).unwrap();
-    let folder =
+    let directory =
         if path.ends_with("mod.rs") { path.parent().unwrap().to_owned() } else { path.with_extension("") };
     let names = text.split("#[cfg(test)]\nmod ").skip(1);
     let names = names.filter_map(|rest| rest.split_once(';').map(|(name, _)| name));
-    names.filter(|name| name.chars().all(is_name)).map(|name| folder.join(format!("{name}.rs"))).collect()
+    names.filter(|name| name.chars().all(is_name)).map(|name| directory.join(format!("{name}.rs"))).collect()
 }
 
 fn locked(name: &str) -> BTreeMap<String, Vec<Package>> {

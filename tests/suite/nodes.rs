@@ -175,7 +175,7 @@ async fn logs_that_are_null_are_asked_for_again_and_are_never_no_logs() {
         assert_eq!(stand.chain().sync(0, &[]).await.unwrap().channels[0].0, id);
         stand.relay.fault(Fault::change("eth_getLogs", nothing));
         let error = stand.hasty().sync(0, &[]).await.unwrap_err();
-        assert!(error.to_string().contains("answered eth_getLogs with something else: null"), "{error}");
+        assert!(error.to_string().contains("returned an invalid result for eth_getLogs: null"), "{error}");
         assert!(stand.relay.questions("eth_getLogs").len() < 12);
     })
     .await;
@@ -437,7 +437,7 @@ async fn success_without_any_effect_is_unclear_until_the_effect_shows() {
         stand.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
         let error = stand.hasty().fund(&open(7, 50), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear() && matches!(error, OpError::Unseen { .. }), "{error}");
-        assert!(error.to_string().contains("the contract knows no such channel"), "{error}");
+        assert!(error.to_string().contains("the contract has no such channel"), "{error}");
         let error = stand.hasty().resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
 
@@ -599,7 +599,7 @@ async fn a_gap_is_never_filled_with_recorded_bytes_that_move_money() {
         let restarted = stand.chain();
         restarted.remember(std::slice::from_ref(&first));
         restarted.fund(&open(2, 10), &later).await.unwrap();
-        assert_eq!(later.moves(), [true, false], "a transfer of nothing fills it");
+        assert_eq!(later.moves(), [true, false], "a zero-value transfer fills it");
         stand.moved(1, 10).await;
         let error = restarted.resume(&[first], &stand.notes).await.unwrap_err();
         assert!(matches!(error, OpError::Replaced { by: Some(_), .. }), "{error}");
@@ -659,16 +659,13 @@ async fn what_is_no_json_rpc_is_named_with_what_it_looks_like() {
     on_each(async |stand| {
         for (act, part) in [
             (Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><p>Log in"), "an HTML page"),
-            (Act::Answer(200, &[], b""), "an empty answer"),
+            (Act::Answer(200, &[], b""), "an empty response"),
             (Act::Answer(200, &[("content-encoding", "gzip")], b"\x1f\x8b\x08\x00"), "compressed"),
             (
                 Act::Answer(200, &[("content-type", "application/json")], b"{\"message\": \"x\"}"),
-                "not of JSON-RPC",
+                "not JSON-RPC",
             ),
-            (
-                Act::Answer(200, &[("content-type", "text/plain")], b"hello"),
-                "a text, Content-Type text/plain",
-            ),
+            (Act::Answer(200, &[("content-type", "text/plain")], b"hello"), "text, Content-Type text/plain"),
         ] {
             stand.relay.heal();
             stand.relay.fault(Fault::on_any(act));

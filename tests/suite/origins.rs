@@ -34,26 +34,27 @@ use crate::support::secure::Secure;
 const TLS_1_2: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const TLS_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// A folder with `bob.pem` and `bob.key`, as openssl makes them for a server that nobody else vouches for.
+/// A directory with `bob.pem` and `bob.key`, as openssl makes them for a server that nobody else vouches for.
 fn self_signed() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"];
-    openssl(folder.path(), &[&made[..], &["-keyout", "bob.key", "-out", "bob.pem"]].concat());
-    folder
+    openssl(directory.path(), &[&made[..], &["-keyout", "bob.key", "-out", "bob.pem"]].concat());
+    directory
 }
 
-/// A folder with a CA (`ca.pem`), and `alice.pem` with `alice.key`, signed by it as how-tos have it.
+/// A directory with a CA (`ca.pem`), and `alice.pem` with `alice.key`, signed by it as how-tos have it.
 fn client() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |arguments: &str| openssl(folder.path(), &arguments.split(' ').collect::<Vec<_>>());
+    let directory = tempfile::tempdir().unwrap();
+    let at = |arguments: &str| openssl(directory.path(), &arguments.split(' ').collect::<Vec<_>>());
     at("req -x509 -newkey rsa:2048 -nodes -subj /CN=Clients -days 2 -keyout ca.key -out ca.pem");
     at("req -new -newkey rsa:2048 -nodes -subj /CN=alice -keyout alice.key -out alice.csr");
-    fs::write(folder.path().join("ext"), "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n").unwrap();
+    fs::write(directory.path().join("ext"), "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
+        .unwrap();
     at(
         "x509 -req -in alice.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out alice.pem",
     );
-    private(&folder.path().join("alice.key"));
-    folder
+    private(&directory.path().join("alice.key"));
+    directory
 }
 
 fn private(path: &Path) {
@@ -151,13 +152,13 @@ async fn exactly_the_certificate_that_is_named_is_accepted() {
 #[tokio::test]
 async fn a_certificate_that_is_named_counts_only_while_it_is_valid_and_its_key_is_there() {
     let market = Market::open().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("bob.pem"), KeyPair::generate().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (directory.path().join("bob.pem"), KeyPair::generate().unwrap());
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let write = |params: &CertificateParams| {
         fs::write(&certificate, params.self_signed(&key).unwrap().pem()).unwrap();
-        fs::write(folder.path().join("bob.key"), key.serialize_pem()).unwrap();
+        fs::write(directory.path().join("bob.key"), key.serialize_pem()).unwrap();
     };
     for (from, to, said) in
         [(2020, 2021, "expired"), (2090, 2091, "not valid yet"), (2020, 2091, "who are you")]
@@ -165,7 +166,7 @@ async fn a_certificate_that_is_named_counts_only_while_it_is_valid_and_its_key_i
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(to, 1, 1);
         write(&params);
-        let bob = greeter(server(folder.path(), None, TLS_1_3)).await;
+        let bob = greeter(server(directory.path(), None, TLS_1_3)).await;
         let upstream = entry(bob.address.port(), &[("certificate", &certificate)]);
         let (alice, proxy) = alice(&market, &upstream).await;
         let got = asked(&proxy, &bob).await;

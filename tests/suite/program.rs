@@ -6,7 +6,7 @@ mod checks;
 mod clocks;
 mod demo;
 mod descriptors;
-mod folders;
+mod directories;
 mod logs;
 mod runs;
 mod serves;

@@ -1,5 +1,5 @@
-//! Reads the form of a V3 keystore. Wallets have written it in many ways; each of them is taken that can mean only one
-//! thing, because the code over the ciphertext proves the rest.
+//! Parses V3 keystores. Wallets have written the format in many variants; every unambiguous one is accepted, because
+//! the MAC verifies the rest.
 
 use std::borrow::Cow;
 
@@ -10,38 +10,38 @@ use super::v3::{DERIVED, V3Error};
 use crate::private;
 use crate::protocol::Address;
 
-/// What a keystore says.
+/// A parsed keystore.
 #[derive(Debug)]
 pub(super) struct Form {
-    /// The address beside the key; unproven.
+    /// The address in the file; unverified.
     pub(super) address: Option<Address>,
-    /// The initial vector, filled up with the zeros that it lost.
+    /// The initialisation vector, left-padded with zeros.
     pub(super) iv: [u8; 16],
-    /// The encrypted key as the code covers it: 1 to 32 bytes.
+    /// The encrypted key as the MAC covers it: 1 to 32 bytes.
     pub(super) ciphertext: Vec<u8>,
-    /// The code over the ciphertext.
+    /// The MAC of the ciphertext.
     pub(super) mac: [u8; 32],
-    /// How the password becomes a key.
+    /// The key derivation function.
     pub(super) kdf: Kdf,
-    /// Goes into that key.
+    /// The salt for it.
     pub(super) salt: Vec<u8>,
 }
 
-/// A key derivation. Its numbers are still those of the file.
+/// A key derivation function with the parameters of the file, not yet checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kdf {
     /// Scrypt (RFC 7914).
     Scrypt {
-        /// How many blocks are held at once.
+        /// The cost: number of blocks in memory.
         n: u64,
-        /// The size of a block.
+        /// The block size.
         r: u64,
-        /// How often it is done.
+        /// The parallelisation.
         p: u64,
     },
     /// PBKDF2 with HMAC-SHA-256 (RFC 8018).
     Pbkdf2 {
-        /// How many rounds.
+        /// The iterations.
         c: u64,
     },
 }
@@ -52,13 +52,13 @@ pub(super) fn read(json: &[u8]) -> Result<Form, V3Error> {
         return Err(V3Error::Shape("the file is in UTF-16; save it as UTF-8".to_owned()));
     }
     let file: Map<String, Value> =
-        serde_json::from_slice(private::without_mark(json)).map_err(|error| no_json(&error))?;
+        serde_json::from_slice(private::without_mark(json)).map_err(|error| json_error(&error))?;
     let file = Object { path: String::new(), fields: Cow::Owned(file) };
     check_version(&file)?;
     let crypto = file.object("crypto")?;
     let cipher = crypto.word("cipher")?;
     if cipher != "aes128ctr" {
-        let name = if cipher == "aes128cbc" { "aes-128-cbc" } else { "not known" };
+        let name = if cipher == "aes128cbc" { "aes-128-cbc" } else { "unknown" };
         return Err(V3Error::Unsupported(format!("cipher is {name}; only aes-128-ctr is supported")));
     }
     let (kdf, salt) = derivation(&crypto)?;
@@ -72,7 +72,7 @@ pub(super) fn read(json: &[u8]) -> Result<Form, V3Error> {
     })
 }
 
-/// Fills up with the zeros that some wallets leave out at the front of a number. `bytes` has at most `N`.
+/// Left-pads with the zeros that some wallets omit. `bytes` has at most `N` bytes.
 pub(super) fn filled_up<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut whole = [0; N];
     for (to, from) in whole.iter_mut().rev().zip(bytes.iter().rev()) {
@@ -85,7 +85,7 @@ fn check_version(file: &Object<'_>) -> Result<(), V3Error> {
     let unsupported = |what: String| Err(V3Error::Unsupported(what));
     if file.field("encseed").is_some() {
         return unsupported(
-            "format is that of a wallet of Ethereum's presale; `geth wallet import FILE` makes a V3 keystore of it"
+            "format is that of an Ethereum presale wallet; `geth wallet import FILE` converts it to a V3 keystore"
                 .to_owned(),
         );
     }
@@ -94,10 +94,12 @@ fn check_version(file: &Object<'_>) -> Result<(), V3Error> {
     match if is_older { 1 } else { file.number("version")? } {
         3 => Ok(()),
         1 => unsupported(
-            "version is 1, a format of 2015; only 3 is supported: `geth account update ADDRESS` rewrites it as version 3"
+            "version is 1, from 2015; only 3 is supported: `geth account update ADDRESS` converts it"
                 .to_owned(),
         ),
-        4 => unsupported("version is 4, which holds the key of a validator (EIP-2335); only 3 is supported".to_owned()),
+        4 => unsupported(
+            "version is 4, which holds a validator key (EIP-2335); only 3 is supported".to_owned(),
+        ),
         other => unsupported(format!("version is {other}; only 3 is supported")),
     }
 }
@@ -117,7 +119,7 @@ fn derivation(crypto: &Object<'_>) -> Result<(Kdf, Vec<u8>), V3Error> {
     };
     if params.field("dklen").is_some() {
         let dklen = params.number("dklen")?;
-        // Of a longer key only the first bytes are used, and they do not depend on its length.
+        // Only the first bytes of a longer key are used, and they do not depend on its length.
         if dklen < DERIVED as u64 {
             return Err(V3Error::Unsupported(format!("dklen is {dklen}; at least {DERIVED} is needed")));
         }
@@ -125,7 +127,7 @@ fn derivation(crypto: &Object<'_>) -> Result<(Kdf, Vec<u8>), V3Error> {
     Ok((kdf, params.hex("salt")?))
 }
 
-/// The address, unless it was left out in one of the ways that there are.
+/// The address, unless it is absent or empty.
 fn address(file: &Object<'_>) -> Result<Option<Address>, V3Error> {
     if file.field("address").is_none() || file.digits("address")?.is_empty() {
         return Ok(None);
@@ -133,20 +135,20 @@ fn address(file: &Object<'_>) -> Result<Option<Address>, V3Error> {
     file.exactly("address").map(|bytes| Some(Address(bytes)))
 }
 
-/// Says where the JSON is wrong without quoting it: the file may be something else that is secret.
-fn no_json(error: &serde_json::Error) -> V3Error {
+/// Reports the position of a JSON error without quoting the file, which may contain some other secret.
+fn json_error(error: &serde_json::Error) -> V3Error {
     let what = if error.is_data() { "it is not a JSON object" } else { "it is not JSON" };
     V3Error::Shape(format!("{what} (line {}, column {})", error.line(), error.column()))
 }
 
-/// An object of the file. No message quotes a value.
+/// A JSON object in the file. No error quotes a value.
 struct Object<'a> {
     path: String,
     fields: Cow<'a, Map<String, Value>>,
 }
 
 impl Object<'_> {
-    /// A field, in small letters or capitals; a null counts as absent.
+    /// A member by name, ignoring ASCII case; `null` counts as absent.
     fn field(&self, name: &str) -> Option<&Value> {
         let other_case = || Some(self.fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1);
         self.fields.get(name).or_else(other_case).filter(|value| !value.is_null())
@@ -166,15 +168,15 @@ impl Object<'_> {
     }
 
     fn text(&self, name: &str) -> Result<&str, V3Error> {
-        self.required(name)?.as_str().map(str::trim).ok_or_else(|| self.wrong(name, "is not a text"))
+        self.required(name)?.as_str().map(str::trim).ok_or_else(|| self.wrong(name, "is not a string"))
     }
 
-    /// The name of an algorithm, in small letters and without what may stand between its parts.
+    /// The name of an algorithm, in lower case and without separators.
     fn word(&self, name: &str) -> Result<String, V3Error> {
         Ok(self.text(name)?.to_ascii_lowercase().replace(['-', '_'], ""))
     }
 
-    /// A whole number, also one that is written with a point or as a text.
+    /// A whole number, also as a float or a string.
     fn number(&self, name: &str) -> Result<u64, V3Error> {
         let value = self.required(name)?;
         let number = match value {
@@ -188,22 +190,21 @@ impl Object<'_> {
         number.ok_or_else(|| self.wrong(name, "is not a whole number"))
     }
 
-    /// Hexadecimal digits, without the `0x` before them.
+    /// Hexadecimal digits, without a `0x` prefix.
     fn digits(&self, name: &str) -> Result<&str, V3Error> {
         self.text(name).map(unprefixed)
     }
 
     fn hex(&self, name: &str) -> Result<Vec<u8>, V3Error> {
-        hex::decode(self.digits(name)?).map_err(|_| self.wrong(name, "is not in pairs of hexadecimal digits"))
+        hex::decode(self.digits(name)?)
+            .map_err(|_| self.wrong(name, "is not an even number of hexadecimal digits"))
     }
 
     fn exactly<const N: usize>(&self, name: &str) -> Result<[u8; N], V3Error> {
-        self.hex(name)?
-            .try_into()
-            .map_err(|_| self.wrong(name, &format!("is not {N} bytes in hexadecimal digits")))
+        self.hex(name)?.try_into().map_err(|_| self.wrong(name, &format!("is not {N} bytes in hexadecimal")))
     }
 
-    /// A number of at most `most` bytes, and not of none.
+    /// Between 1 and `most` bytes.
     fn up_to(&self, name: &str, most: usize) -> Result<Vec<u8>, V3Error> {
         match self.hex(name)? {
             bytes if bytes.is_empty() => Err(self.wrong(name, "is empty")),
@@ -223,12 +224,12 @@ impl Object<'_> {
     }
 }
 
-/// What follows the `0x` before hexadecimal digits.
+/// Strips a `0x` prefix.
 pub(super) fn unprefixed(digits: &str) -> &str {
     digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")).unwrap_or(digits)
 }
 
-/// The whole number that a number with a point is, up to where all of them can be told apart.
+/// Converts an integral float below 2^53, up to which floats represent every integer.
 fn whole(number: f64) -> Option<u64> {
     const END: f64 = (1_u64 << 53) as f64;
     ((0.0..END).contains(&number) && number.fract() == 0.0).then_some(number as u64)

@@ -1,4 +1,4 @@
-//! The V3 JSON keystore (Web3 Secret Storage): a private key under a password. Bytes in, bytes out; no files.
+//! The V3 JSON keystore (Web3 Secret Storage): a private key encrypted with a password. Operates on bytes, not files.
 
 use aes::cipher::{KeyIvInit as _, StreamCipher as _};
 use ethers_core::{
@@ -12,47 +12,47 @@ use super::form;
 use super::form::{Form, Kdf};
 use crate::protocol::Address;
 
-/// The most that a file may ask of scrypt, in bytes (128 · n · r). The usual n = 2^18, r = 8 takes half.
+/// The most memory that a file may require of scrypt, in bytes (128 · n · r). The usual n = 2^18, r = 8 takes half.
 const MAX_SCRYPT_MEMORY: u64 = 512 << 20;
-/// The most that it may ask for beside that (128 · r · p). The usual is below 10 KiB.
+/// The most additional memory (128 · r · p). Usually below 10 KiB.
 const MAX_SCRYPT_BLOCKS: u64 = 16 << 20;
-/// The most work that a file may ask of scrypt (n · r · p): eight times the usual.
+/// The most work that a file may require of scrypt (n · r · p): eight times the usual.
 const MAX_SCRYPT_WORK: u64 = 1 << 24;
-/// The most rounds that a file may ask of PBKDF2. The usual is 262,144.
+/// The most iterations that a file may require of PBKDF2. The usual is 262,144.
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
-/// What a new keystore asks of scrypt: log2 of n, then r and p.
+/// The scrypt parameters of a new keystore: log2 of n, then r and p.
 const STRENGTH: (u8, u32, u32) = (18, 8, 1);
-/// How much of the derived key is used.
+/// How many bytes of the derived key are used.
 pub(super) const DERIVED: usize = 32;
 
 type Aes128Ctr = ctr::Ctr128BE<aes::Aes128>;
 
-/// Why a keystore does not open.
+/// Why a keystore cannot be decrypted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum V3Error {
-    /// It is no JSON, or a field is missing or of another type.
+    /// It is not JSON, or a member is missing or has the wrong type.
     #[error("not a V3 keystore: {0}")]
     Shape(String),
-    /// It asks for something that is not supported.
+    /// It uses an unsupported feature.
     #[error("the keystore's {0}")]
     Unsupported(String),
-    /// Deriving the key would take too much memory or time.
+    /// The key derivation would take too much memory or time.
     #[error("the keystore's key derivation is out of bounds: {0}; it was not made by a common wallet")]
     Excessive(String),
-    /// The code that proves the password does not fit.
+    /// The MAC does not match.
     #[error("the password is wrong, or the keystore is damaged")]
     WrongPassword,
 }
 
-/// The key within, and the address that the file names (unproven; the caller compares).
+/// The decrypted key and the address in the file, which the caller must compare.
 pub(super) struct Opened {
     /// 32 bytes, big endian.
     pub key: Zeroizing<[u8; 32]>,
-    /// The field `address`, if there.
+    /// The member `address`, if present.
     pub address: Option<Address>,
 }
 
-/// Opens a keystore. At full strength this takes about a second of one core and 256 MiB.
+/// Decrypts a keystore. At full strength this takes about a second of one core and 256 MiB.
 pub(super) fn open(json: &[u8], password: &[u8]) -> Result<Opened, V3Error> {
     let Form { address, iv, ciphertext, mac: expected, kdf, salt } = form::read(json)?;
     let derived = derive(kdf, &salt, password)?;
@@ -61,11 +61,11 @@ pub(super) fn open(json: &[u8], password: &[u8]) -> Result<Opened, V3Error> {
     }
     let mut key = Zeroizing::new(ciphertext);
     encrypt(&derived, &iv, &mut key);
-    // Old wallets encrypted a key without the zeros that it begins with, and the code covers what they wrote.
+    // Old wallets encrypted keys without leading zeros, and the MAC covers what they wrote.
     Ok(Opened { key: Zeroizing::new(form::filled_up(&key)), address })
 }
 
-/// Writes a keystore at full strength, with a fresh salt and a fresh initial vector.
+/// Encrypts a key at full strength, with a fresh salt and initialisation vector.
 pub(super) fn write(key: &[u8; 32], address: Address, password: &[u8]) -> Result<String, V3Error> {
     let (log_n, r, p) = STRENGTH;
     let n = 1_u64 << log_n;
@@ -97,7 +97,7 @@ fn derive(kdf: Kdf, salt: &[u8], password: &[u8]) -> Result<Zeroizing<[u8; DERIV
                 .map_err(|error| V3Error::Excessive(error.to_string()))?;
         }
         Kdf::Pbkdf2 { c } => {
-            let excessive = || V3Error::Excessive(format!("c = {c}, allowed is 1 to {MAX_PBKDF2_ROUNDS}"));
+            let excessive = || V3Error::Excessive(format!("c = {c}, but must be 1 to {MAX_PBKDF2_ROUNDS}"));
             let rounds = u32::try_from(c).ok().filter(|rounds| (1..=MAX_PBKDF2_ROUNDS).contains(rounds));
             let rounds = rounds.ok_or_else(excessive)?;
             pbkdf2::pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, derived.as_mut());
@@ -106,8 +106,8 @@ fn derive(kdf: Kdf, salt: &[u8], password: &[u8]) -> Result<Zeroizing<[u8; DERIV
     Ok(derived)
 }
 
-/// Checks what a file asks of scrypt before any memory is taken for it. Wallets have asked for more rounds than RFC 7914
-/// allows for their size of a block (n = 2^18 at r = 1), so the bound is on what it costs.
+/// Checks the scrypt parameters before allocating. Wallets have used a larger n than RFC 7914 allows for their block
+/// size (n = 2^18 at r = 1), so the cost is bounded instead.
 fn scrypt_params(n: u64, r: u64, p: u64) -> Result<scrypt::Params, V3Error> {
     let excessive = || V3Error::Excessive(format!("scrypt n = {n}, r = {r}, p = {p}"));
     let product = |factors: [u64; 3]| {
@@ -123,7 +123,7 @@ fn scrypt_params(n: u64, r: u64, p: u64) -> Result<scrypt::Params, V3Error> {
     scrypt::Params::new(n.trailing_zeros() as u8, narrow(r)?, narrow(p)?).map_err(|_| excessive())
 }
 
-/// Counter mode: encrypting and decrypting are the same.
+/// AES-128-CTR, where encryption and decryption are the same.
 fn encrypt(derived: &[u8; DERIVED], iv: &[u8; 16], data: &mut [u8]) {
     let mut key = Zeroizing::new([0; 16]);
     key.copy_from_slice(&derived[..16]);
@@ -134,7 +134,7 @@ fn mac(derived: &[u8; DERIVED], ciphertext: &[u8]) -> [u8; 32] {
     keccak256(Zeroizing::new([&derived[16..], ciphertext].concat()))
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in constant time.
 fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
@@ -145,7 +145,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A random identifier (UUID version 4), which the format asks for and nothing reads.
+/// A random UUID (version 4); the format requires one, but it is never read.
 fn uuid() -> String {
     let mut bytes = random::<16>();
     bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -244,7 +244,7 @@ mod tests {
             ("/crypto", json!([]), "crypto is not an object"),
             ("/crypto/KeyHeader", json!({ "Version": "1" }), "version is 1"),
             ("/crypto/cipher", json!("aes-128-cbc"), "cipher is aes-128-cbc"),
-            ("/crypto/cipher", json!("aes-256-gcm"), "cipher is not known; only aes-128-ctr"),
+            ("/crypto/cipher", json!("aes-256-gcm"), "cipher is unknown; only aes-128-ctr"),
             ("/crypto/kdf", json!("argon2"), "kdf is neither"),
             ("/crypto/kdfparams/dklen", json!(16), "dklen is 16"),
             ("/crypto/kdfparams/dklen", json!(-1), "dklen is not a whole number"),
@@ -252,16 +252,16 @@ mod tests {
             ("/crypto/kdfparams/n", json!("1e400"), "n is not a whole number"),
             ("/crypto/kdfparams/n", json!(null), "crypto.kdfparams.n is missing"),
             ("/crypto/kdfparams/p", json!([1]), "p is not a whole number"),
-            ("/crypto/kdfparams/salt", json!("zz"), "salt is not in pairs of hexadecimal digits"),
+            ("/crypto/kdfparams/salt", json!("zz"), "salt is not an even number of hexadecimal digits"),
             ("/crypto/kdfparams/salt", json!(null), "salt is missing"),
             ("/crypto/cipherparams/iv", json!("00".repeat(17)), "iv has 17 bytes; at most 16"),
             ("/crypto/cipherparams/iv", json!(""), "iv is empty"),
             ("/crypto/ciphertext", json!("00".repeat(33)), "ciphertext has 33 bytes; at most 32"),
             ("/crypto/ciphertext", json!("0x"), "ciphertext is empty"),
-            ("/crypto/ciphertext", json!("0x0"), "ciphertext is not in pairs"),
+            ("/crypto/ciphertext", json!("0x0"), "ciphertext is not an even number"),
             ("/crypto/mac", json!(""), "mac is not 32 bytes"),
             ("/address", json!("0x12"), "address is not 20 bytes"),
-            ("/address", json!(12), "address is not a text"),
+            ("/address", json!(12), "address is not a string"),
         ] {
             let mut changed = vector("scrypt_n1024");
             let (parent, name) = pointer.rsplit_once('/').unwrap();

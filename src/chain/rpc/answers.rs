@@ -1,5 +1,5 @@
-//! What comes back over HTTP: JSON-RPC goes on, whatever status it has; everything else is an error that says what it
-//! looks like.
+//! Checks HTTP responses of the node: JSON-RPC passes, whatever its status; anything else becomes an error that
+//! describes it.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -18,38 +18,38 @@ use tower::{Layer, Service};
 
 use super::NodeName;
 
-/// The longest answer that is read, in bytes; a longer one is an error (of logs: a refusal of the range).
+/// The longest response to read, in bytes; a longer one is an error (of logs: a refusal of the range).
 pub(super) const MAX_ANSWER: u32 = 10 * 1024 * 1024;
-/// How much of an answer that is not understood is repeated, in bytes.
+/// How much of an invalid response to quote, in bytes.
 const SHOWN: usize = 80;
-/// How much of it is cleaned of secrets before that is cut out: one that is cut in two would not be found.
+/// How much of it to strip of secrets before cutting out the quote: a secret cut in two would not be found.
 const CLEANED: usize = 16 * 1024;
-/// The first bytes of everything that gzip compresses.
+/// The magic number of gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Puts [`Answers`] around the connection to the node.
+/// Wraps the connection to the node in [`Answers`].
 #[derive(Clone)]
 pub(super) struct AnswersLayer(pub(super) NodeName);
 
-/// The connection to the node, where each answer is JSON-RPC or an [`Odd`] error.
+/// The connection to the node, with every response either JSON-RPC or an [`Odd`] error.
 #[derive(Clone)]
 pub(super) struct Answers(HttpBackend, NodeName);
 
-/// An answer that is no result.
+/// A response without a result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Odd {
-    /// A JSON-RPC error, of whatever HTTP status and id.
+    /// A JSON-RPC error, with any HTTP status and ID.
     #[error("{0}")]
     Refused(ErrorObjectOwned),
-    /// An HTTP status that says no.
+    /// An HTTP error status.
     #[error("HTTP status {status}")]
     Rejected {
         /// The status.
         status: u16,
-        /// What `Retry-After` says, in seconds.
+        /// The `Retry-After` header.
         retry_after: Option<Duration>,
     },
-    /// A body that is no JSON-RPC.
+    /// A body that is not JSON-RPC, described.
     #[error("{0}")]
     Foreign(String),
 }
@@ -89,9 +89,12 @@ impl Service<HttpRequest> for Answers {
     }
 }
 
-/// Whether an answer holds a result; else what it is.
-fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8], name: &NodeName) -> Result<(), Odd> {
-    // These say when to ask again, which the body does not.
+/// Checks that a response contains a result.
+///
+/// # Errors
+/// A description of any other response.
+fn examine(status: StatusCode, headers: &HeaderMap, body: &[u8], name: &NodeName) -> Result<(), Odd> {
+    // Their headers contain the delay before a retry, which the body does not.
     let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if !is_busy && let Ok(members) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) {
         if let Some(error) = members.get("error")
@@ -104,31 +107,31 @@ fn examine(status: StatusCode, fields: &HeaderMap, body: &[u8], name: &NodeName)
         }
     }
     if !status.is_success() {
-        let seconds = fields.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let retry_after = seconds.map(Duration::from_secs);
         return Err(Odd::Rejected { status: status.as_u16(), retry_after });
     }
-    Err(Odd::Foreign(describe(fields, body, name)))
+    Err(Odd::Foreign(describe(headers, body, name)))
 }
 
-/// What an answer looks like that is no JSON-RPC.
-fn describe(fields: &HeaderMap, body: &[u8], name: &NodeName) -> String {
+/// Describes a response that is not JSON-RPC.
+fn describe(headers: &HeaderMap, body: &[u8], name: &NodeName) -> String {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return "an empty answer".to_owned();
+        return "an empty response".to_owned();
     }
-    let field = |name| fields.get(name).and_then(|value| value.to_str().ok());
-    if body.starts_with(&GZIP) || field(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        let coding = field(CONTENT_ENCODING).unwrap_or("gzip");
-        return format!("a compressed answer ({coding}), which was not asked for");
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if body.starts_with(&GZIP) || header(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let coding = header(CONTENT_ENCODING).unwrap_or("gzip");
+        return format!("a compressed response ({coding}), which was not requested");
     }
-    let kind = field(CONTENT_TYPE).map(|kind| format!(", Content-Type {kind}")).unwrap_or_default();
+    let kind = header(CONTENT_TYPE).map(|kind| format!(", Content-Type {kind}")).unwrap_or_default();
     let Ok(text) = std::str::from_utf8(&body[..body.len().min(SHOWN)]).or_else(|error| {
-        // A character that is cut in two at the end is no reason to call a text binary.
+        // A character cut in two at the end does not make the body binary.
         let is_cut = error.error_len().is_none() && body.len() > SHOWN;
         let whole = &body[..error.valid_up_to()];
         if is_cut { std::str::from_utf8(whole) } else { Err(error) }
     }) else {
-        return format!("{} bytes that are no text{kind}", body.len());
+        return format!("{} bytes of binary data{kind}", body.len());
     };
     let cleaned = name.clean(&String::from_utf8_lossy(&body[..body.len().min(CLEANED)]));
     let shown = &cleaned[..cleaned.floor_char_boundary(SHOWN)];
@@ -136,10 +139,10 @@ fn describe(fields: &HeaderMap, body: &[u8], name: &NodeName) -> String {
     let what = match start.as_bytes().first() {
         _ if start.starts_with("<!doctype html") || start.starts_with("<html") => "an HTML page",
         Some(b'<') => "markup",
-        Some(b'{' | b'[') => "JSON, but not of JSON-RPC",
-        _ => "a text",
+        Some(b'{' | b'[') => "JSON, but not JSON-RPC",
+        _ => "text",
     };
-    format!("{what}{kind}, which begins {shown:?}")
+    format!("{what}{kind}, starting with {shown:?}")
 }
 
 #[cfg(test)]
@@ -158,21 +161,21 @@ mod tests {
     #[test]
     fn says_what_an_answer_looks_like_that_is_no_json_rpc() {
         for (field, body, expected) in [
-            (None, &b""[..], "an empty answer"),
-            (None, b" \r\n", "an empty answer"),
+            (None, &b""[..], "an empty response"),
+            (None, b" \r\n", "an empty response"),
             (
                 Some(("content-type", "text/html")),
                 b"<!DOCTYPE html><p>Log in",
                 "an HTML page, Content-Type text/html",
             ),
-            (None, b"<html>", "an HTML page, which begins \"<html>\""),
-            (None, b"<?xml version=\"1.0\"?>", "markup, which begins"),
-            (None, &[0x1f, 0x8b, 8, 0], "a compressed answer (gzip)"),
-            (Some(("content-encoding", "br")), b"\x0b\x02", "a compressed answer (br)"),
-            (None, b"{\"message\": \"no such app\"}", "JSON, but not of JSON-RPC, which begins"),
-            (None, b"[]", "JSON, but not of JSON-RPC"),
-            (None, b"Bad Gateway", "a text, which begins \"Bad Gateway\""),
-            (None, &[0xff, 0xfe, 0], "3 bytes that are no text"),
+            (None, b"<html>", "an HTML page, starting with \"<html>\""),
+            (None, b"<?xml version=\"1.0\"?>", "markup, starting with"),
+            (None, &[0x1f, 0x8b, 8, 0], "a compressed response (gzip)"),
+            (Some(("content-encoding", "br")), b"\x0b\x02", "a compressed response (br)"),
+            (None, b"{\"message\": \"no such app\"}", "JSON, but not JSON-RPC, starting with"),
+            (None, b"[]", "JSON, but not JSON-RPC"),
+            (None, b"Bad Gateway", "text, starting with \"Bad Gateway\""),
+            (None, &[0xff, 0xfe, 0], "3 bytes of binary data"),
         ] {
             let Err(Odd::Foreign(text)) = seen(200, field, body) else { panic!("{body:?} passes") };
             assert!(text.contains(expected), "{text}");
@@ -184,7 +187,7 @@ mod tests {
         }
         let long = "ä".repeat(SHOWN);
         let Err(Odd::Foreign(text)) = seen(200, None, format!("x{long}").as_bytes()) else { panic!() };
-        assert!(text.starts_with("a text") && text.len() < 2 * SHOWN, "{text}");
+        assert!(text.starts_with("text") && text.len() < 2 * SHOWN, "{text}");
     }
 
     #[test]

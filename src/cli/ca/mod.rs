@@ -112,23 +112,23 @@ pub fn run(args: &CaArgs) -> anyhow::Result<()> {
 /// Where the CA is.
 struct Source {
     config: config::CaSource,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Source {
     fn find(args: &CaArgs) -> anyhow::Result<Self> {
         let made = config::CaSource::Generated { permitted: Vec::new() };
-        if let (Some(folder), None) = (&args.state_dir, &args.config) {
-            return Ok(Self { config: made, folder: std::path::absolute(folder)? });
+        if let (Some(directory), None) = (&args.state_dir, &args.config) {
+            return Ok(Self { config: made, directory: std::path::absolute(directory)? });
         }
         let Config { intercept, state_dir, .. } = ConfigArgs { config: args.config.clone() }.load()?;
-        let folder = args.state_dir.clone().unwrap_or(state_dir);
-        Ok(Self { config: intercept.authority, folder: std::path::absolute(folder)? })
+        let directory = args.state_dir.clone().unwrap_or(state_dir);
+        Ok(Self { config: intercept.authority, directory: std::path::absolute(directory)? })
     }
 
     /// Opens it, or makes one and says so.
     fn open(&self) -> anyhow::Result<Authority> {
-        let authority = app::authority_in(&self.folder, &self.config)?;
+        let authority = app::authority_in(&self.directory, &self.config)?;
         if authority.is_new() {
             tell(format_args!("made a new CA: {}", authority.path().display()));
         }
@@ -207,8 +207,8 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
     // A link is followed, not replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.persist(&path)?;
@@ -226,13 +226,13 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
     tell(format_args!(
         "make a new CA in {}: what trusts the one that is there must then trust the new one, and a running proxy takes \
          it at its next start",
-        source.folder.display()
+        source.directory.display()
     ));
     if !is_agreed && !agreed()? {
         tell("Aborted");
         return Ok(());
     }
-    let authority = Authority::renew(&source.folder, &source.permitted()?)?;
+    let authority = Authority::renew(&source.directory, &source.permitted()?)?;
     print(show(&authority, &source.permitted()?))
 }
 

@@ -107,8 +107,8 @@ pub(super) fn quoted(text: &str) -> String {
 impl Parts {
     fn of(authority: &Authority, again: &str) -> anyhow::Result<Self> {
         let path = std::path::absolute(authority.path())?;
-        let folder = path.parent().context("the CA's certificate is in no folder")?;
-        let bundle = quoted(&folder.join("ca-bundle.pem").to_string_lossy());
+        let directory = path.parent().context("the CA's certificate is in no directory")?;
+        let bundle = quoted(&directory.join("ca-bundle.pem").to_string_lossy());
         let mark: String = authority.fingerprint().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             certificate: quoted(&path.to_string_lossy()),
@@ -121,16 +121,16 @@ impl Parts {
 
     fn recipe(&self, system: System) -> Recipe {
         let Self { certificate, name, subject, .. } = self;
-        let anchors = |folder: &str, ending: &str, update: &str, again: &str| {
-            let anchor = format!("{folder}/{name}.{ending}");
+        let anchors = |directory: &str, ending: &str, update: &str, again: &str| {
+            let anchor = format!("{directory}/{name}.{ending}");
             let trust = format!("sudo install -m 644 {certificate} {anchor}\nsudo {update}");
             (trust, format!("sudo rm {anchor}\nsudo {again}"))
         };
         let (title, (trust, undo)) = match system {
             System::Debian => {
                 let again = "update-ca-certificates --fresh";
-                let folder = "/usr/local/share/ca-certificates";
-                ("Debian, Ubuntu", anchors(folder, "crt", "update-ca-certificates", again))
+                let directory = "/usr/local/share/ca-certificates";
+                ("Debian, Ubuntu", anchors(directory, "crt", "update-ca-certificates", again))
             }
             System::Fedora => {
                 let update = "update-ca-trust";
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn each_system_can_be_trusted_and_undone() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("it's here");
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("it's here");
         let authority = Authority::open(&home, &[]).unwrap();
         let path = quoted(&home.join("ca.pem").to_string_lossy());
         assert!(path.contains(r"'\''"), "{path}");

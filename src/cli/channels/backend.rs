@@ -1,5 +1,5 @@
 //! Who carries out what the user wants of channels: the proxy that runs, asked over its admin socket, or, where none
-//! runs, a manager of our own on the same state folder.
+//! runs, a manager of our own on the same state directory.
 
 use std::path::PathBuf;
 
@@ -20,16 +20,16 @@ pub(super) enum Backend {
 impl Backend {
     /// Finds the running proxy, or opens the store and the chain.
     pub(super) async fn open(state_dir: Option<PathBuf>, config: Option<Config>) -> anyhow::Result<Self> {
-        let folder = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
-        let folder = folder.context("give --config or --state-dir")?;
-        let socket = admin::socket(&folder);
+        let directory = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
+        let directory = directory.context("give --config or --state-dir")?;
+        let socket = admin::socket(&directory);
         if admin::channels(&socket).await?.is_some() {
             return Ok(Self::Running(socket));
         }
         let Some(mut config) = config else {
-            bail!("no proxy runs on {}; give its configuration with --config", folder.display());
+            bail!("no proxy runs on {}; give its configuration with --config", directory.display());
         };
-        config.state_dir = folder;
+        config.state_dir = directory;
         Ok(Self::Local(Box::new(StandalonePayments::open(config).await?)))
     }
 

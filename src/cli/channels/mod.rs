@@ -81,7 +81,7 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
             show(&args, &listings)
         }
         command => {
-            // With a state folder alone a running proxy can be asked; without one a configuration is needed.
+            // With a state directory alone a running proxy can be asked; without one a configuration is needed.
             let config = match (&args.state_dir, &args.config.config) {
                 (Some(_), None) => None,
                 _ => Some(args.config.load()?),
@@ -121,7 +121,7 @@ fn show(args: &ChannelsArgs, listings: &[Listing]) -> anyhow::Result<()> {
 fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     if !state_dir.join(FILE).exists() {
         bail!(
-            "{} holds no store and no proxy runs on it; give the state folder of your proxy with --state-dir, \
+            "{} holds no store and no proxy runs on it; give the state directory of your proxy with --state-dir, \
              or its configuration with --config",
             state_dir.display()
         );

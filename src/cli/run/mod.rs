@@ -1,5 +1,5 @@
 //! `tollpass run`: one program with the whole environment that it needs, and a bill at the end. Uses the proxy that
-//! runs on the state folder, or runs one for as long as the program does.
+//! runs on the state directory, or runs one for as long as the program does.
 
 mod bill;
 mod child;

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::payments::Payments;
 use crate::shutdown::Shutdown;
 
-/// How long another process may hold the state folder without answering: one that ends, or works on channels.
+/// How long another process may hold the state directory without answering: one that ends, or works on channels.
 const BUSY_WITHIN: Duration = Duration::from_secs(15);
 /// The pause between two looks at whether it still does.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ pub(super) struct Own {
 }
 
 impl Proxy {
-    /// The proxy that runs on the state folder; where none does, one of our own on any free port.
+    /// The proxy that runs on the state directory; where none does, one of our own on any free port.
     pub(super) async fn find_or_start(mut config: Config) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
         config.listen_on((Ipv4Addr::LOCALHOST, 0).into())?;

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 pub use self::faults::Lose;
 #[cfg(feature = "testing")]
 pub use self::resources::Kind;
-pub use self::resources::{Resource, folder};
+pub use self::resources::{Resource, directory};
 
 use self::faults::Faults;
 use self::ledger::Ledger;

@@ -32,7 +32,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(30);
 const SLOWEST: Duration = Duration::from_secs(60);
 /// The largest file that is sold, in bytes.
 pub const FILE_LIMIT: u64 = 64 << 20;
-/// How many files one folder may hold.
+/// How many files one directory may hold.
 const FILES: usize = 10_000;
 const PIECE: &[u8] = &[b'.'; 64 * 1024];
 
@@ -83,15 +83,15 @@ impl Resource {
     }
 }
 
-/// The files below a folder, each at this price under its own path.
+/// The files below a directory, each at this price under its own path.
 ///
 /// # Errors
-/// When the folder cannot be read, holds more than 10,000 files, or one whose name a URL cannot hold as it is.
-pub fn folder(folder: &Path, price: Amount) -> io::Result<Vec<Resource>> {
+/// When the directory cannot be read, holds more than 10,000 files, or one whose name a URL cannot hold as it is.
+pub fn directory(directory: &Path, price: Amount) -> io::Result<Vec<Resource>> {
     let mut resources = Vec::new();
-    let mut left = vec![(folder.to_owned(), String::new())];
-    while let Some((folder, prefix)) = left.pop() {
-        for entry in std::fs::read_dir(&folder)? {
+    let mut left = vec![(directory.to_owned(), String::new())];
+    while let Some((directory, prefix)) = left.pop() {
+        for entry in std::fs::read_dir(&directory)? {
             let entry = entry?;
             let name = entry.file_name().into_string().unwrap_or_default();
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);

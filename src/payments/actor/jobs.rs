@@ -20,7 +20,7 @@ impl Actor {
     /// Has an order carried out.
     pub(super) fn submit(&self, op: ChannelOp) {
         let receiver = op.receiver();
-        tracing::info!(?op, "sending a transaction");
+        tracing::info!(operation = %op, "starting a channel operation");
         self.job(receiver, move |chain, journal| async move {
             chain.execute(&op, &journal).await.map(funded).map_err(|error| failure(op, &error))
         });
@@ -29,7 +29,7 @@ impl Actor {
     /// Finds out what became of earlier transactions.
     pub(super) fn resume(&self, receiver: Address, intents: Vec<Intent>) {
         let Some(op) = intents.last().map(|intent| intent.op) else { return };
-        tracing::info!(%receiver, ?op, "finding out what became of an earlier transaction");
+        tracing::info!(%receiver, operation = %op, "resuming an interrupted channel operation");
         self.job(receiver, move |chain, journal| async move {
             match chain.resume(&intents, &journal).await {
                 Ok(Resolution::Done(done)) => Ok(funded(done)),

@@ -18,7 +18,7 @@ pub enum JournalError {
     },
     /// The journal knows the same payer and contract on another chain.
     #[error(
-        "the node answers the chain id {found}, but {} remembers {payer} and the contract {contract} on chain {known}: check \
+        "the node is on chain {found}, but {} recorded {payer} and the contract {contract} on chain {known}: check \
          chain.rpc_url, or set chain.chain_id = {found} if you mean that chain", path.display()
     )]
     OtherChain {
@@ -28,27 +28,27 @@ pub enum JournalError {
         payer: Address,
         /// The channel contract.
         contract: Address,
-        /// The chain id of the node.
+        /// The chain ID of the node.
         found: u64,
-        /// The chain id of the journal.
+        /// The chain ID of the journal.
         known: u64,
     },
-    /// The contract named another token before.
+    /// The contract reported another token before.
     #[error(
-        "the contract {contract} names the token {found}, but {} remembers {known}, and it never changes: the node does not \
-         tell the truth. Use another one (chain.rpc_url)", path.display()
+        "the contract {contract} reports the token {found}, but {} recorded {known}, which cannot change: the node \
+         returns false data. Use another node (chain.rpc_url)", path.display()
     )]
     OtherToken {
         /// The file.
         path: PathBuf,
         /// The channel contract.
         contract: Address,
-        /// The token that it names now.
+        /// The token that it reports now.
         found: Address,
         /// The token in the journal.
         known: Address,
     },
-    /// The writing thread panicked; what it was to record was not acted on.
+    /// The writer thread panicked; nothing was done that depends on its unwritten records.
     #[error("the journal is closed after an internal error: restart tollpass")]
     Gone,
     /// The file was written by a newer version.

@@ -35,7 +35,7 @@ fn channel(phase: Phase) -> Channel {
 
 #[test]
 fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let id = |open_block| ChannelId { receiver: Address([0xbb; 20]), open_block };
     let op = ChannelOp::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
     let intent =
@@ -46,7 +46,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
         (id(3), Channel { in_doubt: None, ..channel(Phase::Gone) }),
     ];
 
-    let mut journal = Journal::open(folder.path()).unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
     let account_id = journal.load(&account(0xaa)).unwrap().id;
     let mut records: Vec<Record> =
         channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
@@ -54,7 +54,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     journal.write(account_id, &records).unwrap();
     drop(journal);
 
-    let mut journal = Journal::open(folder.path()).unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
     let contents = journal.load(&account(0xaa)).unwrap();
     assert_eq!(contents.channels, channels);
     assert_eq!(contents.intents, [intent(9), intent(11)]);
@@ -78,8 +78,8 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
 
 #[test]
 fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
     let known = account(0xaa);
     journal.verify(&known, false).unwrap();
     journal.load(&known).unwrap();
@@ -103,38 +103,38 @@ fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen()
 
 #[test]
 fn a_file_of_the_first_version_is_brought_up_to_date() {
-    let folder = tempfile::tempdir().unwrap();
-    let old = Connection::open(folder.path().join(FILE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(FILE)).unwrap();
     old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
     drop(old);
-    let mut journal = Journal::open(folder.path()).unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
     let account_id = journal.load(&account(0xaa)).unwrap().id;
     let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
     journal.write(account_id, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
     drop(journal);
     assert_eq!(
-        Journal::open(folder.path()).unwrap().load(&account(0xaa)).unwrap().closing_signatures.len(),
+        Journal::open(directory.path()).unwrap().load(&account(0xaa)).unwrap().closing_signatures.len(),
         1
     );
 }
 
-/// What all files of a folder hold.
-fn bytes_of(folder: &Path) -> Vec<u8> {
-    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+/// What all files of a directory hold.
+fn bytes_of(directory: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     files.flat_map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-fn holds(folder: &Path, text: &str) -> bool {
-    bytes_of(folder).windows(text.len()).any(|part| part == text.as_bytes())
+fn holds(directory: &Path, text: &str) -> bool {
+    bytes_of(directory).windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 #[test]
 fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
     for version in 1..HASHED {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let request =
             |number: usize, size| format!("GET https://a.example/x?hunter2={number}{}", "y".repeat(size));
-        let old = Connection::open(folder.path().join(FILE)).unwrap();
+        let old = Connection::open(directory.path().join(FILE)).unwrap();
         old.pragma_update(None, "journal_mode", "WAL").unwrap();
         let steps: String = MIGRATIONS[..version as usize].concat();
         old.execute_batch(&format!("{steps} PRAGMA user_version = {version};")).unwrap();
@@ -150,11 +150,11 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
         }
         // What was forgotten before is still in pages that are free.
         old.execute("DELETE FROM price WHERE request = ?1", [request(3, 5_000)]).unwrap();
-        assert!(holds(folder.path(), "hunter2=3"));
+        assert!(holds(directory.path(), "hunter2=3"));
         drop(old);
 
-        let mut journal = Journal::open(folder.path()).unwrap();
-        assert!(!holds(folder.path(), "hunter2"), "version {version}, while it is open");
+        let mut journal = Journal::open(directory.path()).unwrap();
+        assert!(!holds(directory.path(), "hunter2"), "version {version}, while it is open");
         let mut prices = journal.load(&account(0xaa)).unwrap().prices;
         let mut expected: Vec<RequestId> = [(0, 0), (1, 10), (2, 60_000)]
             .map(|(number, size)| journal.request_hasher().id(&request(number, size)))
@@ -164,8 +164,8 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
         assert_eq!(prices.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
         assert_eq!(prices[0].1.price, 5.into());
         drop(journal);
-        assert!(!holds(folder.path(), "hunter2"), "version {version}");
-        let journal = Journal::open(folder.path()).unwrap();
+        assert!(!holds(directory.path(), "hunter2"), "version {version}");
+        let journal = Journal::open(directory.path()).unwrap();
         assert!(expected.contains(&journal.request_hasher().id(&request(1, 10))), "the key stays the same");
         assert!(!format!("{journal:?}").contains("Hmac"));
     }
@@ -173,8 +173,8 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
 
 #[test]
 fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
     journal.connection.pragma_update(None, "secure_delete", "OFF").unwrap();
     journal
         .connection
@@ -183,9 +183,9 @@ fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
         )
         .unwrap();
     drop(journal);
-    assert!(holds(folder.path(), "hunter2"));
-    let journal = Journal::open(folder.path()).unwrap();
-    assert!(!holds(folder.path(), "hunter2"));
+    assert!(holds(directory.path(), "hunter2"));
+    let journal = Journal::open(directory.path()).unwrap();
+    assert!(!holds(directory.path(), "hunter2"));
     let swept =
         journal.connection.query_row("SELECT is_swept FROM request_key", [], |row| row.get::<_, bool>(0));
     assert!(swept.unwrap());
@@ -194,14 +194,15 @@ fn a_sweep_that_was_cut_off_is_done_at_the_next_start() {
 #[test]
 fn another_journal_knows_the_same_request_by_another_hash() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let id = |folder: &Path| Journal::open(folder).unwrap().request_hasher().id("GET http://a.example/");
+    let id =
+        |directory: &Path| Journal::open(directory).unwrap().request_hasher().id("GET http://a.example/");
     assert_eq!(id(one.path()), id(one.path()));
     assert_ne!(id(one.path()), id(other.path()));
 }
 
 #[test]
 fn a_file_of_a_newer_version_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    Journal::open(folder.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(Journal::open(folder.path()), Err(JournalError::Newer { found: 99, .. })));
+    let directory = tempfile::tempdir().unwrap();
+    Journal::open(directory.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Journal::open(directory.path()), Err(JournalError::Newer { found: 99, .. })));
 }

@@ -142,8 +142,8 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
 
 /// One durable write, as it stands before a signature where nothing was reserved ahead.
 fn writes(id: ChannelId, account: Account) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir().context("no temporary folder")?;
-    let mut journal = Journal::open(folder.path())?;
+    let directory = tempfile::tempdir().context("no temporary directory")?;
+    let mut journal = Journal::open(directory.path())?;
     let account = journal.load(&account)?.id;
     let channel = Channel::new(OnChain {
         deposit: Amount::MAX,

@@ -20,29 +20,29 @@ use crate::seller::Seller;
 pub struct Proxy {
     pub address: SocketAddr,
     child: Child,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Proxy {
     /// Starts a proxy that may open so many channels to a seller; each number of channels has its own wallet.
     pub async fn start(seller: &Seller, channels: u32) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let key = seller::wallet(channels);
-        write_private(&folder.path().join("key"), &ethers_core::utils::hex::encode(key))?;
-        write_private(&folder.path().join("proxy.toml"), &configuration(seller, channels))?;
+        write_private(&directory.path().join("key"), &ethers_core::utils::hex::encode(key))?;
+        write_private(&directory.path().join("proxy.toml"), &configuration(seller, channels))?;
         let program = std::env::var_os("PROXY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tollpass").into());
         let mut child = Command::new(program)
             .args(["serve", "--config"])
-            .arg(folder.path().join("proxy.toml"))
+            .arg(directory.path().join("proxy.toml"))
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.path().join("log"))?)
+            .stderr(fs::File::create(directory.path().join("log"))?)
             .kill_on_drop(true)
             .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("it has no output")?).lines();
         let line = lines.next_line().await?.unwrap_or_default();
         let address =
             line.strip_prefix("listening on ").with_context(|| format!("not a ready line: {line}"))?;
-        Ok(Self { address: address.parse()?, child, _folder: folder })
+        Ok(Self { address: address.parse()?, child, _directory: directory })
     }
 
     /// The number of its process.

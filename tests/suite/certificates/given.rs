@@ -14,23 +14,23 @@ use tollpass::tls::Authority;
 use super::{greeter, verifies};
 use crate::support::openssl::openssl;
 
-/// A folder with a CA: `ca.pem`, and `key.pem` made by these arguments.
+/// A directory with a CA: `ca.pem`, and `key.pem` made by these arguments.
 fn ca(key: &[&str], subject: &str, more: &[&str]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    openssl(folder.path(), key);
-    certify(folder.path(), subject, more);
-    folder
+    let directory = tempfile::tempdir().unwrap();
+    openssl(directory.path(), key);
+    certify(directory.path(), subject, more);
+    directory
 }
 
 /// Makes `ca.pem` for `key.pem`, which nobody else may read from then on.
-fn certify(folder: &Path, subject: &str, more: &[&str]) {
-    private(&folder.join("key.pem"), 0o600);
+fn certify(directory: &Path, subject: &str, more: &[&str]) {
+    private(&directory.join("key.pem"), 0o600);
     let request = ["req", "-x509", "-new", "-key", "key.pem", "-out", "ca.pem", "-subj", subject];
-    openssl(folder, &[&request[..], more].concat());
+    openssl(directory, &[&request[..], more].concat());
 }
 
-fn load(folder: &Path) -> Result<Authority, String> {
-    Authority::load(&folder.join("ca.pem"), &folder.join("key.pem")).map_err(|error| error.to_string())
+fn load(directory: &Path) -> Result<Authority, String> {
+    Authority::load(&directory.join("ca.pem"), &directory.join("key.pem")).map_err(|error| error.to_string())
 }
 
 fn private(path: &Path, mode: u32) {
@@ -56,20 +56,21 @@ async fn every_kind_of_key_that_openssl_makes_signs() {
         &["genrsa", "-traditional", "-out", "key.pem", "2048"],
         &["genpkey", "-algorithm", "ED25519", "-out", "key.pem"],
     ] {
-        let folder = ca(key, "/C=DE/O=Bücher & Co/OU=Test/CN=My own CA", &[&["-utf8"], &USAGE[..]].concat());
-        let authority = Arc::new(load(folder.path()).unwrap_or_else(|error| panic!("{key:?}: {error}")));
+        let directory =
+            ca(key, "/C=DE/O=Bücher & Co/OU=Test/CN=My own CA", &[&["-utf8"], &USAGE[..]].concat());
+        let authority = Arc::new(load(directory.path()).unwrap_or_else(|error| panic!("{key:?}: {error}")));
         assert!(!authority.is_ours() && !authority.is_new());
         assert_eq!(authority.common_name(), "My own CA");
         let greeter = greeter(&authority).await;
         let met = greeter.meet(&[authority.certificate().clone()], "api.example.com").await.unwrap();
-        assert!(verifies(folder.path(), &met.certificates, "api.example.com"), "{key:?}");
+        assert!(verifies(directory.path(), &met.certificates, "api.example.com"), "{key:?}");
     }
 }
 
 #[tokio::test]
 async fn one_below_a_root_sends_what_lies_between() {
-    let folder = ca(&P256, "/CN=Root", &USAGE);
-    let path = folder.path();
+    let directory = ca(&P256, "/CN=Root", &USAGE);
+    let path = directory.path();
     let below = tempfile::tempdir().unwrap();
     openssl(below.path(), &P256);
     private(&below.path().join("key.pem"), 0o600);
@@ -96,8 +97,8 @@ async fn one_below_a_root_sends_what_lies_between() {
 
 #[test]
 fn a_pair_that_cannot_sign_is_refused_with_the_reason() {
-    let refused = |folder: &Path, words: &[&str]| {
-        let error = load(folder).unwrap_err();
+    let refused = |directory: &Path, words: &[&str]| {
+        let error = load(directory).unwrap_err();
         assert!(words.iter().all(|words| error.contains(words)), "{words:?}: {error}");
     };
     let no_ca = ca(&P256, "/CN=x", &["-addext", "basicConstraints=critical,CA:FALSE"]);
@@ -109,43 +110,43 @@ fn a_pair_that_cannot_sign_is_refused_with_the_reason() {
     let twice = ca(&P256, "/DC=com/DC=example/CN=x", &[]);
     refused(twice.path(), &["subject of", "simple subject"]);
 
-    let folder = ca(&P256, "/CN=x", &[]);
-    let key = folder.path().join("key.pem");
-    load(folder.path()).unwrap();
+    let directory = ca(&P256, "/CN=x", &[]);
+    let key = directory.path().join("key.pem");
+    load(directory.path()).unwrap();
     private(&key, 0o640);
-    refused(folder.path(), &["chmod 600"]);
+    refused(directory.path(), &["chmod 600"]);
     private(&key, 0o600);
     openssl(
-        folder.path(),
+        directory.path(),
         &["pkey", "-in", "key.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem"],
     );
-    fs::rename(folder.path().join("locked.pem"), &key).unwrap();
+    fs::rename(directory.path().join("locked.pem"), &key).unwrap();
     private(&key, 0o600);
-    refused(folder.path(), &["without a password", "openssl pkey"]);
-    openssl(folder.path(), &P256);
+    refused(directory.path(), &["without a password", "openssl pkey"]);
+    openssl(directory.path(), &P256);
     private(&key, 0o600);
-    refused(folder.path(), &["does not belong to"]);
+    refused(directory.path(), &["does not belong to"]);
     for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        fs::write(folder.path().join("ca.pem"), text).unwrap();
-        refused(folder.path(), &["holds no certificate", "ca.pem"]);
+        fs::write(directory.path().join("ca.pem"), text).unwrap();
+        refused(directory.path(), &["holds no certificate", "ca.pem"]);
     }
-    fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    refused(folder.path(), &["No such file", "ca.pem"]);
+    fs::remove_file(directory.path().join("ca.pem")).unwrap();
+    refused(directory.path(), &["No such file", "ca.pem"]);
 }
 
 #[test]
 fn one_whose_time_is_over_or_has_not_come_is_opened_and_says_so() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (from, until, words) in [(2001, 2002, "expired on 2002-01-01"), (4000, 4001, "clock")] {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
-        private(&folder.path().join("key.pem"), 0o600);
-        let authority = load(folder.path()).unwrap();
+        fs::write(directory.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+        private(&directory.path().join("key.pem"), 0o600);
+        let authority = load(directory.path()).unwrap();
         let error = authority.check_time(SystemTime::now()).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert_eq!(authority.warnings(&[], SystemTime::now())[0], error);
@@ -155,8 +156,8 @@ fn one_whose_time_is_over_or_has_not_come_is_opened_and_says_so() {
     let made = tempfile::tempdir().unwrap();
     let whole = format!(
         "{}{}",
-        fs::read_to_string(folder.path().join("key.pem")).unwrap(),
-        fs::read_to_string(folder.path().join("ca.pem")).unwrap()
+        fs::read_to_string(directory.path().join("key.pem")).unwrap(),
+        fs::read_to_string(directory.path().join("ca.pem")).unwrap()
     );
     fs::write(made.path().join("ca-key.pem"), whole).unwrap();
     private(&made.path().join("ca-key.pem"), 0o600);

@@ -206,12 +206,12 @@ async fn a_program_that_knows_only_a_base_url_pays() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_named_at_the_start() {
     let taken = RawOrigin::start().await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let text = format!(
         "listen = \"127.0.0.1:0\"\nstate_dir = \"s\"\n[[route]]\nlisten = \"{}\"\norigin = \"https://api.example/v1\"\n",
         taken.address
     );
-    let config = tollpass::config::Config::parse(&text, folder.path(), &Default::default()).unwrap();
+    let config = tollpass::config::Config::parse(&text, directory.path(), &Default::default()).unwrap();
     let started = tollpass::app::App::build(config, None, tollpass::shutdown::Shutdown::new()).await;
     let error = started.err().expect("the port is taken").to_string();
     assert!(error.contains(&taken.address.to_string()) && error.contains("https://api.example"), "{error}");

@@ -112,7 +112,7 @@ async fn a_purchase_goes_over_the_next_proxy() {
         next.address
     );
     let alice = Alice::ruled(&fair.market, &rest).await;
-    write_private(&alice.folder.path().join("secret"), "\u{feff}me:pass\r\n");
+    write_private(&alice.directory.path().join("secret"), "\u{feff}me:pass\r\n");
     let proxy = alice.start().await;
     for (times, path) in [(1, "/paid"), (2, "/paid")] {
         let fetched = curl(Some(proxy.address), &[&format!("http://seller.test{path}")]).await;
@@ -130,14 +130,14 @@ async fn a_purchase_goes_over_the_next_proxy() {
 #[tokio::test]
 async fn our_own_program_is_a_good_next_proxy_and_takes_its_own_from_the_environment() {
     let next = Next::start(Does::PassTo(origin().await), Some(BASIC)).await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
     for name in ["http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"]
     {
         command.env_remove(name);
     }
     let url = format!("http://me:pass@{}", next.address);
-    command.env("TOLLPASS_STATE_DIR", folder.path()).env("HTTP_PROXY", &url).env("https_proxy", &url);
+    command.env("TOLLPASS_STATE_DIR", directory.path()).env("HTTP_PROXY", &url).env("https_proxy", &url);
     let middle = Program::start(command).await;
     let proxy = before(middle.address).await;
     for (more, expected) in [(&[][..], "/x false"), (&["-p"], "/x false")] {
@@ -158,8 +158,8 @@ async fn our_own_program_is_a_good_next_proxy_and_takes_its_own_from_the_environ
 
 #[tokio::test]
 async fn a_secret_that_others_can_read_or_that_is_none_is_refused_at_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("secret");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
     for (text, mode, expected) in [
         ("me:hunter2", 0o644, "chmod 600"),
         ("hunter2", 0o600, "does not hold user:password"),
@@ -168,7 +168,7 @@ async fn a_secret_that_others_can_read_or_that_is_none_is_refused_at_start() {
         let _ = std::fs::remove_file(&path);
         write_with(&path, text, mode);
         let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
-        command.env("TOLLPASS_STATE_DIR", folder.path());
+        command.env("TOLLPASS_STATE_DIR", directory.path());
         command.env("TOLLPASS_UPSTREAM__PROXY", "http://127.0.0.1:9");
         command.env("TOLLPASS_UPSTREAM__PROXY_AUTH_FILE", &path);
         let output = command.kill_on_drop(true).output().await.unwrap();

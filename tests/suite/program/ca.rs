@@ -9,12 +9,12 @@ use tempfile::TempDir;
 use super::{Ran, run, run_with, text};
 use crate::support::openssl::openssl;
 
-fn folder() -> TempDir {
+fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-async fn ca(folder: &Path, arguments: &[&str]) -> Ran {
-    run(&[&["ca", "--state-dir", text(folder)], arguments].concat()).await
+async fn ca(directory: &Path, arguments: &[&str]) -> Ran {
+    run(&[&["ca", "--state-dir", text(directory)], arguments].concat()).await
 }
 
 /// The value of a line of `ca show`.
@@ -25,7 +25,7 @@ fn value<'a>(shown: &'a str, what: &str) -> &'a str {
 
 #[tokio::test]
 async fn it_is_made_when_it_is_first_asked_for_and_shown_as_openssl_sees_it() {
-    let home = folder();
+    let home = directory();
     let state = home.path().join("state");
     let first = ca(&state, &[]).await;
     assert_eq!(first.code, 0, "{first:?}");
@@ -43,7 +43,7 @@ async fn it_is_made_when_it_is_first_asked_for_and_shown_as_openssl_sees_it() {
 
 #[tokio::test]
 async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
-    let home = folder();
+    let home = directory();
     let state = home.path().join("state");
     let pem = ca(&state, &["export"]).await;
     assert_eq!(pem.code, 0, "{pem:?}");
@@ -98,7 +98,7 @@ async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
 
 #[tokio::test]
 async fn bytes_are_not_written_to_a_terminal() {
-    let home = folder();
+    let home = directory();
     let command = format!(
         "{} ca --state-dir {} export --format der",
         env!("CARGO_BIN_EXE_tollpass"),
@@ -113,7 +113,7 @@ async fn bytes_are_not_written_to_a_terminal() {
 
 #[tokio::test]
 async fn a_new_one_takes_the_place_of_the_old_where_that_is_wanted() {
-    let home = folder();
+    let home = directory();
     let state = home.path();
     let old = ca(state, &["show"]).await.out;
     ca(state, &["renew"]).await.expect_failure(&["must then trust the new one", "pass --yes"]);
@@ -129,7 +129,7 @@ async fn a_new_one_takes_the_place_of_the_old_where_that_is_wanted() {
 
 #[tokio::test]
 async fn the_configuration_says_which_one_and_what_it_may_sign() {
-    let home = folder();
+    let home = directory();
     let config = home.path().join("proxy.toml");
     let bound = "state_dir = \"state\"\n[intercept]\nhosts = [\"*.example.com\", \"127.0.0.1\"]\nname_constraints = true\n";
     std::fs::write(&config, bound).unwrap();
@@ -157,7 +157,7 @@ async fn the_configuration_says_which_one_and_what_it_may_sign() {
 
 #[tokio::test]
 async fn it_says_what_to_type_and_how_to_undo_it() {
-    let home = folder();
+    let home = directory();
     let config = home.path().join("proxy.toml");
     std::fs::write(&config, "state_dir = \"state\"\n").unwrap();
     let mut arguments = vec!["ca", "trust", "--config", text(&config)];
@@ -176,7 +176,7 @@ async fn it_says_what_to_type_and_how_to_undo_it() {
 
 #[tokio::test]
 async fn many_processes_at_once_make_one() {
-    let home = folder();
+    let home = directory();
     let state = home.path().join("state");
     let all = futures_util::future::join_all((0..8).map(|_| ca(&state, &["export"]))).await;
     assert!(all.iter().all(|ran| ran.code == 0 && ran.out == all[0].out), "{all:?}");
@@ -185,7 +185,7 @@ async fn many_processes_at_once_make_one() {
 
 #[tokio::test]
 async fn a_key_that_others_can_read_is_refused_with_the_remedy() {
-    let home = folder();
+    let home = directory();
     ca(home.path(), &["show"]).await;
     let key = home.path().join("ca-key.pem");
     let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);

@@ -20,7 +20,7 @@ use crate::support::wire::{Got, ask};
 /// More effects than any of the commands here has.
 const MOST_EFFECTS: u64 = 30;
 
-/// A seller, and Alice's state folder.
+/// A seller, and Alice's state directory.
 struct Scene {
     fair: Fair,
     alice: Alice,
@@ -128,13 +128,13 @@ async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
     scene.channels(&["show", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["close", "--yes", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["show", &channel]).await.expect_success(&["2000"]);
-    // A second proxy on the folder is refused, by its lock.
+    // A second proxy on the directory is refused, by its lock.
     let config = scene.alice.config_path();
     run(&["serve", "--config", text(&config), "--listen", "127.0.0.1:0"])
         .await
-        .expect_failure(&["another tollpass uses the state folder"]);
+        .expect_failure(&["another tollpass uses the state directory"]);
 
-    // With the folder alone, too.
+    // With the directory alone, too.
     let state = scene.alice.state_dir();
     let ran = run(&["channels", "--state-dir", text(&state), "--json", "--yes", "close", "--all"]).await;
     ran.expect_success(&["closed and paid out"]);

@@ -73,7 +73,7 @@ async fn certificates_are_looked_at() {
 async fn a_key_that_others_can_read_is_refused() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;
-    let key = alice.folder.path().join("key");
+    let key = alice.directory.path().join("key");
     for mode in [0o644, 0o620, 0o604] {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
         let ran = check(&alice).await;
@@ -123,7 +123,7 @@ async fn what_is_no_channel_contract_is_named() {
 async fn an_empty_wallet_is_told_what_to_get() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;
-    write(&alice.folder.path().join("key"), &hex::encode([0x77; 32]), 0o600);
+    write(&alice.directory.path().join("key"), &hex::encode([0x77; 32]), 0o600);
     let ran = check(&alice).await;
     ran.expect_failure(&["2 of the checks failed"]);
     for what in ["ether", "tokens"] {
@@ -135,8 +135,8 @@ async fn an_empty_wallet_is_told_what_to_get() {
 #[tokio::test]
 async fn what_init_makes_can_be_filled_in_checked_and_served() {
     let fair = Fair::open().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (dir, password) = (folder.path().join("new"), folder.path().join("password"));
+    let directory = tempfile::tempdir().unwrap();
+    let (dir, password) = (directory.path().join("new"), directory.path().join("password"));
     write(&password, "correct horse\n", 0o600);
     let init = ["init", "--dir", text(&dir), "--password-file", text(&password)];
     let made = run(&init).await;
@@ -175,7 +175,7 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     let ran = run(&["check", "--config", text(&path)]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
 
-    let state_dir = folder.path().join("state");
+    let state_dir = directory.path().join("state");
     let mut command = program(["serve", "--config", text(&path), "--listen", "127.0.0.1:0"]);
     command.env("TOLLPASS_STATE_DIR", &state_dir);
     let serving = Program::start(command).await;

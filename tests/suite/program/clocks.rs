@@ -8,18 +8,18 @@ use crate::support::payer::{Program, program};
 use crate::support::raw::{Raw, RawOrigin, soon};
 
 /// Writes a configuration that reads 127.0.0.1, with a CA that is valid in this span.
-fn configure(folder: &Path, begin: SystemTime, end: SystemTime) -> std::path::PathBuf {
+fn configure(directory: &Path, begin: SystemTime, end: SystemTime) -> std::path::PathBuf {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     (params.not_before, params.not_after) = (epoch + since(begin), epoch + since(end));
-    std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(directory.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(folder.join("key.pem"), mode).unwrap();
-    let config = folder.join("proxy.toml");
+    std::fs::set_permissions(directory.join("key.pem"), mode).unwrap();
+    let config = directory.join("proxy.toml");
     let rest = "[intercept]\nhosts = [\"127.0.0.1\"]\nca_cert = \"ca.pem\"\nca_key = \"key.pem\"\n";
     std::fs::write(&config, format!("listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{rest}")).unwrap();
     config
@@ -46,8 +46,8 @@ async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
     for (begin, end, reason) in
         [(now - 9 * YEAR, now - 2 * YEAR, "expired on"), (now + 2 * YEAR, now + 9 * YEAR, "clock right")]
     {
-        let folder = tempfile::tempdir().unwrap();
-        let config = configure(folder.path(), begin, end);
+        let directory = tempfile::tempdir().unwrap();
+        let config = configure(directory.path(), begin, end);
         let ran = run(&["check", "--config", text(&config)]).await;
         ran.expect_failure(&["FAIL   ca", reason]);
         let serving = serve(&config).await;
@@ -69,9 +69,9 @@ async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
 #[tokio::test]
 async fn a_ca_that_ends_while_the_proxy_runs_is_warned_of_once() {
     let origin = RawOrigin::start().await;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
-    let config = configure(folder.path(), now - YEAR, now + Duration::from_secs(3));
+    let config = configure(directory.path(), now - YEAR, now + Duration::from_secs(3));
     let serving = serve(&config).await;
     let place = origin.address.to_string();
     assert!(tunnel(&serving, &place).await.starts_with("HTTP/1.1 200 "), "it is valid at first");

@@ -84,8 +84,8 @@ impl Demo {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
         assert_eq!(status.code(), Some(0), "{log}");
-        let folder = self.state_dir.parent().unwrap();
-        assert!(!folder.exists(), "{} is left", folder.display());
+        let directory = self.state_dir.parent().unwrap();
+        assert!(!directory.exists(), "{} is left", directory.display());
         log
     }
 }
@@ -134,11 +134,11 @@ async fn the_demo_does_what_it_says() {
 }
 
 #[tokio::test]
-async fn the_demo_sells_a_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("below")).unwrap();
-    std::fs::write(folder.path().join("below/a~1.bin"), [0, 1, 255]).unwrap();
-    let demo = Demo::start(&["--sell", text(folder.path())]).await;
+async fn the_demo_sells_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("below")).unwrap();
+    std::fs::write(directory.path().join("below/a~1.bin"), [0, 1, 255]).unwrap();
+    let demo = Demo::start(&["--sell", text(directory.path())]).await;
     let url = |path: &str| format!("http://{}/{path}", demo.origin);
     assert_eq!(curl(None, &[&url("below/a~1.bin")]).await.got.status, StatusCode::PAYMENT_REQUIRED);
     let proxy = Some(demo.proxy.parse().unwrap());
@@ -153,9 +153,9 @@ async fn the_demo_sells_a_folder() {
     }
     demo.end().await;
 
-    std::fs::write(folder.path().join("a b"), "").unwrap();
+    std::fs::write(directory.path().join("a b"), "").unwrap();
     let ports = ["--port", "--origin-port", "--rpc-port", "--secure-port"].map(|port| [port, "0"]).concat();
-    let ran = run(&[&["demo", "--sell", text(folder.path())], &ports[..]].concat()).await;
+    let ran = run(&[&["demo", "--sell", text(directory.path())], &ports[..]].concat()).await;
     ran.expect_failure(&["a b", "URL"]);
 }
 

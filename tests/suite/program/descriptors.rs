@@ -20,23 +20,23 @@ async fn end(serving: Program) {
 
 /// The real program with so many descriptors: a soft and a hard limit.
 fn limited(arguments: &str, soft: u32, hard: &str) -> (Command, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" {arguments}");
     let mut command = Command::new("sh");
     command.args(["-c", &script, env!("CARGO_BIN_EXE_tollpass")]).stdin(std::process::Stdio::null());
-    command.env("XDG_STATE_HOME", folder.path()).kill_on_drop(true);
-    (command, folder)
+    command.env("XDG_STATE_HOME", directory.path()).kill_on_drop(true);
+    (command, directory)
 }
 
 #[tokio::test]
 async fn the_soft_limit_on_descriptors_is_raised_for_us_and_not_for_what_we_run() {
-    let (command, _folder) = limited("serve --listen 127.0.0.1:0", 64, "512");
+    let (command, _directory) = limited("serve --listen 127.0.0.1:0", 64, "512");
     let serving = Program::start(command).await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("512"), "{line}");
     end(serving).await;
-    let (mut command, _folder) = limited("run --quiet -- sh -c 'ulimit -Sn'", 64, "512");
+    let (mut command, _directory) = limited("run --quiet -- sh -c 'ulimit -Sn'", 64, "512");
     let output = soon("the end", command.output()).await.unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "64\n");
 }
@@ -44,7 +44,7 @@ async fn the_soft_limit_on_descriptors_is_raised_for_us_and_not_for_what_we_run(
 #[tokio::test]
 async fn connections_that_rest_make_room_for_requests() {
     const DESCRIPTORS: u32 = 64;
-    let (command, _folder) = limited("serve --listen 127.0.0.1:0", DESCRIPTORS, &DESCRIPTORS.to_string());
+    let (command, _directory) = limited("serve --listen 127.0.0.1:0", DESCRIPTORS, &DESCRIPTORS.to_string());
     let serving = Program::start(command).await;
     let mut kept = Vec::new();
     let mut client = Raw::connect(serving.address).await;
@@ -100,7 +100,7 @@ async fn connections_of_http_2_that_rest_make_room_too() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
     let arguments = format!("serve --listen 127.0.0.1:0 --config {}", file.path().display());
-    let (command, _folder) = limited(&arguments, DESCRIPTORS, &DESCRIPTORS.to_string());
+    let (command, _directory) = limited(&arguments, DESCRIPTORS, &DESCRIPTORS.to_string());
     let serving = Program::start(command).await;
     let mut client = Raw::connect(serving.address).await;
     for number in 0..2 * DESCRIPTORS {

@@ -102,14 +102,14 @@ fn closed() -> Stdio {
 
 #[tokio::test]
 async fn a_reader_that_has_left_is_no_fault_and_a_full_disk_is_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("state");
-    let password = folder.path().join("password");
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let password = directory.path().join("password");
     std::fs::write(&password, "secret\n").unwrap();
     std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let config = folder.path().join("proxy.toml");
+    let config = directory.path().join("proxy.toml");
     std::fs::write(&config, format!("state_dir = \"{}\"\n", text(&state))).unwrap();
-    let new = [folder.path().join("a"), folder.path().join("b")];
+    let new = [directory.path().join("a"), directory.path().join("b")];
     let commands: [&[&str]; 7] = [
         &["check", "--config", text(&config)],
         &["env", "--config", text(&config)],
@@ -120,10 +120,10 @@ async fn a_reader_that_has_left_is_no_fault_and_a_full_disk_is_one() {
         &["--help"],
     ];
     for arguments in commands {
-        let mut commands = [&new[0], &new[1]].map(|folder| {
+        let mut commands = [&new[0], &new[1]].map(|directory| {
             let mut command = program(arguments);
             if arguments[0] == "init" {
-                command.arg(folder);
+                command.arg(directory);
             }
             command
         });
@@ -146,8 +146,8 @@ async fn an_error_that_cannot_be_told_has_its_exit_code_all_the_same() {
     let status = timeout(PATIENCE, command.stdout(Stdio::null()).stderr(closed()).status()).await.unwrap();
     assert_eq!(status.unwrap().code(), Some(1));
     let mut command = program(["run", "--", "sh", "-c", "exit 7"]);
-    let folder = tempfile::tempdir().unwrap();
-    command.env("XDG_STATE_HOME", folder.path()).stdout(Stdio::null()).stderr(closed());
+    let directory = tempfile::tempdir().unwrap();
+    command.env("XDG_STATE_HOME", directory.path()).stdout(Stdio::null()).stderr(closed());
     assert_eq!(timeout(PATIENCE, command.status()).await.unwrap().unwrap().code(), Some(7));
 }
 
@@ -168,6 +168,6 @@ async fn a_proxy_whose_paying_task_panics_ends_with_an_error() {
     let answer = tokio::spawn(ask(serving.address, paid));
     let (status, log) = soon("the end", serving.ended()).await;
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("stopped by a fault of tollpass itself"), "{log}");
+    assert!(log.contains("stopped because of a bug in tollpass"), "{log}");
     assert_ne!(answer.await.unwrap().status, StatusCode::OK);
 }

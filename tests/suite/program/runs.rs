@@ -177,7 +177,7 @@ impl Scene {
         arguments.extend(options);
         arguments.push("--");
         arguments.extend(command);
-        tollpass(self.alice.folder.path(), &arguments)
+        tollpass(self.alice.directory.path(), &arguments)
     }
 
     /// The payee as a bill names it.
@@ -192,7 +192,7 @@ const PAID: &str = "This text was paid for. The client that asked did not need t
 #[tokio::test]
 async fn a_program_pays_and_the_bill_says_to_whom() {
     let scene = Scene::open().await;
-    let bill = scene.alice.folder.path().join("bill.json");
+    let bill = scene.alice.directory.path().join("bill.json");
     let url = scene.url("/paid");
     let curl = ["curl", "-q", "-sS", "--fail", &url, &url, &url];
     let ran = ended(scene.run(&["--report", text(&bill)], &curl)).await;
@@ -320,7 +320,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_ca
             )
         };
         let seller = closing_shop(vec![demand(PRICE, ""), demand(price, &more)]).await;
-        let bill = scene.alice.folder.path().join("bill.json");
+        let bill = scene.alice.directory.path().join("bill.json");
         let url = format!("http://{seller}/");
         let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
         let ran = ended(scene.run(&["--report", text(&bill)], &curl)).await;
@@ -343,7 +343,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_b
     let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
     let complaint = move |_: &_| demand.base(PRICE).complain(&rdn::INSUFFICIENT_CONFIRMATIONS);
     let seller = Mallory::spawn(once_paid(demand, PRICE, complaint)).await;
-    let (bill, url) = (scene.alice.folder.path().join("bill.json"), format!("{}/", seller.url()));
+    let (bill, url) = (scene.alice.directory.path().join("bill.json"), format!("{}/", seller.url()));
     let script = r#"curl -q -sS "$0" & read line; kill $!"#;
     let talk = Talk::start(scene.run(&["--report", text(&bill)], &["sh", "-c", script, &url]));
     soon("the payment", seller.await_presented(2)).await;
@@ -414,7 +414,7 @@ async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
             cheat(payments, payment)
         }));
         let seller = seller.await;
-        let (bill, url) = (scene.alice.folder.path().join("bill.json"), format!("{}/", seller.url()));
+        let (bill, url) = (scene.alice.directory.path().join("bill.json"), format!("{}/", seller.url()));
         let mut command = vec!["curl", "-q", "-sS", "-o", "/dev/null", &url];
         if number == 1 {
             command.extend(["-o", "/dev/null", &url]);
@@ -445,11 +445,11 @@ async fn the_ending_is_the_programs_own() {
     let ran = ended(scene.run(&[], &[text(&config)])).await;
     assert_eq!(ran.status.code(), Some(126), "{ran:?}");
     // What is wrong with tollpass itself is told apart from what the program says.
-    let nowhere = scene.alice.folder.path().join("nowhere/bill");
+    let nowhere = scene.alice.directory.path().join("nowhere/bill");
     let ran = ended(scene.run(&["--report", text(&nowhere)], &["touch", "x"])).await;
     assert_eq!(ran.status.code(), Some(125), "{ran:?}");
     assert!(ran.errors.contains("bill") && ran.errors.contains(text(&nowhere)), "{ran:?}");
-    std::fs::write(scene.alice.folder.path().join("key"), "no key").unwrap();
+    std::fs::write(scene.alice.directory.path().join("key"), "no key").unwrap();
     let ran = ended(scene.run(&[], &["echo", "begun"])).await;
     assert_eq!((ran.status.code(), &*ran.out), (Some(125), ""), "{ran:?}");
     assert!(ran.errors.contains("cannot open the wallet"), "{ran:?}");
@@ -694,7 +694,7 @@ async fn without_a_wallet_or_a_node_the_program_runs_all_the_same() {
     let mut scene = Scene::open().await;
     let (free, paid) = (scene.url("/free"), scene.url("/paid"));
     let curl = ["run", "curl", "-q", "-sS", "-w", "%{http_code}\n", &free, &paid];
-    let ran = ended(tollpass(scene.alice.folder.path(), &curl)).await;
+    let ran = ended(tollpass(scene.alice.directory.path(), &curl)).await;
     assert!(ran.out.starts_with("free\n200\n") && ran.out.ends_with("402\n"), "{ran:?}");
     let told = "tollpass: no [wallet] is configured: this proxy never pays\ntollpass: paid nothing\n";
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), told));
@@ -720,13 +720,13 @@ async fn a_shell_evaluates_the_environment() {
                     printf '%s\n' "${http_proxy-unset}" "${NODE_USE_ENV_PROXY-unset}" "$no_proxy""#;
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_tollpass"), text(&config), odd]);
-    let ran = ended(bare(scene.alice.folder.path(), command)).await;
+    let ran = ended(bare(scene.alice.directory.path(), command)).await;
     let url = format!("http://{}", serving.address);
     assert_eq!(ran.out, format!("{url}\n{url}\n{odd}\n{url}\nunset\nunset\n{odd}\n"), "{ran:?}");
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), ""));
 
     let json = ended(tollpass(
-        scene.alice.folder.path(),
+        scene.alice.directory.path(),
         &["env", "--config", text(&config), "--shell", "json", "--no-proxy", odd],
     ))
     .await;
@@ -736,42 +736,42 @@ async fn a_shell_evaluates_the_environment() {
     serving.ended().await;
 
     // Nobody can know a port that is chosen at the start.
-    let ran = ended(tollpass(scene.alice.folder.path(), &["env", "--config", text(&config)])).await;
+    let ran = ended(tollpass(scene.alice.directory.path(), &["env", "--config", text(&config)])).await;
     assert_eq!((ran.status.code(), &*ran.out), (Some(1), ""), "{ran:?}");
     assert!(ran.errors.contains("tollpass serve"), "{ran:?}");
 }
 
 #[tokio::test]
 async fn the_environment_of_a_proxy_without_a_wallet_is_the_configured_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let serving = Program::start(program(["serve", "--listen", "127.0.0.1:0"])).await;
     let listen = serving.address.to_string();
-    let mut command = tollpass(folder.path(), &["env"]);
+    let mut command = tollpass(directory.path(), &["env"]);
     command.env("TOLLPASS_LISTEN", &listen);
     let ran = ended(command).await;
     assert!(ran.out.contains(&format!("export HTTP_PROXY='http://{listen}'\n")), "{ran:?}");
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), ""));
     serving.kill().await;
-    let mut command = tollpass(folder.path(), &["env"]);
+    let mut command = tollpass(directory.path(), &["env"]);
     command.env("TOLLPASS_LISTEN", &listen);
     let ran = ended(command).await;
     assert!(ran.errors.contains(&format!("nothing listens on {listen} yet")), "{ran:?}");
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
 }
 
-/// A folder with an odd name, and in it a configuration by which tunnels to one host only are looked into.
+/// A directory with an odd name, and in it a configuration by which tunnels to one host only are looked into.
 fn odd_place() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let odd = folder.path().join("it's a \"$HOME\" \\ `x`");
+    let directory = tempfile::tempdir().unwrap();
+    let odd = directory.path().join("it's a \"$HOME\" \\ `x`");
     std::fs::create_dir(&odd).unwrap();
     let text = "listen = \"127.0.0.1:9\"\nstate_dir = \"state\"\n[intercept]\nhosts = [\"a.example\"]\n";
     std::fs::write(odd.join("proxy.toml"), text).unwrap();
-    (folder, odd)
+    (directory, odd)
 }
 
 #[tokio::test]
 async fn paths_with_odd_names_come_through_a_shell() {
-    let (folder, odd) = odd_place();
+    let (directory, odd) = odd_place();
     let script = r#"CURL_CA_BUNDLE=/etc/own.pem; export CURL_CA_BUNDLE
                     eval "$("$0" env --config "$1" 2>"$2")" || exit 9
                     printf '%s\n' "$SSL_CERT_FILE" "$NODE_EXTRA_CA_CERTS" "$SYSTEM_WGETRC"
@@ -779,7 +779,7 @@ async fn paths_with_odd_names_come_through_a_shell() {
                     eval "$("$0" env --config "$1" --unset)" || exit 9
                     printf '%s\n' "${SSL_CERT_FILE-unset}" "${SYSTEM_WGETRC-unset}" "$CURL_CA_BUNDLE""#;
     let mut command = Command::new("sh");
-    let errors = folder.path().join("errors");
+    let errors = directory.path().join("errors");
     command.args([
         "-c",
         script,
@@ -787,7 +787,7 @@ async fn paths_with_odd_names_come_through_a_shell() {
         text(&odd.join("proxy.toml")),
         text(&errors),
     ]);
-    let ran = ended(bare(folder.path(), command)).await;
+    let ran = ended(bare(directory.path(), command)).await;
     let lines: Vec<&str> = ran.out.lines().collect();
     let [bundle, addition, wgetrc, rest @ ..] = &lines[..] else { panic!("{ran:?}") };
     let state = odd.join("state");
@@ -816,7 +816,7 @@ async fn trusted_origin(state: &Path) -> String {
 
 #[tokio::test]
 async fn programs_trust_the_ca_by_their_environment_alone() {
-    let (folder, odd) = odd_place();
+    let (directory, odd) = odd_place();
     let url = trusted_origin(&odd.join("state")).await;
     let python = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode(), end='')";
     let node = "require('https').get(process.argv[1], got => got.pipe(process.stdout))";
@@ -834,12 +834,12 @@ async fn programs_trust_the_ca_by_their_environment_alone() {
             continue;
         }
         let arguments = [&["run", "--quiet", "--config", text(&config), "--"], program].concat();
-        let ran = ended(tollpass(folder.path(), &arguments)).await;
+        let ran = ended(tollpass(directory.path(), &arguments)).await;
         assert_eq!((ran.status.code(), &*ran.out), (Some(0), "trusted"), "{program:?}: {ran:?}");
     }
     // Without it nobody does.
     let mut command = Command::new("curl");
     command.args(["-q", "-sS", &url]);
-    let ran = ended(bare(folder.path(), command)).await;
+    let ran = ended(bare(directory.path(), command)).await;
     assert_eq!(ran.status.code(), Some(60), "{ran:?}");
 }

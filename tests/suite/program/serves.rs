@@ -26,7 +26,7 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
     let state_dir = alice.state_dir();
     run(&["serve", "--config", text(&config)])
         .await
-        .expect_failure(&["another tollpass uses the state folder", text(&state_dir)]);
+        .expect_failure(&["another tollpass uses the state directory", text(&state_dir)]);
     // The first one does not mind.
     let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
@@ -57,14 +57,14 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
 
 #[tokio::test]
 async fn channels_says_where_there_are_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let nowhere = folder.path().join("nowhere");
-    for path in [folder.path(), &nowhere] {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("nowhere");
+    for path in [directory.path(), &nowhere] {
         let ran = run(&["channels", "--state-dir", text(path)]).await;
         ran.expect_failure(&["holds no store", "--state-dir", "--config"]);
     }
     assert!(!nowhere.exists());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it made something");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it made something");
 }
 
 #[tokio::test]
@@ -87,8 +87,8 @@ async fn without_a_wallet_it_is_a_proxy() {
 #[tokio::test]
 async fn a_rule_without_a_wallet_says_so() {
     let fair = Fair::open().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
     std::fs::write(&path, "listen = \"127.0.0.1:0\"\n[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n")
         .unwrap();
     let serving = Program::start(program(["serve", "--config", text(&path)])).await;
@@ -161,8 +161,8 @@ async fn sigterm_twice_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_configuration_that_is_wrong_is_told_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
     let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nmax_attempts = 0\npay_timeout = \"soon\"\n\
                   [[pay]]\nhost = \"a b\"\n[wallet]\n";
     std::fs::write(&path, faults).unwrap();
@@ -173,7 +173,7 @@ async fn a_configuration_that_is_wrong_is_told_whole() {
         ran.expect_failure(&keys);
         assert!(ran.errors.starts_with("tollpass: "), "{}", ran.errors);
     }
-    let missing = folder.path().join("missing.toml");
+    let missing = directory.path().join("missing.toml");
     run(&["serve", "--config", text(&missing)]).await.expect_failure(&[text(&missing)]);
     run_with(&["serve"], &[("TOLLPASS_CHAIN__RPC_ULR", "http://127.0.0.1:1")])
         .await
@@ -183,8 +183,8 @@ async fn a_configuration_that_is_wrong_is_told_whole() {
 #[tokio::test]
 async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
     let origin = RawOrigin::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxy.toml");
     // One of the two is read, and its client has said nothing yet.
     let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_timeout = \"1h\"\n\
                 [intercept]\nhosts = [\"localhost\"]\n";
@@ -234,15 +234,15 @@ async fn nobody_looks_into_the_process_for_its_password() {
     use std::os::unix::fs::MetadataExt as _;
 
     const NOBODY: u32 = 65534;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
-    command.env("TOLLPASS_WALLET_PASSWORD", "secret").env("XDG_STATE_HOME", folder.path());
+    command.env("TOLLPASS_WALLET_PASSWORD", "secret").env("XDG_STATE_HOME", directory.path());
     if rustix::process::geteuid().is_root() {
         // Root looks into everything; the binary may lie where others do not get.
-        let copy = folder.path().join("tollpass");
+        let copy = directory.path().join("tollpass");
         std::fs::copy(env!("CARGO_BIN_EXE_tollpass"), &copy).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), open).unwrap();
+        std::fs::set_permissions(directory.path(), open).unwrap();
         command = tokio::process::Command::new(copy);
         command.args(["serve", "--listen", "127.0.0.1:0"]).env("TOLLPASS_WALLET_PASSWORD", "secret");
         command.env("HOME", "/nonexistent").uid(NOBODY).current_dir("/");

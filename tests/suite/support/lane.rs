@@ -45,13 +45,13 @@ impl Way {
                 secure: None,
             };
         }
-        let (folder, notary) = (tempfile::tempdir().unwrap(), Notary::new());
+        let (directory, notary) = (tempfile::tempdir().unwrap(), Notary::new());
         settings.ca_file = Some(notary.ca_file());
-        let leaves = Leaves::new(Arc::new(Authority::open(folder.path(), &[]).unwrap()), 16).unwrap();
+        let leaves = Leaves::new(Arc::new(Authority::open(directory.path(), &[]).unwrap()), 16).unwrap();
         let hosts = Hosts::listed([HostPattern::Exactly("127.0.0.1".to_owned())]);
         let proxy = Proxy::intercepting(settings, Interception { hosts, leaves }).await;
         let origin = RawOrigin::secure(notary.certify("127.0.0.1", HTTP_1).await).await;
-        Lane { proxy, origin, secure: Some((folder, notary)) }
+        Lane { proxy, origin, secure: Some((directory, notary)) }
     }
 }
 
@@ -69,9 +69,9 @@ impl Lane {
 
     /// A new connection of the client.
     pub async fn connect(&self) -> Raw {
-        let Some((folder, _)) = &self.secure else { return Raw::connect(self.proxy.address).await };
+        let Some((directory, _)) = &self.secure else { return Raw::connect(self.proxy.address).await };
         let stream = secure::connect(self.proxy.address, &self.origin.address.to_string()).await;
-        let ca = folder.path().join("ca.pem");
+        let ca = directory.path().join("ca.pem");
         Raw::over(secure::trusting(&ca, stream, "127.0.0.1", HTTP_1).await.unwrap())
     }
 

@@ -33,9 +33,9 @@ pub const WEALTH: u64 = 1_000_000_000;
 /// How long anything here may take before the test has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What Alice needs: a folder with a key and a configuration, and money.
+/// What Alice needs: a directory with a key and a configuration, and money.
 pub struct Alice {
-    pub folder: TempDir,
+    pub directory: TempDir,
     pub address: Address,
     text: String,
 }
@@ -63,22 +63,22 @@ impl Alice {
         let address = Signer::new(key).unwrap().address();
         let tokens = [(token, Amount::from(WEALTH))];
         deploy::fund(url, address, U256::exp10(18), &tokens).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\n[wallet]\nkey_file = \"key\"\n\n[chain]\n\
              rpc_url = \"{url}\"\nchannel_manager = \"{manager}\"\npoll_every = \"10ms\"\n\n{rest}",
         );
-        write_private(&folder.path().join("key"), &hex::encode(key));
-        write_private(&folder.path().join("proxy.toml"), &text);
-        Self { folder, address, text }
+        write_private(&directory.path().join("key"), &hex::encode(key));
+        write_private(&directory.path().join("proxy.toml"), &text);
+        Self { directory, address, text }
     }
 
     pub fn config_path(&self) -> PathBuf {
-        self.folder.path().join("proxy.toml")
+        self.directory.path().join("proxy.toml")
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.directory.path().join("state")
     }
 
     /// Replaces a part of the configuration for the next start.

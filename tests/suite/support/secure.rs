@@ -25,20 +25,20 @@ use crate::support::raw::soon;
 
 /// An authority that has nothing to do with the proxy's.
 pub struct Notary {
-    folder: TempDir,
+    directory: TempDir,
     leaves: Leaves,
 }
 
 impl Notary {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::open(folder.path(), &[]).unwrap();
-        Self { folder, leaves: Leaves::new(Arc::new(authority), 16).unwrap() }
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path(), &[]).unwrap();
+        Self { directory, leaves: Leaves::new(Arc::new(authority), 16).unwrap() }
     }
 
     /// The certificate that clients of its origins trust, PEM.
     pub fn ca_file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.directory.path().join("ca.pem")
     }
 
     /// What an origin called `host` shows, and the protocols it offers.

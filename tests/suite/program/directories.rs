@@ -1,4 +1,4 @@
-//! The state folder and the files that decide about money: who else can get at what is in them.
+//! The state directory and the files that decide about money: who else can get at what is in them.
 
 use std::fs;
 use std::fs::Permissions;
@@ -66,7 +66,7 @@ async fn links_and_what_others_own_or_can_change_stop_serve_and_check_finds_them
     let (state, config) = (alice.state_dir(), alice.config_path());
     fs::create_dir(&state).unwrap();
     mode(&state, 0o700);
-    let victim = alice.folder.path().join("victim");
+    let victim = alice.directory.path().join("victim");
     fs::write(&victim, "precious").unwrap();
     let is_refused = async |words: &str| {
         for command in ["serve", "check"] {
@@ -100,8 +100,8 @@ async fn links_and_what_others_own_or_can_change_stop_serve_and_check_finds_them
 
 #[tokio::test]
 async fn a_configuration_that_others_can_write_is_warned_of_or_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let (config, roots) = (folder.path().join("proxy.toml"), folder.path().join("roots.pem"));
+    let directory = tempfile::tempdir().unwrap();
+    let (config, roots) = (directory.path().join("proxy.toml"), directory.path().join("roots.pem"));
     fs::write(&roots, tollpass::tls::pem(&certificate())).unwrap();
     let rest = "[upstream]\nca_file = \"roots.pem\"\n";
     fs::write(&config, format!("listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n{rest}")).unwrap();
@@ -125,7 +125,7 @@ fn certificate() -> rustls::pki_types::CertificateDer<'static> {
 }
 
 #[tokio::test]
-async fn a_state_folder_with_a_long_path_is_used_like_any_other() {
+async fn a_state_directory_with_a_long_path_is_used_like_any_other() {
     let fair = Fair::open().await;
     let mut alice = Alice::with(&fair.market, QUICK).await;
     let long = format!("{}/{}", "d".repeat(120), "e".repeat(120));
@@ -139,7 +139,7 @@ async fn a_state_folder_with_a_long_path_is_used_like_any_other() {
     let thousand = ("1000".to_owned(), "1000".to_owned());
     // Only the running one knows what is not written yet, and it is asked over the socket.
     assert_eq!(only_channel(&run(&by_config).await.out), thousand);
-    assert!(alice.folder.path().join(&long).join("admin.sock").exists());
+    assert!(alice.directory.path().join(&long).join("admin.sock").exists());
     let ran = run(&["run", "--config", text(&config), "--", "true"]).await;
     assert!(ran.code == 0 && ran.errors.contains("proxy is shared"), "{ran:?}");
     end(serving).await;
@@ -150,8 +150,8 @@ async fn a_state_folder_with_a_long_path_is_used_like_any_other() {
 #[tokio::test]
 async fn check_finds_a_port_that_is_taken_unless_the_proxy_itself_has_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("proxy.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("proxy.toml");
     let listen = taken.local_addr().unwrap();
     fs::write(&config, format!("listen = \"{listen}\"\nstate_dir = \"state\"\n")).unwrap();
     run(&["check", "--config", text(&config)]).await.expect_failure(&["FAIL   listen", "cannot listen on"]);
