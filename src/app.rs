@@ -40,7 +40,7 @@ use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
-use crate::proxy::pay::webhook::Advisor;
+use crate::proxy::pay::webhook::Approver;
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::shutdown::Shutdown;
@@ -64,25 +64,25 @@ pub struct App {
     shutdown: Shutdown,
     forward: Forward,
     interception: Option<Interception>,
-    paying: Option<Paying>,
+    paying: Option<PaidServices>,
     clients: Option<ClientCount>,
     /// The token that protects the routes of a proxy that pays.
     token: Option<RouteToken>,
 }
 
 /// The additional parts of a proxy that pays.
-struct Paying {
+struct PaidServices {
     payments: Payments,
     channels: Channels,
     task: JoinHandle<()>,
-    key: Key,
+    key: SignerSource,
     chain: config::ChainConfig,
     /// Held while the proxy runs: no other process may use the state directory.
     _lock: Lock,
 }
 
 /// The source of the key.
-pub enum Key {
+pub enum SignerSource {
     /// The keystore or key file of the configuration, opened while the proxy already listens.
     Configured(config::WalletConfig),
     /// A signer of the caller.
@@ -198,14 +198,15 @@ impl App {
     ) -> Result<Self, StartError> {
         let ports = Ports::bind(&config).await?;
         let address = ports.address();
-        let key = key.map(Key::Given).or_else(|| config.wallet.clone().map(Key::Configured));
+        let key =
+            key.map(SignerSource::Given).or_else(|| config.wallet.clone().map(SignerSource::Configured));
         let listens: Vec<SocketAddr> =
             [address, config.usual_listen].into_iter().chain(ports.route_addresses()).collect();
         let (outbound, tls) = (outbound(&config.upstream, &listens)?, origins::load(&config)?);
-        let settings = proxy::Settings { outbound, tls, ..proxy_settings(&config) };
+        let settings = proxy::ProxySettings { outbound, tls, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
         let paying = match (key, config.chain.clone()) {
-            (Some(key), Some(chain)) => Some(Paying::build(&config, key, chain, &forward)?),
+            (Some(key), Some(chain)) => Some(PaidServices::build(&config, key, chain, &forward)?),
             _ => None,
         };
         let mut clients = None;
@@ -249,7 +250,7 @@ impl App {
     /// at exit and the policy treats that as an error.
     pub async fn run(self) -> Result<(), StartError> {
         let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
-        let settings = proxy::Settings { idle: forward.idle_connections(), ..proxy_settings(&config) };
+        let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
         let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
         let stack = Stack::new(forward.clone(), layer);
@@ -261,7 +262,7 @@ impl App {
         let served =
             ports.serve(&stack, Served { config: &config, settings, interception, pays, token }, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
-        let Some(Paying { payments, channels, task, key, chain, _lock }) = paying else {
+        let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {
             served.await;
             report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
@@ -356,10 +357,10 @@ impl StandalonePayments {
         };
         let outbound = outbound(&config.upstream, &[config.listen, config.usual_listen])?;
         let tls = origins::load(&config)?;
-        let forward = Forward::new(&proxy::Settings { outbound, tls, ..proxy_settings(&config) });
-        let key = Key::Configured(wallet);
-        let Paying { payments, channels, task, key, chain, _lock } =
-            Paying::build(&config, key, chain, &forward)?;
+        let forward = Forward::new(&proxy::ProxySettings { outbound, tls, ..proxy_settings(&config) });
+        let key = SignerSource::Configured(wallet);
+        let PaidServices { payments, channels, task, key, chain, _lock } =
+            PaidServices::build(&config, key, chain, &forward)?;
         let starting = start(payments.clone(), key, chain, Shutdown::new());
         match tokio::time::timeout(config.policy.ready_timeout, starting).await {
             Ok(started) => started?,
@@ -385,9 +386,9 @@ impl StandalonePayments {
     /// A layer for an HTTP client that pays what the rules of the configuration allow. Hooks without a webhook ask
     /// `approver`.
     #[must_use]
-    pub fn layer(&self, approver: Option<Arc<dyn Advisor>>) -> PayLayer {
+    pub fn layer(&self, approver: Option<Arc<dyn Approver>>) -> PayLayer {
         let settings = pay_settings(&self.config, Some(self.payments().clone()), &self.shutdown);
-        PayLayer::new(pay::Settings { advisor: approver, ..settings })
+        PayLayer::new(pay::PaySettings { advisor: approver, ..settings })
     }
 
     /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
@@ -434,10 +435,10 @@ fn report_left(left: usize) {
     }
 }
 
-impl Paying {
+impl PaidServices {
     fn build(
         config: &Config,
-        key: Key,
+        key: SignerSource,
         chain: config::ChainConfig,
         forward: &Forward,
     ) -> Result<Self, StartError> {
@@ -540,14 +541,14 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
 /// The key cannot be loaded, which also shuts the proxy down.
 async fn start(
     payments: Payments,
-    key: Key,
+    key: SignerSource,
     chain: config::ChainConfig,
     shutdown: Shutdown,
 ) -> Result<(), StartError> {
     let prepared = async {
         let signer = match key {
-            Key::Given(signer) => signer,
-            Key::Configured(wallet) => Arc::new(unlock(wallet).await?),
+            SignerSource::Given(signer) => signer,
+            SignerSource::Configured(wallet) => Arc::new(unlock(wallet).await?),
         };
         let contract = chain.channel_manager;
         let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
@@ -594,8 +595,8 @@ pub fn names(hosts: &[String]) -> Result<Vec<Name>, NotAName> {
 }
 
 /// The settings of the chain layer from the configuration.
-pub fn chain_settings(chain: &config::ChainConfig) -> chain::Settings {
-    chain::Settings {
+pub fn chain_settings(chain: &config::ChainConfig) -> chain::ChainSettings {
+    chain::ChainSettings {
         rpc_url: chain.rpc_url.expose().to_owned(),
         channel_manager: chain.channel_manager,
         confirmations: chain.confirmations,
@@ -611,11 +612,11 @@ pub fn chain_settings(chain: &config::ChainConfig) -> chain::Settings {
     }
 }
 
-fn proxy_settings(config: &Config) -> proxy::Settings {
-    proxy::Settings {
+fn proxy_settings(config: &Config) -> proxy::ProxySettings {
+    proxy::ProxySettings {
         limits: config.limits.clone(),
         ca_file: config.upstream.ca_file.clone(),
-        ..proxy::Settings::default()
+        ..proxy::ProxySettings::default()
     }
 }
 
@@ -652,8 +653,8 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
     Ok(bytes)
 }
 
-fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown) -> pay::Settings {
-    pay::Settings {
+fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown) -> pay::PaySettings {
+    pay::PaySettings {
         policy: Arc::new(config.policy.clone()),
         payments,
         limits: config.limits.clone(),

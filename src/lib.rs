@@ -221,6 +221,6 @@ pub use protocol::policy::SpendLimit;
 pub use protocol::policy::{Deposit, HostPattern};
 pub use protocol::{Address, Amount, Offer, Policy, Refusal, Terms};
 pub use proxy::pay::PayLayer;
-pub use proxy::pay::webhook::{Advice, Advisor, Question};
+pub use proxy::pay::webhook::{ApprovalRequest, Approver, Decision};
 pub use proxy::{Body, ForwardError};
 pub use shutdown::Shutdown;

@@ -101,7 +101,7 @@ impl Shutdown {
     /// # Errors
     /// The system refuses a signal handler.
     pub fn on_signals(&self) -> io::Result<()> {
-        let mut signals = Signals::listen()?;
+        let mut signals = ShutdownSignals::listen()?;
         let shutdown = self.clone();
         tokio::spawn(async move {
             let name = signals.next().await;
@@ -125,13 +125,13 @@ pub fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-struct Signals {
+struct ShutdownSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: Option<tokio::signal::unix::Signal>,
 }
 
-impl Signals {
+impl ShutdownSignals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let hang_up = SignalKind::hangup();

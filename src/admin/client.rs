@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
-use crate::channels::{Operation, Plan, Report};
+use crate::channels::{Operation, OperationReport, Plan};
 use crate::payments::Listing;
 
 /// The timeout for responses of a running `serve`.
@@ -119,7 +119,7 @@ pub async fn plan(path: &Path, operation: &Operation) -> Result<Plan, AdminError
 ///
 /// # Errors
 /// The request failed, or the operation did.
-pub async fn operate(path: &Path, operation: &Operation) -> Result<Report, AdminError> {
+pub async fn operate(path: &Path, operation: &Operation) -> Result<OperationReport, AdminError> {
     within(OPERATE_WITHIN, post(path, OPERATE, operation)).await
 }
 

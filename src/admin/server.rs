@@ -31,7 +31,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A response body.
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// State shared by admin connections.
 #[derive(Clone)]
@@ -96,7 +96,7 @@ async fn connection(stream: UnixStream, state: AdminState) {
     }
 }
 
-async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Body> {
+async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
     let channels = &state.channels;
     match (&head.method, head.uri.path()) {
@@ -141,7 +141,7 @@ impl AdminState {
 
     /// Sends one line with the status at once, and ends the body when the proxy stops. The session lasts until the
     /// client disconnects.
-    fn session(&self) -> Response<Body> {
+    fn session(&self) -> Response<AnswerBody> {
         let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
         };
@@ -160,7 +160,7 @@ impl AdminState {
     }
 }
 
-fn respond<T: Serialize>(result: Result<T, OperationError>) -> Response<Body> {
+fn respond<T: Serialize>(result: Result<T, OperationError>) -> Response<AnswerBody> {
     match result {
         Ok(value) => json(&value),
         Err(error @ OperationError::Denied(_)) => plain(DENIED, &error.to_string()),
@@ -168,7 +168,7 @@ fn respond<T: Serialize>(result: Result<T, OperationError>) -> Response<Body> {
     }
 }
 
-fn json(value: &impl Serialize) -> Response<Body> {
+fn json(value: &impl Serialize) -> Response<AnswerBody> {
     match serde_json::to_vec(value) {
         Ok(text) => {
             let mut answer = Response::new(Full::from(text).boxed_unsync());
@@ -179,7 +179,7 @@ fn json(value: &impl Serialize) -> Response<Body> {
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Body> {
+fn plain(status: StatusCode, text: &str) -> Response<AnswerBody> {
     let mut answer = Response::new(Full::from(format!("{text}\n")).boxed_unsync());
     *answer.status_mut() = status;
     answer

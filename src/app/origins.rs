@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use crate::config::{Config, ConfigError, ConfigIssue, OriginTlsConfig, OriginTrust};
 use crate::proxy;
-use crate::tls::{Identity, OriginError, Pinned, Trust, date, only};
+use crate::tls::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, date, only};
 
 /// A loaded entry.
-pub struct Opened {
+pub struct OpenedOriginTls {
     /// The settings for the proxy.
     tls: proxy::OriginTlsSettings,
     /// A description for the user.
@@ -34,7 +34,7 @@ pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, Con
 }
 
 /// Loads the files of one entry. Blocks on the disk.
-pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
+pub fn open(entry: &OriginTlsConfig) -> Result<OpenedOriginTls, Vec<ConfigIssue>> {
     let OriginTlsConfig { index, host, port, trust: source, client } = entry;
     let mut issues = Vec::new();
     let mut report = |key: &str, error: OriginError| {
@@ -67,23 +67,23 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
         OriginTrust::Roots(path) => match only(path) {
             Ok(store) => {
                 description += &format!(", verified with the CAs in {}", path.display());
-                trust = Some(Trust::Roots(store));
+                trust = Some(ServerTrust::Roots(store));
             }
             Err(error) => report("ca_file", error.into()),
         },
-        OriginTrust::Pinned(path) => match Pinned::load(path) {
+        OriginTrust::Pinned(path) => match PinnedCertificate::load(path) {
             Ok(pinned) => {
                 timed(path, pinned.validity());
                 description +=
                     &format!(", pinned to {}, valid until {}", path.display(), date(pinned.validity().end));
-                trust = Some(Trust::Exactly(Arc::new(pinned)));
+                trust = Some(ServerTrust::Exactly(Arc::new(pinned)));
             }
             Err(error) => report("certificate", error),
         },
     }
     let mut identity = None;
     if let Some((path, key)) = client {
-        match Identity::load(path, key) {
+        match ClientIdentity::load(path, key) {
             Ok(loaded) => {
                 timed(path, loaded.validity());
                 description += &format!(
@@ -100,5 +100,5 @@ pub fn open(entry: &OriginTlsConfig) -> Result<Opened, Vec<ConfigIssue>> {
         return Err(issues);
     }
     let tls = proxy::OriginTlsSettings { host: host.clone(), port: *port, trust, identity };
-    Ok(Opened { tls, description, untimely })
+    Ok(OpenedOriginTls { tls, description, untimely })
 }

@@ -34,7 +34,7 @@ struct RoutePort {
 /// What the ports serve.
 pub(super) struct Served<'a> {
     pub config: &'a Config,
-    pub settings: proxy::Settings,
+    pub settings: proxy::ProxySettings,
     pub interception: Option<Interception>,
     /// Whether there is a wallet.
     pub pays: bool,

@@ -11,7 +11,7 @@ use tower::{Service, ServiceExt as _};
 
 use crate::channels::{CloseApprovalRequest, CloseApprover};
 use crate::protocol::policy::{CloseDenied, Webhook};
-use crate::proxy::pay::webhook::{Advice, CLOSE_DENIED, Desk, Question};
+use crate::proxy::pay::webhook::{ApprovalRequest, CLOSE_DENIED, Decision, Desk};
 use crate::proxy::{Body, Forward, ForwardError};
 
 /// The proxy's client, for requests with buffered bodies.
@@ -47,7 +47,7 @@ impl CloseApprover for WebhookCloseApprover {
         CloseApprovalRequest { seller_url, channel, status }: CloseApprovalRequest<'a>,
     ) -> BoxFuture<'a, Result<CloseDenied, String>> {
         // The webhook sees the close as the DELETE request that the seller refused.
-        let question = Question {
+        let question = ApprovalRequest {
             hook: CLOSE_DENIED,
             method: Method::DELETE.to_string(),
             url: seller_url.to_owned(),
@@ -64,9 +64,9 @@ impl CloseApprover for WebhookCloseApprover {
             // The webhook's own timeout expires first.
             let by = Instant::now() + webhook.within * 2;
             match self.0.ask(Some(webhook), &question, by).await {
-                Some(Advice::CloseAlone) => Ok(CloseDenied::CloseAlone),
-                Some(Advice::Keep) => Ok(CloseDenied::Keep),
-                Some(Advice::Abort { reason }) => Err(reason),
+                Some(Decision::CloseAlone) => Ok(CloseDenied::CloseAlone),
+                Some(Decision::Keep) => Ok(CloseDenied::Keep),
+                Some(Decision::Abort { reason }) => Err(reason),
                 Some(_) | None => Err("the webhook returned no decision".to_owned()),
             }
         }

@@ -21,14 +21,14 @@ use crate::chain::nonces::InFlight;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal;
 use crate::chain::refusal::SendRefusal;
-use crate::chain::rpc::{Receipt, Transaction};
+use crate::chain::rpc::{Transaction, TxReceipt};
 use crate::chain::{At, Chain};
 use crate::failpoint;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{Amount, ChannelId, Intent, OnChain};
 
 /// A transaction that the node has or may have.
-pub(super) struct Sent {
+pub(super) struct SentTx {
     pub intent: Intent,
     /// False if it is unknown whether the node accepted it.
     pub is_known: bool,
@@ -43,15 +43,15 @@ pub(super) struct Sent {
 }
 
 /// A mined transaction with enough confirmations.
-pub(super) struct Mined {
-    pub receipt: Receipt,
+pub(super) struct ConfirmedTx {
+    pub receipt: TxReceipt,
     /// The newest block at that time.
     pub head: u64,
 }
 
 enum TxStatus {
     /// Mined, with enough confirmations.
-    Confirmed(Mined),
+    Confirmed(ConfirmedTx),
     /// Mined, without enough confirmations.
     Mined,
     /// Not mined. `mined` is the account's count of mined transactions.
@@ -96,10 +96,10 @@ impl Chain {
     /// the head so that a reorganisation in between is followed.
     pub(super) async fn confirm(
         &self,
-        sent: &Sent,
+        sent: &SentTx,
         confirmations: u32,
         recorder: &impl TransactionRecorder,
-    ) -> Result<Mined, OpError> {
+    ) -> Result<ConfirmedTx, OpError> {
         let waited = self.0.settings.confirm_timeout;
         let mut last = None;
         match timeout(waited, self.wait(sent, confirmations, recorder, &mut last)).await {
@@ -135,9 +135,9 @@ impl Chain {
     /// [`Self::retry_window`].
     pub(super) async fn proven(
         &self,
-        sent: &Sent,
+        sent: &SentTx,
         channel: ChannelId,
-        mined: &Mined,
+        mined: &ConfirmedTx,
     ) -> Result<Option<OnChain>, OpError> {
         let op = &sent.intent.op;
         let until = Instant::now() + self.retry_window();
@@ -236,11 +236,11 @@ impl Chain {
 
     async fn wait(
         &self,
-        sent: &Sent,
+        sent: &SentTx,
         confirmations: u32,
         recorder: &impl TransactionRecorder,
         last: &mut Option<ChainError>,
-    ) -> Result<Mined, OpError> {
+    ) -> Result<ConfirmedTx, OpError> {
         let mut poll = poll(self.0.settings.poll_every);
         let (mut is_known, mut unseen, mut refused) = (sent.is_known, 0u32, 0);
         let (mut doubt, mut gaps) = (None, Gaps::default());
@@ -332,9 +332,9 @@ impl Chain {
         &self,
         doubt: &Doubt,
         seen: Doubtful,
-        sent: &Sent,
+        sent: &SentTx,
         confirmations: u32,
-    ) -> Result<Option<Mined>, OpError> {
+    ) -> Result<Option<ConfirmedTx>, OpError> {
         let Intent { op, moves, nonce, hash, .. } = sent.intent;
         let replaced = |by| OpError::Replaced { hash: sent.hash(), nonce, by };
         let head = seen.head;
@@ -384,14 +384,14 @@ impl Chain {
     }
 }
 
-/// The receipt as a [`Mined`], if it has enough confirmations at `head`.
-fn confirmed_at(receipt: Receipt, head: u64, confirmations: u32) -> Option<Mined> {
+/// The receipt as a [`ConfirmedTx`], if it has enough confirmations at `head`.
+fn confirmed_at(receipt: TxReceipt, head: u64, confirmations: u32) -> Option<ConfirmedTx> {
     let block = receipt.block_number.as_u64();
     let head = head.max(block);
-    (head - block + 1 >= u64::from(confirmations)).then_some(Mined { receipt, head })
+    (head - block + 1 >= u64::from(confirmations)).then_some(ConfirmedTx { receipt, head })
 }
 
-impl Mined {
+impl ConfirmedTx {
     /// The fee in wei, if the receipt or the transaction states its price.
     pub fn fee(&self, intent: &Intent) -> Option<U256> {
         let price = self.receipt.effective_gas_price.or_else(|| {
@@ -404,7 +404,7 @@ impl Mined {
     }
 }
 
-impl Sent {
+impl SentTx {
     pub fn hash(&self) -> TransactionHash {
         TransactionHash(self.intent.hash)
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use ethers_core::types::U256;
 
 use crate::chain::Chain;
-use crate::chain::confirm::{Mined, SEARCHED_BLOCKS, Sent};
+use crate::chain::confirm::{ConfirmedTx, SEARCHED_BLOCKS, SentTx};
 use crate::chain::contracts;
 use crate::chain::contracts::OpKind;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
 use crate::chain::recorder::TransactionRecorder;
-use crate::chain::send::Step;
+use crate::chain::send::TransactionStep;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{ChannelId, ChannelOp, Intent, OnChain};
 
@@ -73,7 +73,7 @@ impl Chain {
             OpKind::Fund(amount) => self.fund(op, amount, pinned, recorder).await?,
             OpKind::End(channel, data) => {
                 let request = self.end_request(op, channel, data).await?;
-                let step = Step { request, moves: true, before: None };
+                let step = TransactionStep { request, moves: true, before: None };
                 (self.send(op, step, pinned, recorder).await?, Some(U256::zero()))
             }
         };
@@ -195,7 +195,7 @@ impl Chain {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
         // Unknown so far: the wait searches for it first, and submits it if it is not mined.
-        let sent = Sent {
+        let sent = SentTx {
             intent: intent.clone(),
             is_known: false,
             before: None,
@@ -216,7 +216,7 @@ impl Chain {
     /// before it.
     async fn finish(
         &self,
-        sent: &Sent,
+        sent: &SentTx,
         fee: Option<U256>,
         recorder: &impl TransactionRecorder,
     ) -> Result<OpResult, OpError> {
@@ -255,7 +255,7 @@ impl Chain {
         Ok(contract::is_reached(op, None, on_chain).then_some(OpResult { channel, on_chain, fee: None }))
     }
 
-    pub(super) async fn succeeded(&self, sent: &Sent, mined: &Mined) -> Result<(), OpError> {
+    pub(super) async fn succeeded(&self, sent: &SentTx, mined: &ConfirmedTx) -> Result<(), OpError> {
         if mined.receipt.status.is_some_and(|status| status.is_zero()) {
             let Intent { op, moves, hash, .. } = &sent.intent;
             let block = mined.receipt.block_number.as_u64();
@@ -273,7 +273,7 @@ impl Chain {
     }
 
     /// The open block of a channel: 32 bits in the contract.
-    fn block_of(&self, mined: &Mined) -> Result<u32, ChainError> {
+    fn block_of(&self, mined: &ConfirmedTx) -> Result<u32, ChainError> {
         u32::try_from(mined.receipt.block_number.as_u64()).map_err(|_| ChainError::NotUnderstood {
             node: self.0.rpc.shown().into(),
             method: "eth_getTransactionReceipt",

@@ -5,7 +5,7 @@ use ethers_core::types::{Eip1559TransactionRequest, TransactionRequest, U256};
 
 use ethers_core::utils::rlp::Rlp;
 
-use crate::chain::Settings;
+use crate::chain::ChainSettings;
 use crate::chain::error::ChainError;
 use crate::chain::rpc::{CallRequest, Rpc};
 use crate::protocol::Wei;
@@ -44,7 +44,7 @@ pub(super) struct Caps {
 }
 
 impl Caps {
-    pub fn of(settings: &Settings) -> Self {
+    pub fn of(settings: &ChainSettings) -> Self {
         Self { per_gas: settings.max_fee_per_gas, whole: settings.max_fee }
     }
 

@@ -2,15 +2,15 @@
 
 use ethers_core::types::{H160, U256};
 
-use crate::chain::confirm::Sent;
+use crate::chain::confirm::SentTx;
 use crate::chain::contracts;
 use crate::chain::contracts::{AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
 use crate::chain::error::{ChainError, OpError, Underfunded};
 use crate::chain::execute::both;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::rpc::{At, CallRequest};
-use crate::chain::send::Step;
-use crate::chain::{Chain, Pinned};
+use crate::chain::send::TransactionStep;
+use crate::chain::{Chain, ContractConstants};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 /// The assumed gas of an `approve`.
@@ -25,16 +25,16 @@ impl Chain {
         &self,
         op: &ChannelOp,
         amount: Amount,
-        pinned: Pinned,
+        pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
-    ) -> Result<(Sent, Option<U256>), OpError> {
+    ) -> Result<(SentTx, Option<U256>), OpError> {
         self.can_spend(amount, pinned).await?;
         if !self.transfers_with_data(pinned.token).await? {
             return self.spend_allowance(op, amount, pinned, recorder).await;
         }
         let request = self.transfer_request(op, amount, pinned);
         let before = self.deposit_before(op).await?;
-        let sent = self.send(op, Step { request, moves: true, before }, pinned, recorder).await?;
+        let sent = self.send(op, TransactionStep { request, moves: true, before }, pinned, recorder).await?;
         Ok((sent, Some(U256::zero())))
     }
 
@@ -43,7 +43,7 @@ impl Chain {
         &self,
         op: &ChannelOp,
         amount: Amount,
-        pinned: Pinned,
+        pinned: ContractConstants,
     ) -> Result<U256, OpError> {
         self.can_spend(amount, pinned).await?;
         if self.transfers_with_data(pinned.token).await? {
@@ -63,7 +63,7 @@ impl Chain {
         Ok(self.channel(*channel).await?.map(|now| now.deposit))
     }
 
-    async fn can_spend(&self, needs: Amount, pinned: Pinned) -> Result<(), OpError> {
+    async fn can_spend(&self, needs: Amount, pinned: ContractConstants) -> Result<(), OpError> {
         let has = self.tokens(pinned.token).await?;
         if has < needs {
             let (payer, token) = (self.payer(), pinned.token);
@@ -72,7 +72,7 @@ impl Chain {
         Ok(())
     }
 
-    fn transfer_request(&self, op: &ChannelOp, amount: Amount, pinned: Pinned) -> CallRequest {
+    fn transfer_request(&self, op: &ChannelOp, amount: Amount, pinned: ContractConstants) -> CallRequest {
         let call = contracts::transfer_call(self.0.settings.channel_manager, self.payer(), op, amount);
         self.request(pinned.token, call)
     }
@@ -89,7 +89,7 @@ impl Chain {
         }
     }
 
-    async fn allowance(&self, pinned: Pinned) -> Result<U256, ChainError> {
+    async fn allowance(&self, pinned: ContractConstants) -> Result<U256, ChainError> {
         let contract = self.0.settings.channel_manager;
         let call = AllowanceCall { owner: self.payer().into(), spender: contract.into() };
         self.view(pinned.token, call, At::Latest).await
@@ -100,9 +100,9 @@ impl Chain {
         &self,
         op: &ChannelOp,
         amount: Amount,
-        pinned: Pinned,
+        pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
-    ) -> Result<(Sent, Option<U256>), OpError> {
+    ) -> Result<(SentTx, Option<U256>), OpError> {
         let _allowance = self.0.allowance.lock().await;
         let (units, allowed) = (U256::from(amount), self.allowance(pinned).await?);
         let mut fee = Some(U256::zero());
@@ -114,7 +114,7 @@ impl Chain {
             fee = both(fee, self.approve(op, units, pinned, recorder).await?);
         }
         let before = self.deposit_before(op).await?;
-        let step = Step { request: self.fetch_request(op, amount), moves: true, before };
+        let step = TransactionStep { request: self.fetch_request(op, amount), moves: true, before };
         let sent = self.send(op, step, pinned, recorder).await?;
         match self.confirm(&sent, 1, recorder).await {
             // `finish` decides, which also resumes the earlier attempts.
@@ -129,11 +129,11 @@ impl Chain {
         &self,
         op: &ChannelOp,
         value: U256,
-        pinned: Pinned,
+        pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
     ) -> Result<Option<U256>, OpError> {
         let call = ApproveCall { spender: self.0.settings.channel_manager.into(), value };
-        let step = Step { request: self.request(pinned.token, call), moves: false, before: None };
+        let step = TransactionStep { request: self.request(pinned.token, call), moves: false, before: None };
         let sent = self.send(op, step, pinned, recorder).await?;
         let mined = self.confirm(&sent, 1, recorder).await?;
         self.succeeded(&sent, &mined).await?;

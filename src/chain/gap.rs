@@ -11,7 +11,7 @@ use ethers_core::utils::keccak256;
 use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::Chain;
-use crate::chain::confirm::Sent;
+use crate::chain::confirm::SentTx;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::nonces::InFlight;
@@ -90,7 +90,7 @@ impl Chain {
     /// the gap once enough polls have seen it.
     pub(super) async fn close_gap(
         &self,
-        sent: &Sent,
+        sent: &SentTx,
         mined: u64,
         gaps: &mut Gaps,
         recorder: &impl TransactionRecorder,
@@ -113,7 +113,7 @@ impl Chain {
     async fn fill(
         &self,
         nonce: u64,
-        sent: &Sent,
+        sent: &SentTx,
         gaps: &mut Gaps,
         recorder: &impl TransactionRecorder,
     ) -> Result<(), OpError> {

@@ -39,7 +39,7 @@ pub use execute::{OpResult, Resolution};
 pub use recorder::TransactionRecorder;
 pub use sync::Synced;
 #[cfg(feature = "testing")]
-pub use watch::Watcher;
+pub use watch::BlockWatcher;
 
 use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
 use contracts::{
@@ -52,7 +52,7 @@ use signer::Signer;
 
 /// The node, the contract and the limits of the chain layer.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ChainSettings {
     /// The node's JSON-RPC URL, http or https; it may contain secrets and is never printed.
     pub rpc_url: String,
     /// The channel contract.
@@ -81,10 +81,10 @@ pub struct Settings {
 
 /// A handle to the chain; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Chain(Arc<Inner>);
+pub struct Chain(Arc<ChainState>);
 
-struct Inner {
-    settings: Settings,
+struct ChainState {
+    settings: ChainSettings,
     rpc: Rpc,
     /// The same node with the retry window of one poll, for requests that are repeated anyway.
     poll_rpc: Rpc,
@@ -92,13 +92,13 @@ struct Inner {
     nonces: Nonces,
     /// Held while an allowance is set and used: concurrent operations would take it from each other.
     allowance: Mutex<()>,
-    pinned: OnceCell<Pinned>,
+    pinned: OnceCell<ContractConstants>,
     transfers_with_data: OnceCell<bool>,
 }
 
 /// Properties of a contract that never change.
 #[derive(Clone, Copy)]
-struct Pinned {
+struct ContractConstants {
     chain_id: u64,
     token: Address,
 }
@@ -138,7 +138,7 @@ const MAX_SYMBOL: usize = 16;
 
 impl Chain {
     /// Checks the settings; does not contact the node.
-    pub fn new(settings: Settings, signer: Arc<Signer>) -> Result<Self, ChainError> {
+    pub fn new(settings: ChainSettings, signer: Arc<Signer>) -> Result<Self, ChainError> {
         let retry_window = settings.retry_timeout.min(settings.confirm_timeout);
         let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, retry_window)?;
         let at_least = |good: bool, name, least| {
@@ -148,7 +148,7 @@ impl Chain {
         at_least(settings.log_range > 0, "log_range", "1")?;
         // Tokio's interval panics on a zero period.
         at_least(settings.poll_every >= Duration::from_millis(1), "poll_every", "1 ms")?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(ChainState {
             poll_rpc: rpc.with_retry_window(settings.poll_every),
             rpc,
             settings,
@@ -165,7 +165,7 @@ impl Chain {
     /// # Errors
     /// The node cannot be asked, or the contract is not a supported channel contract.
     pub async fn contract_info(&self) -> Result<ContractInfo, ChainError> {
-        let Inner { rpc, settings, .. } = &*self.0;
+        let ChainState { rpc, settings, .. } = &*self.0;
         let contract = settings.channel_manager;
         let chain_id = self.chain_id().await?;
         if !rpc.has_code(contract.into()).await? {
@@ -190,7 +190,7 @@ impl Chain {
     /// Pins the chain ID and the token: nothing is signed if the node or the contract later reports others.
     pub fn pin(&self, chain_id: u64, token: Address) {
         // The first pin is kept.
-        let _ = self.0.pinned.set(Pinned { chain_id, token });
+        let _ = self.0.pinned.set(ContractConstants { chain_id, token });
     }
 
     /// The chain ID from the configuration, if set.
@@ -200,7 +200,7 @@ impl Chain {
 
     /// Reads the node's chain ID and compares it with the pinned one.
     async fn chain_id(&self) -> Result<u64, ChainError> {
-        let Inner { rpc, settings, pinned, .. } = &*self.0;
+        let ChainState { rpc, settings, pinned, .. } = &*self.0;
         let found = rpc.chain_id().await?;
         let seen = pinned.get().map(|pinned| (pinned.chain_id, PinSource::SeenBefore));
         match settings.chain_id.map(|pinned| (pinned, PinSource::Configured)).or(seen) {
@@ -299,10 +299,10 @@ impl Chain {
     }
 
     /// The pinned properties, read once.
-    async fn pinned(&self) -> Result<Pinned, ChainError> {
+    async fn pinned(&self) -> Result<ContractConstants, ChainError> {
         let ask = || async {
             let ContractInfo { chain_id, token, .. } = self.contract_info().await?;
-            Ok(Pinned { chain_id, token })
+            Ok(ContractConstants { chain_id, token })
         };
         self.0.pinned.get_or_try_init(ask).await.copied()
     }
@@ -348,14 +348,14 @@ impl Chain {
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for ChainState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, rpc, signer, .. } = self;
         write!(f, "{rpc:?} {} {signer:?}", settings.channel_manager)
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ChainSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL is left out: it may contain a password or a key.
         f.debug_struct("Settings")

@@ -1,6 +1,6 @@
 //! Assigns the account's nonces while several transactions are in flight.
 //!
-//! One transaction at a time is assigned its nonce, signed, journaled and submitted; that is a [`Turn`]. Waiting for
+//! One transaction at a time is assigned its nonce, signed, journaled and submitted; that is a [`NonceTurn`]. Waiting for
 //! confirmations happens outside it. The nonce is always the lowest that no known transaction has: an abandoned
 //! transaction leaves no gap, and the next one takes its nonce, so that only one of the two can be mined.
 
@@ -30,7 +30,7 @@ struct Known {
 }
 
 /// The exclusive right to choose a nonce and send.
-pub(super) struct Turn<'a> {
+pub(super) struct NonceTurn<'a> {
     nonces: &'a Nonces,
     _guard: MutexGuard<'a, ()>,
 }
@@ -42,8 +42,8 @@ pub(super) struct InFlight {
 }
 
 impl Nonces {
-    pub async fn turn(&self) -> Turn<'_> {
-        Turn { _guard: self.turn.lock().await, nonces: self }
+    pub async fn turn(&self) -> NonceTurn<'_> {
+        NonceTurn { _guard: self.turn.lock().await, nonces: self }
     }
 
     /// Registers a transaction that was signed and journaled.
@@ -86,7 +86,7 @@ impl Nonces {
     }
 }
 
-impl Turn<'_> {
+impl NonceTurn<'_> {
     /// The lowest unmined nonce, not below `at_least`, that no transaction in flight has.
     pub fn first_free(&self, mined: u64, at_least: u64) -> u64 {
         let known = self.nonces.known();

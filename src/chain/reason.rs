@@ -4,7 +4,7 @@ use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{NameOrAddress, U256};
 use ethers_core::utils::rlp::Rlp;
 
-use crate::chain::confirm::Mined;
+use crate::chain::confirm::ConfirmedTx;
 use crate::chain::contracts;
 use crate::chain::contracts::{ChannelDepositBugbountyLimitCall, OpKind};
 use crate::chain::error::ChainError;
@@ -18,7 +18,7 @@ const NO_REASON: &str = "no reason given";
 
 impl Chain {
     /// Explains why a mined transaction failed; the explanation is vaguer if the node cannot be asked.
-    pub(super) async fn why_failed(&self, intent: &Intent, mined: &Mined) -> String {
+    pub(super) async fn why_failed(&self, intent: &Intent, mined: &ConfirmedTx) -> String {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
             return self.why_refused(&intent.op, NO_REASON).await;
         };

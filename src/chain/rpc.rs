@@ -77,7 +77,7 @@ pub(super) struct CallRequest {
 /// The members of a block that tollpass reads.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Block {
+pub(super) struct BlockHeader {
     pub number: U64,
     pub hash: H256,
     /// Present if fees follow EIP-1559.
@@ -114,7 +114,7 @@ pub(super) struct Transaction {
 /// The members of a receipt that tollpass reads.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Receipt {
+pub(super) struct TxReceipt {
     pub block_number: U64,
     pub gas_used: Option<U256>,
     /// The price paid per unit of gas, in wei; missing from old nodes.
@@ -176,7 +176,7 @@ impl Rpc {
         self.ask::<U64>("eth_blockNumber", rpc_params![]).await.map(|number| number.as_u64())
     }
 
-    pub async fn latest_block(&self) -> Result<Block, ChainError> {
+    pub async fn latest_block(&self) -> Result<BlockHeader, ChainError> {
         self.ask("eth_getBlockByNumber", rpc_params!["latest", false]).await
     }
 
@@ -239,7 +239,7 @@ impl Rpc {
     }
 
     /// `None` while the transaction is not mined.
-    pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+    pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<TxReceipt>, ChainError> {
         self.ask("eth_getTransactionReceipt", rpc_params![H256(hash)]).await
     }
 

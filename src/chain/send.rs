@@ -5,20 +5,20 @@ use std::time::Duration;
 use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
 
-use crate::chain::confirm::Sent;
+use crate::chain::confirm::SentTx;
 use crate::chain::error::{ChainError, OpError, TransactionHash, Underfunded};
 use crate::chain::fees;
 use crate::chain::fees::{Caps, Fees};
-use crate::chain::nonces::Turn;
+use crate::chain::nonces::NonceTurn;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
-use crate::chain::{Chain, Pinned};
+use crate::chain::{Chain, ContractConstants};
 use crate::failpoint;
 use crate::protocol::{Amount, ChannelOp, Intent};
 
 /// One transaction of an operation.
-pub(super) struct Step {
+pub(super) struct TransactionStep {
     pub request: CallRequest,
     /// See [`Intent::moves`].
     pub moves: bool,
@@ -38,13 +38,13 @@ impl Chain {
     pub(super) async fn send(
         &self,
         op: &ChannelOp,
-        step: Step,
-        pinned: Pinned,
+        step: TransactionStep,
+        pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
-    ) -> Result<Sent, OpError> {
+    ) -> Result<SentTx, OpError> {
         let mut earlier = Vec::new();
         let error = match self.attempt(op, step, pinned, recorder, &mut earlier).await {
-            Ok(sent) => return Ok(Sent { earlier, ..sent }),
+            Ok(sent) => return Ok(SentTx { earlier, ..sent }),
             Err(error) => error,
         };
         let Some(left) = earlier.last() else { return Err(error) };
@@ -62,12 +62,12 @@ impl Chain {
     async fn attempt(
         &self,
         op: &ChannelOp,
-        step: Step,
-        pinned: Pinned,
+        step: TransactionStep,
+        pinned: ContractConstants,
         recorder: &impl TransactionRecorder,
         earlier: &mut Vec<Intent>,
-    ) -> Result<Sent, OpError> {
-        let Step { request, moves, before } = step;
+    ) -> Result<SentTx, OpError> {
+        let TransactionStep { request, moves, before } = step;
         let turn = self.0.nonces.turn().await;
         let (mut at_least, mut attempt) = (0, 1);
         loop {
@@ -80,7 +80,7 @@ impl Chain {
             recorder.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
             failpoint::point("transaction about to be sent");
-            let sent = |is_known| Sent {
+            let sent = |is_known| SentTx {
                 intent: intent.clone(),
                 is_known,
                 before,
@@ -132,7 +132,7 @@ impl Chain {
 
     /// The lowest nonce that no known transaction has. The node's pending count is trusted only as far as it can be
     /// verified: a count that is too high would leave a gap, behind which nothing is ever mined.
-    async fn free_nonce(&self, turn: &Turn<'_>, at_least: u64) -> Result<u64, ChainError> {
+    async fn free_nonce(&self, turn: &NonceTurn<'_>, at_least: u64) -> Result<u64, ChainError> {
         let (rpc, payer) = (&self.0.rpc, self.payer().into());
         let mut polls = 1;
         loop {

@@ -12,7 +12,7 @@ use crate::chain::contracts::{
     ChannelWithdrawFilter,
 };
 use crate::chain::error::ChainError;
-use crate::chain::rpc::{At, LogFilter, Receipt};
+use crate::chain::rpc::{At, LogFilter, TxReceipt};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 /// The result of [`Chain::sync`].
@@ -114,7 +114,7 @@ impl Chain {
         hash: [u8; 32],
         from: u64,
         to: u64,
-    ) -> Result<Option<Receipt>, ChainError> {
+    ) -> Result<Option<TxReceipt>, ChainError> {
         if !matches!(op, ChannelOp::Open { .. } | ChannelOp::TopUp { .. }) {
             return Ok(None);
         }
@@ -127,7 +127,7 @@ impl Chain {
             Ok(())
         })
         .await?;
-        Ok(found.map(|block_number| Receipt {
+        Ok(found.map(|block_number| TxReceipt {
             block_number,
             gas_used: None,
             effective_gas_price: None,

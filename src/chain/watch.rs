@@ -14,7 +14,7 @@ use crate::protocol::ChannelId;
 
 /// Polls for new blocks every [`Settings::poll_every`](crate::chain::Settings::poll_every).
 #[derive(Debug)]
-pub struct Watcher {
+pub struct BlockWatcher {
     chain: Chain,
     poll: Interval,
     cursor: u64,
@@ -26,13 +26,13 @@ pub struct Watcher {
 
 impl Chain {
     /// Watches the payer's channels, starting with the events since block `cursor`.
-    pub fn watch(&self, cursor: u64) -> Watcher {
+    pub fn watch(&self, cursor: u64) -> BlockWatcher {
         let poll = poll(self.0.settings.poll_every);
-        Watcher { chain: self.clone(), poll, cursor, newest: None, fresh: BTreeMap::new() }
+        BlockWatcher { chain: self.clone(), poll, cursor, newest: None, fresh: BTreeMap::new() }
     }
 }
 
-impl Watcher {
+impl BlockWatcher {
     /// Waits until the newest block changes (the first time: returns at once), then reads each channel that had an
     /// event since, whose last event a reorganisation may still undo, or that is in `recheck`.
     ///

@@ -13,7 +13,7 @@ mod totals;
 
 pub use approver::{CloseApprovalRequest, CloseApprover};
 pub use error::OperationError;
-pub use operate::{ClosingTotal, Operation, Plan, PlannedAction, Report};
+pub use operate::{ClosingTotal, Operation, OperationReport, Plan, PlannedAction};
 pub use reaper::IdleChannelReaper;
 pub use seller_client::SellerClient;
 pub use service::Channels;

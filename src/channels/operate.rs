@@ -125,7 +125,7 @@ pub enum ClosingTotal {
 /// What an operation did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Report {
+pub enum OperationReport {
     /// The channels were read from the chain.
     Synced {
         /// How many.
@@ -200,7 +200,7 @@ impl Channels {
     ///
     /// # Errors
     /// If it fails, with what to do.
-    pub async fn operate(&self, operation: Operation) -> Result<Report, OperationError> {
+    pub async fn operate(&self, operation: Operation) -> Result<OperationReport, OperationError> {
         let context = self.payments.chain_context().await?;
         let done = match operation {
             Operation::Sync => return self.sync(&context).await,
@@ -240,7 +240,7 @@ impl Channels {
         Ok((self.payments.channel(id).await?, on_chain(context, id).await?))
     }
 
-    async fn sync(&self, context: &ChainContext) -> Result<Report, OperationError> {
+    async fn sync(&self, context: &ChainContext) -> Result<OperationReport, OperationError> {
         let known: Vec<ChannelId> = match self.payments.list().await {
             Some(listing) => listing.channels.iter().map(ListedChannel::id).collect(),
             None => return Err(ChannelAccessError::ShuttingDown.into()),
@@ -248,16 +248,16 @@ impl Channels {
         let synced = context.chain.sync(context.cursor, &known).await?;
         let (channels, head) = (synced.channels.len(), synced.head);
         self.payments.synced(synced).await?;
-        Ok(Report::Synced { channels, head })
+        Ok(OperationReport::Synced { channels, head })
     }
 }
 
-fn report((id, on_chain): ChangedChannel) -> Report {
-    let Some(on_chain) = on_chain else { return Report::Ended(id) };
+fn report((id, on_chain): ChangedChannel) -> OperationReport {
+    let Some(on_chain) = on_chain else { return OperationReport::Ended(id) };
     let channel = Channel::new(on_chain);
     let listed = ListedChannel::new(&id, &channel, None);
     match channel.phase {
-        Phase::Closing { settle_block } => Report::Closing { channel: listed, settle_block },
-        Phase::Open | Phase::Gone => Report::Funded(listed),
+        Phase::Closing { settle_block } => OperationReport::Closing { channel: listed, settle_block },
+        Phase::Open | Phase::Gone => OperationReport::Funded(listed),
     }
 }

@@ -49,7 +49,7 @@ pub struct CheckArgs {
 /// Prints what was found; fails when anything is wrong.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
-    let mut report = Report::new();
+    let mut report = CheckReport::new();
     match &args.config.config {
         Some(path) => report.good("config", &path.display()),
         None => report.good("config", &"from the environment only"),
@@ -73,7 +73,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
 }
 
 /// What would keep `serve` from starting: its ports, and the state directory.
-async fn start(config: &Config, report: &mut Report) {
+async fn start(config: &Config, report: &mut CheckReport) {
     let state = app::inspect_state(&config.state_dir);
     match &state {
         Ok(()) => report.good("state", &config.state_dir.display()),
@@ -102,7 +102,7 @@ async fn start(config: &Config, report: &mut Report) {
 }
 
 /// Whom we trust, and whom programs must trust.
-fn certificates(config: &Config, report: &mut Report) {
+fn certificates(config: &Config, report: &mut CheckReport) {
     match tls::system(config.upstream.ca_file.as_deref()) {
         Ok(roots) => {
             report.good("roots", &format!("{} certificates to verify origins by", roots.certificates.len()));
@@ -166,7 +166,7 @@ async fn paying(
     config: &Config,
     wallet: config::WalletConfig,
     chain: &config::ChainConfig,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) {
     let signer = match unlock(wallet).await {
         Ok(signer) => Arc::new(signer),
@@ -210,7 +210,7 @@ async fn journal(
     node: &Chain,
     owner: &Account,
     head: u64,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> anyhow::Result<()> {
     let (mut intents, mut known) = (Vec::new(), Vec::new());
     if config.state_dir.join(journal::FILE).exists() {
@@ -245,7 +245,7 @@ async fn journal(
     Ok(())
 }
 
-fn funds(config: &Config, balances: &Balances, report: &mut Report) {
+fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
     let Balances { wei, tokens, .. } = balances;
     if wei.is_zero() {
         report.wrong("ether", &"0 wei: channels cannot be opened; send some ether to the wallet for fees");
@@ -284,12 +284,12 @@ fn describe(rule: &Rule) -> String {
 }
 
 /// Lines on standard output, and how many of them are bad news.
-struct Report {
+struct CheckReport {
     wrong: usize,
     printed: anyhow::Result<()>,
 }
 
-impl Report {
+impl CheckReport {
     fn new() -> Self {
         Self { wrong: 0, printed: Ok(()) }
     }

@@ -25,7 +25,7 @@ use crate::devnet::chain::DevChain;
 use crate::devnet::deploy;
 use crate::devnet::deploy::{Deployed, deploy};
 use crate::devnet::origin;
-use crate::devnet::origin::{Origin, OriginError, Resource, Secure};
+use crate::devnet::origin::{Origin, Resource, Secure, SellerStartError};
 use crate::protocol::Amount;
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, Leaves};
@@ -76,8 +76,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let directory = tempfile::Builder::new().prefix("tollpass-demo-").tempdir()?;
-    let devchain =
-        DevChain::spawn(chain::Settings { listen: local(args.rpc_port), ..chain::Settings::default() });
+    let devchain = DevChain::spawn(chain::DevChainSettings {
+        listen: local(args.rpc_port),
+        ..chain::DevChainSettings::default()
+    });
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
@@ -90,7 +92,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     }
     let seller = Origin::spawn(settings).await;
     let seller = seller.map_err(|error| match &error {
-        OriginError::Listen { address, .. } if *address == local(args.secure_port) => {
+        SellerStartError::Listen { address, .. } if *address == local(args.secure_port) => {
             let text = port_taken("seller", args.secure_port, "--secure-port");
             anyhow::Error::new(error).context(text)
         }
@@ -151,8 +153,8 @@ fn seller_settings(
     devchain: &DevChain,
     deployed: &Deployed,
     secure: Secure,
-) -> origin::Settings {
-    origin::Settings {
+) -> origin::SellerSettings {
+    origin::SellerSettings {
         listen: local(args.origin_port),
         secure: Some(secure),
         rpc_url: devchain.url(),

@@ -41,7 +41,7 @@ pub(super) const WGET: &str = "SYSTEM_WGETRC";
 
 /// Files of certificates that programs are pointed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trust {
+pub(super) struct TrustFiles {
     /// The roots that were trusted before, and ours.
     pub bundle: PathBuf,
     /// What is added where a program keeps its own roots: ours, and what was added before.
@@ -53,7 +53,7 @@ pub(super) struct Trust {
 /// The variables for a proxy at `proxy`. What `present` says of `no_proxy` stays; `no_proxy` is added to it.
 pub(super) fn variables(
     proxy: SocketAddr,
-    trust: Option<&Trust>,
+    trust: Option<&TrustFiles>,
     no_proxy: &[OsString],
     present: impl Fn(&str) -> Option<OsString>,
 ) -> Vec<Variable> {
@@ -65,7 +65,7 @@ pub(super) fn variables(
         variables.extend(NO_PROXY.iter().map(|name| (*name, direct.clone())));
     }
     variables.push((NODE, "1".into()));
-    if let Some(Trust { bundle, addition, wgetrc }) = trust {
+    if let Some(TrustFiles { bundle, addition, wgetrc }) = trust {
         variables.extend(BUNDLES.iter().map(|name| (*name, bundle.clone().into())));
         variables.extend(ADDITIONS.iter().map(|name| (*name, addition.clone().into())));
         variables.push((WGET, wgetrc.clone().into()));
@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn each_program_is_pointed_at_the_certificates() {
-        let trust = Trust { bundle: "/s/bundle".into(), addition: "/s/ca".into(), wgetrc: "/s/rc".into() };
+        let trust =
+            TrustFiles { bundle: "/s/bundle".into(), addition: "/s/ca".into(), wgetrc: "/s/rc".into() };
         let variables = variables("127.0.0.1:1".parse().unwrap(), Some(&trust), &[], |_| None);
         assert_eq!(value(&variables, "SSL_CERT_FILE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "CURL_CA_BUNDLE"), Some("/s/bundle"));

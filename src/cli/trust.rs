@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
-use super::environment::{ADDITIONS, BUNDLES, Trust, Variable, WGET, is_within};
+use super::environment::{ADDITIONS, BUNDLES, TrustFiles, Variable, WGET, is_within};
 use crate::app;
 use crate::config::Config;
 use crate::tls;
@@ -33,7 +33,7 @@ const SYSTEM_WGETRC: &str = "/etc/wgetrc";
 pub(super) fn files(
     config: &Config,
     present: impl Fn(&str) -> Option<OsString>,
-) -> anyhow::Result<Option<Trust>> {
+) -> anyhow::Result<Option<TrustFiles>> {
     if config.intercept.hosts.is_empty() {
         return Ok(None);
     }
@@ -58,7 +58,7 @@ pub(super) fn files(
     let system = present(WGET).filter(|value| !is_within(value, directory));
     let system = system.map_or_else(|| PathBuf::from(SYSTEM_WGETRC), PathBuf::from);
     refresh(&wgetrc, &wget_settings(&system, &bundle))?;
-    Ok(Some(Trust { bundle, addition, wgetrc }))
+    Ok(Some(TrustFiles { bundle, addition, wgetrc }))
 }
 
 /// The variables by which the user names certificates of his own.
@@ -185,7 +185,7 @@ mod tests {
             Self { _directory: directory, state, roots, config }
         }
 
-        fn files(&self, environment: &[(&str, &Path)]) -> Trust {
+        fn files(&self, environment: &[(&str, &Path)]) -> TrustFiles {
             let present = |name: &str| {
                 let (_, path) = environment.iter().find(|(known, _)| *known == name)?;
                 Some(path.as_os_str().to_owned())

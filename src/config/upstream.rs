@@ -19,7 +19,7 @@ use super::section::{InvalidValue, Section, quoted};
 use super::values;
 use super::values::BasePaths;
 use crate::hosts::host::Host;
-use crate::hosts::no_proxy::{Bypass, Entry};
+use crate::hosts::no_proxy::{Bypass, NoProxyEntry};
 use crate::hosts::without_brackets;
 use crate::protocol::policy::HostPattern;
 
@@ -275,7 +275,7 @@ fn variable<'a>(
     values.find(|(_, value)| !value.is_empty())
 }
 
-fn entry(value: &Value) -> Result<Entry, InvalidValue> {
+fn entry(value: &Value) -> Result<NoProxyEntry, InvalidValue> {
     let text = values::text(value)?;
     text.parse().map_err(|error| {
         InvalidValue::new(

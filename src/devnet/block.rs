@@ -3,7 +3,7 @@
 use ethers_core::abi::ethereum_types::BloomInput;
 use ethers_core::types::{H256, Log, Transaction, TransactionReceipt, U64, U256};
 
-use super::evm::{Call, Ending, Outcome, Site};
+use super::evm::{Call, ExecutedTx, ExecutionStatus, Site};
 use super::pool;
 
 /// A block with what its transactions did.
@@ -15,12 +15,12 @@ pub(super) struct Block {
     pub timestamp: u64,
     pub base_fee: Option<u64>,
     pub gas_used: u64,
-    pub transactions: Vec<Mined>,
+    pub transactions: Vec<MinedTx>,
 }
 
 /// A transaction in a block, and its receipt.
 #[derive(Debug)]
-pub(super) struct Mined {
+pub(super) struct MinedTx {
     pub transaction: Transaction,
     pub receipt: TransactionReceipt,
 }
@@ -29,7 +29,7 @@ pub(super) struct Mined {
 pub(super) fn receipt(
     transaction: &mut Transaction,
     call: &Call,
-    outcome: Outcome,
+    outcome: ExecutedTx,
     site: &Site,
     gas_before: u64,
     logs_before: usize,
@@ -47,7 +47,7 @@ pub(super) fn receipt(
         cumulative_gas_used: (gas_before + outcome.gas_used).into(),
         gas_used: Some(outcome.gas_used.into()),
         contract_address: outcome.created,
-        status: Some(U64::from(u8::from(outcome.ending == Ending::Success))),
+        status: Some(U64::from(u8::from(outcome.ending == ExecutionStatus::Success))),
         transaction_type: Some(call.kind.into()),
         effective_gas_price: Some(price),
         ..TransactionReceipt::default()

@@ -23,7 +23,7 @@ const MAX_CONNECTIONS: u32 = 256;
 
 /// What kind of chain is wanted.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct DevChainSettings {
     /// Where to listen; port 0 is any free one. The default is a free port of the loopback.
     pub listen: SocketAddr,
     /// The time between blocks; `None` (the default) makes a block for each transaction.
@@ -37,7 +37,7 @@ pub struct Settings {
     pub max_log_range: Option<u64>,
 }
 
-impl Default for Settings {
+impl Default for DevChainSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -59,7 +59,7 @@ pub struct DevChain {
 
 impl DevChain {
     /// Starts a chain that has its first block and the development accounts, and serves it.
-    pub async fn spawn(settings: Settings) -> io::Result<Self> {
+    pub async fn spawn(settings: DevChainSettings) -> io::Result<Self> {
         let node = Node::new(settings.chain_id, settings.has_base_fee, settings.max_log_range);
         let control = Arc::new(Control::new(node, settings.has_base_fee));
         control.set_period(settings.block_time);

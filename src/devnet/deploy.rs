@@ -38,7 +38,7 @@ impl Default for Options {
 
 /// A channel contract and its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct Deployment {
     /// The token's address.
     pub token: Address,
     /// The channel contract's address.
@@ -53,7 +53,7 @@ pub struct Deployed {
     /// The channel contract on it.
     pub channel_manager: Address,
     /// The contract on the plain token, where it was asked for.
-    pub plain: Option<Pair>,
+    pub plain: Option<Deployment>,
     /// The block that holds the first of them: nothing of interest happened before.
     pub start_block: u64,
 }
@@ -84,7 +84,7 @@ pub async fn deploy(rpc_url: &str, options: Options) -> Result<Deployed, DeployE
     let plain = if options.is_plain_wanted {
         let token = created(&create(&client, contracts::plain_token().creation(&[])?).await?)?;
         let channel_manager = create_manager(&client, token, options.challenge_period).await?;
-        Some(Pair { token, channel_manager })
+        Some(Deployment { token, channel_manager })
     } else {
         None
     };

@@ -13,7 +13,7 @@ use revm::{Context, Database, DatabaseRef, ExecuteCommitEvm, ExecuteEvm, MainBui
 
 /// All accounts.
 #[derive(Clone)]
-pub(super) struct World {
+pub(super) struct EvmState {
     accounts: CacheDB<EmptyDB>,
     chain_id: u64,
     spec: SpecId,
@@ -47,7 +47,7 @@ pub(super) struct Call {
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum ExecutionStatus {
     Success,
     Revert,
     Halt(String),
@@ -55,8 +55,8 @@ pub(super) enum Ending {
 
 /// What a run left.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
-    pub ending: Ending,
+pub(super) struct ExecutedTx {
+    pub ending: ExecutionStatus,
     pub gas_used: u64,
     pub output: Bytes,
     pub created: Option<H160>,
@@ -66,7 +66,7 @@ pub(super) struct Outcome {
 /// An event: the contract, its topics and its data.
 pub(super) type RawLog = (H160, Vec<H256>, Bytes);
 
-impl World {
+impl EvmState {
     /// An empty world. Without a base fee it follows the rules of the last network that had none.
     pub fn new(chain_id: u64, has_base_fee: bool) -> Self {
         let spec = if has_base_fee { SpecId::OSAKA } else { SpecId::BERLIN };
@@ -103,14 +103,14 @@ impl World {
     }
 
     /// Runs a transaction and keeps what it changes; `Err` says why it is no valid transaction here and now.
-    pub fn execute(&mut self, call: &Call, site: &Site) -> Result<Outcome, String> {
+    pub fn execute(&mut self, call: &Call, site: &Site) -> Result<ExecutedTx, String> {
         let (chain_id, spec) = (self.chain_id, self.spec);
         let mut machine = context(&mut self.accounts, chain_id, spec, site, true).build_mainnet();
         machine.transact_commit(call.environment(chain_id)).map(outcome).map_err(reason)
     }
 
     /// Runs a call, or tries a transaction out, and forgets what it changes. The nonce does not matter.
-    pub fn try_out(&self, call: &Call, site: &Site) -> Result<Outcome, String> {
+    pub fn try_out(&self, call: &Call, site: &Site) -> Result<ExecutedTx, String> {
         let scratch = CacheDB::new(&self.accounts);
         let mut machine = context(scratch, self.chain_id, self.spec, site, false).build_mainnet();
         machine.transact_one(call.environment(self.chain_id)).map(outcome).map_err(reason)
@@ -193,20 +193,20 @@ fn context<D: Database>(
     })
 }
 
-fn outcome(result: ExecutionResult<HaltReason>) -> Outcome {
+fn outcome(result: ExecutionResult<HaltReason>) -> ExecutedTx {
     let gas_used = result.tx_gas_used();
     let created = result.created_address().map(|address| H160(address.0.0));
     let output = result.output().map(|output| output.to_vec().into()).unwrap_or_default();
     let (ending, logs) = match result {
-        ExecutionResult::Success { logs, .. } => (Ending::Success, logs),
-        ExecutionResult::Revert { .. } => (Ending::Revert, Vec::new()),
-        ExecutionResult::Halt { reason, .. } => (Ending::Halt(format!("{reason:?}")), Vec::new()),
+        ExecutionResult::Success { logs, .. } => (ExecutionStatus::Success, logs),
+        ExecutionResult::Revert { .. } => (ExecutionStatus::Revert, Vec::new()),
+        ExecutionResult::Halt { reason, .. } => (ExecutionStatus::Halt(format!("{reason:?}")), Vec::new()),
     };
     let logs = logs.into_iter().map(|log| {
         let topics = log.data.topics().iter().map(|topic| H256(topic.0)).collect();
         (H160(log.address.0.0), topics, log.data.data.to_vec().into())
     });
-    Outcome { ending, gas_used, output, created, logs: logs.collect() }
+    ExecutedTx { ending, gas_used, output, created, logs: logs.collect() }
 }
 
 fn reason<E: std::fmt::Display>(error: EVMError<E>) -> String {

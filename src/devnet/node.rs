@@ -8,13 +8,13 @@ use ethers_core::types::{BlockNumber, Bytes, H160, H256, Log, Transaction, U256}
 use ethers_core::utils::keccak256;
 
 use super::accounts;
-use super::block::{Block, Mined, receipt};
-use super::evm::{Call, Ending, Outcome, Site, World};
+use super::block::{Block, MinedTx, receipt};
+use super::evm::{Call, EvmState, ExecutedTx, ExecutionStatus, Site};
 use super::fault::Fault;
 use super::incoming;
 use super::logs::Filter;
 use super::pool;
-use super::pool::Pool;
+use super::pool::TransactionPool;
 
 /// The gas that fits into a block.
 pub(super) const BLOCK_GAS_LIMIT: u64 = 30_000_000;
@@ -33,25 +33,25 @@ pub(super) struct Node {
     pub is_automatic: bool,
     has_base_fee: bool,
     max_log_range: Option<u64>,
-    world: World,
+    world: EvmState,
     blocks: Vec<Arc<Block>>,
     /// Where each mined transaction is: block number, place in the block.
     mined: HashMap<H256, (usize, usize)>,
-    pool: Pool,
+    pool: TransactionPool,
     snapshots: BTreeMap<u64, Snapshot>,
     next_snapshot: u64,
 }
 
 struct Snapshot {
-    world: World,
+    world: EvmState,
     height: usize,
-    pool: Pool,
+    pool: TransactionPool,
 }
 
 impl Node {
     /// A chain that has its first block, and in it the development accounts.
     pub fn new(chain_id: u64, has_base_fee: bool, max_log_range: Option<u64>) -> Self {
-        let mut world = World::new(chain_id, has_base_fee);
+        let mut world = EvmState::new(chain_id, has_base_fee);
         for address in accounts::addresses() {
             world.endow(address, accounts::initial_balance());
         }
@@ -73,7 +73,7 @@ impl Node {
             world,
             blocks: vec![Arc::new(genesis)],
             mined: HashMap::new(),
-            pool: Pool::default(),
+            pool: TransactionPool::default(),
             snapshots: BTreeMap::new(),
             next_snapshot: 0,
         }
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// The accounts after the latest block; earlier states are not kept.
-    pub fn state(&self, at: Option<BlockNumber>) -> Result<&World, Fault> {
+    pub fn state(&self, at: Option<BlockNumber>) -> Result<&EvmState, Fault> {
         match at {
             Some(BlockNumber::Number(number)) if number.as_u64() != self.height() => {
                 Err(Fault::OldState(number.as_u64()))
@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// The mined transaction with this hash.
-    pub fn mined(&self, hash: H256) -> Option<&Mined> {
+    pub fn mined(&self, hash: H256) -> Option<&MinedTx> {
         let (block, index) = self.mined.get(&hash)?;
         self.blocks.get(*block)?.transactions.get(*index)
     }
@@ -134,9 +134,9 @@ impl Node {
     pub fn call(&self, call: &Call) -> Result<Bytes, Fault> {
         let outcome = self.try_out(call)?;
         match outcome.ending {
-            Ending::Success => Ok(outcome.output),
-            Ending::Revert => Err(Fault::Reverted(outcome.output)),
-            Ending::Halt(reason) => Err(Fault::Halted(reason)),
+            ExecutionStatus::Success => Ok(outcome.output),
+            ExecutionStatus::Revert => Err(Fault::Reverted(outcome.output)),
+            ExecutionStatus::Halt(reason) => Err(Fault::Halted(reason)),
         }
     }
 
@@ -263,7 +263,7 @@ impl Node {
         &self.blocks[self.blocks.len() - 1]
     }
 
-    fn try_out(&self, call: &Call) -> Result<Outcome, Fault> {
+    fn try_out(&self, call: &Call) -> Result<ExecutedTx, Fault> {
         // As other nodes do, a call that names no price pays no base fee.
         let base_fee = self.next_base_fee().map(|base_fee| if call.price == 0 { 0 } else { base_fee });
         let site = self.site(base_fee, 0);
@@ -327,7 +327,7 @@ impl Node {
         self.append(&site, gas_used, ran);
     }
 
-    fn append(&mut self, site: &Site, gas_used: u64, ran: Vec<(Transaction, Call, Outcome)>) {
+    fn append(&mut self, site: &Site, gas_used: u64, ran: Vec<(Transaction, Call, ExecutedTx)>) {
         let parent_hash = self.latest().hash;
         let mut seed = [parent_hash.0.as_slice(), &site.timestamp.to_be_bytes()].concat();
         ran.iter().for_each(|(transaction, ..)| seed.extend(transaction.hash.0));
@@ -342,7 +342,7 @@ impl Node {
             gas_before = receipt.cumulative_gas_used.low_u64();
             logs_before += receipt.logs.len();
             self.mined.insert(transaction.hash, (self.blocks.len(), index));
-            transactions.push(Mined { transaction, receipt });
+            transactions.push(MinedTx { transaction, receipt });
         }
         self.world.remember_block(site.number, hash);
         self.blocks.push(Arc::new(Block {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ethers_core::types::{H160, H256, Transaction, U256};
 
-use super::evm::{Call, World};
+use super::evm::{Call, EvmState};
 use super::fault::Fault;
 
 /// How many transactions may wait.
@@ -12,7 +12,7 @@ const MAX_WAITING: usize = 1024;
 
 /// The transactions that wait.
 #[derive(Clone, Default)]
-pub(super) struct Pool {
+pub(super) struct TransactionPool {
     senders: BTreeMap<H160, BTreeMap<u64, Waiting>>,
     arrivals: u64,
 }
@@ -25,7 +25,7 @@ pub(super) struct Waiting {
     arrival: u64,
 }
 
-impl Pool {
+impl TransactionPool {
     /// Takes a transaction in, or in place of one with the same nonce that pays a tenth less.
     pub fn insert(&mut self, transaction: Transaction) -> Result<(), Fault> {
         let call = Call::from(&transaction);
@@ -43,7 +43,7 @@ impl Pool {
 
     /// The transaction to run next: its nonce is the sender's next, it pays the base fee, it fits into the gas
     /// that is left, and of those it pays the block's maker most, or came first.
-    pub fn best(&self, world: &World, base_fee: Option<u64>, gas_left: u64) -> Option<&Waiting> {
+    pub fn best(&self, world: &EvmState, base_fee: Option<u64>, gas_left: u64) -> Option<&Waiting> {
         let base_fee = u128::from(base_fee.unwrap_or(0));
         self.senders
             .iter()
@@ -68,7 +68,7 @@ impl Pool {
     }
 
     /// The nonce after those that are used or can be used without a gap.
-    pub fn next_nonce(&self, world: &World, sender: H160) -> u64 {
+    pub fn next_nonce(&self, world: &EvmState, sender: H160) -> u64 {
         let next = world.nonce(sender);
         let Some(nonces) = self.senders.get(&sender) else { return next };
         let consecutive = (next..).zip(nonces.range(next..)).take_while(|(nonce, (have, _))| nonce == *have);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_replacement_pays_a_tenth_more() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         pool.insert(transaction(1, 0, 100)).unwrap();
         assert_eq!(pool.insert(transaction(1, 0, 109)), Err(Fault::Underpriced));
         pool.insert(transaction(1, 0, 110)).unwrap();
@@ -122,13 +122,14 @@ mod tests {
 
     #[test]
     fn the_next_is_a_sender_s_next_that_pays_most() {
-        let world = World::new(1, true);
-        let mut pool = Pool::default();
+        let world = EvmState::new(1, true);
+        let mut pool = TransactionPool::default();
         for (sender, nonce, price) in [(1, 1, 900), (2, 0, 50), (3, 0, 70), (4, 0, 70), (5, 0, 9)] {
             pool.insert(transaction(sender, nonce, price)).unwrap();
         }
-        let best =
-            |pool: &Pool| pool.best(&world, Some(10), 0).map(|waiting| waiting.call.from.to_low_u64_be());
+        let best = |pool: &TransactionPool| {
+            pool.best(&world, Some(10), 0).map(|waiting| waiting.call.from.to_low_u64_be())
+        };
         for expected in [Some(3), Some(4), Some(2), None] {
             assert_eq!(best(&pool), expected);
             expected.iter().for_each(|sender| pool.remove(H160::from_low_u64_be(*sender), 0));
@@ -137,13 +138,13 @@ mod tests {
 
     #[test]
     fn a_full_pool_takes_only_replacements() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         for nonce in 0..MAX_WAITING as u64 {
             pool.insert(transaction(1, nonce, 100)).unwrap();
         }
         assert_eq!(pool.insert(transaction(2, 0, 100)), Err(Fault::PoolFull));
         pool.insert(transaction(1, 0, 200)).unwrap();
-        let world = World::new(1, true);
+        let world = EvmState::new(1, true);
         assert_eq!(pool.next_nonce(&world, H160::from_low_u64_be(1)), MAX_WAITING as u64);
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Control {
     has_base_fee: bool,
 }
 
-type Answer = Result<Value, ErrorObjectOwned>;
+type RpcResult = Result<Value, ErrorObjectOwned>;
 
 impl Control {
     pub fn new(node: Node, has_base_fee: bool) -> Self {
@@ -70,7 +70,7 @@ impl Control {
 pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, RegisterMethodError> {
     let has_base_fee = control.has_base_fee;
     let mut module = RpcModule::from_arc(control);
-    let mut add = |name, method: fn(Params<'_>, &Control) -> Answer| {
+    let mut add = |name, method: fn(Params<'_>, &Control) -> RpcResult| {
         module
             .register_method(name, move |params, control: &Control, _: &Extensions| method(params, control))
             .map(drop)
@@ -136,17 +136,17 @@ pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, Regis
     Ok(module)
 }
 
-fn balance(params: Params<'_>, control: &Control) -> Answer {
+fn balance(params: Params<'_>, control: &Control) -> RpcResult {
     let (address, at) = account(&params)?;
     Ok(json!(control.node().state(at)?.balance(address)))
 }
 
-fn code(params: Params<'_>, control: &Control) -> Answer {
+fn code(params: Params<'_>, control: &Control) -> RpcResult {
     let (address, at) = account(&params)?;
     Ok(json!(control.node().state(at)?.code(address)))
 }
 
-fn transaction_count(params: Params<'_>, control: &Control) -> Answer {
+fn transaction_count(params: Params<'_>, control: &Control) -> RpcResult {
     let (address, at) = account(&params)?;
     let node = control.node();
     let count = match at {
@@ -161,7 +161,7 @@ fn account(params: &Params<'_>) -> Result<(H160, Option<BlockNumber>), ErrorObje
     Ok((params.next()?, params.optional_next()?))
 }
 
-fn call(params: Params<'_>, control: &Control) -> Answer {
+fn call(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (request, at): (Request, _) = (params.next()?, params.optional_next()?);
     let node = control.node();
@@ -169,7 +169,7 @@ fn call(params: Params<'_>, control: &Control) -> Answer {
     Ok(json!(node.call(&request.to_call()?)?))
 }
 
-fn estimate_gas(params: Params<'_>, control: &Control) -> Answer {
+fn estimate_gas(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (request, at): (Request, _) = (params.next()?, params.optional_next()?);
     let node = control.node();
@@ -177,13 +177,13 @@ fn estimate_gas(params: Params<'_>, control: &Control) -> Answer {
     Ok(json!(U64::from(node.estimate_gas(&request.to_call()?)?)))
 }
 
-fn send_raw_transaction(params: Params<'_>, control: &Control) -> Answer {
+fn send_raw_transaction(params: Params<'_>, control: &Control) -> RpcResult {
     let raw: Bytes = params.one()?;
     Ok(json!(control.node().submit(&raw)?))
 }
 
 /// Signs for one of the development accounts, then goes the way of every signed transaction.
-fn send_transaction(params: Params<'_>, control: &Control) -> Answer {
+fn send_transaction(params: Params<'_>, control: &Control) -> RpcResult {
     let request: Request = params.one()?;
     let from = request.from.unwrap_or_default();
     let wallet = control.wallets.iter().find(|wallet| wallet.address() == from);
@@ -199,21 +199,21 @@ fn send_transaction(params: Params<'_>, control: &Control) -> Answer {
     Ok(json!(node.submit(&transaction.rlp_signed(&signature))?))
 }
 
-fn block_by_number(params: Params<'_>, control: &Control) -> Answer {
+fn block_by_number(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (at, is_full): (BlockNumber, Option<bool>) = (params.next()?, params.optional_next()?);
     let node = control.node();
     Ok(json!(node.block(at).map(|block| view::block(block, is_full.unwrap_or(false)))))
 }
 
-fn block_by_hash(params: Params<'_>, control: &Control) -> Answer {
+fn block_by_hash(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (hash, is_full): (H256, Option<bool>) = (params.next()?, params.optional_next()?);
     let node = control.node();
     Ok(json!(node.block_by_hash(hash).map(|block| view::block(block, is_full.unwrap_or(false)))))
 }
 
-fn fee_history(params: Params<'_>, control: &Control) -> Answer {
+fn fee_history(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (count, newest): (U64, BlockNumber) = (params.next()?, params.next()?);
     let percentiles: Vec<f64> = params.optional_next()?.unwrap_or_default();
@@ -232,7 +232,7 @@ fn fee_history(params: Params<'_>, control: &Control) -> Answer {
     }))
 }
 
-fn mine(params: Params<'_>, control: &Control) -> Answer {
+fn mine(params: Params<'_>, control: &Control) -> RpcResult {
     let mut params = params.sequence();
     let (count, spacing): (Option<U64>, Option<U64>) = (params.optional_next()?, params.optional_next()?);
     let spacing = spacing.map_or(1, |seconds| seconds.as_u64().min(u64::from(u32::MAX)));

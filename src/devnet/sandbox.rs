@@ -12,9 +12,9 @@ use ethers_core::types::U256;
 use ethers_core::utils::hex;
 
 use super::accounts;
-use super::chain::{DevChain, Settings};
+use super::chain::{DevChain, DevChainSettings};
 use super::deploy::{DeployError, Options, deploy, fund};
-use super::origin::{self, Origin, OriginError, Resource};
+use super::origin::{self, Origin, Resource, SellerStartError};
 use crate::protocol::Amount;
 
 /// What the seller asks for one request, in base units.
@@ -42,7 +42,7 @@ pub enum SandboxError {
     Deploy(#[from] DeployError),
     /// The seller cannot start.
     #[error(transparent)]
-    Seller(#[from] OriginError),
+    Seller(#[from] SellerStartError),
 }
 
 impl Sandbox {
@@ -51,9 +51,9 @@ impl Sandbox {
     /// # Errors
     /// If a port cannot be opened, a file exists already, or the contracts cannot be deployed.
     pub async fn start(directory: &Path) -> Result<Self, SandboxError> {
-        let chain = DevChain::spawn(Settings::default()).await?;
+        let chain = DevChain::spawn(DevChainSettings::default()).await?;
         let deployed = deploy(&chain.url(), Options::default()).await?;
-        let seller = Origin::spawn(origin::Settings {
+        let seller = Origin::spawn(origin::SellerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             secure: None,
             rpc_url: chain.url(),

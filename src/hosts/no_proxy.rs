@@ -12,18 +12,18 @@ use super::without_brackets;
 /// The hosts that are reached directly, in addition to this machine: see [`is_here`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bypass {
-    entries: Vec<Entry>,
+    entries: Vec<NoProxyEntry>,
 }
 
 /// One entry: hosts, and a port unless it applies to all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    hosts: Hosts,
+pub struct NoProxyEntry {
+    hosts: HostMatch,
     port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Hosts {
+enum HostMatch {
     /// `*`
     Any,
     /// `*.example.com`: every subdomain, not the name itself. Lower case, with the leading dot.
@@ -34,7 +34,7 @@ enum Hosts {
     Network(IpNet),
 }
 
-/// The string is not a valid [`Entry`].
+/// The string is not a valid [`NoProxyEntry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a host: use example.com, *.example.com, an IP address, a network such as 10.0.0.0/8, or *")]
 pub struct NotABypass;
@@ -65,13 +65,13 @@ impl Bypass {
     }
 }
 
-impl FromIterator<Entry> for Bypass {
-    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Self {
+impl FromIterator<NoProxyEntry> for Bypass {
+    fn from_iter<I: IntoIterator<Item = NoProxyEntry>>(entries: I) -> Self {
         Self { entries: entries.into_iter().collect() }
     }
 }
 
-impl Hosts {
+impl HostMatch {
     fn contain(&self, host: &str, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
@@ -85,7 +85,7 @@ impl Hosts {
     }
 }
 
-impl FromStr for Entry {
+impl FromStr for NoProxyEntry {
     type Err = NotABypass;
 
     fn from_str(text: &str) -> Result<Self, NotABypass> {
@@ -106,10 +106,10 @@ impl FromStr for Entry {
 }
 
 /// An address, with or without brackets, or a network.
-fn network(text: &str) -> Option<Hosts> {
+fn network(text: &str) -> Option<HostMatch> {
     let bare = without_brackets(text);
     let Some((address, bits)) = bare.split_once('/') else {
-        return Some(Hosts::Network(Host::read(bare).ok()?.address()?.into()));
+        return Some(HostMatch::Network(Host::read(bare).ok()?.address()?.into()));
     };
     // Parsed by std: ipnet reads 010 as 10, which resolvers read as 8.
     let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
@@ -118,12 +118,12 @@ fn network(text: &str) -> Option<Hosts> {
         (IpNet::V6(_), mapped @ IpAddr::V4(_)) => IpNet::new(mapped, bits.checked_sub(96)?).ok()?,
         (network, _) => network,
     };
-    Some(Hosts::Network(network))
+    Some(HostMatch::Network(network))
 }
 
-fn name(text: &str) -> Result<Hosts, NotABypass> {
+fn name(text: &str) -> Result<HostMatch, NotABypass> {
     if text == "*" {
-        return Ok(Hosts::Any);
+        return Ok(HostMatch::Any);
     }
     let (is_below, name) = match text.strip_prefix("*.") {
         Some(name) => (true, name),
@@ -133,7 +133,7 @@ fn name(text: &str) -> Result<Hosts, NotABypass> {
     if !matches!(Host::read(&name), Ok(Host::Name(_))) {
         return Err(NotABypass);
     }
-    Ok(if is_below { Hosts::Below(format!(".{name}")) } else { Hosts::AtOrBelow(name) })
+    Ok(if is_below { HostMatch::Below(format!(".{name}")) } else { HostMatch::AtOrBelow(name) })
 }
 
 /// Whether a host (a name, or an address without brackets) always means this machine: an outbound proxy would resolve
@@ -213,7 +213,7 @@ mod tests {
             "*a",
             "ä",
         ] {
-            assert_eq!(text.parse::<Entry>(), Err(NotABypass), "{text}");
+            assert_eq!(text.parse::<NoProxyEntry>(), Err(NotABypass), "{text}");
         }
         let (bypass, unread) = Bypass::read(" a.example,,b.example:1 \thttp://c , *x");
         assert!(bypass.covers("a.example", 1) && bypass.covers("b.example", 1) && !bypass.covers("c", 1));

@@ -37,7 +37,7 @@ pub(super) struct Actor {
     /// Chain jobs that wait until their transaction is on record.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
-    shared: Shared,
+    shared: PaymentsState,
     /// Who waits for an order of the user's, by receiver.
     ops: HashMap<Address, oneshot::Sender<OpReply>>,
     /// Who waits until a channel is lent to nobody.
@@ -54,7 +54,7 @@ pub(super) struct Actor {
 }
 
 /// What every handle looks up without asking the task.
-pub(super) struct Shared {
+pub(super) struct PaymentsState {
     pub engine: Arc<SharedEngine>,
     pub quotes: Quotes,
     pub seller_urls: SellerUrls,
@@ -77,7 +77,7 @@ const BATCH: usize = 64;
 const MAX_WAITING_OPS: usize = 64;
 
 impl Actor {
-    pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: Shared) -> Self {
+    pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: PaymentsState) -> Self {
         Self {
             engine: Arc::clone(&shared.engine),
             journal: JournalWriter::start(journal),

@@ -10,7 +10,7 @@ use http::Uri;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::actor::{Actor, Shared};
+use super::actor::{Actor, PaymentsState};
 use super::channel_lock::ChannelLock;
 use super::clock::unix_millis;
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
@@ -56,7 +56,7 @@ impl Payments {
         let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
         let quotes = Quotes::new(limits, journal.request_hasher());
         let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
-        let shared = Shared {
+        let shared = PaymentsState {
             engine: Arc::clone(&engine),
             quotes: quotes.clone(),
             seller_urls: seller_urls.clone(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::mutex::lock;
 use crate::protocol::Address;
-use crate::protocol::engine::{Host, Record};
+use crate::protocol::engine::{HostName, Record};
 
 /// The known URLs, by host and receiver; cheap to clone. A host that names another host's receiver speaks for itself only.
 #[derive(Clone, Debug, Default)]
@@ -13,19 +13,19 @@ pub(super) struct SellerUrls(Arc<Mutex<KnownUrls>>);
 
 #[derive(Debug, Default)]
 struct KnownUrls {
-    urls: BTreeMap<(Host, Address), String>,
+    urls: BTreeMap<(HostName, Address), String>,
     /// Those that the journal does not have yet.
-    unrecorded: BTreeSet<(Host, Address)>,
+    unrecorded: BTreeSet<(HostName, Address)>,
 }
 
 impl SellerUrls {
     /// Takes over what the journal holds.
-    pub(super) fn load(&self, urls: Vec<((Host, Address), String)>) {
+    pub(super) fn load(&self, urls: Vec<((HostName, Address), String)>) {
         lock(&self.0).urls.extend(urls);
     }
 
     /// Remembers a URL; false if it was known.
-    pub(super) fn learn(&self, host: Host, receiver: Address, url: String) -> bool {
+    pub(super) fn learn(&self, host: HostName, receiver: Address, url: String) -> bool {
         let mut known = lock(&self.0);
         let key = (host, receiver);
         if known.urls.get(&key) == Some(&url) {
@@ -37,7 +37,7 @@ impl SellerUrls {
     }
 
     /// What `host` names; without a host, the URL of the only host that names `receiver`.
-    pub(super) fn of(&self, host: Option<Host>, receiver: Address) -> Option<String> {
+    pub(super) fn of(&self, host: Option<HostName>, receiver: Address) -> Option<String> {
         let known = lock(&self.0);
         if let Some(host) = host {
             return known.urls.get(&(host, receiver)).cloned();
@@ -50,7 +50,7 @@ impl SellerUrls {
     pub(super) fn take_unrecorded(&self) -> Vec<Record> {
         let mut known = lock(&self.0);
         let unrecorded = std::mem::take(&mut known.unrecorded);
-        let record = |key: (Host, Address)| {
+        let record = |key: (HostName, Address)| {
             let url = known.urls.get(&key)?.clone();
             Some(Record::Gateway(key.0, key.1, url))
         };

@@ -25,7 +25,7 @@ pub(super) type Granted = Result<Draft, Refusal>;
 /// The engine behind a mutex, with the callers that await an answer.
 #[derive(Debug)]
 pub(super) struct SharedEngine {
-    inner: Mutex<Inner>,
+    inner: Mutex<LockedEngine>,
     /// Wakes the actor.
     wake: Notify,
     /// Who signs, once that is known.
@@ -34,7 +34,7 @@ pub(super) struct SharedEngine {
 
 /// What lies behind the lock.
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct LockedEngine {
     pub engine: Engine,
     /// Who waits for an answer.
     replies: HashMap<PurchaseId, oneshot::Sender<Granted>>,
@@ -56,7 +56,7 @@ pub(super) enum Asked {
 impl SharedEngine {
     /// The engine, not shared yet.
     pub(super) fn new(engine: Engine) -> Self {
-        let inner = Inner {
+        let inner = LockedEngine {
             engine,
             replies: HashMap::new(),
             alarm: None,
@@ -66,7 +66,7 @@ impl SharedEngine {
         Self { inner: Mutex::new(inner), wake: Notify::new(), payer: OnceLock::new() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LockedEngine> {
         lock(&self.inner)
     }
 
@@ -134,7 +134,7 @@ impl SharedEngine {
     }
 
     /// Wakes the actor for what only it can do.
-    fn wake_if_needed(&self, mut inner: MutexGuard<'_, Inner>, id: Option<PurchaseId>, now: Instant) {
+    fn wake_if_needed(&self, mut inner: MutexGuard<'_, LockedEngine>, id: Option<PurchaseId>, now: Instant) {
         let waits_until = id.and_then(|id| inner.engine.due(id));
         let idle = inner.engine.is_dirty().then_some(now + PERSIST_AFTER);
         let due = waits_until.into_iter().chain(idle).min();
@@ -150,7 +150,7 @@ impl SharedEngine {
     }
 }
 
-impl Inner {
+impl LockedEngine {
     /// Hands out answers to purchases; the one for `own` is handed back.
     fn answer_all(&mut self, own: Option<PurchaseId>) -> Option<Granted> {
         let mut answer = None;

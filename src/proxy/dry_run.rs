@@ -10,7 +10,7 @@ use super::error::ForwardError;
 use super::forward::Forward;
 use super::message::body::Body;
 use super::message::{expect, max_forwards, target, validate, via};
-use super::settings::Settings;
+use super::settings::ProxySettings;
 use super::tunnel::upgrade;
 use super::upstream::pool;
 
@@ -27,7 +27,7 @@ pub enum Disposition {
 
 /// The server that parses the requests of clients.
 #[must_use]
-pub fn http1_builder(settings: &Settings) -> Builder {
+pub fn http1_builder(settings: &ProxySettings) -> Builder {
     let mut http = Http1Server::new(settings).http;
     http.timer(TokioTimer::new());
     http

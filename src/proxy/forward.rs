@@ -13,7 +13,7 @@ use super::descriptors::IdleConnections;
 use super::error::ForwardError;
 use super::message::body::Body;
 use super::message::{max_forwards, via};
-use super::settings::Settings;
+use super::settings::ProxySettings;
 use super::tunnel;
 use super::tunnel::upgrade;
 use super::upstream::client::{PendingResponse, UpstreamClient};
@@ -27,7 +27,7 @@ pub struct Forward {
 impl Forward {
     /// A service with connection pools of its own.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &ProxySettings) -> Self {
         Self { upstream: Arc::new(UpstreamClient::new(settings)) }
     }
 

@@ -36,7 +36,7 @@ pub use message::body::Body;
 #[cfg(feature = "testing")]
 pub use message::byte_body::BodyError;
 pub use request_service::RequestService;
-pub use settings::Settings;
+pub use settings::ProxySettings;
 #[cfg(feature = "testing")]
 pub use upstream::error::DialError;
 pub use upstream::tls::OriginTlsSettings;

@@ -10,7 +10,7 @@ use crate::limits::Limits;
 
 /// The limits of the HTTP shell, and what it connects with.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProxySettings {
     /// Every limit; the HTTP shell applies those on connections, heads and bodies.
     pub limits: Limits,
     /// PEM certificates to trust for origins, besides the system's.
@@ -27,7 +27,7 @@ pub struct Settings {
     pub idle: IdleConnections,
 }
 
-impl Default for Settings {
+impl Default for ProxySettings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),

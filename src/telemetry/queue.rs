@@ -27,10 +27,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A handle to the log. Writing to it never blocks.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Shared>);
+pub struct Log(Arc<LogQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct LogQueue {
     queue: Mutex<Queue>,
     /// Wakes the thread.
     wanted: Condvar,
@@ -65,7 +65,7 @@ impl Log {
         report: impl Fn(u64) + Send + 'static,
         pause: Duration,
     ) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<LogQueue>::default();
         let writer = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report, pause))?;
         Ok(Self(shared))
@@ -98,7 +98,7 @@ impl Log {
     }
 }
 
-impl Shared {
+impl LogQueue {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         lock(&self.queue)
     }

@@ -35,12 +35,12 @@ pub struct Leaves {
     /// All but the certificate.
     template: ServerConfig,
     /// Clients choose the names, so the hasher is std's, which withstands chosen keys.
-    cache: Mutex<LruCache<Name, Slot, RandomState>>,
+    cache: Mutex<LruCache<Name, LeafCell, RandomState>>,
     minted: AtomicU64,
 }
 
 /// Empty while a certificate is made: who comes then waits for it.
-type Slot = Arc<OnceCell<Leaf>>;
+type LeafCell = Arc<OnceCell<Leaf>>;
 
 struct Leaf {
     config: Arc<ServerConfig>,
@@ -94,7 +94,7 @@ impl Leaves {
             match cache.get(&name) {
                 Some(slot) if slot.get().is_none_or(|leaf| leaf.fresh.contains(&now)) => Arc::clone(slot),
                 _ => {
-                    let slot = Slot::default();
+                    let slot = LeafCell::default();
                     cache.insert(name.clone(), Arc::clone(&slot));
                     slot
                 }

@@ -22,7 +22,7 @@ pub use authority::Authority;
 pub use error::{AuthorityError, date};
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
-pub use origin::{Identity, OriginError, Pinned, Trust, client_config};
+pub use origin::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, client_config};
 pub use roots::{Roots, certificates, only, system};
 
 /// The one provider of cryptography for all TLS: ring.

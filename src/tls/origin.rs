@@ -24,23 +24,23 @@ use crate::private::PrivateFileError;
 
 /// By what origins are verified.
 #[derive(Clone, Debug)]
-pub enum Trust {
+pub enum ServerTrust {
     /// These roots.
     Roots(Arc<RootCertStore>),
     /// One certificate, and no other.
-    Exactly(Arc<Pinned>),
+    Exactly(Arc<PinnedCertificate>),
 }
 
 /// One certificate that is accepted as it is: for any name, whoever signed it, while it is valid.
 #[derive(Debug)]
-pub struct Pinned {
+pub struct PinnedCertificate {
     certificate: CertificateDer<'static>,
     validity: Range<SystemTime>,
 }
 
 /// A certificate of our own, and its key.
 #[derive(Clone)]
-pub struct Identity {
+pub struct ClientIdentity {
     resolver: Arc<SingleCertAndKey>,
     validity: Range<SystemTime>,
 }
@@ -124,7 +124,7 @@ impl fmt::Display for NotThePinned {
     }
 }
 
-impl Pinned {
+impl PinnedCertificate {
     /// Reads a file that holds exactly one certificate, PEM. Blocks on the disk.
     pub fn load(path: &Path) -> Result<Self, OriginError> {
         let mut found = roots::certificates(path)?;
@@ -143,7 +143,7 @@ impl Pinned {
     }
 }
 
-impl Identity {
+impl ClientIdentity {
     /// Reads a certificate, those between it and a root, and its key: PEM, the key without a password and only readable by
     /// this user. Blocks on the disk.
     pub fn load(path: &Path, key_path: &Path) -> Result<Self, OriginError> {
@@ -174,7 +174,7 @@ impl Identity {
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("validity", &self.validity).finish_non_exhaustive()
     }
@@ -190,20 +190,20 @@ fn unreadable(path: &Path) -> OriginError {
     clippy::expect_used,
     reason = "the provider knows the default versions: each test that connects shows it"
 )]
-pub fn client_config(trust: &Trust, identity: Option<&Identity>, alpn: &[&[u8]]) -> ClientConfig {
+pub fn client_config(trust: &ServerTrust, identity: Option<&ClientIdentity>, alpn: &[&[u8]]) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(super::provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for the default versions");
     let builder = match trust {
-        Trust::Roots(store) => builder.with_root_certificates(Arc::clone(store)),
-        Trust::Exactly(pinned) => {
-            let verifier = Arc::<Pinned>::clone(pinned);
+        ServerTrust::Roots(store) => builder.with_root_certificates(Arc::clone(store)),
+        ServerTrust::Exactly(pinned) => {
+            let verifier = Arc::<PinnedCertificate>::clone(pinned);
             builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(Identity { resolver, .. }) => {
+        Some(ClientIdentity { resolver, .. }) => {
             builder.with_client_cert_resolver(Arc::<SingleCertAndKey>::clone(resolver))
         }
     };
@@ -211,7 +211,7 @@ pub fn client_config(trust: &Trust, identity: Option<&Identity>, alpn: &[&[u8]])
     config
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedCertificate {
     /// The certificate itself is the proof, so neither its name nor its issuer counts, and whether it may be a CA's does not
     /// either: `openssl req -x509` makes it one.
     fn verify_server_cert(

@@ -13,8 +13,8 @@ use tollpass::limits::Limits;
 use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
-use tollpass::proxy::pay::webhook::{Advice, Advisor, Question};
-use tollpass::proxy::pay::{PayLayer, Settings};
+use tollpass::proxy::pay::webhook::{ApprovalRequest, Approver, Decision};
+use tollpass::proxy::pay::{PayLayer, PaySettings};
 use tollpass::proxy::{Body, ForwardError};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
@@ -394,12 +394,12 @@ async fn answers_can_be_asked_about_and_success_is_told() {
 /// Remembers what it was asked, and always says the same.
 #[derive(Debug)]
 struct Stubborn {
-    asked: Mutex<Vec<Question>>,
-    says: Option<Advice>,
+    asked: Mutex<Vec<ApprovalRequest>>,
+    says: Option<Decision>,
 }
 
-impl Advisor for Stubborn {
-    fn advise<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Advice> {
+impl Approver for Stubborn {
+    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
         self.asked.lock().unwrap().push(question.clone());
         Box::pin(async move {
             match &self.says {
@@ -416,12 +416,12 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
     let alice = Alice::with(&fair.market, "[hooks]\n").await;
     // Her manager, under a layer of our own.
     let proxy = alice.start().await;
-    let no = Advice::Abort { reason: "not today".to_owned() };
+    let no = Decision::Abort { reason: "not today".to_owned() };
     for (says, reason) in [
         (Some(no), Some("hooks.payment_requested: not today")),
         (None, Some("hooks.payment_requested: no answer within limits.pay_timeout")),
-        (Some(Advice::Retry), Some("where it is pay or abort")),
-        (Some(Advice::Pay), None),
+        (Some(Decision::Retry), Some("where it is pay or abort")),
+        (Some(Decision::Pay), None),
     ] {
         let advisor = Arc::new(Stubborn { asked: Mutex::default(), says });
         let settings = pay_settings(&proxy, Some(advisor.clone()));
@@ -439,7 +439,7 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
 }
 
 /// Asks for `/paid` through a payment layer around a plain client.
-async fn buy(fair: &Fair, settings: Settings) -> (StatusCode, String) {
+async fn buy(fair: &Fair, settings: PaySettings) -> (StatusCode, String) {
     let address = fair.origin.address();
     let plain = tower::service_fn(move |request: Request<Body>| -> BoxFuture<'static, _> {
         Box::pin(async move {
@@ -458,7 +458,7 @@ async fn buy(fair: &Fair, settings: Settings) -> (StatusCode, String) {
     (answer.status(), told.unwrap_or_default())
 }
 
-fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings {
+fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Approver>>) -> PaySettings {
     let (every, times, within) = (Duration::from_millis(10), 1000, Duration::from_secs(20));
     let hooks = Arc::new(Hooks {
         payment_requested: Requested::Ask.into(),
@@ -481,7 +481,7 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Advisor>>) -> Settings 
         ready_timeout: Duration::from_secs(10),
         pay_timeout: Duration::from_secs(2),
     };
-    Settings {
+    PaySettings {
         policy: Arc::new(policy),
         payments: Some(proxy.payments.clone()),
         limits: Limits {

@@ -12,9 +12,9 @@ use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, ChainError, OpError, Resolution, Settings, Underfunded};
+use tollpass::chain::{Chain, ChainError, ChainSettings, OpError, Resolution, Underfunded};
 use tollpass::devnet::accounts;
-use tollpass::devnet::chain::Settings as DevSettings;
+use tollpass::devnet::chain::DevChainSettings;
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 use crate::support::chains::{Network, each_network};
@@ -57,7 +57,7 @@ async fn refuses_a_contract_that_it_cannot_use() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let facts_of = async |manager| {
-            rig.chain_with(Settings { channel_manager: manager, ..rig.settings() })
+            rig.chain_with(ChainSettings { channel_manager: manager, ..rig.settings() })
                 .contract_info()
                 .await
                 .unwrap_err()
@@ -153,7 +153,7 @@ async fn several_orders_at_once_get_nonces_of_their_own() {
 
 #[tokio::test]
 async fn pays_a_gas_price_where_blocks_have_no_base_fee_and_by_eip_1559_elsewhere() {
-    let old = DevSettings { has_base_fee: false, ..DevSettings::default() };
+    let old = DevChainSettings { has_base_fee: false, ..DevChainSettings::default() };
     let network = Network::embedded(old).await;
     let (rig, notes) = (Rig::new(&network.url).await, Notes::new());
     let (_, on_chain) = rig.chain().fund(&open(7, 50), &notes).await.unwrap();
@@ -180,7 +180,7 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let notes = Notes::new();
-        let impatient = rig.chain_with(Settings {
+        let impatient = rig.chain_with(ChainSettings {
             confirmations: 3,
             confirm_timeout: Duration::from_millis(300),
             ..rig.settings()
@@ -203,7 +203,7 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
 async fn follows_a_reorganisation_until_the_transaction_is_deep_enough() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
-        let chain = rig.chain_with(Settings { confirmations: 3, ..rig.settings() });
+        let chain = rig.chain_with(ChainSettings { confirmations: 3, ..rig.settings() });
         let notes = Notes::new();
         let (count, snapshot) = (rig.pending().await, rig.snapshot().await);
         // On the other branch the channel cannot open in the same block.
@@ -316,7 +316,7 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
         let rig = Rig::new(url).await;
         let relay = Relay::before(url).await;
         let host = relay.url();
-        let chain = rig.chain_with(Settings {
+        let chain = rig.chain_with(ChainSettings {
             rpc_url: format!("{}/v3/topsecret?key=othersecret", host.replace("://", "://user:hunter22@")),
             request_timeout: Duration::from_millis(200),
             ..rig.settings()
@@ -336,11 +336,11 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
             }
         }
         // TLS is spoken where the URL says so: to a node without it, it breaks.
-        let tls = Settings { rpc_url: host.replace("http:", "https:"), ..rig.settings() };
+        let tls = ChainSettings { rpc_url: host.replace("http:", "https:"), ..rig.settings() };
         let error = rig.chain_with(tls).contract_info().await.unwrap_err();
         assert!(matches!(error, ChainError::NodeUnreachable { .. }), "{error}");
         let down = format!("http://{}", free_address().await);
-        let chain = rig.chain_with(Settings { rpc_url: down, ..rig.settings() });
+        let chain = rig.chain_with(ChainSettings { rpc_url: down, ..rig.settings() });
         let error = chain.fund(&open(7, 50), &Notes::new()).await.unwrap_err();
         assert!(matches!(error, OpError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
     })
@@ -357,7 +357,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let relay = Relay::before(url).await;
-        let settings = Settings { rpc_url: relay.url(), ..rig.settings() };
+        let settings = ChainSettings { rpc_url: relay.url(), ..rig.settings() };
         let chain = rig.chain_with(settings.clone());
         rig.automine(false).await;
         let notes = Notes::new();
@@ -374,7 +374,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         assert_eq!(outcome.unwrap().1, untouched(50));
 
         let impatient =
-            rig.chain_with(Settings { confirm_timeout: Duration::from_millis(300), ..settings.clone() });
+            rig.chain_with(ChainSettings { confirm_timeout: Duration::from_millis(300), ..settings.clone() });
         let (notes, op) = (Notes::new(), open(8, 50));
         let outage = async {
             rig.until_pending(count + 2).await;
@@ -399,7 +399,7 @@ async fn a_lost_answer_to_the_sending_is_no_failure() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let relay = Relay::before(url).await;
-        let chain = rig.chain_with(Settings { rpc_url: relay.url(), ..rig.settings() });
+        let chain = rig.chain_with(ChainSettings { rpc_url: relay.url(), ..rig.settings() });
         let count = rig.pending().await;
         // The node has it, and we do not know.
         relay.set(Mode::LoseAnswerOf("eth_sendRawTransaction"));
@@ -431,7 +431,7 @@ async fn a_nonce_that_turns_out_to_be_used_is_followed_by_the_next() {
         let rig = Rig::new(url).await;
         rig.approve(1).await;
         let (relay, count) = (Relay::before(url).await, rig.pending().await);
-        let chain = rig.chain_with(Settings { rpc_url: relay.url(), ..rig.settings() });
+        let chain = rig.chain_with(ChainSettings { rpc_url: relay.url(), ..rig.settings() });
         relay.set(Mode::Answer("eth_getTransactionCount", count - 1));
         let notes = Notes::new();
         let opened = chain.fund(&open(7, 50), &notes).await.unwrap();
@@ -548,7 +548,7 @@ async fn sync_finds_what_happened_whatever_range_the_node_takes() {
 
         let relay = Relay::before(url).await;
         relay.set(Mode::MaxLogRange(100));
-        let relayed = rig.chain_with(Settings { rpc_url: relay.url(), ..rig.settings() });
+        let relayed = rig.chain_with(ChainSettings { rpc_url: relay.url(), ..rig.settings() });
         assert_eq!(relayed.sync(0, &[]).await.unwrap(), synced);
         assert!(relay.questions("eth_getLogs").len() >= (head / 100) as usize);
         relay.set(Mode::MaxLogRange(0));

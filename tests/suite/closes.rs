@@ -6,7 +6,7 @@ use std::time::Duration;
 use jsonrpsee::rpc_params;
 use serde_json::Value as Json;
 use tokio::time::timeout;
-use tollpass::chain::{OpError, OpResult, Resolution, Settings};
+use tollpass::chain::{ChainSettings, OpError, OpResult, Resolution};
 use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
 use tollpass::protocol::{ChannelId, ChannelOp, OnChain, Signature};
 
@@ -322,7 +322,7 @@ async fn an_end_that_a_reorganisation_undid_is_sent_again() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let channel = sides.open(100).await;
-        let settings = Settings { confirmations: 3, ..sides.rig.settings() };
+        let settings = ChainSettings { confirmations: 3, ..sides.rig.settings() };
         let sides = sides.with(settings);
         let (rig, count, snapshot) = (&sides.rig, sides.rig.pending().await, sides.rig.snapshot().await);
         let reorganise = async {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::channels::{Operation, OperationError, PlannedAction, Report};
+use tollpass::channels::{Operation, OperationError, OperationReport, PlannedAction};
 use tollpass::devnet::origin::Lose;
 use tollpass::payments::ChannelAccessError;
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
@@ -44,7 +44,7 @@ fn alone(channel: ChannelId, total: Option<u64>, below_promised: bool) -> Operat
 }
 
 /// Asks what it costs, and does it.
-async fn done(proxy: &Running, operation: Operation) -> Report {
+async fn done(proxy: &Running, operation: Operation) -> OperationReport {
     let plan = proxy.channels.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{:?}", plan.action);
     proxy.channels.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}"))
@@ -64,7 +64,7 @@ async fn together_both_get_what_is_theirs_and_the_next_payment_opens_another_cha
         let channel = only(&proxy).await.id();
         assert_eq!(town.holdings().await, (WEALTH - 10 * PRICE, 0, 10 * PRICE));
         let report = done(&proxy, together(channel)).await;
-        assert!(matches!(report, Report::Ended(ended) if ended == channel), "{report:?}");
+        assert!(matches!(report, OperationReport::Ended(ended) if ended == channel), "{report:?}");
         assert_eq!(town.holdings().await, (WEALTH - 3 * PRICE, 3 * PRICE, 0));
         let gone = only(&proxy).await;
         assert_eq!((gone.phase.as_str(), gone.promised), ("gone", (3 * PRICE).into()));

@@ -8,7 +8,7 @@ use ethers_core::utils::{hex, keccak256};
 use ethers_signers::Signer as _;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
-use tollpass::devnet::chain::Settings;
+use tollpass::devnet::chain::DevChainSettings;
 use tollpass::devnet::contracts;
 
 use crate::support::chains::{Network, each_network};
@@ -559,7 +559,8 @@ async fn the_estimate_is_enough_and_no_more() {
 
 #[tokio::test]
 async fn an_old_network_knows_legacy_transactions_only() {
-    let network = Network::embedded(Settings { has_base_fee: false, ..Settings::default() }).await;
+    let network =
+        Network::embedded(DevChainSettings { has_base_fee: false, ..DevChainSettings::default() }).await;
     let stage = Stage::set(&network).await;
     stage.open(units(1)).await;
     let head: Value = network.request("eth_getBlockByNumber", rpc_params!["latest", false]).await.unwrap();
@@ -572,7 +573,8 @@ async fn an_old_network_knows_legacy_transactions_only() {
 
 #[tokio::test]
 async fn a_wide_query_is_refused_where_the_node_says_so() {
-    let network = Network::embedded(Settings { max_log_range: Some(10), ..Settings::default() }).await;
+    let network =
+        Network::embedded(DevChainSettings { max_log_range: Some(10), ..DevChainSettings::default() }).await;
     network.mine(30).await;
     let query = |to: u64| rpc_params![json!({"fromBlock": "0x1", "toBlock": format!("{to:#x}")})];
     assert!(network.request::<Vec<Log>>("eth_getLogs", query(10)).await.is_ok());
@@ -581,7 +583,10 @@ async fn a_wide_query_is_refused_where_the_node_says_so() {
 
 #[tokio::test]
 async fn a_clock_makes_blocks_and_a_stopped_chain_frees_its_port() {
-    let settings = Settings { block_time: Some(std::time::Duration::from_millis(20)), ..Settings::default() };
+    let settings = DevChainSettings {
+        block_time: Some(std::time::Duration::from_millis(20)),
+        ..DevChainSettings::default()
+    };
     let network = Network::embedded(settings).await;
     let started = network.height().await;
     let stage = Stage::set(&network).await;

@@ -10,7 +10,7 @@ use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::utils::rlp::Rlp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tollpass::chain::{Chain, ChainError, OpError, PinSource, Resolution, Settings};
+use tollpass::chain::{Chain, ChainError, ChainSettings, OpError, PinSource, Resolution};
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Wei};
 
 use crate::support::chains::each_network;
@@ -41,10 +41,10 @@ impl Stand {
         Self { rig, relay, notes: Notes::new() }
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> ChainSettings {
         let retry_timeout = Duration::from_secs(5);
         let request_timeout = Duration::from_millis(500);
-        Settings { rpc_url: self.relay.url(), retry_timeout, request_timeout, ..self.rig.settings() }
+        ChainSettings { rpc_url: self.relay.url(), retry_timeout, request_timeout, ..self.rig.settings() }
     }
 
     fn chain(&self) -> Chain {
@@ -53,7 +53,7 @@ impl Stand {
 
     /// One that waits out no fault for long.
     fn hasty(&self) -> Chain {
-        self.rig.chain_with(Settings { retry_timeout: Duration::from_millis(200), ..self.settings() })
+        self.rig.chain_with(ChainSettings { retry_timeout: Duration::from_millis(200), ..self.settings() })
     }
 
     async fn fund(&self, op: &ChannelOp) -> Result<(ChannelId, OnChain), OpError> {
@@ -257,8 +257,9 @@ async fn refusals_without_end_are_no_verdict() {
     on_each(async |stand| {
         let refuse = Act::Refuse(-32000, "sender is not on our list");
         stand.relay.fault(Fault::on("eth_sendRawTransaction", refuse));
-        let impatient =
-            stand.rig.chain_with(Settings { confirm_timeout: Duration::from_secs(1), ..stand.settings() });
+        let impatient = stand
+            .rig
+            .chain_with(ChainSettings { confirm_timeout: Duration::from_secs(1), ..stand.settings() });
         let error = impatient.fund(&open(7, 50), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear() && error.to_string().contains("sender is not on our list"), "{error}");
         for refusal in ["nonce too low", "replacement transaction underpriced", "exceeds block gas limit"] {
@@ -325,7 +326,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
         hide(&stand);
         let impatient = stand
             .rig
-            .chain_with(Settings { confirm_timeout: Duration::from_millis(300), ..stand.settings() });
+            .chain_with(ChainSettings { confirm_timeout: Duration::from_millis(300), ..stand.settings() });
         let error = impatient.fund(&open(8, 50), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         stand.relay.heal();
@@ -346,7 +347,7 @@ async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
         stand.rig.approve(1).await;
         let is_full: fn(&Value) -> bool = |params| params[1] == true;
         stand.relay.fault(Fault::change("eth_getBlockByNumber", nothing).when(is_full));
-        let settings = Settings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
+        let settings = ChainSettings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
         let chain = stand.rig.chain_with(settings);
         let error = chain.resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
         assert!(matches!(error, OpError::StillPending { .. }), "no blocks follow: {error}");
@@ -517,7 +518,7 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
         stand.fund(&open(10, 50)).await.unwrap_err();
         let last = [stand.notes.all().pop().unwrap()];
         let confirm_timeout = Duration::from_secs(1);
-        let settings = Settings { max_fee_per_gas: Wei(1), confirm_timeout, ..stand.settings() };
+        let settings = ChainSettings { max_fee_per_gas: Wei(1), confirm_timeout, ..stand.settings() };
         let strict = stand.rig.chain_with(settings);
         let sent = stand.relay.sent().len();
         let error = strict.resume(&last, &stand.notes).await.unwrap_err();
@@ -566,8 +567,9 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
         // After a restart nothing is known but the journal.
         let notes = Notes::new();
         stand.relay.fault(Fault::change("eth_getTransactionCount", plus(2)).times(2));
-        let impatient =
-            stand.rig.chain_with(Settings { confirm_timeout: Duration::from_millis(20), ..stand.settings() });
+        let impatient = stand
+            .rig
+            .chain_with(ChainSettings { confirm_timeout: Duration::from_millis(20), ..stand.settings() });
         let error = impatient.fund(&open(2, 10), &notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         let stranded = notes.all()[..1].to_vec();
@@ -638,7 +640,7 @@ async fn nothing_is_signed_for_another_chain_or_token_than_at_first() {
             assert!(chain.contract_info().await.is_err(), "{text}");
         }
         stand.relay.heal();
-        let chosen = stand.rig.chain_with(Settings { chain_id: Some(5), ..stand.settings() });
+        let chosen = stand.rig.chain_with(ChainSettings { chain_id: Some(5), ..stand.settings() });
         let error = chosen.contract_info().await.unwrap_err();
         assert!(
             matches!(
@@ -814,9 +816,9 @@ async fn a_gap_is_not_filled_while_the_node_does_not_say_what_waits() {
         let is_pending: fn(&Value) -> bool = |params| params[0] == "pending";
         let busy = Act::Answer(503, &[], b"");
         stand.relay.fault(Fault::on("eth_getBlockByNumber", busy).when(is_pending));
-        let settings = Settings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
+        let settings = ChainSettings { confirm_timeout: Duration::from_secs(2), ..stand.settings() };
         let retry_timeout = Duration::from_millis(50);
-        let chain = stand.rig.chain_with(Settings { retry_timeout, ..settings });
+        let chain = stand.rig.chain_with(ChainSettings { retry_timeout, ..settings });
         let error = chain.fund(&open(7, 10), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
         assert_eq!(stand.notes.moves(), [true]);

@@ -14,7 +14,7 @@ mod unsent;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use tollpass::devnet::origin::Settings;
+use tollpass::devnet::origin::SellerSettings;
 use tollpass::protocol::Amount;
 
 use crate::support::curl::curl;
@@ -40,7 +40,7 @@ impl Scene {
         Self::with(|_| {}, QUICK).await
     }
 
-    async fn with(change: impl FnOnce(&mut Settings), more: &str) -> Self {
+    async fn with(change: impl FnOnce(&mut SellerSettings), more: &str) -> Self {
         let fair = Fair::with(change).await;
         let alice = Alice::with(&fair.market, more).await;
         let proxy = alice.start().await;

@@ -11,7 +11,7 @@ use http::header::{ACCEPT, ALLOW, COOKIE, EXPECT, SET_COOKIE};
 use http::{HeaderName, Method, Request, StatusCode};
 use serde_json::Value;
 use tollpass::chain::signer::Signer;
-use tollpass::devnet::origin::{Lose, Origin, OriginError, Resource, Settings};
+use tollpass::devnet::origin::{Lose, Origin, Resource, SellerSettings, SellerStartError};
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
@@ -538,7 +538,7 @@ async fn a_channel_whose_end_was_asked_for_takes_nothing() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
-    let nowhere = || Settings {
+    let nowhere = || SellerSettings {
         secure: None,
         listen: ([127, 0, 0, 1], 0).into(),
         rpc_url: "http://127.0.0.1:1".to_owned(),
@@ -549,20 +549,29 @@ async fn settings_that_cannot_work_are_refused() {
         poll_every: Duration::from_millis(5),
         resources: Resource::assortment(Amount::from(PRICE)),
     };
-    let failure = async |change: fn(&mut Settings)| {
+    let failure = async |change: fn(&mut SellerSettings)| {
         let mut settings = nowhere();
         change(&mut settings);
         Origin::spawn(settings).await.err().unwrap()
     };
-    assert!(matches!(failure(|s| s.listen = ([0, 0, 0, 0], 0).into()).await, OriginError::NotLoopback(_)));
-    assert!(matches!(failure(|s| s.key = [0; 32]).await, OriginError::Key));
-    assert!(matches!(failure(|s| s.rpc_url = "nowhere".to_owned()).await, OriginError::Node { .. }));
-    assert!(matches!(failure(|s| s.resources[0].path = "/api/1/x".to_owned()).await, OriginError::Path(_)));
-    assert!(matches!(failure(|s| s.resources[0].path = "/paid/html".to_owned()).await, OriginError::Path(_)));
+    assert!(matches!(
+        failure(|s| s.listen = ([0, 0, 0, 0], 0).into()).await,
+        SellerStartError::NotLoopback(_)
+    ));
+    assert!(matches!(failure(|s| s.key = [0; 32]).await, SellerStartError::Key));
+    assert!(matches!(failure(|s| s.rpc_url = "nowhere".to_owned()).await, SellerStartError::Node { .. }));
+    assert!(matches!(
+        failure(|s| s.resources[0].path = "/api/1/x".to_owned()).await,
+        SellerStartError::Path(_)
+    ));
+    assert!(matches!(
+        failure(|s| s.resources[0].path = "/paid/html".to_owned()).await,
+        SellerStartError::Path(_)
+    ));
     // A node that is down keeps nobody from looking at prices.
     let origin = Origin::spawn(nowhere()).await.unwrap();
     let taken = origin.address();
-    let second = Origin::spawn(Settings { listen: taken, ..nowhere() }).await;
-    assert!(matches!(second.err().unwrap(), OriginError::Listen { address, .. } if address == taken));
+    let second = Origin::spawn(SellerSettings { listen: taken, ..nowhere() }).await;
+    assert!(matches!(second.err().unwrap(), SellerStartError::Listen { address, .. } if address == taken));
     assert_refused(&ask(taken, Request::get("/paid").body(empty()).unwrap()).await, None, None);
 }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tollpass::limits::Limits;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 
 use crate::support::proxy::Proxy;
 use crate::support::raw::{PATIENCE, Raw, RawOrigin, field, soon};
 
 #[tokio::test]
 async fn a_client_above_the_limit_waits_for_a_seat() {
-    let proxy = Proxy::with(Settings {
+    let proxy = Proxy::with(ProxySettings {
         limits: Limits { connections: 1, ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     })
     .await;
     let mut seated = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -33,9 +33,9 @@ async fn a_client_above_the_limit_waits_for_a_seat() {
 #[tokio::test]
 async fn a_tunnel_keeps_its_seat() {
     let origin = RawOrigin::start().await;
-    let proxy = Proxy::with(Settings {
+    let proxy = Proxy::with(ProxySettings {
         limits: Limits { connections: 1, ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     })
     .await;
     let mut tunnel =

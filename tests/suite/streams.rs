@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use tollpass::proxy::{Body, Forward, ForwardError, Settings};
+use tollpass::proxy::{Body, Forward, ForwardError, ProxySettings};
 use tower::ServiceExt as _;
 
 use crate::support::raw::soon;
@@ -32,9 +32,9 @@ impl Way {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    fn with(change: impl FnOnce(&mut ProxySettings)) -> Self {
         let notary = Notary::new();
-        let mut settings = Settings { ca_file: Some(notary.ca_file()), ..Settings::default() };
+        let mut settings = ProxySettings { ca_file: Some(notary.ca_file()), ..ProxySettings::default() };
         change(&mut settings);
         Self { notary, forward: Forward::new(&settings) }
     }

@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollpass::limits::Limits;
-use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, Settings};
+use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, ProxySettings};
 use tower::ServiceExt;
 
 use crate::support::origins;
@@ -228,9 +228,9 @@ async fn an_origin_that_is_not_there_is_a_502_and_a_slow_one_a_504() {
     }
 
     let (deaf, _queue) = deaf().await;
-    let proxy = Proxy::with(Settings {
+    let proxy = Proxy::with(ProxySettings {
         limits: Limits { connect_timeout: Duration::from_millis(100), ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     })
     .await;
     for request in [
@@ -289,9 +289,9 @@ async fn a_malformed_or_missing_answer_is_a_502() {
 
 #[tokio::test]
 async fn heads_are_limited_in_size_number_and_time() {
-    let settings = || Settings {
+    let settings = || ProxySettings {
         limits: Limits { head_bytes: 8192, head_timeout: Duration::from_millis(200), ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     };
     let proxy = Proxy::with(settings()).await;
     for fields in ["X: ".to_owned() + &"x".repeat(9000) + "\r\n", "X: 1\r\n".repeat(101)] {
@@ -310,7 +310,7 @@ async fn heads_are_limited_in_size_number_and_time() {
 /// Two requests over one connection to the origin, which closes it when it has read the second.
 async fn stale(second: Request<Body>) -> (Result<Response<Body>, ForwardError>, RawOrigin) {
     let origin = RawOrigin::start().await;
-    let forward = Forward::new(&Settings::default());
+    let forward = Forward::new(&ProxySettings::default());
     let pays = second.extensions().get::<CarriesPayment>().is_some();
     let mut first = request(Method::GET, &origin, Body::Empty);
     if pays {

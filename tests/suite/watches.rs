@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tollpass::chain::{ChainError, Settings, Synced, Watcher};
+use tollpass::chain::{BlockWatcher, ChainError, ChainSettings, Synced};
 use tollpass::protocol::{ChannelId, OnChain};
 
 use crate::support::chains::each_network;
@@ -22,7 +22,7 @@ async fn on_each(case: impl AsyncFn(&str)) {
 }
 
 /// What the watcher says of a channel once it has seen the head; it must name the channel.
-async fn seen(sides: &Sides, watcher: &mut Watcher, channel: ChannelId) -> Option<OnChain> {
+async fn seen(sides: &Sides, watcher: &mut BlockWatcher, channel: ChannelId) -> Option<OnChain> {
     let synced = watcher.next(&[]).await.unwrap();
     assert_eq!(synced.head, sides.rig.head().await);
     of(&synced, channel).unwrap_or_else(|| panic!("{channel} is not in {synced:?}"))
@@ -95,7 +95,7 @@ async fn waits_for_another_newest_block() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let relay = Relay::before(url).await;
-        let chain = sides.rig.chain_with(Settings { rpc_url: relay.url(), ..sides.rig.settings() });
+        let chain = sides.rig.chain_with(ChainSettings { rpc_url: relay.url(), ..sides.rig.settings() });
         let channel = sides.open(100).await;
         let mut watcher = chain.watch(0);
         watcher.next(&[]).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
         let relay = Relay::before(url).await;
         let pause = Duration::from_millis(40);
         let (rpc_url, retry_timeout) = (relay.url(), Duration::ZERO);
-        let settings = Settings { rpc_url, retry_timeout, poll_every: pause, ..sides.rig.settings() };
+        let settings = ChainSettings { rpc_url, retry_timeout, poll_every: pause, ..sides.rig.settings() };
         let mut watcher = sides.rig.chain_with(settings).watch(0);
         watcher.next(&[]).await.unwrap();
         let channel = sides.open(100).await;

@@ -45,7 +45,7 @@ pub enum V3Error {
 }
 
 /// The decrypted key and the address in the file, which the caller must compare.
-pub(super) struct Opened {
+pub(super) struct DecryptedKey {
     /// 32 bytes, big endian.
     pub key: Zeroizing<[u8; 32]>,
     /// The member `address`, if present.
@@ -53,7 +53,7 @@ pub(super) struct Opened {
 }
 
 /// Decrypts a keystore. At full strength this takes about a second of one core and 256 MiB.
-pub(super) fn open(json: &[u8], password: &[u8]) -> Result<Opened, V3Error> {
+pub(super) fn open(json: &[u8], password: &[u8]) -> Result<DecryptedKey, V3Error> {
     let Form { address, iv, ciphertext, mac: expected, kdf, salt } = form::read(json)?;
     let derived = derive(kdf, &salt, password)?;
     if !is_same(&mac(&derived, &ciphertext), &expected) {
@@ -62,7 +62,7 @@ pub(super) fn open(json: &[u8], password: &[u8]) -> Result<Opened, V3Error> {
     let mut key = Zeroizing::new(ciphertext);
     encrypt(&derived, &iv, &mut key);
     // Old wallets encrypted keys without leading zeros, and the MAC covers what they wrote.
-    Ok(Opened { key: Zeroizing::new(form::filled_up(&key)), address })
+    Ok(DecryptedKey { key: Zeroizing::new(form::filled_up(&key)), address })
 }
 
 /// Encrypts a key at full strength, with a fresh salt and initialisation vector.
@@ -166,7 +166,7 @@ mod tests {
         serde_json::from_str::<Value>(VECTORS).unwrap()["keystores"][name].clone()
     }
 
-    fn open_value(value: &Value, password: &str) -> Result<Opened, V3Error> {
+    fn open_value(value: &Value, password: &str) -> Result<DecryptedKey, V3Error> {
         open(value.to_string().as_bytes(), password.as_bytes())
     }
 

@@ -52,12 +52,12 @@ pub struct CaArgs {
     pub state_dir: Option<PathBuf>,
     /// The subcommand; `show` if omitted.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CaCommand>,
 }
 
 /// The subcommands of `tollpass ca`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum CaCommand {
     /// Show the CA, its validity and what trusts it
     Show,
     /// Write the certificate, for programs to trust
@@ -101,11 +101,11 @@ pub enum Format {
 /// Does what the arguments say. Blocks, and asks on the terminal before a CA is replaced.
 pub fn run(args: &CaArgs) -> anyhow::Result<()> {
     let source = Source::find(args)?;
-    match args.command.clone().unwrap_or(Command::Show) {
-        Command::Show => print(show(&source.open()?, &source.permitted()?)),
-        Command::Export(how) => export(&source.open()?, &how),
-        Command::Renew { yes } => renew(&source, yes),
-        Command::Trust { system } => print(trust::text(&source.open()?, &system, &again(args)?)?),
+    match args.command.clone().unwrap_or(CaCommand::Show) {
+        CaCommand::Show => print(show(&source.open()?, &source.permitted()?)),
+        CaCommand::Export(how) => export(&source.open()?, &how),
+        CaCommand::Renew { yes } => renew(&source, yes),
+        CaCommand::Trust { system } => print(trust::text(&source.open()?, &system, &again(args)?)?),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::admin;
 use crate::app::StandalonePayments;
-use crate::channels::{Operation, Plan, Report};
+use crate::channels::{Operation, OperationReport, Plan};
 use crate::config::Config;
 use crate::payments::Listing;
 
@@ -51,7 +51,7 @@ impl Backend {
         }
     }
 
-    pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<Report> {
+    pub(super) async fn operate(&self, operation: &Operation) -> anyhow::Result<OperationReport> {
         match self {
             Self::Running(socket) => Ok(admin::operate(socket, operation).await?),
             Self::Local(backend) => Ok(backend.channels().operate(operation.clone()).await?),

@@ -17,7 +17,7 @@ use crate::payments::journal::{AccountChannels, FILE, Journal};
 use crate::payments::{AccountKey, ListedChannel, Listing};
 use crate::protocol::Address;
 use backend::Backend;
-pub use operate::Command;
+pub use operate::ChannelCommand;
 
 /// What `tollpass channels --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -59,17 +59,17 @@ pub struct ChannelsArgs {
     pub state: Option<String>,
     /// The subcommand; `list` if omitted.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ChannelCommand>,
 }
 
 /// Lists channels, or does something to them.
 pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
-    match args.command.clone().unwrap_or(Command::List) {
-        Command::List => {
+    match args.command.clone().unwrap_or(ChannelCommand::List) {
+        ChannelCommand::List => {
             let listings = listings(&args).await?;
             show(&args, &listings)
         }
-        Command::Show { channel } => {
+        ChannelCommand::Show { channel } => {
             let mut listings = listings(&args).await?;
             for listing in &mut listings {
                 listing.channels.retain(|listed| listed.id() == channel);

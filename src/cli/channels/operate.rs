@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::backend::Backend;
 use super::words;
 use crate::admin::AdminError;
-use crate::channels::{Operation, OperationError, Report};
+use crate::channels::{Operation, OperationError, OperationReport};
 use crate::cli::agreed;
 use crate::cli::output::{print, tell};
 use crate::payments::ListedChannel;
@@ -19,7 +19,7 @@ use crate::protocol::{Address, Amount, ChannelId};
 
 /// The subcommands of `tollpass channels`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum ChannelCommand {
     /// List the channels
     List,
     /// Show one channel
@@ -95,7 +95,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// Does all that a command asks for, one after the other.
 pub(super) async fn run(
     backend: &Backend,
-    command: Command,
+    command: ChannelCommand,
     is_agreed: bool,
     json: bool,
 ) -> anyhow::Result<()> {
@@ -144,7 +144,11 @@ fn is_denied(error: &anyhow::Error) -> bool {
         || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
 }
 
-async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyhow::Result<Option<Report>> {
+async fn one(
+    backend: &Backend,
+    operation: &Operation,
+    is_agreed: bool,
+) -> anyhow::Result<Option<OperationReport>> {
     let plan = backend.plan(operation).await?;
     let cost = match &plan.wei {
         Some(wei) => format!("\nfees: at most {wei} wei"),
@@ -176,17 +180,17 @@ async fn one(backend: &Backend, operation: &Operation, is_agreed: bool) -> anyho
     }
 }
 
-async fn operations(backend: &Backend, command: Command) -> anyhow::Result<Vec<Operation>> {
+async fn operations(backend: &Backend, command: ChannelCommand) -> anyhow::Result<Vec<Operation>> {
     Ok(match command {
-        Command::List | Command::Show { .. } => Vec::new(),
-        Command::Open { receiver, deposit } => vec![Operation::Open { receiver, deposit }],
-        Command::Topup { channel, added } => vec![Operation::TopUp { channel, added }],
-        Command::Sync => vec![Operation::Sync],
-        Command::Settle(chosen) => {
+        ChannelCommand::List | ChannelCommand::Show { .. } => Vec::new(),
+        ChannelCommand::Open { receiver, deposit } => vec![Operation::Open { receiver, deposit }],
+        ChannelCommand::Topup { channel, added } => vec![Operation::TopUp { channel, added }],
+        ChannelCommand::Sync => vec![Operation::Sync],
+        ChannelCommand::Settle(chosen) => {
             let channels = chosen.among(backend, "closing").await?;
             channels.into_iter().map(|channel| Operation::Settle { channel }).collect()
         }
-        Command::Close(CloseArgs { chosen, unilateral, alone, total, below_promised, seller }) => {
+        ChannelCommand::Close(CloseArgs { chosen, unilateral, alone, total, below_promised, seller }) => {
             if alone {
                 tell("tollpass: --alone is now called --unilateral; the old name still works");
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::channels::{ClosingTotal, PlannedAction, Report};
+use crate::channels::{ClosingTotal, OperationReport, PlannedAction};
 
 /// What an operation will do.
 pub(super) fn plan(action: &PlannedAction) -> String {
@@ -37,23 +37,23 @@ pub(super) fn plan(action: &PlannedAction) -> String {
 }
 
 /// What an operation did.
-pub(super) fn report(report: &Report) -> String {
+pub(super) fn report(report: &OperationReport) -> String {
     match report {
-        Report::Synced { channels, head } => format!("read {channels} channels up to block {head}"),
-        Report::Ended(channel) => format!("{channel} is closed and paid out"),
-        Report::Closing { channel, settle_block } => {
+        OperationReport::Synced { channels, head } => format!("read {channels} channels up to block {head}"),
+        OperationReport::Ended(channel) => format!("{channel} is closed and paid out"),
+        OperationReport::Closing { channel, settle_block } => {
             let id = channel.id();
             format!("{id} is closing; `tollpass channels settle` works after block {settle_block}")
         }
-        Report::Funded(channel) => format!("{} holds {}", channel.id(), channel.deposit),
+        OperationReport::Funded(channel) => format!("{} holds {}", channel.id(), channel.deposit),
     }
 }
 
 /// The same for programs: the sentence, and the channel afterwards if it still exists.
-pub(super) fn json(done: &Report) -> serde_json::Result<Value> {
+pub(super) fn json(done: &OperationReport) -> serde_json::Result<Value> {
     let channel = match done {
-        Report::Closing { channel, .. } | Report::Funded(channel) => Some(channel),
-        Report::Synced { .. } | Report::Ended(_) => None,
+        OperationReport::Closing { channel, .. } | OperationReport::Funded(channel) => Some(channel),
+        OperationReport::Synced { .. } | OperationReport::Ended(_) => None,
     };
     Ok(json!({ "text": report(done), "channel": serde_json::to_value(channel)? }))
 }

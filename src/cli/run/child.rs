@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use tokio::process::Command;
 
-use super::signals::{Signals, die_by};
+use super::signals::{SignalListener, die_by};
 use crate::chain::keystore::PASSWORD_VARIABLE;
 use crate::cli::process::with_usual_descriptors;
 
@@ -18,14 +18,14 @@ const NOT_RUN: u8 = 126;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug)]
-pub enum Ending {
+pub enum ProgramExit {
     /// By itself, with this code.
     Code(u8),
     /// By this signal.
     Signal(i32),
 }
 
-impl Ending {
+impl ProgramExit {
     /// The exit code that says the same. Where that is a signal, dies by it instead.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -36,7 +36,7 @@ impl Ending {
     }
 }
 
-impl From<ExitStatus> for Ending {
+impl From<ExitStatus> for ProgramExit {
     fn from(status: ExitStatus) -> Self {
         match (status.code().map(u8::try_from), status.signal()) {
             (Some(Ok(code)), _) => Self::Code(code),
@@ -66,8 +66,8 @@ impl NotStarted {
 pub(super) async fn run(
     command: &[OsString],
     variables: &[(&str, OsString)],
-    signals: &mut Signals,
-) -> Result<Ending, NotStarted> {
+    signals: &mut SignalListener,
+) -> Result<ProgramExit, NotStarted> {
     let (name, arguments) = command
         .split_first()
         .map_or((OsString::new(), &[][..]), |(name, arguments)| (name.clone(), arguments));
@@ -79,7 +79,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             biased;
-            ended = child.wait() => return ended.map(Ending::from).map_err(failed),
+            ended = child.wait() => return ended.map(ProgramExit::from).map_err(failed),
             received = signals.next() => {
                 if let Some(id) = child.id() {
                     received.pass_on(id);

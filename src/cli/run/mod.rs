@@ -18,9 +18,9 @@ use clap::Args;
 use super::output::tell;
 use super::{ConfigArgs, environment, trust};
 use bill::Statement;
-pub use child::Ending;
+pub use child::ProgramExit;
 use proxy::Proxy;
-use signals::Signals;
+use signals::SignalListener;
 
 /// The exit code where tollpass itself fails, as `env` and `timeout` have it.
 pub(super) const FAILED: u8 = 125;
@@ -73,7 +73,7 @@ pub struct RunArgs {
 }
 
 /// Runs the program to its end; how that was.
-pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
+pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     let config = args.config.load()?;
     if args.bill.is_some() {
         say("--bill is now called --report; the old name still works");
@@ -91,7 +91,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
     let present = |name: &str| std::env::var_os(name);
     let variables = environment::variables(proxy.address(), trust.as_ref(), &args.no_proxy, present);
 
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let mut signals = SignalListener::listen().context("cannot listen for signals")?;
     let ran = child::run(&args.command, &variables, &mut signals).await;
     // Those of its end were meant for the program; further ones are for us.
     signals.forget();
@@ -109,7 +109,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Ending> {
         }
         Err(error) => {
             say(&error);
-            Ok(Ending::Code(error.code()))
+            Ok(ProgramExit::Code(error.code()))
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::bill::Statement;
 use super::say;
-use super::signals::Signals;
+use super::signals::SignalListener;
 use crate::admin;
 use crate::admin::{AdminError, ClientCount, Session};
 use crate::app;
@@ -89,7 +89,7 @@ impl Proxy {
     }
 
     /// Ends what is ours, and says what was paid. A signal hurries it.
-    pub(super) async fn end(self, signals: &mut Signals) -> Statement {
+    pub(super) async fn end(self, signals: &mut SignalListener) -> Statement {
         match self {
             Self::Own(own) => own.end(signals).await,
             Self::Running { socket, session } => {
@@ -120,7 +120,7 @@ impl Own {
         Ok(Self { address, shutdown, payments, clients, task })
     }
 
-    async fn end(self, signals: &mut Signals) -> Statement {
+    async fn end(self, signals: &mut SignalListener) -> Statement {
         let Self { shutdown, payments, clients, mut task, .. } = self;
         if let Some(clients) = clients {
             match clients.count() {

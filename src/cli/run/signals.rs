@@ -38,20 +38,20 @@ const DEADLY: [i32; 8] = [
 const WAITING: usize = 64;
 
 /// Listens until it is dropped; the signals stay harmless to us after that.
-pub(super) struct Signals {
+pub(super) struct SignalListener {
     handle: Handle,
-    received: mpsc::Receiver<Received>,
+    received: mpsc::Receiver<ReceivedSignal>,
 }
 
 /// A signal that has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedSignal {
     number: i32,
     /// The terminal, or its end, sent it: to the whole group of processes, the program among them.
     is_for_the_group: bool,
 }
 
-impl Signals {
+impl SignalListener {
     /// Listens for what can be passed on, but for what was ignored when we were started: that is for the program to
     /// ignore too, as `nohup` wants it.
     pub(super) fn listen() -> io::Result<Self> {
@@ -61,7 +61,7 @@ impl Signals {
         let (sender, received) = mpsc::channel(WAITING);
         let listening = move || {
             for origin in signals.forever() {
-                if sender.blocking_send(Received::from(origin)).is_err() {
+                if sender.blocking_send(ReceivedSignal::from(origin)).is_err() {
                     return;
                 }
             }
@@ -71,7 +71,7 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(super) async fn next(&mut self) -> Received {
+    pub(super) async fn next(&mut self) -> ReceivedSignal {
         match self.received.recv().await {
             Some(received) => received,
             None => std::future::pending().await,
@@ -89,19 +89,19 @@ impl Signals {
     }
 }
 
-impl Drop for Signals {
+impl Drop for SignalListener {
     fn drop(&mut self) {
         self.handle.close();
     }
 }
 
-impl From<Origin> for Received {
+impl From<Origin> for ReceivedSignal {
     fn from(origin: Origin) -> Self {
         Self { number: origin.signal, is_for_the_group: origin.cause == Cause::Kernel }
     }
 }
 
-impl Received {
+impl ReceivedSignal {
     /// Passes it on to the process `id`, unless that got it too.
     pub(super) fn pass_on(self, id: u32) {
         if self.is_for_the_group {

@@ -6,12 +6,15 @@ use revm::primitives::hex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ledger::{Channel, Key, Ledger, NotClosed, Phase};
-use super::resources::{Body, BodyLost, take, typed};
-use super::{GATEWAY_PATH, Shared};
+use super::ledger::{ChannelKey, Ledger, NotClosed, SellerChannel, SellerPhase};
+use super::resources::{BodyLost, ResourceBody, take, typed};
+use super::{GATEWAY_PATH, SellerShared};
 use crate::protocol::Amount;
 
-pub(super) async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Body>, BodyLost> {
+pub(super) async fn answer(
+    request: Request<Incoming>,
+    shared: &SellerShared,
+) -> Result<Response<ResourceBody>, BodyLost> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let form = take(request).await?.start;
     let path = uri.path().strip_prefix(GATEWAY_PATH).unwrap_or_default();
@@ -31,9 +34,9 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared) -> Resul
     Ok(typed(status, "application/json", json + "\n"))
 }
 
-fn show(shared: &Shared, key: Key) -> (StatusCode, String) {
+fn show(shared: &SellerShared, key: ChannelKey) -> (StatusCode, String) {
     let ledger = shared.ledger();
-    match ledger.channels.get(&key).filter(|channel| channel.phase != Phase::Settled) {
+    match ledger.channels.get(&key).filter(|channel| channel.phase != SellerPhase::Settled) {
         None => failure(StatusCode::NOT_FOUND, "no such channel"),
         // The original server fails to write a channel with an unconfirmed top up.
         Some(_) if ledger.topping_up.contains(&key) => {
@@ -43,33 +46,33 @@ fn show(shared: &Shared, key: Key) -> (StatusCode, String) {
     }
 }
 
-fn list(shared: &Shared) -> String {
+fn list(shared: &SellerShared) -> String {
     let ledger = shared.ledger();
     let channels = open(&ledger).map(|(key, channel)| described(shared, *key, channel)).collect::<Vec<_>>();
     format!("[{}]", channels.join(", "))
 }
 
 /// The JSON is written here: amounts are numbers of any length, and no text in it needs escaping.
-fn described(shared: &Shared, (sender, open_block): Key, channel: &Channel) -> String {
+fn described(shared: &SellerShared, (sender, open_block): ChannelKey, channel: &SellerChannel) -> String {
     let receiver = shared.notary.receiver();
-    let Channel { deposit, balance, last_signature, withdrawn, phase } = channel;
+    let SellerChannel { deposit, balance, last_signature, withdrawn, phase } = channel;
     let signature =
         last_signature.map_or("null".to_owned(), |bytes| format!("\"{}\"", hex::encode_prefixed(bytes)));
-    let is_closed = *phase != Phase::Open;
+    let is_closed = *phase != SellerPhase::Open;
     format!(
         r#"{{"sender": "{sender}", "receiver": "{receiver}", "open_block_number": {open_block}, "deposit": {deposit}, "balance": {balance}, "last_signature": {signature}, "is_closed": {is_closed}, "withdrawn": {withdrawn}}}"#
     )
 }
 
-fn stats(shared: &Shared) -> String {
+fn stats(shared: &SellerShared) -> String {
     let ledger = shared.ledger();
-    let sum = |of: fn(&Channel) -> Amount| {
+    let sum = |of: fn(&SellerChannel) -> Amount| {
         open(&ledger).map(|(_, channel)| of(channel)).fold(Amount::ZERO, Amount::saturating_add)
     };
     let (deposits, balances) = (sum(|channel| channel.deposit), sum(|channel| channel.balance));
     let senders =
         open(&ledger).map(|((sender, _), _)| sender).collect::<std::collections::BTreeSet<_>>().len();
-    let open = open(&ledger).filter(|(_, channel)| channel.phase == Phase::Open).count();
+    let open = open(&ledger).filter(|(_, channel)| channel.phase == SellerPhase::Open).count();
     let pending = ledger.unconfirmed.len();
     let (receiver, contract, token) = (shared.notary.receiver(), shared.notary.contract(), shared.token);
     format!(
@@ -77,7 +80,7 @@ fn stats(shared: &Shared) -> String {
     )
 }
 
-fn close(shared: &Shared, key: Key, query: &str, form: &[u8]) -> (StatusCode, String) {
+fn close(shared: &SellerShared, key: ChannelKey, query: &str, form: &[u8]) -> (StatusCode, String) {
     let Some(total) = balance(query, form) else {
         return failure(StatusCode::BAD_REQUEST, "balance is missing or no decimal number");
     };
@@ -117,11 +120,11 @@ fn balance(query: &str, form: &[u8]) -> Option<Amount> {
         .find_map(|pair| pair.trim().strip_prefix("balance=")?.parse().ok())
 }
 
-fn open(ledger: &Ledger) -> impl Iterator<Item = (&Key, &Channel)> {
-    ledger.channels.iter().filter(|(_, channel)| channel.phase != Phase::Settled)
+fn open(ledger: &Ledger) -> impl Iterator<Item = (&ChannelKey, &SellerChannel)> {
+    ledger.channels.iter().filter(|(_, channel)| channel.phase != SellerPhase::Settled)
 }
 
-fn key(sender: &str, block: &str) -> Option<Key> {
+fn key(sender: &str, block: &str) -> Option<ChannelKey> {
     Some((sender.parse().ok()?, block.parse().ok()?))
 }
 

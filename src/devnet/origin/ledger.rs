@@ -11,7 +11,7 @@ use super::proofs::Notary;
 use crate::protocol::{Address, Amount};
 
 /// Whose channel, and the block that opened it; the receiver is always this seller.
-pub(super) type Key = (Address, u32);
+pub(super) type ChannelKey = (Address, u32);
 
 /// A payment as it was presented, before anything of it is believed.
 pub(super) struct Payment {
@@ -30,12 +30,12 @@ pub(super) enum Total {
 }
 
 /// What becomes of a payment.
-pub(super) enum Verdict {
+pub(super) enum SellerVerdict {
     /// Registered. The state is the one *before* this payment.
-    Paid(State),
+    Paid(ChannelState),
     /// The last proof again, or a total that the known deposit does not cover: state, no complaint.
-    NotNow(State),
-    InvalidAmount(State),
+    NotNow(ChannelState),
+    InvalidAmount(ChannelState),
     NonexistingChannel,
     InsufficientConfirmations,
     InvalidBalanceProof,
@@ -44,7 +44,7 @@ pub(super) enum Verdict {
 }
 
 /// What the seller shows of a channel to somebody who holds a proof of it.
-pub(super) struct State {
+pub(super) struct ChannelState {
     pub(super) sender: Address,
     pub(super) balance: Amount,
     pub(super) signature: Option<[u8; 65]>,
@@ -52,16 +52,16 @@ pub(super) struct State {
 
 /// A channel that has enough confirmations, also after its end.
 #[derive(Default)]
-pub(super) struct Channel {
+pub(super) struct SellerChannel {
     pub(super) deposit: Amount,
     pub(super) balance: Amount,
     pub(super) last_signature: Option<[u8; 65]>,
     pub(super) withdrawn: Amount,
-    pub(super) phase: Phase,
+    pub(super) phase: SellerPhase,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum SellerPhase {
     #[default]
     Open,
     /// The payer asked the contract to close it, or the seller handed out its closing signature.
@@ -79,63 +79,68 @@ pub(super) enum NotClosed {
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    pub(super) channels: BTreeMap<Key, Channel>,
+    pub(super) channels: BTreeMap<ChannelKey, SellerChannel>,
     /// Mined, but not deep enough. Known anew with each look at the chain.
-    pub(super) unconfirmed: BTreeMap<Key, Amount>,
+    pub(super) unconfirmed: BTreeMap<ChannelKey, Amount>,
     /// Channels with a mined, but not yet counted, top up. Known anew with each look at the chain.
-    pub(super) topping_up: BTreeSet<Key>,
+    pub(super) topping_up: BTreeSet<ChannelKey>,
     pub(super) payments: u64,
 }
 
 impl Ledger {
     /// Judges a payment at the current price and registers it if it is right.
-    pub(super) fn present(&mut self, payment: &Payment, price: Amount, notary: &Notary) -> Verdict {
+    pub(super) fn present(&mut self, payment: &Payment, price: Amount, notary: &Notary) -> SellerVerdict {
         let (Some(sender), Some(open_block)) = (payment.sender, payment.open_block) else {
-            return Verdict::NonexistingChannel;
+            return SellerVerdict::NonexistingChannel;
         };
         if self.unconfirmed.contains_key(&(sender, open_block)) {
-            return Verdict::InsufficientConfirmations;
+            return SellerVerdict::InsufficientConfirmations;
         }
         let Some(channel) = self.channels.get_mut(&(sender, open_block)) else {
-            return Verdict::NonexistingChannel;
+            return SellerVerdict::NonexistingChannel;
         };
-        if channel.phase != Phase::Open {
-            return Verdict::NonexistingChannel;
+        if channel.phase != SellerPhase::Open {
+            return SellerVerdict::NonexistingChannel;
         }
         let total = match payment.total {
             Total::Of(total) => total,
-            Total::Missing => return Verdict::Unreadable("the payment names no total"),
-            Total::TooLarge => return Verdict::Unreadable("the total does not fit into 192 bits"),
+            Total::Missing => return SellerVerdict::Unreadable("the payment names no total"),
+            Total::TooLarge => return SellerVerdict::Unreadable("the total does not fit into 192 bits"),
         };
         let Some(signature) = signature(&payment.signature) else {
-            return Verdict::Unreadable("the signature is not 65 bytes in hexadecimal digits");
+            return SellerVerdict::Unreadable("the signature is not 65 bytes in hexadecimal digits");
         };
         if notary.payer(open_block, total, &signature) != Some(sender) {
-            return Verdict::InvalidBalanceProof;
+            return SellerVerdict::InvalidBalanceProof;
         }
-        let state = State { sender, balance: channel.balance, signature: channel.last_signature };
+        let state = ChannelState { sender, balance: channel.balance, signature: channel.last_signature };
         if total == channel.balance {
-            return Verdict::NotNow(state);
+            return SellerVerdict::NotNow(state);
         }
         if channel.balance.checked_add(price) != Some(total) {
-            return Verdict::InvalidAmount(state);
+            return SellerVerdict::InvalidAmount(state);
         }
         if total > channel.deposit {
-            return Verdict::NotNow(state);
+            return SellerVerdict::NotNow(state);
         }
         channel.balance = total;
         channel.last_signature = Some(signature);
         self.payments += 1;
-        Verdict::Paid(state)
+        SellerVerdict::Paid(state)
     }
 
     /// Agrees to close a channel on `total`; from then on no payment on it is taken.
-    pub(super) fn close(&mut self, key: Key, total: Amount, notary: &Notary) -> Result<[u8; 65], NotClosed> {
+    pub(super) fn close(
+        &mut self,
+        key: ChannelKey,
+        total: Amount,
+        notary: &Notary,
+    ) -> Result<[u8; 65], NotClosed> {
         let channel = self.channels.get_mut(&key).ok_or(NotClosed::Unknown)?;
         match channel.phase {
-            Phase::Open => {}
-            Phase::Closing => return Err(NotClosed::AlreadyClosing),
-            Phase::Settled => return Err(NotClosed::Unknown),
+            SellerPhase::Open => {}
+            SellerPhase::Closing => return Err(NotClosed::AlreadyClosing),
+            SellerPhase::Settled => return Err(NotClosed::Unknown),
         }
         if channel.balance != total {
             return Err(NotClosed::WrongTotal);
@@ -143,32 +148,34 @@ impl Ledger {
         if channel.last_signature.is_none() {
             return Err(NotClosed::NeverPaid);
         }
-        channel.phase = Phase::Closing;
+        channel.phase = SellerPhase::Closing;
         Ok(notary.consent(key.0, key.1, total))
     }
 
     /// Counts an opening that has enough confirmations.
-    pub(super) fn opened(&mut self, key: Key, deposit: Amount) {
-        self.channels.insert(key, Channel { deposit, ..Channel::default() });
+    pub(super) fn opened(&mut self, key: ChannelKey, deposit: Amount) {
+        self.channels.insert(key, SellerChannel { deposit, ..SellerChannel::default() });
     }
 
     /// Counts a top up that has enough confirmations.
-    pub(super) fn topped_up(&mut self, key: Key, added: Amount) {
+    pub(super) fn topped_up(&mut self, key: ChannelKey, added: Amount) {
         if let Some(channel) = self.channels.get_mut(&key) {
             channel.deposit = channel.deposit.saturating_add(added);
         }
     }
 
     /// Stops taking payments on a channel: its end was asked for, or has come.
-    pub(super) fn ends(&mut self, key: Key, phase: Phase) {
+    pub(super) fn ends(&mut self, key: ChannelKey, phase: SellerPhase) {
         // A channel settled is never closing again.
-        if let Some(channel) = self.channels.get_mut(&key).filter(|channel| channel.phase != Phase::Settled) {
+        if let Some(channel) =
+            self.channels.get_mut(&key).filter(|channel| channel.phase != SellerPhase::Settled)
+        {
             channel.phase = phase;
         }
     }
 
     /// Counts what the seller took out.
-    pub(super) fn withdrew(&mut self, key: Key, amount: Amount) {
+    pub(super) fn withdrew(&mut self, key: ChannelKey, amount: Amount) {
         if let Some(channel) = self.channels.get_mut(&key) {
             channel.withdrawn = channel.withdrawn.saturating_add(amount);
         }

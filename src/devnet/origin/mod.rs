@@ -32,7 +32,7 @@ use self::faults::Faults;
 use self::ledger::Ledger;
 use self::proofs::Notary;
 use self::resources::Shop;
-use self::watch::Watcher;
+use self::watch::EventWatcher;
 use crate::mutex::lock;
 use crate::protocol::{Address, Amount};
 
@@ -41,7 +41,7 @@ pub const GATEWAY_PATH: &str = "/api/1";
 
 /// What a seller needs.
 #[derive(Clone)]
-pub struct Settings {
+pub struct SellerSettings {
     /// Where to listen; loopback only, port 0 for any free one.
     pub listen: SocketAddr,
     /// Where to sell the same over TLS as well.
@@ -73,7 +73,7 @@ pub struct Secure {
 
 /// Why a seller did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum OriginError {
+pub enum SellerStartError {
     /// The key is zero or above the order of the curve.
     #[error("the seller's key is not a private key of secp256k1")]
     Key,
@@ -107,26 +107,26 @@ pub enum OriginError {
 pub struct Origin {
     address: SocketAddr,
     secure_address: Option<SocketAddr>,
-    shared: Arc<Shared>,
+    shared: Arc<SellerShared>,
     tasks: TaskTracker,
     stop: DropGuard,
 }
 
 impl Origin {
     /// Listens, and serves until it is stopped or dropped. Does not wait for the node.
-    pub async fn spawn(settings: Settings) -> Result<Self, OriginError> {
+    pub async fn spawn(settings: SellerSettings) -> Result<Self, SellerStartError> {
         let addresses = [Some(settings.listen), settings.secure.as_ref().map(|secure| secure.listen)];
         if let Some(exposed) = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback()) {
-            return Err(OriginError::NotLoopback(exposed));
+            return Err(SellerStartError::NotLoopback(exposed));
         }
         let notary = Notary::new(settings.key, settings.channel_manager)?;
-        let watcher = Watcher::new(
+        let watcher = EventWatcher::new(
             &settings.rpc_url,
             settings.channel_manager,
             notary.receiver(),
             settings.confirmations,
         )?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SellerShared {
             letterhead: paywall::letterhead(&notary, settings.token),
             notary,
             token: settings.token,
@@ -241,15 +241,15 @@ impl Origin {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), OriginError> {
-    let cannot = |source| OriginError::Listen { address, source };
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SellerStartError> {
+    let cannot = |source| SellerStartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
     Ok((listener, address))
 }
 
 /// What all tasks of one seller work on.
-struct Shared {
+struct SellerShared {
     notary: Notary,
     letterhead: HeaderMap,
     token: Address,
@@ -270,7 +270,7 @@ struct Counts {
     looks: u64,
 }
 
-impl Shared {
+impl SellerShared {
     /// Reads or changes the book and tells those who wait for it.
     fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger();

@@ -4,10 +4,10 @@ use http::header::{ACCEPT, COOKIE, HeaderMap, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use revm::primitives::hex;
 
-use super::ledger::{Payment, State, Total};
+use super::ledger::{ChannelState, Payment, Total};
 use super::proofs::Notary;
-use super::resources::{Body, html, plain};
-use super::{GATEWAY_PATH, Shared};
+use super::resources::{ResourceBody, html, plain};
+use super::{GATEWAY_PATH, SellerShared};
 use crate::protocol::money::NotAnAmount;
 use crate::protocol::schemes::microraiden::headers as rdn;
 use crate::protocol::{Address, Amount};
@@ -46,14 +46,14 @@ pub(super) fn letterhead(notary: &Notary, token: Address) -> HeaderMap {
 }
 
 /// The headers that every 402 has.
-pub(super) fn base(shared: &Shared, price: Amount) -> HeaderMap {
+pub(super) fn base(shared: &SellerShared, price: Amount) -> HeaderMap {
     let mut headers = shared.letterhead.clone();
     set(&mut headers, &rdn::PRICE, &price.to_string());
     headers
 }
 
 /// Adds what the seller holds of the channel.
-pub(super) fn show(headers: &mut HeaderMap, state: &State) {
+pub(super) fn show(headers: &mut HeaderMap, state: &ChannelState) {
     set(headers, &rdn::SENDER_ADDRESS, &state.sender.to_string());
     set(headers, &rdn::SENDER_BALANCE, &state.balance.to_string());
     if let Some(signature) = state.signature {
@@ -67,7 +67,7 @@ pub(super) fn complain(headers: &mut HeaderMap, complaint: &'static HeaderName) 
 }
 
 /// The 402 with these `RDN-*` headers; a page and cookies for those who like to read HTML.
-pub(super) fn reply(rdn_headers: HeaderMap, request_headers: &HeaderMap) -> Response<Body> {
+pub(super) fn reply(rdn_headers: HeaderMap, request_headers: &HeaderMap) -> Response<ResourceBody> {
     let mut response = if wants_page(request_headers) {
         let mut page = html(StatusCode::PAYMENT_REQUIRED, PAGE.to_owned());
         for (name, value) in &rdn_headers {

@@ -9,7 +9,7 @@ use revm::primitives::{B256, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
 
-use super::OriginError;
+use super::SellerStartError;
 use crate::protocol::{Address, Amount};
 
 static BALANCE_SCHEMA: LazyLock<B256> = LazyLock::new(|| {
@@ -28,9 +28,9 @@ pub(super) struct Notary {
 }
 
 impl Notary {
-    pub(super) fn new(key: [u8; 32], contract: Address) -> Result<Self, OriginError> {
+    pub(super) fn new(key: [u8; 32], contract: Address) -> Result<Self, SellerStartError> {
         let curve = Secp256k1::new();
-        let key = SecretKey::from_byte_array(key).map_err(|_| OriginError::Key)?;
+        let key = SecretKey::from_byte_array(key).map_err(|_| SellerStartError::Key)?;
         let receiver = account(&key.public_key(&curve));
         Ok(Self { curve, key, receiver, contract })
     }

@@ -17,12 +17,12 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use revm::primitives::{alloy_primitives::Keccak256, hex};
 
-use super::{GATEWAY_PATH, OriginError};
+use super::{GATEWAY_PATH, SellerStartError};
 use crate::mutex::lock;
 use crate::protocol::Amount;
 
 /// The body of an answer.
-pub(super) type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub(super) type ResourceBody = BoxBody<Bytes, std::convert::Infallible>;
 
 /// The largest request body that is read; the connection of a larger one is cut.
 pub(super) const BODY_LIMIT: u64 = 4 << 30;
@@ -127,7 +127,7 @@ impl Kind {
     }
 
     /// Answers, after the payment. An error means that the request's body did not arrive.
-    pub(super) async fn run(&self, request: Request<Incoming>) -> Result<Response<Body>, BodyLost> {
+    pub(super) async fn run(&self, request: Request<Incoming>) -> Result<Response<ResourceBody>, BodyLost> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let received = take(request).await?;
         Ok(match self {
@@ -149,7 +149,7 @@ impl Kind {
     }
 }
 
-async fn file(path: &Path) -> Response<Body> {
+async fn file(path: &Path) -> Response<ResourceBody> {
     let read = async {
         let length = tokio::fs::metadata(path).await?.len();
         if length > FILE_LIMIT {
@@ -174,12 +174,12 @@ async fn file(path: &Path) -> Response<Body> {
 pub(super) struct Shop(Mutex<BTreeMap<String, (Amount, Kind)>>);
 
 impl Shop {
-    pub(super) fn new(resources: Vec<Resource>) -> Result<Self, OriginError> {
+    pub(super) fn new(resources: Vec<Resource>) -> Result<Self, SellerStartError> {
         let mut shelf = BTreeMap::new();
         for Resource { path, price, kind } in resources {
             let usable = path.starts_with('/') && path != "/" && !path.starts_with(GATEWAY_PATH);
             if !usable || shelf.insert(path.clone(), (price, kind)).is_some() {
-                return Err(OriginError::Path(path));
+                return Err(SellerStartError::Path(path));
             }
         }
         Ok(Self(Mutex::new(shelf)))
@@ -210,15 +210,15 @@ impl Shop {
     }
 }
 
-pub(super) fn plain(status: StatusCode, text: String) -> Response<Body> {
+pub(super) fn plain(status: StatusCode, text: String) -> Response<ResourceBody> {
     typed(status, "text/plain; charset=utf-8", text)
 }
 
-pub(super) fn html(status: StatusCode, page: String) -> Response<Body> {
+pub(super) fn html(status: StatusCode, page: String) -> Response<ResourceBody> {
     typed(status, "text/html; charset=utf-8", page)
 }
 
-pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) -> Response<Body> {
+pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) -> Response<ResourceBody> {
     let mut response = Response::new(Full::from(text).boxed());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -226,7 +226,7 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) 
 }
 
 /// What arrived as the body of a request.
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     pub(super) length: u64,
     digest: [u8; 32],
     /// The beginning, as much as a form can need.
@@ -239,7 +239,7 @@ pub(super) struct Received {
 pub(super) struct BodyLost;
 
 /// Reads a body to its end and keeps its length, its digest and its first bytes.
-pub(super) async fn take(request: Request<Incoming>) -> Result<Received, BodyLost> {
+pub(super) async fn take(request: Request<Incoming>) -> Result<ReceivedBody, BodyLost> {
     const START: usize = 4096;
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let mut body = request.into_body();
@@ -258,7 +258,7 @@ pub(super) async fn take(request: Request<Incoming>) -> Result<Received, BodyLos
     }
     // The original server reads a body without Content-Length as empty.
     let length = if chunked { 0 } else { length };
-    Ok(Received { length, digest: hasher.finalize().0, start })
+    Ok(ReceivedBody { length, digest: hasher.finalize().0, start })
 }
 
 /// A body of dots, made as it is sent.

@@ -20,10 +20,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ledger::{Payment, Verdict};
+use super::ledger::{Payment, SellerVerdict};
 use super::paywall;
-use super::resources::{Body, BodyLost, Kind, plain, take};
-use super::{GATEWAY_PATH, Lose, Shared, gateway};
+use super::resources::{BodyLost, Kind, ResourceBody, plain, take};
+use super::{GATEWAY_PATH, Lose, SellerShared, gateway};
 use crate::protocol::Amount;
 use crate::protocol::schemes::microraiden::headers as rdn;
 
@@ -47,7 +47,7 @@ pub(super) enum Cut {
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
-    shared: Arc<Shared>,
+    shared: Arc<SellerShared>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -74,7 +74,7 @@ pub(super) async fn accept(
     stop.run_until_cancelled(accepting).await;
 }
 
-async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<SellerShared>) {
     let served = async {
         stream.set_nodelay(true)?;
         let Some(config) = tls else { return serve_http_1(stream, shared).await };
@@ -90,7 +90,7 @@ async fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: Arc<Sh
     }
 }
 
-async fn serve_http_1<I>(stream: I, shared: Arc<Shared>) -> io::Result<()>
+async fn serve_http_1<I>(stream: I, shared: Arc<SellerShared>) -> io::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -104,7 +104,7 @@ where
         .map_err(io::Error::other)
 }
 
-async fn serve_http_2(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve_http_2(stream: TlsStream<TcpStream>, shared: Arc<SellerShared>) -> io::Result<()> {
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
         async move { answer(request, &shared).await }
@@ -117,7 +117,7 @@ async fn serve_http_2(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> io::
         .map_err(io::Error::other)
 }
 
-async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Body>, Cut> {
+async fn answer(request: Request<Incoming>, shared: &SellerShared) -> Result<Response<ResourceBody>, Cut> {
     let path = request.uri().path().to_owned();
     // The original server knows no targets in absolute form; HTTP/2 has no other.
     if request.uri().scheme().is_some() && request.version() != Version::HTTP_2 {
@@ -152,10 +152,10 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<
 /// Takes the money, then runs the resource; or says what it costs.
 async fn sell(
     request: Request<Incoming>,
-    shared: &Shared,
+    shared: &SellerShared,
     price: Amount,
     kind: &Kind,
-) -> Result<Response<Body>, Cut> {
+) -> Result<Response<ResourceBody>, Cut> {
     if shared.faults().out_of_gas_money {
         let text = "The seller has no money left to redeem payments with.\n".to_owned();
         return refuse(request, plain(StatusCode::BAD_GATEWAY, text)).await;
@@ -179,7 +179,7 @@ async fn sell(
     if lose == Some(Lose::AfterRegistering) {
         return Err(Cut::Lost);
     }
-    let is_taken = matches!(verdict, Verdict::Paid(_));
+    let is_taken = matches!(verdict, SellerVerdict::Paid(_));
     let response = deliver(request, shared, price, kind, (payment, verdict)).await;
     if is_taken {
         // An error would say that the sender is gone, and `shared` holds it.
@@ -190,14 +190,14 @@ async fn sell(
 
 async fn deliver(
     request: Request<Incoming>,
-    shared: &Shared,
+    shared: &SellerShared,
     price: Amount,
     kind: &Kind,
-    (payment, verdict): (Payment, Verdict),
-) -> Result<Response<Body>, Cut> {
+    (payment, verdict): (Payment, SellerVerdict),
+) -> Result<Response<ResourceBody>, Cut> {
     let mut headers = paywall::base(shared, price);
     match verdict {
-        Verdict::Paid(before) => {
+        SellerVerdict::Paid(before) => {
             tracing::info!(path = request.uri().path(), %price, sender = %before.sender, "paid");
             paywall::show(&mut headers, &before);
             let mut response = kind.run(request).await?;
@@ -206,17 +206,17 @@ async fn deliver(
             }
             return Ok(response);
         }
-        Verdict::NotNow(state) => paywall::show(&mut headers, &state),
-        Verdict::InvalidAmount(state) => {
+        SellerVerdict::NotNow(state) => paywall::show(&mut headers, &state),
+        SellerVerdict::InvalidAmount(state) => {
             paywall::show(&mut headers, &state);
             paywall::complain(&mut headers, &rdn::INVALID_AMOUNT);
         }
-        Verdict::NonexistingChannel => paywall::complain(&mut headers, &rdn::NONEXISTING_CHANNEL),
-        Verdict::InsufficientConfirmations => {
+        SellerVerdict::NonexistingChannel => paywall::complain(&mut headers, &rdn::NONEXISTING_CHANNEL),
+        SellerVerdict::InsufficientConfirmations => {
             paywall::complain(&mut headers, &rdn::INSUFFICIENT_CONFIRMATIONS)
         }
-        Verdict::InvalidBalanceProof => paywall::complain(&mut headers, &rdn::INVALID_BALANCE_PROOF),
-        Verdict::Unreadable(reason) => {
+        SellerVerdict::InvalidBalanceProof => paywall::complain(&mut headers, &rdn::INVALID_BALANCE_PROOF),
+        SellerVerdict::Unreadable(reason) => {
             return refuse(request, plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"))).await;
         }
     }
@@ -227,7 +227,10 @@ async fn deliver(
 
 /// Gives an answer that does not look at the body. The body is read first, so that a client which writes it
 /// before it reads meets an answer and no reset; with `Expect: 100-continue` it is not asked for.
-async fn refuse(request: Request<Incoming>, mut response: Response<Body>) -> Result<Response<Body>, Cut> {
+async fn refuse(
+    request: Request<Incoming>,
+    mut response: Response<ResourceBody>,
+) -> Result<Response<ResourceBody>, Cut> {
     if request.headers().contains_key(EXPECT) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Ok(response);
@@ -236,7 +239,7 @@ async fn refuse(request: Request<Incoming>, mut response: Response<Body>) -> Res
     Ok(response)
 }
 
-fn not_allowed(methods: &[Method]) -> Response<Body> {
+fn not_allowed(methods: &[Method]) -> Response<ResourceBody> {
     let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n".to_owned());
     response.headers_mut().insert(ALLOW, allowed(methods));
     response

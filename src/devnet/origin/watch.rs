@@ -12,15 +12,15 @@ use jsonrpsee::rpc_params;
 use revm::primitives::{U256, hex, keccak256};
 use serde::Deserialize;
 
-use super::ledger::{Key, Ledger, Phase};
-use super::{OriginError, Shared};
+use super::ledger::{ChannelKey, Ledger, SellerPhase};
+use super::{SellerShared, SellerStartError};
 use crate::protocol::{Address, Amount};
 
 /// How long the node may take for one answer.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The seller's view of the chain.
-pub(super) struct Watcher {
+pub(super) struct EventWatcher {
     node: HttpClient,
     contract: Address,
     receiver: Address,
@@ -32,7 +32,7 @@ pub(super) struct Watcher {
 /// A log as `eth_getLogs` gives it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Log {
+struct EventLog {
     topics: Vec<String>,
     data: String,
     block_number: String,
@@ -40,7 +40,7 @@ struct Log {
 
 struct Event {
     block: u64,
-    key: Key,
+    key: ChannelKey,
     what: What,
 }
 
@@ -52,22 +52,22 @@ enum What {
     Withdrew(Amount),
 }
 
-impl Watcher {
+impl EventWatcher {
     pub(super) fn new(
         rpc_url: &str,
         contract: Address,
         receiver: Address,
         confirmations: u64,
-    ) -> Result<Self, OriginError> {
+    ) -> Result<Self, SellerStartError> {
         let node = HttpClientBuilder::default()
             .request_timeout(NODE_PATIENCE)
             .build(rpc_url)
-            .map_err(|error| OriginError::Node { url: rpc_url.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| SellerStartError::Node { url: rpc_url.to_owned(), reason: error.to_string() })?;
         Ok(Self { node, contract, receiver, confirmations, next: 0 })
     }
 
     /// Looks at the chain every `poll_every` until the task is dropped.
-    pub(super) async fn run(mut self, shared: &Shared, poll_every: Duration) {
+    pub(super) async fn run(mut self, shared: &SellerShared, poll_every: Duration) {
         let mut polls = tokio::time::interval(poll_every);
         polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -101,7 +101,7 @@ impl Watcher {
             "toBlock": format!("{head:#x}"),
             "topics": [null, null, format!("0x{}{}", "00".repeat(12), hex::encode(self.receiver.0))],
         });
-        let logs: Vec<Log> = self.node.request("eth_getLogs", rpc_params![filter]).await?;
+        let logs: Vec<EventLog> = self.node.request("eth_getLogs", rpc_params![filter]).await?;
         Ok((head, logs.iter().filter_map(event).collect()))
     }
 
@@ -122,15 +122,15 @@ impl Watcher {
                     ledger.topping_up.insert(key);
                 }
                 What::Withdrew(_) => {}
-                What::CloseRequested => ledger.ends(key, Phase::Closing),
-                What::Settled => ledger.ends(key, Phase::Settled),
+                What::CloseRequested => ledger.ends(key, SellerPhase::Closing),
+                What::Settled => ledger.ends(key, SellerPhase::Settled),
             }
         }
         self.next = end;
     }
 }
 
-fn event(log: &Log) -> Option<Event> {
+fn event(log: &EventLog) -> Option<Event> {
     let block = number(&log.block_number)?;
     let [topic, sender, _receiver, rest @ ..] = log.topics.as_slice() else { return None };
     let topic: [u8; 32] = hex::decode_to_array(topic).ok()?;

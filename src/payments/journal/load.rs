@@ -12,7 +12,7 @@ use crate::payments::account::AccountKey;
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
-use crate::protocol::engine::Host;
+use crate::protocol::engine::HostName;
 use crate::protocol::quote::{Price, RequestId, Trust};
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, SchemeName, Signature};
 
@@ -29,7 +29,7 @@ pub struct AccountChannels {
     /// The account.
     pub account: AccountKey,
     /// Its channels.
-    pub channels: Vec<(ChannelId, Channel, Option<Host>)>,
+    pub channels: Vec<(ChannelId, Channel, Option<HostName>)>,
 }
 
 /// Everything that the journal holds of one account.
@@ -44,11 +44,11 @@ pub struct StoredAccount {
     /// Remembered prices.
     pub prices: Vec<(RequestId, Price)>,
     /// The hosts that channels belong to.
-    pub hosts: Vec<(ChannelId, Host)>,
+    pub hosts: Vec<(ChannelId, HostName)>,
     /// Deposits: the receiver, the host, and how long ago.
-    pub deposits: Vec<(Address, Host, Duration)>,
+    pub deposits: Vec<(Address, HostName, Duration)>,
     /// The URLs of receivers' REST interfaces, as hosts name them.
-    pub seller_urls: Vec<((Host, Address), String)>,
+    pub seller_urls: Vec<((HostName, Address), String)>,
     /// Closing signatures that were not used yet.
     pub closing_signatures: Vec<(ChannelId, ClosingSignature)>,
     /// The block at which the next sync with the chain starts; 0 before the first one.
@@ -168,7 +168,7 @@ impl Journal {
         books
             .map(|book| {
                 let (id, account) = book?;
-                let hosts: BTreeMap<ChannelId, Host> = self.hosts(id)?.into_iter().collect();
+                let hosts: BTreeMap<ChannelId, HostName> = self.hosts(id)?.into_iter().collect();
                 let with_host = |(id, channel)| (id, channel, hosts.get(&id).cloned());
                 let channels = self.channels(id)?.into_iter().map(with_host).collect();
                 Ok(AccountChannels { account, channels })
@@ -184,13 +184,13 @@ impl Journal {
         channels.query_map([book], read_channel)?.collect()
     }
 
-    fn seller_urls(&self, book: i64) -> rusqlite::Result<Vec<((Host, Address), String)>> {
+    fn seller_urls(&self, book: i64) -> rusqlite::Result<Vec<((HostName, Address), String)>> {
         let sql = "SELECT host, receiver, url FROM gateway WHERE book = ?1 ORDER BY host, receiver";
         let mut urls = self.connection.prepare(sql)?;
         urls.query_map([book], |row| Ok(((host(row, 0)?, text(row, 1)?), row.get(2)?)))?.collect()
     }
 
-    fn hosts(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, Host)>> {
+    fn hosts(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, HostName)>> {
         let sql = "SELECT receiver, open_block, host FROM channel_host WHERE book = ?1";
         let mut hosts = self.connection.prepare(sql)?;
         let read = |row: &Row<'_>| {
@@ -199,7 +199,7 @@ impl Journal {
         hosts.query_map([book], read)?.collect()
     }
 
-    fn deposits(&self, book: i64) -> rusqlite::Result<Vec<(Address, Host, Duration)>> {
+    fn deposits(&self, book: i64) -> rusqlite::Result<Vec<(Address, HostName, Duration)>> {
         let now = unix_time();
         let kept = now.saturating_sub(DEPOSITS_KEPT) as i64;
         self.connection.execute("DELETE FROM deposit WHERE book = ?1 AND at < ?2", params![book, kept])?;
@@ -291,8 +291,8 @@ fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row.get::<_, String>(column)?.parse().map_err(|error| unreadable(column, error))
 }
 
-fn host(row: &Row<'_>, column: usize) -> rusqlite::Result<Host> {
-    row.get::<_, String>(column).map(Host::from)
+fn host(row: &Row<'_>, column: usize) -> rusqlite::Result<HostName> {
+    row.get::<_, String>(column).map(HostName::from)
 }
 
 fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Amount>> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::demand::check;
 use super::purchase::{Purchase, Stage};
 use super::{Engine, Outcome, PurchaseId, Reopens, Start};
-use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::channel::ChannelDraft;
 use crate::protocol::policy::{Adopt, Complaint, Retry};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Holding, Verdict};
@@ -34,7 +34,14 @@ impl Engine {
         }
     }
 
-    fn rejected(&mut self, id: PurchaseId, draft: Draft, offer: Offer, reopens: Reopens, now: Instant) {
+    fn rejected(
+        &mut self,
+        id: PurchaseId,
+        draft: ChannelDraft,
+        offer: Offer,
+        reopens: Reopens,
+        now: Instant,
+    ) {
         let Start::Ready(account) = self.start else {
             return self.refuse(id, Refusal::ShuttingDown, now);
         };
@@ -81,7 +88,7 @@ impl Engine {
     }
 
     /// Gives the channel of a purchase back, and lets it choose once more.
-    fn pay_again(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
+    fn pay_again(&mut self, id: PurchaseId, draft: &ChannelDraft, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&draft.channel) {
             slot.lease = None;
         }
@@ -93,7 +100,7 @@ impl Engine {
     fn may_go_on(
         &mut self,
         id: PurchaseId,
-        draft: &Draft,
+        draft: &ChannelDraft,
         offer: &Offer,
         verdict: Verdict,
         now: Instant,
@@ -127,14 +134,14 @@ impl Engine {
 
     /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing more that
     /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
-    fn may_reopen(&self, id: PurchaseId, draft: &Draft) -> bool {
+    fn may_reopen(&self, id: PurchaseId, draft: &ChannelDraft) -> bool {
         let is_gone = self.channel(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
         is_gone && self.purchases.get(&id).is_some_and(|purchase| !purchase.reopened)
     }
 
     /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one. What a settlement
     /// has paid out of this request's promise still counts.
-    fn reopen(&mut self, id: PurchaseId, draft: &Draft, now: Instant) {
+    fn reopen(&mut self, id: PurchaseId, draft: &ChannelDraft, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let settled = self.slots.get(&draft.channel).and_then(|slot| slot.settled).unwrap_or_default();
         purchase.is_settled(draft.channel, settled);
@@ -152,7 +159,7 @@ impl Engine {
     fn pause(
         &mut self,
         id: PurchaseId,
-        draft: Draft,
+        draft: ChannelDraft,
         complaint: Complaint,
         Reopens(reopens): Reopens,
         now: Instant,
@@ -179,7 +186,7 @@ impl Engine {
     }
 
     /// The seller took the payment, as far as can be told.
-    fn acknowledge(&mut self, draft: &Draft, total: Amount) {
+    fn acknowledge(&mut self, draft: &ChannelDraft, total: Amount) {
         self.change(&draft.channel, |channel| {
             channel.acknowledged = total;
             channel.promised = channel.promised.max(total);
@@ -188,7 +195,7 @@ impl Engine {
     }
 
     /// The seller says what it holds.
-    fn correct(&mut self, draft: &Draft, holding: Holding) {
+    fn correct(&mut self, draft: &ChannelDraft, holding: Holding) {
         self.change(&draft.channel, |channel| channel.correct(holding.total, holding.proven));
     }
 }

@@ -8,7 +8,7 @@ use super::durable::{Action, Blocked};
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Start};
-use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
+use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -16,7 +16,7 @@ use crate::protocol::{
 };
 
 /// What can be done for a purchase at the head of its queue.
-pub(super) enum Step {
+pub(super) enum DemandStep {
     Pay(ChannelId, Amount),
     Fund(ChannelOp),
     /// Earlier transactions for the receiver must be cleared up first.
@@ -135,28 +135,28 @@ impl Engine {
         let mut place = 0;
         while let Some(&id) = self.queue_mut(receiver, key).and_then(|queue| queue.get(place)) {
             match self.step(id, receiver, now) {
-                Step::WaitAll => return,
-                Step::Wait => place += 1,
-                Step::Pay(channel, total) => {
+                DemandStep::WaitAll => return,
+                DemandStep::Wait => place += 1,
+                DemandStep::Pay(channel, total) => {
                     self.unqueue(receiver, key, place);
                     self.grant(id, channel, total);
                 }
-                Step::Fund(op) => {
+                DemandStep::Fund(op) => {
                     if let Some(purchase) = self.purchases.get_mut(&id) {
                         purchase.is_funded = true;
                     }
                     self.start_op(op, Some(Arc::clone(&key.0)));
                     place += 1;
                 }
-                Step::Resume => {
+                DemandStep::Resume => {
                     self.resume(receiver);
                     place += 1;
                 }
-                Step::QueryBalance => {
+                DemandStep::QueryBalance => {
                     self.query_balance();
                     place += 1;
                 }
-                Step::Refuse(refusal) => {
+                DemandStep::Refuse(refusal) => {
                     // Out of the queue first: a purchase that is refused must not be served again below.
                     self.unqueue(receiver, key, place);
                     self.effects.push_back(Effect::Refuse(id, refusal));
@@ -220,19 +220,19 @@ impl Engine {
     }
 
     /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
-    fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> Step {
+    fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> DemandStep {
         let Some(purchase) = self.purchases.get(&id) else {
-            return Step::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
+            return DemandStep::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
         };
         if purchase.rounds >= self.policy.max_attempts {
-            return Step::Refuse(Refusal::Rounds { rounds: purchase.rounds });
+            return DemandStep::Refuse(Refusal::Rounds { rounds: purchase.rounds });
         }
         let price = purchase.price();
         let Choice { open, lent, payable } = self.choose(purchase, receiver, price);
         if let Some((_, _, channel, total)) = payable {
-            return Step::Pay(channel, total);
+            return DemandStep::Pay(channel, total);
         }
-        let wait = if lent == open { Step::WaitAll } else { Step::Wait };
+        let wait = if lent == open { DemandStep::WaitAll } else { DemandStep::Wait };
         let is_full = lent > 0 && open >= self.policy.deposit.channels as usize;
         if is_full || self.funding.contains_key(&receiver) {
             return wait;
@@ -240,8 +240,8 @@ impl Engine {
         let step = self.funding_step(purchase, receiver, price, now);
         // A channel that is lent comes back; only a request that has none is told that there will be none.
         match step {
-            Step::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
-            Step::QueryBalance if lent > 0 => wait,
+            DemandStep::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
+            DemandStep::QueryBalance if lent > 0 => wait,
             step => step,
         }
     }
@@ -300,7 +300,7 @@ impl Engine {
             channel.signed = channel.signed.max(total);
             channel.in_doubt = Some(InDoubt { total, price });
         }
-        let draft = Draft { channel: channel_id, total, price };
+        let draft = ChannelDraft { channel: channel_id, total, price };
         slot.lease = Some(id);
         (slot.is_dirty, self.is_dirty) = (true, true);
         let ahead = price.saturating_mul(self.policy.sign_ahead);

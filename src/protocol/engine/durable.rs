@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::purchase::Stage;
 use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Record};
-use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId, Refusal};
 
 /// The number of a write; writes are made durable in this order.
@@ -23,7 +23,7 @@ pub(super) struct Blocked {
 
 #[derive(Debug)]
 pub(super) enum Action {
-    Grant(PurchaseId, Draft),
+    Grant(PurchaseId, ChannelDraft),
     GrantOneShot(PurchaseId),
     Send([u8; 32]),
 }
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    fn not_granted(&mut self, id: PurchaseId, draft: &Draft, reason: &str, now: Instant) {
+    fn not_granted(&mut self, id: PurchaseId, draft: &ChannelDraft, reason: &str, now: Instant) {
         self.take_back(id);
         // Those that wait behind it would meet the same disk, one after the other.
         let queues = self.queues.remove(&draft.channel.receiver).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::durable::{Action, Blocked};
-use super::{Balance, Effect, Engine, Funding, Host, Record};
+use super::{Balance, Effect, Engine, Funding, HostName, Record};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
 /// How far the cursor moves before it is put on record again, in blocks.
@@ -51,7 +51,7 @@ pub enum OpRefused {
 impl Engine {
     /// Has an order carried out, for a host or for the user, unless older transactions for the same receiver must be
     /// cleared up first.
-    pub(super) fn start_op(&mut self, op: ChannelOp, host: Option<Host>) {
+    pub(super) fn start_op(&mut self, op: ChannelOp, host: Option<HostName>) {
         let receiver = op.receiver();
         if self.intents.contains_key(&receiver) {
             return self.resume(receiver);
@@ -63,7 +63,7 @@ impl Engine {
     /// Has the fate of a receiver's transactions found out.
     pub(super) fn resume(&mut self, receiver: Address) {
         let Some(intents) = self.intents.get(&receiver) else { return };
-        let host = intents.last().and_then(|intent| intent.host.as_deref().map(Host::from));
+        let host = intents.last().and_then(|intent| intent.host.as_deref().map(HostName::from));
         self.funding.insert(receiver, Funding { op: None, host });
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
-    fn send_money(&mut self, op: &ChannelOp, host: Option<Host>, now: Instant) {
+    fn send_money(&mut self, op: &ChannelOp, host: Option<HostName>, now: Instant) {
         if let ChannelOp::TopUp { channel: id, added } = op {
             self.change(id, |channel| channel.funded = channel.funded.saturating_add(*added));
             self.persist_channel(*id);
@@ -196,7 +196,7 @@ impl Engine {
         id: ChannelId,
         on_chain: Option<OnChain>,
         op: Option<ChannelOp>,
-        host: Option<Host>,
+        host: Option<HostName>,
         now: Instant,
     ) {
         if let (None, Some(slot)) = (on_chain, self.slots.get_mut(&id)) {
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// A channel of ours is new: nothing was signed on it, and it belongs to the host that it was opened for.
-    fn opened(&mut self, id: ChannelId, on_chain: Option<OnChain>, deposit: Amount, host: Option<&Host>) {
+    fn opened(&mut self, id: ChannelId, on_chain: Option<OnChain>, deposit: Amount, host: Option<&HostName>) {
         let nothing = OnChain {
             deposit: Amount::ZERO,
             settle_block: 0,

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::demand::Step;
+use super::demand::DemandStep;
 use super::purchase::Purchase;
-use super::{Balance, Effect, Engine, Failure, Host, OpFailure};
+use super::{Balance, Effect, Engine, Failure, HostName, OpFailure};
 use crate::protocol::refusal::Remembered;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Phase, Refusal};
 
@@ -25,37 +25,37 @@ impl Engine {
         receiver: Address,
         price: Amount,
         now: Instant,
-    ) -> Step {
+    ) -> DemandStep {
         let key = (receiver, Arc::clone(purchase.host()));
         if let Some(failure) = self.failures.get(&key).filter(|failure| now < failure.until) {
             let is_fresh = now.saturating_duration_since(failure.looked) < BALANCE_FRESH;
             return if is_fresh || failure.balance.is_none() {
-                Step::Refuse(failure.refusal(now))
+                DemandStep::Refuse(failure.refusal(now))
             } else {
-                Step::QueryBalance
+                DemandStep::QueryBalance
             };
         }
         if self.intents.contains_key(&receiver) {
             // Whoever they were made for: it is not known yet what became of them.
             let unresolved = self.unresolved.get(&receiver).filter(|failure| now < failure.until);
-            return unresolved.map_or(Step::Resume, |failure| Step::Refuse(failure.refusal(now)));
+            return unresolved.map_or(DemandStep::Resume, |failure| DemandStep::Refuse(failure.refusal(now)));
         }
         let op = match self.op_for(purchase, receiver, price) {
             Ok(op) => op,
-            Err(refusal) => return Step::Refuse(refusal),
+            Err(refusal) => return DemandStep::Refuse(refusal),
         };
         // No money is moved for a payment that would not be granted.
         if purchase.exceeds_price(self.raise_after(&op, price)) {
-            return Step::Refuse(Refusal::SecondPrice { price });
+            return DemandStep::Refuse(Refusal::SecondPrice { price });
         }
         if purchase.is_funded {
-            return Step::Refuse(Refusal::FundedOnce);
+            return DemandStep::Refuse(Refusal::FundedOnce);
         }
         let (max, within) = (self.policy.deposit.max_count, self.policy.deposit.count_window);
         if self.recent_deposits(&key, now) >= max as usize {
-            return Step::Refuse(Refusal::TooManyDeposits { receiver, max, within });
+            return DemandStep::Refuse(Refusal::TooManyDeposits { receiver, max, within });
         }
-        Step::Fund(op)
+        DemandStep::Fund(op)
     }
 
     /// Tops up the free channel with most left, by what is missing to the target; if every channel is lent or full, opens
@@ -95,14 +95,14 @@ impl Engine {
             .map_or(price, |known| known.acknowledged.saturating_add(price).saturating_sub(known.presented))
     }
 
-    fn recent_deposits(&self, key: &(Address, Host), now: Instant) -> usize {
+    fn recent_deposits(&self, key: &(Address, HostName), now: Instant) -> usize {
         let within = self.policy.deposit.count_window;
         let is_recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
         self.deposits.get(key).map_or(0, |times| times.iter().rev().take_while(is_recent).count())
     }
 
     /// Counts money that is about to be sent into a channel.
-    pub(super) fn count_deposit(&mut self, receiver: Address, host: &Host, now: Instant) {
+    pub(super) fn count_deposit(&mut self, receiver: Address, host: &HostName, now: Instant) {
         let within = self.policy.deposit.count_window;
         self.deposits.retain(|_, times| {
             while times.front().is_some_and(|at| now.saturating_duration_since(*at) >= within) {
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// Takes over when deposits were made before the start.
-    pub(super) fn remember_deposits(&mut self, deposits: Vec<(Address, Host, Duration)>, now: Instant) {
+    pub(super) fn remember_deposits(&mut self, deposits: Vec<(Address, HostName, Duration)>, now: Instant) {
         for (receiver, host, ago) in deposits {
             // A machine that has not been up for that long counts it as made just now.
             let at = now.checked_sub(ago).unwrap_or(now);
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// Remembers that no money could be put into a channel for `host`. `was_sent`: a transaction was sent for it.
-    pub(super) fn failed(&mut self, host: Host, failure: OpFailure, was_sent: bool, now: Instant) {
+    pub(super) fn failed(&mut self, host: HostName, failure: OpFailure, was_sent: bool, now: Instant) {
         let OpFailure { op, reason, balance, .. } = failure;
         let balance = (!was_sent).then_some(balance);
         self.remember_failure(host, (op, reason), None, balance, now);
@@ -151,7 +151,7 @@ impl Engine {
 
     fn remember_failure(
         &mut self,
-        host: Host,
+        host: HostName,
         (op, reason): (ChannelOp, String),
         unseen: Option<ChannelId>,
         balance: Option<Option<Balance>>,
@@ -193,7 +193,7 @@ impl Engine {
 
     /// An order of `host`'s to fund a channel was carried out, as the node says. Whether it helps is for the chain to
     /// show: money is not sent again after money that does not.
-    pub(super) fn funded(&mut self, id: ChannelId, op: ChannelOp, host: Host, now: Instant) {
+    pub(super) fn funded(&mut self, id: ChannelId, op: ChannelOp, host: HostName, now: Instant) {
         let Some(channel) = self.channel(&id) else { return };
         let reason = match channel.phase {
             Phase::Open if channel.unseen().is_zero() => {

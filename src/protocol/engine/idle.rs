@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::slot::Slot;
-use super::{Engine, Host};
+use super::{Engine, HostName};
 use crate::protocol::{Address, ChannelId};
 
 impl Engine {
@@ -14,7 +14,7 @@ impl Engine {
     /// If a channel of the host stays anyway, and has something left, that one pays what comes next; else the one with
     /// most left is kept.
     pub fn idle_channels(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
-        let mut groups: BTreeMap<(Address, Option<&Host>), Vec<_>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Address, Option<&HostName>), Vec<_>> = BTreeMap::new();
         for (id, slot) in self.slots.iter().filter(|(id, slot)| self.is_open(id, slot)) {
             groups.entry((id.receiver, slot.host.as_ref())).or_default().push((id, slot));
         }
@@ -155,7 +155,7 @@ mod tests {
         let others: Vec<ChannelId> =
             engine.channels().map(|(other, _)| *other).filter(|other| *other != id).collect();
         others.iter().for_each(|other| engine.handle(Input::Lock(*other), now));
-        let offer = microraiden::Offer {
+        let offer = microraiden::ChannelOffer {
             price: 1.into(),
             contract: Address([0xcc; 20]),
             receiver: id.receiver,

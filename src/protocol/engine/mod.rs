@@ -48,10 +48,10 @@ pub use one_shot::Authorization;
 pub struct PurchaseId(pub u64);
 
 /// A host name or IP address, without a port: whose channel it is.
-pub type Host = Arc<str>;
+pub type HostName = Arc<str>;
 
 /// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
-pub fn host_name(host: &str) -> Host {
+pub fn host_name(host: &str) -> HostName {
     canonical(host).into()
 }
 
@@ -65,11 +65,11 @@ pub enum Input {
         /// The channels that the store knows.
         channels: Vec<(ChannelId, Channel)>,
         /// Which hosts channels belong to.
-        hosts: Vec<(ChannelId, Host)>,
+        hosts: Vec<(ChannelId, HostName)>,
         /// The transactions whose fate the store does not know, in order of their nonce.
         intents: Vec<Intent>,
         /// How long ago money was sent into channels to a receiver for a host.
-        deposits: Vec<(Address, Host, Duration)>,
+        deposits: Vec<(Address, HostName, Duration)>,
         /// What the contract says of these and of channels that the store does not know. It is believed at once.
         on_chain: Vec<(ChannelId, Option<OnChain>)>,
         /// Where the next sync starts.
@@ -207,11 +207,11 @@ pub enum Record {
     /// What a request (its method and URL) costs; `None` when that is forgotten.
     Price(RequestId, Option<Price>),
     /// Where a host says that the REST interface of a receiver is.
-    Gateway(Host, Address, String),
+    Gateway(HostName, Address, String),
     /// The host that a channel belongs to.
-    Host(ChannelId, Host),
+    Host(ChannelId, HostName),
     /// Money is about to be sent into a channel to this receiver, for this host.
-    Deposit(Address, Host),
+    Deposit(Address, HostName),
     /// The seller's signature to close a channel on a total. It gives one once.
     Consent(ChannelId, Amount, Signature),
     /// An authorization that is about to be signed.
@@ -229,7 +229,7 @@ pub struct Engine {
     /// True if a slot may be dirty.
     is_dirty: bool,
     /// Hosts of channels that neither the journal nor the chain has shown yet.
-    unclaimed_hosts: BTreeMap<ChannelId, Host>,
+    unclaimed_hosts: BTreeMap<ChannelId, HostName>,
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Purchases that no channel pays.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
@@ -238,13 +238,13 @@ pub struct Engine {
     /// What is being carried out on the chain.
     funding: BTreeMap<Address, Funding>,
     /// What failed to put money into a channel, by receiver and host.
-    failures: BTreeMap<(Address, Host), Failure>,
+    failures: BTreeMap<(Address, HostName), Failure>,
     /// Why the fate of transactions is still not known, by receiver, and when it is looked for again.
     unresolved: BTreeMap<Address, Failure>,
     /// True while the payer's balance is being looked up.
     is_querying_balance: bool,
     /// When money was sent into channels, by receiver and host, oldest first.
-    deposits: BTreeMap<(Address, Host), VecDeque<Instant>>,
+    deposits: BTreeMap<(Address, HostName), VecDeque<Instant>>,
     /// Transactions whose fate is not known, by receiver, in order of their nonce.
     intents: BTreeMap<Address, Vec<Intent>>,
     /// From where the chain is read at the next start, as it is on record.
@@ -275,7 +275,7 @@ struct Funding {
     /// The order; `None` while the fate of earlier transactions is being found out.
     op: Option<ChannelOp>,
     /// The host that it is carried out for; `None` for what the user orders.
-    host: Option<Host>,
+    host: Option<HostName>,
 }
 
 /// Why no money could be put into a channel, and when that is tried again.
@@ -454,7 +454,7 @@ impl Engine {
     }
 
     /// The host that a channel belongs to.
-    pub fn host(&self, id: &ChannelId) -> Option<&Host> {
+    pub fn host(&self, id: &ChannelId) -> Option<&HostName> {
         self.slots.get(id)?.host.as_ref()
     }
 

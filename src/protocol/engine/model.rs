@@ -9,12 +9,12 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use crate::chain::signer::Signer;
-use crate::protocol::channel::ChannelDraft as Draft;
+use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, DepositSize, Hooks, Missing, Retry};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{State, proof};
+use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 
 const SELLERS: [Address; 2] = [Address([0xb0; 20]), Address([0xb1; 20])];
 const CONTRACT: Address = Address([0xcc; 20]);
@@ -24,7 +24,7 @@ const CAP: u64 = 900;
 
 /// What happens next. Indices are taken modulo what there is.
 #[derive(Clone, Debug)]
-enum Step {
+enum ModelStep {
     Demand {
         host: usize,
         shares: bool,
@@ -132,7 +132,7 @@ enum Job {
     },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let index = 0..8_usize;
     let claim = prop_oneof![
         2 => Just(Claim::Nothing),
@@ -165,29 +165,29 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => (0..4_usize, prop::bool::weighted(0.1), price)
-            .prop_map(|(host, shares, price)| Step::Demand { host, shares, price }),
-        14 => (index.clone(), how).prop_map(|(which, how)| Step::Answer(which, how)),
-        2 => index.clone().prop_map(Step::Withdraw),
-        4 => index.clone().prop_map(Step::Intend),
-        6 => (index, job).prop_map(|(which, job)| Step::JobEnds(which, job)),
+            .prop_map(|(host, shares, price)| ModelStep::Demand { host, shares, price }),
+        14 => (index.clone(), how).prop_map(|(which, how)| ModelStep::Answer(which, how)),
+        2 => index.clone().prop_map(ModelStep::Withdraw),
+        4 => index.clone().prop_map(ModelStep::Intend),
+        6 => (index, job).prop_map(|(which, job)| ModelStep::JobEnds(which, job)),
         6 => (1..4_usize, prop::bool::weighted(0.8))
-            .prop_map(|(count, good)| Step::Written { count, good }),
-        1 => (1..4_usize).prop_map(Step::Reaches),
-        2 => prop::bool::weighted(0.7).prop_map(Step::Slow),
-        3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| Step::Pass { seconds }),
-        1 => Just(Step::Idle),
-        2 => any::<bool>().prop_map(Step::Lies),
-        1 => any::<usize>().prop_map(Step::Reorganised),
+            .prop_map(|(count, good)| ModelStep::Written { count, good }),
+        1 => (1..4_usize).prop_map(ModelStep::Reaches),
+        2 => prop::bool::weighted(0.7).prop_map(ModelStep::Slow),
+        3 => prop_oneof![Just(5), Just(31), Just(301)].prop_map(|seconds| ModelStep::Pass { seconds }),
+        1 => Just(ModelStep::Idle),
+        2 => any::<bool>().prop_map(ModelStep::Lies),
+        1 => any::<usize>().prop_map(ModelStep::Reorganised),
         3 => (any::<usize>(), any::<usize>(), seen)
-            .prop_map(|(which, total, seen)| Step::Settled { which, total, seen }),
-        1 => any::<usize>().prop_map(Step::Blinks),
-        3 => Just(Step::Looks),
-        1 => Just(Step::DiskFails),
+            .prop_map(|(which, total, seen)| ModelStep::Settled { which, total, seen }),
+        1 => any::<usize>().prop_map(ModelStep::Blinks),
+        3 => Just(ModelStep::Looks),
+        1 => Just(ModelStep::DiskFails),
         1 => any::<(usize, bool, bool)>()
-            .prop_map(|(written, late, sent)| Step::Crash { written, late, sent }),
-        1 => any::<bool>().prop_map(|changed| Step::Weighed { changed }),
-        1 => Just(Step::Syncs),
-        1 => Just(Step::Restart),
+            .prop_map(|(written, late, sent)| ModelStep::Crash { written, late, sent }),
+        1 => any::<bool>().prop_map(|changed| ModelStep::Weighed { changed }),
+        1 => Just(ModelStep::Syncs),
+        1 => Just(ModelStep::Restart),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -254,17 +254,17 @@ struct Model {
 #[derive(Default)]
 struct Disk {
     channels: BTreeMap<ChannelId, Channel>,
-    hosts: BTreeMap<ChannelId, Host>,
+    hosts: BTreeMap<ChannelId, HostName>,
     intents: Vec<Intent>,
-    deposits: Vec<(Address, Host, Instant)>,
+    deposits: Vec<(Address, HostName, Instant)>,
 }
 
 /// One client request.
 struct Client {
-    host: Host,
+    host: HostName,
     shares: bool,
-    offer: microraiden::Offer,
-    granted: Option<Draft>,
+    offer: microraiden::ChannelOffer,
+    granted: Option<ChannelDraft>,
     /// The highest price that the rule allowed.
     highest: u64,
     /// From where to where its payments raised what the seller was shown, on each channel whose opening was not undone.
@@ -346,55 +346,55 @@ impl Model {
         model
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: ModelStep) {
         let promised = self.promises();
         match step {
-            Step::Demand { host, shares, price } => self.demand(host, shares, price),
-            Step::Answer(which, how) => self.answer(which, how),
-            Step::Withdraw(which) => {
+            ModelStep::Demand { host, shares, price } => self.demand(host, shares, price),
+            ModelStep::Answer(which, how) => self.answer(which, how),
+            ModelStep::Withdraw(which) => {
                 let open: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| *id).collect();
                 if let Some(id) = pick(&open, which) {
                     self.ended(id);
                     self.handle(Input::Withdraw(id));
                 }
             }
-            Step::Intend(which) => self.intend(which),
-            Step::JobEnds(which, job) => self.job_ends(which, job),
-            Step::Written { count, good } => self.writes_end(count, good),
-            Step::Reaches(count) => self.reach_disk(count),
-            Step::Slow(is_slow) => {
+            ModelStep::Intend(which) => self.intend(which),
+            ModelStep::JobEnds(which, job) => self.job_ends(which, job),
+            ModelStep::Written { count, good } => self.writes_end(count, good),
+            ModelStep::Reaches(count) => self.reach_disk(count),
+            ModelStep::Slow(is_slow) => {
                 self.is_slow = is_slow;
                 self.do_all(self.lies);
             }
-            Step::Pass { seconds } => {
+            ModelStep::Pass { seconds } => {
                 self.now += Duration::from_secs(seconds);
                 self.handle(Input::Tick);
                 let late = self.engine.poll_timeout().is_some_and(|due| due <= self.now);
                 assert!(!late, "something is due and did not happen");
             }
-            Step::Idle => self.handle(Input::Idle),
-            Step::Lies(lies) => {
+            ModelStep::Idle => self.handle(Input::Idle),
+            ModelStep::Lies(lies) => {
                 self.lies = lies;
                 self.do_all(lies);
             }
-            Step::Reorganised(which) => self.reorganised(which),
-            Step::Settled { which, total, seen } => self.settled(which, total, seen),
-            Step::Blinks(which) => {
+            ModelStep::Reorganised(which) => self.reorganised(which),
+            ModelStep::Settled { which, total, seen } => self.settled(which, total, seen),
+            ModelStep::Blinks(which) => {
                 let there: Vec<ChannelId> = self.chain.keys().copied().collect();
                 // Twice in a row would be no moment.
                 if let Some(id) = pick(&there, which).filter(|id| self.missing.insert(*id)) {
                     self.look(vec![(id, None)], false);
                 }
             }
-            Step::Looks => self.look_at_all(false),
-            Step::Syncs => self.look_at_all(true),
-            Step::Weighed { changed } => {
+            ModelStep::Looks => self.look_at_all(false),
+            ModelStep::Syncs => self.look_at_all(true),
+            ModelStep::Weighed { changed } => {
                 self.tokens += u64::from(changed);
                 self.balance_known();
             }
-            Step::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
-            Step::Crash { written, late, sent } => return self.crash(written, late, sent),
-            Step::Restart => return self.restart(),
+            ModelStep::DiskFails => (self.disk_fails, self.disk_failed) = (true, true),
+            ModelStep::Crash { written, late, sent } => return self.crash(written, late, sent),
+            ModelStep::Restart => return self.restart(),
         }
         for (id, before) in promised {
             assert!(self.engine.view().channel(id).promised >= before, "the promise of {id} fell");
@@ -435,11 +435,11 @@ impl Model {
     fn demand(&mut self, host: usize, shares: bool, price: u64) {
         // Two hosts name each receiver.
         let receiver = SELLERS[host % SELLERS.len()];
-        let host: Host = format!("host{host}").into();
+        let host: HostName = format!("host{host}").into();
         self.ops.1 += 1;
         self.next += 1;
         let purchase = PurchaseId(self.next);
-        let offer = microraiden::Offer {
+        let offer = microraiden::ChannelOffer {
             price: price.into(),
             contract: CONTRACT,
             receiver,
@@ -520,8 +520,12 @@ impl Model {
             Some(Err((held, complaint, price, forged))) => {
                 let state = held.map(|held| self.state(draft.channel, held, forged));
                 let client = self.clients.get_mut(&id).unwrap();
-                let offer =
-                    microraiden::Offer { complaint, state, price: price.into(), ..client.offer.clone() };
+                let offer = microraiden::ChannelOffer {
+                    complaint,
+                    state,
+                    price: price.into(),
+                    ..client.offer.clone()
+                };
                 if price <= MAX_PRICE && price > client.highest {
                     self.allowed += price - client.highest;
                     client.highest = price;
@@ -536,7 +540,7 @@ impl Model {
     }
 
     /// A payment gets to its seller.
-    fn shown(&mut self, id: PurchaseId, draft: Draft) {
+    fn shown(&mut self, id: PurchaseId, draft: ChannelDraft) {
         let seller = self.sellers.entry(draft.channel).or_default();
         let total = units(draft.total);
         let before = seller.sent.last().copied().unwrap_or_default();
@@ -554,12 +558,12 @@ impl Model {
         assert!(raised <= client.highest, "{raised} for {}", client.highest);
     }
 
-    fn state(&self, channel: ChannelId, held: u64, forged: bool) -> State {
+    fn state(&self, channel: ChannelId, held: u64, forged: bool) -> SellerRecord {
         let digest = proof::balance_digest(channel, held.into(), CONTRACT);
         let stranger = Signer::new(&[0x66; 32]).unwrap();
         let signer = if forged { &stranger } else { &self.alice };
         let signature = (held > 0).then(|| signer.sign(digest).unwrap());
-        State { sender: Some(self.account.payer), total: held.into(), signature }
+        SellerRecord { sender: Some(self.account.payer), total: held.into(), signature }
     }
 
     fn ended(&mut self, id: PurchaseId) {
@@ -667,7 +671,7 @@ impl Model {
         }
     }
 
-    fn granted(&mut self, id: PurchaseId, draft: Draft) {
+    fn granted(&mut self, id: PurchaseId, draft: ChannelDraft) {
         let on_disk =
             self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.durable_limit);
         assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
@@ -787,7 +791,7 @@ impl Model {
         if !self.chain.contains_key(&id) {
             return;
         }
-        let on_its_way: Vec<(PurchaseId, Draft)> =
+        let on_its_way: Vec<(PurchaseId, ChannelDraft)> =
             self.clients.iter().filter_map(|(id, client)| Some((*id, client.granted?))).collect();
         for (client, draft) in on_its_way.into_iter().filter(|(_, draft)| draft.channel == id) {
             self.shown(client, draft);
@@ -863,7 +867,7 @@ impl Model {
         let under_way = self.writes.len();
         self.reach_disk(written % (under_way + 1));
         // What was granted may have been sent, and registered.
-        let granted: Vec<(PurchaseId, Draft)> =
+        let granted: Vec<(PurchaseId, ChannelDraft)> =
             self.clients.iter_mut().filter_map(|(id, c)| Some((*id, c.granted.take()?))).collect();
         for (id, draft) in granted.into_iter().filter(|_| sent) {
             self.shown(id, draft);
@@ -918,7 +922,7 @@ impl Model {
             (false, false, false, false);
         self.engine = Engine::new(Arc::clone(&self.policy));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
-        let ago = |(receiver, host, at): &(Address, Host, Instant)| {
+        let ago = |(receiver, host, at): &(Address, HostName, Instant)| {
             (*receiver, Arc::clone(host), self.now.duration_since(*at))
         };
         let ready = Input::Ready {

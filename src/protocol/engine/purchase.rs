@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Host;
-use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
+use super::HostName;
+use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::policy::{Complaint, SpendLimit};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Offer};
 
 /// A host, and whether its requests may use the channels of other hosts.
-pub(super) type QueueKey = (Host, bool);
+pub(super) type QueueKey = (HostName, bool);
 
 /// One client request that wants to be paid.
 #[derive(Debug)]
@@ -59,11 +59,11 @@ pub(super) enum Stage {
     /// Waits in its receiver's queue.
     Queued,
     /// Waits until the record of this payment is on disk; and what was so before it.
-    Recording { draft: Draft, before: Before },
+    Recording { draft: ChannelDraft, before: Before },
     /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
-    InFlight { draft: Draft, unsent: Option<Before> },
+    InFlight { draft: ChannelDraft, unsent: Option<Before> },
     /// Waits to present the same payment again.
-    Backoff { draft: Draft, until: Instant },
+    Backoff { draft: ChannelDraft, until: Instant },
 }
 
 /// What a channel goes back to when a payment never leaves.
@@ -88,7 +88,7 @@ impl Purchase {
     }
 
     /// The host that asks for money, without a port.
-    pub(super) fn host(&self) -> &Host {
+    pub(super) fn host(&self) -> &HostName {
         &self.limit.host
     }
 

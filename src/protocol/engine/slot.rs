@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Engine, Host, PurchaseId, Seq};
+use super::{Engine, HostName, PurchaseId, Seq};
 use crate::protocol::{Amount, Channel, ChannelId};
 
 /// One channel, and what the engine knows of it beside its totals.
@@ -11,7 +11,7 @@ use crate::protocol::{Amount, Channel, ChannelId};
 pub(super) struct Slot {
     pub(super) channel: Channel,
     /// The host that it belongs to. Without one, it goes to the first host that pays from it.
-    pub(super) host: Option<Host>,
+    pub(super) host: Option<HostName>,
     /// True if the journal may not know the host.
     pub(super) is_host_unwritten: bool,
     /// The purchase that it is lent to.
@@ -35,7 +35,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(channel: Channel, host: Option<Host>) -> Self {
+    pub(super) fn new(channel: Channel, host: Option<HostName>) -> Self {
         Self {
             channel,
             host,

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chain::signer::Signer;
-use crate::protocol::channel::{ChannelDraft as Draft, InDoubt};
+use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
 use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
 use crate::protocol::schemes::microraiden;
-use crate::protocol::schemes::microraiden::{State, proof};
+use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 use crate::protocol::{Phase, Signature};
 
 const BOB: Address = Address([0xbb; 20]);
@@ -126,7 +126,7 @@ impl World {
         self.when(Input::NotRecorded(self.newest, "disk full".into()))
     }
 
-    fn demand(&mut self, offer: microraiden::Offer) -> (PurchaseId, Vec<Effect>) {
+    fn demand(&mut self, offer: microraiden::ChannelOffer) -> (PurchaseId, Vec<Effect>) {
         self.demand_of("bob.example", &[], offer)
     }
 
@@ -135,7 +135,7 @@ impl World {
         &mut self,
         host: &str,
         receivers: &[Address],
-        offer: microraiden::Offer,
+        offer: microraiden::ChannelOffer,
     ) -> (PurchaseId, Vec<Effect>) {
         self.next += 1;
         let purchase = PurchaseId(self.next);
@@ -152,7 +152,7 @@ impl World {
         (id, grant(&effects).expect("a grant").total)
     }
 
-    fn rejected(&mut self, id: PurchaseId, offer: microraiden::Offer) -> Vec<Effect> {
+    fn rejected(&mut self, id: PurchaseId, offer: microraiden::ChannelOffer) -> Vec<Effect> {
         self.when(Input::Answer(id, Outcome::Rejected(Box::new(Offer::MicroRaiden(offer)))))
     }
 
@@ -166,8 +166,12 @@ impl World {
     }
 
     /// The seller's state with Alice's signature.
-    fn state(&self, total: u64) -> Option<State> {
-        Some(State { sender: Some(self.alice.address()), total: total.into(), signature: self.signed(total) })
+    fn state(&self, total: u64) -> Option<SellerRecord> {
+        Some(SellerRecord {
+            sender: Some(self.alice.address()),
+            total: total.into(),
+            signature: self.signed(total),
+        })
     }
 
     /// The chain no longer knows the channel, and has no settlement of it.
@@ -244,8 +248,8 @@ fn seen(open_block: u32, on_chain: Option<OnChain>, settled: Option<u64>) -> Inp
     Input::Chain { channels: vec![(id, on_chain)], settled, cursor: 13, by_user: false }
 }
 
-fn ask(price: u64) -> microraiden::Offer {
-    microraiden::Offer {
+fn ask(price: u64) -> microraiden::ChannelOffer {
+    microraiden::ChannelOffer {
         price: price.into(),
         contract: CONTRACT,
         receiver: BOB,
@@ -256,11 +260,11 @@ fn ask(price: u64) -> microraiden::Offer {
     }
 }
 
-fn complain(complaint: Complaint, state: Option<State>) -> microraiden::Offer {
-    microraiden::Offer { complaint: Some(complaint), state, ..ask(10) }
+fn complain(complaint: Complaint, state: Option<SellerRecord>) -> microraiden::ChannelOffer {
+    microraiden::ChannelOffer { complaint: Some(complaint), state, ..ask(10) }
 }
 
-fn grant(effects: &[Effect]) -> Option<Draft> {
+fn grant(effects: &[Effect]) -> Option<ChannelDraft> {
     effects.iter().find_map(|effect| match effect {
         Effect::Grant(_, draft) => draft.on_channel().copied(),
         _ => None,
@@ -285,7 +289,7 @@ fn submitted_op(effects: &[Effect]) -> Option<ChannelOp> {
 fn the_record_stands_before_the_grant() {
     let mut world = World::with_channel(100, 20);
     let (id, effects) = world.demand(ask(10));
-    let draft = Draft { channel: channel_id(7), total: 30.into(), price: 10.into() };
+    let draft = ChannelDraft { channel: channel_id(7), total: 30.into(), price: 10.into() };
     let expected = Channel {
         promised: 30.into(),
         durable_limit: 30.into(),
@@ -309,15 +313,15 @@ fn what_no_rule_allows_is_refused_before_anything_moves() {
         (ask(0), Refusal::PriceZero),
         (ask(101), Refusal::TooExpensive { price: 101.into(), max_price }),
         (
-            microraiden::Offer { price: Amount::MAX, ..ask(0) },
+            microraiden::ChannelOffer { price: Amount::MAX, ..ask(0) },
             Refusal::TooExpensive { price: Amount::MAX, max_price },
         ),
         (
-            microraiden::Offer { contract: foreign, ..ask(10) },
+            microraiden::ChannelOffer { contract: foreign, ..ask(10) },
             Refusal::ForeignContract { theirs: foreign, ours: CONTRACT },
         ),
         (
-            microraiden::Offer { token: Some(foreign), ..ask(10) },
+            microraiden::ChannelOffer { token: Some(foreign), ..ask(10) },
             Refusal::ForeignToken { theirs: foreign, ours: TOKEN },
         ),
     ] {
@@ -417,7 +421,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     world.when(Input::Answer(first, Outcome::InDoubt));
     let (second, _) = world.granted(10);
     let state = world.state(30);
-    let effects = world.rejected(second, microraiden::Offer { state, ..ask(10) });
+    let effects = world.rejected(second, microraiden::ChannelOffer { state, ..ask(10) });
     assert_eq!(grant(&effects).unwrap().total, 40.into());
 
     // Another price: sent on what is believed, corrected by the seller.
@@ -427,7 +431,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     let (second, total) = world.granted(7);
     assert_eq!(total, 27.into());
     let answer = complain(Complaint::InvalidAmount, world.state(30));
-    let effects = world.rejected(second, microraiden::Offer { price: 7.into(), ..answer });
+    let effects = world.rejected(second, microraiden::ChannelOffer { price: 7.into(), ..answer });
     assert_eq!(grant(&effects).unwrap().total, 37.into());
 }
 
@@ -436,7 +440,7 @@ fn mallory_shows_the_payment_just_made_as_an_old_one() {
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     let state = world.state(30);
-    let effects = world.rejected(id, microraiden::Offer { state, ..ask(10) });
+    let effects = world.rejected(id, microraiden::ChannelOffer { state, ..ask(10) });
     assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
     assert_eq!(world.channel(), channel(100, 30));
 }
@@ -478,7 +482,7 @@ fn lost_records_come_back_by_our_own_signature_only() {
     for signature in [None, forged, Some(Signature([0; 65]))] {
         let mut world = World::with_channel(100, 0);
         let (id, _) = world.granted(10);
-        let state = Some(State { sender: None, total: 40.into(), signature });
+        let state = Some(SellerRecord { sender: None, total: 40.into(), signature });
         let effects = world.rejected(id, complain(Complaint::InvalidAmount, state));
         assert_eq!(refusal(&effects), Some(&Refusal::UnprovenTotal { claimed: 40.into() }));
         assert_eq!(world.channel().promised, 10.into());
@@ -490,10 +494,10 @@ fn a_changed_price_is_taken_within_the_rule() {
     let mut world = World::with_channel(1000, 50);
     let (id, _) = world.granted(10);
     let state = world.state(50);
-    let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    let dearer = microraiden::ChannelOffer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer.clone())).unwrap().total, 80.into());
     assert_eq!(world.channel().promised, 80.into());
-    let too_dear = microraiden::Offer { price: 101.into(), ..dearer };
+    let too_dear = microraiden::ChannelOffer { price: 101.into(), ..dearer };
     let effects = world.rejected(id, too_dear);
     assert!(matches!(refusal(&effects), Some(Refusal::TooExpensive { .. })));
     assert_eq!(world.channel().promised, 80.into());
@@ -643,29 +647,29 @@ fn a_seller_that_lags_behind_a_top_up_is_shown_the_same_payment() {
     let effects = world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(145)))))));
     assert_eq!(grant(&effects).unwrap().total, 105.into());
     let state = world.state(95);
-    assert_eq!(world.rejected(id, microraiden::Offer { state, ..ask(10) }), []);
+    assert_eq!(world.rejected(id, microraiden::ChannelOffer { state, ..ask(10) }), []);
     assert_eq!(grant(&world.pass(Duration::from_secs(5))).unwrap().total, 105.into());
 }
 
 #[test]
 fn answers_that_lead_nowhere_end_the_purchase() {
-    let foreign = Some(State { sender: Some(BOB), total: 5.into(), signature: None });
+    let foreign = Some(SellerRecord { sender: Some(BOB), total: 5.into(), signature: None });
     for (answer, expected) in [
         (ask(10), Refusal::NotAccepted),
         (complain(Complaint::InvalidAmount, foreign), Refusal::ForeignState),
         (
             complain(
                 Complaint::InvalidAmount,
-                Some(State { sender: None, total: 20.into(), signature: None }),
+                Some(SellerRecord { sender: None, total: 20.into(), signature: None }),
             ),
             Refusal::NoProgress,
         ),
         (
-            microraiden::Offer {
+            microraiden::ChannelOffer {
                 receiver: CONTRACT,
                 ..complain(
                     Complaint::InvalidAmount,
-                    Some(State { sender: None, total: 0.into(), signature: None }),
+                    Some(SellerRecord { sender: None, total: 0.into(), signature: None }),
                 )
             },
             Refusal::ReceiverChanged(CONTRACT),
@@ -738,7 +742,7 @@ fn who_shows_what_was_never_sent_has_raised_by_it() {
     // The other channel would do for the lower price, and the seller would have both: the same one pays.
     let state = world.state(20);
     let complaint = Some(Complaint::InvalidAmount);
-    let effects = world.rejected(second, microraiden::Offer { complaint, state, ..ask(5) });
+    let effects = world.rejected(second, microraiden::ChannelOffer { complaint, state, ..ask(5) });
     assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 25.into())));
     world.when(Input::Withdraw(second));
     // What was shown once is not raised again by who shows it later.
@@ -794,7 +798,7 @@ fn what_the_receiver_took_out_was_promised() {
     let (id, total) = world.granted(10);
     assert_eq!(total, 40.into());
     let state = world.state(40);
-    let effects = world.rejected(id, microraiden::Offer { state, ..ask(10) });
+    let effects = world.rejected(id, microraiden::ChannelOffer { state, ..ask(10) });
     assert_eq!(grant(&effects).unwrap().total, 50.into());
 }
 

@@ -1,7 +1,7 @@
 //! What tests may see of the engine. They change it by inputs alone.
 
 use super::purchase::Stage;
-use super::{Engine, Host, PurchaseId};
+use super::{Engine, HostName, PurchaseId};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId};
 
@@ -25,7 +25,7 @@ impl<'a> View<'a> {
         self.0.slots[&id].channel
     }
 
-    pub(super) fn host(self, id: ChannelId) -> Option<&'a Host> {
+    pub(super) fn host(self, id: ChannelId) -> Option<&'a HostName> {
         self.0.slots.get(&id)?.host.as_ref()
     }
 

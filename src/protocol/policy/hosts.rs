@@ -5,11 +5,11 @@ use super::{Allow, HostPattern, Rule};
 /// Hosts, each with a port or any. The first entry that matches decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
-    entries: Vec<Entry>,
+    entries: Vec<HostEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct HostEntry {
     host: HostPattern,
     port: Option<u16>,
     is_meant: bool,
@@ -18,13 +18,13 @@ struct Entry {
 impl Hosts {
     /// The hosts of `patterns`, on any port.
     pub fn listed(patterns: impl IntoIterator<Item = HostPattern>) -> Self {
-        let entry = |host| Entry { host, port: None, is_meant: true };
+        let entry = |host| HostEntry { host, port: None, is_meant: true };
         Self { entries: patterns.into_iter().map(entry).collect() }
     }
 
     /// Exactly the hosts, and ports, for which `rules` pay.
     pub fn paid(rules: &[Rule]) -> Self {
-        let entry = |rule: &Rule| Entry {
+        let entry = |rule: &Rule| HostEntry {
             host: rule.host.clone(),
             port: rule.port,
             is_meant: matches!(rule.allow, Allow::Pay { .. }),
@@ -34,7 +34,8 @@ impl Hosts {
 
     /// True when `host` (without brackets, in any case, a root dot ignored) on `port` is meant.
     pub fn covers(&self, host: &str, port: u16) -> bool {
-        let speaks = |entry: &&Entry| entry.port.is_none_or(|only| only == port) && entry.host.matches(host);
+        let speaks =
+            |entry: &&HostEntry| entry.port.is_none_or(|only| only == port) && entry.host.matches(host);
         self.entries.iter().find(speaks).is_some_and(|entry| entry.is_meant)
     }
 

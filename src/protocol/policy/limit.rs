@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Hooks;
 use crate::protocol::asset::Money;
-use crate::protocol::engine::Host;
+use crate::protocol::engine::HostName;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Refusal};
 
@@ -12,7 +12,7 @@ use crate::protocol::{Address, Refusal};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpendLimit {
     /// The host that the request goes to: a channel is lent only to the host that it was opened for.
-    pub host: Host,
+    pub host: HostName,
     /// The highest price. No other asset is paid.
     pub max_price: Money,
     /// Who may be paid; anyone when empty.

@@ -111,10 +111,10 @@ pub enum Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// µRaiden.
-    MicroRaiden(microraiden::Offer),
+    MicroRaiden(microraiden::ChannelOffer),
     /// The scheme of the tests.
     #[cfg(feature = "testing")]
-    TestToken(test_token::Offer),
+    TestToken(test_token::TokenOffer),
 }
 
 /// A payment that is about to be signed.
@@ -124,7 +124,7 @@ pub enum Draft {
     MicroRaiden(ChannelDraft),
     /// The scheme of the tests.
     #[cfg(feature = "testing")]
-    TestToken(test_token::Draft),
+    TestToken(test_token::TokenDraft),
 }
 
 /// Why the offers of an answer cannot be understood.
@@ -132,11 +132,11 @@ pub enum Draft {
 pub enum Malformed {
     /// In µRaiden.
     #[error(transparent)]
-    MicroRaiden(#[from] microraiden::Malformed),
+    MicroRaiden(#[from] microraiden::MalformedChannelOffer),
     /// In the scheme of the tests.
     #[cfg(feature = "testing")]
     #[error(transparent)]
-    TestToken(#[from] test_token::Malformed),
+    TestToken(#[from] test_token::MalformedTokenOffer),
 }
 
 /// Evaluates an expression for the scheme of a value, as `$scheme`.
@@ -289,12 +289,11 @@ impl Offer {
         account: Option<&Account>,
     ) -> Option<Self> {
         match scheme {
-            SchemeName::MicroRaiden => {
-                account.map(|account| Self::MicroRaiden(microraiden::Offer::quoted(price, payee, account)))
-            }
+            SchemeName::MicroRaiden => account
+                .map(|account| Self::MicroRaiden(microraiden::ChannelOffer::quoted(price, payee, account))),
             #[cfg(feature = "testing")]
             SchemeName::TestToken => {
-                Some(Self::TestToken(test_token::Offer { price, payee, is_later: false }))
+                Some(Self::TestToken(test_token::TokenOffer { price, payee, is_later: false }))
             }
         }
     }

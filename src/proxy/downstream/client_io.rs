@@ -17,12 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::mutex::lock;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 
 /// Bytes to discard at a time.
 const SWEEP: usize = 16 * 1024;
 
-/// The timeouts of a client's connection; see [`Settings`].
+/// The timeouts of a client's connection; see [`ProxySettings`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(crate) head_timeout: Duration,
@@ -33,7 +33,7 @@ pub(crate) struct Timeouts {
 }
 
 impl Timeouts {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         Self {
             head_timeout: settings.limits.head_timeout,
             keepalive_timeout: settings.limits.keepalive_timeout,

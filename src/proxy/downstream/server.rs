@@ -28,7 +28,7 @@ use crate::proxy::message::body::Body;
 use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::target;
 use crate::proxy::request_service::RequestService;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 use crate::shutdown::Shutdown;
 
 /// The smallest buffer that hyper accepts.
@@ -58,7 +58,7 @@ impl ConnectionPermit {
 ///
 /// Returns when it no longer accepts. Open connections finish as tasks of `shutdown`, whose [`drain`](Shutdown::drain)
 /// waits for them.
-pub async fn serve<S>(listener: TcpListener, service: S, settings: Settings, shutdown: Shutdown)
+pub async fn serve<S>(listener: TcpListener, service: S, settings: ProxySettings, shutdown: Shutdown)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -108,7 +108,7 @@ pub(crate) struct Http1Server {
 }
 
 impl Http1Server {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         let (mut http, timeouts) = (Builder::new(), Timeouts::new(settings));
         http.header_read_timeout(timeouts.keepalive_timeout)
             .max_header_size(settings.limits.head_bytes)
@@ -157,7 +157,7 @@ impl<S: hyper::service::Service<Request<Incoming>>> hyper::service::Service<Requ
 }
 
 /// Serves HTTP/2 on a client's connection.
-pub(crate) fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+pub(crate) fn http2_builder(settings: &ProxySettings) -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX))

@@ -35,13 +35,13 @@ pub(super) enum LocalTarget {
 
 /// The identity of one port.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct ProxyIdentity {
     listen: SocketAddr,
     /// The suffix of an authority with our port; empty for the default port.
     end: String,
 }
 
-impl Identity {
+impl ProxyIdentity {
     pub(super) fn new(listen: SocketAddr) -> Self {
         let end = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
         Self { listen, end }
@@ -208,7 +208,7 @@ mod tests {
             ("127.0.0.1:8402", "localhost, evil.example", 400),
             ("127.0.0.1:8402", "localhost/x", 400),
         ] {
-            let identity = Identity::new(listen.parse().unwrap());
+            let identity = ProxyIdentity::new(listen.parse().unwrap());
             let status = identity
                 .check_host(&asking(host))
                 .map_or_else(|refused| refused.answer().status().as_u16(), |()| 200);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_host_is_needed_once() {
-        let identity = Identity::new("127.0.0.1:1".parse().unwrap());
+        let identity = ProxyIdentity::new("127.0.0.1:1".parse().unwrap());
         let mut request = asking("localhost");
         request.headers_mut().append("host", HeaderValue::from_static("localhost"));
         assert!(identity.check_host(&request).is_err());
@@ -253,7 +253,7 @@ mod tests {
             ("127.0.0.1:8402", "GET", "http://tollpass.local.example/", None),
             ("127.0.0.1:8402", "GET", "http://tollpass.locally/", None),
         ] {
-            let identity = Identity::new(listen.parse().unwrap());
+            let identity = ProxyIdentity::new(listen.parse().unwrap());
             let uri: Uri = target.parse().unwrap();
             let named = identity.named(&uri, &method.parse().unwrap());
             assert_eq!(named, expected, "{listen} {method} {target}");

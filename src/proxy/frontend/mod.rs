@@ -29,7 +29,7 @@ use super::extensions::{RemoteClient, RequestedAuthority};
 use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::request_service::RequestService;
-use identity::{Identity, LocalTarget, ReachedAs};
+use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
 use refused::FrontendRefusal;
@@ -47,7 +47,7 @@ pub struct Frontend<S> {
 /// The local endpoints of a port.
 #[derive(Debug)]
 struct FrontendPort {
-    identity: Identity,
+    identity: ProxyIdentity,
     /// Absent if the port serves routes only and is not a proxy.
     page: Option<Page>,
     routes: ReverseRoutes,
@@ -72,7 +72,7 @@ impl FrontendLayer {
         token: Option<RouteToken>,
         upgrade: Vec<HostPattern>,
     ) -> Self {
-        let (identity, routes) = (Identity::new(listen), ReverseRoutes::new(routes));
+        let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
         Self(Arc::new(FrontendPort { identity, page: Some(page), routes, token, upgrade }))
     }
 
@@ -84,7 +84,7 @@ impl FrontendLayer {
         token: Option<RouteToken>,
         upgrade: Vec<HostPattern>,
     ) -> Self {
-        let (identity, routes) = (Identity::new(listen), ReverseRoutes::new(routes));
+        let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
         Self(Arc::new(FrontendPort { identity, page: None, routes, token, upgrade }))
     }
 }

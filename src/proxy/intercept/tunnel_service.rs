@@ -24,7 +24,7 @@ use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
 use crate::proxy::message::body::Body;
 use crate::proxy::request_service::RequestService;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::parked::ParkedConnection;
 
 /// The origin of a tunnel.
@@ -214,7 +214,7 @@ pub(super) struct IdleTimeout<C> {
 }
 
 impl<C> IdleTimeout<C> {
-    pub(super) fn new(connection: C, requests: Arc<AtomicU64>, settings: &Settings) -> Self {
+    pub(super) fn new(connection: C, requests: Arc<AtomicU64>, settings: &ProxySettings) -> Self {
         let crate::limits::Limits { keepalive_timeout, exchange_timeout, .. } = settings.limits;
         let (connection, alarm) = (Box::pin(connection), Box::pin(sleep(keepalive_timeout)));
         Self { connection, requests, seen: 0, keepalive_timeout, exchange_timeout, alarm, is_over: false }

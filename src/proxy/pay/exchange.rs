@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
 
 use super::hooks::without_user;
-use super::{HeldAnswer, Settings, Shared, hold_answer, strip, tell_why};
+use super::{HeldAnswer, PaySettings, PayShared, hold_answer, strip, tell_why};
 use crate::failpoint;
 use crate::payments::Lease;
 use crate::protocol::policy::Hooks;
@@ -42,7 +42,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 /// A request on its way through a paywall.
 pub(super) struct Exchange<S> {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<PayShared>,
     inner: S,
     pub(super) head: request::Parts,
     /// The body as it comes from the client, until it is sent for the first time.
@@ -87,7 +87,7 @@ pub(super) struct Attended {
 }
 
 /// What one sending came to.
-enum Sent {
+enum SendResult {
     /// This is the answer for the client.
     Done(Response<Body>),
     /// The seller answered with another 402.
@@ -107,7 +107,7 @@ where
     S::Future: Send,
 {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<PayShared>,
         inner: S,
         (head, first, kept): (request::Parts, Body, Kept),
         hooks: Arc<Hooks>,
@@ -194,7 +194,7 @@ where
         timeout_at(by, payments.pay(offer, limit)).await.unwrap_or(Err(late))
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &PaySettings {
         &self.shared.settings
     }
 
@@ -311,9 +311,9 @@ where
         let shutdown = self.settings().shutdown.clone();
         let exchange = Box::pin(async move {
             let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
-                Sent::Done(answer) => answer,
+                SendResult::Done(answer) => answer,
                 // Boxed: no second 402 comes in steady state, and a large future costs each payment a copy.
-                Sent::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
+                SendResult::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
             };
             self.leave(answer)
         });
@@ -353,8 +353,8 @@ where
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };
             again = match self.send(lease, Some(&newer), &mut has_left).await {
-                Sent::Done(answer) => return answer,
-                Sent::Again(again) => again,
+                SendResult::Done(answer) => return answer,
+                SendResult::Again(again) => again,
             };
         }
     }
@@ -365,7 +365,7 @@ where
         mut lease: Box<Lease>,
         held: Option<&HeldAnswer>,
         has_left: &mut oneshot::Receiver<Infallible>,
-    ) -> Sent {
+    ) -> SendResult {
         self.attempts += 1;
         let mut sendings = 0;
         // Once the seller may have seen the payment it stays unclear, whatever becomes of the next sending.
@@ -373,17 +373,17 @@ where
         loop {
             if self.deadline <= Instant::now() {
                 if is_shown {
-                    return Sent::Done(late(&lease, "pay_timeout"));
+                    return SendResult::Done(late(&lease, "pay_timeout"));
                 }
                 lease.unsent();
-                return Sent::Done(no_answer(held, &Refusal::Deadline { waited_for: Awaited::Seller }));
+                return SendResult::Done(no_answer(held, &Refusal::Deadline { waited_for: Awaited::Seller }));
             }
             let request = match self.request(&lease, held).await {
                 Ok(request) => request,
-                Err(refusal) if is_shown => return Sent::Done(lost(&lease, &refusal)),
+                Err(refusal) if is_shown => return SendResult::Done(lost(&lease, &refusal)),
                 Err(refusal) => {
                     lease.unsent();
-                    return Sent::Done(no_answer(held, &refusal));
+                    return SendResult::Done(no_answer(held, &refusal));
                 }
             };
             sendings += 1;
@@ -405,18 +405,19 @@ where
                 }
                 Ok(Err(error)) if error.is_unsent() && !is_shown => {
                     lease.unsent();
-                    Sent::Done(error_response::response(&error))
+                    SendResult::Done(error_response::response(&error))
                 }
                 Ok(Err(error)) => {
                     if error.will_repeat() {
                         self.shared.unreadable.add(&self.name);
                         self.forget();
                     }
-                    Sent::Done(lost(&lease, &error))
+                    SendResult::Done(lost(&lease, &error))
                 }
-                Err(_) => {
-                    Sent::Done(late(&lease, if by == answer_by { "answer_timeout" } else { "pay_timeout" }))
-                }
+                Err(_) => SendResult::Done(late(
+                    &lease,
+                    if by == answer_by { "answer_timeout" } else { "pay_timeout" },
+                )),
             };
         }
     }
@@ -455,14 +456,14 @@ where
         lease: Box<Lease>,
         mut answer: Response<Body>,
         has_left: &mut oneshot::Receiver<Infallible>,
-    ) -> Sent {
+    ) -> SendResult {
         strip::answer_cookies(answer.headers_mut());
         let draft = lease.draft().clone();
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
         match draft.assess(&view) {
             Assessment::Asked => {
                 return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
-                    Ok((held, offer)) => Sent::Again(Box::new(Again { lease, held, offer })),
+                    Ok((held, offer)) => SendResult::Again(Box::new(Again { lease, held, offer })),
                     // Unreadable, endless, or stopped by a hook: the payment stays in doubt.
                     Err(handed_on) => {
                         self.forget();
@@ -470,7 +471,7 @@ where
                             ?draft,
                             "a payment was presented, and nothing follows from the 402 after it"
                         );
-                        Sent::Done(handed_on)
+                        SendResult::Done(handed_on)
                     }
                 };
             }
@@ -483,7 +484,7 @@ where
             }
         }
         let answer = self.let_through(answer, Some(&draft)).await;
-        Sent::Done(strip::answer(answer))
+        SendResult::Done(strip::answer(answer))
     }
 
     /// Remembers the price, unless the answer looks as if nothing was charged.

@@ -4,9 +4,9 @@
 use http::{HeaderMap, Response, StatusCode, Uri, response};
 use tokio::time::Instant;
 
-use super::Settings;
+use super::PaySettings;
 use super::exchange::{Exchange, Spent};
-use super::webhook::{Advice, Question};
+use super::webhook::{ApprovalRequest, Decision};
 use crate::protocol::engine::Reopens;
 use crate::protocol::policy::{
     Complaint, Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook,
@@ -16,7 +16,7 @@ use crate::proxy::{Body, error_response};
 
 /// What is known of the exchange when a hook is called.
 #[derive(Clone, Copy, Default)]
-struct Turn<'a> {
+struct HookContext<'a> {
     draft: Option<&'a Draft>,
     answer: Option<(StatusCode, &'a HeaderMap)>,
     /// True for the answer that the client is to get: the time for paying is over then.
@@ -35,7 +35,7 @@ where
         let hook = &self.hooks.init;
         match hook.action {
             Init::Pass => Ok(()),
-            Init::Ask => self.must_ask("init", hook.webhook.as_ref(), Turn::default()).await,
+            Init::Ask => self.must_ask("init", hook.webhook.as_ref(), HookContext::default()).await,
         }
     }
 
@@ -43,7 +43,7 @@ where
     /// remembered from before.
     pub(super) async fn may_pay(&self, held: Option<&response::Parts>) -> Result<(), Refusal> {
         let answer = held.map(|head| (head.status, &head.headers));
-        self.is_wanted(Turn { answer, ..Turn::default() }).await
+        self.is_wanted(HookContext { answer, ..HookContext::default() }).await
     }
 
     /// What `http_response` says of a 402, whatever is made of it afterwards.
@@ -53,11 +53,11 @@ where
         draft: Option<&Draft>,
     ) -> Result<(), Refusal> {
         let answer = Some((head.status, &head.headers));
-        self.inspect(Turn { draft, answer, ..Turn::default() }).await
+        self.inspect(HookContext { draft, answer, ..HookContext::default() }).await
     }
 
     /// What `payment_requested` says of the price that is asked for.
-    async fn is_wanted(&self, turn: Turn<'_>) -> Result<(), Refusal> {
+    async fn is_wanted(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
         let hook = &self.hooks.payment_requested;
         match hook.action {
             Requested::Pay => Ok(()),
@@ -75,7 +75,7 @@ where
         offer: &Offer,
     ) -> Result<Option<Reopens>, Refusal> {
         let answer = Some((held.status, &held.headers));
-        let turn = Turn { draft: Some(draft), answer, ..Turn::default() };
+        let turn = HookContext { draft: Some(draft), answer, ..HookContext::default() };
         let (price, paid) = (offer.terms().price, draft.price());
         if price.asset != paid.asset || price.amount > paid.amount {
             // A yes to one price is none to a higher one.
@@ -87,8 +87,8 @@ where
                 let advice =
                     Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
                 Ok(match advice {
-                    Some(Advice::Reopen) => Some(Reopens(true)),
-                    Some(Advice::Retry) => Some(Reopens(false)),
+                    Some(Decision::Reopen) => Some(Reopens(true)),
+                    Some(Decision::Retry) => Some(Reopens(false)),
                     Some(_) | None => None,
                 })
             }
@@ -100,7 +100,7 @@ where
     pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
         let (head, body) = answer.into_parts();
         let answer = Some((head.status, &head.headers));
-        let turn = Turn { draft, answer, is_final: true, ..Turn::default() };
+        let turn = HookContext { draft, answer, is_final: true, ..HookContext::default() };
         match self.inspect(turn).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
@@ -116,7 +116,7 @@ where
         if hook.action == Success::Tell {
             let answer = Some((answer.status(), answer.headers()));
             let paid = Some(draft.price().amount);
-            let turn = Turn { draft: Some(draft), answer, is_final: true, paid, unclear: None };
+            let turn = HookContext { draft: Some(draft), answer, is_final: true, paid, unclear: None };
             let by = Instant::now() + self.shared.settings.policy.pay_timeout;
             let question = self.question("success", turn);
             self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
@@ -124,7 +124,7 @@ where
     }
 
     /// What `http_response` and `http_error` say of an answer.
-    async fn inspect(&self, turn: Turn<'_>) -> Result<(), Refusal> {
+    async fn inspect(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
         let Some((status, fields)) = turn.answer else { return Ok(()) };
         let aborts = |hook, mark| Err(Refusal::AnswerAborts { hook, status: status.as_u16(), mark });
         let hook = &self.hooks.http_response;
@@ -156,7 +156,7 @@ where
         &self,
         hook: &'static str,
         webhook: Option<&Webhook>,
-        turn: Turn<'_>,
+        turn: HookContext<'_>,
     ) -> Result<(), Refusal> {
         match Box::pin(self.ask(hook, webhook, turn)).await? {
             Some(_) => Ok(()),
@@ -170,8 +170,8 @@ where
         &self,
         hook: &'static str,
         webhook: Option<&Webhook>,
-        turn: Turn<'_>,
-    ) -> Result<Option<Advice>, Refusal> {
+        turn: HookContext<'_>,
+    ) -> Result<Option<Decision>, Refusal> {
         let question = self.question(hook, turn);
         let by = if turn.is_final {
             Instant::now() + self.shared.settings.policy.pay_timeout
@@ -179,7 +179,7 @@ where
             self.deadline
         };
         match self.shared.desk.ask(webhook, &question, by).await {
-            Some(Advice::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
+            Some(Decision::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
             advice => Ok(advice),
         }
     }
@@ -197,15 +197,16 @@ impl<S> Exchange<S> {
             Spent::Unclear(price) => (None, Some(price.amount)),
             Spent::Paid(price) => (Some(price.amount), None),
         };
-        let question = self.question("exit", Turn { answer, is_final: true, paid, unclear, draft: None });
-        let Settings { policy, shutdown, .. } = &self.shared.settings;
+        let question =
+            self.question("exit", HookContext { answer, is_final: true, paid, unclear, draft: None });
+        let PaySettings { policy, shutdown, .. } = &self.shared.settings;
         let by = Instant::now() + policy.pay_timeout;
         self.shared.desk.tell(self.hooks.exit.webhook.as_ref(), question, by, shutdown);
     }
 
-    fn question(&self, hook: &'static str, turn: Turn<'_>) -> Question {
+    fn question(&self, hook: &'static str, turn: HookContext<'_>) -> ApprovalRequest {
         let terms = self.offer.as_ref().map(Offer::terms);
-        Question {
+        ApprovalRequest {
             hook,
             method: self.head.method.to_string(),
             url: without_user(&self.head.uri),
@@ -216,7 +217,7 @@ impl<S> Exchange<S> {
             status: turn.answer.map(|(status, _)| status.as_u16()),
             paid: turn.paid,
             unclear: turn.unclear,
-            headers: turn.answer.map(|(_, fields)| Question::fields(fields)).unwrap_or_default(),
+            headers: turn.answer.map(|(_, fields)| ApprovalRequest::fields(fields)).unwrap_or_default(),
         }
     }
 }

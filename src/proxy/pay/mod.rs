@@ -36,17 +36,17 @@ use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use exchange::Exchange;
 use unreadable::Unreadable;
-use webhook::{Advisor, Desk};
+use webhook::{Approver, Desk};
 
 /// Pays what the policy allows; wraps the service that forwards requests.
 #[derive(Clone, Debug)]
 pub struct PayLayer {
-    shared: Arc<Shared>,
+    shared: Arc<PayShared>,
 }
 
 /// What the layer needs.
 #[derive(Debug)]
-pub struct Settings {
+pub struct PaySettings {
     /// Whom to pay, and how much at most.
     pub policy: Arc<Policy>,
     /// Who signs; without it nothing is paid.
@@ -58,12 +58,12 @@ pub struct Settings {
     /// Waits for exchanges that are under way.
     pub shutdown: Shutdown,
     /// Whom hooks ask that name no webhook.
-    pub advisor: Option<Arc<dyn Advisor>>,
+    pub advisor: Option<Arc<dyn Approver>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    settings: Settings,
+struct PayShared {
+    settings: PaySettings,
     replay: replay::ReplayLimits,
     desk: Desk,
     /// What was paid for in vain, and is not paid for again.
@@ -74,16 +74,16 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Pay<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<PayShared>,
 }
 
 impl PayLayer {
     /// A layer that pays by these settings.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: PaySettings) -> Self {
         let desk = Desk::new(settings.advisor.clone());
         let replay = replay::ReplayLimits::new(&settings.limits, settings.replay_directory.clone());
-        Self { shared: Arc::new(Shared { settings, replay, desk, unreadable: Unreadable::default() }) }
+        Self { shared: Arc::new(PayShared { settings, replay, desk, unreadable: Unreadable::default() }) }
     }
 }
 
@@ -102,7 +102,7 @@ where
 {
     type Response = Response<Body>;
     type Error = ForwardError;
-    type Future = Paying<S::Future>;
+    type Future = PayFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ForwardError>> {
         self.inner.poll_ready(context)
@@ -110,13 +110,15 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.shared.judge(&request) {
-            Judged::Pass => Paying::Pass { inner: self.inner.call(request), unpaid: None },
-            Judged::Unpaid(unpaid) => Paying::Pass { inner: self.inner.call(request), unpaid: Some(unpaid) },
+            Judged::Pass => PayFuture::Pass { inner: self.inner.call(request), unpaid: None },
+            Judged::Unpaid(unpaid) => {
+                PayFuture::Pass { inner: self.inner.call(request), unpaid: Some(unpaid) }
+            }
             Judged::Pay(terms) => {
                 // The service that is ready does the work; its clone is made ready when it is called next.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                Paying::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, terms)))
+                PayFuture::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, terms)))
             }
         }
     }
@@ -129,11 +131,11 @@ enum Judged {
     /// If it meets a paywall, it is not paid.
     Unpaid(Unpaid),
     /// If it meets a paywall, it is paid on these terms.
-    Pay(Terms),
+    Pay(RequestTerms),
 }
 
 /// On which terms a request is paid.
-struct Terms {
+struct RequestTerms {
     limit: SpendLimit,
     /// A price that is known from before is paid in the first request.
     send_ahead: bool,
@@ -169,7 +171,7 @@ impl From<Unpaid> for Refusal {
     }
 }
 
-impl Shared {
+impl PayShared {
     fn judge(&self, request: &Request<Body>) -> Judged {
         let Some(authority) = request.uri().authority() else { return Judged::Pass };
         if request.method() == Method::CONNECT {
@@ -198,7 +200,7 @@ impl Shared {
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
                 };
-                Judged::Pay(Terms { limit, send_ahead: *send_ahead })
+                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead })
             }
         }
     }
@@ -206,7 +208,7 @@ impl Shared {
 
 /// The future of [`Pay`]: what no rule lets us pay is not boxed.
 #[must_use = "futures do nothing unless polled"]
-pub enum Paying<F> {
+pub enum PayFuture<F> {
     /// Straight through; a 402 gets the reason why it is not paid.
     Pass {
         /// The forwarded request.
@@ -218,7 +220,7 @@ pub enum Paying<F> {
     Buy(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
 }
 
-impl<F> Future for Paying<F>
+impl<F> Future for PayFuture<F>
 where
     F: Future<Output = Result<Response<Body>, ForwardError>> + Unpin,
 {
@@ -242,10 +244,10 @@ where
 
 /// Sends a request, and pays where it meets a paywall, or at once where the price is known.
 async fn buy<S>(
-    shared: Arc<Shared>,
+    shared: Arc<PayShared>,
     inner: S,
     mut request: Request<Body>,
-    Terms { limit, send_ahead }: Terms,
+    RequestTerms { limit, send_ahead }: RequestTerms,
 ) -> Result<Response<Body>, ForwardError>
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
@@ -321,7 +323,7 @@ impl HeldAnswer {
 
 /// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
 async fn hold_answer(
-    settings: &Settings,
+    settings: &PaySettings,
     head: http::response::Parts,
     body: Body,
 ) -> Result<HeldAnswer, Response<Body>> {

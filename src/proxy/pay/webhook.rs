@@ -1,4 +1,4 @@
-//! Asking somebody else before anything is done about a hook: a webhook, or an [`Advisor`] of the program that uses
+//! Asking somebody else before anything is done about a hook: a webhook, or an [`Approver`] of the program that uses
 //! this library. Only a clear answer that comes in time lets a purchase go on. No secret is ever in a question.
 
 use std::collections::BTreeMap;
@@ -38,15 +38,15 @@ const NOTICES: usize = 64;
 /// It is asked by hooks that name no webhook: by those whose policy says to ask, and at each complaint of a seller that
 /// the policy would go on after. Of a paid request, and of the end of any request, it is told only, and what it then
 /// answers is dropped. An answer that the hook has no use for stops the request. A webhook is one, too.
-pub trait Advisor: fmt::Debug + Send + Sync {
+pub trait Approver: fmt::Debug + Send + Sync {
     /// Answers a question. It is dropped when the client request has no more time (`limits.pay_timeout`), or when the
     /// client leaves.
-    fn advise<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Advice>;
+    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision>;
 }
 
 /// What is asked: at which turn of which purchase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Question {
+pub struct ApprovalRequest {
     /// The key below `[hooks]`.
     pub hook: &'static str,
     /// The method of the client's request.
@@ -73,7 +73,7 @@ pub struct Question {
 
 /// What the one who was asked says. Each hook has words of its own; any other one stops the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Advice {
+pub enum Decision {
     /// `payment_requested`: pay. At the complaints of a seller, and at answers: go on as the policy says.
     Pay,
     /// At the complaints of a seller: go on, from the same channel. At answers: pass them on.
@@ -99,13 +99,13 @@ pub enum Advice {
 #[derive(Debug)]
 pub(crate) struct Desk {
     client: Client<HttpConnector, Full<Bytes>>,
-    advisor: Option<Arc<dyn Advisor>>,
+    advisor: Option<Arc<dyn Approver>>,
     notices: Arc<Semaphore>,
 }
 
 /// One webhook, about to be asked.
 #[derive(Debug)]
-struct Call {
+struct WebhookCall {
     client: Client<HttpConnector, Full<Bytes>>,
     webhook: Webhook,
 }
@@ -118,7 +118,7 @@ struct Said {
 }
 
 impl Desk {
-    pub(crate) fn new(advisor: Option<Arc<dyn Advisor>>) -> Self {
+    pub(crate) fn new(advisor: Option<Arc<dyn Approver>>) -> Self {
         // A connection for each question: one that is reused may be lost in a way that looks like a refusal.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Self { client, advisor, notices: Arc::new(Semaphore::new(NOTICES)) }
@@ -128,11 +128,11 @@ impl Desk {
     pub(crate) async fn ask(
         &self,
         webhook: Option<&Webhook>,
-        question: &Question,
+        question: &ApprovalRequest,
         by: Instant,
-    ) -> Option<Advice> {
+    ) -> Option<Decision> {
         let advisor = self.whom(webhook)?;
-        let late = || Advice::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
+        let late = || Decision::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
         let advice = timeout_at(by, advisor.advise(question)).await.unwrap_or_else(|_| late());
         let advice = advice.checked(question.hook);
         tracing::debug!(hook = question.hook, url = question.url, ?advice, "asked");
@@ -143,7 +143,7 @@ impl Desk {
     pub(super) fn tell(
         &self,
         webhook: Option<&Webhook>,
-        question: Question,
+        question: ApprovalRequest,
         by: Instant,
         shutdown: &Shutdown,
     ) {
@@ -157,23 +157,25 @@ impl Desk {
             return;
         };
         shutdown.spawn(async move {
-            if let Ok(Advice::Abort { reason }) = timeout_at(by, advisor.advise(&question)).await {
+            if let Ok(Decision::Abort { reason }) = timeout_at(by, advisor.advise(&question)).await {
                 tracing::warn!(hook = question.hook, reason, "webhook notification failed or was rejected");
             }
             drop(place);
         });
     }
 
-    fn whom(&self, webhook: Option<&Webhook>) -> Option<Arc<dyn Advisor>> {
+    fn whom(&self, webhook: Option<&Webhook>) -> Option<Arc<dyn Approver>> {
         match webhook {
-            Some(webhook) => Some(Arc::new(Call { client: self.client.clone(), webhook: webhook.clone() })),
+            Some(webhook) => {
+                Some(Arc::new(WebhookCall { client: self.client.clone(), webhook: webhook.clone() }))
+            }
             None => self.advisor.clone(),
         }
     }
 }
 
-impl Advisor for Call {
-    fn advise<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Advice> {
+impl Approver for WebhookCall {
+    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
         Box::pin(async move {
             let within = self.webhook.within;
             let said = match timeout(within, self.post(question)).await {
@@ -183,16 +185,16 @@ impl Advisor for Call {
                     humantime::format_duration(within)
                 )),
             };
-            said.unwrap_or_else(|wrong| Advice::Abort {
+            said.unwrap_or_else(|wrong| Decision::Abort {
                 reason: format!("the webhook {} {wrong}", self.webhook),
             })
         })
     }
 }
 
-impl Call {
+impl WebhookCall {
     /// Posts the question and reads the answer. `Err` says what is wrong with the webhook.
-    async fn post(&self, question: &Question) -> Result<Advice, String> {
+    async fn post(&self, question: &ApprovalRequest) -> Result<Decision, String> {
         let unreachable = |error: String| format!("cannot be asked: {error}");
         let json = serde_json::to_vec(question).map_err(|error| unreachable(error.to_string()))?;
         let request = Request::builder()
@@ -204,7 +206,7 @@ impl Call {
         let answer = self.client.request(request).await.map_err(|error| unreachable(error.to_string()))?;
         if words(question.hook).is_empty() && answer.status().is_success() {
             // It was told, not asked.
-            return Ok(Advice::Pass);
+            return Ok(Decision::Pass);
         }
         if answer.status() != StatusCode::OK {
             return Err(format!("answered {}", answer.status()));
@@ -215,7 +217,7 @@ impl Call {
     }
 }
 
-impl Question {
+impl ApprovalRequest {
     /// The fields of an answer that may be told.
     pub(super) fn fields(fields: &HeaderMap) -> BTreeMap<String, String> {
         harmless()
@@ -255,7 +257,7 @@ fn listed(hook: &str) -> String {
     }
 }
 
-impl Advice {
+impl Decision {
     /// Its word.
     fn word(&self) -> &'static str {
         match self {
@@ -294,21 +296,21 @@ impl Advice {
 }
 
 /// Reads an answer to the question of a hook.
-fn understand(hook: &str, body: &[u8]) -> Result<Advice, String> {
+fn understand(hook: &str, body: &[u8]) -> Result<Decision, String> {
     let said: Said = serde_json::from_slice(body)
         .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {}", listed(hook)))?;
     let advice = match said.r#do.as_str() {
-        "pay" => Advice::Pay,
-        "retry" => Advice::Retry,
-        "reopen" => Advice::Reopen,
-        "adopt" => Advice::Adopt,
-        "pass" => Advice::Pass,
-        "keep" => Advice::Keep,
-        "close_alone" => Advice::CloseAlone,
+        "pay" => Decision::Pay,
+        "retry" => Decision::Retry,
+        "reopen" => Decision::Reopen,
+        "adopt" => Decision::Adopt,
+        "pass" => Decision::Pass,
+        "keep" => Decision::Keep,
+        "close_alone" => Decision::CloseAlone,
         "abort" => {
             let reason = said.reason.filter(|reason| !reason.trim().is_empty());
             let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
-            Advice::Abort { reason: reason.chars().take(LONGEST_REASON).collect() }
+            Decision::Abort { reason: reason.chars().take(LONGEST_REASON).collect() }
         }
         _ => return Err(format!("answered with an unknown word, where it is {}", listed(hook))),
     };
@@ -355,17 +357,17 @@ mod tests {
             assert!(listed.ends_with(&format!("with {named}")), "{listed}");
         }
         // An advisor of the library can say what the hook has no use for.
-        let Advice::Abort { reason } = Advice::Reopen.checked("init") else { panic!("it goes on") };
+        let Decision::Abort { reason } = Decision::Reopen.checked("init") else { panic!("it goes on") };
         assert_eq!(reason, "the answer was reopen, where it is pass or abort");
     }
 
     #[test]
     fn only_the_words_count() {
-        let abort = |reason: &str| Some(Advice::Abort { reason: reason.into() });
+        let abort = |reason: &str| Some(Decision::Abort { reason: reason.into() });
         let understand = |body: &[u8]| understand("invalid_amount", body).ok();
         for (body, expected) in [
-            (r#"{"do": "adopt"}"#, Some(Advice::Adopt)),
-            (r#"{"do": "retry", "reason": null, "more": [1]}"#, Some(Advice::Retry)),
+            (r#"{"do": "adopt"}"#, Some(Decision::Adopt)),
+            (r#"{"do": "retry", "reason": null, "more": [1]}"#, Some(Decision::Retry)),
             (r#"{"do": "abort", "reason": "no"}"#, abort("no")),
             (r#"{"do": "abort", "reason": " "}"#, abort("no reason given")),
             (r#"{"do": "abort"}"#, abort("no reason given")),
@@ -401,7 +403,7 @@ mod tests {
             fields.insert(name, HeaderValue::from_static(value));
         }
         fields.insert("server", HeaderValue::try_from("x".repeat(1025)).unwrap());
-        let told = Question::fields(&fields);
+        let told = ApprovalRequest::fields(&fields);
         assert_eq!(
             told.into_iter().collect::<Vec<_>>(),
             [("content-type".into(), "text/plain".into()), ("rdn-price".into(), "5".into())]

@@ -19,7 +19,7 @@ use tokio_util::either::Either;
 use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::proxy::downstream::client_io::ClientIo;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::stream::UpstreamStream;
 use crate::shutdown::Shutdown;
 
@@ -40,7 +40,7 @@ pub(crate) struct TunnelLimits {
 }
 
 impl TunnelLimits {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         Self { buffer: settings.tunnel_buffer, stream_idle_timeout: settings.limits.stream_idle_timeout }
     }
 }

@@ -23,7 +23,7 @@ use crate::proxy::message::body::Body;
 use crate::proxy::message::expect::{ContinueGate, EarlyResponse};
 use crate::proxy::message::multiplexed::MultiplexedBody;
 use crate::proxy::message::{expect, headers, target, via};
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 
 /// The HTTP client towards origins: prepares requests, chooses a pool, and turns responses into those for the client.
 #[derive(Debug)]
@@ -37,12 +37,12 @@ pub(crate) struct UpstreamClient {
     pub(crate) egress: Egress,
     tls: UpstreamTls,
     pub(crate) parked: ParkedConnections,
-    pub(crate) settings: Settings,
+    pub(crate) settings: ProxySettings,
 }
 
 impl UpstreamClient {
     /// A client with pools of its own.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         let tls = UpstreamTls::new(settings.ca_file.clone(), settings.tls.clone());
         let (egress, parked) = (Egress::new(settings), ParkedConnections::default());
         let pool = |pays, offer| {

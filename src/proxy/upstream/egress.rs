@@ -20,7 +20,7 @@ use crate::hosts::without_brackets;
 use crate::proxy::descriptors::IdleConnections;
 use crate::proxy::message::target;
 use crate::proxy::message::via::via;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::error::DialError;
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
@@ -46,7 +46,7 @@ struct EgressState {
 }
 
 impl Egress {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ProxySettings) -> Self {
         let (resolver, within) = (Arc::clone(&settings.resolver), settings.limits.connect_timeout);
         let outbound = settings.outbound.clone();
         let idle = settings.idle.clone();

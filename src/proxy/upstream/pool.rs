@@ -49,7 +49,7 @@ use crate::proxy::message::byte_body::BodyError;
 use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::multiplexed::HoldsStream as _;
 use crate::proxy::message::{headers, target};
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::ProxySettings;
 
 /// The default of hyper's read buffer.
 const USUAL_BUFFER: usize = 8192 + 4096 * 100;
@@ -171,7 +171,7 @@ struct RefusedStream {
 }
 
 impl Pool {
-    pub(crate) fn new(settings: &Settings, connector: Connector, offer: AlpnOffer, pays: bool) -> Self {
+    pub(crate) fn new(settings: &ProxySettings, connector: Connector, offer: AlpnOffer, pays: bool) -> Self {
         let mut http1 = http1::Builder::new();
         // A proxy removes spaces before the colon of a response header. RFC 9112 section 5.1.
         http1.allow_spaces_after_header_name_in_responses(true).max_header_size(settings.limits.head_bytes);
@@ -726,7 +726,7 @@ mod tests {
 
     #[tokio::test]
     async fn origins_that_are_not_reached_leave_nothing() {
-        let settings = Settings::default();
+        let settings = ProxySettings::default();
         let connector = Connector {
             egress: Egress::new(&settings),
             timeout: settings.limits.connect_timeout,

@@ -15,7 +15,7 @@ use super::error::DialError;
 use super::tcp::TcpLink;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::message::target::without_zone;
-use crate::tls::{Identity, Trust, client_config, system};
+use crate::tls::{ClientIdentity, ServerTrust, client_config, system};
 
 /// TLS settings of particular origins.
 #[derive(Clone, Debug)]
@@ -25,9 +25,9 @@ pub struct OriginTlsSettings {
     /// The port that they apply to; any if absent.
     pub port: Option<u16>,
     /// How to verify the origin; the default roots if absent.
-    pub trust: Option<Trust>,
+    pub trust: Option<ServerTrust>,
     /// Our client certificate, if the origin asks for one.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
 }
 
 /// Performs TLS handshakes with origins.
@@ -54,7 +54,7 @@ struct AlpnConfigs {
 }
 
 impl AlpnConfigs {
-    fn new(trust: &Trust, identity: Option<&Identity>) -> Self {
+    fn new(trust: &ServerTrust, identity: Option<&ClientIdentity>) -> Self {
         let config = |alpn: &[&[u8]]| Arc::new(client_config(trust, identity, alpn));
         Self { either: config(&[b"h2", b"http/1.1"]), http_1: config(&[b"http/1.1"]) }
     }
@@ -131,13 +131,13 @@ impl UpstreamTls {
         };
         let other = self.shared.others.iter().find(|(origin, _)| is_meant(origin));
         let Some((OriginTlsSettings { trust, identity, .. }, configs)) = other else {
-            let usual = async || Ok(AlpnConfigs::new(&Trust::Roots(self.roots().await?), None));
+            let usual = async || Ok(AlpnConfigs::new(&ServerTrust::Roots(self.roots().await?), None));
             return self.shared.usual.get_or_try_init(usual).await;
         };
         let load = async || {
             let trust = match trust {
                 Some(trust) => trust.clone(),
-                None => Trust::Roots(self.roots().await?),
+                None => ServerTrust::Roots(self.roots().await?),
             };
             Ok(AlpnConfigs::new(&trust, identity.as_ref()))
         };

@@ -109,7 +109,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     engine.handle(ready, Instant::now());
     // Without this, each payment would only ask the seller what it holds.
     engine.handle(Input::SellerTotal(channel, Amount::ZERO, false), Instant::now());
-    let offer = Offer::MicroRaiden(microraiden::Offer {
+    let offer = Offer::MicroRaiden(microraiden::ChannelOffer {
         price: Amount::from(1),
         contract: account.contract,
         receiver: channel.receiver,

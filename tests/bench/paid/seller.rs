@@ -102,7 +102,7 @@ impl Seller {
 
 /// Runs the seller until its input ends.
 pub async fn serve() -> anyhow::Result<()> {
-    let devchain = DevChain::spawn(chain::Settings::default()).await?;
+    let devchain = DevChain::spawn(chain::DevChainSettings::default()).await?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
     for channels in [1, crate::CHANNELS] {
         let payer = Signer::new(&wallet(channels))?.address();
@@ -114,7 +114,7 @@ pub async fn serve() -> anyhow::Result<()> {
         price: Amount::from(price),
         kind: Kind::Text(TEXT.to_owned()),
     };
-    let origin = Origin::spawn(origin::Settings {
+    let origin = Origin::spawn(origin::SellerSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         secure: None,
         rpc_url: devchain.url(),

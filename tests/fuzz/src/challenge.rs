@@ -8,7 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tollpass::protocol::channel::{ChannelDraft, InDoubt};
 use tollpass::protocol::policy::Complaint;
 use tollpass::protocol::schemes::microraiden::proof::{balance_digest, recover};
-use tollpass::protocol::schemes::microraiden::{MicroRaiden, Offer, State, complaint, headers, judge};
+use tollpass::protocol::schemes::microraiden::{
+    ChannelOffer, MicroRaiden, SellerRecord, complaint, headers, judge,
+};
 use tollpass::protocol::schemes::{self, Holding, Malformed, Scheme as _, Verdict, Violation};
 use tollpass::protocol::{Account, Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
 use tollpass::proxy::error_response::proxy_status;
@@ -66,7 +68,7 @@ fn said_in_one_line(refusal: &Refusal) {
 }
 
 /// Nothing is read into a challenge that does not stand there, once.
-fn means_what_is_written(challenge: &Offer, fields: &HeaderMap) {
+fn means_what_is_written(challenge: &ChannelOffer, fields: &HeaderMap) {
     let one = |name: &HeaderName| {
         let mut lines = fields.get_all(name).iter();
         let line = lines.next().map(|line| line.to_str().expect("what was read is text").trim());
@@ -108,7 +110,7 @@ fn means_what_is_written(challenge: &Offer, fields: &HeaderMap) {
 }
 
 /// A challenge as a seller would write it, read.
-fn reread(challenge: &Offer) -> Offer {
+fn reread(challenge: &ChannelOffer) -> ChannelOffer {
     let mut fields = HeaderMap::new();
     let mut add = |name: &HeaderName, text: Option<String>| {
         if let Some(text) = text {
@@ -129,7 +131,7 @@ fn reread(challenge: &Offer) -> Offer {
         };
         add(name, Some("1".to_owned()));
     }
-    if let Some(State { sender, total, signature }) = challenge.state {
+    if let Some(SellerRecord { sender, total, signature }) = challenge.state {
         add(&headers::SENDER_ADDRESS, sender.map(|sender| sender.to_string()));
         add(&headers::SENDER_BALANCE, Some(total.to_string()));
         add(&headers::BALANCE_SIGNATURE, signature.map(|signature| signature.to_hex()));
@@ -169,7 +171,7 @@ impl Payer {
     }
 
     /// A seller may take totals down, never up but by our own signature.
-    fn meets(&self, challenge: &Offer) {
+    fn meets(&self, challenge: &ChannelOffer) {
         let address = |text: &str| text.parse::<Address>().expect("an address");
         let account = Account {
             chain_id: 1,

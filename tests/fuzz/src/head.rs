@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, join, sink};
 use tollpass::proxy::dry_run::{Disposition, dispose, http1_builder};
-use tollpass::proxy::{Body, Forward, Settings, error_response};
+use tollpass::proxy::{Body, Forward, ProxySettings, error_response};
 
 use super::strict;
 use super::strict::Framing;
@@ -39,7 +39,7 @@ pub fn run(input: &[u8]) {
 
 async fn serve(input: &[u8]) {
     // It connects to nothing here, so that one does for all.
-    static PROXY: LazyLock<Forward> = LazyLock::new(|| Forward::new(&Settings::default()));
+    static PROXY: LazyLock<Forward> = LazyLock::new(|| Forward::new(&ProxySettings::default()));
     let asked = read_strictly(input);
     let count = AtomicUsize::new(0);
     let service = service_fn(|request: Request<Incoming>| {
@@ -47,7 +47,7 @@ async fn serve(input: &[u8]) {
         async move { Ok::<_, Infallible>(answer(&PROXY, request.map(Body::from), asked).await) }
     });
     // All that there is has been sent, and is to be answered before the end is noticed.
-    let served = http1_builder(&Settings::default())
+    let served = http1_builder(&ProxySettings::default())
         .half_close(true)
         .serve_connection(TokioIo::new(join(input, sink())), service);
     // That what a client sent is no HTTP is no fault of the proxy.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollpass::limits::Limits;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 
 use super::{Lane, Refused, Way, requests};
 use crate::support::raw::{Raw, field};
@@ -22,9 +22,9 @@ each_way!(
 
 /// A lane in which no origin is ever late.
 async fn patient(way: Way) -> Lane {
-    way.lane_with(Settings {
+    way.lane_with(ProxySettings {
         limits: Limits { expect_continue_timeout: Duration::from_secs(3600), ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     })
     .await
 }
@@ -91,9 +91,9 @@ async fn a_final_answer_takes_the_place_of_the_body(way: Way) {
 }
 
 async fn an_origin_that_says_nothing_gets_the_body_all_the_same(way: Way) {
-    let settings = Settings {
+    let settings = ProxySettings {
         limits: Limits { expect_continue_timeout: Duration::from_millis(50), ..Limits::default() },
-        ..Settings::default()
+        ..ProxySettings::default()
     };
     let lane = way.lane_with(settings).await;
     let (mut client, mut server) = uploading(&lane).await;

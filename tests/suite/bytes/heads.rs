@@ -93,13 +93,13 @@ async fn a_bare_line_feed_goes_on_as_the_end_of_a_line(way: Way) {
 
 async fn a_head_has_its_limits(way: Way) {
     let lane = way
-        .lane_with(tollpass::proxy::Settings {
+        .lane_with(tollpass::proxy::ProxySettings {
             limits: tollpass::limits::Limits {
                 head_bytes: 8192,
                 head_fields: 10,
                 ..tollpass::limits::Limits::default()
             },
-            ..tollpass::proxy::Settings::default()
+            ..tollpass::proxy::ProxySettings::default()
         })
         .await;
     let long = format!("GET {{t}}/ HTTP/1.1\r\nHost: {{o}}\r\nX: {}\r\n\r\n", "x".repeat(8192));
@@ -111,9 +111,9 @@ async fn a_head_has_its_limits(way: Way) {
     )
     .await;
     let lane = way
-        .lane_with(tollpass::proxy::Settings {
+        .lane_with(tollpass::proxy::ProxySettings {
             limits: tollpass::limits::Limits { head_bytes: 1 << 20, ..tollpass::limits::Limits::default() },
-            ..tollpass::proxy::Settings::default()
+            ..tollpass::proxy::ProxySettings::default()
         })
         .await;
     let target = format!("GET {{t}}/{} HTTP/1.1\r\nHost: {{o}}\r\n\r\n", "x".repeat(66_000));

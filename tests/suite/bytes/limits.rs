@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tollpass::limits::Limits;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 
 use super::Way;
 use crate::support::raw::{Raw, soon};
@@ -24,7 +24,7 @@ async fn silence(how_long: Duration) {
 }
 
 /// Nothing ends by itself, except what `change` makes short.
-fn endless(change: impl FnOnce(&mut Limits)) -> Settings {
+fn endless(change: impl FnOnce(&mut Limits)) -> ProxySettings {
     let long = Duration::from_secs(3600);
     let mut limits = Limits {
         head_timeout: long,
@@ -34,7 +34,7 @@ fn endless(change: impl FnOnce(&mut Limits)) -> Settings {
         ..Limits::default()
     };
     change(&mut limits);
-    Settings { limits, ..Settings::default() }
+    ProxySettings { limits, ..ProxySettings::default() }
 }
 
 async fn closes_by_itself(mut client: Raw) -> Vec<u8> {

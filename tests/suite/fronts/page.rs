@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use tokio::process::Command;
 use tollpass::proxy::frontend::{CaFiles, FrontendLayer, Page};
-use tollpass::proxy::{Body, ErrorResponder, Forward, RemoteClient, Settings};
+use tollpass::proxy::{Body, ErrorResponder, Forward, ProxySettings, RemoteClient};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::curl::curl;
@@ -17,7 +17,7 @@ use crate::support::wire::Got;
 
 /// A proxy that shows a certificate.
 async fn proxy(pays: bool) -> Proxy {
-    Proxy::behind(Settings::default(), |address, inner| {
+    Proxy::behind(ProxySettings::default(), |address, inner| {
         let ca = CaFiles { pem: Bytes::from_static(b"-----BEGIN"), der: Bytes::from_static(b"\x30\x82der") };
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         FrontendLayer::proxy(address, Page { ca: Some(ca), pays, since }, Vec::new(), None, Vec::new())
@@ -207,7 +207,7 @@ async fn run_pac(file: &str, hosts: &[&str]) -> Vec<String> {
 async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
     let front = || {
         let page = Page { ca: None, pays: false, since: SystemTime::now() };
-        let inner = ErrorResponder::new(Forward::new(&Settings::default()));
+        let inner = ErrorResponder::new(Forward::new(&ProxySettings::default()));
         FrontendLayer::proxy("0.0.0.0:8402".parse().unwrap(), page, Vec::new(), None, Vec::new()).layer(inner)
     };
     for (target, is_remote, denied) in [

@@ -2,7 +2,7 @@
 
 use http::uri::Uri;
 use http::{StatusCode, header};
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 use tollpass::proxy::frontend::{FrontendLayer, Page, ReverseRoute};
 use tower::Layer as _;
 
@@ -26,7 +26,7 @@ fn route(prefix: &str, origin: &str) -> ReverseRoute {
 /// A proxy with a route `/a` to `/v1` of an origin.
 async fn routed() -> (Proxy, RawOrigin) {
     let origin = RawOrigin::start().await;
-    let proxy = Proxy::behind(Settings::default(), |address, inner| {
+    let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
         let page = Page { ca: None, pays: false, since: std::time::SystemTime::now() };
         let routes = vec![route("/a", &format!("http://{}/v1", origin.address))];
         FrontendLayer::proxy(address, page, routes, None, Vec::new()).layer(inner)
@@ -38,7 +38,7 @@ async fn routed() -> (Proxy, RawOrigin) {
 /// A port with nothing but a route to an origin.
 async fn alone() -> (Proxy, RawOrigin) {
     let origin = RawOrigin::start().await;
-    let proxy = Proxy::behind(Settings::default(), |address, inner| {
+    let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
         let routes = vec![route("", &format!("http://{}/v1", origin.address))];
         FrontendLayer::routes(address, routes, None, Vec::new()).layer(inner)
     })

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollpass::limits::Limits;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 use tollpass::proxy::upstream::egress::Resolve;
 
 use crate::support::proxy::Proxy;
@@ -75,10 +75,10 @@ async fn hearing_and_deaf() -> (TcpListener, Queue) {
 async fn resolving(names: Arc<Names>) -> Proxy {
     // Long enough that only a race gets past a deaf address in a test's patience.
     let connect_timeout = Duration::from_secs(60);
-    Proxy::with(Settings {
+    Proxy::with(ProxySettings {
         limits: Limits { connect_timeout, ..Limits::default() },
         resolver: names,
-        ..Settings::default()
+        ..ProxySettings::default()
     })
     .await
 }

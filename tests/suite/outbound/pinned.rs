@@ -12,7 +12,7 @@ use tollpass::limits::Limits;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::upstream::egress::PinnedAddr;
-use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, Settings};
+use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, ProxySettings};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -31,9 +31,9 @@ async fn rebinding(here: SocketAddr) -> (Arc<Names>, TcpListener) {
     (Names::new([vec![here], vec![there.local_addr().unwrap()]]), there)
 }
 
-fn pay_settings(alice: &Alice, proxy: &Running) -> pay::Settings {
+fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
     let config = Config::load(Some(&alice.config_path())).unwrap();
-    pay::Settings {
+    pay::PaySettings {
         policy: Arc::new(config.policy),
         payments: Some(proxy.payments.clone()),
         limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
@@ -51,7 +51,7 @@ async fn a_name_that_changes_before_the_payment_does_not_get_it() {
     let alice = Alice::ruled(&fair.market, &rest).await;
     let proxy = alice.start().await;
     proxy.ready().await;
-    let forward = Forward::new(&Settings { resolver: names, ..Settings::default() });
+    let forward = Forward::new(&ProxySettings { resolver: names, ..ProxySettings::default() });
     let service = PayLayer::new(pay_settings(&alice, &proxy)).layer(forward.clone());
     let url = format!("http://seller.test:{}/paid", fair.origin.address().port());
     let request = |url: &str| Request::get(url).body(Body::Empty).unwrap();
@@ -75,7 +75,7 @@ async fn a_name_that_changes_before_the_payment_does_not_get_it() {
 async fn a_pinned_request_takes_no_connection_to_another_machine() {
     let here = RawOrigin::start().await;
     let (names, elsewhere) = rebinding(here.address).await;
-    let forward = Forward::new(&Settings { resolver: names, ..Settings::default() });
+    let forward = Forward::new(&ProxySettings { resolver: names, ..ProxySettings::default() });
     let url = format!("http://seller.test:{}/", here.address.port());
     let request = |peer: Option<SocketAddr>| {
         let mut request = Request::get(&url).body(Body::Empty).unwrap();

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use tollpass::hosts::no_proxy::Bypass;
 use tollpass::protocol::Amount;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 use tollpass::proxy::upstream::egress::{Outbound, OutboundProxy};
 
 use super::addresses::Names;
@@ -35,7 +35,8 @@ pub fn over(next: SocketAddr) -> Outbound {
 
 /// A proxy of ours before another one, which alone knows what names mean.
 pub async fn before(next: SocketAddr) -> Proxy {
-    Proxy::with(Settings { outbound: over(next), resolver: Names::new([]), ..Settings::default() }).await
+    Proxy::with(ProxySettings { outbound: over(next), resolver: Names::new([]), ..ProxySettings::default() })
+        .await
 }
 
 /// An origin that tells what of proxies has reached it.
@@ -91,7 +92,7 @@ async fn this_machine_and_what_no_proxy_names_are_reached_directly() {
     let origin = origin().await;
     let outbound = Outbound { bypass: Bypass::read("direct.test").0, ..over(next.address) };
     let names = Names::new([vec![origin]]);
-    let proxy = Proxy::with(Settings { outbound, resolver: names, ..Settings::default() }).await;
+    let proxy = Proxy::with(ProxySettings { outbound, resolver: names, ..ProxySettings::default() }).await;
     for host in ["127.0.0.1", "direct.test", "a.direct.test"] {
         for more in [&[][..], &["-p"]] {
             let url = format!("http://{host}:{}/", origin.port());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tollpass::limits::Limits;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 use tollpass::proxy::upstream::egress::Outbound;
 
 use super::addresses::deaf;
@@ -91,10 +91,10 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
     let silent = RawOrigin::start().await;
     for (address, requests) in [(deaf, &[GET, CONNECT][..]), (silent.address, &[CONNECT])] {
         let connect_timeout = Duration::from_millis(100);
-        let proxy = Proxy::with(Settings {
+        let proxy = Proxy::with(ProxySettings {
             limits: Limits { connect_timeout, ..Limits::default() },
             outbound: over(address),
-            ..Settings::default()
+            ..ProxySettings::default()
         })
         .await;
         for request in requests {
@@ -114,7 +114,7 @@ async fn each_kind_of_request_has_its_own_proxy() {
     let plain = says("HTTP/1.1 299 Plain\r\nContent-Length: 0\r\n\r\n").await;
     let tunnels = says("HTTP/1.1 403 Forbidden\r\n\r\n").await;
     let outbound = Outbound { tunnel: over(tunnels.address).tunnel, ..over(plain.address) };
-    let proxy = Proxy::with(Settings { outbound, ..Settings::default() }).await;
+    let proxy = Proxy::with(ProxySettings { outbound, ..ProxySettings::default() }).await;
     assert!(asked(&proxy, GET).await.starts_with("HTTP/1.1 299 "));
     because(&asked(&proxy, CONNECT).await, "502", &["403"]);
     assert_eq!((plain.heads().len(), tunnels.heads().len()), (1, 1));

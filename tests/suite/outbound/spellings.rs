@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 
 use super::addresses::Names;
 use crate::pays::QUICK;
@@ -84,7 +84,7 @@ async fn what_is_neither_a_name_nor_an_address_is_refused() {
 async fn names_go_on_as_they_are_written() {
     let origin = RawOrigin::start().await;
     let resolver = Names::new([vec![origin.address]]);
-    let proxy = Proxy::with(Settings { resolver, ..Settings::default() }).await;
+    let proxy = Proxy::with(ProxySettings { resolver, ..ProxySettings::default() }).await;
     let port = origin.address.port();
     for host in ["a_b.example", "db", "Api.Example.", "xn--bcher-kva.example", "127.0.0.1.example", "web.1"] {
         let request =

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use tollpass::proxy::{Body, Forward, Settings};
+use tollpass::proxy::{Body, Forward, ProxySettings};
 use tower::ServiceExt as _;
 
 use crate::support::raw::{Raw, RawOrigin, soon};
@@ -15,7 +15,7 @@ const IDLE: usize = 5;
 async fn several_dead_connections_in_a_row_are_no_failure() {
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         let origin = RawOrigin::start().await;
-        let forward = Forward::new(&Settings::default());
+        let forward = Forward::new(&ProxySettings::default());
         let request = || {
             let uri = format!("http://{}/", origin.address);
             Request::builder().method(method.clone()).uri(uri).body(Body::Empty).unwrap()

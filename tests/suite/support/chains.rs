@@ -15,7 +15,7 @@ use jsonrpsee::http_client::{HttpClient, HttpClientBuilder};
 use jsonrpsee::rpc_params;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tollpass::devnet::chain::{DevChain, Settings};
+use tollpass::devnet::chain::{DevChain, DevChainSettings};
 
 /// How long anvil may take to listen.
 const ANVIL_STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ impl Drop for Anvil {
 
 /// Runs a test on the embedded chain, then on anvil.
 pub async fn each_network<F: AsyncFn(&Network)>(test: F) {
-    let embedded = Network::embedded(Settings::default()).await;
+    let embedded = Network::embedded(DevChainSettings::default()).await;
     test(&embedded).await;
     embedded.stop().await;
     if let Some(anvil) = Network::anvil().await {
@@ -57,7 +57,7 @@ pub async fn each_network<F: AsyncFn(&Network)>(test: F) {
 
 impl Network {
     /// The embedded chain.
-    pub async fn embedded(settings: Settings) -> Self {
+    pub async fn embedded(settings: DevChainSettings) -> Self {
         let chain = DevChain::spawn(settings).await.unwrap();
         Self::new("embedded", chain.url(), Node::Embedded(chain))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use tollpass::chain::signer::Signer;
-use tollpass::devnet::origin::{Kind, Origin, Resource, Settings};
+use tollpass::devnet::origin::{Kind, Origin, Resource, SellerSettings};
 use tollpass::protocol::schemes::microraiden::{headers as rdn, proof};
 use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 
@@ -36,7 +36,7 @@ impl Fair {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn with(change: impl FnOnce(&mut SellerSettings)) -> Self {
         let market = Market::open().await;
         let mut settings = settings(&market);
         change(&mut settings);
@@ -62,12 +62,12 @@ impl Fair {
 }
 
 /// A seller of the demo's assortment and a few odd things, that looks at the chain every 5 ms.
-pub fn settings(market: &Market) -> Settings {
+pub fn settings(market: &Market) -> SellerSettings {
     settings_at(&market.chain.url(), market.manager, market.token)
 }
 
 /// The same on any chain.
-pub fn settings_at(url: &str, channel_manager: Address, token: Address) -> Settings {
+pub fn settings_at(url: &str, channel_manager: Address, token: Address) -> SellerSettings {
     let mut resources = Resource::assortment(Amount::from(PRICE));
     for status in [402, 404, 409, 500] {
         let kind = Kind::Status(StatusCode::from_u16(status).unwrap());
@@ -83,7 +83,7 @@ pub fn settings_at(url: &str, channel_manager: Address, token: Address) -> Setti
         price: Amount::ZERO,
         kind: Kind::Text("free\n".to_owned()),
     });
-    Settings {
+    SellerSettings {
         listen: ([127, 0, 0, 1], 0).into(),
         secure: None,
         rpc_url: url.to_owned(),

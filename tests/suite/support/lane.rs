@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tollpass::protocol::policy::{HostPattern, Hosts};
-use tollpass::proxy::Settings;
+use tollpass::proxy::ProxySettings;
 use tollpass::proxy::intercept::Interception;
 use tollpass::tls::{Authority, Leaves};
 
@@ -33,11 +33,11 @@ pub struct Lane {
 
 impl Way {
     pub async fn lane(self) -> Lane {
-        self.lane_with(Settings::default()).await
+        self.lane_with(ProxySettings::default()).await
     }
 
     /// The same with other limits.
-    pub async fn lane_with(self, mut settings: Settings) -> Lane {
+    pub async fn lane_with(self, mut settings: ProxySettings) -> Lane {
         if self == Self::Plain {
             return Lane {
                 proxy: Proxy::with(settings).await,

@@ -11,7 +11,7 @@ use jsonrpsee::http_client::HttpClient;
 use jsonrpsee::rpc_params;
 use serde_json::{Value, json};
 use tollpass::chain::signer::Signer;
-use tollpass::devnet::chain::{DevChain, Settings};
+use tollpass::devnet::chain::{DevChain, DevChainSettings};
 use tollpass::devnet::contracts;
 use tollpass::devnet::contracts::Compiled;
 use tollpass::devnet::{accounts, deploy};
@@ -41,7 +41,7 @@ impl Market {
 
     /// Starts a chain and deploys the contracts.
     pub async fn without_tokens() -> Self {
-        let chain = DevChain::spawn(Settings::default()).await.unwrap();
+        let chain = DevChain::spawn(DevChainSettings::default()).await.unwrap();
         let deployed = deploy::deploy(&chain.url(), deploy::Options::default()).await.unwrap();
         let node = HttpClient::builder().build(chain.url()).unwrap();
         Self { node, chain, manager: deployed.channel_manager, token: deployed.token }

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tollpass::proxy::frontend::{FrontendLayer, Page};
 use tollpass::proxy::intercept::{InterceptLayer, Interception};
-use tollpass::proxy::{ErrorResponder, Forward, Frontend, Settings, serve};
+use tollpass::proxy::{ErrorResponder, Forward, Frontend, ProxySettings, serve};
 use tollpass::shutdown::Shutdown;
 use tower::Layer as _;
 
@@ -21,10 +21,10 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start() -> Self {
-        Self::with(Settings::default()).await
+        Self::with(ProxySettings::default()).await
     }
 
-    pub async fn with(settings: Settings) -> Self {
+    pub async fn with(settings: ProxySettings) -> Self {
         Self::behind(settings, |address, inner| {
             let page = Page { ca: None, pays: false, since: SystemTime::now() };
             FrontendLayer::proxy(address, page, Vec::new(), None, Vec::new()).layer(inner)
@@ -33,7 +33,7 @@ impl Proxy {
     }
 
     /// With tunnels that are read.
-    pub async fn intercepting(settings: Settings, interception: Interception) -> Self {
+    pub async fn intercepting(settings: ProxySettings, interception: Interception) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
@@ -45,7 +45,7 @@ impl Proxy {
 
     /// With another front, for the address that it listens on.
     pub async fn behind(
-        settings: Settings,
+        settings: ProxySettings,
         front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

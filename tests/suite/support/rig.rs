@@ -12,7 +12,7 @@ use jsonrpsee::rpc_params;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, NotRecorded, OpError, Resolution, Settings, TransactionRecorder};
+use tollpass::chain::{Chain, ChainSettings, NotRecorded, OpError, Resolution, TransactionRecorder};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::{channel_manager, plain_token, token};
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, Intent, OnChain, Wei};
@@ -52,8 +52,8 @@ impl Rig {
         rig
     }
 
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn settings(&self) -> ChainSettings {
+        ChainSettings {
             rpc_url: self.url.clone(),
             channel_manager: self.manager,
             confirmations: 1,
@@ -73,7 +73,7 @@ impl Rig {
         self.chain_with(self.settings())
     }
 
-    pub fn chain_with(&self, settings: Settings) -> Chain {
+    pub fn chain_with(&self, settings: ChainSettings) -> Chain {
         Chain::new(settings, Arc::new(Signer::new(&accounts::key(1).unwrap()).unwrap())).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use ethers_core::abi::Token as Value;
 use ethers_core::types::U256;
 use tollpass::chain::signer::Signer;
-use tollpass::chain::{Chain, OpError, OpResult, Settings};
+use tollpass::chain::{Chain, ChainSettings, OpError, OpResult};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
 use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
@@ -32,7 +32,7 @@ impl Sides {
         Self { chain: rig.chain(), notes: Notes::new(), rig }
     }
 
-    pub fn with(self, settings: Settings) -> Self {
+    pub fn with(self, settings: ChainSettings) -> Self {
         Self { chain: self.rig.chain_with(settings), ..self }
     }
 

@@ -149,8 +149,10 @@ fn at_most_one_transaction_is_made_for_a_request() {
     assert!(submitted_op(&effects).is_some());
     let effects = world.carried_out(7, Some(on_chain(10)));
     assert!(grant(&effects).is_some());
-    let dearer =
-        microraiden::Offer { price: COSTLY.into(), ..complain(Complaint::InvalidAmount, world.state(0)) };
+    let dearer = microraiden::ChannelOffer {
+        price: COSTLY.into(),
+        ..complain(Complaint::InvalidAmount, world.state(0))
+    };
     let effects = world.rejected(id, dearer);
     assert_eq!((submitted_op(&effects), refusal(&effects)), (None, Some(&Refusal::FundedOnce)));
 }

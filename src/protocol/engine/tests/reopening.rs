@@ -108,8 +108,8 @@ fn mallory_who_denies_a_channel_gets_no_second_price() {
     world.vanish(7);
     world.rejected(id, denial());
     world.opened(9);
-    let state = Some(State { sender: None, total: 0.into(), signature: None });
-    let dearer = microraiden::Offer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
+    let state = Some(SellerRecord { sender: None, total: 0.into(), signature: None });
+    let dearer = microraiden::ChannelOffer { price: 30.into(), ..complain(Complaint::InvalidAmount, state) };
     assert_eq!(grant(&world.rejected(id, dearer)).map(|draft| draft.total), Some(30.into()));
     let exposed = world.engine.view().channel(channel_id(9)).promised;
     assert_eq!(exposed, 30.into(), "one price, the dearer one, on the only channel that can be redeemed");
@@ -164,7 +164,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     assert_eq!(grant(&world.opened(9)).map(|draft| draft.total), Some(10.into()));
 
     // The price rose on the way, and the channel is settled on the first of two payments.
-    let dearer = |world: &World| microraiden::Offer {
+    let dearer = |world: &World| microraiden::ChannelOffer {
         price: 30.into(),
         ..complain(Complaint::InvalidAmount, world.state(20))
     };
@@ -200,7 +200,8 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     // Another channel comes in between, on which nothing has to be promised anew.
     world.when(seen(8, Some(OnChain { withdrawn: 20.into(), ..on_chain(25) }), None));
     world.when(Input::SellerTotal(channel_id(8), Amount::ZERO, false));
-    let dearer = |state| microraiden::Offer { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
+    let dearer =
+        |state| microraiden::ChannelOffer { price: 20.into(), ..complain(Complaint::InvalidAmount, state) };
     let state = world.state(20);
     let draft = grant(&world.rejected(id, dearer(state))).unwrap();
     assert_eq!((draft.channel, draft.total), (channel_id(8), 20.into()));
@@ -213,7 +214,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     world.rejected(third, complain(Complaint::InvalidAmount, state));
     // The first one comes back.
     let signature = world.alice.sign(proof::balance_digest(channel_id(8), 10.into(), CONTRACT)).ok();
-    let state = Some(State { sender: None, total: 10.into(), signature });
+    let state = Some(SellerRecord { sender: None, total: 10.into(), signature });
     let draft = grant(&world.rejected(id, dearer(state))).unwrap();
     assert_eq!((draft.channel, draft.total), (channel_id(7), 50.into()));
     world.settle(7, 30);

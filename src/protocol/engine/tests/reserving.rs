@@ -122,13 +122,13 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
         assert_eq!(total, 20.into());
         let complaint = (held != 20).then_some(Complaint::InvalidAmount);
         let state = world.state(held);
-        let effects = world.rejected(id, microraiden::Offer { complaint, state, ..ask(10) });
+        let effects = world.rejected(id, microraiden::ChannelOffer { complaint, state, ..ask(10) });
         let paid = Amount::from(held + 10);
         assert_eq!(grant(&effects).map(|draft| draft.total), Some(paid), "{held}");
         assert_eq!((world.channel().promised, world.channel().exposure()), (paid, paid));
         // That was first signed for this request.
         let state = world.state(held + 10);
-        let effects = world.rejected(id, microraiden::Offer { state, ..ask(10) });
+        let effects = world.rejected(id, microraiden::ChannelOffer { state, ..ask(10) });
         assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: paid }));
     }
 

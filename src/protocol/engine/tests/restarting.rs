@@ -22,13 +22,13 @@ impl World {
     }
 
     /// The seller answers the question of a purchase with what it holds.
-    fn tells(&mut self, id: PurchaseId, price: u64, state: Option<State>) -> Vec<Effect> {
+    fn tells(&mut self, id: PurchaseId, price: u64, state: Option<SellerRecord>) -> Vec<Effect> {
         let complaint = Some(Complaint::InvalidAmount);
-        self.rejected(id, microraiden::Offer { complaint, state, ..ask(price) })
+        self.rejected(id, microraiden::ChannelOffer { complaint, state, ..ask(price) })
     }
 
-    fn claim(total: u64) -> Option<State> {
-        Some(State { sender: None, total: total.into(), signature: None })
+    fn claim(total: u64) -> Option<SellerRecord> {
+        Some(SellerRecord { sender: None, total: total.into(), signature: None })
     }
 }
 

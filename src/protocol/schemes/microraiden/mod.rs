@@ -11,7 +11,7 @@ mod verdict;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-pub use offer::{Malformed, Offer, State, read};
+pub use offer::{ChannelOffer, MalformedChannelOffer, SellerRecord, read};
 pub use verdict::{complaint, is_ours, judge};
 
 use super::{Assessment, Payer, Receipt, Scheme};
@@ -26,9 +26,9 @@ use crate::protocol::terms::{SchemeName, Terms};
 pub enum MicroRaiden {}
 
 impl Scheme for MicroRaiden {
-    type Offer = Offer;
+    type Offer = ChannelOffer;
     type Draft = ChannelDraft;
-    type Malformed = Malformed;
+    type Malformed = MalformedChannelOffer;
 
     const PUBLIC_HEADERS: &'static [&'static HeaderName] = &[
         &headers::CONTRACT_ADDRESS,
@@ -54,14 +54,14 @@ impl Scheme for MicroRaiden {
             .is_some_and(|start| start.eq_ignore_ascii_case(headers::PREFIX.as_bytes()))
     }
 
-    fn read(answer: &Answer<'_>) -> Option<Result<Vec<Offer>, Malformed>> {
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<ChannelOffer>, MalformedChannelOffer>> {
         if answer.status != StatusCode::PAYMENT_REQUIRED {
             return None;
         }
         read(answer.headers).map(|read| read.map(|offer| vec![offer]))
     }
 
-    fn terms(offer: &Offer) -> Terms {
+    fn terms(offer: &ChannelOffer) -> Terms {
         Terms {
             price: Money::channel_token(offer.price),
             payee: offer.receiver,

@@ -1,4 +1,4 @@
-//! Reads a 402 answer into a [`Offer`], or says what is malformed. It never panics, whatever a seller sends.
+//! Reads a 402 answer into a [`ChannelOffer`], or says what is malformed. It never panics, whatever a seller sends.
 
 use http::{HeaderMap, HeaderName};
 
@@ -10,7 +10,7 @@ use crate::protocol::{Account, Address, Amount, Refusal, Signature};
 
 /// What a seller asks for, and what it says of the payment that it was just shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct ChannelOffer {
     /// The price of this request, in base units.
     pub price: Amount,
     /// The channel contract.
@@ -24,10 +24,10 @@ pub struct Offer {
     /// What was wrong with the payment presented.
     pub complaint: Option<Complaint>,
     /// What the seller holds of the channel presented.
-    pub state: Option<State>,
+    pub state: Option<SellerRecord>,
 }
 
-impl Offer {
+impl ChannelOffer {
     /// The offer that a remembered price stands for.
     #[must_use]
     pub fn quoted(price: Amount, receiver: Address, account: &Account) -> Self {
@@ -52,7 +52,7 @@ impl Offer {
 
 /// The seller's own record of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct SellerRecord {
     /// Who pays, where the seller names it.
     pub sender: Option<Address>,
     /// The last total that it registered.
@@ -63,7 +63,7 @@ pub struct State {
 
 /// Why a 402 with `RDN-*` fields cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedChannelOffer {
     /// A field that every offer has is not there.
     #[error("{0} is missing")]
     Missing(HeaderName),
@@ -88,16 +88,18 @@ pub enum Malformed {
 const LONGEST_GATEWAY: usize = 256;
 
 /// Reads the fields of a 402, or `None` when it is no µRaiden offer at all.
-pub fn read(fields: &HeaderMap) -> Option<Result<Offer, Malformed>> {
+pub fn read(fields: &HeaderMap) -> Option<Result<ChannelOffer, MalformedChannelOffer>> {
     let marks = [&headers::PRICE, &headers::CONTRACT_ADDRESS, &headers::RECEIVER_ADDRESS];
     marks.into_iter().any(|name| fields.contains_key(name)).then(|| read_fields(fields))
 }
 
-fn read_fields(fields: &HeaderMap) -> Result<Offer, Malformed> {
-    let needed =
-        |name: &HeaderName, found: Option<Address>| found.ok_or_else(|| Malformed::Missing(name.clone()));
-    Ok(Offer {
-        price: amount(fields, &headers::PRICE)?.ok_or_else(|| Malformed::Missing(headers::PRICE.clone()))?,
+fn read_fields(fields: &HeaderMap) -> Result<ChannelOffer, MalformedChannelOffer> {
+    let needed = |name: &HeaderName, found: Option<Address>| {
+        found.ok_or_else(|| MalformedChannelOffer::Missing(name.clone()))
+    };
+    Ok(ChannelOffer {
+        price: amount(fields, &headers::PRICE)?
+            .ok_or_else(|| MalformedChannelOffer::Missing(headers::PRICE.clone()))?,
         contract: needed(&headers::CONTRACT_ADDRESS, address(fields, &headers::CONTRACT_ADDRESS)?)?,
         receiver: needed(&headers::RECEIVER_ADDRESS, address(fields, &headers::RECEIVER_ADDRESS)?)?,
         token: address(fields, &headers::TOKEN_ADDRESS)?,
@@ -127,35 +129,35 @@ fn complaint(fields: &HeaderMap) -> Option<Complaint> {
     .find_map(|(name, complaint)| fields.contains_key(name).then_some(complaint))
 }
 
-fn state(fields: &HeaderMap) -> Result<Option<State>, Malformed> {
+fn state(fields: &HeaderMap) -> Result<Option<SellerRecord>, MalformedChannelOffer> {
     let sender = address(fields, &headers::SENDER_ADDRESS)?;
     let signature = signature(fields, &headers::BALANCE_SIGNATURE)?;
     let total = amount(fields, &headers::SENDER_BALANCE)?;
-    Ok(total.map(|total| State { sender, total, signature }))
+    Ok(total.map(|total| SellerRecord { sender, total, signature }))
 }
 
-fn amount(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Amount>, Malformed> {
+fn amount(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Amount>, MalformedChannelOffer> {
     let Some(text) = single(fields, name)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| Malformed::NotAnAmount(name.clone(), error))
+    text.parse().map(Some).map_err(|error| MalformedChannelOffer::NotAnAmount(name.clone(), error))
 }
 
-fn address(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Address>, Malformed> {
+fn address(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Address>, MalformedChannelOffer> {
     let Some(text) = single(fields, name)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| Malformed::NotAnAddress(name.clone(), error))
+    text.parse().map(Some).map_err(|error| MalformedChannelOffer::NotAnAddress(name.clone(), error))
 }
 
-fn signature(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Signature>, Malformed> {
+fn signature(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Signature>, MalformedChannelOffer> {
     let Some(text) = single(fields, name)? else { return Ok(None) };
-    Signature::parse(text).map(Some).ok_or_else(|| Malformed::NotASignature(name.clone()))
+    Signature::parse(text).map(Some).ok_or_else(|| MalformedChannelOffer::NotASignature(name.clone()))
 }
 
-fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Malformed> {
+fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, MalformedChannelOffer> {
     let mut values = fields.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Malformed::Doubled(name.clone()));
+        return Err(MalformedChannelOffer::Doubled(name.clone()));
     }
-    value.to_str().map(|text| Some(text.trim())).map_err(|_| Malformed::NotText(name.clone()))
+    value.to_str().map(|text| Some(text.trim())).map_err(|_| MalformedChannelOffer::NotText(name.clone()))
 }
 
 #[cfg(test)]
@@ -218,8 +220,11 @@ mod tests {
             ("RDN-Sender-Balance", "30"),
             ("RDN-Balance-Signature", &signature),
         ]));
-        let expected =
-            State { sender: CONTRACT.parse().ok(), total: 30.into(), signature: Some(Signature([0x11; 65])) };
+        let expected = SellerRecord {
+            sender: CONTRACT.parse().ok(),
+            total: 30.into(),
+            signature: Some(Signature([0x11; 65])),
+        };
         assert_eq!(state.unwrap().unwrap().state, Some(expected));
     }
 
@@ -233,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_says_so() {
-        use Malformed::*;
+        use MalformedChannelOffer::*;
         for (fields, expected) in [
             (without("rdn-price"), Missing(headers::PRICE.clone())),
             (without("rdn-contract-address"), Missing(headers::CONTRACT_ADDRESS.clone())),

@@ -1,7 +1,7 @@
 //! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
 
-use super::{Offer, State, proof};
-use crate::protocol::channel::{Channel, ChannelDraft as Draft};
+use super::{ChannelOffer, SellerRecord, proof};
+use crate::protocol::channel::{Channel, ChannelDraft};
 use crate::protocol::policy::Complaint;
 use crate::protocol::schemes::{Holding, Verdict, Violation};
 use crate::protocol::{Account, Amount, ChannelId};
@@ -9,9 +9,9 @@ use crate::protocol::{Account, Amount, ChannelId};
 /// Judges a 402 that came in answer to `presented`. `signed` are the totals of this channel that were first
 /// signed for the client request in question.
 pub fn judge(
-    offer: &Offer,
+    offer: &ChannelOffer,
     channel: &Channel,
-    presented: &Draft,
+    presented: &ChannelDraft,
     signed: &[Amount],
     account: &Account,
 ) -> Verdict {
@@ -52,12 +52,12 @@ pub fn judge(
 }
 
 /// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.
-pub fn complaint(offer: &Offer, presented: &Draft) -> Option<Complaint> {
+pub fn complaint(offer: &ChannelOffer, presented: &ChannelDraft) -> Option<Complaint> {
     offer.complaint.or_else(|| lags(offer, presented).then_some(Complaint::InsufficientConfirmations))
 }
 
 /// Right difference and no complaint: the seller has not seen our last top up yet.
-fn lags(offer: &Offer, presented: &Draft) -> bool {
+fn lags(offer: &ChannelOffer, presented: &ChannelDraft) -> bool {
     offer.complaint.is_none()
         && offer.price == presented.price
         && offer.state.as_ref().and_then(|state| state.total.checked_add(presented.price))
@@ -65,7 +65,7 @@ fn lags(offer: &Offer, presented: &Draft) -> bool {
 }
 
 /// True when the seller's total is proven by our own signature.
-pub fn is_ours(state: &State, channel: ChannelId, account: &Account) -> bool {
+pub fn is_ours(state: &SellerRecord, channel: ChannelId, account: &Account) -> bool {
     let Some(signature) = &state.signature else { return false };
     let digest = proof::balance_digest(channel, state.total, account.contract);
     proof::recover(digest, signature) == Some(account.payer)

@@ -35,7 +35,7 @@ pub enum TestToken {}
 
 /// What a seller asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct TokenOffer {
     /// The price, in base units of [`asset`].
     pub price: Amount,
     /// Who is paid.
@@ -46,7 +46,7 @@ pub struct Offer {
 
 /// A payment that is about to be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct TokenDraft {
     /// The price, in base units of [`asset`].
     pub price: Amount,
     /// Who is paid.
@@ -58,12 +58,12 @@ pub struct Draft {
 /// Why an offer cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{OFFER} is not of the form price=AMOUNT, payee=ADDRESS")]
-pub struct Malformed;
+pub struct MalformedTokenOffer;
 
 impl Scheme for TestToken {
-    type Offer = Offer;
-    type Draft = Draft;
-    type Malformed = Malformed;
+    type Offer = TokenOffer;
+    type Draft = TokenDraft;
+    type Malformed = MalformedTokenOffer;
 
     const PUBLIC_HEADERS: &'static [&'static HeaderName] = &[&OFFER, &COMPLAINT];
 
@@ -75,25 +75,25 @@ impl Scheme for TestToken {
         name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
     }
 
-    fn read(answer: &Answer<'_>) -> Option<Result<Vec<Offer>, Malformed>> {
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<TokenOffer>, MalformedTokenOffer>> {
         if answer.status != StatusCode::PAYMENT_REQUIRED {
             return None;
         }
         let offer = answer.headers.get(&OFFER)?;
         let is_later = answer.headers.get(&COMPLAINT).is_some_and(|complaint| complaint == "later");
-        Some(parse(offer, is_later).map(|offer| vec![offer]).ok_or(Malformed))
+        Some(parse(offer, is_later).map(|offer| vec![offer]).ok_or(MalformedTokenOffer))
     }
 
-    fn terms(offer: &Offer) -> Terms {
+    fn terms(offer: &TokenOffer) -> Terms {
         let price = Money { amount: offer.price, asset: asset() };
         Terms { price, payee: offer.payee, scheme: SchemeName::TestToken }
     }
 
-    fn digest(draft: &Draft, _: &Payer) -> Option<[u8; 32]> {
+    fn digest(draft: &TokenDraft, _: &Payer) -> Option<[u8; 32]> {
         Some(digest(draft))
     }
 
-    fn attach(draft: &Draft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
+    fn attach(draft: &TokenDraft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
         let value = format!(
             "payer={}, nonce={}, signature={}",
             payer.address,
@@ -121,11 +121,11 @@ impl Scheme for TestToken {
 }
 
 impl OneShot for TestToken {
-    fn draw(offer: &Offer, nonce: [u8; 32]) -> Draft {
-        Draft { price: offer.price, payee: offer.payee, nonce }
+    fn draw(offer: &TokenOffer, nonce: [u8; 32]) -> TokenDraft {
+        TokenDraft { price: offer.price, payee: offer.payee, nonce }
     }
 
-    fn judge(offer: &Offer, presented: &Draft) -> Reply {
+    fn judge(offer: &TokenOffer, presented: &TokenDraft) -> Reply {
         if offer.payee != presented.payee {
             return Reply::Stop(Refusal::ReceiverChanged(offer.payee));
         }
@@ -135,14 +135,14 @@ impl OneShot for TestToken {
 
 /// What the payer signs.
 #[must_use]
-pub fn digest(draft: &Draft) -> [u8; 32] {
-    let Draft { price, payee, nonce } = draft;
+pub fn digest(draft: &TokenDraft) -> [u8; 32] {
+    let TokenDraft { price, payee, nonce } = draft;
     keccak256([b"test-token payment".as_slice(), &payee.0, &price.to_be_bytes(), nonce].concat())
 }
 
-fn parse(offer: &HeaderValue, is_later: bool) -> Option<Offer> {
+fn parse(offer: &HeaderValue, is_later: bool) -> Option<TokenOffer> {
     let (price, payee) = offer.to_str().ok()?.split_once(", ")?;
     let price = price.strip_prefix("price=")?.parse().ok()?;
     let payee = payee.strip_prefix("payee=")?.parse().ok()?;
-    Some(Offer { price, payee, is_later })
+    Some(TokenOffer { price, payee, is_later })
 }
