@@ -163,6 +163,19 @@ fn no_import_cycle_between_files() {
 }
 
 #[test]
+fn no_type_name_is_defined_twice() {
+    let modules = Modules::read(&root().join("src"));
+    let types = modules.types();
+    // A scan that finds nothing would prove nothing.
+    assert!(types.len() > 400, "{}", types.len());
+    for (name, file) in [("Offer", "protocol/schemes/mod.rs"), ("HostName", "protocol/engine/mod.rs")] {
+        assert!(types[name].contains(file), "{name} is in {:?}", types[name]);
+    }
+    let twice: Vec<_> = types.iter().filter(|(_, files)| files.len() > 1).collect();
+    assert!(twice.is_empty(), "one name must mean one thing: {twice:?}");
+}
+
+#[test]
 fn the_core_is_pure() {
     for source in sources().filter(|source| ["protocol", "hosts"].contains(&source.room.as_str())) {
         for word in IMPURE {

@@ -20,6 +20,8 @@ struct Module {
     parent: usize,
     children: BTreeMap<String, usize>,
     items: BTreeSet<String>,
+    /// Those of the items that are types, traits or type aliases.
+    types: BTreeSet<String>,
     /// What `use` brings into scope.
     imports: BTreeMap<String, Vec<String>>,
     globs: Vec<Vec<String>>,
@@ -64,6 +66,17 @@ impl Modules {
             edges.entry(&module.file).or_default().extend(files.filter(|file| *file != module.file));
         }
         edges
+    }
+
+    /// The files that define a type, trait or type alias of each name.
+    pub(super) fn types(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut types: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for module in &self.all {
+            for name in &module.types {
+                types.entry(name).or_default().insert(&module.file);
+            }
+        }
+        types
     }
 
     /// The file that defines what a path in a module names; `None` for a module and for what is not ours.
@@ -140,7 +153,12 @@ impl Module {
                 children.extend(word(next));
                 at + 2
             }
-            "struct" | "enum" | "trait" | "type" | "union" | "fn" | "const" | "static" if is_top => {
+            "struct" | "enum" | "trait" | "type" | "union" if is_top => {
+                self.types.extend(word(next));
+                self.items.extend(word(next));
+                at + 1
+            }
+            "fn" | "const" | "static" if is_top => {
                 self.items.extend(word(next));
                 at + 1
             }
