@@ -388,7 +388,7 @@ impl StandalonePayments {
     #[must_use]
     pub fn layer(&self, approver: Option<Arc<dyn Approver>>) -> PayLayer {
         let settings = pay_settings(&self.config, Some(self.payments().clone()), &self.shutdown);
-        PayLayer::new(pay::PaySettings { advisor: approver, ..settings })
+        PayLayer::new(pay::PaySettings { approver, ..settings })
     }
 
     /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
@@ -660,7 +660,7 @@ fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown
         limits: config.limits.clone(),
         replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),
-        advisor: None,
+        approver: None,
     }
 }
 

@@ -11,7 +11,7 @@ use tower::{Service, ServiceExt as _};
 
 use crate::channels::{CloseApprovalRequest, CloseApprover};
 use crate::protocol::policy::{CloseDenied, Webhook};
-use crate::proxy::pay::webhook::{ApprovalRequest, CLOSE_DENIED, Decision, Desk};
+use crate::proxy::pay::webhook::{ApprovalRequest, Approvals, CLOSE_DENIED, Decision};
 use crate::proxy::{Body, Forward, ForwardError};
 
 /// The proxy's client, for requests with buffered bodies.
@@ -32,11 +32,11 @@ pub(super) fn seller_service(
 
 /// Asks the webhook of `hooks.cooperative_close_denied`.
 #[derive(Debug)]
-pub(super) struct WebhookCloseApprover(Desk);
+pub(super) struct WebhookCloseApprover(Approvals);
 
 impl Default for WebhookCloseApprover {
     fn default() -> Self {
-        Self(Desk::new(None))
+        Self(Approvals::new(None))
     }
 }
 
@@ -47,7 +47,7 @@ impl CloseApprover for WebhookCloseApprover {
         CloseApprovalRequest { seller_url, channel, status }: CloseApprovalRequest<'a>,
     ) -> BoxFuture<'a, Result<CloseDenied, String>> {
         // The webhook sees the close as the DELETE request that the seller refused.
-        let question = ApprovalRequest {
+        let request = ApprovalRequest {
             hook: CLOSE_DENIED,
             method: Method::DELETE.to_string(),
             url: seller_url.to_owned(),
@@ -63,7 +63,7 @@ impl CloseApprover for WebhookCloseApprover {
         async move {
             // The webhook's own timeout expires first.
             let by = Instant::now() + webhook.within * 2;
-            match self.0.ask(Some(webhook), &question, by).await {
+            match self.0.ask(Some(webhook), &request, by).await {
                 Some(Decision::CloseAlone) => Ok(CloseDenied::CloseAlone),
                 Some(Decision::Keep) => Ok(CloseDenied::Keep),
                 Some(Decision::Abort { reason }) => Err(reason),

@@ -185,18 +185,18 @@ pub enum Refusal {
     /// The hook on a demand for money says to abort.
     #[error("hooks.payment_requested aborts")]
     NotWanted,
-    /// The hook says to ask first, and there is nobody to ask.
+    /// The hook requires approval, but no approver is configured.
     #[error("hooks.{hook} asks, but no webhook is configured: set one")]
-    NobodyToAsk {
+    NoApprover {
         /// The key below `[hooks]`.
         hook: &'static str,
     },
-    /// Whom a hook asks says no, or nothing that can be understood.
+    /// The approver refused, or its answer is invalid.
     #[error("hooks.{hook}: {reason}")]
-    Advised {
+    ApproverRefused {
         /// The key below `[hooks]`.
         hook: &'static str,
-        /// What the one who was asked says, or what is wrong with its answer.
+        /// The approver's reason, or why its answer is invalid.
         reason: String,
     },
     /// A hook does not let the origin's answer through.

@@ -1,4 +1,4 @@
-//! Hooks that ask somebody first: over real HTTP, whatever the webhook answers, and an advisor of the program that uses
+//! Hooks that ask somebody first: over real HTTP, whatever the webhook answers, and an approver of the program that uses
 //! the library. Only a clear yes in time lets a purchase go on.
 
 mod turns;
@@ -399,11 +399,11 @@ struct Stubborn {
 }
 
 impl Approver for Stubborn {
-    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
-        self.asked.lock().unwrap().push(question.clone());
+    fn decide<'a>(&'a self, request: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
+        self.asked.lock().unwrap().push(request.clone());
         Box::pin(async move {
             match &self.says {
-                Some(advice) => advice.clone(),
+                Some(decision) => decision.clone(),
                 None => std::future::pending().await,
             }
         })
@@ -411,7 +411,7 @@ impl Approver for Stubborn {
 }
 
 #[tokio::test]
-async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
+async fn an_approver_of_the_library_is_asked_if_no_webhook_is_named() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, "[hooks]\n").await;
     // Her manager, under a layer of our own.
@@ -423,12 +423,12 @@ async fn an_advisor_of_the_library_is_asked_where_no_webhook_is_named() {
         (Some(Decision::Retry), Some("where it is pay or abort")),
         (Some(Decision::Pay), None),
     ] {
-        let advisor = Arc::new(Stubborn { asked: Mutex::default(), says });
-        let settings = pay_settings(&proxy, Some(advisor.clone()));
+        let approver = Arc::new(Stubborn { asked: Mutex::default(), says });
+        let settings = pay_settings(&proxy, Some(approver.clone()));
         let (status, told) = soon("the answer", buy(&fair, settings)).await;
         assert_eq!(status == StatusCode::OK, reason.is_none(), "{status} {told}");
         assert!(told.contains(reason.unwrap_or_default()), "{told}");
-        let asked = advisor.asked.lock().unwrap();
+        let asked = approver.asked.lock().unwrap();
         assert_eq!((asked[0].hook, asked[0].price), ("payment_requested", Some(Amount::from(PRICE))));
     }
     let promised = proxy.promised().await;
@@ -458,7 +458,7 @@ async fn buy(fair: &Fair, settings: PaySettings) -> (StatusCode, String) {
     (answer.status(), told.unwrap_or_default())
 }
 
-fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Approver>>) -> PaySettings {
+fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySettings {
     let (every, times, within) = (Duration::from_millis(10), 1000, Duration::from_secs(20));
     let hooks = Arc::new(Hooks {
         payment_requested: Requested::Ask.into(),
@@ -493,6 +493,6 @@ fn pay_settings(proxy: &Running, advisor: Option<Arc<dyn Approver>>) -> PaySetti
         },
         replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
-        advisor,
+        approver,
     }
 }

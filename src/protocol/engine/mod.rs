@@ -155,7 +155,7 @@ pub enum Outcome {
     Accepted,
     /// The seller answered with another 402.
     Rejected(Box<Offer>),
-    /// The same, and a webhook or advisor decides for this turn, in place of the policy, whether another channel pays
+    /// The same, and an approver decides for this turn, in place of the policy, whether another channel pays
     /// if this one is gone.
     Advised(Box<Offer>, Reopens),
     /// Nobody can tell.

@@ -84,9 +84,9 @@ where
         let is_other_price = price != paid;
         match offer.complaint(draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
             Some(complaint) if !self.hooks.aborts(complaint) => {
-                let advice =
+                let decision =
                     Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
-                Ok(match advice {
+                Ok(match decision {
                     Some(Decision::Reopen) => Some(Reopens(true)),
                     Some(Decision::Retry) => Some(Reopens(false)),
                     Some(_) | None => None,
@@ -118,8 +118,8 @@ where
             let paid = Some(draft.price().amount);
             let turn = HookContext { draft: Some(draft), answer, is_final: true, paid, unclear: None };
             let by = Instant::now() + self.shared.settings.policy.pay_timeout;
-            let question = self.question("success", turn);
-            self.shared.desk.tell(hook.webhook.as_ref(), question, by, &self.shared.settings.shutdown);
+            let request = self.approval_request("success", turn);
+            self.shared.approvals.tell(hook.webhook.as_ref(), request, by, &self.shared.settings.shutdown);
         }
     }
 
@@ -160,11 +160,11 @@ where
     ) -> Result<(), Refusal> {
         match Box::pin(self.ask(hook, webhook, turn)).await? {
             Some(_) => Ok(()),
-            None => Err(Refusal::NobodyToAsk { hook }),
+            None => Err(Refusal::NoApprover { hook }),
         }
     }
 
-    /// Asks the webhook, else the advisor; `None` when there is neither. To be boxed: seldom needed, and larger than all
+    /// Asks the webhook, else the approver; `None` when there is neither. To be boxed: seldom needed, and larger than all
     /// the rest of an exchange.
     async fn ask(
         &self,
@@ -172,15 +172,15 @@ where
         webhook: Option<&Webhook>,
         turn: HookContext<'_>,
     ) -> Result<Option<Decision>, Refusal> {
-        let question = self.question(hook, turn);
+        let request = self.approval_request(hook, turn);
         let by = if turn.is_final {
             Instant::now() + self.shared.settings.policy.pay_timeout
         } else {
             self.deadline
         };
-        match self.shared.desk.ask(webhook, &question, by).await {
-            Some(Decision::Abort { reason }) => Err(Refusal::Advised { hook, reason }),
-            advice => Ok(advice),
+        match self.shared.approvals.ask(webhook, &request, by).await {
+            Some(Decision::Abort { reason }) => Err(Refusal::ApproverRefused { hook, reason }),
+            decision => Ok(decision),
         }
     }
 }
@@ -197,14 +197,14 @@ impl<S> Exchange<S> {
             Spent::Unclear(price) => (None, Some(price.amount)),
             Spent::Paid(price) => (Some(price.amount), None),
         };
-        let question =
-            self.question("exit", HookContext { answer, is_final: true, paid, unclear, draft: None });
+        let request =
+            self.approval_request("exit", HookContext { answer, is_final: true, paid, unclear, draft: None });
         let PaySettings { policy, shutdown, .. } = &self.shared.settings;
         let by = Instant::now() + policy.pay_timeout;
-        self.shared.desk.tell(self.hooks.exit.webhook.as_ref(), question, by, shutdown);
+        self.shared.approvals.tell(self.hooks.exit.webhook.as_ref(), request, by, shutdown);
     }
 
-    fn question(&self, hook: &'static str, turn: HookContext<'_>) -> ApprovalRequest {
+    fn approval_request(&self, hook: &'static str, turn: HookContext<'_>) -> ApprovalRequest {
         let terms = self.offer.as_ref().map(Offer::terms);
         ApprovalRequest {
             hook,

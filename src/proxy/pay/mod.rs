@@ -36,7 +36,7 @@ use crate::protocol::{Policy, Refusal};
 use crate::shutdown::Shutdown;
 use exchange::Exchange;
 use unreadable::Unreadable;
-use webhook::{Approver, Desk};
+use webhook::{Approvals, Approver};
 
 /// Pays what the policy allows; wraps the service that forwards requests.
 #[derive(Clone, Debug)]
@@ -58,14 +58,14 @@ pub struct PaySettings {
     /// Waits for exchanges that are under way.
     pub shutdown: Shutdown,
     /// Whom hooks ask that name no webhook.
-    pub advisor: Option<Arc<dyn Approver>>,
+    pub approver: Option<Arc<dyn Approver>>,
 }
 
 #[derive(Debug)]
 struct PayShared {
     settings: PaySettings,
     replay: replay::ReplayLimits,
-    desk: Desk,
+    approvals: Approvals,
     /// What was paid for in vain, and is not paid for again.
     unreadable: Unreadable,
 }
@@ -81,9 +81,11 @@ impl PayLayer {
     /// A layer that pays by these settings.
     #[must_use]
     pub fn new(settings: PaySettings) -> Self {
-        let desk = Desk::new(settings.advisor.clone());
+        let approvals = Approvals::new(settings.approver.clone());
         let replay = replay::ReplayLimits::new(&settings.limits, settings.replay_directory.clone());
-        Self { shared: Arc::new(PayShared { settings, replay, desk, unreadable: Unreadable::default() }) }
+        Self {
+            shared: Arc::new(PayShared { settings, replay, approvals, unreadable: Unreadable::default() }),
+        }
     }
 }
 

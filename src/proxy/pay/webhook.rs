@@ -1,5 +1,5 @@
-//! Asking somebody else before anything is done about a hook: a webhook, or an [`Approver`] of the program that uses
-//! this library. Only a clear answer that comes in time lets a purchase go on. No secret is ever in a question.
+//! Approval of payments by a webhook, or by an [`Approver`] of the program that uses this library. A payment continues only
+//! after a valid decision in time. Approval requests never contain a secret.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,29 +22,28 @@ use crate::protocol::schemes;
 use crate::protocol::{Address, Amount, ChannelId};
 use crate::shutdown::Shutdown;
 
-/// The largest answer of a webhook, in bytes.
+/// The largest response of a webhook, in bytes.
 const LARGEST_ANSWER: usize = 16 * 1024;
-/// How much of a reason is kept, in characters.
+/// Longer reasons are cut, in characters.
 const LONGEST_REASON: usize = 200;
-/// How much of a field's value is told, in bytes.
+/// Headers with longer values are left out, in bytes.
 const LONGEST_VALUE: usize = 1024;
-/// The hook that is not about a purchase.
+/// The hook for a channel close that the seller does not sign.
 pub(crate) const CLOSE_DENIED: &str = "cooperative_close_denied";
-/// How many notices may be under way at once; further ones are dropped.
+/// The largest number of concurrent notifications; further ones are dropped.
 const NOTICES: usize = 64;
 
-/// Somebody who is asked at the turns of a purchase, such as the program that uses this library.
+/// Decides whether a payment goes on: a webhook, or the program that uses this library.
 ///
-/// It is asked by hooks that name no webhook: by those whose policy says to ask, and at each complaint of a seller that
-/// the policy would go on after. Of a paid request, and of the end of any request, it is told only, and what it then
-/// answers is dropped. An answer that the hook has no use for stops the request. A webhook is one, too.
+/// Hooks without a webhook call it: those whose action is `ask`, and each complaint of a seller after which the policy
+/// would continue. The hooks `success` and `exit` only notify it and ignore its decision. A decision that the hook does
+/// not accept stops the request.
 pub trait Approver: fmt::Debug + Send + Sync {
-    /// Answers a question. It is dropped when the client request has no more time (`limits.pay_timeout`), or when the
-    /// client leaves.
-    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision>;
+    /// Decides one request. The future is dropped after `limits.pay_timeout`, or when the client disconnects.
+    fn decide<'a>(&'a self, request: &'a ApprovalRequest) -> BoxFuture<'a, Decision>;
 }
 
-/// What is asked: at which turn of which purchase.
+/// One request for approval: the hook, the client's request and the payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ApprovalRequest {
     /// The key below `[hooks]`.
@@ -53,132 +52,132 @@ pub struct ApprovalRequest {
     pub method: String,
     /// The URL of the client's request, without a user name.
     pub url: String,
-    /// The price, in base units, where one is asked for.
+    /// The price in base units, if the seller named one.
     pub price: Option<Amount>,
-    /// Who is to be paid.
+    /// The payee.
     pub receiver: Option<Address>,
-    /// The channel of the payment in question, once there is one.
+    /// The channel of the payment, once it has one.
     pub channel: Option<ChannelId>,
-    /// How many payments were presented for this client request so far.
+    /// The number of payments presented for this client request so far.
     pub attempt: u32,
-    /// The status of the origin's answer, where there is one.
+    /// The status of the origin's answer, if there is one.
     pub status: Option<u16>,
-    /// What was paid for the request, where it is told of a paid request or of the end of one.
+    /// The amount paid, in base units; for `success` and `exit`.
     pub paid: Option<Amount>,
-    /// What may have been paid, where it is told of the end of a request.
+    /// The amount that may have been paid, in base units; for `exit`.
     pub unclear: Option<Amount>,
-    /// Fields of the origin's answer, of those that can hold no secret.
+    /// The headers of the origin's answer that cannot contain a secret.
     pub headers: BTreeMap<String, String>,
 }
 
-/// What the one who was asked says. Each hook has words of its own; any other one stops the request.
+/// The decision of an approver. Each hook accepts some of these; any other one stops the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// `payment_requested`: pay. At the complaints of a seller, and at answers: go on as the policy says.
+    /// `payment_requested`: pay. On a seller's complaint or an answer: continue as the policy says.
     Pay,
-    /// At the complaints of a seller: go on, from the same channel. At answers: pass them on.
+    /// On a seller's complaint: continue, from the same channel. On an answer: pass it on.
     Retry,
     /// `nonexisting_channel`: retry, and pay from another channel, once, if the chain does not know this one either.
     Reopen,
-    /// `invalid_amount`: go on from the seller's total, where that is harmless or proven.
+    /// `invalid_amount`: continue from the seller's total, if that is harmless or proven.
     Adopt,
     /// `init`: send the request. `http_response` and `http_error`: pass the answer on.
     Pass,
-    /// `cooperative_close_denied`: leave the channel open and go on with others.
+    /// `cooperative_close_denied`: leave the channel open and continue with others.
     Keep,
     /// `cooperative_close_denied`: close the channel without its seller.
     CloseAlone,
     /// Stop.
     Abort {
-        /// Why, for the client and the log.
+        /// The reason, for the client and the log.
         reason: String,
     },
 }
 
-/// Where questions are put.
+/// Sends approval requests and notifications to webhooks and to the library's approver.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Approvals {
     client: Client<HttpConnector, Full<Bytes>>,
-    advisor: Option<Arc<dyn Approver>>,
+    approver: Option<Arc<dyn Approver>>,
     notices: Arc<Semaphore>,
 }
 
-/// One webhook, about to be asked.
+/// An approver that calls one webhook.
 #[derive(Debug)]
 struct WebhookCall {
     client: Client<HttpConnector, Full<Bytes>>,
     webhook: Webhook,
 }
 
-/// What a webhook answers.
+/// The response body of a webhook.
 #[derive(Deserialize)]
-struct Said {
+struct WebhookReply {
     r#do: String,
     reason: Option<String>,
 }
 
-impl Desk {
-    pub(crate) fn new(advisor: Option<Arc<dyn Approver>>) -> Self {
-        // A connection for each question: one that is reused may be lost in a way that looks like a refusal.
+impl Approvals {
+    pub(crate) fn new(approver: Option<Arc<dyn Approver>>) -> Self {
+        // One connection per request: losing a reused one would look like a refusal.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        Self { client, advisor, notices: Arc::new(Semaphore::new(NOTICES)) }
+        Self { client, approver, notices: Arc::new(Semaphore::new(NOTICES)) }
     }
 
-    /// Puts a question to a webhook, else to the advisor. `None` when there is neither.
+    /// Asks the webhook, else the approver; `None` if there is neither.
     pub(crate) async fn ask(
         &self,
         webhook: Option<&Webhook>,
-        question: &ApprovalRequest,
+        request: &ApprovalRequest,
         by: Instant,
     ) -> Option<Decision> {
-        let advisor = self.whom(webhook)?;
+        let approver = self.approver_for(webhook)?;
         let late = || Decision::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
-        let advice = timeout_at(by, advisor.advise(question)).await.unwrap_or_else(|_| late());
-        let advice = advice.checked(question.hook);
-        tracing::debug!(hook = question.hook, url = question.url, ?advice, "asked");
-        Some(advice)
+        let decision = timeout_at(by, approver.decide(request)).await.unwrap_or_else(|_| late());
+        let decision = decision.checked(request.hook);
+        tracing::debug!(hook = request.hook, url = request.url, ?decision, "asked");
+        Some(decision)
     }
 
-    /// Tells of something without waiting for an answer.
+    /// Notifies the webhook, else the approver, without waiting for an answer.
     pub(super) fn tell(
         &self,
         webhook: Option<&Webhook>,
-        question: ApprovalRequest,
+        request: ApprovalRequest,
         by: Instant,
         shutdown: &Shutdown,
     ) {
-        let Some(advisor) = self.whom(webhook) else { return };
+        let Some(approver) = self.approver_for(webhook) else { return };
         let Ok(place) = Arc::clone(&self.notices).try_acquire_owned() else {
             tracing::warn!(
-                hook = question.hook,
-                url = question.url,
+                hook = request.hook,
+                url = request.url,
                 "too many notices under way: one is dropped"
             );
             return;
         };
         shutdown.spawn(async move {
-            if let Ok(Decision::Abort { reason }) = timeout_at(by, advisor.advise(&question)).await {
-                tracing::warn!(hook = question.hook, reason, "webhook notification failed or was rejected");
+            if let Ok(Decision::Abort { reason }) = timeout_at(by, approver.decide(&request)).await {
+                tracing::warn!(hook = request.hook, reason, "webhook notification failed or was rejected");
             }
             drop(place);
         });
     }
 
-    fn whom(&self, webhook: Option<&Webhook>) -> Option<Arc<dyn Approver>> {
+    fn approver_for(&self, webhook: Option<&Webhook>) -> Option<Arc<dyn Approver>> {
         match webhook {
             Some(webhook) => {
                 Some(Arc::new(WebhookCall { client: self.client.clone(), webhook: webhook.clone() }))
             }
-            None => self.advisor.clone(),
+            None => self.approver.clone(),
         }
     }
 }
 
 impl Approver for WebhookCall {
-    fn advise<'a>(&'a self, question: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
+    fn decide<'a>(&'a self, request: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
         Box::pin(async move {
             let within = self.webhook.within;
-            let said = match timeout(within, self.post(question)).await {
+            let said = match timeout(within, self.post(request)).await {
                 Ok(said) => said,
                 Err(_) => Err(format!(
                     "did not answer within {} (webhook_timeout)",
@@ -193,19 +192,19 @@ impl Approver for WebhookCall {
 }
 
 impl WebhookCall {
-    /// Posts the question and reads the answer. `Err` says what is wrong with the webhook.
-    async fn post(&self, question: &ApprovalRequest) -> Result<Decision, String> {
+    /// Posts the request and reads the response. `Err` says what is wrong with the webhook.
+    async fn post(&self, request: &ApprovalRequest) -> Result<Decision, String> {
         let unreachable = |error: String| format!("cannot be asked: {error}");
-        let json = serde_json::to_vec(question).map_err(|error| unreachable(error.to_string()))?;
-        let request = Request::builder()
+        let json = serde_json::to_vec(request).map_err(|error| unreachable(error.to_string()))?;
+        let post = Request::builder()
             .method(Method::POST)
             .uri(self.webhook.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::from(json))
             .map_err(|error| unreachable(error.to_string()))?;
-        let answer = self.client.request(request).await.map_err(|error| unreachable(error.to_string()))?;
-        if words(question.hook).is_empty() && answer.status().is_success() {
-            // It was told, not asked.
+        let answer = self.client.request(post).await.map_err(|error| unreachable(error.to_string()))?;
+        if words(request.hook).is_empty() && answer.status().is_success() {
+            // A notification: its body is ignored.
             return Ok(Decision::Pass);
         }
         if answer.status() != StatusCode::OK {
@@ -213,12 +212,12 @@ impl WebhookCall {
         }
         let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| format!("gave an answer that cannot be read: {error}"))?;
-        understand(question.hook, &body.to_bytes())
+        understand(request.hook, &body.to_bytes())
     }
 }
 
 impl ApprovalRequest {
-    /// The fields of an answer that may be told.
+    /// The headers of an answer that cannot contain a secret.
     pub(super) fn fields(fields: &HeaderMap) -> BTreeMap<String, String> {
         harmless()
             .filter_map(|name| {
@@ -229,14 +228,14 @@ impl ApprovalRequest {
     }
 }
 
-/// The fields that can hold no secret: no signature, no cookie, nothing that a seller makes up for one client.
+/// Headers that cannot contain a secret: no signature, no cookie, nothing that identifies one client.
 fn harmless() -> impl Iterator<Item = HeaderName> {
     let ours =
         [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::DATE, header::RETRY_AFTER, header::SERVER];
     ours.into_iter().chain(schemes::public_headers().cloned())
 }
 
-/// The words that a hook's answer may hold; none where it is told only.
+/// The decisions that a hook accepts; none if it only notifies.
 fn words(hook: &str) -> &'static [&'static str] {
     match hook {
         "payment_requested" => &["pay", "abort"],
@@ -249,7 +248,7 @@ fn words(hook: &str) -> &'static [&'static str] {
     }
 }
 
-/// The words of a hook as they are told to people.
+/// The decisions that a hook accepts, for people.
 fn listed(hook: &str) -> String {
     match words(hook) {
         [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
@@ -272,7 +271,7 @@ impl Decision {
         }
     }
 
-    /// Whether a hook has a use for it. Earlier versions took "pay" and "retry" at each turn of a purchase.
+    /// True if a hook accepts it. Earlier versions accepted "pay" and "retry" from every hook of a payment.
     fn is_for(&self, hook: &str) -> bool {
         let is_early = matches!(
             hook,
@@ -286,7 +285,7 @@ impl Decision {
         words(hook).contains(&self.word()) || is_early && matches!(self, Self::Pay | Self::Retry)
     }
 
-    /// The same, or an abort where the hook has no use for it.
+    /// The same, or an abort if the hook does not accept it.
     fn checked(self, hook: &str) -> Self {
         if self.is_for(hook) {
             return self;
@@ -295,11 +294,11 @@ impl Decision {
     }
 }
 
-/// Reads an answer to the question of a hook.
+/// Reads a webhook's response body.
 fn understand(hook: &str, body: &[u8]) -> Result<Decision, String> {
-    let said: Said = serde_json::from_slice(body)
+    let said: WebhookReply = serde_json::from_slice(body)
         .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {}", listed(hook)))?;
-    let advice = match said.r#do.as_str() {
+    let decision = match said.r#do.as_str() {
         "pay" => Decision::Pay,
         "retry" => Decision::Retry,
         "reopen" => Decision::Reopen,
@@ -314,10 +313,10 @@ fn understand(hook: &str, body: &[u8]) -> Result<Decision, String> {
         }
         _ => return Err(format!("answered with an unknown word, where it is {}", listed(hook))),
     };
-    if advice.is_for(hook) {
-        return Ok(advice);
+    if decision.is_for(hook) {
+        return Ok(decision);
     }
-    Err(format!("answered with {}, an unknown word, where it is {}", advice.word(), listed(hook)))
+    Err(format!("answered with {}, an unknown word, where it is {}", decision.word(), listed(hook)))
 }
 
 #[cfg(test)]
@@ -342,10 +341,10 @@ mod tests {
             for word in all {
                 let said = understand(hook, format!("{{\"do\": \"{word}\"}}").as_bytes());
                 match said {
-                    Ok(advice) => {
-                        assert_eq!(advice.word(), word);
+                    Ok(decision) => {
+                        assert_eq!(decision.word(), word);
                         assert!(takes.contains(&word), "{hook} takes {word}");
-                        assert_eq!(advice.clone().checked(hook), advice);
+                        assert_eq!(decision.clone().checked(hook), decision);
                     }
                     Err(wrong) => {
                         assert!(!takes.contains(&word), "{hook} does not take {word}");
@@ -356,7 +355,7 @@ mod tests {
             let listed = understand(hook, b"yes").unwrap_err();
             assert!(listed.ends_with(&format!("with {named}")), "{listed}");
         }
-        // An advisor of the library can say what the hook has no use for.
+        // An approver of the library can say what the hook has no use for.
         let Decision::Abort { reason } = Decision::Reopen.checked("init") else { panic!("it goes on") };
         assert_eq!(reason, "the answer was reopen, where it is pass or abort");
     }

@@ -39,7 +39,7 @@ fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
         limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
         replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
-        advisor: None,
+        approver: None,
     }
 }
 
