@@ -36,6 +36,7 @@ use crate::private::PrivateFileError;
 use crate::protocol::policy::OnExit;
 use crate::proxy;
 use crate::proxy::Forward;
+use crate::proxy::access_log::AccessLogLayer;
 use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
@@ -253,7 +254,7 @@ impl App {
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
         let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
-        let stack = Stack::new(forward.clone(), layer);
+        let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(true));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });

@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 use tracing::{info, warn};
 
 use super::error::{BAD_REQUEST, ErrorAnswer, ForwardError};
+use super::handling::{Handling, RequestName};
 use super::message::body::Body;
 use super::message::expect::TrackedBody;
 use super::message::via::PSEUDONYM;
@@ -30,17 +31,24 @@ pub(super) fn status(error: &ForwardError) -> StatusCode {
     ErrorAnswer::from(error).status
 }
 
-/// Logs an error and makes the response that reports it to the client.
+/// Logs why `request` failed, and makes the response that reports it to the client.
 #[must_use]
-pub fn response(error: &ForwardError) -> Response<Body> {
+pub(crate) fn report(error: &ForwardError, request: &RequestName) -> Response<Body> {
     let ErrorAnswer { status, kind, warns } = error.into();
     let details = error.to_string();
     if warns {
-        warn!(status = status.as_u16(), kind, details, "request failed");
+        warn!(%request, status = status.as_u16(), kind, details, "request failed");
     } else {
-        info!(status = status.as_u16(), kind, details, "request failed");
+        info!(%request, status = status.as_u16(), kind, details, "request failed");
     }
-    let mut response = problem(status, Some(kind), &details);
+    response(error)
+}
+
+/// The response that reports an error to the client.
+#[must_use]
+pub fn response(error: &ForwardError) -> Response<Body> {
+    let ErrorAnswer { status, kind, warns: _ } = error.into();
+    let mut response = problem(status, Some(kind), &error.to_string());
     if kind == BAD_REQUEST {
         // The bytes after a malformed request may not be a request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -63,6 +71,7 @@ pub fn problem(status: StatusCode, error: Option<&'static str>, details: &str) -
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     append_proxy_status(headers, error, details);
+    response.extensions_mut().insert(Handling::Refused(details.to_owned()));
     response
 }
 
@@ -142,14 +151,16 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Err(error) = validate::check(&request) {
-            return ErrorResponderFuture::Refused(Some(Box::new(response(&error))));
+            return ErrorResponderFuture::Refused(Some(Box::new(report(&error, &RequestName::of(&request)))));
         }
         if !expect::is_expected(&request) {
-            return ErrorResponderFuture::Inner(self.inner.call(request));
+            let name = RequestName::of(&request);
+            return ErrorResponderFuture::Inner { inner: self.inner.call(request), name };
         }
+        let name = RequestName::of(&request);
         let (tracked, is_begun) = TrackedBody::new(std::mem::take(request.body_mut()));
         *request.body_mut() = Body::Tracked(Box::new(tracked));
-        ErrorResponderFuture::Tracking { inner: self.inner.call(request), is_begun }
+        ErrorResponderFuture::Tracking { inner: self.inner.call(request), name, is_begun }
     }
 }
 
@@ -159,11 +170,18 @@ pub enum ErrorResponderFuture<F> {
     /// The request is malformed.
     Refused(Option<Box<Response<Body>>>),
     /// The inner service handles the request.
-    Inner(F),
+    Inner {
+        /// The future of the inner service.
+        inner: F,
+        /// The request's name in the log.
+        name: RequestName,
+    },
     /// The same, for a client that waits for `100 Continue`.
     Tracking {
         /// The future of the inner service.
         inner: F,
+        /// The request's name in the log.
+        name: RequestName,
         /// Whether reading the body has begun.
         is_begun: Arc<AtomicBool>,
     },
@@ -176,15 +194,15 @@ where
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (inner, is_begun) = match &mut *self {
+        let (inner, name, is_begun) = match &mut *self {
             Self::Refused(answer) => {
                 return answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(*answer)));
             }
-            Self::Inner(inner) => (inner, None),
-            Self::Tracking { inner, is_begun } => (inner, Some(is_begun)),
+            Self::Inner { inner, name } => (inner, name, None),
+            Self::Tracking { inner, name, is_begun } => (inner, name, Some(is_begun)),
         };
         let outcome = ready!(Pin::new(inner).poll(cx));
-        let mut answer = outcome.unwrap_or_else(|error| response(&error));
+        let mut answer = outcome.unwrap_or_else(|error| report(&error, name));
         if is_begun.is_some_and(|is_begun| !is_begun.load(Ordering::Relaxed)) {
             // The client may or may not send its body, so the next bytes are ambiguous.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,10 +1,33 @@
-//! Request extensions by which one layer tells another what it knows of a request.
+//! Extensions of requests and responses by which one layer tells another what it knows.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Uri;
 use http::uri::Authority;
 
 /// The request carries a payment: nothing below sends it twice, unless the origin states that it did not process it.
 #[derive(Clone, Copy, Debug)]
 pub struct CarriesPayment;
+
+/// Who sent a request, and its number in this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) client: SocketAddr,
+    pub(crate) request: u64,
+}
+
+impl Arrival {
+    /// The arrival of the next request on the same connection.
+    pub(crate) fn next(self) -> Self {
+        static REQUESTS: AtomicU64 = AtomicU64::new(0);
+        Self { request: REQUESTS.fetch_add(1, Ordering::Relaxed) + 1, ..self }
+    }
+}
+
+/// In a response: the URL to which the request was sent instead of the one that the client wrote.
+#[derive(Clone, Debug)]
+pub(crate) struct MappedUrl(pub(crate) Uri);
 
 /// The client is on another machine, so what it sends unencrypted can be read on the way.
 #[derive(Clone, Copy, Debug)]

@@ -28,18 +28,22 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::{StartHandshake, TlsStream};
 use tower::{Layer, Service};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use self::sniff::Sniffed;
 use self::tunnel_service::{IdleTimeout, TunnelOrigin, TunnelService};
+use super::access_log::{AccessLogLayer, TunnelRecord};
 use super::downstream::server::{ConnectionPermit, Http1Server, http2_builder, serve_connection};
 use super::error::ForwardError;
 use super::error_response;
+use super::extensions::Arrival;
 use super::forward::Forward;
+use super::handling::RequestName;
 use super::message::body::Body;
 use super::message::target as message_target;
 use super::message::{validate, via};
-use super::tunnel::splice::{Prefixed, TunnelEnd, TunnelLimits, splice};
+use super::request_span;
+use super::tunnel::splice::{Prefixed, Traffic, TunnelEnd, TunnelLimits, splice};
 use super::upstream::client::UpstreamClient;
 use super::upstream::parked::ParkedConnection;
 use crate::error_chain::with_causes;
@@ -77,6 +81,7 @@ struct InterceptContext {
     http_2: http2::Builder<TokioExecutor>,
     timeout: Duration,
     limits: TunnelLimits,
+    access_log: AccessLogLayer,
     warned: Mutex<BTreeSet<String>>,
 }
 
@@ -85,9 +90,10 @@ struct InterceptContext {
 pub struct InterceptLayer(Option<Arc<InterceptContext>>);
 
 impl InterceptLayer {
-    /// Reads tunnels over the connections of `forward`; without an interception all tunnels are blind.
+    /// Reads tunnels over the connections of `forward`; without an interception all tunnels are blind. `access_log` logs
+    /// the requests inside.
     #[must_use]
-    pub fn new(forward: &Forward, interception: Option<Interception>) -> Self {
+    pub fn new(forward: &Forward, interception: Option<Interception>, access_log: AccessLogLayer) -> Self {
         Self(interception.map(|interception| {
             let upstream = forward.upstream();
             let settings = &upstream.settings;
@@ -96,6 +102,7 @@ impl InterceptLayer {
                 http_2: http2_builder(settings),
                 timeout: settings.limits.head_timeout,
                 limits: TunnelLimits::new(settings),
+                access_log,
                 warned: Mutex::default(),
                 interception,
                 upstream,
@@ -132,7 +139,10 @@ where
         let covered = self.context.as_ref().and_then(|context| Some((context, context.covered(&request)?)));
         let Some((context, target)) = covered else { return Intercepting::Pass(self.inner.call(request)) };
         if let Err(error) = validate::check(&request) {
-            return Intercepting::Open(Box::pin(std::future::ready(error_response::response(&error))));
+            return Intercepting::Open(Box::pin(std::future::ready(error_response::report(
+                &error,
+                &RequestName::of(&request),
+            ))));
         }
         if let Err(error) = context.interception.leaves.authority().check_time(SystemTime::now()) {
             let reason = format!("cannot intercept HTTPS to {}: {error}", target.host);
@@ -141,10 +151,12 @@ where
             let refused = error_response::problem(StatusCode::INTERNAL_SERVER_ERROR, kind, &reason);
             return Intercepting::Open(Box::pin(std::future::ready(refused)));
         }
+        let (name, span) = (RequestName::of(&request), request_span::span(&request));
         let opened = open(Arc::clone(context), self.inner.clone(), target, request);
-        Intercepting::Open(Box::pin(async {
-            opened.await.unwrap_or_else(|error| error_response::response(&error))
-        }))
+        Intercepting::Open(Box::pin(
+            async move { opened.await.unwrap_or_else(|error| error_response::report(&error, &name)) }
+                .instrument(span),
+        ))
     }
 }
 
@@ -223,17 +235,28 @@ where
     S::Future: Send + Unpin + 'static,
 {
     let origin = context.connect(&target, request.headers(), request.version()).await?;
-    let permit = request.extensions_mut().remove::<ConnectionPermit>();
+    let extensions = request.extensions_mut();
+    let permit = extensions.remove::<ConnectionPermit>();
+    let (record, arrival) = (extensions.remove::<TunnelRecord>(), extensions.remove::<Arrival>());
     let client = hyper::upgrade::on(&mut request);
     match permit {
         // Without a server connection there is nothing to take over.
         None => return Err(ForwardError::BadTarget("this connection cannot become a tunnel")),
-        Some(permit) => permit.clone().spawn(async move {
-            let host = target.host.clone();
-            if let Err(error) = (Tunnel { context, inner, target, permit }).run(client, origin).await {
-                debug!(host, error = %with_causes(&error), "intercepted tunnel failed");
+        Some(permit) => {
+            if let Some(record) = &record {
+                record.open(true);
             }
-        }),
+            let spawner = permit.clone();
+            let read = async move {
+                let host = target.host.clone();
+                if let Err(error) =
+                    (Tunnel { context, inner, target, permit, record, arrival }).run(client, origin).await
+                {
+                    debug!(host, error = %with_causes(&error), "intercepted tunnel failed");
+                }
+            };
+            spawner.spawn(read.in_current_span());
+        }
     }
     Ok(Response::new(Body::Empty))
 }
@@ -256,6 +279,10 @@ struct Tunnel<S> {
     inner: S,
     target: TunnelTarget,
     permit: ConnectionPermit,
+    /// Its line in the access log.
+    record: Option<TunnelRecord>,
+    /// That of the `CONNECT`.
+    arrival: Option<Arrival>,
 }
 
 impl<S> Tunnel<S>
@@ -275,7 +302,15 @@ where
             TunnelKind::Ended => Ok(()),
             TunnelKind::Blind { client, heard, origin } => {
                 let ends = (TunnelEnd::Tcp(client, heard), TunnelEnd::Tcp(origin, Bytes::new()));
-                splice(ends.0, ends.1, self.context.limits, &shutdown).await
+                let uncounted = Traffic::default();
+                let traffic = match &self.record {
+                    Some(record) => {
+                        record.open(false);
+                        record.traffic()
+                    }
+                    None => &uncounted,
+                };
+                splice(ends.0, ends.1, self.context.limits, traffic, &shutdown).await
             }
             TunnelKind::Plain { client, parked } => {
                 self.serve_http_1(client, Scheme::HTTP, parked).await;
@@ -364,11 +399,12 @@ where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let shutdown = self.permit.shutdown.clone();
-        let Self { context, inner, target, permit } = self;
+        let Self { context, inner, target, permit, record: _record, arrival } = self;
         let service = TunnelService::new(
-            inner,
+            context.access_log.layer(inner),
             TunnelOrigin::new(scheme, &target.host, target.port),
             permit,
+            arrival,
             parked,
             context.upstream.settings.limits.head_fields,
         );
@@ -377,11 +413,12 @@ where
 
     async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection>) {
         let shutdown = self.permit.shutdown.clone();
-        let Self { context, inner, target, permit } = self;
+        let Self { context, inner, target, permit, record: _record, arrival } = self;
         let service = TunnelService::new(
-            inner,
+            context.access_log.layer(inner),
             TunnelOrigin::new(Scheme::HTTPS, &target.host, target.port),
             permit,
+            arrival,
             parked,
             context.upstream.settings.limits.head_fields,
         );

@@ -1,6 +1,7 @@
 //! The HTTP shell: accepts requests, forwards them, returns responses. It decides nothing about money and never sees the
 //! chain.
 
+pub mod access_log;
 mod descriptors;
 mod downstream;
 #[cfg(feature = "testing")]
@@ -10,11 +11,13 @@ pub mod error_response;
 mod extensions;
 mod forward;
 pub mod frontend;
+mod handling;
 pub mod intercept;
 pub mod message;
 pub mod pay;
 pub mod replay;
 mod request_service;
+mod request_span;
 mod settings;
 pub mod stack;
 mod tunnel;

@@ -2,54 +2,61 @@
 
 use tower::ServiceBuilder;
 
+use super::access_log::{AccessLog, AccessLogLayer};
 use super::error_response::{ErrorLayer, ErrorResponder};
 use super::forward::Forward;
 use super::frontend::{Frontend, FrontendLayer};
 use super::intercept::{InterceptLayer, InterceptService, Interception};
 use super::pay::{Pay, PayLayer};
+use super::request_span::{RequestSpan, RequestSpanLayer};
 
 /// What all ports of a proxy have in common.
 #[derive(Clone, Debug)]
 pub struct Stack {
     forward: Forward,
     pay: PayLayer,
+    access_log: AccessLogLayer,
 }
 
 /// Handles requests to origins; requests inside an intercepted tunnel enter here.
-type OriginService = ErrorResponder<Pay<Forward>>;
+type OriginService = RequestSpan<ErrorResponder<Pay<Forward>>>;
 
 /// The service of the proxy's own port.
-pub type ProxyService = Frontend<InterceptService<OriginService>>;
+pub type ProxyService = AccessLog<Frontend<InterceptService<OriginService>>>;
 
 /// The service of a port for routes.
-pub type RouteService = Frontend<OriginService>;
+pub type RouteService = AccessLog<Frontend<OriginService>>;
 
 impl Stack {
-    /// Pays by `pay` and sends requests by `forward`.
+    /// Pays by `pay`, sends requests by `forward`, and logs them by `access_log`.
     #[must_use]
-    pub fn new(forward: Forward, pay: PayLayer) -> Self {
-        Self { forward, pay }
+    pub fn new(forward: Forward, pay: PayLayer, access_log: AccessLogLayer) -> Self {
+        Self { forward, pay, access_log }
     }
 
     /// The layers of the proxy's own port, outermost first.
     #[must_use]
     pub fn proxy(&self, frontend: FrontendLayer, interception: Option<Interception>) -> ProxyService {
         ServiceBuilder::new()
+            // Logs each request once it has ended.
+            .layer(self.access_log)
             // Serves the set-up page, maps routes, upgrades http to https.
             .layer(frontend)
-            // Serves the requests inside CONNECT tunnels with the layers below.
-            .layer(InterceptLayer::new(&self.forward, interception))
+            // Serves the requests inside CONNECT tunnels with the layers below, and logs them.
+            .layer(InterceptLayer::new(&self.forward, interception, self.access_log.in_tunnel()))
             .service(self.origin())
     }
 
     /// The layers of a port for routes, which takes no CONNECT.
     #[must_use]
     pub fn routes(&self, frontend: FrontendLayer) -> RouteService {
-        ServiceBuilder::new().layer(frontend).service(self.origin())
+        ServiceBuilder::new().layer(self.access_log).layer(frontend).service(self.origin())
     }
 
     fn origin(&self) -> OriginService {
         ServiceBuilder::new()
+            // The span of what the layers below log.
+            .layer(RequestSpanLayer)
             // Rejects malformed requests; turns errors into responses.
             .layer(ErrorLayer)
             // Pays for a 402, or in advance.

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::util::{Oneshot, ServiceExt};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
 use crate::error_chain::with_causes;
 use crate::proxy::descriptors::is_exhausted;
-use crate::proxy::extensions::RemoteClient;
+use crate::proxy::extensions::{Arrival, RemoteClient};
 use crate::proxy::message::body::Body;
 use crate::proxy::message::headers::DEFAULT_HEADER_COUNT;
 use crate::proxy::message::target;
@@ -66,6 +67,7 @@ where
     let permits = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let server = Http1Server::new(&settings);
     let mut backoff = Backoff::default();
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     loop {
         let next = async {
             // The semaphore is never closed.
@@ -82,8 +84,11 @@ where
                 backoff = Backoff::default();
                 let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
                 let is_remote = !peer.ip().to_canonical().is_loopback();
-                let service = ConnectionService { service: service.clone(), permit, is_remote };
-                shutdown.spawn_watchful(connection(stream, server.clone(), service));
+                let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
+                let arrival = Arrival { client: peer, request: 0 };
+                let service = ConnectionService { service: service.clone(), permit, arrival, is_remote };
+                let span = debug_span!("connection", id, %peer);
+                shutdown.spawn_watchful(connection(stream, server.clone(), service).instrument(span));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -255,6 +260,8 @@ pub(crate) async fn serve_connection(
 struct ConnectionService<S> {
     service: S,
     permit: ConnectionPermit,
+    /// That of the connection; each request gets a number of its own.
+    arrival: Arrival,
     is_remote: bool,
 }
 
@@ -269,6 +276,7 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::from);
         target::canonicalise(&mut request);
+        request.extensions_mut().insert(self.arrival.next());
         if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.permit.clone());
         }

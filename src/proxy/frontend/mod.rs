@@ -22,10 +22,11 @@ use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderValue};
 use http::uri::Scheme;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
 
-use super::extensions::{RemoteClient, RequestedAuthority};
+use super::extensions::{MappedUrl, RemoteClient, RequestedAuthority};
+use super::handling::Handling;
 use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::request_service::RequestService;
@@ -114,15 +115,21 @@ where
         match self.port.destination(&mut request) {
             Destination::Origin => FrontendFuture(FrontendState::Passed(self.inner.call(request))),
             Destination::Mapped { route, is_upgraded } => {
+                let url = request.uri().clone();
                 let inner = self.inner.call(request);
                 FrontendFuture(FrontendState::Mapped {
                     inner,
                     port: Arc::clone(&self.port),
+                    url,
                     route,
                     is_upgraded,
                 })
             }
-            Destination::Local(answer) => FrontendFuture(FrontendState::Answered(Some(answer))),
+            Destination::Local(mut answer) => {
+                // A refusal says so already.
+                answer.extensions_mut().get_or_insert(Handling::Local);
+                FrontendFuture(FrontendState::Answered(Some(answer)))
+            }
         }
     }
 }
@@ -286,7 +293,7 @@ pub struct FrontendFuture<F>(FrontendState<F>);
 #[derive(Debug)]
 enum FrontendState<F> {
     Passed(F),
-    Mapped { inner: F, port: Arc<FrontendPort>, route: Option<TakenRoute>, is_upgraded: bool },
+    Mapped { inner: F, port: Arc<FrontendPort>, url: Uri, route: Option<TakenRoute>, is_upgraded: bool },
     Answered(Option<Response<Body>>),
 }
 
@@ -299,9 +306,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             FrontendState::Passed(inner) => Pin::new(inner).poll(cx),
-            FrontendState::Mapped { inner, port, route, is_upgraded } => {
+            FrontendState::Mapped { inner, port, url, route, is_upgraded } => {
                 let Ok(mut answer) = ready!(Pin::new(inner).poll(cx));
                 port.come_back(&mut answer, *route, *is_upgraded);
+                answer.extensions_mut().insert(MappedUrl(std::mem::take(url)));
                 Poll::Ready(Ok(answer))
             }
             FrontendState::Answered(answer) => match answer.take() {

@@ -20,8 +20,10 @@ use tracing::debug;
 use crate::hosts::default_port;
 use crate::hosts::host::Host;
 use crate::mutex::lock;
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
+use crate::proxy::extensions::Arrival;
 use crate::proxy::message::body::Body;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
@@ -105,9 +107,11 @@ impl TunnelOrigin {
 
 /// Passes the requests inside a tunnel to the service.
 pub(super) struct TunnelService<S> {
-    service: S,
+    service: AccessLog<S>,
     origin: TunnelOrigin,
     permit: ConnectionPermit,
+    /// That of the tunnel; each request inside gets a number of its own.
+    arrival: Option<Arrival>,
     /// The connection dialled for the `CONNECT`, which closes unused after the first response.
     parked: Arc<Mutex<Option<ParkedConnection>>>,
     count: Arc<AtomicU64>,
@@ -117,14 +121,15 @@ pub(super) struct TunnelService<S> {
 
 impl<S> TunnelService<S> {
     pub(super) fn new(
-        service: S,
+        service: AccessLog<S>,
         origin: TunnelOrigin,
         permit: ConnectionPermit,
+        arrival: Option<Arrival>,
         parked: Option<ParkedConnection>,
         max_headers: usize,
     ) -> Self {
         let parked = Arc::new(Mutex::new(parked));
-        Self { service, origin, permit, parked, count: Arc::default(), max_headers }
+        Self { service, origin, permit, arrival, parked, count: Arc::default(), max_headers }
     }
 
     fn place(&self, request: &mut Request<Body>) -> Result<(), Misdirected> {
@@ -154,12 +159,16 @@ where
         self.count.fetch_add(1, Ordering::Relaxed);
         let version = request.version();
         let mut request = request.map(Body::from);
+        if let Some(arrival) = self.arrival {
+            request.extensions_mut().insert(arrival.next());
+        }
         if let Err(Misdirected(status, why)) = self.place(&mut request) {
             let mut refused = error_response::problem(status, Some("http_request_error"), why);
             if version != Version::HTTP_2 {
                 // The bytes after a malformed request may not be a request.
                 refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
+            let refused = self.service.answered(&request, refused);
             return TunnelResponse(TunnelState::Refused(Some(refused)));
         }
         if version == Version::HTTP_2 {
@@ -174,7 +183,9 @@ where
 }
 
 /// The future of [`TunnelService`].
-pub(super) struct TunnelResponse<S: Service<Request<Body>>>(TunnelState<S>);
+pub(super) struct TunnelResponse<S: RequestService<Infallible>>(TunnelState<AccessLog<S>>)
+where
+    S::Future: Unpin;
 
 enum TunnelState<S: Service<Request<Body>>> {
     Asked { answer: Pin<Box<Oneshot<S, Request<Body>>>>, parked: Arc<Mutex<Option<ParkedConnection>>> },

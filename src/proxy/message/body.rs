@@ -12,6 +12,7 @@ use super::byte_body::{BodyError, normalise_trailers};
 use super::expect::{DeferredBody, EarlyResponse, TrackedBody};
 use super::multiplexed::{HoldsStream, MultiplexedBody};
 use super::payment_headers;
+use super::recorded::{BodyRecord, RecordedBody};
 use crate::proxy::replay::hold::Resumed;
 use crate::proxy::replay::kept::ReplayBody;
 use crate::proxy::upstream::pool::retry::RetriableBody;
@@ -42,6 +43,8 @@ pub enum Body {
     Unpaid(Box<Self>),
     /// The body of a response on a connection that carries other streams, too.
     Multiplexed(Box<MultiplexedBody<dyn HoldsStream>>),
+    /// The body of a response whose end is logged.
+    Recorded(Box<RecordedBody<Self, dyn BodyRecord>>),
 }
 
 /// A complete body and its trailers.
@@ -110,6 +113,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.poll_frame(cx),
             Self::Retriable(retriable) => retriable.poll_frame(cx),
             Self::Multiplexed(multiplexed) => multiplexed.poll_frame(cx),
+            Self::Recorded(recorded) => recorded.poll_frame(cx),
             Self::Unpaid(body) => {
                 let mut next = ready!(Pin::new(&mut **body).poll_frame(cx));
                 if let Some(Ok(frame)) = &mut next
@@ -134,6 +138,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.is_end_stream(),
             Self::Retriable(retriable) => retriable.is_end_stream(),
             Self::Multiplexed(multiplexed) => multiplexed.is_end_stream(),
+            Self::Recorded(recorded) => recorded.is_end_stream(),
             Self::Unpaid(body) => body.is_end_stream(),
         }
     }
@@ -151,6 +156,7 @@ impl http_body::Body for Body {
             Self::Early(early) => early.size_hint(),
             Self::Retriable(retriable) => retriable.size_hint(),
             Self::Multiplexed(multiplexed) => multiplexed.size_hint(),
+            Self::Recorded(recorded) => recorded.size_hint(),
             Self::Unpaid(body) => body.size_hint(),
         }
     }

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 use super::hooks::without_user;
 use super::{HeldAnswer, PaySettings, PayShared, hold_answer, strip, tell_why};
@@ -27,6 +28,7 @@ use crate::protocol::quote::RequestId;
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
+use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::replay::Kept;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::upstream::egress::PinnedAddr;
@@ -48,7 +50,9 @@ pub(super) struct Exchange<S> {
     /// The body as it comes from the client, until it is sent for the first time.
     first: Option<Body>,
     kept: Kept,
-    /// The method and URL, as they go into the log: without a user name.
+    /// What the log calls the request.
+    pub(super) request: RequestName,
+    /// The method and URL without a user name, by which prices are remembered.
     name: String,
     /// By which prices are remembered; `None` without a wallet.
     id: Option<RequestId>,
@@ -109,6 +113,7 @@ where
     pub(super) fn new(
         shared: Arc<PayShared>,
         inner: S,
+        request: RequestName,
         (head, first, kept): (request::Parts, Body, Kept),
         hooks: Arc<Hooks>,
     ) -> Self {
@@ -121,6 +126,7 @@ where
         Self {
             shared,
             inner,
+            request,
             head,
             first,
             kept,
@@ -138,8 +144,17 @@ where
     }
 
     /// The end of the request, with the answer that the client gets.
-    pub(super) fn leave(&mut self, answer: Response<Body>) -> Response<Body> {
+    pub(super) fn leave(&mut self, mut answer: Response<Body>) -> Response<Body> {
         self.tell_of_exit(Some((answer.status(), answer.headers())));
+        let why = |answer: &mut Response<Body>| {
+            answer.extensions_mut().remove::<Handling>().and_then(Handling::into_reason)
+        };
+        let handling = match &self.spent {
+            Spent::Nothing => return answer,
+            Spent::Unclear(price) => Handling::InDoubt { price: price.clone(), reason: why(&mut answer) },
+            Spent::Paid(price) => Handling::Paid { price: price.clone(), withheld: why(&mut answer) },
+        };
+        answer.extensions_mut().insert(handling);
         answer
     }
 
@@ -169,10 +184,10 @@ where
             },
         };
         match seen.and(offer) {
-            Ok(offer) => Ok((hold_answer(self.settings(), head, body).await?, offer)),
+            Ok(offer) => Ok((hold_answer(self.settings(), &self.request, head, body).await?, offer)),
             Err(refusal) => {
                 let mut answer = Response::from_parts(head, body);
-                tell_why(&mut answer, &refusal);
+                tell_why(&mut answer, &self.request, &refusal);
                 Err(answer)
             }
         }
@@ -309,14 +324,17 @@ where
         lease.bill_to(&self.head.uri);
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
-        let exchange = Box::pin(async move {
+        // The task that goes on without the client stays in it, too.
+        let span = tracing::debug_span!("payment", request = %self.request, price = %lease.draft().price());
+        let exchange = async move {
             let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
                 SendResult::Done(answer) => answer,
                 // Boxed: no second 402 comes in steady state, and a large future costs each payment a copy.
                 SendResult::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
             };
             self.leave(answer)
-        });
+        };
+        let exchange = Box::pin(exchange.instrument(span));
         Attended { exchange: Some(exchange), client: Some(client), shutdown }
     }
 
@@ -373,14 +391,14 @@ where
         loop {
             if self.deadline <= Instant::now() {
                 if is_shown {
-                    return SendResult::Done(late(&lease, "pay_timeout"));
+                    return SendResult::Done(late(&self.request, &lease, "pay_timeout"));
                 }
                 lease.unsent();
                 return SendResult::Done(no_answer(held, &Refusal::Deadline { waited_for: Awaited::Seller }));
             }
             let request = match self.request(&lease, held).await {
                 Ok(request) => request,
-                Err(refusal) if is_shown => return SendResult::Done(lost(&lease, &refusal)),
+                Err(refusal) if is_shown => return SendResult::Done(lost(&self.request, &lease, &refusal)),
                 Err(refusal) => {
                     lease.unsent();
                     return SendResult::Done(no_answer(held, &refusal));
@@ -405,19 +423,19 @@ where
                 }
                 Ok(Err(error)) if error.is_unsent() && !is_shown => {
                     lease.unsent();
-                    SendResult::Done(error_response::response(&error))
+                    SendResult::Done(error_response::report(&error, &self.request))
                 }
                 Ok(Err(error)) => {
                     if error.will_repeat() {
                         self.shared.unreadable.add(&self.name);
                         self.forget();
                     }
-                    SendResult::Done(lost(&lease, &error))
+                    SendResult::Done(lost(&self.request, &lease, &error))
                 }
-                Err(_) => SendResult::Done(late(
-                    &lease,
-                    if by == answer_by { "answer_timeout" } else { "pay_timeout" },
-                )),
+                Err(_) => {
+                    let limit = if by == answer_by { "answer_timeout" } else { "pay_timeout" };
+                    SendResult::Done(late(&self.request, &lease, limit))
+                }
             };
         }
     }
@@ -468,6 +486,7 @@ where
                     Err(handed_on) => {
                         self.forget();
                         tracing::warn!(
+                            request = %self.request,
                             ?draft,
                             "a payment was presented, and nothing follows from the 402 after it"
                         );
@@ -525,7 +544,7 @@ where
             channel = draft.on_channel().map(|draft| tracing::field::display(draft.channel)),
             status = answer.status().as_u16(),
             "paid {price} for {}",
-            self.name,
+            self.request,
         );
         self.tell_of_success(draft, answer);
     }
@@ -537,7 +556,7 @@ where
             if let Spent::Unclear(price) = &self.spent {
                 self.spent = Spent::Paid(price.clone());
             }
-            tracing::error!(reason = %refusal, "the seller took a payment and withholds the answer");
+            tracing::error!(request = %self.request, reason = %refusal, "the seller took a payment and withholds the answer");
             let kind = Some("http_protocol_error");
             return error_response::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
@@ -586,14 +605,14 @@ fn no_answer(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
     }
 }
 
-fn lost(lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
-    tracing::warn!(%error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
+fn lost(request: &RequestName, lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
+    tracing::warn!(%request, %error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
     let details = format!("a payment was sent and its answer is lost: {error}");
     error_response::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
 }
 
-fn late(lease: &Lease, limit: &str) -> Response<Body> {
-    tracing::warn!(draft = ?lease.draft(), "a payment was sent and no answer came in time");
+fn late(request: &RequestName, lease: &Lease, limit: &str) -> Response<Body> {
+    tracing::warn!(%request, draft = ?lease.draft(), "a payment was sent and no answer came in time");
     let details = format!("a payment was sent and no answer came within limits.{limit}");
     error_response::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
 }

@@ -104,7 +104,7 @@ where
         match self.inspect(turn).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
-                tracing::info!(reason = %refusal, "response withheld by policy");
+                tracing::info!(request = %self.request, reason = %refusal, "response withheld by policy");
                 error_response::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
             }
         }

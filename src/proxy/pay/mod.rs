@@ -21,6 +21,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
+use super::handling::{Handling, RequestName};
 use super::message::{headers, target};
 use super::replay;
 use super::replay::{Held, Past, hold, keep};
@@ -114,7 +115,8 @@ where
         match self.shared.judge(&request) {
             Judged::Pass => PayFuture::Pass { inner: self.inner.call(request), unpaid: None },
             Judged::Unpaid(unpaid) => {
-                PayFuture::Pass { inner: self.inner.call(request), unpaid: Some(unpaid) }
+                let unpaid = Some((RequestName::of(&request), unpaid));
+                PayFuture::Pass { inner: self.inner.call(request), unpaid }
             }
             Judged::Pay(terms) => {
                 // The service that is ready does the work; its clone is made ready when it is called next.
@@ -215,8 +217,8 @@ pub enum PayFuture<F> {
     Pass {
         /// The forwarded request.
         inner: F,
-        /// Why a 402 would not be paid.
-        unpaid: Option<Unpaid>,
+        /// The request, and why a 402 would not be paid.
+        unpaid: Option<(RequestName, Unpaid)>,
     },
     /// Kept, and paid if it must be.
     Buy(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
@@ -233,10 +235,10 @@ where
             Self::Buy(buying) => buying.as_mut().poll(context),
             Self::Pass { inner, unpaid } => {
                 let mut answer = ready!(Pin::new(inner).poll(context));
-                if let (Ok(answer), Some(unpaid)) = (&mut answer, unpaid.take())
+                if let (Ok(answer), Some((request, unpaid))) = (&mut answer, unpaid.take())
                     && answer.status() == StatusCode::PAYMENT_REQUIRED
                 {
-                    tell_why(answer, &unpaid.into());
+                    tell_why(answer, &request, &unpaid.into());
                 }
                 Poll::Ready(answer)
             }
@@ -258,14 +260,15 @@ where
     strip::request(request.headers_mut());
     // A wish for HTTP/2 is not passed on: what comes of it could not be read here, nor paid.
     request.headers_mut().remove(header::UPGRADE);
+    let name = RequestName::of(&request);
     let (mut head, body) = request.into_parts();
     // Extensions are of the client's connection; what is sent again has none of it.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.replay);
     let hooks = Arc::clone(&limit.hooks);
-    let mut exchange = Box::new(Exchange::new(shared, inner, (head, first, kept), hooks));
+    let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), hooks));
     if let Err(refusal) = exchange.may_begin().await {
-        tracing::info!(reason = %refusal, "a request is not sent");
+        tracing::info!(request = %name, reason = %refusal, "a request is not sent");
         let kind = Some("http_request_denied");
         return Ok(exchange.leave(error_response::problem(
             StatusCode::FORBIDDEN,
@@ -309,6 +312,7 @@ where
 /// A 402 that is held back: it is given to the client if nothing is paid.
 #[derive(Debug)]
 struct HeldAnswer {
+    request: RequestName,
     head: http::response::Parts,
     body: Bytes,
     trailers: Option<HeaderMap>,
@@ -318,7 +322,7 @@ impl HeldAnswer {
     fn give_back(&self, refusal: &Refusal) -> Response<Body> {
         let body = Body::with_trailers(self.body.clone(), self.trailers.clone());
         let mut answer = Response::from_parts(self.head.clone(), body);
-        tell_why(&mut answer, refusal);
+        tell_why(&mut answer, &self.request, refusal);
         answer
     }
 }
@@ -326,11 +330,14 @@ impl HeldAnswer {
 /// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
 async fn hold_answer(
     settings: &PaySettings,
+    request: &RequestName,
     head: http::response::Parts,
     body: Body,
 ) -> Result<HeldAnswer, Response<Body>> {
     match hold(body, settings.limits.max_402_body, settings.limits.offer_timeout).await {
-        Held::Whole { bytes, trailers } => Ok(HeldAnswer { head, body: bytes, trailers }),
+        Held::Whole { bytes, trailers } => {
+            Ok(HeldAnswer { request: request.clone(), head, body: bytes, trailers })
+        }
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
             let refusal = match why {
@@ -338,14 +345,16 @@ async fn hold_answer(
                 Past::Time => Refusal::OfferTooSlow,
                 Past::Broken => Refusal::OfferBroken,
             };
-            tell_why(&mut answer, &refusal);
+            tell_why(&mut answer, request, &refusal);
             Err(answer)
         }
     }
 }
 
 /// Adds to a 402 why it is not paid.
-fn tell_why(answer: &mut Response<Body>, refusal: &Refusal) {
-    tracing::info!(reason = %refusal, "not paid");
-    error_response::append_proxy_status(answer.headers_mut(), None, &refusal.to_string());
+fn tell_why(answer: &mut Response<Body>, request: &RequestName, refusal: &Refusal) {
+    let reason = refusal.to_string();
+    tracing::info!(%request, reason, "not paid");
+    error_response::append_proxy_status(answer.headers_mut(), None, &reason);
+    answer.extensions_mut().insert(Handling::Unpaid(reason));
 }

@@ -134,7 +134,7 @@ impl Approvals {
         let late = || Decision::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
         let decision = timeout_at(by, approver.decide(request)).await.unwrap_or_else(|_| late());
         let decision = decision.checked(request.hook);
-        tracing::debug!(hook = request.hook, url = request.url, ?decision, "asked");
+        tracing::debug!(hook = request.hook, url = request.url_in_log(), ?decision, "asked");
         Some(decision)
     }
 
@@ -150,14 +150,19 @@ impl Approvals {
         let Ok(place) = Arc::clone(&self.notices).try_acquire_owned() else {
             tracing::warn!(
                 hook = request.hook,
-                url = request.url,
+                url = request.url_in_log(),
                 "too many notices under way: one is dropped"
             );
             return;
         };
         shutdown.spawn(async move {
             if let Ok(Decision::Abort { reason }) = timeout_at(by, approver.decide(&request)).await {
-                tracing::warn!(hook = request.hook, reason, "webhook notification failed or was rejected");
+                tracing::warn!(
+                    hook = request.hook,
+                    url = request.url_in_log(),
+                    reason,
+                    "webhook notification failed or was rejected"
+                );
             }
             drop(place);
         });
@@ -217,6 +222,11 @@ impl WebhookCall {
 }
 
 impl ApprovalRequest {
+    /// The URL without its query, which may contain secrets.
+    fn url_in_log(&self) -> &str {
+        self.url.split_once('?').map_or(&self.url, |(url, _)| url)
+    }
+
     /// The headers of an answer that cannot contain a secret.
     pub(super) fn fields(fields: &HeaderMap) -> BTreeMap<String, String> {
         harmless()

@@ -148,25 +148,35 @@ pub(crate) async fn splice(
     client: TunnelEnd,
     origin: TunnelEnd,
     limits: TunnelLimits,
+    traffic: &Traffic,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    let traffic = Traffic::default();
     tokio::select! {
-        ended = both_ways(client, origin, limits.buffer, &traffic) => ended,
-        still = stillness(&traffic, limits.stream_idle_timeout) => Err(still),
-        () = idleness(&traffic, shutdown) => Ok(()),
+        ended = both_ways(client, origin, limits.buffer, traffic) => ended,
+        still = stillness(traffic, limits.stream_idle_timeout) => Err(still),
+        () = idleness(traffic, shutdown) => Ok(()),
     }
 }
 
-/// Counts the reads and writes of a tunnel.
+/// Counts the reads, writes and bytes of a tunnel.
 #[derive(Debug, Default)]
-struct Traffic {
+pub(crate) struct Traffic {
     count: AtomicU64,
+    client_bytes: AtomicU64,
+    origin_bytes: AtomicU64,
     client_was_last: AtomicBool,
 }
 
 impl Traffic {
-    fn from(&self, is_client: bool) {
+    /// Bytes that the client sent to the origin, and the origin to the client.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.client_bytes.load(Ordering::Relaxed), self.origin_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts a read, or a write of so many bytes.
+    fn from(&self, is_client: bool, written: usize) {
+        let bytes = if is_client { &self.client_bytes } else { &self.origin_bytes };
+        bytes.fetch_add(written as u64, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.client_was_last.store(is_client, Ordering::Relaxed);
     }
@@ -212,8 +222,10 @@ async fn both_ways(client: TunnelEnd, origin: TunnelEnd, buffer: usize, traffic:
         }
         (client, origin) => {
             let watched = |end: TunnelEnd, is_client: bool| {
-                let told = InspectWriter::new(end.boxed(), move |_: &[u8]| traffic.from(!is_client));
-                InspectReader::new(told, move |_: &[u8]| traffic.from(is_client))
+                let told = InspectWriter::new(end.boxed(), move |bytes: &[u8]| {
+                    traffic.from(!is_client, bytes.len())
+                });
+                InspectReader::new(told, move |_: &[u8]| traffic.from(is_client, 0))
             };
             let (mut client, mut origin) = (watched(client, true), watched(origin, false));
             let size = buffer.min(LAYERED_BUFFER);
@@ -224,8 +236,8 @@ async fn both_ways(client: TunnelEnd, origin: TunnelEnd, buffer: usize, traffic:
     let (client_read, client_write) = client.split();
     let (origin_read, origin_write) = origin.split();
     tokio::try_join!(
-        pass(client_read, origin_write, from_client, buffer, || traffic.from(true)),
-        pass(origin_read, client_write, from_origin, buffer, || traffic.from(false)),
+        pass(client_read, origin_write, from_client, buffer, |written| traffic.from(true, written)),
+        pass(origin_read, client_write, from_origin, buffer, |written| traffic.from(false, written)),
     )?;
     Ok(())
 }
@@ -235,9 +247,10 @@ async fn pass(
     mut to: WriteHalf<'_>,
     early: Bytes,
     size: usize,
-    moved: impl Fn(),
+    moved: impl Fn(usize),
 ) -> io::Result<()> {
     to.write_all(&early).await?;
+    moved(early.len());
     drop(early);
     let mut buffer = BytesMut::new();
     loop {
@@ -257,13 +270,14 @@ async fn pass(
         if from.read_buf(&mut buffer).await? == 0 {
             return to.shutdown().await;
         }
-        moved();
+        moved(0);
         while !buffer.is_empty() {
             // A slow reader is not idle.
-            if to.write_buf(&mut buffer).await? == 0 {
+            let written = to.write_buf(&mut buffer).await?;
+            if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            moved();
+            moved(written);
         }
     }
 }

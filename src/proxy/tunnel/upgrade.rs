@@ -8,6 +8,7 @@ use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
 use super::splice::{TunnelEnd, TunnelLimits};
+use crate::proxy::access_log::TunnelRecord;
 use crate::proxy::downstream::server::ConnectionPermit;
 use crate::proxy::error::ForwardError;
 use crate::proxy::message::body::Body;
@@ -33,6 +34,7 @@ pub(crate) async fn pass(
 ) -> Result<Response<Body>, ForwardError> {
     let client = hyper::upgrade::on(&mut request);
     let permit = request.extensions_mut().remove::<ConnectionPermit>();
+    let record = request.extensions_mut().remove::<TunnelRecord>();
     let protocol = request.headers().get(header::UPGRADE).cloned();
     let mut pending = upstream.send(request, protocol)?;
     let mut received = poll_fn(|cx| pending.poll_received(cx)).await?;
@@ -49,6 +51,6 @@ pub(crate) async fn pass(
         headers.insert(header::UPGRADE, protocol);
     }
     let origin = async { origin.await.map_err(std::io::Error::other).map(TunnelEnd::origin) };
-    tunnel::start(permit, client, origin, TunnelLimits::new(&upstream.settings));
+    tunnel::start(permit, record, client, origin, TunnelLimits::new(&upstream.settings));
     Ok(response)
 }

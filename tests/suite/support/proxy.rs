@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tollpass::proxy::access_log::AccessLogLayer;
 use tollpass::proxy::frontend::{FrontendLayer, Page};
 use tollpass::proxy::intercept::{InterceptLayer, Interception};
 use tollpass::proxy::{ErrorResponder, Forward, Frontend, ProxySettings, serve};
@@ -38,7 +39,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let forward = Forward::new(&settings);
-        let service = InterceptLayer::new(&forward, Some(interception)).layer(ErrorResponder::new(forward));
+        let service = InterceptLayer::new(&forward, Some(interception), AccessLogLayer::new(true))
+            .layer(ErrorResponder::new(forward));
         let accepting = tokio::spawn(serve(listener, service, settings, shutdown.clone()));
         Self { address, shutdown, accepting }
     }

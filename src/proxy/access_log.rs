@@ -1,0 +1,302 @@
+//! The access log: one line for each request, once its response has ended or its client is gone. A tunnel's line follows
+//! when the tunnel has ended.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
+use tower::{Layer, Service};
+
+use super::extensions::{Arrival, MappedUrl};
+use super::handling::{Handling, SafeOrigin};
+use super::message::body::Body;
+use super::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
+use super::request_service::RequestService;
+use super::tunnel::splice::Traffic;
+use crate::mutex::lock;
+
+/// Logs each request that the inner service handles.
+#[derive(Clone, Debug)]
+pub struct AccessLog<S> {
+    inner: S,
+    layer: AccessLogLayer,
+}
+
+/// The layer of [`AccessLog`].
+#[derive(Clone, Copy, Debug)]
+pub struct AccessLogLayer {
+    is_on: bool,
+    is_in_tunnel: bool,
+}
+
+impl AccessLogLayer {
+    /// A layer that logs, or one that does nothing.
+    #[must_use]
+    pub fn new(is_on: bool) -> Self {
+        Self { is_on, is_in_tunnel: false }
+    }
+
+    /// The layer for requests inside intercepted tunnels.
+    pub(super) fn in_tunnel(self) -> Self {
+        Self { is_in_tunnel: true, ..self }
+    }
+
+    fn begin(&self, request: &Request<Body>) -> Option<Record> {
+        if !self.is_on || !tracing::enabled!(target: "tollpass::access", tracing::Level::INFO) {
+            return None;
+        }
+        Some(Record {
+            arrival: request.extensions().get::<Arrival>().copied(),
+            begun: Instant::now(),
+            method: request.method().clone(),
+            url: request.uri().clone(),
+            status: None,
+            handled: if self.is_in_tunnel { Handled::Intercepted } else { Handled::Plain },
+            bytes: 0,
+            end: BodyEnd::Dropped,
+        })
+    }
+}
+
+impl<S> Layer<S> for AccessLogLayer {
+    type Service = AccessLog<S>;
+
+    fn layer(&self, inner: S) -> AccessLog<S> {
+        AccessLog { inner, layer: *self }
+    }
+}
+
+impl<S> AccessLog<S> {
+    /// Logs a request that does not reach the inner service.
+    pub(super) fn answered(&self, request: &Request<Body>, response: Response<Body>) -> Response<Body> {
+        match self.layer.begin(request) {
+            Some(record) => record.answer(response),
+            None => response,
+        }
+    }
+}
+
+impl<S> Service<Request<Body>> for AccessLog<S>
+where
+    S: RequestService<Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = AccessLogFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let pending = match self.layer.begin(&request) {
+            Some(record) if *request.method() == Method::CONNECT || may_switch(&request) => {
+                let tunnel = TunnelRecord::new(record);
+                request.extensions_mut().insert(tunnel.clone());
+                Pending::Tunnel(tunnel)
+            }
+            Some(record) => Pending::Record(record),
+            None => Pending::Nothing,
+        };
+        AccessLogFuture { inner: self.inner.call(request), pending }
+    }
+}
+
+fn may_switch(request: &Request<Body>) -> bool {
+    request.headers().contains_key(header::UPGRADE)
+}
+
+/// The future of [`AccessLog`].
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct AccessLogFuture<F> {
+    inner: F,
+    pending: Pending,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Nothing,
+    Record(Record),
+    /// The request may become a tunnel.
+    Tunnel(TunnelRecord),
+}
+
+impl<F> Future for AccessLogFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(response) = ready!(Pin::new(&mut self.inner).poll(cx));
+        let record = match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => None,
+            Pending::Record(record) => Some(record),
+            Pending::Tunnel(tunnel) => tunnel.answered(&response),
+        };
+        Poll::Ready(Ok(match record {
+            Some(record) => record.answer(response),
+            None => response,
+        }))
+    }
+}
+
+/// What is known of a request. Logs it when dropped.
+#[derive(Debug)]
+struct Record {
+    arrival: Option<Arrival>,
+    begun: Instant,
+    method: Method,
+    url: Uri,
+    /// `None` as long as there is no response.
+    status: Option<StatusCode>,
+    handled: Handled,
+    /// Bytes of the response body, or of the tunnel, that the client's connection took.
+    bytes: u64,
+    /// How the response ended.
+    end: BodyEnd,
+}
+
+/// How a request was handled, as the access log tells it.
+#[derive(Debug)]
+enum Handled {
+    Plain,
+    /// The request came inside an intercepted tunnel, or opened one.
+    Intercepted,
+    /// The bytes that went to the origin.
+    Tunnelled(u64),
+    As(Handling),
+}
+
+impl Record {
+    /// Notes how the request was answered. The line is written when the body has ended.
+    fn answer(mut self, mut response: Response<Body>) -> Response<Body> {
+        self.status = Some(response.status());
+        let extensions = response.extensions_mut();
+        if let Some(MappedUrl(url)) = extensions.remove() {
+            self.url = url;
+        }
+        if let Some(handling) = extensions.remove() {
+            self.handled = Handled::As(handling);
+        }
+        let has_body = self.method != Method::HEAD
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status());
+        if !has_body || response.body().is_end_stream() {
+            self.end = BodyEnd::Complete;
+            return response;
+        }
+        response.map(|body| Body::Recorded(Box::new(RecordedBody::new(body, self))))
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let (handled, reason, price, upload) = match &self.handled {
+            Handled::Plain => ("plain", None, None, None),
+            Handled::Intercepted => ("intercepted", None, None, None),
+            Handled::Tunnelled(upload) => ("tunnelled", None, None, Some(*upload)),
+            Handled::As(Handling::Local) => ("local", None, None, None),
+            Handled::As(Handling::Refused(reason)) => ("refused", Some(reason), None, None),
+            Handled::As(Handling::Unpaid(reason)) => ("unpaid", Some(reason), None, None),
+            Handled::As(Handling::Paid { price, withheld }) => ("paid", withheld.as_ref(), Some(price), None),
+            Handled::As(Handling::InDoubt { price, reason }) => {
+                ("in_doubt", reason.as_ref(), Some(price), None)
+            }
+        };
+        let ended = match self.end {
+            BodyEnd::Complete => None,
+            BodyEnd::Dropped => Some("client connection closed"),
+            BodyEnd::Failed => Some("response cut off"),
+        };
+        tracing::info!(
+            target: "tollpass::access",
+            id = self.arrival.map(|arrival| arrival.request),
+            client = self.arrival.map(|arrival| display(arrival.client)),
+            method = self.method.as_str(),
+            origin = %SafeOrigin(&self.url),
+            status = self.status.map(|status| status.as_u16()),
+            bytes = self.bytes,
+            upload,
+            time_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            handled,
+            price = price.map(|price| display(price.amount)),
+            reason,
+            ended,
+        );
+    }
+}
+
+impl BodyRecord for Record {
+    fn ended(&mut self, bytes: u64, end: BodyEnd) {
+        (self.bytes, self.end) = (bytes, end);
+    }
+}
+
+/// The record of a request that asks for a tunnel. The tunnel keeps it until it ends; then the line is written.
+#[derive(Clone, Debug)]
+pub(super) struct TunnelRecord(Arc<TunnelState>);
+
+#[derive(Debug)]
+struct TunnelState {
+    traffic: Traffic,
+    record: Mutex<TunnelProgress>,
+}
+
+#[derive(Debug)]
+struct TunnelProgress {
+    /// `None` once it belongs to an ordinary response.
+    record: Option<Record>,
+    is_open: bool,
+}
+
+impl TunnelRecord {
+    fn new(record: Record) -> Self {
+        let record = Mutex::new(TunnelProgress { record: Some(record), is_open: false });
+        Self(Arc::new(TunnelState { traffic: Traffic::default(), record }))
+    }
+
+    /// Notes that the request has become a tunnel.
+    pub(super) fn open(&self, is_intercepted: bool) {
+        let mut progress = lock(&self.0.record);
+        progress.is_open = true;
+        if let Some(record) = &mut progress.record {
+            record.handled = if is_intercepted { Handled::Intercepted } else { Handled::Tunnelled(0) };
+        }
+    }
+
+    /// Counts the tunnel's bytes.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.0.traffic
+    }
+
+    /// The record, if the response is not the beginning of a tunnel.
+    fn answered(self, response: &Response<Body>) -> Option<Record> {
+        let mut progress = lock(&self.0.record);
+        if !progress.is_open {
+            return progress.record.take();
+        }
+        if let Some(record) = &mut progress.record {
+            record.status = Some(response.status());
+        }
+        None
+    }
+}
+
+impl Drop for TunnelState {
+    fn drop(&mut self) {
+        let mut progress = lock(&self.record);
+        let is_open = progress.is_open;
+        let Some(record) = progress.record.as_mut().filter(|_| is_open) else { return };
+        record.end = BodyEnd::Complete;
+        if let Handled::Tunnelled(upload) = &mut record.handled {
+            (*upload, record.bytes) = self.traffic.bytes();
+        }
+    }
+}
