@@ -1,5 +1,5 @@
-//! `tollpass check`: everything that must be right before money can be paid, one line each: what it is, or what is
-//! wrong and what to do.
+//! `tollpass check`: checks all that payments depend on and prints one line for each item, with the remedy if it is
+//! wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,13 +23,13 @@ use crate::protocol::{Account, Address};
 use crate::tls;
 use crate::tls::{Authority, AuthorityError};
 
-/// How long passing faults of the node are waited out here: somebody waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How many of the newest blocks are searched for channels of others.
+/// How long to retry transient node errors, since the user is waiting.
+const RETRY_WINDOW: Duration = Duration::from_secs(5);
+/// How many of the newest blocks to search for unknown channels.
 const RECENT_BLOCKS: u64 = 10_000;
-/// What it means when the chain shows more than the journal.
+/// The hint if the chain shows channels or transactions that the journal does not have.
 const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
-                          `tollpass channels sync` takes over what is there";
+                          `tollpass channels sync` imports the channels";
 
 /// What `tollpass check --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -46,13 +46,16 @@ pub struct CheckArgs {
     pub config: ConfigArgs,
 }
 
-/// Prints what was found; fails when anything is wrong.
+/// Prints the report.
+///
+/// # Errors
+/// A check failed, or standard output cannot be written.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let mut report = CheckReport::new();
     match &args.config.config {
         Some(path) => report.good("config", &path.display()),
-        None => report.good("config", &"from the environment only"),
+        None => report.good("config", &"environment variables only"),
     }
     for warning in &config.warnings {
         report.note("config", warning);
@@ -64,15 +67,15 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     certificates(&config, &mut report);
     match (config.wallet.clone(), config.chain.clone()) {
         (Some(wallet), Some(chain)) => paying(&config, wallet, &chain, &mut report).await,
-        _ => report.note("wallet", &"no [wallet] and [chain]: this is a proxy that never pays"),
+        _ => report.note("wallet", &"no [wallet] and [chain]: a plain proxy that never pays"),
     }
-    if report.wrong > 0 {
-        bail!("{} of the checks failed", report.wrong);
+    if report.failures > 0 {
+        bail!("{} of the checks failed", report.failures);
     }
     report.printed
 }
 
-/// What would keep `serve` from starting: its ports, and the state directory.
+/// Checks what could keep `serve` from starting: its ports and the state directory.
 async fn start(config: &Config, report: &mut CheckReport) {
     let state = app::inspect_state(&config.state_dir);
     match &state {
@@ -89,8 +92,10 @@ async fn start(config: &Config, report: &mut CheckReport) {
         }
     };
     if let Some(status) = running {
-        return report
-            .good("listen", &format!("{}, where a proxy runs on this state directory", status.listen));
+        return report.good(
+            "listen",
+            &format!("{}, used by the proxy running on this state directory", status.listen),
+        );
     }
     let routes = config.routes.iter().filter_map(|route| route.listen);
     for address in std::iter::once(config.listen).chain(routes) {
@@ -101,11 +106,12 @@ async fn start(config: &Config, report: &mut CheckReport) {
     }
 }
 
-/// Whom we trust, and whom programs must trust.
+/// Checks the roots that tollpass trusts, and the CA that programs must trust.
 fn certificates(config: &Config, report: &mut CheckReport) {
     match tls::system(config.upstream.ca_file.as_deref()) {
         Ok(roots) => {
-            report.good("roots", &format!("{} certificates to verify origins by", roots.certificates.len()));
+            report
+                .good("roots", &format!("{} certificates to verify origins with", roots.certificates.len()));
             for warning in &roots.warnings {
                 report.note("roots", warning);
             }
@@ -132,18 +138,18 @@ fn certificates(config: &Config, report: &mut CheckReport) {
     match authority(config) {
         Ok(Some((authority, warnings))) => {
             let end = tls::date(authority.validity().end);
-            report.good("ca", &format!("{}, valid to {end}", authority.path().display()));
+            report.good("ca", &format!("{}, valid until {end}", authority.path().display()));
             for warning in &warnings {
                 report.note("ca", warning);
             }
         }
         Ok(None) => report
-            .note("ca", &"none yet: `tollpass serve` makes one, `tollpass ca trust` says how it is trusted"),
+            .note("ca", &"none yet: `tollpass serve` creates one, `tollpass ca trust` shows how to trust it"),
         Err(error) => report.wrong("ca", &error),
     }
 }
 
-/// The CA, where there is one, and what its user should know.
+/// The CA, if there is one, with warnings for the user.
 fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, AuthorityError> {
     let (found, permitted) = match &config.intercept.authority {
         config::CaSource::Files { certificate, key } => {
@@ -174,7 +180,7 @@ async fn paying(
     };
     report.good("wallet", &signer.address());
     let mut settings = chain_settings(chain);
-    settings.retry_timeout = settings.retry_timeout.min(PATIENCE);
+    settings.retry_timeout = settings.retry_timeout.min(RETRY_WINDOW);
     let payer = signer.address();
     let node = match Chain::new(settings, signer) {
         Ok(node) => node,
@@ -195,7 +201,9 @@ async fn paying(
         report.wrong("journal", &error);
     }
     match node.fee_to_close_together().await {
-        Ok(fee) => report.good("fees", &format!("to close a channel costs {fee} wei at most now")),
+        Ok(fee) => {
+            report.good("fees", &format!("closing a channel costs at most {fee} wei at current prices"))
+        }
         Err(error) => report.wrong("fees", &error),
     }
     match node.balances().await {
@@ -204,7 +212,7 @@ async fn paying(
     }
 }
 
-/// Whether what is on record fits what the node shows.
+/// Compares the journal with the chain.
 async fn journal(
     config: &Config,
     node: &Chain,
@@ -226,7 +234,7 @@ async fn journal(
     }
     match node.gap(&intents).await? {
         Some(gap) => report.wrong("nonces", &gap),
-        None if intents.is_empty() => report.good("nonces", &"no transaction waits"),
+        None if intents.is_empty() => report.good("nonces", &"no pending transactions"),
         None => report.good("nonces", &format!("{} transactions recorded, without a gap", intents.len())),
     }
     let receivers: Vec<Address> = intents.iter().map(|intent| intent.op.receiver()).collect();
@@ -239,7 +247,7 @@ async fn journal(
     }
     let sent = node.transactions().await?;
     if sent > 0 && known.is_empty() && intents.is_empty() {
-        let text = format!("{sent} transactions of this account, none of them from this state directory");
+        let text = format!("{sent} transactions of this account, none from this state directory");
         report.note("key", &format!("{text}: {OTHER_USER}"));
     }
     Ok(())
@@ -260,10 +268,11 @@ fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
         Allow::Deny => None,
     });
     match highest.max() {
-        None => report.note("pay", &"no [[pay]] rule allows a payment: nothing is ever paid"),
+        None => report.note("pay", &"no [[pay]] rule allows a payment: tollpass never pays"),
         Some(_) if tokens.is_zero() => report.wrong("tokens", &format!("{text}: send some to the wallet")),
         Some(price) if *tokens < config.policy.deposit.initial.of(price) => {
-            report.note("tokens", &format!("{text}: less than a first deposit at the highest max_price"));
+            report
+                .note("tokens", &format!("{text}: less than the initial deposit for the highest max_price"));
         }
         Some(_) => report.good("tokens", &text),
     }
@@ -274,24 +283,24 @@ fn describe(rule: &Rule) -> String {
     match &rule.allow {
         Allow::Deny => format!("{}{port}: denied", rule.host),
         Allow::Pay { max_price, receivers, .. } if receivers.is_empty() => {
-            format!("{}{port}: at most {max_price} for one request, to anyone", rule.host)
+            format!("{}{port}: at most {max_price} per request, to any payee", rule.host)
         }
         Allow::Pay { max_price, receivers, .. } => {
             let names: Vec<String> = receivers.iter().map(ToString::to_string).collect();
-            format!("{}{port}: at most {max_price} for one request, to {}", rule.host, names.join(", "))
+            format!("{}{port}: at most {max_price} per request, to {}", rule.host, names.join(", "))
         }
     }
 }
 
-/// Lines on standard output, and how many of them are bad news.
+/// Prints the lines of the report and counts failures.
 struct CheckReport {
-    wrong: usize,
+    failures: usize,
     printed: anyhow::Result<()>,
 }
 
 impl CheckReport {
     fn new() -> Self {
-        Self { wrong: 0, printed: Ok(()) }
+        Self { failures: 0, printed: Ok(()) }
     }
 
     fn good(&mut self, what: &str, text: &dyn std::fmt::Display) {
@@ -303,7 +312,7 @@ impl CheckReport {
     }
 
     fn wrong(&mut self, what: &str, text: &dyn std::fmt::Display) {
-        self.wrong += 1;
+        self.failures += 1;
         self.line("FAIL", what, text);
     }
 

@@ -1,4 +1,4 @@
-//! `tollpass config`: about configuration files in general. Reads none.
+//! `tollpass config`: describes the configuration format. Reads no configuration.
 
 use clap::{Args, Subcommand};
 
@@ -16,12 +16,12 @@ save it as schema.json and begin proxy.toml with the line:  #:schema ./schema.js
 /// Describe the configuration file
 #[derive(Clone, Debug, Args)]
 pub struct ConfigCommand {
-    /// What to print.
+    /// The action.
     #[command(subcommand)]
     pub action: ConfigAction,
 }
 
-/// What to print.
+/// The actions of `tollpass config`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ConfigAction {
     /// Print a JSON Schema of the configuration file
@@ -29,10 +29,10 @@ pub enum ConfigAction {
     Schema,
 }
 
-/// Prints it.
+/// Prints the schema.
 ///
 /// # Errors
-/// If standard output cannot be written.
+/// Standard output cannot be written.
 pub fn run(command: &ConfigCommand) -> anyhow::Result<()> {
     match command.action {
         ConfigAction::Schema => print(format!("{:#}\n", schema())),

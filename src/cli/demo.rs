@@ -1,5 +1,5 @@
-//! `tollpass demo`: everything on this machine. A development chain, a seller, a throw-away wallet with play money,
-//! and the proxy as `serve` runs it, on a temporary state directory.
+//! `tollpass demo`: a development chain, a seller, a throw-away wallet with play money and the proxy as `serve` runs
+//! it, all local, on a temporary state directory.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -62,16 +62,16 @@ pub struct DemoArgs {
     pub block_time: Option<Duration>,
 }
 
-/// How often the seller looks at the chain.
-const SELLER_LOOKS_EVERY: Duration = Duration::from_millis(200);
-/// Where the seller keeps what it proves itself by, in the demo's directory.
+/// How often the seller polls the chain.
+const SELLER_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The directory of the seller's CA, in the demo's directory.
 const SELLERS_DIRECTORY: &str = "seller";
-/// What the seller asks for one request.
+/// The seller's price for one request.
 const PRICE: u64 = 1000;
-/// The wallet's ether for fees: one, in wei.
+/// The wallet's ether for fees, in wei: one ether.
 const ETHER: u64 = 1_000_000_000_000_000_000;
 
-/// Runs the demo until it is told to stop.
+/// Runs the demo until a signal ends it.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
@@ -102,14 +102,14 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let (key, wallet) = new_key()?;
     let tokens = [(deployed.token, Amount::from(ETHER))];
     deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
-    // Blocks come at once until everything is set up.
+    // Until here, transactions were mined instantly.
     devchain.set_block_time(args.block_time);
     write_private(&directory.path().join("key"), &hex::encode(key))?;
     let text = configuration(&args, &devchain, &deployed, &seller);
     write_private(&directory.path().join("proxy.toml"), &text)?;
     let config = Config::parse(&text, directory.path(), &Default::default())?;
     let app = App::build(config, None, shutdown.clone()).await.map_err(|error| match error {
-        // Its own words name an option of `serve`.
+        // The message of the error itself names an option of `serve`.
         StartError::Listen { source, .. } => {
             anyhow::Error::new(source).context(port_taken("proxy", args.port, "--port"))
         }
@@ -135,15 +135,15 @@ fn local(port: u16) -> SocketAddr {
 }
 
 fn port_taken(what: &str, port: u16, option: &str) -> String {
-    format!("the {what} cannot listen on port {port}; choose another one with {option} (0 for any free one)")
+    format!("the {what} cannot listen on port {port}; choose another port with {option} (0 for any free one)")
 }
 
-/// The seller proves itself by an authority of its own, which has nothing to do with the proxy's.
+/// The seller's TLS certificate is issued by a CA of its own, unrelated to the proxy's.
 async fn sellers_certificate(directory: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let authority = Authority::open(&directory.join(SELLERS_DIRECTORY), &[])?;
     let config = Leaves::new(Arc::new(authority), 1)?.config_for(&local(0).ip().to_string()).await?;
     let mut config = ServerConfig::clone(&config);
-    // The original server speaks no HTTP/2.
+    // The original server does not support HTTP/2.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -160,10 +160,10 @@ fn seller_settings(
         rpc_url: devchain.url(),
         channel_manager: deployed.channel_manager,
         token: deployed.token,
-        // The seller's key guards play money on a chain that ends with the demo.
+        // The seller's key only protects play money on a chain that ends with the demo.
         key: [0xb0; 32],
         confirmations: 0,
-        poll_every: SELLER_LOOKS_EVERY,
+        poll_every: SELLER_POLL_INTERVAL,
         resources: Resource::assortment(Amount::from(PRICE)),
     }
 }
@@ -171,7 +171,7 @@ fn seller_settings(
 fn new_key() -> anyhow::Result<([u8; 32], Signer)> {
     let mut key = [0; 32];
     OsRng.try_fill_bytes(&mut key).context("no randomness")?;
-    // All but a vanishing part of the numbers of 32 bytes are keys.
+    // All but a vanishing fraction of 32-byte numbers are valid keys.
     let signer = Signer::new(&key)?;
     Ok((key, signer))
 }
@@ -229,13 +229,13 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String 
          curl -i {origin}/paid\n      \
          without the proxy: 402 Payment Required\n  \
          curl -i -x http://{proxy} {origin}/paid\n      \
-         through the proxy: 200; the first one opens a channel, the next ones pay from it\n  \
+         through the proxy: 200; the first request opens a channel, later ones pay from it\n  \
          curl -i -x http://{proxy} --cacert {ca} {secure}/paid\n      \
-         the same over https, which the proxy reads with a certificate of its own\n  \
+         the same over HTTPS, which the proxy intercepts with its own certificate\n  \
          {program} channels --state-dir {state}\n      \
-         what is locked up and promised\n\
+         deposits and promised totals\n\
          \n\
-         The configuration is {config}. Ctrl-C ends it all. Payments appear below.\n",
+         The configuration is {config}. Ctrl-C stops everything. Payments appear below.\n",
         secure = seller.secure_url().unwrap_or_default(),
         ca = state.join("ca.pem").display(),
         state = state.display(),

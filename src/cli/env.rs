@@ -55,7 +55,7 @@ pub enum Shell {
     Json,
 }
 
-/// How long to wait for the answer to whether anybody listens.
+/// How long to wait when checking whether a proxy listens.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Prints the variables.
@@ -72,13 +72,13 @@ pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
     print(args.shell.print(&texts)?)
 }
 
-/// The environment of the proxy that runs, or is configured.
+/// The environment for the running or the configured proxy.
 async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Variable>> {
     let address = match admin::status(&admin::socket(&config.state_dir)).await? {
         Some(status) => status.listen,
         None if config.listen.port() == 0 => {
             bail!(
-                "any free port is configured (listen = \"{}\") and no proxy runs yet: start `tollpass serve` first",
+                "no port is configured (listen = \"{}\") and no proxy is running: start `tollpass serve` first",
                 config.listen
             )
         }
@@ -97,7 +97,7 @@ async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Va
     Ok(environment::variables(address, trust.as_ref(), no_proxy, present))
 }
 
-/// The variables that are ours: a file of certificates only where it is one of ours.
+/// The variables to unset; those of certificate files only if their file is in the state directory.
 fn to_unset(state_dir: &Path) -> Vec<&'static str> {
     let is_ours =
         |name: &&str| std::env::var_os(name).is_some_and(|value| environment::is_within(&value, state_dir));
@@ -108,7 +108,7 @@ fn to_unset(state_dir: &Path) -> Vec<&'static str> {
 fn text<'a>(name: &str, value: Option<&'a OsStr>) -> anyhow::Result<Option<&'a str>> {
     let not_utf8 = |value: &OsStr| {
         let value = value.display();
-        anyhow!("{name} would be {value}, which is not UTF-8: `tollpass run` can hand it on")
+        anyhow!("{name} would be {value}, which is not UTF-8: use `tollpass run`")
     };
     value.map(|value| value.to_str().ok_or_else(|| not_utf8(value))).transpose()
 }
@@ -136,12 +136,12 @@ impl Shell {
         }
     }
 
-    /// In single quotes, in which nothing else has a meaning.
+    /// Single-quotes a value, so that the shell interprets nothing in it.
     fn quoted(self, value: &str) -> String {
         let inner = match self {
             Self::Sh | Self::Json => value.replace('\'', r"'\''"),
             Self::Fish => value.replace('\\', r"\\").replace('\'', r"\'"),
-            // These four are all single quotes to it.
+            // PowerShell treats all of these as single quotes.
             Self::Powershell => value
                 .replace('\'', "''")
                 .replace('\u{2018}', "\u{2018}\u{2018}")

@@ -1,9 +1,9 @@
-//! The variables by which programs find the proxy and trust its certificates. Knows their names and what each one is
-//! read for; `run` hands them to a program, `env` prints them.
+//! The environment variables that make programs use the proxy and trust its certificates. `run` sets them for a
+//! program, `env` prints them.
 //!
-//! Not among them, and why: `ALL_PROXY` would also send `ftp` and whatever else to a proxy that speaks HTTP only, and
-//! to some programs it means SOCKS. Ruby's bundler and npm take what `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` say.
-//! Java reads a key store of its own, and says so on each start where `JAVA_TOOL_OPTIONS` is set.
+//! Left out on purpose: `ALL_PROXY`, which would also send `ftp` and other protocols to a proxy that supports only
+//! HTTP, and which some programs take for SOCKS. Ruby's Bundler and npm use `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS`.
+//! Java has a key store of its own, and prints a message on each start if `JAVA_TOOL_OPTIONS` is set.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 /// A variable and its value.
 pub(super) type Variable = (&'static str, OsString);
 
-/// Where HTTP and HTTPS go.
+/// The proxy for HTTP and HTTPS.
 pub(super) const PROXY: [&str; 4] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"];
-/// Hosts that are asked directly.
+/// Hosts that bypass the proxy.
 pub(super) const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
-/// Makes Node's own HTTP client read the others.
+/// Makes Node's own HTTP client honour the proxy variables.
 pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
-/// Each takes the place of the roots that a program trusts: OpenSSL and what is built on it, Go, Rust; curl; Python's
-/// requests and httplib2; git; pip; the AWS tools and Google's; cargo; what Nix builds; gRPC.
+/// Each replaces the root certificates of a program: OpenSSL and programs based on it, Go, Rust; curl; Python's
+/// requests and httplib2; git; pip; the AWS and Google Cloud tools; cargo; Nix; gRPC.
 pub(super) const BUNDLES: [&str; 11] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
@@ -34,23 +34,23 @@ pub(super) const BUNDLES: [&str; 11] = [
     "NIX_SSL_CERT_FILE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 ];
-/// Each adds to the roots that a program trusts: Node; Deno.
+/// Each adds to the root certificates of a program: Node; Deno.
 pub(super) const ADDITIONS: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-/// Takes the place of the settings that wget reads for everybody: it has no variable for certificates.
+/// Replaces the system-wide settings of wget, which has no variable for certificates.
 pub(super) const WGET: &str = "SYSTEM_WGETRC";
 
-/// Files of certificates that programs are pointed at.
+/// The certificate files for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TrustFiles {
-    /// The roots that were trusted before, and ours.
+    /// The previously trusted roots and tollpass's CA.
     pub bundle: PathBuf,
-    /// What is added where a program keeps its own roots: ours, and what was added before.
+    /// The CA and earlier additions, for variables that add to a program's own roots.
     pub addition: PathBuf,
-    /// The settings of wget, with the bundle.
+    /// Settings for wget that name the bundle.
     pub wgetrc: PathBuf,
 }
 
-/// The variables for a proxy at `proxy`. What `present` says of `no_proxy` stays; `no_proxy` is added to it.
+/// The variables for a proxy at `proxy`. Entries of `no_proxy` are added to those already `present`.
 pub(super) fn variables(
     proxy: SocketAddr,
     trust: Option<&TrustFiles>,
@@ -73,7 +73,7 @@ pub(super) fn variables(
     variables
 }
 
-/// An address that listens everywhere is reached on this machine.
+/// The address for clients on this machine, if the proxy listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -83,7 +83,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The entries of several lists, each once.
+/// Merges lists, without duplicates.
 fn joined(lists: impl Iterator<Item = OsString>) -> OsString {
     let mut entries: Vec<Vec<u8>> = Vec::new();
     for list in lists {
@@ -96,7 +96,7 @@ fn joined(lists: impl Iterator<Item = OsString>) -> OsString {
     OsString::from_vec(entries.join(&b","[..]))
 }
 
-/// Whether a variable's value lies within a directory of ours.
+/// Whether a variable's value is a path within `directory`.
 pub(super) fn is_within(value: &OsStr, directory: &Path) -> bool {
     Path::new(value).starts_with(directory)
 }
@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(value(&variables, name), Some("http://127.0.0.1:8402"));
         }
         assert_eq!(value(&variables, NODE), Some("1"));
-        // Without interception nothing is said of certificates, and where nothing is exempt nothing of that.
+        // No variables for certificates without interception, and none for exemptions without exempt hosts.
         assert_eq!(variables.len(), 5, "{variables:?}");
     }
 

@@ -1,4 +1,4 @@
-//! `tollpass init`: makes a key and a configuration that loads. Overwrites nothing.
+//! `tollpass init`: creates a key and a configuration that loads. Never overwrites a file.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -17,14 +17,14 @@ use crate::protocol::Address;
 const EXAMPLE: &str = include_str!("../../proxy.toml");
 const KEYSTORE: &str = "keystore.json";
 const CONFIG: &str = "proxy.toml";
-/// The tables and keys of the example that a proxy that pays must have, with what is said about each.
+/// The tables and keys of the example that a paying proxy needs, each with a remark.
 const TO_FILL_IN: &[(&str, &str)] = &[
     ("[wallet]", ""),
     ("keystore = ", ""),
     ("[chain]", ""),
-    ("rpc_url = ", "FILL IN: the address of your node."),
-    ("channel_manager = ", "FILL IN: the contract that your sellers use, if it is another one."),
-    ("start_block = ", "FILL IN: the block of that contract, if it is another one."),
+    ("rpc_url = ", "FILL IN: the URL of your node."),
+    ("channel_manager = ", "FILL IN: the contract that your sellers use, if it differs."),
+    ("start_block = ", "FILL IN: the block in which that contract was created, if it differs."),
 ];
 
 /// What `tollpass init --help` shows below the options.
@@ -45,12 +45,12 @@ pub struct InitArgs {
     pub password_file: Option<PathBuf>,
 }
 
-/// Makes both files and prints the address and what comes next. Blocks, and asks on the terminal for the
-/// password where neither a file nor the environment has it.
+/// Creates both files and prints the address and the next steps. Blocks, and prompts for the password if neither a file
+/// nor the environment provides it.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let (keystore, config) = (args.dir.join(KEYSTORE), args.dir.join(CONFIG));
     for path in [&keystore, &config] {
-        // Before the password is asked for; what counts is that both files are created anew below.
+        // Checked before the password prompt; both files are also created with O_EXCL below.
         if path.symlink_metadata().is_ok() {
             bail!("{} already exists; not overwriting it; choose another --dir", path.display());
         }
@@ -59,7 +59,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(&args.dir)
-        .with_context(|| format!("cannot make the directory {}", args.dir.display()))?;
+        .with_context(|| format!("cannot create the directory {}", args.dir.display()))?;
     let password_file = args.password_file.as_deref().map(std::path::absolute).transpose()?;
     let text = configuration(password_file.as_deref())?;
     let password = Password::obtain_new(args.password_file.as_deref())?;
@@ -67,7 +67,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let address = keystore::create(&keystore, &password)?;
     write_new(&config, &text).with_context(|| {
         format!(
-            "{} was made, but {} could not be written: move the first away before you try again",
+            "{} was created, but {} could not be written: move the former away before you try again",
             keystore.display(),
             config.display()
         )
@@ -75,7 +75,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     print(next_steps(address, &keystore, &config))
 }
 
-/// The example with the keys switched on that a proxy that pays must have.
+/// The example with the keys enabled that a paying proxy needs.
 fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
     let mut lines = Vec::new();
     for line in EXAMPLE.lines() {
@@ -99,7 +99,7 @@ fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
     ))
 }
 
-/// A basic string of TOML.
+/// Quotes a TOML basic string.
 fn toml_text(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
@@ -112,7 +112,7 @@ fn toml_text(text: &str) -> String {
     quoted + "\""
 }
 
-/// Writes a new file that only its owner can read: an `rpc_url` may hold credentials.
+/// Creates a file that only its owner can read, since an `rpc_url` may contain credentials.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
@@ -124,11 +124,11 @@ fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
     format!(
         "Your address: {address}\n\
          \n\
-         {keystore}  the key, under your password. Back up both: if you lose the file or the password, the funds are gone.\n\
+         {keystore}  the key, encrypted with your password. Back up both: if you lose the file or the password, the funds are gone.\n\
          {config}  the configuration.\n\
          \n\
          Next:\n\
-         1. Fill in {config} (the lines below \"# >>>\"), and say in [[pay]] whom to pay, and how much at most.\n\
+         1. Fill in {config} (the lines below \"# >>>\"), and add [[pay]] rules: which hosts may be paid, and the price limits.\n\
          2. Send tokens, and some ether for the fees, to {address}.\n\
          3. tollpass check --config {config}\n\
          4. tollpass serve --config {config}\n"

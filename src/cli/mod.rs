@@ -1,4 +1,4 @@
-//! The subcommands, one module each: arguments, and output for people. Other modules do the work.
+//! The subcommands, one module each: arguments and output. Other modules do the work.
 
 pub mod ca;
 pub mod channels;
@@ -76,7 +76,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What is logged where TOLLPASS_LOG does not say.
+    /// The log filter if TOLLPASS_LOG is not set.
     fn default_filter(&self) -> &'static str {
         match self {
             #[cfg(feature = "demo")]
@@ -92,7 +92,7 @@ impl Command {
         }
     }
 
-    /// The exit code where it cannot be done. A program that is run has codes of its own.
+    /// The exit code of a failure. `run` differs, because the command has exit codes of its own.
     #[must_use]
     pub fn failure(&self) -> u8 {
         match self {
@@ -102,7 +102,6 @@ impl Command {
     }
 }
 
-/// The configuration file.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration file; if omitted, only environment variables are used
@@ -111,7 +110,7 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads the configuration.
+    /// Loads the configuration.
     pub fn load(&self) -> anyhow::Result<Config> {
         let mut config = Config::load(self.config.as_deref())?;
         app::check_writers(self.config.as_deref(), &mut config)?;
@@ -119,7 +118,7 @@ impl ConfigArgs {
     }
 }
 
-/// Runs one command to its end; the exit code.
+/// Runs one command and returns the exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
     process::raise_descriptors();
@@ -130,7 +129,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => wait_for(serve::run(args)),
         Command::Run(args) => {
             let ending = wait_for(run::run(args));
-            // The code may be that of a signal, by which this process then dies.
+            // `code` may end this process with a signal.
             log.finish();
             return Ok(ExitCode::from(ending?.code()));
         }
@@ -149,17 +148,17 @@ fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().build().context("cannot start the asynchronous runtime")?;
     let result = runtime.block_on(command);
-    // A terminal that is asked for a password blocks its thread; the end does not wait for it.
+    // A password prompt blocks its thread; do not wait for it.
     runtime.shutdown_background();
     result
 }
 
-/// Asks on the terminal whether to go on.
+/// Asks for confirmation on the terminal.
 fn agreed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("not a terminal; pass --yes to confirm");
     }
-    // A question that cannot be read is not agreed to, but for a terminal the answer may still come.
+    // If the prompt cannot be written, the answer may still be read.
     let mut err = std::io::stderr();
     let _ = write!(err, "Proceed? [y/N] ").and_then(|()| err.flush());
     let mut line = String::new();

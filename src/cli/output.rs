@@ -1,12 +1,12 @@
-//! What commands say, on standard output and to whoever started them. Neither may panic: a reader that has left
-//! (`tollpass channels | head -1`) is no fault, and what was begun is finished without it.
+//! Output of commands on standard output and standard error. It never panics and never stops a command: a closed reader
+//! (`tollpass channels | head -1`) is not an error.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 
-/// Writes to standard output at once. A reader that has left is no error; a full disk is one.
+/// Writes to standard output and flushes. A closed reader is not an error, a full disk is.
 pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
@@ -17,12 +17,12 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     }
 }
 
-/// Says a line on standard error, where that works.
+/// Prints a line on standard error, ignoring errors.
 pub(super) fn tell(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Writes to standard output where a proxy listens. It serves whether that can be read or not.
+/// Prints where a proxy listens. The proxy runs even if that fails.
 pub(super) fn announce(text: impl Display) {
     if let Err(error) = print(text.to_string()) {
         tracing::warn!("{error:#}");

@@ -1,39 +1,39 @@
-//! What this process asks of the system before it does anything else.
+//! Process-wide settings at startup.
 
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Keeps key and password out of core files and away from the other processes of this user, among them the program that
-/// `run` runs: they can neither attach to this process nor read its memory or `/proc/PID/environ`.
+/// Keeps key and password out of core files and away from this user's other processes, including the command of `run`:
+/// they can neither attach to this process nor read its memory or `/proc/PID/environ`.
 #[cfg(target_os = "linux")]
 pub(super) fn keep_secrets() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-    // A system that refuses it is no worse off than before.
+    // If the system refuses, nothing is worse than before.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Other systems have no such switch.
+/// Other systems have no such setting.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn keep_secrets() {}
 
-/// The limit on open files that this process was started with.
-static USUAL: OnceLock<Rlimit> = OnceLock::new();
+/// The limits on open files at startup.
+static INHERITED: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the soft limit on open files to the hard one: each client and each origin takes one, and the usual soft limit is
-/// there for programs that use `select`.
+/// Raises the soft limit on open files to the hard limit: each client and each origin needs a descriptor, and the inherited
+/// soft limit only exists for programs that use `select`.
 pub(super) fn raise_descriptors() {
-    let usual = *USUAL.get_or_init(|| getrlimit(Resource::Nofile));
-    // What cannot be raised stays, and is run into as before.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: usual.maximum, ..usual });
+    let inherited = *INHERITED.get_or_init(|| getrlimit(Resource::Nofile));
+    // If that fails, the limit stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: inherited.maximum, ..inherited });
 }
 
-/// Starts something that is to have the limit on open files that this process was started with.
+/// Runs `start` with the limit on open files that this process inherited.
 pub(super) fn with_usual_descriptors<T>(start: impl FnOnce() -> T) -> T {
-    let Some(usual) = USUAL.get().copied() else { return start() };
-    // What is open already stays so.
-    let _ = setrlimit(Resource::Nofile, usual);
+    let Some(inherited) = INHERITED.get().copied() else { return start() };
+    // Descriptors that are open stay open.
+    let _ = setrlimit(Resource::Nofile, inherited);
     let started = start();
     raise_descriptors();
     started

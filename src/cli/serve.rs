@@ -1,4 +1,4 @@
-//! `tollpass serve`: the proxy, until it is told to stop.
+//! `tollpass serve`: runs the proxy.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ pub struct ServeArgs {
     pub listen: Option<SocketAddr>,
 }
 
-/// Runs the proxy; its first line on standard output says where it listens.
+/// Runs the proxy. The first line on standard output is the address that it listens on.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = args.config.load()?;
     if let Some(address) = args.listen {

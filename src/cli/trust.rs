@@ -1,9 +1,9 @@
-//! The files of certificates that programs are pointed at, in the state directory: made on first use, and made anew where
-//! the CA or the roots have changed.
+//! Maintains the certificate files for programs in the state directory, which are created on first use and rewritten
+//! when the CA or the roots change.
 //!
-//! What a program trusted before it trusts still: the roots of the system, or those that variables such as
-//! `SSL_CERT_FILE` name, are in the bundle beside the CA. Such variables of the user's own get a bundle of their own,
-//! so that one shell's roots are not another one's.
+//! The bundle contains the CA and everything a program trusted before: the system's roots, or those named by variables
+//! such as `SSL_CERT_FILE`. If the user sets such variables, they get a separate bundle, so that the roots of one shell
+//! do not affect another.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -22,14 +22,13 @@ use crate::app;
 use crate::config::Config;
 use crate::tls;
 
-/// Read by OpenSSL, and by us where the roots of the system are meant.
+/// Read by OpenSSL, and by tollpass to find the system's roots.
 const FILE: &str = "SSL_CERT_FILE";
 const DIRECTORIES: &str = "SSL_CERT_DIR";
-/// What wget reads for everybody.
+/// The system-wide settings of wget.
 const SYSTEM_WGETRC: &str = "/etc/wgetrc";
 
-/// The files, made and up to date; `None` where tollpass looks into no tunnel and needs no trust. `present` is the
-/// environment.
+/// Creates or refreshes the files; `None` if nothing is intercepted. `present` looks up environment variables.
 pub(super) fn files(
     config: &Config,
     present: impl Fn(&str) -> Option<OsString>,
@@ -61,14 +60,14 @@ pub(super) fn files(
     Ok(Some(TrustFiles { bundle, addition, wgetrc }))
 }
 
-/// The variables by which the user names certificates of his own.
+/// The variables with which the user names certificate files.
 fn foreign(directory: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<Variable> {
     let names = BUNDLES.into_iter().chain(ADDITIONS).chain([DIRECTORIES]);
     let set = names.filter_map(|name| Some((name, present(name).filter(|value| !value.is_empty())?)));
     set.filter(|(_, value)| !is_within(value, directory)).collect()
 }
 
-/// What tells the files of one such environment from those of another; nothing where there is none.
+/// A suffix that identifies the files for one such environment; empty without such variables.
 fn mark(foreign: &[Variable]) -> String {
     if foreign.is_empty() {
         return String::new();
@@ -84,10 +83,10 @@ fn mark(foreign: &[Variable]) -> String {
     digest.iter().take(4).fold("-".to_owned(), |mark, byte| format!("{mark}{byte:02x}"))
 }
 
-/// The roots of the system, or what the user set in their place.
+/// The system's roots, or those that replace them.
 fn roots(directory: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<CertificateDer<'static>> {
     if let Some(bundle) = present(FILE).filter(|value| is_within(value, directory)) {
-        // One of ours, in a shell that took our environment over: its CA comes first, and may be an older one.
+        // A bundle of tollpass, in a shell that uses its environment: the CA comes first and may be outdated.
         return read(FILE, &bundle).into_iter().skip(1).collect();
     }
     match tls::system(None) {
@@ -98,13 +97,13 @@ fn roots(directory: &Path, present: impl Fn(&str) -> Option<OsString>) -> Vec<Ce
             roots.certificates
         }
         Err(error) => {
-            tracing::warn!(%error, "programs are given no roots but tollpass's own");
+            tracing::warn!(%error, "programs get only tollpass's own CA as a root");
             Vec::new()
         }
     }
 }
 
-/// What the variables name that are read by one program each.
+/// The certificates named by the variables of single programs.
 fn named(foreign: &[Variable]) -> Vec<CertificateDer<'static>> {
     let named = foreign.iter().filter(|(name, _)| ![FILE, DIRECTORIES].contains(name));
     let mut paths: Vec<&Variable> = Vec::new();
@@ -116,16 +115,16 @@ fn named(foreign: &[Variable]) -> Vec<CertificateDer<'static>> {
     paths.into_iter().flat_map(|(name, path)| read(name, path)).collect()
 }
 
-/// The certificates of a file that a variable names; those that can be read.
+/// Reads the certificates of a file that a variable names; empty if that fails.
 fn read(name: &str, path: &OsStr) -> Vec<CertificateDer<'static>> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     read.unwrap_or_else(|error| {
-        tracing::warn!(%error, "{name} names {}, whose certificates cannot be read: left out", path.display());
+        tracing::warn!(%error, "ignoring {}, named by {name}: its certificates cannot be read", path.display());
         Vec::new()
     })
 }
 
-/// What wget is to read for everybody, and the certificates besides.
+/// The system-wide settings of wget with the bundle appended.
 fn wget_settings(system: &Path, bundle: &Path) -> Vec<u8> {
     let mut text = fs::read(system).unwrap_or_default();
     if text.last().is_some_and(|last| *last != b'\n') {
@@ -137,7 +136,7 @@ fn wget_settings(system: &Path, bundle: &Path) -> Vec<u8> {
     text
 }
 
-/// Puts a file that everybody may read in its place, whole, unless it is there already.
+/// Writes a file readable by all users, atomically, unless it is up to date.
 fn refresh(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     if fs::read(path).is_ok_and(|known| known == content) {
         return Ok(());
@@ -160,8 +159,8 @@ mod tests {
 
     use crate::cli::trust::*;
 
-    /// A configuration with a CA in a directory with an odd name, and roots of its own: so that no test depends on the
-    /// system's.
+    /// A configuration with a CA in a directory with an unusual name, and roots of its own, so that tests do not depend
+    /// on the system's.
     struct Place {
         _directory: tempfile::TempDir,
         state: PathBuf,
@@ -169,7 +168,7 @@ mod tests {
         config: Config,
     }
 
-    /// A certificate that is nobody's: the CA of another directory.
+    /// An unrelated certificate: the CA of another directory.
     fn certificate(directory: &Path) -> CertificateDer<'static> {
         tls::Authority::open(directory, &[]).unwrap().certificate().clone()
     }
@@ -222,13 +221,13 @@ mod tests {
         let wgetrc = fs::read_to_string(&trust.wgetrc).unwrap();
         assert!(wgetrc.ends_with(&format!("ca_certificate = {}\n", trust.bundle.display())), "{wgetrc}");
 
-        // A bundle of the user's own for one program stays trusted, and is no other shell's.
+        // A bundle that the user set for one program stays trusted, separately from other shells.
         let own = place.files(&[("REQUESTS_CA_BUNDLE", &place.roots), ("PIP_CERT", &place.roots)]);
         assert_ne!(own.bundle, trust.bundle);
         assert!(held(&own.bundle).contains(&held(&place.roots)[0]));
         assert_eq!(own.addition, trust.addition);
         assert!(!held(&trust.bundle).contains(&held(&place.roots)[0]));
-        // So does one that is added to Node's own.
+        // As does one that is added to Node's own.
         let added = place.files(&[("NODE_EXTRA_CA_CERTS", &place.roots)]);
         assert_eq!(added.addition, added.bundle);
         assert!(held(&added.addition).contains(&held(&place.roots)[0]));

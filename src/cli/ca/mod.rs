@@ -1,5 +1,5 @@
-//! `tollpass ca`: shows the CA that signs for intercepted hosts, exports it, makes a new one, and says per system how to
-//! trust it and how to undo that.
+//! `tollpass ca`: shows, exports and renews the CA that signs for intercepted hosts, and prints how to trust it and how
+//! to undo that.
 
 mod trust;
 
@@ -22,7 +22,7 @@ use crate::tls;
 use crate::tls::{Authority, Name};
 pub use trust::System;
 
-/// Variables that name a file of roots for one program or another.
+/// Environment variables that name a file of root certificates for some program.
 const ROOTS: [&str; 6] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
@@ -62,7 +62,7 @@ pub enum CaCommand {
     Show,
     /// Write the certificate, for programs to trust
     Export(ExportArgs),
-    /// Replace the CA by a new one, which programs must then trust; a running proxy uses it after a restart
+    /// Replace the CA with a new one, which programs must then trust; a running proxy uses it after a restart
     Renew {
         /// Do not ask for confirmation
         #[arg(long)]
@@ -94,22 +94,22 @@ pub enum Format {
     Pem,
     /// DER, as Windows and Java expect it
     Der,
-    /// PEM with the system's root certificates too, for programs that replace those by one file
+    /// PEM with the system's root certificates too, for programs that replace those with one file
     Bundle,
 }
 
-/// Does what the arguments say. Blocks, and asks on the terminal before a CA is replaced.
+/// Runs the subcommand. Blocks, and prompts on the terminal before it replaces a CA.
 pub fn run(args: &CaArgs) -> anyhow::Result<()> {
     let source = Source::find(args)?;
     match args.command.clone().unwrap_or(CaCommand::Show) {
         CaCommand::Show => print(show(&source.open()?, &source.permitted()?)),
         CaCommand::Export(how) => export(&source.open()?, &how),
         CaCommand::Renew { yes } => renew(&source, yes),
-        CaCommand::Trust { system } => print(trust::text(&source.open()?, &system, &again(args)?)?),
+        CaCommand::Trust { system } => print(trust::text(&source.open()?, &system, &options(args)?)?),
     }
 }
 
-/// Where the CA is.
+/// The location of the CA.
 struct Source {
     config: config::CaSource,
     directory: PathBuf,
@@ -126,11 +126,11 @@ impl Source {
         Ok(Self { config: intercept.authority, directory: std::path::absolute(directory)? })
     }
 
-    /// Opens it, or makes one and says so.
+    /// Opens the CA, or creates it and prints a message.
     fn open(&self) -> anyhow::Result<Authority> {
         let authority = app::authority_in(&self.directory, &self.config)?;
         if authority.is_new() {
-            tell(format_args!("made a new CA: {}", authority.path().display()));
+            tell(format_args!("created a new CA: {}", authority.path().display()));
         }
         Ok(authority)
     }
@@ -157,15 +157,15 @@ fn show(authority: &Authority, permitted: &[Name]) -> String {
         line("trusted by", &format_args!("{what}: {}", if trusts { "yes" } else { "no" }));
     }
     if let Some((subject, old)) = authority.replaced() {
-        line("replaced", &format_args!("{subject}, {}: trust it no longer", fingerprint(&old)));
+        line("replaced", &format_args!("{subject}, {}: stop trusting it", fingerprint(&old)));
     }
     for warning in authority.warnings(permitted, SystemTime::now()) {
         line("warning", &warning);
     }
-    text + "`tollpass ca trust` says how programs come to trust it, and how to undo that.\n"
+    text + "`tollpass ca trust` shows how to make programs trust it, and how to undo that.\n"
 }
 
-/// Which roots hold the CA: the system's, and those of files that variables name.
+/// The root stores that contain the CA: the system's, and the files named by environment variables.
 fn trusted_by(authority: &Authority) -> Vec<(String, bool)> {
     let holds = |roots: &[_]| roots.contains(authority.certificate());
     let system = tls::system(None).is_ok_and(|roots| holds(&roots.certificates));
@@ -200,12 +200,12 @@ fn export(authority: &Authority, how: &ExportArgs) -> anyhow::Result<()> {
     write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes a file for everyone to read, so that nobody ever sees half of it.
+/// Writes a file readable by all users, atomically.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return fs::write(path, bytes);
     }
-    // A link is followed, not replaced.
+    // Follow a symbolic link instead of replacing it.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
@@ -218,14 +218,14 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
     if let config::CaSource::Files { certificate, .. } = &source.config {
         bail!(
-            "{} is a CA of your own, which tollpass does not renew: make a new one as you made this one, or remove \
+            "{} is your own CA, which tollpass does not renew: create a new one the way you created it, or remove \
              intercept.ca_cert and intercept.ca_key",
             certificate.display()
         );
     }
     tell(format_args!(
-        "make a new CA in {}: what trusts the one that is there must then trust the new one, and a running proxy takes \
-         it at its next start",
+        "create a new CA in {}: everything that trusts the current one must then trust the new one, and a running proxy \
+         uses it after a restart",
         source.directory.display()
     ));
     if !is_agreed && !agreed()? {
@@ -236,8 +236,8 @@ fn renew(source: &Source, is_agreed: bool) -> anyhow::Result<()> {
     print(show(&authority, &source.permitted()?))
 }
 
-/// The options by which this CA is found again.
-fn again(args: &CaArgs) -> anyhow::Result<String> {
+/// The command-line options that select this CA.
+fn options(args: &CaArgs) -> anyhow::Result<String> {
     let mut text = String::new();
     for (option, path) in [("--config", &args.config), ("--state-dir", &args.state_dir)] {
         if let Some(path) = path {
@@ -248,7 +248,7 @@ fn again(args: &CaArgs) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Bytes as people compare them: `AB:CD:…`.
+/// The usual notation of a fingerprint: `AB:CD:…`.
 fn fingerprint(bytes: &[u8; 32]) -> String {
     let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
     format!("SHA-256 {}", pairs.join(":"))

@@ -1,4 +1,4 @@
-//! What to type so that a system or a program trusts the CA, and what undoes it. Prints; changes nothing.
+//! Prints the commands that make a system or a program trust the CA, and those that undo it. Changes nothing.
 
 use std::fs;
 
@@ -44,30 +44,30 @@ pub enum System {
     Openssl,
 }
 
-/// What is told about one system: how to trust, and how to undo it.
+/// How to trust the CA on one system, and how to undo that.
 struct Recipe {
     title: &'static str,
     trust: String,
     undo: String,
 }
 
-/// What a recipe is filled in with, as a shell takes it.
+/// The values that recipes insert, quoted for a shell.
 struct Parts {
-    /// The file of the certificate.
+    /// The path of the certificate.
     certificate: String,
-    /// A name for it that is not that of another CA.
+    /// A name that identifies this CA among others.
     name: String,
-    /// Its common name.
+    /// The CA's common name.
     subject: String,
-    /// The file for the system's roots with this one.
+    /// The path for a bundle of the system's roots and this CA.
     bundle: String,
-    /// The command that writes that file.
+    /// The command that writes the bundle.
     export: String,
 }
 
-/// The text for `systems`, or for the one that this runs on. `again` is what `tollpass ca` was given to find the CA.
-pub(super) fn text(authority: &Authority, systems: &[System], again: &str) -> anyhow::Result<String> {
-    let parts = Parts::of(authority, again)?;
+/// The instructions for `systems`, or for this system. `options` are those of `tollpass ca` that select the CA.
+pub(super) fn text(authority: &Authority, systems: &[System], options: &str) -> anyhow::Result<String> {
+    let parts = Parts::of(authority, options)?;
     let own = own_system();
     let chosen = if systems.is_empty() { own.as_slice() } else { systems };
     let mut text = format!(
@@ -76,7 +76,7 @@ pub(super) fn text(authority: &Authority, systems: &[System], again: &str) -> an
         authority.key_path().display()
     );
     if chosen.is_empty() {
-        text += "\nThis system is not known here: look up how it adds a root certificate.\n";
+        text += "\nUnknown system: look up how to add a root certificate.\n";
     }
     for system in chosen {
         let Recipe { title, trust, undo } = parts.recipe(*system);
@@ -87,15 +87,15 @@ pub(super) fn text(authority: &Authority, systems: &[System], again: &str) -> an
         let names: Vec<_> =
             others.filter_map(|system| Some(system.to_possible_value()?.get_name().to_owned())).collect();
         text += &format!(
-            "\nPrograms with roots of their own do not ask the system. `tollpass ca trust{again} --system NAME` knows: {}.\n\
-             `tollpass run -- COMMAND` sets all variables for one program.\n",
+            "\nSome programs ignore the system's roots. For these, `tollpass ca trust{options} --system NAME` supports: {}.\n\
+             `tollpass run -- COMMAND` sets the variables for one command.\n",
             names.join(", ")
         );
     }
     Ok(text)
 }
 
-/// A text as one word of a shell.
+/// Quotes a string as one shell word.
 pub(super) fn quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%,".contains(letter);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -105,16 +105,16 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 impl Parts {
-    fn of(authority: &Authority, again: &str) -> anyhow::Result<Self> {
+    fn of(authority: &Authority, options: &str) -> anyhow::Result<Self> {
         let path = std::path::absolute(authority.path())?;
-        let directory = path.parent().context("the CA's certificate is in no directory")?;
+        let directory = path.parent().context("the CA's certificate has no parent directory")?;
         let bundle = quoted(&directory.join("ca-bundle.pem").to_string_lossy());
         let mark: String = authority.fingerprint().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             certificate: quoted(&path.to_string_lossy()),
             name: format!("tollpass-{mark}"),
             subject: quoted(authority.common_name()),
-            export: format!("tollpass ca export{again} --format bundle --out {bundle}"),
+            export: format!("tollpass ca export{options} --format bundle --out {bundle}"),
             bundle,
         })
     }
@@ -175,7 +175,7 @@ impl Parts {
         Recipe { title, trust, undo }
     }
 
-    /// Programs that keep roots in a store.
+    /// Programs with a certificate store.
     fn with_a_store(&self, system: System) -> (&'static str, (String, String)) {
         let Self { certificate, name, .. } = self;
         match system {
@@ -207,7 +207,7 @@ impl Parts {
         }
     }
 
-    /// Programs that are told of roots by a variable or a setting.
+    /// Programs that take root certificates from a variable or a setting.
     fn with_a_setting(&self, system: System) -> (&'static str, (String, String)) {
         let Self { certificate, bundle, export, .. } = self;
         let variables = |names: &[&str]| {
@@ -234,12 +234,12 @@ impl Parts {
                 let trust = format!("{export}\ngit config --global http.sslCAInfo {bundle}");
                 ("git", (trust, format!("git config --global --unset http.sslCAInfo\nrm {bundle}")))
             }
-            _ => ("Go, Ruby, and what uses OpenSSL", variables(&["SSL_CERT_FILE"])),
+            _ => ("Go, Ruby, and programs that use OpenSSL", variables(&["SSL_CERT_FILE"])),
         }
     }
 }
 
-/// The system that this runs on, where it is known here.
+/// The system that tollpass runs on, if it is supported.
 fn own_system() -> Vec<System> {
     if cfg!(target_os = "macos") {
         return vec![System::Macos];
@@ -248,7 +248,7 @@ fn own_system() -> Vec<System> {
     named_in(&release).into_iter().collect()
 }
 
-/// The system that a text of os-release(5) names, itself or by what it is like.
+/// The system named by os-release(5), in `ID` or `ID_LIKE`.
 fn named_in(release: &str) -> Option<System> {
     let value = |key: &str| {
         let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -285,7 +285,7 @@ mod tests {
             assert!(trust.contains("trust it:") && undo.lines().count() > 1, "{text}");
             let names_it = trust.contains(&path) || trust.contains("tollpass ca export --state-dir x");
             assert!(names_it || *system == System::Windows, "{text}");
-            // None of the words by which programs are told to verify nothing.
+            // No option that switches verification off.
             for word in ["insecure", "-k ca", "verify", "REJECT_UNAUTHORIZED", "no-check"] {
                 assert!(!text.contains(word), "{text}");
             }

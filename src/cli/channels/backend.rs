@@ -1,5 +1,5 @@
-//! Who carries out what the user wants of channels: the proxy that runs, asked over its admin socket, or, where none
-//! runs, a manager of our own on the same state directory.
+//! Executes operations on channels: through the admin socket of the running proxy or, if none is running, with a
+//! payment service in this process on the same state directory.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,14 @@ use crate::channels::{Operation, OperationReport, Plan};
 use crate::config::Config;
 use crate::payments::Listing;
 
-/// A running proxy, or a manager of our own.
+/// A running proxy, or a payment service in this process.
 pub(super) enum Backend {
     Running(PathBuf),
     Local(Box<StandalonePayments>),
 }
 
 impl Backend {
-    /// Finds the running proxy, or opens the store and the chain.
+    /// Finds the running proxy, or opens the journal and syncs with the chain.
     pub(super) async fn open(state_dir: Option<PathBuf>, config: Option<Config>) -> anyhow::Result<Self> {
         let directory = state_dir.clone().or_else(|| config.as_ref().map(|config| config.state_dir.clone()));
         let directory = directory.context("give --config or --state-dir")?;
@@ -27,7 +27,7 @@ impl Backend {
             return Ok(Self::Running(socket));
         }
         let Some(mut config) = config else {
-            bail!("no proxy runs on {}; give its configuration with --config", directory.display());
+            bail!("no proxy is running on {}; give its configuration with --config", directory.display());
         };
         config.state_dir = directory;
         Ok(Self::Local(Box::new(StandalonePayments::open(config).await?)))
@@ -58,7 +58,7 @@ impl Backend {
         }
     }
 
-    /// Closes what was opened.
+    /// Closes a payment service in this process.
     pub(super) async fn close(self) {
         if let Self::Local(backend) = self {
             backend.close().await;

@@ -1,5 +1,5 @@
-//! `tollpass channels`: what is locked up, promised and acknowledged, and what can be done about it. Asks the running
-//! proxy, or works on the store itself where none runs.
+//! `tollpass channels`: lists and operates on payment channels, through the running proxy or, if none is running, on
+//! the journal itself.
 
 mod backend;
 pub mod operate;
@@ -62,7 +62,7 @@ pub struct ChannelsArgs {
     pub command: Option<ChannelCommand>,
 }
 
-/// Lists channels, or does something to them.
+/// Lists channels, or operates on them.
 pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
     match args.command.clone().unwrap_or(ChannelCommand::List) {
         ChannelCommand::List => {
@@ -81,7 +81,7 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
             show(&args, &listings)
         }
         command => {
-            // With a state directory alone a running proxy can be asked; without one a configuration is needed.
+            // With only a state directory, a running proxy can be asked; without one, a configuration is needed.
             let config = match (&args.state_dir, &args.config.config) {
                 (Some(_), None) => None,
                 _ => Some(args.config.load()?),
@@ -94,7 +94,7 @@ pub async fn run(args: ChannelsArgs) -> anyhow::Result<()> {
     }
 }
 
-/// What the running proxy, or the store, knows, as far as it is asked for.
+/// The channels that the running proxy or the journal knows, filtered by the arguments.
 async fn listings(args: &ChannelsArgs) -> anyhow::Result<Vec<Listing>> {
     let state_dir = match &args.state_dir {
         Some(path) => path.clone(),
@@ -117,11 +117,11 @@ fn show(args: &ChannelsArgs, listings: &[Listing]) -> anyhow::Result<()> {
     if args.json { print(serde_json::to_string_pretty(listings)? + "\n") } else { print(table(listings)) }
 }
 
-/// What the store knows, of every payer and contract it has seen.
+/// The channels in the journal, for every payer and contract.
 fn stored(state_dir: &Path) -> anyhow::Result<Vec<Listing>> {
     if !state_dir.join(FILE).exists() {
         bail!(
-            "{} holds no store and no proxy runs on it; give the state directory of your proxy with --state-dir, \
+            "{} contains no journal, and no proxy is running on it; give the state directory of your proxy with --state-dir, \
              or its configuration with --config",
             state_dir.display()
         );
@@ -168,7 +168,7 @@ fn table(listings: &[Listing]) -> String {
     text
 }
 
-/// Lines up columns: words to the left, numbers to the right.
+/// Aligns the columns, text to the left and numbers to the right.
 fn columns(rows: &[[String; 7]]) -> String {
     let mut widths = [0; 7];
     for row in rows {

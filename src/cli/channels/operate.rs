@@ -1,5 +1,5 @@
-//! `tollpass channels open|topup|close|settle|sync`: says what will happen and what it costs, asks, does it, and shows
-//! that it is still at it while a transaction confirms.
+//! `tollpass channels open|topup|close|settle|sync`: prints the plan and its cost, asks for confirmation, executes it,
+//! and shows progress while a transaction confirms.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -45,7 +45,7 @@ pub enum ChannelCommand {
     Close(CloseArgs),
     /// Recover the rest of unilaterally closed channels after the challenge period
     Settle(Chosen),
-    /// Read all channels from the chain again, including deposits that did not show
+    /// Read all channels from the chain again, including deposits whose effect was not visible yet
     Sync,
 }
 
@@ -63,7 +63,7 @@ pub struct Chosen {
     pub all: bool,
 }
 
-/// The two names of one option.
+/// The option group of `--unilateral` and its old name.
 const UNILATERALLY: &str = "unilaterally";
 
 /// Arguments of `tollpass channels close`.
@@ -89,10 +89,10 @@ pub struct CloseArgs {
     pub seller: Option<String>,
 }
 
-/// A dot is shown so often while a transaction confirms.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// The interval of progress output while a transaction confirms.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Does all that a command asks for, one after the other.
+/// Executes a command's operations one after the other.
 pub(super) async fn run(
     backend: &Backend,
     command: ChannelCommand,
@@ -101,7 +101,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let operations = operations(backend, command).await?;
     if operations.is_empty() {
-        tell("there is nothing to do");
+        tell("nothing to do");
         return Ok(());
     }
     let (mut failed, mut printed) = (0, Ok(()));
@@ -119,7 +119,7 @@ pub(super) async fn run(
         match one(backend, &operation, is_agreed).await {
             Ok(Some(report)) => {
                 let text = if json { words::json(&report)?.to_string() } else { words::report(&report) };
-                // The others are done all the same.
+                // A failed write does not stop the other operations.
                 printed = printed.and(print(text + "\n"));
             }
             Ok(None) => tell("Aborted"),
@@ -138,7 +138,7 @@ pub(super) async fn run(
     printed
 }
 
-/// True where the policy says to leave all channels of the seller open.
+/// Whether the policy says to leave all channels of this seller open.
 fn is_denied(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OperationError::Denied(_)))
         || matches!(error.downcast_ref(), Some(AdminError::Denied(_)))
@@ -161,7 +161,7 @@ async fn one(
     let begun = Instant::now();
     let doing = backend.operate(operation);
     tokio::pin!(doing);
-    let mut alive = tokio::time::interval_at((begun + SIGN_OF_LIFE).into(), SIGN_OF_LIFE);
+    let mut progress = tokio::time::interval_at((begun + PROGRESS_INTERVAL).into(), PROGRESS_INTERVAL);
     let is_terminal = std::io::stderr().is_terminal();
     loop {
         tokio::select! {
@@ -171,7 +171,7 @@ async fn one(
                 }
                 return done.map(Some);
             }
-            _ = alive.tick() => {
+            _ = progress.tick() => {
                 if is_terminal {
                     let _ = write!(io::stderr(), "\rwaiting for the chain … {} s", begun.elapsed().as_secs());
                 }
@@ -208,7 +208,7 @@ async fn operations(backend: &Backend, command: ChannelCommand) -> anyhow::Resul
 }
 
 impl Chosen {
-    /// The channel that was named, or all of them in this state.
+    /// The named channel, or all selected channels in this state.
     async fn among(&self, backend: &Backend, state: &str) -> anyhow::Result<Vec<ChannelId>> {
         if let Some(channel) = self.channel {
             return Ok(vec![channel]);

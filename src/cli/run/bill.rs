@@ -1,4 +1,4 @@
-//! The bill at the end of `tollpass run`: what was paid to whom, in one line or as JSON.
+//! The report at the end of `tollpass run`: what was paid to whom, in one line or as JSON.
 
 use std::fmt::Write as _;
 
@@ -6,22 +6,22 @@ use serde::Serialize;
 
 use crate::payments::{PayeeSpending, Spending, SpendingReport, Tally};
 
-/// How many payees the line names.
+/// How many payees the line lists.
 const NAMED: usize = 4;
 
-/// What one program cost, and how much of it can be known.
+/// What one command cost, as far as it is known.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Statement {
-    /// Whether the numbers are all that was paid meanwhile.
+    /// Whether the numbers cover everything paid in the meantime.
     pub complete: bool,
-    /// Whether payments for other programs may be among it: the proxy was not this program's own.
+    /// Whether payments for other programs may be included, because the proxy is shared.
     pub shared: bool,
-    /// What was paid; nothing where the proxy is gone.
+    /// What was paid; `None` if the proxy has stopped.
     #[serde(flatten)]
     pub bill: Option<Billed>,
 }
 
-/// A bill and its sum.
+/// A report and its total.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Billed {
     #[serde(flatten)]
@@ -31,44 +31,42 @@ pub(super) struct Billed {
 }
 
 impl Statement {
-    /// Of a proxy that ran for this program.
+    /// The statement of a proxy that ran for this command only.
     pub(super) fn own(bill: SpendingReport) -> Self {
         Self { complete: true, shared: false, bill: Some(Billed::new(bill)) }
     }
 
-    /// Of a proxy that ran before and after: `before` is its bill then, `after` now, if it still runs.
+    /// The statement of a shared proxy: `before` is its report at the start, `after` at the end, if it still runs.
     pub(super) fn shared(before: &SpendingReport, after: Option<SpendingReport>) -> Self {
         let is_same = after.as_ref().is_some_and(|after| after.since == before.since);
         let bill = after.map(|after| if is_same { after.since(before) } else { after });
         Self { complete: is_same, shared: true, bill: bill.map(Billed::new) }
     }
 
-    /// One line, without a line's end.
+    /// The statement in one line, without a line ending.
     pub(super) fn line(&self) -> String {
         let Some(Billed { total, bill }) = &self.bill else {
-            return "the proxy has ended meanwhile: what it paid is not known; see `tollpass channels`"
+            return "the proxy stopped in the meantime: what it paid is unknown; see `tollpass channels`"
                 .to_owned();
         };
         let mut line = match total.paid {
             Tally { requests: 0, .. } => "paid nothing".to_owned(),
-            paid => format!("paid {}: {}", sum(paid), to_whom(bill, |spent| spent.paid)),
+            paid => format!("paid {}: {}", sum(paid), by_payee(bill, |spent| spent.paid)),
         };
         if total.unclear.requests > 0 {
-            let to_whom = to_whom(bill, |spent| spent.unclear);
-            // Writing to a text does not fail.
-            let _ = write!(
-                line,
-                "; unclear {}, where the answer was lost or an error: {to_whom}",
-                sum(total.unclear)
-            );
+            let by_payee = by_payee(bill, |spent| spent.unclear);
+            // Writing to a string cannot fail.
+            let _ = write!(line, "; unclear {} (response lost or failed): {by_payee}", sum(total.unclear));
         }
         if bill.under_way.requests > 0 {
-            let _ = write!(line, "; still under way {}", sum(bill.under_way));
+            let _ = write!(line, "; in flight {}", sum(bill.under_way));
         }
         match (self.shared, self.complete) {
             (false, _) => {}
             (true, true) => line += " (proxy is shared; may include other programs' payments)",
-            (true, false) => line += " (the proxy was restarted meanwhile; what came before is missing)",
+            (true, false) => {
+                line += " (the proxy was restarted in the meantime; earlier payments are missing)"
+            }
         }
         line
     }
@@ -85,8 +83,8 @@ fn sum(Tally { requests, amount }: Tally) -> String {
     format!("{amount} in {requests} {noun}")
 }
 
-/// Who got how much of it; the first few by name.
-fn to_whom(bill: &SpendingReport, of: impl Fn(&Spending) -> Tally) -> String {
+/// The amounts by payee, the first few by name.
+fn by_payee(bill: &SpendingReport, of: impl Fn(&Spending) -> Tally) -> String {
     let mut paid: Vec<&PayeeSpending> =
         bill.payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
     paid.sort_by_key(|payee| std::cmp::Reverse(of(&payee.spent).amount));
@@ -142,8 +140,7 @@ mod tests {
             Statement::own(two).line(),
             format!(
                 "paid 1020 in 3 requests: 1000 to a.example ({address}), 20 to b.example:81 ({address}); unclear \
-                 30 in 1 request, where the answer was lost or an error: 30 to b.example:81 ({address}); still \
-                 under way 5 in 1 request"
+                 30 in 1 request (response lost or failed): 30 to b.example:81 ({address}); in flight 5 in 1 request"
             )
         );
     }
@@ -176,7 +173,7 @@ mod tests {
         assert!(!statement.complete && statement.line().contains("restarted"), "{statement:?}");
         assert!(statement.line().starts_with("paid 25 in 3 requests"), "{statement:?}");
         let gone = Statement::shared(&before, None);
-        assert!(!gone.complete && gone.line().contains("not known"), "{gone:?}");
+        assert!(!gone.complete && gone.line().contains("is unknown"), "{gone:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The program that `tollpass run` runs: its start, the signals passed on to it, and how it ended.
+//! The command that `tollpass run` runs: its start, signals passed on to it, and its end.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,22 +11,22 @@ use super::signals::{SignalListener, die_by};
 use crate::chain::keystore::PASSWORD_VARIABLE;
 use crate::cli::process::with_usual_descriptors;
 
-/// The exit code where there is no such program, as shells have it.
+/// The exit code if the command is not found, as in shells.
 const NOT_FOUND: u8 = 127;
-/// The exit code where the program cannot be run.
+/// The exit code if the command cannot be executed.
 const NOT_RUN: u8 = 126;
 
-/// How a program ended.
+/// How the command ended.
 #[derive(Clone, Copy, Debug)]
 pub enum ProgramExit {
-    /// By itself, with this code.
+    /// It exited with this code.
     Code(u8),
-    /// By this signal.
+    /// This signal ended it.
     Signal(i32),
 }
 
 impl ProgramExit {
-    /// The exit code that says the same. Where that is a signal, dies by it instead.
+    /// The corresponding exit code. For a fatal signal, ends this process with the same signal instead.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -41,13 +41,13 @@ impl From<ExitStatus> for ProgramExit {
         match (status.code().map(u8::try_from), status.signal()) {
             (Some(Ok(code)), _) => Self::Code(code),
             (_, Some(signal)) => Self::Signal(signal),
-            // Unix has codes of one byte.
+            // On Unix, exit codes have one byte.
             _ => Self::Code(u8::MAX),
         }
     }
 }
 
-/// A program that could not be started.
+/// The command could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", command.display())]
 pub(super) struct NotStarted {
@@ -61,8 +61,8 @@ impl NotStarted {
     }
 }
 
-/// Runs a program with these variables added to the environment, and waits for its end. The wallet's password is not
-/// for it.
+/// Runs a command with these variables added to the environment, and waits for its end. Removes the wallet's password
+/// from the environment.
 pub(super) async fn run(
     command: &[OsString],
     variables: &[(&str, OsString)],

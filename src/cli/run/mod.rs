@@ -1,5 +1,5 @@
-//! `tollpass run`: one program with the whole environment that it needs, and a bill at the end. Uses the proxy that
-//! runs on the state directory, or runs one for as long as the program does.
+//! `tollpass run`: runs one command with the environment it needs and reports what it cost. Uses the proxy running on
+//! the state directory, or runs one as long as the command runs.
 
 mod bill;
 mod child;
@@ -22,7 +22,7 @@ pub use child::ProgramExit;
 use proxy::Proxy;
 use signals::SignalListener;
 
-/// The exit code where tollpass itself fails, as `env` and `timeout` have it.
+/// The exit code if tollpass itself fails, as in `env` and `timeout`.
 pub(super) const FAILED: u8 = 125;
 
 /// What `tollpass run --help` shows below the options.
@@ -72,15 +72,15 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
-/// Runs the program to its end; how that was.
+/// Runs the command and returns how it ended.
 pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     let config = args.config.load()?;
     if args.bill.is_some() {
         say("--bill is now called --report; the old name still works");
     }
-    // Before anything is paid: it must be possible to write what was paid.
+    // Before anything is paid, make sure that the report can be written.
     let file = args.report.as_deref().or(args.bill.as_deref()).map(|path| {
-        File::create(path).with_context(|| format!("the report cannot be written to {}", path.display()))
+        File::create(path).with_context(|| format!("cannot write the report to {}", path.display()))
     });
     let mut file = file.transpose()?;
     let trust = trust::files(&config, |name| std::env::var_os(name))?;
@@ -93,12 +93,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
 
     let mut signals = SignalListener::listen().context("cannot listen for signals")?;
     let ran = child::run(&args.command, &variables, &mut signals).await;
-    // Those of its end were meant for the program; further ones are for us.
+    // Signals so far were meant for the command; further ones are for tollpass.
     signals.forget();
     let statement = proxy.end(&mut signals).await;
     if let Some(Err(error)) = file.as_mut().map(|file| write_bill(file, &statement)) {
-        // The program's own ending is worth more.
-        say(format_args!("the report could not be written: {error}"));
+        // The command's own exit code takes precedence.
+        say(format_args!("cannot write the report: {error}"));
     }
     match ran {
         Ok(ending) => {
@@ -119,7 +119,7 @@ fn write_bill(file: &mut File, statement: &Statement) -> anyhow::Result<()> {
     Ok(file.write_all(b"\n")?)
 }
 
-/// A line for whoever ran it.
+/// Prints a line on standard error.
 fn say(text: impl Display) {
     tell(format_args!("tollpass: {text}"));
 }

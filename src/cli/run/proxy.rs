@@ -1,4 +1,4 @@
-//! The proxy that one program uses: one that runs already, or one of our own in this process.
+//! The proxy for one command: a running one, or one in this process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,12 +20,12 @@ use crate::config::Config;
 use crate::payments::Payments;
 use crate::shutdown::Shutdown;
 
-/// How long another process may hold the state directory without answering: one that ends, or works on channels.
+/// How long another process may hold the state directory without responding, while it exits or works on channels.
 const BUSY_WITHIN: Duration = Duration::from_secs(15);
-/// The pause between two looks at whether it still does.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The pause before checking again.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The proxy of one program.
+/// The proxy for one command.
 pub(super) enum Proxy {
     Running { socket: PathBuf, session: Box<Session> },
     Own(Own),
@@ -41,38 +41,38 @@ pub(super) struct Own {
 }
 
 impl Proxy {
-    /// The proxy that runs on the state directory; where none does, one of our own on any free port.
+    /// The proxy running on the state directory or, if there is none, a new one on any free port.
     pub(super) async fn find_or_start(mut config: Config) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
         config.listen_on((Ipv4Addr::LOCALHOST, 0).into())?;
         let mut signer: Option<Arc<Signer>> = None;
-        let give_up = Instant::now() + BUSY_WITHIN;
+        let deadline = Instant::now() + BUSY_WITHIN;
         loop {
             match admin::open_session(&socket).await {
                 Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
-                Err(AdminError::Stopping) if Instant::now() < give_up => {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                Err(AdminError::Stopping) if Instant::now() < deadline => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
                 Ok(None) => {}
             }
-            // Before the program begins: the terminal may be asked for the password, and a wrong one ends it here.
+            // Before the command starts: this may prompt for the password, and a wrong one ends `run` here.
             if let (None, Some(wallet), Some(_)) = (&signer, &config.wallet, &config.chain) {
                 signer = Some(Arc::new(app::unlock(wallet.clone()).await?));
                 continue;
             }
             match Own::start(config.clone(), signer.clone()).await {
-                // Another one was faster, and answers soon.
-                Err(StartError::Locked { .. }) if Instant::now() < give_up => {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                // Another process was faster and will respond soon.
+                Err(StartError::Locked { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 own => return Ok(Self::Own(own?)),
             }
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Running { session, .. } => session.status.listen,
@@ -80,7 +80,7 @@ impl Proxy {
         }
     }
 
-    /// Whether there is a wallet.
+    /// Whether a wallet is configured.
     pub(super) fn can_pay(&self) -> bool {
         match self {
             Self::Running { .. } => true,
@@ -88,13 +88,13 @@ impl Proxy {
         }
     }
 
-    /// Ends what is ours, and says what was paid. A signal hurries it.
+    /// Stops a proxy of this process and returns what was paid. A signal shortens the wait.
     pub(super) async fn end(self, signals: &mut SignalListener) -> Statement {
         match self {
             Self::Own(own) => own.end(signals).await,
             Self::Running { socket, session } => {
                 let after = admin::status(&socket).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "the running proxy cannot be asked what it paid");
+                    tracing::warn!(%error, "cannot ask the running proxy what it paid");
                     None
                 });
                 Statement::shared(&session.status.bill, after.map(|status| status.bill))
@@ -125,9 +125,11 @@ impl Own {
         if let Some(clients) = clients {
             match clients.count() {
                 0 => {}
-                1 => say("one more program uses this proxy; it ends with that, or on a signal"),
+                1 => {
+                    say("another command uses this proxy, which stops when that command ends, or on a signal")
+                }
                 others => say(format_args!(
-                    "{others} more programs use this proxy; it ends with them, or on a signal"
+                    "{others} other commands use this proxy, which stops when they end, or on a signal"
                 )),
             }
             tokio::select! {
@@ -145,8 +147,8 @@ impl Own {
         };
         match ended {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the proxy has ended early"),
-            Err(error) => tracing::error!(%error, "the proxy has failed"),
+            Ok(Err(error)) => tracing::error!(%error, "the proxy stopped with an error"),
+            Err(error) => tracing::error!(%error, "the proxy panicked"),
         }
         Statement::own(payments.map(|payments| payments.report()).unwrap_or_default())
     }

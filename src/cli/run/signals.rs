@@ -1,5 +1,5 @@
-//! The signals that `tollpass run` gets while a program runs, and where they came from: what the terminal sends reaches
-//! the program by itself, what somebody sends to us alone must be passed on.
+//! Signals that `tollpass run` receives while a command runs. Signals of the terminal reach the command directly; those
+//! sent to this process only must be passed on.
 
 use std::io;
 use std::thread;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::shutdown::is_ignored;
 
-/// What is listened for.
+/// The signals to handle.
 const PASSED_ON: [i32; 7] = [
     signal::SIGHUP,
     signal::SIGINT,
@@ -23,7 +23,7 @@ const PASSED_ON: [i32; 7] = [
     signal::SIGUSR2,
     signal::SIGWINCH,
 ];
-/// Signals that end a process without a core file.
+/// Signals whose default action ends a process without a core file.
 const DEADLY: [i32; 8] = [
     signal::SIGHUP,
     signal::SIGINT,
@@ -34,31 +34,31 @@ const DEADLY: [i32; 8] = [
     signal::SIGUSR1,
     signal::SIGUSR2,
 ];
-/// How many signals may wait to be looked at.
-const WAITING: usize = 64;
+/// How many signals may be queued.
+const QUEUE_LENGTH: usize = 64;
 
-/// Listens until it is dropped; the signals stay harmless to us after that.
+/// Handles signals until dropped; afterwards the signals are ignored.
 pub(super) struct SignalListener {
     handle: Handle,
     received: mpsc::Receiver<ReceivedSignal>,
 }
 
-/// A signal that has come.
+/// A received signal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedSignal {
     number: i32,
-    /// The terminal, or its end, sent it: to the whole group of processes, the program among them.
+    /// The kernel sent it for the terminal, to the whole process group including the command.
     is_for_the_group: bool,
 }
 
 impl SignalListener {
-    /// Listens for what can be passed on, but for what was ignored when we were started: that is for the program to
-    /// ignore too, as `nohup` wants it.
+    /// Handles the signals that can be passed on, except those ignored at startup, which the command must ignore too,
+    /// as under `nohup`.
     pub(super) fn listen() -> io::Result<Self> {
         let wanted = PASSED_ON.into_iter().filter(|number| !is_ignored(*number));
         let mut signals = SignalsInfo::<WithOrigin>::new(wanted)?;
         let handle = signals.handle();
-        let (sender, received) = mpsc::channel(WAITING);
+        let (sender, received) = mpsc::channel(QUEUE_LENGTH);
         let listening = move || {
             for origin in signals.forever() {
                 if sender.blocking_send(ReceivedSignal::from(origin)).is_err() {
@@ -78,12 +78,12 @@ impl SignalListener {
         }
     }
 
-    /// Forgets what has come so far.
+    /// Discards the signals received so far.
     pub(super) fn forget(&mut self) {
         while self.received.try_recv().is_ok() {}
     }
 
-    /// Waits for a signal that means the end.
+    /// Waits for a signal that means to stop.
     pub(super) async fn stop(&mut self) {
         while matches!(self.next().await.number, signal::SIGUSR1 | signal::SIGUSR2 | signal::SIGWINCH) {}
     }
@@ -102,7 +102,7 @@ impl From<Origin> for ReceivedSignal {
 }
 
 impl ReceivedSignal {
-    /// Passes it on to the process `id`, unless that got it too.
+    /// Passes the signal on to process `id`, unless that received it too.
     pub(super) fn pass_on(self, id: u32) {
         if self.is_for_the_group {
             return;
@@ -111,16 +111,16 @@ impl ReceivedSignal {
         if let (Some(process), Some(signal)) = (process, Signal::from_named_raw(self.number))
             && let Err(error) = kill_process(process, signal)
         {
-            tracing::debug!(%error, signal = self.number, "a signal could not be passed on");
+            tracing::debug!(%error, signal = self.number, "passing on a signal failed");
         }
     }
 }
 
-/// Ends this process as a signal ended another one. Returns the exit code where that is no way to end: a shell would
-/// say 128 and the signal's number, and nobody wants two core files.
+/// Ends this process with the signal that ended the command. For other signals, returns 128 plus the number, like a
+/// shell; in particular, a second core file would be useless.
 pub(super) fn die_by(number: i32) -> u8 {
     if DEADLY.contains(&number) {
-        // Does not return where it worked; else the exit code says it.
+        // Returns only on failure; then the exit code shows the signal.
         let _ = signal_hook::low_level::emulate_default_handler(number);
     }
     u8::try_from(number).map_or(u8::MAX, |number| number.saturating_add(128))

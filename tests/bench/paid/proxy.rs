@@ -47,7 +47,7 @@ impl Proxy {
 
     /// The number of its process.
     pub fn id(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the proxy has ended")
+        self.child.id().context("the proxy has exited")
     }
 }
 

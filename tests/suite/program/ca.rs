@@ -29,7 +29,7 @@ async fn it_is_made_when_it_is_first_asked_for_and_shown_as_openssl_sees_it() {
     let state = home.path().join("state");
     let first = ca(&state, &[]).await;
     assert_eq!(first.code, 0, "{first:?}");
-    assert!(first.errors.contains("made a new CA: ") && first.errors.contains("ca.pem"), "{first:?}");
+    assert!(first.errors.contains("created a new CA: ") && first.errors.contains("ca.pem"), "{first:?}");
     let again = ca(&state, &["show"]).await;
     assert_eq!((again.code, &again.out, again.errors.as_str()), (0, &first.out, ""));
     let said = openssl(&state, &["x509", "-in", "ca.pem", "-noout", "-fingerprint", "-sha256", "-enddate"]);
@@ -152,7 +152,7 @@ async fn the_configuration_says_which_one_and_what_it_may_sign() {
     let shown = run(&["ca", "--config", text(&config)]).await;
     assert_eq!(value(&shown.out, "certificate"), text(&own), "{shown:?}");
     let refused = run(&["ca", "renew", "--yes", "--config", text(&config)]).await;
-    refused.expect_failure(&["CA of your own", "intercept.ca_cert"]);
+    refused.expect_failure(&["is your own CA", "intercept.ca_cert"]);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn it_says_what_to_type_and_how_to_undo_it() {
     let mut arguments = vec!["ca", "trust", "--config", text(&config)];
     let here = run(&arguments).await;
     assert_eq!(here.code, 0, "{here:?}");
-    assert!(here.out.contains("--system NAME` knows:") && here.out.contains("firefox"), "{}", here.out);
+    assert!(here.out.contains("--system NAME` supports:") && here.out.contains("firefox"), "{}", here.out);
     arguments.extend(["--system", "debian,node", "--system", "git"]);
     let told = run(&arguments).await.out;
     let again = format!("tollpass ca export --config {} --format bundle", config.display());
@@ -180,7 +180,7 @@ async fn many_processes_at_once_make_one() {
     let state = home.path().join("state");
     let all = futures_util::future::join_all((0..8).map(|_| ca(&state, &["export"]))).await;
     assert!(all.iter().all(|ran| ran.code == 0 && ran.out == all[0].out), "{all:?}");
-    assert_eq!(all.iter().filter(|ran| ran.errors.contains("made a new CA")).count(), 1);
+    assert_eq!(all.iter().filter(|ran| ran.errors.contains("created a new CA")).count(), 1);
 }
 
 #[tokio::test]

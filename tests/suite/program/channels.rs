@@ -143,7 +143,7 @@ async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
     assert_eq!(scene.holdings().await, (WEALTH - 2 * PRICE, 2 * PRICE, 0));
     assert_eq!(scene.listed().await[0]["phase"], "gone");
     let ran = scene.channels(&["close", "--all", "--yes", "--json"]).await;
-    ran.expect_success(&["there is nothing to do"]);
+    ran.expect_success(&["nothing to do"]);
     assert_eq!(ran.out, "");
     scene
         .channels(&["close", "--yes", &channel])
@@ -163,9 +163,9 @@ async fn without_a_running_proxy_it_does_everything_itself() {
     scene.channels(&["topup", "--yes", &channel, "70"]).await.expect_success(&["holds 570"]);
     assert_eq!(scene.holdings().await, (WEALTH - 570, 0, 570));
     let elsewhere = ["close", "--yes", "--receiver", "0x7777777777777777777777777777777777777777"];
-    scene.channels(&elsewhere).await.expect_success(&["there is nothing to do"]);
+    scene.channels(&elsewhere).await.expect_success(&["nothing to do"]);
     let ran = scene.channels(&["close", "--yes", "--receiver", &receiver]).await;
-    ran.expect_success(&["all of 570 comes back", "settle` works after block"]);
+    ran.expect_success(&["which returns all of 570", "settle` after block"]);
     scene.channels(&["settle", "--yes", "--all"]).await.expect_failure(&["try again in ", " blocks"]);
     scene.fair.market.mine(501).await;
     scene.channels(&["settle", "--yes", "--all"]).await.expect_success(&["closed and paid out"]);
@@ -223,7 +223,7 @@ async fn after_a_crash_and_without_the_seller_no_total_is_guessed() {
     run(&closing).await.expect_failure(&["it is not known what was signed", "at most 10000", "--total"]);
     let below = [&closing[..], &["--total", "3000"]].concat();
     run(&below).await.expect_failure(&["3000 is less than the 10000 that were promised, or may have been"]);
-    run(&[&below[..], &["--below-promised"]].concat()).await.expect_success(&["settle` works after block"]);
+    run(&[&below[..], &["--below-promised"]].concat()).await.expect_success(&["settle` after block"]);
     market.mine(501).await;
     run(&["channels", "--config", text(&config), "settle", "--yes", "--all"]).await.expect_success(&[]);
     assert_eq!(market.tokens_of(alice.address).await, WEALTH - 3 * PRICE);

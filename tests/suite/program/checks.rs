@@ -165,7 +165,7 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     // All is found but the money.
     ran.expect_failure(&[address, "ether", "send some", &fair.market.chain.url()]);
     assert!(ran.out.contains(&format!("ok     wallet    {address}")), "{}", ran.out);
-    assert!(ran.out.contains("nothing is ever paid"), "{}", ran.out);
+    assert!(ran.out.contains("tollpass never pays"), "{}", ran.out);
 
     let tokens = [(fair.market.token, Amount::from(10_000))];
     let wallet = address.parse().unwrap();

@@ -161,6 +161,6 @@ async fn check_finds_a_port_that_is_taken_unless_the_proxy_itself_has_it() {
     alice.change("listen = \"127.0.0.1:0\"", &format!("listen = \"{listen}\""));
     let serving = alice.serve(&[]).await;
     let check = run(&["check", "--config", text(&alice.config_path())]).await;
-    assert!(check.code == 0 && check.out.contains("where a proxy runs"), "{check:?}");
+    assert!(check.code == 0 && check.out.contains("used by the proxy running"), "{check:?}");
     end(serving).await;
 }

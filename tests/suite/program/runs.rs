@@ -250,8 +250,7 @@ async fn what_is_unclear_stands_on_the_bill() {
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "-o", "/dev/null", &paid, &broken])).await;
     let payee = scene.payee();
     let told = format!(
-        "tollpass: paid 1000 in 1 request: 1000 to {payee}; unclear 1000 in 1 request, where the answer was lost \
-         or an error: 1000 to {payee}\n"
+        "tollpass: paid 1000 in 1 request: 1000 to {payee}; unclear 1000 in 1 request (response lost or failed): 1000 to {payee}\n"
     );
     assert!(ran.errors.ends_with(&told), "{ran:?}");
 }
@@ -590,7 +589,7 @@ async fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(4), "{errors}");
     let payee = scene.payee();
     let told = format!(
-        "tollpass: paid nothing; unclear 1000 in 1 request, where the answer was lost or an error: 1000 to {payee}\n"
+        "tollpass: paid nothing; unclear 1000 in 1 request (response lost or failed): 1000 to {payee}\n"
     );
     assert!(errors.ends_with(&told), "{errors}");
 }
@@ -651,7 +650,7 @@ async fn a_proxy_that_runs_is_used_and_stays() {
     assert_eq!(status.code(), Some(0), "{log}");
     let (status, errors) = talk.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
-    assert!(errors.contains("has ended meanwhile: what it paid is not known"), "{errors}");
+    assert!(errors.contains("stopped in the meantime: what it paid is unknown"), "{errors}");
 }
 
 #[tokio::test]
@@ -666,7 +665,7 @@ async fn programs_at_the_same_time_share_a_proxy_that_ends_with_the_last() {
     // The first program ends; its proxy waits for the second.
     drop(first.child.stdin.take());
     let told = first.complaint().await;
-    assert!(told.starts_with("tollpass: one more program uses this proxy"), "{told}");
+    assert!(told.starts_with("tollpass: another command uses this proxy"), "{told}");
     second.say("go on\n").await;
     assert_eq!(second.hear().await + "\n", PAID);
     let (status, errors) = second.end().await;

@@ -61,7 +61,7 @@ async fn channels_says_where_there_are_none() {
     let nowhere = directory.path().join("nowhere");
     for path in [directory.path(), &nowhere] {
         let ran = run(&["channels", "--state-dir", text(path)]).await;
-        ran.expect_failure(&["holds no store", "--state-dir", "--config"]);
+        ran.expect_failure(&["contains no journal", "--state-dir", "--config"]);
     }
     assert!(!nowhere.exists());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it made something");

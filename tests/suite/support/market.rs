@@ -82,7 +82,7 @@ impl Market {
             self.node.request("eth_getTransactionCount", rpc_params![sender, block]).await.unwrap()
         };
         let waits = async { while count("pending").await == count("latest").await {} };
-        tokio::time::timeout(Duration::from_secs(10), waits).await.expect("no transaction waits");
+        tokio::time::timeout(Duration::from_secs(10), waits).await.expect("no pending transactions");
     }
 
     /// How many transactions an account has sent, those that wait included.
