@@ -1,4 +1,4 @@
-//! Asking the user's webhook before a channel is closed without its seller.
+//! The port for asking the user's webhook before a channel is closed without its seller.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use futures_util::future::BoxFuture;
 use crate::protocol::ChannelId;
 use crate::protocol::policy::{CloseDenied, Webhook};
 
-/// Decides what becomes of a channel that its seller does not sign to close.
+/// Decides about a channel whose seller does not sign to close it.
 pub trait CloseApprover: fmt::Debug + Send + Sync {
-    /// Asks `webhook`. The error says why the channel stays open, and the seller's other channels with it.
+    /// Asks `webhook`. An error is the reason why this channel and the seller's other channels stay open.
     fn approve<'a>(
         &'a self,
         webhook: &'a Webhook,
@@ -24,6 +24,6 @@ pub struct CloseApprovalRequest<'a> {
     pub seller_url: &'a str,
     /// The channel.
     pub channel: ChannelId,
-    /// The HTTP status of the seller's answer, if it gave one.
+    /// The HTTP status of the seller's response, if any.
     pub status: Option<u16>,
 }

@@ -1,5 +1,5 @@
-//! Closing channels: together with the seller, which signs the final total, or without it. The channel is locked
-//! meanwhile, so no payment is in flight.
+//! Closes channels: together with the seller, who signs the final total, or without. The channel is locked meanwhile,
+//! so that no payment is in flight.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use crate::protocol::policy::CloseDenied;
 use crate::protocol::schemes::microraiden::proof;
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Phase};
 
-/// How many sellers' channels are closed at the same time.
+/// How many sellers' channels are closed concurrently.
 const CONCURRENT_SELLERS: usize = 8;
 
 impl Channels {
-    /// Closes all open channels that were ever used together with their sellers, and logs the outcome of each.
+    /// Closes all open channels that were ever used together with their sellers, and logs each outcome.
     ///
     /// # Errors
-    /// The first [`OperationError::Denied`]: a seller did not sign, and the policy says to stop there. Channels of other
-    /// sellers are closed all the same.
+    /// The first [`OperationError::Denied`]: a seller did not sign, and the policy says to stop there. The channels of
+    /// other sellers are still closed.
     pub async fn close_all(&self) -> Result<(), OperationError> {
         let channels = self.payments.list().await.map_or(Vec::new(), |listing| listing.channels);
         let mut sellers: BTreeMap<Address, Vec<ListedChannel>> = BTreeMap::new();
@@ -42,13 +42,15 @@ impl Channels {
         for channel in channels {
             let id = channel.id();
             if channel.promised.is_zero() {
-                tracing::info!(channel = %id, "the channel was never used: it stays open");
+                tracing::info!(channel = %id, "keeping a channel open that was never used");
                 continue;
             }
             match self.operate(Operation::CloseTogether { channel: id, seller: None }).await {
-                Ok(report) => tracing::info!(channel = %id, ?report, "closed or closing"),
+                Ok(report) => {
+                    tracing::info!(channel = %id, ?report, "closed a channel, or started its challenge period")
+                }
                 Err(error) => {
-                    tracing::warn!(channel = %id, reason = %error, "the channel is not closed");
+                    tracing::warn!(channel = %id, reason = %error, "closing a channel failed");
                     if matches!(error, OperationError::Denied(_)) {
                         return Err(error);
                     }
@@ -68,7 +70,7 @@ impl Channels {
         self.close_locked(context, id, locked, seller).await
     }
 
-    /// Closes a channel that the caller has locked together with its seller.
+    /// Closes a channel that the caller has locked, together with its seller.
     pub(super) async fn close_locked(
         &self,
         context: &ChainContext,
@@ -79,7 +81,8 @@ impl Channels {
         let on_chain = on_chain(context, id).await?;
         let url = self.seller_url(id, seller);
         let locked = match &url {
-            // A journal that was lost does not know what was paid. A seller that does not answer was paid nothing.
+            // A recreated journal does not know what was paid. If the seller does not respond, the channel counts as
+            // unused.
             Ok(url) if is_unused(&locked) => self.correct(context, id, locked, url).await.unwrap_or(locked),
             Ok(url) if locked.is_uncertain() => self.correct(context, id, locked, url).await?,
             Ok(_) | Err(_) => locked,
@@ -94,7 +97,7 @@ impl Channels {
                 Ok(signature) => signature,
                 Err(denied) => {
                     self.approve_unilateral_close(id, &url, denied).await?;
-                    // The seller may have proven meanwhile that more was promised.
+                    // Meanwhile, the seller may have proven that more was promised.
                     let known = self.payments.channel(id).await?;
                     let total = unilateral_total(&known, &on_chain, None, false)?;
                     return Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?);
@@ -109,7 +112,10 @@ impl Channels {
         Ok(changed)
     }
 
-    /// Applies the policy for a seller that did not sign; fails if the channel is not to be closed without it.
+    /// Applies the policy for a seller that did not sign.
+    ///
+    /// # Errors
+    /// The channel stays open.
     async fn approve_unilateral_close(
         &self,
         channel: ChannelId,
@@ -134,7 +140,7 @@ impl Channels {
                 Err(reason) => return Err(OperationError::Denied(format!("{denied}; {reason}"))),
             }
         }
-        tracing::warn!(%channel, reason = %denied, "closing without the seller, as the policy says");
+        tracing::warn!(%channel, reason = %denied, "closing without the seller, as hooks.cooperative_close_denied says");
         Ok(())
     }
 
@@ -152,23 +158,23 @@ impl Channels {
         Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?)
     }
 
-    /// The channel, with what the seller can prove of it if its total is in doubt or nothing is known to be paid.
+    /// The channel, corrected by the seller's proof if its total is in doubt or no payment is known.
     pub(super) async fn best_known(&self, context: &ChainContext, id: ChannelId, known: Channel) -> Channel {
         let Ok(url) = self.seller_url(id, None) else { return known };
-        // A journal that was lost does not know what was paid.
+        // A recreated journal does not know what was paid.
         if !known.is_uncertain() && !is_unused(&known) {
             return known;
         }
         match self.seller_state(context, id, known, &url).await {
             Ok((channel, _)) => channel,
             Err(error) => {
-                tracing::warn!(channel = %id, reason = %error, "what was promised stays in doubt");
+                tracing::warn!(channel = %id, reason = %error, "could not clear up what was promised");
                 known
             }
         }
     }
 
-    /// The seller's signature to close on the total that it holds.
+    /// The seller's signature for closing on the total that it holds.
     async fn closing_signature(
         &self,
         context: &ChainContext,
@@ -185,7 +191,7 @@ impl Channels {
             Err(refusal @ OperationError::Seller(SellerError::Refused { .. })) => refusal,
             other => return other,
         };
-        // The seller may hold another total than we believe: once more, on the total that our own signature proves.
+        // The seller may hold a different total than recorded: retry with the total that our own signature proves.
         match self.correct(context, id, locked, url).await {
             Ok(known) if known.acknowledged != total => {
                 self.request_closing_signature(context, id, url, known.acknowledged).await
@@ -213,7 +219,7 @@ impl Channels {
         Ok(signature)
     }
 
-    /// Corrects a locked channel by the seller's own state.
+    /// Corrects a locked channel by the seller's state.
     async fn correct(
         &self,
         context: &ChainContext,
@@ -226,8 +232,8 @@ impl Channels {
         Ok(channel)
     }
 
-    /// The channel with what the seller says that it holds, and whether our own signature proves that. A seller that
-    /// claims to hold nothing proves nothing: what may have been signed stays in doubt.
+    /// The channel with the total that the seller reports, and whether our own signature proves it. A reported total of
+    /// zero proves nothing: what may have been signed stays in doubt.
     async fn seller_state(
         &self,
         context: &ChainContext,

@@ -1,4 +1,4 @@
-//! Why an operation on channels failed.
+//! Errors of channel operations.
 
 use super::seller::SellerError;
 use crate::chain::signer::NotSigned;
@@ -6,16 +6,16 @@ use crate::chain::{ChainError, OpError};
 use crate::payments::ChannelAccessError;
 use crate::protocol::{Amount, ChannelId};
 
-/// Why an operation on a channel failed.
+/// Why an operation on channels failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
-    /// The channel cannot be worked on now, or the transaction came to nothing.
+    /// The channel cannot be used now, or the transaction failed.
     #[error(transparent)]
     Access(#[from] ChannelAccessError),
     /// The node cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The transaction would fail.
+    /// The operation cannot be executed, or its outcome is unknown.
     #[error(transparent)]
     ChannelOp(#[from] OpError),
     /// The contract no longer has the channel.
@@ -36,15 +36,15 @@ pub enum OperationError {
          seller, run `tollpass channels close --unilateral`"
     )]
     Denied(String),
-    /// The seller claims a total that we did not sign.
-    #[error("the seller claims to hold {0}, which no signature of ours proves")]
+    /// The seller claims a total for which there is no signature of ours.
+    #[error("the seller claims to hold {0}, but has no signature of ours for it")]
     Unproven(Amount),
-    /// The closing signature is not the receiver's.
-    #[error("the seller's closing signature is not the receiver's: nothing was sent")]
+    /// The closing signature is not from the receiver.
+    #[error("the seller's closing signature is not from the receiver's key: nothing was sent")]
     ForeignSignature,
-    /// What was promised is in doubt.
+    /// It is unknown what was promised.
     #[error(
-        "it is not known what was signed on this channel: at least {least}, at most {most} (after a crash, or because the \
+        "it is unknown what was signed on this channel: at least {least}, at most {most} (after a crash, or because the \
          journal does not have the channel). Close together with the seller, or give the total with --total, and \
          --below-promised if it is below {most}"
     )]
@@ -54,23 +54,23 @@ pub enum OperationError {
         /// The most that may have been signed.
         most: Amount,
     },
-    /// Closing on less than was promised is an attempt to cheat, which the seller will dispute.
+    /// A unilateral close on less than was promised is an attempt to cheat, which the seller can dispute.
     #[error(
-        "{total} is less than the {promised} that were promised, or may have been: the seller can dispute it; add \
-         --below-promised if you mean it"
+        "{total} is less than {promised}, which was or may have been promised: the seller can dispute it; add \
+         --below-promised to proceed anyway"
     )]
     BelowPromised {
-        /// The total that was asked for.
+        /// The requested total.
         total: Amount,
         /// What was promised, or may have been.
         promised: Amount,
     },
-    /// The receiver has withdrawn more: the channel would be locked for good.
+    /// The receiver has withdrawn more, so closing on this total would lock the deposit permanently.
     #[error(
-        "the receiver has withdrawn {withdrawn} already: closing alone on {total} would lock the deposit for good"
+        "the receiver has already withdrawn {withdrawn}: a unilateral close at {total} would lock the deposit permanently"
     )]
     LockUp {
-        /// The total that was asked for.
+        /// The requested total.
         total: Amount,
         /// What the receiver has withdrawn.
         withdrawn: Amount,

@@ -1,5 +1,5 @@
-//! Operations on channels, for the command line, the end of `serve` and the idle-channel reaper: open, top up, close
-//! together with the seller or without it, settle, read the chain again.
+//! Operations on channels for the command line, the shutdown of `serve` and the idle-channel reaper: open, top up,
+//! close with or without the seller, settle, and sync with the chain.
 
 mod approver;
 mod close;

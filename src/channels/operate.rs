@@ -1,4 +1,4 @@
-//! The operations that a user can order, with what each will do and cost.
+//! The operations that a user can request, with their plans and results.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub enum Operation {
     CloseTogether {
         /// The channel.
         channel: ChannelId,
-        /// The URL of the seller's REST interface, if no payment has named it.
+        /// The URL of the seller's REST interface, if no payment has revealed it.
         seller: Option<String>,
     },
     /// Close without the seller; the challenge period begins.
@@ -51,12 +51,12 @@ pub enum Operation {
     Sync,
 }
 
-/// What an operation will do, and cost.
+/// What an operation will do and cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// What it will do.
     pub action: PlannedAction,
-    /// The most it can cost in fees, in wei as decimal text; absent if that is not known beforehand.
+    /// The most it can cost in fees, in wei as a decimal string; absent if unknown beforehand.
     pub wei: Option<String>,
 }
 
@@ -78,11 +78,11 @@ pub enum PlannedAction {
         /// By how much.
         added: Amount,
     },
-    /// Ask to close a channel on which nothing was ever paid; the seller is not needed.
+    /// Start a unilateral close of a channel on which nothing was ever paid.
     CloseUnused {
         /// The channel.
         channel: ChannelId,
-        /// Its deposit, all of which comes back.
+        /// Its deposit, which is returned in full.
         deposit: Amount,
     },
     /// Close a channel at once, with the seller's closing signature.
@@ -94,7 +94,7 @@ pub enum PlannedAction {
         /// The total to close on.
         total: ClosingTotal,
     },
-    /// Ask to close a channel without the seller.
+    /// Start a unilateral close of a channel.
     CloseAlone {
         /// The channel.
         channel: ChannelId,
@@ -112,11 +112,11 @@ pub enum PlannedAction {
     Sync,
 }
 
-/// The total that a channel is to be closed on together with the seller.
+/// The total of a cooperative close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosingTotal {
-    /// This one.
+    /// This total.
     Exactly(Amount),
     /// What the seller can prove, at most this.
     AtMost(Amount),
@@ -128,14 +128,14 @@ pub enum ClosingTotal {
 pub enum OperationReport {
     /// The channels were read from the chain.
     Synced {
-        /// How many.
+        /// The number of channels.
         channels: usize,
         /// The newest block.
         head: u64,
     },
     /// The channel is closed, and both sides are paid out.
     Ended(ChannelId),
-    /// The challenge period of the channel runs.
+    /// The channel's challenge period is running.
     Closing {
         /// The channel afterwards.
         channel: ListedChannel,
@@ -147,16 +147,16 @@ pub enum OperationReport {
 }
 
 impl Channels {
-    /// What `operation` will do and cost; it is not done.
+    /// What `operation` will do and cost, without executing it.
     ///
     /// # Errors
-    /// If the operation would fail, or the chain cannot be read.
+    /// The operation would fail, or the chain cannot be read.
     pub async fn plan(&self, operation: &Operation) -> Result<Plan, OperationError> {
         let context = self.payments.chain_context().await?;
         let (action, wei) = match *operation {
             Operation::Sync => return Ok(Plan { action: PlannedAction::Sync, wei: None }),
             Operation::CloseTogether { channel, .. } => {
-                let (held, _) = self.look(&context, channel).await?;
+                let (held, _) = self.read(&context, channel).await?;
                 let deposit = held.deposit;
                 if is_unused(&held) {
                     let op = ChannelOp::CloseAlone { channel, total: Amount::ZERO };
@@ -172,7 +172,7 @@ impl Channels {
                 }
             }
             Operation::CloseAlone { channel, total, below_promised } => {
-                let (held, on_chain) = self.look(&context, channel).await?;
+                let (held, on_chain) = self.read(&context, channel).await?;
                 let held = self.best_known(&context, channel, held).await;
                 let total = unilateral_total(&held, &on_chain, total, below_promised)?;
                 let wei = self.cost(&context, &ChannelOp::CloseAlone { channel, total }).await?;
@@ -196,10 +196,10 @@ impl Channels {
         Ok(Plan { action, wei: Some(wei) })
     }
 
-    /// Does it, and waits until the chain has confirmed it.
+    /// Executes an operation and waits until it is confirmed.
     ///
     /// # Errors
-    /// If it fails, with what to do.
+    /// The operation failed; the error names the remedy.
     pub async fn operate(&self, operation: Operation) -> Result<OperationReport, OperationError> {
         let context = self.payments.chain_context().await?;
         let done = match operation {
@@ -208,7 +208,7 @@ impl Channels {
                 self.payments.start_op(ChannelOp::Open { receiver, deposit }).await?
             }
             Operation::TopUp { channel, added } => {
-                self.look(&context, channel).await?;
+                self.read(&context, channel).await?;
                 self.payments.start_op(ChannelOp::TopUp { channel, added }).await?
             }
             Operation::Settle { channel } => self.payments.start_op(ChannelOp::Settle { channel }).await?,
@@ -222,7 +222,7 @@ impl Channels {
         Ok(report(done))
     }
 
-    /// Refuses at once what would be refused when it is ordered.
+    /// Checks before planning what is checked again on execution.
     fn check_amount(&self, op: &ChannelOp) -> Result<(), OperationError> {
         Ok(self.payments.check_amount(op)?)
     }
@@ -231,8 +231,8 @@ impl Channels {
         Ok(context.chain.estimate(op).await?.wei.to_string())
     }
 
-    /// A channel as it is known here and on the chain.
-    async fn look(
+    /// The channel as recorded and as on the chain.
+    async fn read(
         &self,
         context: &ChainContext,
         id: ChannelId,

@@ -1,5 +1,5 @@
-//! Closes idle channels beside another one of the same seller, together with it: several are opened when requests queue,
-//! and one is enough when they no longer do.
+//! Closes idle channels, together with the seller, if there is another channel to the same seller: several are opened
+//! while requests queue, and afterwards one is enough.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,23 +8,23 @@ use super::error::OperationError;
 use super::service::Channels;
 use crate::protocol::ChannelId;
 
-/// Closes idle channels, one at a time, when it is called.
+/// Closes idle channels, one per call.
 #[derive(Debug)]
 pub struct IdleChannelReaper {
     channels: Channels,
     idle_after: Duration,
-    /// Channels that could not be closed, and when they are tried again.
+    /// Channels that could not be closed, and when to retry.
     retry_at: BTreeMap<ChannelId, Instant>,
 }
 
 impl IdleChannelReaper {
-    /// Closes channels that have carried no payment for `idle_after`.
+    /// Closes channels without a payment for `idle_after`.
     pub fn new(channels: Channels, idle_after: Duration) -> Self {
         Self { channels, idle_after, retry_at: BTreeMap::new() }
     }
 
-    /// Closes the next idle channel and logs the outcome; `false` if there is none. A channel that could not be closed is
-    /// tried again after `idle_after`; if the policy says to stop, so are all channels of its seller.
+    /// Closes the next idle channel and logs the outcome; `false` if there is none. A channel that could not be closed
+    /// is retried after `idle_after`, as are all channels of its seller if the policy says to stop there.
     pub async fn close_next(&mut self) -> bool {
         let now = Instant::now();
         self.retry_at.retain(|_, at| *at > now);
@@ -43,7 +43,7 @@ impl IdleChannelReaper {
             }
             Err(error) => error,
         };
-        tracing::warn!(channel = %id, reason = %error, "an idle channel stays open");
+        tracing::warn!(channel = %id, reason = %error, "closing an idle channel failed");
         self.postpone(id);
         if matches!(error, OperationError::Denied(_)) {
             idle.into_iter().filter(|other| other.receiver == id.receiver).for_each(|id| self.postpone(id));

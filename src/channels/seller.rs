@@ -1,4 +1,4 @@
-//! The seller's REST interface: the state of a channel, and the signature that closes it.
+//! The seller's REST interface: the state of a channel and the signature for closing it.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use futures_util::future::BoxFuture;
 
 use crate::protocol::{Address, Amount, Signature};
 
-/// Asks sellers. `url` is that of a seller's REST interface, such as `http://bob.example/api/1`.
+/// Requests to sellers. `url` is that of a seller's REST interface, such as `http://bob.example/api/1`.
 pub trait SellerEndpoint: fmt::Debug + Send + Sync {
-    /// What the seller holds of a channel.
+    /// The seller's state of a channel.
     fn state<'a>(
         &'a self,
         url: &'a str,
@@ -16,7 +16,7 @@ pub trait SellerEndpoint: fmt::Debug + Send + Sync {
         open_block: u32,
     ) -> BoxFuture<'a, Result<SellerState, SellerError>>;
 
-    /// The seller's signature under the channel's last total, with which it can be closed at once.
+    /// The seller's signature of the channel's last total, with which it can be closed at once.
     fn closing_signature<'a>(
         &'a self,
         url: &'a str,
@@ -26,7 +26,7 @@ pub trait SellerEndpoint: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<Signature, SellerError>>;
 }
 
-/// What a seller claims to hold of a channel.
+/// The state of a channel as its seller reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SellerState {
     /// The last registered total.
@@ -35,11 +35,11 @@ pub struct SellerState {
     pub signature: Option<Signature>,
 }
 
-/// Why a seller did not give what was asked for.
+/// Why a request to a seller failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SellerError {
-    /// It was not reached, or did not answer in time.
-    #[error("the seller was not reached: {0}")]
+    /// It could not be reached, or did not respond in time.
+    #[error("cannot reach the seller: {0}")]
     Unreachable(String),
     /// It refused.
     #[error("the seller refused ({status}): {text}")]
@@ -49,7 +49,7 @@ pub enum SellerError {
         /// The beginning of the body.
         text: String,
     },
-    /// Its answer is not valid.
-    #[error("the seller's answer is not understood: {0}")]
+    /// Its response is invalid.
+    #[error("the seller's response is invalid: {0}")]
     NotUnderstood(String),
 }

@@ -1,4 +1,4 @@
-//! The client of sellers' REST interfaces, over any HTTP client that the caller has.
+//! A client of sellers' REST interfaces on top of any HTTP client.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use tower::{Service, ServiceExt as _};
 use super::seller::{SellerEndpoint, SellerError, SellerState};
 use crate::protocol::{Address, Amount, Signature};
 
-/// Asks sellers through `S`, which takes whole bodies.
+/// Sends requests to sellers through `S`, an HTTP client with buffered bodies.
 pub struct SellerClient<S> {
     service: S,
     timeout: Duration,
 }
 
-/// The largest answer that is read, in bytes.
+/// The largest response to read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// How much of a refusal's body is repeated, in characters.
+/// How much of an error response to quote, in characters.
 const MAX_TEXT: usize = 200;
 
 impl<S> SellerClient<S> {
-    /// Asks through `service`; an answer may take `timeout`, its body included.
+    /// Sends requests through `service`; a response, including its body, may take `timeout`.
     #[must_use]
     pub fn new(service: S, timeout: Duration) -> Self {
         Self { service, timeout }
@@ -62,7 +62,7 @@ where
         };
         let (status, body) = tokio::time::timeout(self.timeout, asking)
             .await
-            .unwrap_or_else(|_| Err(unreachable(&format_args!("no answer within {:?}", self.timeout))))?;
+            .unwrap_or_else(|_| Err(unreachable(&format_args!("no response within {:?}", self.timeout))))?;
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -116,7 +116,7 @@ fn channel_url(base: &str, payer: Address, open_block: u32) -> String {
 fn read_state(body: &[u8]) -> Result<SellerState, SellerError> {
     #[derive(Deserialize)]
     struct StateAnswer<'a> {
-        /// A number of any length, bare or as a string.
+        /// A number of any length, as a JSON number or a string.
         #[serde(borrow)]
         balance: &'a RawValue,
         last_signature: Option<String>,

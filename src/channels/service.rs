@@ -1,4 +1,4 @@
-//! The service behind `tollpass channels`, the reaper, and the end of `serve`.
+//! The service behind `tollpass channels`, the reaper and the shutdown of `serve`.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Works on the channels of `payments`. If a seller does not sign, `close_denied` decides, after asking `approver`
-    /// if it names a webhook.
+    /// Operates on the channels of `payments`. If a seller does not sign, `close_denied` decides, after asking
+    /// `approver` if it names a webhook.
     #[must_use]
     pub fn new(
         payments: Payments,

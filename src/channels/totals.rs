@@ -1,20 +1,20 @@
-//! What a channel is closed on.
+//! Chooses the total that a channel is closed on.
 
 use super::error::OperationError;
 use crate::payments::ChainContext;
 use crate::protocol::{Amount, Channel, ChannelId, OnChain};
 
-/// The channel as the contract has it.
+/// The channel's state in the contract.
 pub(super) async fn on_chain(context: &ChainContext, id: ChannelId) -> Result<OnChain, OperationError> {
     context.chain.channel(id).await?.ok_or(OperationError::Settled(id))
 }
 
-/// True if certainly nothing was ever promised on the channel.
+/// True if it is certain that nothing was ever promised on the channel.
 pub(super) fn is_unused(channel: &Channel) -> bool {
     channel.exposure().is_zero()
 }
 
-/// The total to close on without the seller.
+/// The total of a unilateral close.
 pub(super) fn unilateral_total(
     known: &Channel,
     on_chain: &OnChain,
@@ -29,7 +29,7 @@ pub(super) fn unilateral_total(
         None if known.exposure() > known.promised => {
             return Err(OperationError::InDoubt { least: known.promised, most: known.exposure() });
         }
-        // What the receiver has withdrawn, the contract has seen promised.
+        // The receiver has proven to the contract that this much was promised.
         None => known.promised.max(on_chain.withdrawn),
     };
     if total < on_chain.withdrawn {

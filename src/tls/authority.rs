@@ -1,5 +1,5 @@
-//! The local CA: made on first use in a directory, or the user's own. Signs certificates for servers, and nothing else;
-//! never shows its key.
+//! The local CA, created on first use or provided by the user. It signs server certificates only, and never reveals its
+//! key.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,13 +19,13 @@ use super::pair::Pair;
 use super::signer::CaKey;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How long before its end a CA is warned of.
+/// How long before its expiry to warn about a CA.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A CA that can sign.
 pub struct Authority {
     issuer: Issuer<'static, CaKey>,
-    /// Its own certificate, and those between it and a root.
+    /// Its own certificate, then the intermediates up to a root.
     certificates: Vec<CertificateDer<'static>>,
     described: Described,
     path: PathBuf,
@@ -35,8 +35,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Opens the CA in `directory`, or makes one where there is none, which then signs only for `permitted` (each DNS name
-    /// with those below it), and for any name where that is empty. Blocks on the disk.
+    /// Opens the CA in `directory`, or creates one, which may sign only for `permitted` (DNS names including
+    /// subdomains), or for any name if that is empty. Blocks on the disk.
     pub fn open(directory: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
         pair::directory(directory)?;
         if let Some(found) = Self::find(directory)? {
@@ -49,19 +49,19 @@ impl Authority {
         Ok(Self { is_new: opened.certificates[0] == certificate, ..opened })
     }
 
-    /// The CA in `directory`, where there is one. Blocks on the disk.
+    /// Opens the CA in `directory`, if there is one. Blocks on the disk.
     pub fn find(directory: &Path) -> Result<Option<Self>, AuthorityError> {
         let (path, key_path) = (directory.join(pair::CERTIFICATE), directory.join(pair::KEY));
         pair::open(directory)?.map(|pair| Self::from_pair(pair, path, key_path, true)).transpose()
     }
 
-    /// Takes the user's own pair: PEM files, the key unencrypted and only readable by this user. After the CA's own
-    /// certificate the file may hold those between it and a root. Blocks on the disk.
+    /// Loads the user's CA from PEM files; the key must be unencrypted and private to this user. The CA's certificate
+    /// may be followed by intermediates up to a root. Blocks on the disk.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
         Self::from_pair(pair::load(certificate, key)?, certificate.to_owned(), key.to_owned(), false)
     }
 
-    /// Makes a new CA in `directory` in place of the one that is there, whose certificate is kept as `ca.pem.old`.
+    /// Creates a new CA in `directory` that replaces the current one, whose certificate is kept as `ca.pem.old`.
     pub fn renew(directory: &Path, permitted: &[Name]) -> Result<Self, AuthorityError> {
         pair::directory(directory)?;
         let (key, certificate) = mint::authority(permitted)?;
@@ -70,12 +70,12 @@ impl Authority {
         Ok(Self { is_new: true, ..opened })
     }
 
-    /// True where it was made just now.
+    /// Whether it was just created.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// True for one that tollpass made, false for the user's own.
+    /// True if tollpass created it, false if it is the user's.
     #[cfg(feature = "testing")]
     pub fn is_ours(&self) -> bool {
         self.is_ours
@@ -96,47 +96,47 @@ impl Authority {
         &self.key_path
     }
 
-    /// The common name within its subject, or all of the subject where there is none.
+    /// The common name in its subject, or the whole subject if there is none.
     pub fn common_name(&self) -> &str {
         self.described.common_name.as_deref().unwrap_or(&self.described.subject)
     }
 
-    /// For whom it may sign, in words.
+    /// The names that it may sign for, for display.
     pub fn signs_for(&self) -> String {
         self.described.constraints.to_string()
     }
 
-    /// Subject and SHA-256 of the CA that `renew` replaced with this one, as far as its certificate is still there.
+    /// Subject and SHA-256 of the CA that `renew` replaced with this one, if its certificate still exists.
     pub fn replaced(&self) -> Option<(String, [u8; 32])> {
         certificate::describe(&self.old()?).map(|old| (old.subject, old.fingerprint))
     }
 
-    /// The certificate of that one.
+    /// The certificate of the replaced CA.
     pub(super) fn old(&self) -> Option<CertificateDer<'static>> {
         let old = self.is_ours.then(|| super::certificates(&self.path.with_file_name(pair::OLD)).ok())?;
         old?.into_iter().next()
     }
 
-    /// Its subject, as text.
+    /// Its subject.
     pub fn subject(&self) -> &str {
         &self.described.subject
     }
 
-    /// SHA-256 over its certificate.
+    /// The SHA-256 of its certificate.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.described.fingerprint
     }
 
-    /// From when until when it is valid.
+    /// Its validity period.
     pub fn validity(&self) -> Range<SystemTime> {
         self.described.validity.clone()
     }
 
-    /// Whether clients accept at this time what it signs. A clock may be wrong and be set right, and a CA may end while the
-    /// program runs: it is opened all the same, and this is asked before it signs.
+    /// Checks that clients accept its signatures at time `now`. A wrong clock may be corrected, and a CA may expire
+    /// while the program runs, so the CA is opened anyway and this is checked before it signs.
     ///
     /// # Errors
-    /// [`AuthorityError::Expired`] or [`AuthorityError::TooEarly`], with what to do.
+    /// [`AuthorityError::Expired`] or [`AuthorityError::TooEarly`].
     pub fn check_time(&self, now: SystemTime) -> Result<(), AuthorityError> {
         let Range { start, end } = self.described.validity;
         let path = || self.path.clone();
@@ -149,13 +149,13 @@ impl Authority {
         Ok(())
     }
 
-    /// True where clients accept what it signs for `name`; false where its name constraints say otherwise.
+    /// Whether its name constraints permit a certificate for `name`.
     pub fn permits(&self, name: &Name) -> bool {
         self.described.constraints.permit(name)
     }
 
-    /// What its user should know: that it ends soon, or that its name constraints are not those of `permitted` (none
-    /// where that is empty).
+    /// Warnings for the user: the CA expires soon, or its name constraints differ from `permitted` (unconstrained if
+    /// empty).
     pub fn warnings(&self, permitted: &[Name], now: SystemTime) -> Vec<String> {
         let mut warnings = Vec::new();
         let end = self.described.validity.end;
@@ -163,25 +163,30 @@ impl Authority {
             warnings.push(error.to_string());
         } else if now + WARN_BEFORE > end {
             let days = end.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
-            warnings.push(format!("the CA ends in {days} days, on {}; {}", date(end), remedy(self.is_ours)));
+            warnings.push(format!(
+                "the CA expires in {days} days, on {}; {}",
+                date(end),
+                remedy(self.is_ours)
+            ));
         }
         let left_out: Vec<_> =
             permitted.iter().filter(|name| !self.permits(name)).map(Name::to_string).collect();
-        let renew = "`tollpass ca renew` makes one that fits; clients must then trust the new one";
+        let renew = "`tollpass ca renew` creates a matching CA, which clients must then trust";
         if !left_out.is_empty() {
-            warnings
-                .push(format!("the name constraints of the CA leave out {}; {renew}", left_out.join(", ")));
-        } else if !permitted.is_empty() && self.described.constraints.is_empty() {
-            warnings.push(format!("the CA is older than name_constraints and signs for any name; {renew}"));
-        } else if permitted.is_empty() && self.is_ours && !self.described.constraints.is_empty() {
             warnings.push(format!(
-                "the CA was made with name constraints, which name_constraints no longer asks for; {renew}"
+                "the name constraints of the CA do not permit {}; {renew}",
+                left_out.join(", ")
             ));
+        } else if !permitted.is_empty() && self.described.constraints.is_empty() {
+            warnings
+                .push(format!("the CA was created without name constraints and signs for any name; {renew}"));
+        } else if permitted.is_empty() && self.is_ours && !self.described.constraints.is_empty() {
+            warnings.push(format!("the CA has name constraints, but name_constraints is now off; {renew}"));
         }
         warnings
     }
 
-    /// Signs a certificate for a server.
+    /// Issues a server certificate.
     pub(super) fn sign(
         &self,
         name: &Name,
@@ -215,12 +220,12 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&certificates[0], key)
             .map_err(|_| AuthorityError::Subject(path.clone()))?;
         let authority = Self { issuer, certificates, described, path, key_path, is_new: false, is_ours };
-        authority.try_out()?;
+        authority.test_signature()?;
         Ok(authority)
     }
 
-    /// Signs once, for the certificates to come would be refused if they named another issuer.
-    fn try_out(&self) -> Result<(), AuthorityError> {
+    /// Signs once as a test: certificates that named a different issuer would be rejected.
+    fn test_signature(&self) -> Result<(), AuthorityError> {
         let name = Name::Dns("localhost".to_owned());
         let signed = self.sign(&name, self.issuer.key(), SystemTime::now())?;
         match certificate::issuer(&signed.chain[0]) {
@@ -230,13 +235,13 @@ impl Authority {
     }
 }
 
-/// A certificate for a server.
+/// A server certificate.
 pub(super) struct Signed {
-    /// It, and those between it and a root.
+    /// The certificate and the intermediates up to a root.
     pub(super) chain: Vec<CertificateDer<'static>>,
-    /// From when it is valid.
+    /// The start of its validity.
     pub(super) begin: SystemTime,
-    /// Until when.
+    /// The end of its validity.
     pub(super) end: SystemTime,
 }
 
@@ -255,7 +260,7 @@ fn check(described: &Described, key: &CaKey, path: &Path) -> Result<(), Authorit
         return Err(AuthorityError::OtherKey(path()));
     }
     if !described.is_ca {
-        return Err(AuthorityError::NotACa { path: path(), why: "it does not say that it is one" });
+        return Err(AuthorityError::NotACa { path: path(), why: "it lacks basicConstraints CA:TRUE" });
     }
     if !described.signs {
         return Err(AuthorityError::NotACa { path: path(), why: "its key usage does not name keyCertSign" });
@@ -315,11 +320,11 @@ mod tests {
     #[test]
     fn what_a_crash_leaves_is_made_good() {
         let directory = tempfile::tempdir().unwrap();
-        // Killed while the files were written: they have no names that count.
+        // Killed while writing the files: temporary files are ignored.
         fs::write(directory.path().join(".ca-a1B2c3"), "half").unwrap();
         let made = Authority::open(directory.path(), &[]).unwrap();
         assert!(made.is_new());
-        // Killed between key and certificate; and within `renew`, when the copy is still the old one.
+        // Killed between key and certificate, and during `renew` while the copy is still the old one.
         fs::remove_file(made.path()).unwrap();
         assert_eq!(Authority::open(directory.path(), &[]).unwrap().fingerprint(), made.fingerprint());
         let whole = fs::read(made.path()).unwrap();
@@ -379,7 +384,7 @@ mod tests {
             let warnings = |permitted: &[&str]| authority.warnings(&names(permitted), SystemTime::now());
             assert_eq!(warnings(&permitted), Vec::<String>::new());
             assert!(warnings(&bad)[0].contains(bad[0]));
-            assert!(warnings(&[])[0].contains("was made with name constraints"));
+            assert!(warnings(&[])[0].contains("has name constraints"));
         }
     }
 
@@ -391,7 +396,7 @@ mod tests {
         assert_eq!(authority.warnings(&[], now), Vec::<String>::new());
         assert_eq!(authority.warnings(&[], end - 31 * DAY), Vec::<String>::new());
         let soon = authority.warnings(&[], end - 29 * DAY);
-        assert!(soon[0].contains("ends in 29 days") && soon[0].contains("tollpass ca renew"), "{soon:?}");
+        assert!(soon[0].contains("expires in 29 days") && soon[0].contains("tollpass ca renew"), "{soon:?}");
         assert!(authority.warnings(&names(&["a.example"]), now)[0].contains("signs for any name"));
     }
 }

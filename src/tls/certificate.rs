@@ -1,4 +1,4 @@
-//! What the certificate of a CA says of itself, as far as it matters to sign with it.
+//! Parses the parts of a CA certificate that matter for signing with it.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,32 +11,32 @@ use x509_parser::time::ASN1Time;
 
 use super::constraints::Constraints;
 
-/// What a certificate says.
+/// The parsed parts of a certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Described {
-    /// Its subject, as text.
+    /// The subject, for display.
     pub(super) subject: String,
-    /// The first common name within.
+    /// The first common name in the subject.
     pub(super) common_name: Option<String>,
-    /// SHA-256 over all of it.
+    /// The SHA-256 of the whole certificate.
     pub(super) fingerprint: [u8; 32],
-    /// From when until when it is valid.
+    /// The validity period.
     pub(super) validity: Range<SystemTime>,
     /// The public key, as in the bit string of a SubjectPublicKeyInfo.
     pub(super) public: Vec<u8>,
-    /// True where it says that it is a CA.
+    /// Whether the basic constraints mark it as a CA.
     pub(super) is_ca: bool,
-    /// True where its key may sign certificates.
+    /// Whether its key may sign certificates.
     pub(super) signs: bool,
-    /// True where it is its own issuer: a root.
+    /// Whether subject and issuer are the same: a root.
     pub(super) is_root: bool,
-    /// For which names it may sign.
+    /// The names that it may sign for.
     pub(super) constraints: Constraints,
-    /// Its subject as it stands there, to be found again as the issuer of what it signs.
+    /// The DER of its subject, to compare with the issuer of what it signs.
     pub(super) name: Vec<u8>,
 }
 
-/// Reads a certificate; `None` where it is none.
+/// Parses a certificate; `None` if it is invalid.
 pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Described> {
     let (rest, read) = X509Certificate::from_der(certificate).ok()?;
     let constraints = read.name_constraints().ok()?.map(|found| Constraints::read(found.value));
@@ -50,7 +50,7 @@ pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Described> {
         validity: instant(&read.validity().not_before)..instant(&read.validity().not_after),
         public: read.public_key().subject_public_key.data.to_vec(),
         is_ca: read.is_ca(),
-        // Without the extension a key may do anything.
+        // Without the extension, the key may be used for anything.
         signs: read.key_usage().ok()?.is_none_or(|usage| usage.value.key_cert_sign()),
         is_root: read.subject() == read.issuer(),
         constraints: constraints.unwrap_or_default(),
@@ -58,13 +58,13 @@ pub(super) fn describe(certificate: &CertificateDer<'_>) -> Option<Described> {
     })
 }
 
-/// The issuer that a certificate names, as it stands there.
+/// The DER of a certificate's issuer.
 pub(super) fn issuer(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, read) = X509Certificate::from_der(certificate).ok()?;
     Some(read.issuer().as_raw().to_vec())
 }
 
-/// What lies before 1970 is 1970.
+/// Times before 1970 become 1970.
 fn instant(time: &ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
 }

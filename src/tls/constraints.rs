@@ -1,5 +1,5 @@
-//! Name constraints (RFC 5280, section 4.2.1.10): for which names a CA may sign. Writes them, and reads those of any CA
-//! to find out before a client does that a certificate would be refused.
+//! Name constraints (RFC 5280, section 4.2.1.10): the names that a CA may sign for. Writes them for a new CA, and
+//! evaluates those of any CA to predict whether clients would reject a certificate.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use x509_parser::extensions::{GeneralName, NameConstraints};
 
 use super::name::Name;
 
-/// For which names a CA may sign.
+/// The names that a CA may sign for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Constraints {
     permitted: Vec<Subtree>,
@@ -19,14 +19,14 @@ pub(super) struct Constraints {
 /// A set of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subtree {
-    /// This name and those below it, in lower case; with a leading dot only those below it. The empty one is every name.
+    /// This name and its subdomains, in lower case; with a leading dot, only the subdomains. Empty means every name.
     Dns(String),
     /// Address and mask.
     Ip(IpAddr, IpAddr),
 }
 
 impl Constraints {
-    /// Reads those of a certificate.
+    /// Parses the extension of a certificate.
     pub(super) fn read(constraints: &NameConstraints<'_>) -> Self {
         let read = |subtrees: &Option<Vec<x509_parser::extensions::GeneralSubtree<'_>>>| {
             subtrees.iter().flatten().filter_map(|subtree| Subtree::read(&subtree.base)).collect()
@@ -37,12 +37,12 @@ impl Constraints {
         }
     }
 
-    /// True where any name is permitted.
+    /// True if any name is permitted.
     pub(super) fn is_empty(&self) -> bool {
         self.permitted.is_empty() && self.excluded.is_empty()
     }
 
-    /// True where a certificate for `name` is good. A kind of name of which nothing is permitted explicitly is free.
+    /// Whether a certificate for `name` is permitted. A kind of name without permitted subtrees is unconstrained.
     pub(super) fn permit(&self, name: &Name) -> bool {
         let mut same_kind = self.permitted.iter().filter(|subtree| subtree.is_kind_of(name)).peekable();
         let is_permitted = same_kind.peek().is_none() || same_kind.any(|subtree| subtree.holds(name));
@@ -56,9 +56,9 @@ impl fmt::Display for Constraints {
             |subtrees: &[Subtree]| subtrees.iter().map(Subtree::to_string).collect::<Vec<_>>().join(", ");
         match (self.permitted.as_slice(), self.excluded.as_slice()) {
             ([], []) => f.write_str("any name"),
-            ([], excluded) => write!(f, "any name but {}", list(excluded)),
+            ([], excluded) => write!(f, "any name except {}", list(excluded)),
             (permitted, []) => f.write_str(&list(permitted)),
-            (permitted, excluded) => write!(f, "{}, but not {}", list(permitted), list(excluded)),
+            (permitted, excluded) => write!(f, "{}, except {}", list(permitted), list(excluded)),
         }
     }
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Subtree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dns(name) if name.is_empty() => f.write_str("every DNS name"),
-            Self::Dns(name) => write!(f, "{name} and below"),
+            Self::Dns(name) => write!(f, "{name} and subdomains"),
             Self::Ip(address, mask) => {
                 let mask = octets(*mask);
                 let length: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
@@ -81,7 +81,7 @@ impl fmt::Display for Subtree {
     }
 }
 
-/// What permits `names` (each DNS name with those below it) and no other name; nothing where there are none.
+/// Constraints that permit only `names` (DNS names including subdomains); `None` if `names` is empty.
 pub(super) fn permitting(names: &[Name]) -> Option<rcgen::NameConstraints> {
     if names.is_empty() {
         return None;
@@ -91,7 +91,7 @@ pub(super) fn permitting(names: &[Name]) -> Option<rcgen::NameConstraints> {
         Name::Ip(address) => GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*address, 128)),
     });
     let mut excluded_subtrees = Vec::new();
-    // A kind of which nothing is permitted would be free.
+    // A kind of name without permitted subtrees would be unconstrained.
     if !names.iter().any(|name| matches!(name, Name::Dns(_))) {
         excluded_subtrees.push(GeneralSubtree::DnsName(String::new()));
     }
@@ -116,7 +116,7 @@ impl Subtree {
         }
     }
 
-    /// Addresses of both versions are of one kind.
+    /// IPv4 and IPv6 addresses are the same kind of name.
     fn is_kind_of(&self, name: &Name) -> bool {
         matches!((self, name), (Self::Dns(_), Name::Dns(_)) | (Self::Ip(..), Name::Ip(_)))
     }

@@ -1,4 +1,4 @@
-//! Why there is no CA to sign with, and what to do about it.
+//! Errors of the local CA, with remedies.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,89 +7,91 @@ use std::time::SystemTime;
 use super::name::NotAName;
 use crate::private::PrivateFileError;
 
-/// Why there is no CA to sign with. Holds no key.
+/// Why there is no CA to sign with. Contains no key.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A file or the directory cannot be read or written.
     #[error("{path}: {error}", path = path.display())]
     Io {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The file of the key, or who may touch it.
+    /// The key file cannot be read, or its permissions are unsafe.
     #[error(transparent)]
     Key(#[from] PrivateFileError),
-    /// The certificate is there and its key is not.
+    /// The certificate exists, but its key is missing.
     #[error(
-        "{} is there, but its key {} is not: put the key back, or make a new CA with `tollpass ca renew`, and trust \
+        "{} exists, but its key {} is missing: restore the key, or create a new CA with `tollpass ca renew` and trust \
          that one",
         certificate.display(), key.display()
     )]
     KeyLost {
         /// The certificate.
         certificate: PathBuf,
-        /// Where its key should be.
+        /// The expected path of its key.
         key: PathBuf,
     },
-    /// The file holds no certificate.
-    #[error("{} holds no certificate in PEM (\"-----BEGIN CERTIFICATE-----\")", .0.display())]
+    /// The file contains no certificate.
+    #[error("{} does not contain a PEM certificate (\"-----BEGIN CERTIFICATE-----\")", .0.display())]
     NoCertificate(PathBuf),
-    /// The file holds no key.
+    /// The file contains no usable key.
     #[error(
-        "{} holds no private key in PEM without a password; `openssl pkey -in FILE -out NEW` takes a password away",
+        "{} does not contain an unencrypted PEM private key; `openssl pkey -in FILE -out NEW` removes a password",
         .0.display()
     )]
     NoKey(PathBuf),
-    /// The key is of a kind that is not known.
-    #[error("the key of {} cannot sign here: use ECDSA P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519", .0.display())]
+    /// The key is of an unsupported type.
+    #[error("the key of {} has an unsupported type: use ECDSA P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519", .0.display())]
     KeyKind(PathBuf),
     /// The key belongs to another certificate.
-    #[error("the key does not belong to the certificate {}; give both of the same CA", .0.display())]
+    #[error("the key does not belong to the certificate {}; configure a matching pair", .0.display())]
     OtherKey(PathBuf),
-    /// The certificate may not sign others.
-    #[error("the certificate {} cannot be a CA's: {why}; make one with basicConstraints CA:TRUE and keyUsage keyCertSign", path.display())]
+    /// The certificate may not sign certificates.
+    #[error("the certificate {} is not a CA certificate: {why}; create one with basicConstraints CA:TRUE and keyUsage keyCertSign", path.display())]
     NotACa {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// What is wrong.
         why: &'static str,
     },
-    /// Its time is over.
+    /// It has expired.
     #[error("the CA {} expired on {}; {}", path.display(), date(*end), remedy(*is_ours))]
     Expired {
         /// Its certificate.
         path: PathBuf,
-        /// When.
+        /// The end of its validity.
         end: SystemTime,
-        /// True for one that tollpass made.
+        /// True if tollpass created it.
         is_ours: bool,
     },
-    /// Its time has not come.
+    /// It is not yet valid.
     #[error("the CA {} is valid only from {}; is this machine's clock right?", path.display(), date(*begin))]
     TooEarly {
         /// Its certificate.
         path: PathBuf,
-        /// From when.
+        /// The start of its validity.
         begin: SystemTime,
     },
-    /// Its subject cannot be repeated in what it signs.
+    /// Its subject cannot be copied into the certificates that it signs.
     #[error(
-        "the subject of {} cannot be written again as it stands (a part that is there twice, such as DC=, or two in \
-         one); use a CA with a simple subject, such as O and CN",
+        "the subject of {} cannot be copied into certificates (an attribute that occurs twice, such as DC=, or two in \
+         one RDN); use a CA with a simple subject, such as O and CN",
         .0.display()
     )]
     Subject(PathBuf),
-    /// It should be bound to what is no name.
-    #[error("the CA cannot be bound to its names: {0}; correct it, or switch name_constraints off")]
+    /// A name constraint would not be a valid name.
+    #[error(
+        "cannot constrain the CA to the configured names: {0}; correct the name, or switch name_constraints off"
+    )]
     Name(#[from] NotAName),
-    /// Making a key or a signature failed.
-    #[error("cannot make a certificate: {0}")]
+    /// Generating a key or signing failed.
+    #[error("cannot create a certificate: {0}")]
     Signing(#[from] rcgen::Error),
 }
 
-/// The day of a time (UTC), as people write it: `2026-01-31`.
+/// The date (UTC) of a time, such as `2026-01-31`.
 pub fn date(time: SystemTime) -> String {
     let mut text = humantime::format_rfc3339_seconds(time).to_string();
     text.truncate("2026-01-01".len());
@@ -99,9 +101,9 @@ pub fn date(time: SystemTime) -> String {
 pub(super) fn remedy(is_ours: bool) -> &'static str {
     match is_ours {
         true => {
-            "`tollpass ca renew` makes a new one, which a running proxy takes at its next start and which programs must \
+            "`tollpass ca renew` creates a new one, which a running proxy uses after a restart and which programs must \
                  trust"
         }
-        false => "give a new one with intercept.ca_cert and intercept.ca_key",
+        false => "configure a new one with intercept.ca_cert and intercept.ca_key",
     }
 }

@@ -1,5 +1,5 @@
-//! The certificates that clients see in place of an origin's own: one for each name, made when it is first asked for,
-//! kept while it is asked for. Does not decide for whom one may be made.
+//! The certificates that clients see instead of an origin's own: one per name, created on first use and cached. The
+//! caller decides for which names.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -22,58 +22,57 @@ use super::authority::Authority;
 use super::name::{Name, NotAName};
 use crate::mutex::lock;
 
-/// A certificate is made again so long before its end.
+/// How long before its expiry a certificate is replaced.
 const RENEWED_BEFORE: Duration = Duration::from_secs(24 * 3600);
-/// What servers of ours speak, the best first.
+/// The ALPN protocols of our servers, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Certificates for servers, signed by one CA, all with one key that lives as long as this.
+/// Server certificates signed by one CA, all with one key that is never stored.
 pub struct Leaves {
     authority: Arc<Authority>,
     key: KeyPair,
     signing_key: Arc<dyn SigningKey>,
-    /// All but the certificate.
+    /// The configuration without the certificate.
     template: ServerConfig,
     /// Clients choose the names, so the hasher is std's, which withstands chosen keys.
     cache: Mutex<LruCache<Name, LeafCell, RandomState>>,
     minted: AtomicU64,
 }
 
-/// Empty while a certificate is made: who comes then waits for it.
+/// Empty while a certificate is being created; concurrent requests wait for it.
 type LeafCell = Arc<OnceCell<Leaf>>;
 
 struct Leaf {
     config: Arc<ServerConfig>,
-    /// When it may be used: neither before its time, as where the clock was wrong, nor close to its end.
+    /// When it may be used: not before its start, in case the clock was wrong, nor close to its expiry.
     fresh: Range<SystemTime>,
 }
 
-/// Why there is no certificate for a name.
+/// Why a certificate cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum LeafError {
-    /// It is no name.
-    #[error("no certificate can be made: {0}")]
+    /// The name is invalid.
+    #[error("cannot create a certificate: {0}")]
     NotAName(#[from] NotAName),
-    /// Clients would refuse it.
+    /// The CA's name constraints do not permit the name.
     #[error(
-        "the name constraints of the CA leave out {0}; `tollpass ca renew` makes a CA that fits the configuration, which \
-         clients must trust again"
+        "the name constraints of the CA do not permit {0}; `tollpass ca renew` creates a CA that matches the configuration, which \
+         clients must then trust"
     )]
     NotPermitted(Name),
-    /// The CA's time is over.
-    #[error("the CA has expired; `tollpass ca show` says more")]
+    /// The CA has expired.
+    #[error("the CA has expired; run `tollpass ca show`")]
     Expired,
-    /// A key or a signature cannot be made.
-    #[error("cannot make a certificate: {0}")]
+    /// Signing failed.
+    #[error("cannot create a certificate: {0}")]
     Signing(#[from] rcgen::Error),
-    /// rustls does not take what was made.
-    #[error("cannot make a certificate: {0}")]
+    /// rustls rejected the certificate.
+    #[error("cannot create a certificate: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl Leaves {
-    /// Makes the key, and room for `capacity` certificates. They are taken from those that were not asked for the
-    /// longest.
+    /// Generates the key, with a cache for `capacity` certificates that evicts the least recently used.
     pub fn new(authority: Arc<Authority>, capacity: usize) -> Result<Self, LeafError> {
         let key = KeyPair::generate()?;
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialized_der()));
@@ -82,8 +81,8 @@ impl Leaves {
         Ok(Self { authority, key, signing_key, template: template()?, cache, minted: AtomicU64::new(0) })
     }
 
-    /// What to answer a client with that wants to speak to `host`: a DNS name in any case, with or without the dot of
-    /// the root, or an IP address without brackets. Many calls at once for one name make one certificate.
+    /// The configuration for a client that connects to `host`: a DNS name in any case, with or without a trailing dot,
+    /// or an IP address without brackets. Concurrent calls for one name create one certificate.
     pub async fn config_for(&self, host: &str) -> Result<Arc<ServerConfig>, LeafError> {
         self.config_at(SystemTime::now(), host.parse()?).await
     }
@@ -104,18 +103,18 @@ impl Leaves {
         Ok(Arc::clone(&leaf.config))
     }
 
-    /// The CA that signs.
+    /// The signing CA.
     pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
     }
 
-    /// How many certificates were made so far.
+    /// How many certificates were created so far.
     #[cfg(feature = "testing")]
     pub fn minted(&self) -> u64 {
         self.minted.load(Ordering::Relaxed)
     }
 
-    /// Takes well below a millisecond, so that it need not leave the thread; with a CA of the user's with RSA some more.
+    /// Takes well below a millisecond, so it need not run on another thread; a CA with an RSA key takes longer.
     fn mint(&self, name: &Name, now: SystemTime) -> Result<Leaf, LeafError> {
         if !self.authority.permits(name) {
             return Err(LeafError::NotPermitted(name.clone()));
@@ -129,7 +128,8 @@ impl Leaves {
         let mut config = self.template.clone();
         config.cert_resolver = Arc::new(SingleCertAndKey::from(certified));
         let left = signed.end.duration_since(now).unwrap_or_default();
-        // Where the CA ends first, what is left is halved, so that the last day does not make one for each connection.
+        // If the CA expires first, halve the remaining time, so that the last day does not create one for each
+        // connection.
         let fresh = signed.begin..signed.end - RENEWED_BEFORE.min(left / 2);
         Ok(Leaf { config: Arc::new(config), fresh })
     }
@@ -151,7 +151,7 @@ fn template() -> Result<ServerConfig, rustls::Error> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    // Clients resume by tickets, which need no memory here. They name the host, so that all can be under one key.
+    // Clients resume by tickets, which take no memory here. Tickets contain the host, so all hosts can share one key.
     config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)

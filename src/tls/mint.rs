@@ -1,4 +1,4 @@
-//! Writes certificates: the CA's own, and those that it signs for servers.
+//! Creates certificates: the CA's own, and those it signs for servers.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,16 +17,15 @@ use super::signer::CaKey;
 
 /// How long a CA is valid.
 const VALID_FOR: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// How long a server's certificate is valid at most; the second at either end counts.
+/// The longest validity of a server certificate; both its first and last second count.
 const LEAF_VALID_FOR: Duration = Duration::from_secs(197 * 24 * 3600 - 1);
-/// A client's clock may be behind ours by so much.
+/// How far certificates are backdated, for clients whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(2 * 24 * 3600);
 /// The longest common name (RFC 5280, appendix A.1).
 const LONGEST_COMMON_NAME: usize = 64;
 const ORGANIZATION: &str = "tollpass";
 
-/// Makes a CA: a key, as PEM, and a certificate for it that it signs itself. It signs for `permitted` only, where that
-/// is not empty.
+/// Creates a CA: a PEM key and a self-signed certificate. It may sign only for `permitted`, unless that is empty.
 pub(super) fn authority(
     permitted: &[Name],
 ) -> Result<(Zeroizing<String>, CertificateDer<'static>), rcgen::Error> {
@@ -44,7 +43,7 @@ pub(super) fn authority(
     Ok((key, params.self_signed(&pair)?.into()))
 }
 
-/// Makes a certificate for a server, and says when it is valid: never outside the CA's own time, `within`.
+/// Creates a server certificate and returns its validity, which lies within that of the CA, `within`.
 pub(super) fn leaf(
     name: &Name,
     key: &impl PublicKeyData,
@@ -62,7 +61,7 @@ pub(super) fn leaf(
     }];
     params.serial_number = Some(serial()?);
     validity(&mut params, begin, end);
-    // Unlike `NoCa` this also writes the key's identifier.
+    // Unlike `NoCa`, this includes the key identifier.
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -70,7 +69,7 @@ pub(super) fn leaf(
     Ok((params.signed_by(key, issuer)?.into(), begin..end))
 }
 
-/// A subject by which one CA can be told from another: the machine, the day, and a part of the serial number.
+/// A subject that distinguishes CAs: machine, date and part of the serial number.
 fn authority_subject(serial: &SerialNumber, now: SystemTime) -> DistinguishedName {
     let mark: String = serial.to_bytes().iter().rev().take(3).map(|byte| format!("{byte:02x}")).collect();
     let system = rustix::system::uname();
@@ -85,7 +84,8 @@ fn authority_subject(serial: &SerialNumber, now: SystemTime) -> DistinguishedNam
     subject
 }
 
-/// The name itself where it fits. An address is none: some take it for a DNS name, which name constraints may exclude.
+/// The name as common name if it is short enough. IP addresses are left out: some clients take them for DNS names,
+/// which name constraints may exclude.
 fn leaf_subject(name: &Name) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, ORGANIZATION);
@@ -97,7 +97,7 @@ fn leaf_subject(name: &Name) -> DistinguishedName {
     subject
 }
 
-/// A random serial number: positive, and always of 16 bytes.
+/// A random serial number: positive, always 16 bytes.
 fn serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
     super::provider().secure_random.fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;

@@ -1,5 +1,5 @@
-//! TLS: the local CA and the certificates that it signs, and the roots that others are verified by. Knows nothing of
-//! HTTP, of rules or of money, and opens no connection.
+//! TLS: the local CA, the certificates it signs, and the roots for verifying others. Independent of HTTP, rules and
+//! money; opens no connections.
 
 mod authority;
 mod certificate;
@@ -25,21 +25,21 @@ pub use name::{Name, NotAName};
 pub use origin::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, client_config};
 pub use roots::{Roots, certificates, only, system};
 
-/// The one provider of cryptography for all TLS: ring.
+/// The cryptography provider for all TLS: ring.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     Arc::clone(&PROVIDER)
 }
 
-/// The roots and the CA in one text, PEM: for programs that take one file in place of the system's roots. The CA that this
-/// one replaced is left out, which `roots` hold where `SSL_CERT_FILE` names an earlier bundle.
+/// Root certificates and the CA in one PEM file, for programs that replace the system's roots with a file. Omits the CA
+/// that this one replaced, which `roots` contains if `SSL_CERT_FILE` names an earlier bundle.
 pub fn bundle(roots: &Roots, authority: &Authority) -> String {
     let (ours, old) = (authority.certificate(), authority.old());
     let others = roots.certificates.iter().filter(|root| *root != ours && Some(*root) != old.as_ref());
     others.chain([ours]).map(|certificate| pem(certificate)).collect()
 }
 
-/// A certificate as text: PEM, RFC 7468, with a line end at its end.
+/// A certificate in PEM (RFC 7468), with a trailing newline.
 pub fn pem(certificate: &CertificateDer<'_>) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate.as_ref()), lines)

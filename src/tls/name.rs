@@ -1,4 +1,4 @@
-//! Whom a certificate speaks of: a DNS name or an IP address.
+//! The subject of a server certificate: a DNS name or an IP address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use rustls::pki_types::DnsName;
 
-/// The longest DNS name, without the dot of the root (RFC 1035, section 2.3.4).
+/// The longest DNS name, without the trailing dot (RFC 1035, section 2.3.4).
 const LONGEST: usize = 253;
 
-/// A DNS name in lower case without the dot of the root, or an IP address.
+/// A DNS name in lower case without a trailing dot, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
     /// A DNS name: letters, digits, `-` and `_`.
@@ -18,7 +18,7 @@ pub enum Name {
     Ip(IpAddr),
 }
 
-/// Why a text is no [`Name`].
+/// The string is not a valid [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a DNS name nor an IP address")]
 pub struct NotAName(String);
@@ -26,13 +26,13 @@ pub struct NotAName(String);
 impl FromStr for Name {
     type Err = NotAName;
 
-    /// Takes a name in any case, with or without the dot of the root, or an IP address without brackets.
+    /// Parses a name in any case, with or without a trailing dot, or an IP address without brackets.
     fn from_str(text: &str) -> Result<Self, NotAName> {
         if let Ok(address) = text.parse() {
             return Ok(Self::Ip(address));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
-        // A second dot at the end would be taken for the root's.
+        // Only one trailing dot is valid.
         if name.len() > LONGEST || name.ends_with('.') || DnsName::try_from(name).is_err() {
             return Err(NotAName(text.chars().take(LONGEST).collect()));
         }

@@ -1,4 +1,4 @@
-//! How an origin proves itself where that is other than usual, and what we show one that wants to know us.
+//! Verification of origins with unusual certificates, and our client certificates.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,69 +22,69 @@ use super::roots::RootsError;
 use crate::private;
 use crate::private::PrivateFileError;
 
-/// By what origins are verified.
+/// How to verify an origin.
 #[derive(Clone, Debug)]
 pub enum ServerTrust {
-    /// These roots.
+    /// With these roots.
     Roots(Arc<RootCertStore>),
-    /// One certificate, and no other.
+    /// Against one pinned certificate.
     Exactly(Arc<PinnedCertificate>),
 }
 
-/// One certificate that is accepted as it is: for any name, whoever signed it, while it is valid.
+/// A certificate that is accepted as it is while it is valid: for any name and from any issuer.
 #[derive(Debug)]
 pub struct PinnedCertificate {
     certificate: CertificateDer<'static>,
     validity: Range<SystemTime>,
 }
 
-/// A certificate of our own, and its key.
+/// A client certificate and its key.
 #[derive(Clone)]
 pub struct ClientIdentity {
     resolver: Arc<SingleCertAndKey>,
     validity: Range<SystemTime>,
 }
 
-/// Why a file about an origin cannot be used. Holds no key.
+/// Why a file for `upstream.tls` cannot be used. Contains no key.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
     /// The certificates cannot be read.
     #[error(transparent)]
     Certificates(#[from] RootsError),
-    /// The file of the key, or who may touch it.
+    /// The key file cannot be read, or its permissions are unsafe.
     #[error(transparent)]
     Key(#[from] PrivateFileError),
-    /// More than one certificate where one is meant.
-    #[error("{} holds {count} certificates, and exactly one is meant", path.display())]
+    /// There is not exactly one certificate.
+    #[error("{} contains {count} certificates; exactly one is required", path.display())]
     NotOne {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How many.
+        /// The number of certificates.
         count: usize,
     },
-    /// TLS cannot work with it.
+    /// rustls rejects the certificate.
     #[error("{} cannot be used: {error}", path.display())]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: Error,
     },
-    /// TLS cannot sign with it.
+    /// rustls rejects the key.
     #[error("the key in {} cannot be used: {error}", path.display())]
     UnusableKey {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: Error,
     },
-    /// The key is under a password.
-    #[error("the key in {} has a password; `openssl pkey -in FILE -out NEW` takes it away", .0.display())]
+    /// The key is encrypted.
+    #[error("the key in {} is encrypted; `openssl pkey -in FILE -out NEW` removes the password", .0.display())]
     Encrypted(PathBuf),
-    /// There is no key.
-    #[error("{} holds no private key in PEM", .0.display())]
+    /// The file contains no key.
+    #[error("{} does not contain a PEM private key", .0.display())]
     NoKey(PathBuf),
-    /// The key is that of another certificate.
+    /// The key belongs to another certificate.
     #[error("the key in {} does not belong to the certificate in {}", key.display(), certificate.display())]
     OtherKey {
         /// The file of the certificate.
@@ -95,7 +95,7 @@ pub enum OriginError {
 }
 
 impl OriginError {
-    /// True where the file of a key is what is wrong.
+    /// Whether the key file is the problem, rather than the certificate.
     pub fn is_of_the_key(&self) -> bool {
         matches!(
             self,
@@ -108,7 +108,7 @@ impl OriginError {
     }
 }
 
-/// The origin showed another certificate.
+/// The origin presented a different certificate.
 #[derive(Debug)]
 struct NotThePinned {
     shown: String,
@@ -120,12 +120,12 @@ impl std::error::Error for NotThePinned {}
 impl fmt::Display for NotThePinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shown, pinned } = self;
-        write!(f, "it is not the one that upstream.tls names: SHA-256 {shown}, and not {pinned}")
+        write!(f, "not the certificate pinned in upstream.tls: SHA-256 is {shown}, expected {pinned}")
     }
 }
 
 impl PinnedCertificate {
-    /// Reads a file that holds exactly one certificate, PEM. Blocks on the disk.
+    /// Loads a PEM file with exactly one certificate. Blocks on the disk.
     pub fn load(path: &Path) -> Result<Self, OriginError> {
         let mut found = roots::certificates(path)?;
         let (Some(certificate), true) = (found.pop(), found.is_empty()) else {
@@ -137,14 +137,14 @@ impl PinnedCertificate {
         Ok(Self { certificate, validity })
     }
 
-    /// From when until when it is valid.
+    /// Its validity period.
     pub fn validity(&self) -> Range<SystemTime> {
         self.validity.clone()
     }
 }
 
 impl ClientIdentity {
-    /// Reads a certificate, those between it and a root, and its key: PEM, the key without a password and only readable by
+    /// Loads a client certificate with intermediates, and its key, in PEM; the key must be unencrypted and private to
     /// this user. Blocks on the disk.
     pub fn load(path: &Path, key_path: &Path) -> Result<Self, OriginError> {
         let chain = roots::certificates(path)?;
@@ -158,8 +158,8 @@ impl ClientIdentity {
         let key = key.map_err(|_| OriginError::NoKey(key_path.to_owned()))?;
         let unusable = |error| OriginError::UnusableKey { path: key_path.to_owned(), error };
         let key = super::provider().key_provider.load_private_key(key).map_err(unusable)?;
-        // Compared here: rustls would read the certificate as a server's, and refuse those of version 1, which
-        // `openssl x509 -req` makes and servers take.
+        // Compared here because rustls would parse the certificate as a server's and reject version 1, which `openssl
+        // x509 -req` creates and servers accept.
         let belongs = key.public_key().is_none_or(|public| public.ends_with(&described.public));
         if !belongs {
             return Err(OriginError::OtherKey { certificate: path.to_owned(), key: key_path.to_owned() });
@@ -168,7 +168,7 @@ impl ClientIdentity {
         Ok(Self { resolver, validity: described.validity })
     }
 
-    /// From when until when it is valid.
+    /// Its validity period.
     pub fn validity(&self) -> Range<SystemTime> {
         self.validity.clone()
     }
@@ -184,11 +184,11 @@ fn unreadable(path: &Path) -> OriginError {
     OriginError::Unusable { path: path.to_owned(), error: CertificateError::BadEncoding.into() }
 }
 
-/// A client that verifies servers by `trust`, shows them `identity` if they ask, and offers the protocols `alpn`, the best
-/// first.
+/// A TLS client configuration that verifies servers with `trust`, presents `identity` on request, and offers the
+/// protocols `alpn` in order of preference.
 #[expect(
     clippy::expect_used,
-    reason = "the provider knows the default versions: each test that connects shows it"
+    reason = "ring supports the default versions; every test that connects covers this"
 )]
 pub fn client_config(trust: &ServerTrust, identity: Option<&ClientIdentity>, alpn: &[&[u8]]) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(super::provider())
@@ -212,8 +212,8 @@ pub fn client_config(trust: &ServerTrust, identity: Option<&ClientIdentity>, alp
 }
 
 impl ServerCertVerifier for PinnedCertificate {
-    /// The certificate itself is the proof, so neither its name nor its issuer counts, and whether it may be a CA's does not
-    /// either: `openssl req -x509` makes it one.
+    /// The certificate itself is the proof, so its name, issuer and CA flag (which `openssl req -x509` sets) do not
+    /// matter.
     fn verify_server_cert(
         &self,
         shown: &CertificateDer<'_>,
@@ -268,7 +268,7 @@ fn unix(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The SHA-256 of a certificate, as openssl writes it.
+/// The SHA-256 of a certificate in the notation of openssl.
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     use sha2::{Digest as _, Sha256};
     let pairs: Vec<String> = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect();

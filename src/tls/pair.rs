@@ -1,5 +1,5 @@
-//! Certificate and key on disk. Our own pair cannot fall apart: the file of the key holds the certificate too, and is
-//! put in its place whole; the file of the certificate is a copy, made again where it is missing.
+//! Certificate and key on disk. Our own pair cannot become inconsistent: the key file also contains the certificate and
+//! is replaced atomically; the certificate file is a copy, restored if missing.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -14,30 +14,30 @@ use zeroize::Zeroizing;
 use super::error::AuthorityError;
 use crate::private;
 
-/// The certificate, for everyone to read.
+/// The certificate, readable by all users.
 pub(super) const CERTIFICATE: &str = "ca.pem";
-/// The key, and its certificate with it.
+/// The key together with its certificate.
 pub(super) const KEY: &str = "ca-key.pem";
-/// The certificate that `renew` replaced, so that it can be told what to trust no longer.
+/// The certificate that `renew` replaced, kept to show which CA to stop trusting.
 pub(super) const OLD: &str = "ca.pem.old";
 
-/// The largest file of certificates that is read: far above any chain.
+/// The largest certificate file to read, far above any chain.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A key and its certificate; after that one, those between it and a root.
+/// A key and its certificate, followed by intermediates up to a root.
 pub(super) struct Pair {
     pub(super) key: Zeroizing<PrivateKeyDer<'static>>,
     pub(super) certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Reads our own pair, if there is one, and makes the copy of its certificate good.
+/// Loads our own pair, if there is one, and restores the copy of its certificate.
 pub(super) fn open(directory: &Path) -> Result<Option<Pair>, AuthorityError> {
     let (path, copy) = (directory.join(KEY), directory.join(CERTIFICATE));
     if !exists(&path)? {
         if !exists(&copy)? {
             return Ok(None);
         }
-        // The key is written before the copy: another process may have made both since the first look.
+        // The key is written before the copy: another process may have created both since the first check.
         if !exists(&path)? {
             return Err(AuthorityError::KeyLost { certificate: copy, key: path });
         }
@@ -50,7 +50,7 @@ pub(super) fn open(directory: &Path) -> Result<Option<Pair>, AuthorityError> {
     Ok(Some(pair))
 }
 
-/// Puts a new pair into the directory, unless there is one in the meantime.
+/// Writes a new pair into the directory, unless another process has created one.
 pub(super) fn create(
     directory: &Path,
     key: &str,
@@ -60,13 +60,13 @@ pub(super) fn create(
     match staged(directory, &whole(key, certificate), 0o600)
         .and_then(|file| kept(file.persist_noclobber(&path)))
     {
-        // Another process was faster: its pair counts.
+        // Another process was faster: its pair is used.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.and_then(|()| sync(directory)).map_err(|error| io_at(&path, error)),
     }
 }
 
-/// Puts a new pair in the place of the one that is there, and keeps the certificate of that.
+/// Replaces the pair, and keeps the certificate of the old one.
 pub(super) fn replace(
     directory: &Path,
     key: &str,
@@ -81,12 +81,12 @@ pub(super) fn replace(
     write(directory, &path, &whole(key, certificate), 0o600).map_err(|error| io_at(&path, error))
 }
 
-/// Reads the user's own pair from two files.
+/// Loads the user's pair from two files.
 pub(super) fn load(certificate: &Path, key: &Path) -> Result<Pair, AuthorityError> {
     read_private(key, certificate)
 }
 
-/// Makes the directory, only for this user, where it is not there yet.
+/// Creates the directory for this user only, unless it exists.
 pub(super) fn directory(directory: &Path) -> Result<(), AuthorityError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| io_at(directory, error))
 }
@@ -105,10 +105,10 @@ fn read_private(key: &Path, certificate: &Path) -> Result<Pair, AuthorityError> 
     Ok(Pair { key: Zeroizing::new(key), certificates })
 }
 
-/// Key and certificate in one text.
+/// Key and certificate in one file.
 fn whole(key: &str, certificate: &CertificateDer<'_>) -> Zeroizing<Vec<u8>> {
     let certificate = super::pem(certificate);
-    // Room for all of it at once: growing would leave copies behind.
+    // Allocated once: growing would leave copies of the key behind.
     let mut text = Zeroizing::new(Vec::with_capacity(key.len() + certificate.len()));
     text.extend_from_slice(key.as_bytes());
     text.extend_from_slice(certificate.as_bytes());
@@ -119,14 +119,14 @@ fn write(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
     staged(directory, bytes, mode).and_then(|file| kept(file.persist(path))).and_then(|()| sync(directory))
 }
 
-/// A file that has no name that counts yet, and is on disk.
+/// Writes a temporary file, synced to disk.
 fn staged(directory: &Path, bytes: &[u8], mode: u32) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(".ca-")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
-    // The mask of the process may have taken bits away.
+    // The umask may have removed permissions.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -142,7 +142,7 @@ fn sync(directory: &Path) -> io::Result<()> {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    // Before opening it: opening a named pipe would block until there is a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }

@@ -1,5 +1,5 @@
-//! Whom to trust when tollpass itself is the client: the system's roots, and those of a file besides. Nothing here
-//! trusts less carefully than that.
+//! The roots that tollpass trusts as a client: the system's, and those of an additional file. Nothing here weakens
+//! verification.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -10,61 +10,61 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// The largest file of roots that is read: far above any system's.
+/// The largest file of roots to read, far above any system's.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Roots to verify servers by.
+/// Root certificates for verifying servers.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// As rustls takes them.
+    /// The store for rustls.
     pub store: Arc<RootCertStore>,
-    /// The same as certificates, to be exported.
+    /// The certificates themselves, for export.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// What could not be read, for the log.
+    /// Warnings about certificates that could not be read.
     pub warnings: Vec<String>,
 }
 
-/// Why there is nobody to trust.
+/// Why there are no root certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    /// The system has no roots, and no file was given.
+    /// The system has none, and no file was given.
     #[error(
-        "this system has no root certificates{}; install its package of them (on Debian, Alpine and Fedora: \
-         ca-certificates), or name a file with SSL_CERT_FILE or upstream.ca_file",
+        "this system has no root certificates{}; install them (on Debian, Alpine and Fedora: \
+         the package ca-certificates), or name a file with SSL_CERT_FILE or upstream.ca_file",
         why(.0)
     )]
     None(Vec<String>),
     /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The file holds no root.
-    #[error("{} holds no certificate in PEM (\"-----BEGIN CERTIFICATE-----\")", .0.display())]
+    /// The file contains no certificate.
+    #[error("{} does not contain a PEM certificate (\"-----BEGIN CERTIFICATE-----\")", .0.display())]
     NoCertificate(PathBuf),
-    /// A certificate of the file cannot be a root.
+    /// A certificate in the file cannot be a root.
     #[error("certificate {number} of {} cannot be used: {error}", path.display())]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which one, from 1.
+        /// The position of the certificate, from 1.
         number: usize,
-        /// Why.
+        /// The reason.
         error: rustls::Error,
     },
 }
 
-/// Reads the system's roots, where `SSL_CERT_FILE` and `SSL_CERT_DIR` do not name others, and those of `extra`, a PEM
-/// file. What of the system's cannot be read is a warning, as long as there is something. Blocks on the disk.
+/// Loads the system's roots, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and those in `extra`, a PEM file.
+/// Unreadable system roots are warnings as long as there are others. Blocks on the disk.
 pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut warnings: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
     let mut store = RootCertStore::empty();
     let mut certificates = found.certs;
-    // One that is in the system and is no root that rustls reads is of no use to anyone.
+    // Ignore system certificates that rustls cannot use as roots.
     let all = certificates.len();
     certificates.retain(|certificate| store.add(certificate.clone()).is_ok());
     if certificates.len() < all {
@@ -82,14 +82,14 @@ pub fn system(extra: Option<&Path>) -> Result<Roots, RootsError> {
     Ok(Roots { store: Arc::new(store), certificates, warnings })
 }
 
-/// The roots of a file alone, PEM; one at least. Blocks on the disk.
+/// Loads the roots of a PEM file only, at least one. Blocks on the disk.
 pub fn only(path: &Path) -> Result<Arc<RootCertStore>, RootsError> {
     let mut store = RootCertStore::empty();
     add(&mut store, path)?;
     Ok(Arc::new(store))
 }
 
-/// Adds all roots of a file, and gives them.
+/// Adds all roots of a file and returns them.
 fn add(store: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     let found = certificates(path)?;
     for (index, certificate) in found.iter().enumerate() {
@@ -99,10 +99,10 @@ fn add(store: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'sta
     Ok(found)
 }
 
-/// Reads the certificates of a PEM file; one at least. Blocks on the disk.
+/// Loads the certificates of a PEM file, at least one. Blocks on the disk.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
     let io = |error| RootsError::Io { path: path.to_owned(), error };
-    // Looked at before it is opened: opening a named pipe would wait for a writer.
+    // Before opening it: opening a named pipe would block until there is a writer.
     if !fs::metadata(path).map_err(io)?.is_file() {
         return Err(io(io::Error::other("not a regular file")));
     }
@@ -145,9 +145,10 @@ mod tests {
             assert!(error.contains(path.to_str().unwrap()), "{error}");
             error
         };
-        assert!(error("").contains("no certificate in PEM"));
+        assert!(error("").contains("does not contain a PEM certificate"));
         assert!(
-            error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").contains("no certificate")
+            error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+                .contains("not contain a PEM certificate")
         );
         let authority = Authority::open(directory.path(), &[]).unwrap();
         let good = pem(authority.certificate());

@@ -1,4 +1,4 @@
-//! A CA's key, from any form of private key that rustls reads, in the form in which certificates are signed.
+//! Adapts a private key in any format that rustls reads to sign certificates with rcgen.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::Signer;
 use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo};
 
-/// How each kind of key signs certificates.
+/// The signature algorithm for each type of key.
 const KINDS: [(SignatureScheme, &SignatureAlgorithm); 4] = [
     (SignatureScheme::ECDSA_NISTP256_SHA256, &rcgen::PKCS_ECDSA_P256_SHA256),
     (SignatureScheme::ECDSA_NISTP384_SHA384, &rcgen::PKCS_ECDSA_P384_SHA384),
@@ -18,16 +18,16 @@ const KINDS: [(SignatureScheme, &SignatureAlgorithm); 4] = [
     (SignatureScheme::ED25519, &rcgen::PKCS_ED25519),
 ];
 
-/// A key that signs certificates. Neither shows nor gives away the private part.
+/// A key that signs certificates, without revealing the private part.
 pub(super) struct CaKey {
     signer: Box<dyn Signer>,
     algorithm: &'static SignatureAlgorithm,
-    /// As in the bit string of a SubjectPublicKeyInfo.
+    /// The public key, as in the bit string of a SubjectPublicKeyInfo.
     public: Vec<u8>,
 }
 
 impl CaKey {
-    /// Takes a key in PKCS #8, SEC 1 or PKCS #1; `None` for a kind that is not known.
+    /// Loads a key in PKCS #8, SEC 1 or PKCS #1; `None` if its type is unsupported.
     pub(super) fn new(key: &PrivateKeyDer<'_>) -> Option<Self> {
         let key: Arc<dyn rustls::sign::SigningKey> = any_supported_type(key).ok()?;
         let info = key.public_key()?;

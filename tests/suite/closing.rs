@@ -116,7 +116,7 @@ async fn alone_it_ends_on_what_was_promised_unless_less_is_meant() {
         refused(&proxy, alone(first, Some(2 * PRICE), false), "--below-promised").await;
         // The contract would take it, and the deposit would be lost.
         town.withdraw(first, 2 * PRICE).await;
-        refused(&proxy, alone(first, Some(PRICE), true), "lock the deposit for good").await;
+        refused(&proxy, alone(first, Some(PRICE), true), "lock the deposit permanently").await;
         let unknown = ChannelId { open_block: first.open_block + 1, ..first };
         refused(&proxy, alone(unknown, None, false), "not found").await;
         done(&proxy, alone(first, None, false)).await;
@@ -486,10 +486,10 @@ async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
             "the seller refused (400): not today. Try again, or close without",
         ),
         (claims, text(400, "not today"), "claims to hold 9000, which no signature of ours proves"),
-        (no_state.clone(), consent(signed_by([0x3b; 32], PRICE)), "is not the receiver's"),
-        (no_state.clone(), consent(signed_by([0x3a; 32], 2 * PRICE)), "is not the receiver's"),
-        (no_state.clone(), consent("0x12".into()), "is not understood"),
-        (no_state.clone(), text(200, "<html>"), "is not understood"),
+        (no_state.clone(), consent(signed_by([0x3b; 32], PRICE)), "is not from the receiver's key"),
+        (no_state.clone(), consent(signed_by([0x3a; 32], 2 * PRICE)), "is not from the receiver's key"),
+        (no_state.clone(), consent("0x12".into()), "response is invalid"),
+        (no_state.clone(), text(200, "<html>"), "response is invalid"),
         (no_state.clone(), Answer::CutBeforeHead, "was not reached"),
         (no_state.clone(), Answer::Never, "no answer within 300ms"),
     ] {

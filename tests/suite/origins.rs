@@ -139,7 +139,7 @@ async fn exactly_the_certificate_that_is_named_is_accepted() {
         assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("who are you"), "{got}");
         let got = asked(&proxy, &other).await;
         assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("tls_certificate_error"), "{got}");
-        assert!(got.contains("not the one that upstream.tls names"), "{got}");
+        assert!(got.contains("not the certificate pinned in upstream.tls"), "{got}");
         // It is for this one origin alone, and as a root it is what it was before.
         let got = asked(&proxy, &unnamed).await;
         assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("CaUsedAsEndEntity"), "{got}");
@@ -307,13 +307,13 @@ async fn files_that_cannot_be_used_are_all_named_before_anything_is_served() {
     let alice = Alice::with(&market, &upstream.concat()).await;
     let expected = [
         ("upstream.tls[0].ca_file: ", "missing.pem"),
-        ("upstream.tls[1].certificate: ", "none.pem holds no certificate in PEM"),
+        ("upstream.tls[1].certificate: ", "none.pem does not contain a PEM certificate"),
         ("upstream.tls[2].certificate: ", "two.pem holds 2 certificates"),
-        ("upstream.tls[3].client_cert: ", "none.pem holds no certificate in PEM"),
+        ("upstream.tls[3].client_cert: ", "none.pem does not contain a PEM certificate"),
         ("upstream.tls[4].client_key: ", "open.key is readable by other users"),
-        ("upstream.tls[5].client_key: ", "has a password"),
-        ("upstream.tls[6].client_key: ", "has a password"),
-        ("upstream.tls[7].client_key: ", "none.key holds no private key"),
+        ("upstream.tls[5].client_key: ", "is encrypted"),
+        ("upstream.tls[6].client_key: ", "is encrypted"),
+        ("upstream.tls[7].client_key: ", "none.key does not contain a PEM private key"),
         ("upstream.tls[8].client_key: ", "does not belong to the certificate in"),
         ("upstream.tls[9].client_key: ", "missing.key"),
     ];

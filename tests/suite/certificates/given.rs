@@ -102,7 +102,7 @@ fn a_pair_that_cannot_sign_is_refused_with_the_reason() {
         assert!(words.iter().all(|words| error.contains(words)), "{words:?}: {error}");
     };
     let no_ca = ca(&P256, "/CN=x", &["-addext", "basicConstraints=critical,CA:FALSE"]);
-    refused(no_ca.path(), &["ca.pem", "does not say that it is one", "CA:TRUE"]);
+    refused(no_ca.path(), &["ca.pem", "lacks basicConstraints CA:TRUE", "CA:TRUE"]);
     let no_sign = ca(&P256, "/CN=x", &["-addext", "keyUsage=critical,digitalSignature"]);
     refused(no_sign.path(), &["keyCertSign"]);
     let curve = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521", "-out", "key.pem"];
@@ -122,13 +122,13 @@ fn a_pair_that_cannot_sign_is_refused_with_the_reason() {
     );
     fs::rename(directory.path().join("locked.pem"), &key).unwrap();
     private(&key, 0o600);
-    refused(directory.path(), &["without a password", "openssl pkey"]);
+    refused(directory.path(), &["unencrypted", "openssl pkey"]);
     openssl(directory.path(), &P256);
     private(&key, 0o600);
     refused(directory.path(), &["does not belong to"]);
     for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         fs::write(directory.path().join("ca.pem"), text).unwrap();
-        refused(directory.path(), &["holds no certificate", "ca.pem"]);
+        refused(directory.path(), &["does not contain a PEM certificate", "ca.pem"]);
     }
     fs::remove_file(directory.path().join("ca.pem")).unwrap();
     refused(directory.path(), &["No such file", "ca.pem"]);

@@ -141,7 +141,7 @@ async fn the_configuration_says_which_one_and_what_it_may_sign() {
     // A new host is outside, which is said; renewed, it is inside.
     std::fs::write(&config, bound.replace("127.0.0.1", "127.0.0.2")).unwrap();
     let shown = run(&["ca", "--config", text(&config)]).await.out;
-    assert!(value(&shown, "warning").contains("leave out 127.0.0.2"), "{shown}");
+    assert!(value(&shown, "warning").contains("do not permit 127.0.0.2"), "{shown}");
     let renewed = run(&["ca", "renew", "--yes", "--config", text(&config)]).await.out;
     assert!(value(&renewed, "signs for").contains("127.0.0.2") && !renewed.contains("warning"), "{renewed}");
 

@@ -201,7 +201,7 @@ async fn after_a_crash_the_seller_says_what_was_promised() {
     let elsewhere = format!("http://{gone}/api/1");
     run(&[&closing[..], &["--seller", &elsewhere]].concat())
         .await
-        .expect_failure(&["the seller was not reached", "--unilateral"]);
+        .expect_failure(&["cannot reach the seller", "--unilateral"]);
     // Only the one who holds the payments can say.
     let ran = run(&closing).await;
     ran.expect_success(&["that the seller can prove, at most 10000", "closed and paid out"]);
@@ -220,9 +220,9 @@ async fn after_a_crash_and_without_the_seller_no_total_is_guessed() {
     origin.stop().await;
     let config = alice.config_path();
     let closing = ["channels", "--config", text(&config), "close", "--yes", "--unilateral", &channel];
-    run(&closing).await.expect_failure(&["it is not known what was signed", "at most 10000", "--total"]);
+    run(&closing).await.expect_failure(&["it is unknown what was signed", "at most 10000", "--total"]);
     let below = [&closing[..], &["--total", "3000"]].concat();
-    run(&below).await.expect_failure(&["3000 is less than the 10000 that were promised, or may have been"]);
+    run(&below).await.expect_failure(&["3000 is less than 10000, which was or may have been promised"]);
     run(&[&below[..], &["--below-promised"]].concat()).await.expect_success(&["settle` after block"]);
     market.mine(501).await;
     run(&["channels", "--config", text(&config), "settle", "--yes", "--all"]).await.expect_success(&[]);
@@ -385,7 +385,7 @@ async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
     let listed = &scene.listed().await[0];
     assert_eq!((&listed["promised"], &listed["in_doubt"]), (&"10000".into(), &true.into()), "{listed}");
     let alone = ["close", "--unilateral", "--yes", &channel];
-    scene.channels(&alone).await.expect_failure(&["it is not known what was signed", "at most 10000"]);
+    scene.channels(&alone).await.expect_failure(&["it is unknown what was signed", "at most 10000"]);
     let below = [&alone[..], &["--total", "9999"]].concat();
     scene.channels(&below).await.expect_failure(&["or may have been", "--below-promised"]);
     // The seller that is given is asked first, and proves what it holds.

@@ -84,7 +84,7 @@ async fn a_key_that_others_can_read_is_refused() {
     }
     for wrong in ["", "no key", &"0".repeat(64)] {
         write(&key, wrong, 0o600);
-        check(&alice).await.expect_failure(&["FAIL", "wallet", "holds no private key", text(&key)]);
+        check(&alice).await.expect_failure(&["FAIL", "wallet", "does not hold a private key", text(&key)]);
     }
     std::fs::remove_file(&key).unwrap();
     check(&alice).await.expect_failure(&["FAIL", "wallet", text(&key), "No such file"]);

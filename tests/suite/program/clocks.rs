@@ -83,7 +83,7 @@ async fn a_ca_that_ends_while_the_proxy_runs_is_warned_of_once() {
     })
     .await;
     for _ in 0..3 {
-        assert!(tunnel(&serving, &place).await.contains("give a new one with intercept.ca_cert"));
+        assert!(tunnel(&serving, &place).await.contains("configure a new one with intercept.ca_cert"));
     }
     serving.terminate();
     let (status, log) = serving.ended().await;
