@@ -1,10 +1,10 @@
-//! The ten well-known development accounts, the same that other development nodes have. Their keys are public.
+//! The ten well-known development accounts, the same as in other development nodes. Their keys are public.
 
 use ethers_core::types::{H160, U256};
 use ethers_core::utils::hex;
 use ethers_signers::{LocalWallet, Signer as _};
 
-/// How many accounts there are.
+/// The number of accounts.
 pub const COUNT: usize = 10;
 
 /// The private keys, in order, without `0x`.
@@ -36,7 +36,7 @@ pub(super) fn addresses() -> Vec<H160> {
     wallets().iter().map(|wallet| wallet.address()).collect()
 }
 
-/// What each account owns at the start: 10,000 ether, in wei.
+/// The initial balance of each account: 10,000 ether, in wei.
 pub(super) fn initial_balance() -> U256 {
     U256::exp10(22)
 }

@@ -1,4 +1,4 @@
-//! Mined blocks, and the receipts of what is in them.
+//! Mined blocks and their receipts.
 
 use ethers_core::abi::ethereum_types::BloomInput;
 use ethers_core::types::{H256, Log, Transaction, TransactionReceipt, U64, U256};
@@ -6,7 +6,7 @@ use ethers_core::types::{H256, Log, Transaction, TransactionReceipt, U64, U256};
 use super::evm::{Call, ExecutedTx, ExecutionStatus, Site};
 use super::pool;
 
-/// A block with what its transactions did.
+/// A block with the results of its transactions.
 #[derive(Debug)]
 pub(super) struct Block {
     pub number: u64,
@@ -25,7 +25,7 @@ pub(super) struct MinedTx {
     pub receipt: TransactionReceipt,
 }
 
-/// What the node says of a transaction that has run. Also notes in the transaction what it paid per gas.
+/// The receipt of an executed transaction. Also sets the transaction's effective gas price.
 pub(super) fn receipt(
     transaction: &mut Transaction,
     call: &Call,

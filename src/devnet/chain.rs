@@ -1,4 +1,4 @@
-//! The development chain as a whole: a node in memory, its JSON-RPC server on the loopback, its clock.
+//! The development chain: an in-memory node, its JSON-RPC server on loopback, and its block timer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,26 +14,26 @@ use super::node::Node;
 use super::rpc;
 use super::rpc::Control;
 
-/// How long a request may be, in bytes.
+/// The largest request, in bytes.
 const MAX_REQUEST: u32 = 512 * 1024;
-/// How many calls one request may hold.
+/// The most calls in one batch.
 const MAX_BATCH: u32 = 200;
-/// How many clients may be connected.
+/// The most connected clients.
 const MAX_CONNECTIONS: u32 = 256;
 
-/// What kind of chain is wanted.
+/// The settings of a development chain.
 #[derive(Clone, Debug)]
 pub struct DevChainSettings {
-    /// Where to listen; port 0 is any free one. The default is a free port of the loopback.
+    /// The address to listen on; port 0 means any free one. The default is a free port on loopback.
     pub listen: SocketAddr,
-    /// The time between blocks; `None` (the default) makes a block for each transaction.
+    /// The time between blocks; `None` (the default) mines a block for each transaction.
     pub block_time: Option<Duration>,
-    /// The chain's id, 31337 by default.
+    /// The chain ID, by default 31337.
     pub chain_id: u64,
-    /// True (the default) for the fees of EIP-1559; false for a network from before it, which knows no base
-    /// fee, no fee history and no transaction that names them.
+    /// True (the default) for EIP-1559 fees; false for an older network without base fee, fee history and type-2
+    /// transactions.
     pub has_base_fee: bool,
-    /// The most blocks that one query of events may cover; `None` (the default) is no limit.
+    /// The most blocks of one event query; `None` (the default) means no limit.
     pub max_log_range: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Default for DevChainSettings {
     }
 }
 
-/// A running development chain. It ends when this is dropped.
+/// A running development chain, which stops when dropped.
 pub struct DevChain {
     address: SocketAddr,
     control: Arc<Control>,
@@ -58,7 +58,7 @@ pub struct DevChain {
 }
 
 impl DevChain {
-    /// Starts a chain that has its first block and the development accounts, and serves it.
+    /// Starts and serves a chain with its genesis block and the development accounts.
     pub async fn spawn(settings: DevChainSettings) -> io::Result<Self> {
         let node = Node::new(settings.chain_id, settings.has_base_fee, settings.max_log_range);
         let control = Arc::new(Control::new(node, settings.has_base_fee));
@@ -77,7 +77,7 @@ impl DevChain {
         Ok(Self { address, control, server: server.start(methods), _clock: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -87,14 +87,14 @@ impl DevChain {
         format!("http://{}", self.address)
     }
 
-    /// From now on blocks at that distance, or `None` for a block per transaction.
+    /// Sets the time between blocks; `None` mines a block per transaction.
     pub fn set_block_time(&self, block_time: Option<Duration>) {
         self.control.set_period(block_time);
     }
 
-    /// Ends it, and returns when the port is free again.
+    /// Stops the chain and waits until its port is free.
     pub async fn stop(self) {
-        // An error only says that it has stopped already.
+        // An error only means that it has already stopped.
         let _ = self.server.stop();
         self.server.stopped().await;
     }
@@ -115,14 +115,14 @@ async fn mine_in_time(
     }
 }
 
-/// Mines for ever, or waits for ever where there is no period.
+/// Mines periodically; waits forever without a period.
 async fn tick(control: &Control, period: Option<Duration>) {
     let Some(period) = period else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + period, period);
     loop {
         ticks.tick().await;
         if let Err(error) = control.node().mine(1, 1) {
-            tracing::error!(%error, "the clock could not mine a block");
+            tracing::error!(%error, "mining a block on schedule failed");
         }
     }
 }

@@ -7,18 +7,18 @@ use ethers_core::abi::{Contract, Token};
 use ethers_core::types::Bytes;
 use serde::Deserialize;
 
-/// A contract as the compiler left it.
+/// A compiled contract.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Compiled {
-    /// Its interface.
+    /// Its ABI.
     pub abi: Contract,
-    /// The code that creates it, without the constructor's arguments.
+    /// The creation code, without constructor arguments.
     pub bytecode: Bytes,
 }
 
-/// The interface of a contract does not fit what was asked of it.
+/// A call does not match the contract's ABI.
 #[derive(Debug, thiserror::Error)]
-#[error("the contract's interface does not take this: {0}")]
+#[error("the call does not match the contract's ABI: {0}")]
 pub struct NotInInterface(#[from] ethers_core::abi::Error);
 
 /// The channel contract: constructor `(address token, uint32 challenge_period, address[] trusted)`.
@@ -26,12 +26,12 @@ pub fn channel_manager() -> &'static Compiled {
     &COMPILED["ChannelManager"]
 }
 
-/// The token with the ERC-223 transfer: constructor without arguments.
+/// The token with ERC-223's transfer; its constructor has no arguments.
 pub fn token() -> &'static Compiled {
     &COMPILED["Token"]
 }
 
-/// The token without it: constructor without arguments.
+/// The token without it; its constructor has no arguments.
 pub fn plain_token() -> &'static Compiled {
     &COMPILED["PlainToken"]
 }
@@ -43,7 +43,7 @@ impl Compiled {
         Ok(constructor.encode_input(self.bytecode.to_vec(), arguments)?.into())
     }
 
-    /// The data of a call to the function `name`; where there are several, the one that takes so many arguments.
+    /// The data of a call to the function `name`; among overloads, the one with this number of arguments.
     pub fn call(&self, name: &str, arguments: &[Token]) -> Result<Bytes, NotInInterface> {
         let functions = self.abi.functions_by_name(name)?;
         let function = functions.iter().find(|function| function.inputs.len() == arguments.len());
@@ -52,7 +52,7 @@ impl Compiled {
     }
 }
 
-#[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
+#[expect(clippy::expect_used, reason = "the file is compiled in, and a test parses it")]
 static COMPILED: LazyLock<BTreeMap<String, Compiled>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("contracts/compiled.json")).expect("compiled.json is well-formed")
 });

@@ -1,5 +1,5 @@
-//! Puts the contracts on a development network and gives accounts money, over plain JSON-RPC and in the name of
-//! the first development account. Works on our own chain and on other development nodes alike.
+//! Deploys the contracts on a development network and funds accounts, over JSON-RPC and from the first development
+//! account. Works on our own chain and on other development nodes.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::protocol::{Address, Amount};
 
 /// How long a transaction may take to be mined.
 const MINED_WITHIN: Duration = Duration::from_secs(60);
-/// How often its receipt is asked for.
+/// How often to poll for its receipt.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What to deploy.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Blocks that a close without the seller takes, at least 500 (the default).
+    /// The challenge period of a unilateral close, in blocks; at least 500 (the default).
     pub challenge_period: u32,
-    /// True for a second channel contract too, on a token without the ERC-223 transfer. False by default.
+    /// Whether to deploy a second channel contract, on a token without ERC-223's transfer; false by default.
     pub is_plain_wanted: bool,
 }
 
@@ -45,37 +45,37 @@ pub struct Deployment {
     pub channel_manager: Address,
 }
 
-/// What was deployed.
+/// The deployed contracts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deployed {
-    /// The token with the ERC-223 transfer.
+    /// The token with ERC-223's transfer.
     pub token: Address,
-    /// The channel contract on it.
+    /// Its channel contract.
     pub channel_manager: Address,
-    /// The contract on the plain token, where it was asked for.
+    /// The pair on the plain token, if requested.
     pub plain: Option<Deployment>,
-    /// The block that holds the first of them: nothing of interest happened before.
+    /// The block of the first contract, before which there are no relevant events.
     pub start_block: u64,
 }
 
-/// Why nothing, or not all, was deployed or paid out.
+/// Why deploying or funding failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    /// The node cannot be reached, or refuses.
-    #[error("the development node does not take it: {0}")]
+    /// The node cannot be reached, or returned an error.
+    #[error("the development node returned an error: {0}")]
     Rpc(#[from] RpcError),
-    /// The contracts in the program are not those that it was written for.
+    /// The compiled contracts have a different ABI than expected.
     #[error(transparent)]
     Interface(#[from] NotInInterface),
-    /// The transaction was mined and failed.
+    /// The transaction was mined but reverted.
     #[error("transaction {0:?} was reverted")]
     Reverted(H256),
-    /// The transaction is not mined after a minute.
+    /// The transaction was not mined within a minute.
     #[error("transaction {0:?} is not mined after {MINED_WITHIN:?}")]
     NotMined(H256),
 }
 
-/// Deploys a token, a channel contract, and with `options.is_plain_wanted` another pair.
+/// Deploys a token and a channel contract, and with `options.is_plain_wanted` a second pair.
 pub async fn deploy(rpc_url: &str, options: Options) -> Result<Deployed, DeployError> {
     let client = HttpClientBuilder::default().build(rpc_url)?;
     let first = create(&client, contracts::token().creation(&[])?).await?;
@@ -92,7 +92,7 @@ pub async fn deploy(rpc_url: &str, options: Options) -> Result<Deployed, DeployE
     Ok(Deployed { token, channel_manager, plain, start_block })
 }
 
-/// Gives `account` so much ether, in wei, and so many base units of each token in `tokens`.
+/// Transfers ether (in wei) and an amount of each token in `tokens` (in base units) to `account`.
 pub async fn fund(
     rpc_url: &str,
     account: Address,
@@ -130,7 +130,7 @@ fn created(receipt: &TransactionReceipt) -> Result<Address, DeployError> {
     receipt.contract_address.map(Address::from).ok_or(DeployError::Reverted(receipt.transaction_hash))
 }
 
-/// Sends a transaction of the first development account and waits until it is mined.
+/// Sends a transaction from the first development account and waits until it is mined.
 async fn send(
     client: &HttpClient,
     to: Option<H160>,

@@ -1,4 +1,4 @@
-//! The state of the accounts, and the machine that runs transactions on it. The only file that knows revm.
+//! The account state and the EVM that executes transactions on it. The only file that uses revm.
 
 use ethers_core::types::transaction::eip2930::AccessList;
 use ethers_core::types::{Bytes, H160, H256, Transaction, U256};
@@ -11,7 +11,7 @@ use revm::primitives::{self, TxKind};
 use revm::state::AccountInfo;
 use revm::{Context, Database, DatabaseRef, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext};
 
-/// All accounts.
+/// The state of all accounts.
 #[derive(Clone)]
 pub(super) struct EvmState {
     accounts: CacheDB<EmptyDB>,
@@ -19,17 +19,17 @@ pub(super) struct EvmState {
     spec: SpecId,
 }
 
-/// The block that a transaction runs in.
+/// The block in which a transaction is executed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site {
     pub number: u64,
     pub timestamp: u64,
-    /// `None` on a network from before EIP-1559.
+    /// `None` on a network without EIP-1559.
     pub base_fee: Option<u64>,
     pub gas_limit: u64,
 }
 
-/// What is to be run: a transaction, or a call that changes nothing.
+/// A transaction, or a call that changes nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Call {
     pub kind: u8,
@@ -37,7 +37,7 @@ pub(super) struct Call {
     pub to: Option<H160>,
     pub nonce: u64,
     pub gas: u64,
-    /// The gas price, or with EIP-1559 the most that is paid in all.
+    /// The gas price, or with EIP-1559 `maxFeePerGas`.
     pub price: u128,
     pub tip: Option<u128>,
     pub value: U256,
@@ -45,7 +45,7 @@ pub(super) struct Call {
     pub access: AccessList,
 }
 
-/// How a run ended.
+/// How the execution ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ExecutionStatus {
     Success,
@@ -53,7 +53,7 @@ pub(super) enum ExecutionStatus {
     Halt(String),
 }
 
-/// What a run left.
+/// The result of an execution.
 #[derive(Clone, Debug)]
 pub(super) struct ExecutedTx {
     pub ending: ExecutionStatus,
@@ -63,17 +63,17 @@ pub(super) struct ExecutedTx {
     pub logs: Vec<RawLog>,
 }
 
-/// An event: the contract, its topics and its data.
+/// An event: contract, topics and data.
 pub(super) type RawLog = (H160, Vec<H256>, Bytes);
 
 impl EvmState {
-    /// An empty world. Without a base fee it follows the rules of the last network that had none.
+    /// An empty state. Without a base fee it follows the rules of the last fork before EIP-1559.
     pub fn new(chain_id: u64, has_base_fee: bool) -> Self {
         let spec = if has_base_fee { SpecId::OSAKA } else { SpecId::BERLIN };
         Self { accounts: CacheDB::new(EmptyDB::new()), chain_id, spec }
     }
 
-    /// Gives an account its balance, in wei.
+    /// Sets an account's balance, in wei.
     pub fn endow(&mut self, address: H160, balance: U256) {
         self.accounts.insert_account_info(
             address.0.into(),
@@ -81,7 +81,7 @@ impl EvmState {
         );
     }
 
-    /// Makes a mined block's hash known to the contracts.
+    /// Makes the hash of a mined block available to contracts.
     pub fn remember_block(&mut self, number: u64, hash: H256) {
         self.accounts.cache.block_hashes.insert(primitives::U256::from(number), hash.0.into());
     }
@@ -102,14 +102,14 @@ impl EvmState {
         }
     }
 
-    /// Runs a transaction and keeps what it changes; `Err` says why it is no valid transaction here and now.
+    /// Executes a transaction and keeps its changes; `Err` is the reason why it is invalid now.
     pub fn execute(&mut self, call: &Call, site: &Site) -> Result<ExecutedTx, String> {
         let (chain_id, spec) = (self.chain_id, self.spec);
         let mut machine = context(&mut self.accounts, chain_id, spec, site, true).build_mainnet();
         machine.transact_commit(call.environment(chain_id)).map(outcome).map_err(reason)
     }
 
-    /// Runs a call, or tries a transaction out, and forgets what it changes. The nonce does not matter.
+    /// Executes a call or simulates a transaction, without keeping its changes or checking its nonce.
     pub fn try_out(&self, call: &Call, site: &Site) -> Result<ExecutedTx, String> {
         let scratch = CacheDB::new(&self.accounts);
         let mut machine = context(scratch, self.chain_id, self.spec, site, false).build_mainnet();
@@ -185,10 +185,10 @@ fn context<D: Database>(
     Context::mainnet().with_db(accounts).with_block(block).modify_cfg_chained(|rules| {
         rules.set_spec_and_mainnet_gas_params(spec);
         rules.chain_id = chain_id;
-        // A call may come from anyone at any time: from a contract too.
+        // A call may be made at any time and from any address, including contracts.
         rules.disable_nonce_check = !is_transaction;
         rules.disable_eip3607 = !is_transaction;
-        // A transaction may use a whole block, as on other development nodes.
+        // A transaction may use a whole block's gas, as on other development nodes.
         rules.tx_gas_limit_cap = Some(u64::MAX);
     })
 }

@@ -1,9 +1,9 @@
-//! Why the node refuses something, in the words and codes that clients know from other nodes.
+//! Errors of the node, with the messages and codes that clients know from other nodes.
 
 use ethers_core::types::{Bytes, H160, U256};
 use jsonrpsee::types::ErrorObjectOwned;
 
-/// A refused call or transaction.
+/// A rejected call or transaction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("already known")]

@@ -1,14 +1,14 @@
-//! Signed transactions as they come over the wire.
+//! Decodes raw signed transactions.
 
 use ethers_core::types::{H256, Transaction, U64, U256};
 use ethers_core::utils::{keccak256, rlp};
 
 use super::fault::Fault;
 
-/// How long a transaction may be, in bytes, as elsewhere.
+/// The largest transaction, in bytes, as in other nodes.
 const MAX_TRANSACTION: usize = 128 * 1024;
 
-/// Reads a signed transaction and recovers its sender.
+/// Decodes a signed transaction and recovers its sender.
 pub(super) fn decode(raw: &[u8]) -> Result<Transaction, Fault> {
     let malformed = |error: String| Fault::Malformed(format!("rlp: {error}"));
     if raw.is_empty() {
@@ -19,9 +19,9 @@ pub(super) fn decode(raw: &[u8]) -> Result<Transaction, Fault> {
     }
     let mut transaction: Transaction = rlp::decode(raw).map_err(|error| malformed(error.to_string()))?;
     if *transaction.rlp() != *raw {
-        return Err(malformed("not the canonical form of a transaction".to_owned()));
+        return Err(malformed("not a canonically encoded transaction".to_owned()));
     }
-    // Above half the order of the curve: the twin of a signature, valid only before 2016 (EIP-2).
+    // A high s: the malleable counterpart of a signature, invalid since 2016 (EIP-2).
     let half_order = U256([0xdfe9_2f46_681b_20a0, 0x5d57_6e73_57a4_501d, u64::MAX, u64::MAX >> 1]);
     if transaction.s > half_order {
         return Err(Fault::Sender("high s".to_owned()));

@@ -1,9 +1,9 @@
-//! Which events a client asks for (`eth_getLogs`).
+//! The event filter of `eth_getLogs`.
 
 use ethers_core::types::{BlockNumber, H160, H256, Log};
 use serde::Deserialize;
 
-/// A filter as the client wrote it.
+/// A filter as sent by the client.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Filter {
@@ -23,7 +23,7 @@ enum OneOrMany<T> {
 }
 
 impl Filter {
-    /// True if the filter lets this event through, whatever its block.
+    /// Whether the filter matches this event, ignoring its block.
     pub fn admits(&self, log: &Log) -> bool {
         let is_from_here = match &self.address {
             None => true,
@@ -35,7 +35,7 @@ impl Filter {
     }
 }
 
-/// A place that the filter names must be there, even where any topic will do.
+/// Whether a topic matches. If the filter names a position, the event must have a topic there, even with a wildcard.
 fn fits(wanted: Option<&OneOrMany<Option<H256>>>, topic: Option<&H256>) -> bool {
     let Some(topic) = topic else { return false };
     match wanted {

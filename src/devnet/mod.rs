@@ -1,7 +1,7 @@
-//! The development network: a chain in memory behind JSON-RPC, contracts of our own to put on it, and a seller.
+//! The development network: an in-memory chain with JSON-RPC, contracts for it, and a seller.
 //!
-//! For the demo, for tests and for trying things out; nothing here is worth money and nothing here is in the
-//! production build. It must not use our own proof or chain code: what checks the payer must not be the payer.
+//! For the demo, tests and experiments; nothing here is worth money or part of a production build. It must not use the
+//! payer's proof or chain code, so that it checks them independently.
 
 pub mod accounts;
 mod block;

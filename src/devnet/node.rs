@@ -1,4 +1,4 @@
-//! The node: blocks, the transactions that wait for one, and the state they lead to. Knows no JSON and no socket.
+//! The node: blocks, pending transactions, and the resulting state. Independent of JSON and sockets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::logs::Filter;
 use super::pool;
 use super::pool::TransactionPool;
 
-/// The gas that fits into a block.
+/// The gas limit of a block.
 pub(super) const BLOCK_GAS_LIMIT: u64 = 30_000_000;
 /// The base fee of the first block, in wei.
 const INITIAL_BASE_FEE: u64 = 1_000_000_000;
 /// How many blocks one call can mine.
 const MAX_BLOCKS_AT_ONCE: u64 = 100_000;
-/// How many events one answer holds.
+/// The most events in one result.
 const MAX_LOGS: usize = 10_000;
-/// How many snapshots are kept; the oldest gives way.
+/// How many snapshots to keep; the oldest is dropped first.
 const MAX_SNAPSHOTS: usize = 64;
 
 /// The whole chain.
@@ -35,7 +35,7 @@ pub(super) struct Node {
     max_log_range: Option<u64>,
     world: EvmState,
     blocks: Vec<Arc<Block>>,
-    /// Where each mined transaction is: block number, place in the block.
+    /// The position of each mined transaction: block number and index in the block.
     mined: HashMap<H256, (usize, usize)>,
     pool: TransactionPool,
     snapshots: BTreeMap<u64, Snapshot>,
@@ -49,7 +49,7 @@ struct Snapshot {
 }
 
 impl Node {
-    /// A chain that has its first block, and in it the development accounts.
+    /// A chain with a genesis block that funds the development accounts.
     pub fn new(chain_id: u64, has_base_fee: bool, max_log_range: Option<u64>) -> Self {
         let mut world = EvmState::new(chain_id, has_base_fee);
         for address in accounts::addresses() {
@@ -84,7 +84,7 @@ impl Node {
         self.blocks.len() as u64 - 1
     }
 
-    /// The accounts after the latest block; earlier states are not kept.
+    /// The state after the latest block; earlier states are not kept.
     pub fn state(&self, at: Option<BlockNumber>) -> Result<&EvmState, Fault> {
         match at {
             Some(BlockNumber::Number(number)) if number.as_u64() != self.height() => {
@@ -95,12 +95,12 @@ impl Node {
         }
     }
 
-    /// The nonce that the account's next transaction should have, after those that wait.
+    /// The account's next nonce, after pending transactions.
     pub fn next_nonce(&self, sender: H160) -> u64 {
         self.pool.next_nonce(&self.world, sender)
     }
 
-    /// The block that `at` names, if there is one.
+    /// The block at `at`, if there is one.
     pub fn block(&self, at: BlockNumber) -> Option<&Block> {
         let number = self.resolve(at).min(usize::MAX as u64) as usize;
         self.blocks.get(number).map(AsRef::as_ref)
@@ -117,20 +117,20 @@ impl Node {
         self.blocks.get(*block)?.transactions.get(*index)
     }
 
-    /// The transaction with this hash, mined or waiting.
+    /// The transaction with this hash, mined or pending.
     pub fn transaction(&self, hash: H256) -> Option<&Transaction> {
         self.mined(hash).map(|mined| &mined.transaction).or_else(|| self.pool.find(hash))
     }
 
-    /// The base fee of the next block; `None` on an old network.
+    /// The base fee of the next block; `None` without EIP-1559.
     pub fn next_base_fee(&self) -> Option<u64> {
         let parent = self.latest();
         let base_fee = parent.base_fee?;
-        // As on other development nodes, the first block after the genesis costs what the genesis did.
+        // As on other development nodes, the first block after the genesis has the same base fee.
         Some(if parent.number == 0 { base_fee } else { following_base_fee(base_fee, parent.gas_used) })
     }
 
-    /// Runs a call on the latest state; it changes nothing.
+    /// Executes a call on the latest state, without changing it.
     pub fn call(&self, call: &Call) -> Result<Bytes, Fault> {
         let outcome = self.try_out(call)?;
         match outcome.ending {
@@ -156,7 +156,7 @@ impl Node {
         Ok(enough)
     }
 
-    /// Takes a signed transaction as it comes over the wire; with automatic blocks it is mined at once.
+    /// Accepts a raw signed transaction; with automatic mining it is mined at once.
     pub fn submit(&mut self, raw: &[u8]) -> Result<H256, Fault> {
         let transaction = incoming::decode(raw)?;
         let hash = transaction.hash;
@@ -168,7 +168,7 @@ impl Node {
         Ok(hash)
     }
 
-    /// Mines `count` blocks, `spacing` seconds apart; the first ones take what waits.
+    /// Mines `count` blocks, `spacing` seconds apart; the first ones include the pending transactions.
     pub fn mine(&mut self, count: u64, spacing: u64) -> Result<(), Fault> {
         if count > MAX_BLOCKS_AT_ONCE {
             return Err(Fault::ManyBlocks(MAX_BLOCKS_AT_ONCE));
@@ -179,14 +179,14 @@ impl Node {
         Ok(())
     }
 
-    /// Mines each transaction that can be mined in a block of its own.
+    /// Mines each pending transaction in a block of its own.
     pub fn mine_each(&mut self) {
         while self.pool.best(&self.world, self.next_base_fee(), BLOCK_GAS_LIMIT).is_some() {
             self.seal(1, 1);
         }
     }
 
-    /// Remembers everything as it is now.
+    /// Takes a snapshot of the whole state.
     pub fn snapshot(&mut self) -> u64 {
         let id = self.next_snapshot;
         self.next_snapshot += 1;
@@ -199,7 +199,7 @@ impl Node {
         id
     }
 
-    /// Makes everything as it was at that snapshot, which is used up with those after it. False if there is none.
+    /// Restores a snapshot and drops it and all later ones; false if it does not exist.
     pub fn revert(&mut self, id: u64) -> bool {
         let Some(snapshot) = self.snapshots.remove(&id) else { return false };
         self.snapshots.split_off(&id);
@@ -210,7 +210,7 @@ impl Node {
         true
     }
 
-    /// The events that the filter lets through, in order.
+    /// The events that match the filter, in order.
     pub fn logs(&self, filter: &Filter) -> Result<Vec<Log>, Fault> {
         let blocks = self.blocks_of(filter)?;
         let logs = blocks.iter().flat_map(|block| &block.transactions).flat_map(|mined| &mined.receipt.logs);
@@ -259,18 +259,18 @@ impl Node {
     }
 
     fn latest(&self) -> &Block {
-        // The genesis is always there: a snapshot is never taken before it.
+        // The genesis block always exists: no snapshot predates it.
         &self.blocks[self.blocks.len() - 1]
     }
 
     fn try_out(&self, call: &Call) -> Result<ExecutedTx, Fault> {
-        // As other nodes do, a call that names no price pays no base fee.
+        // As in other nodes, a call without a gas price pays no base fee.
         let base_fee = self.next_base_fee().map(|base_fee| if call.price == 0 { 0 } else { base_fee });
         let site = self.site(base_fee, 0);
         self.world.try_out(call, &site).map_err(Fault::Malformed)
     }
 
-    /// What a node looks at before a transaction may wait for a block.
+    /// Checks a transaction before it becomes pending.
     fn check(&self, transaction: &Transaction) -> Result<(), Fault> {
         if self.transaction(transaction.hash).is_some() {
             return Err(Fault::AlreadyKnown);
@@ -295,8 +295,8 @@ impl Node {
         if cost > balance {
             return Err(Fault::InsufficientFunds { balance, cost });
         }
-        // Tried out, so that what can never be mined (too little gas to begin with) does not wait for ever. It
-        // may wait for a lower base fee, though.
+        // Simulated, so that a transaction that can never be mined (such as one with too little gas) does not stay
+        // pending forever. It may wait for a lower base fee, though.
         let site = self.site(self.has_base_fee.then_some(0), 0);
         self.world.try_out(&call, &site).map(drop).map_err(Fault::Malformed)
     }
@@ -320,7 +320,7 @@ impl Node {
                     gas_used += outcome.gas_used;
                     ran.push((transaction, call, outcome));
                 }
-                // Its sender has spent the money meanwhile.
+                // The sender has spent the money in the meantime.
                 Err(reason) => tracing::debug!(hash = ?transaction.hash, reason, "transaction dropped"),
             }
         }
@@ -357,7 +357,7 @@ impl Node {
     }
 }
 
-/// EIP-1559: an eighth up or down at most, towards blocks that are half full.
+/// EIP-1559: changes by at most an eighth, towards half-full blocks.
 fn following_base_fee(base_fee: u64, gas_used: u64) -> u64 {
     let target = BLOCK_GAS_LIMIT / 2;
     let change = |gas: u64| (u128::from(base_fee) * u128::from(gas) / u128::from(target) / 8) as u64;

@@ -1,4 +1,4 @@
-//! Transactions that wait for a block: ordered by sender and nonce, with a place for nonces that are early.
+//! Pending transactions, ordered by sender and nonce, with room for nonces that are not next.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use ethers_core::types::{H160, H256, Transaction, U256};
 use super::evm::{Call, EvmState};
 use super::fault::Fault;
 
-/// How many transactions may wait.
+/// The most pending transactions.
 const MAX_WAITING: usize = 1024;
 
-/// The transactions that wait.
+/// The pending transactions.
 #[derive(Clone, Default)]
 pub(super) struct TransactionPool {
     senders: BTreeMap<H160, BTreeMap<u64, Waiting>>,
     arrivals: u64,
 }
 
-/// A transaction that waits, and when it came.
+/// A pending transaction and its order of arrival.
 #[derive(Clone)]
 pub(super) struct Waiting {
     pub transaction: Transaction,
@@ -26,7 +26,7 @@ pub(super) struct Waiting {
 }
 
 impl TransactionPool {
-    /// Takes a transaction in, or in place of one with the same nonce that pays a tenth less.
+    /// Adds a transaction. One with the same nonce is replaced if the new one pays at least a tenth more.
     pub fn insert(&mut self, transaction: Transaction) -> Result<(), Fault> {
         let call = Call::from(&transaction);
         let replaced = self.senders.get(&call.from).and_then(|nonces| nonces.get(&call.nonce));
@@ -41,8 +41,8 @@ impl TransactionPool {
         Ok(())
     }
 
-    /// The transaction to run next: its nonce is the sender's next, it pays the base fee, it fits into the gas
-    /// that is left, and of those it pays the block's maker most, or came first.
+    /// The transaction to execute next. Its nonce is the sender's next, it pays the base fee and fits the remaining
+    /// gas; among those, the highest tip wins, then the earliest.
     pub fn best(&self, world: &EvmState, base_fee: Option<u64>, gas_left: u64) -> Option<&Waiting> {
         let base_fee = u128::from(base_fee.unwrap_or(0));
         self.senders
@@ -52,7 +52,7 @@ impl TransactionPool {
             .max_by_key(|waiting| (tip(&waiting.call, base_fee), std::cmp::Reverse(waiting.arrival)))
     }
 
-    /// Forgets the transaction with this sender and nonce.
+    /// Removes the transaction with this sender and nonce.
     pub fn remove(&mut self, sender: H160, nonce: u64) {
         if let Some(nonces) = self.senders.get_mut(&sender) {
             nonces.remove(&nonce);
@@ -62,12 +62,12 @@ impl TransactionPool {
         }
     }
 
-    /// The waiting transaction with this hash.
+    /// The pending transaction with this hash.
     pub fn find(&self, hash: H256) -> Option<&Transaction> {
         self.transactions().find(|transaction| transaction.hash == hash)
     }
 
-    /// The nonce after those that are used or can be used without a gap.
+    /// The next nonce after those that are used or pending without a gap.
     pub fn next_nonce(&self, world: &EvmState, sender: H160) -> u64 {
         let next = world.nonce(sender);
         let Some(nonces) = self.senders.get(&sender) else { return next };
@@ -80,7 +80,7 @@ impl TransactionPool {
     }
 }
 
-/// What the block's maker gets per gas.
+/// The tip per unit of gas.
 pub(super) fn tip(call: &Call, base_fee: u128) -> u128 {
     let rest = call.price.saturating_sub(base_fee);
     call.tip.map_or(rest, |tip| tip.min(rest))
@@ -88,7 +88,7 @@ pub(super) fn tip(call: &Call, base_fee: u128) -> u128 {
 
 /// The most that a transaction can cost, in wei.
 pub(super) fn max_cost(call: &Call) -> U256 {
-    // 64 bits times 128 bits fit; the value may not.
+    // 64 bits times 128 bits fit; the sum with the value may not.
     (U256::from(call.gas) * U256::from(call.price)).saturating_add(call.value)
 }
 

@@ -1,4 +1,4 @@
-//! The node's JSON-RPC methods, with the names, shapes and errors that clients know from other nodes.
+//! The node's JSON-RPC methods, with the names, types and errors that clients know from other nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,15 +23,15 @@ use super::node::{BLOCK_GAS_LIMIT, Node};
 use super::{accounts, view};
 use crate::mutex::lock;
 
-/// What a transaction pays its block's maker where the client leaves it to us, in wei.
+/// The default priority fee, in wei.
 const SUGGESTED_TIP: u64 = 1_000_000_000;
-/// How many blocks a fee history covers.
+/// The most blocks in a fee history.
 const MAX_FEE_HISTORY: u64 = 1024;
 
-/// What the methods work on.
+/// The state that the methods operate on.
 pub(super) struct Control {
     node: Mutex<Node>,
-    /// The time between blocks; `None` while only transactions or calls make blocks.
+    /// The time between blocks; `None` if only transactions or calls mine blocks.
     pub period: watch::Sender<Option<Duration>>,
     wallets: Vec<LocalWallet>,
     has_base_fee: bool,
@@ -49,12 +49,12 @@ impl Control {
         }
     }
 
-    /// The node, for as long as the guard lives: no method awaits anything meanwhile.
+    /// Locks the node; methods must not await while they hold it.
     pub fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
 
-    /// Blocks at that distance, or with `None` (or a distance of zero) a block per transaction.
+    /// Sets the time between blocks; `None` or zero mines a block per transaction.
     pub fn set_period(&self, period: Option<Duration>) {
         let period = period.filter(|period| !period.is_zero());
         let mut node = self.node();
@@ -66,7 +66,7 @@ impl Control {
     }
 }
 
-/// All methods. On a network without a base fee, those about it do not exist.
+/// All methods, without those for the base fee on a network that has none.
 pub(super) fn methods(control: Arc<Control>) -> Result<RpcModule<Control>, RegisterMethodError> {
     let has_base_fee = control.has_base_fee;
     let mut module = RpcModule::from_arc(control);
@@ -182,7 +182,7 @@ fn send_raw_transaction(params: Params<'_>, control: &Control) -> RpcResult {
     Ok(json!(control.node().submit(&raw)?))
 }
 
-/// Signs for one of the development accounts, then goes the way of every signed transaction.
+/// Signs for one of the development accounts, then proceeds as with a raw transaction.
 fn send_transaction(params: Params<'_>, control: &Control) -> RpcResult {
     let request: Request = params.one()?;
     let from = request.from.unwrap_or_default();
@@ -244,7 +244,7 @@ fn gas_price(node: &Node) -> U256 {
     U256::from(node.next_base_fee().unwrap_or(0)) + U256::from(SUGGESTED_TIP)
 }
 
-/// A transaction or call as the client wrote it; what is left out has a sensible value.
+/// A transaction or call as sent by the client, with defaults for what is omitted.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Request {

@@ -1,4 +1,4 @@
-//! Everything that an example needs: a chain, the contracts, a seller, a wallet of play money, and a configuration.
+//! A complete environment for examples: a chain, the contracts, a seller, a wallet of play money, and a configuration.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,21 +17,21 @@ use super::deploy::{DeployError, Options, deploy, fund};
 use super::origin::{self, Origin, Resource, SellerStartError};
 use crate::protocol::Amount;
 
-/// What the seller asks for one request, in base units.
+/// The seller's price for one request, in base units.
 const PRICE: u64 = 1000;
-/// What the wallet owns, in base units.
+/// The wallet's balance, in base units.
 const WEALTH: u64 = 1_000_000;
-/// The development account whose key is the wallet.
+/// The development account that serves as the wallet.
 const WALLET: usize = 1;
 
-/// A running chain and a seller on it, for as long as it lives.
+/// A running chain with a seller; stops when dropped.
 pub struct Sandbox {
     chain: DevChain,
     seller: Origin,
     config: PathBuf,
 }
 
-/// Why a sandbox did not start.
+/// Why a sandbox could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A port or a file cannot be opened.
@@ -49,7 +49,7 @@ impl Sandbox {
     /// Starts a sandbox on free ports of this machine and writes `proxy.toml` and `key` to `directory`.
     ///
     /// # Errors
-    /// If a port cannot be opened, a file exists already, or the contracts cannot be deployed.
+    /// A port cannot be bound, a file exists already, or the contracts cannot be deployed.
     pub async fn start(directory: &Path) -> Result<Self, SandboxError> {
         let chain = DevChain::spawn(DevChainSettings::default()).await?;
         let deployed = deploy(&chain.url(), Options::default()).await?;
@@ -103,7 +103,7 @@ nonexisting_channel = {{ action = "retry", every = "100ms", times = 100, timeout
         &self.config
     }
 
-    /// The URL of something that the seller sells.
+    /// The URL of a resource for sale.
     #[must_use]
     pub fn paid_url(&self) -> String {
         format!("{}/paid", self.seller.url())

@@ -1,4 +1,4 @@
-//! Blocks as clients see them.
+//! Blocks in the format of JSON-RPC.
 
 use ethers_core::types::{Bloom, H64, H160, H256, U64, U256};
 use ethers_core::utils::keccak256;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::block::Block;
 use super::node::BLOCK_GAS_LIMIT;
 
-/// A block as JSON, with its transactions in full or only their hashes.
+/// A block as JSON, with full transactions or only their hashes.
 pub(super) fn block(block: &Block, is_full: bool) -> Value {
     let transactions: Vec<Value> = block
         .transactions

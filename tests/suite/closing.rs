@@ -169,7 +169,7 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
         assert_eq!(town.holdings().await, (WEALTH, 0, 0));
         refused(&proxy, together(before), "it is settled").await;
         // The seller has looked at the new blocks.
-        town.origin.await_look().await;
+        town.origin.await_poll().await;
         town.buy(&proxy, 1).await;
         let channels = proxy.channels().await;
         let old = channels.iter().find(|listed| listed.id() == before).unwrap();

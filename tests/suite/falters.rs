@@ -209,7 +209,7 @@ async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_c
     assert_eq!(scene.fair.origin.total_registered(), Amount::ZERO);
     assert_eq!(scene.proxy.promised().await, Amount::from(PRICE), "ten requests, one total");
     scene.fair.origin.resume_noticing();
-    scene.fair.origin.await_look().await;
+    scene.fair.origin.await_poll().await;
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
     scene.one_channel_paid(1).await;
 }

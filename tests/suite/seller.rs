@@ -109,7 +109,7 @@ async fn each_total_gets_its_answer() {
     // The third is right, but the seller knows of no deposit for it; the same proof pays after a top up.
     assert_refused(&buyer.pay(3 * PRICE).await, None, Some((2 * PRICE, second)));
     fair.market.top_up(0, buyer.channel.receiver, buyer.channel.open_block, 7 * PRICE).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_paid(&buyer.pay(3 * PRICE).await, 2 * PRICE);
 
     // A new price counts at once.
@@ -225,11 +225,11 @@ async fn channels_and_top_ups_count_when_they_are_noticed_and_deep_enough() {
 
     assert_refused(&buyer.pay(PRICE).await, Some(&rdn::NONEXISTING_CHANNEL), None);
     fair.origin.resume_noticing();
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_refused(&buyer.pay(PRICE).await, Some(&rdn::INSUFFICIENT_CONFIRMATIONS), None);
     assert_eq!(show().await.status, StatusCode::NOT_FOUND);
     fair.market.mine(1).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_refused(&buyer.pay(PRICE).await, Some(&rdn::INSUFFICIENT_CONFIRMATIONS), None);
     assert_eq!(fair.origin.registered(sender, open_block), None);
     fair.market.mine(1).await;
@@ -238,11 +238,11 @@ async fn channels_and_top_ups_count_when_they_are_noticed_and_deep_enough() {
     assert_eq!(show().await.status, StatusCode::OK);
 
     fair.market.top_up(0, receiver, open_block, PRICE).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_refused(&buyer.pay(2 * PRICE).await, None, Some((PRICE, Some(buyer.sign(PRICE)))));
     assert_eq!(show().await.status, StatusCode::INTERNAL_SERVER_ERROR);
     fair.market.mine(2).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_eq!(show().await.status, StatusCode::OK);
     assert_paid(&buyer.pay(2 * PRICE).await, PRICE);
 }
@@ -484,7 +484,7 @@ async fn a_channel_closes_with_the_seller() {
         Token::Bytes(closing.0.to_vec()),
     ];
     fair.market.on_channel(1, "cooperativeClose", &arguments).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_eq!(show(&path).await.status, StatusCode::NOT_FOUND);
     assert_refused(&buyer.pay(3 * PRICE).await, Some(&rdn::NONEXISTING_CHANNEL), None);
 }
@@ -530,7 +530,7 @@ async fn a_channel_whose_end_was_asked_for_takes_nothing() {
         market::units(Amount::from(PRICE)),
     ];
     fair.market.on_channel(0, "uncooperativeClose", &arguments).await;
-    fair.origin.await_look().await;
+    fair.origin.await_poll().await;
     assert_refused(&buyer.pay(2 * PRICE).await, Some(&rdn::NONEXISTING_CHANNEL), None);
     let uri = format!("/api/1/channels/{}/{open_block}?balance=1000", buyer.signer.address());
     assert_eq!(buyer.ask(Request::delete(uri)).await.status, StatusCode::BAD_REQUEST);

@@ -1,18 +1,18 @@
-//! Switches that make the seller misbehave as real ones do: slow, forgetful, restored from a backup, broke.
+//! Switches that make the seller misbehave like real ones: slow, forgetful, restored from a backup, out of gas money.
 
 use super::Origin;
 use crate::protocol::{Address, Amount};
 
-/// When the connection of a payment is cut instead of an answer.
+/// When to cut the connection of a payment instead of responding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lose {
-    /// Before the payment is looked at: nothing is registered.
+    /// Before the payment is checked: nothing is registered.
     BeforeRegistering,
-    /// After it was judged, and registered if it was right.
+    /// After it was checked, and registered if it was valid.
     AfterRegistering,
 }
 
-/// How the switches stand.
+/// The state of the switches.
 pub(super) struct Faults {
     pub(super) lose_next: Option<Lose>,
     pub(super) notices: bool,
@@ -31,33 +31,33 @@ impl Origin {
         self.shared.faults().lose_next = Some(when);
     }
 
-    /// Holds back the answers to all requests that carry a payment, after it was registered.
+    /// Delays the responses to all requests that carry a payment, after it was registered.
     pub fn hold_answers(&self) {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets the held answers go.
+    /// Releases the delayed responses.
     pub fn release(&self) {
         self.shared.held.send_replace(false);
     }
 
-    /// Stops looking at the chain.
+    /// Stops watching the chain.
     pub fn stop_noticing(&self) {
         self.shared.faults().notices = false;
     }
 
-    /// Looks at the chain again, from the next poll on.
+    /// Resumes watching the chain with the next poll.
     pub fn resume_noticing(&self) {
         self.shared.faults().notices = true;
     }
 
-    /// Without money for gas the seller answers every request for a resource with 502 and takes no payment.
+    /// Without gas money, the seller responds to every request for a resource with 502 and accepts no payment.
     pub fn set_out_of_gas_money(&self, out: bool) {
         self.shared.faults().out_of_gas_money = out;
     }
 
-    /// Puts back an older state of a channel, as a seller restored from a backup has it. The signature is the
-    /// payer's for that total; `None` where nothing had been paid. Returns false for an unknown channel.
+    /// Restores an older state of a channel, like a seller restored from a backup. The signature is the payer's for
+    /// that total; `None` if nothing had been paid. Returns false for an unknown channel.
     pub fn restore(
         &self,
         sender: Address,

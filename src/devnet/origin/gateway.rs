@@ -1,4 +1,4 @@
-//! The seller's REST interface: what it holds of a channel, and its consent to close one. Open to anyone.
+//! The seller's REST interface: the state of a channel, and the signature for closing it. Open to anyone.
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -38,7 +38,7 @@ fn show(shared: &SellerShared, key: ChannelKey) -> (StatusCode, String) {
     let ledger = shared.ledger();
     match ledger.channels.get(&key).filter(|channel| channel.phase != SellerPhase::Settled) {
         None => failure(StatusCode::NOT_FOUND, "no such channel"),
-        // The original server fails to write a channel with an unconfirmed top up.
+        // The original server fails to serialise a channel with an unconfirmed top-up.
         Some(_) if ledger.topping_up.contains(&key) => {
             failure(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
@@ -52,7 +52,7 @@ fn list(shared: &SellerShared) -> String {
     format!("[{}]", channels.join(", "))
 }
 
-/// The JSON is written here: amounts are numbers of any length, and no text in it needs escaping.
+/// Formats the JSON by hand: amounts are numbers of any length, and no string in it needs escaping.
 fn described(shared: &SellerShared, (sender, open_block): ChannelKey, channel: &SellerChannel) -> String {
     let receiver = shared.notary.receiver();
     let SellerChannel { deposit, balance, last_signature, withdrawn, phase } = channel;
@@ -82,7 +82,7 @@ fn stats(shared: &SellerShared) -> String {
 
 fn close(shared: &SellerShared, key: ChannelKey, query: &str, form: &[u8]) -> (StatusCode, String) {
     let Some(total) = balance(query, form) else {
-        return failure(StatusCode::BAD_REQUEST, "balance is missing or no decimal number");
+        return failure(StatusCode::BAD_REQUEST, "balance is missing or not a decimal number");
     };
     match shared.with_ledger(|ledger| ledger.close(key, total, &shared.notary)) {
         Ok(signature) => {
@@ -102,7 +102,7 @@ fn close(shared: &SellerShared, key: ChannelKey, query: &str, form: &[u8]) -> (S
     }
 }
 
-/// What a closing asks for in JSON; the number may be of any length.
+/// The JSON body of a closing request; the number may have any length.
 #[derive(Deserialize)]
 struct Closing<'a> {
     #[serde(borrow)]

@@ -1,7 +1,7 @@
-//! The seller's book: which channels it knows, what was registered on each, and its verdict on each payment.
+//! The seller's ledger: the known channels, the payments registered on each, and the verdict on each payment.
 //!
-//! Values in, values out: it never touches a socket or the node. The order of its checks is the order in which
-//! the original server looks, and decides which complaint a payer sees.
+//! Pure: no sockets, no node. Checks are made in the order of the original server, which decides the complaint that a
+//! payer gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use revm::primitives::hex;
 use super::proofs::Notary;
 use crate::protocol::{Address, Amount};
 
-/// Whose channel, and the block that opened it; the receiver is always this seller.
+/// The sender and the opening block of a channel; the receiver is always this seller.
 pub(super) type ChannelKey = (Address, u32);
 
-/// A payment as it was presented, before anything of it is believed.
+/// A payment as presented, not yet checked.
 pub(super) struct Payment {
     pub(super) sender: Option<Address>,
     pub(super) open_block: Option<u32>,
@@ -21,7 +21,7 @@ pub(super) struct Payment {
     pub(super) signature: String,
 }
 
-/// The total that a payment names.
+/// The total of a payment.
 pub(super) enum Total {
     Missing,
     /// Above 2^192 - 1.
@@ -29,28 +29,28 @@ pub(super) enum Total {
     Of(Amount),
 }
 
-/// What becomes of a payment.
+/// The result of checking a payment.
 pub(super) enum SellerVerdict {
-    /// Registered. The state is the one *before* this payment.
+    /// Registered. Contains the state *before* this payment.
     Paid(ChannelState),
-    /// The last proof again, or a total that the known deposit does not cover: state, no complaint.
+    /// The last proof again, or a total that the known deposit does not cover: state without a complaint.
     NotNow(ChannelState),
     InvalidAmount(ChannelState),
     NonexistingChannel,
     InsufficientConfirmations,
     InvalidBalanceProof,
-    /// Where the original server fails: 500 with this text.
+    /// An error of the original server: 500 with this text.
     Unreadable(&'static str),
 }
 
-/// What the seller shows of a channel to somebody who holds a proof of it.
+/// The channel state that the seller reveals to a client with a proof.
 pub(super) struct ChannelState {
     pub(super) sender: Address,
     pub(super) balance: Amount,
     pub(super) signature: Option<[u8; 65]>,
 }
 
-/// A channel that has enough confirmations, also after its end.
+/// A channel with enough confirmations, including ended ones.
 #[derive(Default)]
 pub(super) struct SellerChannel {
     pub(super) deposit: Amount,
@@ -64,7 +64,7 @@ pub(super) struct SellerChannel {
 pub(super) enum SellerPhase {
     #[default]
     Open,
-    /// The payer asked the contract to close it, or the seller handed out its closing signature.
+    /// The payer requested a close, or the seller gave out its closing signature.
     Closing,
     Settled,
 }
@@ -80,15 +80,15 @@ pub(super) enum NotClosed {
 #[derive(Default)]
 pub(super) struct Ledger {
     pub(super) channels: BTreeMap<ChannelKey, SellerChannel>,
-    /// Mined, but not deep enough. Known anew with each look at the chain.
+    /// Mined, but without enough confirmations. Rebuilt with each poll.
     pub(super) unconfirmed: BTreeMap<ChannelKey, Amount>,
-    /// Channels with a mined, but not yet counted, top up. Known anew with each look at the chain.
+    /// Channels with a top-up that is mined but not yet confirmed. Rebuilt with each poll.
     pub(super) topping_up: BTreeSet<ChannelKey>,
     pub(super) payments: u64,
 }
 
 impl Ledger {
-    /// Judges a payment at the current price and registers it if it is right.
+    /// Checks a payment against the current price and registers it if it is valid.
     pub(super) fn present(&mut self, payment: &Payment, price: Amount, notary: &Notary) -> SellerVerdict {
         let (Some(sender), Some(open_block)) = (payment.sender, payment.open_block) else {
             return SellerVerdict::NonexistingChannel;
@@ -108,7 +108,7 @@ impl Ledger {
             Total::TooLarge => return SellerVerdict::Unreadable("the total does not fit into 192 bits"),
         };
         let Some(signature) = signature(&payment.signature) else {
-            return SellerVerdict::Unreadable("the signature is not 65 bytes in hexadecimal digits");
+            return SellerVerdict::Unreadable("the signature is not 65 bytes in hexadecimal");
         };
         if notary.payer(open_block, total, &signature) != Some(sender) {
             return SellerVerdict::InvalidBalanceProof;
@@ -129,7 +129,7 @@ impl Ledger {
         SellerVerdict::Paid(state)
     }
 
-    /// Agrees to close a channel on `total`; from then on no payment on it is taken.
+    /// Agrees to close a channel on `total`; no payment on it is accepted from then on.
     pub(super) fn close(
         &mut self,
         key: ChannelKey,
@@ -152,21 +152,21 @@ impl Ledger {
         Ok(notary.consent(key.0, key.1, total))
     }
 
-    /// Counts an opening that has enough confirmations.
+    /// Adds a channel whose opening has enough confirmations.
     pub(super) fn opened(&mut self, key: ChannelKey, deposit: Amount) {
         self.channels.insert(key, SellerChannel { deposit, ..SellerChannel::default() });
     }
 
-    /// Counts a top up that has enough confirmations.
+    /// Adds a top-up that has enough confirmations.
     pub(super) fn topped_up(&mut self, key: ChannelKey, added: Amount) {
         if let Some(channel) = self.channels.get_mut(&key) {
             channel.deposit = channel.deposit.saturating_add(added);
         }
     }
 
-    /// Stops taking payments on a channel: its end was asked for, or has come.
+    /// Stops accepting payments on a channel that is closing or closed.
     pub(super) fn ends(&mut self, key: ChannelKey, phase: SellerPhase) {
-        // A channel settled is never closing again.
+        // A settled channel does not return to closing.
         if let Some(channel) =
             self.channels.get_mut(&key).filter(|channel| channel.phase != SellerPhase::Settled)
         {
@@ -174,7 +174,7 @@ impl Ledger {
         }
     }
 
-    /// Counts what the seller took out.
+    /// Adds a withdrawal of the seller.
     pub(super) fn withdrew(&mut self, key: ChannelKey, amount: Amount) {
         if let Some(channel) = self.channels.get_mut(&key) {
             channel.withdrawn = channel.withdrawn.saturating_add(amount);
@@ -182,7 +182,7 @@ impl Ledger {
     }
 }
 
-/// Reads 130 hexadecimal digits, with or without `0x`.
+/// Parses 130 hexadecimal digits, with or without `0x`.
 fn signature(text: &str) -> Option<[u8; 65]> {
     hex::decode_to_array(text).ok()
 }

@@ -1,8 +1,8 @@
 //! A seller: an HTTP origin whose resources cost money, paid over µRaiden channels.
 //!
-//! It answers as the original server does, quirk by quirk, so that a payer that gets on with it gets on with
-//! the real ones. It keeps its book in memory, sends no transaction, and must not use the payer's code beyond
-//! the header names and the plain types: a mistake there has to show here.
+//! It behaves like the original server, quirks included, so that a payer that works with it works with real sellers. It
+//! keeps its ledger in memory and sends no transactions. It must not use the payer's code apart from header names and
+//! plain types, so that it detects mistakes there.
 
 mod faults;
 mod gateway;
@@ -36,17 +36,17 @@ use self::watch::EventWatcher;
 use crate::mutex::lock;
 use crate::protocol::{Address, Amount};
 
-/// The path below which the REST interface lies.
+/// The base path of the REST interface.
 pub const GATEWAY_PATH: &str = "/api/1";
 
-/// What a seller needs.
+/// The settings of a seller.
 #[derive(Clone)]
 pub struct SellerSettings {
-    /// Where to listen; loopback only, port 0 for any free one.
+    /// The address to listen on: loopback, port 0 for any free one.
     pub listen: SocketAddr,
-    /// Where to sell the same over TLS as well.
+    /// Where to sell the same over TLS, too.
     pub secure: Option<Secure>,
-    /// The node, `http://`.
+    /// The node's URL, `http://`.
     pub rpc_url: String,
     /// The channel contract.
     pub channel_manager: Address,
@@ -54,56 +54,56 @@ pub struct SellerSettings {
     pub token: Address,
     /// The seller's own private key, big endian.
     pub key: [u8; 32],
-    /// How many blocks must follow an opening or a top up before it counts.
+    /// How many confirmations an opening or a top-up needs.
     pub confirmations: u64,
-    /// The pause between two looks at the chain.
+    /// The pause between two polls of the chain.
     pub poll_every: Duration,
-    /// What is for sale; see [`Resource::assortment`].
+    /// The resources for sale; see [`Resource::assortment`].
     pub resources: Vec<Resource>,
 }
 
-/// A second address, over TLS.
+/// A second listener, with TLS.
 #[derive(Clone)]
 pub struct Secure {
-    /// Where to listen; loopback only, port 0 for any free one.
+    /// The address to listen on: loopback, port 0 for any free one.
     pub listen: SocketAddr,
-    /// The certificate and its key; `h2` is spoken where its ALPN offers it.
+    /// The certificate and its key; HTTP/2 is served if its ALPN offers `h2`.
     pub config: Arc<ServerConfig>,
 }
 
-/// Why a seller did not start.
+/// Why a seller could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SellerStartError {
-    /// The key is zero or above the order of the curve.
+    /// The key is zero or not below the order of the curve.
     #[error("the seller's key is not a private key of secp256k1")]
     Key,
-    /// Anyone may read and close the channels of this seller: it is for one machine.
+    /// A non-loopback address: anyone could read and close the channels of this seller.
     #[error("the origin listens on loopback only, not on {0}")]
     NotLoopback(SocketAddr),
-    /// The port is taken, or may not be used.
+    /// The address cannot be bound.
     #[error("the origin cannot listen on {address}: {source}")]
     Listen {
-        /// What was asked for.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The node's address cannot be used.
+    /// The node's URL is invalid.
     #[error("{url} is not the URL of a node: {reason}")]
     Node {
-        /// What was given.
+        /// The URL.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A resource's path has no leading slash, is twice there, or belongs to the origin itself.
+    /// A resource's path has no leading slash, is not unique, or belongs to the origin itself.
     #[error(
         "{0} cannot be the path of a resource: it must begin with / and be neither taken nor / nor below {GATEWAY_PATH}"
     )]
     Path(String),
 }
 
-/// A seller that runs. Dropping it stops it.
+/// A running seller, which stops when dropped.
 pub struct Origin {
     address: SocketAddr,
     secure_address: Option<SocketAddr>,
@@ -113,7 +113,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Listens, and serves until it is stopped or dropped. Does not wait for the node.
+    /// Starts a seller that serves until it is stopped or dropped. Does not wait for the node.
     pub async fn spawn(settings: SellerSettings) -> Result<Self, SellerStartError> {
         let addresses = [Some(settings.listen), settings.secure.as_ref().map(|secure| secure.listen)];
         if let Some(exposed) = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback()) {
@@ -154,43 +154,43 @@ impl Origin {
         Ok(Self { address, secure_address, shared, tasks, stop: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at the end.
+    /// `http://127.0.0.1:PORT`, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens for TLS, if it does.
+    /// The address that it listens on for TLS, if any.
     pub fn secure_address(&self) -> Option<SocketAddr> {
         self.secure_address
     }
 
-    /// `https://127.0.0.1:PORT`, without a slash at the end, where it sells over TLS.
+    /// `https://127.0.0.1:PORT`, without a trailing slash, if it sells over TLS.
     pub fn secure_url(&self) -> Option<String> {
         self.secure_address.map(|address| format!("https://{address}"))
     }
 
-    /// The account that is paid.
+    /// The payee's account.
     pub fn receiver(&self) -> Address {
         self.shared.notary.receiver()
     }
 
-    /// Cuts every connection and returns when all is ended.
+    /// Cuts every connection and waits for all tasks to end.
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.wait().await;
     }
 
-    /// The last total registered on a channel; `None` for one without enough confirmations or unknown.
+    /// The last total registered on a channel; `None` if it is unknown or lacks confirmations.
     pub fn registered(&self, sender: Address, open_block: u32) -> Option<Amount> {
         self.shared.ledger().channels.get(&(sender, open_block)).map(|channel| channel.balance)
     }
 
-    /// The sum of the last totals of all channels that were ever known.
+    /// The sum of the last totals of all channels ever known.
     pub fn total_registered(&self) -> Amount {
         let balances =
             self.shared.ledger().channels.values().map(|channel| channel.balance).collect::<Vec<_>>();
@@ -202,18 +202,18 @@ impl Origin {
         self.shared.ledger().payments
     }
 
-    /// How many requests for resources came in, paid or not. What asks nothing of a resource does not count:
-    /// `OPTIONS`, unknown paths, methods not allowed, the front page, the REST interface.
+    /// How many requests for resources were received, paid or not; excludes `OPTIONS`, unknown paths, methods not
+    /// allowed, the front page and the REST interface.
     pub fn exchanges(&self) -> u64 {
         self.shared.counts.borrow().exchanges
     }
 
-    /// Changes a price from now on and returns the old one; `None` if nothing is sold under that path.
+    /// Changes a price and returns the old one; `None` if nothing is sold at that path.
     pub fn set_price(&self, path: &str, price: Amount) -> Option<Amount> {
         self.shared.shop.set_price(path, price)
     }
 
-    /// Waits until at least this many channels, ended ones too, have had enough confirmations.
+    /// Waits until at least this many channels, including ended ones, have had enough confirmations.
     pub async fn await_channels(&self, count: usize) {
         self.await_counts(|counts| counts.channels >= count).await;
     }
@@ -228,15 +228,15 @@ impl Origin {
         self.await_counts(|counts| counts.exchanges >= count).await;
     }
 
-    /// Waits for a whole look at the chain that begins after this call; never ends while noticing is stopped.
-    pub async fn await_look(&self) {
-        // One may be under way already.
-        let enough = self.shared.counts.borrow().looks + 2;
-        self.await_counts(|counts| counts.looks >= enough).await;
+    /// Waits for a complete poll of the chain that begins after this call; never returns while watching is stopped.
+    pub async fn await_poll(&self) {
+        // One may be in progress already.
+        let enough = self.shared.counts.borrow().polls + 2;
+        self.await_counts(|counts| counts.polls >= enough).await;
     }
 
     async fn await_counts(&self, enough: impl FnMut(&Counts) -> bool) {
-        // An error would say that the sender is gone, and we hold it.
+        // The sender is alive, so this cannot fail.
         let _ = self.shared.counts.subscribe().wait_for(enough).await;
     }
 }
@@ -248,7 +248,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Seller
     Ok((listener, address))
 }
 
-/// What all tasks of one seller work on.
+/// State shared by the tasks of one seller.
 struct SellerShared {
     notary: Notary,
     letterhead: HeaderMap,
@@ -256,22 +256,22 @@ struct SellerShared {
     shop: Shop,
     ledger: Mutex<Ledger>,
     faults: Mutex<Faults>,
-    /// True while answers to payments are held back.
+    /// True while responses to payments are delayed.
     held: tokio::sync::watch::Sender<bool>,
     counts: tokio::sync::watch::Sender<Counts>,
 }
 
-/// What can be waited for.
+/// Counters that tests can wait for.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     exchanges: u64,
     payments: u64,
     channels: usize,
-    looks: u64,
+    polls: u64,
 }
 
 impl SellerShared {
-    /// Reads or changes the book and tells those who wait for it.
+    /// Reads or changes the ledger and notifies waiters.
     fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger();
         let result = work(&mut ledger);
@@ -284,7 +284,7 @@ impl SellerShared {
         result
     }
 
-    // No code that holds these locks can leave them half changed.
+    // No code that holds these locks can panic half-way through a change.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }

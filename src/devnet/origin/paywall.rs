@@ -1,4 +1,4 @@
-//! The wall: reads what a payer presents, and writes the 402 with its `RDN-*` headers.
+//! The paywall: parses payments, and writes the 402 with its `RDN-*` headers.
 
 use http::header::{ACCEPT, COOKIE, HeaderMap, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -12,12 +12,12 @@ use crate::protocol::money::NotAnAmount;
 use crate::protocol::schemes::microraiden::headers as rdn;
 use crate::protocol::{Address, Amount};
 
-/// Reads a payment, `None` without a signature. An error is the text of a 409.
+/// Parses a payment; `None` without a signature. An error is the body of a 409.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<Payment>, String> {
-    if field(headers, &rdn::PAYMENT).is_some() {
+    if value_of(headers, &rdn::PAYMENT).is_some() {
         return Err(format!("{} is not for payers to send", spelled(&rdn::PAYMENT)));
     }
-    // These do not matter, and yet are looked at.
+    // Not used, but validated.
     for name in [&rdn::CONTRACT_ADDRESS, &rdn::RECEIVER_ADDRESS] {
         address(headers, name)?;
     }
@@ -25,17 +25,17 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<Payment>, String> {
         units(headers, name)?;
     }
     let sender = address(headers, &rdn::SENDER_ADDRESS)?;
-    // A block number that is no uint32 is a number all the same, of a channel that cannot be.
+    // A block number that does not fit uint32 is a number of a channel that cannot exist.
     let open_block = match units(headers, &rdn::OPEN_BLOCK)? {
         Total::Of(block) => block.to_string().parse().ok(),
         Total::Missing | Total::TooLarge => None,
     };
     let total = units(headers, &rdn::BALANCE)?;
-    let signature = field(headers, &rdn::BALANCE_SIGNATURE).filter(|text| !text.is_empty());
+    let signature = value_of(headers, &rdn::BALANCE_SIGNATURE).filter(|text| !text.is_empty());
     Ok(signature.map(|signature| Payment { sender, open_block, total, signature }))
 }
 
-/// What is the same in every 402 of a seller: where its interface is, who is paid, and where.
+/// The headers that are the same in every 402 of a seller: its interface, payee and contract.
 pub(super) fn letterhead(notary: &Notary, token: Address) -> HeaderMap {
     let mut headers = HeaderMap::new();
     set(&mut headers, &rdn::GATEWAY_PATH, GATEWAY_PATH);
@@ -52,7 +52,7 @@ pub(super) fn base(shared: &SellerShared, price: Amount) -> HeaderMap {
     headers
 }
 
-/// Adds what the seller holds of the channel.
+/// Adds the seller's state of the channel.
 pub(super) fn show(headers: &mut HeaderMap, state: &ChannelState) {
     set(headers, &rdn::SENDER_ADDRESS, &state.sender.to_string());
     set(headers, &rdn::SENDER_BALANCE, &state.balance.to_string());
@@ -66,13 +66,13 @@ pub(super) fn complain(headers: &mut HeaderMap, complaint: &'static HeaderName) 
     headers.insert(complaint, HeaderValue::from_static("1"));
 }
 
-/// The 402 with these `RDN-*` headers; a page and cookies for those who like to read HTML.
+/// The 402 with these `RDN-*` headers; with a page and cookies for clients that prefer HTML.
 pub(super) fn reply(rdn_headers: HeaderMap, request_headers: &HeaderMap) -> Response<ResourceBody> {
     let mut response = if wants_page(request_headers) {
         let mut page = html(StatusCode::PAYMENT_REQUIRED, PAGE.to_owned());
         for (name, value) in &rdn_headers {
             let cookie = [spelled(name).as_bytes(), b"=", value.as_bytes(), b"; Path=/"].concat();
-            // A header's name and value are visible ASCII, and so is their sum.
+            // Names and values are visible ASCII, and so is the cookie.
             if let Ok(cookie) = HeaderValue::from_bytes(&cookie) {
                 page.headers_mut().append(SET_COOKIE, cookie);
             }
@@ -81,7 +81,7 @@ pub(super) fn reply(rdn_headers: HeaderMap, request_headers: &HeaderMap) -> Resp
     } else {
         plain(
             StatusCode::PAYMENT_REQUIRED,
-            "This costs something. The RDN headers say what, and to whom.\n".to_owned(),
+            "Payment required. See the RDN headers for price and payee.\n".to_owned(),
         )
     };
     response.headers_mut().extend(rdn_headers);
@@ -102,9 +102,9 @@ fn wants_page(headers: &HeaderMap) -> bool {
         })
 }
 
-/// What the request says under this name: the cookie if there is one, else the header, and a header that comes
-/// twice as one with a comma, which is then no number and no address.
-fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+/// The value under this name: the cookie if present, else the header. Repeated headers are joined with a comma, which
+/// makes them invalid as a number or an address.
+fn value_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     cookie(headers, name).or_else(|| {
         let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
         values.map(String::from).reduce(|all, next| format!("{all},{next}"))
@@ -120,12 +120,14 @@ fn cookie(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 fn address(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Address>, String> {
-    let Some(text) = field(headers, name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = value_of(headers, name).filter(|text| !text.is_empty()) else { return Ok(None) };
     text.parse().map(Some).map_err(|error| format!("{}: {error}", spelled(name)))
 }
 
 fn units(headers: &HeaderMap, name: &HeaderName) -> Result<Total, String> {
-    let Some(text) = field(headers, name).filter(|text| !text.is_empty()) else { return Ok(Total::Missing) };
+    let Some(text) = value_of(headers, name).filter(|text| !text.is_empty()) else {
+        return Ok(Total::Missing);
+    };
     match text.parse() {
         Ok(amount) => Ok(Total::Of(amount)),
         Err(NotAnAmount::TooLarge) => Ok(Total::TooLarge),
@@ -144,7 +146,7 @@ fn spelled(name: &HeaderName) -> String {
 }
 
 fn set(headers: &mut HeaderMap, name: &'static HeaderName, text: &str) {
-    // Digits, hexadecimal digits and the gateway's path: always a header's value.
+    // Digits, hexadecimal digits and the gateway's path are valid header values.
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);
     }

@@ -1,7 +1,7 @@
-//! The seller's own cryptography: whose signature a balance proof carries, and the signature that closes.
+//! The seller's own cryptography: recovers the signer of a balance proof, and signs closings.
 //!
-//! Written against the contract, on libsecp256k1, and apart from the payer's code on purpose: what one gets
-//! wrong the other refuses.
+//! Written against the contract, on libsecp256k1, and independent of the payer's code on purpose, so that each detects
+//! mistakes of the other.
 
 use std::sync::LazyLock;
 
@@ -43,7 +43,7 @@ impl Notary {
         self.contract
     }
 
-    /// Who promised `total` on the channel opened in `open_block`; `None` if no key can have signed that.
+    /// The account that promised `total` on the channel opened in `open_block`; `None` if the signature is invalid.
     pub(super) fn payer(&self, open_block: u32, total: Amount, signature: &[u8; 65]) -> Option<Address> {
         let (compact, v) = signature.split_at(64);
         let recovery = match v {
@@ -58,7 +58,7 @@ impl Notary {
         Some(account(&key))
     }
 
-    /// The seller's consent to close the channel of `sender` on `total`: `r ‖ s ‖ v`, v 27 or 28.
+    /// The seller's closing signature for the channel of `sender` on `total`: `r ‖ s ‖ v`, v 27 or 28.
     pub(super) fn consent(&self, sender: Address, open_block: u32, total: Amount) -> [u8; 65] {
         let digest = self.digest(&CLOSING_SCHEMA, "Receiver closing signature", sender, open_block, total);
         let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);

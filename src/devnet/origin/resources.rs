@@ -1,4 +1,4 @@
-//! What is for sale, and what a buyer gets once the money is taken.
+//! The resources for sale, and their responses once paid.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,53 +21,53 @@ use super::{GATEWAY_PATH, SellerStartError};
 use crate::mutex::lock;
 use crate::protocol::Amount;
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) type ResourceBody = BoxBody<Bytes, std::convert::Infallible>;
 
-/// The largest request body that is read; the connection of a larger one is cut.
+/// The largest request body to read; the connection of a larger one is cut.
 pub(super) const BODY_LIMIT: u64 = 4 << 30;
-/// How long a payer may take between two pieces of a body.
+/// How long a payer may pause while sending a body.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// The longest that `/paid/slow` waits.
+/// The longest delay of `/paid/slow`.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// The largest file that is sold, in bytes.
+/// The largest file for sale, in bytes.
 pub const FILE_LIMIT: u64 = 64 << 20;
-/// How many files one directory may hold.
+/// The most files in a directory for sale.
 const FILES: usize = 10_000;
 const PIECE: &[u8] = &[b'.'; 64 * 1024];
 
-/// Something for sale.
+/// A resource for sale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     /// The exact path, without a query.
     pub path: String,
     /// Base units per request; 0 for a free one.
     pub price: Amount,
-    /// What is given for it.
+    /// The response to a paid request.
     pub kind: Kind,
 }
 
-/// What a [`Resource`] answers.
+/// The response of a [`Resource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// This text.
     Text(String),
     /// This page.
     Html(String),
-    /// Takes POST and PUT: length and keccak-256 of the body it got. A chunked body is read as empty.
+    /// For POST and PUT: length and keccak-256 of the received body. A chunked body is read as empty.
     Echo,
-    /// The text after the wait of the query `ms=`, at most a minute.
+    /// The text after the delay in the query, `ms=`, at most a minute.
     Slow(String),
-    /// A status of its own with a short text and without any RDN header.
+    /// A status with a short text and without RDN headers.
     Status(StatusCode),
     /// This many bytes, streamed.
     Size(u64),
-    /// What is in this file when it is asked for, at most [`FILE_LIMIT`].
+    /// The current content of this file, at most [`FILE_LIMIT`].
     File(PathBuf),
 }
 
 impl Resource {
-    /// What the demo sells: `/paid`, `/paid/echo`, `/paid/html` and `/paid/slow`, each at this price.
+    /// The resources of the demo: `/paid`, `/paid/echo`, `/paid/html` and `/paid/slow`, each at this price.
     pub fn assortment(price: Amount) -> Vec<Self> {
         let text = "This text was paid for. The client that asked did not need to know how.\n";
         let page = "<!doctype html><title>Paid</title><p>This page was paid for.</p>\n";
@@ -83,10 +83,10 @@ impl Resource {
     }
 }
 
-/// The files below a directory, each at this price under its own path.
+/// The files below a directory, each at this price and at its own path.
 ///
 /// # Errors
-/// When the directory cannot be read, holds more than 10,000 files, or one whose name a URL cannot hold as it is.
+/// The directory cannot be read, or contains more than 10,000 files, or a file whose name is not valid in a URL.
 pub fn directory(directory: &Path, price: Amount) -> io::Result<Vec<Resource>> {
     let mut resources = Vec::new();
     let mut left = vec![(directory.to_owned(), String::new())];
@@ -96,7 +96,7 @@ pub fn directory(directory: &Path, price: Amount) -> io::Result<Vec<Resource>> {
             let name = entry.file_name().into_string().unwrap_or_default();
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
             if name.is_empty() || !name.bytes().all(is_plain) {
-                let text = format!("{}: a name that a URL cannot hold as it is", entry.path().display());
+                let text = format!("{}: the name is not valid in a URL", entry.path().display());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             let path = format!("{prefix}/{name}");
@@ -115,7 +115,7 @@ pub fn directory(directory: &Path, price: Amount) -> io::Result<Vec<Resource>> {
 }
 
 impl Kind {
-    /// The methods it takes.
+    /// The allowed methods.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::Echo => &[Method::POST, Method::PUT],
@@ -126,7 +126,10 @@ impl Kind {
         }
     }
 
-    /// Answers, after the payment. An error means that the request's body did not arrive.
+    /// Responds after the payment.
+    ///
+    /// # Errors
+    /// The request's body did not arrive.
     pub(super) async fn run(&self, request: Request<Incoming>) -> Result<Response<ResourceBody>, BodyLost> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let received = take(request).await?;
@@ -153,9 +156,7 @@ async fn file(path: &Path) -> Response<ResourceBody> {
     let read = async {
         let length = tokio::fs::metadata(path).await?.len();
         if length > FILE_LIMIT {
-            return Err(io::Error::other(format!(
-                "it has {length} bytes, and at most {FILE_LIMIT} are sold"
-            )));
+            return Err(io::Error::other(format!("it has {length} bytes; the limit is {FILE_LIMIT}")));
         }
         tokio::fs::read(path).await
     };
@@ -166,7 +167,7 @@ async fn file(path: &Path) -> Response<ResourceBody> {
             response.headers_mut().insert(CONTENT_TYPE, media_type);
             response
         }
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("the file cannot be read: {error}\n")),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the file: {error}\n")),
     }
 }
 
@@ -193,13 +194,13 @@ impl Shop {
         self.shelf().get_mut(path).map(|(current, _)| std::mem::replace(current, price))
     }
 
-    /// The free page that says what there is.
+    /// The free front page, which lists the resources.
     pub(super) fn catalogue(&self) -> String {
         let mut page =
             "For sale here (prices in base units of the token, paid over a channel):\n\n".to_owned();
         for (path, (price, kind)) in self.shelf().iter() {
             let methods = kind.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-            // Writing into a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(page, "  {path}  {price}  ({methods})");
         }
         page
@@ -225,20 +226,20 @@ pub(super) fn typed(status: StatusCode, media_type: &'static str, text: String) 
     response
 }
 
-/// What arrived as the body of a request.
+/// The received body of a request.
 pub(super) struct ReceivedBody {
     pub(super) length: u64,
     digest: [u8; 32],
-    /// The beginning, as much as a form can need.
+    /// The beginning, long enough for any form.
     pub(super) start: Vec<u8>,
 }
 
-/// A request body that was cut, too slow or too large: nobody is left to answer.
+/// A request body that was cut off, too slow or too large, so that no response can be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body did not arrive")]
 pub(super) struct BodyLost;
 
-/// Reads a body to its end and keeps its length, its digest and its first bytes.
+/// Reads a body to its end and keeps its length, digest and first bytes.
 pub(super) async fn take(request: Request<Incoming>) -> Result<ReceivedBody, BodyLost> {
     const START: usize = 4096;
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
@@ -261,7 +262,7 @@ pub(super) async fn take(request: Request<Incoming>) -> Result<ReceivedBody, Bod
     Ok(ReceivedBody { length, digest: hasher.finalize().0, start })
 }
 
-/// A body of dots, made as it is sent.
+/// A body of dots, generated while it is sent.
 struct Dots {
     left: u64,
 }

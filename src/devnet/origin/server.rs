@@ -1,4 +1,4 @@
-//! The HTTP side: connections, and the way of each request from its target to its answer.
+//! The HTTP side: connections, and the path of a request to its response.
 
 use std::io;
 use std::sync::Arc;
@@ -31,19 +31,19 @@ use crate::protocol::schemes::microraiden::headers as rdn;
 const CONNECTIONS: usize = 1024;
 /// How long a connection may be idle, or take to send a head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(120);
-/// The pause after a connection could not be accepted.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// No answer is given, and the connection is cut.
+/// The connection is cut without a response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cut {
-    #[error("the answer is lost on purpose")]
+    #[error("the response is dropped on purpose")]
     Lost,
     #[error(transparent)]
     Body(#[from] BodyLost),
 }
 
-/// Accepts until `stop`; over TLS where there is a configuration for it.
+/// Accepts connections until `stop`, with TLS if configured.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -119,7 +119,7 @@ async fn serve_http_2(stream: TlsStream<TcpStream>, shared: Arc<SellerShared>) -
 
 async fn answer(request: Request<Incoming>, shared: &SellerShared) -> Result<Response<ResourceBody>, Cut> {
     let path = request.uri().path().to_owned();
-    // The original server knows no targets in absolute form; HTTP/2 has no other.
+    // The original server does not know targets in absolute form, but HTTP/2 has no other.
     if request.uri().scheme().is_some() && request.version() != Version::HTTP_2 {
         return refuse(request, plain(StatusCode::NOT_FOUND, "no such page\n".to_owned())).await;
     }
@@ -149,7 +149,7 @@ async fn answer(request: Request<Incoming>, shared: &SellerShared) -> Result<Res
     sell(request, shared, price, &kind).await
 }
 
-/// Takes the money, then runs the resource; or says what it costs.
+/// Accepts the payment and returns the resource, or responds with the price.
 async fn sell(
     request: Request<Incoming>,
     shared: &SellerShared,
@@ -182,7 +182,7 @@ async fn sell(
     let is_taken = matches!(verdict, SellerVerdict::Paid(_));
     let response = deliver(request, shared, price, kind, (payment, verdict)).await;
     if is_taken {
-        // An error would say that the sender is gone, and `shared` holds it.
+        // `shared` holds the sender, so this cannot fail.
         let _ = shared.held.subscribe().wait_for(|held| !held).await;
     }
     response
@@ -220,13 +220,13 @@ async fn deliver(
             return refuse(request, plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"))).await;
         }
     }
-    tracing::debug!(sender = ?payment.sender, open_block = ?payment.open_block, "a payment was refused");
+    tracing::debug!(sender = ?payment.sender, open_block = ?payment.open_block, "a payment was rejected");
     let response = paywall::reply(headers, request.headers());
     refuse(request, response).await
 }
 
-/// Gives an answer that does not look at the body. The body is read first, so that a client which writes it
-/// before it reads meets an answer and no reset; with `Expect: 100-continue` it is not asked for.
+/// Sends a response that does not depend on the body. Reads the body first, so that a client that writes before it
+/// reads gets the response rather than a reset; does not request the body of `Expect: 100-continue`.
 async fn refuse(
     request: Request<Incoming>,
     mut response: Response<ResourceBody>,
@@ -247,6 +247,6 @@ fn not_allowed(methods: &[Method]) -> Response<ResourceBody> {
 
 fn allowed(methods: &[Method]) -> HeaderValue {
     let names = methods.iter().chain([&Method::OPTIONS]).map(Method::as_str).collect::<Vec<_>>().join(", ");
-    // Names of methods and commas are always a header's value.
+    // Method names and commas are valid in a header value.
     HeaderValue::try_from(names).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

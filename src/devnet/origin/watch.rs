@@ -1,7 +1,7 @@
-//! How the seller learns of channels: it polls the node for the contract's events and tells the ledger.
+//! Watches the chain for the seller: polls the node for the contract's events and updates the ledger.
 //!
-//! Events that are mined but not deep enough are read anew at each poll, so a reorganisation that removes them
-//! leaves no trace. The end of a channel counts as soon as it is mined: a seller that waits there loses.
+//! Events without enough confirmations are read again with each poll, so that events removed by a reorganisation leave
+//! no trace. The end of a channel counts as soon as it is mined, since a seller that waited would lose money.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::ledger::{ChannelKey, Ledger, SellerPhase};
 use super::{SellerShared, SellerStartError};
 use crate::protocol::{Address, Amount};
 
-/// How long the node may take for one answer.
+/// The timeout of one request to the node.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The seller's view of the chain.
@@ -25,11 +25,11 @@ pub(super) struct EventWatcher {
     contract: Address,
     receiver: Address,
     confirmations: u64,
-    /// The first block whose events are not counted yet.
+    /// The first block whose events are not processed yet.
     next: u64,
 }
 
-/// A log as `eth_getLogs` gives it.
+/// A log as returned by `eth_getLogs`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EventLog {
@@ -66,7 +66,7 @@ impl EventWatcher {
         Ok(Self { node, contract, receiver, confirmations, next: 0 })
     }
 
-    /// Looks at the chain every `poll_every` until the task is dropped.
+    /// Polls the chain every `poll_every` until the task is dropped.
     pub(super) async fn run(mut self, shared: &SellerShared, poll_every: Duration) {
         let mut polls = tokio::time::interval(poll_every);
         polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -76,13 +76,13 @@ impl EventWatcher {
                 continue;
             }
             match self.fetch().await {
-                // A poll that was under way when noticing was stopped does not count.
+                // A poll that was in progress when watching was stopped does not count.
                 Ok((head, events)) if shared.faults().notices => {
                     shared.with_ledger(|ledger| self.count(head, events, ledger));
-                    shared.counts.send_modify(|counts| counts.looks += 1);
+                    shared.counts.send_modify(|counts| counts.polls += 1);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the seller cannot ask its node for channels"),
+                Err(error) => tracing::warn!(%error, "the seller cannot read channel events from its node"),
             }
         }
     }
@@ -91,7 +91,7 @@ impl EventWatcher {
         let head: String = self.node.request("eth_blockNumber", rpc_params![]).await?;
         let head =
             number(&head).ok_or_else(|| ClientError::Custom(format!("{head:.40} is not a block number")))?;
-        // Some nodes refuse a filter that starts above the head.
+        // Some nodes reject a filter that starts above the head.
         if self.next > head {
             return Ok((head, Vec::new()));
         }
@@ -159,7 +159,7 @@ fn event(log: &EventLog) -> Option<Event> {
     Some(Event { block, key, what })
 }
 
-/// Reads a quantity or a 32-byte word as the node writes them.
+/// Parses a quantity or a 32-byte word in the node's format.
 fn number(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x")?.trim_start_matches('0');
     if digits.is_empty() { Some(0) } else { u64::from_str_radix(digits, 16).ok() }

@@ -47,7 +47,7 @@ impl Fair {
     /// Opens a channel from the first account and waits until the seller knows it.
     pub async fn buyer(&self, deposit: u64) -> Buyer {
         let open_block = self.market.open_channel(0, self.origin.receiver(), deposit).await;
-        self.origin.await_look().await;
+        self.origin.await_poll().await;
         self.buyer_of(open_block)
     }
 
