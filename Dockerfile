@@ -4,7 +4,7 @@
 #   docker run -p 127.0.0.1:8402:8402 -v tollpass:/var/lib/tollpass -v "$PWD/wallet:/etc/tollpass:ro" \
 #       -e TOLLPASS_CONFIG=/etc/tollpass/proxy.toml -e TOLLPASS_ALLOW_REMOTE=true tollpass
 #
-# It runs as a user of its own and reports its health. Without TOLLPASS_CONFIG it is a plain proxy that never pays. A
+# It runs as a dedicated user and reports its health. Without TOLLPASS_CONFIG it is a plain proxy that never pays. A
 # proxy with a wallet needs TOLLPASS_ALLOW_REMOTE=true, because it listens on all addresses of the container: publish
 # the port only where everyone who can reach it may spend the money. Keys in ./wallet must belong to uid 8402, with mode
 # 600. Keep the state, /var/lib/tollpass, on a volume.
@@ -27,7 +27,7 @@ ENV TOLLPASS_LISTEN=0.0.0.0:8402 \
     TOLLPASS_STATE_DIR=/var/lib/tollpass
 VOLUME /var/lib/tollpass
 EXPOSE 8402
-# The proxy's own page responds as long as the proxy serves.
+# The setup page responds while the proxy serves.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8402 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 head <&3 && [[ $head == *' 200 '* ]]"]
 ENTRYPOINT ["tollpass"]

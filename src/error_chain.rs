@@ -1,8 +1,8 @@
-//! Errors with their causes, in one line.
+//! Formats errors with their causes in one line.
 
 use std::error::Error;
 
-/// Shows `error` and its causes, separated by colons; leaves out a cause that the message before it ends with.
+/// `error` and its causes, separated by colons, without causes that the preceding message ends with.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

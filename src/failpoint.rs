@@ -1,14 +1,13 @@
-//! Crash points for tests: the process aborts itself after a given number of effects, or a task panics at a point that
-//! is named.
+//! Crash points for tests: the process aborts after a given number of effects, or a task panics at a named point.
 //!
-//! Only debug builds look at `TOLLPASS_ABORT_AFTER` and `TOLLPASS_PANIC_AT`; in a release build a crash point is nothing.
+//! Only debug builds read `TOLLPASS_ABORT_AFTER` and `TOLLPASS_PANIC_AT`; in a release build a crash point is a no-op.
 
-/// The environment variable that says after how many effects to abort.
+/// The environment variable with the number of effects after which to abort.
 pub const VARIABLE: &str = "TOLLPASS_ABORT_AFTER";
-/// The environment variable that names a point at which the task that comes by panics.
+/// The environment variable with the name of a point at which to panic.
 pub const PANIC_VARIABLE: &str = "TOLLPASS_PANIC_AT";
 
-/// Marks that one more effect has happened.
+/// Counts an effect.
 #[cfg(debug_assertions)]
 pub fn point(name: &'static str) {
     use std::io::Write as _;
@@ -25,10 +24,10 @@ pub fn point(name: &'static str) {
         std::process::abort();
     }
     let wanted = PANIC_AT.get_or_init(|| std::env::var(PANIC_VARIABLE).ok());
-    assert!(wanted.as_deref() != Some(name), "a panic at {name} was asked for");
+    assert!(wanted.as_deref() != Some(name), "a panic at {name} was requested");
 }
 
-/// Marks that one more effect has happened.
+/// Counts an effect.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_name: &'static str) {}

@@ -1,11 +1,11 @@
-//! tollpass: a local HTTP forward proxy that meets `402 Payment Required` and pays it, so that the program behind it
-//! never sees a paywall. It speaks µRaiden: payments are signed totals over a channel, and only opening,
-//! topping up and ending a channel touch the chain.
+//! tollpass: a local HTTP forward proxy that pays for `402 Payment Required` responses, so that the programs behind it
+//! never see a paywall. It speaks µRaiden: payments are signed totals over a payment channel, and only opening, topping
+//! up and closing a channel require transactions.
 //!
 //! # As a library
 //!
-//! [`App`] is the proxy. [`StandalonePayments`] pays without one, for an HTTP client of your own: [`PayLayer`] is a tower
-//! layer around it. [`Policy`] says what may be paid, [`Payments`] signs it.
+//! [`App`] is the proxy. [`StandalonePayments`] pays without a proxy, for your own HTTP client: [`PayLayer`] is a tower
+//! layer around it. [`Policy`] contains the rules, [`Payments`] signs.
 //!
 #![cfg_attr(feature = "demo", doc = "```")]
 #![cfg_attr(not(feature = "demo"), doc = "```ignore")]
@@ -43,103 +43,103 @@
 //! ```text
 //! client ─► proxy::downstream ─► proxy::frontend ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
 //!
-//! proxy::frontend   for the proxy itself: the set-up page, the PAC file, the certificate of the local CA
-//!                   below a [[route]], or http to a host of upstream.upgrade: gets its whole address
-//! proxy::intercept  CONNECT to a host that is not to be read: on, and proxy::forward makes a blind tunnel of it
-//!                   CONNECT to one that is: the origin is reached, 200, and who speaks first decides. What begins like
-//!                   TLS or HTTP/1 is read, and its requests go on from here; anything else is a blind tunnel after all
+//! proxy::frontend   requests to the proxy itself: the set-up page, the PAC file, the certificate of the local CA
+//!                   [[route]] and upstream.upgrade: rewrites the target
+//! proxy::intercept  CONNECT to a host that is not intercepted: proxy::forward opens a blind tunnel
+//!                   CONNECT to an intercepted host: dials the origin, responds 200, then sniffs the protocol. TLS and
+//!                   HTTP/1 are intercepted, and their requests continue from here; anything else stays a blind tunnel
 //! proxy::pay
-//!                               │  anything but 402: straight back, streaming, nothing changed
-//!                               │  402, and no rule that pays it: back as it came, and Proxy-Status says why
-//!                               │  402, and a rule: can this request be sent again? (proxy::replay kept its body)
-//!                               │  a rule, and a price that is known from before (protocol::quote): paid at once
+//!                               │  not a 402: streams back unchanged
+//!                               │  402, and no rule pays it: returned unchanged, with the reason in Proxy-Status
+//!                               │  402, and a rule pays it: can this request be sent again (proxy::replay keeps its body)?
+//!                               │  a rule, and a price known from an earlier 402 (protocol::quote): paid at once
 //!                               ▼
 //!                         schemes::read ─► [Offer]
 //!                               ▼
 //!                         Payments::pay(offer, limit).await ─► Lease | Refusal
-//!                               │   SharedEngine::submit(input), behind a short lock; answers are handed out at once:
-//!                               │     Grant           lend the channel; signed in the client's own task: Lease
-//!                               │     Refuse          Refusal, with a reason
-//!                               │   the rest by the actor, one task, in order:
-//!                               │     Persist(seq)    to the journal's thread, one durable write for all that has queued; what
-//!                               │                     relies on it waits in the engine for Durable(seq) or NotRecorded(seq)
-//!                               │     Submit, Resume  open, top up, end, or find out what became of it, in a task of its own;
-//!                               │                     its transaction is on disk before `Send` lets it go
+//!                               │   SharedEngine::submit(input), behind a short lock, which delivers results at once:
+//!                               │     Grant           lease the channel; the client's own task signs: Lease
+//!                               │     Refuse          Refusal, with the reason
+//!                               │   the actor, one task, executes the other effects in order:
+//!                               │     Persist(seq)    to the journal thread, one durable write for everything queued; what
+//!                               │                     depends on it waits in the engine for Durable(seq) or NotRecorded(seq)
+//!                               │     Submit, Resume  open, top up, close, or resume a transaction, each in its own task;
+//!                               │                     its transaction is on disk before `Send` releases it
 //!                               ▼
-//!                         proxy::pay::exchange: the kept request again, with the payment ─► origin
+//!                         proxy::pay::exchange: the same request again, with the payment ─► origin
 //!                               │  (if the client disconnects, the exchange finishes in a detached task)
-//!                               │  the scheme assesses the answer: paid -> Lease::accept: acknowledged
-//!                               │  asked again -> Lease::reject: the same payment after a pause, another one, or none
-//!                               │  in doubt, no answer, lease dropped -> in doubt: resolved before anything new
+//!                               │  the scheme judges the response: paid -> Lease::accept: acknowledged
+//!                               │  another 402 -> Lease::reject: the same payment after a pause, another one, or none
+//!                               │  in doubt, no response, lease dropped -> in doubt: resolved before the next payment
 //! ```
 //!
-//! # Modules, and what they may import
+//! # Modules and their imports
 //!
-//! | module | what it is | imports |
+//! | module | purpose | imports |
 //! |---|---|---|
-//! | `cli` | one file for each subcommand | `app` and what they show |
-//! | `app` | from a configuration to a running proxy, until it is told to stop | every module |
-//! | `config` | `proxy.toml` and environment to a configuration that cannot be wrong | `hosts`, `limits`, `protocol` |
-//! | `protocol` | the core, pure: what is asked for, what is decided, the engine | `hosts` |
-//! | `hosts` | names and addresses of hosts, patterns for them, `no_proxy` | nothing of ours |
+//! | `cli` | the subcommands, one file each | `app` and what the commands print |
+//! | `app` | the composition root: turns a configuration into a running proxy | every module |
+//! | `config` | reads `proxy.toml` and the environment into a valid configuration | `hosts`, `limits`, `protocol` |
+//! | `protocol` | the pure core: offers, policy, the engine | `hosts` |
+//! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | `payments` | the payment service: the engine behind a lock, the actor that acts on the disk and the chain, the journal | `chain`, `limits`, `protocol` |
+//! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal | `chain`, `limits`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
-//! | `tls` | the local CA, the certificates that it signs, the roots of others | `private` |
-//! | `admin` | the socket on which `serve` answers the command line | `channels`, `payments`, `shutdown` |
-//! | `private` | files and directories that are for this user alone | nothing of ours |
-//! | `limits` | every limit on what is held and waited for, declared once | nothing of ours |
-//! | `shutdown` | signals, drain, deadline | nothing of ours |
-//! | `telemetry` | the log | nothing of ours |
-//! | `error_chain` | errors with their causes | nothing of ours |
-//! | `mutex` | locks that a panic does not close | nothing of ours |
-//! | `failpoint` | crash points for tests; nothing in a release build | nothing of ours |
-//! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, but not its proofs |
+//! | `tls` | the local CA, its certificates, root certificates | `private` |
+//! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |
+//! | `private` | files and directories that only this user can access | none |
+//! | `limits` | every limit, declared once | none |
+//! | `shutdown` | signals, drain, deadline | none |
+//! | `telemetry` | the log | none |
+//! | `error_chain` | errors with their causes | none |
+//! | `mutex` | locks that ignore poisoning | none |
+//! | `failpoint` | crash points for tests; no-ops in a release build | none |
+//! | `devnet` | feature `demo`: a development chain, contracts, a seller | `protocol`, except its proofs |
 //!
-//! `proxy` never sees the chain, `chain` never sees an HTTP request, only `app` sees all. `tests/suite/house.rs` keeps
-//! this so.
+//! `proxy` never sees the chain, `chain` never sees an HTTP request, and only `app` sees everything.
+//! `tests/suite/house.rs` enforces this.
 //!
-//! # What is always true of the money
+//! # Money invariants
 //!
-//! - Of each channel two totals are kept: what was *promised*, the highest total ever signed, which never falls, and
-//!   what is *acknowledged*, what the seller is believed to hold, where the next price is added. No total exceeds the
-//!   deposit.
-//! - One client request raises what its seller can redeem by at most one allowed price. What it raises counts from the
-//!   highest total that the seller was *presented*, which the journal keeps.
+//! - Each channel has two totals: *promised*, the highest total ever signed, which never falls; and *acknowledged*, the
+//!   total that the seller is believed to hold, to which the next price is added. No total exceeds the deposit.
+//! - One client request raises what its seller can redeem by at most one allowed price, counted from the highest total
+//!   *presented* to the seller, which the journal stores.
 //! - A channel pays for the host that it was opened for. One client request causes at most one deposit.
-//! - Absence is never a verdict: what leads to spending again rests on a proof, never on an answer that is missing.
+//! - Absence is never a verdict: spending again requires a proof, never a missing response.
 //! - Record, then act: a total is in the journal before it is signed, a transaction before it is sent.
-//! - The connection pool sends a request that carries a payment again only if the origin says that it did not process
-//!   it, or that it takes it over HTTP/1.1 only; once, and with the same payment.
-//! - Openings to one receiver happen one after the other.
+//! - The connection pool resends a request that carries a payment only if the origin states that it did not process it,
+//!   or that it requires HTTP/1.1; once, and with the same payment.
+//! - Channels to one receiver are opened one at a time.
 //!
-//! # HTTP on the way
+//! # HTTP behaviour
 //!
 //! - Responses other than 402 stream through unchanged. `CONNECT` is a blind tunnel, except to the hosts in `[intercept]`:
-//!   there TLS and plain HTTP are read, in HTTP/1.1 and HTTP/2, and anything else, such as a server that speaks first,
-//!   passes untouched.
+//!   there, TLS and plain HTTP are intercepted, in HTTP/1.1 and HTTP/2, and anything else, such as a server that sends
+//!   first, passes unchanged.
 //! - A message that two parsers could read differently (two `Host` headers, malformed or conflicting lengths, a transfer
 //!   coding other than `chunked`, misplaced whitespace) is refused with 400, or with 502 if the origin sent it, and the
-//!   connection is closed; or it goes on in a form that has one reading.
-//! - `Expect: 100-continue` waits until the origin asks for the body or responds without it, or until
+//!   connection is closed; or it is forwarded in an unambiguous form.
+//! - `Expect: 100-continue` waits until the origin requests the body or responds without it, or until
 //!   `limits.expect_continue_timeout`. A 402 that comes first is paid before the body is sent, once.
-//! - Interim responses (102, 103) go on to HTTP/1.1 clients; over HTTP/2 they do not pass, on either side.
+//! - Interim responses (102, 103) are forwarded to HTTP/1.1 clients, but not over HTTP/2, on either side.
 //! - A plain request with an `https://` target goes upstream as https if it comes from this machine, and is refused
 //!   otherwise.
-//! - `Max-Forwards: 0` on `OPTIONS` and `TRACE` is answered here; a `TRACE` shows no credentials, cookies or payments.
-//!   `OPTIONS http://host` without a path goes on as `OPTIONS /`: after parsing, the two are the same.
-//! - Headers and cookies that begin with `RDN-` are removed from requests that a rule pays and from their responses. Other
-//!   hosts get them as they are, so that a client with its own wallet still works.
-//! - Clients of one HTTP/2 connection to an origin share what the origin allows its streams to hold together (Node: 10 MB).
-//!   If the origin then refuses a request, it fails unless it is idempotent, without a body and not paid; the next one
-//!   uses another connection.
-//! - The set-up page responds under the proxy's own names only: a foreign name that resolves to the proxy gets 421.
-//! - A payment over plain http goes to the address that its 402 came from; one that goes with the first request, to what
-//!   the name resolves to then. Behind an outbound proxy, that proxy resolves names.
+//! - The proxy itself answers `OPTIONS` and `TRACE` with `Max-Forwards: 0`; the response to `TRACE` contains no credentials,
+//!   cookies or payments. `OPTIONS http://host` without a path is forwarded as `OPTIONS /`, since the two are the same after
+//!   parsing.
+//! - Headers and cookies that begin with `RDN-` are removed from requests that a rule pays and from their responses. For
+//!   other hosts they pass, so that a client with its own wallet still works.
+//! - Clients that share an HTTP/2 connection to an origin share its limits on streams (Node: 10 MB). If the origin then
+//!   refuses a request, it fails unless it is idempotent, without a body and not paid; the next one uses another
+//!   connection.
+//! - The set-up page is served under the proxy's own names only: a foreign name that resolves to the proxy gets 421.
+//! - A payment over plain http goes to the address that sent the 402; one that is sent ahead goes to the address that the
+//!   name resolves to then. With an outbound proxy, that proxy resolves names.
 //! - A request counts as a browser's if it has a `User-Agent` that begins with `Mozilla/`, or `Upgrade-Insecure-Requests`,
 //!   `Sec-CH-UA` or `Sec-Fetch-Site`. A foreign `Origin` or `Referer`, or `Sec-Fetch-Site: cross-site` or `same-site`, marks
-//!   a request of another site, which is never paid.
+//!   a cross-site request, which is never paid.
 
 // Tests, benches and fuzz targets see the modules; programs see what the crate root exports.
 #[cfg(not(feature = "testing"))]

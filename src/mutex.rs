@@ -1,4 +1,4 @@
-//! Locks for data that stays consistent when a thread panics while it holds the lock.
+//! Locks that ignore poisoning, for data that stays consistent if a holder panics.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -164,7 +164,7 @@ struct Record {
     end: BodyEnd,
 }
 
-/// How a request was handled, as the access log tells it.
+/// How a request was handled, for the access log.
 #[derive(Debug)]
 enum Handled {
     Plain,

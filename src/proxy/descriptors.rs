@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::mutex::lock;
 
-/// Pauses between attempts, while closed connections give up their descriptors.
+/// Pauses between attempts, while closed connections release their descriptors.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(5),
     Duration::from_millis(20),

@@ -1,4 +1,4 @@
-//! Handles a request up to the point where it would be sent to its origin. Only fuzz tests use this.
+//! Processes a request up to the point where it would be sent to its origin. Only fuzz tests use this.
 
 use http::header;
 use http::{Method, Request, Response};

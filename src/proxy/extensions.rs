@@ -1,4 +1,4 @@
-//! Extensions of requests and responses by which one layer tells another what it knows.
+//! Extensions of requests and responses that pass information between layers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ impl Arrival {
 #[derive(Clone, Debug)]
 pub(crate) struct MappedUrl(pub(crate) Uri);
 
-/// The client is on another machine, so what it sends unencrypted can be read on the way.
+/// The client is on another machine, so unencrypted data can be read on the network.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteClient;
 

@@ -1,4 +1,4 @@
-//! How a request was handled, and what it is called in the log.
+//! How a request was handled, and its name in the log.
 
 use std::fmt;
 

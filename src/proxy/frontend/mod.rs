@@ -126,7 +126,7 @@ where
                 })
             }
             Destination::Local(mut answer) => {
-                // A refusal says so already.
+                // A refusal has set its own handling.
                 answer.extensions_mut().get_or_insert(Handling::Local);
                 FrontendFuture(FrontendState::Answered(Some(answer)))
             }

@@ -1,10 +1,9 @@
-//! What to do per program, so that it goes through the proxy and trusts it, and how to undo that. Text only: how it is
-//! shown is the page's affair.
+//! Instructions for each program: how to use the proxy, trust its CA, and undo that. The page renders them.
 
 /// One program.
 pub(super) struct SetupAdvice {
     pub(super) program: &'static str,
-    /// What to type; empty where there is nothing to type.
+    /// The commands, if any.
     pub(super) commands: Vec<String>,
     pub(super) notes: &'static str,
     pub(super) undo: &'static str,

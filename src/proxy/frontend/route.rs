@@ -215,7 +215,7 @@ fn climbs(path: &str) -> bool {
     }
 }
 
-/// The byte that two digits stand for; those that matter to nobody here are all the same.
+/// The byte that two hexadecimal digits encode; irrelevant bytes all become the same.
 fn escaped(high: u8, low: u8) -> u8 {
     match (high, low.to_ascii_lowercase()) {
         (b'2', b'e') => b'.',

@@ -18,9 +18,9 @@ pub enum BodyEnd {
     Failed,
 }
 
-/// Takes what is recorded of a body.
+/// Receives the record of a body.
 pub trait BodyRecord: fmt::Debug + Send + Sync {
-    /// The body has ended after so many bytes.
+    /// The body has ended after this many bytes.
     fn ended(&mut self, bytes: u64, end: BodyEnd);
 }
 

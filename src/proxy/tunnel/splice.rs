@@ -173,7 +173,7 @@ impl Traffic {
         (self.client_bytes.load(Ordering::Relaxed), self.origin_bytes.load(Ordering::Relaxed))
     }
 
-    /// Counts a read, or a write of so many bytes.
+    /// Counts a read, or a write of this many bytes.
     fn from(&self, is_client: bool, written: usize) {
         let bytes = if is_client { &self.client_bytes } else { &self.origin_bytes };
         bytes.fetch_add(written as u64, Ordering::Relaxed);

@@ -100,7 +100,7 @@ impl UpstreamTls {
     /// Performs the handshake and verifies that the origin is `host`.
     ///
     /// # Errors
-    /// [`HandshakeError`] tells whether a new connection may succeed.
+    /// [`HandshakeError`] shows whether a new connection may succeed.
     pub(crate) async fn handshake(
         &self,
         link: TcpLink,

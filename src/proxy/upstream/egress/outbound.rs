@@ -212,7 +212,7 @@ mod tests {
             ("127.0.0.1", 8402, "[::]:8402", true),
             ("10.1.2.3", 8402, "10.1.2.3:8402", true),
             ("localhost", 8402, "10.1.2.3:8402", false),
-            // An address for documentation, RFC 5737, is nobody's.
+            // A documentation address (RFC 5737), which no machine has.
             ("203.0.113.1", 8402, "0.0.0.0:8402", false),
         ] {
             let proxy = OutboundProxy::new(host, port, None);
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a tunnel that is answered with these pieces, and what is left to read.
+    /// The result of a tunnel whose response arrives in these pieces, and the unread rest.
     async fn answered(pieces: &[&[u8]]) -> (Result<(), DialError>, Vec<u8>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -249,7 +249,7 @@ mod tests {
         let serve = async {
             for piece in pieces {
                 server.write_all(piece).await.unwrap();
-                // All runs on one thread: this lets the other side look at the piece alone.
+                // On one thread, this lets the other side read each piece alone.
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }
