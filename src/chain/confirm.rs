@@ -8,46 +8,20 @@
 use std::time::Duration;
 
 use ethers_core::types::U256;
-use ethers_core::types::transaction::eip2718::TypedTransaction;
-use ethers_core::utils::rlp::Rlp;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::chain::contracts;
-use crate::chain::contracts::OpKind;
+use crate::chain::Chain;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::gap::Gaps;
-use crate::chain::nonces::InFlight;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal;
 use crate::chain::refusal::SendRefusal;
+use crate::chain::rpc::At;
 use crate::chain::rpc::{Transaction, TxReceipt};
-use crate::chain::{At, Chain};
+use crate::chain::sent::{ConfirmedTx, SentTx};
 use crate::failpoint;
-use crate::protocol::schemes::microraiden::contract;
-use crate::protocol::{Amount, ChannelId, Intent, OnChain};
-
-/// A transaction that the node has or may have.
-pub(super) struct SentTx {
-    pub intent: Intent,
-    /// False if it is unknown whether the node accepted it.
-    pub is_known: bool,
-    /// For a top-up: the deposit before it, if known.
-    pub before: Option<Amount>,
-    /// Whether it may be sent again; false while another transaction may move the same money.
-    pub may_resend: bool,
-    /// Abandoned earlier attempts of the same operation, with lower nonces, whose outcome is still open.
-    pub earlier: Vec<Intent>,
-    /// Reserves the nonce until the wait ends.
-    pub _in_flight: InFlight,
-}
-
-/// A mined transaction with enough confirmations.
-pub(super) struct ConfirmedTx {
-    pub receipt: TxReceipt,
-    /// The newest block at that time.
-    pub head: u64,
-}
+use crate::protocol::{ChannelId, Intent, OnChain};
 
 enum TxStatus {
     /// Mined, with enough confirmations.
@@ -127,58 +101,6 @@ impl Chain {
                 }
             }
             Err(_) => Ok(false),
-        }
-    }
-
-    /// Returns the state of the channel that `mined` worked on, once its effect is proven by the contract's state in a
-    /// block no older than `mined`, or by the contract's event. Transient errors are retried within
-    /// [`Self::retry_window`].
-    pub(super) async fn proven(
-        &self,
-        sent: &SentTx,
-        channel: ChannelId,
-        mined: &ConfirmedTx,
-    ) -> Result<Option<OnChain>, OpError> {
-        let op = &sent.intent.op;
-        let until = Instant::now() + self.retry_window();
-        let mut has_event = self.has_event(op, &mined.receipt.logs, |_| true);
-        let mut shows = None;
-        let mut poll = poll(self.0.settings.poll_every);
-        loop {
-            poll.tick().await;
-            match self.channel_since(channel, mined.head).await {
-                Ok(Some(on_chain)) if contract::is_reached(op, sent.before, on_chain) => {
-                    return Ok(on_chain);
-                }
-                // For a top-up that was resumed, `before` is unknown, so the event must prove the amount added.
-                Ok(Some(on_chain))
-                    if has_event
-                        && sent.before.is_none()
-                        && contract::is_reached(op, Some(Amount::ZERO), on_chain) =>
-                {
-                    return Ok(on_chain);
-                }
-                Ok(Some(on_chain)) => shows = Some(on_chain),
-                Ok(None) => tracing::debug!(%channel, "the node is behind"),
-                Err(error) => tracing::debug!(%channel, %error, "the channel cannot be read yet"),
-            }
-            if !has_event {
-                let block = mined.receipt.block_number.as_u64();
-                has_event = matches!(self.trace(op, sent.intent.hash, block, block).await, Ok(Some(_)));
-            }
-            if Instant::now() >= until {
-                break;
-            }
-        }
-        match shows {
-            Some(Some(on_chain)) if has_event => {
-                tracing::warn!(
-                    transaction = %sent.hash(), %channel, operation = %op, ?on_chain,
-                    "the contract's event proves the transaction, but the node's state does not show its effect yet"
-                );
-                Ok(Some(on_chain))
-            }
-            shows => Err(OpError::Unseen { hash: sent.hash(), channel, shows: shows.map(Box::new) }),
         }
     }
 
@@ -343,7 +265,7 @@ impl Chain {
             if let Some(receipt) = self.trace(&op, hash, from, head).await? {
                 return Ok(confirmed_at(receipt, head, confirmations));
             }
-            if matches!(contracts::op_kind(&op), OpKind::End(..)) && self.ended(&op).await?.is_some() {
+            if self.ended(&op).await?.is_some() {
                 return Err(replaced(None));
             }
         }
@@ -379,7 +301,7 @@ impl Chain {
     }
 
     /// How long to retry transient node errors.
-    fn retry_window(&self) -> Duration {
+    pub(super) fn retry_window(&self) -> Duration {
         self.0.settings.retry_timeout.min(self.0.settings.confirm_timeout)
     }
 }
@@ -389,25 +311,6 @@ fn confirmed_at(receipt: TxReceipt, head: u64, confirmations: u32) -> Option<Con
     let block = receipt.block_number.as_u64();
     let head = head.max(block);
     (head - block + 1 >= u64::from(confirmations)).then_some(ConfirmedTx { receipt, head })
-}
-
-impl ConfirmedTx {
-    /// The fee in wei, if the receipt or the transaction states its price.
-    pub fn fee(&self, intent: &Intent) -> Option<U256> {
-        let price = self.receipt.effective_gas_price.or_else(|| {
-            match TypedTransaction::decode_signed(&Rlp::new(&intent.raw)).ok()?.0 {
-                TypedTransaction::Legacy(transaction) => transaction.gas_price,
-                _ => None,
-            }
-        })?;
-        Some(price.saturating_mul(self.receipt.gas_used?))
-    }
-}
-
-impl SentTx {
-    pub fn hash(&self) -> TransactionHash {
-        TransactionHash(self.intent.hash)
-    }
 }
 
 /// A timer that keeps its interval after a late tick.

@@ -9,8 +9,7 @@ use ethers_core::utils::hex;
 
 use crate::chain::refusal;
 use crate::chain::signer::NotSigned;
-use crate::protocol::schemes::microraiden::contract::UnmetPrecondition;
-use crate::protocol::{Address, Amount, ChannelId, OnChain, Wei};
+use crate::protocol::{Address, Amount, ChannelId, OnChain, UnmetPrecondition, Wei};
 
 /// A request to the chain that returned no usable result. Nothing was sent.
 #[derive(Debug, thiserror::Error)]

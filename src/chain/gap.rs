@@ -11,13 +11,13 @@ use ethers_core::utils::keccak256;
 use ethers_core::utils::rlp::Rlp;
 
 use crate::chain::Chain;
-use crate::chain::confirm::SentTx;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::Caps;
 use crate::chain::nonces::InFlight;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::CallRequest;
+use crate::chain::sent::SentTx;
 use crate::protocol::Intent;
 
 /// How many consecutive polls must see the same gap: a node may be behind, or a transaction still propagating.

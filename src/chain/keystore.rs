@@ -1,6 +1,7 @@
 //! Loads and creates the signing key: a V3 JSON keystore with a password, or an unencrypted key file. `form` and `v3`
 //! implement the format, [`crate::private`] checks file permissions. Logs nothing.
 
+mod error;
 mod form;
 mod v3;
 
@@ -18,7 +19,7 @@ use ethers_core::{
 };
 use zeroize::Zeroizing;
 
-pub use self::v3::V3Error;
+pub use self::error::V3Error;
 use super::signer::Signer;
 use crate::private;
 use crate::private::PrivateFileError;

@@ -7,12 +7,12 @@
 //! messages of the node or the network are stripped of secrets.
 
 mod answers;
+mod node_name;
 
 use std::fmt;
 use std::time::Duration;
 
 use ethers_core::types::{Address as H160, Bytes, H256, Log, U64, U256};
-use http::Uri;
 use jsonrpsee::core::client::{ClientT, Error as ClientError};
 use jsonrpsee::core::http_helpers::HttpError;
 use jsonrpsee::core::params::ArrayParams;
@@ -30,9 +30,7 @@ use crate::chain::error::ChainError;
 use crate::chain::refusal;
 use crate::error_chain::with_causes;
 use answers::{Answers, AnswersLayer, MAX_ANSWER, Odd};
-
-/// The longest part of a node's message to repeat, in characters.
-const MAX_REPEATED: usize = 300;
+use node_name::NodeName;
 
 /// The first pause before a read is retried; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -48,13 +46,6 @@ pub(super) struct Rpc {
     retry_window: Duration,
     /// The error that is being retried, if any.
     outage: watch::Sender<Option<String>>,
-}
-
-/// The printable part of a node's URL, and the parts that must not be printed.
-#[derive(Clone)]
-struct NodeName {
-    shown: String,
-    secrets: Vec<String>,
 }
 
 /// The state that a request reads.
@@ -353,47 +344,6 @@ impl Serialize for At {
     }
 }
 
-impl NodeName {
-    fn of(url: &str) -> Result<Self, ChainError> {
-        let refuse = |why: &str| ChainError::Url { why: why.into() };
-        let uri: Uri = url.parse().map_err(|_| refuse("it is not a valid URL"))?;
-        let scheme = uri.scheme_str().ok_or_else(|| refuse("it has no scheme"))?;
-        if scheme != "http" && scheme != "https" {
-            return Err(refuse("its scheme is neither http nor https"));
-        }
-        let authority = uri.authority().ok_or_else(|| refuse("it has no host"))?;
-        if authority.host().is_empty() {
-            return Err(refuse("it has no host"));
-        }
-        let port = authority.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        let shown = format!("{scheme}://{}:{port}", authority.host());
-        let user = authority.as_str().rsplit_once('@').map_or("", |(user, _)| user);
-        let secrets = user
-            .split(':')
-            .chain(uri.path().split('/'))
-            .chain(uri.query().unwrap_or("").split(['&', '=']))
-            .filter(|part| part.len() >= Self::SHORTEST_SECRET)
-            .map(String::from)
-            .collect();
-        Ok(Self { shown, secrets })
-    }
-
-    /// Shorter parts of a URL are words such as `v3`, and removing them would garble harmless text.
-    const SHORTEST_SECRET: usize = 4;
-
-    /// `text` in one line, truncated, with every part of the URL that could be a secret removed.
-    fn clean(&self, text: &str) -> String {
-        let mut text = text.replace(char::is_control, " ");
-        for secret in &self.secrets {
-            text = text.replace(secret.as_str(), "…");
-        }
-        match text.char_indices().nth(MAX_REPEATED) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
-    }
-}
-
 /// The pause before a retry: at least what the node requested, and never zero.
 fn before_next(pause: Duration, retry_after: Option<Duration>) -> Duration {
     retry_after.map_or(pause, |wished| wished.max(pause))
@@ -426,11 +376,6 @@ mod tests {
             assert_eq!(rpc.shown(), shown);
             assert_eq!(format!("{rpc:?}"), format!("Rpc({shown})"));
         }
-        let name =
-            NodeName::of("https://user:hunter22@node.example/v3/0123456789abcdef?key=topsecret").unwrap();
-        let cleaned = name.clean("bad project 0123456789abcdef\nfor user, hunter22 or topsecret");
-        assert_eq!(cleaned, "bad project … for …, … or …");
-        assert_eq!(name.clean(&"x".repeat(10_000)).chars().count(), MAX_REPEATED + 1);
     }
 
     #[test]

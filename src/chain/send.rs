@@ -5,7 +5,8 @@ use std::time::Duration;
 use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
 
-use crate::chain::confirm::SentTx;
+use crate::chain::Chain;
+use crate::chain::client::ContractConstants;
 use crate::chain::error::{ChainError, OpError, TransactionHash, Underfunded};
 use crate::chain::fees;
 use crate::chain::fees::{Caps, Fees};
@@ -13,7 +14,7 @@ use crate::chain::nonces::NonceTurn;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
-use crate::chain::{Chain, ContractConstants};
+use crate::chain::sent::SentTx;
 use crate::failpoint;
 use crate::protocol::{Amount, ChannelOp, Intent};
 

@@ -7,7 +7,7 @@ use jsonrpsee::rpc_params;
 use serde_json::Value as Json;
 use tokio::time::timeout;
 use tollpass::chain::{ChainSettings, OpError, OpResult, Resolution};
-use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
+use tollpass::protocol::UnmetPrecondition;
 use tollpass::protocol::{ChannelId, ChannelOp, OnChain, Signature};
 
 use crate::support::chains::each_network;

@@ -6,9 +6,12 @@ use std::borrow::Cow;
 use ethers_core::utils::hex;
 use serde_json::{Map, Value};
 
-use super::v3::{DERIVED, V3Error};
+use super::error::V3Error;
 use crate::private;
 use crate::protocol::Address;
+
+/// How many bytes of the derived key are used.
+pub(super) const DERIVED: usize = 32;
 
 /// A parsed keystore.
 #[derive(Debug)]

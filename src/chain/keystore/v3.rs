@@ -8,8 +8,9 @@ use ethers_core::{
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::error::V3Error;
 use super::form;
-use super::form::{Form, Kdf};
+use super::form::{DERIVED, Form, Kdf};
 use crate::protocol::Address;
 
 /// The most memory that a file may require of scrypt, in bytes (128 · n · r). The usual n = 2^18, r = 8 takes half.
@@ -22,27 +23,7 @@ const MAX_SCRYPT_WORK: u64 = 1 << 24;
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 /// The scrypt parameters of a new keystore: log2 of n, then r and p.
 const STRENGTH: (u8, u32, u32) = (18, 8, 1);
-/// How many bytes of the derived key are used.
-pub(super) const DERIVED: usize = 32;
-
 type Aes128Ctr = ctr::Ctr128BE<aes::Aes128>;
-
-/// Why a keystore cannot be decrypted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum V3Error {
-    /// It is not JSON, or a member is missing or has the wrong type.
-    #[error("not a V3 keystore: {0}")]
-    Shape(String),
-    /// It uses an unsupported feature.
-    #[error("the keystore's {0}")]
-    Unsupported(String),
-    /// The key derivation would take too much memory or time.
-    #[error("the keystore's key derivation is out of bounds: {0}; it was not made by a common wallet")]
-    Excessive(String),
-    /// The MAC does not match.
-    #[error("the password is wrong, or the keystore is damaged")]
-    WrongPassword,
-}
 
 /// The decrypted key and the address in the file, which the caller must compare.
 pub(super) struct DecryptedKey {

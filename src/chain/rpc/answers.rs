@@ -16,7 +16,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 use tower::{Layer, Service};
 
-use super::NodeName;
+use super::node_name::NodeName;
 
 /// The longest response to read, in bytes; a longer one is an error (of logs: a refusal of the range).
 pub(super) const MAX_ANSWER: u32 = 10 * 1024 * 1024;

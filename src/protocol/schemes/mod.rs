@@ -5,6 +5,7 @@
 
 mod channel_verdict;
 pub mod microraiden;
+mod name;
 #[cfg(feature = "testing")]
 pub mod test_token;
 
@@ -12,12 +13,13 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
 
 pub use channel_verdict::{Holding, Verdict, Violation};
+pub use name::SchemeName;
 
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
 use crate::protocol::channel::{Channel, ChannelDraft};
 use crate::protocol::policy::Complaint;
-use crate::protocol::terms::{SchemeName, Terms};
+use crate::protocol::terms::Terms;
 use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
 
 /// What a payment scheme knows. Pure; implemented by a type without values, and dispatched by the enums of this module.

@@ -6,7 +6,7 @@ use tollpass::chain::signer::Signer;
 use tollpass::chain::{Chain, ChainSettings, OpError, OpResult};
 use tollpass::devnet::accounts;
 use tollpass::devnet::contracts::channel_manager;
-use tollpass::protocol::schemes::microraiden::contract::UnmetPrecondition;
+use tollpass::protocol::UnmetPrecondition;
 use tollpass::protocol::schemes::microraiden::proof;
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, Signature};
 

@@ -14,12 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use offer::{ChannelOffer, MalformedChannelOffer, SellerRecord, read};
 pub use verdict::{complaint, is_ours, judge};
 
+use super::SchemeName;
 use super::{Assessment, Payer, Receipt, Scheme};
 use crate::protocol::Signature;
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
 use crate::protocol::channel::ChannelDraft;
-use crate::protocol::terms::{SchemeName, Terms};
+use crate::protocol::terms::Terms;
 
 /// The scheme.
 #[derive(Clone, Copy, Debug)]

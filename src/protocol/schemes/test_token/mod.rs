@@ -7,9 +7,10 @@ use ethers_core::utils::hex;
 use ethers_core::utils::keccak256;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::SchemeName;
 use super::{Assessment, OneShot, Payer, Receipt, Reply, Scheme};
 use crate::protocol::asset::{AssetId, Money};
-use crate::protocol::terms::{SchemeName, Terms};
+use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
 
 /// Seller: its offer.

@@ -2,15 +2,18 @@
 
 use ethers_core::types::{H160, U256};
 
-use crate::chain::confirm::SentTx;
-use crate::chain::contracts;
-use crate::chain::contracts::{AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall};
+use crate::chain::Chain;
+use crate::chain::client::ContractConstants;
 use crate::chain::error::{ChainError, OpError, Underfunded};
-use crate::chain::execute::both;
+use crate::chain::microraiden::contracts;
+use crate::chain::microraiden::contracts::{
+    AllowanceCall, ApproveCall, CreateChannelCall, TopUpCall, TransferCall,
+};
+use crate::chain::microraiden::execute::both;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::rpc::{At, CallRequest};
 use crate::chain::send::TransactionStep;
-use crate::chain::{Chain, ContractConstants};
+use crate::chain::sent::SentTx;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp};
 
 /// The assumed gas of an `approve`.
@@ -21,7 +24,7 @@ const FETCH_GAS: u64 = 150_000;
 impl Chain {
     /// Sends the transactions that move the money of `op` into its channel. Returns the last one, and the fee in wei of
     /// those before it, if known.
-    pub(super) async fn fund(
+    pub(in crate::chain) async fn fund(
         &self,
         op: &ChannelOp,
         amount: Amount,
@@ -39,7 +42,7 @@ impl Chain {
     }
 
     /// The most gas that moving the money of `op` into its channel takes.
-    pub(super) async fn gas_to_fund(
+    pub(in crate::chain) async fn gas_to_fund(
         &self,
         op: &ChannelOp,
         amount: Amount,

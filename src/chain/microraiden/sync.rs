@@ -7,11 +7,11 @@ use ethers_core::types::{H160, H256, Log, U64, U256};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::chain::Chain;
-use crate::chain::contracts::{
+use crate::chain::error::ChainError;
+use crate::chain::microraiden::contracts::{
     ChannelCloseRequestedFilter, ChannelCreatedFilter, ChannelSettledFilter, ChannelToppedUpFilter,
     ChannelWithdrawFilter,
 };
-use crate::chain::error::ChainError;
 use crate::chain::rpc::{At, LogFilter, TxReceipt};
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
@@ -39,7 +39,7 @@ impl Synced {
 
 /// The events of the payer's channels.
 #[derive(Default)]
-pub(super) struct Events {
+pub(in crate::chain) struct Events {
     /// The channels with events.
     pub ids: BTreeSet<ChannelId>,
     /// The settled channels with their final totals.
@@ -47,7 +47,7 @@ pub(super) struct Events {
 }
 
 /// How many blocks the next sync reads again, in case of a reorganisation.
-pub(super) const REORG_MARGIN: u64 = 12;
+pub(in crate::chain) const REORG_MARGIN: u64 = 12;
 /// A halved range is doubled after this many consecutive successes.
 const GROW_AFTER: u32 = 4;
 /// How many channels are read concurrently.
@@ -70,7 +70,7 @@ impl Chain {
 
     /// `head`, or the lower of two readings if it is far from `from`: a single wrong reading must neither start an
     /// endless scan nor end up in the cursor.
-    pub(super) async fn likely_head(&self, from: u64, head: u64) -> Result<u64, ChainError> {
+    pub(in crate::chain) async fn likely_head(&self, from: u64, head: u64) -> Result<u64, ChainError> {
         let far = self.0.settings.log_range.saturating_mul(MANY_RANGES);
         if head.saturating_sub(from.max(self.0.settings.start_block)) <= far {
             return Ok(head);
@@ -79,7 +79,7 @@ impl Chain {
     }
 
     /// The events of the payer's channels in a range of blocks, both ends included.
-    pub(super) async fn events(&self, from: u64, to: u64) -> Result<Events, ChainError> {
+    pub(in crate::chain) async fn events(&self, from: u64, to: u64) -> Result<Events, ChainError> {
         let from = from.max(self.0.settings.start_block);
         let mut events = Events::default();
         self.each_logs(from, to, |logs| self.take(logs, &mut events)).await?;
@@ -108,7 +108,7 @@ impl Chain {
     }
 
     /// A receipt of transaction `hash`, if the contract's event for `op` in the blocks from `from` to `to` proves it.
-    pub(super) async fn trace(
+    pub(in crate::chain) async fn trace(
         &self,
         op: &ChannelOp,
         hash: [u8; 32],
@@ -137,7 +137,12 @@ impl Chain {
     }
 
     /// Whether one of the logs that pass `admits` is the event of a successful `op`.
-    pub(super) fn has_event(&self, op: &ChannelOp, logs: &[Log], admits: impl Fn(&Log) -> bool) -> bool {
+    pub(in crate::chain) fn has_event(
+        &self,
+        op: &ChannelOp,
+        logs: &[Log],
+        admits: impl Fn(&Log) -> bool,
+    ) -> bool {
         let (contract, payer) = (H160::from(self.0.settings.channel_manager), topic(self.payer()));
         let (event, open_block, amount) = match *op {
             ChannelOp::Open { deposit, .. } => (ChannelCreatedFilter::signature(), None, deposit),
@@ -165,7 +170,7 @@ impl Chain {
 
     /// The state of each channel. "No such channel" is trusted only at a block no older than `seen`; channels that a
     /// lagging node may not have yet are left out.
-    pub(super) async fn channels(
+    pub(in crate::chain) async fn channels(
         &self,
         ids: BTreeSet<ChannelId>,
         seen: u64,
@@ -304,7 +309,7 @@ impl Ranges {
 mod tests {
     use std::time::Duration;
 
-    use crate::chain::sync::*;
+    use crate::chain::microraiden::sync::*;
 
     fn refusal() -> ChainError {
         ChainError::NodeRefused {

@@ -43,7 +43,7 @@ abigen!(
 );
 
 /// The `data` that the token passes to the channel contract: payer and receiver, and for a top-up the open block.
-pub(super) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
+pub(in crate::chain) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
     let mut data = Vec::with_capacity(44);
     data.extend_from_slice(&payer.0);
     data.extend_from_slice(&op.receiver().0);
@@ -54,7 +54,7 @@ pub(super) fn transfer_data(payer: Address, op: &ChannelOp) -> Vec<u8> {
 }
 
 /// How an operation is carried out on the chain.
-pub(super) enum OpKind {
+pub(in crate::chain) enum OpKind {
     /// Moves this many base units into a channel.
     Fund(Amount),
     /// Ends a channel, or starts its challenge period, by this call of the channel contract.
@@ -62,7 +62,7 @@ pub(super) enum OpKind {
 }
 
 /// How `op` is carried out.
-pub(super) fn op_kind(op: &ChannelOp) -> OpKind {
+pub(in crate::chain) fn op_kind(op: &ChannelOp) -> OpKind {
     match *op {
         ChannelOp::Open { deposit, .. } => OpKind::Fund(deposit),
         ChannelOp::TopUp { added, .. } => OpKind::Fund(added),
@@ -89,7 +89,7 @@ pub(super) fn op_kind(op: &ChannelOp) -> OpKind {
 }
 
 /// The ERC-223 call that moves `amount` into the channel of `op`.
-pub(super) fn transfer_call(
+pub(in crate::chain) fn transfer_call(
     contract: Address,
     payer: Address,
     op: &ChannelOp,
@@ -103,7 +103,7 @@ mod tests {
     use ethers_contract::{EthCall, EthEvent};
     use ethers_core::utils::{hex, id};
 
-    use crate::chain::contracts::*;
+    use crate::chain::microraiden::contracts::*;
 
     #[test]
     fn calls_and_events_have_the_selectors_of_the_original() {

@@ -10,7 +10,7 @@ use crate::protocol::{ChannelId, ChannelOp};
 
 impl Chain {
     /// The call `data` that ends `channel`, if the contract would accept it now.
-    pub(super) async fn end_request(
+    pub(in crate::chain) async fn end_request(
         &self,
         op: &ChannelOp,
         channel: ChannelId,

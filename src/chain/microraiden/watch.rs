@@ -9,10 +9,10 @@ use tokio::time::Interval;
 use crate::chain::Chain;
 use crate::chain::confirm::poll;
 use crate::chain::error::ChainError;
-use crate::chain::sync::{Events, REORG_MARGIN, Synced};
+use crate::chain::microraiden::sync::{Events, REORG_MARGIN, Synced};
 use crate::protocol::ChannelId;
 
-/// Polls for new blocks every [`Settings::poll_every`](crate::chain::Settings::poll_every).
+/// Polls for new blocks every [`Settings::poll_every`](crate::chain::ChainSettings::poll_every).
 #[derive(Debug)]
 pub struct BlockWatcher {
     chain: Chain,

@@ -4,12 +4,13 @@ use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{NameOrAddress, U256};
 use ethers_core::utils::rlp::Rlp;
 
-use crate::chain::confirm::ConfirmedTx;
-use crate::chain::contracts;
-use crate::chain::contracts::{ChannelDepositBugbountyLimitCall, OpKind};
+use crate::chain::Chain;
 use crate::chain::error::ChainError;
+use crate::chain::microraiden::contracts;
+use crate::chain::microraiden::contracts::{ChannelDepositBugbountyLimitCall, OpKind};
+use crate::chain::rpc::At;
 use crate::chain::rpc::CallRequest;
-use crate::chain::{At, Chain};
+use crate::chain::sent::ConfirmedTx;
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{Amount, ChannelId, ChannelOp, Intent};
 
@@ -18,7 +19,7 @@ const NO_REASON: &str = "no reason given";
 
 impl Chain {
     /// Explains why a mined transaction failed; the explanation is vaguer if the node cannot be asked.
-    pub(super) async fn why_failed(&self, intent: &Intent, mined: &ConfirmedTx) -> String {
+    pub(in crate::chain) async fn why_failed(&self, intent: &Intent, mined: &ConfirmedTx) -> String {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
             return self.why_refused(&intent.op, NO_REASON).await;
         };
@@ -44,7 +45,7 @@ impl Chain {
     }
 
     /// The rules that an operation violates now, after the `reason` of the contract or the node.
-    pub(super) async fn why_refused(&self, op: &ChannelOp, reason: &str) -> String {
+    pub(in crate::chain) async fn why_refused(&self, op: &ChannelOp, reason: &str) -> String {
         let broken = match contracts::op_kind(op) {
             OpKind::Fund(amount) => self.rules_of_funding(op, amount).await,
             OpKind::End(channel, _) => self.rules_of_ending(op, channel).await,

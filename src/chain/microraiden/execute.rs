@@ -5,13 +5,14 @@ use std::time::Duration;
 use ethers_core::types::U256;
 
 use crate::chain::Chain;
-use crate::chain::confirm::{ConfirmedTx, SEARCHED_BLOCKS, SentTx};
-use crate::chain::contracts;
-use crate::chain::contracts::OpKind;
+use crate::chain::confirm::SEARCHED_BLOCKS;
 use crate::chain::error::{ChainError, OpError, TransactionHash};
 use crate::chain::fees::{Caps, Fees};
+use crate::chain::microraiden::contracts;
+use crate::chain::microraiden::contracts::OpKind;
 use crate::chain::recorder::TransactionRecorder;
 use crate::chain::send::TransactionStep;
+use crate::chain::sent::{ConfirmedTx, SentTx};
 use crate::protocol::schemes::microraiden::contract;
 use crate::protocol::{ChannelId, ChannelOp, Intent, OnChain};
 
@@ -246,7 +247,7 @@ impl Chain {
     }
 
     /// The result of `op` if it ends a channel and the channel has already ended that way.
-    pub(super) async fn ended(&self, op: &ChannelOp) -> Result<Option<OpResult>, ChainError> {
+    pub(in crate::chain) async fn ended(&self, op: &ChannelOp) -> Result<Option<OpResult>, ChainError> {
         let OpKind::End(channel, _) = contracts::op_kind(op) else { return Ok(None) };
         // A node that does not have the opening yet cannot prove an end.
         let Some(on_chain) = self.channel_since(channel, channel.open_block.into()).await? else {
@@ -255,7 +256,11 @@ impl Chain {
         Ok(contract::is_reached(op, None, on_chain).then_some(OpResult { channel, on_chain, fee: None }))
     }
 
-    pub(super) async fn succeeded(&self, sent: &SentTx, mined: &ConfirmedTx) -> Result<(), OpError> {
+    pub(in crate::chain) async fn succeeded(
+        &self,
+        sent: &SentTx,
+        mined: &ConfirmedTx,
+    ) -> Result<(), OpError> {
         if mined.receipt.status.is_some_and(|status| status.is_zero()) {
             let Intent { op, moves, hash, .. } = &sent.intent;
             let block = mined.receipt.block_number.as_u64();
@@ -283,7 +288,7 @@ impl Chain {
 }
 
 /// The sum of two fees, if both are known.
-pub(super) fn both(one: Option<U256>, other: Option<U256>) -> Option<U256> {
+pub(in crate::chain) fn both(one: Option<U256>, other: Option<U256>) -> Option<U256> {
     Some(one?.saturating_add(other?))
 }
 

@@ -1,0 +1,31 @@
+//! The names of the payment schemes.
+
+use std::fmt;
+
+/// A payment scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SchemeName {
+    /// µRaiden: signed totals over a channel.
+    MicroRaiden,
+    /// The scheme of the tests: one signature for each price.
+    #[cfg(feature = "testing")]
+    TestToken,
+}
+
+impl SchemeName {
+    /// The name in logs, reports and the journal.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MicroRaiden => "microraiden",
+            #[cfg(feature = "testing")]
+            Self::TestToken => "test-token",
+        }
+    }
+}
+
+impl fmt::Display for SchemeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
