@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// A TCP connection to an origin.
 ///
 /// If an origin sends the head and the body of a response in two segments with Nagle's algorithm on, the body waits for the
-/// acknowledgement of the head, which the kernel delays by 40 ms. The original µRaiden seller does this, so connections that
+/// acknowledgement of the head, which the kernel delays by 40 ms. Some sellers do this, so connections that
 /// carry payments acknowledge immediately.
 #[derive(Debug)]
 pub(crate) struct TcpLink {

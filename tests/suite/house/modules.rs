@@ -29,7 +29,7 @@ struct Module {
     paths: Vec<Vec<String>>,
 }
 
-/// Imports that lead through each other longer than this go in a circle.
+/// Re-exports that lead to each other more often than this are a cycle.
 const LONGEST_CHAIN: usize = 32;
 
 impl Modules {
