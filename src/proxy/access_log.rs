@@ -46,11 +46,11 @@ impl AccessLogLayer {
         Self { is_in_tunnel: true, ..self }
     }
 
-    fn begin(&self, request: &Request<Body>) -> Option<Record> {
+    fn begin(&self, request: &Request<Body>) -> Option<AccessRecord> {
         if !self.is_on || !tracing::enabled!(target: "tollpass::access", tracing::Level::INFO) {
             return None;
         }
-        Some(Record {
+        Some(AccessRecord {
             arrival: request.extensions().get::<Arrival>().copied(),
             begun: Instant::now(),
             method: request.method().clone(),
@@ -123,7 +123,7 @@ pub struct AccessLogFuture<F> {
 #[derive(Debug)]
 enum Pending {
     Nothing,
-    Record(Record),
+    Record(AccessRecord),
     /// The request may become a tunnel.
     Tunnel(TunnelRecord),
 }
@@ -150,7 +150,7 @@ where
 
 /// What is known of a request. Logs it when dropped.
 #[derive(Debug)]
-struct Record {
+struct AccessRecord {
     arrival: Option<Arrival>,
     begun: Instant,
     method: Method,
@@ -175,7 +175,7 @@ enum Handled {
     As(Handling),
 }
 
-impl Record {
+impl AccessRecord {
     /// Notes how the request was answered. The line is written when the body has ended.
     fn answer(mut self, mut response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
@@ -196,7 +196,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for AccessRecord {
     fn drop(&mut self) {
         let (handled, reason, price, upload) = match &self.handled {
             Handled::Plain => ("plain", None, None, None),
@@ -233,7 +233,7 @@ impl Drop for Record {
     }
 }
 
-impl BodyRecord for Record {
+impl BodyRecord for AccessRecord {
     fn ended(&mut self, bytes: u64, end: BodyEnd) {
         (self.bytes, self.end) = (bytes, end);
     }
@@ -241,10 +241,10 @@ impl BodyRecord for Record {
 
 /// The record of a request that asks for a tunnel. The tunnel keeps it until it ends; then the line is written.
 #[derive(Clone, Debug)]
-pub(super) struct TunnelRecord(Arc<TunnelState>);
+pub(super) struct TunnelRecord(Arc<LoggedTunnel>);
 
 #[derive(Debug)]
-struct TunnelState {
+struct LoggedTunnel {
     traffic: Traffic,
     record: Mutex<TunnelProgress>,
 }
@@ -252,14 +252,14 @@ struct TunnelState {
 #[derive(Debug)]
 struct TunnelProgress {
     /// `None` once it belongs to an ordinary response.
-    record: Option<Record>,
+    record: Option<AccessRecord>,
     is_open: bool,
 }
 
 impl TunnelRecord {
-    fn new(record: Record) -> Self {
+    fn new(record: AccessRecord) -> Self {
         let record = Mutex::new(TunnelProgress { record: Some(record), is_open: false });
-        Self(Arc::new(TunnelState { traffic: Traffic::default(), record }))
+        Self(Arc::new(LoggedTunnel { traffic: Traffic::default(), record }))
     }
 
     /// Notes that the request has become a tunnel.
@@ -277,7 +277,7 @@ impl TunnelRecord {
     }
 
     /// The record, if the response is not the beginning of a tunnel.
-    fn answered(self, response: &Response<Body>) -> Option<Record> {
+    fn answered(self, response: &Response<Body>) -> Option<AccessRecord> {
         let mut progress = lock(&self.0.record);
         if !progress.is_open {
             return progress.record.take();
@@ -289,7 +289,7 @@ impl TunnelRecord {
     }
 }
 
-impl Drop for TunnelState {
+impl Drop for LoggedTunnel {
     fn drop(&mut self) {
         let mut progress = lock(&self.record);
         let is_open = progress.is_open;
