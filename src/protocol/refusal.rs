@@ -119,7 +119,7 @@ pub enum Refusal {
     #[error("the seller answered with the state of another sender's channel")]
     ForeignState,
     /// The seller claims a total that we did not sign.
-    #[error("the seller claims to hold {claimed}, which no signature of ours proves")]
+    #[error("the seller claims to hold {claimed}, but has no signature of ours for it")]
     UnprovenTotal {
         /// What it claims.
         claimed: Amount,

@@ -1,5 +1,5 @@
-//! Hooks that ask somebody first: over real HTTP, whatever the webhook answers, and an approver of the program that uses
-//! the library. Only a clear yes in time lets a purchase go on.
+//! Hooks that ask before a payment: a webhook over real HTTP, whatever it replies, and an approver of a program that
+//! uses the library. Only a clear approval in time lets a purchase continue.
 
 mod turns;
 
@@ -27,16 +27,16 @@ use crate::support::payer::{Alice, Running};
 use crate::support::raw::soon;
 use crate::support::wire::{Got, ask};
 
-/// Retries that end soon; the seller sees new channels within milliseconds.
+/// Short retries; the seller sees new channels within milliseconds.
 const QUICK: &str = "every = \"10ms\", times = 1000, timeout = \"20s\"";
-/// How long the webhook here may take.
+/// The timeout of the webhook here.
 const WITHIN: &str = "webhook_timeout = \"300ms\"";
 
-/// A program that is asked, and answers as it was told last.
+/// A webhook that replies as configured last.
 struct Oracle {
     server: Mallory,
     next: Arc<Mutex<Answer>>,
-    /// What it answers after that, if something else.
+    /// The reply after that, if different.
     then: Arc<Mutex<Option<Answer>>>,
 }
 
@@ -67,7 +67,7 @@ impl Oracle {
         format!("webhook = \"{}/hook?token=hush\", {WITHIN}", self.server.url())
     }
 
-    /// All that it was asked so far.
+    /// All requests it received so far.
     fn questions(&self) -> Vec<Value> {
         let presented = self.server.presented();
         presented.iter().map(|question| serde_json::from_slice(&question.body).unwrap()).collect()
@@ -78,7 +78,7 @@ fn says(text: &'static str) -> Answer {
     Answer::new(StatusCode::OK, text)
 }
 
-/// Answers that let nothing go on, and what the client is told of them.
+/// Replies that stop the purchase, and what the client gets to see of them.
 fn bad_answers() -> Vec<(Answer, &'static str)> {
     let yes = || says(r#"{"do": "pay"}"#);
     vec![
@@ -157,7 +157,7 @@ async fn nothing_is_paid_without_a_clear_yes() {
         assert!(!String::from_utf8_lossy(&presented.body).contains("signature"), "{presented:?}");
     }
 
-    // Nobody there is no yes.
+    // No response is not an approval.
     drop(oracle);
     because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, "cannot be asked");
     assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));
@@ -258,7 +258,7 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
     proxy.stop().await;
 }
 
-/// Whoever said yes to one price is asked again for a higher one, whatever the seller says about it.
+/// Approval of one price does not extend to a higher one, whatever the seller says about it.
 #[tokio::test]
 async fn a_yes_to_a_price_is_none_to_a_higher_one() {
     for complains in [false, true] {
@@ -290,7 +290,7 @@ async fn a_yes_to_a_price_is_none_to_a_higher_one() {
     }
 }
 
-/// A fair seller, and a proxy with these hooks for it.
+/// An honest seller, and a proxy with these hooks for it.
 async fn scene(hooks: &str) -> (Fair, Alice, Running) {
     let fair = Fair::open().await;
     let rules = format!(
@@ -337,7 +337,7 @@ async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
     proxy.stop().await;
 }
 
-/// The time for paying is not that for an answer that costs nothing.
+/// The pay timeout does not apply to a response that costs nothing.
 #[tokio::test]
 async fn an_answer_that_took_longer_than_paying_may_is_asked_about_all_the_same() {
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
@@ -362,7 +362,7 @@ async fn answers_can_be_asked_about_and_success_is_told() {
         notices.keys()
     ))
     .await;
-    // Whatever comes of a notice, nobody waits for it.
+    // Notifications are not awaited.
     notices.will(Answer::Never);
     for (hook, path, status) in [("http_error", "/status/404", 404), ("http_response", "/paid", 200)] {
         let url = format!("{}{path}", fair.origin.url());
@@ -391,7 +391,7 @@ async fn answers_can_be_asked_about_and_success_is_told() {
     proxy.stop().await;
 }
 
-/// Remembers what it was asked, and always says the same.
+/// Records what it was asked, and always gives the same reply.
 #[derive(Debug)]
 struct Stubborn {
     asked: Mutex<Vec<ApprovalRequest>>,
@@ -414,7 +414,7 @@ impl Approver for Stubborn {
 async fn an_approver_of_the_library_is_asked_if_no_webhook_is_named() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, "[hooks]\n").await;
-    // Her manager, under a layer of our own.
+    // Her payment service, under a separate layer.
     let proxy = alice.start().await;
     let no = Decision::Abort { reason: "not today".to_owned() };
     for (says, reason) in [
@@ -438,7 +438,7 @@ async fn an_approver_of_the_library_is_asked_if_no_webhook_is_named() {
     proxy.stop().await;
 }
 
-/// Asks for `/paid` through a payment layer around a plain client.
+/// Requests `/paid` through a payment layer around a plain client.
 async fn buy(fair: &Fair, settings: PaySettings) -> (StatusCode, String) {
     let address = fair.origin.address();
     let plain = tower::service_fn(move |request: Request<Body>| -> BoxFuture<'static, _> {

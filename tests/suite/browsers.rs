@@ -1,5 +1,5 @@
-//! Who made a request decides whether it may be paid: programs are, browsers only as a rule says, and pages of other sites
-//! never, whichever way they reach a seller.
+//! Who made a request decides whether it may be paid: programs are, browsers only as a rule allows, and cross-site
+//! requests never, however they reach a seller.
 
 use http::{HeaderName, Request, StatusCode};
 use tollpass::devnet::origin;
@@ -21,7 +21,7 @@ const SETTINGS: [Option<&str>; 5] =
 /// When a request is paid.
 #[derive(Clone, Copy)]
 enum Paid {
-    /// Whatever the rule says of browsers.
+    /// Whatever the rule says about browsers.
     Always,
     /// Never, for this reason.
     Never(&'static str),
@@ -35,7 +35,7 @@ const ANY: Paid = ByRule(&["any"]);
 const SAME_ORIGIN: Paid = ByRule(&["same-origin", "any"]);
 const NAVIGATION: Paid = ByRule(&["navigations", "same-origin", "any"]);
 
-/// Method, fields, and when it is paid. `OWN` stands for the origin that is asked, `HOST` for its host and port.
+/// Method, headers, and when it is paid. `OWN` stands for the requested origin, `HOST` for its host and port.
 type Row = (&'static str, &'static [(&'static str, &'static str)], Paid);
 
 const ROWS: &[Row] = &[
@@ -54,7 +54,7 @@ const ROWS: &[Row] = &[
     ("GET", &[("referer", "about:blank")], Always),
     ("GET", &[("referer", "")], Always),
     ("GET", &[("purpose", "research")], Always),
-    // Pages of other sites.
+    // Cross-site requests.
     ("GET", &[("origin", "https://evil.example")], Never("(Origin)")),
     ("POST", &[("origin", "http://evil.example")], Never("(Origin)")),
     ("GET", &[("origin", "null")], Never("(Origin)")),
@@ -78,7 +78,7 @@ const ROWS: &[Row] = &[
     ("GET", &[("sec-fetch-site", "none, cross-site")], Never("(Sec-Fetch-Site: cross-site)")),
     ("GET", &[("sec-fetch-site", "none"), ("sec-fetch-site", "same-site")], Never("same-site")),
     ("GET", &[("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")], Never("cross-site")),
-    // What is loaded in case its user wants it.
+    // Prefetches.
     ("GET", &[("sec-purpose", "prefetch")], Never("(Sec-Purpose)")),
     ("GET", &[("sec-purpose", "prefetch;prerender")], Never("(Sec-Purpose)")),
     ("GET", &[("sec-purpose", "prefetch;anonymous-client-ip")], Never("(Sec-Purpose)")),
@@ -89,7 +89,7 @@ const ROWS: &[Row] = &[
         &[("sec-fetch-site", "none"), ("sec-fetch-dest", "document"), ("sec-purpose", "prefetch")],
         Never("(Sec-Purpose)"),
     ),
-    // Browsers, with fewer and more marks.
+    // Browsers, with fewer and more headers.
     ("GET", &[("user-agent", FIREFOX)], ANY),
     ("GET", &[("user-agent", "mozilla/4.0")], ANY),
     ("POST", &[("user-agent", FIREFOX), ("origin", "OWN"), ("referer", "OWN/")], ANY),
@@ -114,7 +114,7 @@ const ROWS: &[Row] = &[
     ("GET", &[("sec-fetch-site", "same-origin"), ("sec-fetch-dest", "document")], NAVIGATION),
 ];
 
-/// A seller that also speaks TLS, and a rule with this consent to browsers.
+/// A seller that also speaks TLS, and a rule with this setting for browsers.
 async fn shop(browsers: Option<&str>, alpn: &[&str]) -> (Fair, Alice, Running, Notary) {
     let notary = Notary::new();
     let config = notary.certify("127.0.0.1", alpn).await;
@@ -130,7 +130,7 @@ async fn shop(browsers: Option<&str>, alpn: &[&str]) -> (Fair, Alice, Running, N
     (fair, alice, proxy, notary)
 }
 
-/// What is sold to a method.
+/// The paid path for a method.
 fn path(method: &str) -> &'static str {
     if method == "POST" { "/paid/echo" } else { "/paid" }
 }
@@ -188,7 +188,7 @@ async fn who_made_a_request_decides_whether_it_is_paid() {
                 assert_eq!(fair.origin.total_registered(), Amount::from(bought * PRICE), "{row}");
             }
         }
-        // Not even promised: a price that is known from before is paid in the first request.
+        // Not even promised: if the price is known, the first request is paid.
         assert_eq!(proxy.promised().await, Amount::from(bought * PRICE), "{setting:?}");
         proxy.stop().await;
     }
@@ -206,7 +206,7 @@ async fn inside_of_tls_browsers_are_judged_by_the_same_marks_in_both_versions() 
             more.extend(["-X".to_owned(), (*method).to_owned()]);
             for (name, value) in *fields {
                 let value = written(value, &own);
-                // That is how curl writes a field without a value.
+                // curl's syntax for a header without a value.
                 more.extend([
                     "-H".to_owned(),
                     if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") },
@@ -255,7 +255,7 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
             ("[fe80::1]", false),
             ("[::]", false),
         ] {
-            // Asked as a server, and as a proxy where the name is one of its own there.
+            // As a server, and as a proxy if the name is one of its own there.
             let is_named = matches!(
                 host,
                 "127.0.0.1" | "127.9.9.9" | "localhost" | "LocalHost" | "[::1]" | "tollpass.local"
@@ -268,7 +268,7 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
                     (format!("/{}", token.replace(|_| true, "0")), false),
                     (format!("/{}", token.to_uppercase()), false),
                 ] {
-                    // A wrong token is a path that leads to a route only where every path does.
+                    // A wrong token is a path that leads to a route only if every path does.
                     let is_wrong = !before.is_empty() && before != format!("/{token}");
                     if is_wrong && is_kept_apart {
                         continue;
@@ -295,7 +295,7 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
             }
         }
     }
-    // The set-up page tells where the token is, and not the token: under such a name other sites may read it.
+    // The set-up page shows where the token is, but not the token: under such a name other sites may read it.
     for host in ["tollpass.local", "192.168.1.5"] {
         let request =
             format!("GET / HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\n\r\n", proxy.address.port());
@@ -351,7 +351,7 @@ async fn a_page_spends_nothing_through_a_route_and_a_program_does() {
     proxy.stop().await;
 }
 
-/// What goes upstream as https came over plain http, in which browsers leave out their marks.
+/// Requests that go upstream as https came over plain http, for which browsers omit their headers.
 #[tokio::test]
 async fn a_request_that_is_made_secure_on_its_way_is_judged_as_the_plain_one_that_it_was() {
     let notary = Notary::new();

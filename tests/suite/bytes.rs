@@ -1,10 +1,10 @@
-//! HTTP/1 byte by byte: what goes in at the client's end, and what comes out at the origin's, and the other way round.
-//! What two readers would read in different ways reaches nobody, or in a form in which one way is left.
+//! HTTP/1 byte by byte: from the client to the origin and back. Ambiguous messages are rejected, or forwarded in an
+//! unambiguous form.
 
 use crate::support::lane::{Lane, Way};
 use crate::support::raw::{PATIENCE, field};
 
-/// Runs tests each way that bytes can go.
+/// Runs tests in each way that requests can reach the origin.
 macro_rules! each_way {
     ($($test:ident),* $(,)?) => {
         mod plain {
@@ -26,19 +26,19 @@ mod order;
 mod reach;
 mod targets;
 
-/// What becomes of a request.
+/// What happens to a request.
 enum Fate {
-    /// It is refused with this status, its connection is closed, and no origin hears of it.
+    /// It is rejected with this status, its connection is closed, and no origin sees it.
     Refused(u16),
     /// It reaches the origin as these bytes.
     Passes(&'static str),
-    /// The origin sees a beginning and never an end; the client gets this status.
+    /// The origin sees a beginning but never an end; the client gets this status.
     Breaks(u16),
 }
 
 use Fate::{Breaks, Passes, Refused};
 
-/// Sends each request on a connection of its own.
+/// Sends each request on a separate connection.
 async fn requests(lane: &Lane, table: &[(&[u8], Fate)]) {
     let mut wrong = String::new();
     for (request, fate) in table {
@@ -67,7 +67,7 @@ async fn refused(lane: &Lane, request: &[u8], status: &u16) -> Result<(), String
         }
     };
     let found = answer.get("HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3)?.parse().ok());
-    // In a tunnel a Host that is not the tunnel's is another one, whatever else is wrong with it.
+    // In a tunnel, a Host other than the tunnel's is misdirected, whatever else is wrong with it.
     if found != Some(*status) && (found, *status, lane.is_plain()) != (Some(421), 400, false) {
         return Err(format!("answered {answer:?}, not {status}"));
     }
@@ -101,12 +101,12 @@ async fn breaks(lane: &Lane, request: &[u8], status: u16) -> Result<(), String> 
     let mut client = lane.asking(request).await;
     let mut server = tokio::select! {
         answer = client.rest() => {
-            // It may be found out before anything has gone on.
+            // The error may be detected before anything has been forwarded.
             return if is_right(&answer) { Ok(()) } else { Err(format!("answered {:?}", lane.show(&answer))) };
         }
         server = lane.accept() => server,
     };
-    // Nothing more is said: what is not whole by now never will be.
+    // No more bytes follow: an incomplete message stays incomplete.
     client.finish().await;
     if let Some(reached) = server.request().await {
         return Err(format!("reached the origin: {:?}", lane.show(&reached)));
@@ -119,17 +119,17 @@ async fn breaks(lane: &Lane, request: &[u8], status: u16) -> Result<(), String> 
     }
 }
 
-/// What becomes of an answer.
+/// What happens to a response.
 enum Told {
-    /// The client is told this status in its place.
+    /// The client gets this status instead.
     Instead(u16),
-    /// It reaches the client as these bytes, and the connection ends in order.
+    /// It reaches the client as these bytes, and the connection ends cleanly.
     Reaches(&'static str),
 }
 
 use Told::{Instead, Reaches};
 
-/// Sends each answer to the same request, whose connection ends with it.
+/// Sends each response to the same request, whose connection ends with it.
 async fn answers(lane: &Lane, request: &str, table: &[(&[u8], Told)]) {
     let mut wrong = String::new();
     for (answer, told) in table {

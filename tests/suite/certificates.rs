@@ -1,4 +1,4 @@
-//! The local CA and what it signs, as real TLS clients and openssl see them; and the user's own CA.
+//! The local CA and the certificates it signs, checked with real TLS clients and openssl; and the user's own CA.
 
 mod given;
 
@@ -13,7 +13,7 @@ use tollpass::tls::{Authority, Leaves, Name, pem};
 use crate::support::handshake::{Greeter, client};
 use crate::support::openssl::{openssl, try_openssl};
 
-/// More than any test here asks for.
+/// More than any test here needs.
 const ROOM: usize = 1024;
 
 fn made(directory: &Path, permitted: &[&str]) -> Arc<Authority> {
@@ -25,7 +25,7 @@ async fn greeter(authority: &Arc<Authority>) -> Greeter {
     Greeter::start(Leaves::new(Arc::clone(authority), ROOM).unwrap(), "127.0.0.1").await
 }
 
-/// Whether openssl accepts a chain for a name or an address, in a directory where `ca.pem` is trusted.
+/// Whether openssl accepts a chain for a name or an address, with `ca.pem` in the directory as root.
 fn verifies(directory: &Path, certificates: &[CertificateDer<'static>], name: &str) -> bool {
     std::fs::write(directory.join("leaf.pem"), pem(&certificates[0])).unwrap();
     let option = if name.parse::<std::net::IpAddr>().is_ok() { "-verify_ip" } else { "-verify_hostname" };
@@ -58,7 +58,7 @@ async fn who_trusts_the_ca_connects_by_name_and_by_address_and_nobody_else_does(
         assert!(verifies(directory.path(), &met.certificates, name), "{name}");
         assert!(!verifies(directory.path(), &met.certificates, "other.example.com"));
     }
-    // Asked for no name, it is 127.0.0.1, which is not what this client wants.
+    // Without SNI the name is 127.0.0.1, which this client does not expect.
     let error = greeter.meet(&trusted, "127.0.0.2").await.unwrap_err();
     assert!(error.to_string().contains("not valid for name"), "{error}");
     let other = made(tempfile::tempdir().unwrap().path(), &[]);
@@ -91,7 +91,7 @@ async fn certificates_say_what_clients_ask_of_them() {
         assert!(ca.contains(words), "no {words:?} in {ca}");
     }
     assert!(!ca.contains("Name Constraints"), "{ca}");
-    // The key's file is a key for openssl, too.
+    // openssl reads the key file, too.
     openssl(directory, &["pkey", "-in", "ca-key.pem", "-noout"]);
 
     let greeter = greeter(&authority).await;

@@ -1,4 +1,4 @@
-//! The chain room against real nodes: orders, nonces, confirmations, failures, sync, and what a crash leaves.
+//! The chain module against real nodes: operations, nonces, confirmations, failures, sync, and recovery after a crash.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::support::chains::{Network, each_network};
 use crate::support::relay::{Mode, Relay};
 use crate::support::rig::{Fund, Notes, Rig, TOKENS, funded, open, receiver, top_up};
 
-/// The longest that a test may take on one network.
+/// The time limit of a test on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(60);
 
 async fn on_each(case: impl AsyncFn(&str)) {
@@ -66,7 +66,7 @@ async fn refuses_a_contract_that_it_cannot_use() {
         assert!(matches!(error, ChainError::NoCode { contract, .. } if contract == receiver(9)), "{error}");
         let error = facts_of(rig.token).await;
         assert!(matches!(error, ChainError::WrongContract { .. }), "{error}");
-        // A contract that answers everything with the text "0.1.0".
+        // A contract that responds to every call with the string "0.1.0".
         let runtime = "60206000526005602052 64302e312e30 60d81b604052 60606000f3".replace(' ', "");
         let code = format!("601b600c600039601b6000f3{runtime}").parse().unwrap();
         let error = facts_of(rig.deploy(code).await).await;
@@ -103,7 +103,7 @@ async fn opens_and_tops_up_by_allowance_with_a_plain_token() {
         let (chain, notes) = (rig.chain(), Notes::new());
         let (id, on_chain) = chain.fund(&open(7, 50), &notes).await.unwrap();
         assert_eq!((on_chain, notes.moves()), (untouched(50), vec![false, true]));
-        // A left-over that is too small is set to 0 before it is set anew: the token insists on it.
+        // A remaining allowance that is too small is reset to 0 first: the token insists on it.
         rig.approve(5).await;
         let notes = Notes::new();
         assert_eq!(chain.fund(&top_up(id, 25), &notes).await.unwrap(), (id, untouched(75)));
@@ -121,7 +121,7 @@ async fn opens_and_tops_up_by_allowance_with_a_plain_token() {
 #[tokio::test]
 async fn a_token_that_takes_any_call_is_not_believed_to_have_the_transfer_of_erc_223() {
     on_each(async |url| {
-        // It answers 1 to everything: a balance of 1, an allowance of 1, and yes.
+        // It returns 1 to everything: a balance of 1, an allowance of 1, and true.
         let code = "600a600c600039600a6000f3 6001600052 60206000f3".replace(' ', "");
         let rig = Rig::with(url, code.parse().unwrap()).await;
         let (_, on_chain) = rig.chain().fund(&open(7, 1), &Notes::new()).await.unwrap();
@@ -185,7 +185,7 @@ async fn waits_for_as_many_confirmations_as_asked_and_finds_the_transaction_agai
             confirm_timeout: Duration::from_millis(300),
             ..rig.settings()
         });
-        // One block of three.
+        // One confirmation of three.
         let error = impatient.fund(&open(7, 50), &notes).await.unwrap_err();
         assert!(matches!(error, OpError::StillPending { last: None, .. }), "{error}");
         assert!(error.is_unclear());
@@ -214,7 +214,7 @@ async fn follows_a_reorganisation_until_the_transaction_is_deep_enough() {
             assert_eq!(rig.head().await, undone);
             rig.revert(snapshot).await;
             rig.mine(4).await;
-            // The node has forgotten the transaction: it is handed over again, and mined at once.
+            // The node has dropped the transaction: it is submitted again, and mined at once.
             rig.until_pending(count + 1).await;
             rig.mine(2).await;
         };
@@ -335,7 +335,7 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
                 (_, other) => panic!("{mode:?}: {other}"),
             }
         }
-        // TLS is spoken where the URL says so: to a node without it, it breaks.
+        // With an https URL the client starts TLS, which fails with a node without it.
         let tls = ChainSettings { rpc_url: host.replace("http:", "https:"), ..rig.settings() };
         let error = rig.chain_with(tls).contract_info().await.unwrap_err();
         assert!(matches!(error, ChainError::NodeUnreachable { .. }), "{error}");
@@ -347,7 +347,7 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
     .await;
 }
 
-/// Where nobody listens.
+/// An address without a listener.
 async fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
@@ -384,7 +384,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
         let error = outcome.unwrap_err();
         let OpError::StillPending { last: Some(last), .. } = &error else { panic!("{error}") };
         assert!(matches!(**last, ChainError::NodeUnreachable { .. }) && error.is_unclear(), "{error}");
-        // Resuming while the node is still away is no clearer; when it is back, it is.
+        // Resuming while the node is down is still unclear; when it is back, it is not.
         assert!(impatient.resume(&notes.all(), &notes).await.unwrap_err().is_unclear());
         relay.set(Mode::Pass);
         let resolution = rig.mining(chain.resume(&notes.all(), &notes)).await.unwrap();
@@ -401,15 +401,15 @@ async fn a_lost_answer_to_the_sending_is_no_failure() {
         let relay = Relay::before(url).await;
         let chain = rig.chain_with(ChainSettings { rpc_url: relay.url(), ..rig.settings() });
         let count = rig.pending().await;
-        // The node has it, and we do not know.
+        // The node has it, but we do not know.
         relay.set(Mode::LoseAnswerOf("eth_sendRawTransaction"));
         let (_, on_chain) = chain.fund(&open(7, 50), &Notes::new()).await.unwrap();
         assert_eq!((on_chain, rig.pending().await), (untouched(50), count + 1));
-        // The node has it, and we are told that something went wrong.
+        // The node has it, but we get an error.
         relay.set(Mode::GarbleAnswerOf("eth_sendRawTransaction"));
         let (_, on_chain) = chain.fund(&open(9, 50), &Notes::new()).await.unwrap();
         assert_eq!((on_chain, rig.pending().await), (untouched(50), count + 2));
-        // The node has it not, and we do not know: the same bytes are sent again.
+        // The node does not have it, and we do not know: the same bytes are submitted again.
         relay.set(Mode::LoseQuestionOf("eth_sendRawTransaction"));
         let (notes, op) = (Notes::new(), open(8, 50));
         let restore = async {
@@ -473,7 +473,7 @@ async fn an_intent_that_was_recorded_and_never_sent_is_carried_out_on_resuming()
         let resumed = rig.chain().resume(&notes.all(), &notes).await.unwrap();
         let id = ChannelId { receiver: receiver(7), open_block: rig.head().await as u32 };
         assert_eq!(funded(resumed), (id, untouched(50)));
-        // Once more: now it is mined, and found; nothing is sent.
+        // Again: now it is mined, and found; nothing is sent.
         assert_eq!(rig.chain().resume(&notes.all(), &notes).await.unwrap(), resumed);
         assert_eq!(rig.pending().await, count + 1);
     })
@@ -506,7 +506,7 @@ async fn approvals_alone_move_nothing() {
         rig.chain().fund(&open(7, 50), &notes).await.unwrap_err();
         assert_eq!(notes.moves(), [false]);
         assert_eq!(rig.chain().resume(&notes.all(), &notes).await.unwrap(), Resolution::NothingMoved);
-        // The approval is there now, and is used.
+        // The approval exists now, and is used.
         let notes = Notes::new();
         rig.chain().fund(&open(7, 50), &notes).await.unwrap();
         assert_eq!(notes.moves(), [true]);
@@ -540,7 +540,7 @@ async fn sync_finds_what_happened_whatever_range_the_node_takes() {
         assert_eq!((&synced.channels, synced.cursor), (&everything, head - 12));
         assert_eq!(synced.settled, BTreeMap::from([(settled, 4.into())]), "of no other one");
 
-        // From the cursor on, only the late events are found; what is known is asked for all the same.
+        // From the cursor on, only the late events are found; known channels are read anyway.
         let late = chain.sync(synced.cursor, &[opened]).await.unwrap();
         assert_eq!(late.channels, [everything[0], everything[1], everything[2], everything[3]]);
         let above = chain.sync(head + 1, &[opened]).await.unwrap();

@@ -1,5 +1,5 @@
-//! Ending channels on real nodes: together, alone, after a dispute, after a crash. Whatever happens, the tokens of
-//! payer, receiver and contract add up to what there was.
+//! Closing channels on real nodes: cooperatively, unilaterally, after a dispute, after a crash. In every case, the
+//! tokens of payer, receiver and contract add up to the initial total.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::support::chains::each_network;
 use crate::support::rig::{Rig, TOKENS};
 use crate::support::sides::{Sides, alone, settle};
 
-/// The longest that a test may take on one network.
+/// The time limit of a test on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(60);
-/// Blocks in which the receiver can object.
+/// Blocks in which the receiver can dispute.
 const CHALLENGE_PERIOD: u64 = 500;
 
 async fn on_each(case: impl AsyncFn(&str)) {
@@ -27,7 +27,7 @@ async fn on_each(case: impl AsyncFn(&str)) {
     .await;
 }
 
-/// The channel as it is while it is being closed on `closing_balance`, asked for in the block `at`.
+/// The channel while it is being closed at `closing_balance`, requested in block `at`.
 fn closing(deposit: u64, closing_balance: u64, at: u64) -> OnChain {
     OnChain {
         deposit: deposit.into(),
@@ -152,14 +152,14 @@ async fn a_dispute_within_the_challenge_period_ends_it_on_the_higher_total() {
         sides.receiver_closes(channel, 60).await;
         assert_eq!(sides.holdings().await, (TOKENS - 60, 60, 0));
         assert_eq!(sides.unmet(settle(channel)).await, UnmetPrecondition::NotThere { channel });
-        // Our request was mined, and what came of it is the end.
+        // Our request was mined, and the channel has been settled.
         let Resolution::Done(done) = sides.chain.resume(&sides.notes.all(), &sides.notes).await.unwrap()
         else {
             panic!("nothing was done")
         };
         assert_eq!((done.channel, done.on_chain), (channel, None));
 
-        // We may make up with the receiver as well.
+        // A cooperative close is still possible.
         let channel = sides.open(100).await;
         sides.execute(alone(channel, 10)).await.unwrap();
         sides.execute(sides.together(channel, 20)).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_signature_that_is_not_by_whom_it_should_be_is_named_and_nothing_is_se
     .await;
 }
 
-/// Has `order` recorded and not sent, as if the program died in between.
+/// Records `op` without sending it, as if the program crashed in between.
 async fn crash(sides: &Sides, op: ChannelOp) {
     sides.notes.fill_up(true);
     let error = sides.execute(op).await.unwrap_err();
@@ -237,7 +237,7 @@ async fn what_a_crash_left_unsent_is_carried_out_once() {
             let done = resume(&sides).await.unwrap();
             assert_eq!((done.on_chain, sides.holdings().await), (on_chain, holdings), "{op:?}");
             assert!(done.fee.is_some());
-            // Once more: now it is mined, and found; nothing is sent.
+            // Again: now it is mined, and found; nothing is sent.
             assert_eq!(resume(&sides).await.unwrap(), done);
             assert_eq!(sides.rig.pending().await, count + 1);
         }
@@ -262,7 +262,7 @@ async fn an_end_that_came_about_meanwhile_is_not_paid_for_again() {
         assert_eq!(resume(&sides).await.unwrap(), ended(second));
         assert_eq!(sides.rig.pending().await, count);
 
-        // The same request by another program of ours, and then one on another total.
+        // The same request by another program with our key, and then one at another total.
         crash(&sides, alone(third, 30)).await;
         sides.rig.close(third, 30).await;
         let done = resume(&sides).await.unwrap();
@@ -284,7 +284,7 @@ async fn an_end_that_came_about_meanwhile_is_not_paid_for_again() {
     .await;
 }
 
-/// Hands the last recorded transaction to the node.
+/// Submits the last recorded transaction to the node.
 async fn send_by_hand(sides: &Sides) {
     let raw: String = sides.notes.all().pop().unwrap().raw.iter().map(|byte| format!("{byte:02x}")).collect();
     let _: Json = sides.rig.ask("eth_sendRawTransaction", rpc_params![format!("0x{raw}")]).await;
@@ -299,7 +299,7 @@ async fn a_mined_failure_is_an_error_unless_the_channel_ended_all_the_same() {
         let snapshot = sides.rig.snapshot().await;
         sides.rig.mine(CHALLENGE_PERIOD + 1).await;
         crash(&sides, settle(channel)).await;
-        // A reorganisation takes the time back: the same transaction is too early now.
+        // A reorganisation turns the clock back: the same transaction is too early now.
         sides.rig.revert(snapshot).await;
         send_by_hand(&sides).await;
         let error = resume(&sides).await.unwrap_err();
@@ -347,7 +347,7 @@ async fn says_beforehand_what_opening_and_topping_up_cost_at_most() {
         for rig in [Rig::new(url).await, Rig::plain(url).await] {
             let sides = Sides::over(rig);
             let receiver = sides.open(1).await.receiver;
-            // A left-over allowance that is too small takes one transaction more to change, if it is needed.
+            // A remaining allowance that is too small takes one more transaction to change, if it is needed.
             sides.rig.approve(5).await;
             let done = sides.paid(ChannelOp::Open { receiver, deposit: 100.into() }).await;
             sides.paid(ChannelOp::TopUp { channel: done.channel, added: 20.into() }).await;

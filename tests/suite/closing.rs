@@ -1,5 +1,5 @@
-//! Ending channels by hand and at the end of the program, with honest sellers and others: every token is where it
-//! belongs, and whoever cannot have what he wants is told why.
+//! Closing channels by command and at exit, with honest and dishonest sellers: every token ends up where it belongs,
+//! and each refusal states its reason.
 
 mod denied;
 
@@ -21,9 +21,9 @@ use crate::support::payer::{Alice, KEY, PATIENCE, Running, WEALTH};
 use crate::support::town::{Town, only, until_phase};
 use crate::support::wire::ask;
 
-/// The longest that a test may take on one network.
+/// The time limit of a test on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(60);
-/// Blocks between a request to close alone and its settlement.
+/// Blocks between a unilateral close and its settlement.
 const CHALLENGE_PERIOD: u64 = 500;
 
 async fn on_each(more: &str, case: impl AsyncFn(Town)) {
@@ -43,14 +43,14 @@ fn alone(channel: ChannelId, total: Option<u64>, below_promised: bool) -> Operat
     Operation::CloseAlone { channel, total: total.map(Amount::from), below_promised }
 }
 
-/// Asks what it costs, and does it.
+/// Plans the operation, and executes it.
 async fn done(proxy: &Running, operation: Operation) -> OperationReport {
     let plan = proxy.channels.plan(&operation).await.unwrap_or_else(|trouble| panic!("{trouble}"));
     assert!(plan.wei.is_some_and(|wei| wei.parse::<u128>().unwrap() > 0), "{:?}", plan.action);
     proxy.channels.operate(operation).await.unwrap_or_else(|trouble| panic!("{trouble}"))
 }
 
-/// Why it is not done, and that nothing was sent.
+/// The operation is refused with these words, and nothing is sent.
 async fn refused(proxy: &Running, operation: Operation, words: &str) {
     let trouble = proxy.channels.operate(operation).await.unwrap_err().to_string();
     assert!(trouble.contains(words), "no {words:?} in {trouble}");
@@ -114,7 +114,7 @@ async fn alone_it_ends_on_what_was_promised_unless_less_is_meant() {
         town.buy(&proxy, 3).await;
         let first = only(&proxy).await.id();
         refused(&proxy, alone(first, Some(2 * PRICE), false), "--below-promised").await;
-        // The contract would take it, and the deposit would be lost.
+        // The contract would accept it, and the deposit would be lost.
         town.withdraw(first, 2 * PRICE).await;
         refused(&proxy, alone(first, Some(PRICE), true), "lock the deposit permanently").await;
         let unknown = ChannelId { open_block: first.open_block + 1, ..first };
@@ -168,7 +168,7 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
         assert_eq!(only(&proxy).await.promised, (2 * PRICE).into());
         assert_eq!(town.holdings().await, (WEALTH, 0, 0));
         refused(&proxy, together(before), "it is settled").await;
-        // The seller has looked at the new blocks.
+        // The seller has processed the new blocks.
         town.origin.await_poll().await;
         town.buy(&proxy, 1).await;
         let channels = proxy.channels().await;
@@ -179,7 +179,8 @@ async fn an_opening_that_a_reorganisation_undid_is_gone_and_its_promises_stay() 
     .await;
 }
 
-/// The payment is granted, then its channel is undone, then the seller answers: within the one request it is paid from
+/// The payment is granted, then its channel is undone, then the seller responds: the same request is paid from another
+/// channel, and only once.
 /// another channel, and only once.
 #[tokio::test]
 async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request() {
@@ -196,7 +197,7 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
         town.open_by_hand(&proxy).await;
         let exchanges = town.origin.exchanges();
         let asked = tokio::spawn(ask(proxy.address, town.paid()));
-        // The 402, then the payment, which is presented again and again.
+        // The 402, then the payment, which is presented repeatedly.
         town.origin.await_exchanges(exchanges + 3).await;
         let first = only(&proxy).await.id();
         assert_eq!(town.origin.total_registered(), Amount::ZERO);
@@ -217,7 +218,7 @@ async fn a_channel_that_vanishes_under_a_payment_is_replaced_within_the_request(
     .await;
 }
 
-/// A webhook decides for each turn what becomes of a channel that the seller denies, whatever the policy would do.
+/// A webhook decides at each step what to do about a channel that the seller denies, whatever the policy says.
 #[tokio::test]
 async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_reopens() {
     for (policy, word, replaced) in [("retry", "reopen", true), ("reopen", "retry", false)] {
@@ -244,7 +245,7 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
                 let got = town.rig.mining(asked).await.unwrap();
                 assert_eq!(got.status, StatusCode::OK, "{got:?}");
             } else {
-                // One that began before the channel was gone, and two that must have seen it.
+                // One that began before the channel was gone, and two that must have noticed.
                 let exchanges = town.origin.exchanges();
                 town.rig.mining(town.origin.await_exchanges(exchanges + 3)).await;
                 asked.abort();
@@ -258,7 +259,7 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
     }
 }
 
-/// Mallory takes the payment, has the channel settled with it, and then says that there is none.
+/// Mallory accepts the payment, has the channel settled with it, and then claims that there is none.
 #[tokio::test]
 async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {
     on_each("", async |mut town| {
@@ -294,7 +295,7 @@ async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {
     .await;
 }
 
-/// What the watch would never look at by itself is looked at until it is clear.
+/// A channel that the watcher would not read by itself is read until its state is clear.
 #[tokio::test]
 async fn an_old_channel_that_a_reorganisation_undid_is_gone_once_it_was_missed() {
     on_each("", async |town| {
@@ -303,13 +304,13 @@ async fn an_old_channel_that_a_reorganisation_undid_is_gone_once_it_was_missed()
         town.buy(&proxy, 1).await;
         let channel = only(&proxy).await.id();
         proxy.stop().await;
-        // Too long ago to be read again by the next start.
+        // Too long ago for the next start to read it again.
         town.rig.mine(40).await;
         let proxy = town.alice.start().await;
         proxy.ready().await;
         town.rig.revert(snapshot).await;
         proxy.channels.operate(Operation::Sync).await.unwrap_or_else(|trouble| panic!("{trouble}"));
-        // Its node may have told another story: the watch has to find the same, and more than once.
+        // The seller's node may have shown another state: the watcher must confirm it, more than once.
         town.rig.mining(until_phase(&proxy, channel, "gone")).await;
         assert_eq!(only(&proxy).await.promised, PRICE.into());
         proxy.stop().await;
@@ -323,7 +324,7 @@ async fn another_total_of_the_sellers_is_taken_where_we_signed_it() {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 2).await;
         let channel = only(&proxy).await.id();
-        // Somebody else with the same key has paid meanwhile.
+        // Another program with the same key has paid in the meantime.
         let total = 3 * PRICE;
         let presented = Request::get("/paid")
             .header(&rdn::SENDER_ADDRESS, town.alice.address.to_string())
@@ -363,7 +364,7 @@ async fn a_payment_whose_answer_was_lost_is_cleared_up_before_it_closes() {
     .await;
 }
 
-/// One close waits for the payment in flight and for the channel that is opened meanwhile; another one is told so.
+/// One close waits for the payment in flight and for the channel that is being opened; another one is refused.
 #[tokio::test]
 async fn a_close_waits_for_what_is_under_way_and_nothing_new_uses_the_channel() {
     on_each("", async |town| {
@@ -383,7 +384,7 @@ async fn a_close_waits_for_what_is_under_way_and_nothing_new_uses_the_channel() 
         assert!(matches!(first.unwrap(), Err(OperationError::Access(ChannelAccessError::Locked(locked))) if locked == channel));
         let close = closes.remove(1 - place);
 
-        // The channel is held: who comes now opens another one, in a block that does not come yet.
+        // The channel is locked: the next request opens another one, in a block that is not mined yet.
         town.rig.automine(false).await;
         let newcomer = tokio::spawn(ask(proxy.address, town.paid()));
         let pending = async {
@@ -426,7 +427,7 @@ async fn a_lost_journal_does_not_take_the_seller_for_unpaid() {
     .await;
 }
 
-/// How Mallory answers when she is asked about a channel: for its state, and for her signature.
+/// Mallory's responses to requests for a channel's state and for her closing signature.
 #[derive(Clone)]
 struct Manners {
     state: Answer,
@@ -485,13 +486,13 @@ async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
             text(400, "not today"),
             "the seller refused (400): not today. Try again, or close without",
         ),
-        (claims, text(400, "not today"), "claims to hold 9000, which no signature of ours proves"),
+        (claims, text(400, "not today"), "claims to hold 9000, but has no signature of ours for it"),
         (no_state.clone(), consent(signed_by([0x3b; 32], PRICE)), "is not from the receiver's key"),
         (no_state.clone(), consent(signed_by([0x3a; 32], 2 * PRICE)), "is not from the receiver's key"),
         (no_state.clone(), consent("0x12".into()), "response is invalid"),
         (no_state.clone(), text(200, "<html>"), "response is invalid"),
-        (no_state.clone(), Answer::CutBeforeHead, "was not reached"),
-        (no_state.clone(), Answer::Never, "no answer within 300ms"),
+        (no_state.clone(), Answer::CutBeforeHead, "cannot reach the seller"),
+        (no_state.clone(), Answer::Never, "no response within 300ms"),
     ] {
         *manners.lock().unwrap() = Manners { state, consent: answer };
         let (began, before) = (Instant::now(), sent().await);
@@ -502,7 +503,7 @@ async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
         assert_eq!(pay().await, StatusCode::OK, "the channel pays again after {words}");
     }
     drop(mallory);
-    refused(&proxy, together(channel), "was not reached").await;
+    refused(&proxy, together(channel), "cannot reach the seller").await;
     proxy.stop().await;
 }
 
@@ -513,7 +514,7 @@ async fn at_the_end_every_used_channel_is_closed_where_that_is_wanted() {
         town.buy(&proxy, 2).await;
         let unused = Address([0x77; 20]);
         done(&proxy, Operation::Open { receiver: unused, deposit: 500.into() }).await;
-        // The end comes while a payment is under way: it is part of what is closed.
+        // Shutdown begins while a payment is in flight, which is included in the close.
         town.origin.hold_answers();
         let in_flight = tokio::spawn(ask(proxy.address, town.paid()));
         town.origin.await_payments(3).await;
@@ -560,7 +561,7 @@ async fn the_end_waits_for_no_close_beyond_its_deadline_and_the_next_start_finis
 async fn channels_that_a_rush_opened_are_closed_when_it_is_over_and_one_pays_on() {
     on_each("[deposit]\nchannels = 3\nclose_idle_after = \"1s\"\n", async |town| {
         let proxy = town.alice.start().await;
-        // Three payments at the same time, none of which comes back before all are made.
+        // Three payments at the same time, none of which completes before all are sent.
         town.origin.hold_answers();
         let rush: Vec<_> = (0..3).map(|_| tokio::spawn(ask(proxy.address, town.paid()))).collect();
         town.origin.await_payments(3).await;

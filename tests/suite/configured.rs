@@ -1,4 +1,4 @@
-//! The configuration: the documented example, the environment, and what is said when something is wrong.
+//! The configuration: the documented example, the environment, and the error messages.
 
 mod schema;
 
@@ -21,20 +21,20 @@ const README: &str = include_str!("../../README.md");
 const PAYING: &str = "[wallet]\nkeystore = \"k\"\n[chain]\nrpc_url = \"http://127.0.0.1:8545\"\n\
                       channel_manager = \"0x1440317CB15499083dEE3dDf49C2bD51D0d92e33\"\n";
 
-/// Reads a file `/etc/x/proxy.toml` with this text, for a user whose home is /home/me.
+/// Parses a file `/etc/x/proxy.toml` with this text, for a user whose home is /home/me.
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut environment = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
     environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     Config::parse(text, Path::new("/etc/x"), &environment)
 }
 
-/// The issues of a text that must not load, each in one line.
+/// The issues of an invalid text, each in one line.
 fn issues(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
     let error = parse(text, variables).err().unwrap_or_else(|| panic!("loads: {text} {variables:?}"));
     error.issues.iter().map(|issue| format!("{}: {} -> {}", issue.key, issue.problem, issue.remedy)).collect()
 }
 
-/// The example's keys that are switched off, switched on.
+/// The example with its commented-out keys enabled.
 fn switched_on() -> String {
     let on = |line: &'static str| match line.strip_prefix('#') {
         Some(key) if !key.starts_with(' ') => key,
@@ -360,7 +360,7 @@ fn each_hook_has_its_words() {
         }),
     ];
     for (key, value, holds) in table {
-        // As a default, which a rule takes over, and in a rule, which leaves the defaults alone.
+        // As a default, which a rule inherits, and in a rule, which does not change the defaults.
         let config =
             parse(&format!("[[pay]]\nhost = \"a\"\nmax_price = 1\n[hooks]\n{key} = {value}"), &[]).unwrap();
         let hooks = hooks_of(&config.policy.rules[0].allow);
@@ -714,7 +714,7 @@ fn each_fault_of_a_route_is_said() {
         "{found:#?}"
     );
     assert!(found.iter().any(|issue| issue.contains("upstream.upgrade: \"http://a\" is not")), "{found:#?}");
-    // Without a wallet, a route may be for everybody.
+    // Without a wallet, a route may listen for all machines.
     assert!(parse(&format!("[[route]]\nlisten = \"0.0.0.0:1\"\n{origin}"), &[]).is_ok());
 }
 
@@ -925,7 +925,7 @@ fn a_key_that_was_renamed_still_works_by_its_old_name_with_a_warning() {
     let hook = |name: &str, rest: &str| format!("[hooks]\n{name} = {{ {rest} }}\n");
     let rule = "[[pay]]\nhost = \"a.example\"\nmax_price = 7\n";
     let limits = "[limits]\n";
-    // What comes before the key, its old and new name, its value, what comes after, and where it is.
+    // The text before the key, its old and new name, its value, the text after it, and its path.
     let cases = [
         ("".to_owned(), "request_within", "request_timeout", "\"7s\"", "", "chain"),
         ("".to_owned(), "confirm_within", "confirm_timeout", "\"7m\"", "", "chain"),
@@ -991,7 +991,7 @@ fn a_key_that_was_renamed_still_works_by_its_old_name_with_a_warning() {
         assert!(by_new.warnings.is_empty(), "{:?}", by_new.warnings);
         let warning = format!("{place}.{old} is now called {place}.{new}; the old name still works");
         assert_eq!(by_old.warnings, [warning]);
-        // Both in one place: neither is right.
+        // Both names in one place: an error.
         let twice = format!("{}{new} = {value}\n", text(old));
         let expected =
             format!("{place}.{old}: the old name of {place}.{new}, which is also set -> remove it");

@@ -1,4 +1,4 @@
-//! What fuzzing found, and what it starts from, once more: `tests/fuzz` has the properties and the inputs.
+//! Replays the fuzzing corpus: `tests/fuzz` contains the properties and the inputs.
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
@@ -7,7 +7,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-/// Larger ones say less: they are cut down to what matters before they are kept.
+/// Inputs must be minimised before they are added.
 const LARGEST: usize = 4096;
 const MOST: usize = 200;
 

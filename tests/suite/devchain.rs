@@ -146,7 +146,7 @@ async fn what_breaks_a_rule_of_opening_reverts_without_a_reason() {
         assert!(refused.is_err(), "no such channel on {}: {refused:?}", network.name);
         stage.succeed(sender, token, stage.transfer(units(40), Some(block))).await;
         assert_eq!(info(&stage, block).await[0], units(100));
-        // The transfer with two arguments tells nobody, and the tokens are lost.
+        // The two-argument transfer notifies no contract, and the tokens are lost.
         let lost = call(contracts::token(), "transfer", &[address(stage.manager()), number(units(1))]);
         stage.succeed(sender, token, lost).await;
         assert_eq!(stage.tokens(stage.manager()).await, units(101));
@@ -178,7 +178,7 @@ async fn only_the_owner_appoints_contracts_that_open_for_others() {
         stage.refuse("trust by a stranger", &stage.sender, stage.manager(), add.clone()).await;
         let owner =
             ethers_signers::LocalWallet::from_bytes(&tollpass::devnet::accounts::key(0).unwrap()).unwrap();
-        // Asked in the name of a contract, the token: it may open and top up for others once it is trusted.
+        // Called on behalf of a contract, the token: it may open and top up for others once it is trusted.
         let block = stage.open(units(1)).await;
         let (us, them) = (stage.sender.address(), stage.receiver.address());
         let parties = [us.0, them.0].concat();
@@ -396,7 +396,7 @@ async fn closing_alone_below_what_was_withdrawn_locks_the_channel_up() {
     .await;
 }
 
-/// What must be the same on both networks: everything that does not hang on the clock.
+/// What must be the same on both networks: everything that does not depend on the clock.
 fn essence(receipt: &TransactionReceipt) -> Value {
     let logs: Vec<_> =
         receipt.logs.iter().map(|log| json!([log.address, log.topics, log.data, log.log_index])).collect();
@@ -417,7 +417,7 @@ fn essence(receipt: &TransactionReceipt) -> Value {
     ])
 }
 
-/// A transaction of EIP-1559, whose price depends on the base fee of its block.
+/// An EIP-1559 transaction, whose price depends on the base fee of its block.
 async fn mint_with_a_tip(stage: &Stage<'_>) -> TransactionReceipt {
     let data = call(contracts::token(), "mint", &[address(stage.receiver.address()), number(1)]);
     let transaction = json!({
@@ -553,7 +553,7 @@ async fn the_estimate_is_enough_and_no_more() {
     })
     .await;
     let seen = seen.into_inner().unwrap();
-    // Anvil stops its search a little above the least.
+    // Anvil stops its search slightly above the minimum.
     assert!(seen.iter().all(|gas| *gas >= seen[0] && *gas <= seen[0] * 102 / 100), "{seen:?}");
 }
 

@@ -1,6 +1,6 @@
-//! Nodes that are down, wallets that are empty, sellers that look away, journals that cannot be written: the client
-//! gets the seller's 402 and the reason in time, what is not for sale passes, and later everything is paid again,
-//! without a restart and without a second channel.
+//! Nodes that are down, empty wallets, sellers that do not see the chain, journals that cannot be written: the client
+//! gets the seller's 402 with the reason in time, free resources pass, and later everything is paid again, without a
+//! restart and without a second channel.
 
 use std::fs::OpenOptions;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -23,9 +23,9 @@ use crate::support::payer::{Alice, Running};
 use crate::support::relay::{Mode, Relay};
 use crate::support::wire::{Got, Wire};
 
-/// Everything here ends much sooner, by limits of its own.
+/// Everything here ends much sooner, by its own timeouts.
 const BOUND: Duration = Duration::from_secs(30);
-/// What is tried again is tried again soon.
+/// Short retry intervals.
 const SOON: &str = "[deposit]\nretry_after = \"1s\"\n";
 /// More than the wallet holds.
 const DEAR: u64 = 2_000_000_000;
@@ -39,7 +39,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `limits` is what stands below `[limits]`; `change` may change the configuration before the start.
+    /// `limits` goes below `[limits]`; `change` may change the configuration before the start.
     async fn with(limits: &str, mode: Mode, change: impl FnOnce(&mut Alice, &Market)) -> Self {
         let fair = Fair::with(|settings| {
             let kind = Kind::Text("dear\n".into());
@@ -65,7 +65,7 @@ impl Scene {
         tokio::time::timeout(BOUND, asked).await.expect("it does not end")
     }
 
-    /// Ten at once get the seller's own 402 with this reason, and what is free passes meanwhile.
+    /// Ten concurrent requests get the seller's own 402 with this reason, while free resources pass.
     async fn ten_are_refused(&self, path: &str, reason: &str) {
         let refused = join_all((0..10).map(|_| self.ask(path)));
         let free = async {
@@ -85,7 +85,7 @@ impl Scene {
         assert!(all < Duration::from_secs(8) && free <= all, "{all:?}, what is free {free:?}");
     }
 
-    /// Asks until it is paid, without a restart.
+    /// Retries until the request is paid, without a restart.
     async fn until_paid(&self) {
         let paid = async {
             while self.ask("/paid").await.status != StatusCode::OK {
@@ -136,7 +136,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
         Mode::LoseQuestionOf("eth_getTransactionReceipt"),
         Mode::LoseAnswerOf("eth_getTransactionReceipt"),
     ] {
-        // The client's time is over first.
+        // The client's timeout comes first.
         let scene = Scene::with("pay_timeout = \"1s\"", mode, |_, _| {}).await;
         let reason =
             "limits.pay_timeout: the transaction that opens or tops up a channel is not confirmed yet";
@@ -146,7 +146,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
         scene.until_paid().await;
         scene.one_channel_paid(1).await;
 
-        // Waiting for the transaction is given up first; it is taken up again before another is made.
+        // The wait for the transaction times out first; it is resumed before another is sent.
         let patience = "poll_every = \"10ms\"\nconfirm_timeout = \"300ms\"";
         let scene = Scene::with("", mode, |alice, _| alice.change("poll_every = \"10ms\"", patience)).await;
         scene.ten_are_refused("/paid", "is not confirmed after 300ms").await;
@@ -155,7 +155,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
         scene.one_channel_paid(1).await;
     }
 
-    // An answer that is lost after the node has taken the transaction delays nobody.
+    // A response lost after the node accepted the transaction causes no delay.
     let scene = Scene::with("", Mode::LoseAnswerOf("eth_sendRawTransaction"), |_, _| {}).await;
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
     scene.one_channel_paid(1).await;
@@ -164,7 +164,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
 #[tokio::test]
 async fn a_node_that_falls_silent_is_given_up_in_time() {
     let scene = Scene::with("pay_timeout = \"1s\"", Mode::Pass, |_, _| {}).await;
-    // Ready, and one channel open: what is in it can be paid without the node.
+    // Ready, and one channel open: it can pay without the node.
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
     scene.relay.set(Mode::Stall);
     for paid in 2..=10 {
@@ -177,7 +177,7 @@ async fn a_node_that_falls_silent_is_given_up_in_time() {
 #[tokio::test]
 async fn a_transaction_that_fails_or_cannot_be_paid_says_why() {
     for (mode, path, reason) in [
-        // Too little gas: mined, and undone.
+        // Too little gas: mined, and reverted.
         (Mode::Answer("eth_estimateGas", 30_000), "/paid", "failed: "),
         (Mode::Answer("eth_getBalance", 0), "/paid", "wei more"),
         (Mode::Pass, "/dear", "send it 1000000000 more"),
@@ -214,7 +214,7 @@ async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_c
     scene.one_channel_paid(1).await;
 }
 
-/// What is in the file can be read, and nothing written.
+/// The file can be read, but not written.
 #[tokio::test]
 async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_else() {
     let scene = Scene::with("ready_timeout = \"300ms\"", Mode::Pass, |_, _| {}).await;
@@ -222,7 +222,7 @@ async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_el
     let Scene { fair, relay, proxy, alice } = scene;
     proxy.stop().await;
     let file = alice.state_dir().join(journal::FILE);
-    // The thread that writes ends by itself; with it goes the write-ahead log, which knows a newer first page.
+    // The writer thread ends by itself, and the write-ahead log is removed with it, which contains a newer first page.
     let log = alice.state_dir().join(format!("{}-wal", journal::FILE));
     let closed = async {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
@@ -248,15 +248,14 @@ async fn a_journal_that_is_read_only_from_the_start_ends_payments_and_nothing_el
     scene.proxy.stop().await;
 }
 
-/// Where an SQLite file says that it was written in a way that is not known yet, it can be read only. That holds for
-/// every user, the one of the tests included.
+/// A SQLite file with an unknown write version can only be read. That holds for every user, including root.
 fn write_version(file: &Path, version: u8) {
     let mut file = OpenOptions::new().write(true).open(file).unwrap();
     file.seek(SeekFrom::Start(18)).unwrap();
     file.write_all(&[version]).unwrap();
 }
 
-/// Another program holds the journal: as little can be written as on a full disk.
+/// Another program locks the journal: like on a full disk, nothing can be written.
 #[tokio::test]
 async fn without_a_journal_nothing_is_opened_and_nothing_signed() {
     let scene = Scene::with("sign_ahead = 0", Mode::Pass, |_, _| {}).await;
@@ -271,7 +270,7 @@ async fn without_a_journal_nothing_is_opened_and_nothing_signed() {
     scene.until_paid().await;
     scene.one_channel_paid(1).await;
 
-    // What was paid is on record before the journal is taken away again.
+    // Payments are recorded before the journal is locked again.
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let presented = scene.fair.origin.exchanges();
     scene.ten_are_refused("/paid", "the journal cannot be written, so nothing is signed").await;

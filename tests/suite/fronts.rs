@@ -1,5 +1,5 @@
-//! What the proxy answers for itself: the set-up page and its files, to its own names only. Routes to origins, and HTTPS
-//! for programs that trust no certificate of ours.
+//! The proxy's own responses: the set-up page and its files, under its own names only. Routes to origins, and HTTPS for
+//! programs that do not trust our CA.
 
 mod page;
 mod routes;

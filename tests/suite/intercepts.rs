@@ -1,5 +1,5 @@
-//! `CONNECT` to hosts that are to be read: paid inside of TLS in both versions of HTTP, and blind wherever it is not
-//! HTTP or not for us.
+//! `CONNECT` to intercepted hosts: paid inside TLS in both versions of HTTP, and blind if the tunnel is not HTTP or not
+//! to an intercepted host.
 
 mod blind;
 mod paid;
@@ -14,11 +14,11 @@ use crate::support::fair::Fair;
 use crate::support::payer::{Alice, Running};
 use crate::support::secure::Notary;
 
-/// What covers Bob, and whom he proves himself by is trusted.
+/// Bob's ALPN without HTTP/2.
 const HTTP_1: &[&str] = &["http/1.1"];
 const HTTP_2: &[&str] = &["h2", "http/1.1"];
 
-/// Bob sells over TLS as well, and Alice's proxy reads what goes to him.
+/// Bob also sells over TLS, and Alice's proxy intercepts connections to him.
 struct Shop {
     notary: Notary,
     fair: Fair,
@@ -39,7 +39,7 @@ impl Shop {
         Self { notary, fair, alice, proxy }
     }
 
-    /// The certificate of Alice's own authority.
+    /// The certificate of Alice's CA.
     fn ca_file(&self) -> PathBuf {
         self.alice.state_dir().join("ca.pem")
     }

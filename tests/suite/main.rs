@@ -1,4 +1,5 @@
-//! The one test program: each module is a part of what a user relies on. tollpass from outside, over real sockets.
+//! The one test binary: each module covers a part of what users rely on. Tests tollpass from outside, over real
+//! sockets.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod advises;

@@ -1,5 +1,5 @@
-//! Nodes that falter, lag or lie, through a relay that misbehaves on demand: at most one transaction moves the money of
-//! an order, and what is wrong is said.
+//! Nodes that fail, lag or lie, through a relay that misbehaves on demand: at most one transaction moves the money of
+//! an operation, and errors are reported.
 
 mod paying;
 
@@ -17,7 +17,7 @@ use crate::support::chains::each_network;
 use crate::support::relay::{Act, Fault, Relay};
 use crate::support::rig::{Fund, Notes, Rig, funded, open, receiver, top_up};
 
-/// The longest that a test may take on one network.
+/// The time limit of a test on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(120);
 
 async fn on_each(case: impl AsyncFn(Stand)) {
@@ -51,7 +51,7 @@ impl Stand {
         self.rig.chain_with(self.settings())
     }
 
-    /// One that waits out no fault for long.
+    /// A chain with a short retry window.
     fn hasty(&self) -> Chain {
         self.rig.chain_with(ChainSettings { retry_timeout: Duration::from_millis(200), ..self.settings() })
     }
@@ -60,7 +60,7 @@ impl Stand {
         self.chain().fund(op, &self.notes).await
     }
 
-    /// So many transactions moved money, and the payer has that much less.
+    /// This many transactions moved money, and the payer has that much less.
     async fn moved(&self, fundings: usize, tokens: u64) {
         assert_eq!(self.relay.fundings(), fundings);
         let left = self.rig.chain().balances().await.unwrap().tokens;
@@ -83,17 +83,17 @@ fn data(params: &Value) -> &str {
     params[0]["data"].as_str().or(params[0]["input"].as_str()).unwrap_or_default()
 }
 
-/// Counts of waiting transactions.
+/// Pending transaction counts.
 fn of_pending(params: &Value) -> bool {
     params[1] == "pending"
 }
 
-/// A quantity that is higher.
+/// Increases a quantity.
 fn plus(more: u64) -> impl Fn(Value) -> Value {
     move |value| json!(U256::from_str_radix(value.as_str().unwrap(), 16).unwrap() + more)
 }
 
-/// `getChannelInfo`'s answer with another deposit and settle block.
+/// The result of `getChannelInfo` with another deposit and settle block.
 fn channel_info(deposit: u64, settle_block: u64) -> impl Fn(Value) -> Value {
     move |answer| {
         let text = answer.as_str().unwrap();
@@ -105,7 +105,7 @@ fn nothing(_: Value) -> Value {
     Value::Null
 }
 
-/// Faults that pass.
+/// Transient faults.
 const PASSING: [Act; 8] = [
     Act::Refuse(-32000, "header not found"),
     Act::Refuse(-32603, "Internal error"),
@@ -196,7 +196,7 @@ async fn retry_after_is_heeded_within_the_bound() {
         let error =
             timeout(Duration::from_secs(3), stand.hasty().contract_info()).await.unwrap().unwrap_err();
         assert!(matches!(error, ChainError::NodeRejected { status: 503, .. }), "{error}");
-        // Once more at the end of the time that there is, and no more.
+        // One retry at the end of the retry window, and no more.
         assert_eq!(stand.relay.questions("eth_chainId").len(), 4);
     })
     .await;
@@ -239,7 +239,7 @@ async fn whatever_is_said_of_a_transaction_that_was_taken_it_is_not_made_again()
             stand.fund(&open(number, 10)).await.unwrap();
             stand.moved(number.into(), u64::from(number) * 10).await;
         }
-        // Neither where the node shows it only later.
+        // Also if the node shows it only later.
         for (number, (status, body)) in (11..).zip(masks) {
             stand.relay.heal();
             stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Mask(status, body)).times(1));
@@ -269,7 +269,7 @@ async fn refusals_without_end_are_no_verdict() {
             assert!(error.is_unclear(), "{refusal}: {error}");
         }
         stand.relay.heal();
-        // Another order may take its nonce, and that is the proof.
+        // Another operation may take its nonce, which is the proof.
         stand.fund(&open(8, 50)).await.unwrap();
         let nonces = stand.notes.nonces();
         assert_eq!(nonces[0], nonces[1]);
@@ -312,7 +312,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
         let wait = async {
             let asked = stand.relay.questions("eth_getLogs").len();
             stand.relay.until_asked("eth_getLogs", asked + 20).await;
-            // Many blocks alone are no proof either.
+            // Many blocks alone are not a proof.
             stand.rig.mine(30).await;
             stand.relay.until_asked("eth_getLogs", asked + 40).await;
             stand.relay.heal();
@@ -322,7 +322,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
         assert_eq!((id.receiver, on_chain.deposit), (receiver(7), 50.into()));
         stand.moved(1, 50).await;
 
-        // Where patience ends first, it is unclear, and found after a restart.
+        // If the wait times out first, it is unclear, and found after a restart.
         hide(&stand);
         let impatient = stand
             .rig
@@ -341,7 +341,7 @@ async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replaceme
 #[tokio::test]
 async fn only_many_blocks_and_a_long_time_without_a_trace_end_a_doubt() {
     on_each(async |stand| {
-        // Signed, and never sent; then the nonce is used by another transaction, which no block shows.
+        // Signed but never sent; then the nonce is used by another transaction, which no block shows.
         stand.notes.fill_up(true);
         stand.fund(&open(7, 50)).await.unwrap_err();
         stand.rig.approve(1).await;
@@ -371,7 +371,7 @@ async fn the_same_order_by_another_transaction_with_its_nonce_counts_as_carried_
     on_each(async |stand| {
         stand.notes.fill_up(true);
         stand.fund(&open(7, 50)).await.unwrap_err();
-        // As a wallet does that speeds a transaction up.
+        // As a wallet does to speed up a transaction.
         let intent = stand.notes.all().remove(0);
         let (signed, _) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)).unwrap();
         stand.rig.as_payer(stand.rig.token, signed.data().unwrap().clone()).await;
@@ -393,7 +393,7 @@ async fn done_rests_on_a_proof_whatever_the_receipt_says() {
                 receipt
             })
         };
-        // A status of 0, none at all, no events: the contract shows that it was done.
+        // A status of 0, no status, no events: the contract shows that it succeeded.
         for (number, fault) in
             (1..).zip([field("status", json!("0x0")), field("status", Value::Null), field("logs", json!([]))])
         {
@@ -411,7 +411,7 @@ async fn done_rests_on_a_proof_whatever_the_receipt_says() {
             assert_eq!((shown.deposit, u64::from(shown.settle_block)), (deposit.into(), settle_block));
         }
         stand.moved(6, 60).await;
-        // A top up that the state does not show, though there is enough for it.
+        // A top-up that the state does not show, although the deposit is large enough for it.
         stand.relay.heal();
         let (id, _) = stand.fund(&open(9, 100)).await.unwrap();
         stand.relay.fault(Fault::change("eth_call", channel_info(100, 0)).when(of_channel));
@@ -442,7 +442,7 @@ async fn success_without_any_effect_is_unclear_until_the_effect_shows() {
         let error = stand.hasty().resume(&stand.notes.all(), &stand.notes).await.unwrap_err();
         assert!(error.is_unclear(), "{error}");
 
-        // A deposit of 0 that nothing contradicts is no proof either.
+        // An uncontradicted deposit of 0 is not a proof.
         stand.relay.heal();
         hide(&stand);
         stand.relay.fault(Fault::change("eth_call", channel_info(0, 0)).when(of_channel));
@@ -512,7 +512,7 @@ async fn fees_above_the_limits_are_refused_for_every_transaction_and_the_key_is_
                 assert!(!error.is_unclear());
             }
         }
-        // One that was signed under other limits is not handed over again.
+        // One that was signed under other limits is not sent again.
         stand.relay.heal();
         stand.notes.fill_up(true);
         stand.fund(&open(10, 50)).await.unwrap_err();
@@ -564,7 +564,7 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
         );
         stand.moved(1, 10).await;
 
-        // After a restart nothing is known but the journal.
+        // After a restart, only the journal is known.
         let notes = Notes::new();
         stand.relay.fault(Fault::change("eth_getTransactionCount", plus(2)).times(2));
         let impatient = stand
@@ -574,9 +574,9 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
         assert!(error.is_unclear(), "{error}");
         let stranded = notes.all()[..1].to_vec();
         let gap = stand.chain().gap(&stranded).await.unwrap();
-        // The impatient one may have begun to fill it.
+        // The client with the short timeout may have begun to fill it.
         assert!(gap.is_some() || notes.all().len() > 1, "{gap:?}");
-        // Another receiver's transaction is not held up, and takes a place in the gap.
+        // Another receiver's transaction is not delayed, and takes a nonce in the gap.
         let restarted = stand.chain();
         restarted.remember(&notes.all());
         restarted.fund(&open(3, 10), &notes).await.unwrap();
@@ -591,7 +591,7 @@ async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
 #[tokio::test]
 async fn a_gap_is_never_filled_with_recorded_bytes_that_move_money() {
     on_each(async |stand| {
-        // The first was signed and never sent; the second waits behind it.
+        // The first was signed but never sent; the second waits behind it.
         stand.notes.fill_up(true);
         stand.fund(&open(1, 10)).await.unwrap_err();
         stand.notes.fill_up(false);
@@ -689,7 +689,7 @@ async fn a_channel_that_a_lagging_node_does_not_know_yet_is_not_gone() {
         let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
         let head = stand.rig.head().await;
         stand.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
-        // It says that it is behind.
+        // It reports that it is behind.
         let behind = head - 1;
         stand.relay.fault(Fault::result("eth_blockNumber", json!(U256::from(behind))));
         let synced = stand.chain().sync(0, &[id]).await.unwrap();
@@ -719,7 +719,7 @@ async fn ends_of_channels_meet_the_same_faults_and_happen_once() {
         let settle = ChannelOp::Settle { channel: first };
         let done = stand.chain().execute(&settle, &stand.notes).await.unwrap();
         assert_eq!(done.on_chain, None);
-        // As after a crash: what has happened is found, not done again.
+        // As after a crash: what has happened is found, not repeated.
         let last = stand.notes.all().pop().unwrap();
         let resumed = stand.chain().resume(&[last], &stand.notes).await.unwrap();
         assert!(matches!(resumed, Resolution::Done(done) if done.on_chain.is_none()));
@@ -738,7 +738,7 @@ async fn a_transaction_that_the_node_has_although_it_refused_it_is_decided_befor
         stand.relay.fault(Fault::on("eth_sendRawTransaction", Act::Mask(200, refusal)).times(1));
         chain.fund(&open(7, 50), &stand.notes).await.unwrap_err();
         let first = stand.notes.all();
-        // The node has it: neither the same order nor a smaller one goes out beside it.
+        // The node has it: neither the same operation nor a smaller one is sent in addition.
         let later = Notes::new();
         for op in [open(7, 50), open(7, 20)] {
             let error = chain.fund(&op, &later).await.unwrap_err();
@@ -768,7 +768,7 @@ async fn of_several_attempts_any_that_moved_carries_the_order_out() {
         let resumed = stand.chain().resume(&attempts.all(), &attempts).await.unwrap();
         assert_eq!(funded(resumed).1.deposit, 50.into());
 
-        // The other way round: the later attempt lost its nonce, the earlier one shows only after a while.
+        // The other way round: the later attempt lost its nonce, the earlier one becomes visible only after a while.
         let attempts = Notes::new();
         stand.chain().fund(&open(8, 50), &attempts).await.unwrap();
         attempts.fill_up(true);
@@ -798,7 +798,7 @@ async fn a_top_up_that_is_taken_up_is_proven_by_its_event_alone() {
             receipt
         }));
         stand.relay.fault(Fault::result("eth_getLogs", json!([])));
-        // The channel holds more than what was added, as it did before.
+        // The channel holds more than the amount added, as it did before.
         let error = stand.hasty().resume(&notes.all(), &notes).await.unwrap_err();
         assert!(matches!(error, OpError::Unseen { .. }), "{error}");
         stand.relay.heal();

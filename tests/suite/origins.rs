@@ -1,5 +1,4 @@
-//! `[[upstream.tls]]`: origins that prove themselves by a certificate or roots of their own, and origins that want to know
-//! who asks.
+//! `[[upstream.tls]]`: origins with a certificate or roots of their own, and origins that require client certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -34,7 +33,7 @@ use crate::support::secure::Secure;
 const TLS_1_2: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const TLS_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// A directory with `bob.pem` and `bob.key`, as openssl makes them for a server that nobody else vouches for.
+/// A directory with `bob.pem` and `bob.key`, self-signed with openssl.
 fn self_signed() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"];
@@ -42,7 +41,7 @@ fn self_signed() -> TempDir {
     directory
 }
 
-/// A directory with a CA (`ca.pem`), and `alice.pem` with `alice.key`, signed by it as how-tos have it.
+/// A directory with a CA (`ca.pem`), and `alice.pem` with `alice.key` signed by it, as in common how-tos.
 fn client() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let at = |arguments: &str| openssl(directory.path(), &arguments.split(' ').collect::<Vec<_>>());
@@ -61,7 +60,7 @@ fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// What a server in `bob` shows; where there is a CA of clients, it wants to know them, or only asks.
+/// A server with the certificate in `bob`; with a CA of clients, it requires or requests client certificates.
 fn server(
     bob: &Path,
     clients: Option<(&Path, bool)>,
@@ -83,7 +82,7 @@ fn server(
     Arc::new(builder.with_single_cert(chain, key).unwrap())
 }
 
-/// Says to whoever asks whether it knows who that is.
+/// Responds with whether it knows the client.
 async fn greeter(config: Arc<ServerConfig>) -> Secure {
     Secure::accept(config, |mut stream: TlsStream<TcpStream>| async move {
         let is_known = stream.get_ref().1.peer_certificates().is_some();
@@ -96,7 +95,7 @@ async fn greeter(config: Arc<ServerConfig>) -> Secure {
         let length = said.len();
         let answer =
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{said}");
-        // Who asked may have left.
+        // The client may have disconnected.
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
     })
@@ -109,7 +108,7 @@ async fn alice(market: &Market, upstream: &str) -> (Alice, Running) {
     (alice, proxy)
 }
 
-/// All of the answer to a request in plain for `https` at a port of this machine.
+/// The response to a plain request with an `https` target at a port of this machine.
 async fn asked(proxy: &Running, bob: &Secure) -> String {
     let request = format!("GET https://{0}/ HTTP/1.1\r\nHost: {0}\r\nConnection: close\r\n\r\n", bob.address);
     let got = Raw::asking(proxy.address, request).await.rest().await;
@@ -140,7 +139,7 @@ async fn exactly_the_certificate_that_is_named_is_accepted() {
         let got = asked(&proxy, &other).await;
         assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("tls_certificate_error"), "{got}");
         assert!(got.contains("not the certificate pinned in upstream.tls"), "{got}");
-        // It is for this one origin alone, and as a root it is what it was before.
+        // It applies to this origin only, and a root of that name would be unchanged.
         let got = asked(&proxy, &unnamed).await;
         assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("CaUsedAsEndEntity"), "{got}");
         let got = asked(&proxy, &rooted).await;
@@ -176,7 +175,7 @@ async fn a_certificate_that_is_named_counts_only_while_it_is_valid_and_its_key_i
         let checked = run(&["check", "--config", text(&alice.config_path())]).await;
         assert_eq!(checked.out.contains("FAIL   tls"), said != "who are you", "{checked:?}");
     }
-    // The certificate alone proves nothing without its key.
+    // The certificate proves nothing without its key.
     let theirs = KeyPair::generate().unwrap();
     let chain = vec![CertificateDer::from_pem_file(&certificate).unwrap()];
     let theirs =
@@ -195,7 +194,7 @@ async fn a_certificate_that_is_named_counts_only_while_it_is_valid_and_its_key_i
     }
 }
 
-/// Shows a certificate with a key that may be another's.
+/// Presents a certificate with a key that may belong to another one.
 #[derive(Debug)]
 struct Shows(Arc<CertifiedKey>);
 
@@ -228,7 +227,7 @@ async fn our_certificate_is_shown_to_the_origin_that_it_is_for_and_to_no_other()
         }
         let got = asked(&proxy, &forbidding).await;
         assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("client_cert"), "{got}");
-        // Through a tunnel that is read, the same.
+        // The same through an intercepted tunnel.
         let ca = alice.state_dir().join("ca.pem");
         for (bob, said) in forth {
             let url = format!("https://{}/", bob.address);
@@ -308,7 +307,7 @@ async fn files_that_cannot_be_used_are_all_named_before_anything_is_served() {
     let expected = [
         ("upstream.tls[0].ca_file: ", "missing.pem"),
         ("upstream.tls[1].certificate: ", "none.pem does not contain a PEM certificate"),
-        ("upstream.tls[2].certificate: ", "two.pem holds 2 certificates"),
+        ("upstream.tls[2].certificate: ", "two.pem contains 2 certificates"),
         ("upstream.tls[3].client_cert: ", "none.pem does not contain a PEM certificate"),
         ("upstream.tls[4].client_key: ", "open.key is readable by other users"),
         ("upstream.tls[5].client_key: ", "is encrypted"),

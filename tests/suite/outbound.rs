@@ -1,4 +1,4 @@
-//! The way out: which address of a name, over which proxy, and never over a connection that is long dead.
+//! Outbound connections: which address of a name, through which proxy, and never over a stale connection.
 
 mod addresses;
 mod loops;

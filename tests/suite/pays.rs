@@ -1,4 +1,4 @@
-//! The main job: requests that meet a paywall are paid, and nobody behind the proxy notices.
+//! The main purpose: requests that meet a paywall are paid, unnoticed by the program behind the proxy.
 
 mod answers;
 mod bodies;
@@ -23,12 +23,12 @@ use crate::support::payer::{Alice, Running};
 use crate::support::raw::soon;
 use crate::support::wire::{Got, ask};
 
-/// Hooks that ask a slow seller again at once, as the seller here looks at the chain every few milliseconds.
+/// Hooks with short retries, as the seller here polls the chain every few milliseconds.
 pub const QUICK: &str = "[hooks]\n\
     nonexisting_channel = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }\n\
     insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }\n";
 
-/// A seller, and Alice's proxy before it.
+/// A seller, and Alice's proxy.
 struct Scene {
     fair: Fair,
     alice: Alice,
@@ -47,7 +47,7 @@ impl Scene {
         Self { fair, alice, proxy }
     }
 
-    /// A request for a path of the seller, as a client of a proxy writes it.
+    /// A request for a path of the seller, as a client sends it to a proxy.
     fn request(&self, path: &str) -> http::request::Builder {
         Request::get(format!("{}{path}", self.fair.origin.url()))
     }
@@ -57,19 +57,19 @@ impl Scene {
         ask(self.proxy.address, self.request(path).body(empty()).unwrap()).await
     }
 
-    /// Asks for `/paid`, and gets it.
+    /// Requests `/paid` successfully.
     async fn buy(&self) {
         let got = self.get("/paid").await;
         assert_eq!(got.status, StatusCode::OK, "{got:?}");
         assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
     }
 
-    /// Both sides agree that so many requests were paid, over one channel.
+    /// Both sides agree that this many requests were paid, over one channel.
     async fn expect_paid(&self, requests: u64) {
         self.expect_totals(requests, requests, requests).await;
     }
 
-    /// What the seller registered, and what Alice has promised and believes to be registered, in requests.
+    /// The registered, promised and acknowledged totals, in requests.
     async fn expect_totals(&self, registered: u64, promised: u64, acknowledged: u64) {
         let units = |requests: u64| Amount::from(requests * PRICE);
         assert_eq!(self.fair.origin.total_registered(), units(registered), "registered");
@@ -82,7 +82,7 @@ impl Scene {
         assert_eq!(self.fair.market.openings().await, channels.len());
     }
 
-    /// Waits until the proxy serves no connection any more.
+    /// Waits until the proxy has no open connections.
     async fn await_idle(&self, before: usize) {
         let mut looks = tokio::time::interval(Duration::from_millis(2));
         let idle = async {
@@ -120,7 +120,7 @@ async fn every_dialect_of_curl_is_paid() {
     for (paid, (option, told)) in (1..).zip([
         ("--http1.0", "HTTP/1.0"),
         ("--http1.1", "HTTP/1.1"),
-        // It asks for HTTP/2 and takes what it gets.
+        // It requests HTTP/2 but accepts HTTP/1.1.
         ("--http2", "> Upgrade: h2c"),
         ("--compressed", "Accept-Encoding"),
     ]) {

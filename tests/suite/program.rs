@@ -1,4 +1,4 @@
-//! The real program, as its user runs it: what it prints, what it leaves behind, and how it ends.
+//! The real program as users run it: its output, the files it leaves, and its exit.
 
 mod ca;
 mod channels;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::support::payer::{PATIENCE, program};
 
-/// How a run of the program that ends by itself ended.
+/// The result of a run that ends by itself.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -45,7 +45,7 @@ async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 }
 
 impl Ran {
-    /// It failed, in these words, and did not panic.
+    /// It failed with these words, and did not panic.
     pub fn expect_failure(&self, words: &[&str]) {
         assert_ne!(self.code, 0, "{self:?}");
         assert_ne!(self.code, 101, "{self:?}");

@@ -1,4 +1,4 @@
-//! Digests, signatures and recovery against vectors that were made independently (`vectors/microraiden.json`).
+//! Digests, signatures and recovery against independently generated vectors (`vectors/microraiden.json`).
 
 use ethers_core::types::H256;
 use ethers_core::utils::keccak256;
@@ -28,7 +28,7 @@ fn bytes(vector: &Json, name: &str) -> [u8; 32] {
     ethers_core::utils::hex::decode(text(vector, name)).unwrap().try_into().unwrap()
 }
 
-/// The digest is the vector's, our signature is byte for byte, and both forms of it recover to the signer.
+/// The digest matches the vector, our signature is byte for byte the same, and both forms of it recover to the signer.
 fn check(vector: &Json, digest: [u8; 32]) {
     assert_eq!(digest, bytes(vector, "message_hash"), "{vector}");
     let signer = Signer::new(&bytes(vector, "signer_private_key")).unwrap();

@@ -1,7 +1,7 @@
-//! kill -9 at any moment: nothing that was signed is forgotten, nothing is done twice, and the next request is paid.
+//! Crashes at any moment: nothing that was signed is forgotten, nothing is done twice, and the next request is paid.
 //!
-//! The real program aborts itself after each effect in turn, until a life comes to its end without that. Then it is
-//! killed from outside, at moments that are drawn.
+//! The real program aborts after each effect in turn, until a run ends without an abort. Then it is killed from outside
+//! at random moments.
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -29,11 +29,11 @@ use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE};
 use crate::support::payer::{Alice, PATIENCE, Program, program};
 
-/// `kill -6`, which is how a process ends that aborts itself.
+/// `kill -6`: how an aborting process ends.
 const ABORTED: i32 = 6;
-/// No test here lasts so long.
+/// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
-/// More effects than any of the lives here has.
+/// More effects than any of the runs here has.
 const MOST_EFFECTS: u64 = 60;
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_second_payment_survives_an_abort_after_each_effect() {
     for sign_ahead in [0, 3] {
         let story = Story { deposit, paid_before: 1, created: 10 * PRICE, topped_up: vec![], sign_ahead };
         let effects = each_abort(story).await;
-        // What is written in the background comes at another place in each life, and may stand in its way.
+        // Background writes come at a different point in each run, and may come in between.
         let is_fixed = sign_ahead == 0;
         let is_answered = effects.iter().any(|seen| seen.ends_with("payment answered"));
         assert!(is_answered || !is_fixed, "{effects:#?}");
@@ -110,7 +110,7 @@ async fn a_transaction_in_no_block_yet_is_found_again() {
     }
 }
 
-/// A seller gives its closing signature once: whoever dies with it in hand must find it again.
+/// A seller gives its closing signature once: after a crash it must be found again.
 #[tokio::test]
 async fn a_close_together_survives_an_abort_after_each_effect() {
     let mut effects = Vec::new();
@@ -129,7 +129,7 @@ async fn a_close_together_survives_an_abort_after_each_effect() {
         effects.extend(words.map(str::to_owned));
         let (status, log) = close_all(&alice, None).await;
         if !status.success() && !is_lost {
-            // What the seller gave was in memory only, for this once.
+            // Here, the seller's signature was only in memory.
             let last = words.unwrap_or_default();
             assert!(last.ends_with("records about to be written"), "{status} after {effects:#?}: {log}");
             assert!(log.contains("closing has been requested already"), "{log}");
@@ -151,7 +151,7 @@ async fn a_close_together_survives_an_abort_after_each_effect() {
     panic!("no life came to its end: {effects:#?}");
 }
 
-/// Closes all channels by the real program, which aborts itself after so many effects.
+/// Closes all channels with the real program, which aborts after this many effects.
 async fn close_all(alice: &Alice, abort_after: Option<u64>) -> (ExitStatus, String) {
     let mut command = program(["channels", "--config"]);
     command.arg(alice.config_path()).args(["--yes", "close", "--all"]);
@@ -167,7 +167,7 @@ async fn kills_from_outside_cost_nobody_anything() {
     const SEED: u64 = 8402;
     const LIVES: u64 = 8;
     const AT_ONCE: u64 = 20;
-    // What limits.sign_ahead says where it is not set.
+    // The default of limits.sign_ahead.
     const RESERVED: u64 = 256;
     let mut dice = StdRng::seed_from_u64(SEED);
     let fair = Fair::open().await;
@@ -177,7 +177,7 @@ async fn kills_from_outside_cost_nobody_anything() {
         let program = alice.serve(&[]).await;
         let requests: Vec<_> = (0..AT_ONCE).map(|_| tokio::spawn(ask(program.address, url(&fair)))).collect();
         asked += AT_ONCE;
-        // A paid request is two exchanges with the seller; a few lives end at the very beginning.
+        // A paid request is two exchanges with the seller; some runs end at the very beginning.
         let moment = if life == 0 { 1 } else { dice.gen_range(1..=2 * AT_ONCE) };
         let exchanges = fair.origin.exchanges() + moment;
         let killed_at = format!("life {life}, after {moment} exchanges (seed {SEED})");
@@ -201,13 +201,13 @@ async fn kills_from_outside_cost_nobody_anything() {
     let all = listed(&alice).await;
     assert_eq!(all.promised, fair.origin.total_registered());
     assert_eq!(all.deposit, events.deposit());
-    // A top up comes when nothing is left: one too many would leave more than one of them.
+    // A top-up comes when nothing is left: a superfluous one would leave more than one deposit.
     let most = all.promised.saturating_add(Amount::from(5 * PRICE)).max(Amount::from(10 * PRICE));
     assert!(all.deposit <= most, "{} is locked up for {}", all.deposit, all.promised);
     program.kill().await;
 }
 
-/// What a life that is aborted sets out to do, and what the chain must show in the end.
+/// What an aborted run sets out to do, and what the chain must show in the end.
 #[derive(Clone)]
 struct Story {
     deposit: &'static str,
@@ -217,12 +217,12 @@ struct Story {
     sign_ahead: u64,
 }
 
-/// Aborts a life after its first effect, another one after its second and so on; returns the last words of each.
+/// Aborts a run after its first effect, another one after its second and so on; returns the last log lines of each.
 async fn each_abort(story: Story) -> Vec<String> {
     each_abort_again(&story, None).await
 }
 
-/// The same, after a life that was aborted after its effect `first`.
+/// The same, after a run that was aborted after its effect `first`.
 async fn each_abort_again(story: &Story, first: Option<u64>) -> Vec<String> {
     let mut effects = Vec::new();
     for after in 1..=MOST_EFFECTS {
@@ -241,7 +241,7 @@ async fn each_abort_again(story: &Story, first: Option<u64>) -> Vec<String> {
     panic!("no life came to its end: {effects:#?}");
 }
 
-/// One story as it goes: some payments in peace, one request in each life that is aborted, one more at the end.
+/// The course of one story: some undisturbed payments, one request in each aborted run, one more at the end.
 struct Tale<'a> {
     story: &'a Story,
     fair: Fair,
@@ -268,7 +268,7 @@ impl<'a> Tale<'a> {
         Self { story, fair, alice, asked: paid, answered: paid, place: String::new() }
     }
 
-    /// One request in a life that ends after so many effects; its last words, or `None` when it had fewer.
+    /// One request in a run that aborts after this many effects; its last log line, or `None` if it had fewer.
     async fn life(mut self, after: u64) -> (Self, Option<String>) {
         let program = self.alice.serve(&[(failpoint::VARIABLE, &after.to_string())]).await;
         let answer = ask(program.address, url(&self.fair)).await;
@@ -277,7 +277,7 @@ impl<'a> Tale<'a> {
         let (status, log) = terminated(program).await;
         let words = log.lines().rev().find(|line| line.starts_with("aborting after effect"));
         let words = words.map(str::to_owned);
-        // A process that was about to end may get to its end between the last words and the abort.
+        // A process that was about to exit may do so between the log line and the abort.
         let aborted = words.is_some() && status.signal() == Some(ABORTED);
         assert!(aborted || status.success(), "{status}: {log}");
         self.place += &format!("; {}", words.as_deref().unwrap_or("a whole life"));
@@ -290,7 +290,7 @@ impl<'a> Tale<'a> {
         (self, words)
     }
 
-    /// A life in peace: the next request is paid, and everything is as if nothing had happened.
+    /// An undisturbed run: the next request is paid, and everything is as if nothing had happened.
     async fn end(self) {
         let Self { story, fair, alice, asked, answered, place } = self;
         let program = alice.serve(&[]).await;
@@ -315,10 +315,10 @@ impl<'a> Tale<'a> {
     }
 }
 
-/// Tells it to stop, if it still runs, and waits for its end.
+/// Stops it, if it still runs, and waits for its exit.
 async fn terminated(program: Program) -> (ExitStatus, String) {
     let pid = Pid::from_raw(program.child.id().unwrap().try_into().unwrap()).unwrap();
-    // One that has aborted takes no signal any more.
+    // One that has aborted receives no more signals.
     let _ = kill_process(pid, Signal::TERM);
     program.ended().await
 }
@@ -327,28 +327,28 @@ fn url(fair: &Fair) -> String {
     format!("{}/paid", fair.origin.url())
 }
 
-/// Asks for a page through a proxy that may die at any moment; `None` when it did.
+/// Requests a page through a proxy that may crash at any moment; `None` if it did.
 async fn ask(proxy: SocketAddr, url: String) -> Option<u16> {
     let asking = async {
         let mut stream = TcpStream::connect(proxy).await.ok()?;
         let request = format!("GET {url} HTTP/1.1\r\nHost: seller\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = Vec::new();
-        // A connection that breaks in the middle leaves what has come.
+        // A connection that breaks in the middle leaves the bytes received so far.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
     };
     tokio::time::timeout(PATIENCE, asking).await.expect("no answer and no end")
 }
 
-/// Waits until the running proxy has looked at the chain.
+/// Waits until the running proxy has synced with the chain.
 async fn ready(alice: &Alice) {
     let socket = admin::socket(&alice.state_dir());
     let looking = async { while admin::channels(&socket).await.unwrap().unwrap().owner.is_none() {} };
     tokio::time::timeout(PATIENCE, looking).await.expect("it does not become ready");
 }
 
-/// What `tollpass channels` shows, summed up.
+/// The output of `tollpass channels`, summed up.
 struct Listed {
     channels: usize,
     deposit: Amount,
@@ -356,7 +356,7 @@ struct Listed {
     acknowledged: Amount,
 }
 
-/// Asks the real program: it finds the running proxy, or looks into the store that a dead one has left.
+/// Asks the real program, which finds the running proxy or reads the journal of a crashed one.
 async fn listed(alice: &Alice) -> Listed {
     let output = Command::new(env!("CARGO_BIN_EXE_tollpass"))
         .args(["channels", "--json", "--state-dir"])

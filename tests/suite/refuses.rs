@@ -1,5 +1,5 @@
-//! Sellers that cheat: whatever Mallory answers, a request through the proxy ends soon, the client learns why in one
-//! line, and no more was ever signed for it than one allowed price.
+//! Dishonest sellers: whatever Mallory responds, a request through the proxy ends soon, the client gets the reason in
+//! one line, and no more than one allowed price was signed for it.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::support::market::Market;
 use crate::support::payer::{Alice, Running};
 use crate::support::wire::{Got, Wire};
 
-/// What Mallory asks for at first. The rule allows ten times as much.
+/// Mallory's first price. The rule allows ten times as much.
 const ASKED: u64 = 1000;
-/// The most that the rule allows for one request.
+/// The highest price that the rule allows for one request.
 const MAX_PRICE: u64 = 10_000;
-/// Everything here ends much sooner, by limits of its own.
+/// Everything here ends much sooner, by its own limits.
 const BOUND: Duration = Duration::from_secs(20);
 /// Another contract, token or receiver.
 const ELSEWHERE: Address = Address([0x77; 20]);
-/// Complaints are met five times, corrected totals three times.
+/// Complaints are retried five times, corrected totals three times.
 const HOOKS: &str = "[hooks]\n\
     nonexisting_channel = { action = \"retry\", every = \"10ms\", times = 5, timeout = \"20s\" }\n\
     insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 5, timeout = \"20s\" }\n\
@@ -36,12 +36,12 @@ const HOOKS: &str = "[hooks]\n\
     invalid_amount = { action = \"adopt\", times = 3 }\n";
 const PAID: &str = "here you are\n";
 
-/// What Mallory answers to a demand.
+/// Mallory's response to an unpaid request.
 type Lie = fn(Demand) -> Answer;
-/// What Mallory answers to a payment.
+/// Mallory's response to a payment.
 type Reply = fn(Demand, &Payment) -> Answer;
 
-/// Alice's proxy and a seller that cheats.
+/// Alice's proxy and a dishonest seller.
 struct Scene {
     mallory: Mallory,
     proxy: Running,
@@ -56,7 +56,7 @@ impl Scene {
         Self::limited("", script).await
     }
 
-    /// The same with more in the configuration.
+    /// The same with additional configuration.
     async fn limited<S: FnMut(&Presented) -> Answer + Send + 'static>(
         more: &str,
         script: impl FnOnce(Demand) -> S,
@@ -77,21 +77,21 @@ impl Scene {
         self.mallory.presented().iter().filter(|presented| presented.payment.is_some()).count()
     }
 
-    /// The seller's own 402 came back with this reason, and exactly this was promised.
+    /// The seller's own 402 was returned with this reason, and exactly this was promised.
     async fn refused(&self, got: &Got, reason: &str, promised: u64) {
         assert_eq!((got.status, got.text()), (StatusCode::PAYMENT_REQUIRED, "pay\n"), "{got:?}");
         because(got, reason);
         self.promised(promised).await;
     }
 
-    /// What was ever presented and what the book says agree.
+    /// What was presented agrees with the journal.
     async fn promised(&self, total: u64) {
         assert_eq!(self.proxy.promised().await, Amount::from(total));
         assert_eq!(self.mallory.highest(), Amount::from(total));
     }
 }
 
-/// Mallory's wallet is nobody's in particular; the contract and the token are the real ones.
+/// Mallory's wallet is arbitrary; the contract and the token are the real ones.
 fn demand(market: &Market) -> Demand {
     Demand { contract: market.manager, receiver: Address([0x3a; 20]), token: market.token }
 }
@@ -103,7 +103,7 @@ async fn ask(proxy: &Running, url: &str) -> Got {
     tokio::time::timeout(BOUND, asked).await.expect("it does not end")
 }
 
-/// The last line of `Proxy-Status` is ours and says this.
+/// The last line of `Proxy-Status` is ours and contains this.
 fn because(got: &Got, reason: &str) {
     let ours = got.headers.get_all("proxy-status").iter().next_back();
     let ours = ours.unwrap_or_else(|| panic!("no Proxy-Status: {got:?}")).to_str().unwrap();
@@ -114,7 +114,7 @@ fn paid() -> Answer {
     Answer::new(StatusCode::OK, PAID)
 }
 
-/// Takes so many payments at face value, then does as the script says.
+/// Honest for this many payments, then follows the script.
 fn honest_for(
     demand: Demand,
     payments: usize,
@@ -165,14 +165,14 @@ async fn a_price_raised_each_time_ends_at_one_allowed_price() {
     scene.refused(&scene.ask("/").await, "the price 16000 is above max_price 10000", 8 * ASKED).await;
     assert_eq!(scene.payments(), 4);
 
-    // With more patience than rounds.
+    // With more retries than attempts.
     let scene =
         Scene::limited("[limits]\nmax_attempts = 2\n", |demand| cheats::price_rises(demand, ASKED)).await;
     scene.refused(&scene.ask("/").await, "(limits.max_attempts)", 2 * ASKED).await;
     assert_eq!(scene.payments(), 2);
 }
 
-/// Each rise counts from the total just signed: two of them would be more than one price.
+/// Each increase counts from the total just signed: two of them would exceed one price.
 #[tokio::test]
 async fn a_total_kept_by_its_signature_is_not_paid_for_twice() {
     let scene = Scene::with(|demand| {
@@ -210,7 +210,7 @@ async fn a_total_lowered_each_time_is_adopted_and_nothing_more_is_promised() {
     let totals: Vec<Amount> = totals.map(|payment| payment.total).skip(5).collect();
     assert_eq!(totals, [6, 5, 4, 3].map(|prices| Amount::from(prices * ASKED)));
 
-    // A seller that lowers its total once is served on.
+    // A seller that lowers its total once still gets paid.
     let scene = Scene::with(|demand| {
         let mut lowered = false;
         honest_for(demand, 2, move |payment| {
@@ -226,7 +226,7 @@ async fn a_total_lowered_each_time_is_adopted_and_nothing_more_is_promised() {
     }
     scene.promised(3 * ASKED).await;
     assert_eq!(scene.proxy.channels().await[0].acknowledged, Amount::from(ASKED));
-    // Its own total is 1,000 now: the next two payments are promised already.
+    // Its own total is 1,000 now: the next two payments are already promised.
     assert_eq!(scene.ask("/").await.status, StatusCode::OK);
     scene.promised(3 * ASKED).await;
 }
@@ -248,7 +248,7 @@ async fn the_payment_just_made_shown_as_an_old_one_is_a_lost_answer() {
         because(&got, "paid, answer lost: the seller registered 1000");
         scene.promised(ASKED).await;
         assert_eq!(scene.payments(), 1);
-        // The client's own next request is a new purchase, of one more price.
+        // The client's next request is a new purchase, for one more price.
         assert_eq!(scene.ask("/").await.status, StatusCode::BAD_GATEWAY);
         scene.promised(2 * ASKED).await;
         assert_eq!(scene.payments(), 2);
@@ -259,10 +259,10 @@ async fn the_payment_just_made_shown_as_an_old_one_is_a_lost_answer() {
 async fn a_total_raised_without_our_signature_is_not_believed() {
     for forgery in [Forgery::Bare, Forgery::Garbage, Forgery::OtherKey] {
         let scene = Scene::with(|demand| cheats::total_rises(demand, ASKED, forgery)).await;
-        let reason = "the seller claims to hold 11000, which no signature of ours proves";
+        let reason = "the seller claims to hold 11000, but has no signature of ours for it";
         scene.refused(&scene.ask("/").await, reason, ASKED).await;
         assert_eq!(scene.payments(), 1);
-        // Nothing is known of the first payment: the same total is presented again, and no higher one.
+        // The outcome of the first payment is unknown: the same total is presented again, and no higher one.
         scene.refused(&scene.ask("/").await, reason, ASKED).await;
     }
 }
@@ -333,7 +333,7 @@ async fn demands_that_no_rule_allows_move_nothing() {
     let alice = Alice::ruled(&market, &rest).await;
     let scene = Scene { mallory, proxy: alice.start().await, _alice: alice, _market: market };
     for (path, _, reason) in cases {
-        // Ten at once fare as one does.
+        // Ten concurrent requests get the same as one.
         let all = join_all((0..10).map(|_| scene.ask(path))).await;
         for got in all {
             assert_eq!(got.headers.contains_key(&rdn::PRICE), !matches!(path, "/no-price" | "/none"));
@@ -447,11 +447,11 @@ async fn complaints_without_an_end_are_met_so_often_and_no_more() {
         let scene = Scene::with(|demand| cheats::never_content(demand, ASKED, complaint)).await;
         scene.refused(&scene.ask("/").await, reason, ASKED).await;
         assert_eq!(scene.payments(), payments, "{reason}");
-        // However often it is asked: never a higher total.
+        // However often it is requested: never a higher total.
         for _ in 0..3 {
             scene.refused(&scene.ask("/").await, reason, ASKED).await;
         }
-        // Those who wait for the channel have their own turn, one after the other.
+        // Requests that wait for the channel get their turn, one after the other.
         for got in join_all((0..10).map(|_| scene.ask("/"))).await {
             scene.refused(&got, reason, ASKED).await;
         }
@@ -479,7 +479,7 @@ async fn all_complaints_in_turn_are_bounded_too() {
     assert_eq!(scene.payments(), 15);
 }
 
-/// What the seller answers late counts against `limits.pay_timeout` as well.
+/// A late response of the seller counts against `limits.pay_timeout`, too.
 #[tokio::test]
 async fn the_time_for_one_request_bounds_all_that_a_seller_does_with_it() {
     let limits = "[limits]\npay_timeout = \"1500ms\"\n";
@@ -516,7 +516,7 @@ async fn a_demand_with_a_hundred_megabytes_is_streamed_on_and_not_paid() {
     program.kill().await;
 }
 
-/// The most memory that a process ever held, in kB.
+/// The peak memory of a process, in kB.
 fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -542,7 +542,7 @@ async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
         scene.promised(0).await;
     }
 
-    // The same once it is paid: nobody can tell what became of the payment.
+    // The same once it is paid: the outcome of the payment is unknown.
     let scene =
         Scene::with(|demand| cheats::takes_and(demand, ASKED, demand.base(ASKED).with_content(Content::Cut)));
     let scene = scene.await;
@@ -564,7 +564,7 @@ async fn answers_that_do_not_say_whether_they_took_the_money_are_handed_on() {
                 cheats::takes_and(demand, ASKED, answer)
             });
             let scene = scene.await;
-            // Nobody knows whether the first was registered: the same total again, each time once.
+            // It is unknown whether the first was registered: the same total again, once each time.
             for asked in 1..=3 {
                 let got = scene.ask("/").await;
                 assert_eq!((got.status, got.text(), got.rdn().len()), (status, "pay\n", 0));
@@ -590,7 +590,7 @@ async fn a_seller_that_never_answers_a_payment_is_left_in_time() {
     assert_eq!(scene.payments(), 2);
 }
 
-/// Interim answers without an end are no answer.
+/// Endless interim responses are not a response.
 #[tokio::test]
 async fn a_flood_of_interim_answers_is_left_in_time() {
     let market = Market::open().await;
@@ -700,7 +700,8 @@ async fn a_paid_answer_that_breaks_off_was_paid() {
     }
 }
 
-/// Ten clients at once, each met with another cheat: one price each at most, and never two on one channel.
+/// Ten concurrent clients, each with a different dishonest seller: at most one price each, and never two on one
+/// channel.
 #[tokio::test]
 async fn ten_at_once_are_cheated_of_one_price_each_at_most() {
     let scene = Scene::with(|demand| {
@@ -724,13 +725,13 @@ async fn ten_at_once_are_cheated_of_one_price_each_at_most() {
     assert!(all.iter().all(|got| got.status != StatusCode::GATEWAY_TIMEOUT), "{all:?}");
     let promised = scene.proxy.promised().await;
     assert_eq!(promised, scene.mallory.highest());
-    // Two of them are asked for 8,000 in the end, the rest for 1,000 each.
+    // Two of them pay 8,000 in the end, the rest 1,000 each.
     assert!(promised <= Amount::from(2 * 8 * ASKED + 8 * ASKED), "{promised}");
     assert!(scene.payments() <= 10 * 8);
     assert_eq!(scene.proxy.channels().await.len(), 1);
 }
 
-/// A signature of ours that is older than our records proves itself; a copy of it does not raise it.
+/// Our own signature that is newer than the journal proves itself; a copy of it does not raise the total.
 #[tokio::test]
 async fn an_older_signature_of_ours_is_no_reason_to_pay_more_than_one_price() {
     let scene = Scene::with(|demand| {

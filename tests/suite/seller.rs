@@ -1,6 +1,6 @@
-//! The demo's seller, driven as a payer would, against every row of the protocol's table of answers.
+//! The demo's seller, driven like a payer would, against every row of the protocol's table of responses.
 //!
-//! What is signed here is signed by the payer's code, and the seller verifies with its own.
+//! Signatures are made by the payer's code, and the seller verifies them with its own.
 
 use std::time::Duration;
 
@@ -106,19 +106,19 @@ async fn each_total_gets_its_answer() {
     );
     assert_eq!((fair.origin.payments(), fair.origin.total_registered()), (2, Amount::from(2000)));
 
-    // The third is right, but the seller knows of no deposit for it; the same proof pays after a top up.
+    // The third is valid, but the seller knows of no deposit for it; the same proof pays after a top-up.
     assert_refused(&buyer.pay(3 * PRICE).await, None, Some((2 * PRICE, second)));
     fair.market.top_up(0, buyer.channel.receiver, buyer.channel.open_block, 7 * PRICE).await;
     fair.origin.await_poll().await;
     assert_paid(&buyer.pay(3 * PRICE).await, 2 * PRICE);
 
-    // A new price counts at once.
+    // A new price applies at once.
     assert_eq!(fair.origin.set_price("/paid", Amount::from(300)), Some(Amount::from(PRICE)));
     assert_eq!(fair.origin.set_price("/nothing", Amount::from(300)), None);
     let got = buyer.pay(4 * PRICE).await;
     assert_refused(&got, Some(&rdn::INVALID_AMOUNT), Some((3 * PRICE, Some(buyer.sign(3 * PRICE)))));
     assert_eq!(got.header(&rdn::PRICE), Some("300"));
-    // The recovery id may be written as 0 or 1 too.
+    // The recovery ID may also be 0 or 1.
     let mut signature = buyer.sign(3300);
     signature.0[64] -= 27;
     let block = buyer.channel.open_block.to_string();
@@ -127,7 +127,7 @@ async fn each_total_gets_its_answer() {
         3 * PRICE,
     );
 
-    // What has become free takes nothing.
+    // A resource that became free takes no payment.
     fair.origin.set_price("/paid", Amount::ZERO);
     let got = buyer.pay(3600).await;
     assert!(got.status == 200 && got.rdn().is_empty());
@@ -148,7 +148,7 @@ async fn each_complaint_has_its_cause() {
         let got = buyer.ask(buyer.request_with("/paid", other, "1000", &hex)).await;
         assert_refused(&got, Some(&rdn::NONEXISTING_CHANNEL), None);
     }
-    // Another total, another receiver, a byte of the signature, a key of somebody else.
+    // Another total, another receiver, a changed byte of the signature, another key.
     let elsewhere = buyer.sign_on(ChannelId { receiver: fair.market.manager, ..buyer.channel }, PRICE);
     let mut torn = buyer.sign(PRICE);
     torn.0[64] = 29;
@@ -158,7 +158,7 @@ async fn each_complaint_has_its_cause() {
         let got = buyer.ask(buyer.request_with("/paid", &block, "1000", &wrong.to_hex())).await;
         assert_refused(&got, Some(&rdn::INVALID_BALANCE_PROOF), None);
     }
-    // A page and cookies come with a refusal as well.
+    // A refusal includes a page and cookies, too.
     let got = buyer.ask(buyer.request("/paid", 7).header(ACCEPT, "text/html")).await;
     assert_refused(&got, Some(&rdn::INVALID_AMOUNT), Some((0, None)));
     assert_eq!(got.headers.get_all(SET_COOKIE).iter().count(), got.rdn().len());
@@ -202,7 +202,7 @@ async fn what_cannot_be_read_is_409_or_500() {
     }
     let twice = buyer.ask(good().header(&rdn::BALANCE_SIGNATURE, &hex)).await;
     assert_eq!(twice.status, StatusCode::INTERNAL_SERVER_ERROR);
-    // Without the sender there is no channel to look at.
+    // Without the sender there is no channel to look up.
     let got = buyer
         .ask(Request::get("/paid").header(&rdn::BALANCE, "1000").header(&rdn::BALANCE_SIGNATURE, &hex))
         .await;
@@ -320,11 +320,11 @@ async fn cookies_win_over_headers() {
     let buyer = fair.buyer(100 * PRICE).await;
     assert_paid(&buyer.pay(PRICE).await, 0);
     let old = buyer.sign(PRICE);
-    // A browser that was shown state sends the old signature back, and its new total fails.
+    // A browser that was sent the state returns the old signature, and its new total fails.
     let cookie = format!("theme=dark; RDN-Balance-Signature={}", old.to_hex());
     let got = buyer.ask(buyer.request("/paid", 2 * PRICE).header(COOKIE, &cookie)).await;
     assert_refused(&got, Some(&rdn::INVALID_BALANCE_PROOF), None);
-    // And the other way round, cookies alone can pay.
+    // Conversely, cookies alone can pay.
     let cookie = format!(
         "RDN-Sender-Address={}; RDN-Open-Block={}; RDN-Balance=2000; RDN-Balance-Signature={}",
         buyer.signer.address(),
@@ -340,7 +340,7 @@ async fn of_four_at_once_one_pays() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(100 * PRICE).await;
     let beside = fair.buyer(100 * PRICE).await;
-    // Held, so that all are under way before the first is answered. Two channels do not disturb each other.
+    // Held, so that all are in flight before the first response. The two channels do not affect each other.
     fair.origin.hold_answers();
     let race = futures_util::future::join_all([4, 1, 3, 5].map(|times| buyer.pay(times * PRICE)));
     let release = async {
@@ -353,7 +353,7 @@ async fn of_four_at_once_one_pays() {
     for refused in [&got[0], &got[2], &got[3]] {
         assert!(refused.header(&rdn::INVALID_AMOUNT).is_some(), "{refused:?}");
     }
-    // Of four copies of one proof one pays, and to the others it is the last one already.
+    // Of four copies of one proof one pays; for the others it is already the last proof.
     let same = futures_util::future::join_all([(); 4].map(|()| buyer.pay(2 * PRICE))).await;
     let (paid, shown): (Vec<_>, Vec<_>) = same.iter().partition(|got| got.status == 200);
     assert_eq!((paid.len(), shown.len()), (1, 3));
@@ -381,7 +381,7 @@ async fn a_lost_answer_leaves_the_payment_registered_or_not() {
             .expect_err("the answer was lost");
         assert_eq!(fair_total(&fair, &buyer), registered);
     }
-    // A seller restored from a backup holds less, and takes it from there.
+    // A seller restored from a backup holds less, and continues from there.
     assert_paid(&buyer.pay(2 * PRICE).await, PRICE);
     let old = buyer.sign(PRICE);
     assert!(fair.origin.restore(
@@ -444,7 +444,7 @@ async fn a_channel_closes_with_the_seller() {
     };
     let show = async |path: &str| buyer.ask(Request::get(path)).await;
 
-    // On nothing there is nothing to agree on.
+    // With a total of zero there is nothing to agree on.
     assert_eq!(delete("", "balance=0").await.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_paid(&buyer.pay(PRICE).await, 0);
     let shown: Value = serde_json::from_slice(&show(&path).await.body).unwrap();
@@ -568,7 +568,7 @@ async fn settings_that_cannot_work_are_refused() {
         failure(|s| s.resources[0].path = "/paid/html".to_owned()).await,
         SellerStartError::Path(_)
     ));
-    // A node that is down keeps nobody from looking at prices.
+    // Prices are visible while the node is down.
     let origin = Origin::spawn(nowhere()).await.unwrap();
     let taken = origin.address();
     let second = Origin::spawn(SellerSettings { listen: taken, ..nowhere() }).await;

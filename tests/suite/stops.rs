@@ -1,4 +1,4 @@
-//! Limits on who is served at a time, and the order in which a proxy goes away.
+//! Limits on concurrent connections, and the order of a shutdown.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn the_deadline_holds_for_what_does_not_finish() {
     let mut unanswered = origin.accept().await;
     unanswered.head().await;
 
-    // The tunnel has ended by then: nothing was under way in it.
+    // The tunnel has ended by then: nothing was in flight in it.
     assert_eq!(soon("the deadline", proxy.shutdown.drain(Duration::from_secs(1))).await, 1);
     assert_eq!(tunnel.rest().await, b"");
     assert_eq!(server.rest().await, b"");
@@ -110,7 +110,7 @@ async fn idle_tunnels_end_at_once_and_what_moves_is_finished() {
     let mut unused = Raw::asking(proxy.address, &connect).await;
     let mut before = origin.accept().await;
     unused.head().await;
-    // One that was used, and one that waits for an answer.
+    // One that was used, and one that waits for a response.
     let mut answered = Raw::asking(proxy.address, &connect).await;
     let mut done = origin.accept().await;
     answered.head().await;

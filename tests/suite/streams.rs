@@ -1,5 +1,5 @@
-//! Origins of HTTP/2, and connections that clients share: what each version's head holds, what is sent again, and that
-//! no client suffers from what another one does at the same origin.
+//! HTTP/2 origins, and connections that clients share: the heads of each version, what is resent, and that clients at
+//! the same origin do not affect each other.
 
 mod bound;
 mod heads;
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use crate::support::raw::soon;
 use crate::support::secure::Notary;
 
-/// What an origin offers that speaks nothing else.
+/// The ALPN of an origin that supports HTTP/2 only.
 const ONLY_HTTP_2: &[&str] = &["h2"];
 const ONLY_HTTP_1: &[&str] = &["http/1.1"];
 
@@ -39,12 +39,12 @@ impl Way {
         Self { notary, forward: Forward::new(&settings) }
     }
 
-    /// The head of an answer.
+    /// The head of a response.
     async fn head(&self, request: Request<Body>) -> Result<Response<Body>, ForwardError> {
         soon("an answer", self.forward.clone().oneshot(request)).await
     }
 
-    /// A whole answer, as status and text.
+    /// A whole response, as status and text.
     async fn ask(&self, request: Request<Body>) -> Result<(u16, String), ForwardError> {
         let answer = self.head(request).await?;
         let status = answer.status().as_u16();

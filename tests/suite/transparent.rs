@@ -1,4 +1,4 @@
-//! What is no paywall passes as if nobody stood between, save for what an intermediary owes.
+//! Traffic without paywalls passes unchanged, except for what an intermediary must do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::support::origins;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, RawOrigin, field, soon};
 
-/// Sends `request` through a new proxy; `{o}` stands for the origin's address. Gives all three.
+/// Sends `request` through a new proxy; `{o}` stands for the origin's address. Returns both ends, the origin and the
+/// proxy.
 async fn through(request: &str) -> (Raw, Raw, RawOrigin, Proxy) {
     let proxy = Proxy::start().await;
     let origin = RawOrigin::start().await;
@@ -138,7 +139,7 @@ async fn answers_without_a_body_have_none() {
         server.send(answer).await;
         let head = client.head().await;
         assert_eq!(field(&head, "content-length"), length, "{head}");
-        // The connection is in step: another request on it is answered.
+        // The connection is in sync: it accepts another request.
         client.send(format!("GET http://{}/2 HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
         server.head().await;
         server.send("HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n").await;
@@ -157,7 +158,7 @@ async fn an_answer_during_an_upload_arrives() {
     assert_eq!(client.exactly(2).await, b"no");
 }
 
-/// What the proxy says to a request that it does not forward.
+/// The proxy's response to a request that it does not forward.
 async fn refused(request: &str) -> (String, String) {
     let proxy = Proxy::start().await;
     let request = request.replace("{p}", &proxy.address.to_string());
@@ -191,14 +192,14 @@ async fn targets_that_cannot_be_forwarded_are_refused_with_a_reason() {
 
 #[tokio::test]
 async fn the_proxy_explains_itself_and_never_loops() {
-    // Its own address is no way round: it answers there itself.
+    // Its own address is not forwarded: it responds itself.
     for target in ["/", "http://{p}/"] {
         let (head, body) = refused(&format!("GET {target} HTTP/1.1\r\nHost: {{p}}\r\n\r\n")).await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert!(body.contains("curl -x http://127.0.0.1:"), "{body}");
     }
 
-    // Another proxy in between brings a request back to the one that sent it.
+    // Another proxy in between returns a request to its sender.
     let proxy = Proxy::start().await;
     let origin = RawOrigin::start().await;
     let mut client =
@@ -243,13 +244,13 @@ async fn an_origin_that_is_not_there_is_a_502_and_a_slow_one_a_504() {
     }
 }
 
-/// An address to which a connection neither succeeds nor fails, for as long as the rest is held.
+/// An address to which a connection neither succeeds nor fails while the rest is held.
 async fn deaf() -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
-    // Nobody accepts, so the queue fills up.
+    // Never accepted, so the queue fills up.
     let mut queue = Vec::new();
     while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
     {
@@ -307,7 +308,7 @@ async fn heads_are_limited_in_size_number_and_time() {
     assert_eq!(slow.rest().await, b"", "closed without an answer once the time is up");
 }
 
-/// Two requests over one connection to the origin, which closes it when it has read the second.
+/// Two requests over one connection to the origin, which closes it after reading the second.
 async fn stale(second: Request<Body>) -> (Result<Response<Body>, ForwardError>, RawOrigin) {
     let origin = RawOrigin::start().await;
     let forward = Forward::new(&ProxySettings::default());
@@ -322,7 +323,7 @@ async fn stale(second: Request<Body>) -> (Result<Response<Body>, ForwardError>, 
         server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         server.head().await;
         drop(server);
-        // Where it is sent again, it is answered there.
+        // If it is resent, it gets a response on the new connection.
         let mut server = origin.accept().await;
         server.head().await;
         server.send("HTTP/1.1 299 Again\r\nContent-Length: 0\r\n\r\n").await;
@@ -475,7 +476,7 @@ async fn an_upgrade_that_is_refused_is_an_answer_like_others() {
     assert_eq!(client.exactly(2).await, b"no");
 }
 
-/// Writes until nothing more is taken; gives how much was.
+/// Writes until nothing more is accepted; returns how much was written.
 async fn stuff(raw: &mut Raw, piece: &[u8], at_most: usize) -> usize {
     let mut taken = 0;
     while taken < at_most {
@@ -489,7 +490,7 @@ async fn stuff(raw: &mut Raw, piece: &[u8], at_most: usize) -> usize {
 }
 
 const PLENTY: usize = 200_000_000;
-/// The kernel's buffers on four sockets, and some of the proxy.
+/// The kernel's buffers of four sockets, and some of the proxy.
 const BUFFERED: usize = 40_000_000;
 
 #[tokio::test]
@@ -517,21 +518,21 @@ async fn a_client_that_does_not_read_holds_up_the_origin() {
 const GIGABYTE: u64 = 1_000_000_000;
 const ALONE: &str = "TOLLPASS_TEST_ALONE";
 
-/// Runs a test again in a process of its own, since it measures its memory. False in that process.
+/// Runs a test in a separate process, since it measures its memory. False in that process.
 async fn is_delegated(test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return false;
     }
     let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
     alone.args(["--exact", test, "--test-threads=1"]).env(ALONE, "1");
-    // Every wait in there is bounded.
+    // Every wait in the child is bounded.
     let output = tokio::task::spawn_blocking(move || alone.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     true
 }
 
-/// Bytes of memory that this process occupies; `None` where the system does not tell it this way.
+/// The resident memory of this process in bytes; `None` if the system does not report it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! Watching the chain on real nodes: what the receiver does, what a reorganisation undoes, a node that fails.
+//! Watching the chain on real nodes: actions of the receiver, reorganisations, failing nodes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::chains::each_network;
 use crate::support::relay::{Mode, Relay};
 use crate::support::sides::{Sides, alone, settle};
 
-/// The longest that a test may take on one network.
+/// The time limit of a test on one network.
 const CASE_WITHIN: Duration = Duration::from_secs(60);
 
 async fn on_each(case: impl AsyncFn(&str)) {
@@ -21,7 +21,7 @@ async fn on_each(case: impl AsyncFn(&str)) {
     .await;
 }
 
-/// What the watcher says of a channel once it has seen the head; it must name the channel.
+/// The watcher's state of a channel once it has seen the head; it must contain the channel.
 async fn seen(sides: &Sides, watcher: &mut BlockWatcher, channel: ChannelId) -> Option<OnChain> {
     let synced = watcher.next(&[]).await.unwrap();
     assert_eq!(synced.head, sides.rig.head().await);
@@ -32,7 +32,7 @@ fn of(synced: &Synced, channel: ChannelId) -> Option<Option<OnChain>> {
     synced.channels.iter().find(|(id, _)| *id == channel).map(|(_, on_chain)| *on_chain)
 }
 
-/// Which channels were settled, and on which total.
+/// The settled channels with their totals.
 fn on_what(synced: &Synced) -> Vec<(ChannelId, u64)> {
     synced.settled.iter().map(|(id, total)| (*id, total.to_string().parse().unwrap())).collect()
 }
@@ -78,7 +78,7 @@ async fn reads_only_what_had_an_event_or_is_asked_for() {
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!((of(&synced, quiet), synced.channels.len()), (None, 1));
         assert_eq!(synced.cursor, sides.rig.head().await - 12);
-        // Two looks that far apart, and the event cannot be undone any more.
+        // Two polls that far apart, and the event can no longer be undone.
         for _ in 0..2 {
             sides.rig.mine(30).await;
             watcher.next(&[]).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_reorganisation_that_moves_an_opening_shows_the_old_channel_gone_and_t
         let before = sides.open(100).await;
         sides.rig.mine(5).await;
         assert!(seen(&sides, &mut watcher, before).await.is_some());
-        // The head falls back, and the opening with it. Until the head is there again, the node may only be behind.
+        // The head falls back, and the opening with it. Until the head has caught up, the node may only be behind.
         sides.rig.revert(snapshot).await;
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!((of(&synced, before), on_what(&synced)), (None, Vec::new()), "{synced:?}");
@@ -141,7 +141,7 @@ async fn a_reorganisation_that_moves_an_opening_shows_the_old_channel_gone_and_t
         let synced = watcher.next(&[]).await.unwrap();
         assert_eq!(of(&synced, before), Some(None), "{synced:?}");
         assert!(of(&synced, after).unwrap().is_some(), "{synced:?}");
-        // And one whose new branch is no longer than the old one.
+        // And a reorganisation whose new branch is not longer than the old one.
         let snapshot = sides.rig.snapshot().await;
         let before = sides.open(100).await;
         let head = sides.rig.head().await;
@@ -173,12 +173,12 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
         }
         assert!(began.elapsed() >= pause * 3, "{:?}", began.elapsed());
         assert_eq!(relay.questions("eth_getBlockByNumber").len(), asked + 4);
-        // It saw the new block, and not what is in it.
+        // It saw the new block, but not what is in it.
         relay.set(Mode::LoseAnswerOf("eth_getLogs"));
         assert!(watcher.next(&[]).await.is_err());
         relay.set(Mode::LoseAnswerOf("eth_call"));
         assert!(watcher.next(&[]).await.is_err());
-        // Nor does a look that is dropped halfway lose anything.
+        // A read that is dropped halfway loses nothing either.
         relay.set(Mode::StallOf("eth_call"));
         let asked = relay.questions("eth_call").len();
         tokio::select! {

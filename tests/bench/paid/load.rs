@@ -1,4 +1,4 @@
-//! The load: clients that ask one request after the other over one connection each.
+//! The load: clients that send one request after the other, each over one connection.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,15 +12,15 @@ use tokio::net::TcpStream;
 
 use crate::proxy::Proxy;
 
-/// What a load came to.
+/// The result of a load.
 pub struct Load {
     pub requests: u64,
     pub took: Duration,
-    /// The time on a processor of the proxy, of the seller and of this process.
+    /// The CPU time of the proxy, of the seller and of this process.
     pub cpu: [Duration; 3],
 }
 
-/// Asks for `url` through the proxy, `requests` times altogether; every answer must be 200.
+/// Requests `url` through the proxy, `requests` times in total; every response must be 200.
 pub async fn run(
     (proxy, seller): (&Proxy, u32),
     url: &str,
@@ -42,12 +42,12 @@ pub async fn run(
     Ok(Load { requests, took, cpu })
 }
 
-/// The time that each process was on a processor so far, all its threads together, from `/proc/PID/task/TID/schedstat`.
+/// The CPU time of each process so far, summed over its threads, from `/proc/PID/task/TID/schedstat`.
 fn cpu_of(processes: [u32; 3]) -> anyhow::Result<[Duration; 3]> {
     let mut cpu = [Duration::ZERO; 3];
     for (cpu, id) in cpu.iter_mut().zip(processes) {
         for thread in fs::read_dir(format!("/proc/{id}/task")).context("only Linux tells the CPU time")? {
-            // A thread may end meanwhile: none that works does.
+            // A thread may have ended; no worker thread does.
             let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
             let nanoseconds = stat.split_ascii_whitespace().next().context("not as expected")?;
             *cpu += Duration::from_nanos(nanoseconds.parse()?);
@@ -71,7 +71,7 @@ async fn client(proxy: SocketAddr, request: &[u8], left: &Cell<u64>) -> anyhow::
     Ok(())
 }
 
-/// Reads one answer that names its length; returns how long its head is.
+/// Reads one response with a Content-Length; returns the length of its head.
 pub async fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<usize> {
     answer.clear();
     let mut whole = None;

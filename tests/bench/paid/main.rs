@@ -1,6 +1,6 @@
-//! What paying costs: `cargo bench --bench paid`. Load, proxy and seller are separate processes on the loopback; the
-//! proxy is the program itself. Everything compared is measured in one run, in turns; numbers are medians over the
-//! rounds. It ends by itself within two minutes and judges nothing: what it prints is to be read.
+//! What paying costs: `cargo bench --bench paid`. Load, proxy and seller are separate processes on loopback; the proxy
+//! is the real program. Everything compared is measured in one run, in alternating rounds; numbers are medians over the
+//! rounds. It ends by itself within two minutes and makes no judgement of its own.
 //!
 //! The environment variable `PROXY` names another tollpass program to measure.
 
@@ -18,19 +18,19 @@ use load::Load;
 use proxy::Proxy;
 use seller::Seller;
 
-/// How often everything is measured.
+/// How many rounds to measure.
 const ROUNDS: usize = 9;
 /// Requests of one client in one round.
 const ALONE: u64 = 3_000;
-/// Requests of all clients together in one round.
+/// Requests of all clients in one round.
 const CROWD: u64 = 10_000;
-/// How many clients a crowd has.
+/// The number of concurrent clients.
 const CLIENTS: usize = 64;
-/// How many channels the proxy of the crowd may open.
+/// How many channels the proxy of the concurrent clients may open.
 const CHANNELS: u32 = 8;
-/// Requests in one round to the seller that writes two segments: each may take 40 ms.
+/// Requests in one round to the seller that writes two segments, each of which may take 40 ms.
 const SEGMENTED: u64 = 100;
-/// The end, whatever happens.
+/// The overall deadline.
 const WITHIN: Duration = Duration::from_secs(120);
 
 fn main() -> anyhow::Result<()> {
@@ -44,11 +44,11 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// What one kind of load came to, over the rounds.
+/// The results of one kind of load over the rounds.
 #[derive(Default)]
 struct Series {
     rates: Vec<f64>,
-    /// The proxy's, the seller's and our own.
+    /// Of the proxy, the seller and this process.
     costs: [Vec<f64>; 3],
 }
 
@@ -65,12 +65,12 @@ impl Series {
         median(&self.rates)
     }
 
-    /// The proxy's time on a processor for one request, in microseconds.
+    /// The proxy's CPU time for one request, in microseconds.
     fn cost(&self) -> f64 {
         median(&self.costs[0])
     }
 
-    /// The time of all three processes for one request, in microseconds.
+    /// The CPU time of all three processes for one request, in microseconds.
     fn whole_cost(&self) -> f64 {
         self.costs.iter().map(|costs| median(costs)).sum()
     }
@@ -92,7 +92,7 @@ async fn compare(signatures: f64) -> anyhow::Result<()> {
     let mut seller = Seller::start().await?;
     let (one, many) = (Proxy::start(&seller, 1).await?, Proxy::start(&seller, CHANNELS).await?);
     let (one, many) = ((&one, seller.id()?), (&many, seller.id()?));
-    // `localhost` is the same seller by a name that no rule speaks of.
+    // `localhost` is the same seller under a name that no rule matches.
     let plain = format!("http://localhost:{}/free", seller.origin.port());
     let free = format!("http://{}/free", seller.origin);
     let paid = format!("http://{}/paid", seller.origin);
@@ -113,7 +113,7 @@ async fn compare(signatures: f64) -> anyhow::Result<()> {
 
     let mut alone: [Series; 3] = Default::default();
     let mut crowd: [Series; 3] = Default::default();
-    // Of a crowd no more than one payment for each channel is under way at once.
+    // Of concurrent clients, at most one payment per channel is in flight.
     let mut few = Series::default();
     let mut pieces = Series::default();
     let (mut asked, mut exchanged) = (0, 0);

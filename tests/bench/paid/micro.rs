@@ -1,4 +1,4 @@
-//! The parts of a payment, each for itself and on one thread: signatures, recovery, the engine, the journal.
+//! The parts of a payment, measured separately and on one thread: signatures, recovery, the engine, the journal.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use tollpass::protocol::{Account, Address, Amount, ChannelId, Offer, OnChain, Po
 
 const KEY: [u8; 32] = [7; 32];
 const DIGEST: [u8; 32] = [9; 32];
-/// The longest that one part is measured.
+/// The longest time to measure one part.
 const PATIENCE: Duration = Duration::from_millis(600);
-/// How many in a row are timed together.
+/// How many operations are timed together.
 const BATCH: u32 = 50;
 
-/// Measures and prints all of them. Returns what the payer's signature and the seller's look at it take together, in
-/// microseconds.
+/// Measures and prints all of them. Returns the time of the payer's signature and the seller's verification together,
+/// in microseconds.
 pub fn report() -> anyhow::Result<f64> {
     println!("{:<44} {:>11}", "one part of a payment, on one thread", "median");
     let wallet = LocalWallet::from_bytes(&KEY)?;
@@ -79,7 +79,7 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
     median
 }
 
-/// From a demand to the grant and back, in the engine alone.
+/// From a demand to the grant and back, in the engine only.
 fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     let policy = Policy {
         rules: Vec::new(),
@@ -107,7 +107,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         cursor: 0,
     };
     engine.handle(ready, Instant::now());
-    // Without this, each payment would only ask the seller what it holds.
+    // Otherwise, each payment would first query the seller.
     engine.handle(Input::SellerTotal(channel, Amount::ZERO, false), Instant::now());
     let offer = Offer::MicroRaiden(microraiden::ChannelOffer {
         price: Amount::from(1),
@@ -140,7 +140,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One durable write, as it stands before a signature where nothing was reserved ahead.
+/// One durable write, as it precedes a signature without sign-ahead.
 fn writes(id: ChannelId, account: Account) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("no temporary directory")?;
     let mut journal = Journal::open(directory.path())?;

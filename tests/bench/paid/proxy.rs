@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::seller;
 use crate::seller::Seller;
 
-/// A running proxy. It ends when this is dropped.
+/// A running proxy, stopped when dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     child: Child,
@@ -24,7 +24,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy that may open so many channels to a seller; each number of channels has its own wallet.
+    /// Starts a proxy that may open this many channels to a seller; each number of channels has its own wallet.
     pub async fn start(seller: &Seller, channels: u32) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let key = seller::wallet(channels);
@@ -45,7 +45,7 @@ impl Proxy {
         Ok(Self { address: address.parse()?, child, _directory: directory })
     }
 
-    /// The number of its process.
+    /// Its process ID.
     pub fn id(&self) -> anyhow::Result<u32> {
         self.child.id().context("the proxy has exited")
     }

@@ -1,5 +1,5 @@
-//! The other side, in a process of its own: a development chain, the paid origin on it, and before that origin a relay
-//! that sends the head and the body of each answer in two segments, with Nagle's algorithm on.
+//! The seller, in a separate process: a development chain, the paid origin on it, and in front of that origin a relay
+//! that sends the head and the body of each response in two segments, with Nagle's algorithm on.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,12 +31,12 @@ const ETHER: u64 = 1_000_000_000_000_000_000;
 const PRICE: u64 = 1000;
 const TEXT: &str = "What one gets.\n";
 
-/// The key of the wallet for a proxy with so many channels; it guards play money.
+/// The key of the wallet for a proxy with this many channels; it only holds play money.
 pub fn wallet(channels: u32) -> [u8; 32] {
     [channels as u8; 32]
 }
 
-/// The seller's process. It ends when this is dropped.
+/// The seller's process, stopped when dropped.
 pub struct Seller {
     pub rpc: SocketAddr,
     pub contract: Address,
@@ -77,17 +77,17 @@ impl Seller {
         })
     }
 
-    /// The number of its process.
+    /// Its process ID.
     pub fn id(&self) -> anyhow::Result<u32> {
         self.child.id().context("the seller has ended")
     }
 
-    /// How many requests for resources came in so far.
+    /// How many requests for resources were received so far.
     pub async fn exchanges(&mut self) -> anyhow::Result<u64> {
         self.ask("exchanges").await
     }
 
-    /// Says so when there are so many channels.
+    /// Sets `are_open` once there are this many channels.
     pub async fn await_channels(&mut self, count: u32, are_open: &Cell<bool>) -> anyhow::Result<()> {
         self.ask(&format!("channels {count}")).await?;
         are_open.set(true);
@@ -146,7 +146,7 @@ pub async fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stands before the origin and hands its answers on in two segments.
+/// Relays to the origin and returns its responses in two segments.
 async fn relay(origin: SocketAddr) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;

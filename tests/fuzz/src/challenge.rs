@@ -1,8 +1,8 @@
-//! A 402 and what follows from it: what a seller's fields are read as, what they say of a payment, what is answered.
+//! A 402 and its consequences: how a seller's headers are parsed and judged, and the payment that follows.
 //!
-//! An input is lines `name: value`, the fields of a 402. Lines whose name starts with `@` set the payer's side instead:
-//! `@deposit`, `@acknowledged`, `@promised`, `@unclear`, `@unclear-price`, `@presented`, `@price` and `@signed` (more
-//! than once) are amounts.
+//! An input consists of lines `name: value`, the headers of a 402. Lines whose name starts with `@` set the payer's
+//! side instead: `@deposit`, `@acknowledged`, `@promised`, `@unclear`, `@unclear-price`, `@presented`, `@price` and
+//! `@signed` (repeatable) are amounts.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tollpass::protocol::channel::{ChannelDraft, InDoubt};
@@ -15,16 +15,16 @@ use tollpass::protocol::schemes::{self, Holding, Malformed, Scheme as _, Verdict
 use tollpass::protocol::{Account, Address, Amount, Answer, Channel, ChannelId, Phase, Refusal, Signature};
 use tollpass::proxy::error_response::proxy_status;
 
-/// Of the published test vectors: the corpus has a signature of this payer for 15 on this channel.
+/// From the published test vectors: the corpus contains a signature of this payer for 15 on this channel.
 const PAYER: &str = "0x8Bf640A099fE945DA46F354d3B49c48a125F48B6";
 const RECEIVER: &str = "0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd";
 const CONTRACT: &str = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512";
 const OPEN_BLOCK: u32 = 37;
 
-/// What makes a 402 one of this scheme.
+/// The headers that make a 402 one of this scheme.
 static MARKS: [&HeaderName; 3] = [&headers::PRICE, &headers::CONTRACT_ADDRESS, &headers::RECEIVER_ADDRESS];
 
-/// Reads the fields of `input`, judges them as the answer to a payment, and makes the payment that follows.
+/// Parses the headers in `input`, judges them as the response to a payment, and makes the payment that follows.
 pub fn run(input: &[u8]) {
     let mut fields = HeaderMap::new();
     let mut payer = Payer::default();
@@ -45,7 +45,7 @@ pub fn run(input: &[u8]) {
             assert_eq!(reread(challenge), *challenge, "written down and read again it is another");
             payer.meets(challenge);
         }
-        // The scheme of the tests has nothing to do with these headers.
+        // The scheme for tests is unrelated to these headers.
         Err(Refusal::Malformed(Malformed::TestToken(_))) => {}
         Err(refusal @ Refusal::Malformed(_)) => {
             assert!(is_ours, "{refusal}");
@@ -67,7 +67,7 @@ fn said_in_one_line(refusal: &Refusal) {
     assert!(field.to_str().is_ok_and(|text| text.starts_with("tollpass; details=\"")), "{field:?}");
 }
 
-/// Nothing is read into a challenge that does not stand there, once.
+/// Nothing is parsed into an offer that is not in the headers, once.
 fn means_what_is_written(challenge: &ChannelOffer, fields: &HeaderMap) {
     let one = |name: &HeaderName| {
         let mut lines = fields.get_all(name).iter();
@@ -109,7 +109,7 @@ fn means_what_is_written(challenge: &ChannelOffer, fields: &HeaderMap) {
     }
 }
 
-/// A challenge as a seller would write it, read.
+/// An offer as a seller would write it, parsed.
 fn reread(challenge: &ChannelOffer) -> ChannelOffer {
     let mut fields = HeaderMap::new();
     let mut add = |name: &HeaderName, text: Option<String>| {
@@ -170,7 +170,7 @@ impl Payer {
         }
     }
 
-    /// A seller may take totals down, never up but by our own signature.
+    /// A seller may lower totals, but raise them only with our own signature.
     fn meets(&self, challenge: &ChannelOffer) {
         let address = |text: &str| text.parse::<Address>().expect("an address");
         let account = Account {
@@ -235,7 +235,7 @@ impl Payer {
     }
 }
 
-/// Six fields, which read back as what they were made from.
+/// Six headers, which parse to what they were made from.
 fn answers(draft: &ChannelDraft, account: &Account) {
     let signature = Signature([0x1b; 65]);
     let mut fields = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! The configuration: any file and any variables give settings that keep their promises, or every issue at once.
+//! The configuration: any file and any variables result in a valid configuration, or in all issues at once.
 //!
 //! An input is the text of a file. Below a line `%%%`, each line `NAME=value` is a variable.
 
@@ -11,10 +11,10 @@ use tollpass::config::{Config, ConfigError, RouteConfig};
 use tollpass::protocol::policy::{Allow, HostPattern};
 use tollpass::protocol::{Address, Amount};
 
-/// No key, and unlike any.
+/// Not a key, nor similar to one.
 const STRANGER: &str = "zz_stranger_zz";
 
-/// Reads `input`, which is either taken and holds what a configuration promises, or refused with reasons.
+/// Parses `input`, which is either accepted and satisfies the guarantees of a configuration, or rejected with reasons.
 pub fn run(input: &[u8]) {
     let input = String::from_utf8_lossy(input);
     let (text, variables) = input.split_once("\n%%%\n").unwrap_or((&input, ""));
@@ -30,7 +30,7 @@ pub fn run(input: &[u8]) {
         Err(error) => {
             tells_what_is_wrong(&error);
             let is_toml = error.issues.iter().all(|issue| !issue.key.is_empty());
-            // A byte order mark may only stand first.
+            // A byte order mark is only allowed at the start.
             if is_toml && !input.contains(STRANGER) && !input.starts_with('\u{feff}') {
                 hides_no_issue(&error, parse(&format!("{STRANGER} = 1\n{text}")));
             }
@@ -47,7 +47,7 @@ fn tells_what_is_wrong(error: &ConfigError) {
     }
 }
 
-/// One more issue is reported together with those that were there before.
+/// One more issue is reported together with the previous ones.
 fn hides_no_issue(before: &ConfigError, after: Result<Config, ConfigError>) {
     let after = after.expect_err("an unknown key").issues;
     assert!(after.iter().any(|issue| issue.key == STRANGER), "{after:?}");
@@ -86,7 +86,7 @@ fn keeps_its_promises(mut config: Config) {
     assert_eq!(config.listen_on(anywhere).is_ok(), is_safe);
 }
 
-/// Routes are told apart, reach no further than the proxy itself, and hide nothing of it.
+/// Routes are distinct, listen no further than the proxy itself, and do not hide its pages.
 fn lead_to_origins(config: &Config) {
     let is_safe = config.wallet.is_none() || config.allow_remote;
     for route in &config.routes {
@@ -145,7 +145,7 @@ fn is_bounded(config: &Config) {
     }
 }
 
-/// No wait is for nothing, and none for ever.
+/// No timeout is zero or infinite.
 fn lasts<const N: usize>(waits: [Duration; N]) {
     for wait in waits {
         assert!(!wait.is_zero() && wait <= Duration::from_secs(366 * 24 * 3600), "{wait:?}");

@@ -1,8 +1,8 @@
-//! What reaches an origin of any bytes that a client sends: well-formed requests with one reading each, or nothing.
+//! What an origin receives for any bytes that a client sends: well-formed, unambiguous requests, or nothing.
 //!
-//! An input is all that a client sends on one connection. The proxy's own code reads it and makes what is sent; client
-//! and origin are streams in memory. Whatever the input was, what the origin gets is measured with `strict`; where the
-//! input has a strict reading itself, both must be the same.
+//! An input is all that a client sends on one connection. The proxy's own code parses it and prepares what is sent;
+//! client and origin are in-memory streams. The origin's bytes are checked with `strict`; if the input is valid under
+//! `strict` itself, both must agree.
 
 use std::convert::Infallible;
 use std::sync::LazyLock;
@@ -22,13 +22,13 @@ use tollpass::proxy::{Body, Forward, ProxySettings, error_response};
 use super::strict;
 use super::strict::Framing;
 
-/// Fields of one hop, which no origin sees; others are looked at one by one.
+/// Hop-by-hop headers, which no origin sees; others are checked one by one.
 const OF_ONE_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate"];
-/// Fields that would act as such if a reader took them from behind a body.
+/// Headers that would take effect if a recipient accepted them as trailers.
 const NEVER_TRAILING: [&str; 6] =
     ["content-length", "transfer-encoding", "host", "connection", "te", "authorization"];
 
-/// Lets the proxy read `input` to its end.
+/// Lets the proxy process `input` to its end.
 pub fn run(input: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
@@ -38,7 +38,7 @@ pub fn run(input: &[u8]) {
 }
 
 async fn serve(input: &[u8]) {
-    // It connects to nothing here, so that one does for all.
+    // It connects to nothing here, so one instance is enough.
     static PROXY: LazyLock<Forward> = LazyLock::new(|| Forward::new(&ProxySettings::default()));
     let asked = read_strictly(input);
     let count = AtomicUsize::new(0);
@@ -46,15 +46,15 @@ async fn serve(input: &[u8]) {
         let asked = asked.get(count.fetch_add(1, Ordering::Relaxed));
         async move { Ok::<_, Infallible>(answer(&PROXY, request.map(Body::from), asked).await) }
     });
-    // All that there is has been sent, and is to be answered before the end is noticed.
+    // Everything has been sent and must be answered before the end of the stream is noticed.
     let served = http1_builder(&ProxySettings::default())
         .half_close(true)
         .serve_connection(TokioIo::new(join(input, sink())), service);
-    // That what a client sent is no HTTP is no fault of the proxy.
+    // Invalid HTTP from a client is not an error of the proxy.
     let _ = served.await;
 }
 
-/// The requests that `input` begins with, as far as they can be read in one way only.
+/// The requests that `input` begins with, as far as they are unambiguous.
 fn read_strictly(input: &[u8]) -> Vec<(strict::Head, Option<strict::Body>)> {
     let mut requests = Vec::new();
     let mut rest = input;
@@ -104,7 +104,7 @@ async fn answer(
     answer
 }
 
-/// What a `Connection` names, in lower case.
+/// The names listed in a `Connection` header, in lower case.
 fn names(line: &http::HeaderValue) -> Vec<String> {
     let names = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     names.filter_map(|name| std::str::from_utf8(name).ok()).map(str::to_ascii_lowercase).collect()
@@ -112,7 +112,7 @@ fn names(line: &http::HeaderValue) -> Vec<String> {
 
 type Received = (strict::Head, Option<strict::Body>);
 
-/// Sends a request as the pool does, to an origin that answers with nothing.
+/// Sends a request like the pool does, to an origin that sends no response.
 async fn exchange(mut request: Request<Body>) -> (Response<Body>, Option<Received>) {
     let path = request.uri().path_and_query().filter(|path| path.as_str() != "/").cloned();
     *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
@@ -131,7 +131,7 @@ async fn exchange(mut request: Request<Body>) -> (Response<Body>, Option<Receive
     (answer, received)
 }
 
-/// Takes one request, and nothing behind it. A body that the client never ended is missing.
+/// Receives one request and nothing after it. A body that the client never finished is missing.
 async fn origin(mut stream: DuplexStream) -> Option<Received> {
     let mut bytes = Vec::new();
     let head = next(&mut stream, &mut bytes, strict::head).await?;
@@ -143,13 +143,13 @@ async fn origin(mut stream: DuplexStream) -> Option<Received> {
     let bad = body.trailers.iter().find(|field| NEVER_TRAILING.contains(&&*field.0));
     assert!(bad.is_none(), "{bad:?} trails");
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.ok()?;
-    // That the connection breaks here is as good as that it ends.
+    // A broken connection counts like its end.
     let _ = stream.read_buf(&mut bytes).await;
     assert!(bytes.is_empty(), "there is something behind the request: {}", bytes.escape_ascii());
     Some((head, Some(body)))
 }
 
-/// What comes next, which has one reading; nothing where its end does not come.
+/// The next item, which must be unambiguous; `None` if it is incomplete.
 async fn next<T>(
     stream: &mut DuplexStream,
     bytes: &mut Vec<u8>,
@@ -168,7 +168,7 @@ async fn next<T>(
     }
 }
 
-/// What the request says that is to be sent.
+/// The expected content of the request to be sent.
 struct Expected {
     method: String,
     target: String,
@@ -218,7 +218,7 @@ impl Expected {
         }
         assert!(head.all("te").all(|te| te == b"trailers"), "{head:?}");
         assert!(head.all("via").last().is_some_and(|via| via.windows(10).any(|part| part == b" tollpass ")));
-        // A private name that nothing else could mean.
+        // A private name that has no other meaning.
         let left = named.iter().find(|name| name.starts_with("x-") && head.all(name).next().is_some());
         assert!(left.is_none(), "{left:?} was named by Connection: {head:?}");
     }
@@ -231,7 +231,7 @@ fn is_what_was_asked(head: &strict::Head, asked: &strict::Head) {
     let (authority, path) = rest.split_at(end);
     let path = path.split('#').next().unwrap_or_default();
     let target = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    // The server as a whole is asked where there is no path. RFC 9112 section 3.2.4.
+    // Without a path, the request is for the whole server. RFC 9112 section 3.2.4.
     let is_whole_server = asked.method == "OPTIONS" && path.is_empty() && head.target == "*";
     assert!(head.target == target || is_whole_server, "{} instead of {}", head.target, asked.target);
     assert_eq!(head.method, asked.method);
@@ -243,7 +243,7 @@ fn is_what_was_asked(head: &strict::Head, asked: &strict::Head) {
     );
 }
 
-/// The zone of an address is not for others.
+/// The zone of an address is local to this machine.
 fn without_zone(authority: &str) -> String {
     match (authority.find('%'), authority.find(']')) {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &authority[..zone], &authority[end..]),

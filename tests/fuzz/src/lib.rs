@@ -1,7 +1,7 @@
-//! What every input must hold to, whatever it is: one module for each thing that strangers can put bytes into. Each has
-//! one function `run`, which panics where something does not hold.
+//! Properties that every input must satisfy, one module for each interface that receives untrusted bytes. Each has a
+//! function `run`, which panics if a property is violated.
 //!
-//! `targets/` hands these to libFuzzer; the suite runs them over `corpus/`, so that what was found once stays found.
+//! `targets/` passes these to libFuzzer; the suite runs them over `corpus/`, so that past findings stay fixed.
 
 pub mod challenge;
 pub mod config;

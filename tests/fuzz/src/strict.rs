@@ -1,10 +1,10 @@
-//! The one reading of an HTTP/1.1 request that no two parsers differ about: RFC 9112 without anything that a recipient
-//! may forgive. Written on its own, so that it shares no fault with what it measures.
+//! A strict HTTP/1.1 request parser: accepts only what all parsers read the same way (RFC 9112 without any leniency).
+//! Independent of the proxy's code, so that it shares no bugs with what it checks.
 
-/// Fields in their order, the names in lower case.
+/// Headers in order, with names in lower case.
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
-/// What stands before a body.
+/// The head of a request.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: String,
@@ -13,7 +13,7 @@ pub(crate) struct Head {
     pub(crate) framing: Framing,
 }
 
-/// Where a body ends.
+/// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     Absent,
@@ -21,17 +21,17 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-/// A whole body.
+/// A complete body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) bytes: Vec<u8>,
     pub(crate) trailers: Fields,
 }
 
-/// What could be read otherwise, or not at all.
+/// Why the bytes are ambiguous or invalid.
 pub(crate) type Doubt = &'static str;
 
-/// The head that bytes begin with, and its length; nothing while its end is missing.
+/// Parses the head at the start of the bytes, and its length; `None` while it is incomplete.
 pub(crate) fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Doubt> {
     let Some(end) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let mut lines = lines(&bytes[..end])?.into_iter();
@@ -39,7 +39,7 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Doubt> {
     let [method, target, "HTTP/1.1"] = request.split(' ').collect::<Vec<_>>()[..] else {
         return Err("the request line is not METHOD TARGET HTTP/1.1");
     };
-    // Letters beyond ASCII are passed on as they are: programs send them, and no reader takes them for anything else.
+    // Bytes beyond ASCII pass unchanged: programs send them, and no parser gives them another meaning.
     let is_visible = |byte: u8| byte > b' ' && byte != 0x7f;
     if !is_token(method.as_bytes()) || target.is_empty() || !target.bytes().all(is_visible) {
         return Err("the method is no token, or the target has other than visible letters");
@@ -50,7 +50,7 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Doubt> {
     Ok(Some((head, end + 4)))
 }
 
-/// The body that bytes begin with, and its length; nothing while its end is missing.
+/// Parses the body at the start of the bytes, and its length; `None` while it is incomplete.
 pub(crate) fn body(framing: Framing, bytes: &[u8]) -> Result<Option<(Body, usize)>, Doubt> {
     let whole = |bytes: &[u8]| Body { bytes: bytes.to_owned(), trailers: Vec::new() };
     match framing {
@@ -61,7 +61,7 @@ pub(crate) fn body(framing: Framing, bytes: &[u8]) -> Result<Option<(Body, usize
 }
 
 impl Head {
-    /// The values of a field, whose name is given in lower case.
+    /// The values of a header, whose name is given in lower case.
     pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let name = name.to_owned();
         self.fields.iter().filter(move |field| field.0 == name).map(|field| &field.1[..])
@@ -104,7 +104,7 @@ fn chunks(bytes: &[u8]) -> Result<Option<(Body, usize)>, Doubt> {
     Ok(Some((body, at + end + 4)))
 }
 
-/// The lines between CRLF, which neither byte stands in alone.
+/// Splits lines at CRLF; CR and LF must not occur alone.
 fn lines(bytes: &[u8]) -> Result<Vec<&[u8]>, Doubt> {
     let mut lines = Vec::new();
     let mut rest = bytes;

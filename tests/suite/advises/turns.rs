@@ -1,16 +1,16 @@
-//! The hooks at the beginning and the end of every request that a rule pays for, and at every 402.
+//! The hooks at the beginning and the end of every request that a rule pays, and at every 402.
 
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::support::wire::Wire;
 
-/// A hook that tells or asks `oracle`.
+/// A hook that notifies or asks `oracle`.
 fn hook(name: &str, action: &str, oracle: &Oracle) -> String {
     format!("{name} = {{ action = \"{action}\", {} }}\n", oracle.keys())
 }
 
-/// The hook's questions so far, without those of other hooks.
+/// The hook's requests so far, without those of other hooks.
 fn of(oracle: &Oracle, hook: &str) -> Vec<Value> {
     oracle.questions().into_iter().filter(|question| question["hook"] == hook).collect()
 }
@@ -20,7 +20,7 @@ async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_some
     let oracle = Oracle::spawn().await;
     let (fair, _alice, proxy) = scene(&hook("init", "ask", &oracle)).await;
     let mut bad = bad_answers();
-    // What every other hook takes.
+    // Valid replies to other hooks.
     for word in [r#"{"do": "pay"}"#, r#"{"do": "retry"}"#] {
         bad.push((says(word), "where it is pass or abort"));
     }
@@ -42,7 +42,7 @@ async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_some
     }
     assert_eq!(fair.origin.exchanges(), 0, "a request was sent");
     oracle.will(says(r#"{"do": "pass"}"#));
-    // The second paid one goes out with its payment.
+    // The second paid request carries its payment from the start.
     for (path, status) in
         [("/free", 200), ("/paid", 200), ("/paid", 200), ("/status/404", 404), ("/nowhere", 404)]
     {
@@ -58,7 +58,7 @@ async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_some
         }
         assert_eq!(last["attempt"], 0);
     }
-    // No rule pays for this host, whatever it is called.
+    // No rule pays this host.
     let before = of(&oracle, "init").len();
     let elsewhere = fair.origin.url().replace("127.0.0.1", "localhost");
     assert_eq!(get(&proxy, &format!("{elsewhere}/free")).await.status, StatusCode::OK);
@@ -73,7 +73,7 @@ async fn the_end_of_a_request_is_told_with_its_status_and_what_was_paid() {
     let hooks = hook("exit", "webhook", &oracle) + &hook("init", "ask", &asked);
     let (fair, _alice, proxy) = scene(&hooks).await;
     asked.will(says(r#"{"do": "pass"}"#));
-    // Whatever it answers, the client does not wait for it and gets what it would get.
+    // Whatever the webhook replies, the client does not wait for it and gets the same response.
     let answers = [says("thanks"), says(r#"{"do": "abort"}"#), Answer::Never, Answer::CutBeforeHead];
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let paid = || Value::from("1000");
@@ -84,7 +84,7 @@ async fn the_end_of_a_request_is_told_with_its_status_and_what_was_paid() {
         (fair.origin.url(), "/status/404", 404, paid(), Value::Null),
         (fair.origin.url(), "/status/500", 500, Value::Null, paid()),
         (fair.origin.url(), "/nowhere", 404, Value::Null, Value::Null),
-        // Nothing listens here: the answer is our own.
+        // No server listens here: the response is our own.
         (format!("http://{gone}"), "/", 502, Value::Null, Value::Null),
     ]) {
         oracle.will(answers[number % answers.len()].clone());
@@ -106,7 +106,7 @@ async fn the_end_of_a_request_is_told_with_its_status_and_what_was_paid() {
     proxy.stop().await;
 }
 
-/// A client that leaves before the answer, before anything is paid and after.
+/// A client that disconnects before the response, before anything is paid and after.
 #[tokio::test]
 async fn the_end_of_a_request_is_told_if_its_client_has_left() {
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
@@ -137,7 +137,7 @@ async fn the_end_of_a_request_is_told_if_its_client_has_left() {
     proxy.stop().await;
 }
 
-/// What Mallory answers to an unpaid request and to a paid one, in order of their number.
+/// Mallory's responses to an unpaid and to a paid request, in order.
 async fn seller(answers: Vec<Answer>) -> Mallory {
     Mallory::spawn(move |asked| answers[asked.number.min(answers.len() - 1)].clone()).await
 }
@@ -163,7 +163,7 @@ async fn every_402_is_seen_before_anything_is_made_of_it() {
         ]
     };
     for number in 0..9 {
-        // Each time another receiver, so that the chain shows no channel of an earlier case.
+        // Each time a different receiver, so that the chain shows no channel of an earlier case.
         let demand = seller_of(Address([0x60 + number; 20]));
         let (what, answers, asked, promised) = cases(demand).into_iter().nth(number.into()).unwrap();
         let (oracle, seller) = (Oracle::spawn().await, seller(answers.clone()).await);
@@ -183,7 +183,7 @@ async fn every_402_is_seen_before_anything_is_made_of_it() {
         }
         proxy.stop().await;
 
-        // Without a yes nothing follows from it.
+        // Without approval nothing happens.
         let (oracle, seller) = (Oracle::spawn().await, self::seller(answers).await);
         oracle.will(says(r#"{"do": "abort", "reason": "enough"}"#));
         let marks = format!("http_response = {{ action = \"ask\", status = [402], {} }}\n", oracle.keys());
@@ -211,7 +211,7 @@ async fn a_402_that_stops_a_purchase_by_its_status_stops_it_before_and_after_a_p
         because(&got, StatusCode::PAYMENT_REQUIRED, "the origin answered 402");
         because(&got, StatusCode::PAYMENT_REQUIRED, "hooks.http_response aborts");
         assert_eq!(seller.highest(), Amount::from(promised * PRICE), "{marks}");
-        // Presented once, and what was presented stays unclear.
+        // Presented once, and what was presented stays in doubt.
         assert_eq!(seller.presented().len(), 1 + promised as usize, "{marks}");
         let bill = proxy.payments.report().total();
         assert_eq!(bill.unclear.amount, Amount::from(promised * PRICE), "{marks}");

@@ -1,4 +1,4 @@
-//! Where an answer ends, and what of it reaches the client.
+//! Where a response ends, and what the client gets of it.
 
 use super::{Instead, Reaches, Way, answers};
 
@@ -95,7 +95,7 @@ async fn an_answer_that_breaks_off_does_not_look_whole(way: Way) {
         server.request().await.unwrap();
         let (head, body) = answer.split_at(answer.find("\r\n\r\n").unwrap() + 4);
         server.send(head).await;
-        // The head goes on by itself, so that an error in the body cannot take its place.
+        // The head is forwarded separately, so that an error in the body cannot replace it.
         let begun = client.head().await;
         server.send(body).await;
         drop(server);

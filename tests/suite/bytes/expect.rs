@@ -1,4 +1,4 @@
-//! `Expect: 100-continue`: the client's body is asked for when the origin asks, and not before.
+//! `Expect: 100-continue`: the client's body is requested when the origin requests it, and not before.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ each_way!(
     only_what_can_be_expected_is,
 );
 
-/// A lane in which no origin is ever late.
+/// A lane in which no origin times out.
 async fn patient(way: Way) -> Lane {
     way.lane_with(ProxySettings {
         limits: Limits { expect_continue_timeout: Duration::from_secs(3600), ..Limits::default() },
@@ -50,7 +50,7 @@ async fn a_body_is_asked_for_when_the_origin_asks(way: Way) {
     assert_eq!((&head[..13], field(&head, "connection")), ("HTTP/1.1 200 ", None));
     assert_eq!(client.exactly(2).await, b"ok");
 
-    // Both connections are in step: the next request takes them.
+    // Both connections are in sync: the next request uses them.
     client.send(lane.fill("GET {t}/2 HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
     assert!(server.request().await.unwrap().starts_with(b"GET /2 "));
 }
@@ -82,7 +82,7 @@ async fn a_final_answer_takes_the_place_of_the_body(way: Way) {
     );
     server.send("no").await;
     assert_eq!(client.exactly(2).await, b"no");
-    // The client may send the body all the same: it is no request, and reaches nobody.
+    // The client may send the body anyway: it is not a request, and is discarded.
     client.try_send("body").await;
     client.try_send(lane.fill("GET {t}/smuggled HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
     assert_eq!(client.rest().await, b"");
@@ -100,7 +100,7 @@ async fn an_origin_that_says_nothing_gets_the_body_all_the_same(way: Way) {
     assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body").await;
     assert_eq!(server.exactly(4).await, b"body");
-    // An origin may be late: the client has heard it once, and once is enough.
+    // The origin's 100 may be late; the client gets only one.
     server.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));
 }
@@ -112,7 +112,7 @@ async fn who_does_not_wait_is_not_kept_waiting_for_ever(way: Way) {
     server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
     assert_eq!(server.exactly(4).await, b"body");
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    // The 100 is of no use to it any more, and may be left out.
+    // The 100 is no longer useful and may be omitted.
     let head = client.head().await;
     let head = if head.starts_with("HTTP/1.1 100 ") { client.head().await } else { head };
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -134,7 +134,7 @@ async fn a_connection_that_had_gone_stale_loses_no_upload(way: Way) {
     assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("body").await;
     assert_eq!(server.exactly(4).await, b"body");
-    // Once it has the body, nothing is sent again.
+    // Once the origin has the body, nothing is resent.
     drop(server);
     assert!(client.head().await.starts_with("HTTP/1.1 502 "));
     assert!(lane.origin.is_left_alone().await);

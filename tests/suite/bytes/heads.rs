@@ -1,4 +1,4 @@
-//! Request lines and field lines.
+//! Request lines and headers.
 
 use super::{Passes, Refused, Way, requests};
 
@@ -79,7 +79,7 @@ async fn a_bare_line_feed_goes_on_as_the_end_of_a_line(way: Way) {
             (b"GET {t}/ HTTP/1.1\nHost: {o}\nX: 1\n\n", Passes(WITH_X)),
             (b"GET {t}/ HTTP/1.1\r\nHost: {o}\nX: 1\r\n\n", Passes(WITH_X)),
             (
-                // One reader sees a value, another one a length: what goes on is a line of its own.
+                // One parser sees a value, another one a length: what is forwarded is a header of its own.
                 b"POST {t}/ HTTP/1.1\r\nHost: {o}\r\nX: 1\nContent-Length: 2\r\n\r\nab",
                 Passes(
                     "POST / HTTP/1.1\r\nhost: {o}\r\nx: 1\r\ncontent-length: 2\r\nvia: 1.1 tollpass\r\n\r\nab",

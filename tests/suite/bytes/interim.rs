@@ -1,4 +1,4 @@
-//! Interim answers: those of the origin reach the client before the final one.
+//! Interim responses: those of the origin reach the client before the final one.
 
 use super::{Reaches, Way, answers};
 use crate::support::raw::field;
@@ -90,7 +90,7 @@ async fn a_flood_of_them_is_bounded(way: Way) {
     let lane = way.lane().await;
     let (mut client, mut server) = lane.exchange(GET).await;
     server.request().await.unwrap();
-    // The client reads nothing: what it could not be told yet is forgotten in the end, and the answer arrives.
+    // The client reads nothing: interim responses that do not fit are dropped, and the final response arrives.
     let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(60_000));
     for _ in 0..500 {
         server.send(&hints).await;

@@ -1,4 +1,4 @@
-//! How long things may take. Each limit is short here, and the others are long.
+//! Timeouts. The tested one is short, all others are long.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ each_way!(
     another_protocol_that_stands_still_is_cut_too,
 );
 
-/// How long one side says nothing is what these tests are about: there is no value to wait for.
+/// These tests are about silence, so there is no value to wait for.
 async fn silence(how_long: Duration) {
     tokio::time::sleep(how_long).await;
 }
 
-/// Nothing ends by itself, except what `change` makes short.
+/// All timeouts long, except those that `change` shortens.
 fn endless(change: impl FnOnce(&mut Limits)) -> ProxySettings {
     let long = Duration::from_secs(3600);
     let mut limits = Limits {
@@ -48,7 +48,7 @@ async fn a_slow_head_is_not_an_idle_connection(way: Way) {
     let lane = way.lane_with(endless(|limits| limits.head_timeout = SHORT)).await;
     let slow = lane.asking("GET {t}/ HTTP/1.1\r\nHos").await;
     assert_eq!(closes_by_itself(slow).await, b"");
-    // One that drips is no better.
+    // A slow trickle does not help.
     let mut dripping = lane.connect().await;
     let drip = async {
         while tokio::io::AsyncWriteExt::write_all(&mut dripping.stream, b"G").await.is_ok() {
@@ -57,7 +57,7 @@ async fn a_slow_head_is_not_an_idle_connection(way: Way) {
     };
     soon("the end of a dripping head", drip).await;
 
-    // Nothing was begun on this one, however long it is there.
+    // No request was begun on this one, however long it has been open.
     let mut idle = lane.connect().await;
     silence(SHORT * 2).await;
     idle.send(lane.fill("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n")).await;
@@ -78,7 +78,7 @@ async fn an_idle_connection_ends(way: Way) {
     assert_eq!(closes_by_itself(lane.connect().await).await, b"");
     let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
-    // A request that is under way is not idle.
+    // A request in progress is not idle.
     silence(SHORT * 2).await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     client.head().await;
@@ -103,7 +103,7 @@ async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
     assert_eq!(client.exactly(10).await, b"xxxxxxxxxx");
     assert_eq!(closes_by_itself(client).await, b"");
 
-    // Between requests another limit counts.
+    // Between requests another timeout applies.
     let (mut idle, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
@@ -134,7 +134,7 @@ async fn another_protocol_that_stands_still_is_cut_too(way: Way) {
     server.request().await.unwrap();
     server.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n").await;
     client.head().await;
-    // Either side alone keeps it up.
+    // Traffic in one direction keeps it open.
     for _ in 0..10 {
         silence(SHORT / 4).await;
         server.send("x").await;

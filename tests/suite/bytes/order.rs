@@ -1,4 +1,4 @@
-//! Several requests on one connection, and what is left when one went wrong.
+//! Several requests on one connection, and what remains after an error.
 
 use super::Way;
 use crate::support::raw::{Raw, field};
@@ -72,11 +72,11 @@ async fn an_answer_to_a_large_upload_arrives_though_the_origin_hangs_up(way: Way
                 }
             });
             server.exactly(size).await;
-            // It closes with bytes unread, which resets the connection.
+            // It closes with unread bytes, which resets the connection.
             server.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\nenoug")).await;
             drop(server);
             let mut answer = Vec::new();
-            // A reset at the end does no harm to what came before.
+            // A reset at the end does not affect what came before.
             let reading = tokio::io::AsyncReadExt::read_to_end(&mut from_proxy, &mut answer);
             let _ = crate::support::raw::soon("the end", reading).await;
             let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -52,7 +52,7 @@ async fn others_count_and_pass_it_on(way: Way) {
                 Passes("TRACE / HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\n\r\n"),
             ),
             (
-                // Only those two methods are counted.
+                // Only those two methods count hops.
                 b"GET {t}/ HTTP/1.1\r\nHost: {o}\r\nMax-Forwards: 0\r\n\r\n",
                 Passes("GET / HTTP/1.1\r\nhost: {o}\r\nmax-forwards: 0\r\nvia: 1.1 tollpass\r\n\r\n"),
             ),
@@ -71,7 +71,7 @@ async fn a_request_that_comes_back_goes_no_further(way: Way) {
     let (_client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\nVia: 1.0 one\r\n\r\n").await;
     let head = server.head().await;
     assert_eq!(head.matches("\r\nvia: ").count(), 2, "{head}");
-    // Another proxy sends it back, with its own name added, in one line or in several.
+    // Another proxy sends it back with its own name added, in one header line or in several.
     let ours = head.lines().find(|line| line.contains("tollpass (")).unwrap();
     let ours = ours.split_once(": ").unwrap().1;
     for via in [

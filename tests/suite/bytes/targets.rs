@@ -90,7 +90,7 @@ async fn what_no_target_holds_is_refused_and_the_rest_passes_as_it_is(way: Way) 
             (b"GET {t}/a\rb HTTP/1.1\r\nHost: {o}\r\n\r\n", Refused(400)),
             (b"GET {t}/a\nb HTTP/1.1\r\nHost: {o}\r\n\r\n", Refused(400)),
             (b"GET {t}/\xff HTTP/1.1\r\nHost: {o}\r\n\r\n", Refused(400)),
-            // curl and others send what was typed: it is one path to every reader.
+            // curl and others send the path as typed; every parser reads it the same way.
             (
                 b"GET {t}/\xc3\xbc HTTP/1.1\r\nHost: {o}\r\n\r\n",
                 Passes("GET /\u{fc} HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\n\r\n"),
@@ -99,7 +99,7 @@ async fn what_no_target_holds_is_refused_and_the_rest_passes_as_it_is(way: Way) 
                 b"GET {t}/a%20b/../c;d?e=%00&f=[] HTTP/1.1\r\nHost: {o}\r\n\r\n",
                 Passes("GET /a%20b/../c;d?e=%00&f=[] HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\n\r\n"),
             ),
-            // A fragment is for the client alone, and stays with it.
+            // A fragment is for the client only.
             (b"GET {t}/#@evil/ HTTP/1.1\r\nHost: {o}\r\n\r\n", Passes(OF_ROOT)),
         ],
     )

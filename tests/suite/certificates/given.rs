@@ -1,4 +1,4 @@
-//! The user's own CA, as openssl makes it: every kind of key, and what is said of a pair that cannot be used.
+//! The user's own CA, created with openssl: every type of key, and the errors for unusable pairs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ fn ca(key: &[&str], subject: &str, more: &[&str]) -> TempDir {
     directory
 }
 
-/// Makes `ca.pem` for `key.pem`, which nobody else may read from then on.
+/// Creates `ca.pem` for `key.pem`, and makes the key private.
 fn certify(directory: &Path, subject: &str, more: &[&str]) {
     private(&directory.join("key.pem"), 0o600);
     let request = ["req", "-x509", "-new", "-key", "key.pem", "-out", "ca.pem", "-subj", subject];
@@ -40,14 +40,14 @@ fn private(path: &Path, mode: u32) {
 const P256: [&str; 7] =
     ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"];
 
-/// What strict clients want of a CA, and openssl leaves out by itself.
+/// Extensions that strict clients require of a CA, and that openssl omits by default.
 const USAGE: [&str; 2] = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
 
 #[tokio::test]
 async fn every_kind_of_key_that_openssl_makes_signs() {
     for key in [
         P256.as_slice(),
-        // SEC 1, with the parameters before it.
+        // SEC 1, preceded by the parameters.
         &["ecparam", "-name", "prime256v1", "-genkey", "-out", "key.pem"],
         &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", "key.pem"],
         &["ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", "key.pem"],
@@ -152,7 +152,7 @@ fn one_whose_time_is_over_or_has_not_come_is_opened_and_says_so() {
         assert_eq!(authority.warnings(&[], SystemTime::now())[0], error);
         assert!(authority.check_time(authority.validity().start).is_ok());
     }
-    // One of ours says how to get another.
+    // For a CA that tollpass created, the error says how to renew it.
     let made = tempfile::tempdir().unwrap();
     let whole = format!(
         "{}{}",

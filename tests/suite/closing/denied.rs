@@ -1,4 +1,4 @@
-//! Sellers that do not sign that a channel be closed: what the policy makes of it.
+//! Sellers that refuse to sign a close: the policy decides.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::payer::{Alice, KEY, PATIENCE, WEALTH};
 use crate::support::town::{Town, only};
 use crate::support::wire::ask;
 
-/// A seller that takes payments and denies each close, who is paid, and a URL that costs something there.
+/// A seller that accepts payments but denies each close, with its payee and a paid URL.
 async fn denier(fair: &Fair) -> (Mallory, Address, String) {
     let receiver = Signer::new(&[0x3a; 32]).unwrap().address();
     let demand = Demand { contract: fair.market.manager, receiver, token: fair.market.token };
@@ -54,7 +54,7 @@ async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promi
     .await;
 }
 
-/// A journal behind the truth, as an old backup leaves it: the seller proves that more was promised, and does not sign.
+/// An outdated journal, as restored from a backup: the seller proves that more was promised, and does not sign.
 #[tokio::test]
 async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() {
     on_each("cooperative_close_denied = { action = \"close_alone\" }\n", async |town| {
@@ -93,7 +93,7 @@ async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() 
     .await;
 }
 
-/// Two channels to a seller that denies each close: what the policy makes of it, and how often the seller is asked.
+/// Two channels to a seller that denies each close: the policy's effect, and how often the seller is asked.
 #[tokio::test]
 async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_says() {
     let oracle = async |text: &'static str| Mallory::spawn(move |_| Answer::new(StatusCode::OK, text)).await;
@@ -119,7 +119,7 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
         for _ in 0..2 {
             let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
             assert_eq!(got.status, StatusCode::OK, "{got:?}");
-            // The first channel is spent: what comes next is paid from another one.
+            // The first channel is used up: the next payment uses another one.
             done(&proxy, Operation::Open { receiver, deposit: (2 * PRICE).into() }).await;
         }
         let closed = proxy.channels.close_all().await.err().map(|trouble| trouble.to_string());
@@ -168,7 +168,7 @@ async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_
         let mut alice = Alice::with(&fair.market, &format!("{hook}[deposit]\ninitial = 1\n")).await;
         let proxy = alice.start().await;
         let (mallory, receiver, url) = denier(&fair).await;
-        // Two channels that are spent, and one that nothing was ever paid on.
+        // Two channels that are used up, and one that was never paid from.
         for _ in 0..2 {
             let got = ask(proxy.address, Request::get(&url).body(empty()).unwrap()).await;
             assert_eq!(got.status, StatusCode::OK, "{got:?}");

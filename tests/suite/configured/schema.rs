@@ -17,7 +17,7 @@ fn json_of(text: &str) -> Value {
     config::Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap()
 }
 
-/// Checks values by the keywords of draft 2020-12 that the schema uses; an unknown one fails the test.
+/// Validates values by the keywords of draft 2020-12 that the schema uses; an unknown one fails the test.
 struct Validator(Value);
 
 impl Validator {
@@ -117,7 +117,7 @@ fn keys() -> BTreeMap<String, Value> {
         for (name, property) in table["properties"].as_object().unwrap() {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let inner = resolve(root, property);
-            // Hooks are values: the example writes each in one line.
+            // Hooks are values: the example writes each on one line.
             let is_table =
                 inner.get("properties").is_some() && !path.starts_with("hooks.") && path != "pay.hooks";
             if is_table {
@@ -132,7 +132,7 @@ fn keys() -> BTreeMap<String, Value> {
     keys
 }
 
-/// What the example says of each key: its comment, and its value as JSON.
+/// The example's documentation of each key: its comment, and its value as JSON.
 fn documented() -> BTreeMap<String, (String, Value)> {
     let (mut section, mut comment, mut found) = (String::new(), String::new(), BTreeMap::new());
     let mut is_in_comment = false;
@@ -158,7 +158,7 @@ fn documented() -> BTreeMap<String, (String, Value)> {
     found
 }
 
-/// Keys whose value in the example is an example, not the default.
+/// Keys whose value in the example is not the default.
 fn is_an_example(comment: &str) -> bool {
     comment.contains("Default 0;")
 }

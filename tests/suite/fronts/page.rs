@@ -1,4 +1,4 @@
-//! The set-up page, by curl as a user has it, and what it keeps from other sites.
+//! The set-up page, as fetched with curl, and what it hides from other sites.
 
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -53,7 +53,7 @@ async fn it_says_whether_the_proxy_works_and_what_to_do() {
             assert!(lines.iter().any(|found| found == line), "{line} is not in {text}");
         }
         assert!(text.contains(greeting), "{text}");
-        // The SHA-256 of the certificate, as others show it.
+        // The SHA-256 of the certificate, as other tools show it.
         assert!(text.contains("SHA-256 8C:32:D2:7F:"), "{text}");
     }
 
@@ -134,7 +134,7 @@ async fn files_come_as_what_they_are_and_can_only_be_read() {
     assert!(!page.text().contains("ca.pem") && !page.text().contains("bundle"), "{}", page.text());
 }
 
-/// A foreign name that was made to point to this address is in `Host`.
+/// `Host` contains a foreign name that was rebound to this address.
 #[tokio::test]
 async fn only_its_own_names_are_answered() {
     let proxy = proxy(true).await;
@@ -149,7 +149,7 @@ async fn only_its_own_names_are_answered() {
         ("GET / HTTP/1.0\r\n\r\n".to_owned(), 200),
         // The target wins over Host.
         ("GET http://tollpass.local/ HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(), 200),
-        // The name never leaves the proxy.
+        // The name is never resolved.
         ("GET http://tollpass.local:81/ HTTP/1.1\r\nHost: tollpass.local\r\n\r\n".to_owned(), 404),
         ("CONNECT tollpass.local:443 HTTP/1.1\r\nHost: tollpass.local:443\r\n\r\n".to_owned(), 404),
         ("CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
@@ -189,7 +189,7 @@ async fn the_pac_file_leads_browsers_to_the_address_that_they_know() {
     }
 }
 
-/// Runs a PAC file as a browser does: Node's engine is Chromium's.
+/// Runs a PAC file like a browser does: Node's engine is Chromium's.
 async fn run_pac(file: &str, hosts: &[&str]) -> Vec<String> {
     let script = format!(
         "{file}\nfor (const host of {hosts:?}) console.log(FindProxyForURL(`https://${{host}}/`, host));"
@@ -202,7 +202,7 @@ async fn run_pac(file: &str, hosts: &[&str]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// What a client says in the clear on its way here could be read: it has to use CONNECT.
+/// Unencrypted requests of a remote client could be read on the network: it must use CONNECT.
 #[tokio::test]
 async fn secure_targets_are_taken_in_the_clear_from_this_machine_only() {
     let front = || {

@@ -1,4 +1,4 @@
-//! Reverse routes: what a program asks below a base URL of ours reaches the origin that the route names.
+//! Reverse routes: requests below a base URL on the proxy reach the origin of the route.
 
 use http::uri::Uri;
 use http::{StatusCode, header};
@@ -35,7 +35,7 @@ async fn routed() -> (Proxy, RawOrigin) {
     (proxy, origin)
 }
 
-/// A port with nothing but a route to an origin.
+/// A port that only serves a route to an origin.
 async fn alone() -> (Proxy, RawOrigin) {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::behind(ProxySettings::default(), |address, inner| {
@@ -95,7 +95,7 @@ async fn a_redirect_is_followed_through_the_route() {
     assert!(head.starts_with("GET /v1/second HTTP/1.1\r\n"), "{head}");
     assert!(field(&head, "via").is_some(), "{head}");
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    // curl shows both answers, one below the other.
+    // curl shows both responses, one below the other.
     let fetched = fetched.await.unwrap().got;
     assert!(fetched.text().ends_with("\r\n\r\nok"), "{fetched:?}");
 }
@@ -141,7 +141,7 @@ async fn what_may_not_pass_never_reaches_the_origin() {
     let head = Raw::asking(proxy.address, rebound).await.head().await;
     assert!(head.starts_with("HTTP/1.1 421 "), "{head}");
 
-    // A port of routes is no proxy.
+    // A port for routes is not a proxy.
     let (only, other) = alone().await;
     for request in [
         format!("GET http://{there}/ HTTP/1.1\r\nHost: {there}\r\n\r\n"),
@@ -192,7 +192,7 @@ async fn a_program_that_knows_only_a_base_url_pays() {
     let got = curl(None, &[&format!("http://{own}/paid")]).await.got;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
     assert_eq!(proxy.promised().await, (2 * crate::support::fair::PRICE).into());
-    // Marked as another site's, it does not even get there.
+    // Marked as cross-site, it is rejected earlier.
     let got = curl(None, &["-H", "Sec-Fetch-Site: cross-site", &format!("http://{own}/paid")]).await.got;
     assert_eq!(got.status, StatusCode::FORBIDDEN, "{got:?}");
     let page = curl(Some(proxy.address), &["http://tollpass.local/"]).await.got;

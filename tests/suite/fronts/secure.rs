@@ -1,4 +1,4 @@
-//! HTTPS for programs that trust no certificate of ours: targets in plain to the proxy, `upgrade`, routes.
+//! HTTPS for programs that do not trust our CA: https targets in plain requests, `upgrade`, routes.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -16,7 +16,7 @@ use crate::support::secure::{Notary, Secure};
 use crate::support::town::only;
 use crate::support::wire::ask;
 
-/// What trusts Bob's notary and makes plain requests to him secure.
+/// Trusts Bob's CA and upgrades plain requests to him.
 fn upstream(notary: &Notary) -> String {
     format!("[upstream]\nca_file = \"{}\"\nupgrade = [\"127.0.0.1\"]\n", notary.ca_file().display())
 }
@@ -43,10 +43,10 @@ async fn each_way_without_a_certificate_pays_for_the_same_resource() {
         let got = curl(None, &[&format!("http://{}/bob/paid", proxy.address)]).await.got;
         assert_eq!(got.status, StatusCode::OK, "{alpn:?} {got:?}");
         assert_eq!(proxy.promised().await, Amount::from(3 * PRICE), "{alpn:?}");
-        // One resource, one remembered price: only the first request had to ask for it.
+        // One resource, one remembered price: only the first request had to get a 402.
         assert_eq!((fair.origin.payments(), fair.origin.exchanges() - first), (3, 2), "{alpn:?}");
 
-        // What closes the channel is asked for where it was paid.
+        // The close is requested at the URL where it was paid.
         let channel = only(&proxy).await.id();
         let together = Operation::CloseTogether { channel, seller: None };
         let done = proxy.channels.operate(together).await.unwrap_or_else(|trouble| panic!("{trouble}"));
@@ -84,7 +84,7 @@ async fn redirects_keep_a_program_on_the_proxy_where_its_host_is_listed() {
     }
     let got = curl(Some(proxy.address), &["-L", &format!("http://{}/here", bob.address)]).await.got;
     assert!(got.text().ends_with("\r\n\r\nsecure /there"), "{got:?}");
-    // Asked as https in plain, the answer says https.
+    // For an https target in a plain request, locations in the response use https.
     let request = format!("GET https://{0}/here HTTP/1.1\r\nHost: {0}\r\n\r\n", bob.address);
     let head = Raw::asking(proxy.address, request).await.head().await;
     assert_eq!(field(&head, "location"), Some(format!("https://{}/there?x", bob.address).as_str()), "{head}");

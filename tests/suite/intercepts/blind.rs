@@ -1,4 +1,4 @@
-//! What is not to be read: the client gets the origin's own bytes, and its own certificate.
+//! Tunnels that are not intercepted: the client gets the origin's own bytes and certificate.
 
 use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,7 +18,7 @@ async fn a_host_outside_the_list_shows_its_own_certificate() {
     {
         let shop = Shop::open(HTTP_1, hosts).await;
         let (url, own) = (shop.url("/paid"), shop.notary.ca_file());
-        // Bob's authority is trusted and no other: had it been ours, curl would have refused it.
+        // curl trusts only Bob's CA: had the certificate been ours, curl would have rejected it.
         let fetched = curl(Some(shop.proxy.address), &["--cacert", own.to_str().unwrap(), &url]).await;
         assert_eq!(fetched.got.status, 402, "{fetched:?}");
         assert!(!fetched.got.headers.contains_key("via"), "{fetched:?}");

@@ -1,4 +1,4 @@
-//! Payments inside of TLS.
+//! Payments inside TLS.
 
 use std::io::Write as _;
 
@@ -31,7 +31,7 @@ async fn curl_pays_over_https_whichever_versions_both_sides_speak() {
                 first = shop.fair.origin.exchanges();
             }
         }
-        // The first one asks for the price, and until the seller sees the channel; the others know it.
+        // The first request learns the price and waits until the seller sees the channel; the others know both.
         assert_eq!(shop.fair.origin.exchanges(), first + 2, "{of_bob:?} {of_curl}");
         shop.close().await;
     }

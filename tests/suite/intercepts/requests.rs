@@ -1,4 +1,4 @@
-//! Requests inside of TLS: which of them are meant, and what becomes of the connection.
+//! Requests inside TLS: which are accepted, and what happens to the connection.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::support::secure;
 use crate::support::secure::{Secure, connect};
 use crate::support::wire::{Body, whole};
 
-/// An origin that repeats what it was asked.
+/// An origin that echoes the request.
 async fn mirror(shop: &Shop, alpn: &[&str]) -> Secure {
     let config = shop.notary.certify("127.0.0.1", alpn).await;
     Secure::serve(config, |request: Request<Incoming>| async move {
@@ -40,7 +40,7 @@ async fn tunnel(shop: &Shop, origin: &Secure, alpn: &[&str]) -> TlsStream<TcpStr
 async fn talk(stream: &mut TlsStream<TcpStream>, bytes: &str) -> String {
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // Whoever closes without a word of TLS has closed too.
+    // A close without a TLS close_notify is also a close.
     let _ = soon("the close", stream.read_to_end(&mut answer)).await;
     String::from_utf8(answer).unwrap()
 }
@@ -121,7 +121,7 @@ async fn tunnels_share_the_pool_and_dial_for_nothing() {
 #[tokio::test]
 async fn another_protocol_passes_through_tls() {
     let shop = Shop::open(HTTP_1, "").await;
-    // It speaks HTTP/2 too, which has no way of asking for this.
+    // Over HTTP/2, which has no Upgrade.
     let config = shop.notary.certify("127.0.0.1", HTTP_2).await;
     let heads = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&heads);
@@ -170,7 +170,7 @@ async fn a_client_is_told_how_much_it_may_ask_at_once_over_http_2() {
     let shop = Shop::open(HTTP_1, "[limits]\nstreams = 7\n").await;
     let bob = mirror(&shop, HTTP_1).await;
     let mut stream = tunnel(&shop, &bob, HTTP_2).await;
-    // The client's preface, and settings of which none is special.
+    // The client preface and default settings.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut head = [0; 9];
     soon("settings", stream.read_exact(&mut head)).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_client_that_goes_quiet_is_ended() {
     let shop =
         Shop::open(HTTP_1, "[limits]\nhead_timeout = \"300ms\"\nkeepalive_timeout = \"300ms\"\n").await;
     let bob = mirror(&shop, HTTP_2).await;
-    // Without a word, with a greeting only, and after a request over HTTP/2.
+    // Idle, after a handshake only, and after a request over HTTP/2.
     let mut silent = connect(shop.proxy.address, &bob.address.to_string()).await;
     assert_eq!(soon("the end", silent.read(&mut [0])).await.unwrap(), 0);
     let mut greeted = tunnel(&shop, &bob, HTTP_1).await;
@@ -288,7 +288,7 @@ async fn only_options_asks_for_the_server_as_a_whole_in_either_version() {
 #[tokio::test]
 async fn a_request_has_no_more_fields_than_allowed_in_either_version() {
     let shop = Shop::open(HTTP_1, "").await;
-    // HTTP/2, because most servers of HTTP/1 have a limit of their own.
+    // HTTP/2, because most HTTP/1 servers have a limit of their own.
     let bob = mirror(&shop, HTTP_2).await;
     let (ca, url) = (shop.ca_file(), format!("https://{}/", bob.address));
     for of_curl in ["--http1.1", "--http2"] {

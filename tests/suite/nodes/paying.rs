@@ -13,7 +13,7 @@ use crate::support::relay::{Act, Fault, Relay};
 use crate::support::town::{Town, only};
 use crate::support::wire::{Got, ask};
 
-/// Soon enough for a test, and long enough to be seen.
+/// A short retry interval that can still be observed.
 const SOON: &str = "[deposit]\nretry_after = \"1s\"\n";
 
 /// A seller, and Alice's proxy behind a relay to the node.
@@ -39,7 +39,7 @@ impl Behind {
         self.town.alice.change("[chain]\n", &format!("[chain]\n{setting}\n"));
     }
 
-    /// The 402, with the reason, while what is free passes.
+    /// The client gets the 402 with the reason, while free resources pass.
     async fn is_refused(&self, proxy: &Running, parts: &[&str]) {
         let (got, free) = tokio::join!(self.town.ask(proxy), self.free(proxy));
         assert_eq!((got.status, free.status), (StatusCode::PAYMENT_REQUIRED, StatusCode::OK), "{got:?}");
@@ -52,7 +52,7 @@ impl Behind {
         ask(proxy.address, Request::get(url).body(empty()).unwrap()).await
     }
 
-    /// Asks until it is paid, without a restart.
+    /// Retries until the request is paid, without a restart.
     async fn until_paid(&self, proxy: &Running) {
         while self.town.ask(proxy).await.status != StatusCode::OK {
             tokio::task::yield_now().await;
@@ -72,7 +72,7 @@ fn reason(got: &Got) -> &str {
 async fn a_start_and_a_purchase_meet_all_passing_faults_and_open_one_channel() {
     on_each(async |behind| {
         for (number, act) in PASSING.into_iter().enumerate() {
-            // One that never answers costs the whole of request_timeout.
+            // A node that never responds costs the whole request_timeout.
             if !matches!(act, Act::Stall) {
                 behind.relay.fault(Fault::on_any(act).after(6 * number).each(6 * PASSING.len()));
             }
@@ -118,7 +118,7 @@ async fn a_deposit_whose_effect_does_not_show_is_not_sent_again() {
         behind.relay.fault(Fault::result("eth_getLogs", json!([])));
         behind.relay.fault(Fault::on("eth_call", Act::Refuse(3, "execution reverted")).when(of_channel));
         for _ in 0..3 {
-            behind.is_refused(&proxy, &["is confirmed, but its effect", "knows no such channel"]).await;
+            behind.is_refused(&proxy, &["is confirmed, but its effect", "has no such channel"]).await;
         }
         assert_eq!(behind.relay.fundings(), 1);
         behind.relay.heal();
@@ -129,7 +129,7 @@ async fn a_deposit_whose_effect_does_not_show_is_not_sent_again() {
     .await;
 }
 
-/// What the contract says of each channel, with one of its five words replaced.
+/// The contract's state of each channel, with one of its five words replaced.
 fn shows(word: usize, value: u64) -> Fault {
     let change = move |result: serde_json::Value| {
         let Some(digits) = result.as_str().filter(|text| text.len() == 2 + 5 * 64) else { return result };
@@ -147,7 +147,7 @@ async fn a_node_that_denies_what_was_deposited_gets_one_deposit() {
         behind.set("retry_timeout = \"100ms\"");
         behind.town.alice.change("retry_after = \"1s\"", "retry_after = \"1h\"");
         let proxy = behind.town.alice.start().await;
-        // An opening; and, when its ten prices are used up, a top up.
+        // An opening, and a top-up once its ten prices are used up.
         for (bought, word, value, reason) in [
             (0, DEPOSIT, 0, "the chain shows a deposit of 0 instead of 10000"),
             (9, DEPOSIT, 0, "the chain shows a deposit of 10000 instead of 15000"),
@@ -161,11 +161,11 @@ async fn a_node_that_denies_what_was_deposited_gets_one_deposit() {
             }
             assert_eq!(behind.relay.fundings(), before + 1, "{reason}");
             behind.relay.heal();
-            // It shows at last: nothing more is sent for it.
+            // It becomes visible: nothing more is sent for it.
             behind.town.rig.mining(behind.until_paid(&proxy)).await;
             assert_eq!(behind.relay.fundings(), before + 1, "{reason}");
         }
-        // The channel, and each that takes its place, is being closed as soon as it is there.
+        // The channel, and each that replaces it, is being closed as soon as it exists.
         behind.town.buy(&proxy, 3).await;
         let before = behind.relay.fundings();
         behind.relay.fault(shows(SETTLE_BLOCK, 900));
@@ -231,12 +231,12 @@ async fn a_node_that_changes_its_chain_or_token_is_refused_now_and_after_a_resta
             behind.is_refused(&proxy, &parts).await;
             behind.check().await.expect_failure(&[&["FAIL   journal"], &parts[..]].concat());
             assert_eq!(behind.relay.sent().len(), sent);
-            // The truth is taken without a restart.
+            // Correct data is accepted without a restart.
             behind.relay.heal();
             behind.until_paid(&proxy).await;
             proxy.stop().await;
         }
-        // Another chain is no secret where it is meant.
+        // Another chain is fine if it is configured.
         behind.set("chain_id = 5");
         behind
             .check()
@@ -277,9 +277,9 @@ async fn what_is_no_node_is_named_to_whoever_wants_to_pay_and_by_check() {
             Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><title>Log in</title>");
         behind.relay.fault(Fault::on_any(page));
         let proxy = behind.town.alice.start().await;
-        behind.is_refused(&proxy, &["not ready to pay", "with an HTML page", "chain.rpc_url"]).await;
+        behind.is_refused(&proxy, &["not ready to pay", "returned an HTML page", "chain.rpc_url"]).await;
         behind.set("retry_timeout = \"100ms\"");
-        behind.check().await.expect_failure(&["FAIL   node", "with an HTML page", "chain.rpc_url"]);
+        behind.check().await.expect_failure(&["FAIL   node", "returned an HTML page", "chain.rpc_url"]);
         behind.relay.heal();
         behind.until_paid(&proxy).await;
         assert_eq!(behind.relay.fundings(), 1);

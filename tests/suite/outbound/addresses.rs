@@ -1,4 +1,4 @@
-//! A name with several addresses, and one whose addresses change.
+//! Names with several addresses, and one whose addresses change.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +16,7 @@ use tollpass::proxy::upstream::egress::Resolve;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, soon};
 
-/// A resolver that gives its answers one after the other, and the last one for ever.
+/// A resolver that returns its answers in order, and then the last one forever.
 #[derive(Debug)]
 pub struct Names(Mutex<VecDeque<Vec<SocketAddr>>>);
 
@@ -35,7 +35,7 @@ impl Resolve for Names {
     }
 }
 
-/// What keeps an address deaf, as long as it is held.
+/// Keeps an address unresponsive while held.
 pub type Queue = (TcpListener, Vec<TcpStream>);
 
 /// An address to which a connection neither succeeds nor fails.
@@ -50,7 +50,7 @@ async fn deafen(address: SocketAddr) -> io::Result<Queue> {
     socket.bind(address)?;
     let listener = socket.listen(1)?;
     let address = listener.local_addr()?;
-    // Nobody accepts, so the queue fills up.
+    // Never accepted, so the queue fills up.
     let mut queue = Vec::new();
     while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
     {
@@ -60,7 +60,7 @@ async fn deafen(address: SocketAddr) -> io::Result<Queue> {
     Ok((listener, queue))
 }
 
-/// Two listeners on one port: one on 127.0.0.1, and one on `[::1]` that is deaf.
+/// Two listeners on one port: one on 127.0.0.1, and an unresponsive one on `[::1]`.
 async fn hearing_and_deaf() -> (TcpListener, Queue) {
     for _ in 0..100 {
         let hearing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -73,7 +73,7 @@ async fn hearing_and_deaf() -> (TcpListener, Queue) {
 }
 
 async fn resolving(names: Arc<Names>) -> Proxy {
-    // Long enough that only a race gets past a deaf address in a test's patience.
+    // So long that only a race gets past an unresponsive address within a test's time.
     let connect_timeout = Duration::from_secs(60);
     Proxy::with(ProxySettings {
         limits: Limits { connect_timeout, ..Limits::default() },

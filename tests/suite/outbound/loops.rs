@@ -1,4 +1,4 @@
-//! A shell whose proxy we are may have started us; and two proxies may each take the other for the way out.
+//! Proxy loops: tollpass started from a shell that uses it as its proxy, and two proxies that use each other.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::support::payer::{Program, program};
 use crate::support::raw::{Raw, RawOrigin};
 
-/// An address where nobody listens, a moment later.
+/// An address without a listener.
 async fn free() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
@@ -18,7 +18,7 @@ async fn serve(listen: SocketAddr, proxy: &str) -> Program {
     {
         command.env_remove(name);
     }
-    // A proxy that pays nothing keeps nothing there.
+    // A proxy that never pays stores nothing there.
     command.env("TOLLPASS_STATE_DIR", "/nonexistent");
     command.env("HTTP_PROXY", proxy).env("HTTPS_PROXY", proxy);
     Program::start(command).await
@@ -27,7 +27,7 @@ async fn serve(listen: SocketAddr, proxy: &str) -> Program {
 #[tokio::test]
 async fn a_proxy_that_is_named_its_own_goes_out_directly() {
     let origin = RawOrigin::start().await;
-    // The system takes this for 127.0.0.1; for our own eyes it is a name like any other.
+    // The system resolves this to 127.0.0.1; to the test it is a name like any other.
     let name = format!("127.1:{}", origin.address.port());
     for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"] {
         let listen = free().await;

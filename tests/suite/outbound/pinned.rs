@@ -1,4 +1,4 @@
-//! A payment goes to the machine that asked for it, whatever its name says by then.
+//! A payment goes to the address that sent the 402, whatever its name resolves to by then.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::support::fair::Fair;
 use crate::support::payer::{Alice, Running};
 use crate::support::raw::{Raw, RawOrigin, field, soon};
 
-/// Another machine, as the name could come to say.
+/// Another machine, to which the name is rebound.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Names that mean this machine once, and another one ever after; and that one, on the same port.
+/// Names that resolve to this machine once, and to another one from then on; and that one, on the same port.
 async fn rebinding(here: SocketAddr) -> (Arc<Names>, TcpListener) {
     let there = TcpListener::bind((ELSEWHERE, here.port())).await.unwrap();
     (Names::new([vec![here], vec![there.local_addr().unwrap()]]), there)
@@ -62,7 +62,7 @@ async fn a_name_that_changes_before_the_payment_does_not_get_it() {
     assert_eq!(answer.status(), StatusCode::OK);
     answer.into_body().collect().await.unwrap();
 
-    // The name did change: who pays nothing follows it.
+    // The name did change: requests that pay nothing follow it.
     let mut follows = request(&url.replace("seller.test", "SELLER.test"));
     follows.extensions_mut().insert(CarriesPayment);
     let asking = tokio::spawn(forward.oneshot(follows));
@@ -99,7 +99,7 @@ async fn a_pinned_request_takes_no_connection_to_another_machine() {
     let asking = ask(None);
     let mut first = here.accept().await;
     assert_eq!(answer(&mut first, "Connection: close\r\n", asking).await, Some(here.address));
-    // From here on the name means another machine, and the pool keeps a connection to it.
+    // From here on the name resolves to another machine, and the pool keeps a connection to it.
     let there = elsewhere.local_addr().unwrap();
     let asking = ask(None);
     let mut second: Raw = soon("a connection elsewhere", elsewhere.accept()).await.unwrap().0.into();
@@ -108,7 +108,7 @@ async fn a_pinned_request_takes_no_connection_to_another_machine() {
     let asking = ask(Some(here.address));
     let mut third = here.accept().await;
     assert_eq!(answer(&mut third, "", asking).await, Some(here.address));
-    // The same again takes the same connection, and so does who is not bound.
+    // The next payment uses the same connection, and so does a request that is not pinned.
     let asking = ask(Some(here.address));
     assert_eq!(answer(&mut third, "", asking).await, Some(here.address));
     let asking = ask(None);

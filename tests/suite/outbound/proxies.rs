@@ -1,4 +1,4 @@
-//! A proxy behind ours: requests in plain in absolute form, everything else through a tunnel, paid ones too.
+//! Chained proxies: plain requests in absolute form, everything else through a tunnel, including paid requests.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -24,22 +24,22 @@ use crate::support::payer::{Alice, Program, program};
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, RawOrigin, field};
 
-/// `me:pass`, as Basic authentication has it.
+/// `me:pass` in Basic authentication.
 const BASIC: &str = "Basic bWU6cGFzcw==";
 
-/// Everything out over the next proxy.
+/// Everything through the next proxy.
 pub fn over(next: SocketAddr) -> Outbound {
     let proxy = Some(OutboundProxy::new(next.ip().to_string(), next.port(), Some("me:pass")));
     Outbound { http: proxy.clone(), tunnel: proxy, bypass: Bypass::default() }
 }
 
-/// A proxy of ours before another one, which alone knows what names mean.
+/// A proxy in front of another one, which alone resolves names.
 pub async fn before(next: SocketAddr) -> Proxy {
     Proxy::with(ProxySettings { outbound: over(next), resolver: Names::new([]), ..ProxySettings::default() })
         .await
 }
 
-/// An origin that tells what of proxies has reached it.
+/// An origin that echoes the proxy headers it received.
 async fn origin() -> SocketAddr {
     origins::serve(|request| async move {
         let told = request.headers().keys().any(|name| name.as_str().starts_with("proxy-"));
@@ -120,7 +120,7 @@ async fn a_purchase_goes_over_the_next_proxy() {
         assert_eq!(fetched.got.status, StatusCode::OK, "{}", fetched.told);
         assert_eq!(proxy.promised().await, Amount::from(PRICE * times));
     }
-    // The second one carries its payment along.
+    // The second request carries its payment.
     let heads = next.heads();
     let paid = heads.iter().filter(|head| field(head, "rdn-balance").is_some()).count();
     assert!(heads.len() >= 3 && paid >= 2, "{heads:#?}");
@@ -146,7 +146,7 @@ async fn our_own_program_is_a_good_next_proxy_and_takes_its_own_from_the_environ
         assert_eq!((fetched.got.status, fetched.got.text()), (StatusCode::OK, expected), "{}", fetched.told);
     }
     for head in next.heads() {
-        // Each proxy speaks for itself, and all of them are told.
+        // Each proxy has its own credentials.
         assert_eq!(field(&head, "proxy-authorization"), Some(BASIC), "{head}");
         assert_eq!(head.matches("\r\nvia: 1.1 tollpass (").count(), 2, "{head}");
     }

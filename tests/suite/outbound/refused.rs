@@ -1,4 +1,4 @@
-//! What the next proxy refuses is told as what it is: never as the origin's answer, and without a password.
+//! Refusals of the outbound proxy are reported as such: never as the origin's response, and without a password.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn a_tunnel_that_is_refused_says_by_whom_and_how() {
         ("HTTP/1.1 403 Forbidden\r\n\r\n", "502", &["error=destination_unavailable", "403"][..]),
         ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "502", &["error=destination_unavailable", "502"]),
         ("HTTP/1.1 504 Gateway Timeout\r\n\r\n", "504", &["error=destination_unavailable", "504"]),
-        // It would be the proxy that asks for money, not the origin.
+        // The proxy would be asking for money, not the origin.
         (
             "HTTP/1.1 402 Payment Required\r\nRDN-Price: 1\r\n\r\n",
             "502",
@@ -87,7 +87,7 @@ async fn a_proxy_that_is_not_there_or_silent_is_named() {
     }
 
     let (deaf, _queue) = deaf().await;
-    // Accepted, but never answered.
+    // Accepted, but without a response.
     let silent = RawOrigin::start().await;
     for (address, requests) in [(deaf, &[GET, CONNECT][..]), (silent.address, &[CONNECT])] {
         let connect_timeout = Duration::from_millis(100);

@@ -1,4 +1,5 @@
-//! Which outbound proxy is meant: the key wins over the variables of others, and what is wrong is said without a secret.
+//! Which outbound proxy is used: the configuration takes precedence over environment variables, and errors contain no
+//! secret.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +12,7 @@ fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> 
     Config::parse(text, Path::new("/etc/x"), &environment)
 }
 
-/// The proxies for plain requests and for tunnels, as they are shown.
+/// The proxies for plain requests and for tunnels, as displayed.
 fn proxies(upstream: &UpstreamConfig) -> [String; 2] {
     [&upstream.http, &upstream.tunnel]
         .map(|proxy| proxy.as_ref().map(ToString::to_string).unwrap_or_default())
@@ -30,7 +31,7 @@ fn the_key_wins_over_the_environment_and_its_variables_over_each_other() {
         ("", &[("http_proxy", ""), ("HTTP_PROXY", "b:2")], "http://b:2", ""),
         ("", &[("ALL_PROXY", "a:1")], "http://a:1", "http://a:1"),
         ("", &[("ALL_PROXY", "a:1"), ("https_proxy", "b:2")], "http://a:1", "http://b:2"),
-        // Nobody needs it where both are named.
+        // Not needed if both are set.
         (
             "",
             &[("ALL_PROXY", "socks5://s:1"), ("http_proxy", "a:1"), ("https_proxy", "b:2")],

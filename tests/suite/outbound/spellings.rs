@@ -1,4 +1,5 @@
-//! One host, many spellings: each goes where it means, by the rules of where it goes; and addresses in a zone.
+//! Many spellings of one host, each of which goes to the host it means and follows its rules; and addresses with a
+//! zone.
 
 use std::net::Ipv6Addr;
 

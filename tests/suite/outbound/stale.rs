@@ -1,4 +1,4 @@
-//! An origin that went away with many connections in the pool: whoever asks for something harmless gets an answer.
+//! An origin that closed many pooled connections: idempotent requests still get a response.
 
 use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 
 use crate::support::raw::{Raw, RawOrigin, soon};
 
-/// How many connections lie idle.
+/// The number of idle connections.
 const IDLE: usize = 5;
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn several_dead_connections_in_a_row_are_no_failure() {
             tokio::task::yield_now().await;
         }
 
-        // Each one takes the next request, and is closed then.
+        // Each one accepts the next request and is then closed.
         let close = join_all(idle.into_iter().map(|mut server: Raw| async move {
             server.head().await;
             drop(server);

@@ -1,4 +1,4 @@
-//! What the resource itself answers behind the paywall, and what becomes of the money.
+//! Responses of the resource behind the paywall, and their effect on the money.
 
 use http::{Method, StatusCode};
 use tollpass::protocol::Amount;
@@ -37,8 +37,8 @@ async fn what_costs_nothing_costs_nothing() {
 
 #[tokio::test]
 async fn the_resources_own_failure_reaches_the_client_and_the_next_request_pays() {
-    // Whether the seller took the money is certain below 400 and where the client is to blame. Otherwise the next
-    // payment finds out, and the money is not counted before.
+    // Whether the seller took the money is certain below 400 and for client errors. Otherwise the next payment resolves
+    // it, and until then the money does not count as acknowledged.
     for (status, acknowledged) in [(404, 1), (500, 0), (409, 0), (402, 0)] {
         let scene = Scene::open().await;
         let got = scene.get(&format!("/status/{status}")).await;
@@ -72,7 +72,7 @@ async fn a_payment_that_the_seller_did_not_want_is_corrected_downwards() {
     scene.fair.origin.set_price("/paid", Amount::from(PRICE)).unwrap();
     scene.buy().await;
     scene.expect_totals(1, 2, 1).await;
-    // The total that was promised in vain is used up before anything more is promised.
+    // The total that was promised in vain is used before anything more is promised.
     scene.buy().await;
     scene.expect_paid(2).await;
     scene.buy().await;
@@ -90,7 +90,7 @@ async fn a_price_that_changes_between_two_requests_is_paid_as_asked() {
         scene.buy().await;
         let after = scene.fair.origin.total_registered();
         assert_eq!(after.checked_sub(before), Some(Amount::from(price)));
-        // The remembered price was offered first; where it was the higher one, that total was signed in vain.
+        // The remembered price was offered first; if it was higher, that total was signed in vain.
         let promised = scene.proxy.promised().await;
         assert!(promised >= after && promised <= after.saturating_add((PRICE * 9).into()), "{promised}");
     }

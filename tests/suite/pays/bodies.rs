@@ -1,4 +1,4 @@
-//! Request bodies: what was sent once is sent again whole with the payment, or not paid at all.
+//! Request bodies: sent again completely with the payment, or not paid at all.
 
 use std::io::Write as _;
 
@@ -15,10 +15,10 @@ use crate::support::mallory::{Demand, Mallory};
 use crate::support::payer::Alice;
 use crate::support::wire::{Body, Wire, ask, chunked, whole};
 
-/// The size of the body, well past what is kept in memory.
+/// Well above what is kept in memory.
 const LARGE: usize = 10_000_000;
 
-/// Bytes in which no part is like another.
+/// Bytes without repetition.
 fn bytes(length: usize) -> Bytes {
     let words = (0..length.div_ceil(8) as u64)
         .flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
@@ -29,8 +29,7 @@ fn in_pieces(all: &Bytes) -> Body {
     chunked((0..all.len()).step_by(50_000).map(|at| all.slice(at..all.len().min(at + 50_000))).collect())
 }
 
-/// What the seller's echo says when all of the body arrived, with its length in the head: it reads a chunked body
-/// as empty.
+/// The seller's echo of a complete body with Content-Length: it reads a chunked body as empty.
 fn echo(all: &[u8]) -> String {
     format!("{} bytes, keccak-256 {}\n", all.len(), hex::encode_prefixed(keccak256(all)))
 }
@@ -61,7 +60,7 @@ async fn bodies_of_every_size_are_sent_again() {
     let scene = Scene::with(|_| {}, &limits).await;
     let mut wire = Wire::connect(scene.proxy.address).await;
     let mut paid = 0;
-    // Nothing, in memory alone, at its edge, and past it into the file, up to its end.
+    // Empty, in memory, at the memory limit, and in the file up to its limit.
     for length in [0, 1, 4_096, 4_097, 300_000, 1_004_096] {
         let all = bytes(length);
         for body in [whole(all.clone()), in_pieces(&all)] {
@@ -126,7 +125,7 @@ async fn a_body_too_large_to_be_kept_is_paid_at_once_the_next_time() {
         let after = scene.fair.origin.total_registered();
         assert_eq!(after.checked_sub(before), Some(Amount::from(price)));
     }
-    // Of unknown length it would have to be read to its end first: that is said, and the next one streams.
+    // A body of unknown length would have to be read to its end first: reported, and the next one streams.
     let (status, told) = post(in_pieces(&all)).await;
     assert!(status == StatusCode::BAD_REQUEST && told.contains("65536 bytes"), "{status} {told}");
     for _ in 0..2 {

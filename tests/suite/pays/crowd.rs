@@ -10,10 +10,10 @@ use super::Scene;
 use crate::support::fair::{PRICE, empty};
 use crate::support::wire::Wire;
 
-/// The clients, and how many requests each of them makes, one after the other.
+/// The clients, and how many sequential requests each of them makes.
 const CLIENTS: u64 = 50;
 const EACH: u64 = 20;
-/// Thousand payments, one after the other on one channel: far more than this machine needs, far less than a test may.
+/// A thousand sequential payments on one channel must finish within this time, which leaves a wide margin.
 const ALL_WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]

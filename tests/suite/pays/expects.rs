@@ -1,4 +1,4 @@
-//! Bodies that clients hold back until they are asked for, and how long a request with a slow one may take.
+//! Bodies that clients hold back until requested, and the time limit for requests with a slow one.
 
 use std::time::{Duration, Instant};
 
@@ -60,11 +60,11 @@ async fn a_body_that_is_held_back_is_not_asked_for_where_nothing_is_paid() {
 async fn a_slow_body_and_the_payment_share_one_clock() {
     let fair = Fair::open().await;
     let mut alice = Alice::with(&fair.market, "[limits]\npay_timeout = \"4s\"\n").await;
-    // Nobody mines: the opening is never deep enough.
+    // No blocks are mined: the opening is never confirmed.
     alice.change("poll_every = \"10ms\"", "poll_every = \"10ms\"\nconfirmations = 1000");
     let proxy = alice.start().await;
     proxy.ready().await;
-    // A seller that does not wait for the body, and asks for what the other one asks for.
+    // A seller that does not wait for the body and requires the same payment as the other.
     let seller = RawOrigin::start().await;
     let address = seller.address;
     let asked = ask(fair.origin.address(), Request::get("/paid").body(empty()).unwrap()).await;
@@ -79,7 +79,7 @@ async fn a_slow_body_and_the_payment_share_one_clock() {
     let mut server = seller.accept().await;
     server.head().await;
     server.send(demand + "\r\n").await;
-    // Nothing is awaited: that the client takes so long is what the clock must have counted.
+    // There is nothing to wait for: the test is that the clock counts this time.
     tokio::time::sleep(Duration::from_millis(3500)).await;
     client.send("67890").await;
     let head = client.head().await;

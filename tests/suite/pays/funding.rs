@@ -1,4 +1,4 @@
-//! Channels that run dry are topped up, not replaced.
+//! Channels that run low are topped up, not replaced.
 
 use http::StatusCode;
 use tollpass::protocol::Amount;
@@ -35,7 +35,7 @@ async fn a_seller_that_has_not_seen_the_top_up_is_shown_the_same_payment_again()
     let mut wire = Wire::connect(scene.proxy.address).await;
     let request = scene.request("/paid").body(empty()).unwrap();
     let waiting = tokio::spawn(async move { wire.ask(request).await.unwrap().status });
-    // The 402, then the same proof again and again.
+    // The 402, then the same proof repeatedly.
     soon("three payments", scene.fair.origin.await_exchanges(before + 4)).await;
     scene.expect_totals(FIRST, FIRST + 1, FIRST).await;
     assert_eq!(scene.proxy.channels().await[0].deposit, Amount::from((FIRST + 5) * PRICE));

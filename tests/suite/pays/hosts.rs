@@ -1,4 +1,4 @@
-//! Several hosts that name one receiver: none holds up, uses or speaks for the channel of another.
+//! Several hosts that name one receiver: none blocks, uses or affects the channel of another.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::mallory::{Answer, Demand, Mallory};
 use crate::support::payer::{Alice, Running};
 use crate::support::wire::{Got, ask};
 
-/// Bob's answers are awaited for this long: he does not wait for Mallory.
+/// Bob's responses must come within this time: he does not wait for Mallory.
 const SOON: Duration = Duration::from_secs(10);
 const RULES: &str = "[[pay]]\nhost = \"*\"\nmax_price = 10000\n";
 
@@ -78,7 +78,7 @@ async fn a_host_that_never_answers_holds_up_only_itself() {
     assert_eq!(scene.fair.origin.total_registered(), (3 * PRICE).into());
     assert!(!held.is_finished());
     held.abort();
-    // After a restart it is still known whose they are.
+    // After a restart their hosts are still known.
     let Scene { fair, alice, proxy, mallory } = scene;
     proxy.stop().await;
     let proxy = alice.start().await;
@@ -101,7 +101,7 @@ async fn a_rule_that_lists_the_receiver_lets_hosts_share_a_channel() {
     scene.proxy.stop().await;
 }
 
-/// Mallory says that nothing was ever paid: of her own channel, nobody else's.
+/// Mallory claims that nothing was ever paid: this affects her own channel only.
 #[tokio::test]
 async fn a_host_speaks_for_its_own_channel_only() {
     let scene = Scene::with(RULES, Answer::new(StatusCode::OK, "yours")).await;

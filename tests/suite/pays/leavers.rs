@@ -1,4 +1,5 @@
-//! Clients that leave: nothing is signed for who has gone, and what was signed comes to its end without them.
+//! Clients that disconnect: nothing is signed for them afterwards, and exchanges with a signed payment finish without
+//! them.
 
 use tokio::task::JoinHandle;
 use tollpass::protocol::Amount;
@@ -9,7 +10,7 @@ use crate::support::raw::soon;
 use crate::support::wire::Wire;
 
 impl Scene {
-    /// A client that asks for `/paid` and waits until it is aborted.
+    /// A client that requests `/paid` and waits until it is aborted.
     async fn client(&self) -> JoinHandle<()> {
         let mut wire = Wire::connect(self.proxy.address).await;
         let request = self.request("/paid").body(empty()).unwrap();
@@ -32,7 +33,7 @@ async fn nothing_is_signed_for_a_client_that_left_during_the_opening() {
     soon("the channel", opened).await;
     scene.expect_totals(0, 0, 0).await;
     assert_eq!(scene.fair.origin.exchanges(), 1, "a payment was presented");
-    // The channel is there for the next one.
+    // The channel is available to the next client.
     scene.buy().await;
     scene.expect_paid(1).await;
     scene.close().await;
@@ -40,13 +41,13 @@ async fn nothing_is_signed_for_a_client_that_left_during_the_opening() {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_the_seller_is_slow_costs_at_most_one_price() {
-    // It would go on for longer than this test.
+    // Retries for longer than this test.
     let hooks = super::QUICK.replace("times = 1000, timeout = \"20s\"", "times = 10000, timeout = \"1h\"");
     let scene = Scene::with(|_| {}, &hooks).await;
     let before = scene.proxy.shutdown.running();
     scene.fair.origin.stop_noticing();
     let client = scene.client().await;
-    // The 402, and a payment that the seller does not take twice: it does not know the channel.
+    // The 402, and a payment that the seller rejects twice, because it does not know the channel.
     soon("the same payment again", scene.fair.origin.await_exchanges(3)).await;
     client.abort();
     scene.await_idle(before).await;
@@ -64,14 +65,14 @@ async fn a_client_that_leaves_while_the_seller_is_slow_costs_at_most_one_price()
 async fn what_was_signed_comes_to_its_end_without_the_client() {
     let scene = Scene::open().await;
     let before = scene.proxy.shutdown.running();
-    // From here on the seller knows the channel: a payment that it refused would be held back too.
+    // From here on the seller knows the channel: otherwise its rejections would be held back, too.
     scene.buy().await;
     scene.await_idle(before).await;
     scene.fair.origin.hold_answers();
     let client = scene.client().await;
     soon("the payment", scene.fair.origin.await_payments(2)).await;
     client.abort();
-    // The exchange that was paid is what is left.
+    // Only the paid exchange remains.
     scene.await_idle(before + 1).await;
     assert_eq!(scene.proxy.shutdown.running(), before + 1, "the exchange was torn apart");
     scene.expect_totals(2, 2, 1).await;

@@ -1,4 +1,4 @@
-//! Stopping and starting again, with and without what was written down.
+//! Stopping and starting again, with and without the journal.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::support::market::Market;
 use crate::support::payer::Alice;
 use crate::support::wire::ask;
 
-/// The journal, its write-ahead log and the key that `tollpass demo` of commit b489d38 left behind. It had paid for three
-/// requests when it was killed.
+/// The journal, its write-ahead log and the key that an earlier version of `tollpass demo` left behind. It had paid for
+/// three requests when it was killed.
 const EARLIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/journal-crash");
 /// The key of the seller in a demo.
 const DEMO_SELLER: [u8; 32] = [0xb0; 32];
@@ -32,7 +32,7 @@ async fn after_a_restart_the_same_channel_goes_on() {
     scene.proxy.ready().await;
     scene.buy().await;
     scene.expect_paid(3).await;
-    // The price survived. The seller is asked what it holds, once: the journal may be an old copy.
+    // The price was stored. The seller is queried once, since the journal may be an old copy.
     assert_eq!(scene.fair.origin.exchanges() - before, 2, "a payment had to be corrected");
     scene.buy().await;
     scene.expect_paid(4).await;
@@ -91,7 +91,7 @@ async fn what_was_asked_for_is_remembered_without_its_query_in_any_file() {
     scene.proxy.ready().await;
     let got = scene.get(path).await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
-    // The price survived: the seller is asked what it holds, and for nothing else.
+    // The price was stored: only the seller's total is queried.
     assert_eq!(scene.fair.origin.exchanges() - before, 2);
     scene.expect_paid(3).await;
     assert_unwritten("after a restart");
@@ -100,7 +100,7 @@ async fn what_was_asked_for_is_remembered_without_its_query_in_any_file() {
 
 #[tokio::test]
 async fn a_journal_that_an_earlier_version_left_in_a_crash_opens_and_pays_on() {
-    // The same transactions as in the demo, so that the channel of the journal is on this chain, too.
+    // The same transactions as in the demo, so that the journal's channel exists on this chain, too.
     let market = Market::without_tokens().await;
     let mut settings = settings_at(&market.chain.url(), market.manager, market.token);
     settings.key = DEMO_SELLER;

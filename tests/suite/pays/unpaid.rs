@@ -1,5 +1,5 @@
-//! What is not paid gets the seller's own 402 and one line that says why; what is no request for a resource passes
-//! untouched.
+//! Requests that are not paid get the seller's own 402 with one header that says why; messages that do not request a
+//! resource pass unchanged.
 
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
@@ -13,7 +13,7 @@ use crate::support::wire::{Got, ask};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// The end-to-end fields, without those that a proxy adds and the clock's.
+/// The end-to-end headers, without those that a proxy adds and the date.
 fn end_to_end(got: &Got) -> HeaderMap {
     let mut fields = got.headers.clone();
     for name in [header::VIA, header::DATE, header::CONNECTION, PROXY_STATUS] {
@@ -66,7 +66,7 @@ async fn a_price_above_the_rules_is_not_paid() {
 #[tokio::test]
 async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
     let scene = Scene::open().await;
-    // The seller answers 409 to these, and its cookies win over fields.
+    // The seller responds 409 to these, and its cookies take precedence over headers.
     let spoiled = |path: &str| {
         let request = scene.request(path).header(&rdn::PRICE, "x").header("RDN-Payment", "1");
         request.header(header::COOKIE, "RDN-Balance=7; a=1").header(header::ACCEPT, "text/html")
@@ -78,7 +78,7 @@ async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
         assert!(!got.headers.contains_key(header::SET_COOKIE), "{got:?}");
     }
     scene.expect_paid(2).await;
-    // A 402 that is not paid keeps its fields, for people to read, but a browser would send its cookies back.
+    // An unpaid 402 keeps its headers, but not the cookies, which a browser would send back.
     scene.fair.origin.set_price("/paid", 10_001.into()).unwrap();
     let got = ask(scene.proxy.address, spoiled("/paid").body(empty()).unwrap()).await;
     assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
@@ -87,7 +87,7 @@ async fn payment_fields_and_cookies_stay_between_the_proxy_and_the_seller() {
     scene.close().await;
 }
 
-/// The payment would go on another connection, where the seller does not know the client, and be lost.
+/// The payment would use another connection, on which the seller does not know the client, and be lost.
 #[tokio::test]
 async fn who_proves_itself_for_one_connection_is_not_paid_for() {
     let scene = Scene::open().await;

@@ -1,4 +1,4 @@
-//! Payments that were signed and never left: they cost one price when they are presented, whatever happened in between.
+//! Payments that were signed but never sent: they cost one price when they are presented, whatever happened in between.
 
 use http::{Request, StatusCode};
 use tollpass::protocol::Address;
@@ -18,7 +18,7 @@ fn honest(demand: Demand) -> impl FnMut(&Presented) -> Answer + Send + 'static {
     }
 }
 
-/// Claims whatever it is shown as a total that it had before, with the signature that it has just got.
+/// Claims the total of each payment as an earlier one, with the signature that it has just received.
 fn greedy(demand: Demand) -> impl FnMut(&Presented) -> Answer + Send + 'static {
     move |presented| match presented.payment {
         Some(payment) => demand

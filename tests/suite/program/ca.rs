@@ -1,4 +1,4 @@
-//! `tollpass ca`: what it shows, exports, renews, and tells to type.
+//! `tollpass ca`: show, export, renew, trust.
 
 use std::path::Path;
 
@@ -55,7 +55,7 @@ async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
     assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
     assert_eq!(std::fs::read(&der).unwrap(), certificate.to_vec());
 
-    // Another CA stands for the system's roots.
+    // Another CA serves as the system's roots.
     let other = home.path().join("other");
     ca(&other, &["show"]).await;
     let root = CertificateDer::from_pem_file(other.join("ca.pem")).unwrap();
@@ -63,7 +63,7 @@ async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
     let roots = |path| [("SSL_CERT_FILE", text(path)), ("SSL_CERT_DIR", "")];
     let bundle = home.path().join("bundle.pem");
     let export = ["ca", "--state-dir", text(&state), "export", "--format", "bundle", "--out", text(&bundle)];
-    // Over itself, as when it is made again.
+    // Over itself, as when it is exported again.
     for source in [&path, &bundle] {
         let ran = run_with(&export, &roots(source)).await;
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -79,7 +79,7 @@ async fn it_is_exported_as_text_as_bytes_and_with_the_systems_roots() {
     let shown = run_with(&show, &roots(&path)).await.out;
     assert_eq!(value(&shown, "trusted by   the system's roots:"), "no");
 
-    // An earlier bundle holds the CA that was renewed; the next one does not.
+    // An earlier bundle contains the renewed CA; the next one does not.
     ca(&state, &["renew", "--yes"]).await;
     assert_eq!(run_with(&export, &roots(&bundle)).await.code, 0);
     let all: Vec<_> = CertificateDer::pem_file_iter(&bundle).unwrap().map(Result::unwrap).collect();
@@ -136,9 +136,9 @@ async fn the_configuration_says_which_one_and_what_it_may_sign() {
     let shown = run(&["ca", "--config", text(&config)]).await;
     assert_eq!(shown.code, 0, "{shown:?}");
     let names = value(&shown.out, "signs for");
-    assert!(names.starts_with("example.com and below, 127.0.0.1, but not"), "{names}");
+    assert!(names.starts_with("example.com and subdomains, 127.0.0.1, except"), "{names}");
 
-    // A new host is outside, which is said; renewed, it is inside.
+    // A new host is outside the constraints, which causes a warning; after renewal, it is inside.
     std::fs::write(&config, bound.replace("127.0.0.1", "127.0.0.2")).unwrap();
     let shown = run(&["ca", "--config", text(&config)]).await.out;
     assert!(value(&shown, "warning").contains("do not permit 127.0.0.2"), "{shown}");

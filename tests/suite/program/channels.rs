@@ -1,4 +1,4 @@
-//! `tollpass channels` as its user runs it, with a running proxy and without, and after a crash in the middle.
+//! `tollpass channels` as users run it: with a running proxy, without one, and after a crash in the middle.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -49,7 +49,7 @@ impl Scene {
         }
     }
 
-    /// Pays so often and ends in good order.
+    /// Pays this many times and exits cleanly.
     async fn paid(more: &str, times: u64) -> Self {
         let scene = Self::with(more).await;
         let program = scene.serve().await;
@@ -69,7 +69,7 @@ impl Scene {
         run_with(&all, environment).await
     }
 
-    /// The channels as the program lists them.
+    /// The channels as listed by the program.
     async fn listed(&self) -> Vec<Value> {
         let ran = self.channels(&["--json"]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -96,7 +96,7 @@ impl Scene {
 }
 
 impl Ran {
-    /// It did what it should, and said so.
+    /// It succeeded with these words.
     fn expect_success(&self, words: &[&str]) {
         assert_eq!(self.code, 0, "{self:?}");
         for words in words {
@@ -114,11 +114,11 @@ async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
     scene.buy(&program, 2).await;
     let channel = scene.only().await;
 
-    // Nobody is there to agree, and nothing is done; what would be done is said.
+    // Without a terminal nothing is done, but the plan is printed.
     let ran = scene.channels(&["close", &channel]).await;
     ran.expect_failure(&[
         "ask the seller for its closing signature",
-        "on 2000",
+        "at 2000",
         "fees: at most ",
         " wei",
         "--yes",
@@ -128,13 +128,13 @@ async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
     scene.channels(&["show", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["close", "--yes", &unknown]).await.expect_failure(&["not found", &unknown]);
     scene.channels(&["show", &channel]).await.expect_success(&["2000"]);
-    // A second proxy on the directory is refused, by its lock.
+    // A second proxy on the directory is refused because of its lock.
     let config = scene.alice.config_path();
     run(&["serve", "--config", text(&config), "--listen", "127.0.0.1:0"])
         .await
         .expect_failure(&["another tollpass uses the state directory"]);
 
-    // With the directory alone, too.
+    // With the directory only, too.
     let state = scene.alice.state_dir();
     let ran = run(&["channels", "--state-dir", text(&state), "--json", "--yes", "close", "--all"]).await;
     ran.expect_success(&["closed and paid out"]);
@@ -191,7 +191,7 @@ async fn after_a_crash_the_seller_says_what_was_promised() {
     scene.buy(&program, 3).await;
     program.kill().await;
     let channel = scene.only().await;
-    // What was reserved ahead counts as promised.
+    // The reserved range counts as promised.
     assert_eq!(scene.listed().await[0]["promised"], "10000");
     let config = scene.alice.config_path();
     let closing = ["channels", "--config", text(&config), "close", "--yes", &channel];
@@ -202,7 +202,7 @@ async fn after_a_crash_the_seller_says_what_was_promised() {
     run(&[&closing[..], &["--seller", &elsewhere]].concat())
         .await
         .expect_failure(&["cannot reach the seller", "--unilateral"]);
-    // Only the one who holds the payments can say.
+    // Only the running proxy, which knows the payments, can tell.
     let ran = run(&closing).await;
     ran.expect_success(&["that the seller can prove, at most 10000", "closed and paid out"]);
     assert_eq!(market.tokens_of(alice.address).await, WEALTH - 3 * PRICE);
@@ -229,8 +229,8 @@ async fn after_a_crash_and_without_the_seller_no_total_is_guessed() {
     assert_eq!(market.tokens_of(alice.address).await, WEALTH - 3 * PRICE);
 }
 
-/// What a command that was aborted after its first effect, another one after its second and so on leaves behind is
-/// finished by the next ones, once.
+/// Aborts a command after its first effect, another one after its second and so on; later commands finish what was
+/// interrupted, once.
 async fn survives_each_abort(
     prepare: &[&[&str]],
     command: &[&str],
@@ -254,7 +254,7 @@ async fn survives_each_abort(
             scene.channels_any(after, &[]).await;
         }
         if scene.holdings().await.2 > 0 {
-            // The seller gave its signature to a life that ended before it was used: it gives none again.
+            // The seller gave its signature to a run that ended before using it, and gives no second one.
             scene.channels(&["close", "--yes", "--unilateral", "--all"]).await.expect_success(&[]);
             scene.fair.market.mine(501).await;
             scene.channels(&["settle", "--yes", "--all"]).await.expect_success(&[]);
@@ -271,7 +271,7 @@ async fn survives_each_abort(
 }
 
 impl Scene {
-    /// Runs a command that may fail, and waits until the proxy's next life has cleared up what it left.
+    /// Runs a command that may fail, and waits until the next start of the proxy has recovered.
     async fn channels_any(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let config = self.alice.config_path();
         let mut command = program([&["channels", "--config", text(&config)], arguments].concat());
@@ -305,12 +305,11 @@ async fn a_settlement_survives_an_abort_after_each_effect() {
     assert!(effects.iter().any(|seen| seen.ends_with("transaction sent")), "{effects:#?}");
 }
 
-/// A file that can grow no more is what a full disk is to the journal; for the moment of it, the limit is the
-/// process's own.
+/// To the journal, a file size limit is like a full disk; the limit is set on the process itself for a moment.
 #[tokio::test]
 async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_again() {
     let scene = Scene::with("[limits]\nsign_ahead = 0\n").await;
-    // Ignored, the signal that comes with the limit leaves the error alone, as a full disk does.
+    // With the signal ignored, exceeding the limit is an error, as on a full disk.
     let mut command = Command::new("sh");
     command
         .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_tollpass")])
@@ -342,7 +341,7 @@ async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_
     assert_eq!(scene.listed().await[0]["promised"], "3000");
 }
 
-/// A person at a terminal is asked; here a pseudo-terminal would be needed, so that only a closed input is tried.
+/// Tests a closed input only, since a prompt would need a pseudo-terminal.
 #[tokio::test]
 async fn an_answer_through_a_pipe_is_no_agreement() {
     let scene = Scene::paid("", 1).await;
@@ -350,7 +349,7 @@ async fn an_answer_through_a_pipe_is_no_agreement() {
     let mut command = program(["channels", "--config", text(&config), "close", "--all"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may end without reading.
+    // It may exit without reading.
     let _ = child.stdin.take().unwrap().write_all(b"y\n").await;
     let ended = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await;
     let output = ended.expect("it does not end").unwrap();
@@ -375,7 +374,7 @@ async fn no_channel_is_opened_for_nothing_or_above_the_cap() {
     assert_eq!(scene.fair.market.openings().await, 1);
 }
 
-/// The chain alone knows the channel: what was signed on it is for the seller to say, and for nobody to guess.
+/// Only the chain knows the channel: only the seller can tell what was signed on it.
 #[tokio::test]
 async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
     let scene = Scene::paid("", 5).await;
@@ -388,13 +387,14 @@ async fn a_channel_that_only_the_chain_knows_is_not_closed_on_nothing() {
     scene.channels(&alone).await.expect_failure(&["it is unknown what was signed", "at most 10000"]);
     let below = [&alone[..], &["--total", "9999"]].concat();
     scene.channels(&below).await.expect_failure(&["or may have been", "--below-promised"]);
-    // The seller that is given is asked first, and proves what it holds.
+    // The given seller is queried first, and proves its total.
     let seller = format!("{}/api/1", scene.fair.origin.url());
     scene.channels(&["close", "--yes", &channel, "--seller", &seller]).await.expect_success(&[]);
     assert_eq!(scene.holdings().await, (WEALTH - 5 * PRICE, 5 * PRICE, 0));
 }
 
-/// Two state directories with one key: the seller proves what the other one has signed, and the log says what is wrong.
+/// Two state directories with one key: the seller proves what the other one has signed, and the log reports the
+/// problem.
 #[tokio::test]
 async fn one_key_on_two_state_directories_is_named() {
     let mut scene = Scene::paid("", 1).await;
@@ -402,12 +402,12 @@ async fn one_key_on_two_state_directories_is_named() {
     scene.alice.change("state_dir = \"state\"", "state_dir = \"other\"");
     let second = scene.serve().await;
     scene.buy(&first, 1).await;
-    // Each is told at first what the seller holds. Then the first one presents what the second one has paid.
+    // Each first learns the seller's total. Then the first one presents a total that the second one has paid.
     scene.buy(&second, 1).await;
     let got = scene.ask(&first).await;
     assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
     assert!(got.text().contains("if another program or state directory pays with the same key"), "{got:?}");
-    // When the second one is two payments ahead, the seller proves what the first one cannot have signed.
+    // When the second one is two payments ahead, the seller proves a total that the first one cannot have signed.
     scene.buy(&second, 2).await;
     scene.buy(&first, 1).await;
     first.terminate();

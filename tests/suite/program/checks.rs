@@ -1,4 +1,4 @@
-//! `tollpass check` and `tollpass init`: what is wrong, and what to do.
+//! `tollpass check` and `tollpass init`: problems and remedies.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -42,7 +42,7 @@ async fn all_is_well() {
         assert!(ran.out.contains(words), "no {words} in {}", ran.out);
     }
     assert!(ran.out.lines().all(|line| line.starts_with("ok ") || line.starts_with("note ")), "{}", ran.out);
-    // It looks and touches nothing.
+    // It changes nothing.
     assert!(!alice.state_dir().exists());
 }
 
@@ -59,7 +59,7 @@ async fn certificates_are_looked_at() {
     run(&["ca", "--config", text(&alice.config_path())]).await;
     let ran = check(&alice).await;
     let [line] = &lines(&ran, "ca ")[..] else { panic!("{ran:?}") };
-    assert!(line.starts_with("ok ") && line.contains("ca.pem, valid to 20"), "{line}");
+    assert!(line.starts_with("ok ") && line.contains("ca.pem, valid until 20"), "{line}");
     std::fs::remove_file(alice.state_dir().join("ca-key.pem")).unwrap();
     check(&alice).await.expect_failure(&["FAIL   ca ", "ca-key.pem"]);
 
@@ -78,7 +78,7 @@ async fn a_key_that_others_can_read_is_refused() {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
         let ran = check(&alice).await;
         ran.expect_failure(&["FAIL", "wallet", "readable by other users", "chmod 600", text(&key)]);
-        // The proxy says the same and ends.
+        // The proxy reports the same and exits.
         let ran = run(&["serve", "--config", text(&alice.config_path())]).await;
         ran.expect_failure(&["readable by other users", "chmod 600"]);
     }
@@ -94,7 +94,7 @@ async fn a_key_that_others_can_read_is_refused() {
 async fn a_node_that_is_down_is_named() {
     let market = Market::open().await;
     let mut alice = Alice::with(&market, "").await;
-    // Nothing listens here: the port was ours until now.
+    // No listener here: the port was ours until now.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     alice.change(&market.chain.url(), &format!("http://{closed}"));
     check(&alice).await.expect_failure(&[
@@ -162,7 +162,7 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     }
     std::fs::write(&path, &written).unwrap();
     let ran = run(&["check", "--config", text(&path)]).await;
-    // All is found but the money.
+    // Everything is fine except the money.
     ran.expect_failure(&[address, "ether", "send some", &fair.market.chain.url()]);
     assert!(ran.out.contains(&format!("ok     wallet    {address}")), "{}", ran.out);
     assert!(ran.out.contains("tollpass never pays"), "{}", ran.out);
@@ -179,7 +179,7 @@ async fn what_init_makes_can_be_filled_in_checked_and_served() {
     let mut command = program(["serve", "--config", text(&path), "--listen", "127.0.0.1:0"]);
     command.env("TOLLPASS_STATE_DIR", &state_dir);
     let serving = Program::start(command).await;
-    // It listens at once, and this waits until the keystore is open.
+    // It listens at once; the request waits until the keystore is open.
     let paid = Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
     let got = ask(serving.address, paid).await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");

@@ -1,4 +1,5 @@
-//! A CA whose time is over, or has not come: everything that needs none is served, and the rest is refused with a reason.
+//! A CA that has expired or is not yet valid: everything that does not need it works, and the rest is refused with a
+//! reason.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -7,7 +8,7 @@ use super::{run, text};
 use crate::support::payer::{Program, program};
 use crate::support::raw::{Raw, RawOrigin, soon};
 
-/// Writes a configuration that reads 127.0.0.1, with a CA that is valid in this span.
+/// Writes a configuration that intercepts 127.0.0.1, with a CA that is valid in this period.
 fn configure(directory: &Path, begin: SystemTime, end: SystemTime) -> std::path::PathBuf {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
@@ -55,7 +56,7 @@ async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
             let head = tunnel(&serving, &origin.address.to_string()).await;
             assert!(head.starts_with("HTTP/1.1 500 ") && head.contains(reason), "{head}");
         }
-        // Another name of the same machine is not read, and works.
+        // Another name of the same machine is not intercepted, and works.
         let head = tunnel(&serving, &elsewhere).await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         serving.terminate();

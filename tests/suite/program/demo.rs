@@ -16,13 +16,13 @@ use crate::support::curl::curl;
 use crate::support::payer::{PATIENCE, program, terminate};
 use crate::support::raw::soon;
 
-/// How long the demo may take to clear everything up.
+/// How long the demo may take to exit.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running demo.
 struct Demo {
     child: Child,
-    /// What it printed before the ready line.
+    /// The output before the ready line.
     told: String,
     proxy: String,
     origin: String,
@@ -74,7 +74,7 @@ impl Demo {
         assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
     }
 
-    /// Ends it by SIGTERM and gives its log.
+    /// Stops it with SIGTERM and returns its log.
     async fn end(mut self) -> String {
         let begun = Instant::now();
         terminate(&self.child);
@@ -102,7 +102,7 @@ fn local(name: &str, word: &str) -> String {
 async fn the_demo_does_what_it_says() {
     let demo = Demo::start(&[]).await;
     let paid = format!("http://{}/paid", demo.origin);
-    // What it says to type is what works.
+    // The printed commands work.
     let ca = demo.state_dir.join("ca.pem");
     let secure =
         format!("curl -i -x http://{} --cacert {} https://{}/paid\n", demo.proxy, text(&ca), demo.secure);
@@ -162,7 +162,7 @@ async fn the_demo_sells_a_directory() {
 #[tokio::test]
 async fn the_demo_also_waits_for_blocks() {
     let demo = Demo::start(&["--block-time", "1s"]).await;
-    // Blocks come although nothing happens.
+    // Blocks are mined although nothing happens.
     let node = HttpClient::builder().build(format!("http://{}", demo.rpc)).unwrap();
     let height = async || -> String { node.request("eth_blockNumber", rpc_params![]).await.unwrap() };
     let before = height().await;

@@ -1,4 +1,4 @@
-//! Descriptors: how many the program takes, and what makes room for what.
+//! File descriptors: how many the program uses, and what it closes for others.
 
 use std::fs;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ async fn end(serving: Program) {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
-/// The real program with so many descriptors: a soft and a hard limit.
+/// The real program with this many descriptors: a soft and a hard limit.
 fn limited(arguments: &str, soft: u32, hard: &str) -> (Command, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" {arguments}");
@@ -59,13 +59,13 @@ async fn connections_that_rest_make_room_for_requests() {
         assert_eq!(client.exactly(2).await, b"ok");
         kept.push((origin, server));
     }
-    // The last one is still there: it rests, and there is room beside it again.
+    // The last one is still there, idle, and there is room for one more.
     let (origin, server) = kept.last_mut().unwrap();
     client.send(format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)).await;
     server.head().await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));
-    // An answer that is not at its end is no rest, whoever needs room.
+    // A response in progress is not idle, whoever needs a descriptor.
     let mut others = Vec::new();
     for _ in 0..2 * DESCRIPTORS {
         let origin = RawOrigin::start().await;
@@ -109,7 +109,7 @@ async fn connections_of_http_2_that_rest_make_room_too() {
         assert!(head.starts_with("HTTP/1.1 200 "), "{number}: {head}");
         assert_eq!(client.chunked().await.0, b"ok");
     }
-    // The last one rests and was not closed for others: it has rested the shortest.
+    // The last one is idle and was not closed for others: it has been idle for the shortest time.
     let last = 2 * DESCRIPTORS - 1;
     client.send(format!("GET /{last}/ HTTP/1.1\r\nHost: {}\r\n\r\n", serving.address)).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));

@@ -1,4 +1,4 @@
-//! The state directory and the files that decide about money: who else can get at what is in them.
+//! The state directory and the files that decide about money: which other users can access them.
 
 use std::fs;
 use std::fs::Permissions;
@@ -137,7 +137,7 @@ async fn a_state_directory_with_a_long_path_is_used_like_any_other() {
     pay(&serving, &fair).await;
     let by_config = ["channels", "--json", "--config", text(&config)];
     let thousand = ("1000".to_owned(), "1000".to_owned());
-    // Only the running one knows what is not written yet, and it is asked over the socket.
+    // Only the running proxy knows what is not written yet, and is asked over the socket.
     assert_eq!(only_channel(&run(&by_config).await.out), thousand);
     assert!(alice.directory.path().join(&long).join("admin.sock").exists());
     let ran = run(&["run", "--config", text(&config), "--", "true"]).await;

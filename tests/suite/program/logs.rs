@@ -1,4 +1,4 @@
-//! What becomes of the program when nobody reads what it says: the log, the line that says where it listens, tables.
+//! Closed or blocked readers of the program's output: the log, the ready line, tables.
 
 use std::fs::OpenOptions;
 use std::io::{PipeWriter, Write as _, pipe};
@@ -16,7 +16,7 @@ use crate::support::payer::{Alice, PATIENCE, Program, program, terminate};
 use crate::support::raw::soon;
 use crate::support::wire::ask;
 
-/// The real program on Alice's configuration with its errors going where the test says. The ready line is read.
+/// The real program on Alice's configuration, with standard error going where the test says. Reads the ready line.
 async fn serve_with_log(alice: &Alice, log: impl Into<Stdio>, variables: &[(&str, &str)]) -> Program {
     let mut command = program(["serve", "--config"]);
     command.arg(alice.config_path()).envs(variables.iter().copied());
@@ -33,7 +33,7 @@ async fn end(mut child: Child) -> ExitStatus {
     soon("the end", child.wait()).await.unwrap()
 }
 
-/// Everything is paid, the records are right, and SIGTERM ends the program in order.
+/// All payments succeed, the journal is right, and SIGTERM ends the program cleanly.
 async fn pays_and_ends(alice: &Alice, fair: &Fair, serving: Program, times: u64) {
     for _ in 0..times {
         assert_eq!(pay(serving.address, fair).await, StatusCode::OK);
@@ -73,7 +73,7 @@ async fn payments_and_sigterm_work_while_the_reader_of_the_log_is_stuck() {
     pays_and_ends(&alice, &fair, serving, 3).await;
 }
 
-/// Leaves no room in a pipe: 64 KiB is what Linux gives one.
+/// Fills a pipe: its capacity on Linux is 64 KiB.
 fn fill(mut writer: &PipeWriter) {
     writer.write_all(&[b'-'; 64 << 10]).unwrap();
 }

@@ -1,4 +1,4 @@
-//! `tollpass run` and `tollpass env`: one program with the environment that it needs, its ending, and the bill.
+//! `tollpass run` and `tollpass env`: one command with the environment it needs, its exit, and the report.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -25,7 +25,7 @@ use crate::support::payer::{Alice, PATIENCE, Program, program};
 use crate::support::raw::{Raw, soon};
 use crate::support::secure::{Notary, Secure};
 
-/// What else of the environment could change what a program does.
+/// Other environment variables that could change what a program does.
 const FOREIGN: [&str; 22] = [
     "http_proxy",
     "HTTP_PROXY",
@@ -51,7 +51,7 @@ const FOREIGN: [&str; 22] = [
     "DENO_CERT",
 ];
 
-/// A command that finds no proxies and no certificates in its environment, at home in `home`.
+/// A command without proxy and certificate variables in its environment, at home in `home`.
 fn bare(home: &Path, mut command: Command) -> Command {
     for name in FOREIGN {
         command.env_remove(name);
@@ -65,8 +65,8 @@ fn tollpass(home: &Path, arguments: &[&str]) -> Command {
     bare(home, program(arguments))
 }
 
-/// Signals as they are for a program that is started at a terminal: these tests may run in the background or under
-/// `nohup`, where some are ignored.
+/// Default signal handling, as for a program started at a terminal: these tests may run in the background or under
+/// `nohup`, where some signals are ignored.
 const HEEDING: &str = r#"
 import os, signal, sys
 for number in [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]:
@@ -74,7 +74,7 @@ for number in [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]:
 os.execvp(sys.argv[1], sys.argv[1:])
 "#;
 
-/// A command that heeds all signals.
+/// A command with default signal handling.
 fn heeding(command: &Command) -> Command {
     let command = command.as_std();
     let mut heeding = Command::new("python3");
@@ -89,7 +89,7 @@ fn heeding(command: &Command) -> Command {
     heeding
 }
 
-/// How a run ended, what it wrote, and what of that is the log's.
+/// The result of a run, its output, and the log part of it.
 #[derive(Debug)]
 struct Ended {
     status: ExitStatus,
@@ -104,7 +104,7 @@ async fn ended(mut command: Command) -> Ended {
     Ended { status: output.status, out: text(output.stdout), errors: text(output.stderr) }
 }
 
-/// A run that the test talks to.
+/// A run with which the test interacts.
 struct Talk {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -131,7 +131,7 @@ impl Talk {
         kill_process(id, signal).unwrap();
     }
 
-    /// The rest of what it writes to standard error, line by line as far as it is wanted.
+    /// The rest of standard error.
     async fn complaint(&mut self) -> String {
         let mut line = String::new();
         let errors = self.child.stderr.as_mut().unwrap();
@@ -180,7 +180,7 @@ impl Scene {
         tollpass(self.alice.directory.path(), &arguments)
     }
 
-    /// The payee as a bill names it.
+    /// The payee as shown in a report.
     fn payee(&self) -> String {
         let origin = &self.fair.origin;
         format!("{} ({})", origin.address(), origin.receiver())
@@ -216,10 +216,10 @@ async fn a_program_pays_and_the_bill_says_to_whom() {
     assert_eq!(json["from"]["token"], json!(scene.fair.market.token));
     assert_eq!((&json["complete"], &json["shared"]), (&json!(true), &json!(false)));
 
-    // What the bill says is what the store has.
+    // The report matches the journal.
     let listed = run(&["channels", "--json", "--state-dir", text(&scene.alice.state_dir())]).await;
     assert_eq!(only_channel(&listed.out), ("3000".to_owned(), "3000".to_owned()));
-    // The next program's bill is its own; and it can be told to be silent.
+    // The next command has its own report, and can be silenced.
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &url])).await;
     assert!(ran.errors.starts_with("tollpass: paid 1000 in 1 request: "), "{ran:?}");
     let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])).await;
@@ -255,7 +255,7 @@ async fn what_is_unclear_stands_on_the_bill() {
     assert!(ran.errors.ends_with(&told), "{ran:?}");
 }
 
-/// A seller that asks again says nothing of whether it keeps what it was given.
+/// A seller that sends another 402 does not show whether it keeps the payment.
 #[tokio::test]
 async fn what_a_seller_was_given_for_nothing_stands_on_the_bill() {
     let scene = Scene::open().await;
@@ -269,7 +269,7 @@ async fn what_a_seller_was_given_for_nothing_stands_on_the_bill() {
     assert!(ran.errors.contains("; unclear 1000 in 1 request"), "{ran:?}");
 }
 
-/// What a bill in JSON says was paid and is unclear, in all and for its one payee: (requests, amount) of each.
+/// The paid and unclear sums of a JSON report, in total and for its one payee: (requests, amount) of each.
 fn sums(bill: &Path) -> [(u64, u64); 2] {
     let json: Value = serde_json::from_str(&std::fs::read_to_string(bill).unwrap()).unwrap();
     assert_eq!(
@@ -283,7 +283,7 @@ fn sums(bill: &Path) -> [(u64, u64); 2] {
     })
 }
 
-/// A seller with one answer for each connection, that no longer listens when it gives the last one.
+/// A seller with one response for each connection, which stops listening with the last one.
 async fn closing_shop(answers: Vec<String>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -324,7 +324,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_ca
         let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
         let ran = ended(scene.run(&["--report", text(&bill)], &curl)).await;
         assert_eq!(ran.out, "502", "{more}: {ran:?}");
-        let told = "tollpass: paid nothing; unclear 1000 in 1 request, ";
+        let told = "tollpass: paid nothing; unclear 1000 in 1 request ";
         assert!(ran.errors.contains(told), "{more}: {ran:?}");
         assert_eq!(sums(&bill), [(0, 0), (1, PRICE)], "{more}");
     }
@@ -348,11 +348,11 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_b
     soon("the payment", seller.await_presented(2)).await;
     let (status, errors) = talk.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
-    assert!(errors.contains("tollpass: paid nothing; unclear 1000 in 1 request, "), "{errors}");
+    assert!(errors.contains("tollpass: paid nothing; unclear 1000 in 1 request "), "{errors}");
     assert_eq!((sums(&bill), seller.highest()), ([(0, 0), (1, PRICE)], PRICE.into()));
 }
 
-/// Whatever a seller makes of payments: what stands on the bill is what it can redeem, and each part of it once.
+/// Whatever a seller does with payments: the report contains what it can redeem, and each part of it once.
 #[tokio::test]
 async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
     let scene = Scene::open().await;
@@ -443,7 +443,7 @@ async fn the_ending_is_the_programs_own() {
     let config = scene.alice.config_path();
     let ran = ended(scene.run(&[], &[text(&config)])).await;
     assert_eq!(ran.status.code(), Some(126), "{ran:?}");
-    // What is wrong with tollpass itself is told apart from what the program says.
+    // Errors of tollpass itself are distinguishable from the command's output.
     let nowhere = scene.alice.directory.path().join("nowhere/bill");
     let ran = ended(scene.run(&["--report", text(&nowhere)], &["touch", "x"])).await;
     assert_eq!(ran.status.code(), Some(125), "{ran:?}");
@@ -479,7 +479,7 @@ async fn a_signal_that_is_for_us_alone_is_passed_on() {
         let (status, errors) = talk.end().await;
         assert_eq!((status.code(), &*errors), (Some(7), ""), "{name}");
     }
-    // One that it does not care for ends both in the same way.
+    // A signal that the command does not handle ends both in the same way.
     let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", "echo ready; exec sleep 60"]));
     assert_eq!(talk.hear().await, "ready");
     talk.signal(Signal::TERM);
@@ -491,7 +491,7 @@ async fn what_was_ignored_stays_ignored() {
     let scene = Scene::open().await;
     let config = scene.alice.config_path();
     let (program, config) = (env!("CARGO_BIN_EXE_tollpass"), text(&config));
-    // As `nohup` does it. The program hears of the end of its input.
+    // As under `nohup`. The command notices the end of its input.
     let script = r#"trap '' HUP; exec "$0" run --quiet --config "$1" -- sh -c 'echo ready; cat; echo ended'"#;
     let mut command = Command::new("sh");
     command.args(["-c", script, program, config]).kill_on_drop(true);
@@ -505,7 +505,7 @@ async fn what_was_ignored_stays_ignored() {
     assert_eq!(talk.end().await.0.code(), Some(0));
 }
 
-/// Runs tollpass on a terminal of its own and types Ctrl-C each time that it is ready.
+/// Runs tollpass on a terminal of its own and types Ctrl-C each time it is ready.
 const TERMINAL: &str = r#"
 import os, pty, sys
 pid, terminal = pty.fork()
@@ -527,8 +527,8 @@ sys.stdout.write(seen.decode())
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
-/// Counts how often Ctrl-C reaches it: 30 times from the terminal; then once more, sent to its parent alone. Of two that
-/// come close together one may be lost, but not of all 30 twos.
+/// Counts how often Ctrl-C reaches it: 30 times from the terminal; then once more, sent to its parent alone. Of two in
+/// quick succession one may be lost, but not of all 30 pairs.
 const COUNTER: &str = r#"
 import os, signal, time
 count = 0
@@ -575,7 +575,7 @@ async fn a_second_signal_ends_it_at_once() {
     let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", "--fail", &url])).await;
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     scene.fair.origin.hold_answers();
-    // The program leaves while its payment is under way, which the proxy waits for.
+    // The command exits while its payment is in flight, which the proxy waits for.
     let script = r#"curl -q -sS "$0" & echo ${http_proxy#http://}; read line; kill $!; exit 4"#;
     let mut talk = Talk::start(scene.run(&[], &["sh", "-c", script, &url]));
     let address = talk.hear().await;
@@ -609,7 +609,7 @@ async fn the_environment_names_the_proxy_and_keeps_what_was_exempt() {
     let exempt = "b.example,a.example,c.example";
     assert_eq!(rest, ["1", exempt, exempt, "none", "none"]);
 
-    // What is exempt is asked directly, and not paid.
+    // Exempt hosts are requested directly, and not paid.
     let url = scene.url("/paid");
     let curl = ["curl", "-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url];
     let ran = ended(scene.run(&["--no-proxy", "127.0.0.1"], &curl)).await;
@@ -620,7 +620,7 @@ async fn the_environment_names_the_proxy_and_keeps_what_was_exempt() {
 async fn a_shell_that_names_a_proxy_of_ours_that_is_gone_does_no_harm() {
     let scene = Scene::open().await;
     let mut command = scene.run(&["--quiet"], &["curl", "-q", "-sS", "http://bob.invalid/"]);
-    // As left behind by `tollpass env`, for a `serve` that has ended.
+    // As left behind by `tollpass env`, for a `serve` that has exited.
     command.env("TOLLPASS_LISTEN", "127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
     let ran = ended(command).await;
     assert!(ran.out.contains("bob.invalid") && !ran.out.contains("127.0.0.1:9"), "{ran:?}");
@@ -642,7 +642,7 @@ async fn a_proxy_that_runs_is_used_and_stays() {
         );
         assert_eq!((ran.status.code(), ran.errors), (Some(0), told));
     }
-    // When it ends under the program, nobody knows what was paid.
+    // If the proxy stops while the command runs, it is unknown what was paid.
     let mut talk = Talk::start(scene.run(&[], &["sh", "-c", "echo ready; cat"]));
     assert_eq!(talk.hear().await, "ready");
     serving.terminate();
@@ -662,7 +662,7 @@ async fn programs_at_the_same_time_share_a_proxy_that_ends_with_the_last() {
     let script = r#"echo $http_proxy; read line; exec curl -q -sS --fail "$0""#;
     let mut second = Talk::start(scene.run(&[], &["sh", "-c", script, &url]));
     assert_eq!(second.hear().await, address);
-    // The first program ends; its proxy waits for the second.
+    // The first command ends; its proxy waits for the second.
     drop(first.child.stdin.take());
     let told = first.complaint().await;
     assert!(told.starts_with("tollpass: another command uses this proxy"), "{told}");
@@ -698,7 +698,7 @@ async fn without_a_wallet_or_a_node_the_program_runs_all_the_same() {
     let told = "tollpass: no [wallet] is configured: this proxy never pays\ntollpass: paid nothing\n";
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), told));
 
-    // Nothing listens here: the port was ours until now.
+    // No listener here: the port was ours until now.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let node = scene.fair.market.chain.url();
     scene.alice.change(&node, &format!("http://{closed}"));
@@ -734,7 +734,7 @@ async fn a_shell_evaluates_the_environment() {
     serving.terminate();
     serving.ended().await;
 
-    // Nobody can know a port that is chosen at the start.
+    // A port chosen at startup cannot be known in advance.
     let ran = ended(tollpass(scene.alice.directory.path(), &["env", "--config", text(&config)])).await;
     assert_eq!((ran.status.code(), &*ran.out), (Some(1), ""), "{ran:?}");
     assert!(ran.errors.contains("tollpass serve"), "{ran:?}");
@@ -758,7 +758,7 @@ async fn the_environment_of_a_proxy_without_a_wallet_is_the_configured_one() {
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
 }
 
-/// A directory with an odd name, and in it a configuration by which tunnels to one host only are looked into.
+/// A directory with an unusual name, with a configuration that intercepts one host only.
 fn odd_place() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let odd = directory.path().join("it's a \"$HOME\" \\ `x`");
@@ -796,10 +796,10 @@ async fn paths_with_odd_names_come_through_a_shell() {
         let mode = std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644, "{path}");
     }
-    // What is not ours is not unset.
+    // Variables that are not tollpass's are not unset.
     assert_eq!(rest, ["unset", "unset", "/etc/own.pem"]);
     let errors = std::fs::read_to_string(errors).unwrap();
-    assert!(errors.contains("CURL_CA_BUNDLE names /etc/own.pem"), "{errors}");
+    assert!(errors.contains("/etc/own.pem, named by CURL_CA_BUNDLE"), "{errors}");
     assert!(errors.contains("nothing listens on 127.0.0.1:9 yet"), "{errors}");
 }
 
@@ -836,7 +836,7 @@ async fn programs_trust_the_ca_by_their_environment_alone() {
         let ran = ended(tollpass(directory.path(), &arguments)).await;
         assert_eq!((ran.status.code(), &*ran.out), (Some(0), "trusted"), "{program:?}: {ran:?}");
     }
-    // Without it nobody does.
+    // Without the variables, none trusts it.
     let mut command = Command::new("curl");
     command.args(["-q", "-sS", &url]);
     let ran = ended(bare(directory.path(), command)).await;

@@ -1,4 +1,4 @@
-//! `tollpass serve` and what goes with it: `channels`, a second one, the end.
+//! `tollpass serve` and related commands: `channels`, a second instance, shutdown.
 
 use http::{Request, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +27,7 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
     run(&["serve", "--config", text(&config)])
         .await
         .expect_failure(&["another tollpass uses the state directory", text(&state_dir)]);
-    // The first one does not mind.
+    // The first one is not affected.
     let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
     assert_eq!(got.status, StatusCode::OK, "{got:?}");
 
@@ -43,7 +43,7 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
     let table = run(&["channels", "--state-dir", text(&state_dir)]).await.out;
     assert!(table.contains(&alice.address.to_string()) && table.contains("2000"), "{table}");
 
-    // One that was killed leaves a lock and a socket that are nobody's.
+    // A killed one leaves a stale lock and socket.
     alice.serve(&[]).await.kill().await;
     assert!(state_dir.join("admin.sock").exists());
     assert_eq!(only_channel(&run(&by_config).await.out), two_thousand);
@@ -116,13 +116,13 @@ async fn sigterm_lets_a_paid_exchange_end() {
     let alice = Alice::with(&fair.market, QUICK).await;
     let serving = alice.serve(&[]).await;
     let paid = || Request::get(format!("{}/paid", fair.origin.url())).body(empty()).unwrap();
-    // From here on the seller knows the channel: a payment that it refused would be held back too.
+    // From here on the seller knows the channel: otherwise its rejections would be held back, too.
     assert_eq!(ask(serving.address, paid()).await.status, StatusCode::OK);
     fair.origin.hold_answers();
     let client = tokio::spawn(ask(serving.address, paid()));
     soon("the payment", fair.origin.await_payments(2)).await;
     serving.terminate();
-    // It accepts no more, and goes on with what it has.
+    // It accepts no more connections, and continues those it has.
     soon("the end of accepting", async {
         while tokio::net::TcpStream::connect(serving.address).await.is_ok() {}
     })
@@ -154,7 +154,7 @@ async fn sigterm_twice_waits_for_nothing() {
     // Well before limits.drain_timeout.
     let (status, log) = soon("the end", serving.ended()).await;
     assert_eq!(status.code(), Some(0), "{log}");
-    // The proxy may see its connection to the origin end before it cuts the client off.
+    // The proxy may notice the end of its connection to the origin before it cuts off the client.
     let rest = String::from_utf8(client.rest().await).unwrap();
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 502 "), "{rest}");
 }
@@ -185,7 +185,7 @@ async fn with_idle_tunnels_it_ends_at_once_on_sigterm_and_on_sighup() {
     let origin = RawOrigin::start().await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
-    // One of the two is read, and its client has said nothing yet.
+    // One of the two is intercepted, and its client has sent nothing yet.
     let text = "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[limits]\ndrain_timeout = \"1h\"\n\
                 [intercept]\nhosts = [\"localhost\"]\n";
     std::fs::write(&path, text).unwrap();
@@ -226,8 +226,7 @@ fn send(child: &tokio::process::Child, signal: Signal) {
     kill_process(id, signal).unwrap();
 }
 
-/// Of a process that other processes may look into, its own user owns the files in `/proc`; of one that they may not,
-/// root does.
+/// For a process that other processes may inspect, its own user owns the files in `/proc`; otherwise root does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn nobody_looks_into_the_process_for_its_password() {
@@ -238,7 +237,7 @@ async fn nobody_looks_into_the_process_for_its_password() {
     let mut command = program(["serve", "--listen", "127.0.0.1:0"]);
     command.env("TOLLPASS_WALLET_PASSWORD", "secret").env("XDG_STATE_HOME", directory.path());
     if rustix::process::geteuid().is_root() {
-        // Root looks into everything; the binary may lie where others do not get.
+        // Root may inspect everything; the binary may lie where other users have no access.
         let copy = directory.path().join("tollpass");
         std::fs::copy(env!("CARGO_BIN_EXE_tollpass"), &copy).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);

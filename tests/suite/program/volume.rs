@@ -1,4 +1,4 @@
-//! Large bodies in either direction pass the real program without filling its memory.
+//! Large bodies in either direction pass through the real program without filling its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,7 +94,7 @@ async fn an_unpaid_upload_of_one_gigabyte_streams() {
     })
     .await;
     let fair = Fair::open().await;
-    // The rule matches, so that the body is kept until it is too large for that.
+    // The rule matches, so the body is kept until it is too large.
     let alice = Alice::with(&fair.market, crate::pays::QUICK).await;
     let (serving, mut wire, before) = warm(&alice, &fair).await;
     let request = Request::post(format!("http://{taker}/")).body(endless()).unwrap();

@@ -1,4 +1,4 @@
-//! What an origin ties to a connection is for one client alone. RFC 4559.
+//! Connection-based authentication: such a connection serves one client only. RFC 4559.
 
 use crate::support::lane::Way;
 use crate::support::raw::field;
@@ -19,7 +19,7 @@ async fn a_connection_that_knows_one_client_serves_no_other() {
             server.send(CHALLENGE.replace("{scheme}", scheme)).await;
             let head = alice.head().await;
             assert_eq!(field(&head, "proxy-support"), Some("Session-Based-Authentication"), "{head}");
-            // The handshake goes on where it began, and so does what comes after it.
+            // The handshake continues on its connection, as do later requests.
             let name = scheme.split(' ').next().unwrap();
             for answer in [CHALLENGE.replace("{scheme}", scheme).as_str(), PAGE] {
                 let proof =

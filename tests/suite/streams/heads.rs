@@ -1,4 +1,4 @@
-//! What goes into a head, and how large one may be.
+//! The contents and size limits of heads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ async fn each_version_gets_its_own_head_and_nothing_of_the_other() {
             assert!(text.starts_with("GET /a?b\n"), "{text}");
             assert!(text.contains(&format!("host: {here}\n")) && text.contains("connection: te\n"), "{text}");
         }
-        // A body of unknown length has chunks in one version only.
+        // A body of unknown length is chunked in one version only.
         let (_, text) = way
             .ask(asked("POST", here, "/", Body::with_trailers("x", Some(Default::default()))))
             .await
@@ -70,7 +70,7 @@ async fn a_head_of_200_kib_arrives_in_either_version_and_a_larger_one_is_asked_f
             counted.fetch_add(1, Ordering::SeqCst);
             let size: usize = request.uri().path()[1..].parse().unwrap();
             let mut response = Response::new(String::new());
-            // Several fields, and values that do not compress.
+            // Several headers, and incompressible values.
             for piece in 0..8 {
                 let value: String =
                     (0..size * 1024 / 8).map(|at| char::from(b'!' + (at % 90) as u8)).collect();
@@ -128,7 +128,7 @@ async fn each_origin_sees_another_name_of_ours_and_clients_none() {
     }
     assert_eq!(entries[0], entries[1]);
     assert_ne!(entries[0], entries[2]);
-    // What comes back with the entry of its origin has been here; with another one's it has not.
+    // A request that returns with the entry of its origin has been here; with another origin's it has not.
     let mut back = get(one.address, "/");
     back.headers_mut().insert(header::VIA, entries[0].parse().unwrap());
     assert!(matches!(way.head(back).await, Err(ForwardError::Loop)));

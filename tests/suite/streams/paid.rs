@@ -28,7 +28,7 @@ use crate::support::secure::{Notary, Secure};
 
 const PRICE: u64 = 1000;
 
-/// Alice and a seller with a script for what is paid; `/free` needs no payment.
+/// Alice and a seller with a script for paid requests; `/free` needs no payment.
 struct Shop {
     seller: Secure,
     /// What was presented: the totals, and that they are the same.
@@ -98,7 +98,7 @@ async fn a_payment_that_the_seller_did_not_process_is_sent_again_as_it_was() {
     shop.proxy.stop().await;
 }
 
-/// A seller that says it did not process a payment has seen it all the same.
+/// A seller that claims not to have processed a payment has still seen it.
 #[tokio::test]
 async fn a_payment_that_was_refused_once_and_could_not_be_sent_again_stays_on_the_bill() {
     let (market, notary) = (Market::open().await, Notary::new());
@@ -117,7 +117,7 @@ async fn a_payment_that_was_refused_once_and_could_not_be_sent_again_stays_on_th
                     let mut connection = h2::server::handshake(stream).await.unwrap();
                     while let Some(Ok((request, mut respond))) = connection.accept().await {
                         if request.headers().contains_key(&rdn::BALANCE) {
-                            // Before the refusal nobody listens any more.
+                            // The seller has stopped listening before the refusal.
                             leaving.cancel();
                             left.cancelled().await;
                             respond.send_reset(h2::Reason::REFUSED_STREAM);

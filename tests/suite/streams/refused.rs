@@ -1,4 +1,4 @@
-//! What an origin says it has not processed is sent again, once.
+//! Requests that an origin says it has not processed are resent, once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
                 let mut frames = Frames::greet(stream, &[]).await;
                 let stream = frames.request().await.unwrap();
                 if number == 0 {
-                    // The first request is answered, the second one is too late.
+                    // The first request gets a response, the second one is too late.
                     frames.answer(stream).await;
                     let next = frames.request().await.unwrap();
                     if has_body {
@@ -39,7 +39,7 @@ async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
                     return;
                 }
                 if has_body {
-                    // The body comes whole once more.
+                    // The whole body is sent again.
                     while frames
                         .read()
                         .await
@@ -59,7 +59,7 @@ async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
     }
 }
 
-/// A head that nobody can read ends a connection, and says nothing about what else was asked for on it.
+/// An invalid head ends a connection, and proves nothing about other requests on it.
 #[tokio::test]
 async fn what_shared_a_connection_with_an_unreadable_head_is_sent_again() {
     let way = Way::open();
@@ -71,7 +71,7 @@ async fn what_shared_a_connection_with_an_unreadable_head_is_sent_again() {
             let mut frames = Frames::greet(stream, &[]).await;
             let first = frames.request().await.unwrap();
             if number == 0 {
-                // A connection that is known takes both of what follows.
+                // An established connection takes both of the following requests.
                 frames.answer(first).await;
                 let one = frames.request().await.unwrap();
                 let other = frames.request().await.unwrap();
@@ -102,7 +102,7 @@ async fn connections_that_end_after_a_few_requests_fail_none() {
             frames.answer(stream).await;
             last = stream;
         }
-        // As servers do that count: those that are on their way already are lost.
+        // As servers with a request limit do: requests that are already in flight are lost.
         frames.go_away(last).await;
         while frames.read().await.is_some() {}
     })
@@ -151,7 +151,7 @@ async fn a_stale_connection_to_an_origin_of_http_2_alone_is_followed_by_another_
             let stream = frames.request().await.unwrap();
             frames.answer(stream).await;
             if number == 0 {
-                // Closed as the next one goes out.
+                // Closed while the next request is being sent.
                 frames.request().await;
                 return;
             }

@@ -1,4 +1,4 @@
-//! What one client does on a connection is not felt by another.
+//! What one client does on a connection does not affect another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ async fn paused_downloads_do_not_stop_another_client() {
     let mut paused = Vec::new();
     for _ in 0..40 {
         let mut answer = way.head(get(origin.address, "/large")).await.unwrap();
-        // It has begun, and is read no further.
+        // It has begun, and is not read further.
         soon("a piece", answer.frame()).await.unwrap().unwrap();
         paused.push(answer);
     }
@@ -46,7 +46,7 @@ async fn an_origin_that_allows_one_stream_gets_a_connection_for_each_client() {
     let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
     let origin = Secure::accept(config, |stream| async move {
         let mut frames = Frames::greet(stream, &[(MAX_CONCURRENT_STREAMS, 1)]).await;
-        // A head, and never an end.
+        // A head without an end.
         let stream = frames.request().await.unwrap();
         frames.write(crate::support::frames::HEADERS, 4, stream, &[0x88]).await;
         frames.hang().await;
@@ -173,7 +173,7 @@ async fn after_a_request_was_given_up_the_next_goes_on_another_connection() {
             let mut frames = Frames::greet(stream, &[]).await;
             let mut answered = 0;
             while let Some(stream) = frames.request().await {
-                // The first connection dies in silence after one answer.
+                // The first connection becomes silent after one response.
                 if number > 0 || answered == 0 {
                     frames.answer(stream).await;
                     answered += 1;
@@ -189,7 +189,7 @@ async fn after_a_request_was_given_up_the_next_goes_on_another_connection() {
         _ = way.head(asked("POST", origin.address, "/", Body::Empty)) => panic!("it was answered"),
         number = hears.recv() => assert_eq!(number, Some(0)),
     }
-    // Given up, and asked again.
+    // Abandoned, and requested again.
     assert_eq!(way.ask(asked("POST", origin.address, "/", Body::Empty)).await.unwrap().0, 200);
     assert_eq!(origin.accepted(), 2);
 }

@@ -1,8 +1,8 @@
 //! Networks for tests: the embedded chain, and a real anvil where there is one.
 //!
-//! `ANVIL` is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is looked for in PATH. With
-//! `REQUIRE_ANVIL=1` a missing anvil is a failure, else the anvil half is left out, loudly. Neither begins with
-//! `TOLLPASS_`: that is how keys of the configuration are named, and unknown ones are errors.
+//! `ANVIL` is the path of anvil's binary (`.ci/anvil` installs it); without it, `anvil` is searched in PATH. With
+//! `REQUIRE_ANVIL=1` a missing anvil is a failure, otherwise the anvil half is skipped with a message. The names do not
+//! begin with `TOLLPASS_`, the prefix of configuration keys, of which unknown ones are errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use tollpass::devnet::chain::{DevChain, DevChainSettings};
 /// How long anvil may take to listen.
 const ANVIL_STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running network with the development accounts. It ends when this is dropped.
+/// A running network with the development accounts, stopped when dropped.
 pub struct Network {
     pub name: &'static str,
     pub url: String,
@@ -33,12 +33,12 @@ enum Node {
     Anvil(Anvil),
 }
 
-/// A running anvil, killed when this is dropped.
+/// A running anvil, killed when dropped.
 struct Anvil(Child);
 
 impl Drop for Anvil {
     fn drop(&mut self) {
-        // An error says that it has ended by itself.
+        // An error means that it has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -62,7 +62,7 @@ impl Network {
         Self::new("embedded", chain.url(), Node::Embedded(chain))
     }
 
-    /// An anvil of its own, or `None` where there is none.
+    /// An anvil of its own, or `None` if it is not installed.
     pub async fn anvil() -> Option<Self> {
         let Some(binary) = anvil_binary() else {
             assert!(
@@ -81,7 +81,7 @@ impl Network {
         let output = BufReader::new(child.stdout.take().unwrap());
         let anvil = Anvil(child);
         let (listening, listens) = oneshot::channel();
-        // Reads to the end, so that anvil never waits for a reader.
+        // Reads to the end, so that anvil never blocks on its output.
         std::thread::spawn(move || {
             let mut listening = Some(listening);
             for line in output.lines().map_while(Result::ok) {
@@ -106,7 +106,7 @@ impl Network {
         self.client.request(method, params).await
     }
 
-    /// Mines so many blocks.
+    /// Mines this many blocks.
     pub async fn mine(&self, count: u64) {
         let _: serde_json::Value =
             self.request("anvil_mine", rpc_params![format!("{count:#x}")]).await.unwrap();
@@ -118,7 +118,7 @@ impl Network {
         height.as_u64()
     }
 
-    /// Ends it.
+    /// Stops it.
     pub async fn stop(self) {
         match self.node {
             Node::Embedded(chain) => chain.stop().await,

@@ -1,4 +1,4 @@
-//! Mallory's scripts: each asks for a price like a seller, and cheats once it is paid.
+//! Mallory's scripts: each asks for a price like an honest seller, and cheats once it is paid.
 
 use http::{HeaderName, StatusCode};
 use tollpass::chain::signer::Signer;
@@ -10,18 +10,18 @@ use super::mallory::{Answer, Content, Demand, Payment, Presented};
 /// 2^200, which no total can reach.
 pub const TWO_TO_THE_200: &str = "1606938044258990275541962092341162602522202993782792835301376";
 
-/// How a total that nobody signed is dressed up.
+/// The signature that comes with a total that was never signed.
 #[derive(Clone, Copy, Debug)]
 pub enum Forgery {
-    /// Without a signature.
+    /// None.
     Bare,
-    /// With 65 bytes of nonsense.
+    /// 65 random bytes.
     Garbage,
-    /// With the right signature of somebody else.
+    /// A valid signature of another key.
     OtherKey,
 }
 
-/// Asks honestly until it is paid, then does as told.
+/// Honest until it is paid, then follows the script.
 pub fn once_paid(
     demand: Demand,
     price: u64,
@@ -43,7 +43,7 @@ pub fn price_rises(demand: Demand, price: u64) -> impl FnMut(&Presented) -> Answ
     })
 }
 
-/// Claims to hold `from`, and less by one price with each payment, down to nothing.
+/// Claims to hold `from`, and one price less with each payment, down to nothing.
 pub fn total_falls(
     demand: Demand,
     price: u64,
@@ -57,7 +57,7 @@ pub fn total_falls(
     })
 }
 
-/// Claims that the payment just made is an old one.
+/// Claims that the latest payment is an old one.
 pub fn shown_as_old(demand: Demand, price: u64) -> impl FnMut(&Presented) -> Answer + Send + 'static {
     once_paid(demand, price, move |payment| {
         demand.base(price).with_state(payment.sender, payment.total, Some(payment.signature))
@@ -81,7 +81,7 @@ pub fn total_rises(
     })
 }
 
-/// Asks for money on one contract or receiver, and once paid on another.
+/// Asks for payment on one contract or receiver, and once paid on another.
 pub fn switches(
     demand: Demand,
     other: Demand,
@@ -90,7 +90,7 @@ pub fn switches(
     once_paid(demand, price, move |_| other.base(price))
 }
 
-/// Never content: the same complaint for ever; without one, "the deposit is not known yet".
+/// Repeats the same complaint forever; without one, "the deposit is not known yet".
 pub fn never_content(
     demand: Demand,
     price: u64,
@@ -114,7 +114,7 @@ pub fn asks(demand: Demand, price: &'static str) -> impl FnMut(&Presented) -> An
     move |_| demand.base(price)
 }
 
-/// Every 402 has this for a body: a flood of a hundred megabytes, a drip without an end, a cut.
+/// Every 402 has this body: a flood of a hundred megabytes, an endless trickle, a cut.
 pub fn demands_with(
     demand: Demand,
     price: u64,
@@ -123,8 +123,8 @@ pub fn demands_with(
     move |_| demand.base(price).with_content(content.clone())
 }
 
-/// Asks honestly and then does this with every payment: [`Answer::CutBeforeHead`], [`Answer::Never`], a 200 that
-/// is cut, any status with or without the RDN headers.
+/// Honest until paid, then does this with every payment: [`Answer::CutBeforeHead`], [`Answer::Never`], a truncated 200,
+/// any status with or without RDN headers.
 pub fn takes_and(
     demand: Demand,
     price: u64,
@@ -133,7 +133,7 @@ pub fn takes_and(
     once_paid(demand, price, move |_| answer.clone())
 }
 
-/// A 409, 500 or whatever status, with the headers of a demand.
+/// A 409, 500 or any status, with the headers of a demand.
 pub fn demand_as(demand: Demand, price: u64, status: StatusCode) -> Answer {
     demand.base(price).with_status(status)
 }
@@ -176,7 +176,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Asks once without and then with each of the totals.
+    /// Sends one request without a payment, and one with each of the totals.
     async fn play(mallory: &Mallory, totals: &[u64]) -> Vec<Got> {
         let first = ask(mallory.address(), Request::get("/thing").body(whole("")).unwrap()).await;
         assert_eq!(first.status, 402);
@@ -244,7 +244,7 @@ mod tests {
             assert_eq!(signature.is_some(), is_signed, "{forgery:?}");
             let digest = proof::balance_digest(channel, Amount::from(110), DEMAND.contract);
             let signed_by = signature.and_then(|signature| proof::recover(digest, &signature));
-            // Any 65 bytes may recover to somebody.
+            // Any 65 bytes may recover to some address.
             assert_ne!(signed_by, Some(payer));
             if matches!(forgery, Forgery::OtherKey) {
                 assert_eq!(signed_by, Some(another().address()));

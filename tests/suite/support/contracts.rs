@@ -1,4 +1,4 @@
-//! The deployed contracts of a network, and calls to them in the name of any key.
+//! The deployed contracts of a network, and calls to them with any key.
 
 use ethers_core::abi::Token;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
@@ -15,12 +15,12 @@ use tollpass::protocol::Amount;
 
 use super::chains::Network;
 
-/// The gas limit of every transaction here, so that one that reverts is mined all the same.
+/// The gas limit of every transaction here, so that a reverting one is mined anyway.
 const GAS: u64 = 1_000_000;
-/// How often a receipt is asked for before the test fails.
+/// How often to poll for a receipt before the test fails.
 const POLLS: usize = 3_000;
 
-/// The contracts, deployed, and two parties with money: a sender and a receiver.
+/// The deployed contracts, and two parties with money: a sender and a receiver.
 pub struct Stage<'a> {
     pub network: &'a Network,
     pub deployed: Deployed,
@@ -51,7 +51,7 @@ impl<'a> Stage<'a> {
         self.deployed.token.into()
     }
 
-    /// Signs a call and hands it in; the transaction's hash.
+    /// Signs and submits a call; returns the transaction's hash.
     pub async fn submit(&self, from: &LocalWallet, to: H160, data: Bytes) -> H256 {
         let nonce: U256 = self
             .network
@@ -102,7 +102,7 @@ impl<'a> Stage<'a> {
         receipt
     }
 
-    /// Checks that a call reverts without a reason, asked first and then in a transaction.
+    /// Checks that a call reverts without a reason, first with eth_call and then in a transaction.
     pub async fn refuse(&self, what: &str, from: &LocalWallet, to: H160, data: Bytes) {
         match self.view(from.address(), to, data.clone()).await {
             Err(RpcError::Call(error)) => {
@@ -129,13 +129,13 @@ impl<'a> Stage<'a> {
         Ok(output.chunks(32).map(U256::from_big_endian).collect())
     }
 
-    /// What an account owns of the token.
+    /// An account's balance of the token.
     pub async fn tokens(&self, owner: H160) -> U256 {
         let data = call(contracts::token(), "balanceOf", &[Token::Address(owner)]);
         U256::from_big_endian(&self.view(owner, self.token(), data).await.unwrap())
     }
 
-    /// Opens a channel in the way of ERC-223 and returns its block.
+    /// Opens a channel with ERC-223's transfer and returns its block.
     pub async fn open(&self, deposit: U256) -> u32 {
         let receipt = self.succeed(&self.sender, self.token(), self.transfer(deposit, None)).await;
         receipt.block_number.unwrap().as_u32()
@@ -154,14 +154,14 @@ impl<'a> Stage<'a> {
         call(contracts::token(), "transfer", &arguments)
     }
 
-    /// The sender's signature under a total, made from the specification and not by the program's own code.
+    /// The sender's signature of a total, made from the specification and not with the program's own code.
     pub fn proof(&self, open_block: u32, total: U256) -> Bytes {
         let schema = "string message_idaddress receiveruint32 block_createduint192 balanceaddress contract";
         let message = "Sender balance proof signature";
         self.signed(&self.sender, schema, message, self.receiver.address(), open_block, total)
     }
 
-    /// The receiver's signature under a total to close on.
+    /// The receiver's closing signature of a total.
     pub fn closing(&self, open_block: u32, total: U256) -> Bytes {
         let schema = "string message_idaddress senderuint32 block_createduint192 balanceaddress contract";
         let message = "Receiver closing signature";
@@ -201,7 +201,7 @@ pub fn wallet(byte: u8) -> LocalWallet {
     LocalWallet::from_bytes(&[byte; 32]).unwrap()
 }
 
-/// So many whole tokens, in base units.
+/// This many whole tokens, in base units.
 pub fn units(tokens: u64) -> U256 {
     U256::from(tokens) * U256::exp10(18)
 }

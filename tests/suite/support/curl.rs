@@ -1,4 +1,4 @@
-//! The real curl: the client that knows nothing of paywalls.
+//! The real curl: a client that knows nothing of paywalls.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -10,18 +10,18 @@ use tokio::process::Command;
 use super::payer::PATIENCE;
 use super::wire::Got;
 
-/// What curl got, and what it says of how.
+/// What curl received, and its log.
 #[derive(Debug)]
 pub struct Fetched {
     pub got: Got,
-    /// Everything that `curl -v` tells.
+    /// The output of `curl -v`.
     pub told: String,
 }
 
-/// Runs curl, through a proxy if there is one. `more` is what else to give it: options, then the URL.
+/// Runs curl, through a proxy if given. `more` are further options, then the URL.
 pub async fn curl(proxy: Option<SocketAddr>, more: &[&str]) -> Fetched {
     let mut command = Command::new("curl");
-    // Neither a configuration file nor proxies of the environment.
+    // No configuration file and no proxies from the environment.
     command.args(["-q", "-v", "-s", "-i", "--suppress-connect-headers", "--max-time", "60"]);
     for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
     {
@@ -40,7 +40,7 @@ pub async fn curl(proxy: Option<SocketAddr>, more: &[&str]) -> Fetched {
     Fetched { got: parse(&output.stdout), told }
 }
 
-/// Reads what `curl -i` writes: the last head and the body; interim heads come before.
+/// Parses the output of `curl -i`: the last head and the body; interim heads come before.
 fn parse(output: &[u8]) -> Got {
     let end = output.windows(4).position(|part| part == b"\r\n\r\n").expect("a head");
     let (head, body) = (std::str::from_utf8(&output[..end]).unwrap(), &output[end + 4..]);

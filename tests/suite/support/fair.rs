@@ -12,9 +12,9 @@ use tollpass::protocol::{Address, Amount, ChannelId, Signature};
 use crate::support::market::{Market, account};
 use crate::support::wire::{Body, Got, ask, whole};
 
-/// What everything costs.
+/// The price of everything.
 pub const PRICE: u64 = 1000;
-/// The seller's own.
+/// The seller's key.
 pub const SELLER_KEY: [u8; 32] = [0x5e; 32];
 
 /// A chain, a seller on it, and a payer with a channel.
@@ -23,7 +23,7 @@ pub struct Fair {
     pub market: Market,
 }
 
-/// Somebody with a channel to the seller.
+/// A client with a channel to the seller.
 pub struct Buyer {
     pub address: SocketAddr,
     pub signer: Signer,
@@ -61,7 +61,7 @@ impl Fair {
     }
 }
 
-/// A seller of the demo's assortment and a few odd things, that looks at the chain every 5 ms.
+/// A seller of the demo's assortment and some unusual resources, which polls the chain every 5 ms.
 pub fn settings(market: &Market) -> SellerSettings {
     settings_at(&market.chain.url(), market.manager, market.token)
 }

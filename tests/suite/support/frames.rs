@@ -1,4 +1,4 @@
-//! Origins of HTTP/2 that do what no well-kept server does: at the level of frames, or stream by stream by a script.
+//! HTTP/2 origins that do what no well-behaved server does: at the level of frames, or stream by stream with a script.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -17,12 +17,12 @@ pub const HEADERS: u8 = 1;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
-/// Ends a stream, or acknowledges.
+/// END_STREAM, or ACK.
 pub const END: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PREFACE: usize = 24;
 
-/// A connection of which frames are read and written.
+/// A connection whose frames are read and written.
 pub struct Frames(TlsStream<TcpStream>);
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Frames {
     pub async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        // A client may have gone by now; what it gets is seen at its own end.
+        // A client may have disconnected; the test checks its own end.
         let _ = self.0.write_all(&[&head, payload].concat()).await;
         let _ = self.0.flush().await;
     }
@@ -84,37 +84,37 @@ impl Frames {
         self.write(HEADERS, END | END_HEADERS, stream, &[0x88]).await;
     }
 
-    /// A head with an index that the table does not have (RFC 7541, section 6.1).
+    /// A head with an index that is not in the table (RFC 7541, section 6.1).
     pub async fn write_unreadable_head(&mut self, stream: u32) {
         self.write(HEADERS, END | END_HEADERS, stream, &[0x80]).await;
     }
 
-    /// Nothing above this stream was or will be processed.
+    /// No stream above this one was or will be processed.
     pub async fn go_away(&mut self, last: u32) {
         self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), 0_u32.to_be_bytes()].concat()).await;
     }
 
-    /// Keeps the connection and does nothing.
+    /// Keeps the connection open and does nothing.
     pub async fn hang(self) {
         std::future::pending::<()>().await;
         drop(self);
     }
 }
 
-/// What becomes of a stream.
+/// What to do with a stream.
 pub enum Act {
     Answer(Response<Bytes>),
     /// RST_STREAM with REFUSED_STREAM.
     Refuse,
     /// RST_STREAM with this.
     Reset(h2::Reason),
-    /// GOAWAY that counts this stream among the processed ones, and the end.
+    /// GOAWAY that includes this stream among the processed ones, then closes.
     Leave,
-    /// The length of the request's body, once all of it has come.
+    /// The length of the request's body, once it has arrived completely.
     Measure(h2::RecvStream),
 }
 
-/// Serves HTTP/2 and nothing else by a script, which reads bodies if it wants to.
+/// Serves only HTTP/2, with a script that may read bodies.
 pub async fn scripted(
     config: Arc<ServerConfig>,
     script: impl FnMut(Request<h2::RecvStream>) -> Act + Send + 'static,
@@ -158,6 +158,6 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
             }
         }
     }
-    // How a connection ends is for the test to see at its own end.
+    // The test checks the end of the connection at its own end.
     let _ = poll_fn(|cx| connection.poll_closed(cx)).await;
 }

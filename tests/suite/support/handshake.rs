@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use tollpass::tls::{Leaves, provider};
 
-/// A server that says "hello" under whatever name a client asks for; under `address` where it asks for none.
+/// A server that says "hello" with a certificate for the requested name, or for `address` without SNI.
 pub struct Greeter {
     pub address: SocketAddr,
     pub leaves: Arc<Leaves>,
@@ -36,14 +36,14 @@ impl Greeter {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let leaves = Arc::clone(&ours);
-                // A client that refuses the certificate ends it, as it should.
+                // A client that rejects the certificate closes the connection, as it should.
                 tokio::spawn(async move { greet(stream, &leaves, address).await });
             }
         });
         Self { address: at, leaves, task }
     }
 
-    /// Connects as a client that trusts `roots` alone, expecting `name`.
+    /// Connects as a client that trusts only `roots`, expecting `name`.
     pub async fn meet(&self, roots: &[CertificateDer<'static>], name: &str) -> io::Result<Met> {
         self.meet_as(&client(roots), name).await
     }
@@ -53,7 +53,7 @@ impl Greeter {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut stream = TlsConnector::from(Arc::clone(client)).connect(name, stream).await?;
         let mut said = String::new();
-        // Tickets for the next time come with what is said.
+        // Session tickets arrive with the data.
         stream.read_to_string(&mut said).await?;
         assert_eq!(said, "hello");
         let (_, session) = stream.get_ref();
@@ -77,7 +77,7 @@ impl Drop for Greeter {
     }
 }
 
-/// A client that trusts `roots` alone.
+/// A client that trusts only `roots`.
 pub fn client(roots: &[CertificateDer<'static>]) -> Arc<ClientConfig> {
     let mut store = RootCertStore::empty();
     for root in roots {

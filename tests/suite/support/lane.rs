@@ -1,4 +1,4 @@
-//! A way for bytes from a client through a proxy to an origin that records what reaches it.
+//! A path for bytes from a client through a proxy to an origin that records what reaches it.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use super::raw::{Raw, RawOrigin};
 use super::secure;
 use super::secure::Notary;
 
-/// How bytes go: the same is to be true of each way.
+/// How bytes travel; the same properties hold for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// In the open, to the proxy as a proxy.
+    /// Unencrypted, with the proxy as a forward proxy.
     Plain,
-    /// In TLS through `CONNECT`, which the proxy reads.
+    /// In TLS through an intercepted `CONNECT`.
     Intercepted,
 }
 
-/// A client's side, a proxy and an origin. In the bytes for it `{t}` stands for what a target starts with, and `{o}`
-/// for the origin's host and port.
+/// A client's side, a proxy and an origin. In its bytes, `{t}` stands for the start of a target and `{o}` for the
+/// origin's host and port.
 pub struct Lane {
     pub proxy: Proxy,
     pub origin: RawOrigin,
-    /// Where the certificates are that the client trusts, and the origin's.
+    /// The directory of the certificates that the client trusts, and the origin's CA.
     secure: Option<(TempDir, Notary)>,
 }
 
@@ -58,7 +58,7 @@ impl Way {
 const HTTP_1: &[&str] = &["http/1.1"];
 
 impl Lane {
-    /// Over bare TCP on both sides.
+    /// Over plain TCP on both sides.
     pub async fn plain() -> Self {
         Way::Plain.lane().await
     }
@@ -82,18 +82,18 @@ impl Lane {
         client
     }
 
-    /// The next connection that reaches the origin.
+    /// The next connection to the origin.
     pub async fn accept(&self) -> Raw {
         self.origin.accept().await
     }
 
-    /// Both ends of a new exchange; the request has not been read at the origin's.
+    /// Both ends of a new exchange; the origin has not read the request yet.
     pub async fn exchange(&self, bytes: impl AsRef<[u8]>) -> (Raw, Raw) {
         let client = self.asking(bytes).await;
         (client, self.accept().await)
     }
 
-    /// Puts the places in.
+    /// Fills in the placeholders.
     pub fn fill(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         let origin = self.origin.address.to_string();
         let start = if self.secure.is_some() { String::new() } else { format!("http://{origin}") };
@@ -101,8 +101,8 @@ impl Lane {
         replace(&filled, b"{o}", origin.as_bytes())
     }
 
-    /// What reached an end, as text in which everything is visible that could be told apart; places are named again,
-    /// and what differs each time is left out.
+    /// The bytes received at an end, as text that shows every difference; placeholders are restored, and what differs
+    /// each time is omitted.
     pub fn show(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes).replace(&self.origin.address.to_string(), "{o}");
         let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: "));
@@ -112,7 +112,7 @@ impl Lane {
     }
 }
 
-/// A `Via` line without what is different in each process.
+/// A `Via` line without the part that differs in each process.
 fn mark_left_out(line: &str) -> String {
     let mut shown = String::new();
     let mut is_comment = false;

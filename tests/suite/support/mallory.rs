@@ -1,5 +1,5 @@
-//! A seller that cheats: an origin on loopback whose every answer is a script's, and which writes down all that
-//! it was presented. The scripts are in `cheats`.
+//! A dishonest seller: an origin on loopback whose responses come from a script, and which records all requests. The
+//! scripts are in `cheats`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount, Signature};
 
-/// The largest request body that is kept; the connection of a larger one is cut.
+/// The largest request body to keep; the connection of a larger one is cut.
 const BODY_LIMIT: usize = 64 << 20;
 
 type Body = BoxBody<Bytes, io::Error>;
 type Script = Box<dyn FnMut(&Presented) -> Answer + Send>;
 
-/// A server that does what its script says. Dropping it cuts all connections.
+/// A server that follows its script. Dropping it cuts all connections.
 pub struct Mallory {
     address: SocketAddr,
     stage: Arc<Stage>,
@@ -40,21 +40,21 @@ struct Stage {
     presented: watch::Sender<Vec<Presented>>,
 }
 
-/// One request, as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// How many came before it.
+    /// How many requests came before it.
     pub number: usize,
     pub method: Method,
-    /// As it stood in the request line.
+    /// As in the request line.
     pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The payment, if there is a whole and readable one.
+    /// The payment, if it is complete and valid.
     pub payment: Option<Payment>,
 }
 
-/// What a payer promised.
+/// A payer's promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
     pub sender: Address,
@@ -63,7 +63,7 @@ pub struct Payment {
     pub signature: Signature,
 }
 
-/// What Mallory does with a request.
+/// Mallory's response to a request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Head {
@@ -71,27 +71,27 @@ pub enum Answer {
         headers: HeaderMap,
         content: Content,
     },
-    /// The connection ends without an answer.
+    /// The connection is closed without a response.
     CutBeforeHead,
-    /// Nothing ever comes, and the connection stays.
+    /// No response, and the connection stays open.
     Never,
-    /// This status and nothing else, so much later.
+    /// This status and nothing else, after a delay.
     Late(Duration, StatusCode),
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Clone, Debug)]
 pub enum Content {
     Text(&'static str),
-    /// So many bytes, as fast as they are taken.
+    /// This many bytes, as fast as they are read.
     Flood(u64),
-    /// One byte at a time, with a pause before each, without an end.
+    /// One byte at a time, with a pause before each, endlessly.
     Drip(Duration),
-    /// A promise of a hundred bytes, and then the connection ends.
+    /// A declared length of a hundred bytes, and then the connection is closed.
     Cut,
 }
 
-/// What a seller asks for: whose contract, who is paid, in which token.
+/// A seller's terms: contract, receiver and token.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
     pub contract: Address,
@@ -105,7 +105,7 @@ impl Mallory {
         Self::spawn_at(0, script).await
     }
 
-    /// Listens on this port, once more.
+    /// Listens on this port again.
     pub async fn spawn_at(port: u16, script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ impl Mallory {
         self.stage.presented.borrow().clone()
     }
 
-    /// The highest total that was ever signed for it; 0 if none was.
+    /// The highest total ever signed for it; 0 if none.
     pub fn highest(&self) -> Amount {
         self.presented()
             .iter()
@@ -139,14 +139,14 @@ impl Mallory {
             .unwrap_or_default()
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until this many requests have arrived.
     pub async fn await_presented(&self, count: usize) {
         self.stage.presented.subscribe().wait_for(|presented| presented.len() >= count).await.unwrap();
     }
 }
 
 impl Demand {
-    /// A 402 with all that every one has. The price may be any text.
+    /// A 402 with the headers that every one has. The price may be any string.
     pub fn base(&self, price: impl ToString) -> Answer {
         Answer::new(StatusCode::PAYMENT_REQUIRED, "pay\n")
             .header(&rdn::GATEWAY_PATH, "/api/1")
@@ -170,7 +170,7 @@ impl Answer {
         self
     }
 
-    /// Shows what the seller claims to hold.
+    /// Adds the total that the seller claims to hold.
     pub fn with_state(self, sender: Address, balance: Amount, signature: Option<Signature>) -> Self {
         let shown = self.header(&rdn::SENDER_ADDRESS, sender).header(&rdn::SENDER_BALANCE, balance);
         match signature {
@@ -206,7 +206,7 @@ async fn accept(listener: TcpListener, stage: Arc<Stage>, stop: CancellationToke
 
 async fn serve(stream: TcpStream, stage: Arc<Stage>) {
     let service = service_fn(|request| perform(request, &stage));
-    // How a connection ends is for the test to see on its own side.
+    // The test checks the end of the connection at its own end.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -214,7 +214,7 @@ async fn perform(request: Request<Incoming>, stage: &Stage) -> io::Result<Respon
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(io::Error::other)?.to_bytes();
     let answer = {
-        // The script is asked in the order in which requests are written down.
+        // The script runs in the order in which requests are recorded.
         let mut script = stage.script.lock().unwrap();
         let presented = Presented {
             number: stage.presented.borrow().len(),
@@ -264,7 +264,7 @@ impl Content {
             Self::Cut => {
                 streamed(stream::iter([Ok(&PIECE[..1]), Err(io::Error::other("cut on purpose"))]).then(
                     |piece| async move {
-                        // Lets what was written before go out.
+                        // Flushes what was written before.
                         tokio::task::yield_now().await;
                         piece
                     },

@@ -1,5 +1,5 @@
-//! The embedded chain with a token and a channel contract on it, and development accounts that open channels
-//! there by plain JSON-RPC.
+//! The embedded chain with a token and a channel contract, and development accounts that open channels there over plain
+//! JSON-RPC.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tollpass::devnet::contracts::Compiled;
 use tollpass::devnet::{accounts, deploy};
 use tollpass::protocol::{Address, Amount};
 
-/// A chain with the contracts on it.
+/// A chain with the contracts.
 pub struct Market {
     node: HttpClient,
     pub chain: DevChain,
@@ -59,7 +59,7 @@ impl Market {
         self.send_tokens(index, added, data).await;
     }
 
-    /// Has an account call the channel contract.
+    /// Calls the channel contract from an account.
     pub async fn on_channel(&self, index: usize, function: &str, arguments: &[Token]) {
         self.call(index, contracts::channel_manager(), self.manager, function, arguments).await;
     }
@@ -71,12 +71,12 @@ impl Market {
         }
     }
 
-    /// From now on transactions wait for [`mine`](Self::mine), or are mined as they come.
+    /// Switches automatic mining; when off, transactions wait for [`mine`](Self::mine).
     pub async fn automine(&self, is_on: bool) {
         let _: Value = self.node.request("evm_setAutomine", rpc_params![is_on]).await.unwrap();
     }
 
-    /// Waits until a transaction of `sender` waits to be mined.
+    /// Waits until a transaction of `sender` is pending.
     pub async fn await_pending(&self, sender: Address) {
         let count = async |block: &str| -> String {
             self.node.request("eth_getTransactionCount", rpc_params![sender, block]).await.unwrap()
@@ -85,31 +85,31 @@ impl Market {
         tokio::time::timeout(Duration::from_secs(10), waits).await.expect("no pending transactions");
     }
 
-    /// How many transactions an account has sent, those that wait included.
+    /// How many transactions an account has sent, including pending ones.
     pub async fn sent_by(&self, account: Address) -> u64 {
         let count: ethers_core::types::U64 =
             self.node.request("eth_getTransactionCount", rpc_params![account, "pending"]).await.unwrap();
         count.as_u64()
     }
 
-    /// How many channels were ever opened, by anybody.
+    /// How many channels were ever opened, by any account.
     pub async fn openings(&self) -> usize {
         self.events("ChannelCreated(address,address,uint192)").await
     }
 
-    /// How many channels have come to their end.
+    /// How many channels were settled.
     pub async fn settlements(&self) -> usize {
         self.events("ChannelSettled(address,address,uint32,uint192,uint192)").await
     }
 
-    /// What an account holds of the token.
+    /// An account's token balance.
     pub async fn tokens_of(&self, owner: Address) -> u64 {
         let data = contracts::token().call("balanceOf", &[address(owner)]).unwrap();
         let call = json!({ "to": self.token, "data": data });
         self.node.request::<U256, _>("eth_call", rpc_params![call, "latest"]).await.unwrap().as_u64()
     }
 
-    /// How many top ups there ever were.
+    /// How many top-ups there were.
     pub async fn top_ups(&self) -> usize {
         self.events("ChannelToppedUp(address,address,uint32,uint192)").await
     }
@@ -126,7 +126,7 @@ impl Market {
         self.call(index, contracts::token(), self.token, "transfer", &arguments).await
     }
 
-    /// Returns the block that holds the transaction.
+    /// Returns the block of the transaction.
     async fn call(
         &self,
         index: usize,

@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Support code for several tests.
 
 pub mod chains;
 pub mod cheats;

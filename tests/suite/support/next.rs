@@ -1,4 +1,4 @@
-//! The next proxy behind ours: small, written by hand, and it notes what it is asked.
+//! The next proxy behind ours: a small handwritten one that records its requests.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -9,12 +9,12 @@ use tokio::task::AbortHandle;
 
 use super::raw::{Raw, field};
 
-/// What it does with those that it lets in.
+/// What it does with authorised requests.
 #[derive(Clone, Copy, Debug)]
 pub enum Does {
-    /// Passes everything on to this origin, whatever its name is.
+    /// Forwards everything to this origin, whatever the name.
     PassTo(SocketAddr),
-    /// Answers like this.
+    /// Sends this response.
     Say(&'static str),
 }
 
@@ -26,7 +26,7 @@ pub struct Next {
 }
 
 impl Next {
-    /// Lets in those who say this in `Proxy-Authorization`, or everyone.
+    /// Accepts requests with this `Proxy-Authorization`, or all.
     pub async fn start(does: Does, demands: Option<&'static str>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -45,7 +45,7 @@ impl Next {
         self.heads.lock().unwrap().clone()
     }
 
-    /// The first lines of all requests so far.
+    /// The request lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.heads().iter().filter_map(|head| Some(head.lines().next()?.to_owned())).collect()
     }
@@ -75,7 +75,7 @@ async fn serve(mut client: Raw, does: Does, demands: Option<&'static str>, noted
     } else {
         origin.send(onward(&head)).await;
     }
-    // How the two end is for the test to see at its own ends.
+    // The test checks the ends of both connections at its own ends.
     let _ = copy_bidirectional(&mut client.stream, &mut origin.stream).await;
 }
 

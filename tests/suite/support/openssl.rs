@@ -1,16 +1,16 @@
-//! The real openssl: a second opinion on certificates, and keys as users make them.
+//! The real openssl: independent verification of certificates, and keys as users create them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs openssl in a directory; what it writes to standard output. Panics where it fails.
+/// Runs openssl in a directory and returns its standard output. Panics if it fails.
 pub fn openssl(directory: &Path, arguments: &[&str]) -> String {
     let (is_good, said) = try_openssl(directory, arguments);
     assert!(is_good, "openssl {arguments:?}: {said}");
     said
 }
 
-/// The same; whether it succeeded, and what it wrote.
+/// The same, returning whether it succeeded, and its output.
 pub fn try_openssl(directory: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new("openssl");
     command.args(arguments).current_dir(directory).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Origins that speak HTTP by themselves.
+//! Origins that serve HTTP with hyper.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Serves on a port of its own for as long as the test's runtime lives.
+/// Serves on a port of its own while the test's runtime lives.
 pub async fn serve<A, F, B>(answer: A) -> SocketAddr
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -27,7 +27,7 @@ where
                 let answered = answer(request);
                 async move { Ok::<_, Infallible>(answered.await) }
             });
-            // How a connection ends is for the test to see at its own end.
+            // The test checks the end of the connection at its own end.
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
             );

@@ -26,14 +26,14 @@ use tollpass::shutdown::Shutdown;
 
 use crate::support::market::Market;
 
-/// Alice's own key: nobody else's, so that her transactions have nonces of their own.
+/// Alice's own key, so that her transactions have their own nonces.
 pub const KEY: [u8; 32] = [0xa1; 32];
-/// What she owns of the token.
+/// Her token balance.
 pub const WEALTH: u64 = 1_000_000_000;
-/// How long anything here may take before the test has failed.
+/// How long to wait for anything before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What Alice needs: a directory with a key and a configuration, and money.
+/// Alice's directory with a key and a configuration, and her money.
 pub struct Alice {
     pub directory: TempDir,
     pub address: Address,
@@ -41,8 +41,8 @@ pub struct Alice {
 }
 
 impl Alice {
-    /// Funds a wallet on the market's chain and writes a configuration that pays at most 10,000 for a request to
-    /// anybody on 127.0.0.1. `more` is added to it: further tables, such as `[hooks]`.
+    /// Funds a wallet on the market's chain and writes a configuration that pays at most 10,000 per request to any host
+    /// on 127.0.0.1. `more` is appended: further tables, such as `[hooks]`.
     pub async fn with(market: &Market, more: &str) -> Self {
         let rule = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10000\n";
         Self::ruled(market, &format!("{rule}\n{more}")).await
@@ -108,7 +108,7 @@ impl Alice {
     }
 }
 
-/// The real program with these arguments, and nothing of the environment that could change what it does.
+/// The real program with these arguments, without environment variables that could affect it.
 pub fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollpass"));
     let ours = std::env::vars_os().map(|(name, _)| name);
@@ -122,7 +122,7 @@ pub fn program<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Comma
 /// A proxy in this process.
 pub struct Running {
     pub address: SocketAddr,
-    /// The ports of its own that routes have.
+    /// The ports of routes with their own port.
     pub routes: Vec<SocketAddr>,
     pub payments: Payments,
     pub channels: Channels,
@@ -141,13 +141,13 @@ impl Running {
         tokio::time::timeout(PATIENCE, asking).await.expect("it does not become ready");
     }
 
-    /// The sum of all promises.
+    /// The sum of all promised totals.
     pub async fn promised(&self) -> Amount {
         let channels = self.channels().await;
         channels.iter().fold(Amount::ZERO, |sum, channel| sum.checked_add(channel.promised).unwrap())
     }
 
-    /// Stops it as SIGTERM does, and waits until the store is closed.
+    /// Stops it like SIGTERM does, and waits until the journal is closed.
     pub async fn stop(self) {
         drop((self.payments, self.channels));
         self.shutdown.begin();
@@ -164,21 +164,21 @@ pub struct Program {
 }
 
 impl Program {
-    /// Runs it, and waits until it says where it listens.
+    /// Runs it, and waits for the ready line.
     pub async fn start(command: Command) -> Self {
         Self::start_with_log(command, Stdio::piped()).await
     }
 
-    /// The same with its log going elsewhere.
+    /// The same with another destination for the log.
     pub async fn start_with_log(mut command: Command, log: Stdio) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn().unwrap();
-        // It holds the other end of what the log goes to.
+        // It holds the other end of the log's pipe.
         drop(command);
         let errors = child.stderr.take();
         let log = tokio::spawn(async move {
             let mut log = String::new();
             if let Some(mut errors) = errors {
-                // What is no UTF-8 ends the log early, and the test that looks for it fails.
+                // Invalid UTF-8 would end the log early, and the test that checks it fails.
                 let _ = errors.read_to_string(&mut log).await;
             }
             log
@@ -190,18 +190,18 @@ impl Program {
         Self { address, child, log }
     }
 
-    /// Asks it to end, as a service manager does.
+    /// Sends SIGTERM, like a service manager.
     pub fn terminate(&self) {
         terminate(&self.child);
     }
 
-    /// Kills it without a warning; its log.
+    /// Kills it; returns its log.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();
         self.log.await.unwrap()
     }
 
-    /// Waits until it has ended by itself; its log.
+    /// Waits until it has exited by itself; returns its status and log.
     pub async fn ended(mut self) -> (std::process::ExitStatus, String) {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it does not end");
         (status.unwrap(), self.log.await.unwrap())

@@ -1,4 +1,4 @@
-//! A proxy without a wallet, in this process, on a port of its own.
+//! A proxy without a wallet, in this process, on its own port.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use tower::Layer as _;
 pub struct Proxy {
     pub address: SocketAddr,
     pub shutdown: Shutdown,
-    /// Ends when the proxy no longer accepts.
+    /// Ends when the proxy stops accepting.
     pub accepting: JoinHandle<()>,
 }
 
@@ -33,7 +33,7 @@ impl Proxy {
         .await
     }
 
-    /// With tunnels that are read.
+    /// With interception.
     pub async fn intercepting(settings: ProxySettings, interception: Interception) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -45,7 +45,7 @@ impl Proxy {
         Self { address, shutdown, accepting }
     }
 
-    /// With another front, for the address that it listens on.
+    /// With another frontend, for the address that it listens on.
     pub async fn behind(
         settings: ProxySettings,
         front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,

@@ -1,4 +1,4 @@
-//! HTTP at the level of bytes: what is really on the wire, at either end. Every wait is bounded.
+//! HTTP at the level of bytes, at either end of a connection. Every wait is bounded.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// No wait of a test is longer.
+/// The longest wait of a test.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -20,7 +20,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Bytes both ways, in the open or not.
+/// A byte stream, encrypted or not.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -59,19 +59,19 @@ impl Raw {
         soon("sending", self.stream.flush()).await.unwrap();
     }
 
-    /// Sends to a peer that may have closed by now.
+    /// Sends to a peer that may have closed the connection.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
-        // How it ended is seen by what comes back.
+        // What comes back shows how it ended.
         let _ = soon("sending", self.stream.write_all(bytes.as_ref())).await;
     }
 
-    /// Closes the half that sends.
+    /// Closes the sending half.
     pub async fn finish(&mut self) {
-        // A peer that has closed already needs no telling.
+        // The peer may have closed already.
         let _ = soon("half-closing", self.stream.shutdown()).await;
     }
 
-    /// Everything up to and with the first empty line.
+    /// Everything up to and including the first empty line.
     pub async fn head(&mut self) -> String {
         let end = self.until(b"\r\n\r\n").await;
         String::from_utf8(self.take(end)).unwrap()
@@ -115,8 +115,7 @@ impl Raw {
         std::mem::take(&mut self.read)
     }
 
-    /// The bytes of one whole request, as a reader takes it that knows one way to read each; `None` when the
-    /// connection closes before its end.
+    /// The bytes of one complete, unambiguous request; `None` if the connection closes before its end.
     pub async fn request(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(length) = length_of_request(&self.read) {
@@ -128,7 +127,7 @@ impl Raw {
         }
     }
 
-    /// Whether nothing comes for a while, not even the close.
+    /// Whether nothing arrives for a while, not even the close.
     pub async fn is_quiet(&mut self) -> bool {
         if !self.read.is_empty() {
             return false;
@@ -155,7 +154,7 @@ impl Raw {
     }
 }
 
-/// An origin that does what the test does by hand.
+/// An origin that the test operates by hand.
 pub struct RawOrigin {
     listener: TcpListener,
     pub address: SocketAddr,
@@ -180,7 +179,7 @@ impl RawOrigin {
                 let stream = self.listener.accept().await.unwrap().0;
                 stream.set_nodelay(true).unwrap();
                 let Some(tls) = &self.tls else { return Raw::over(stream) };
-                // Some are opened for a request that never comes, and say nothing.
+                // Some are opened for a request that never comes, and send nothing.
                 if let Ok(stream) = tls.accept(stream).await {
                     return Raw::over(stream);
                 }
@@ -189,19 +188,18 @@ impl RawOrigin {
         .await
     }
 
-    /// Whether nobody is waiting to be accepted.
+    /// Whether no connection is waiting to be accepted.
     pub async fn is_left_alone(&self) -> bool {
         tokio::select! {
             biased;
             _ = self.accept() => false,
-            // Lets the reactor look once.
+            // Lets the reactor poll once.
             () = tokio::time::sleep(Duration::from_millis(20)) => true,
         }
     }
 }
 
-/// How long the request is that these bytes begin with, once it is there to its end. Panics on anything that could be
-/// read in another way too.
+/// The length of the request that these bytes begin with, once it is complete. Panics if it is ambiguous.
 fn length_of_request(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|part| part == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
@@ -231,7 +229,7 @@ fn length_of_request(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where a chunked body ends that begins at `at`.
+/// The end of a chunked body that begins at `at`.
 fn end_of_chunks(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let line = bytes[at..].windows(2).position(|part| part == b"\r\n")?;
@@ -252,7 +250,7 @@ fn end_of_chunks(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The value of a field in a head.
+/// The value of a header in a head.
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (found, value) = line.split_once(':')?;

@@ -1,5 +1,5 @@
-//! A relay in front of a JSON-RPC node that the test can cut, stall or make forgetful, for every call or, by
-//! [`Fault`]s, for some calls of some methods.
+//! A relay in front of a JSON-RPC node that the test can cut, stall or make lossy, for every call or, with [`Fault`]s,
+//! for some calls of some methods.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,60 +25,60 @@ use tokio::task::AbortHandle;
 /// What the relay does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Hands it on.
+    /// Forwards it.
     Pass,
-    /// Closes the connection, and hands nothing on.
+    /// Closes the connection without forwarding.
     Cut,
-    /// Never answers.
+    /// Never responds.
     Stall,
-    /// Never answers this method.
+    /// Never responds to this method.
     StallOf(&'static str),
-    /// Hands it on, and closes the connection instead of answering this method.
+    /// Forwards it, but closes the connection instead of responding to this method.
     LoseAnswerOf(&'static str),
-    /// Hands it on, and answers this method with an error that says nothing.
+    /// Forwards it, but responds to this method with a meaningless error.
     GarbleAnswerOf(&'static str),
     /// Closes the connection before this method reaches the node.
     LoseQuestionOf(&'static str),
-    /// Answers this method with this number, as a node may that is behind.
+    /// Returns this number for this method, like a node that is behind.
     Answer(&'static str, u64),
     /// Refuses `eth_getLogs` over more blocks than this.
     MaxLogRange(u64),
-    /// Answers every question like this, as a gateway in front of a node may.
+    /// Responds to every request like this, like a gateway in front of a node.
     Status(u16),
 }
 
-/// What is done to some calls.
+/// A fault for some calls.
 #[derive(Clone)]
 pub struct Fault {
     /// `None` for every method.
     method: Option<&'static str>,
-    /// Only calls whose parameters it lets through.
+    /// Only calls whose parameters match.
     admits: fn(&Value) -> bool,
-    /// So many calls come through first.
+    /// This many calls pass first.
     skip: usize,
-    /// Then each such call is hit.
+    /// Then each n-th such call is affected.
     every: usize,
-    /// At most so many are.
+    /// The most affected calls.
     times: usize,
     act: Act,
     seen: usize,
     hit: usize,
 }
 
-/// What is done to a call.
+/// What happens to a call.
 #[derive(Clone)]
 pub enum Act {
-    /// Answers a JSON-RPC error, and hands nothing on.
+    /// Returns a JSON-RPC error without forwarding.
     Refuse(i64, &'static str),
-    /// Answers with this status, these fields and this body, and hands nothing on.
+    /// Responds with this status, these headers and this body, without forwarding.
     Answer(u16, &'static [(&'static str, &'static str)], &'static [u8]),
-    /// The same after handing it on.
+    /// The same after forwarding it.
     Mask(u16, &'static [u8]),
-    /// Closes the connection, and hands nothing on.
+    /// Closes the connection without forwarding.
     Cut,
-    /// Never answers.
+    /// Never responds.
     Stall,
-    /// Hands it on, and changes the result.
+    /// Forwards it, and changes the result.
     Change(Arc<dyn Fn(Value) -> Value + Send + Sync>),
 }
 
@@ -92,7 +92,7 @@ impl Fault {
         Self { method: None, admits, skip: 0, every: 1, times: usize::MAX, act, seen: 0, hit: 0 }
     }
 
-    /// The result of each call of `method` becomes what `change` makes of it.
+    /// Maps the result of each call of `method` with `change`.
     pub fn change(method: &'static str, change: impl Fn(Value) -> Value + Send + Sync + 'static) -> Self {
         Self::on(method, Act::Change(Arc::new(change)))
     }
@@ -118,7 +118,7 @@ impl Fault {
         Self { times, ..self }
     }
 
-    /// Whether this call is hit.
+    /// Whether this call is affected.
     fn hits(&mut self, question: &Value) -> bool {
         if self.method.is_some_and(|method| question["method"] != method)
             || !(self.admits)(&question["params"])
@@ -172,7 +172,7 @@ impl Relay {
         *self.state.mode.lock().unwrap() = mode;
     }
 
-    /// Adds a fault; the first that hits a call decides.
+    /// Adds a fault; the first that matches a call applies.
     pub fn fault(&self, fault: Fault) {
         self.state.faults.lock().unwrap().push(fault);
     }
@@ -183,7 +183,7 @@ impl Relay {
         self.set(Mode::Pass);
     }
 
-    /// The transactions that the node was given, each once.
+    /// The transactions sent to the node, each once.
     pub fn sent(&self) -> BTreeMap<H256, TypedTransaction> {
         let given = self.questions("eth_sendRawTransaction");
         given
@@ -195,7 +195,7 @@ impl Relay {
             .collect()
     }
 
-    /// How many different transactions the node was given that put money into a channel.
+    /// How many different transactions that fund a channel were sent to the node.
     pub fn fundings(&self) -> usize {
         let moves = ["transfer(address,uint256,bytes)", "createChannel(address,uint192)"];
         let moves = [moves[0], moves[1], "topUp(address,uint32,uint192)"].map(ethers_core::utils::id);
@@ -213,7 +213,7 @@ impl Relay {
             .collect()
     }
 
-    /// Waits until `method` was called so often.
+    /// Waits until `method` was called this often.
     pub async fn until_asked(&self, method: &str, count: usize) {
         let asked = |questions: &Vec<Value>| questions.iter().filter(|q| q["method"] == method).count();
         self.state.questions.subscribe().wait_for(|questions| asked(questions) >= count).await.unwrap();

@@ -91,7 +91,7 @@ impl Rig {
         self.transact(self.account(0), Some(self.token), data).await;
     }
 
-    /// Sends from the payer's account behind the chain's back.
+    /// Sends from the payer's account, bypassing the chain layer.
     pub async fn as_payer(&self, to: Address, data: Bytes) {
         self.transact(self.payer, Some(to), data).await;
     }
@@ -101,7 +101,7 @@ impl Rig {
         self.transact(self.account(index), Some(to), data).await;
     }
 
-    /// What an account owns of the token.
+    /// An account's token balance.
     pub async fn tokens_of(&self, owner: Address) -> u64 {
         let data = token().call("balanceOf", &[Value::Address(owner.into())]).unwrap();
         let call = json!({ "to": H160::from(self.token), "data": data });
@@ -118,7 +118,7 @@ impl Rig {
         self.as_payer(self.token, token().call("approve", &arguments).unwrap()).await;
     }
 
-    /// Lets the first account take the payer's tokens.
+    /// Approves the first account to take the payer's tokens.
     pub async fn allow_thief(&self) {
         let arguments = [Value::Address(self.account(0)), Value::Uint(TOKENS.into())];
         self.as_payer(self.token, token().call("approve", &arguments).unwrap()).await;
@@ -150,22 +150,22 @@ impl Rig {
         self.ask::<U64>("eth_blockNumber", rpc_params![]).await.as_u64()
     }
 
-    /// The payer's transactions, those that wait included.
+    /// The payer's transaction count, including pending ones.
     pub async fn pending(&self) -> u64 {
         self.count(self.payer.into(), "pending").await
     }
 
-    /// How many transactions of an account wait to be mined.
+    /// How many transactions of an account are pending.
     pub async fn waiting_of(&self, account: Address) -> u64 {
         self.count(account, "pending").await - self.count(account, "latest").await
     }
 
-    /// Waits until the node has so many of the payer's transactions.
+    /// Waits until the node has this many of the payer's transactions.
     pub async fn until_pending(&self, count: u64) {
         self.until_there_are(count, "pending").await;
     }
 
-    /// Waits until so many of the payer's transactions are mined.
+    /// Waits until this many of the payer's transactions are mined.
     pub async fn until_mined(&self, count: u64) {
         self.until_there_are(count, "latest").await;
     }
@@ -215,7 +215,7 @@ impl Rig {
     }
 
     async fn transact(&self, from: H160, to: Option<Address>, data: Bytes) -> Json {
-        // A plain gas price is taken by old and new networks.
+        // Old and new networks accept a plain gas price.
         let (gas, price) = (U256::from(5_000_000), U256::exp10(10));
         let mut request = json!({ "from": from, "data": data, "gas": gas, "gasPrice": price });
         if let Some(to) = to {
@@ -246,7 +246,7 @@ impl Notes {
         Self { kept: Mutex::default(), count: watch::Sender::new(0), is_full: Mutex::new(false) }
     }
 
-    /// From now on it keeps what it is given, and says that it could not: as if the program died there.
+    /// While full, it stores what it is given but reports an error: as if the program crashed there.
     pub fn fill_up(&self, is_full: bool) {
         *self.is_full.lock().unwrap() = is_full;
     }
@@ -276,9 +276,9 @@ impl TransactionRecorder for Notes {
     }
 }
 
-/// Carrying out orders that leave a channel behind.
+/// Executing operations that fund a channel.
 pub trait Fund {
-    /// The channel, and what the contract says of it then.
+    /// The channel, and its state in the contract.
     async fn fund(&self, op: &ChannelOp, notes: &Notes) -> Result<(ChannelId, OnChain), OpError>;
 }
 
@@ -288,7 +288,7 @@ impl Fund for Chain {
     }
 }
 
-/// The channel that resuming left behind.
+/// The channel that a resumed operation funded.
 pub fn funded(resolution: Resolution) -> (ChannelId, OnChain) {
     match resolution {
         Resolution::Done(done) => (done.channel, done.on_chain.unwrap()),

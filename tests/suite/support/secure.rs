@@ -1,4 +1,4 @@
-//! TLS at both ends: Bob's own authority and origins behind it, and clients that trust whom they are told to.
+//! TLS at both ends: Bob's CA and origins with its certificates, and clients with configurable trust.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,7 +23,7 @@ use tollpass::tls::{Authority, Leaves, provider};
 
 use crate::support::raw::soon;
 
-/// An authority that has nothing to do with the proxy's.
+/// A CA that is unrelated to the proxy's.
 pub struct Notary {
     directory: TempDir,
     leaves: Leaves,
@@ -41,7 +41,7 @@ impl Notary {
         self.directory.path().join("ca.pem")
     }
 
-    /// What an origin called `host` shows, and the protocols it offers.
+    /// The TLS configuration of an origin called `host`, and its ALPN.
     pub async fn certify(&self, host: &str, alpn: &[&str]) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.leaves.config_for(host).await.unwrap());
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -52,12 +52,12 @@ impl Notary {
 /// An origin over TLS.
 pub struct Secure {
     pub address: SocketAddr,
-    /// How many connections it took.
+    /// How many connections it accepted.
     accepted: Arc<AtomicUsize>,
 }
 
 impl Secure {
-    /// Serves HTTP/2 or 1.1, as its certificate's ALPN has it, for as long as the test's runtime lives.
+    /// Serves HTTP/2 or 1.1, depending on its certificate's ALPN, while the test's runtime lives.
     pub async fn serve<A, F, B>(config: Arc<ServerConfig>, answer: A) -> Self
     where
         A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -74,7 +74,7 @@ impl Secure {
                 });
                 let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = TokioIo::new(stream);
-                // How a connection ends is for the test to see at its own end.
+                // The test checks the end of the connection at its own end.
                 if is_http_2 {
                     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
                 } else {
@@ -85,7 +85,7 @@ impl Secure {
         .await
     }
 
-    /// Hands each connection to `work` once TLS stands.
+    /// Passes each connection to `work` after the TLS handshake.
     pub async fn accept<W, F>(config: Arc<ServerConfig>, work: W) -> Self
     where
         W: Fn(server::TlsStream<TcpStream>) -> F + Clone + Send + 'static,
@@ -114,14 +114,14 @@ impl Secure {
     }
 }
 
-/// Opens a tunnel and gives the connection back as it then is; panics where the answer is not 200.
+/// Opens a tunnel and returns the connection; panics unless the response is 200.
 pub async fn connect(proxy: SocketAddr, place: &str) -> TcpStream {
     let mut stream = soon("connecting", TcpStream::connect(proxy)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n");
     soon("sending", stream.write_all(request.as_bytes())).await.unwrap();
     let mut head = Vec::new();
-    // Not a byte more than the head: what follows is for whoever gets the connection.
+    // Not a byte more than the head: the rest belongs to the tunnel.
     while !head.ends_with(b"\r\n\r\n") {
         head.push(soon("the answer", stream.read_u8()).await.unwrap());
     }
@@ -129,7 +129,7 @@ pub async fn connect(proxy: SocketAddr, place: &str) -> TcpStream {
     stream
 }
 
-/// Speaks TLS over a connection, and trusts only what is signed by the PEM certificates in `ca`.
+/// Performs a TLS handshake, trusting only the PEM certificates in `ca`.
 pub async fn trusting(
     ca: &Path,
     stream: TcpStream,

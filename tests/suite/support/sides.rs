@@ -1,4 +1,4 @@
-//! The two sides of channels on a [`Rig`]: our chain, a receiver with a key, and what each of them holds.
+//! Both sides of channels on a [`Rig`]: our chain layer, a receiver with a key, and their balances.
 
 use ethers_core::abi::Token as Value;
 use ethers_core::types::U256;
@@ -19,7 +19,7 @@ const RECEIVER: usize = 2;
 pub struct Sides {
     pub rig: Rig,
     pub chain: Chain,
-    /// What carrying out orders has recorded.
+    /// The recorded intents.
     pub notes: Notes,
 }
 
@@ -46,7 +46,7 @@ impl Sides {
         self.chain.execute(&op, &self.notes).await
     }
 
-    /// Why an order is refused before anything is recorded or sent.
+    /// Why an operation is refused before anything is recorded or sent.
     pub async fn unmet(&self, op: ChannelOp) -> UnmetPrecondition {
         let before = self.notes.all().len();
         let Err(OpError::Precondition(estimated)) = self.chain.estimate(&op).await else {
@@ -59,13 +59,13 @@ impl Sides {
         unmet
     }
 
-    /// An order to close on what both have signed.
+    /// A cooperative close at a total that both have signed.
     pub fn together(&self, channel: ChannelId, total: u64) -> ChannelOp {
         let (balance_signature, closing_signature) = self.signatures(channel, total.into());
         ChannelOp::CloseTogether { channel, total: total.into(), balance_signature, closing_signature }
     }
 
-    /// The receiver takes out `total` in all.
+    /// The receiver withdraws up to `total`.
     pub async fn withdraw(&self, channel: ChannelId, total: u64) {
         let proof = self.signatures(channel, total.into()).0;
         let arguments = [
@@ -76,7 +76,7 @@ impl Sides {
         self.receiver_calls("withdraw", &arguments).await;
     }
 
-    /// The receiver closes by itself, on a total that the payer has signed.
+    /// The receiver closes the channel at a total that the payer has signed.
     pub async fn receiver_closes(&self, channel: ChannelId, total: u64) {
         let (balance, closing) = self.signatures(channel, total.into());
         let arguments = [
@@ -89,13 +89,13 @@ impl Sides {
         self.receiver_calls("cooperativeClose", &arguments).await;
     }
 
-    /// What the payer, the receiver and the channel contract hold of the token.
+    /// The token balances of the payer, the receiver and the channel contract.
     pub async fn holdings(&self) -> (u64, u64, u64) {
         let held = async |owner| self.rig.tokens_of(owner).await;
         (held(payer().address()).await, held(receiver().address()).await, held(self.rig.manager).await)
     }
 
-    /// What carrying out `order` took of the payer's ether; it must be what was said before and after.
+    /// Executes `op`; the ether spent must match the estimate and the reported fee.
     pub async fn paid(&self, op: ChannelOp) -> OpResult {
         let (cost, before) = (self.chain.estimate(&op).await.unwrap(), self.rig.ether().await);
         let done = self.execute(op).await.unwrap();
@@ -111,7 +111,7 @@ impl Sides {
         self.rig.as_account(RECEIVER, self.rig.manager, data).await;
     }
 
-    /// The payer's signature under a total, and the receiver's to close on it.
+    /// The payer's signature of a total, and the receiver's closing signature.
     fn signatures(&self, channel: ChannelId, total: Amount) -> (Signature, Signature) {
         let contract: Address = self.rig.manager;
         let balance = proof::balance_digest(channel, total, contract);

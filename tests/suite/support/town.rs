@@ -1,4 +1,4 @@
-//! A chain of any kind with contracts on it, an honest seller, and Alice with a wallet: what each of them holds.
+//! A chain with contracts, an honest seller, and Alice with a wallet, with their balances.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::rig::Rig;
 use super::wire::{Got, ask};
 use crate::pays::QUICK;
 
-/// The seller's development account: it sends transactions of its own.
+/// The seller's development account, which sends its own transactions.
 const SELLER: usize = 2;
 
 pub struct Town {
@@ -29,7 +29,7 @@ pub struct Town {
 }
 
 impl Town {
-    /// `more` is added to Alice's configuration.
+    /// `more` is appended to Alice's configuration.
     pub async fn on(url: &str, more: &str) -> Self {
         let rig = Rig::new(url).await;
         let mut settings = settings_at(url, rig.manager, rig.token);
@@ -61,14 +61,14 @@ impl Town {
         }
     }
 
-    /// What Alice, the seller and the channel contract hold of the token.
+    /// The token balances of Alice, the seller and the channel contract.
     pub async fn holdings(&self) -> (u64, u64, u64) {
         let rig = &self.rig;
         let (alice, seller) = (rig.tokens_of(self.alice.address), rig.tokens_of(self.origin.receiver()));
         (alice.await, seller.await, rig.tokens_of(rig.manager).await)
     }
 
-    /// The seller takes out `total` in all, as if Alice had paid so much.
+    /// The seller withdraws up to `total`, as if Alice had paid that much.
     pub async fn withdraw(&self, channel: ChannelId, total: u64) {
         let arguments = [
             Value::Uint(channel.open_block.into()),
@@ -78,12 +78,12 @@ impl Town {
         self.seller_calls("withdraw", &arguments).await;
     }
 
-    /// The seller closes on `total` by itself.
+    /// The seller closes at `total`.
     pub async fn seller_closes(&self, channel: ChannelId, total: u64) {
         let (payer, contract) = (self.alice.address, self.rig.manager);
         let digest = proof::closing_digest(payer, channel.open_block, total.into(), contract);
         let closing = Signer::new(&accounts::key(SELLER).unwrap()).unwrap().sign(digest).unwrap();
-        // Its own channel: the payer is named by the signature alone.
+        // The payer is identified by the signature only.
         let arguments = [
             Value::Address(channel.receiver.into()),
             Value::Uint(channel.open_block.into()),
@@ -94,7 +94,7 @@ impl Town {
         self.seller_calls("cooperativeClose", &arguments).await;
     }
 
-    /// Alice's signature under a total.
+    /// Alice's signature of a total.
     pub fn balance(&self, channel: ChannelId, total: u64) -> Signature {
         let digest = proof::balance_digest(channel, Amount::from(total), self.rig.manager);
         Signer::new(&KEY).unwrap().sign(digest).unwrap()
@@ -113,7 +113,7 @@ pub async fn only(proxy: &Running) -> ListedChannel {
     channels.remove(0)
 }
 
-/// Waits until a channel is where it should be in its life.
+/// Waits until a channel is in this state.
 pub async fn until_phase(proxy: &Running, channel: ChannelId, phase: &str) {
     let waiting = async {
         let mut looks = tokio::time::interval(Duration::from_millis(5));

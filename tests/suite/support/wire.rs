@@ -1,4 +1,4 @@
-//! One plain HTTP/1.1 connection, with nothing done behind the test's back.
+//! One plain HTTP/1.1 connection, without automatic retries or pooling.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 
 pub type Body = BoxBody<Bytes, Infallible>;
 
-/// A connection that is kept alive.
+/// A kept-alive connection.
 pub struct Wire(SendRequest<Body>);
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub struct Got {
     pub status: StatusCode,
@@ -36,14 +36,14 @@ impl Wire {
         Self(sender)
     }
 
-    /// Sends a request as it is (an absolute URI becomes an absolute-form target) and reads the whole answer.
+    /// Sends a request as it is (an absolute URI becomes an absolute-form target) and reads the whole response.
     pub async fn ask(&mut self, request: Request<Body>) -> Result<Got, hyper::Error> {
         let (parts, body) = self.head(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Got { status: parts.status, headers: parts.headers, body })
     }
 
-    /// Sends a request as it is and returns with the head of the answer.
+    /// Sends a request as it is and returns the head of the response.
     pub async fn head(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, hyper::Error> {
         self.0.ready().await?;
         if let Some(authority) = request.uri().authority().cloned() {
@@ -53,13 +53,13 @@ impl Wire {
         self.0.send_request(request).await
     }
 
-    /// True when the other side has closed.
+    /// True if the peer has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 }
 
-/// Asks on a connection of its own.
+/// Sends a request on a new connection.
 pub async fn ask(address: SocketAddr, request: Request<Body>) -> Got {
     Wire::connect(address).await.ask(request).await.unwrap()
 }
@@ -69,7 +69,7 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
 }
 
-/// A body that goes out chunked.
+/// A body that is sent chunked.
 pub fn chunked(pieces: Vec<Bytes>) -> Body {
     let frames = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
     StreamBody::new(futures_util::stream::iter(frames)).boxed()
@@ -84,7 +84,7 @@ impl Got {
         Some(value)
     }
 
-    /// The names of all `rdn-*` headers without that beginning, in order.
+    /// The names of all `rdn-*` headers without that prefix, in order.
     pub fn rdn(&self) -> Vec<&str> {
         let mut names =
             self.headers.keys().filter_map(|name| name.as_str().strip_prefix("rdn-")).collect::<Vec<_>>();
