@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::key::{ADDRESS, Shape, Table, keys};
-use super::section::{InvalidValue, Section};
+use super::raw_value::InvalidValue;
+use super::section::Section;
 use super::values;
 use super::values::RpcUrl;
 use crate::limits::{DAY, HOUR, MILLISECOND, MINUTE, Quantity, SECOND, count, time};

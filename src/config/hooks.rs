@@ -6,8 +6,9 @@ use ::config::Value;
 use serde_json::json;
 
 use super::key::{KeySpec, Shape, Table, keys, word_for, words};
-use super::schema::is_set;
-use super::section::{InvalidValue, Issues, Section, quoted};
+use super::raw_value::{InvalidValue, quoted};
+use super::rules::is_set;
+use super::section::{Issues, Section};
 use super::values;
 use super::values::show_duration;
 use crate::limits::{DAY, MILLISECOND, MINUTE, Quantity, SECOND, count, time};

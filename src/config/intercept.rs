@@ -6,9 +6,10 @@ use ::config::{Value, ValueKind};
 use serde_json::json;
 
 use super::key::{HOST_PATTERN, Shape, Table, keys};
-use super::schema::{both_or_neither, is_set};
+use super::rules::{both_or_neither, is_set};
 
-use super::section::{InvalidValue, Section, quoted};
+use super::raw_value::{InvalidValue, quoted};
+use super::section::Section;
 use super::values;
 use super::values::BasePaths;
 use crate::protocol::policy::{HostPattern, Hosts, Rule};

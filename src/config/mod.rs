@@ -16,281 +16,30 @@ mod intercept;
 mod issue;
 mod key;
 mod limits;
+mod listener;
+mod load;
 mod origin;
 mod policy;
+mod raw_value;
 mod renamed;
 mod route;
+mod rules;
 mod schema;
 mod section;
 mod source;
 mod upstream;
 mod values;
+mod variables;
 mod wallet;
-
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use ::config::{Map, Value, ValueKind};
-use serde_json::json;
 
 pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
 pub use self::intercept::{CaSource, InterceptConfig};
 pub use self::issue::{ConfigError, ConfigIssue};
-use self::key::{SOCKET, Shape, Table, keys};
+pub use self::load::Config;
 pub use self::origin::{OriginTlsConfig, OriginTrust};
 pub use self::route::RouteConfig;
 pub use self::schema::schema;
-use self::section::{Issues, Section};
 pub use self::upstream::{ProxyUrl, UpstreamConfig};
-use self::values::BasePaths;
+pub use self::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 pub use self::wallet::{KeySource, WalletConfig};
-use crate::limits::Limits;
-use crate::protocol::policy::{Hooks, Policy};
-
-/// The prefix of variables that set keys.
-pub const ENVIRONMENT_PREFIX: &str = "TOLLPASS_";
-
-/// Variables with that prefix that are not keys: the keystore's password, the log, the command line.
-pub const OTHER_VARIABLES: &[&str] = &[
-    "TOLLPASS_WALLET_PASSWORD",
-    "TOLLPASS_LOG",
-    "TOLLPASS_LOG_FORMAT",
-    "TOLLPASS_CONFIG",
-    crate::failpoint::VARIABLE,
-    crate::failpoint::PANIC_VARIABLE,
-];
-
-/// The keys at the top of the file.
-static TOP: Table = Table::new(
-    "config",
-    "The configuration of tollpass.",
-    keys! {
-        /// The IP address and port that clients connect to.
-        "listen": SOCKET; or(|| json!(DEFAULT_LISTEN.to_string())),
-        /// A proxy with a wallet listens on loopback only, unless this is true: everyone who can connect to it can
-        /// spend your money.
-        "allow_remote": Shape::Boolean(false),
-        /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
-        /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
-        /// (admin.sock), lock, and route-token if there are routes.
-        "state_dir": Shape::Path; or(|| json!("~/.local/state/tollpass")),
-        /// The key that pays. [wallet] and [chain] need each other; without them, tollpass never pays.
-        "wallet": Shape::Table(&wallet::WALLET),
-        /// The blockchain that holds the channels.
-        "chain": Shape::Table(&chain::CHAIN),
-        /// Which hosts may be paid, and how much. The first entry that matches decides; without one, nothing is paid.
-        "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
-        /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
-        /// are paid by the [[pay]] entries for the origin's host.
-        "route": Shape::Tables(&route::ROUTE, route::MAX_ROUTES),
-        /// How much to lock up in channels.
-        "deposit": Shape::Table(&policy::DEPOSIT),
-        /// What to do at each step of a payment; a [[pay]] entry can override it.
-        "hooks": Shape::Table(&hooks::HOOKS),
-        /// Which https connections tollpass decrypts, so that it can pay inside them.
-        "intercept": Shape::Table(&intercept::INTERCEPT),
-        /// How to reach origins.
-        "upstream": Shape::Table(&upstream::UPSTREAM),
-        /// Limits on everything that could otherwise grow or last.
-        "limits": Shape::Table(&limits::TABLE),
-    },
-)
-.with_rules(|| vec![json!({"dependentRequired": {"wallet": ["chain"], "chain": ["wallet"]}})]);
-
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8402));
-
-/// All settings, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The address that clients connect to.
-    pub listen: SocketAddr,
-    /// `listen` before overrides; never used as the outbound proxy, to prevent a loop.
-    pub usual_listen: SocketAddr,
-    /// Allows a proxy with a wallet to listen beyond loopback.
-    pub allow_remote: bool,
-    /// The directory for all state; absolute.
-    pub state_dir: PathBuf,
-    /// The key that pays; present if and only if `chain` is. Without them, the proxy never pays.
-    pub wallet: Option<WalletConfig>,
-    /// The blockchain that holds the channels.
-    pub chain: Option<ChainConfig>,
-    /// Base URLs of the proxy that map to origins.
-    pub routes: Vec<RouteConfig>,
-    /// What may be paid.
-    pub policy: Policy,
-    /// Which tunnels the proxy decrypts.
-    pub intercept: InterceptConfig,
-    /// How to reach origins.
-    pub upstream: UpstreamConfig,
-    /// Every limit; `policy` has its own copy of those that it applies.
-    pub limits: Limits,
-    /// What is valid but probably a mistake.
-    pub warnings: Vec<String>,
-}
-
-impl Config {
-    /// Reads `file`, if given, and the process's environment.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every issue found.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let fail = |issue| ConfigError { file: file.map(Path::to_owned), issues: vec![issue] };
-        let (text, directory) = match file {
-            None => (String::new(), Path::new("")),
-            Some(path) => {
-                let text = source::read(path).map_err(|error| {
-                    let remedy = "pass a readable file with --config; `tollpass init` creates one";
-                    fail(ConfigIssue::new("", format!("cannot be read: {error}"), remedy))
-                })?;
-                (text, path.parent().unwrap_or(Path::new("")))
-            }
-        };
-        // `absolute` refuses the empty path, which means the working directory.
-        let directory = std::path::absolute(directory.join(".")).map_err(|error| {
-            fail(ConfigIssue::new(
-                "",
-                format!("its directory cannot be found: {error}"),
-                "use an absolute path",
-            ))
-        })?;
-        let environment = source::environment().map_err(fail)?;
-        Self::parse(&text, &directory, &environment)
-            .map_err(|error| ConfigError { file: file.map(Path::to_owned), ..error })
-    }
-
-    /// Reads the content of a file in `directory` (the base of relative paths) and the variables of `environment`, including
-    /// `HOME`, `XDG_STATE_HOME` and those that name an outbound proxy.
-    ///
-    /// # Errors
-    /// [`ConfigError`], with every issue found.
-    pub fn parse(
-        text: &str,
-        directory: &Path,
-        environment: &BTreeMap<String, String>,
-    ) -> Result<Self, ConfigError> {
-        let fail = |issues| ConfigError { file: None, issues };
-        let environment = &mut environment.clone();
-        let services = source::without_services(environment);
-        let root = source::merge(text, environment).map_err(|issue| fail(vec![issue]))?;
-        let path_in = |name: &str| environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = BasePaths { directory: directory.to_owned(), home: path_in("HOME") };
-        let state_home =
-            path_in("XDG_STATE_HOME").or_else(|| base.home.as_ref().map(|home| home.join(".local/state")));
-
-        let issues = Issues::new(source::entries_in(environment));
-        let config = assemble(root, &base, state_home, environment, &issues);
-        match (config, issues.into_result()) {
-            (Some(mut config), Ok(renamed)) => {
-                config.warnings.extend(renamed);
-                config.warnings.extend(services);
-                Ok(config)
-            }
-            (_, issues) => Err(fail(issues.err().unwrap_or_default())),
-        }
-    }
-
-    /// Listens on `address` instead, under the same rules.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if a proxy with a wallet would listen beyond loopback without `allow_remote`.
-    pub fn listen_on(&mut self, address: SocketAddr) -> Result<(), ConfigError> {
-        if let Some(issue) = exposed(address, self.allow_remote, self.wallet.is_some()) {
-            return Err(ConfigError { file: None, issues: vec![issue] });
-        }
-        self.listen = address;
-        Ok(())
-    }
-}
-
-fn assemble(
-    root: Map<String, Value>,
-    base: &BasePaths,
-    state_home: Option<PathBuf>,
-    environment: &BTreeMap<String, String>,
-    issues: &Issues,
-) -> Option<Config> {
-    let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
-    let listen = top.read("listen", values::socket);
-    let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
-    let state_dir = top.read("state_dir", |value| base.path(value));
-    let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
-    if state_dir.is_none() && !top.has("state_dir") {
-        top.issue(
-            "state_dir",
-            "neither HOME nor XDG_STATE_HOME is set",
-            "write state_dir = \"/a/directory\"",
-        );
-    }
-
-    let wallet_section = Section::new("wallet", top.take("wallet"), &wallet::WALLET, issues);
-    let chain_section = Section::new("chain", top.take("chain"), &chain::CHAIN, issues);
-    let is_paying = wallet_section.is_written;
-    for (has, name, lacks) in
-        [(&wallet_section, "wallet", &chain_section), (&chain_section, "chain", &wallet_section)]
-    {
-        if has.is_written && !lacks.is_written {
-            let problem = format!("missing, but [{name}] is set: a proxy that pays needs both");
-            lacks.issue("", problem, "write both, or remove both for a proxy that never pays");
-        }
-    }
-    let wallet = is_paying.then(|| wallet::read(&wallet_section, base));
-    let chain = chain_section.is_written.then(|| chain::read(&chain_section));
-
-    let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
-    let rules = policy::rules(top.take("pay"), &hooks, issues);
-    let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), &policy::DEPOSIT, issues));
-    let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);
-    let paying = if is_paying { rules.as_slice() } else { &[] };
-    let intercept = intercept::read(&intercept_section, base, paying);
-    let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
-
-    let listen = listen.unwrap_or(DEFAULT_LISTEN);
-    issues.extend(exposed(listen, allow_remote, is_paying));
-    let routes =
-        route::routes(top.take("route"), route::MainListener { listen, allow_remote, is_paying }, issues);
-    let mut warnings = policy::warnings(&rules, &deposit);
-    warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
-    let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
-    let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
-    let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
-    if !rules.is_empty() && !is_paying {
-        warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
-    }
-    // Both are absent or complete: an inner None has been reported.
-    let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
-    let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
-    let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
-    let policy = Policy { rules, deposit, hooks, max_attempts, sign_ahead, pay_timeout, ready_timeout };
-    let (state_dir, intercept) = (state_dir?, intercept?);
-    Some(Config {
-        listen,
-        usual_listen: listen,
-        allow_remote,
-        state_dir,
-        wallet,
-        chain,
-        routes,
-        policy,
-        intercept,
-        upstream,
-        limits,
-        warnings,
-    })
-}
-
-/// The issue of a proxy that would pay for any machine that can connect to it.
-fn exposed(listen: SocketAddr, allow_remote: bool, is_paying: bool) -> Option<ConfigIssue> {
-    if !is_paying || allow_remote || listen.ip().to_canonical().is_loopback() {
-        return None;
-    }
-    Some(ConfigIssue::new(
-        "listen",
-        format!("other machines can connect to {listen} and spend your money"),
-        "listen on 127.0.0.1 or [::1], or write allow_remote = true to allow this",
-    ))
-}

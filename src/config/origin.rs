@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::key::{HOST_PATTERN, Shape, Table, keys};
 use super::policy::{PORT, covers, host, port};
-use super::schema::{both_or_neither, is_set};
+use super::rules::{both_or_neither, is_set};
 use super::section::{Issues, Section, entries};
 use super::values::BasePaths;
 use crate::protocol::policy::HostPattern;

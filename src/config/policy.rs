@@ -7,8 +7,9 @@ use ::config::Value;
 use serde_json::json;
 
 use super::key::{ADDRESS, HOST_PATTERN, Shape, Table, keys, word_for, words};
-use super::schema::is_set;
-use super::section::{InvalidValue, Issues, Section, entries, quoted};
+use super::raw_value::{InvalidValue, quoted};
+use super::rules::is_set;
+use super::section::{Issues, Section, entries};
 use super::values::show_duration;
 use super::{hooks, values};
 use crate::limits::{DAY, Quantity, SECOND, count, time};

@@ -3,7 +3,7 @@
 use ::config::{Map, Value};
 
 use super::key::Table;
-use super::section::{FROM_ENVIRONMENT, is_blank};
+use super::raw_value::{FROM_ENVIRONMENT, is_blank};
 
 /// Old and new names. An old name applies only to tables that have the new one.
 const RENAMED: &[(&str, &str)] = &[

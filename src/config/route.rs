@@ -8,9 +8,11 @@ use http::uri::{Authority, Scheme};
 use serde_json::json;
 
 use super::key::{SOCKET, Shape, Table, keys};
-use super::schema::is_set;
-use super::section::{InvalidValue, Issues, Section, entries, quoted};
-use super::{exposed, values};
+use super::listener::exposed;
+use super::raw_value::{InvalidValue, quoted};
+use super::rules::is_set;
+use super::section::{Issues, Section, entries};
+use super::values;
 use crate::hosts::host::Host;
 
 /// The keys of one `[[route]]` entry.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::key::{KeySpec, Shape, Table};
+use super::load::TOP;
 use super::values::{show_duration, show_size};
 use crate::limits::{Quantity, Unit};
 
@@ -23,7 +24,7 @@ const NOTE: &str = "The configuration of tollpass, in TOML. This schema asks for
 /// The JSON Schema (draft 2020-12) of a configuration file.
 pub fn schema() -> Value {
     let mut definitions = Map::new();
-    let mut schema = object(&super::TOP, &mut definitions);
+    let mut schema = object(&TOP, &mut definitions);
     if let Value::Object(schema) = &mut schema {
         schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         schema.insert("title".to_owned(), json!("proxy.toml"));
@@ -31,16 +32,6 @@ pub fn schema() -> Value {
         schema.insert("$defs".to_owned(), Value::Object(definitions));
     }
     schema
-}
-
-/// A schema that holds if the key is set: an empty string counts as unset.
-pub(super) fn is_set(key: &str) -> Value {
-    json!({"required": [key], "properties": {key: {"not": {"type": "string", "pattern": r"^\s*$"}}}})
-}
-
-/// A schema that holds if both keys are set, or neither is.
-pub(super) fn both_or_neither(one: &str, other: &str) -> Value {
-    json!({"if": {"anyOf": [is_set(one), is_set(other)]}, "then": {"allOf": [is_set(one), is_set(other)]}})
 }
 
 fn object(table: &Table, definitions: &mut Map<String, Value>) -> Value {

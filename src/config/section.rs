@@ -1,27 +1,30 @@
 //! Reads one table of the merged file and environment, key by key, and collects every issue on the way.
 
-use std::{cell::RefCell, fmt, ops::RangeInclusive, time::Duration};
+use std::{cell::RefCell, ops::RangeInclusive, time::Duration};
 
 use ::config::{Map, Value, ValueKind};
 
 use super::issue::{ConfigIssue, nearest};
 use super::key::{Shape, Table};
+use super::raw_value::{FROM_ENVIRONMENT, InvalidValue, is_blank, kind};
 use super::renamed::{Renamed, old_names, rename};
 use super::values;
 use super::values::{show_duration, show_size};
+use super::variables::variable;
 use crate::limits::{Quantity, Unit};
 
 /// Collects issues, and warnings about outdated names.
-#[derive(Default)]
 pub(super) struct Issues {
+    /// The table of the whole file, to suggest where an unknown key belongs.
+    top: &'static Table,
     issues: RefCell<Vec<ConfigIssue>>,
     warnings: RefCell<Vec<String>>,
 }
 
 impl Issues {
-    /// Starts with these.
-    pub(super) fn new(issues: Vec<ConfigIssue>) -> Self {
-        Self { issues: RefCell::new(issues), ..Self::default() }
+    /// Starts with these. `top` is the table of the whole file.
+    pub(super) fn new(issues: Vec<ConfigIssue>, top: &'static Table) -> Self {
+        Self { top, issues: RefCell::new(issues), warnings: RefCell::default() }
     }
 
     /// Adds an issue.
@@ -38,20 +41,6 @@ impl Issues {
     pub(super) fn into_result(self) -> Result<Vec<String>, Vec<ConfigIssue>> {
         let issues = self.issues.into_inner();
         if issues.is_empty() { Ok(self.warnings.into_inner()) } else { Err(issues) }
-    }
-}
-
-/// Why a value is invalid, and what to write instead.
-pub(super) struct InvalidValue {
-    /// What is wrong with it.
-    pub problem: String,
-    /// What to write instead.
-    pub remedy: String,
-}
-
-impl InvalidValue {
-    pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
@@ -233,7 +222,7 @@ impl<'a> Section<'a> {
                     format!("did you mean {meant}?{formerly}")
                 }
                 None if is_variable => format!("remove the variable {}", variable(&path)),
-                None => match tables_with(key).next() {
+                None => match tables_with(self.issues.top, key).next() {
                     Some(place) => format!("move it to {place}"),
                     None => {
                         let known: Vec<_> = self.table.names().collect();
@@ -248,7 +237,10 @@ impl<'a> Section<'a> {
     /// The path of the key that an unknown one is probably a typo of, and the old name of that key if the typo is in it.
     fn meant(&self, key: &str, is_variable: bool) -> Option<(String, Option<&'static str>)> {
         // A variable with one underscore instead of two looks like a key of the top level.
-        let split = || every_path().find(|known| is_variable && known.replace('.', "_") == self.path_of(key));
+        let split = || {
+            every_path(self.issues.top)
+                .find(|known| is_variable && known.replace('.', "_") == self.path_of(key))
+        };
         if let Some(path) = split() {
             return Some((path, None));
         }
@@ -281,46 +273,8 @@ pub(super) fn entries(name: &str, value: Option<Value>, most: usize, issues: &Is
     Vec::new()
 }
 
-/// What the crate `config` calls values of environment variables.
-pub(super) const FROM_ENVIRONMENT: &str = "the environment";
-
-/// The environment variable of a key.
-pub(super) fn variable(path: &str) -> String {
-    format!("{}{}", super::ENVIRONMENT_PREFIX, path.to_ascii_uppercase().replace('.', "__"))
-}
-
-/// The type of a value in terms of the file format; never its content.
-pub(super) fn kind(value: &ValueKind) -> &'static str {
-    match value {
-        ValueKind::Nil => "nothing",
-        ValueKind::Boolean(_) => "true or false",
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "an integer",
-        ValueKind::Float(_) => "a number with a decimal point",
-        ValueKind::String(_) => "a string",
-        ValueKind::Table(_) => "a table",
-        ValueKind::Array(_) => "a list",
-    }
-}
-
-/// A string quoted for a message, truncated if it is long.
-pub(super) fn quoted(text: impl fmt::Display) -> String {
-    let text = text.to_string();
-    if text.chars().count() <= 60 {
-        return format!("{text:?}");
-    }
-    format!("{:?}...", text.chars().take(60).collect::<String>())
-}
-
-pub(super) fn is_blank(value: &Value) -> bool {
-    match &value.kind {
-        ValueKind::Nil => true,
-        ValueKind::String(text) => text.trim().is_empty(),
-        _ => false,
-    }
-}
-
 /// Every table at the top of the file and below `[upstream]`, with its path and how to open it.
-fn tables() -> impl Iterator<Item = (String, String, &'static Table)> {
+fn tables(top: &'static Table) -> impl Iterator<Item = (String, String, &'static Table)> {
     fn within(path: &str, table: &'static Table) -> Vec<(String, String, &'static Table)> {
         let nested = table.keys.iter().filter_map(|key| {
             let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
@@ -332,21 +286,21 @@ fn tables() -> impl Iterator<Item = (String, String, &'static Table)> {
         });
         nested.collect()
     }
-    let top = within("", &super::TOP);
+    let outer = within("", top);
     let below =
-        top.iter().filter(|(path, ..)| path == "upstream").flat_map(|(path, _, table)| within(path, table));
+        outer.iter().filter(|(path, ..)| path == "upstream").flat_map(|(path, _, table)| within(path, table));
     let mut all: Vec<_> = below.collect();
-    all.extend(top);
-    std::iter::once((String::new(), "the top of the file".to_owned(), &super::TOP)).chain(all)
+    all.extend(outer);
+    std::iter::once((String::new(), "the top of the file".to_owned(), top)).chain(all)
 }
 
 /// The tables that have a key of this name.
-fn tables_with(key: &str) -> impl Iterator<Item = String> {
-    tables().filter(move |(_, _, table)| table.has(key)).map(|(_, place, _)| place)
+fn tables_with(top: &'static Table, key: &str) -> impl Iterator<Item = String> {
+    tables(top).filter(move |(_, _, table)| table.has(key)).map(|(_, place, _)| place)
 }
 
-fn every_path() -> impl Iterator<Item = String> {
-    tables().flat_map(|(path, _, table)| {
+fn every_path(top: &'static Table) -> impl Iterator<Item = String> {
+    tables(top).flat_map(|(path, _, table)| {
         table.names().map(move |key| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") })
     })
 }

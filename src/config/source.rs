@@ -10,8 +10,10 @@ use std::{
 
 use ::config::{Environment, File as Source, FileFormat, Map, Value, ValueKind};
 
-use super::section::variable;
-use super::{ConfigIssue, ENVIRONMENT_PREFIX, OTHER_VARIABLES, upstream};
+use super::issue::ConfigIssue;
+use super::upstream;
+use super::variables::variable;
+use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 
 /// Lists of tables, which a flat environment cannot express.
 const LISTS: [&str; 3] = ["pay", "route", super::origin::NAME];

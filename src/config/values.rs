@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use http::{HeaderName, StatusCode, Uri};
 use zeroize::Zeroizing;
 
-use super::section::{InvalidValue, kind, quoted};
+use super::raw_value::{InvalidValue, kind, quoted};
 use crate::protocol::{Address, Amount, Wei};
 
 /// The URL of a node's JSON-RPC. It may contain credentials, so only [`RpcUrl::expose`] returns it in full.

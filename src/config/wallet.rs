@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::key::{Shape, Table, keys};
-use super::schema::is_set;
+use super::rules::is_set;
 use super::section::Section;
 use super::values::BasePaths;
 
