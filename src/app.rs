@@ -1,11 +1,11 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
+mod error;
 pub(crate) mod origins;
 mod ports;
 mod sellers;
 
 use std::fs::{File, TryLockError};
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
+pub use self::error::StartError;
 use self::ports::{Ports, Served};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
@@ -27,9 +28,9 @@ use crate::chain::keystore::Password;
 use crate::chain::signer::Signer;
 use crate::channels::{Channels, IdleChannelReaper, SellerClient};
 use crate::config;
-use crate::config::{Config, ConfigError, KeySource};
+use crate::config::{Config, KeySource};
 use crate::payments::journal;
-use crate::payments::journal::{Journal, JournalError};
+use crate::payments::journal::Journal;
 use crate::payments::{Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
@@ -45,7 +46,7 @@ use crate::proxy::pay::webhook::Approver;
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
 use crate::shutdown::Shutdown;
-use crate::tls::{Authority, AuthorityError, LeafError, Leaves, Name, NotAName};
+use crate::tls::{Authority, AuthorityError, Leaves, Name, NotAName};
 
 /// How long to wait at startup before contacting the node again.
 const START_RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -88,103 +89,6 @@ pub enum SignerSource {
     Configured(config::WalletConfig),
     /// A signer of the caller.
     Given(Arc<Signer>),
-}
-
-/// Why a proxy cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}; choose another one with --listen")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The address of a route cannot be bound.
-    #[error(
-        "cannot listen on {address} for the route to {origin}: {source}; choose another address in [[route]]"
-    )]
-    RouteListen {
-        /// The address.
-        address: SocketAddr,
-        /// The scheme and host of the route's origin.
-        origin: String,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The state directory cannot be created or used.
-    #[error("cannot use the state directory {}: {source}", path.display())]
-    StateDir {
-        /// The directory.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The state directory, or a file in it, is accessible to other users.
-    #[error("cannot use the state directory: {0}")]
-    StateFile(#[from] PrivateFileError),
-    /// Another process uses the state directory.
-    #[error("another tollpass uses the state directory {}; stop it, or choose another state_dir", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The journal cannot be opened.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The chain's settings are invalid.
-    #[error(transparent)]
-    Chain(#[from] chain::ChainError),
-    /// The admin socket cannot be created.
-    #[error("cannot listen on the admin socket {}: {source}", path.display())]
-    Admin {
-        /// The socket.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// There is no wallet.
-    #[error("the configuration has no [wallet] and [chain]: there are no channels to work on")]
-    NoWallet,
-    /// At exit, a seller did not sign that a channel be closed, and the policy treats that as an error.
-    #[error("{0}")]
-    NotClosed(String),
-    /// Startup took too long.
-    #[error(
-        "not ready within limits.ready_timeout ({0:?}): is the node up? `tollpass check` shows the cause"
-    )]
-    NotReady(Duration),
-    /// The local CA cannot be opened or created.
-    #[error("cannot intercept TLS without a CA: {0}; set intercept.hosts = [] to switch interception off")]
-    Authority(#[from] AuthorityError),
-    /// No certificate can be issued.
-    #[error(transparent)]
-    Leaf(#[from] LeafError),
-    /// The token that protects routes cannot be read or created.
-    #[error("cannot use the route token: {0}")]
-    RouteToken(PrivateFileError),
-    /// The file with the outbound proxy's credentials cannot be used.
-    #[error("cannot use upstream.proxy_auth_file: {0}")]
-    ProxyAuth(PrivateFileError),
-    /// That file does not contain credentials.
-    #[error("cannot use upstream.proxy_auth_file: {} does not hold user:password on one line", path.display())]
-    ProxyAuthForm {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file that the configuration names cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The payment service has panicked.
-    #[error(
-        "stopped because of a bug in tollpass ({0}): payments were no longer possible. What was promised is recorded, and the \
-         next start recovers it"
-    )]
-    Panicked(String),
-    /// The key cannot be loaded.
-    #[error("cannot open the wallet: {0}")]
-    Key(String),
 }
 
 impl App {

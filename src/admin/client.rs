@@ -13,7 +13,8 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::endpoints::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
 use crate::payments::Listing;
 
@@ -139,7 +140,7 @@ async fn open(path: &Path) -> io::Result<UnixStream> {
     if std::fs::symlink_metadata(path)?.is_symlink() {
         return Err(io::Error::other("it is a symbolic link, which tollpass never creates: remove it"));
     }
-    let (short, _directory) = super::short(path)?;
+    let (short, _directory) = socket::short(path)?;
     UnixStream::connect(short).await
 }
 

@@ -21,7 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{CHANNELS, ClientCount, DENIED, MAX_REQUEST, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::client_count::ClientCount;
+use super::endpoints::{CHANNELS, DENIED, MAX_REQUEST, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
 
@@ -53,7 +55,7 @@ pub fn serve(
     listen: SocketAddr,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
-    let (short, _directory) = super::short(path)?;
+    let (short, _directory) = socket::short(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 
-use super::StartError;
+use super::error::StartError;
 use crate::config;
 use crate::config::Config;
 use crate::proxy;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::Args;
 
-use super::ConfigArgs;
+use super::config_args::ConfigArgs;
 use super::output::print;
 use crate::admin;
 use crate::app;

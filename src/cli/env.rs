@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
+use super::config_args::ConfigArgs;
 use super::environment;
 use super::environment::{ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
 use super::output::{print, tell};
-use super::{ConfigArgs, trust};
+use super::trust;
 use crate::admin;
 use crate::config::Config;
 

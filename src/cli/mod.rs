@@ -4,6 +4,8 @@ pub mod ca;
 pub mod channels;
 pub mod check;
 pub mod config;
+mod config_args;
+mod confirm;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod env;
@@ -15,15 +17,12 @@ pub mod run;
 pub mod serve;
 mod trust;
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
 
-use crate::app;
-use crate::config::Config;
+pub use self::config_args::ConfigArgs;
 use crate::telemetry;
 use crate::telemetry::LogFormat;
 
@@ -102,22 +101,6 @@ impl Command {
     }
 }
 
-#[derive(Clone, Debug, Args)]
-pub struct ConfigArgs {
-    /// The configuration file; if omitted, only environment variables are used
-    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG")]
-    pub config: Option<PathBuf>,
-}
-
-impl ConfigArgs {
-    /// Loads the configuration.
-    pub fn load(&self) -> anyhow::Result<Config> {
-        let mut config = Config::load(self.config.as_deref())?;
-        app::check_writers(self.config.as_deref(), &mut config)?;
-        Ok(config)
-    }
-}
-
 /// Runs one command and returns the exit code.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
@@ -151,17 +134,4 @@ fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
     // A password prompt blocks its thread; do not wait for it.
     runtime.shutdown_background();
     result
-}
-
-/// Asks for confirmation on the terminal.
-fn agreed() -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("not a terminal; pass --yes to confirm");
-    }
-    // If the prompt cannot be written, the answer may still be read.
-    let mut err = std::io::stderr();
-    let _ = write!(err, "Proceed? [y/N] ").and_then(|()| err.flush());
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::ConfigArgs;
+use super::config_args::ConfigArgs;
 use super::output::announce;
 use crate::app::App;
 use crate::shutdown::Shutdown;

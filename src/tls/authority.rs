@@ -16,6 +16,7 @@ use super::mint;
 use super::name::Name;
 use super::pair;
 use super::pair::Pair;
+use super::roots::certificates;
 use super::signer::CaKey;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -113,7 +114,7 @@ impl Authority {
 
     /// The certificate of the replaced CA.
     pub(super) fn old(&self) -> Option<CertificateDer<'static>> {
-        let old = self.is_ours.then(|| super::certificates(&self.path.with_file_name(pair::OLD)).ok())?;
+        let old = self.is_ours.then(|| certificates(&self.path.with_file_name(pair::OLD)).ok())?;
         old?.into_iter().next()
     }
 

@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::authority::Authority;
 use super::name::{Name, NotAName};
+use super::provider::provider;
 use crate::mutex::lock;
 
 /// How long before its expiry a certificate is replaced.
@@ -146,7 +147,7 @@ impl fmt::Debug for Leaves {
 }
 
 fn template() -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(super::provider())
+    let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));

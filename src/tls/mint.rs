@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::constraints;
 use super::error::date;
 use super::name::Name;
+use super::provider::provider;
 use super::signer::CaKey;
 
 /// How long a CA is valid.
@@ -100,7 +101,7 @@ fn leaf_subject(name: &Name) -> DistinguishedName {
 /// A random serial number: positive, always 16 bytes.
 fn serial() -> Result<SerialNumber, rcgen::Error> {
     let mut bytes = [0; 16];
-    super::provider().secure_random.fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
+    provider().secure_random.fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }

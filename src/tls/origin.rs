@@ -17,6 +17,7 @@ use rustls::{
 };
 
 use super::certificate;
+use super::provider::provider;
 use super::roots;
 use super::roots::RootsError;
 use crate::private;
@@ -157,7 +158,7 @@ impl ClientIdentity {
         let key = PrivateKeyDer::from_pem_slice(&secret);
         let key = key.map_err(|_| OriginError::NoKey(key_path.to_owned()))?;
         let unusable = |error| OriginError::UnusableKey { path: key_path.to_owned(), error };
-        let key = super::provider().key_provider.load_private_key(key).map_err(unusable)?;
+        let key = provider().key_provider.load_private_key(key).map_err(unusable)?;
         // Compared here because rustls would parse the certificate as a server's and reject version 1, which `openssl
         // x509 -req` creates and servers accept.
         let belongs = key.public_key().is_none_or(|public| public.ends_with(&described.public));
@@ -191,7 +192,7 @@ fn unreadable(path: &Path) -> OriginError {
     reason = "ring supports the default versions; every test that connects covers this"
 )]
 pub fn client_config(trust: &ServerTrust, identity: Option<&ClientIdentity>, alpn: &[&[u8]]) -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(super::provider())
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for the default versions");
     let builder = match trust {
@@ -245,7 +246,7 @@ impl ServerCertVerifier for PinnedCertificate {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = super::provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         verify_tls12_signature(message, shown, signed, &algorithms)
     }
 
@@ -255,12 +256,12 @@ impl ServerCertVerifier for PinnedCertificate {
         shown: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = super::provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         verify_tls13_signature(message, shown, signed, &algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        super::provider().signature_verification_algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

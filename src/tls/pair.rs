@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::{NamedTempFile, PersistError};
 use zeroize::Zeroizing;
 
+use super::encode::pem;
 use super::error::AuthorityError;
 use crate::private;
 
@@ -43,7 +44,7 @@ pub(super) fn open(directory: &Path) -> Result<Option<Pair>, AuthorityError> {
         }
     }
     let pair = read_private(&path, &path)?;
-    let text = super::pem(&pair.certificates[0]);
+    let text = pem(&pair.certificates[0]);
     if fs::read(&copy).ok().as_deref() != Some(text.as_bytes()) {
         write(directory, &copy, text.as_bytes(), 0o644).map_err(|error| io_at(&copy, error))?;
     }
@@ -107,7 +108,7 @@ fn read_private(key: &Path, certificate: &Path) -> Result<Pair, AuthorityError> 
 
 /// Key and certificate in one file.
 fn whole(key: &str, certificate: &CertificateDer<'_>) -> Zeroizing<Vec<u8>> {
-    let certificate = super::pem(certificate);
+    let certificate = pem(certificate);
     // Allocated once: growing would leave copies of the key behind.
     let mut text = Zeroizing::new(Vec::with_capacity(key.len() + certificate.len()));
     text.extend_from_slice(key.as_bytes());

@@ -13,8 +13,9 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::config_args::ConfigArgs;
+use super::confirm::agreed;
 use super::output::{print, tell};
-use super::{ConfigArgs, agreed};
 use crate::app;
 use crate::config;
 use crate::config::Config;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 
-use super::ConfigArgs;
+use super::config_args::ConfigArgs;
 use super::output::print;
 use crate::admin;
 use crate::payments::journal::{AccountChannels, FILE, Journal};

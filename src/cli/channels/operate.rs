@@ -12,7 +12,7 @@ use super::backend::Backend;
 use super::words;
 use crate::admin::AdminError;
 use crate::channels::{Operation, OperationError, OperationReport};
-use crate::cli::agreed;
+use crate::cli::confirm::agreed;
 use crate::cli::output::{print, tell};
 use crate::payments::ListedChannel;
 use crate::protocol::{Address, Amount, ChannelId};

@@ -4,10 +4,10 @@
 mod bill;
 mod child;
 mod proxy;
+mod say;
 mod signals;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,11 +15,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::output::tell;
-use super::{ConfigArgs, environment, trust};
+use super::config_args::ConfigArgs;
+use super::{environment, trust};
 use bill::Statement;
 pub use child::ProgramExit;
 use proxy::Proxy;
+use say::say;
 use signals::SignalListener;
 
 /// The exit code if tollpass itself fails, as in `env` and `timeout`.
@@ -117,9 +118,4 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
 fn write_bill(file: &mut File, statement: &Statement) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut *file, statement)?;
     Ok(file.write_all(b"\n")?)
-}
-
-/// Prints a line on standard error.
-fn say(text: impl Display) {
-    tell(format_args!("tollpass: {text}"));
 }

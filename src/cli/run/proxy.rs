@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::bill::Statement;
-use super::say;
+use super::say::say;
 use super::signals::SignalListener;
 use crate::admin;
 use crate::admin::{AdminError, ClientCount, Session};

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ledger::{ChannelKey, Ledger, NotClosed, SellerChannel, SellerPhase};
+use super::paths::GATEWAY_PATH;
 use super::resources::{BodyLost, ResourceBody, take, typed};
-use super::{GATEWAY_PATH, SellerShared};
+use super::shared::SellerShared;
 use crate::protocol::Amount;
 
 pub(super) async fn answer(

@@ -5,9 +5,10 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use revm::primitives::hex;
 
 use super::ledger::{ChannelState, Payment, Total};
+use super::paths::GATEWAY_PATH;
 use super::proofs::Notary;
 use super::resources::{ResourceBody, html, plain};
-use super::{GATEWAY_PATH, SellerShared};
+use super::shared::SellerShared;
 use crate::protocol::money::NotAnAmount;
 use crate::protocol::schemes::microraiden::headers as rdn;
 use crate::protocol::{Address, Amount};

@@ -9,7 +9,7 @@ use revm::primitives::{B256, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
 
-use super::SellerStartError;
+use super::error::SellerStartError;
 use crate::protocol::{Address, Amount};
 
 static BALANCE_SCHEMA: LazyLock<B256> = LazyLock::new(|| {

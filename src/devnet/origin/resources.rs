@@ -17,7 +17,8 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use revm::primitives::{alloy_primitives::Keccak256, hex};
 
-use super::{GATEWAY_PATH, SellerStartError};
+use super::error::SellerStartError;
+use super::paths::GATEWAY_PATH;
 use crate::mutex::lock;
 use crate::protocol::Amount;
 

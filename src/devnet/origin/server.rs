@@ -20,10 +20,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::faults::Lose;
+use super::gateway;
 use super::ledger::{Payment, SellerVerdict};
+use super::paths::GATEWAY_PATH;
 use super::paywall;
 use super::resources::{BodyLost, Kind, ResourceBody, plain, take};
-use super::{GATEWAY_PATH, Lose, SellerShared, gateway};
+use super::shared::SellerShared;
 use crate::protocol::Amount;
 use crate::protocol::schemes::microraiden::headers as rdn;
 

@@ -12,8 +12,9 @@ use jsonrpsee::rpc_params;
 use revm::primitives::{U256, hex, keccak256};
 use serde::Deserialize;
 
+use super::error::SellerStartError;
 use super::ledger::{ChannelKey, Ledger, SellerPhase};
-use super::{SellerShared, SellerStartError};
+use super::shared::SellerShared;
 use crate::protocol::{Address, Amount};
 
 /// The timeout of one request to the node.

@@ -1,0 +1,32 @@
+//! The requests that the admin socket accepts.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::payments::SpendingReport;
+
+/// The status of a running proxy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The address for clients.
+    pub listen: SocketAddr,
+    /// What it has paid so far.
+    pub bill: SpendingReport,
+}
+
+/// Returns the list of channels.
+pub(super) const CHANNELS: &str = "/channels";
+/// Returns what an operation would do.
+pub(super) const PLAN: &str = "/plan";
+/// Performs an operation.
+pub(super) const OPERATE: &str = "/operate";
+/// The status if a seller did not sign that a channel be closed, and the policy says to stop there.
+pub(super) const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
+/// Returns the proxy's address and what it has paid.
+pub(super) const STATUS: &str = "/about";
+/// Returns the same, and stays open while the proxy runs; the connection counts as a session.
+pub(super) const SESSION: &str = "/attend";
+/// The largest request body, in bytes.
+pub(super) const MAX_REQUEST: usize = 64 << 10;

@@ -1,0 +1,24 @@
+//! The option that names the configuration file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::app;
+use crate::config::Config;
+
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration file; if omitted, only environment variables are used
+    #[arg(long, value_name = "FILE", env = "TOLLPASS_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Loads the configuration.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref())?;
+        app::check_writers(self.config.as_deref(), &mut config)?;
+        Ok(config)
+    }
+}
