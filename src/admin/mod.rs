@@ -9,6 +9,7 @@ mod socket;
 
 pub use client::{AdminError, Session, channels, open_session, operate, plan, status};
 pub use client_count::ClientCount;
+#[cfg(feature = "testing")]
 pub use endpoints::Status;
 pub use server::serve;
 pub use socket::{check_path, socket};

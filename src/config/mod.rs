@@ -34,12 +34,15 @@ mod wallet;
 
 pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
-pub use self::intercept::{CaSource, InterceptConfig};
+pub use self::intercept::CaSource;
+#[cfg(feature = "testing")]
+pub use self::intercept::InterceptConfig;
 pub use self::issue::{ConfigError, ConfigIssue};
 pub use self::load::Config;
 pub use self::origin::{OriginTlsConfig, OriginTrust};
 pub use self::route::RouteConfig;
 pub use self::schema::schema;
 pub use self::upstream::{ProxyUrl, UpstreamConfig};
+#[cfg(feature = "testing")]
 pub use self::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 pub use self::wallet::{KeySource, WalletConfig};

@@ -23,5 +23,8 @@ pub use error::{AuthorityError, date};
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
 pub use origin::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, client_config};
+#[cfg(feature = "testing")]
 pub use provider::provider;
-pub use roots::{Roots, certificates, only, system};
+#[cfg(feature = "testing")]
+pub use roots::Roots;
+pub use roots::{certificates, only, system};

@@ -20,7 +20,9 @@ mod switches;
 mod watch;
 
 pub use self::error::SellerStartError;
+#[cfg(feature = "testing")]
 pub use self::faults::Lose;
+#[cfg(feature = "testing")]
 pub use self::paths::GATEWAY_PATH;
 #[cfg(feature = "testing")]
 pub use self::resources::Kind;
