@@ -9,6 +9,7 @@ pub mod answer;
 pub mod asset;
 pub mod channel;
 pub mod engine;
+pub mod host_name;
 pub mod money;
 pub mod policy;
 pub mod precondition;

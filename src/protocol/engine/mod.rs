@@ -30,7 +30,7 @@ use self::durable::Blocked;
 use self::one_shot::OneShotPurchase;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
-use crate::hosts::host::canonical;
+pub use crate::protocol::host_name::{HostName, host_name};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::refusal::Awaited;
@@ -46,14 +46,6 @@ pub use one_shot::Authorization;
 /// Names one client request that wants to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PurchaseId(pub u64);
-
-/// A host name or IP address, without a port: whose channel it is.
-pub type HostName = Arc<str>;
-
-/// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
-pub fn host_name(host: &str) -> HostName {
-    canonical(host).into()
-}
 
 /// What happened.
 #[derive(Clone, Debug)]

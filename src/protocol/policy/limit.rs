@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Hooks;
 use crate::protocol::asset::Money;
-use crate::protocol::engine::HostName;
+use crate::protocol::host_name::HostName;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Refusal};
 

@@ -6,12 +6,14 @@ pub mod contract;
 pub mod headers;
 pub mod proof;
 
+mod malformed;
 mod offer;
 mod verdict;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-pub use offer::{ChannelOffer, MalformedChannelOffer, SellerRecord, read};
+pub use malformed::MalformedChannelOffer;
+pub use offer::{ChannelOffer, SellerRecord, read};
 pub use verdict::{complaint, is_ours, judge};
 
 use super::SchemeName;

@@ -3,8 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::headers;
-use crate::protocol::address::NotAnAddress;
-use crate::protocol::money::NotAnAmount;
+use super::malformed::MalformedChannelOffer;
 use crate::protocol::policy::Complaint;
 use crate::protocol::{Account, Address, Amount, Refusal, Signature};
 
@@ -59,29 +58,6 @@ pub struct SellerRecord {
     pub total: Amount,
     /// The payer's signature of that total; absent while nothing was paid.
     pub signature: Option<Signature>,
-}
-
-/// Why a 402 with `RDN-*` fields cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MalformedChannelOffer {
-    /// A field that every offer has is not there.
-    #[error("{0} is missing")]
-    Missing(HeaderName),
-    /// A field stands there twice.
-    #[error("{0} is there more than once")]
-    Doubled(HeaderName),
-    /// A field has bytes other than visible ASCII.
-    #[error("{0} is not text")]
-    NotText(HeaderName),
-    /// A field should be a number of base units.
-    #[error("{0} is {1}")]
-    NotAnAmount(HeaderName, NotAnAmount),
-    /// A field should be an address.
-    #[error("{0} is {1}")]
-    NotAnAddress(HeaderName, NotAnAddress),
-    /// A field should be a signature.
-    #[error("{0} is not a signature of 65 bytes")]
-    NotASignature(HeaderName),
 }
 
 /// A longer path is ignored.
@@ -243,17 +219,29 @@ mod tests {
             (without("rdn-price"), Missing(headers::PRICE.clone())),
             (without("rdn-contract-address"), Missing(headers::CONTRACT_ADDRESS.clone())),
             (without("rdn-receiver-address"), Missing(headers::RECEIVER_ADDRESS.clone())),
-            (with("rdn-price", b"-1"), NotAnAmount(headers::PRICE.clone(), super::NotAnAmount::NotDecimal)),
-            (with("rdn-price", b"ten"), NotAnAmount(headers::PRICE.clone(), super::NotAnAmount::NotDecimal)),
-            (with("rdn-price", b""), NotAnAmount(headers::PRICE.clone(), super::NotAnAmount::NotDecimal)),
+            (
+                with("rdn-price", b"-1"),
+                NotAnAmount(headers::PRICE.clone(), crate::protocol::money::NotAnAmount::NotDecimal),
+            ),
+            (
+                with("rdn-price", b"ten"),
+                NotAnAmount(headers::PRICE.clone(), crate::protocol::money::NotAnAmount::NotDecimal),
+            ),
+            (
+                with("rdn-price", b""),
+                NotAnAmount(headers::PRICE.clone(), crate::protocol::money::NotAnAmount::NotDecimal),
+            ),
             (
                 with("rdn-price", b"1606938044258990275541962092341162602522202993782792835301376"),
-                NotAnAmount(headers::PRICE.clone(), super::NotAnAmount::TooLarge),
+                NotAnAmount(headers::PRICE.clone(), crate::protocol::money::NotAnAmount::TooLarge),
             ),
             (with("rdn-price", b"\xff"), NotText(headers::PRICE.clone())),
             (
                 with("rdn-receiver-address", b"0x123"),
-                NotAnAddress(headers::RECEIVER_ADDRESS.clone(), super::NotAnAddress::Shape),
+                NotAnAddress(
+                    headers::RECEIVER_ADDRESS.clone(),
+                    crate::protocol::address::NotAnAddress::Shape,
+                ),
             ),
             (with("rdn-balance-signature", b"0x12"), NotASignature(headers::BALANCE_SIGNATURE.clone())),
             (fields(&[("rdn-price", "10")]), Doubled(headers::PRICE.clone())),

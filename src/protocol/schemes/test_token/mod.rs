@@ -3,24 +3,21 @@
 //! A seller answers 402 with `test-token-offer: price=5, payee=0x…` and takes `test-token-payment: payer=0x…, nonce=0x…,
 //! signature=0x…`, a signature over payee, price and nonce. Prices are in [`asset`], which only a rule that names it permits.
 
+mod headers;
+mod malformed;
+
 use ethers_core::utils::hex;
 use ethers_core::utils::keccak256;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+pub use headers::{COMPLAINT, OFFER, PAYMENT, RECEIPT};
+pub use malformed::MalformedTokenOffer;
 
 use super::SchemeName;
 use super::{Assessment, OneShot, Payer, Receipt, Reply, Scheme};
 use crate::protocol::asset::{AssetId, Money};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
-
-/// Seller: its offer.
-pub static OFFER: HeaderName = HeaderName::from_static("test-token-offer");
-/// Payer: the signed payment.
-pub static PAYMENT: HeaderName = HeaderName::from_static("test-token-payment");
-/// Seller: the nonce of the payment that it took.
-pub static RECEIPT: HeaderName = HeaderName::from_static("test-token-receipt");
-/// Seller: `later` if it may take the same payment after a while.
-pub static COMPLAINT: HeaderName = HeaderName::from_static("test-token-complaint");
 
 const PREFIX: &[u8] = b"test-token-";
 
@@ -55,11 +52,6 @@ pub struct TokenDraft {
     /// Makes the payment unlike any other.
     pub nonce: [u8; 32],
 }
-
-/// Why an offer cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{OFFER} is not of the form price=AMOUNT, payee=ADDRESS")]
-pub struct MalformedTokenOffer;
 
 impl Scheme for TestToken {
     type Offer = TokenOffer;

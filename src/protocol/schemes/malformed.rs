@@ -1,0 +1,17 @@
+//! Why offers cannot be understood, in any scheme.
+
+use super::microraiden::MalformedChannelOffer;
+#[cfg(feature = "testing")]
+use super::test_token::MalformedTokenOffer;
+
+/// Why the offers of an answer cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// In µRaiden.
+    #[error(transparent)]
+    MicroRaiden(#[from] MalformedChannelOffer),
+    /// In the scheme of the tests.
+    #[cfg(feature = "testing")]
+    #[error(transparent)]
+    TestToken(#[from] MalformedTokenOffer),
+}
