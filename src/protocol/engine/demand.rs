@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::durable::{Action, Blocked};
+use super::blocked::{Action, Blocked};
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Start};

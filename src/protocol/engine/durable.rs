@@ -3,30 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::blocked::{Action, Blocked};
+use super::ids::{PurchaseId, Seq};
 use super::purchase::Stage;
 use super::slot::Slot;
-use super::{Effect, Engine, PurchaseId, Record};
+use super::{Effect, Engine, Record};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId, Refusal};
-
-/// The number of a write; writes are made durable in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seq(pub u64);
-
-/// An effect that relies on writes which have not ended yet.
-#[derive(Debug)]
-pub(super) struct Blocked {
-    /// The writes: none of them may fail.
-    pub(super) after: [Option<Seq>; 2],
-    pub(super) action: Action,
-}
-
-#[derive(Debug)]
-pub(super) enum Action {
-    Grant(PurchaseId, ChannelDraft),
-    GrantOneShot(PurchaseId),
-    Send([u8; 32]),
-}
 
 impl Engine {
     /// The number that the records of the input at hand will leave with.

@@ -7,16 +7,21 @@
 //! from what is on disk: any number of the writes under way, from the oldest on.
 
 mod answer;
+mod authorization;
+mod blocked;
 mod demand;
 mod durable;
 mod fund;
 mod funding;
 mod idle;
+mod ids;
 #[cfg(test)]
 mod model;
 mod one_shot;
+mod op_failure;
 mod purchase;
 mod slot;
+mod slots;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -26,8 +31,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::durable::Blocked;
-use self::one_shot::OneShotPurchase;
+use self::authorization::OneShotPurchase;
+use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 pub use crate::protocol::host_name::{HostName, host_name};
@@ -39,13 +44,9 @@ use crate::protocol::{
     Signature,
 };
 
-pub use durable::Seq;
-pub use fund::{OpFailure, OpRefused};
-pub use one_shot::Authorization;
-
-/// Names one client request that wants to be paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PurchaseId(pub u64);
+pub use authorization::Authorization;
+pub use ids::{PurchaseId, Seq};
+pub use op_failure::{Balance, OpFailure, OpRefused};
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -152,15 +153,6 @@ pub enum Outcome {
     Advised(Box<Offer>, Reopens),
     /// Nobody can tell.
     InDoubt,
-}
-
-/// What the payer can spend, to tell whether it has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balance {
-    /// Ether, in wei, as far as it fits.
-    pub wei: u128,
-    /// Tokens, in base units.
-    pub tokens: Amount,
 }
 
 /// What to do, in this order.

@@ -5,56 +5,13 @@
 
 use std::time::Instant;
 
-use super::durable::{Action, Blocked};
+use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
+use super::blocked::{Action, Blocked};
 use super::{Effect, Engine, Outcome, PurchaseId, Record, Start};
+use crate::protocol::Refusal;
 use crate::protocol::policy::{Complaint, Retry, SpendLimit};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::{Draft, Offer, Reply};
-use crate::protocol::terms::Terms;
-use crate::protocol::{Money, Refusal};
-
-/// An authorization that the payer has signed, or is about to sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorization {
-    /// Makes it unlike any other.
-    pub nonce: [u8; 32],
-    /// Its amount, payee and scheme.
-    pub terms: Terms,
-}
-
-/// A client request that is paid with an authorization.
-#[derive(Debug)]
-pub(super) struct OneShotPurchase {
-    terms: Terms,
-    limit: SpendLimit,
-    nonce: [u8; 32],
-    draft: Draft,
-    deadline: Instant,
-    stage: OneShotStage,
-    /// How often it was presented again, and since when.
-    retries: u32,
-    since: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum OneShotStage {
-    /// Waits until the journal has recorded the authorization.
-    Recording,
-    /// The payment is on its way.
-    InFlight,
-    /// The same payment is to be presented again at this time.
-    Backoff { until: Instant },
-}
-
-impl OneShotPurchase {
-    pub(super) fn due(&self) -> Option<Instant> {
-        match self.stage {
-            OneShotStage::Recording => Some(self.deadline),
-            OneShotStage::InFlight => None,
-            OneShotStage::Backoff { until } => Some(until),
-        }
-    }
-}
+use crate::protocol::schemes::{Offer, Reply};
 
 impl Engine {
     pub(super) fn demand_one_shot(
@@ -183,11 +140,5 @@ impl Engine {
                 Some(OneShotStage::InFlight) | None => {}
             }
         }
-    }
-}
-
-impl OneShotPurchase {
-    fn price(&self) -> &Money {
-        &self.terms.price
     }
 }

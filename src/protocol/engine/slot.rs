@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Engine, HostName, PurchaseId, Seq};
-use crate::protocol::{Amount, Channel, ChannelId};
+use super::ids::{PurchaseId, Seq};
+use crate::protocol::host_name::HostName;
+use crate::protocol::{Amount, Channel};
 
 /// One channel, and what the engine knows of it beside its totals.
 #[derive(Debug)]
@@ -49,23 +50,6 @@ impl Slot {
             lower: None,
             is_missing: false,
             settled: None,
-        }
-    }
-}
-
-impl Engine {
-    /// The slot of a channel; of a new one, with the host that the journal names for it.
-    pub(super) fn slot_or_insert(&mut self, id: ChannelId, channel: Channel) -> &mut Slot {
-        let hosts = &mut self.unclaimed_hosts;
-        self.slots.entry(id).or_insert_with(|| Slot::new(channel, hosts.remove(&id)))
-    }
-
-    /// Changes a channel that the journal is to learn of later.
-    pub(super) fn change(&mut self, id: &ChannelId, change: impl FnOnce(&mut Channel)) {
-        if let Some(slot) = self.slots.get_mut(id) {
-            change(&mut slot.channel);
-            slot.is_dirty = true;
-            self.is_dirty = true;
         }
     }
 }

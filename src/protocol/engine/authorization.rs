@@ -1,0 +1,55 @@
+//! One-shot authorizations, and the purchases that are paid with them.
+
+use std::time::Instant;
+
+use crate::protocol::Money;
+use crate::protocol::policy::SpendLimit;
+use crate::protocol::schemes::Draft;
+use crate::protocol::terms::Terms;
+
+/// An authorization that the payer has signed, or is about to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// Makes it unlike any other.
+    pub nonce: [u8; 32],
+    /// Its amount, payee and scheme.
+    pub terms: Terms,
+}
+
+/// A client request that is paid with an authorization.
+#[derive(Debug)]
+pub(super) struct OneShotPurchase {
+    pub(super) terms: Terms,
+    pub(super) limit: SpendLimit,
+    pub(super) nonce: [u8; 32],
+    pub(super) draft: Draft,
+    pub(super) deadline: Instant,
+    pub(super) stage: OneShotStage,
+    /// How often it was presented again, and since when.
+    pub(super) retries: u32,
+    pub(super) since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OneShotStage {
+    /// Waits until the journal has recorded the authorization.
+    Recording,
+    /// The payment is on its way.
+    InFlight,
+    /// The same payment is to be presented again at this time.
+    Backoff { until: Instant },
+}
+
+impl OneShotPurchase {
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            OneShotStage::Recording => Some(self.deadline),
+            OneShotStage::InFlight => None,
+            OneShotStage::Backoff { until } => Some(until),
+        }
+    }
+
+    pub(super) fn price(&self) -> &Money {
+        &self.terms.price
+    }
+}

@@ -1,0 +1,19 @@
+//! Effects that wait for a write.
+
+use super::ids::{PurchaseId, Seq};
+use crate::protocol::channel::ChannelDraft;
+
+/// An effect that relies on writes which have not ended yet.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    /// The writes: none of them may fail.
+    pub(super) after: [Option<Seq>; 2],
+    pub(super) action: Action,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Grant(PurchaseId, ChannelDraft),
+    GrantOneShot(PurchaseId),
+    Send([u8; 32]),
+}
