@@ -18,8 +18,10 @@ use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
-use super::hooks::without_user;
-use super::{HeldAnswer, PaySettings, PayShared, hold_answer, strip, tell_why};
+use super::held_answer::{HeldAnswer, hold_answer, tell_why};
+use super::settings::{PaySettings, PayShared};
+use super::strip;
+use super::url::without_user;
 use crate::failpoint;
 use crate::payments::Lease;
 use crate::protocol::policy::Hooks;

@@ -1,11 +1,12 @@
 //! The hooks of an exchange that a rule pays for: what the policy says at each turn, and whom it asks first. It only
 //! ever stops an exchange; what goes on goes on by the book.
 
-use http::{HeaderMap, Response, StatusCode, Uri, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use tokio::time::Instant;
 
-use super::PaySettings;
 use super::exchange::{Exchange, Spent};
+use super::settings::PaySettings;
+use super::url::without_user;
 use super::webhook::{ApprovalRequest, Decision};
 use crate::protocol::engine::Reopens;
 use crate::protocol::policy::{
@@ -218,32 +219,6 @@ impl<S> Exchange<S> {
             paid: turn.paid,
             unclear: turn.unclear,
             headers: turn.answer.map(|(_, fields)| ApprovalRequest::fields(fields)).unwrap_or_default(),
-        }
-    }
-}
-
-/// A URL without the user name and password that it may hold.
-pub(super) fn without_user(url: &Uri) -> String {
-    let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
-        return url.path().to_owned();
-    };
-    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    [scheme, "://", host, path].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::proxy::pay::hooks::*;
-
-    #[test]
-    fn a_user_name_is_not_told() {
-        for (url, told) in [
-            ("http://a.example/x?y=1", "http://a.example/x?y=1"),
-            ("http://me:hush@a.example:81/", "http://a.example:81/"),
-            ("http://me:hush@[::1]:81/?a=b@c", "http://[::1]:81/?a=b@c"),
-        ] {
-            assert_eq!(without_user(&url.parse().unwrap()), told);
         }
     }
 }

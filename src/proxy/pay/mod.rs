@@ -5,70 +5,46 @@
 
 mod browser;
 mod exchange;
+mod held_answer;
 mod hooks;
+mod settings;
 mod strip;
 mod unreadable;
+mod url;
 pub mod webhook;
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
-use super::handling::{Handling, RequestName};
+use super::handling::RequestName;
 use super::message::{headers, target};
 use super::replay;
-use super::replay::{Held, Past, hold, keep};
+use super::replay::keep;
 use super::tunnel::upgrade;
 use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
-use crate::limits::Limits;
-use crate::payments::Payments;
+use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
 use crate::protocol::policy::{Allow, SpendLimit};
 use crate::protocol::schemes;
-use crate::protocol::{Policy, Refusal};
-use crate::shutdown::Shutdown;
+pub use settings::PaySettings;
+
 use exchange::Exchange;
+use held_answer::tell_why;
+use settings::PayShared;
 use unreadable::Unreadable;
-use webhook::{Approvals, Approver};
+use webhook::Approvals;
 
 /// Pays what the policy allows; wraps the service that forwards requests.
 #[derive(Clone, Debug)]
 pub struct PayLayer {
     shared: Arc<PayShared>,
-}
-
-/// What the layer needs.
-#[derive(Debug)]
-pub struct PaySettings {
-    /// Whom to pay, and how much at most.
-    pub policy: Arc<Policy>,
-    /// Who signs; without it nothing is paid.
-    pub payments: Option<Payments>,
-    /// Every limit; this layer applies those on bodies and payments.
-    pub limits: Limits,
-    /// The directory for request bodies that are too large for memory.
-    pub replay_directory: PathBuf,
-    /// Waits for exchanges that are under way.
-    pub shutdown: Shutdown,
-    /// Whom hooks ask that name no webhook.
-    pub approver: Option<Arc<dyn Approver>>,
-}
-
-#[derive(Debug)]
-struct PayShared {
-    settings: PaySettings,
-    replay: replay::ReplayLimits,
-    approvals: Approvals,
-    /// What was paid for in vain, and is not paid for again.
-    unreadable: Unreadable,
 }
 
 /// The service that [`PayLayer`] makes.
@@ -307,54 +283,4 @@ where
         Ok(lease) => Ok(exchange.start(lease, Some(held)).await),
         Err(refusal) => Ok(exchange.leave(held.give_back(&refusal))),
     }
-}
-
-/// A 402 that is held back: it is given to the client if nothing is paid.
-#[derive(Debug)]
-struct HeldAnswer {
-    request: RequestName,
-    head: http::response::Parts,
-    body: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
-impl HeldAnswer {
-    fn give_back(&self, refusal: &Refusal) -> Response<Body> {
-        let body = Body::with_trailers(self.body.clone(), self.trailers.clone());
-        let mut answer = Response::from_parts(self.head.clone(), body);
-        tell_why(&mut answer, &self.request, refusal);
-        answer
-    }
-}
-
-/// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
-async fn hold_answer(
-    settings: &PaySettings,
-    request: &RequestName,
-    head: http::response::Parts,
-    body: Body,
-) -> Result<HeldAnswer, Response<Body>> {
-    match hold(body, settings.limits.max_402_body, settings.limits.offer_timeout).await {
-        Held::Whole { bytes, trailers } => {
-            Ok(HeldAnswer { request: request.clone(), head, body: bytes, trailers })
-        }
-        Held::Past(body, why) => {
-            let mut answer = Response::from_parts(head, body);
-            let refusal = match why {
-                Past::Size => Refusal::OfferTooLarge { limit: settings.limits.max_402_body as u64 },
-                Past::Time => Refusal::OfferTooSlow,
-                Past::Broken => Refusal::OfferBroken,
-            };
-            tell_why(&mut answer, request, &refusal);
-            Err(answer)
-        }
-    }
-}
-
-/// Adds to a 402 why it is not paid.
-fn tell_why(answer: &mut Response<Body>, request: &RequestName, refusal: &Refusal) {
-    let reason = refusal.to_string();
-    tracing::info!(%request, reason, "not paid");
-    error_response::append_proxy_status(answer.headers_mut(), None, &reason);
-    answer.extensions_mut().insert(Handling::Unpaid(reason));
 }

@@ -1,0 +1,60 @@
+//! A 402 that is held back while its request is paid.
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+
+use super::settings::PaySettings;
+use crate::protocol::Refusal;
+use crate::proxy::handling::{Handling, RequestName};
+use crate::proxy::replay::{Held, Past, hold};
+use crate::proxy::{Body, error_response};
+
+/// A 402 that is held back: it is given to the client if nothing is paid.
+#[derive(Debug)]
+pub(super) struct HeldAnswer {
+    pub(super) request: RequestName,
+    pub(super) head: http::response::Parts,
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+impl HeldAnswer {
+    pub(super) fn give_back(&self, refusal: &Refusal) -> Response<Body> {
+        let body = Body::with_trailers(self.body.clone(), self.trailers.clone());
+        let mut answer = Response::from_parts(self.head.clone(), body);
+        tell_why(&mut answer, &self.request, refusal);
+        answer
+    }
+}
+
+/// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
+pub(super) async fn hold_answer(
+    settings: &PaySettings,
+    request: &RequestName,
+    head: http::response::Parts,
+    body: Body,
+) -> Result<HeldAnswer, Response<Body>> {
+    match hold(body, settings.limits.max_402_body, settings.limits.offer_timeout).await {
+        Held::Whole { bytes, trailers } => {
+            Ok(HeldAnswer { request: request.clone(), head, body: bytes, trailers })
+        }
+        Held::Past(body, why) => {
+            let mut answer = Response::from_parts(head, body);
+            let refusal = match why {
+                Past::Size => Refusal::OfferTooLarge { limit: settings.limits.max_402_body as u64 },
+                Past::Time => Refusal::OfferTooSlow,
+                Past::Broken => Refusal::OfferBroken,
+            };
+            tell_why(&mut answer, request, &refusal);
+            Err(answer)
+        }
+    }
+}
+
+/// Adds to a 402 why it is not paid.
+pub(super) fn tell_why(answer: &mut Response<Body>, request: &RequestName, refusal: &Refusal) {
+    let reason = refusal.to_string();
+    tracing::info!(%request, reason, "not paid");
+    error_response::append_proxy_status(answer.headers_mut(), None, &reason);
+    answer.extensions_mut().insert(Handling::Unpaid(reason));
+}

@@ -1,0 +1,39 @@
+//! The settings and the state of the payment layer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::unreadable::Unreadable;
+use super::webhook::{Approvals, Approver};
+use crate::limits::Limits;
+use crate::payments::Payments;
+use crate::protocol::Policy;
+use crate::proxy::replay;
+use crate::shutdown::Shutdown;
+
+/// What the layer needs.
+#[derive(Debug)]
+pub struct PaySettings {
+    /// Whom to pay, and how much at most.
+    pub policy: Arc<Policy>,
+    /// Who signs; without it nothing is paid.
+    pub payments: Option<Payments>,
+    /// Every limit; this layer applies those on bodies and payments.
+    pub limits: Limits,
+    /// The directory for request bodies that are too large for memory.
+    pub replay_directory: PathBuf,
+    /// Waits for exchanges that are under way.
+    pub shutdown: Shutdown,
+    /// Whom hooks ask that name no webhook.
+    pub approver: Option<Arc<dyn Approver>>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct PayShared {
+    pub(super) settings: PaySettings,
+    pub(super) replay: replay::ReplayLimits,
+    pub(super) approvals: Approvals,
+    /// What was paid for in vain, and is not paid for again.
+    pub(super) unreadable: Unreadable,
+}
