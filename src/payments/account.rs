@@ -7,7 +7,7 @@ use crate::protocol::{Account, Address};
 /// One payer on one contract of one chain: the key of an account in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountKey {
-    /// The id of the chain.
+    /// The chain ID.
     pub chain_id: u64,
     /// The channel contract.
     pub contract: Address,

@@ -1,7 +1,8 @@
-//! The one task that does what takes the disk or the chain: messages in, effects of the engine carried out in order.
+//! The actor: one task that owns disk and chain effects. It receives messages and executes the engine's effects in
+//! order.
 //!
-//! It never waits for the chain and never sends to its own mailbox; what takes long runs in a task of its own and
-//! comes back as a message.
+//! It never waits for the chain and never sends to its own mailbox; long operations run in separate tasks and return as
+//! messages.
 
 mod jobs;
 
@@ -29,31 +30,31 @@ use crate::mutex::lock;
 use crate::protocol::engine::{Effect, Input, OpRefused, Record, Seq};
 use crate::protocol::{Account, Address, ChannelId, ChannelOp, Phase};
 
-/// The manager's task.
+/// The actor's task.
 pub(super) struct Actor {
     engine: Arc<SharedEngine>,
     journal: JournalWriter,
     context: Option<ActorContext>,
-    /// Chain jobs that wait until their transaction is on record.
+    /// Chain jobs that wait until their transaction is recorded.
     sends: HashMap<[u8; 32], oneshot::Sender<Result<(), NotRecorded>>>,
     mailbox: mpsc::WeakSender<Message>,
     shared: PaymentsState,
-    /// Who waits for an order of the user's, by receiver.
+    /// Callers waiting for a user's operation, by receiver.
     ops: HashMap<Address, oneshot::Sender<OpReply>>,
-    /// Who waits until a channel is lent to nobody.
+    /// Callers waiting until no request leases a channel.
     holds: Vec<(ChannelId, LockReply)>,
-    /// Channels that the watch is to look at, whether it sees an event or not: those that we changed, and those that
-    /// were not there at a look that cannot be believed alone.
+    /// Channels that the watcher must read even without an event: those that we changed, and those that were missing in
+    /// a reading that needs confirmation.
     recheck: Arc<Mutex<BTreeSet<ChannelId>>>,
-    /// Who waits until no transaction is under way.
+    /// Callers waiting until no transaction is pending.
     settled: Vec<oneshot::Sender<()>>,
-    /// Which hold keeps each channel from being lent.
+    /// The lock on each locked channel.
     holders: HashMap<ChannelId, LockId>,
-    /// Orders of the user's that wait until another transaction for their receiver is done, first come first.
+    /// User operations that wait until another transaction for their receiver is done, in order of arrival.
     waiting: VecDeque<(ChannelOp, oneshot::Sender<OpReply>)>,
 }
 
-/// What every handle looks up without asking the task.
+/// The state that handles read without asking the actor.
 pub(super) struct PaymentsState {
     pub engine: Arc<SharedEngine>,
     pub quotes: Quotes,
@@ -61,19 +62,19 @@ pub(super) struct PaymentsState {
     pub closing_signatures: ClosingSignatures,
 }
 
-/// What it takes to pay.
+/// What is needed to pay.
 struct ActorContext {
     account: Account,
     account_id: AccountId,
     chain: Chain,
     signer: Arc<Signer>,
-    /// From where the chain is to be read again.
+    /// The block at which the next sync starts.
     cursor: u64,
 }
 
-/// How many messages are handled before their effects are carried out together.
+/// How many messages are handled before their effects are executed together.
 const BATCH: usize = 64;
-/// Orders of the user's that may wait for another transaction.
+/// The most user operations that may wait for another transaction.
 const MAX_WAITING_OPS: usize = 64;
 
 impl Actor {
@@ -94,7 +95,7 @@ impl Actor {
         }
     }
 
-    /// Runs until it was told to stop and the last lease is back, or until nobody holds a handle.
+    /// Runs until it was stopped and the last lease has returned, or until the last handle is dropped.
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut stopping = false;
@@ -139,18 +140,18 @@ impl Actor {
         tracing::info!("stopped accepting payments; state saved");
     }
 
-    /// Answers those who wait until no transaction is under way.
+    /// Answers callers that wait until no transaction is pending.
     fn tell_settled(&mut self) {
         if self.settled.is_empty() || self.engine.lock().engine.is_waiting_for_chain() {
             return;
         }
         for reply in self.settled.drain(..) {
-            // Who has left waits no more.
+            // The caller may have stopped waiting.
             let _ = reply.send(());
         }
     }
 
-    /// Answers those whose channel is lent to nobody any more.
+    /// Answers callers whose channel is no longer leased.
     fn lend_holds(&mut self, stopping: bool) {
         let mut state = self.engine.lock();
         let (free, waiting) =
@@ -158,13 +159,13 @@ impl Actor {
         self.holds = waiting;
         let free: Vec<(ChannelId, LockReply)> = free;
         for (id, reply) in free {
-            // Who has left has released it, or is about to.
+            // The caller may have released the lock, or be about to.
             let _ = reply.send(state.engine.channel(&id).copied().ok_or(ChannelAccessError::Unknown(id)));
         }
         state.awaits_returns = stopping || !self.holds.is_empty();
     }
 
-    /// Watches the chain for what we did not start: closes, settlements, withdrawals, reorganisations.
+    /// Watches the chain for changes that tollpass did not make: closes, settlements, withdrawals, reorganisations.
     fn watch(&self, chain: &Chain, cursor: u64) {
         let Some(mailbox) = self.mailbox.upgrade() else { return };
         let mut watcher = chain.watch(cursor);
@@ -172,27 +173,27 @@ impl Actor {
         tokio::spawn(async move {
             let mut was_down = false;
             loop {
-                // What is added from here on may be younger than this look.
-                let asked = std::mem::take(&mut *lock(&recheck));
-                let asked: Vec<ChannelId> = asked.into_iter().collect();
-                let looked = tokio::select! {
-                    looked = watcher.next(&asked) => looked,
+                // Channels added from here on may be newer than this reading.
+                let rechecked = std::mem::take(&mut *lock(&recheck));
+                let rechecked: Vec<ChannelId> = rechecked.into_iter().collect();
+                let reading = tokio::select! {
+                    reading = watcher.next(&rechecked) => reading,
                     () = mailbox.closed() => return,
                 };
-                match looked {
+                match reading {
                     Ok(synced) => {
                         was_down = false;
-                        // The node may be behind: it says nothing of these yet.
-                        let untold = asked.into_iter().filter(|id| !synced.tells_of(id));
-                        lock(&recheck).extend(untold);
+                        // The node may be behind, in which case these have no state yet.
+                        let unread = rechecked.into_iter().filter(|id| !synced.tells_of(id));
+                        lock(&recheck).extend(unread);
                         if mailbox.send(Message::Watched(synced)).await.is_err() {
                             return;
                         }
                     }
                     Err(error) => {
-                        lock(&recheck).extend(asked);
+                        lock(&recheck).extend(rechecked);
                         if !std::mem::replace(&mut was_down, true) {
-                            tracing::warn!(%error, "the chain cannot be watched; trying again");
+                            tracing::warn!(%error, "cannot watch the chain; retrying");
                         }
                     }
                 }
@@ -229,33 +230,33 @@ impl Actor {
         let state = self.engine.lock();
         let unseen =
             state.engine.channels().filter(|(_, channel)| !channel.unseen().is_zero()).map(|(id, _)| id);
-        // One that waits for an order of ours to end has no further event.
+        // A channel that waits for an operation of ours has no further event.
         let passed_over = there.iter().filter(|id| state.engine.channel(id).is_none());
         lock(&self.recheck).extend(state.engine.missing().chain(unseen).chain(passed_over));
     }
 
-    /// Leaves to the watch what is gone for no known reason: its looks come one after the other, and another one that
-    /// overlaps them proves no more than they do.
+    /// Leaves channels that are missing for no known reason to the watcher: its readings are sequential, and one that
+    /// overlaps them proves nothing more.
     fn without_vanished(&self, mut synced: Synced) -> Synced {
-        let (told, vanished): (Vec<_>, Vec<_>) = std::mem::take(&mut synced.channels)
+        let (found, vanished): (Vec<_>, Vec<_>) = std::mem::take(&mut synced.channels)
             .into_iter()
             .partition(|(id, on_chain)| on_chain.is_some() || synced.settled.contains_key(id));
-        synced.channels = told;
+        synced.channels = found;
         let state = self.engine.lock();
         let is_there =
             |id: &ChannelId| state.engine.channel(id).is_some_and(|known| known.phase != Phase::Gone);
-        let untold = state.engine.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
-        let again = vanished.into_iter().map(|(id, _)| id).chain(untold).filter(is_there);
+        let unread = state.engine.channels().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        let again = vanished.into_iter().map(|(id, _)| id).chain(unread).filter(is_there);
         lock(&self.recheck).extend(again);
         synced
     }
 
-    /// Puts on record which prices were learned or forgotten; a failure costs one question to a seller.
+    /// Records which prices were learned or forgotten; a failure costs one query of a seller.
     async fn write_prices(&mut self) {
         let news = self.shared.quotes.take_news();
         let prices = news.into_iter().map(|(request, price)| Record::Price(request, price));
         let records = prices.chain(self.shared.seller_urls.take_unrecorded()).collect();
-        // The error is in the log.
+        // The error has been logged.
         let _ = self.persist(records).await;
     }
 
@@ -277,7 +278,7 @@ impl Actor {
             }
             Message::OpFinished { receiver, result } => {
                 if let Some(reply) = self.ops.remove(&receiver) {
-                    // Who ordered it may have left.
+                    // The caller may have stopped waiting.
                     let _ = reply.send(Ok(result.clone()));
                 }
                 if let Ok(Some((channel, Some(_)))) = &result {
@@ -293,7 +294,7 @@ impl Actor {
             }
             Message::Lock { channel, lock, reply } => self.hold(channel, lock, reply),
             Message::Unlock { channel, lock: hold } => {
-                // One that was refused keeps nothing.
+                // A refused lock holds nothing.
                 if self.holders.get(&channel) == Some(&hold) {
                     self.holders.remove(&channel);
                     self.engine.submit(Input::Unlock(channel));
@@ -317,15 +318,15 @@ impl Actor {
             }
             Message::SellerUrlLearned => {
                 let places = self.shared.seller_urls.take_unrecorded();
-                // The error is in the log.
+                // The error has been logged.
                 let _ = self.persist(places).await;
             }
             Message::ClosingSignature { channel, signature, reply } => {
-                // The error is in the log. What follows is recorded too, and not done where it cannot be.
+                // The error has been logged. What follows is recorded too, and fails if it cannot be.
                 let _ =
                     self.persist(vec![Record::Consent(channel, signature.total, signature.signature)]).await;
                 failpoint::point("closing signature recorded");
-                // Who has left needs no answer.
+                // The caller may have stopped waiting.
                 let _ = reply.send(());
             }
             Message::AwaitTransactions(reply) => self.settled.push(reply),
@@ -333,10 +334,10 @@ impl Actor {
         }
     }
 
-    /// Keeps a channel from being lent, unless somebody else does already.
+    /// Locks a channel against leases, unless another operation has locked it.
     fn hold(&mut self, channel: ChannelId, hold: LockId, reply: LockReply) {
         if self.holders.contains_key(&channel) {
-            // Who has left needs no answer.
+            // The caller may have stopped waiting.
             let _ = reply.send(Err(ChannelAccessError::Locked(channel)));
             return;
         }
@@ -345,7 +346,7 @@ impl Actor {
         self.holds.push((channel, reply));
     }
 
-    /// Has an order carried out; where another transaction for the receiver is under way, after that one.
+    /// Starts a user operation, or queues it if another transaction for the receiver is pending.
     fn start_op(&mut self, op: ChannelOp, reply: oneshot::Sender<OpReply>) {
         match self.engine.start_op(op) {
             Ok(()) => {
@@ -356,14 +357,14 @@ impl Actor {
                 self.engine.submit(Input::Resume(receiver));
             }
             Err(unorderable) => {
-                // Who has left needs no answer.
+                // The caller may have stopped waiting.
                 let _ = reply.send(Err(unorderable));
             }
         }
     }
 
-    /// Goes on with the orders that waited for a transaction of their receiver. Where its fate is still not known
-    /// they are refused: it may yet take effect.
+    /// Continues with queued operations for a receiver. They are refused if the outcome of its transaction is still
+    /// unknown, since it may still take effect.
     fn order_next(&mut self, receiver: Address, is_clear: bool) {
         let (ours, others) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(op, _)| op.receiver() == receiver);
@@ -384,10 +385,10 @@ impl Actor {
         self.shared.quotes.load(account, stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
-        // Ready comes once.
+        // Ready is submitted once.
         let _ = self.engine.payer.set(Wallet { account, signer: Arc::clone(&signer) });
-        let untold = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
-        lock(&self.recheck).extend(untold);
+        let unread = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
+        lock(&self.recheck).extend(unread);
         self.watch(&chain, synced.cursor);
         self.context =
             Some(ActorContext { account, account_id: stored.id, chain, signer, cursor: synced.cursor });
@@ -403,7 +404,7 @@ impl Actor {
         self.engine.submit(ready);
     }
 
-    /// Carries out what the engine wants.
+    /// Executes the engine's effects.
     async fn act(&mut self) {
         loop {
             let effects = self.engine.lock().take_effects();
@@ -416,8 +417,8 @@ impl Actor {
         }
     }
 
-    /// Hands records to the journal's thread, which submits how their write ends. Waits here if too much waits for the
-    /// disk; the engine goes on meanwhile.
+    /// Submits records to the journal thread, which reports how the write ends. Waits here if the queue is full, while
+    /// the engine continues.
     async fn write(&self, seq: Seq, records: Vec<Record>) {
         failpoint::point("records about to be written");
         let engine = Arc::clone(&self.engine);
@@ -429,7 +430,7 @@ impl Actor {
         };
         match &self.context {
             Some(context) => self.journal.write(context.account_id, records, Box::new(ended)).await,
-            None => ended(Err("no journal is open for writing".into())),
+            None => ended(Err("the journal is not open for writing".into())),
         }
     }
 
@@ -438,14 +439,14 @@ impl Actor {
             return Ok(());
         }
         let Some(account_id) = self.context.as_ref().map(|context| context.account_id) else {
-            return Err("no journal is open for writing".into());
+            return Err("the journal is not open for writing".into());
         };
         failpoint::point("records about to be written");
         let written =
             self.journal.submit(move |journal| journal.write(account_id, &records)).await.done().await;
         failpoint::point("records written");
         written.map_err(|error| {
-            tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
+            tracing::error!(%error, "cannot write the journal; payments are suspended until it can be written");
             error.to_string()
         })
     }
@@ -463,10 +464,10 @@ impl Actor {
         }
     }
 
-    /// Answers the chain job that waits for the record of its transaction.
+    /// Answers the chain job that waits for its transaction to be recorded.
     fn answer_job(&mut self, hash: [u8; 32], recorded: Result<(), NotRecorded>) {
         if let Some(reply) = self.sends.remove(&hash) {
-            // A job that is gone sends nothing.
+            // The job may be gone, in which case nothing is sent.
             let _ = reply.send(recorded);
         }
     }
@@ -482,7 +483,7 @@ impl Actor {
 }
 
 impl Drop for Actor {
-    /// However it ends, nobody waits for an answer that will not come.
+    /// Fails all waiting callers, however the actor ends.
     fn drop(&mut self) {
         self.engine.lock().close();
     }

@@ -1,4 +1,4 @@
-//! The lock that keeps requests from using a channel while an operation works on it.
+//! The lock that keeps requests from using a channel during an operation.
 
 use tokio::sync::mpsc;
 
@@ -10,7 +10,7 @@ use crate::protocol::ChannelId;
 pub(crate) struct ChannelLock {
     channel: ChannelId,
     id: LockId,
-    /// A place in the mailbox, so that the lock can be released without waiting.
+    /// A reserved slot in the mailbox, so that the lock can be released without waiting.
     permit: Option<mpsc::OwnedPermit<Message>>,
 }
 

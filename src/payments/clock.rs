@@ -1,4 +1,4 @@
-//! The wall clock, as the journal and the spending report need it.
+//! The wall clock for the journal and the spending report.
 
 use std::time::SystemTime;
 

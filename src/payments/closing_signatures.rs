@@ -1,4 +1,4 @@
-//! Sellers' signatures under the final total of a channel, until the channel is closed with them.
+//! Sellers' signatures of the final total of a channel, kept until the channel is closed with them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::mutex::lock;
 use crate::protocol::{Amount, ChannelId, Signature};
 
-/// A seller's signature, and the total that it agrees to.
+/// A seller's signature and the total that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosingSignature {
     /// The total, in base units.
@@ -15,12 +15,12 @@ pub struct ClosingSignature {
     pub signature: Signature,
 }
 
-/// The signatures that are not used yet; cheap to clone. A seller gives one only once.
+/// The unused signatures; cheap to clone. A seller gives one only once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClosingSignatures(Arc<Mutex<HashMap<ChannelId, ClosingSignature>>>);
 
 impl ClosingSignatures {
-    /// Takes over what the journal holds.
+    /// Loads the journal's signatures.
     pub(super) fn load(&self, signatures: Vec<(ChannelId, ClosingSignature)>) {
         lock(&self.0).extend(signatures);
     }

@@ -3,19 +3,19 @@
 use crate::protocol::ChannelId;
 use crate::protocol::engine::OpRefused;
 
-/// Why an operation on a channel could not begin, or came to nothing.
+/// Why an operation on a channel could not begin, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelAccessError {
-    /// The engine cannot take the order now.
+    /// The engine cannot start the operation now.
     #[error(transparent)]
     OpRefused(#[from] OpRefused),
     /// There is no such channel.
     #[error("channel {0} not found: see `tollpass channels`")]
     Unknown(ChannelId),
     /// Another operation holds the channel's lock.
-    #[error("channel {0} is being closed already; wait for that")]
+    #[error("channel {0} is already being closed; wait until that is done")]
     Locked(ChannelId),
-    /// The order was tried and came to nothing.
+    /// The operation was attempted and failed.
     #[error("{0}")]
     Failed(String),
     /// The service has stopped.

@@ -1,4 +1,4 @@
-//! The handle that everything outside uses.
+//! The handle for all other modules.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -30,14 +30,14 @@ use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, h
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
-/// Messages that may wait for the actor: from chain jobs, from the chain watcher, from operations on channels.
+/// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
 const MAILBOX: usize = 256;
 
-/// A handle on the payment service; cheap to clone.
+/// A handle to the payment service; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Payments {
     mailbox: mpsc::Sender<Message>,
-    /// One permit per client request that waits for a payment or has one in hand.
+    /// One permit per client request that waits for a payment or holds one.
     permits: Arc<Semaphore>,
     /// The next key of a purchase or a lock.
     next: Arc<AtomicU64>,
@@ -49,8 +49,8 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain; its
-    /// task ends after [`Payments::stop`], when the last lease is back and the journal is up to date.
+    /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain. Its task ends after
+    /// [`Payments::stop`], when the last lease has returned and the journal is up to date.
     pub fn spawn(policy: Arc<Policy>, journal: Journal, limits: &Limits) -> (Self, JoinHandle<()>) {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
@@ -77,9 +77,9 @@ impl Payments {
         &self.quotes
     }
 
-    /// Remembers the URL of the REST interface of the seller that made `offer`; `paid` is the URL that was paid for.
+    /// Remembers the URL of the REST interface of the seller that made `offer`; `paid` is the paid URL.
     pub fn learn_seller_url(&self, offer: &Offer, paid: &Uri) {
-        // A remembered offer names none.
+        // A remembered offer has no such URL.
         let (Some(path), Some(scheme), Some(authority)) =
             (offer.rest_path(), paid.scheme_str(), paid.authority())
         else {
@@ -87,16 +87,16 @@ impl Payments {
         };
         let url = format!("{scheme}://{authority}{path}");
         if self.seller_urls.learn(host_name(authority.host()), offer.terms().payee, url) {
-            // Recorded at once, because after a crash the seller is asked what was promised; with a full mailbox, soon.
+            // Recorded immediately, because after a crash the seller is queried; with a full mailbox, soon.
             let _ = self.mailbox.try_send(Message::SellerUrlLearned);
         }
     }
 
-    /// Asks for a signed payment, and waits for a channel, an opening or a top up as long as the policy allows. Nothing
-    /// is signed if the future is dropped before it is ready.
+    /// Asks for a signed payment, and waits for a channel, an opening or a top-up as long as the policy allows. Nothing
+    /// is signed if the future is dropped before it completes.
     ///
     /// # Errors
-    /// Why nothing is paid.
+    /// The refusal.
     pub async fn pay(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
@@ -112,7 +112,7 @@ impl Payments {
         purchase.ask(input).await
     }
 
-    /// What was paid to whom since the service was started; also after it has stopped.
+    /// What was paid to whom since the service was started; also available after it has stopped.
     #[must_use]
     pub fn report(&self) -> SpendingReport {
         SpendingReport {
@@ -128,35 +128,35 @@ impl Payments {
         answer.await.ok()
     }
 
-    /// Waits until no transaction is pending any more, those of an earlier process included.
+    /// Waits until no transaction is pending, including those of an earlier process.
     pub async fn await_transactions(&self) {
         let (reply, answer) = oneshot::channel();
-        // A service that has stopped waits for nothing.
+        // If the service has stopped, there is nothing to wait for.
         if self.send(Message::AwaitTransactions(reply)).await.is_ok() {
             let _ = answer.await;
         }
     }
 
-    /// Stops paying. Operations on channels go on, until [`Payments::stop`].
+    /// Stops payments, but not channel operations, which continue until [`Payments::stop`].
     pub async fn finish(&self) {
-        // A service that has stopped pays nothing.
+        // If the service has stopped, it no longer pays.
         let _ = self.send(Message::Finish).await;
     }
 
-    /// Stops paying. The task ends when the last lease is back.
+    /// Stops the service. The task ends when the last lease has returned.
     pub async fn stop(&self) {
-        // It may have stopped already.
+        // It may already have stopped.
         let _ = self.send(Message::Stop).await;
     }
 
-    /// A channel as the engine knows it.
+    /// A channel's state in the engine.
     pub(crate) async fn channel(&self, id: ChannelId) -> Result<Channel, ChannelAccessError> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Look { channel: id, reply }).await?;
         answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?.ok_or(ChannelAccessError::Unknown(id))
     }
 
-    /// Waits until no request uses the channel, and keeps it so as long as the lock lives.
+    /// Waits until no request uses the channel, and keeps it locked while the lock exists.
     pub(crate) async fn lock_channel(
         &self,
         channel: ChannelId,
@@ -176,13 +176,13 @@ impl Payments {
         Ok(self.engine.lock().engine.check_amount(op)?)
     }
 
-    /// Sends a transaction, and waits until the chain has confirmed it.
+    /// Sends a transaction and waits for its confirmation.
     pub(crate) async fn start_op(&self, op: ChannelOp) -> Result<ChangedChannel, ChannelAccessError> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::ChannelOp { op, reply }).await?;
         match answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?? {
             Ok(Some(changed)) => Ok(changed),
-            Ok(None) => Err(ChannelAccessError::Failed("nothing moved; try again".to_owned())),
+            Ok(None) => Err(ChannelAccessError::Failed("no transaction took effect; try again".to_owned())),
             Err(OpFailure { reason, .. }) => Err(ChannelAccessError::Failed(reason)),
         }
     }
@@ -195,12 +195,12 @@ impl Payments {
         context.ok_or(ChannelAccessError::OpRefused(OpRefused::NotReady))
     }
 
-    /// Takes over what a sync that the user ordered has read.
+    /// Applies the result of a sync that the user requested.
     pub(crate) async fn synced(&self, synced: Synced) -> Result<(), ChannelAccessError> {
         self.send(Message::Synced(synced)).await
     }
 
-    /// Takes over the total that a seller says it holds; `proven`: our own signature proves it.
+    /// Applies the total that a seller claims to hold; `proven` if our own signature proves it.
     pub(crate) async fn correct(
         &self,
         channel: ChannelId,
@@ -210,19 +210,19 @@ impl Payments {
         self.send(Message::Learned { channel, total, proven }).await
     }
 
-    /// The URL of the seller's REST interface, as the channel's own host names it; for a channel without a host, the
-    /// URL of the only host that names its receiver.
+    /// The URL of the seller's REST interface, as named by the channel's host; for a channel without a host, the URL
+    /// from the only host that names its receiver.
     pub(crate) fn seller_url(&self, id: ChannelId) -> Option<String> {
         let host = self.engine.lock().engine.host(&id).cloned();
         self.seller_urls.of(host, id.receiver)
     }
 
-    /// A closing signature that was not used yet.
+    /// An unused closing signature.
     pub(crate) fn closing_signature(&self, channel: &ChannelId) -> Option<ClosingSignature> {
         self.closing_signatures.get(channel)
     }
 
-    /// Keeps a closing signature, and records it before returning: after a crash the seller would give no other.
+    /// Stores a closing signature and records it before returning: after a crash the seller would not give another.
     pub(crate) async fn keep_closing_signature(
         &self,
         channel: ChannelId,
@@ -234,17 +234,17 @@ impl Payments {
         recorded.await.map_err(|_| ChannelAccessError::ShuttingDown)
     }
 
-    /// Forgets a closing signature that was used.
+    /// Removes a used closing signature.
     pub(crate) fn forget_closing_signature(&self, channel: &ChannelId) {
         self.closing_signatures.remove(channel);
     }
 
-    /// The channels beside another one of the same seller that have carried no payment for `after`.
+    /// The channels without a payment for `after` whose seller has another channel.
     pub(crate) fn idle_channels(&self, after: Duration) -> Vec<ChannelId> {
         self.engine.lock().engine.idle_channels(Instant::now(), after)
     }
 
-    /// True if the channel, which the caller has locked, is still idle.
+    /// Whether the channel, which the caller has locked, is still idle.
     pub(crate) fn is_still_idle(&self, channel: &ChannelId, after: Duration) -> bool {
         self.engine.lock().engine.is_still_idle(channel, Instant::now(), after)
     }

@@ -1,4 +1,4 @@
-//! A signed payment in the hands of one client request.
+//! A signed payment leased to one client request.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +12,10 @@ use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
 use crate::protocol::schemes::Payer;
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
 
-/// A signed payment, and the channel it draws on, lent to one client request.
+/// A signed payment and its channel, leased to one client request.
 ///
-/// A lease always comes back: it is accepted, rejected, or dropped. Dropped before [`Lease::begin`], it counts as never
-/// sent; dropped later, as in doubt.
+/// A lease always returns: it is accepted, rejected or dropped. If dropped before [`Lease::begin`], the payment counts
+/// as never sent; later, as in doubt.
 #[must_use]
 #[derive(Debug)]
 pub struct Lease {
@@ -25,16 +25,16 @@ pub struct Lease {
     purchase: PurchaseGuard,
 }
 
-/// One purchase of a client request. When it is dropped the engine hears how it ended, always and without waiting.
+/// One purchase of a client request. When dropped, it reports the outcome to the engine, without waiting.
 #[derive(Debug)]
 pub(super) struct PurchaseGuard {
     id: PurchaseId,
     delivery: Delivery,
-    /// Where the payment is accounted for.
+    /// Accounts for the payment in the spending report.
     payment: Option<PaymentGuard>,
     spending: Arc<Mutex<SpendingTotals>>,
     engine: Arc<SharedEngine>,
-    /// Keeps the actor running until the engine has heard.
+    /// Keeps the actor running until the outcome is reported.
     mailbox: mpsc::Sender<Message>,
     _permit: OwnedSemaphorePermit,
 }
@@ -64,21 +64,21 @@ impl Lease {
         }
     }
 
-    /// Returns a payment that provably was not sent this time. If it was presented before, that stays counted.
+    /// Returns a payment that provably was not sent this time. Earlier presentations stay counted.
     pub fn unsent(mut self) {
         self.purchase.delivery = Delivery::NotSent;
     }
 
-    /// Returns a payment that the seller took, as far as can be told.
+    /// Returns a payment that the seller took, judging by the response.
     pub fn accept(mut self) {
         self.purchase.delivery = Delivery::Accepted;
     }
 
-    /// Answers another 402 of the seller as the policy says: with another payment, with the same one after a pause, or
-    /// with none. `reopens` overrides the policy on whether another channel pays if this one is gone.
+    /// Handles another 402 of the seller according to the policy: with another payment, the same one after a pause, or
+    /// none. `reopens` overrides the policy on whether another channel pays if this one is gone.
     ///
     /// # Errors
-    /// Why nothing more is paid.
+    /// The refusal.
     pub async fn reject(
         self: Box<Self>,
         offer: Offer,
@@ -94,7 +94,7 @@ impl Lease {
         self.purchase.ask(input).await
     }
 
-    /// Warns if the seller proves a total above all that this state directory can have signed.
+    /// Warns if the seller proves a total above everything that this state directory can have signed.
     fn warn_of_foreign_total(&self, offer: &Offer) {
         let Some(channel) = self.draft.on_channel().map(|draft| draft.channel) else { return };
         let exposure = self.purchase.engine.lock().engine.channel(&channel).map(Channel::exposure);
@@ -104,7 +104,7 @@ impl Lease {
             tracing::warn!(
                 %channel,
                 %total,
-                "the seller proves a total that this state directory never signed: it is an old copy, or another program or \
+                "the seller proves a total that this state directory never signed: it is an outdated copy, or another program or \
                  state directory pays with the same key; give each a key of its own"
             );
         }
@@ -122,16 +122,16 @@ impl PurchaseGuard {
         Self { id, delivery: Delivery::NotSent, payment: None, spending, engine, mailbox, _permit: permit }
     }
 
-    /// Waits for the engine's answer, and signs what it grants.
+    /// Waits for the engine's decision, and signs the payment that it grants.
     ///
     /// # Errors
-    /// Why nothing is paid.
+    /// The refusal.
     pub(super) async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
         let asked = self.engine.ask(self.id, input);
-        // The engine has taken back what was sent before; what it grants now was not sent.
+        // The engine has processed the previous payment; the one it grants now has not been sent.
         self.delivery = Delivery::NotSent;
         if let Some(payment) = &mut self.payment {
             payment.answered();
@@ -144,7 +144,7 @@ impl PurchaseGuard {
             payment.registered(*total);
         }
         let draft = granted?;
-        // A payment is granted only once the payer is known.
+        // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
         // Boxed: it passes through several futures, each of which would copy it.

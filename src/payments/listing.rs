@@ -1,4 +1,4 @@
-//! Channels as users see them.
+//! Channels as listed for users.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,16 +23,16 @@ pub struct ListedChannel {
     pub open_block: u32,
     /// The deposit, in base units.
     pub deposit: Amount,
-    /// The highest total ever signed; right after a crash, the most that may have been signed.
+    /// The highest total ever signed; after a crash, the most that may have been signed.
     pub promised: Amount,
-    /// What the seller is believed to hold.
+    /// The total that the seller is believed to hold.
     pub acknowledged: Amount,
     /// `open`, `closing` or `gone`.
     pub phase: String,
-    /// The host that the channel belongs to; absent until one has paid from it.
+    /// The channel's host; absent until a host has paid from it.
     #[serde(default)]
     pub host: Option<String>,
-    /// True while `promised` is only an upper bound of what was signed.
+    /// True if `promised` is only an upper bound of what was signed.
     #[serde(default)]
     pub in_doubt: bool,
 }
@@ -43,7 +43,7 @@ impl ListedChannel {
         ChannelId { receiver: self.receiver, open_block: self.open_block }
     }
 
-    /// Lists a channel and the host that it belongs to.
+    /// Lists a channel with its host.
     pub fn new(id: &ChannelId, channel: &Channel, host: Option<&str>) -> Self {
         Self {
             receiver: id.receiver,

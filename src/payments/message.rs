@@ -1,4 +1,4 @@
-//! What the actor is sent.
+//! The messages of the actor.
 
 use std::sync::Arc;
 
@@ -39,17 +39,17 @@ pub(super) enum Message {
 /// A channel that a transaction changed, and its state on the chain; `None` if it is settled.
 pub(crate) type ChangedChannel = (ChannelId, Option<OnChain>);
 
-/// The outcome of an order.
+/// The outcome of a user operation.
 pub(super) type OpReply = Result<Result<Option<ChangedChannel>, OpFailure>, OpRefused>;
 
 /// The key of a lock on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LockId(pub(super) u64);
 
-/// Gets the channel once no request uses it.
+/// Receives the channel once no request uses it.
 pub(super) type LockReply = oneshot::Sender<Result<Channel, ChannelAccessError>>;
 
-/// Everything that the actor needs to become ready.
+/// Everything the actor needs to become ready.
 pub(super) struct StartupState {
     pub(super) account: Account,
     pub(super) stored: StoredAccount,
@@ -58,12 +58,12 @@ pub(super) struct StartupState {
     pub(super) signer: Arc<Signer>,
 }
 
-/// What operations on channels need to act on the chain.
+/// What channel operations need to act on the chain.
 #[derive(Clone)]
 pub(crate) struct ChainContext {
     pub(crate) account: Account,
     pub(crate) chain: Chain,
     pub(crate) signer: Arc<Signer>,
-    /// The block from which the chain is to be read again.
+    /// The block at which the next sync starts.
     pub(crate) cursor: u64,
 }

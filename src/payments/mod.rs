@@ -1,7 +1,7 @@
-//! The payment service: the engine of all channels behind a lock, one actor for what takes the disk or the chain, and a
-//! [`Payments`] handle for everything else.
+//! The payment service: the engine of all channels behind a lock, one actor for disk and chain effects, and a
+//! [`Payments`] handle for all other modules.
 //!
-//! [`Payments::pay`] asks for a signed payment and gets a [`Lease`] on the channel that pays it.
+//! [`Payments::pay`] returns a [`Lease`]: a signed payment with its channel.
 
 mod account;
 mod actor;

@@ -1,4 +1,4 @@
-//! Signing payments, in the task of the client that pays.
+//! Signs payments, in the task of the paying client.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ pub(super) struct Wallet {
 }
 
 impl Wallet {
-    /// Who pays, as schemes see it.
+    /// The payer, for schemes.
     pub(super) fn payer(&self) -> Payer {
         Payer { address: self.signer.address(), account: Some(self.account) }
     }
 
-    /// Signs a granted payment, which the journal has recorded already.
+    /// Signs a granted payment, which the journal has already recorded.
     pub(super) fn sign(&self, draft: &Draft) -> Result<Signature, Refusal> {
         let digest = draft.digest(&self.payer()).ok_or_else(|| {
             Refusal::NotReady("the chain of the payment's channel has not been read yet".to_owned())

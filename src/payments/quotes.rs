@@ -1,4 +1,4 @@
-//! Remembered prices, so that a request can carry its payment along at once.
+//! Remembered prices, with which a request can carry its payment at once.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -29,15 +29,15 @@ impl Quotes {
         self.hasher.id(request)
     }
 
-    /// What `request` will probably ask for; `None` if the seller must be asked first.
+    /// The probable offer for `request`; `None` if the seller must be asked first.
     #[must_use]
     pub fn recall(&self, request: &RequestId) -> Option<Offer> {
         let Price { price, receiver, scheme, .. } = lock(&self.prices).recall(request, unix_time())?;
         Offer::quoted(scheme, price, receiver, self.account.get())
     }
 
-    /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
-    /// seller had asked for this price first.
+    /// Remembers the price that was just paid for `request`. `is_shown`: the response contained the seller's state;
+    /// `was_asked`: the seller had asked for this price first.
     pub fn learn(&self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool) {
         let Terms { price, payee, scheme } = offer.terms();
         lock(&self.prices).learn(request, (price.amount, payee, scheme), is_shown, was_asked, unix_time());
@@ -48,14 +48,14 @@ impl Quotes {
         lock(&self.prices).forget(request);
     }
 
-    /// Takes over what the journal holds.
+    /// Loads the journal's prices.
     pub(super) fn load(&self, account: Account, prices: Vec<(RequestId, Price)>) {
         lock(&self.prices).load(prices);
         // The account never changes.
         let _ = self.account.set(account);
     }
 
-    /// What was learned or forgotten since the last call.
+    /// The prices that were learned or forgotten since the last call.
     pub(super) fn take_news(&self) -> Vec<(RequestId, Option<Price>)> {
         lock(&self.prices).take_news()
     }

@@ -1,9 +1,9 @@
-//! What was paid to whom since the process started, in memory. The journal knows channels and totals; only this knows for
-//! which host a payment was made.
+//! What was paid to whom since the process started, in memory. The journal stores channels and totals; only this module
+//! knows for which host a payment was made.
 //!
-//! Leases fill it when they come back, so that it counts what the engine counts. A payment counts by how much it raises
-//! what the seller can redeem: presenting the same total again adds nothing, and what was presented stays counted,
-//! whatever becomes of the next attempt.
+//! Returned leases update it, so it counts what the engine counts. A payment counts by how much it raises what the
+//! seller can redeem: presenting the same total again adds nothing, and what was presented stays counted, whatever the
+//! result of the next attempt.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,8 @@ use crate::mutex::lock;
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Account, Address, Amount, ChannelId};
 
-/// How many payments in doubt are remembered per channel, so that a later payment can confirm them. More stay in doubt.
+/// How many payments in doubt to remember per channel, so that a later payment can confirm them. The rest stays in
+/// doubt.
 const DOUBTS: usize = 64;
 
 /// How the payment of a lease ended.
@@ -38,9 +39,9 @@ pub struct SpendingReport {
     pub from: Option<Account>,
     /// One entry for each host and receiver, the most expensive first.
     pub payees: Vec<PayeeSpending>,
-    /// What went to payees beyond `limits.report_payees`.
+    /// The sum for payees beyond `limits.report_payees`.
     pub others: Spending,
-    /// Payments in flight, whose outcome is not known yet.
+    /// Payments in flight, whose outcome is unknown.
     pub under_way: Tally,
 }
 
@@ -56,19 +57,19 @@ pub struct PayeeSpending {
     pub spent: Spending,
 }
 
-/// Money that was signed away.
+/// Sums of signed payments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
     /// What the seller took.
     pub paid: Tally,
-    /// What the seller may have taken: the answer was lost or an error, or the seller asked again.
+    /// What the seller may have taken: the response was lost or an error, or the seller sent another 402.
     pub unclear: Tally,
-    /// What was in doubt until a later payment was taken in its place; part of `paid`.
+    /// What was in doubt until a later payment was accepted instead; part of `paid`.
     #[serde(default, skip_serializing_if = "Tally::is_nothing")]
     pub cleared: Tally,
 }
 
-/// A number of requests and what they cost together.
+/// A number of requests and their total price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// The number of requests.
@@ -78,7 +79,7 @@ pub struct Tally {
 }
 
 impl SpendingReport {
-    /// What was paid since an earlier report of the same process. What is in flight now stays.
+    /// What was paid since an earlier report of the same process. Payments in flight are those of now.
     #[must_use]
     pub fn since(mut self, earlier: &Self) -> Self {
         let before: HashMap<_, _> =
@@ -120,7 +121,7 @@ impl Spending {
 
     fn since(&self, before: &Self) -> Self {
         let (all, all_before) = (self.unclear.plus(&self.cleared), before.unclear.plus(&before.cleared));
-        // Older payments are confirmed first, so none of the newer ones in doubt is hidden by them.
+        // Older payments are confirmed first, so that they hide none of the newer ones in doubt.
         let unclear = all.minus(&all_before.max(&self.cleared));
         Self { paid: self.paid.minus(&before.paid), unclear, cleared: Tally::default() }
     }
@@ -163,11 +164,11 @@ pub(super) struct SpendingTotals {
     hosts: HashMap<String, HashMap<Address, Spending>>,
     others: Spending,
     under_way: Tally,
-    /// What the seller of each channel was presented since the start.
+    /// What was presented to the seller of each channel since the start.
     channels: HashMap<ChannelId, PresentedTotals>,
 }
 
-/// What the seller of a channel was presented.
+/// What was presented to the seller of a channel.
 #[derive(Debug, Default)]
 struct PresentedTotals {
     /// The highest total.
@@ -176,14 +177,15 @@ struct PresentedTotals {
     doubts: Vec<DoubtfulPayment>,
 }
 
-/// A payment that the seller may have taken, and the host it counts for.
+/// A payment that the seller may have taken, with the host it counts for.
 #[derive(Debug)]
 struct DoubtfulPayment {
     host: String,
     raise: Increase,
 }
 
-/// By how much a seller can redeem more of a channel: at most `by`, between the totals `above` and `to`.
+/// By how much a payment raises what a seller can redeem on a channel: at most `by`, between the totals `above` and
+/// `to`.
 #[derive(Clone, Copy, Debug)]
 struct Increase {
     channel: ChannelId,
@@ -193,17 +195,17 @@ struct Increase {
 }
 
 impl Increase {
-    /// How much of it lies at or below `total`, at most.
+    /// The most of it at or below `total`.
     fn up_to(&self, total: Amount) -> Amount {
         self.between(self.above, total)
     }
 
-    /// How much of it lies between two totals, at most.
+    /// The most of it between two totals.
     fn between(&self, base: Amount, total: Amount) -> Amount {
         self.by.min(total.min(self.to).saturating_sub(base.max(self.above)))
     }
 
-    /// Without the lowest part of it.
+    /// The increase without its lowest part.
     fn without(self, part: Amount) -> Option<Self> {
         let above = self.above.saturating_add(part);
         Some(Self { above, by: self.by.saturating_sub(part), ..self }).filter(|rest| !rest.by.is_zero())
@@ -237,7 +239,7 @@ impl SpendingTotals {
         .sorted()
     }
 
-    /// The counters of a payee, or the common ones beyond the limit.
+    /// The counters of a payee, or the shared ones beyond the limit.
     fn spent(&mut self, host: &str, receiver: Address) -> &mut Spending {
         let is_known = self.hosts.get(host).is_some_and(|receivers| receivers.contains_key(&receiver));
         if !is_known {
@@ -260,8 +262,8 @@ impl SpendingTotals {
         doubts.push(DoubtfulPayment { host: host.to_owned(), raise });
     }
 
-    /// Confirms earlier payments: one was taken that raised the total by `missing` less than its price, so that much of what
-    /// was in doubt was not taken before. Returns how much of it was known here.
+    /// Confirms earlier payments: a payment was accepted that raised the total by `missing` less than its price, so
+    /// that much had been in doubt and was taken now. Returns how much of it is known here.
     fn clear(&mut self, draft: &ChannelDraft, mut missing: Amount) -> Amount {
         let mut cleared = Amount::ZERO;
         if missing.is_zero() {
@@ -314,7 +316,7 @@ pub(super) struct PaymentGuard {
     is_presented: bool,
     /// By how much this request raises what the seller can redeem.
     raise: Option<Increase>,
-    /// How much of it counts as in flight.
+    /// How much of that counts as in flight.
     under_way: Option<Amount>,
 }
 
@@ -333,7 +335,7 @@ impl PaymentGuard {
         Self { totals, host, receiver, sending, is_presented: false, raise, under_way }
     }
 
-    /// A payment is about to be sent.
+    /// Records that a payment is about to be sent.
     pub(super) fn begin(&mut self, draft: &ChannelDraft) {
         if self.sending.is_some() {
             return;
@@ -341,7 +343,7 @@ impl PaymentGuard {
         let totals = Arc::clone(&self.totals);
         let mut totals = lock(&totals);
         let ChannelDraft { channel, total, price } = *draft;
-        // What the seller held before: this payment stands on it.
+        // The total that the seller held before, to which this payment adds its price.
         let base = total.saturating_sub(price);
         let highest = totals.channels.get(&channel).map(|shown| shown.highest);
         let before = BeforeSending { highest, is_presented: self.is_presented, raise: self.raise };
@@ -353,8 +355,8 @@ impl PaymentGuard {
             totals.channels.entry(channel).or_default().highest = total;
         }
         let new = Increase { channel, above, to: total, by };
-        // An earlier total below the base turned out to be an older one. One of another channel is worth nothing any
-        // more: otherwise the book would not have granted this payment.
+        // An earlier total below the base has turned out to be older. One of another channel is void: otherwise the
+        // engine would not have granted this payment.
         self.raise = match self.raise.filter(|earlier| earlier.channel == channel && earlier.to > base) {
             Some(earlier) => Some(Increase {
                 above: earlier.above,
@@ -367,12 +369,12 @@ impl PaymentGuard {
         self.count_under_way(&mut totals, self.raise);
     }
 
-    /// The seller has seen what was sent and asks again: it stays counted, whatever comes next.
+    /// Records that the seller has seen the payment and sent another 402: it stays counted, whatever comes next.
     pub(super) fn answered(&mut self) {
         self.sending = None;
     }
 
-    /// The seller has proven that it holds `total` of what was presented.
+    /// Records that the seller has proven that it holds `total`.
     pub(super) fn registered(&mut self, total: Amount) {
         let paid = self.raise.map_or(Amount::ZERO, |raise| raise.up_to(total));
         let totals = Arc::clone(&self.totals);
@@ -399,7 +401,7 @@ impl PaymentGuard {
         self.book(&mut totals, paid);
     }
 
-    /// Counts what was paid, and the rest of what the seller can redeem as in doubt.
+    /// Counts what was paid, and the rest of the increase as in doubt.
     fn book(&mut self, totals: &mut SpendingTotals, paid: Option<Amount>) {
         self.count_under_way(totals, None);
         let raise = self.raise.take();
@@ -426,7 +428,7 @@ impl PaymentGuard {
     }
 }
 
-/// The host of a URL, with its port unless it is the scheme's default; without user name and password.
+/// The host of a URL, with its port unless it is the scheme's default; without user info.
 fn host(url: &Uri) -> String {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let own = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
@@ -447,7 +449,7 @@ mod tests {
         Arc::new(Mutex::new(SpendingTotals::new(most, 7)))
     }
 
-    /// A payment from a channel of its own.
+    /// A payment from a separate channel.
     fn pay(totals: &Arc<Mutex<SpendingTotals>>, url: &str, receiver: Address, price: u64, how: Delivery) {
         let open_block = lock(totals).channels.len() as u32 + 1;
         let channel = ChannelId { receiver, open_block };
@@ -460,7 +462,7 @@ mod tests {
         PaymentGuard::new(Arc::clone(totals), &url.parse().unwrap(), receiver)
     }
 
-    /// A guard of a request to one host, and what of one channel to Alice is presented for it.
+    /// A guard for a request to one host, paid from one channel to Alice.
     fn one(totals: &Arc<Mutex<SpendingTotals>>) -> PaymentGuard {
         guard(totals, "http://a.example/", ALICE)
     }
@@ -470,7 +472,7 @@ mod tests {
         ChannelDraft { channel, total: total.into(), price: price.into() }
     }
 
-    /// What stands on the report as paid and as unclear; nothing is under way any more.
+    /// The paid and unclear sums of the report; nothing is in flight any more.
     fn reported(totals: &Arc<Mutex<SpendingTotals>>) -> (Tally, Tally) {
         let report = lock(totals).report();
         assert_eq!(report.under_way, Tally::default());
@@ -518,7 +520,7 @@ mod tests {
         for host in 0..5 {
             pay(&totals, &format!("http://{host}.example/"), ALICE, 10, Delivery::Accepted);
         }
-        // Who has a line keeps it.
+        // A payee with an entry keeps it.
         pay(&totals, "http://0.example/", ALICE, 1, Delivery::Accepted);
         pay(&totals, "http://4.example/", ALICE, 2, Delivery::InDoubt);
         let report = lock(&totals).report();
@@ -558,7 +560,7 @@ mod tests {
             let (all, none) = (sum(1, 5), Tally::default());
             assert_eq!(reported(&totals), if paid { (all, none) } else { (none, all) }, "{how:?}");
         }
-        // The client leaves before the next attempt.
+        // The client disconnects before the next attempt.
         let totals = totals(10);
         let mut guard = one(&totals);
         guard.begin(&draft(5, 5));
@@ -586,15 +588,15 @@ mod tests {
     #[test]
     fn all_totals_that_one_request_presented_are_counted_by_what_they_raise() {
         for (presented, how, paid, unclear) in [
-            // The price rises: the second payment stands on the same base.
+            // The price rises: the second payment has the same base.
             (&[(5, 5), (35, 35)][..], Delivery::Accepted, sum(1, 35), Tally::default()),
             (&[(5, 5), (35, 35)], Delivery::InDoubt, Tally::default(), sum(1, 35)),
-            // The second one never left: the seller has the first.
+            // The second one was never sent: the seller has the first.
             (&[(5, 5), (35, 35)], Delivery::NotSent, Tally::default(), sum(1, 5)),
-            // The price falls: the seller can still redeem what it was shown first.
+            // The price falls: the seller can still redeem the first payment.
             (&[(35, 35), (5, 5)], Delivery::Accepted, sum(1, 5), sum(1, 30)),
             (&[(35, 35), (5, 5)], Delivery::NotSent, Tally::default(), sum(1, 35)),
-            // The seller has proven an older total, so the first payment was none.
+            // The seller has proven an older total, so the first payment was void.
             (&[(5, 5), (105, 5)], Delivery::Accepted, sum(1, 5), Tally::default()),
         ] {
             let totals = totals(10);
@@ -649,7 +651,7 @@ mod tests {
         lost.end(Delivery::InDoubt);
         assert_eq!(reported(&totals), (Tally::default(), sum(1, 5)));
         let before = lock(&totals).report();
-        // The same total again, and once more without an answer: it raises nothing.
+        // The same total again, and once more without a response: it raises nothing.
         let mut again = one(&totals);
         again.begin(&draft(5, 5));
         again.end(Delivery::InDoubt);
@@ -659,13 +661,13 @@ mod tests {
         taken.end(Delivery::Accepted);
         assert_eq!(reported(&totals), (sum(1, 5), Tally::default()));
 
-        // Of what came between two bills nothing is hidden by what was cleared up of an earlier one.
+        // Confirming earlier payments hides nothing that came between two reports.
         let mut newer = one(&totals);
         newer.begin(&draft(9, 4));
         newer.end(Delivery::InDoubt);
         let total = lock(&totals).report().since(&before).total();
         assert_eq!((total.paid, total.unclear), (sum(1, 5), sum(1, 4)));
-        // What was taken after all stays where it is, and the next payment stands on it.
+        // A payment that was accepted after all stays counted, and the next one builds on it.
         let mut next = one(&totals);
         next.begin(&draft(13, 4));
         next.end(Delivery::Accepted);

@@ -1,4 +1,4 @@
-//! The keys of remembered prices: a keyed hash of method and URL, so that neither memory nor disk holds a query.
+//! Keys of remembered prices: a keyed hash of method and URL, so that neither memory nor disk contains a query.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ pub(super) const KEY: usize = 32;
 /// The block size of SHA-256, in bytes.
 const BLOCK: usize = 64;
 
-/// Hashes requests by HMAC-SHA-256 under a key that never leaves the journal.
+/// Hashes requests with HMAC-SHA-256 and a key that never leaves the journal.
 #[derive(Clone)]
 pub(super) struct RequestHasher(Arc<Hmac<Sha256>>);
 
 impl RequestHasher {
-    /// Hashes under `key`, which is random.
+    /// Hashes with `key`, which must be random.
     pub(super) fn new(key: &[u8; KEY]) -> Self {
-        // HMAC fills a key up with zeros to the size of a block.
+        // HMAC pads a key with zeros to the block size.
         let mut block = [0; BLOCK];
         block[..KEY].copy_from_slice(key);
         Self(Arc::new(Hmac::new(&block.into())))
     }
 
-    /// The hash of a request, its method and URL.
+    /// The hash of a request: its method and URL.
     pub(super) fn id(&self, request: &str) -> RequestId {
         let mut mac = (*self.0).clone();
         mac.update(request.as_bytes());
@@ -46,7 +46,7 @@ mod tests {
 
     use crate::payments::request_hasher::*;
 
-    /// RFC 4231, test case 1, with the zeros by which HMAC fills up a short key.
+    /// RFC 4231, test case 1, with the zeros with which HMAC pads a short key.
     #[test]
     fn it_is_hmac_sha_256() {
         let mut key = [0; KEY];

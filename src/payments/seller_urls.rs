@@ -1,4 +1,4 @@
-//! The URLs of sellers' REST interfaces, as hosts name them in their answers.
+//! The URLs of sellers' REST interfaces, as hosts name them in their responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -7,19 +7,19 @@ use crate::mutex::lock;
 use crate::protocol::Address;
 use crate::protocol::engine::{HostName, Record};
 
-/// The known URLs, by host and receiver; cheap to clone. A host that names another host's receiver speaks for itself only.
+/// The known URLs, by host and receiver; cheap to clone. A host that names another host's receiver affects only itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SellerUrls(Arc<Mutex<KnownUrls>>);
 
 #[derive(Debug, Default)]
 struct KnownUrls {
     urls: BTreeMap<(HostName, Address), String>,
-    /// Those that the journal does not have yet.
+    /// Keys that the journal does not have yet.
     unrecorded: BTreeSet<(HostName, Address)>,
 }
 
 impl SellerUrls {
-    /// Takes over what the journal holds.
+    /// Loads the journal's URLs.
     pub(super) fn load(&self, urls: Vec<((HostName, Address), String)>) {
         lock(&self.0).urls.extend(urls);
     }
@@ -36,7 +36,7 @@ impl SellerUrls {
         true
     }
 
-    /// What `host` names; without a host, the URL of the only host that names `receiver`.
+    /// The URL named by `host`; without a host, the URL of the only host that names `receiver`.
     pub(super) fn of(&self, host: Option<HostName>, receiver: Address) -> Option<String> {
         let known = lock(&self.0);
         if let Some(host) = host {

@@ -1,8 +1,8 @@
-//! The engine behind one lock, and the callers that await its answers. [`SharedEngine::submit`] is its only door: clients,
-//! on any runtime, chain jobs and the journal's thread use it alike.
+//! The engine behind one lock, with the callers that await its answers. [`SharedEngine::submit`] is its only entry
+//! point: clients on any runtime, chain jobs and the journal thread all use it.
 //!
-//! Nothing waits while the lock is held. Answers to purchases are handed out under it, in the task that brings the input;
-//! what takes the disk or the chain is left to the actor, which is woken for it.
+//! No code waits while it holds the lock. Answers to purchases are delivered under it, in the task that submits the
+//! input; disk and chain effects are left to the actor, which is woken for them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -16,10 +16,10 @@ use crate::mutex::lock;
 use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId};
 use crate::protocol::{ChannelOp, Draft, Refusal};
 
-/// How long the engine may be newer than its record while nobody pays.
+/// How long the engine's state may be unrecorded while no payments are made.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
-/// What a purchase gets: a payment that may be signed, or why there is none.
+/// The result of a purchase: a payment to sign, or a refusal.
 pub(super) type Granted = Result<Draft, Refusal>;
 
 /// The engine behind a mutex, with the callers that await an answer.
@@ -28,25 +28,25 @@ pub(super) struct SharedEngine {
     inner: Mutex<LockedEngine>,
     /// Wakes the actor.
     wake: Notify,
-    /// Who signs, once that is known.
+    /// The wallet, once known.
     pub payer: OnceLock<Wallet>,
 }
 
-/// What lies behind the lock.
+/// The state behind the lock.
 #[derive(Debug)]
 pub(super) struct LockedEngine {
     pub engine: Engine,
-    /// Who waits for an answer.
+    /// Callers waiting for an answer.
     replies: HashMap<PurchaseId, oneshot::Sender<Granted>>,
     /// When the actor wakes up by itself.
     alarm: Option<Instant>,
-    /// When a purchase was last heard of.
+    /// The time of the last input from a purchase.
     touched: Instant,
-    /// True while the actor waits for channels to come back, or for writes to end.
+    /// True while the actor waits for leases to return, or for writes to end.
     pub awaits_returns: bool,
 }
 
-/// What comes of asking.
+/// The immediate result of asking the engine.
 pub(super) enum Asked {
     Answered(Granted),
     /// The answer comes later.
@@ -70,16 +70,16 @@ impl SharedEngine {
         lock(&self.inner)
     }
 
-    /// Resolves when there is something to do for the actor.
+    /// Resolves when there is work for the actor.
     pub(super) fn woken(&self) -> Notified<'_> {
         self.wake.notified()
     }
 
-    /// Hands an input to the engine, and out what it answers.
+    /// Submits an input to the engine, and delivers its answers.
     pub(super) fn submit(&self, input: Input) {
         let now = Instant::now();
         let mut inner = self.lock();
-        // The state is suspect after a panic: nothing is signed on it.
+        // Poisoned: the engine's state is suspect, so refuse to sign.
         if self.inner.is_poisoned() {
             return inner.close();
         }
@@ -90,7 +90,7 @@ impl SharedEngine {
 
     /// Submits the input of a purchase that wants a payment.
     pub(super) fn ask(&self, id: PurchaseId, input: Input) -> Asked {
-        // The state is suspect after a panic: nothing is signed on it.
+        // Poisoned: the engine's state is suspect, so refuse to sign.
         if self.inner.is_poisoned() {
             return Asked::Answered(Err(Refusal::ShuttingDown));
         }
@@ -110,7 +110,7 @@ impl SharedEngine {
         asked
     }
 
-    /// Submits what became of a purchase that waits for nothing any more.
+    /// Submits the outcome of a purchase that no longer waits.
     pub(super) fn give_back(&self, id: PurchaseId, input: Input) {
         let mut inner = self.lock();
         inner.touched = Instant::now();
@@ -119,11 +119,11 @@ impl SharedEngine {
         self.submit(input);
     }
 
-    /// Submits an order of the user's, if it may be taken now: in between, a client could have the engine order something
-    /// for the same receiver.
+    /// Submits a user operation, if it may start now. Check and start are atomic: in between, a client could make the
+    /// engine start an operation for the same receiver.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Why it may not start.
     pub(super) fn start_op(&self, op: ChannelOp) -> Result<(), OpRefused> {
         let now = Instant::now();
         let mut inner = self.lock();
@@ -133,7 +133,7 @@ impl SharedEngine {
         Ok(())
     }
 
-    /// Wakes the actor for what only it can do.
+    /// Wakes the actor for effects that only it can execute.
     fn wake_if_needed(&self, mut inner: MutexGuard<'_, LockedEngine>, id: Option<PurchaseId>, now: Instant) {
         let waits_until = id.and_then(|id| inner.engine.due(id));
         let idle = inner.engine.is_dirty().then_some(now + PERSIST_AFTER);
@@ -151,7 +151,7 @@ impl SharedEngine {
 }
 
 impl LockedEngine {
-    /// Hands out answers to purchases; the one for `own` is handed back.
+    /// Delivers answers to purchases; returns the one for `own`.
     fn answer_all(&mut self, own: Option<PurchaseId>) -> Option<Granted> {
         let mut answer = None;
         while let Some((id, granted)) = self.engine.poll_answer() {
@@ -163,17 +163,17 @@ impl LockedEngine {
     /// Answers a purchase, if it still waits.
     pub(super) fn answer(&mut self, id: PurchaseId, granted: Granted) {
         if let Some(reply) = self.replies.remove(&id) {
-            // A client that has left drops its guard, which withdraws the purchase.
+            // A client that has disconnected drops its guard, which withdraws the purchase.
             let _ = reply.send(granted);
         }
     }
 
-    /// Everything that the engine wants done.
+    /// All pending effects of the engine.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::iter::from_fn(|| self.engine.poll_effect()).collect()
     }
 
-    /// When the task is to wake up: for what is due, and to put on record what is only in memory.
+    /// Sets the actor's next wake-up: for timeouts, and to record what is only in memory.
     pub(super) fn set_alarm(&mut self) -> Option<Instant> {
         let due = self.engine.poll_timeout();
         let idle = self.engine.is_dirty().then_some(self.touched + PERSIST_AFTER);
@@ -181,7 +181,7 @@ impl LockedEngine {
         self.alarm
     }
 
-    /// Tells the engine of the time. True when nobody has paid for a while, so that prices can be written down too.
+    /// Advances the engine's clock. True if no payments were made for a while, so that prices can be recorded, too.
     pub(super) fn wake_up(&mut self, now: Instant) -> bool {
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle(Input::Tick, now);
@@ -189,19 +189,19 @@ impl LockedEngine {
         }
         let is_idle = self.touched + PERSIST_AFTER <= now;
         if is_idle {
-            // What cannot be written now is not tried again before that time has passed once more.
+            // A write that fails now is retried only after the same period.
             self.touched = now;
             self.engine.handle(Input::Idle, now);
         }
         is_idle
     }
 
-    /// True when no purchase waits or has a channel.
+    /// True if no purchase waits or holds a lease.
     pub(super) fn is_done(&self) -> bool {
         self.replies.is_empty() && !self.engine.has_leases()
     }
 
-    /// Nobody is answered any more.
+    /// Drops all waiting callers.
     pub(super) fn close(&mut self) {
         self.replies.clear();
     }

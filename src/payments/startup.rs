@@ -36,34 +36,34 @@ enum StartupError {
     Gone,
 }
 
-/// Warns of open channels that this journal, which knows others, has nothing to do with: two programs that pay from one
-/// channel do not know of each other's promises.
-fn warn_of_strangers(stored: &StoredAccount, synced: &Synced) {
+/// Warns of open channels that are not in this journal, which contains others: two programs that pay from one channel
+/// do not know each other's promises.
+fn warn_of_unknown_channels(stored: &StoredAccount, synced: &Synced) {
     let is_ours = |id: &ChannelId| {
         stored.channels.iter().any(|(known, _)| known == id)
             || stored.intents.iter().any(|intent| intent.op.receiver() == id.receiver)
     };
-    let strange = synced.channels.iter().filter(|(id, on_chain)| on_chain.is_some() && !is_ours(id));
-    for (channel, _) in strange.filter(|_| !stored.channels.is_empty()) {
+    let unknown = synced.channels.iter().filter(|(id, on_chain)| on_chain.is_some() && !is_ours(id));
+    for (channel, _) in unknown.filter(|_| !stored.channels.is_empty()) {
         tracing::warn!(
             %channel,
-            "a channel of this key that this state directory did not open: if another program or state directory uses the \
+            "this key has a channel that this state directory did not open: if another program or state directory uses the \
              same key, give each a key of its own"
         );
     }
 }
 
 impl Payments {
-    /// Tells waiting clients why nothing can be paid yet.
+    /// Reports to waiting clients why payments are not possible yet.
     pub async fn not_ready(&self, reason: String) {
-        // After the stop no client waits.
+        // After shutdown no client waits.
         let _ = self.send(Message::Unready(reason)).await;
     }
 
-    /// Makes the service ready to pay; returns when it is, or when it has stopped.
+    /// Prepares the service for payments; returns when it is ready or has stopped.
     pub async fn start(&self, startup: Startup) {
         loop {
-            let reason = match self.prepare_telling(&startup).await {
+            let reason = match self.prepare_and_report(&startup).await {
                 Ok(prepared) => {
                     let Account { chain_id, payer, .. } = prepared.account;
                     let channels = prepared.synced.channels.len();
@@ -80,17 +80,17 @@ impl Payments {
         }
     }
 
-    /// Prepares, and meanwhile tells waiting clients of the node errors that are being retried.
-    async fn prepare_telling(&self, startup: &Startup) -> Result<StartupState, StartupError> {
-        let mut trouble = startup.chain.outage();
+    /// Prepares, and meanwhile reports node errors that are being retried to waiting clients.
+    async fn prepare_and_report(&self, startup: &Startup) -> Result<StartupState, StartupError> {
+        let mut outage = startup.chain.outage();
         let mut preparing = std::pin::pin!(self.prepare(startup));
         loop {
             let reason = tokio::select! {
                 prepared = &mut preparing => return prepared,
-                changed = trouble.changed() => {
+                changed = outage.changed() => {
                     // The sender lives as long as `startup.chain`.
                     changed.map_err(|_| StartupError::Gone)?;
-                    trouble.borrow_and_update().clone()
+                    outage.borrow_and_update().clone()
                 }
             };
             if let Some(reason) = reason {
@@ -117,11 +117,11 @@ impl Payments {
             Ok(Some(gap)) => tracing::warn!("{gap}"),
             Ok(None) => {}
             // Payments from existing channels need no transaction.
-            Err(error) => tracing::warn!(%error, "cannot tell whether a transaction is stranded"),
+            Err(error) => tracing::warn!(%error, "cannot determine whether a transaction is stranded"),
         }
         let known: Vec<_> = stored.channels.iter().map(|(id, _)| *id).collect();
         let synced = startup.chain.sync(stored.cursor, &known).await?;
-        warn_of_strangers(&stored, &synced);
+        warn_of_unknown_channels(&stored, &synced);
         let (chain, signer) = (startup.chain.clone(), Arc::clone(&startup.signer));
         Ok(StartupState { account, stored, synced, chain, signer })
     }

@@ -7,12 +7,12 @@ use crate::protocol::Address;
 /// The payer on one channel contract: the same for all channels of a running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// The id of the chain (EIP-155).
+    /// The chain ID (EIP-155).
     pub chain_id: u64,
     /// The channel contract.
     pub contract: Address,
     /// The token that the contract holds; amounts are its base units.
     pub token: Address,
-    /// The address that pays.
+    /// The payer's address.
     pub payer: Address,
 }

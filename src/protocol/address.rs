@@ -1,4 +1,4 @@
-//! Addresses and channel identities: who pays, who is paid, and where.
+//! Addresses and channel identities.
 
 use std::cell::RefCell;
 use std::{fmt, str::FromStr};
@@ -7,30 +7,30 @@ use ethers_core::types::H160;
 use ethers_core::utils::keccak256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A 20-byte account or contract address; printed with its EIP-55 checksum.
+/// A 20-byte account or contract address; displayed with its EIP-55 checksum.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub [u8; 20]);
 
-/// Why a text is not an [`Address`].
+/// Why a string is not an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAddress {
     /// Not `0x` and 40 hexadecimal digits.
     #[error("not an address: 0x and 40 hexadecimal digits are needed")]
     Shape,
-    /// Upper and lower case are mixed, but not as EIP-55 says: a digit is probably wrong.
+    /// Upper and lower case are mixed, but not as in EIP-55: a digit is probably wrong.
     #[error("the address has a wrong checksum (EIP-55): a digit is probably mistyped")]
     Checksum,
 }
 
-/// How many addresses a thread keeps the texts of.
-const PLACES: usize = 16;
-/// The text of the address that is all zero.
+/// How many addresses each thread caches the strings of.
+const CACHE_SIZE: usize = 16;
+/// The string of the zero address.
 const ZERO: [u8; 42] = *b"0x0000000000000000000000000000000000000000";
 
 thread_local! {
-    /// What this thread printed lately, each in the place of its last byte: a payment names the same few addresses
-    /// every time, and the hash costs more than everything else about their text.
-    static PRINTED: RefCell<[(Address, [u8; 42]); PLACES]> = const { RefCell::new([(Address([0; 20]), ZERO); PLACES]) };
+    /// Strings that this thread displayed recently, indexed by the address's last byte: payments use the same few
+    /// addresses again and again, and the hash is the most expensive part of the string.
+    static PRINTED: RefCell<[(Address, [u8; 42]); CACHE_SIZE]> = const { RefCell::new([(Address([0; 20]), ZERO); CACHE_SIZE]) };
 }
 
 impl FromStr for Address {
@@ -53,10 +53,10 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// `0x` and 40 hexadecimal digits, a letter in upper case where the hash of the digits says so (EIP-55).
+    /// `0x` and 40 hexadecimal digits, with letters in upper case according to the digits' hash (EIP-55).
     fn checksummed(&self) -> [u8; 42] {
         PRINTED.with_borrow_mut(|printed| {
-            let (address, text) = &mut printed[usize::from(self.0[19]) % PLACES];
+            let (address, text) = &mut printed[usize::from(self.0[19]) % CACHE_SIZE];
             if address != self {
                 (*address, *text) = (*self, self.hashed());
             }
@@ -88,7 +88,7 @@ fn nibble(bytes: &[u8], place: usize) -> usize {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Digits and `0x` are always text.
+        // Digits and `0x` are always valid UTF-8.
         f.write_str(str::from_utf8(&self.checksummed()).map_err(|_| fmt::Error)?)
     }
 }
@@ -124,12 +124,12 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// A channel of ours: the payer and the contract are the same for a whole store, the rest is here.
+/// A channel of this payer; payer and contract are the same for the whole account.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChannelId {
-    /// Who is paid.
+    /// The payee.
     pub receiver: Address,
-    /// The number of the block that holds the opening transaction.
+    /// The block of the opening transaction.
     pub open_block: u32,
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for ChannelId {
     }
 }
 
-/// Why a text is not a [`ChannelId`].
+/// Why a string is not a [`ChannelId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a channel: write RECEIVER@BLOCK, an address and the block of the opening")]
 pub struct NotAChannel;
@@ -175,7 +175,7 @@ mod tests {
         ];
         let mut addresses: Vec<Address> =
             texts.iter().map(|text| text.to_lowercase().parse().unwrap()).collect();
-        // The same place for all.
+        // The same cache entry for all.
         addresses.iter_mut().for_each(|address| address.0[19] = 0x10);
         let fresh: Vec<String> = addresses
             .iter()

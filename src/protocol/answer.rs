@@ -1,8 +1,8 @@
-//! What schemes see of an HTTP answer.
+//! The part of an HTTP response that schemes see.
 
 use http::{HeaderMap, StatusCode};
 
-/// An answer of an origin, as far as it has been read.
+/// A response of an origin, as far as it has been read.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     /// Its status.

@@ -1,15 +1,15 @@
-//! Amounts together with what they are amounts of.
+//! Amounts with their assets.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::protocol::Amount;
 
-/// What an amount counts.
+/// The asset that an amount is denominated in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AssetId {
-    /// The token that the channel contract of `[chain]` holds. Its network and address are those of the
-    /// [`Account`](crate::protocol::Account): a seller names neither, or they must match.
+    /// The token of the channel contract in `[chain]`. Its network and address are those of the
+    /// [`Account`](crate::protocol::Account): a seller does not name them, or they must match.
     ChannelToken,
     /// A token on a network.
     Token(Arc<Token>),
@@ -18,18 +18,18 @@ pub enum AssetId {
 /// A token on a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {
-    /// The network, as a CAIP-2 id such as `eip155:8453`.
+    /// The network, as a CAIP-2 ID such as `eip155:8453`.
     pub network: String,
-    /// The token on this network: the address of its contract, or a symbol where there is no contract.
+    /// The token on this network: the address of its contract, or a symbol if it has none.
     pub token: String,
 }
 
-/// An amount in base units, and what it counts.
+/// An amount in base units of an asset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money {
-    /// How much, in base units.
+    /// The amount, in base units.
     pub amount: Amount,
-    /// Of what.
+    /// The asset.
     pub asset: AssetId,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for AssetId {
 }
 
 impl fmt::Display for Money {
-    /// Base units of the channel contract's token stand alone, as in the configuration.
+    /// Amounts of the channel contract's token are displayed without their asset, as in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.asset {
             AssetId::ChannelToken => self.amount.fmt(f),

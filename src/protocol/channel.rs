@@ -1,4 +1,4 @@
-//! One channel: what was promised, what the seller is believed to hold, what is locked up.
+//! One channel: its promised and acknowledged totals, and its deposit.
 
 use std::fmt;
 
@@ -8,68 +8,68 @@ use crate::protocol::{Address, Amount, ChannelId, Signature};
 
 /// One of our channels.
 ///
-/// Always `acknowledged <= presented <= promised`, as far as our own signatures go. Nothing above `durable_limit` is ever
-/// signed, and no payment is above `deposit`.
+/// Always `acknowledged <= presented <= promised`, counting our own signatures. Nothing above `durable_limit` or
+/// `deposit` is ever signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
-    /// What is locked up, top ups included, as the chain shows it.
+    /// The deposit including top-ups, as on the chain.
     pub deposit: Amount,
-    /// All that was sent into the channel, top ups on their way included: what the chain shows may lag behind it. Limits
-    /// on deposits count this.
+    /// Everything sent into the channel, including pending top-ups; the chain may lag behind it. Limits on deposits
+    /// count this.
     pub funded: Amount,
     /// The highest total ever signed. It never falls.
     pub promised: Amount,
-    /// The highest total that the seller was shown, as far as can be told. What is presented above it counts for the request
-    /// that presents it: a total that was signed and never sent lies between this and `promised`, and so may all that a
-    /// crash left unknown.
+    /// The highest total presented to the seller, as far as known. Presenting more counts as new exposure of the
+    /// request that presents it: totals that were signed but never sent lie between this and `promised`, as may
+    /// everything that a crash left unknown.
     pub presented: Amount,
-    /// The bound on disk: totals up to here may be signed without another durable write. Where a crash leaves it above
+    /// The recorded limit: totals up to here may be signed without another durable write. If a crash leaves it above
     /// `presented`, everything in between may have been signed and sent.
     pub durable_limit: Amount,
-    /// What the seller is believed to hold: the next price is added to it. It may be corrected downwards at any
-    /// time, upwards only by our own signature.
+    /// The total that the seller is believed to hold, to which the next price is added. It may be corrected downwards
+    /// at any time, upwards only by our own signature.
     pub acknowledged: Amount,
-    /// A payment that was signed and whose fate is not known.
+    /// A signed payment with unknown outcome.
     pub in_doubt: Option<InDoubt>,
-    /// The most that may have been signed, while that is not known: after a crash, or when the chain shows a channel
-    /// that the journal does not have. Only our own signature or the chain ends it.
+    /// The most that may have been signed, while that is unknown: after a crash, or for a channel on the chain that the
+    /// journal does not have. Only our own signature or the chain ends it.
     pub doubt: Option<Amount>,
-    /// True until the seller has said in this run what it holds: the journal may be older than the seller's state. Not
-    /// kept on disk.
+    /// True until the seller has stated its total in this run, since the journal may be older than the seller's state.
+    /// Not recorded.
     pub must_query: bool,
-    /// The highest payment that was signed in this run. Not kept on disk.
+    /// The highest total signed in this run. Not recorded.
     pub signed: Amount,
-    /// How many payments were signed in this run. Not kept on disk.
+    /// How many payments were signed in this run. Not recorded.
     pub payments: u64,
-    /// Where it is in its life.
+    /// The channel's state.
     pub phase: Phase,
 }
 
-/// A payment that was signed and may or may not have reached the seller.
+/// A signed payment that may or may not have reached the seller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InDoubt {
     /// The signed total.
     pub total: Amount,
-    /// What of it was meant to be paid.
+    /// The price that it was to pay.
     pub price: Amount,
 }
 
-/// Where a channel is in its life.
+/// The state of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It can pay.
     Open,
-    /// We asked to close it; it can be settled after this block.
+    /// A unilateral close was requested; it can be settled after this block.
     Closing {
         /// The last block of the challenge period.
         settle_block: u32,
     },
-    /// The contract does not know it: settled, or its opening was undone by a reorganisation.
+    /// It does not exist on the chain: settled, or its opening was undone by a reorganisation.
     Gone,
 }
 
 impl Phase {
-    /// One word for it: `open`, `closing` or `gone`.
+    /// Its name: `open`, `closing` or `gone`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -80,7 +80,7 @@ impl Phase {
 }
 
 impl Channel {
-    /// A channel that we have just opened: nothing was signed on it yet.
+    /// A channel that was just opened: nothing was signed on it yet.
     pub fn new(on_chain: OnChain) -> Self {
         let mut channel = Self {
             deposit: Amount::ZERO,
@@ -100,13 +100,13 @@ impl Channel {
         channel
     }
 
-    /// A channel that the chain shows and the journal does not have. Up to its whole deposit may have been signed.
+    /// A channel on the chain that the journal does not have. Up to its whole deposit may have been signed.
     pub fn found(on_chain: OnChain) -> Self {
         let channel = Self::new(on_chain);
         Self { doubt: Some(channel.deposit), must_query: true, ..channel }
     }
 
-    /// Takes over what the contract says; `None` means that it knows no such channel.
+    /// Applies the contract's state; `None` means that there is no such channel.
     pub fn observe(&mut self, on_chain: Option<OnChain>) {
         let Some(on_chain) = on_chain else {
             self.phase = Phase::Gone;
@@ -118,14 +118,14 @@ impl Channel {
             0 => Phase::Open,
             settle_block => Phase::Closing { settle_block },
         };
-        // The contract checked our signature before it paid this out.
+        // The contract verified our signature before it paid this out.
         self.promised = self.promised.max(on_chain.withdrawn);
         self.presented = self.presented.max(on_chain.withdrawn);
         self.acknowledged = self.acknowledged.max(on_chain.withdrawn);
     }
 
-    /// A channel as the journal has it at a start. After a crash everything up to the bound may have been signed and
-    /// sent. In any case the seller is asked first: the journal may be an old copy.
+    /// A recorded channel at startup. After a crash, everything up to the durable limit may have been signed and sent.
+    /// In any case the seller is queried first, since the journal may be an old copy.
     pub fn recover(mut self) -> Self {
         if self.durable_limit > self.presented {
             self.doubt = Some(self.durable_limit.max(self.exposure()));
@@ -143,31 +143,31 @@ impl Channel {
         self.exposure() > self.promised
     }
 
-    /// True while a payment is unclear, or more may have been signed than is known.
+    /// True while a payment is in doubt, or more may have been signed than is known.
     pub fn is_uncertain(&self) -> bool {
         self.in_doubt.is_some() || self.has_doubt()
     }
 
-    /// True when this total only asks the seller what it holds.
+    /// Whether presenting this total only queries the seller.
     pub fn is_query(&self, total: Amount) -> bool {
         self.must_query && total <= self.acknowledged
     }
 
-    /// The bound on disk up to which `ahead` can be signed beyond what is promised, as far as the deposit covers it.
+    /// The durable limit that allows signing `ahead` beyond what is promised, as far as the deposit covers it.
     pub fn bound(&self, ahead: Amount) -> Amount {
         self.promised.saturating_add(ahead).min(self.deposit).max(self.promised)
     }
 
-    /// True when an earlier request may have signed this total and shown it to the seller.
+    /// Whether an earlier request may have signed this total and presented it to the seller.
     pub fn may_have_sent(&self, total: Amount) -> bool {
         let is_unclear = self.in_doubt.is_some_and(|unclear| unclear.total == total);
         is_unclear || (self.must_query && self.doubt.is_some_and(|doubt| total <= doubt))
     }
 
-    /// The total to sign for `price`, or `None` when the deposit does not cover it.
+    /// The total to sign for `price`, or `None` if the deposit does not cover it.
     ///
-    /// Until the seller has said what it holds, the total that is certain is presented, which asks and does not pay. A
-    /// payment of the same price whose fate is not known is presented again: if it never arrived it pays now.
+    /// Until the seller has stated its total, the certain total is presented, which queries without paying. A payment
+    /// of the same price that is in doubt is presented again: if it never arrived, it pays now.
     pub fn next_total(&self, price: Amount) -> Option<Amount> {
         let next = self.acknowledged.checked_add(price)?;
         let total = match self.in_doubt {
@@ -178,15 +178,15 @@ impl Channel {
         (total <= self.deposit).then_some(total)
     }
 
-    /// The seller was shown this total, as far as can be told.
+    /// Records that this total was presented to the seller.
     pub fn present(&mut self, total: Amount) {
         self.presented = self.presented.max(total);
     }
 
-    /// The seller holds `total`, and no payment is unclear any more. What it says is believed downwards, which never
-    /// costs anything, and otherwise `proven` by our own signature.
+    /// Records that the seller holds `total`, which ends the doubt about a payment. A lower total is accepted without
+    /// proof, since it never costs anything; a higher one only if `proven` by our own signature.
     ///
-    /// A proof ends a doubt too, unless it proves no more than this run has shown the seller itself.
+    /// A proof also ends `doubt`, unless it proves no more than this run has presented to the seller itself.
     pub fn correct(&mut self, total: Amount, proven: bool) {
         let is_proof = proven && !total.is_zero();
         if is_proof && total > self.signed {
@@ -203,86 +203,86 @@ impl Channel {
         }
     }
 
-    /// What was sent into the channel and does not show on the chain.
+    /// The funds sent into the channel that are not visible on the chain yet.
     pub fn unseen(&self) -> Amount {
         self.funded.saturating_sub(self.deposit)
     }
 
-    /// What can still be paid, as far as is known.
+    /// The remaining balance, as far as known.
     pub fn left(&self) -> Amount {
         self.deposit.saturating_sub(self.acknowledged)
     }
 }
 
-/// A total that is about to be signed.
+/// A total to be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelDraft {
     /// The channel that pays.
     pub channel: ChannelId,
     /// The new total.
     pub total: Amount,
-    /// What of it is paid for this request.
+    /// The part of it that pays for this request.
     pub price: Amount,
 }
 
-/// What the contract says of a channel (`getChannelInfo`).
+/// The contract's state of a channel (`getChannelInfo`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnChain {
-    /// What is locked up, top ups included, in base units.
+    /// The deposit including top-ups, in base units.
     pub deposit: Amount,
-    /// The block after which the channel can be settled; 0 while nobody asked to close it.
+    /// The block after which the channel can be settled; 0 if no close was requested.
     pub settle_block: u32,
-    /// The total the sender asked to close on; meaningful only with a settle block.
+    /// The total of the unilateral close; meaningful only with a settle block.
     pub closing_balance: Amount,
-    /// What the receiver has taken out so far.
+    /// The total that the receiver has withdrawn.
     pub withdrawn: Amount,
 }
 
-/// An operation that puts money into a channel, or ends one. The journal stores it under its first name, `order`.
+/// An operation that funds or ends a channel. The journal stores it under its original name, `order`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum ChannelOp {
     /// Open a channel.
     Open {
-        /// Who will be paid.
+        /// The payee.
         receiver: Address,
-        /// What to lock up, in base units.
+        /// The deposit, in base units.
         deposit: Amount,
     },
-    /// Add to a channel.
+    /// Add to a channel's deposit.
     TopUp {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// How much, in base units.
+        /// The amount to add, in base units.
         added: Amount,
     },
-    /// End a channel at once, on a total that both have signed.
+    /// Close a channel at once, at a total that both have signed.
     CloseTogether {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// What the receiver gets of the deposit, in base units.
+        /// The receiver's part of the deposit, in base units.
         total: Amount,
-        /// The payer's signature under the total.
+        /// The payer's signature of the total.
         balance_signature: Signature,
-        /// The receiver's.
+        /// The receiver's closing signature.
         closing_signature: Signature,
     },
-    /// Ask to end a channel without the receiver, which starts the challenge period.
+    /// Request a unilateral close, which starts the challenge period.
     CloseAlone {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
-        /// What the receiver is to get of the deposit, in base units.
+        /// The receiver's part of the deposit, in base units.
         total: Amount,
     },
-    /// End a channel whose challenge period is over.
+    /// Settle a channel whose challenge period is over.
     Settle {
-        /// Which one.
+        /// The channel.
         channel: ChannelId,
     },
 }
 
 impl ChannelOp {
-    /// Who is paid by the channel.
+    /// The payee.
     pub fn receiver(&self) -> Address {
         match self {
             Self::Open { receiver, .. } => *receiver,
@@ -308,30 +308,30 @@ impl fmt::Display for ChannelOp {
     }
 }
 
-/// A signed transaction that was, or is about to be, handed to the node. It is journalled before it is sent,
-/// so that after a crash it can be looked up by its hash, or sent again byte by byte.
+/// A signed transaction. It is recorded before it is sent, so that after a crash it can be looked up by its hash, or
+/// sent again unchanged.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The operation that it is part of.
     #[serde(rename = "order")]
     pub op: ChannelOp,
-    /// True for the transaction that carries out the order, false for an `approve` on the way there and for a transfer of
-    /// nothing that fills a gap between nonces.
+    /// True for the transaction that completes the operation, false for an `approve` before it and for a zero-value
+    /// transfer that fills a nonce gap.
     pub moves: bool,
-    /// The account nonce it uses.
+    /// The account nonce.
     pub nonce: u64,
     /// Its hash.
     pub hash: [u8; 32],
-    /// The signed transaction, ready for `eth_sendRawTransaction`.
+    /// The raw signed transaction for `eth_sendRawTransaction`.
     pub raw: Vec<u8>,
-    /// The host that a channel is opened for; `None` for what the user orders.
+    /// The host that a channel is opened for; `None` for user operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
 
 impl std::fmt::Debug for Intent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The raw transaction is left out: it is signed, long and says nothing that the rest does not.
+        // Without the raw transaction, which is signed, long and redundant.
         f.debug_struct("Intent")
             .field("op", &self.op)
             .field("moves", &self.moves)

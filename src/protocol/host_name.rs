@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::hosts::host::canonical;
 
-/// A host name or IP address, without a port: whose channel it is.
+/// A host name or IP address without a port, which owns channels.
 pub type HostName = Arc<str>;
 
-/// The host of a URL in its one spelling, without brackets, a root dot and a zone: as channels are known by it.
+/// The canonical host of a URL, without brackets, trailing dot and zone, by which channels are identified.
 pub fn host_name(host: &str) -> HostName {
     canonical(host).into()
 }

@@ -1,7 +1,7 @@
-//! The core, pure: values in, values out. No task, socket, clock, key, file or randomness in here.
+//! The pure core: no tasks, sockets, clocks, keys, files or randomness.
 //!
-//! The [`schemes`] read an [`Answer`] into [`Offer`]s; the [`engine`] decides about them within the [`policy`] and the
-//! state of the [`channel`]s, and gives back effects in the order in which they must happen.
+//! The [`schemes`] parse an [`Answer`] into [`Offer`]s; the [`engine`] decides about them, based on the [`policy`] and
+//! the state of the [`channel`]s, and returns effects in the order in which they must happen.
 
 pub mod account;
 pub mod address;

@@ -1,7 +1,7 @@
 //! Money: unsigned integers in a token's base units, with checked arithmetic only.
 //!
-//! A channel's totals are `uint192` on the wire and on the chain, so [`Amount`] is bounded by 2^192 - 1
-//! everywhere. There are no operators on purpose: every sum names what happens when it does not fit.
+//! A channel's totals are `uint192` in headers and on the chain, so [`Amount`] is bounded by 2^192 - 1 everywhere.
+//! There are no operators on purpose: every sum states what happens on overflow.
 
 use std::{fmt, str::FromStr};
 
@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(U256);
 
-/// Why a text or a number is not an [`Amount`].
+/// Why a string or a number is not an [`Amount`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAmount {
-    /// The text is empty or has something other than the digits 0-9.
+    /// The string is empty or contains characters other than the digits 0-9.
     #[error("not a decimal number of base units")]
     NotDecimal,
     /// The number needs more than 192 bits.
@@ -24,7 +24,7 @@ pub enum NotAnAmount {
 }
 
 impl Amount {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(U256([0, 0, 0, 0]));
     /// The largest total a channel can carry: 2^192 - 1 base units.
     pub const MAX: Self = Self(U256([u64::MAX, u64::MAX, u64::MAX, 0]));
@@ -40,12 +40,12 @@ impl Amount {
         Self::try_from(self.0 + other.0).ok()
     }
 
-    /// The difference, or `None` when `other` is larger.
+    /// The difference, or `None` if `other` is larger.
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// What is left of `self` after `other`, at least nothing.
+    /// The difference, at least zero.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
@@ -65,12 +65,12 @@ impl Amount {
         Self(self.0 >> 1)
     }
 
-    /// True for an amount of nothing.
+    /// Whether the amount is zero.
     pub fn is_zero(self) -> bool {
         self.0.is_zero()
     }
 
-    /// The 24 bytes, big endian, that a balance proof signs.
+    /// The 24 bytes, big endian, of a balance proof.
     pub fn to_be_bytes(self) -> [u8; 24] {
         let mut wide = [0; 32];
         self.0.to_big_endian(&mut wide);
@@ -103,13 +103,13 @@ impl TryFrom<U256> for Amount {
 impl FromStr for Amount {
     type Err = NotAnAmount;
 
-    /// Reads decimal digits and nothing else: no sign, space, separator, exponent or `0x`.
+    /// Parses decimal digits only: no sign, space, separator, exponent or `0x`.
     fn from_str(text: &str) -> Result<Self, NotAnAmount> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(NotAnAmount::NotDecimal);
         }
         let digits = text.trim_start_matches('0');
-        // 2^192 has 58 digits; a longer text is refused before it is read.
+        // 2^192 has 58 digits; reject longer strings before parsing them.
         if digits.len() > 58 {
             return Err(NotAnAmount::TooLarge);
         }
@@ -122,7 +122,7 @@ impl FromStr for Amount {
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nearly every amount fits, and is written in a fraction of the time.
+        // Fast path for nearly every amount.
         match u128::try_from(self.0) {
             Ok(units) => fmt::Display::fmt(&units, f),
             Err(_) => fmt::Display::fmt(&self.0, f),
@@ -137,7 +137,7 @@ impl fmt::Debug for Amount {
 }
 
 impl Serialize for Amount {
-    /// A decimal string: JSON numbers end at 2^53 in many readers.
+    /// A decimal string, since many JSON readers lose precision above 2^53.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -169,24 +169,24 @@ impl<'de> Deserialize<'de> for Amount {
     }
 }
 
-/// An amount of ether, in wei; printed in the largest unit that needs no more than four decimals.
+/// An amount of ether, in wei; displayed in the largest unit that needs at most four decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wei(pub u128);
 
-/// The text is not an amount of ether.
+/// The string is not an amount of ether.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an amount of ether, such as 0.05 ETH, 300 gwei or 21000 wei")]
 pub struct NotEther;
 
-/// The units of ether: name, and decimals above a wei. The largest comes first.
+/// The units of ether: name and decimals relative to a wei, the largest first.
 const UNITS: [(&str, u32); 3] = [("ETH", 18), ("gwei", 9), ("wei", 0)];
-/// The most decimals that are printed before a smaller unit is chosen.
+/// The most decimals to display before choosing a smaller unit.
 const SHOWN_DECIMALS: u32 = 4;
 
 impl FromStr for Wei {
     type Err = NotEther;
 
-    /// Reads a number with at most as many decimals as its unit has, and the unit; no unit is wei.
+    /// Parses a number with at most as many decimals as its unit has, and the unit, by default wei.
     fn from_str(text: &str) -> Result<Self, NotEther> {
         let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(end);

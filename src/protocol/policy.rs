@@ -1,5 +1,5 @@
-//! Policy: what the user allows. Rules say whom to pay and how much at most; hooks say what to do at each turn of a
-//! purchase. Nothing is paid that no rule allows.
+//! Policy: what the user allows. Rules decide which hosts and payees may be paid and the price limits; hooks decide
+//! what to do at each step of a purchase. Nothing is paid without a rule.
 
 mod browsers;
 mod deposit;

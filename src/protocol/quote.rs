@@ -1,7 +1,7 @@
-//! Prices learned per method and URL, so that the next request carries its payment along at once.
+//! Prices remembered per method and URL, so that the next request can carry its payment at once.
 //!
-//! Bounded in number, and with that in bytes: what is kept of a request is a hash. Forgotten with age. A remembered price is only a guess: the rule is asked again each time, and
-//! the seller corrects what is out of date.
+//! Bounded in number and size, since only a hash of a request is kept, and forgotten with age. A remembered price is
+//! only a guess: the rule is checked again each time, and the seller corrects an outdated price.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,38 +12,38 @@ use crate::protocol::{Address, Amount, SchemeName};
 pub struct Price {
     /// The price, in base units.
     pub price: Amount,
-    /// Who was paid.
+    /// The payee.
     pub receiver: Address,
-    /// How it was paid.
+    /// The payment scheme.
     pub scheme: SchemeName,
-    /// When it was last seen to hold, in seconds since 1970.
+    /// When it was last confirmed, in seconds since 1970.
     pub seen: u64,
-    /// How far answers can be trusted to have been paid for.
+    /// How reliably responses show that they were paid for.
     pub trust: Trust,
 }
 
-/// What a request is known by: a keyed hash of its method and URL, which may be long and hold secrets.
+/// Identifies a request: a keyed hash of its method and URL, which may be long and contain secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 32]);
 
-/// How far it can be told that an answer was paid for.
+/// How reliably a price is confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Answers show the seller's state.
+    /// Responses contain the seller's state.
     Shown,
-    /// Answers show nothing: the resource may have become free without our noticing. After so many more payments
-    /// the price is asked for again.
+    /// Responses show nothing, so the resource may have become free unnoticed. After this many more payments the seller
+    /// is asked for the price again.
     Blind {
         /// Payments until then.
         left: u32,
-        /// How many there were to be.
+        /// The initial number.
         of: u32,
     },
 }
 
-/// The largest number of payments in a row that nothing confirms.
+/// The largest number of consecutive unconfirmed payments.
 const MAX_BLIND: u32 = 64;
-/// A price that was seen to hold is put on record again after this part of its age.
+/// A confirmed price is recorded again after this fraction of its maximum age.
 const REFRESH: u64 = 4;
 
 /// All remembered prices.
@@ -52,7 +52,7 @@ pub struct Prices {
     limit: usize,
     age: u64,
     known: HashMap<RequestId, Price>,
-    /// What is newer here than on record.
+    /// Entries that differ from the journal.
     dirty: BTreeSet<RequestId>,
 }
 
@@ -62,13 +62,13 @@ impl Prices {
         Self { limit, age, known: HashMap::new(), dirty: BTreeSet::new() }
     }
 
-    /// Takes over what is on record.
+    /// Loads recorded prices.
     pub fn load(&mut self, records: impl IntoIterator<Item = (RequestId, Price)>) {
         self.known.extend(records);
         while self.known.len() > self.limit && self.evict() {}
     }
 
-    /// What `request` will probably cost; `None` when the seller must be asked first.
+    /// The probable price of `request`; `None` if the seller must be asked first.
     pub fn recall(&mut self, request: &RequestId, now: u64) -> Option<Price> {
         let known = self.known.get_mut(request)?;
         if now.saturating_sub(known.seen) > self.age {
@@ -81,8 +81,8 @@ impl Prices {
         Some(*known)
     }
 
-    /// Remembers what was just paid for `request`. `is_shown`: the answer showed the seller's state; `was_asked`: the
-    /// seller had asked for this price first.
+    /// Remembers the price that was just paid for `request`. `is_shown`: the response contained the seller's state;
+    /// `was_asked`: the seller had asked for this price first.
     pub fn learn(
         &mut self,
         request: &RequestId,
@@ -118,14 +118,14 @@ impl Prices {
         }
     }
 
-    /// Forgets a price that does not hold any more.
+    /// Forgets an outdated price.
     pub fn forget(&mut self, request: &RequestId) {
         if self.known.remove(request).is_some() {
             self.dirty.insert(*request);
         }
     }
 
-    /// What is to be put on record: prices, and `None` for those that were forgotten.
+    /// The prices to record, and `None` for forgotten ones.
     pub fn take_news(&mut self) -> Vec<(RequestId, Option<Price>)> {
         let dirty = std::mem::take(&mut self.dirty);
         let with_price = |request: RequestId| {
@@ -135,7 +135,7 @@ impl Prices {
         dirty.into_iter().map(with_price).collect()
     }
 
-    /// Forgets the price that was seen longest ago.
+    /// Evicts the least recently confirmed price.
     fn evict(&mut self) -> bool {
         let oldest = self.known.iter().min_by_key(|(request, known)| (known.seen, *request));
         let Some(oldest) = oldest.map(|(request, _)| *request) else { return false };
@@ -183,7 +183,7 @@ mod tests {
             prices.learn(&id(request), paid(1), true, true, time);
         }
         assert_eq!(prices.known.len(), 2);
-        // "a" came when two were not reached; "c" was the newest then, so "a" is the oldest.
+        // "a" was added when two were not reached; "c" was the newest then, so "a" is the oldest.
         assert!(prices.recall(&id("a"), 3).is_none() && prices.recall(&id("b"), 3).is_some());
         let known = prices.recall(&id("b"), 3).unwrap();
         prices.load([(id("d"), Price { seen: 9, ..known })]);

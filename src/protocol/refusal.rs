@@ -1,4 +1,4 @@
-//! Why a request is not paid, in one line each: what happened and, where there is something, what to do.
+//! Why a request is not paid: one line each, with the cause and, if possible, the remedy.
 
 use std::time::Duration;
 
@@ -12,57 +12,57 @@ pub enum Refusal {
     /// No rule matches.
     #[error("no [[pay]] rule matches {host}")]
     NoRule {
-        /// Who asked for money.
+        /// The host that asks for payment.
         host: String,
     },
-    /// The first rule that matches forbids it.
+    /// The first matching rule denies it.
     #[error("a [[pay]] rule denies {host}")]
     Denied {
-        /// Who asked for money.
+        /// The host that asks for payment.
         host: String,
     },
     /// A page of another site made a browser send this request.
     #[error("a page of another site made the request ({mark})")]
     AnotherSite {
-        /// The field that tells, and what it says if that is all it ever says.
+        /// The header that shows it, with its value if that is constant.
         mark: &'static str,
     },
-    /// A browser loads a page that its user may never open.
-    #[error("the request is a prefetch ({mark}): its user may never see the answer")]
+    /// A browser prefetches a page that its user may never open.
+    #[error("the request is a prefetch ({mark}): its user may never see the response")]
     Prefetch {
-        /// The field that tells.
+        /// The header that shows it.
         mark: &'static str,
     },
-    /// A browser asks whether a page may send a request.
+    /// A browser sends a CORS preflight.
     #[error("the request is a CORS preflight (Access-Control-Request-Method)")]
     Preflight,
-    /// The rule does not pay for this request of a browser.
-    #[error("a browser sent the request, and its [[pay]] entry {} browsers = \"{}\"{}", said(*written), browsers.name(), remedy(*is_plain))]
+    /// The applicable setting does not pay this request of a browser.
+    #[error("a browser sent the request, and its [[pay]] entry {} browsers = \"{}\"{}", origin_of_setting(*written), browsers.name(), remedy(*is_plain))]
     Browser {
-        /// What the rule says.
+        /// The applicable setting.
         browsers: Browsers,
-        /// False where the rule says nothing and this is the default.
+        /// False if the setting is the default rather than the rule's.
         written: bool,
-        /// The request goes over plain http.
+        /// Whether the request goes over plain http.
         is_plain: bool,
     },
-    /// The 402 is in no scheme that is known here.
-    #[error("the 402 is in no payment scheme that tollpass knows")]
+    /// The 402 uses no supported scheme.
+    #[error("the 402 uses no payment scheme that tollpass supports")]
     UnknownScheme,
-    /// The 402 cannot be understood.
+    /// The 402 is malformed.
     #[error("the 402 is malformed: {0}")]
     Malformed(Malformed),
-    /// The 402's own body is larger than can be held back.
-    #[error("the 402's own body is larger than limits.max_402_body ({limit} bytes)")]
+    /// The body of the 402 is too large to buffer.
+    #[error("the body of the 402 is larger than limits.max_402_body ({limit} bytes)")]
     OfferTooLarge {
         /// The limit.
         limit: u64,
     },
-    /// The 402's own body takes longer than it can be held back.
+    /// The body of the 402 takes too long.
     #[error("timed out reading the body of the 402 (limits.offer_timeout)")]
     OfferTooSlow,
-    /// The 402's own body broke off.
-    #[error("the 402's own body broke off")]
+    /// The body of the 402 ended early.
+    #[error("the body of the 402 ended early")]
     OfferBroken,
     /// The request cannot be sent again.
     #[error("the request cannot be sent again: {0}")]
@@ -82,21 +82,21 @@ pub enum Refusal {
     /// The price is above what the rule allows.
     #[error("the price {price} is above max_price {max_price}")]
     TooExpensive {
-        /// What the seller asks for.
+        /// The seller's price.
         price: Amount,
-        /// What the rule allows.
+        /// The rule's limit.
         max_price: Amount,
     },
-    /// The rule permits another asset.
-    #[error("the seller asks for {}, the rule permits {}", assets.0, assets.1)]
+    /// The rule allows another asset.
+    #[error("the seller asks for {}, the rule allows {}", assets.0, assets.1)]
     ForeignAsset {
         /// The seller's and the rule's; boxed, as refusals travel with every payment.
         assets: Box<(AssetId, AssetId)>,
     },
-    /// The rule names other receivers.
+    /// The rule lists other receivers.
     #[error("the receiver {0} is not among the rule's receivers")]
     ForeignReceiver(Address),
-    /// The seller wants a channel of another contract.
+    /// The seller uses another channel contract.
     #[error("the seller uses the channel contract {theirs}, chain.channel_manager is {ours}")]
     ForeignContract {
         /// The seller's.
@@ -104,7 +104,7 @@ pub enum Refusal {
         /// Ours.
         ours: Address,
     },
-    /// The seller wants another token than the contract holds.
+    /// The seller wants another token than the contract's.
     #[error("the seller wants the token {theirs}, the channel contract holds {ours}")]
     ForeignToken {
         /// The seller's.
@@ -112,25 +112,25 @@ pub enum Refusal {
         /// Ours.
         ours: Address,
     },
-    /// The seller changed who is paid after it was shown a payment.
-    #[error("the seller changed the receiver to {0} after it was shown a payment")]
+    /// The seller changed the payee after a payment was presented.
+    #[error("the seller changed the receiver to {0} after a payment was presented")]
     ReceiverChanged(Address),
-    /// The seller answers with the state of somebody else's channel.
-    #[error("the seller answered with the state of another sender's channel")]
+    /// The seller sent the state of another payer's channel.
+    #[error("the seller sent the state of another sender's channel")]
     ForeignState,
-    /// The seller claims a total that we did not sign.
+    /// The seller claims a total without our signature.
     #[error("the seller claims to hold {claimed}, but has no signature of ours for it")]
     UnprovenTotal {
-        /// What it claims.
+        /// The claimed total.
         claimed: Amount,
     },
-    /// The seller does not say why it asks again.
-    #[error("the seller was shown a payment and asks again without saying why")]
+    /// The seller sends another 402 without a reason.
+    #[error("the seller was presented a payment and asks again without giving a reason")]
     NotAccepted,
-    /// The seller's correction leads to the payment that it just refused.
-    #[error("the seller refuses the payment that follows from its own total")]
+    /// The seller's correction leads to the payment that it just rejected.
+    #[error("the seller rejects the payment that follows from its own total")]
     NoProgress,
-    /// The seller presents the payment just made as an old one, or denies the channel that was settled with it.
+    /// The seller claims that the payment just made is an old one, or denies the channel that was settled with it.
     #[error(
         "paid, answer lost: the seller registered {total} and then asked for the same payment again (if another program or \
          state directory pays with the same key, that one was paid for: give each a key of its own)"
@@ -139,39 +139,39 @@ pub enum Refusal {
         /// The registered total.
         total: Amount,
     },
-    /// The same request was paid for before, and its answer could not be read.
+    /// The same request was paid before, and its response could not be parsed.
     #[error(
         "this request was paid for before, and its answer could not be read (see limits.head_bytes): it would be lost \
          again; it is paid for again after a restart"
     )]
     AnswerUnreadable,
-    /// Another payment for this request would go beyond one allowed price.
+    /// Another payment for this request would exceed one allowed price.
     #[error("paying again for the same request would exceed its price of {price}")]
     SecondPrice {
         /// The price of one request.
         price: Amount,
     },
-    /// The seller was shown payments often enough.
+    /// The limit on presented payments is reached.
     #[error("gave up after {rounds} payments presented (limits.max_attempts)")]
     Rounds {
-        /// How often.
+        /// The limit.
         rounds: u32,
     },
-    /// A hook says to abort.
+    /// A hook aborts.
     #[error("{complaint}: hooks.{} aborts", complaint.hook())]
     HookAborts {
-        /// What the seller complains about.
+        /// The seller's complaint.
         complaint: Complaint,
     },
-    /// A hook's patience is at its end.
+    /// A hook's retries are used up.
     #[error("{complaint}: gave up after {attempts} attempts (hooks.{})", complaint.hook())]
     HookGaveUp {
-        /// What the seller complains about.
+        /// The seller's complaint.
         complaint: Complaint,
         /// How often the payment was presented again.
         attempts: u32,
     },
-    /// The seller denies a channel that the chain knows, so that what was signed on it can still be redeemed.
+    /// The seller denies a channel that exists on the chain, so that what was signed on it can still be redeemed.
     #[error(
         "the seller does not know the channel {channel}, but the chain does, so that no other one is opened: gave up \
          after {attempts} attempts (hooks.nonexisting_channel)"
@@ -182,7 +182,7 @@ pub enum Refusal {
         /// How often the payment was presented again.
         attempts: u32,
     },
-    /// The hook on a demand for money says to abort.
+    /// The hook `payment_requested` aborts.
     #[error("hooks.payment_requested aborts")]
     NotWanted,
     /// The hook requires approval, but no approver is configured.
@@ -191,68 +191,68 @@ pub enum Refusal {
         /// The key below `[hooks]`.
         hook: &'static str,
     },
-    /// The approver refused, or its answer is invalid.
+    /// The approver refused, or its reply is invalid.
     #[error("hooks.{hook}: {reason}")]
     ApproverRefused {
         /// The key below `[hooks]`.
         hook: &'static str,
-        /// The approver's reason, or why its answer is invalid.
+        /// The approver's reason, or why its reply is invalid.
         reason: String,
     },
-    /// A hook does not let the origin's answer through.
+    /// A hook withholds the origin's response.
     #[error("the origin answered {status}{}: hooks.{hook} aborts", field(mark))]
     AnswerAborts {
         /// The key below `[hooks]`.
         hook: &'static str,
-        /// The answer's status.
+        /// The response's status.
         status: u16,
-        /// What it was known by.
+        /// What it matched by.
         mark: Mark,
     },
-    /// The time for one client request is over.
+    /// The deadline of the client request has passed.
     #[error("not paid within limits.pay_timeout: {waited_for}")]
     Deadline {
         /// What it was waiting for.
         waited_for: Awaited,
     },
-    /// The price does not fit into a channel.
+    /// The price exceeds the deposit limit.
     #[error("the price {price} does not fit into deposit.max_per_channel {cap}")]
     DepositCap {
-        /// What the seller asks for.
+        /// The seller's price.
         price: Amount,
-        /// The largest deposit.
+        /// The limit.
         cap: Amount,
     },
     /// A channel could not be opened or topped up.
     #[error("could not {}: {reason}{}", verb(op), when(*remembered))]
     FundFailed {
-        /// What was tried; boxed, as it is the largest part of any refusal.
+        /// The operation; boxed because of its size.
         op: Box<ChannelOp>,
         /// Why it failed.
         reason: String,
-        /// Set when nothing was tried for this request, because another one failed shortly before.
+        /// Set if nothing was attempted for this request, because another attempt failed shortly before.
         remembered: Option<Remembered>,
     },
-    /// A channel was opened or topped up for this request already, and still none can pay for it.
+    /// A channel was already opened or topped up for this request, and still none can pay for it.
     #[error(
         "one transaction was made for this request, and no channel can pay for it yet: see `tollpass channels`"
     )]
     FundedOnce,
-    /// Money was sent into channels too often.
+    /// The limit on the number of deposits is reached.
     #[error(
         "money was put into channels to {receiver} for this host {max} times within {}: raise deposit.top_up, or \
          deposit.max_count if that is right",
         humantime::format_duration(*within)
     )]
     TooManyDeposits {
-        /// Who is paid by the channels.
+        /// The payee of the channels.
         receiver: Address,
-        /// How often it may happen.
+        /// The limit.
         max: u32,
-        /// Within which time.
+        /// Its time window.
         within: Duration,
     },
-    /// Money was sent into a channel, and the chain does not show it.
+    /// Funds were sent into a channel, but are not visible on the chain.
     #[error(
         "{sent} was put into the channel {channel}, but the chain shows {shown}: no more is sent until it does. Check the \
          node; if the money came back, `tollpass channels sync` says so"
@@ -260,32 +260,32 @@ pub enum Refusal {
     DepositUnseen {
         /// The channel.
         channel: ChannelId,
-        /// All that was sent.
+        /// The total sent.
         sent: Amount,
-        /// What the chain shows.
+        /// The deposit on the chain.
         shown: Amount,
     },
     /// The journal could not be written, so nothing may be signed.
     #[error("the journal cannot be written, so nothing is signed: {0}")]
     StoreFailed(String),
-    /// The client left before it was paid.
-    #[error("the client left before the request was paid")]
+    /// The client disconnected before the payment.
+    #[error("the client disconnected before the request was paid")]
     ClientLeft,
     /// The proxy is shutting down.
     #[error("tollpass is shutting down")]
     ShuttingDown,
 }
 
-/// A failure that is remembered.
+/// A remembered failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// How long ago it was tried.
+    /// How long ago it was attempted.
     pub ago: Duration,
-    /// After how long it is tried again.
+    /// The time until the next attempt.
     pub next: Duration,
 }
 
-/// What a request was waiting for when its time was over.
+/// What a request was waiting for at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Awaited {
     /// A channel that another request is using.
@@ -309,7 +309,7 @@ pub enum Awaited {
 }
 
 impl Refusal {
-    /// True when another offer of the seller might be accepted: the trouble is with what it asks for.
+    /// Whether another offer of the seller might be acceptable: the problem is in its terms.
     pub fn is_about_terms(&self) -> bool {
         matches!(
             self,
@@ -325,7 +325,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// True when no money is put into a channel now, though a channel that comes back may still pay.
+    /// Whether funding is not possible now, although a channel that returns may still pay.
     pub fn is_about_funding(&self) -> bool {
         matches!(
             self,
@@ -337,7 +337,7 @@ impl Refusal {
     }
 }
 
-fn said(written: bool) -> &'static str {
+fn origin_of_setting(written: bool) -> &'static str {
     if written { "says" } else { "says nothing, which means" }
 }
 
@@ -348,7 +348,7 @@ fn remedy(is_plain: bool) -> &'static str {
 fn field(mark: &Mark) -> String {
     match mark {
         Mark::Status => String::new(),
-        Mark::Field(name) => format!(" with the field {name}"),
+        Mark::Field(name) => format!(" with the header {name}"),
     }
 }
 

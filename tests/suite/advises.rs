@@ -84,17 +84,17 @@ fn bad_answers() -> Vec<(Answer, &'static str)> {
     vec![
         (says(r#"{"do": "abort", "reason": "too dear today"}"#), "too dear today"),
         (says(r#"{"do": "abort"}"#), "no reason given"),
-        (says(r#"{"do": "maybe"}"#), "an unknown word"),
-        (says("yes"), "gave an answer that is not"),
-        (says(""), "gave an answer that is not"),
-        (yes().with_status(StatusCode::INTERNAL_SERVER_ERROR), "answered 500"),
-        (yes().with_status(StatusCode::CREATED), "answered 201"),
-        (yes().with_status(StatusCode::FOUND).header(&http::header::LOCATION, "/"), "answered 302"),
-        (yes().with_content(Content::Flood(16 * 1024 + 1)), "cannot be read"),
-        (yes().with_content(Content::Cut), "cannot be read"),
-        (yes().with_content(Content::Drip(Duration::from_millis(20))), "did not answer within 300ms"),
-        (Answer::Never, "did not answer within 300ms"),
-        (Answer::CutBeforeHead, "cannot be asked"),
+        (says(r#"{"do": "maybe"}"#), "an unknown decision"),
+        (says("yes"), "sent a response that is not"),
+        (says(""), "sent a response that is not"),
+        (yes().with_status(StatusCode::INTERNAL_SERVER_ERROR), "responded with 500"),
+        (yes().with_status(StatusCode::CREATED), "responded with 201"),
+        (yes().with_status(StatusCode::FOUND).header(&http::header::LOCATION, "/"), "responded with 302"),
+        (yes().with_content(Content::Flood(16 * 1024 + 1)), "sent an unreadable response"),
+        (yes().with_content(Content::Cut), "sent an unreadable response"),
+        (yes().with_content(Content::Drip(Duration::from_millis(20))), "did not respond within 300ms"),
+        (Answer::Never, "did not respond within 300ms"),
+        (Answer::CutBeforeHead, "cannot be reached"),
     ]
 }
 
@@ -124,7 +124,7 @@ async fn nothing_is_paid_without_a_clear_yes() {
     let proxy = alice.start().await;
     let url = format!("{}/paid", fair.origin.url());
     let mut bad = bad_answers();
-    bad.push((says(r#"{"do": "retry"}"#), "where it is pay or abort"));
+    bad.push((says(r#"{"do": "retry"}"#), "must be pay or abort"));
     for (asked, (answer, reason)) in (1..).zip(bad) {
         oracle.will(answer);
         let got = get(&proxy, &url).await;
@@ -159,7 +159,7 @@ async fn nothing_is_paid_without_a_clear_yes() {
 
     // No response is not an approval.
     drop(oracle);
-    because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, "cannot be asked");
+    because(&get(&proxy, &url).await, StatusCode::PAYMENT_REQUIRED, "cannot be reached");
     assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));
     proxy.stop().await;
 }
@@ -222,7 +222,7 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
         (
             &rdn::INVALID_AMOUNT,
             "invalid_amount",
-            "refuses the payment that follows from its own total",
+            "rejects the payment that follows from its own total",
             1,
             [retry, adopt],
             [reopen, pass],
@@ -325,7 +325,7 @@ async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
     let (fair, _alice, proxy) =
         scene("http_response = { action = \"abort\", header = [\"RDN-Price\"] }\n").await;
     let got = get(&proxy, &format!("{}/paid", fair.origin.url())).await;
-    let reason = "the origin answered 402 with the field rdn-price: hooks.http_response aborts";
+    let reason = "the origin answered 402 with the header rdn-price: hooks.http_response aborts";
     because(&got, StatusCode::PAYMENT_REQUIRED, reason);
     assert!(proxy.channels().await.is_empty());
     proxy.stop().await;
@@ -419,8 +419,8 @@ async fn an_approver_of_the_library_is_asked_if_no_webhook_is_named() {
     let no = Decision::Abort { reason: "not today".to_owned() };
     for (says, reason) in [
         (Some(no), Some("hooks.payment_requested: not today")),
-        (None, Some("hooks.payment_requested: no answer within limits.pay_timeout")),
-        (Some(Decision::Retry), Some("where it is pay or abort")),
+        (None, Some("hooks.payment_requested: no response within limits.pay_timeout")),
+        (Some(Decision::Retry), Some("must be pay or abort")),
         (Some(Decision::Pay), None),
     ] {
         let approver = Arc::new(Stubborn { asked: Mutex::default(), says });

@@ -307,7 +307,7 @@ async fn demands_that_no_rule_allows_move_nothing() {
         ("/no-price", |demand| without(demand, &rdn::PRICE), "rdn-price is missing"),
         ("/no-contract", |demand| without(demand, &rdn::CONTRACT_ADDRESS), "rdn-contract-address is missing"),
         ("/no-receiver", |demand| without(demand, &rdn::RECEIVER_ADDRESS), "rdn-receiver-address is missing"),
-        ("/two-prices", |demand| doubled(demand, &rdn::PRICE), "rdn-price is there more than once"),
+        ("/two-prices", |demand| doubled(demand, &rdn::PRICE), "duplicate header rdn-price"),
         (
             "/short",
             |demand| demand.base(ASKED).header(&rdn::RECEIVER_ADDRESS, "0x123"),
@@ -316,7 +316,7 @@ async fn demands_that_no_rule_allows_move_nothing() {
         (
             "/none",
             |_| Answer::new(StatusCode::PAYMENT_REQUIRED, "pay\n"),
-            "in no payment scheme that tollpass knows",
+            "no payment scheme that tollpass supports",
         ),
     ];
     let market = Market::open().await;
@@ -390,7 +390,10 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
             },
             "the seller wants the token 0x",
         ),
-        (|demand, _| Demand { receiver: ELSEWHERE, ..demand }.base(ASKED), "asks again without saying why"),
+        (
+            |demand, _| Demand { receiver: ELSEWHERE, ..demand }.base(ASKED),
+            "asks again without giving a reason",
+        ),
         (
             |demand, _| {
                 Demand { receiver: ELSEWHERE, ..demand }.base(ASKED).complain(&rdn::NONEXISTING_CHANNEL)
@@ -418,7 +421,7 @@ async fn a_demand_that_changes_once_it_is_paid_leads_to_no_second_payment() {
         ),
         (
             |_, _| Answer::new(StatusCode::PAYMENT_REQUIRED, "pay\n"),
-            "in no payment scheme that tollpass knows",
+            "no payment scheme that tollpass supports",
         ),
     ];
     for (cheat, reason) in cases {
@@ -441,7 +444,7 @@ async fn complaints_without_an_end_are_met_so_often_and_no_more() {
             "gave up after 5 attempts (hooks.insufficient_confirmations)",
         ),
         (Some(&rdn::INVALID_BALANCE_PROOF), 6, "gave up after 5 attempts (hooks.invalid_balance_proof)"),
-        (Some(&rdn::INVALID_AMOUNT), 1, "refuses the payment that follows from its own total"),
+        (Some(&rdn::INVALID_AMOUNT), 1, "rejects the payment that follows from its own total"),
         (None, 6, "gave up after 5 attempts (hooks.insufficient_confirmations)"),
     ] {
         let scene = Scene::with(|demand| cheats::never_content(demand, ASKED, complaint)).await;
@@ -486,7 +489,7 @@ async fn the_time_for_one_request_bounds_all_that_a_seller_does_with_it() {
     let scene = Scene::limited(limits, |demand| cheats::takes_and(demand, ASKED, Answer::Never)).await;
     let got = scene.ask("/").await;
     assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT, "{got:?}");
-    because(&got, "a payment was sent and no answer came within limits.pay_timeout");
+    because(&got, "a payment was sent, but no response came within limits.pay_timeout");
     scene.promised(ASKED).await;
 }
 
@@ -527,7 +530,7 @@ fn peak_memory(process: u32) -> u64 {
 async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
     for (content, reason) in [
         (Content::Drip(Duration::from_millis(5)), "timed out reading the body of the 402"),
-        (Content::Cut, "broke off"),
+        (Content::Cut, "ended early"),
     ] {
         let limits = "[limits]\noffer_timeout = \"100ms\"\n";
         let scene = Scene::limited(limits, |demand| cheats::demands_with(demand, ASKED, content)).await;
@@ -672,7 +675,7 @@ async fn a_lost_answer_is_a_502_and_the_next_request_finds_out() {
             fair.origin.lose_next_answer(lost);
             let got = ask(&proxy, &url("/paid")).await;
             assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
-            because(&got, "a payment was sent and its answer is lost");
+            because(&got, "a payment was sent, but its response was lost");
             assert_eq!(proxy.promised().await, Amount::from(2 * PRICE));
 
             let got = ask(&proxy, &url(next)).await;

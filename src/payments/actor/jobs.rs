@@ -1,4 +1,4 @@
-//! Chain jobs: what takes as long as the chain takes runs in a task of its own, and comes back as a message.
+//! Chain jobs: operations that wait for the chain run in separate tasks and return as messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::payments::message::{ChangedChannel, Message};
 use crate::protocol::engine::{Balance, Input, OpFailure};
 use crate::protocol::{Address, ChannelOp, Intent};
 
-/// How long the payer's balance may take: a request waits for it, to be told whether another try is worth it.
-const BALANCE_WITHIN: Duration = Duration::from_secs(2);
+/// The timeout for the payer's balance; a request waits for it to decide whether to retry.
+const BALANCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Actor {
-    /// Has an order carried out.
+    /// Starts a channel operation.
     pub(super) fn submit(&self, op: ChannelOp) {
         let receiver = op.receiver();
         tracing::info!(operation = %op, "starting a channel operation");
@@ -26,7 +26,7 @@ impl Actor {
         });
     }
 
-    /// Finds out what became of earlier transactions.
+    /// Resumes earlier transactions.
     pub(super) fn resume(&self, receiver: Address, intents: Vec<Intent>) {
         let Some(op) = intents.last().map(|intent| intent.op) else { return };
         tracing::info!(%receiver, operation = %op, "resuming an interrupted channel operation");
@@ -39,7 +39,7 @@ impl Actor {
         });
     }
 
-    /// Finds out what the payer has.
+    /// Queries the payer's balance.
     pub(super) fn query_balance(&self) {
         // The mailbox keeps the actor running.
         let (Some(context), Some(mailbox)) = (&self.context, self.mailbox.upgrade()) else { return };
@@ -51,7 +51,7 @@ impl Actor {
         });
     }
 
-    /// Runs a chain job in a task of its own; its result comes back as a message.
+    /// Runs a chain job in a separate task; its result returns as a message.
     fn job<F>(&self, receiver: Address, work: impl FnOnce(Chain, Intents) -> F)
     where
         F: Future<Output = Result<Option<ChangedChannel>, OpFailure>> + Send + 'static,
@@ -72,23 +72,23 @@ impl Actor {
                 Ok(Some((channel, None))) => tracing::info!(%channel, "channel is settled"),
                 Ok(None) => tracing::info!(%receiver, "the transaction was never mined"),
                 Err(failure) => {
-                    tracing::warn!(op = ?failure.op, reason = failure.reason, "channel operation failed")
+                    tracing::warn!(operation = %failure.op, reason = failure.reason, "channel operation failed")
                 }
             }
-            // A manager that has stopped finds out at its next start.
+            // If the actor has stopped, the next start resumes the operation.
             let _ = mailbox.send(Message::OpFinished { receiver, result }).await;
         });
     }
 }
 
-/// What the payer can spend; `None` when the node does not say in time.
+/// The payer's balance; `None` if the node does not respond in time.
 async fn balance(chain: &Chain) -> Option<Balance> {
-    let Balances { wei, tokens, .. } = timeout(BALANCE_WITHIN, chain.balances()).await.ok()?.ok()?;
+    let Balances { wei, tokens, .. } = timeout(BALANCE_TIMEOUT, chain.balances()).await.ok()?.ok()?;
     let wei = if wei.bits() > 128 { u128::MAX } else { wei.as_u128() };
     Some(Balance { wei, tokens })
 }
 
-/// Records a chain job's transactions through the manager's task.
+/// Records a chain job's transactions through the actor.
 struct Intents(mpsc::Sender<Message>);
 
 impl TransactionRecorder for Intents {

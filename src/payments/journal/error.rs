@@ -1,4 +1,4 @@
-//! Why the journal cannot be used.
+//! Errors of the journal.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum JournalError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The journal knows the same payer and contract on another chain.
+    /// The journal has the same payer and contract on another chain.
     #[error(
         "the node is on chain {found}, but {} recorded {payer} and the contract {contract} on chain {known}: check \
          chain.rpc_url, or set chain.chain_id = {found} if you mean that chain", path.display()
@@ -52,7 +52,7 @@ pub enum JournalError {
     #[error("the journal is closed after an internal error: restart tollpass")]
     Gone,
     /// The file was written by a newer version.
-    #[error("{}: written by a newer version of tollpass (schema {found}, this one knows {SCHEMA_VERSION}): update", path.display())]
+    #[error("{}: written by a newer version of tollpass (schema {found}, this version supports {SCHEMA_VERSION}): update", path.display())]
     Newer {
         /// The file.
         path: PathBuf,

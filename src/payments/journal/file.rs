@@ -1,4 +1,4 @@
-//! The file of the journal, and the settings with which it is opened.
+//! The file of the journal and how it is opened.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::payments::request_hasher::RequestHasher;
 /// The name of the file in the state directory.
 pub const FILE: &str = "tollpass.db";
 
-/// How long a write waits for another program that holds the file. A client that waits for its payment waits as long.
+/// How long a write waits for another program that locks the file. A waiting client waits as long.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The journal of a state directory.
@@ -23,13 +23,13 @@ pub struct Journal {
     pub(super) path: PathBuf,
 }
 
-/// The files that SQLite keeps beside the journal of a state directory.
+/// SQLite's additional files for the journal of a state directory.
 pub fn sidecar_files(state_dir: &Path) -> [PathBuf; 2] {
     ["-wal", "-shm"].map(|end| state_dir.join(format!("{FILE}{end}")))
 }
 
 impl Journal {
-    /// Opens the journal of a state directory, or creates it, and brings an older one up to date.
+    /// Opens the journal of a state directory, or creates it, and migrates an older one.
     ///
     /// # Errors
     /// [`JournalError::Newer`] for a file of a newer version; otherwise if SQLite cannot open or migrate the file.
@@ -40,7 +40,7 @@ impl Journal {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        // Overwrites deleted rows, which may hold what was requested.
+        // Overwrites deleted rows, which may contain requests.
         connection.pragma_update(None, "secure_delete", "ON").map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
@@ -54,7 +54,7 @@ impl Journal {
         Ok(Self { connection, hasher, path })
     }
 
-    /// The hasher under which this journal remembers requests.
+    /// The hasher for the keys of this journal's prices.
     pub(in crate::payments) fn request_hasher(&self) -> RequestHasher {
         self.hasher.clone()
     }

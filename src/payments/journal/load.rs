@@ -1,4 +1,4 @@
-//! Reading the journal.
+//! Reads the journal.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::protocol::engine::HostName;
 use crate::protocol::quote::{Price, RequestId, Trust};
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, SchemeName, Signature};
 
-/// How long deposits are remembered, in seconds: longer than any limit looks back.
+/// How long deposits are kept, in seconds: longer than any limit's window.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
 
 /// The row of an account: one payer on one contract of one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountId(pub(super) i64);
 
-/// An account and its channels, each with the host that it belongs to.
+/// An account and its channels with their hosts.
 #[derive(Clone, Debug)]
 pub struct AccountChannels {
     /// The account.
@@ -32,32 +32,32 @@ pub struct AccountChannels {
     pub channels: Vec<(ChannelId, Channel, Option<HostName>)>,
 }
 
-/// Everything that the journal holds of one account.
+/// The journal's content for one account.
 #[derive(Debug)]
 pub struct StoredAccount {
     /// The account's row, for [`Journal::write`].
     pub id: AccountId,
     /// Its channels.
     pub channels: Vec<(ChannelId, Channel)>,
-    /// Its transactions of unknown fate, in the order of their nonces.
+    /// Its transactions with unknown outcome, in the order of their nonces.
     pub intents: Vec<Intent>,
     /// Remembered prices.
     pub prices: Vec<(RequestId, Price)>,
     /// The hosts that channels belong to.
     pub hosts: Vec<(ChannelId, HostName)>,
-    /// Deposits: the receiver, the host, and how long ago.
+    /// Deposits: receiver, host, and age.
     pub deposits: Vec<(Address, HostName, Duration)>,
-    /// The URLs of receivers' REST interfaces, as hosts name them.
+    /// The URLs of receivers' REST interfaces, by host.
     pub seller_urls: Vec<((HostName, Address), String)>,
-    /// Closing signatures that were not used yet.
+    /// Unused closing signatures.
     pub closing_signatures: Vec<(ChannelId, ClosingSignature)>,
     /// The block at which the next sync with the chain starts; 0 before the first one.
     pub cursor: u64,
 }
 
 impl Journal {
-    /// Compares the chain and the token of an account with the stored ones of the same payer and contract. `is_chosen`: the
-    /// user named the chain, so it may be a new one.
+    /// Compares the chain and the token of an account with the stored ones of the same payer and contract. `is_chosen`:
+    /// the user configured the chain, so it may be a new one.
     ///
     /// # Errors
     /// [`JournalError::OtherChain`] or [`JournalError::OtherToken`] if they differ.
@@ -83,10 +83,10 @@ impl Journal {
         }
     }
 
-    /// The transactions of unknown fate of an account; changes nothing.
+    /// The transactions with unknown outcome of an account; changes nothing.
     ///
     /// # Errors
-    /// If SQLite cannot read them.
+    /// SQLite cannot read them.
     pub fn intents(&self, account: &Account) -> Result<Vec<Intent>, JournalError> {
         let read = || -> rusqlite::Result<Vec<Intent>> {
             let sql = "SELECT body FROM intent JOIN book ON book.id = intent.book
@@ -105,10 +105,10 @@ impl Journal {
         self.connection.prepare(sql)?.query_map(key, |row| text(row, 0))?.next().transpose()
     }
 
-    /// Everything about an account, which is added if it is new.
+    /// Loads an account, which is added if it is new.
     ///
     /// # Errors
-    /// If SQLite cannot read or add it.
+    /// SQLite cannot read or add it.
     pub fn load(&mut self, account: &Account) -> Result<StoredAccount, JournalError> {
         self.try_load(account).map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
@@ -116,7 +116,7 @@ impl Journal {
     /// All accounts with their channels.
     ///
     /// # Errors
-    /// If SQLite cannot read them.
+    /// SQLite cannot read them.
     pub fn accounts(&self) -> Result<Vec<AccountChannels>, JournalError> {
         self.try_accounts().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
@@ -206,7 +206,7 @@ impl Journal {
         let mut deposits =
             self.connection.prepare("SELECT receiver, host, at FROM deposit WHERE book = ?1")?;
         let read = |row: &Row<'_>| {
-            // With a clock that was set back, a deposit counts as made just now.
+            // If the clock was set back, a deposit counts as made just now.
             let ago = now.saturating_sub(row.get::<_, i64>(2)? as u64);
             Ok((text(row, 0)?, host(row, 1)?, Duration::from_secs(ago)))
         };
@@ -283,7 +283,7 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
     Ok((id, channel))
 }
 
-/// Parses a column that holds text.
+/// Parses a text column.
 fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row: &Row<'_>,
     column: usize,

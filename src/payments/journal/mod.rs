@@ -1,7 +1,7 @@
-//! The journal: an SQLite file that keeps promises and pending transactions across a crash.
+//! The journal: a SQLite file that preserves promises and pending transactions across a crash.
 //!
-//! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes are
-//! hexadecimal text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
+//! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes hexadecimal
+//! text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
 
 mod error;
 mod file;

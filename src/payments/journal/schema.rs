@@ -1,4 +1,4 @@
-//! The tables of the journal, and how a file of an older version is brought up to date.
+//! The tables of the journal, and the migration of older files.
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
@@ -107,22 +107,23 @@ const PRESENTED: &str = "
     INSERT INTO channel_host
         SELECT channel.book, channel.receiver, channel.open_block, gateway.host
         FROM channel JOIN gateway USING (book, receiver);";
-/// Version 4: the token that each contract named first. It never changes.
+/// Version 4: the token that each contract first reported. It never changes.
 const TOKENS: &str = "
     CREATE TABLE token (
         book INTEGER PRIMARY KEY REFERENCES book (id),
         token TEXT NOT NULL
     );";
 
-/// Version 5: `price` holds hashes of requests instead of their URLs, under this key; `is_swept` once the file holds no URL
-/// any more.
+/// Version 5: `price` contains hashes of requests instead of their URLs, keyed with this key; `is_swept` once the file
+/// contains no more URLs.
 const REQUEST_KEY: &str = "
     CREATE TABLE request_key (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         key BLOB NOT NULL,
         is_swept INTEGER NOT NULL DEFAULT 0
     );";
-/// Version 6: signed authorizations of one-shot schemes that a payee may still redeem, whatever becomes of their requests.
+/// Version 6: signed authorizations of one-shot schemes that a payee may still redeem, whatever the outcome of their
+/// requests.
 const AUTHORIZATIONS: &str = "
     CREATE TABLE authorization (
         nonce TEXT PRIMARY KEY,
@@ -135,7 +136,7 @@ const AUTHORIZATIONS: &str = "
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 
-/// Brings a file of version `found` up to date in one transaction.
+/// Migrates a file of version `found` in one transaction.
 pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let missing = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default());
@@ -158,15 +159,15 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     transaction.commit()
 }
 
-/// Reads the key of request hashes. The first time it clears free pages and the write-ahead log, where older versions left
-/// URLs; after a crash in between the next start does so.
+/// Reads the key of request hashes. The first time, clears free pages and the write-ahead log, where older versions
+/// left URLs; if a crash interrupts that, the next start repeats it.
 pub(super) fn sweep(connection: &Connection) -> rusqlite::Result<RequestHasher> {
     let read = |row: &Row<'_>| Ok((row.get::<_, [u8; KEY]>(0)?, row.get::<_, bool>(1)?));
     let (key, is_swept) = connection.query_row("SELECT key, is_swept FROM request_key", [], read)?;
     if !is_swept {
         connection.execute_batch("VACUUM;")?;
         let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        // Another reader keeps the log, which a later start clears.
+        // If another reader keeps the log, a later start clears it.
         if !is_busy {
             connection.execute("UPDATE request_key SET is_swept = 1", [])?;
         }

@@ -64,7 +64,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     for id in [id(1), id(2)] {
         journal.write(account_id, &[Record::Consent(id, closing.total, closing.signature)]).unwrap();
     }
-    // A channel that is gone needs no closing signature.
+    // A channel that has ended needs no closing signature.
     journal.write(account_id, &[Record::Channel(id(2), channel(Phase::Gone))]).unwrap();
     assert_eq!(journal.load(&account(0xaa)).unwrap().closing_signatures, [(id(1), closing)]);
     journal.write(account_id, &[Record::Channel(id(2), channels[1].1)]).unwrap();
@@ -118,7 +118,7 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     );
 }
 
-/// What all files of a directory hold.
+/// The bytes of all files of a directory.
 fn bytes_of(directory: &Path) -> Vec<u8> {
     let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     files.flat_map(|path| std::fs::read(path).unwrap()).collect()
@@ -148,7 +148,7 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
             let row = params![request(number, size), Address([0xbb; 20]).to_string(), unix_time() as i64];
             old.execute("INSERT INTO price VALUES (1, ?1, '5', ?2, ?3)", row).unwrap();
         }
-        // What was forgotten before is still in pages that are free.
+        // Deleted rows are still in free pages.
         old.execute("DELETE FROM price WHERE request = ?1", [request(3, 5_000)]).unwrap();
         assert!(holds(directory.path(), "hunter2=3"));
         drop(old);

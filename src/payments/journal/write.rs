@@ -1,4 +1,4 @@
-//! Writing the journal.
+//! Writes the journal.
 
 use ethers_core::utils::hex;
 use rusqlite::{Connection, params};
@@ -12,10 +12,10 @@ use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Terms};
 
 impl Journal {
-    /// Makes records durable, all or none: after `Ok` they survive a crash.
+    /// Commits records atomically: after `Ok` they survive a crash.
     ///
     /// # Errors
-    /// If SQLite cannot write them; then none is written.
+    /// SQLite cannot write them; then none is written.
     pub fn write(&mut self, account: AccountId, records: &[Record]) -> Result<(), JournalError> {
         self.try_write(account, records)
             .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
@@ -135,7 +135,7 @@ fn write_price(
     RequestId(request): &RequestId,
     price: Option<&Price>,
 ) -> rusqlite::Result<()> {
-    // Prices of other schemes are remembered in memory only.
+    // Prices of other schemes are kept in memory only.
     if price.is_some_and(|price| price.scheme != SchemeName::MicroRaiden) {
         return Ok(());
     }

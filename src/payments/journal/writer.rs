@@ -1,5 +1,5 @@
-//! The thread that writes the journal: a durable write takes as long as the disk takes, so it happens off the
-//! asynchronous threads, in the order of submission.
+//! The journal thread: durable writes are as slow as the disk, so they run outside the asynchronous threads, in the
+//! order of submission.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,13 +9,13 @@ use super::file::Journal;
 use crate::failpoint;
 use crate::protocol::engine::Record;
 
-/// How many writes may wait for the disk.
+/// How many writes may be queued.
 const QUEUE: usize = 256;
 
-/// How many writes share a transaction at most.
+/// The most writes in one transaction.
 const MAX_GROUP: usize = 64;
 
-/// A handle on the writing thread, which ends when this is dropped.
+/// A handle to the journal thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct JournalWriter(mpsc::Sender<WriteJob>);
 
@@ -24,7 +24,7 @@ enum WriteJob {
     Other(Box<dyn FnOnce(&mut Journal) + Send>),
 }
 
-/// Told how a write has ended: `Err` with the reason if it failed.
+/// Called with the result of a write: `Err` with the reason if it failed.
 pub(crate) type WriteEnded = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 struct RecordsJob {
@@ -42,7 +42,7 @@ impl RecordsJob {
 }
 
 impl Drop for RecordsJob {
-    /// If the thread dies, its jobs have failed.
+    /// If the thread dies, its jobs fail.
     fn drop(&mut self) {
         if let Some(ended) = self.ended.take() {
             ended(Err(JournalError::Gone.to_string()));
@@ -50,7 +50,7 @@ impl Drop for RecordsJob {
     }
 }
 
-/// The result of a submitted write, which is not there yet.
+/// The pending result of a submitted write.
 pub(crate) struct PendingWrite<T>(oneshot::Receiver<Result<T, JournalError>>);
 
 impl JournalWriter {
@@ -75,20 +75,20 @@ impl JournalWriter {
         work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> PendingWrite<T> {
         let (job, pending) = job(work);
-        // If the thread has died the job is dropped, and with it its answer.
+        // If the thread has died, the job and its reply channel are dropped.
         let _ = self.0.send(job).await;
         pending
     }
 
-    /// Submits records, which become durable with all that is queued then; waits if the queue is full.
+    /// Submits records, which become durable together with everything queued then; waits if the queue is full.
     pub(crate) async fn write(&self, account: AccountId, records: Vec<Record>, ended: WriteEnded) {
         let job = RecordsJob { account, records, ended: Some(ended) };
-        // If the thread has died the job is dropped, and has failed by that.
+        // If the thread has died, the job is dropped, which reports its failure.
         let _ = self.0.send(WriteJob::Records(job)).await;
     }
 }
 
-/// Writes a job, and those that have queued behind it, in one transaction. Returns one of another kind that it has met.
+/// Writes a job and those queued behind it in one transaction. Returns a job of another kind if it meets one.
 fn write_group(
     journal: &mut Journal,
     mut first: RecordsJob,
@@ -111,7 +111,7 @@ fn write_group(
         }
     }
     let written = journal.write(account, &records).map_err(|error| {
-        tracing::error!(%error, "the journal cannot be written: nothing is paid until it can");
+        tracing::error!(%error, "cannot write the journal; payments are suspended until it can be written");
         error.to_string()
     });
     failpoint::point("records written");
@@ -136,7 +136,7 @@ impl<T> PendingWrite<T> {
     /// Waits until the write is durable.
     ///
     /// # Errors
-    /// If it failed, or the thread has died.
+    /// The write failed, or the thread has died.
     pub(crate) async fn done(self) -> Result<T, JournalError> {
         self.0.await.unwrap_or(Err(JournalError::Gone))
     }

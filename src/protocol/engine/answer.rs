@@ -1,4 +1,4 @@
-//! What came of a payment that was presented, and what follows from it.
+//! Processes the outcomes of presented payments.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ impl Engine {
         match outcome {
             Outcome::Accepted => {
                 let channel = self.channel(&draft.channel);
-                // An answer to a question says nothing of what the seller holds.
+                // The answer to a query proves nothing about the seller's total.
                 if !channel.is_some_and(|channel| channel.is_query(draft.total)) {
                     self.acknowledge(&draft, draft.total);
                 }
@@ -60,7 +60,7 @@ impl Engine {
         let payee = offer.terms().payee;
         let verdict = offer.judge(channel, &draft, &signed, &account);
         match verdict {
-            // To wait helps nothing: the channel is of no use to somebody else.
+            // Waiting does not help: the channel is useless to another payee.
             Verdict::Again(_) if payee != draft.channel.receiver => {
                 return self.refuse(id, Refusal::ReceiverChanged(payee), now);
             }
@@ -87,7 +87,7 @@ impl Engine {
         self.pay_again(id, &draft, now);
     }
 
-    /// Gives the channel of a purchase back, and lets it choose once more.
+    /// Returns the channel of a purchase, and lets the purchase choose again.
     fn pay_again(&mut self, id: PurchaseId, draft: &ChannelDraft, now: Instant) {
         if let Some(slot) = self.slots.get_mut(&draft.channel) {
             slot.lease = None;
@@ -96,7 +96,7 @@ impl Engine {
         self.dispatch(draft.channel.receiver, now);
     }
 
-    /// The checks that a corrected total must pass before another payment follows from it.
+    /// Checks a corrected total before another payment is made.
     fn may_go_on(
         &mut self,
         id: PurchaseId,
@@ -132,15 +132,15 @@ impl Engine {
         if next == Some(draft.total) { Err(Refusal::NoProgress) } else { Ok(()) }
     }
 
-    /// Whether the seller's word that there is no such channel is the chain's word too. Only then can nothing more that
-    /// was signed on it be redeemed, so that what a price paid from another channel comes to is known.
+    /// Whether the chain confirms the seller's claim that the channel does not exist. Only then can nothing more that
+    /// was signed on it be redeemed, so that the cost of paying from another channel is known.
     fn may_reopen(&self, id: PurchaseId, draft: &ChannelDraft) -> bool {
         let is_gone = self.channel(&draft.channel).is_some_and(|channel| channel.phase == Phase::Gone);
         is_gone && self.purchases.get(&id).is_some_and(|purchase| !purchase.reopened)
     }
 
-    /// Leaves a channel that is gone, which keeps its promises on record, and pays from another one. What a settlement
-    /// has paid out of this request's promise still counts.
+    /// Abandons a channel that is gone, whose promises stay recorded, and pays from another one. What a settlement paid
+    /// out of this request's promise still counts.
     fn reopen(&mut self, id: PurchaseId, draft: &ChannelDraft, now: Instant) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let settled = self.slots.get(&draft.channel).and_then(|slot| slot.settled).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Engine {
         self.pay_again(id, draft, now);
     }
 
-    /// Keeps the channel and waits before it presents the same payment again.
+    /// Keeps the channel and waits before presenting the same payment again.
     fn pause(
         &mut self,
         id: PurchaseId,
@@ -185,7 +185,7 @@ impl Engine {
         purchase.stage = Stage::Backoff { draft, until };
     }
 
-    /// The seller took the payment, as far as can be told.
+    /// Records that the seller took the payment.
     fn acknowledge(&mut self, draft: &ChannelDraft, total: Amount) {
         self.change(&draft.channel, |channel| {
             channel.acknowledged = total;
@@ -194,7 +194,7 @@ impl Engine {
         });
     }
 
-    /// The seller says what it holds.
+    /// Applies the total that the seller claims.
     fn correct(&mut self, draft: &ChannelDraft, holding: Holding) {
         self.change(&draft.channel, |channel| channel.correct(holding.total, holding.proven));
     }

@@ -7,10 +7,10 @@ use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::Draft;
 use crate::protocol::terms::Terms;
 
-/// An authorization that the payer has signed, or is about to sign.
+/// An authorization that is signed or about to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// Makes it unlike any other.
+    /// Makes it unique.
     pub nonce: [u8; 32],
     /// Its amount, payee and scheme.
     pub terms: Terms,
@@ -25,7 +25,7 @@ pub(super) struct OneShotPurchase {
     pub(super) draft: Draft,
     pub(super) deadline: Instant,
     pub(super) stage: OneShotStage,
-    /// How often it was presented again, and since when.
+    /// How often it was presented again.
     pub(super) retries: u32,
     pub(super) since: Instant,
 }
@@ -34,7 +34,7 @@ pub(super) struct OneShotPurchase {
 pub(super) enum OneShotStage {
     /// Waits until the journal has recorded the authorization.
     Recording,
-    /// The payment is on its way.
+    /// The payment is in flight.
     InFlight,
     /// The same payment is to be presented again at this time.
     Backoff { until: Instant },

@@ -3,10 +3,10 @@
 use super::ids::{PurchaseId, Seq};
 use crate::protocol::channel::ChannelDraft;
 
-/// An effect that relies on writes which have not ended yet.
+/// An effect that depends on pending writes.
 #[derive(Debug)]
 pub(super) struct Blocked {
-    /// The writes: none of them may fail.
+    /// The writes, none of which may fail.
     pub(super) after: [Option<Seq>; 2],
     pub(super) action: Action,
 }

@@ -15,30 +15,30 @@ use crate::protocol::{
     Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Offer, Phase, Refusal,
 };
 
-/// What can be done for a purchase at the head of its queue.
+/// The next step for a purchase at the head of its queue.
 pub(super) enum DemandStep {
     Pay(ChannelId, Amount),
     Fund(ChannelOp),
-    /// Earlier transactions for the receiver must be cleared up first.
+    /// Earlier transactions for the receiver must be resolved first.
     Resume,
-    /// The last attempt failed: whether it is worth another one depends on what the payer has now.
+    /// The last attempt failed: whether to retry depends on the payer's balance.
     QueryBalance,
-    /// Nothing for this one.
+    /// Nothing for this purchase.
     Wait,
-    /// Nothing for anybody: every channel is lent, or there is none, and another one is on its way or not wanted.
+    /// Nothing for any purchase: every channel is leased, or there is none, and another one is pending or not wanted.
     WaitAll,
     Refuse(Refusal),
 }
 
-/// The channels to one receiver that a purchase may use, as it finds them.
+/// The channels to one receiver that a purchase may use.
 #[derive(Default)]
 struct Choice {
     /// How many are open.
     open: usize,
-    /// How many of them are lent.
+    /// How many of them are leased.
     lent: usize,
-    /// The free one with the least left that suffices: whether its payment would exceed the price of the request, what is
-    /// left, the channel, and its next total.
+    /// The free channel with the least left that suffices: whether its payment would exceed the price of the request,
+    /// what is left, the channel, and its next total.
     payable: Option<(bool, Amount, ChannelId, Amount)>,
 }
 
@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Lines up who came before the engine was ready.
+    /// Enqueues purchases that came before the engine was ready.
     pub(super) fn check_starting(&mut self, now: Instant) {
         let early: Vec<PurchaseId> = self
             .purchases
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// Checks a demand and lines it up.
+    /// Checks a demand and enqueues it.
     fn check_and_enqueue(&mut self, id: PurchaseId, now: Instant) {
         let (Some(purchase), Start::Ready(account)) = (self.purchases.get(&id), &self.start) else { return };
         if let Err(refusal) = check(&purchase.offer, &purchase.limit, account) {
@@ -107,7 +107,7 @@ impl Engine {
         self.dispatch(receiver, now);
     }
 
-    /// Puts a purchase into the queue of its receiver and host, at the head if it was served before.
+    /// Adds a purchase to the queue of its receiver and host, at the head if it was served before.
     pub(super) fn enqueue(&mut self, id: PurchaseId, receiver: Address, first: bool) {
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.stage = Stage::Queued;
@@ -115,7 +115,7 @@ impl Engine {
         if first { queue.push_front(id) } else { queue.push_back(id) }
     }
 
-    /// Serves everyone it can who waits for a channel to `receiver`: of each host, first come first.
+    /// Serves all purchases that wait for a channel to `receiver` and can be served, first come first served per host.
     pub(super) fn dispatch(&mut self, receiver: Address, now: Instant) {
         if matches!(self.start, Start::Stopped(_)) {
             return;
@@ -157,7 +157,7 @@ impl Engine {
                     place += 1;
                 }
                 DemandStep::Refuse(refusal) => {
-                    // Out of the queue first: a purchase that is refused must not be served again below.
+                    // Removed first: a refused purchase must not be served again below.
                     self.unqueue(receiver, key, place);
                     self.effects.push_back(Effect::Refuse(id, refusal));
                     self.purchases.remove(&id);
@@ -190,7 +190,7 @@ impl Engine {
         }
     }
 
-    /// Looks over the channels once: this is done for every payment, however many wait.
+    /// Chooses a channel in one pass (hot path).
     fn choose(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Choice {
         let mut choice = Choice::default();
         for (id, Slot { channel, lease, .. }) in self.usable_slots(purchase, receiver) {
@@ -198,7 +198,7 @@ impl Engine {
             if lease.is_some() {
                 choice.lent += 1;
             } else if let Some(total) = channel.next_total(price) {
-                // One that may pay comes first, however little the others have left.
+                // A channel that may pay takes precedence, however little the others have left.
                 let exceeds = purchase.exceeds_price(total.saturating_sub(channel.presented));
                 let this = (exceeds, channel.left(), *id, total);
                 choice.payable = Some(choice.payable.map_or(this, |best| best.min(this)));
@@ -207,7 +207,7 @@ impl Engine {
         choice
     }
 
-    /// The open channels to `receiver` that may pay for a purchase: those of its host and of no host yet, and all of them
+    /// The open channels to `receiver` that may pay for a purchase: those of its host and those without a host, or all
     /// if its rule lists the receiver.
     pub(super) fn usable_slots<'a>(
         &'a self,
@@ -219,7 +219,8 @@ impl Engine {
             .filter(move |(_, slot)| shares || slot.host.as_ref().is_none_or(|host| host == purchase.host()))
     }
 
-    /// Sufficiently funded: the channel with the least left. Else top up the one with most. Else open.
+    /// The next step: pay from the channel with the least left that suffices; else top up the one with the most; else
+    /// open one.
     fn step(&self, id: PurchaseId, receiver: Address, now: Instant) -> DemandStep {
         let Some(purchase) = self.purchases.get(&id) else {
             return DemandStep::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
@@ -238,7 +239,7 @@ impl Engine {
             return wait;
         }
         let step = self.funding_step(purchase, receiver, price, now);
-        // A channel that is lent comes back; only a request that has none is told that there will be none.
+        // A leased channel will return, so only a request without any channel is refused.
         match step {
             DemandStep::Refuse(refusal) if lent > 0 && refusal.is_about_funding() => wait,
             DemandStep::QueryBalance if lent > 0 => wait,
@@ -252,12 +253,12 @@ impl Engine {
         self.slots.range(first..=last).filter(|(id, slot)| self.is_open(id, slot))
     }
 
-    /// True when a channel can be lent, now or once it comes back.
+    /// Whether a channel can be leased, now or once it returns.
     pub(super) fn is_open(&self, id: &ChannelId, slot: &Slot) -> bool {
         slot.channel.phase == Phase::Open && !slot.is_locked && !self.is_ending(id)
     }
 
-    /// True while an order that ends the channel is under way, or its transaction may still take effect.
+    /// True while an operation that ends the channel is pending, or its transaction may still take effect.
     fn is_ending(&self, id: &ChannelId) -> bool {
         let ends = |op: &ChannelOp| match op {
             ChannelOp::CloseTogether { channel, .. } | ChannelOp::CloseAlone { channel, .. } => channel == id,
@@ -268,7 +269,7 @@ impl Engine {
         is_ordered || self.intents.get(&id.receiver).into_iter().flatten().any(|intent| ends(&intent.op))
     }
 
-    /// Lends a channel: puts the new total on record, then grants it.
+    /// Leases a channel: records the new total, then grants the payment.
     fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
         let (Some(purchase), Some(slot)) = (self.purchases.get_mut(&id), self.slots.get_mut(&channel_id))
         else {
@@ -305,7 +306,7 @@ impl Engine {
         (slot.is_dirty, self.is_dirty) = (true, true);
         let ahead = price.saturating_mul(self.policy.sign_ahead);
         let bound = slot.channel.bound(ahead);
-        // A record that another purchase has caused will do, if it gets to the disk.
+        // A record caused by another purchase suffices, if it becomes durable.
         let mut record = slot.writes.iter().find(|(_, limit)| total <= *limit).map(|(seq, _)| *seq);
         if total <= slot.channel.durable_limit {
             record = None;
@@ -328,8 +329,8 @@ impl Engine {
         }
     }
 
-    /// Moves the bound on disk ahead in good time, without making anybody wait for it: where less than half is left,
-    /// and with it those of the seller's other channels that have used a quarter, because one write serves them all.
+    /// Raises the durable limit in advance, so that no payment waits for it: if less than half of the range is left,
+    /// also for those of the seller's other channels that have used a quarter, since one write serves all.
     fn reserve(&mut self, id: ChannelId, ahead: Amount) {
         let left = |slot: &Slot| slot.limit_ahead().saturating_sub(slot.channel.promised);
         let full = |slot: &Slot| slot.channel.bound(ahead).saturating_sub(slot.channel.promised);
@@ -339,7 +340,7 @@ impl Engine {
         }
         let has_used_some = |slot: &Slot| {
             let full = full(slot);
-            // With nothing left it may never have paid; in doubt it first asks the seller.
+            // With nothing left it may never have paid; in doubt it first queries the seller.
             !left(slot).is_zero()
                 && !slot.channel.has_doubt()
                 && left(slot) < full.saturating_sub(full.halved().halved())
@@ -355,7 +356,7 @@ impl Engine {
     }
 }
 
-/// Checks what a seller asks for against what the user allows and where the money is.
+/// Checks an offer against the rule and the account.
 pub(super) fn check(offer: &Offer, limit: &SpendLimit, account: &Account) -> Result<(), Refusal> {
     offer.check_account(account)?;
     limit.check(&offer.terms())

@@ -1,4 +1,4 @@
-//! What goes on record, and what waits until it is there.
+//! Records, and what waits until they are durable.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,12 +12,12 @@ use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId, Refusal};
 
 impl Engine {
-    /// The number that the records of the input at hand will leave with.
+    /// The number that the records of the current input will get.
     pub(super) fn next_write(&self) -> Seq {
         Seq(self.newest.0 + 1)
     }
 
-    /// The writes since the last answer are on disk.
+    /// Handles the success of all writes up to `seq` since the last result.
     pub(super) fn durable(&mut self, seq: Seq) {
         self.ended = seq;
         for slot in self.slots.values_mut() {
@@ -29,7 +29,7 @@ impl Engine {
             match action {
                 Action::Send(hash) => self.effects.push_back(Effect::Send(hash)),
                 Action::Grant(id, draft) => {
-                    // A client that has left gets nothing.
+                    // A client that has disconnected gets nothing.
                     if let Some(purchase) = self.purchases.get_mut(&id)
                         && let Stage::Recording { before, .. } = purchase.stage
                     {
@@ -43,8 +43,8 @@ impl Engine {
         }
     }
 
-    /// The writes since the last answer have failed. What is on disk is what was there before, so that limits stay as
-    /// they are known; all that relied on one of these writes is off.
+    /// Handles the failure of all writes up to `seq` since the last result. The journal is unchanged, so limits stay as
+    /// they are known, and everything that depends on one of these writes is cancelled.
     pub(super) fn not_recorded(&mut self, seq: Seq, reason: &str, now: Instant) {
         let failed = Seq(self.ended.0 + 1)..=seq;
         self.ended = seq;
@@ -69,7 +69,7 @@ impl Engine {
 
     fn not_granted(&mut self, id: PurchaseId, draft: &ChannelDraft, reason: &str, now: Instant) {
         self.take_back(id);
-        // Those that wait behind it would meet the same disk, one after the other.
+        // Purchases that wait behind it would fail on the same disk, one after the other.
         let queues = self.queues.remove(&draft.channel.receiver).unwrap_or_default();
         for waiting in queues.into_values().flatten() {
             self.refuse(waiting, Refusal::StoreFailed(reason.to_owned()), now);
@@ -79,12 +79,12 @@ impl Engine {
         }
     }
 
-    /// Puts a channel on record, with its limit as it is, or is about to be.
+    /// Records a channel with its limit as it is, or is about to be.
     pub(super) fn persist_channel(&mut self, id: ChannelId) {
         self.persist_up_to(id, Slot::limit_ahead);
     }
 
-    /// Puts a channel on record with this limit, and its host if the journal may not know it.
+    /// Records a channel with this limit, and its host if the journal may not know it.
     pub(super) fn persist_up_to(&mut self, id: ChannelId, limit: impl FnOnce(&Slot) -> Amount) {
         let seq = self.next_write();
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -95,7 +95,7 @@ impl Engine {
         self.persist_host(id);
     }
 
-    /// Puts the host of a channel on record if the journal may not know it.
+    /// Records the host of a channel if the journal may not know it.
     pub(super) fn persist_host(&mut self, id: ChannelId) {
         let seq = self.next_write();
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -107,12 +107,12 @@ impl Engine {
 }
 
 impl Slot {
-    /// The limit that is on disk once all writes have ended well.
+    /// The durable limit once all pending writes have succeeded.
     pub(super) fn limit_ahead(&self) -> Amount {
         self.writes.back().map_or(self.channel.durable_limit, |(_, limit)| *limit)
     }
 
-    /// The writes up to this one that have not failed are on disk.
+    /// The writes up to this one that have not failed are durable.
     fn durable(&mut self, seq: Seq) {
         while let Some((_, limit)) = self.writes.front().copied().filter(|(write, _)| *write <= seq) {
             self.writes.pop_front();

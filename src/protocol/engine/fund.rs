@@ -1,4 +1,4 @@
-//! Money on its way into channels, and what the chain says of them.
+//! Channel operations in progress, and the state of channels on the chain.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use super::op_failure::{OpFailure, OpRefused};
 use super::{Effect, Engine, Funding, HostName, Record};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
-/// How far the cursor moves before it is put on record again, in blocks.
+/// How far the cursor moves before it is recorded again, in blocks.
 const CURSOR_STEP: u64 = 256;
 
 impl Engine {
-    /// Has an order carried out, for a host or for the user, unless older transactions for the same receiver must be
-    /// cleared up first.
+    /// Starts an operation for a host or the user, unless older transactions for the same receiver must be resolved
+    /// first.
     pub(super) fn start_op(&mut self, op: ChannelOp, host: Option<HostName>) {
         let receiver = op.receiver();
         if self.intents.contains_key(&receiver) {
@@ -24,7 +24,7 @@ impl Engine {
         self.effects.push_back(Effect::Submit(op));
     }
 
-    /// Has the fate of a receiver's transactions found out.
+    /// Resolves a receiver's transactions with unknown outcome.
     pub(super) fn resume(&mut self, receiver: Address) {
         let Some(intents) = self.intents.get(&receiver) else { return };
         let host = intents.last().and_then(|intent| intent.host.as_deref().map(HostName::from));
@@ -32,7 +32,7 @@ impl Engine {
         self.effects.push_back(Effect::Resume(receiver, intents.clone()));
     }
 
-    /// The same, unless a transaction for the receiver is being waited for already.
+    /// The same, unless a transaction for the receiver is already awaited.
     pub(super) fn resume_if_idle(&mut self, receiver: Address) {
         if !self.funding.contains_key(&receiver) {
             self.resume(receiver);
@@ -45,7 +45,7 @@ impl Engine {
         intent.host = host.as_deref().map(str::to_owned);
         let known = self.intents.entry(receiver).or_default();
         if known.is_empty() {
-            // If that could not be written before, an older one would be taken for this one after a crash.
+            // If that could not be written earlier, an older transaction would be taken for this one after a crash.
             self.records.push(Record::IntentsResolved(receiver));
         }
         let is_first_to_move = intent.moves && !known.iter().any(|known| known.moves);
@@ -58,7 +58,7 @@ impl Engine {
         self.blocked.push(Blocked { after, action: Action::Send(hash) });
     }
 
-    /// Money is about to be sent into a channel: it counts from now on, whatever the chain shows.
+    /// Counts funds that are about to be sent into a channel, whatever the chain shows.
     fn send_money(&mut self, op: &ChannelOp, host: Option<HostName>, now: Instant) {
         if let ChannelOp::TopUp { channel: id, added } = op {
             self.change(id, |channel| channel.funded = channel.funded.saturating_add(*added));
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    /// Money that was about to be sent into a channel provably did not arrive.
+    /// Uncounts funds that provably did not arrive.
     fn take_back_money(&mut self, intents: &[Intent]) {
         let moved = intents.iter().find(|intent| intent.moves).map(|intent| intent.op);
         if let Some(ChannelOp::TopUp { channel: id, added }) = moved {
@@ -85,8 +85,8 @@ impl Engine {
         }
     }
 
-    /// Whether the user may order something now: transactions for one receiver go one after the other, and no channel
-    /// holds more than the user allows, or nothing.
+    /// Whether a user operation may start now: transactions for one receiver run one after the other, and each deposit
+    /// must be above 0 and within the limit.
     pub fn may_start(&self, op: &ChannelOp) -> Result<(), OpRefused> {
         if self.account().is_none() {
             return Err(OpRefused::NotReady);
@@ -97,7 +97,7 @@ impl Engine {
         if is_busy { Err(OpRefused::Busy(receiver)) } else { Ok(()) }
     }
 
-    /// Whether the amount of an order is one that a channel may hold.
+    /// Checks that a channel may hold the amount of an operation.
     ///
     /// # Errors
     /// [`OpRefused::Nothing`] for an amount of 0, [`OpRefused::AboveCap`] for one above `deposit.max_per_channel`.
@@ -164,12 +164,12 @@ impl Engine {
         now: Instant,
     ) {
         if let (None, Some(slot)) = (on_chain, self.slots.get_mut(&id)) {
-            // Whoever ended it, it was on no more than this; the chain will tell.
+            // However it ended, it was at no more than this; the chain provides the total.
             slot.settled.get_or_insert(slot.channel.exposure());
         }
         match op {
             Some(ChannelOp::Open { deposit, .. }) => self.opened(id, on_chain, deposit, host.as_ref()),
-            // A node that shows less than before shows an older state: the watch will tell.
+            // A node that shows less than before shows an older state: the watcher will read it again.
             Some(ChannelOp::TopUp { .. })
                 if on_chain.is_some_and(|shown| {
                     self.channel(&id).is_some_and(|known| shown.deposit < known.deposit)
@@ -181,7 +181,7 @@ impl Engine {
         }
     }
 
-    /// A channel of ours is new: nothing was signed on it, and it belongs to the host that it was opened for.
+    /// Adds a new channel of ours: nothing was signed on it, and it belongs to the host that it was opened for.
     fn opened(&mut self, id: ChannelId, on_chain: Option<OnChain>, deposit: Amount, host: Option<&HostName>) {
         let nothing = OnChain {
             deposit: Amount::ZERO,
@@ -232,12 +232,12 @@ impl Engine {
             self.take_over(id, on_chain);
             self.shows(id);
             if let Some(slot) = self.slots.get_mut(&id) {
-                // It is not known when it was used before: it counts as used now.
+                // It is unknown when it was used before: it counts as used now.
                 slot.used.get_or_insert(now);
             }
             receivers.push(id.receiver);
         }
-        // To look at some blocks again costs less than a durable write for each.
+        // Reading some blocks again costs less than a durable write for each.
         if cursor.abs_diff(self.cursor) >= CURSOR_STEP {
             self.cursor = cursor;
             self.records.push(Record::Cursor(cursor));
@@ -248,9 +248,9 @@ impl Engine {
         }
     }
 
-    /// True for news that must wait: an opening of ours that is not deep enough yet, a deposit that is lower than known
-    /// and was seen only once, which may have been read before a top up, or a channel that was not there once, which may
-    /// have been settled between the reading of the events and of the channel.
+    /// True for a reading that must be confirmed: an opening of ours without enough confirmations; a lower deposit seen
+    /// only once, which may have been read before a top-up; or a channel missing only once, which may have been settled
+    /// between reading the events and the channel.
     fn is_premature(&mut self, id: ChannelId, on_chain: Option<OnChain>) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             let is_expected =
@@ -269,7 +269,7 @@ impl Engine {
         slot.lower.replace(on_chain.deposit) != Some(on_chain.deposit)
     }
 
-    /// Takes over what the contract says of a channel, and puts it on record when it is news.
+    /// Applies the contract's state of a channel, and records it if it changed.
     fn take_over(&mut self, id: ChannelId, on_chain: Option<OnChain>) {
         let before = self.channel(&id).copied();
         let after = match (before, on_chain) {

@@ -1,4 +1,4 @@
-//! Whether money is put into a channel for a purchase, and how much: limits, and what is made of failures.
+//! Decides whether and how much to fund for a purchase: limits, and backoff after failures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use super::{Balance, Effect, Engine, Failure, HostName, OpFailure};
 use crate::protocol::refusal::Remembered;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Phase, Refusal};
 
-/// The pause after a failure doubles with each further one, up to this or `deposit.retry_after`, if that is more.
+/// The pause after a failure doubles with each further one, up to this or `deposit.retry_after`, whichever is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// For how long an answer about the balance is fresh.
+/// How long a balance is considered current.
 const BALANCE_FRESH: Duration = Duration::from_secs(1);
-/// How many failures are remembered; further ones push out those that are over.
-const MOST_FAILURES: usize = 1024;
+/// How many failures to remember; further ones replace expired ones.
+const MAX_FAILURES: usize = 1024;
 
 impl Engine {
-    /// Puts money into a channel for `purchase`, unless something stands in the way.
+    /// Funds a channel for `purchase`, if nothing prevents it.
     pub(super) fn funding_step(
         &self,
         purchase: &Purchase,
@@ -36,7 +36,7 @@ impl Engine {
             };
         }
         if self.intents.contains_key(&receiver) {
-            // Whoever they were made for: it is not known yet what became of them.
+            // Whichever host they were for: their outcome is still unknown.
             let unresolved = self.unresolved.get(&receiver).filter(|failure| now < failure.until);
             return unresolved.map_or(DemandStep::Resume, |failure| DemandStep::Refuse(failure.refusal(now)));
         }
@@ -44,7 +44,7 @@ impl Engine {
             Ok(op) => op,
             Err(refusal) => return DemandStep::Refuse(refusal),
         };
-        // No money is moved for a payment that would not be granted.
+        // Nothing is funded for a payment that would not be granted.
         if purchase.exceeds_price(self.raise_after(&op, price)) {
             return DemandStep::Refuse(Refusal::SecondPrice { price });
         }
@@ -58,8 +58,8 @@ impl Engine {
         DemandStep::Fund(op)
     }
 
-    /// Tops up the free channel with most left, by what is missing to the target; if every channel is lent or full, opens
-    /// another one.
+    /// Tops up the free channel with the most left, by what is missing to the target; if every channel is leased or
+    /// full, opens another one.
     fn op_for(&self, purchase: &Purchase, receiver: Address, price: Amount) -> Result<ChannelOp, Refusal> {
         let deposit = self.policy.deposit;
         let cap = deposit.max_per_channel;
@@ -88,7 +88,7 @@ impl Engine {
         Ok(ChannelOp::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap) })
     }
 
-    /// By how much a payment from the channel that `order` funds will raise what its seller was shown.
+    /// By how much a payment from the channel that `op` funds will raise what was presented to its seller.
     fn raise_after(&self, op: &ChannelOp, price: Amount) -> Amount {
         let ChannelOp::TopUp { channel, .. } = op else { return price };
         self.channel(channel)
@@ -101,7 +101,7 @@ impl Engine {
         self.deposits.get(key).map_or(0, |times| times.iter().rev().take_while(is_recent).count())
     }
 
-    /// Counts money that is about to be sent into a channel.
+    /// Counts a deposit.
     pub(super) fn count_deposit(&mut self, receiver: Address, host: &HostName, now: Instant) {
         let within = self.policy.deposit.count_window;
         self.deposits.retain(|_, times| {
@@ -113,10 +113,10 @@ impl Engine {
         self.deposits.entry((receiver, Arc::clone(host))).or_default().push_back(now);
     }
 
-    /// Takes over when deposits were made before the start.
+    /// Loads the deposits made before the start.
     pub(super) fn remember_deposits(&mut self, deposits: Vec<(Address, HostName, Duration)>, now: Instant) {
         for (receiver, host, ago) in deposits {
-            // A machine that has not been up for that long counts it as made just now.
+            // If the machine has not been up for that long, the deposit counts as made just now.
             let at = now.checked_sub(ago).unwrap_or(now);
             self.deposits.entry((receiver, host)).or_default().push_back(at);
         }
@@ -125,14 +125,14 @@ impl Engine {
         }
     }
 
-    /// Remembers that no money could be put into a channel for `host`. `was_sent`: a transaction was sent for it.
+    /// Remembers that funding for `host` failed. `was_sent`: a transaction was sent for it.
     pub(super) fn failed(&mut self, host: HostName, failure: OpFailure, was_sent: bool, now: Instant) {
         let OpFailure { op, reason, balance, .. } = failure;
         let balance = (!was_sent).then_some(balance);
         self.remember_failure(host, (op, reason), None, balance, now);
     }
 
-    /// Remembers why the fate of an order's transactions is still not known.
+    /// Remembers why the outcome of an operation's transactions is still unknown.
     pub(super) fn unresolved(&mut self, failure: &OpFailure, now: Instant) {
         let OpFailure { op, reason, .. } = failure;
         let until = now + self.policy.deposit.retry_after;
@@ -157,7 +157,7 @@ impl Engine {
         balance: Option<Option<Balance>>,
         now: Instant,
     ) {
-        if self.failures.len() >= MOST_FAILURES {
+        if self.failures.len() >= MAX_FAILURES {
             self.failures.retain(|_, failure| now < failure.until);
         }
         let key = (op.receiver(), host);
@@ -170,14 +170,14 @@ impl Engine {
         self.failures.insert(key, failure);
     }
 
-    /// Has the payer's balance looked up, unless that is under way.
+    /// Queries the payer's balance, unless a query is pending.
     pub(super) fn query_balance(&mut self) {
         if !std::mem::replace(&mut self.is_querying_balance, true) {
             self.effects.push_back(Effect::QueryBalance);
         }
     }
 
-    /// What failed with another balance is worth another try at once.
+    /// Lets operations that failed with another balance be retried at once.
     pub(super) fn balance_known(&mut self, balance: Option<Balance>, now: Instant) {
         self.is_querying_balance = false;
         for failure in self.failures.values_mut() {
@@ -191,8 +191,8 @@ impl Engine {
         }
     }
 
-    /// An order of `host`'s to fund a channel was carried out, as the node says. Whether it helps is for the chain to
-    /// show: money is not sent again after money that does not.
+    /// Handles a completed funding operation of `host`. The chain must show its effect: money is not sent again while
+    /// earlier money is not visible.
     pub(super) fn funded(&mut self, id: ChannelId, op: ChannelOp, host: HostName, now: Instant) {
         let Some(channel) = self.channel(&id) else { return };
         let reason = match channel.phase {
@@ -210,7 +210,7 @@ impl Engine {
         self.remember_failure(host, (op, reason), Some(id), None, now);
     }
 
-    /// A channel is there, with all that was sent into it: what was waited for has come about.
+    /// Handles a channel whose funds are all visible: the wait for them is over.
     pub(super) fn shows(&mut self, id: ChannelId) {
         let is_fine =
             self.channel(&id).is_some_and(|known| known.phase == Phase::Open && known.unseen().is_zero());
@@ -219,7 +219,7 @@ impl Engine {
         }
     }
 
-    /// The user has looked at the chain: deposits that it does not show are not waited for any longer.
+    /// Handles a sync by the user: deposits that it does not show are no longer awaited.
     pub(super) fn give_up_unseen(&mut self, shown: &[(ChannelId, Option<OnChain>)]) {
         for (id, on_chain) in shown {
             let is_clear =
@@ -233,7 +233,7 @@ impl Engine {
 }
 
 impl Failure {
-    /// The refusal of a purchase that would try again, at this time.
+    /// The refusal of a purchase that would retry now.
     fn refusal(&self, now: Instant) -> Refusal {
         let ago = now.saturating_duration_since(self.since);
         let next = self.until.saturating_duration_since(now);

@@ -1,4 +1,4 @@
-//! Which channels are too many: several to one seller, opened when requests queued, and idle since.
+//! Finds idle channels: several to one seller that were opened while requests queued, and are no longer needed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use super::{Engine, HostName};
 use crate::protocol::{Address, ChannelId};
 
 impl Engine {
-    /// The channels that carried no payment for as long as `within`, and that their hosts need no more: all but one of
-    /// those to each receiver that are open for a host. One that is lent, unclear, or was never paid on is not among them.
+    /// The channels without a payment for `within` that their hosts no longer need: all but one of those open for a
+    /// host to each receiver. Leased channels, those in doubt and those that never paid are not included.
     ///
-    /// If a channel of the host stays anyway, and has something left, that one pays what comes next; else the one with
-    /// most left is kept.
+    /// If another channel of the host stays anyway and has something left, that one pays next; otherwise the one with
+    /// the most left is kept.
     pub fn idle_channels(&self, now: Instant, within: Duration) -> Vec<ChannelId> {
         let mut groups: BTreeMap<(Address, Option<&HostName>), Vec<_>> = BTreeMap::new();
         for (id, slot) in self.slots.iter().filter(|(id, slot)| self.is_open(id, slot)) {
@@ -34,7 +34,7 @@ impl Engine {
         found
     }
 
-    /// True when a locked channel is still idle, and another one of its host to its receiver is open.
+    /// Whether a locked channel is still idle and its host has another open one to its receiver.
     pub fn is_still_idle(&self, id: &ChannelId, now: Instant, within: Duration) -> bool {
         let Some(slot) = self.slots.get(id) else { return false };
         let mut others = self.open_slots(id.receiver).filter(|(other, _)| *other != id);
@@ -64,11 +64,10 @@ mod tests {
 
     const WITHIN: Duration = Duration::from_secs(600);
 
-    /// One channel: its receiver, what is left of 100 units, how many seconds ago it was used, and what else is odd
-    /// about it.
+    /// One channel: its receiver, what is left of 100 units, how many seconds ago it was used, and special conditions.
     type Row = (u8, u64, Option<u64>, &'static str);
 
-    /// Which of the channels are surplus, by their place in the table, from 1 on.
+    /// The surplus channels, by their position in the table, from 1.
     fn surplus(rows: &[Row]) -> Vec<u32> {
         let (engine, now) = engine(rows);
         let found = engine.idle_channels(now, WITHIN);
@@ -150,7 +149,7 @@ mod tests {
         (engine, now)
     }
 
-    /// Lends this channel, while all others are locked.
+    /// Leases this channel, while all others are locked.
     fn lend(engine: &mut Engine, purchase: u64, id: ChannelId, now: Instant) {
         let others: Vec<ChannelId> =
             engine.channels().map(|(other, _)| *other).filter(|other| *other != id).collect();

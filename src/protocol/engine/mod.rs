@@ -1,10 +1,10 @@
-//! The state machine behind all payments: inputs and the time go in, effects come out. Nothing in here waits, signs or
+//! The state machine behind all payments: takes inputs and the time, and produces effects. It never waits, signs or
 //! stores.
 //!
-//! The records of one input leave together, as one [`Effect::Persist`] with the next [`Seq`]. What relies on a record
-//! stays in here until [`Input::Durable`] says that it is on disk; everything else goes on meanwhile. The caller writes
-//! records in the order of their numbers, carries out effects in the order in which they come, and after a crash starts
-//! from what is on disk: any number of the writes under way, from the oldest on.
+//! The records of one input form one [`Effect::Persist`] with the next [`Seq`]. What depends on a record stays in the
+//! engine until [`Input::Durable`] confirms it; everything else continues meanwhile. The caller writes records in the
+//! order of their numbers and executes effects in order. After a crash it starts from what is on disk: the oldest
+//! pending writes, any number of them, may have succeeded.
 
 mod answer;
 mod authorization;
@@ -48,92 +48,92 @@ pub use authorization::Authorization;
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The key is unlocked and the chain synced. The channels and intents are those of the store.
+    /// The key is unlocked and the chain synced. The channels and intents are those of the journal.
     Ready {
-        /// Who pays, and where.
+        /// The payer's account.
         account: Account,
-        /// The channels that the store knows.
+        /// The recorded channels.
         channels: Vec<(ChannelId, Channel)>,
-        /// Which hosts channels belong to.
+        /// The hosts of channels.
         hosts: Vec<(ChannelId, HostName)>,
-        /// The transactions whose fate the store does not know, in order of their nonce.
+        /// The transactions with unknown outcome, in order of their nonce.
         intents: Vec<Intent>,
-        /// How long ago money was sent into channels to a receiver for a host.
+        /// The age of each deposit, by receiver and host.
         deposits: Vec<(Address, HostName, Duration)>,
-        /// What the contract says of these and of channels that the store does not know. It is believed at once.
+        /// The contract's state of these and of unrecorded channels. Trusted without a second reading.
         on_chain: Vec<(ChannelId, Option<OnChain>)>,
-        /// Where the next sync starts.
+        /// The block at which the next sync starts.
         cursor: u64,
     },
-    /// The key or the chain is not there yet, and why.
+    /// The key or the chain is not ready yet, with the reason.
     Unready(String),
-    /// A client request met a 402 that a rule allows to pay.
+    /// A client request got a 402 that a rule allows to pay.
     Demand {
-        /// Its name.
+        /// Its ID.
         purchase: PurchaseId,
-        /// What is asked for.
+        /// The offer.
         offer: Offer,
-        /// What the rule allows.
+        /// The rule's limit.
         limit: SpendLimit,
     },
-    /// A client request met a 402 of a one-shot scheme that a rule allows to pay.
+    /// A client request got a 402 of a one-shot scheme that a rule allows to pay.
     DemandOneShot {
-        /// Its name.
+        /// Its ID.
         purchase: PurchaseId,
-        /// What is asked for.
+        /// The offer.
         offer: Offer,
-        /// What the rule allows.
+        /// The rule's limit.
         limit: SpendLimit,
-        /// Random: makes the payment unlike any other.
+        /// Random; makes the payment unique.
         nonce: [u8; 32],
     },
-    /// A demand is taken back, or its grant was never sent to the seller.
+    /// A demand is withdrawn, or its granted payment was never sent.
     Withdraw(PurchaseId),
-    /// All writes up to this one have ended, and those since the last answer are on disk.
+    /// All writes up to this one have ended, and those since the last such input are durable.
     Durable(Seq),
-    /// All writes up to this one have ended, and those since the last answer have failed, for this reason.
+    /// All writes up to this one have ended, and those since the last such input have failed, for this reason.
     NotRecorded(Seq, String),
-    /// A granted payment was presented, and this is what came of it.
+    /// The outcome of a presented payment.
     Answer(PurchaseId, Outcome),
-    /// A signed transaction is about to be sent.
+    /// A signed transaction to be recorded before it is sent.
     Intent(Intent),
-    /// An order came to its end: the channel as the contract shows it (`None`: settled), or nothing moved, or a
+    /// An operation has ended: with the channel's state in the contract (`None`: settled), without effect, or with a
     /// failure.
     OpFinished(Address, Result<Option<(ChannelId, Option<OnChain>)>, OpFailure>),
-    /// The user orders something of the chain; to be asked beforehand: [`Engine::may_start`].
+    /// A user operation; check [`Engine::may_start`] first.
     ChannelOp(ChannelOp),
-    /// Transactions for this receiver whose fate is not known stand in the way: find out what became of them.
+    /// Transactions for this receiver have an unknown outcome that must be resolved.
     Resume(Address),
-    /// Lend this channel to nobody any more.
+    /// Stop leasing this channel.
     Lock(ChannelId),
-    /// Lend this channel again.
+    /// Lease this channel again.
     Unlock(ChannelId),
     /// The seller's own total of a channel, and whether our own signature proves it.
     SellerTotal(ChannelId, Amount, bool),
-    /// What the contract says of channels (`None`: it knows no such channel), up to a block. One that it does not know
-    /// and that was not settled either is to be looked at again: [`Engine::missing`].
+    /// The contract's state of channels (`None`: there is no such channel), up to a block. A channel that is missing
+    /// without having been settled must be read again: [`Engine::missing`].
     Chain {
         /// The channels.
         channels: Vec<(ChannelId, Option<OnChain>)>,
-        /// Which channels were settled, and on which total.
+        /// The settled channels with their final totals.
         settled: BTreeMap<ChannelId, Amount>,
-        /// Where the next sync starts.
+        /// The block at which the next sync starts.
         cursor: u64,
-        /// True when the user asked for this look: deposits that do not show are given up.
+        /// True if the user requested this sync: deposits that are not visible are no longer awaited.
         by_user: bool,
     },
-    /// What the payer has, in answer to [`Effect::QueryBalance`]; `None` when the node does not say.
+    /// The payer's balance, for [`Effect::QueryBalance`]; `None` if the node does not report it.
     Balance(Option<Balance>),
     /// Time has passed.
     Tick,
-    /// Nothing happened for a while: put on record what is only in memory.
+    /// Nothing happened for a while: record what is only in memory.
     Idle,
-    /// The end: put on record what is only in memory, and nothing beyond.
+    /// Shutdown: record what is only in memory, without reserving ahead.
     Flush,
-    /// Grant nothing more. Orders of the user's are still taken.
+    /// Grant no more payments. User operations may still start.
     Stop,
 }
 
@@ -141,70 +141,70 @@ pub enum Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reopens(pub bool);
 
-/// What came of a payment that was presented.
+/// The outcome of a presented payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The seller took it, as far as can be told.
+    /// The seller took it, judging by the response.
     Accepted,
-    /// The seller answered with another 402.
+    /// The seller responded with another 402.
     Rejected(Box<Offer>),
-    /// The same, and an approver decides for this turn, in place of the policy, whether another channel pays
-    /// if this one is gone.
+    /// The same, with an approver's decision, which overrides the policy, on whether another channel pays if this one
+    /// is gone.
     Advised(Box<Offer>, Reopens),
-    /// Nobody can tell.
+    /// Unknown.
     InDoubt,
 }
 
-/// What to do, in this order.
+/// An action for the caller; execute in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Make all of this durable or nothing of it, after the writes before it; then tell [`Input::Durable`] or
+    /// Commit these records atomically, after the writes before them; then submit [`Input::Durable`] or
     /// [`Input::NotRecorded`].
     Persist(Seq, Vec<Record>),
-    /// Sign this and hand it to the purchase.
+    /// Sign this payment and deliver it to the purchase.
     Grant(PurchaseId, Draft),
-    /// Tell the purchase that it is not paid.
+    /// Deliver the refusal to the purchase.
     Refuse(PurchaseId, Refusal),
-    /// Have this order carried out on the chain.
+    /// Execute this operation on the chain.
     Submit(ChannelOp),
-    /// Find out what became of these transactions, all of orders for one receiver.
+    /// Resolve these transactions, all of operations for one receiver.
     Resume(Address, Vec<Intent>),
-    /// The transaction with this hash is on disk: it may be sent.
+    /// The transaction with this hash is recorded and may be sent.
     Send([u8; 32]),
-    /// The transaction with this hash could not be recorded, for this reason: it must not be sent.
+    /// The transaction with this hash could not be recorded, for this reason, and must not be sent.
     Discard([u8; 32], String),
-    /// Find out what the payer has, then tell [`Input::Balance`].
+    /// Query the payer's balance, then submit [`Input::Balance`].
     QueryBalance,
 }
 
-/// What goes on record.
+/// A journal record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A channel as it is.
+    /// The state of a channel.
     Channel(ChannelId, Channel),
-    /// A transaction about to be sent.
+    /// A transaction to be sent.
     Intent(Intent),
-    /// No transaction for this receiver is open any more.
+    /// No transaction for this receiver has an unknown outcome any more.
     IntentsResolved(Address),
-    /// Where the next sync with the chain starts.
+    /// The block at which the next sync starts.
     Cursor(u64),
-    /// What a request (its method and URL) costs; `None` when that is forgotten.
+    /// The price of a request (its method and URL); `None` if it was forgotten.
     Price(RequestId, Option<Price>),
-    /// Where a host says that the REST interface of a receiver is.
+    /// The URL of a receiver's REST interface, as named by a host.
     Gateway(HostName, Address, String),
     /// The host that a channel belongs to.
     Host(ChannelId, HostName),
-    /// Money is about to be sent into a channel to this receiver, for this host.
+    /// A deposit to this receiver for this host is about to be sent.
     Deposit(Address, HostName),
-    /// The seller's signature to close a channel on a total. It gives one once.
+    /// The seller's closing signature for a total. It gives one only once.
     Consent(ChannelId, Amount, Signature),
     /// An authorization that is about to be signed.
     Authorization(Box<Authorization>),
-    /// The authorization with this nonce was taken, or provably never sent.
+    /// The authorization with this nonce was accepted, or provably never sent.
     AuthorizationEnded([u8; 32]),
 }
 
-/// All channels, and who waits for them.
+/// All channels, and the purchases that wait for them.
 #[derive(Debug)]
 pub struct Engine {
     policy: Arc<Policy>,
@@ -215,31 +215,31 @@ pub struct Engine {
     /// Hosts of channels that neither the journal nor the chain has shown yet.
     unclaimed_hosts: BTreeMap<ChannelId, HostName>,
     purchases: BTreeMap<PurchaseId, Purchase>,
-    /// Purchases that no channel pays.
+    /// Purchases without a channel.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
-    /// Who waits for a channel to each receiver, by host, first come first.
+    /// Purchases that wait for a channel to each receiver, by host, in order of arrival.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
-    /// What is being carried out on the chain.
+    /// Operations in progress.
     funding: BTreeMap<Address, Funding>,
-    /// What failed to put money into a channel, by receiver and host.
+    /// Funding failures, by receiver and host.
     failures: BTreeMap<(Address, HostName), Failure>,
-    /// Why the fate of transactions is still not known, by receiver, and when it is looked for again.
+    /// Why the outcome of transactions is still unknown, by receiver, and when to check again.
     unresolved: BTreeMap<Address, Failure>,
-    /// True while the payer's balance is being looked up.
+    /// True while a balance query is pending.
     is_querying_balance: bool,
-    /// When money was sent into channels, by receiver and host, oldest first.
+    /// The times of deposits, by receiver and host, oldest first.
     deposits: BTreeMap<(Address, HostName), VecDeque<Instant>>,
-    /// Transactions whose fate is not known, by receiver, in order of their nonce.
+    /// Transactions with unknown outcome, by receiver, in order of their nonce.
     intents: BTreeMap<Address, Vec<Intent>>,
-    /// From where the chain is read at the next start, as it is on record.
+    /// The recorded cursor: the block at which the next start reads the chain.
     cursor: u64,
     /// The number of the newest write.
     newest: Seq,
     /// The number of the newest write that has ended.
     ended: Seq,
-    /// What the input at hand puts on record.
+    /// The records of the current input.
     records: Vec<Record>,
-    /// What waits for a write.
+    /// Effects that wait for a write.
     blocked: Vec<Blocked>,
     effects: VecDeque<Effect>,
 }
@@ -249,38 +249,38 @@ enum Start {
     /// Not ready, and why.
     Waiting(String),
     Ready(Account),
-    /// Nothing is granted any more; where it was ready before, the user may still order something.
+    /// No more payments are granted; if it was ready before, user operations may still start.
     Stopped(Option<Account>),
 }
 
-/// An order that is being carried out.
+/// An operation in progress.
 #[derive(Debug)]
 struct Funding {
-    /// The order; `None` while the fate of earlier transactions is being found out.
+    /// The operation; `None` while the outcome of earlier transactions is being resolved.
     op: Option<ChannelOp>,
-    /// The host that it is carried out for; `None` for what the user orders.
+    /// The host that it is for; `None` for user operations.
     host: Option<HostName>,
 }
 
-/// Why no money could be put into a channel, and when that is tried again.
+/// Why funding failed, and when to retry.
 #[derive(Debug)]
 struct Failure {
     op: ChannelOp,
     reason: String,
     since: Instant,
     until: Instant,
-    /// The channel that was funded, if the chain does not show it.
+    /// The funded channel, if its funds are not visible on the chain.
     unseen: Option<ChannelId>,
-    /// How often in a row.
+    /// The number of consecutive failures.
     times: u32,
-    /// What the payer had then, if nothing was sent: another balance is worth another try.
+    /// The payer's balance then, if nothing was sent: a different balance is worth a retry.
     balance: Option<Option<Balance>>,
-    /// When the balance was last looked at.
+    /// When the balance was last queried.
     looked: Instant,
 }
 
 impl Engine {
-    /// A engine that is not ready yet.
+    /// An engine that is not ready yet.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
@@ -306,7 +306,7 @@ impl Engine {
         }
     }
 
-    /// Takes in what happened. The effects wait in [`Engine::poll_effect`].
+    /// Processes an input. The effects are queued for [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.apply(input, now);
         if !self.records.is_empty() {
@@ -319,12 +319,12 @@ impl Engine {
     fn apply(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor } => {
-                // With what is on record not taken in, the chain alone would be put in its place.
+                // Without the recorded state, the chain's state alone would replace it.
                 if !matches!(self.start, Start::Stopped(_)) {
                     self.unclaimed_hosts.extend(hosts);
                     self.become_ready(account, channels, intents);
                     self.remember_deposits(deposits, now);
-                    // Nothing was raised in this life: one look is enough.
+                    // No total was raised in this run: one reading is enough.
                     for (id, _) in &on_chain {
                         if let Some(slot) = self.slots.get_mut(id) {
                             slot.is_missing = true;
@@ -383,7 +383,7 @@ impl Engine {
         }
     }
 
-    /// The next thing to do.
+    /// The next effect.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
@@ -394,8 +394,7 @@ impl Engine {
         self.purchases.values().filter_map(Purchase::due).chain(one_shots).min()
     }
 
-    /// The next answer to a purchase: a grant or a refusal. What else there is to do stays in its order in
-    /// [`Engine::poll_effect`].
+    /// The next answer to a purchase: a grant or a refusal. Other effects keep their order in [`Engine::poll_effect`].
     pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
         let is_answer = |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..));
         let place = self.effects.iter().position(is_answer)?;
@@ -406,12 +405,12 @@ impl Engine {
         }
     }
 
-    /// True while there is something to do.
+    /// Whether there are effects.
     pub fn has_effects(&self) -> bool {
         !self.effects.is_empty()
     }
 
-    /// When a purchase gets impatient; `None` while it has a payment in hand.
+    /// The deadline of a purchase; `None` while it holds a payment.
     pub fn due(&self, id: PurchaseId) -> Option<Instant> {
         match self.purchases.get(&id) {
             Some(purchase) => purchase.due(),
@@ -419,7 +418,7 @@ impl Engine {
         }
     }
 
-    /// Who pays and where, once the engine is ready.
+    /// The payer's account, once the engine is ready.
     pub fn account(&self) -> Option<&Account> {
         match &self.start {
             Start::Ready(account) | Start::Stopped(Some(account)) => Some(account),
@@ -432,7 +431,7 @@ impl Engine {
         self.slots.iter().map(|(id, slot)| (id, &slot.channel))
     }
 
-    /// True while a payment of this channel is on its way.
+    /// True while a request leases this channel.
     pub fn is_lent(&self, id: &ChannelId) -> bool {
         self.slots.get(id).is_some_and(|slot| slot.lease.is_some())
     }
@@ -447,28 +446,28 @@ impl Engine {
         self.slots.get(id).map(|slot| &slot.channel)
     }
 
-    /// Channels that were not there when the chain was looked at, though nothing says that they were settled: that is
-    /// believed when another look, begun after this one, says the same.
+    /// Channels that were missing at the last reading without having been settled: believed once another reading, begun
+    /// after this one, confirms it.
     pub fn missing(&self) -> impl Iterator<Item = &ChannelId> {
         self.slots.iter().filter(|(_, slot)| slot.is_missing).map(|(id, _)| id)
     }
 
-    /// True while a transaction is being waited for.
+    /// True while a transaction is pending.
     pub fn is_waiting_for_chain(&self) -> bool {
         !self.funding.is_empty()
     }
 
-    /// True while writes are under way.
+    /// True while writes are pending.
     pub fn is_writing(&self) -> bool {
         self.ended != self.newest
     }
 
-    /// True while something is only in memory.
+    /// True while something is not recorded.
     pub fn is_dirty(&self) -> bool {
         self.is_dirty
     }
 
-    /// True while a channel is lent, or an authorization is in flight.
+    /// True while a channel is leased, or an authorization is in flight.
     pub fn has_leases(&self) -> bool {
         self.slots.values().any(|slot| slot.lease.is_some()) || !self.one_shots.is_empty()
     }
@@ -502,7 +501,7 @@ impl Engine {
             }
             Stage::Backoff { draft, .. } if now < purchase.deadline => {
                 purchase.stage = Stage::InFlight { draft, unsent: None };
-                // Its record has been durable since it was granted first.
+                // Its record has been durable since it was first granted.
                 let granted = purchase.offer.on_channel(draft);
                 self.effects.push_back(Effect::Grant(id, granted));
                 return;
@@ -517,13 +516,13 @@ impl Engine {
         self.refuse(id, Refusal::Deadline { waited_for }, now);
     }
 
-    /// Takes a purchase out and tells it why it is not paid.
+    /// Removes a purchase and delivers the refusal.
     fn refuse(&mut self, id: PurchaseId, refusal: Refusal, now: Instant) {
         self.effects.push_back(Effect::Refuse(id, refusal));
         self.remove(id, now);
     }
 
-    /// Takes a purchase out; a channel that was lent to it is free for the next.
+    /// Removes a purchase; its leased channel becomes available.
     fn remove(&mut self, id: PurchaseId, now: Instant) {
         let Some(purchase) = self.purchases.remove(&id) else { return };
         let receiver = purchase.receiver();
@@ -545,7 +544,7 @@ impl Engine {
         }
     }
 
-    /// The payment that a purchase has, or waits for, was not presented to the seller this time.
+    /// Records that the purchase's payment was not presented this time.
     fn take_back(&mut self, id: PurchaseId) {
         let Some(purchase) = self.purchases.get(&id) else { return };
         let (Stage::Recording { draft, before } | Stage::InFlight { draft, unsent: Some(before) }) =
@@ -572,8 +571,8 @@ impl Engine {
         }
     }
 
-    /// Gives up what was reserved ahead, so that the next start has nothing to clear up: of a channel whose payment is
-    /// not on its way, it is known what the seller was shown.
+    /// Releases the reserved range, so that the next start has nothing to resolve: for a channel without a payment in
+    /// flight, it is known what was presented.
     fn flush(&mut self) {
         let ahead: Vec<ChannelId> = self
             .slots

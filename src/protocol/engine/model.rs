@@ -1,5 +1,6 @@
-//! The money rules against whatever may come: random demands, sellers honest and not, lost answers, crashes, chains
-//! and disks that fail. The model holds what really was signed, sent, written and mined, and judges the engine by it.
+//! Checks the money rules against random events: demands, honest and dishonest sellers, lost responses, crashes,
+//! failing chains and disks. The model tracks what was really signed, sent, written and mined, and judges the engine by
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,7 +23,7 @@ const TOKEN: Address = Address([0x70; 20]);
 const MAX_PRICE: u64 = 100;
 const CAP: u64 = 900;
 
-/// What happens next. Indices are taken modulo what there is.
+/// The next event. Indices are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum ModelStep {
     Demand {
@@ -30,18 +31,18 @@ enum ModelStep {
         shares: bool,
         price: u64,
     },
-    /// A granted payment comes to an end.
+    /// A granted payment ends.
     Answer(usize, How),
     Withdraw(usize),
     /// A chain job records its transaction, or ends.
     Intend(usize),
     JobEnds(usize, Job),
-    /// So many of the oldest writes end together: they are on disk, or have failed.
+    /// This many of the oldest writes end together: they are durable, or have failed.
     Written {
         count: usize,
         good: bool,
     },
-    /// So many of the oldest writes get to the disk, and the engine does not hear of it yet.
+    /// This many of the oldest writes become durable, without the engine noticing yet.
     Reaches(usize),
     /// Writes end late, or at once again.
     Slow(bool),
@@ -49,43 +50,43 @@ enum ModelStep {
         seconds: u64,
     },
     Idle,
-    /// Who asks is answered at once; what the disk and the chain are needed for is left lying, or taken up again.
+    /// Callers get answers at once, but disk and chain effects are left pending, or are processed again.
     Lies(bool),
-    /// A reorganisation moves the opening of a channel into another block: there it begins anew.
+    /// A reorganisation moves the opening of a channel into another block, where it starts over.
     Reorganised(usize),
-    /// A seller closes and settles a channel on a total that it holds, or that is on its way to it.
+    /// A seller closes and settles a channel at a total that it holds, or that is in flight to it.
     Settled {
         which: usize,
         total: usize,
         seen: Seen,
     },
-    /// The node knows a channel not, for a moment.
+    /// The node does not show a channel, for a moment.
     Blinks(usize),
-    /// A look at every channel.
+    /// A reading of every channel.
     Looks,
     /// The next write that ends at once fails.
     DiskFails,
-    /// Everything in memory is gone. `written` says how many of the writes under way are on disk, `late` what of the rest
-    /// still happened, `sent` whether payments that were granted have left.
+    /// Everything in memory is lost. `written` is how many of the pending writes are on disk, `late` what of the rest
+    /// still happened, `sent` whether granted payments were sent.
     Crash {
         written: usize,
         late: bool,
         sent: bool,
     },
-    /// What the payer has, if that was asked for; `changed` when it is something else than before.
+    /// The payer's balance, if it was queried; `changed` if it differs from before.
     Weighed {
         changed: bool,
     },
-    /// The user looks at the chain.
+    /// The user requests a sync.
     Syncs,
     Restart,
 }
 
-/// What a look shows of a settlement.
+/// What a reading shows of a settlement.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
     Nothing,
-    /// The events were read before, the channel after it.
+    /// The events were read before it, the channel after it.
     Half,
     All,
 }
@@ -95,10 +96,10 @@ enum How {
     Honest,
     LostBefore,
     LostAfter,
-    /// An answer that charges nothing, as it seems.
+    /// A response that seems to charge nothing.
     Accepted,
     Complains(Complaint),
-    /// It has the channel settled, on this payment or another one, and says that there is none.
+    /// It has the channel settled, at this payment or another one, and claims that it does not exist.
     Robs {
         total: usize,
         seen: Seen,
@@ -116,17 +117,17 @@ enum Claim {
     Nothing,
     /// A total that was really sent.
     Sent(usize),
-    /// A total above all that was signed, with somebody's signature.
+    /// A total above everything signed, with another key's signature.
     Forged,
 }
 
 #[derive(Clone, Debug)]
 enum Job {
     Done,
-    /// The money arrived, and the node does not show it.
+    /// The money arrived, but the node does not show it.
     Unseen,
     Failed,
-    /// It is not known whether the money moved.
+    /// It is unknown whether the money moved.
     InDoubt {
         moved: bool,
     },
@@ -192,7 +193,7 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     prop::collection::vec(step, 1..80)
 }
 
-/// The number of courses can be set with `MODEL_COURSES`. The seeds of those that failed once are run first.
+/// `MODEL_COURSES` sets the number of courses. The seeds of past failures run first.
 fn config() -> ProptestConfig {
     let cases = std::env::var("MODEL_COURSES").map_or(20_000, |courses| courses.parse().unwrap());
     let seeds = FileFailurePersistence::Direct("tests/data/model.seeds");
@@ -212,7 +213,7 @@ proptest! {
     }
 }
 
-/// All that is real: the chain, the disk, the sellers, the clients. And the engine under test.
+/// The real state: the chain, the disk, the sellers, the clients. And the engine under test.
 struct Model {
     engine: Engine,
     policy: Arc<Policy>,
@@ -223,15 +224,15 @@ struct Model {
     clients: BTreeMap<PurchaseId, Client>,
     sellers: BTreeMap<ChannelId, Seller>,
     chain: BTreeMap<ChannelId, OnChain>,
-    /// What the seller got of each channel that was settled.
+    /// What the seller got from each settled channel.
     settled: BTreeMap<ChannelId, u64>,
-    /// Channels that were missing at the last look, with no word of a settlement.
+    /// Channels that were missing at the last reading, without a settlement.
     missing: BTreeSet<ChannelId>,
     jobs: Vec<(ChannelOp, Option<Intent>, bool)>,
     /// Whether the money of a transaction moved, once that is decided.
     moved: BTreeMap<[u8; 32], Option<(ChannelId, OnChain)>>,
     disk: Disk,
-    /// The writes under way, in their order, and whether each is on the disk without the engine having heard of it.
+    /// The pending writes in order, and whether each is on disk without the engine having noticed.
     writes: VecDeque<(Seq, Vec<Record>, bool)>,
     is_slow: bool,
     /// Transactions that may be sent.
@@ -239,13 +240,13 @@ struct Model {
     disk_fails: bool,
     /// Only answers are taken from the engine.
     lies: bool,
-    /// It has failed in this life: what was not written then need not be written at the end.
+    /// The disk has failed in this run: what was not written then need not be written at the end.
     disk_failed: bool,
-    /// The engine has asked what the payer has.
+    /// The engine has queried the payer's balance.
     is_querying_balance: bool,
-    /// What the payer has.
+    /// The payer's balance.
     tokens: u64,
-    /// How often money was sent into channels, and how often clients asked for something.
+    /// The numbers of deposits and of client requests.
     ops: (usize, usize),
     /// The sum of one allowed price for each client request that was ever granted a payment.
     allowed: u64,
@@ -267,20 +268,20 @@ struct Client {
     granted: Option<ChannelDraft>,
     /// The highest price that the rule allowed.
     highest: u64,
-    /// From where to where its payments raised what the seller was shown, on each channel whose opening was not undone.
+    /// By how much its payments raised what the seller was presented, on each channel whose opening was not undone.
     raised: BTreeMap<ChannelId, Vec<(u64, u64)>>,
     ended: bool,
 }
 
-/// What one seller has of a channel.
+/// One seller's state of a channel.
 #[derive(Default)]
 struct Seller {
     registered: u64,
     sent: BTreeSet<u64>,
     /// The highest total ever signed.
     signed: u64,
-    /// A crash left in doubt what was signed, and the seller has ended that with one of our own signatures: totals above
-    /// it that it holds as well are not known any more.
+    /// A crash left in doubt what was signed, and the seller has ended that with one of our own signatures: higher
+    /// totals that it also holds are no longer known.
     left_in_doubt: bool,
 }
 
@@ -381,7 +382,7 @@ impl Model {
             ModelStep::Settled { which, total, seen } => self.settled(which, total, seen),
             ModelStep::Blinks(which) => {
                 let there: Vec<ChannelId> = self.chain.keys().copied().collect();
-                // Twice in a row would be no moment.
+                // Twice in a row would not be momentary.
                 if let Some(id) = pick(&there, which).filter(|id| self.missing.insert(*id)) {
                     self.look(vec![(id, None)], false);
                 }
@@ -414,7 +415,7 @@ impl Model {
             if !seller.left_in_doubt {
                 assert!(Amount::from(seller.signed) <= channel.exposure(), "{id}: a total is forgotten");
             }
-            // What was shown of a channel whose opening was undone is not kept.
+            // What was presented on a channel whose opening was undone is dropped.
             if !self.chain.contains_key(&id) {
                 continue;
             }
@@ -508,7 +509,7 @@ impl Model {
                     Claim::Sent(which) => (pick(&sent, which).unwrap_or_default(), false),
                     Claim::Forged => (seller.signed + 1, true),
                 };
-                // The truth that it brings back may be an old one.
+                // The proven total may be an old one.
                 seller.left_in_doubt |= doubt && held > 0 && !forged;
                 Some(Err((Some(held), complains.then_some(Complaint::InvalidAmount), price, forged)))
             }
@@ -539,13 +540,13 @@ impl Model {
         self.handle(Input::Answer(id, outcome));
     }
 
-    /// A payment gets to its seller.
+    /// A payment reaches its seller.
     fn shown(&mut self, id: PurchaseId, draft: ChannelDraft) {
         let seller = self.sellers.entry(draft.channel).or_default();
         let total = units(draft.total);
         let before = seller.sent.last().copied().unwrap_or_default();
         seller.sent.insert(total);
-        // On a channel whose opening was undone nothing can be redeemed.
+        // Nothing can be redeemed on a channel whose opening was undone.
         let is_real = self.chain.contains_key(&draft.channel) || self.settled.contains_key(&draft.channel);
         let client = self.clients.get_mut(&id).unwrap();
         if is_real && total > before {
@@ -572,9 +573,9 @@ impl Model {
         client.granted = None;
     }
 
-    /// Hands something to the engine and does what it wants, as the manager does.
+    /// Submits an input to the engine and executes its effects, like the actor does.
     fn handle(&mut self, input: Input) {
-        // Who hears of the chain, of the disk or of the time takes up everything.
+        // Inputs from the chain, the disk or the clock also process everything pending.
         let is_of_purchase = matches!(input, Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_));
         self.engine.handle(input, self.now);
         self.do_all(self.lies && is_of_purchase);
@@ -609,10 +610,10 @@ impl Model {
         self.do_all(self.lies);
     }
 
-    /// So many of the oldest writes end in one transaction.
+    /// This many of the oldest writes end in one transaction.
     fn write_oldest(&mut self, count: usize, good: bool) {
         let count = count.min(self.writes.len());
-        // What is on the disk cannot fail any more.
+        // What is on disk can no longer fail.
         let good = good || self.writes.iter().take(count).any(|(.., is_on_disk)| *is_on_disk);
         if good {
             self.reach_disk(count);
@@ -675,7 +676,7 @@ impl Model {
         let on_disk =
             self.disk.channels.get(&draft.channel).map_or(Amount::ZERO, |channel| channel.durable_limit);
         assert!(on_disk >= draft.total, "signed ahead of the record: {draft:?} {on_disk}");
-        // One that is gone may still be presented to a seller that denies it.
+        // A payment of a channel that is gone may still be presented to a seller that denies it.
         if let Some(OnChain { deposit, .. }) = self.chain.get(&draft.channel) {
             assert!(draft.total <= *deposit, "{draft:?} of {deposit}");
         }
@@ -786,7 +787,7 @@ impl Model {
         }
     }
 
-    /// What was signed above the total cannot be redeemed any more.
+    /// What was signed above the total can no longer be redeemed.
     fn settle(&mut self, id: ChannelId, total: usize, seen: Seen) {
         if !self.chain.contains_key(&id) {
             return;
@@ -809,7 +810,7 @@ impl Model {
         }
     }
 
-    /// Tells the engine what the payer has, if it has asked.
+    /// Submits the payer's balance, if the engine has queried it.
     fn balance_known(&mut self) {
         if std::mem::take(&mut self.is_querying_balance) {
             self.handle(Input::Balance(Some(Balance { wei: 1, tokens: self.tokens.into() })));
@@ -822,7 +823,7 @@ impl Model {
         self.show(known, true, by_user);
     }
 
-    /// What the chain shows of some channels, with the settlements or without.
+    /// The chain's state of some channels, with or without their settlements.
     fn look(&mut self, channels: Vec<(ChannelId, Option<OnChain>)>, with_settlements: bool) {
         self.show(channels, with_settlements, false);
     }
@@ -833,7 +834,7 @@ impl Model {
         self.handle(Input::Chain { channels, settled, cursor: 0, by_user });
     }
 
-    /// Decides what became of a transaction.
+    /// Decides the outcome of a transaction.
     fn mine(&mut self, intent: &Intent, moves: bool) -> Option<(ChannelId, OnChain)> {
         let is_there = match intent.op {
             ChannelOp::TopUp { channel, .. } => self.chain.contains_key(&channel),
@@ -866,7 +867,7 @@ impl Model {
     fn crash(&mut self, written: usize, late: bool, sent: bool) {
         let under_way = self.writes.len();
         self.reach_disk(written % (under_way + 1));
-        // What was granted may have been sent, and registered.
+        // Granted payments may have been sent, and registered.
         let granted: Vec<(PurchaseId, ChannelDraft)> =
             self.clients.iter_mut().filter_map(|(id, c)| Some((*id, c.granted.take()?))).collect();
         for (id, draft) in granted.into_iter().filter(|_| sent) {
@@ -900,7 +901,7 @@ impl Model {
         let known: BTreeSet<ChannelId> = self.engine.view().channels().map(|(id, _)| id).collect();
         assert!(!self.engine.is_writing() && !self.engine.is_dirty(), "something is not written");
         self.crash(0, true, true);
-        // One that the chain shows and the journal never had is in doubt by itself.
+        // A channel on the chain that the journal never had is in doubt anyway.
         let after: Vec<ChannelId> = self.doubts().into_iter().filter(|id| known.contains(id)).collect();
         assert!(disk_failed || before == after, "an orderly end leaves no doubt");
     }
@@ -909,7 +910,7 @@ impl Model {
         self.engine.view().channels().filter(|(_, channel)| channel.has_doubt()).map(|(id, _)| id).collect()
     }
 
-    /// A new life, from the disk and the chain.
+    /// A new run, from the disk and the chain.
     fn start(&mut self) {
         for client in self.clients.values_mut() {
             client.ended = true;
@@ -938,9 +939,9 @@ impl Model {
         self.check();
     }
 
-    /// Whatever happened, everybody gets an answer once the time is over.
+    /// Whatever happened, everyone gets an answer by the deadline.
     fn end(&mut self) {
-        // However long the disk hangs, nobody waits beyond the deadline.
+        // However long the disk hangs, no purchase waits beyond its deadline.
         self.lies = false;
         self.is_slow = true;
         for _ in 0..100 {

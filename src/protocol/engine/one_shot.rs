@@ -1,6 +1,7 @@
-//! Purchases in one-shot schemes: each payment is an authorization of its own, which no channel backs.
+//! Purchases in one-shot schemes: each payment is a separate authorization, without a channel.
 //!
-//! A request gets one authorization. While its outcome is open, the same one is presented again: a second one could be
+//! A request gets one authorization. While its outcome is unknown, the same one is presented again, since a second one
+//! could be redeemed in addition.
 //! redeemed beside it.
 
 use std::time::Instant;
@@ -46,7 +47,7 @@ impl Engine {
         self.effects.push_back(Effect::Refuse(id, refusal));
     }
 
-    /// The authorization is on disk: it may be signed.
+    /// Grants the payment once its authorization is recorded.
     pub(super) fn grant_one_shot(&mut self, id: PurchaseId) {
         if let Some(purchase) = self.one_shots.get_mut(&id) {
             purchase.stage = OneShotStage::InFlight;
@@ -60,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Refuses what waits; what is on its way goes on.
+    /// Refuses waiting purchases; payments in flight continue.
     pub(super) fn stop_one_shots(&mut self) {
         let waiting = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some());
         for (id, _) in waiting {
@@ -68,10 +69,10 @@ impl Engine {
         }
     }
 
-    /// The payment was not sent this time.
+    /// Records that the payment was not sent this time.
     pub(super) fn withdraw_one_shot(&mut self, id: PurchaseId) {
         if let Some(purchase) = self.one_shots.remove(&id) {
-            // Sent before, it stays in doubt.
+            // If it was sent before, it stays in doubt.
             if purchase.retries == 0 {
                 self.records.push(Record::AuthorizationEnded(purchase.nonce));
             }
@@ -100,7 +101,7 @@ impl Engine {
         self.refuse_one_shot(id, refusal);
     }
 
-    /// Plans to present the same payment again, if the seller may take it later.
+    /// Schedules the same payment again, if the seller may accept it later.
     fn present_again(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
         let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         match offer.judge_one_shot(&purchase.draft) {
@@ -126,7 +127,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Presents payments again whose time has come, and refuses what the journal has kept waiting for too long.
+    /// Presents payments again that are due, and refuses those that have waited for the journal too long.
     pub(super) fn tick_one_shots(&mut self, now: Instant) {
         let is_due = |purchase: &OneShotPurchase| purchase.due().is_some_and(|due| due <= now);
         let due: Vec<PurchaseId> =

@@ -2,48 +2,48 @@
 
 use crate::protocol::{Address, Amount, ChannelOp};
 
-/// What the payer can spend, to tell whether it has changed.
+/// The payer's balance, to detect changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balance {
-    /// Ether, in wei, as far as it fits.
+    /// Ether, in wei; saturated.
     pub wei: u128,
     /// Tokens, in base units.
     pub tokens: Amount,
 }
 
-/// Why an order came to nothing.
+/// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpFailure {
-    /// What was ordered.
+    /// The operation.
     pub op: ChannelOp,
-    /// What went wrong and what to do.
+    /// The reason and the remedy.
     pub reason: String,
-    /// True when none of its transactions can still take effect.
+    /// True if none of its transactions can still take effect.
     pub is_final: bool,
-    /// What the payer had afterwards, if the node says.
+    /// The payer's balance afterwards, if the node reports it.
     pub balance: Option<Balance>,
 }
 
-/// Why an order of the user's is not taken now.
+/// Why a user operation cannot start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpRefused {
-    /// The key or the chain is not there yet.
+    /// The key or the chain is not ready yet.
     #[error("not ready: the key is not unlocked or the chain not synced yet")]
     NotReady,
-    /// Another transaction for the receiver is under way.
-    #[error("another transaction for {0} is under way; wait for it, then try again")]
+    /// Another transaction for the receiver is pending.
+    #[error("another transaction for {0} is pending; wait for it, then try again")]
     Busy(Address),
-    /// No amount is given.
+    /// The amount is 0.
     #[error(
         "the amount must be more than 0: a channel without a deposit cannot pay, and its transaction costs a fee"
     )]
     Nothing,
-    /// The channel would hold more than the user allows.
+    /// The channel would exceed the user's limit.
     #[error("the channel would hold {deposit}, more than deposit.max_per_channel allows ({cap})")]
     AboveCap {
-        /// What it would hold.
+        /// The resulting deposit.
         deposit: Amount,
-        /// The most that a channel may hold.
+        /// The limit.
         cap: Amount,
     },
 }

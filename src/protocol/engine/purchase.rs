@@ -1,4 +1,4 @@
-//! One client request that wants to be paid: how far it has come, and what it has cost so far.
+//! One client request that wants to be paid: its state and cost so far.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ pub(super) struct Purchase {
     pub(super) stage: Stage,
     /// How many different payments were granted.
     pub(super) rounds: u32,
-    /// By how much this request raised what sellers were shown, as far as that was or can still be redeemed.
+    /// By how much this request raised what sellers were presented, as far as that was or can still be redeemed.
     pub(super) raised: Vec<Raise>,
-    /// True once a channel was opened or topped up because of this request: that happens once.
+    /// True once a channel was opened or topped up for this request, which happens at most once.
     pub(super) is_funded: bool,
-    /// True when a channel that the chain no longer knows was left for another one.
+    /// True once a channel that no longer exists on the chain was replaced.
     pub(super) reopened: bool,
-    /// Totals that were presented for this request, questions left out.
+    /// Totals that were presented for this request, without queries.
     pub(super) presented: Vec<Presented>,
     pub(super) corrections: u32,
     pub(super) retries: BTreeMap<Complaint, RetryState>,
 }
 
-/// A payment of one request raised what the seller was shown of a channel, from one total to a higher one.
+/// A payment of one request that raised what the seller of a channel was presented, from one total to a higher one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Raise {
     pub(super) channel: ChannelId,
@@ -41,32 +41,32 @@ pub(super) struct Raise {
     pub(super) to: Amount,
 }
 
-/// A total that was presented for one request.
+/// A total presented for one request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Presented {
     pub(super) channel: ChannelId,
     pub(super) total: Amount,
-    /// True if its seller was not shown as much before.
+    /// True if this much had not been presented to its seller before.
     pub(super) is_new: bool,
-    /// How many payments were signed on the channel before it, in this run.
+    /// How many payments had been signed on the channel before it, in this run.
     pub(super) after: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
-    /// Waits until the key is unlocked and the chain synced.
+    /// Waits for start-up.
     Starting { until: Instant },
     /// Waits in its receiver's queue.
     Queued,
-    /// Waits until the record of this payment is on disk; and what was so before it.
+    /// Waits until the record of this payment is durable; with the state before it.
     Recording { draft: ChannelDraft, before: Before },
-    /// Has this payment in hand. Where it was never shown to the seller: what was so before it.
+    /// Holds this payment. If it was never presented: with the state before it.
     InFlight { draft: ChannelDraft, unsent: Option<Before> },
     /// Waits to present the same payment again.
     Backoff { draft: ChannelDraft, until: Instant },
 }
 
-/// What a channel goes back to when a payment never leaves.
+/// The state to restore if a payment is never sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
     pub(super) in_doubt: Option<InDoubt>,
@@ -87,35 +87,35 @@ impl Purchase {
         self.offer.terms().price.amount
     }
 
-    /// The host that asks for money, without a port.
+    /// The host of the request, without a port.
     pub(super) fn host(&self) -> &HostName {
         &self.limit.host
     }
 
-    /// The queue that it waits in: those who wait in one queue may use the same channels.
+    /// The queue that it waits in: purchases in one queue may use the same channels.
     pub(super) fn queue(&self) -> QueueKey {
         (Arc::clone(self.host()), self.shares())
     }
 
-    /// True when channels of other hosts may pay for it: its rule lists the receiver.
+    /// Whether channels of other hosts may pay for it: its rule lists the receiver.
     pub(super) fn shares(&self) -> bool {
         self.limit.receivers.contains(&self.receiver())
     }
 
-    /// Whether the policy lets another channel pay if one is gone.
+    /// Whether the policy allows another channel to pay if one is gone.
     pub(super) fn reopens(&self) -> bool {
         self.limit.hooks.reopens()
     }
 
-    /// Whether one more payment for this request would let sellers redeem more than one price for it.
+    /// Whether raising by this much more would let sellers redeem more than one price for this request.
     pub(super) fn exceeds_price(&self, raise: Amount) -> bool {
         let sum = self.raised.iter().fold(raise, |sum, raised| sum.saturating_add(raised.by()));
         !raise.is_zero() && sum > self.price()
     }
 
-    /// The seller proves that it holds a total. If that is older than this request, only what lies above it is this
-    /// request's. It is not if it was signed for this request, or perhaps for another one that the channel was lent to
-    /// in between.
+    /// Records that the seller has proven a total. If that is older than this request, only what lies above it counts
+    /// for this request. It is not older if it was signed for this request, or possibly for another one that leased the
+    /// channel in between.
     pub(super) fn is_proven(&mut self, channel: ChannelId, known: &Channel, total: Amount) {
         let ours = || self.presented.iter().filter(|presented| presented.channel == channel);
         let Some(first) = ours().next() else { return };
@@ -129,19 +129,19 @@ impl Purchase {
         }
     }
 
-    /// True when sellers can redeem something of a channel because of this request.
+    /// Whether sellers can redeem something of a channel because of this request.
     pub(super) fn has_raised(&self, channel: ChannelId) -> bool {
         self.raised.iter().any(|raise| raise.channel == channel && !raise.by().is_zero())
     }
 
-    /// A channel was settled on `total`: what was signed above it cannot be redeemed any more.
+    /// Records that a channel was settled at `total`: what was signed above it can no longer be redeemed.
     pub(super) fn is_settled(&mut self, channel: ChannelId, total: Amount) {
         for raise in self.raised.iter_mut().filter(|raise| raise.channel == channel) {
             raise.to = raise.to.min(total);
         }
     }
 
-    /// When it is to be looked at again; `None` while it has a payment in hand.
+    /// When it must be processed again; `None` while it holds a payment.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting { until } | Stage::Backoff { until, .. } => Some(until.min(self.deadline)),
@@ -150,7 +150,7 @@ impl Purchase {
         }
     }
 
-    /// Counts one more attempt after a complaint; `None` when the retries with it is at its end.
+    /// Counts one more attempt after a complaint; `None` if the retries are used up.
     pub(super) fn retry(
         &mut self,
         complaint: Complaint,

@@ -1,4 +1,4 @@
-//! Everything that the engine keeps of one channel.
+//! Everything the engine stores for one channel.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,31 +7,31 @@ use super::ids::{PurchaseId, Seq};
 use crate::protocol::host_name::HostName;
 use crate::protocol::{Amount, Channel};
 
-/// One channel, and what the engine knows of it beside its totals.
+/// One channel with its engine state.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) channel: Channel,
-    /// The host that it belongs to. Without one, it goes to the first host that pays from it.
+    /// Its host. Without one, it becomes that of the first host that pays from it.
     pub(super) host: Option<HostName>,
     /// True if the journal may not know the host.
     pub(super) is_host_unwritten: bool,
-    /// The purchase that it is lent to.
+    /// The purchase that leases it.
     pub(super) lease: Option<PurchaseId>,
-    /// True while it is lent to no further purchase, because it is about to be closed.
+    /// True while it must not be leased, because it is about to be closed.
     pub(super) is_locked: bool,
-    /// When it was last seen to carry a payment; since the start if that is not known.
+    /// When it last carried a payment; since the start if that is unknown.
     pub(super) used: Option<Instant>,
-    /// True while the journal has an older state of it.
+    /// True while the journal has an older state.
     pub(super) is_dirty: bool,
-    /// The writes of it that have not ended, and the durable limit that each will leave, in their order.
+    /// Its pending writes with the durable limit of each, in order.
     pub(super) writes: VecDeque<(Seq, Amount)>,
-    /// The write of its host, if that has not ended.
+    /// The pending write of its host.
     pub(super) host_write: Option<Seq>,
-    /// A lower deposit that the chain showed once.
+    /// A lower deposit that the chain has shown once.
     pub(super) lower: Option<Amount>,
-    /// True if the contract did not know it at the last look, and no settlement explains that.
+    /// True if the contract did not have it at the last reading, and no settlement explains that.
     pub(super) is_missing: bool,
-    /// The total that it was settled on.
+    /// The total that it was settled at.
     pub(super) settled: Option<Amount>,
 }
 

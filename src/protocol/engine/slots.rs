@@ -5,13 +5,13 @@ use super::slot::Slot;
 use crate::protocol::{Channel, ChannelId};
 
 impl Engine {
-    /// The slot of a channel; of a new one, with the host that the journal names for it.
+    /// The slot of a channel; a new one gets the host that the journal names for it.
     pub(super) fn slot_or_insert(&mut self, id: ChannelId, channel: Channel) -> &mut Slot {
         let hosts = &mut self.unclaimed_hosts;
         self.slots.entry(id).or_insert_with(|| Slot::new(channel, hosts.remove(&id)))
     }
 
-    /// Changes a channel that the journal is to learn of later.
+    /// Changes a channel without recording it at once.
     pub(super) fn change(&mut self, id: &ChannelId, change: impl FnOnce(&mut Channel)) {
         if let Some(slot) = self.slots.get_mut(id) {
             change(&mut slot.channel);

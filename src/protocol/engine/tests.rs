@@ -1,4 +1,4 @@
-//! Stories of Alice, who pays, Bob, who sells honestly, and Mallory, who cheats.
+//! Stories of Alice, who pays, Bob, an honest seller, and Mallory, a dishonest one.
 
 mod funding;
 mod hosts;
@@ -23,11 +23,11 @@ const BOB: Address = Address([0xbb; 20]);
 const CONTRACT: Address = Address([0xcc; 20]);
 const TOKEN: Address = Address([0x70; 20]);
 
-/// The engine, a clock that stands still until it is moved, and Alice's key.
+/// The engine, a clock that only moves on demand, and Alice's key.
 struct World {
     engine: Engine,
     policy: Arc<Policy>,
-    /// Of the rule that all her purchases are made by.
+    /// The hooks of the rule for all her purchases.
     hooks: Arc<Hooks>,
     now: Instant,
     alice: Signer,
@@ -59,7 +59,7 @@ fn policy() -> Policy {
 }
 
 impl World {
-    /// Alice with one channel to Bob of this deposit, of which the seller holds `paid`.
+    /// Alice with one channel to Bob with this deposit, of which the seller holds `paid`.
     fn with_channel(deposit: u64, paid: u64) -> Self {
         Self::with(policy(), vec![(channel_id(7), channel(deposit, paid))])
     }
@@ -81,7 +81,7 @@ impl World {
         let now = Instant::now();
         engine.handle(ready(account, channels, on_chain), now);
         let mut world = Self { engine, policy, now, alice, hooks, next: 0, stalls: false, newest: Seq(0) };
-        // Bob has said already what he holds, as long as nothing is in doubt.
+        // Bob has already stated his total, unless something is in doubt.
         let known: Vec<_> = world.engine.view().channels().collect();
         for (id, channel) in known
             .into_iter()
@@ -95,7 +95,7 @@ impl World {
         world
     }
 
-    /// What follows from an input, and from the writes that it causes, unless the disk stalls.
+    /// The effects of an input, and of the writes that it causes, unless the disk stalls.
     fn when(&mut self, input: Input) -> Vec<Effect> {
         self.engine.handle(input, self.now);
         let mut effects = self.effects();
@@ -116,12 +116,12 @@ impl World {
         effects
     }
 
-    /// All that the disk was given is written.
+    /// All pending writes succeed.
     fn disk_writes(&mut self) -> Vec<Effect> {
         self.when(Input::Durable(self.newest))
     }
 
-    /// Nothing of it is.
+    /// All pending writes fail.
     fn disk_fails(&mut self) -> Vec<Effect> {
         self.when(Input::NotRecorded(self.newest, "disk full".into()))
     }
@@ -130,7 +130,7 @@ impl World {
         self.demand_of("bob.example", &[], offer)
     }
 
-    /// A demand of this host, by a rule that lists these receivers.
+    /// A demand of this host, with a rule that lists these receivers.
     fn demand_of(
         &mut self,
         host: &str,
@@ -174,7 +174,7 @@ impl World {
         })
     }
 
-    /// The chain no longer knows the channel, and has no settlement of it.
+    /// The chain no longer has the channel, and shows no settlement of it.
     fn vanish(&mut self, open_block: u32) {
         for _ in 0..2 {
             self.when(seen(open_block, None, None));
@@ -191,7 +191,7 @@ fn kept(channel: Channel) -> Channel {
     Channel { signed: Amount::ZERO, payments: 0, ..channel }
 }
 
-/// All that goes on record.
+/// All records.
 fn records(effects: &[Effect]) -> Vec<Record> {
     let records = effects.iter().filter_map(|effect| match effect {
         Effect::Persist(_, records) => Some(records.clone()),
@@ -200,7 +200,7 @@ fn records(effects: &[Effect]) -> Vec<Record> {
     records.flatten().collect()
 }
 
-/// What is recorded of a channel, if anything is.
+/// The recorded state of a channel, if any.
 fn recorded(effects: &[Effect]) -> Option<Channel> {
     records(effects).into_iter().find_map(|record| match record {
         Record::Channel(_, channel) => Some(kept(channel)),
@@ -241,7 +241,7 @@ fn channel(deposit: u64, paid: u64) -> Channel {
     }
 }
 
-/// What a look at the chain says of a channel: what is there, and the total it was settled on.
+/// A reading of the chain: the channel's state, and the total it was settled at.
 fn seen(open_block: u32, on_chain: Option<OnChain>, settled: Option<u64>) -> Input {
     let id = channel_id(open_block);
     let settled = settled.map(|total| (id, total.into())).into_iter().collect();
@@ -385,7 +385,7 @@ fn a_transaction_of_unknown_fate_is_cleared_up_before_another() {
     let open = submitted_op(&world.demand(ask(10)).1).unwrap();
     let intent = Intent { op: open, moves: true, nonce: 3, hash: [9; 32], raw: vec![1], host: None };
     let effects = world.when(Input::Intent(intent.clone()));
-    // If older ones could not be taken off the record, they go with the same write. The deposit counts from here on.
+    // If older intents could not be deleted, they are with the same write. The deposit counts from here on.
     let intent = Intent { host: Some("bob.example".to_owned()), ..intent };
     let deposit = Record::Deposit(BOB, "bob.example".into());
     let recorded = [Record::IntentsResolved(BOB), deposit, Record::Intent(intent.clone())];
@@ -424,7 +424,7 @@ fn a_lost_answer_is_resolved_by_the_next_purchase() {
     let effects = world.rejected(second, microraiden::ChannelOffer { state, ..ask(10) });
     assert_eq!(grant(&effects).unwrap().total, 40.into());
 
-    // Another price: sent on what is believed, corrected by the seller.
+    // Another price: added to the believed total, and corrected by the seller.
     let mut world = World::with_channel(100, 20);
     let (first, _) = world.granted(10);
     world.when(Input::Answer(first, Outcome::InDoubt));
@@ -525,13 +525,13 @@ fn complaints_that_pass_are_met_with_the_same_payment_until_patience_ends() {
 /// What follows a complaint.
 #[derive(Debug, PartialEq)]
 enum Then {
-    /// The same payment again, so often; then the end.
+    /// The same payment again, this many times; then a refusal.
     Same(u32),
     /// A payment that follows from the seller's total.
     Next,
     /// A payment from another channel.
     Elsewhere,
-    /// The end, at once.
+    /// A refusal, at once.
     End,
 }
 
@@ -609,7 +609,7 @@ fn each_hook_does_each_of_its_actions() {
             Then::End,
         ),
     ] {
-        // The rule's own hooks count, not the defaults.
+        // The rule's own hooks apply, not the defaults.
         let mut world = World::with(policy(), vec![(channel_id(7), channel(100, 20))]);
         world.hooks = Arc::new(hooks);
         let (id, total) = world.granted(10);
@@ -722,7 +722,7 @@ fn what_was_never_sent_is_not_unclear() {
     let (id, _) = world.granted(10);
     world.when(Input::Withdraw(id));
     assert_eq!(world.channel().in_doubt, None);
-    // Within what is on disk already no record is needed: another price needs one.
+    // Within the durable limit no record is needed: another price needs one.
     world.stalls = true;
     let (_, effects) = world.demand(ask(11));
     assert_eq!(grant(&effects), None);
@@ -739,13 +739,13 @@ fn who_shows_what_was_never_sent_has_raised_by_it() {
     world.when(Input::Withdraw(first));
     let (second, again) = world.granted(10);
     assert_eq!((total, again), (30.into(), 30.into()));
-    // The other channel would do for the lower price, and the seller would have both: the same one pays.
+    // The other channel would suffice for the lower price, but the seller would have both: the same one pays.
     let state = world.state(20);
     let complaint = Some(Complaint::InvalidAmount);
     let effects = world.rejected(second, microraiden::ChannelOffer { complaint, state, ..ask(5) });
     assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 25.into())));
     world.when(Input::Withdraw(second));
-    // What was shown once is not raised again by who shows it later.
+    // What was presented once is not raised again by a later presentation.
     let (third, total) = world.granted(10);
     assert_eq!(total, 30.into());
     world.when(Input::Answer(third, Outcome::Accepted));
@@ -794,7 +794,7 @@ fn channels_that_close_or_vanish_pay_no_more() {
 fn what_the_receiver_took_out_was_promised() {
     let withdrawn = OnChain { withdrawn: 40.into(), ..on_chain(100) };
     let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(withdrawn))]);
-    // The journal does not have the channel, so that Bob is asked first.
+    // The journal does not have the channel, so Bob is queried first.
     let (id, total) = world.granted(10);
     assert_eq!(total, 40.into());
     let state = world.state(40);
@@ -926,7 +926,7 @@ fn a_channel_whose_end_may_still_take_effect_pays_nobody() {
     let failure = OpFailure { op: close, reason: "node is gone".into(), is_final: false, balance: None };
     world.when(Input::OpFinished(BOB, Err(failure)));
     assert_eq!(world.engine.may_start(&close), Err(OpRefused::Busy(BOB)));
-    // Who wants to pay has it cleared up first, after a pause.
+    // The next purchase has it resolved first, after a pause.
     world.pass(Duration::from_secs(31));
     let (_, effects) = world.demand(ask(10));
     assert_eq!(effects, [Effect::Resume(BOB, vec![intent])]);

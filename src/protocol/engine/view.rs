@@ -1,11 +1,11 @@
-//! What tests may see of the engine. They change it by inputs alone.
+//! What tests may see of the engine. They change it only through inputs.
 
 use super::purchase::Stage;
 use super::{Engine, HostName, PurchaseId};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId};
 
-/// The engine, to be read.
+/// A read-only view of the engine.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a>(&'a Engine);
 
@@ -20,7 +20,7 @@ impl<'a> View<'a> {
         self.0.slots.iter().map(|(id, slot)| (*id, slot.channel))
     }
 
-    /// A channel that must be known.
+    /// A channel that must exist.
     pub(super) fn channel(self, id: ChannelId) -> Channel {
         self.0.slots[&id].channel
     }
@@ -29,7 +29,7 @@ impl<'a> View<'a> {
         self.0.slots.get(&id)?.host.as_ref()
     }
 
-    /// The purchase that a channel is lent to.
+    /// The purchase that leases a channel.
     pub(super) fn lease(self, id: ChannelId) -> Option<PurchaseId> {
         self.0.slots.get(&id)?.lease
     }
@@ -38,17 +38,17 @@ impl<'a> View<'a> {
         self.0.slots.iter().filter_map(|(id, slot)| Some((*id, slot.lease?)))
     }
 
-    /// The total that a channel was settled on.
+    /// The total that a channel was settled at.
     pub(super) fn settled(self, id: ChannelId) -> Option<Amount> {
         self.0.slots.get(&id)?.settled
     }
 
-    /// True while a write of a channel is under way.
+    /// True while a write of a channel is pending.
     pub(super) fn is_being_written(self, id: ChannelId) -> bool {
         self.0.slots.get(&id).is_some_and(|slot| !slot.writes.is_empty())
     }
 
-    /// Channels that were missing at the last look at the chain.
+    /// Channels that were missing at the last reading of the chain.
     pub(super) fn missing(self) -> Vec<ChannelId> {
         self.0.missing().copied().collect()
     }
@@ -57,7 +57,7 @@ impl<'a> View<'a> {
         self.0.purchases.contains_key(&id)
     }
 
-    /// The payments that purchases have in hand, or will present again.
+    /// The payments that purchases hold, or will present again.
     pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, ChannelDraft)> + 'a {
         self.0.purchases.iter().filter_map(|(id, purchase)| match purchase.stage {
             Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
@@ -67,7 +67,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// True while no purchase waits or holds a channel.
+    /// True while no purchase waits or leases a channel.
     pub(super) fn is_at_rest(self) -> bool {
         self.0.purchases.is_empty() && self.0.queues.is_empty() && !self.0.has_leases()
     }

@@ -1,28 +1,28 @@
 //! Which requests of browsers are paid.
 
-/// Which requests of browsers a rule pays. None of them pays what a page of another site made a browser send.
+/// Which requests of browsers a rule pays. Cross-site requests are never paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Browsers {
     /// None.
     Never,
-    /// Pages that the user opens, or that the same site leads to.
+    /// Pages that the user opens, or reaches from the same site.
     Navigations,
-    /// These, and what a page asks of its own origin.
+    /// These, and what a page requests from its own origin.
     SameOrigin,
-    /// Every request that bears no mark of another site.
+    /// Every request without a cross-site mark.
     Any,
 }
 
 impl Browsers {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Never, Self::Navigations, Self::SameOrigin, Self::Any];
 
-    /// What a rule says that does not say it. Over plain http browsers do not mark which site made a request.
+    /// The default. Over plain http browsers do not mark which site made a request.
     pub fn usual(is_plain: bool) -> Self {
         if is_plain { Self::Never } else { Self::Navigations }
     }
 
-    /// As the configuration writes it.
+    /// Its name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Never => "never",

@@ -4,41 +4,41 @@ use std::time::Duration;
 
 use crate::protocol::Amount;
 
-/// `[deposit]`: how much to lock up in a channel.
+/// `[deposit]`: how much to lock up in channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deposit {
-    /// What a new channel holds.
+    /// The deposit of a new channel.
     pub initial: DepositSize,
     /// What a channel that runs low can pay after it was topped up.
     pub top_up: DepositSize,
-    /// How many channels to one receiver may be open at once: further ones are opened when requests queue.
+    /// How many channels to one receiver may be open at once; more than one are opened while requests queue.
     pub channels: u32,
-    /// A channel never holds more than this, top ups included, in base units.
+    /// The most that a channel may hold, including top-ups, in base units.
     pub max_per_channel: Amount,
-    /// After a transaction failed, how long nothing more is tried for that receiver and host. It doubles with each failure
-    /// in a row.
+    /// How long to send no transaction for a receiver and host after one failed. It doubles with each consecutive
+    /// failure.
     pub retry_after: Duration,
-    /// How often money is put into channels to one receiver for one host within `count_window`.
+    /// How many deposits may be made for one receiver and host within `count_window`.
     pub max_count: u32,
     /// See `max_count`.
     pub count_window: Duration,
-    /// What becomes of the channels when tollpass ends.
+    /// What to do with open channels at shutdown.
     pub on_exit: OnExit,
-    /// After how long without a payment a channel beyond the first to a receiver is closed; never when absent.
+    /// How long after its last payment a channel beyond the first to a receiver is closed; never if absent.
     pub close_idle_after: Option<Duration>,
 }
 
-/// How much to put into a channel.
+/// The size of a deposit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DepositSize {
     /// This many times the price.
     Times(u64),
-    /// This much, in base units, whatever the price.
+    /// This much, in base units.
     Units(Amount),
 }
 
 impl DepositSize {
-    /// How much that is for a price.
+    /// The deposit for a price.
     pub fn of(self, price: Amount) -> Amount {
         match self {
             Self::Times(factor) => price.saturating_mul(factor),
@@ -47,13 +47,13 @@ impl DepositSize {
     }
 }
 
-/// What becomes of the channels when tollpass ends.
+/// What to do with open channels at shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum OnExit {
     /// They stay open.
     #[default]
     Never,
-    /// They are closed together with their sellers.
+    /// Close them together with their sellers.
     Cooperative,
 }
 

@@ -1,105 +1,105 @@
-//! Hooks: what to do at each turn of a purchase, and whom to ask about it first. Values only: carrying them out is the
-//! business of the book and of the payment layer.
+//! Hooks: what to do at each step of a purchase, and whom to ask first. Values only: the engine and the payment layer
+//! apply them.
 
 use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
-/// `[hooks]`, or what one `[[pay]]` entry makes of it.
+/// `[hooks]`, with the overrides of a `[[pay]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
-    /// A request begins for which a rule pays, whether or not it meets a 402.
+    /// Before a request that a rule pays, whether or not it gets a 402.
     pub init: Hook<Init>,
-    /// A price that the rule allows is asked for.
+    /// A seller asks for a price that the rule allows.
     pub payment_requested: Hook<Requested>,
-    /// The channel is mined, but not deep enough for the seller (or a top up is).
+    /// The channel or its top-up does not have enough confirmations for the seller.
     pub insufficient_confirmations: Hook<Retry>,
-    /// The seller knows no such channel.
+    /// The seller does not know the channel.
     pub nonexisting_channel: Hook<Missing>,
-    /// The seller does not recover our address from the signature.
+    /// The seller recovers another address than ours from the signature.
     pub invalid_balance_proof: Hook<Retry>,
-    /// The seller holds another total than we believe.
+    /// The seller's total differs from ours.
     pub invalid_amount: Hook<Adopt>,
-    /// The seller asks for a channel of another contract than ours. It can only abort: no other contract
-    /// holds our money.
+    /// The seller uses another channel contract than ours. This can only abort, since no other contract holds our
+    /// money.
     pub invalid_contract_address: Abort,
-    /// An answer of 400 or above, but 402.
+    /// A response with a status of 400 or above, except 402.
     pub http_error: Hook<OnError>,
-    /// Any answer.
+    /// Any response.
     pub http_response: Hook<OnResponse>,
     /// A request was paid.
     pub success: Hook<Success>,
-    /// A request ends for which `init` was called.
+    /// A request for which `init` ran has ended.
     pub exit: Hook<Exit>,
-    /// The seller does not sign that a channel be closed.
+    /// The seller does not sign the close of a channel.
     pub cooperative_close_denied: Hook<CloseDenied>,
 }
 
-/// What a seller can find wrong with a payment.
+/// A seller's complaint about a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Complaint {
-    /// The channel is mined, but not deep enough for the seller.
+    /// The channel does not have enough confirmations for the seller.
     InsufficientConfirmations,
     /// The total is not the last one plus the price.
     InvalidAmount,
     /// The signature does not recover to the sender.
     InvalidBalanceProof,
-    /// The seller knows no such channel.
+    /// The seller does not know the channel.
     NonexistingChannel,
 }
 
-/// What to do, and whom to ask first.
+/// What to do, and which webhook to ask first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook<T> {
-    /// What to do.
+    /// The action.
     pub action: T,
-    /// Who is asked about it first, and may stop it.
+    /// The webhook that is asked first, and may stop the purchase.
     pub webhook: Option<Webhook>,
 }
 
-/// A program that is asked over HTTP. Its path and query may hold a secret, so that only its origin is ever shown.
+/// A webhook. Its path and query may contain a secret, so only its origin is displayed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// An absolute `http` URL.
     pub url: Uri,
-    /// How long the whole answer may take.
+    /// The timeout for its whole response.
     pub within: Duration,
 }
 
-/// What to do before a request is sent for which a rule pays.
+/// What to do before a request that a rule pays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     /// Send it.
     Pass,
-    /// Send it when the one who is asked says so.
+    /// Send it if the approver approves.
     Ask,
 }
 
-/// What to do when a request has ended for which a rule pays.
+/// What to do when a request that a rule pays has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Nothing.
+    /// Zero.
     Pass,
-    /// Tell of it, without waiting for an answer.
+    /// Notify the webhook, without waiting for a response.
     Tell,
 }
 
-/// What to do when a seller asks for money.
+/// What to do when a seller asks for payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
     /// Pay.
     Pay,
-    /// Pay when the one who is asked says so.
+    /// Pay if the approver approves.
     Ask,
-    /// Give the seller's 402 to the client.
+    /// Return the seller's 402 to the client.
     Abort,
 }
 
-/// Wait and present the same payment again, or give up.
+/// Whether to present the same payment again after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Give the seller's 402 to the client.
+    /// Return the seller's 402 to the client.
     Abort,
     /// Present the same payment again.
     Retry {
@@ -112,10 +112,10 @@ pub enum Retry {
     },
 }
 
-/// What to do when the seller knows no such channel.
+/// What to do if the seller does not know the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Give the seller's 402 to the client.
+    /// Return the seller's 402 to the client.
     Abort,
     /// Present the same payment again.
     Retry {
@@ -126,8 +126,8 @@ pub enum Missing {
         /// The longest time from the first such complaint.
         within: Duration,
     },
-    /// Where the chain does not know the channel either, pay from another one, once within one client request; as
-    /// long as the chain knows it, present the same payment again. What the channel was settled on stays paid.
+    /// If the chain does not have the channel either, pay from another one, once per client request; otherwise present
+    /// the same payment again. What the channel was settled at stays paid.
     Reopen {
         /// The pause before each attempt.
         every: Duration,
@@ -138,90 +138,89 @@ pub enum Missing {
     },
 }
 
-/// Take over the seller's total where it is harmless or proven by our own signature, or give up.
+/// Whether to continue from the seller's total if that is harmless or proven by our own signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopt {
-    /// Give the seller's 402 to the client.
+    /// Return the seller's 402 to the client.
     Abort,
-    /// Go on from the seller's total.
+    /// Continue from the seller's total.
     Adopt {
         /// The largest number of times within one client request.
         times: u32,
     },
 }
 
-/// Give up.
+/// Abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abort;
 
-/// What to do with an answer of 400 or above, but 402.
+/// What to do with a response of 400 or above, except 402.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
-    /// Give it to the client.
+    /// Return it to the client.
     Pass,
-    /// Give it to the client unless the one who is asked says no.
+    /// Return it to the client if the approver approves.
     Ask,
-    /// Tell the client of it by an answer of our own.
+    /// Return an error of the proxy instead.
     Abort,
 }
 
-/// What to do with any answer.
+/// What to do with any response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnResponse {
-    /// Nothing.
+    /// Zero.
     Pass,
-    /// Ask about each one, and stop if the one who is asked says no.
+    /// Ask about each one, and stop unless the approver approves.
     AskAlways,
-    /// Ask about those with such marks, and stop if the one who is asked says no.
+    /// Ask about those that match, and stop unless the approver approves.
     Ask(Marks),
-    /// Stop at those with such marks.
+    /// Stop at those that match.
     Abort(Marks),
 }
 
-/// What answers are known by: any one of these.
+/// A response matches if it has any of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Statuses.
     pub status: Vec<StatusCode>,
-    /// Fields, whatever they hold.
+    /// Headers, whatever their values.
     pub header: Vec<HeaderName>,
 }
 
-/// What an answer was known by.
+/// What a response matched by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// Its status.
     Status,
-    /// This field.
+    /// This header.
     Field(HeaderName),
 }
 
-/// What to do when a request was paid, besides the line in the log.
+/// What to do when a request was paid, besides logging it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Success {
-    /// Nothing.
+    /// Zero.
     Log,
-    /// Tell of it, without waiting for an answer.
+    /// Notify the webhook, without waiting for a response.
     Tell,
 }
 
-/// What to do when the seller does not sign that a channel be closed.
+/// What to do if the seller does not sign the close of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseDenied {
-    /// Leave the channel open, and go on with others.
+    /// Leave the channel open, and continue with others.
     Keep,
-    /// Close it without the seller, on the highest total that was promised; where somebody is to be asked first, if
-    /// they say so.
+    /// Close it unilaterally, at the highest promised total; if a webhook is set, only with its approval.
     CloseAlone,
-    /// Leave it and all further channels of the seller open; at the end of the program that is an error.
+    /// Leave it and all further channels of the seller open; at exit this is an error.
     Abort,
 }
 
 impl Retry {
-    /// For complaints that pass once the seller's node has seen more blocks.
+    /// For complaints that end once the seller's node has seen more blocks.
     pub const DEFAULT: Self =
         Self::Retry { every: Duration::from_secs(5), times: 60, within: Duration::from_secs(300) };
-    /// For complaints that another attempt seldom changes.
+    /// For complaints that a retry seldom resolves.
     pub const SHORT: Self =
         Self::Retry { every: Duration::from_secs(5), times: 2, within: Duration::from_secs(30) };
 }
@@ -257,7 +256,7 @@ impl Default for Hooks {
 }
 
 impl Hooks {
-    /// The patience with a complaint that passes by itself; `None` for an invalid amount, which does not.
+    /// The retries for a transient complaint; `None` for an invalid amount, which is not transient.
     pub fn retry(&self, complaint: Complaint) -> Option<Retry> {
         match complaint {
             Complaint::InsufficientConfirmations => Some(self.insufficient_confirmations.action),
@@ -267,12 +266,12 @@ impl Hooks {
         }
     }
 
-    /// True when a channel that neither the seller nor the chain knows is replaced by another one.
+    /// Whether a channel that neither the seller nor the chain knows is replaced by another one.
     pub fn reopens(&self) -> bool {
         matches!(self.nonexisting_channel.action, Missing::Reopen { .. })
     }
 
-    /// Who is asked before anything is done about a complaint.
+    /// The webhook to ask before handling a complaint.
     pub fn webhook(&self, complaint: Complaint) -> Option<&Webhook> {
         match complaint {
             Complaint::InsufficientConfirmations => self.insufficient_confirmations.webhook.as_ref(),
@@ -282,7 +281,7 @@ impl Hooks {
         }
     }
 
-    /// True when a complaint ends the purchase at once, so that there is nothing to ask about.
+    /// Whether a complaint ends the purchase at once, so that there is nothing to ask.
     pub fn aborts(&self, complaint: Complaint) -> bool {
         match self.retry(complaint) {
             Some(retry) => retry == Retry::Abort,
@@ -294,7 +293,7 @@ impl Hooks {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InsufficientConfirmations => "the seller waits for more confirmations of the channel",
+            Self::InsufficientConfirmations => "the seller requires more confirmations of the channel",
             Self::InvalidAmount => "the seller holds another total",
             Self::InvalidBalanceProof => "the seller does not accept the signature",
             Self::NonexistingChannel => "the seller does not know the channel",
@@ -303,7 +302,7 @@ impl fmt::Display for Complaint {
 }
 
 impl Complaint {
-    /// The key below `[hooks]` that decides about it.
+    /// The key below `[hooks]` for this complaint.
     pub fn hook(self) -> &'static str {
         match self {
             Self::InsufficientConfirmations => "insufficient_confirmations",
@@ -332,12 +331,12 @@ impl From<Missing> for Retry {
 }
 
 impl Marks {
-    /// The first of these that an answer has.
-    pub fn found(&self, status: StatusCode, fields: &HeaderMap) -> Option<Mark> {
+    /// The first of these that a response matches.
+    pub fn found(&self, status: StatusCode, headers: &HeaderMap) -> Option<Mark> {
         if self.status.contains(&status) {
             return Some(Mark::Status);
         }
-        self.header.iter().find(|name| fields.contains_key(*name)).cloned().map(Mark::Field)
+        self.header.iter().find(|name| headers.contains_key(*name)).cloned().map(Mark::Field)
     }
 }
 

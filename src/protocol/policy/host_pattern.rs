@@ -10,13 +10,13 @@ use crate::hosts::host::{Host, NotAHost, canonical};
 pub enum HostPattern {
     /// `*`
     Any,
-    /// `*.example.com`: every name below it, not itself. Held in lower case with the leading dot.
+    /// `*.example.com`: every subdomain, not the name itself. In lower case with the leading dot.
     Below(String),
     /// Exactly this host, in lower case; an IPv6 address without brackets.
     Exactly(String),
 }
 
-/// Why a text is not a [`HostPattern`].
+/// Why a string is not a [`HostPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a host pattern: use a host name, an IP address, *.example.com or *, without scheme, port or path"
@@ -24,7 +24,7 @@ pub enum HostPattern {
 pub struct NotAHostPattern;
 
 impl HostPattern {
-    /// True when `host` (in any case and any spelling, a root dot ignored) is meant.
+    /// Whether the pattern matches `host` (in any case and spelling, ignoring a trailing dot).
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host);
         match self {
@@ -58,7 +58,7 @@ impl FromStr for HostPattern {
             return Ok(Self::Any);
         }
         if let Some(below) = text.strip_prefix("*.") {
-            // Below an address there is nothing.
+            // An address has no subdomains.
             return if plain(below) && matches!(Host::read(below), Ok(Host::Name(_))) {
                 Ok(Self::Below(format!(".{}", below.to_ascii_lowercase())))
             } else {

@@ -1,8 +1,8 @@
-//! Which hosts are meant: a list of patterns, or the hosts that rules pay.
+//! A set of hosts: a list of patterns, or the hosts that rules pay.
 
 use super::{Allow, HostPattern, Rule};
 
-/// Hosts, each with a port or any. The first entry that matches decides.
+/// Patterns with optional ports. The first entry that matches decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     entries: Vec<HostEntry>,
@@ -22,7 +22,7 @@ impl Hosts {
         Self { entries: patterns.into_iter().map(entry).collect() }
     }
 
-    /// Exactly the hosts, and ports, for which `rules` pay.
+    /// Exactly the hosts and ports that `rules` pay.
     pub fn paid(rules: &[Rule]) -> Self {
         let entry = |rule: &Rule| HostEntry {
             host: rule.host.clone(),
@@ -32,19 +32,19 @@ impl Hosts {
         Self { entries: rules.iter().map(entry).collect() }
     }
 
-    /// True when `host` (without brackets, in any case, a root dot ignored) on `port` is meant.
+    /// Whether `host` (without brackets, in any case, ignoring a trailing dot) on `port` is included.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         let speaks =
             |entry: &&HostEntry| entry.port.is_none_or(|only| only == port) && entry.host.matches(host);
         self.entries.iter().find(speaks).is_some_and(|entry| entry.is_meant)
     }
 
-    /// True when no host is meant.
+    /// Whether no host is included.
     pub fn is_empty(&self) -> bool {
         self.patterns().next().is_none()
     }
 
-    /// The patterns of the hosts that are meant.
+    /// The patterns of the included hosts.
     pub fn patterns(&self) -> impl Iterator<Item = &HostPattern> {
         self.entries.iter().filter(|entry| entry.is_meant).map(|entry| &entry.host)
     }

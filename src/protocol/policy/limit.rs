@@ -1,4 +1,4 @@
-//! What a rule permits one client request to cost.
+//! What a rule allows one client request to spend.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use crate::protocol::host_name::HostName;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Refusal};
 
-/// What one `[[pay]]` rule permits one client request to cost.
+/// What one `[[pay]]` rule allows one client request to spend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpendLimit {
-    /// The host that the request goes to: a channel is lent only to the host that it was opened for.
+    /// The host of the request: a channel is leased only for the host that it was opened for.
     pub host: HostName,
-    /// The highest price. No other asset is paid.
+    /// The highest price. Other assets are not paid.
     pub max_price: Money,
-    /// Who may be paid; anyone when empty.
+    /// The payees that may be paid; any if empty.
     pub receivers: Vec<Address>,
-    /// What to do at each turn.
+    /// The hooks.
     pub hooks: Arc<Hooks>,
 }
 
 impl SpendLimit {
-    /// Checks a seller's terms against the rule alone.
+    /// Checks a seller's terms against the rule.
     ///
     /// # Errors
-    /// Why the rule does not permit them.
+    /// Why the rule does not allow them.
     pub fn check(&self, terms: &Terms) -> Result<(), Refusal> {
         if !self.receivers.is_empty() && !self.receivers.contains(&terms.payee) {
             return Err(Refusal::ForeignReceiver(terms.payee));

@@ -9,59 +9,58 @@ use super::hooks::Hooks;
 use super::host_pattern::HostPattern;
 use crate::protocol::{Address, Money};
 
-/// All that the user allows.
+/// The user's policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The first rule that matches a request decides; no rule, no payment.
     pub rules: Vec<Rule>,
-    /// How much to lock up.
+    /// Deposits.
     pub deposit: Deposit,
-    /// What to do at each turn of a purchase, where no rule says otherwise.
+    /// The default hooks, which rules may override.
     pub hooks: Arc<Hooks>,
-    /// How many different payments one client request may lead to. Presenting the same one again is bounded
-    /// by the hooks.
+    /// How many different payments one client request may cause. Hooks limit how often the same one is presented.
     pub max_attempts: u32,
     /// How many further payments of the same price may be signed before the next durable write.
     pub sign_ahead: u64,
-    /// How long a 402 waits at start until the key is unlocked and the chain synced.
+    /// How long a 402 that arrives during startup waits for the key and the chain.
     pub ready_timeout: Duration,
-    /// How long one client request may take from its first 402 to the paid answer's head.
+    /// The longest time from a request's first 402 to the headers of its paid response.
     pub pay_timeout: Duration,
 }
 
 /// One `[[pay]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Which hosts it speaks of.
+    /// The hosts it matches.
     pub host: HostPattern,
-    /// Which port it speaks of; any when absent.
+    /// The port it matches; every port if absent.
     pub port: Option<u16>,
-    /// What it allows.
+    /// Whether and what it pays.
     pub allow: Allow,
 }
 
-/// What a rule allows.
+/// Whether a rule pays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allow {
     /// Pay nothing.
     Deny,
     /// Pay at most this.
     Pay {
-        /// The highest price of one request. No other asset is paid.
+        /// The highest price of one request. Other assets are not paid.
         max_price: Money,
-        /// Who may be paid; anyone when empty.
+        /// The payees that may be paid; any if empty.
         receivers: Vec<Address>,
-        /// True when a price that is known from before is paid in the first request.
+        /// Whether a remembered price is paid with the first request.
         send_ahead: bool,
-        /// Which requests of browsers are paid; when absent, what [`Browsers::usual`] says.
+        /// Which requests of browsers are paid; if absent, [`Browsers::usual`] applies.
         browsers: Option<Browsers>,
-        /// What to do at each turn of a purchase: the defaults, and what this rule puts in their place.
+        /// The hooks: the defaults with this rule's overrides.
         hooks: Arc<Hooks>,
     },
 }
 
 impl Policy {
-    /// The first rule that speaks of `host` (without brackets, in any case) and `port`.
+    /// The first rule that matches `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
         let speaks = |rule: &&Rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host);
         self.rules.iter().find(speaks)

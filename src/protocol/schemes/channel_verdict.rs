@@ -1,42 +1,42 @@
-//! What a seller's answer says of a payment on a channel.
+//! The verdict on a channel payment.
 
 use crate::protocol::policy::Complaint;
 use crate::protocol::{Amount, Refusal};
 
-/// What to do about a 402 that answers a payment.
+/// What to do about a 402 in response to a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Present the same payment again after a pause: it may pass later.
+    /// Present the same payment again after a pause: it may be accepted later.
     Again(Complaint),
-    /// The seller holds another total than we believed: go on from there, as the policy on invalid amounts allows.
+    /// The seller holds a different total: continue from there, as the policy on invalid amounts allows.
     Correct(Holding),
-    /// The seller answers a question, or holds a total that an earlier request signed and whose answer was lost: go on
-    /// from there.
+    /// The seller answers a query, or holds a total that an earlier request signed and whose response was lost:
+    /// continue from there.
     Confirm(Holding),
-    /// The seller shows a payment that was first signed for this request as an old one.
+    /// The seller claims that a payment first signed for this request is an old one.
     Registered(Amount),
-    /// The answer violates the protocol.
+    /// The response violates the protocol.
     Violation(Violation),
 }
 
-/// What the seller says that it holds.
+/// The total that the seller claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// The total.
     pub total: Amount,
-    /// True when our own signature proves it.
+    /// Whether our own signature proves it.
     pub proven: bool,
 }
 
-/// How an answer violates the protocol.
+/// How a response violates the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A total above ours that no signature of ours proves.
+    /// A total above ours without our signature.
     Unproven {
-        /// What the seller claims to hold.
+        /// The claimed total.
         claimed: Amount,
     },
-    /// A 402 that does not say what is wrong.
+    /// A 402 without a reason.
     Silent,
     /// The state of another payer's channel.
     ForeignState,

@@ -4,13 +4,13 @@ use super::microraiden::MalformedChannelOffer;
 #[cfg(feature = "testing")]
 use super::test_token::MalformedTokenOffer;
 
-/// Why the offers of an answer cannot be understood.
+/// Why the offers of a response are malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// In µRaiden.
     #[error(transparent)]
     MicroRaiden(#[from] MalformedChannelOffer),
-    /// In the scheme of the tests.
+    /// In the scheme for tests.
     #[cfg(feature = "testing")]
     #[error(transparent)]
     TestToken(#[from] MalformedTokenOffer),

@@ -1,7 +1,7 @@
 //! The payment schemes, one directory each, and the closed dispatch over them.
 //!
-//! A scheme is an implementation of [`Scheme`] and one variant in each of [`Offer`], [`Draft`] and [`Malformed`]. Nothing
-//! outside knows its headers, its statuses or how its payments are signed.
+//! A scheme is an implementation of [`Scheme`] and one variant in each of [`Offer`], [`Draft`] and [`Malformed`]. Its
+//! headers, statuses and signing are unknown outside this module.
 
 mod channel_verdict;
 mod malformed;
@@ -33,17 +33,17 @@ use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
 pub enum Offer {
     /// µRaiden.
     MicroRaiden(microraiden::ChannelOffer),
-    /// The scheme of the tests.
+    /// The scheme for tests.
     #[cfg(feature = "testing")]
     TestToken(test_token::TokenOffer),
 }
 
-/// A payment that is about to be signed.
+/// A payment to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Draft {
     /// µRaiden.
     MicroRaiden(ChannelDraft),
-    /// The scheme of the tests.
+    /// The scheme for tests.
     #[cfg(feature = "testing")]
     TestToken(test_token::TokenDraft),
 }
@@ -65,13 +65,13 @@ macro_rules! dispatch {
     };
 }
 
-/// True if an answer may ask for a payment, to judge by its head.
+/// Whether a response may ask for a payment, judging by its head.
 #[must_use]
 pub fn may_ask(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::PAYMENT_REQUIRED || wants_body(status, headers)
 }
 
-/// True if offers may be in the body of an answer with this head.
+/// Whether a response with this head may have offers in its body.
 #[must_use]
 pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
     #[cfg(feature = "testing")]
@@ -81,13 +81,13 @@ pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
     microraiden::MicroRaiden::wants_body(status, headers)
 }
 
-/// True for a header that belongs to the hop between payer and seller: clients neither send nor get it.
+/// Whether a header belongs to the hop between payer and seller: clients neither send nor receive it.
 #[must_use]
 pub fn is_payment_header(name: &HeaderName) -> bool {
     is_payment_name(name.as_str().as_bytes())
 }
 
-/// As [`is_payment_header`], also for the name of a cookie that stands for a header, in any case.
+/// Like [`is_payment_header`], also for the name of an equivalent cookie, in any case.
 #[must_use]
 pub fn is_payment_name(name: &[u8]) -> bool {
     #[cfg(feature = "testing")]
@@ -97,7 +97,7 @@ pub fn is_payment_name(name: &[u8]) -> bool {
     microraiden::MicroRaiden::is_payment_name(name)
 }
 
-/// The headers of all schemes that hold no secret.
+/// The headers of all schemes that contain no secret.
 pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
     let headers = microraiden::MicroRaiden::PUBLIC_HEADERS.iter().copied();
     #[cfg(feature = "testing")]
@@ -105,11 +105,11 @@ pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
     headers
 }
 
-/// Reads the offers of an answer, in the order in which they are to be tried. A malformed offer in one scheme does not hide
-/// a good one in another.
+/// Parses the offers of a response, in the order in which to try them. A malformed offer in one scheme does not hide a
+/// valid one in another.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] if no offer can be understood, [`Refusal::UnknownScheme`] if there is none.
+/// [`Refusal::Malformed`] if no offer can be parsed, [`Refusal::UnknownScheme`] if there is none.
 pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
     let mut offers = Vec::new();
     let mut malformed = None;
@@ -132,13 +132,13 @@ pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
 }
 
 impl Offer {
-    /// The scheme-neutral part.
+    /// The scheme-neutral terms.
     #[must_use]
     pub fn terms(&self) -> Terms {
         dispatch!(Self, self, S, offer => S::terms(offer))
     }
 
-    /// True if it is paid without a channel.
+    /// Whether it is paid without a channel.
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         match self {
@@ -148,7 +148,7 @@ impl Offer {
         }
     }
 
-    /// The payment that follows in a one-shot scheme; `None` in a scheme with channels. `nonce` makes it unlike any other.
+    /// The payment of a one-shot offer; `None` in a scheme with channels. `nonce` makes it unique.
     #[must_use]
     #[cfg_attr(
         not(feature = "testing"),
@@ -162,7 +162,7 @@ impl Offer {
         }
     }
 
-    /// What an offer that answers a payment in a one-shot scheme says of it.
+    /// What to do after this offer came in response to a payment in a one-shot scheme.
     #[must_use]
     pub fn judge_one_shot(&self, presented: &Draft) -> Reply {
         match (self, presented) {
@@ -172,8 +172,8 @@ impl Offer {
         }
     }
 
-    /// Judges this offer as the answer to a payment on a channel. `signed` are the totals of the channel that were first
-    /// signed for the client request in question.
+    /// Judges this offer as the response to a channel payment. `signed` are the totals of the channel that were first
+    /// signed for the same client request.
     #[must_use]
     pub fn judge(
         &self,
@@ -189,7 +189,7 @@ impl Offer {
         }
     }
 
-    /// The offer that a remembered price stands for; `None` if the scheme needs an account and there is none.
+    /// The offer for a remembered price; `None` if the scheme needs an account and there is none.
     #[must_use]
     pub fn quoted(
         scheme: SchemeName,
@@ -211,14 +211,14 @@ impl Offer {
     #[must_use]
     pub fn on_channel(&self, draft: ChannelDraft) -> Draft {
         match self {
-            // A one-shot offer never reaches a channel.
+            // One-shot offers never reach a channel.
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Draft::MicroRaiden(draft),
             Self::MicroRaiden(_) => Draft::MicroRaiden(draft),
         }
     }
 
-    /// Checks that the account's contract and token are those that the seller asks for.
+    /// Checks that the offer uses the account's contract and token.
     ///
     /// # Errors
     /// [`Refusal::ForeignContract`] or [`Refusal::ForeignToken`].
@@ -240,7 +240,7 @@ impl Offer {
         }
     }
 
-    /// The total of the channel presented that the seller says it holds.
+    /// The total that the seller claims to hold of the presented channel.
     #[must_use]
     pub fn claimed_total(&self) -> Option<Amount> {
         match self {
@@ -250,7 +250,7 @@ impl Offer {
         }
     }
 
-    /// True if the payer's own signature proves that total.
+    /// Whether the payer's own signature proves that total.
     #[must_use]
     pub fn proves_total(&self, channel: ChannelId, payer: &Payer) -> bool {
         let Some(account) = &payer.account else { return false };
@@ -263,7 +263,7 @@ impl Offer {
         }
     }
 
-    /// What the seller complains about in its answer to a payment, in so many words or by what it shows.
+    /// The seller's complaint about a payment, explicit or implied by its state.
     #[must_use]
     pub fn complaint(&self, presented: &Draft) -> Option<Complaint> {
         match (self, presented) {
@@ -275,7 +275,7 @@ impl Offer {
 }
 
 impl Draft {
-    /// What is paid with it.
+    /// The price.
     #[must_use]
     pub fn price(&self) -> Money {
         match self {
@@ -285,7 +285,7 @@ impl Draft {
         }
     }
 
-    /// Who is paid.
+    /// The payee.
     #[must_use]
     pub fn payee(&self) -> Address {
         match self {
@@ -295,7 +295,7 @@ impl Draft {
         }
     }
 
-    /// The scheme that it is in.
+    /// The scheme.
     #[must_use]
     pub fn scheme(&self) -> SchemeName {
         match self {
@@ -305,7 +305,7 @@ impl Draft {
         }
     }
 
-    /// The total that it promises on a channel, if it draws on one.
+    /// The channel draft, if it draws on a channel.
     #[must_use]
     pub fn on_channel(&self) -> Option<&ChannelDraft> {
         match self {
@@ -315,7 +315,7 @@ impl Draft {
         }
     }
 
-    /// The 32 bytes that the payer signs; `None` if the scheme needs an account and there is none.
+    /// The 32-byte digest that the payer signs; `None` if the scheme needs an account and there is none.
     #[must_use]
     pub fn digest(&self, payer: &Payer) -> Option<[u8; 32]> {
         dispatch!(Self, self, S, draft => S::digest(draft, payer))
@@ -326,7 +326,7 @@ impl Draft {
         dispatch!(Self, self, S, draft => S::attach(draft, payer, signature, headers));
     }
 
-    /// What the head of an answer says of this payment.
+    /// Assesses this payment by the head of the response.
     #[must_use]
     pub fn assess(&self, answer: &Answer<'_>) -> Assessment {
         dispatch!(Self, self, S, _ => S::assess(answer))

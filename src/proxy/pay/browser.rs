@@ -1,7 +1,8 @@
-//! Whether a request may be paid, judged by who made it: a program, a browser for its user, or a page of another site.
+//! Decides whether a request may be paid, by who made it: a program, a browser on behalf of its user, or a page of
+//! another site.
 //!
-//! Any page can make a browser send requests, and over plain http the browser marks few of them. So a mark of another
-//! site always forbids a payment, and a missing mark never allows one: what a browser sends is paid only as its rule says.
+//! Any page can make a browser send requests, and over plain http browsers mark few of them. So a cross-site mark
+//! always forbids a payment, and a missing mark never allows one: a browser's request is paid only as its rule says.
 
 use std::net::Ipv6Addr;
 
@@ -14,20 +15,20 @@ use crate::protocol::policy::Browsers;
 use crate::proxy::Body;
 use crate::proxy::extensions::RequestedAuthority;
 
-/// Why a request is not paid, although a rule allows its host.
+/// Why a request is not paid although a rule allows its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unasked {
-    /// A page of another site made it; the mark that tells.
+    /// A page of another site made it; contains the header that shows it.
     AnotherSite(&'static str),
-    /// It is a prefetch; the field that tells.
+    /// It is a prefetch; contains the header that shows it.
     Prefetch(&'static str),
-    /// It only asks whether a page may send another request.
+    /// It is a CORS preflight.
     Preflight,
-    /// A browser sent it, and this does not pay it.
+    /// A browser sent it, and the applicable setting does not pay it.
     Browser {
-        /// What applies.
+        /// The applicable setting.
         browsers: Browsers,
-        /// Whether the rule says so; else it is the default.
+        /// Whether the rule contains the setting; otherwise it is the default.
         written: bool,
         /// Whether it goes over plain http.
         is_plain: bool,
@@ -45,7 +46,7 @@ impl From<Unasked> for Refusal {
     }
 }
 
-/// Judges a request to which a rule applies that says `browsers`.
+/// Judges a request whose rule has the setting `browsers`.
 pub(super) fn judge(request: &Request<Body>, browsers: Option<Browsers>) -> Result<(), Unasked> {
     let mut is_browser = false;
     let (mut site, mut destination) = (None, None);
@@ -68,7 +69,7 @@ pub(super) fn judge(request: &Request<Body>, browsers: Option<Browsers>) -> Resu
             "sec-purpose" if has_word(value, "prefetch") => return Err(Unasked::Prefetch("Sec-Purpose")),
             "purpose" if has_word(value, "prefetch") => return Err(Unasked::Prefetch("Purpose")),
             "origin" if !is_own(request, value) => return Err(Unasked::AnotherSite("Origin")),
-            "referer" if !names_no_page(value) && !is_own(request, value) => {
+            "referer" if !is_empty_referrer(value) && !is_own(request, value) => {
                 return Err(Unasked::AnotherSite("Referer"));
             }
             "access-control-request-method" if request.method() == Method::OPTIONS => {
@@ -94,7 +95,7 @@ pub(super) fn judge(request: &Request<Body>, browsers: Option<Browsers>) -> Resu
     if is_wanted { Ok(()) } else { Err(Unasked::Browser { browsers, written, is_plain }) }
 }
 
-/// The value of a field that may come once: a second one leaves nothing to rely on.
+/// The value of a header that may occur once; a repeated header is unreliable.
 fn only<'a>(before: Option<&'a [u8]>, value: &'a [u8]) -> Option<&'a [u8]> {
     Some(if before.is_some() { b"" } else { value })
 }
@@ -108,12 +109,12 @@ fn has_word(value: &[u8], word: &str) -> bool {
     value.split(is_between).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Whether a `Referer` is one of those that tell of no page. RFC 9110 section 10.1.3.
-fn names_no_page(referrer: &[u8]) -> bool {
+/// Whether a `Referer` names no page. RFC 9110 section 10.1.3.
+fn is_empty_referrer(referrer: &[u8]) -> bool {
     referrer.is_empty() || referrer.eq_ignore_ascii_case(b"about:blank")
 }
 
-/// Whether a URL or an origin belongs to the origin that the request is for: as the client named it, or as it is now.
+/// Whether a URL or an origin belongs to the requested origin, as named by the client or as rewritten.
 fn is_own(request: &Request<Body>, url: &[u8]) -> bool {
     let Some((scheme, authority)) = origin_of(url) else { return false };
     let is_at = |own: &Scheme, at: &Authority| {
@@ -129,7 +130,7 @@ fn is_own(request: &Request<Body>, url: &[u8]) -> bool {
     is_target || asked().is_some_and(|at| is_at(&Scheme::HTTP, at))
 }
 
-/// The scheme and authority that a URL begins with; whatever browsers never write there is none.
+/// The scheme and authority at the start of a URL; `None` for what browsers never send.
 fn origin_of(url: &[u8]) -> Option<(&str, Authority)> {
     let end = |bytes: &[u8]| bytes.iter().position(|byte| b"/?#\\".contains(byte)).unwrap_or(bytes.len());
     let colon = url.windows(3).position(|part| part == b"://")?;

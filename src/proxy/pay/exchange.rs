@@ -1,6 +1,6 @@
-//! A paid exchange: the request sent with a payment, until the seller takes it or the policy says stop.
+//! A paid exchange: sends the request with a payment until the seller accepts it or the policy stops.
 //!
-//! When the client leaves it goes on in a task of its own: nobody tears a payment apart.
+//! If the client disconnects, the exchange finishes in a detached task.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -37,70 +37,70 @@ use crate::proxy::upstream::egress::PinnedAddr;
 use crate::proxy::{Body, CarriesPayment, ForwardError, error_response};
 use crate::shutdown::Shutdown;
 
-/// How often a payment is sent that provably never left, because its pooled connection had died, or of which the seller
-/// says that it has not processed it.
-const SENDINGS: u32 = 2;
+/// How often to send a payment that provably was not sent, because its pooled connection was stale, or that the seller
+/// states it has not processed.
+const MAX_SENDS: u32 = 2;
 
-/// What may lie between the clock of a request and that of its demand without being worth a word.
-const MOMENT: Duration = Duration::from_millis(500);
+/// The tolerance between the deadline of a request and that of its demand in the engine.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
 
-/// A request on its way through a paywall.
+/// A request that may be paid.
 pub(super) struct Exchange<S> {
     pub(super) shared: Arc<PayShared>,
     inner: S,
     pub(super) head: request::Parts,
-    /// The body as it comes from the client, until it is sent for the first time.
+    /// The client's body, until it is first sent.
     first: Option<Body>,
     kept: Kept,
-    /// What the log calls the request.
+    /// The request's name in the log.
     pub(super) request: RequestName,
-    /// The method and URL without a user name, by which prices are remembered.
+    /// The method and URL without user info, under which prices are remembered.
     name: String,
-    /// By which prices are remembered; `None` without a wallet.
+    /// The key of the remembered price; `None` without a wallet.
     id: Option<RequestId>,
     /// What is being paid.
     pub(super) offer: Option<Offer>,
-    /// True when the seller asked for it in this exchange; false when it is remembered from before.
+    /// True if the seller sent the offer in this exchange, false if it was remembered.
     was_asked: bool,
     pub(super) deadline: Instant,
-    /// Whether the time for paying has begun to run: it does so once.
+    /// Whether the deadline is set, which happens once.
     is_timed: bool,
-    /// What to do at each turn.
+    /// The hooks of the rule.
     pub(super) hooks: Arc<Hooks>,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
     pub(super) spent: Spent,
-    /// True once its end was told of.
+    /// True once the `exit` hook has run.
     pub(super) has_ended: bool,
 }
 
-/// What a request has cost.
+/// The cost of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Spent {
     Nothing,
-    /// The seller was shown so much, and may have taken it.
+    /// The seller was presented this much, and may have taken it.
     Unclear(Money),
     Paid(Money),
 }
 
-/// An exchange that a client waits for, in the client's own task: a task for each would cost more than the signature.
+/// An exchange with a waiting client, in the client's own task: a task for each would cost more than the signature.
 pub(super) struct Attended {
     exchange: Option<Pin<Box<dyn Future<Output = Response<Body>> + Send>>>,
-    /// Dropped when the client leaves, which the exchange notices.
+    /// Dropped when the client disconnects, which the exchange notices.
     client: Option<oneshot::Sender<Infallible>>,
     shutdown: Shutdown,
 }
 
-/// What one sending came to.
+/// The result of sending a payment.
 enum SendResult {
-    /// This is the answer for the client.
+    /// The final response to the client.
     Done(Response<Body>),
-    /// The seller answered with another 402.
+    /// The seller responded with another 402.
     Again(Box<Again>),
 }
 
-/// A payment that the seller answered with another 402.
+/// A payment to which the seller responded with another 402.
 struct Again {
     lease: Box<Lease>,
     held: HeldAnswer,
@@ -145,8 +145,8 @@ where
         }
     }
 
-    /// The end of the request, with the answer that the client gets.
-    pub(super) fn leave(&mut self, mut answer: Response<Body>) -> Response<Body> {
+    /// Ends the request with the final response to the client.
+    pub(super) fn finish(&mut self, mut answer: Response<Body>) -> Response<Body> {
         self.tell_of_exit(Some((answer.status(), answer.headers())));
         let why = |answer: &mut Response<Body>| {
             answer.extensions_mut().remove::<Handling>().and_then(Handling::into_reason)
@@ -160,8 +160,8 @@ where
         answer
     }
 
-    /// Reads a 402, once `http_response` has seen it, and its body as far as it may be held back. `Err` is the answer to
-    /// hand on. To be boxed: no 402 comes in steady state, and what exchanges hold is moved around.
+    /// Reads a 402, after the hook `http_response`, and buffers its body within the limits. `Err` is the response to
+    /// pass on. Box the future: there is no 402 in steady state, and exchanges are moved around.
     pub(super) async fn read_402(
         &mut self,
         answer: Response<Body>,
@@ -195,19 +195,19 @@ where
         }
     }
 
-    /// From here on the client's request has `limits.pay_timeout`, its upload included, however often it is paid for.
+    /// Starts the deadline `limits.pay_timeout` of the client's request, which includes its upload and all payments.
     fn start_clock(&mut self) {
         if !std::mem::replace(&mut self.is_timed, true) {
             self.deadline = Instant::now() + self.settings().policy.pay_timeout;
         }
     }
 
-    /// Asks for a payment, for as long as there is time.
+    /// Asks for a payment until the deadline.
     async fn lease(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         let late = Refusal::Deadline { waited_for: Awaited::Upload };
-        // The engine counts from now on, and knows better what it waited for.
-        let by = self.deadline + MOMENT;
+        // The engine has a deadline of its own, and its refusal is more precise.
+        let by = self.deadline + DEADLINE_MARGIN;
         timeout_at(by, payments.pay(offer, limit)).await.unwrap_or(Err(late))
     }
 
@@ -215,7 +215,7 @@ where
         &self.shared.settings
     }
 
-    /// What this request will probably cost.
+    /// The remembered offer for this request.
     pub(super) fn recall(&self) -> Option<Offer> {
         if self.shared.unreadable.contains(&self.name) {
             return None;
@@ -223,7 +223,11 @@ where
         self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?)
     }
 
-    /// Asks for a payment for what is remembered. `Err` is why none can be had, also for what the seller asks for.
+    /// Asks for a payment of a remembered offer.
+    ///
+    /// # Errors
+    /// The refusal, if it also applies to what the seller would ask for; `None` if only the remembered offer is
+    /// outdated.
     pub(super) async fn ahead(
         &mut self,
         offer: Offer,
@@ -234,10 +238,10 @@ where
         }
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
-            // The paid request must carry the length. From here on the body is sent from its start.
+            // The paid request must carry the length, so the body is sent from its start.
             self.first = None;
             if let Err(refusal) = self.whole().await {
-                // Without a known price the next one streams.
+                // Without a known price the next request streams.
                 self.forget();
                 return Err(Some(refusal));
             }
@@ -255,7 +259,7 @@ where
         })
     }
 
-    /// Asks for a payment for what the seller asked for.
+    /// Asks for a payment of the seller's offer.
     pub(super) async fn afterwards(
         &mut self,
         offer: Offer,
@@ -278,8 +282,8 @@ where
         self.lease(offer, limit).await
     }
 
-    /// Sends the request without a payment, and once more if the origin says that it did not process it and only the body
-    /// was too large to be kept on the way.
+    /// Sends the request without a payment, and once more if the origin states that it did not process it and only the
+    /// body was too large to be retained lower down.
     pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
         match self.send_unpaid(extensions).await {
             Err(ForwardError::NotProcessed { is_repeated: false, .. }) if self.kept.check().is_ok() => {
@@ -302,45 +306,45 @@ where
         self.inner.ready().await?.call(Request::from_parts(head, body)).await
     }
 
-    /// Whether the client holds its body back and nobody has asked for it: there is nothing to send again, and the
-    /// seller asks for it once it is paid.
-    fn is_held(&self) -> bool {
+    /// Whether the client waits with its body for `100 Continue`: then nothing needs to be kept, and the seller
+    /// requests the body once it is paid.
+    fn is_body_deferred(&self) -> bool {
         self.head.headers.contains_key(header::EXPECT) && self.kept.is_unread()
     }
 
-    /// Reads the body to its end: nothing is signed for a request that could not be sent again.
+    /// Reads the body to its end, since nothing is signed for a request that could not be sent again.
     async fn whole(&self) -> Result<(), Refusal> {
-        if self.is_held() {
+        if self.is_body_deferred() {
             return Ok(());
         }
         match timeout_at(self.deadline, self.kept.whole()).await {
             Ok(whole) => whole.map_err(|error| Refusal::NotReplayable(error.to_string())),
             Err(_) => {
-                Err(Refusal::NotReplayable("its body did not come within limits.pay_timeout".to_owned()))
+                Err(Refusal::NotReplayable("its body did not arrive within limits.pay_timeout".to_owned()))
             }
         }
     }
 
-    /// Runs the exchange to its end, whether or not anybody waits for the answer.
+    /// Starts the exchange, which runs to its end even if the client disconnects.
     pub(super) fn start(mut self: Box<Self>, mut lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
         lease.bill_to(&self.head.uri);
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
-        // The task that goes on without the client stays in it, too.
+        // The span also covers the detached task.
         let span = tracing::debug_span!("payment", request = %self.request, price = %lease.draft().price());
         let exchange = async move {
             let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
                 SendResult::Done(answer) => answer,
-                // Boxed: no second 402 comes in steady state, and a large future costs each payment a copy.
+                // Boxed: there is no second 402 in steady state, and a large future would cost each payment a copy.
                 SendResult::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
             };
-            self.leave(answer)
+            self.finish(answer)
         };
         let exchange = Box::pin(exchange.instrument(span));
         Attended { exchange: Some(exchange), client: Some(client), shutdown }
     }
 
-    /// Goes on for as long as the seller answers with another 402 and the policy does not say stop.
+    /// Pays again while the seller responds with another 402 and the policy allows it.
     async fn pay_again(
         &mut self,
         mut again: Box<Again>,
@@ -352,17 +356,17 @@ where
                 self.remember_for_next();
                 return newer.give_back(&refusal);
             }
-            let advised = tokio::select! {
-                advised = self.may_go_on(returned.draft(), &newer.head, &offer) => advised,
+            let approved = tokio::select! {
+                approved = self.may_go_on(returned.draft(), &newer.head, &offer) => approved,
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
-            let reopens = match advised {
+            let reopens = match approved {
                 Ok(reopens) => reopens,
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };
             let late = Refusal::Deadline { waited_for: Awaited::Seller };
             let next = tokio::select! {
-                next = timeout_at(self.deadline + MOMENT, returned.reject(offer, reopens)) => {
+                next = timeout_at(self.deadline + DEADLINE_MARGIN, returned.reject(offer, reopens)) => {
                     next.unwrap_or(Err(late))
                 }
                 // Nothing more is signed for a client that has left.
@@ -388,22 +392,27 @@ where
     ) -> SendResult {
         self.attempts += 1;
         let mut sendings = 0;
-        // Once the seller may have seen the payment it stays unclear, whatever becomes of the next sending.
-        let mut is_shown = false;
+        // Once the seller may have seen the payment, it stays in doubt, whatever the next attempt's result.
+        let mut is_presented = false;
         loop {
             if self.deadline <= Instant::now() {
-                if is_shown {
+                if is_presented {
                     return SendResult::Done(late(&self.request, &lease, "pay_timeout"));
                 }
                 lease.unsent();
-                return SendResult::Done(no_answer(held, &Refusal::Deadline { waited_for: Awaited::Seller }));
+                return SendResult::Done(unsent_response(
+                    held,
+                    &Refusal::Deadline { waited_for: Awaited::Seller },
+                ));
             }
             let request = match self.request(&lease, held).await {
                 Ok(request) => request,
-                Err(refusal) if is_shown => return SendResult::Done(lost(&self.request, &lease, &refusal)),
+                Err(refusal) if is_presented => {
+                    return SendResult::Done(lost(&self.request, &lease, &refusal));
+                }
                 Err(refusal) => {
                     lease.unsent();
-                    return SendResult::Done(no_answer(held, &refusal));
+                    return SendResult::Done(unsent_response(held, &refusal));
                 }
             };
             sendings += 1;
@@ -414,16 +423,16 @@ where
             let answer = timeout_at(by, async { self.inner.ready().await?.call(request).await }).await;
             failpoint::point("payment answered");
             if !matches!(&answer, Ok(Err(error)) if error.is_unsent()) {
-                is_shown = true;
+                is_presented = true;
                 self.presented(lease.draft());
             }
             return match answer {
                 Ok(Ok(answer)) => self.judge(lease, answer, has_left).await,
-                Ok(Err(ForwardError::Unwritten(_))) if sendings < SENDINGS => continue,
-                Ok(Err(ForwardError::NotProcessed { is_repeated: false, .. })) if sendings < SENDINGS => {
+                Ok(Err(ForwardError::Unwritten(_))) if sendings < MAX_SENDS => continue,
+                Ok(Err(ForwardError::NotProcessed { is_repeated: false, .. })) if sendings < MAX_SENDS => {
                     continue;
                 }
-                Ok(Err(error)) if error.is_unsent() && !is_shown => {
+                Ok(Err(error)) if error.is_unsent() && !is_presented => {
                     lease.unsent();
                     SendResult::Done(error_response::report(&error, &self.request))
                 }
@@ -442,14 +451,14 @@ where
         }
     }
 
-    /// The request with a payment, for the machine that asked for it.
+    /// The request with a payment, pinned to the address that sent the 402.
     async fn request(&mut self, lease: &Lease, held: Option<&HeldAnswer>) -> Result<Request<Body>, Refusal> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.kept.replay().await.map_err(|error| Refusal::NotReplayable(error.to_string()))?,
         };
         let mut request = Request::from_parts(self.head.clone(), body);
-        if !self.is_held() {
+        if !self.is_body_deferred() {
             request.headers_mut().remove(header::EXPECT);
         }
         lease.attach(request.headers_mut());
@@ -461,7 +470,7 @@ where
         Ok(request)
     }
 
-    /// The seller may have taken this payment.
+    /// Records that the seller may have taken this payment.
     fn presented(&mut self, draft: &Draft) {
         let asked = draft.price();
         self.spent = match self.spent {
@@ -470,7 +479,7 @@ where
         };
     }
 
-    /// What the head of the answer says of the payment.
+    /// Judges the payment by the head of the response.
     async fn judge(
         &mut self,
         lease: Box<Lease>,
@@ -484,13 +493,13 @@ where
             Assessment::Asked => {
                 return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
                     Ok((held, offer)) => SendResult::Again(Box::new(Again { lease, held, offer })),
-                    // Unreadable, endless, or stopped by a hook: the payment stays in doubt.
+                    // Malformed, too large or stopped by a hook: the payment stays in doubt.
                     Err(handed_on) => {
                         self.forget();
                         tracing::warn!(
                             request = %self.request,
-                            ?draft,
-                            "a payment was presented, and nothing follows from the 402 after it"
+                            price = %draft.price(),
+                            "a payment was presented, and the 402 after it cannot be used: the payment is in doubt"
                         );
                         SendResult::Done(handed_on)
                     }
@@ -508,7 +517,7 @@ where
         SendResult::Done(strip::answer(answer))
     }
 
-    /// Remembers the price, unless the answer looks as if nothing was charged.
+    /// Remembers the price, unless the response suggests that nothing was charged.
     fn learn(&self, receipt: Receipt) {
         let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
         else {
@@ -522,7 +531,8 @@ where
         }
     }
 
-    /// Remembers the price of a request that cannot be sent again: the next one is paid at once, if its length is known.
+    /// Remembers the price of a request that cannot be resent, so that the next one is paid at once, if its length is
+    /// known.
     fn remember_for_next(&self) {
         if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
             && self.kept.is_sized()
@@ -551,14 +561,14 @@ where
         self.tell_of_success(draft, answer);
     }
 
-    /// What the client gets when the policy says stop after a payment was presented.
+    /// The response to the client if the policy stops after a payment was presented.
     fn refuse(&mut self, held: &HeldAnswer, refusal: &Refusal) -> Response<Body> {
         self.forget();
         if let Refusal::PaidAnswerLost { .. } = refusal {
             if let Spent::Unclear(price) = &self.spent {
                 self.spent = Spent::Paid(price.clone());
             }
-            tracing::error!(request = %self.request, reason = %refusal, "the seller took a payment and withholds the answer");
+            tracing::error!(request = %self.request, reason = %refusal, "the seller took a payment but withheld the response");
             let kind = Some("http_protocol_error");
             return error_response::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
@@ -568,7 +578,7 @@ where
 
 impl<S> Drop for Exchange<S> {
     fn drop(&mut self) {
-        // Where the client left before an answer came.
+        // If the client disconnected before the response.
         if Handle::try_current().is_ok() {
             self.tell_of_exit(None);
         }
@@ -589,16 +599,16 @@ impl Future for Attended {
 impl Drop for Attended {
     fn drop(&mut self) {
         drop(self.client.take());
-        // Outside of the runtime the program is ending: the payment is cleared up at the next start.
+        // Outside the runtime, the program is exiting: the next start recovers the payment.
         if let (Some(exchange), Ok(_)) = (self.exchange.take(), Handle::try_current()) {
-            // The client that the answer was for has left; what was paid is on record.
+            // The client has disconnected; payments are recorded anyway.
             self.shutdown.spawn(async move { drop(exchange.await) });
         }
     }
 }
 
-/// The answer where a payment could not even be sent.
-fn no_answer(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
+/// The response if a payment could not be sent.
+fn unsent_response(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
     match held {
         Some(held) => held.give_back(refusal),
         None => {
@@ -608,13 +618,13 @@ fn no_answer(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
 }
 
 fn lost(request: &RequestName, lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
-    tracing::warn!(%request, %error, draft = ?lease.draft(), "a payment was sent and its answer is lost");
-    let details = format!("a payment was sent and its answer is lost: {error}");
+    tracing::warn!(%request, %error, price = %lease.draft().price(), "a payment was sent, but its response was lost");
+    let details = format!("a payment was sent, but its response was lost: {error}");
     error_response::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
 }
 
 fn late(request: &RequestName, lease: &Lease, limit: &str) -> Response<Body> {
-    tracing::warn!(%request, draft = ?lease.draft(), "a payment was sent and no answer came in time");
-    let details = format!("a payment was sent and no answer came within limits.{limit}");
+    tracing::warn!(%request, price = %lease.draft().price(), "a payment was sent, but no response came in time");
+    let details = format!("a payment was sent, but no response came within limits.{limit}");
     error_response::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
 }

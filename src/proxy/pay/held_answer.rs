@@ -9,7 +9,7 @@ use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::replay::{Held, Past, hold};
 use crate::proxy::{Body, error_response};
 
-/// A 402 that is held back: it is given to the client if nothing is paid.
+/// A buffered 402, which the client gets if nothing is paid.
 #[derive(Debug)]
 pub(super) struct HeldAnswer {
     pub(super) request: RequestName,
@@ -27,7 +27,7 @@ impl HeldAnswer {
     }
 }
 
-/// Holds a 402 back with its own body, as far as that may be. `Err` is the answer to hand on.
+/// Buffers a 402 with its body, within the limits. `Err` is the response to pass on.
 pub(super) async fn hold_answer(
     settings: &PaySettings,
     request: &RequestName,
@@ -51,7 +51,7 @@ pub(super) async fn hold_answer(
     }
 }
 
-/// Adds to a 402 why it is not paid.
+/// Adds the reason why a 402 is not paid.
 pub(super) fn tell_why(answer: &mut Response<Body>, request: &RequestName, refusal: &Refusal) {
     let reason = refusal.to_string();
     tracing::info!(%request, reason, "not paid");

@@ -1,5 +1,5 @@
-//! The hooks of an exchange that a rule pays for: what the policy says at each turn, and whom it asks first. It only
-//! ever stops an exchange; what goes on goes on by the book.
+//! The hooks of an exchange that a rule pays: applies the policy at each step and asks for approval. Hooks can only
+//! stop an exchange.
 
 use http::{HeaderMap, Response, StatusCode, response};
 use tokio::time::Instant;
@@ -15,14 +15,14 @@ use crate::protocol::policy::{
 use crate::protocol::{Amount, Draft, Offer, Refusal};
 use crate::proxy::{Body, error_response};
 
-/// What is known of the exchange when a hook is called.
+/// The state of the exchange when a hook runs.
 #[derive(Clone, Copy, Default)]
 struct HookContext<'a> {
     draft: Option<&'a Draft>,
     answer: Option<(StatusCode, &'a HeaderMap)>,
-    /// True for the answer that the client is to get: the time for paying is over then.
+    /// True for the final response to the client, after the pay deadline.
     is_final: bool,
-    /// What was paid, and what may have been, where that is told.
+    /// The amounts paid and in doubt, for hooks that report them.
     paid: Option<Amount>,
     unclear: Option<Amount>,
 }
@@ -31,7 +31,7 @@ impl<S> Exchange<S>
 where
     S: Sync,
 {
-    /// Whether the request may be sent at all.
+    /// Runs `init`: whether the request may be sent.
     pub(super) async fn may_begin(&self) -> Result<(), Refusal> {
         let hook = &self.hooks.init;
         match hook.action {
@@ -40,14 +40,14 @@ where
         }
     }
 
-    /// Whether the first payment is wanted. `held` is the head of the 402 that asks for it; without one the price is
-    /// remembered from before.
+    /// Runs `payment_requested`: whether the first payment is wanted. `held` is the head of the 402; absent if the
+    /// price is remembered.
     pub(super) async fn may_pay(&self, held: Option<&response::Parts>) -> Result<(), Refusal> {
         let answer = held.map(|head| (head.status, &head.headers));
         self.is_wanted(HookContext { answer, ..HookContext::default() }).await
     }
 
-    /// What `http_response` says of a 402, whatever is made of it afterwards.
+    /// Runs `http_response` for a 402, before it is used.
     pub(super) async fn may_read(
         &self,
         head: &response::Parts,
@@ -57,7 +57,7 @@ where
         self.inspect(HookContext { draft, answer, ..HookContext::default() }).await
     }
 
-    /// What `payment_requested` says of the price that is asked for.
+    /// Runs `payment_requested` for a price.
     async fn is_wanted(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
         let hook = &self.hooks.payment_requested;
         match hook.action {
@@ -67,7 +67,7 @@ where
         }
     }
 
-    /// Whether the purchase may go on after a 402 in answer to the payment `draft`. `Some` decides in place of the policy
+    /// Whether the purchase may continue after a 402 in response to the payment `draft`. `Some` overrides the policy on
     /// whether another channel may pay.
     pub(super) async fn may_go_on(
         &self,
@@ -79,7 +79,7 @@ where
         let turn = HookContext { draft: Some(draft), answer, ..HookContext::default() };
         let (price, paid) = (offer.terms().price, draft.price());
         if price.asset != paid.asset || price.amount > paid.amount {
-            // A yes to one price is none to a higher one.
+            // Approval of one price does not extend to a higher one.
             self.is_wanted(turn).await?;
         }
         let is_other_price = price != paid;
@@ -97,7 +97,7 @@ where
         }
     }
 
-    /// The answer for the client: the origin's, or one of our own where a hook does not let it through.
+    /// The response to the client: the origin's, or an error if a hook withholds it.
     pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
         let (head, body) = answer.into_parts();
         let answer = Some((head.status, &head.headers));
@@ -111,7 +111,7 @@ where
         }
     }
 
-    /// Tells whom the policy names that a request was paid.
+    /// Notifies the webhook of `success` that a request was paid.
     pub(super) fn tell_of_success(&self, draft: &Draft, answer: &Response<Body>) {
         let hook = &self.hooks.success;
         if hook.action == Success::Tell {
@@ -124,19 +124,19 @@ where
         }
     }
 
-    /// What `http_response` and `http_error` say of an answer.
+    /// Runs `http_response` and `http_error` for a response.
     async fn inspect(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
-        let Some((status, fields)) = turn.answer else { return Ok(()) };
+        let Some((status, headers)) = turn.answer else { return Ok(()) };
         let aborts = |hook, mark| Err(Refusal::AnswerAborts { hook, status: status.as_u16(), mark });
         let hook = &self.hooks.http_response;
         match &hook.action {
             OnResponse::Pass => {}
             OnResponse::Abort(marks) => {
-                if let Some(mark) = marks.found(status, fields) {
+                if let Some(mark) = marks.found(status, headers) {
                     return aborts("http_response", mark);
                 }
             }
-            OnResponse::Ask(marks) if marks.found(status, fields).is_none() => {}
+            OnResponse::Ask(marks) if marks.found(status, headers).is_none() => {}
             OnResponse::Ask(_) | OnResponse::AskAlways => {
                 self.must_ask("http_response", hook.webhook.as_ref(), turn).await?;
             }
@@ -165,8 +165,8 @@ where
         }
     }
 
-    /// Asks the webhook, else the approver; `None` when there is neither. To be boxed: seldom needed, and larger than all
-    /// the rest of an exchange.
+    /// Asks the webhook, else the approver; `None` if there is neither. Box the future: it is rarely needed, and larger
+    /// than the rest of an exchange.
     async fn ask(
         &self,
         hook: &'static str,
@@ -187,8 +187,8 @@ where
 }
 
 impl<S> Exchange<S> {
-    /// Tells whom the policy names that the request has ended, once; without an answer if the client left before one
-    /// came.
+    /// Notifies the webhook of `exit` that the request has ended, once; without a response if the client disconnected
+    /// before it.
     pub(super) fn tell_of_exit(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
         if self.hooks.exit.action != Exit::Tell || std::mem::replace(&mut self.has_ended, true) {
             return;
@@ -218,7 +218,7 @@ impl<S> Exchange<S> {
             status: turn.answer.map(|(status, _)| status.as_u16()),
             paid: turn.paid,
             unclear: turn.unclear,
-            headers: turn.answer.map(|(_, fields)| ApprovalRequest::fields(fields)).unwrap_or_default(),
+            headers: turn.answer.map(|(_, headers)| ApprovalRequest::fields(headers)).unwrap_or_default(),
         }
     }
 }

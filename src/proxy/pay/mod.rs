@@ -1,7 +1,7 @@
-//! Meeting a 402: a tower layer between what clients ask for and what goes to the origin.
+//! Pays for 402 responses: a tower layer around the service that sends requests to origins.
 //!
-//! It asks the core what a 402 wants, the manager for a signed payment, and sends the request again. Where nothing
-//! is paid the client gets the origin's own 402, with the reason in `Proxy-Status`.
+//! It has the 402 parsed into offers, gets a signed payment from the payment service, and sends the request again. If
+//! nothing is paid, the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
 mod browser;
 mod exchange;
@@ -55,7 +55,7 @@ pub struct Pay<S> {
 }
 
 impl PayLayer {
-    /// A layer that pays by these settings.
+    /// A layer with these settings.
     #[must_use]
     pub fn new(settings: PaySettings) -> Self {
         let approvals = Approvals::new(settings.approver.clone());
@@ -95,7 +95,7 @@ where
                 PayFuture::Pass { inner: self.inner.call(request), unpaid }
             }
             Judged::Pay(terms) => {
-                // The service that is ready does the work; its clone is made ready when it is called next.
+                // The ready service handles the request; its clone becomes ready with the next call.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
                 PayFuture::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, terms)))
@@ -104,35 +104,35 @@ where
     }
 }
 
-/// What the rules say of a request before it is sent.
+/// How to handle a request, according to the rules.
 enum Judged {
-    /// It cannot meet a paywall that we could pay: a tunnel, or what names no origin.
+    /// A request that cannot be paid: a tunnel, or one without an origin.
     Pass,
-    /// If it meets a paywall, it is not paid.
+    /// If the response is a 402, it is not paid.
     Unpaid(Unpaid),
-    /// If it meets a paywall, it is paid on these terms.
+    /// If the response is a 402, it is paid on these terms.
     Pay(RequestTerms),
 }
 
-/// On which terms a request is paid.
+/// The terms on which a request may be paid.
 struct RequestTerms {
     limit: SpendLimit,
-    /// A price that is known from before is paid in the first request.
+    /// Whether a remembered price is paid with the first request.
     send_ahead: bool,
 }
 
-/// Why a request will not be paid, in a form that costs nothing until it is needed.
+/// Why a request will not be paid, without formatting the reason.
 #[derive(Clone, Debug)]
 pub enum Unpaid {
-    /// No rule speaks of the host.
+    /// No rule matches the host.
     NoRule(Authority),
-    /// A rule denies it.
+    /// A rule denies the host.
     Denied(Authority),
-    /// A browser sent it, and its user or the rule did not ask for it to be paid.
+    /// A browser sent it, and neither its user nor the rule wants it paid.
     Unasked(browser::Unasked),
-    /// It asks for another protocol than HTTP.
+    /// It requests a protocol other than HTTP.
     OtherProtocol,
-    /// It authenticates the connection that it goes on, and a payment goes on another one.
+    /// It authenticates its connection, but a payment would use another one.
     BoundConnection,
 }
 
@@ -143,10 +143,10 @@ impl From<Unpaid> for Refusal {
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::Unasked(unasked) => unasked.into(),
             Unpaid::BoundConnection => Self::NotReplayable(
-                "it authenticates its connection (NTLM or Negotiate), and a payment goes on another one"
+                "it authenticates its connection (NTLM or Negotiate), and a payment would use another one"
                     .into(),
             ),
-            Unpaid::OtherProtocol => Self::NotReplayable("it asks for another protocol (Upgrade)".into()),
+            Unpaid::OtherProtocol => Self::NotReplayable("it requests another protocol (Upgrade)".into()),
         }
     }
 }
@@ -186,17 +186,17 @@ impl PayShared {
     }
 }
 
-/// The future of [`Pay`]: what no rule lets us pay is not boxed.
+/// The future of [`Pay`]; requests that no rule pays are not boxed.
 #[must_use = "futures do nothing unless polled"]
 pub enum PayFuture<F> {
-    /// Straight through; a 402 gets the reason why it is not paid.
+    /// Passes through; a 402 gets the reason why it is not paid.
     Pass {
         /// The forwarded request.
         inner: F,
-        /// The request, and why a 402 would not be paid.
+        /// The request's name, and why a 402 would not be paid.
         unpaid: Option<(RequestName, Unpaid)>,
     },
-    /// Kept, and paid if it must be.
+    /// The body is kept, and a 402 is paid.
     Buy(Pin<Box<dyn Future<Output = Result<Response<Body>, ForwardError>> + Send>>),
 }
 
@@ -222,7 +222,7 @@ where
     }
 }
 
-/// Sends a request, and pays where it meets a paywall, or at once where the price is known.
+/// Sends a request, and pays if the response is a 402, or at once if the price is known.
 async fn buy<S>(
     shared: Arc<PayShared>,
     inner: S,
@@ -234,19 +234,19 @@ where
     S::Future: Send,
 {
     strip::request(request.headers_mut());
-    // A wish for HTTP/2 is not passed on: what comes of it could not be read here, nor paid.
+    // A request for HTTP/2 is not forwarded, since the result could be neither read nor paid here.
     request.headers_mut().remove(header::UPGRADE);
     let name = RequestName::of(&request);
     let (mut head, body) = request.into_parts();
-    // Extensions are of the client's connection; what is sent again has none of it.
+    // Extensions belong to the client's connection; resent requests have none.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.replay);
     let hooks = Arc::clone(&limit.hooks);
     let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), hooks));
     if let Err(refusal) = exchange.may_begin().await {
-        tracing::info!(request = %name, reason = %refusal, "a request is not sent");
+        tracing::info!(request = %name, reason = %refusal, "request stopped by policy");
         let kind = Some("http_request_denied");
-        return Ok(exchange.leave(error_response::problem(
+        return Ok(exchange.finish(error_response::problem(
             StatusCode::FORBIDDEN,
             kind,
             &refusal.to_string(),
@@ -269,11 +269,11 @@ where
     strip::answer_cookies(answer.headers_mut());
     if !schemes::may_ask(answer.status(), answer.headers()) {
         let answer = exchange.let_through(answer, None).await;
-        return Ok(exchange.leave(strip::answer(answer)));
+        return Ok(exchange.finish(strip::answer(answer)));
     }
     let (held, offer) = match Box::pin(exchange.read_402(answer, None, None)).await {
         Ok(read) => read,
-        Err(unpaid) => return Ok(exchange.leave(unpaid)),
+        Err(unpaid) => return Ok(exchange.finish(unpaid)),
     };
     let lease = match reason {
         Some(refusal) => Err(refusal),
@@ -281,6 +281,6 @@ where
     };
     match lease {
         Ok(lease) => Ok(exchange.start(lease, Some(held)).await),
-        Err(refusal) => Ok(exchange.leave(held.give_back(&refusal))),
+        Err(refusal) => Ok(exchange.finish(held.give_back(&refusal))),
     }
 }

@@ -11,20 +11,20 @@ use crate::protocol::Policy;
 use crate::proxy::replay;
 use crate::shutdown::Shutdown;
 
-/// What the layer needs.
+/// The settings of the layer.
 #[derive(Debug)]
 pub struct PaySettings {
-    /// Whom to pay, and how much at most.
+    /// Rules: which hosts and payees may be paid, and the price limits.
     pub policy: Arc<Policy>,
-    /// Who signs; without it nothing is paid.
+    /// The payment service; without it, nothing is paid.
     pub payments: Option<Payments>,
     /// Every limit; this layer applies those on bodies and payments.
     pub limits: Limits,
     /// The directory for request bodies that are too large for memory.
     pub replay_directory: PathBuf,
-    /// Waits for exchanges that are under way.
+    /// Waits for exchanges in flight.
     pub shutdown: Shutdown,
-    /// Whom hooks ask that name no webhook.
+    /// Decides for hooks without a webhook.
     pub approver: Option<Arc<dyn Approver>>,
 }
 

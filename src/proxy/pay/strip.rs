@@ -1,5 +1,6 @@
-//! The payment fields of a scheme belong to the hop between us and the seller: a client's own are taken out, so that
-//! they cannot be added to ours, and the seller's are not handed on. The same for the cookies that stand for them.
+//! Payment headers of a scheme belong to the hop between the proxy and the seller: a client's own are removed, so that
+//! they cannot be combined with ours, and the seller's are not passed on. The same goes for cookies with the same
+//! names.
 
 use http::Response;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -9,26 +10,26 @@ use super::Body;
 use crate::protocol::schemes;
 use crate::proxy::message::payment_headers;
 
-/// Takes the payment fields and cookies out of a client's request.
+/// Removes payment headers and cookies from a client's request.
 pub(super) fn request(request: &mut HeaderMap) {
     announced(request);
     payment_headers::strip(request);
-    let fields = request;
-    let lines: Vec<HeaderValue> = fields.get_all(header::COOKIE).iter().cloned().collect();
+    let headers = request;
+    let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
     if !lines.iter().any(|line| pairs(line).any(is_payment)) {
         return;
     }
-    fields.remove(header::COOKIE);
+    headers.remove(header::COOKIE);
     for line in &lines {
         let rest: Vec<&[u8]> = pairs(line).filter(|pair| !is_payment(pair)).collect();
-        // The pieces of a valid value are a valid value.
+        // Parts of a valid value are a valid value.
         if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_bytes(&rest.join(&b"; "[..]))) {
-            fields.append(header::COOKIE, value);
+            headers.append(header::COOKIE, value);
         }
     }
 }
 
-/// Takes the payment fields out of an answer, those after its body included.
+/// Removes payment headers from a response, including its trailers.
 pub(super) fn answer(mut answer: Response<Body>) -> Response<Body> {
     announced(answer.headers_mut());
     payment_headers::strip(answer.headers_mut());
@@ -38,29 +39,29 @@ pub(super) fn answer(mut answer: Response<Body>) -> Response<Body> {
     answer.map(|body| Body::Unpaid(Box::new(body)))
 }
 
-/// Takes the names of payment fields out of what is announced to come after a body.
-fn announced(fields: &mut HeaderMap) {
-    let lines: Vec<HeaderValue> = fields.get_all(header::TRAILER).iter().cloned().collect();
+/// Removes the names of payment headers from `Trailer`.
+fn announced(headers: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = headers.get_all(header::TRAILER).iter().cloned().collect();
     let names = |line| HeaderValue::as_bytes(line).split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     if !lines.iter().flat_map(names).any(is_payment) {
         return;
     }
-    fields.remove(header::TRAILER);
+    headers.remove(header::TRAILER);
     let rest: Vec<&[u8]> = lines.iter().flat_map(names).filter(|name| !is_payment(name)).collect();
     if let (false, Ok(value)) = (rest.is_empty(), HeaderValue::from_bytes(&rest.join(&b", "[..]))) {
-        fields.insert(header::TRAILER, value);
+        headers.insert(header::TRAILER, value);
     }
 }
 
-/// Takes the cookies out that stand for payment fields: a browser would send them back, and they win over fields.
-pub(super) fn answer_cookies(fields: &mut HeaderMap) {
-    let lines: Vec<HeaderValue> = fields.get_all(header::SET_COOKIE).iter().cloned().collect();
+/// Removes payment cookies: a browser would send them back, and they take precedence over headers.
+pub(super) fn answer_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     if !lines.iter().any(|line| is_payment(line.as_bytes())) {
         return;
     }
-    fields.remove(header::SET_COOKIE);
+    headers.remove(header::SET_COOKIE);
     for line in lines.into_iter().filter(|line| !is_payment(line.as_bytes())) {
-        fields.append(header::SET_COOKIE, line);
+        headers.append(header::SET_COOKIE, line);
     }
 }
 

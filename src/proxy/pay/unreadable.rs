@@ -1,4 +1,4 @@
-//! Requests that were paid for, and whose answers cannot be read: they are not paid for again.
+//! Requests that were paid but whose responses cannot be parsed: they are not paid again.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::mutex::lock;
 
-/// How many are remembered; the oldest is forgotten first. A new one costs a payment each.
-const MOST: usize = 4096;
+/// The most entries; the oldest is dropped first. Each new one costs a payment.
+const MAX_ENTRIES: usize = 4096;
 
-/// Keyed hashes of methods and URLs, for as long as the process runs.
+/// Keyed hashes of methods and URLs, in memory only.
 #[derive(Debug, Default)]
 pub(super) struct Unreadable {
     hasher: RandomState,
@@ -23,7 +23,7 @@ impl Unreadable {
         if hashes.contains(&hash) {
             return;
         }
-        if hashes.len() == MOST {
+        if hashes.len() == MAX_ENTRIES {
             hashes.pop_front();
         }
         hashes.push_back(hash);
@@ -34,7 +34,7 @@ impl Unreadable {
         !hashes.is_empty() && hashes.contains(&self.hasher.hash_one(name))
     }
 
-    // No code that holds this lock can leave the queue half changed.
+    // No code that holds this lock can panic half-way through a change.
     fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
         lock(&self.hashes)
     }
@@ -48,12 +48,12 @@ mod tests {
     fn the_oldest_is_forgotten_first() {
         let unreadable = Unreadable::default();
         let name = |number: usize| format!("GET https://bob.example/{number}");
-        for number in 0..=MOST {
+        for number in 0..=MAX_ENTRIES {
             unreadable.add(&name(number));
             unreadable.add(&name(number));
         }
-        assert_eq!(unreadable.lock().len(), MOST);
+        assert_eq!(unreadable.lock().len(), MAX_ENTRIES);
         assert!(!unreadable.contains(&name(0)));
-        assert!(unreadable.contains(&name(1)) && unreadable.contains(&name(MOST)));
+        assert!(unreadable.contains(&name(1)) && unreadable.contains(&name(MAX_ENTRIES)));
     }
 }

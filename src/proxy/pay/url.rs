@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-/// A URL without the user name and password that it may hold.
+/// A URL without user info.
 pub(super) fn without_user(url: &Uri) -> String {
     let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
         return url.path().to_owned();

@@ -73,7 +73,7 @@ pub struct ApprovalRequest {
 /// The decision of an approver. Each hook accepts some of these; any other one stops the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// `payment_requested`: pay. On a seller's complaint or an answer: continue as the policy says.
+    /// `payment_requested`: pay. On a seller's complaint or a response: continue according to the policy.
     Pay,
     /// On a seller's complaint: continue, from the same channel. On an answer: pass it on.
     Retry,
@@ -131,7 +131,7 @@ impl Approvals {
         by: Instant,
     ) -> Option<Decision> {
         let approver = self.approver_for(webhook)?;
-        let late = || Decision::Abort { reason: "no answer within limits.pay_timeout".to_owned() };
+        let late = || Decision::Abort { reason: "no response within limits.pay_timeout".to_owned() };
         let decision = timeout_at(by, approver.decide(request)).await.unwrap_or_else(|_| late());
         let decision = decision.checked(request.hook);
         tracing::debug!(hook = request.hook, url = request.url_in_log(), ?decision, "asked");
@@ -151,7 +151,7 @@ impl Approvals {
             tracing::warn!(
                 hook = request.hook,
                 url = request.url_in_log(),
-                "too many notices under way: one is dropped"
+                "too many notifications in flight; dropping one"
             );
             return;
         };
@@ -182,14 +182,14 @@ impl Approver for WebhookCall {
     fn decide<'a>(&'a self, request: &'a ApprovalRequest) -> BoxFuture<'a, Decision> {
         Box::pin(async move {
             let within = self.webhook.within;
-            let said = match timeout(within, self.post(request)).await {
-                Ok(said) => said,
+            let decision = match timeout(within, self.post(request)).await {
+                Ok(decision) => decision,
                 Err(_) => Err(format!(
-                    "did not answer within {} (webhook_timeout)",
+                    "did not respond within {} (webhook_timeout)",
                     humantime::format_duration(within)
                 )),
             };
-            said.unwrap_or_else(|wrong| Decision::Abort {
+            decision.unwrap_or_else(|wrong| Decision::Abort {
                 reason: format!("the webhook {} {wrong}", self.webhook),
             })
         })
@@ -197,9 +197,9 @@ impl Approver for WebhookCall {
 }
 
 impl WebhookCall {
-    /// Posts the request and reads the response. `Err` says what is wrong with the webhook.
+    /// Posts the request and parses the response. `Err` describes the problem with the webhook.
     async fn post(&self, request: &ApprovalRequest) -> Result<Decision, String> {
-        let unreachable = |error: String| format!("cannot be asked: {error}");
+        let unreachable = |error: String| format!("cannot be reached: {error}");
         let json = serde_json::to_vec(request).map_err(|error| unreachable(error.to_string()))?;
         let post = Request::builder()
             .method(Method::POST)
@@ -213,11 +213,11 @@ impl WebhookCall {
             return Ok(Decision::Pass);
         }
         if answer.status() != StatusCode::OK {
-            return Err(format!("answered {}", answer.status()));
+            return Err(format!("responded with {}", answer.status()));
         }
         let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| format!("gave an answer that cannot be read: {error}"))?;
-        understand(request.hook, &body.to_bytes())
+        let body = body.map_err(|error| format!("sent an unreadable response: {error}"))?;
+        parse_reply(request.hook, &body.to_bytes())
     }
 }
 
@@ -227,7 +227,7 @@ impl ApprovalRequest {
         self.url.split_once('?').map_or(&self.url, |(url, _)| url)
     }
 
-    /// The headers of an answer that cannot contain a secret.
+    /// The headers of a response that cannot contain a secret.
     pub(super) fn fields(fields: &HeaderMap) -> BTreeMap<String, String> {
         harmless()
             .filter_map(|name| {
@@ -258,7 +258,7 @@ fn words(hook: &str) -> &'static [&'static str] {
     }
 }
 
-/// The decisions that a hook accepts, for people.
+/// The decisions that a hook accepts, for messages.
 fn listed(hook: &str) -> String {
     match words(hook) {
         [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
@@ -267,7 +267,6 @@ fn listed(hook: &str) -> String {
 }
 
 impl Decision {
-    /// Its word.
     fn word(&self) -> &'static str {
         match self {
             Self::Pay => "pay",
@@ -300,15 +299,15 @@ impl Decision {
         if self.is_for(hook) {
             return self;
         }
-        Self::Abort { reason: format!("the answer was {}, where it is {}", self.word(), listed(hook)) }
+        Self::Abort { reason: format!("the decision was {}, but must be {}", self.word(), listed(hook)) }
     }
 }
 
 /// Reads a webhook's response body.
-fn understand(hook: &str, body: &[u8]) -> Result<Decision, String> {
-    let said: WebhookReply = serde_json::from_slice(body)
-        .map_err(|_| format!("gave an answer that is not {{\"do\": …}} with {}", listed(hook)))?;
-    let decision = match said.r#do.as_str() {
+fn parse_reply(hook: &str, body: &[u8]) -> Result<Decision, String> {
+    let reply: WebhookReply = serde_json::from_slice(body)
+        .map_err(|_| format!("sent a response that is not {{\"do\": …}} with {}", listed(hook)))?;
+    let decision = match reply.r#do.as_str() {
         "pay" => Decision::Pay,
         "retry" => Decision::Retry,
         "reopen" => Decision::Reopen,
@@ -317,16 +316,16 @@ fn understand(hook: &str, body: &[u8]) -> Result<Decision, String> {
         "keep" => Decision::Keep,
         "close_alone" => Decision::CloseAlone,
         "abort" => {
-            let reason = said.reason.filter(|reason| !reason.trim().is_empty());
+            let reason = reply.reason.filter(|reason| !reason.trim().is_empty());
             let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
             Decision::Abort { reason: reason.chars().take(LONGEST_REASON).collect() }
         }
-        _ => return Err(format!("answered with an unknown word, where it is {}", listed(hook))),
+        _ => return Err(format!("sent an unknown decision; it must be {}", listed(hook))),
     };
     if decision.is_for(hook) {
         return Ok(decision);
     }
-    Err(format!("answered with {}, an unknown word, where it is {}", decision.word(), listed(hook)))
+    Err(format!("sent {}, an unknown decision; it must be {}", decision.word(), listed(hook)))
 }
 
 #[cfg(test)]
@@ -349,7 +348,7 @@ mod tests {
             (CLOSE_DENIED, &["keep", "close_alone", "abort"], "keep, close_alone or abort"),
         ] {
             for word in all {
-                let said = understand(hook, format!("{{\"do\": \"{word}\"}}").as_bytes());
+                let said = parse_reply(hook, format!("{{\"do\": \"{word}\"}}").as_bytes());
                 match said {
                     Ok(decision) => {
                         assert_eq!(decision.word(), word);
@@ -358,22 +357,25 @@ mod tests {
                     }
                     Err(wrong) => {
                         assert!(!takes.contains(&word), "{hook} does not take {word}");
-                        assert!(wrong.ends_with(&format!("an unknown word, where it is {named}")), "{wrong}");
+                        assert!(
+                            wrong.ends_with(&format!("an unknown decision; it must be {named}")),
+                            "{wrong}"
+                        );
                     }
                 }
             }
-            let listed = understand(hook, b"yes").unwrap_err();
+            let listed = parse_reply(hook, b"yes").unwrap_err();
             assert!(listed.ends_with(&format!("with {named}")), "{listed}");
         }
         // An approver of the library can say what the hook has no use for.
         let Decision::Abort { reason } = Decision::Reopen.checked("init") else { panic!("it goes on") };
-        assert_eq!(reason, "the answer was reopen, where it is pass or abort");
+        assert_eq!(reason, "the decision was reopen, but must be pass or abort");
     }
 
     #[test]
     fn only_the_words_count() {
         let abort = |reason: &str| Some(Decision::Abort { reason: reason.into() });
-        let understand = |body: &[u8]| understand("invalid_amount", body).ok();
+        let parse_reply = |body: &[u8]| parse_reply("invalid_amount", body).ok();
         for (body, expected) in [
             (r#"{"do": "adopt"}"#, Some(Decision::Adopt)),
             (r#"{"do": "retry", "reason": null, "more": [1]}"#, Some(Decision::Retry)),
@@ -391,10 +393,10 @@ mod tests {
             ("adopt", None),
             ("", None),
         ] {
-            assert_eq!(understand(body.as_bytes()), expected, "{body}");
+            assert_eq!(parse_reply(body.as_bytes()), expected, "{body}");
         }
         let long = format!(r#"{{"do": "abort", "reason": "{}"}}"#, "é".repeat(1000));
-        assert_eq!(understand(long.as_bytes()), abort(&"é".repeat(200)));
+        assert_eq!(parse_reply(long.as_bytes()), abort(&"é".repeat(200)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_some
     let mut bad = bad_answers();
     // Valid replies to other hooks.
     for word in [r#"{"do": "pay"}"#, r#"{"do": "retry"}"#] {
-        bad.push((says(word), "where it is pass or abort"));
+        bad.push((says(word), "must be pass or abort"));
     }
     for (path, asked) in [("/free", 0), ("/paid", bad.len())] {
         let url = format!("{}{path}", fair.origin.url());

@@ -109,7 +109,7 @@ async fn a_denied_close_is_left_ends_the_others_or_goes_on_alone_as_the_policy_s
         (asks(&yes), 2, "closing", None),
         (asks(&keep), 2, "open", None),
         (asks(&no), 1, "open", Some("wait for Bob")),
-        (asks(&odd), 1, "open", Some("where it is keep, close_alone or abort")),
+        (asks(&odd), 1, "open", Some("must be keep, close_alone or abort")),
     ] {
         let fair = Fair::open().await;
         let more = format!("{QUICK}cooperative_close_denied = {policy}\n[deposit]\ninitial = 1\n");

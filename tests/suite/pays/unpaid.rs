@@ -166,7 +166,7 @@ async fn who_asks_a_seller_for_another_protocol_is_told_why_it_is_not_paid() {
     let got = ask(scene.proxy.address, request).await;
     assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
     let reason = got.header(&PROXY_STATUS).unwrap();
-    assert!(reason.contains("it asks for another protocol (Upgrade)"), "{reason}");
+    assert!(reason.contains("it requests another protocol (Upgrade)"), "{reason}");
     assert_eq!(got.header(&rdn::PRICE), Some("1000"));
     scene.expect_paid(0).await;
     scene.close().await;

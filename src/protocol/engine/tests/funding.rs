@@ -1,4 +1,4 @@
-//! Money on its way into channels: how much, how often, and what is made of money that does not show.
+//! Funding channels: how much, how often, and what happens if the funds are not visible.
 
 use crate::protocol::engine::tests::*;
 use crate::protocol::policy::DepositSize;
@@ -7,12 +7,12 @@ use crate::protocol::refusal::Remembered;
 const COSTLY: u64 = 90;
 
 impl World {
-    /// The node says that an order was carried out, and shows this deposit.
+    /// The node reports that an operation succeeded, and shows this deposit.
     fn carried_out(&mut self, open_block: u32, shown: Option<OnChain>) -> Vec<Effect> {
         self.when(Input::OpFinished(BOB, Ok(Some((channel_id(open_block), shown)))))
     }
 
-    /// The transaction of an order is about to be sent.
+    /// The transaction of an operation is about to be sent.
     fn intends(&mut self, op: ChannelOp) -> Vec<Effect> {
         self.next += 1;
         let hash = [self.next as u8; 32];
@@ -31,7 +31,7 @@ impl World {
     }
 }
 
-/// As the original client does: the capacity afterwards is what `topup_deposit` says, not that much more.
+/// As in the original client: `topup_deposit` is the capacity afterwards, not the amount added.
 #[test]
 fn a_top_up_fills_up_to_its_target() {
     for (top_up, left, price, added) in [
@@ -69,7 +69,7 @@ fn a_deposit_that_does_not_show_is_sent_once() {
     let effects = world.carried_out(7, Some(on_chain(0)));
     assert!(matches!(refusal(&effects), Some(Refusal::FundFailed { .. })), "{effects:?}");
     assert_eq!(world.channel().funded, 145.into());
-    // Not after any pause either, and not after a restart: it is for the user to look at.
+    // Not after any pause, nor after a restart: the user must check it.
     for _ in 0..5 {
         world.pass(Duration::from_secs(7200));
         let effects = world.demand(ask(10)).1;
@@ -81,7 +81,7 @@ fn a_deposit_that_does_not_show_is_sent_once() {
         world.engine = Engine::new(Arc::clone(&world.policy));
         world.when(ready(account, channels, Vec::new()));
     }
-    // It shows after all.
+    // It becomes visible after all.
     world.when(seen(7, Some(on_chain(145)), None));
     world.when(Input::SellerTotal(channel_id(7), 95.into(), true));
     assert_eq!(world.granted(10).1, 105.into());
@@ -125,7 +125,7 @@ fn what_was_sent_counts_towards_the_cap_until_it_has_come_back() {
     let (deposit, cap) = (161.into(), 160.into());
     assert_eq!(world.engine.check_amount(&more(16)), Err(OpRefused::AboveCap { deposit, cap }));
     assert_eq!(world.engine.check_amount(&more(15)), Ok(()));
-    // It provably failed: it has come back.
+    // It provably failed: the money is back.
     world.fails(topped, Some(1));
     assert_eq!(world.channel().funded, 100.into());
 }
@@ -143,7 +143,7 @@ fn at_most_one_transaction_is_made_for_a_request() {
         assert!(matches!(refusal(&effects), Some(Refusal::FundFailed { .. })), "{shown:?} {effects:?}");
         assert_eq!(submitted_op(&world.demand(ask(10)).1), None, "{shown:?}");
     }
-    // It was used up by the price that rose meanwhile.
+    // It was used up by the price, which rose in the meantime.
     let mut world = World::with(policy(), Vec::new());
     let (id, effects) = world.demand(ask(1));
     assert!(submitted_op(&effects).is_some());
@@ -220,10 +220,10 @@ fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_
     let refusals: Vec<Refusal> = refusals.collect();
     assert_eq!(refusals, [failed(Some(remembered)), failed(Some(remembered))]);
     assert!(refusals[0].to_string().ends_with("too little ether (tried 27 s ago, next attempt in 3 s)"));
-    // For a moment that is fresh.
+    // Current for a moment.
     assert!(refusal(&world.demand(ask(10)).1).is_some());
 
-    // The node is not there: nothing is known, and nothing is tried.
+    // The node is down: the balance is unknown, and nothing is attempted.
     world.pass(Duration::from_secs(1));
     world.demand(ask(10));
     assert_eq!(submitted_op(&world.has(None)), None);

@@ -1,4 +1,4 @@
-//! Whose channel it is: one host's channel pays for no other host, unless the user lists the receiver.
+//! Channel ownership: one host's channel pays for no other host, unless the user lists the receiver.
 
 use crate::protocol::engine::tests::*;
 
@@ -13,7 +13,7 @@ fn another_host_that_names_the_receiver_gets_a_channel_of_its_own() {
     let mut world = World::with_channel(100, 20);
     let (slow, effects) = world.demand_of(MALLORY, &[], ask(10));
     assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
-    // Bob does not wait for it, and his channel stays his.
+    // Bob does not wait for it, and keeps his channel.
     let (bobs, total) = world.granted(10);
     assert_eq!(total, 30.into());
     let effects = open(&mut world, 8);
@@ -126,7 +126,7 @@ fn a_shared_channel_goes_to_the_request_that_has_waited_longest() {
 #[test]
 fn who_may_share_does_not_wait_behind_who_may_not() {
     let mut world = World::with_channel(100, 20);
-    // Mallory's own channel is on its way; a rule of hers for another port lists Bob.
+    // Mallory's own channel is pending; a rule of hers for another port lists Bob.
     let (_, effects) = world.demand_of(MALLORY, &[], ask(10));
     assert!(submitted_op(&effects).is_some());
     let (sharing, effects) = world.demand_of(MALLORY, &[BOB], ask(10));
@@ -146,7 +146,7 @@ fn a_host_that_could_not_be_written_is_written_with_its_channel() {
     world.disk_fails();
     assert!(records(&world.when(Input::Idle)).contains(&host), "tried again");
     world.disk_fails();
-    // The next payment from the channel relies on it.
+    // The next payment from the channel depends on it.
     let (_, effects) = world.demand(ask(10));
     assert_eq!((records(&effects).contains(&host), grant(&effects)), (true, None));
     assert!(grant(&world.disk_writes()).is_some());

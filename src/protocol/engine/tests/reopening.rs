@@ -1,4 +1,4 @@
-//! Channels that the chain does not know any more, undone or settled, and what is paid from another one.
+//! Channels that no longer exist on the chain, undone or settled, and payments from another one.
 
 use crate::protocol::engine::tests::*;
 
@@ -11,12 +11,12 @@ impl World {
         world
     }
 
-    /// The chain shows that the channel was settled on this total.
+    /// The chain shows that the channel was settled at this total.
     fn settle(&mut self, open_block: u32, total: u64) {
         self.when(seen(open_block, None, Some(total)));
     }
 
-    /// Another channel is there.
+    /// Another channel exists.
     fn opened(&mut self, open_block: u32) -> Vec<Effect> {
         let open = ChannelOp::Open { receiver: BOB, deposit: 100.into() };
         if !self.engine.is_waiting_for_chain() {
@@ -37,7 +37,7 @@ fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
     assert_eq!((draft.channel, draft.total), (channel_id(9), 10.into()));
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 30.into()));
 
-    // Once only, also where the second one vanishes as well.
+    // Only once, even if the second one vanishes, too.
     world.vanish(9);
     for _ in 0..2 {
         assert_eq!(world.rejected(id, complain(Complaint::NonexistingChannel, None)), []);
@@ -55,7 +55,7 @@ fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
         let offer = Box::new(Offer::MicroRaiden(denial()));
         move |id| Input::Answer(id, Outcome::Advised(offer, Reopens(reopens)))
     };
-    // A policy that only retries: by advice the channel is left, once.
+    // A policy that only retries: with an approver's decision the channel is replaced, once.
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     world.vanish(7);
@@ -65,13 +65,13 @@ fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
     world.vanish(9);
     assert_eq!(world.when(advised(true)(id)), []);
 
-    // A channel that the chain knows is not left by any advice.
+    // A channel that exists on the chain is never replaced.
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     assert_eq!(world.when(advised(true)(id)), []);
     assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
 
-    // A policy that reopens: not at this turn, but at the next one.
+    // A policy that reopens: not at this step, but at the next one.
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
     world.vanish(7);
@@ -83,7 +83,7 @@ fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
 
 #[test]
 fn mallory_who_denies_a_channel_gets_no_second_price() {
-    // The chain knows the channel: nothing is opened, and the reason says so.
+    // The channel exists on the chain: nothing is opened, and the reason states it.
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
     let denial = || complain(Complaint::NonexistingChannel, None);
@@ -125,7 +125,7 @@ fn mallory_who_settles_on_a_payment_and_then_denies_the_channel_gets_no_second_p
     assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
     assert_eq!((world.channel().phase, world.channel().promised), (Phase::Gone, 30.into()));
 
-    // The settlement came between the reading of the events and of the channel: it is known at the next look.
+    // The settlement came between reading the events and the channel: the next reading shows it.
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
     world.when(seen(7, None, None));
@@ -135,7 +135,7 @@ fn mallory_who_settles_on_a_payment_and_then_denies_the_channel_gets_no_second_p
     let effects = world.rejected(id, denial());
     assert_eq!(effects, [Effect::Refuse(id, Refusal::PaidAnswerLost { total: 30.into() })]);
 
-    // An order that ended the channel does not say on which total: the chain does, later.
+    // An operation that ended the channel does not report the final total: the chain does, later.
     for (settled, expected) in [(None, Some(30)), (Some(20), None)] {
         let mut world = World::reopening(100, 20);
         let (id, _) = world.granted(10);
@@ -155,7 +155,7 @@ fn mallory_who_settles_on_a_payment_and_then_denies_the_channel_gets_no_second_p
 #[test]
 fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_elsewhere() {
     let denial = || complain(Complaint::NonexistingChannel, None);
-    // Settled below this payment: it is worth nothing any more.
+    // Settled below this payment, which is void now.
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
     world.settle(7, 20);
@@ -163,7 +163,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
     assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     assert_eq!(grant(&world.opened(9)).map(|draft| draft.total), Some(10.into()));
 
-    // The price rose on the way, and the channel is settled on the first of two payments.
+    // The price rose in between, and the channel is settled at the first of two payments.
     let dearer = |world: &World| microraiden::ChannelOffer {
         price: 30.into(),
         ..complain(Complaint::InvalidAmount, world.state(20))
@@ -182,7 +182,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
         assert_eq!(effects, [Effect::Refuse(id, Refusal::SecondPrice { price: 30.into() })]);
     }
 
-    // Whoever presents again what an earlier request has promised has promised nothing of its own.
+    // Presenting again what an earlier request has promised promises nothing new.
     let mut world = World::reopening(100, 20);
     let (first, _) = world.granted(10);
     world.when(Input::Answer(first, Outcome::InDoubt));
@@ -197,7 +197,7 @@ fn what_a_settlement_pays_out_of_a_request_stays_counted_and_the_rest_is_paid_el
 fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
-    // Another channel comes in between, on which nothing has to be promised anew.
+    // Another channel comes in between, on which no new promise is needed.
     world.when(seen(8, Some(OnChain { withdrawn: 20.into(), ..on_chain(25) }), None));
     world.when(Input::SellerTotal(channel_id(8), Amount::ZERO, false));
     let dearer =
@@ -212,7 +212,7 @@ fn what_others_promised_in_between_hides_nothing_that_a_settlement_pays_out() {
     assert_eq!(total, 40.into());
     let state = world.state(30);
     world.rejected(third, complain(Complaint::InvalidAmount, state));
-    // The first one comes back.
+    // The first one returns.
     let signature = world.alice.sign(proof::balance_digest(channel_id(8), 10.into(), CONTRACT)).ok();
     let state = Some(SellerRecord { sender: None, total: 10.into(), signature });
     let draft = grant(&world.rejected(id, dearer(state))).unwrap();
@@ -236,12 +236,12 @@ fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     assert!(there(&world), "not twice in a row");
     world.when(seen(7, None, None));
     assert_eq!((there(&world), vanished(&world)), (false, Vec::new()));
-    // Nor does it have to be looked at for ever, as little as one that is not known at all.
+    // Nor must it be read again forever, like one that is unknown.
     world.when(seen(7, None, None));
     world.when(seen(8, None, None));
     assert_eq!(vanished(&world), []);
 
-    // A settlement is believed at once, and forgotten where a reorganisation undoes it.
+    // A settlement is trusted at once, and forgotten if a reorganisation undoes it.
     let mut world = World::with_channel(100, 20);
     world.when(seen(7, Some(on_chain(100)), Some(20)));
     assert!(there(&world), "the node has not got that far");
@@ -250,11 +250,11 @@ fn a_channel_that_is_missing_once_is_not_believed_to_be_gone() {
     world.when(seen(7, Some(on_chain(100)), None));
     world.when(seen(7, None, None));
     assert_eq!((there(&world), vanished(&world)), (true, vec![channel_id(7)]));
-    // Those of channels that are not ours take no room.
+    // Settlements of other payers' channels are not stored.
     world.when(seen(9, None, Some(5)));
     assert!([7, 9].iter().all(|open_block| world.engine.view().settled(channel_id(*open_block)).is_none()));
 
-    // At the start nothing was promised yet in this life.
+    // At startup nothing was promised in this run yet.
     let known = vec![(channel_id(7), channel(100, 20))];
     let world = World::synced(policy(), known, vec![(channel_id(7), None)]);
     assert_eq!((there(&world), vanished(&world)), (false, Vec::new()));

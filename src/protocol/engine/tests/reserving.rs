@@ -1,4 +1,4 @@
-//! The bound on disk: what it lets be signed, and what it counts for when a write or the program fails.
+//! The durable limit: what it allows to sign, and how it counts after a failed write or a crash.
 
 use crate::protocol::engine::tests::*;
 
@@ -23,7 +23,7 @@ fn what_is_reserved_ahead_is_signed_without_another_record() {
         world.when(Input::Answer(next, Outcome::Accepted));
     }
 
-    // Less than half is left: the bound moves while this payment goes on.
+    // Less than half is left: the limit rises while this payment continues.
     world.stalls = true;
     let (fourth, effects) = world.demand(ask(10));
     assert!(grant(&effects).is_some(), "{effects:?}");
@@ -65,7 +65,7 @@ fn one_write_reserves_for_all_channels_in_use_to_a_seller() {
         .collect();
     assert_eq!(bounds, [(channel_id(7), 100.into()), (channel_id(8), 90.into())]);
 
-    // Neither is asked for twice meanwhile.
+    // Neither is raised twice in the meantime.
     assert!(world.engine.view().is_being_written(channel_id(8)));
     let (_, effects) = world.demand(ask(10));
     assert_eq!(bound(&effects), None, "{effects:?}");
@@ -114,8 +114,8 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
     let world = || World::with(reserving(), vec![(channel_id(7), crashed)]);
     assert_eq!((world().channel().exposure(), world().channel().doubt), (70.into(), doubt));
 
-    // What is certain is presented first: that asks, and does not pay. Then the price is added to what the seller
-    // proves to hold.
+    // The certain total is presented first, which queries without paying. Then the price is added to the total that the
+    // seller proves.
     for held in [20, 30, 60, 70] {
         let mut world = world();
         let (id, total) = world.granted(10);
@@ -132,7 +132,7 @@ fn after_a_crash_the_bound_is_exposure_until_the_seller_tells() {
         assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: paid }));
     }
 
-    // An answer that says nothing leaves it in doubt, and nothing more is promised.
+    // A response without information leaves it in doubt, and nothing more is promised.
     for outcome in [Outcome::InDoubt, Outcome::Accepted] {
         let mut world = world();
         let (id, _) = world.granted(10);

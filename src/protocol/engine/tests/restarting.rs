@@ -1,10 +1,10 @@
-//! What outlives the program: which totals sellers were shown, what may have been signed, and what a journal that was lost
-//! or is older than the seller's state costs.
+//! What survives a restart: the totals presented to sellers, what may have been signed, and the cost of a journal that
+//! was lost or is older than the seller's state.
 
 use crate::protocol::engine::tests::*;
 
 impl World {
-    /// Starts again with what is in the journal.
+    /// Restarts with the journal's content.
     fn restart(&mut self) {
         let channels: Vec<_> =
             self.engine.view().channels().map(|(id, channel)| (id, kept(channel))).collect();
@@ -13,15 +13,15 @@ impl World {
         self.when(ready(account, channels, Vec::new()));
     }
 
-    /// Ends in good order, and starts again.
+    /// Shuts down cleanly, and restarts.
     fn end_and_restart(&mut self) {
         self.when(Input::Stop);
         self.when(Input::Flush);
-        // A manager that has stopped still knows whose channels these are.
+        // A stopped engine still knows whose channels these are.
         self.restart();
     }
 
-    /// The seller answers the question of a purchase with what it holds.
+    /// The seller answers a query with its total.
     fn tells(&mut self, id: PurchaseId, price: u64, state: Option<SellerRecord>) -> Vec<Effect> {
         let complaint = Some(Complaint::InvalidAmount);
         self.rejected(id, microraiden::ChannelOffer { complaint, state, ..ask(price) })
@@ -32,8 +32,8 @@ impl World {
     }
 }
 
-/// A total was signed and provably never sent; the program ends in good order. The next request may raise by one price
-/// only, whatever the seller says about that total.
+/// A total was signed and provably never sent; the program shuts down cleanly. The next request may raise by one price
+/// only, whatever the seller claims about that total.
 #[test]
 fn what_was_never_sent_is_not_free_after_a_restart() {
     let mut world = World::with_channel(100, 30);
@@ -44,7 +44,7 @@ fn what_was_never_sent_is_not_free_after_a_restart() {
     assert_eq!((world.channel().promised, world.channel().presented), (40.into(), 30.into()));
     assert!(!world.channel().has_doubt(), "an orderly end leaves no doubt");
 
-    // Bob is asked first; he lies about nothing, and then claims the payment of this request as an old one.
+    // Bob is queried first; he claims nothing, and then claims the payment of this request as an old one.
     let (second, question) = world.granted(10);
     assert_eq!(question, 30.into());
     let state = world.state(30);
@@ -64,7 +64,7 @@ fn what_was_never_sent_raises_on_each_of_several_channels_after_a_restart() {
     world.when(Input::Withdraw(second));
     world.end_and_restart();
 
-    // The seller is content with neither channel; each payment would be worth something to it.
+    // The seller accepts neither channel; each payment would be worth something to it.
     let (id, _) = world.granted(10);
     let mut granted = Vec::new();
     let mut effects = world.tells(id, 10, World::claim(0));
@@ -80,7 +80,7 @@ fn what_was_never_sent_raises_on_each_of_several_channels_after_a_restart() {
     assert!(refusal(&effects).is_some());
 }
 
-/// After a crash with nothing reserved ahead, what was granted may have been sent or not: it counts as not shown.
+/// After a crash without sign-ahead, a granted payment may or may not have been sent: it counts as not presented.
 #[test]
 fn a_crash_between_grant_and_sending_makes_nothing_free() {
     let mut world = World::with_channel(100, 30);
@@ -103,7 +103,7 @@ fn only_our_own_signature_ends_a_doubt() {
     let crashed = Channel { durable_limit: 1000.into(), ..channel(1000, 15) };
     let world = || World::with(policy(), vec![(channel_id(7), crashed)]);
 
-    // Less without a signature, more without one, the question's own total without one.
+    // Less without a signature, more without one, the queried total without one.
     for claimed in [0, 7, 15, 500] {
         let mut world = world();
         let (id, question) = world.granted(10);
@@ -113,7 +113,7 @@ fn only_our_own_signature_ends_a_doubt() {
         assert_eq!(world.channel().exposure(), 1000.into(), "{claimed}");
     }
 
-    // What this run has signed itself proves nothing of what was signed before it.
+    // What this run has signed itself proves nothing about earlier signatures.
     let mut world = world();
     let (id, _) = world.granted(10);
     assert_eq!(grant(&world.tells(id, 10, World::claim(0))).unwrap().total, 10.into());
@@ -123,13 +123,13 @@ fn only_our_own_signature_ends_a_doubt() {
     let state = world.state(10);
     world.tells(id, 10, state);
     assert_eq!(world.channel().exposure(), 1000.into());
-    // The truth does, at any time.
+    // The true total does, at any time.
     let (id, _) = world.granted(10);
     let state = world.state(500);
     assert_eq!(grant(&world.tells(id, 10, state)).unwrap().total, 510.into());
     assert_eq!(world.channel().exposure(), 510.into());
 
-    // So it does over the seller's own interface; a claim of nothing does not, there as little.
+    // Also over the seller's own interface, where a claim of nothing does not either.
     let mut told = crashed.recover();
     told.correct(Amount::ZERO, false);
     assert_eq!((told.acknowledged, told.exposure()), (Amount::ZERO, 1000.into()));
@@ -148,7 +148,7 @@ fn a_doubt_outlives_an_orderly_restart() {
     assert_eq!((world.channel().exposure(), world.channel().has_doubt()), (90.into(), true));
 }
 
-/// The journal is lost, or an old copy; the seller holds up to one price more than it says, or exactly that.
+/// The journal is lost, or an old copy; the seller holds up to one price more than it shows, or exactly that.
 #[test]
 fn the_first_payment_after_lost_or_older_state_goes_through_on_proof() {
     for (known, held) in [(0, 4), (0, 10), (0, 60), (30, 31), (30, 40), (30, 45)] {
@@ -170,7 +170,7 @@ fn the_first_payment_after_lost_or_older_state_goes_through_on_proof() {
     }
 }
 
-/// The seller was not asked first, as when another program pays with the same key meanwhile.
+/// The seller was not queried first, as if another program paid with the same key in the meantime.
 #[test]
 fn a_total_that_this_store_never_signed_is_older_than_the_request() {
     for held in [1, 4, 9] {
@@ -180,7 +180,7 @@ fn a_total_that_this_store_never_signed_is_older_than_the_request() {
         let state = world.state(held);
         let effects = world.tells(id, 10, state);
         assert_eq!(grant(&effects).unwrap().total, (held + 10).into());
-        // More than that is not paid.
+        // No more than that is paid.
         let state = world.state(held + 10);
         let effects = world.tells(id, 10, state);
         assert_eq!(refusal(&effects), Some(&Refusal::PaidAnswerLost { total: (held + 10).into() }));
@@ -192,14 +192,14 @@ fn the_history_of_a_channel_that_only_the_chain_knows_is_unknown() {
     let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);
     assert_eq!((world.channel().promised, world.channel().exposure()), (Amount::ZERO, 100.into()));
     assert_eq!(world.granted(10).1, Amount::ZERO, "the seller is asked");
-    // One that we have opened is known from the start.
+    // A channel that we opened is known from the start.
     let mut world = World::with(policy(), Vec::new());
     assert!(submitted_op(&world.demand(ask(10)).1).is_some());
     world.when(Input::OpFinished(BOB, Ok(Some((channel_id(7), Some(on_chain(100)))))));
     assert!(!world.channel().has_doubt());
 }
 
-/// The seller shows a payment of this request that raised nothing: that makes nothing of this request older than it.
+/// The seller shows a payment of this request that raised nothing: it does not become older than the request.
 #[test]
 fn a_payment_of_the_request_itself_is_not_older_than_it() {
     let mut world = World::with_channel(100, 0);
@@ -211,7 +211,8 @@ fn a_payment_of_the_request_itself_is_not_older_than_it() {
     assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 26.into() }), "{effects:?}");
 }
 
-/// Two requests take turns on one channel. The seller proves to one what the other one has signed in between: that is not
+/// Two requests take turns on one channel. The seller proves to one the total that the other one has signed in between,
+/// which is not older than the first one's own payment.
 /// older than the first one's own payment.
 #[test]
 fn what_another_request_signed_in_between_is_not_older() {
@@ -228,7 +229,7 @@ fn what_another_request_signed_in_between_is_not_older() {
     let (b, effects) = demand(&mut world, 10);
     assert_eq!(grant(&effects).unwrap().total, 10.into());
     let (a, _) = demand(&mut world, 10);
-    // The price rises above what the channel holds: while it is topped up, the other request has it.
+    // The price rises above what the channel holds: while it is topped up, the other request leases it.
     let effects = world.tells(b, 111, World::claim(0));
     let topped = submitted_op(&effects).expect("a top up");
     assert_eq!(grant(&effects).unwrap().total, 10.into());
@@ -244,7 +245,7 @@ fn what_another_request_signed_in_between_is_not_older() {
     assert_eq!(refusal(&effects), Some(&Refusal::SecondPrice { price: 111.into() }), "{effects:?}");
 }
 
-/// A channel that can pay within the price comes before one with less left that cannot.
+/// A channel that can pay within the price takes precedence over one with less left that cannot.
 #[test]
 fn after_a_correction_the_channel_that_costs_nothing_more_pays() {
     let deposit = Deposit { channels: 2, ..Deposit::default() };
@@ -252,7 +253,7 @@ fn after_a_correction_the_channel_that_costs_nothing_more_pays() {
     let mut world = World::with(Policy { deposit, ..policy() }, channels);
     let (id, effects) = world.demand(ask(10));
     assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 60.into())));
-    // An answer that charged nothing had counted as paid.
+    // A response that charged nothing had counted as paid.
     let state = world.state(40);
     let effects = world.tells(id, 10, state);
     assert_eq!(grant(&effects).map(|draft| (draft.channel, draft.total)), Some((channel_id(7), 50.into())));

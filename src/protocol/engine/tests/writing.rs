@@ -1,8 +1,8 @@
-//! The disk is slow, or fails: what goes on meanwhile, and what waits for which write.
+//! A slow or failing disk: what continues, and what waits for which write.
 
 use crate::protocol::engine::tests::*;
 
-/// What each purchase was granted or refused, in this order.
+/// Whether each purchase was granted or refused, in order.
 fn answers(effects: &[Effect]) -> Vec<(PurchaseId, bool)> {
     let answers = effects.iter().filter_map(|effect| match effect {
         Effect::Grant(id, _) => Some((*id, true)),
@@ -12,7 +12,7 @@ fn answers(effects: &[Effect]) -> Vec<(PurchaseId, bool)> {
     answers.collect()
 }
 
-/// One channel whose limit on disk leaves nothing to sign, and a disk that does not write.
+/// One channel whose durable limit leaves nothing to sign, and a disk that does not write.
 fn stalled() -> World {
     let mut world = World::with_channel(100, 20);
     world.stalls = true;
@@ -34,7 +34,7 @@ fn while_one_record_is_written_another_channel_pays_within_its_durable_limit() {
     assert_eq!(answers(&world.disk_writes()), [(waits, true)]);
 }
 
-/// The client leaves while its record is written, and the channel is lent to the next one.
+/// The client disconnects while its record is written, and the next one leases the channel.
 #[test]
 fn a_payment_relies_on_a_record_that_another_purchase_has_caused() {
     for is_written in [true, false] {
@@ -72,7 +72,7 @@ fn of_two_writes_each_payment_relies_on_its_own() {
     }
 }
 
-/// The record of the host fails, and the one that raises the limit, handed in before that was known, does not.
+/// The record of the host fails; the one that raises the limit, submitted before that was known, succeeds.
 #[test]
 fn a_payment_relies_on_the_record_of_its_host_too() {
     let mut world = World::synced(policy(), Vec::new(), vec![(channel_id(7), Some(on_chain(100)))]);

@@ -1,12 +1,12 @@
-//! The rules of the channel contract, checked against what it shows. The contract reverts without a reason, and accepts
-//! one request that locks a deposit for good.
+//! The rules of the channel contract, checked against its state. The contract reverts without a reason, and accepts one
+//! request that locks a deposit permanently.
 
 use ethers_core::types::U256;
 
 use super::proof;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, UnmetPrecondition};
 
-/// What stands in the way of an order to end `channel`, as the contract shows it and at the head `head`.
+/// The unmet precondition of an operation that ends `channel`, judging by the contract's state and the block `head`.
 pub fn unmet_precondition(
     op: &ChannelOp,
     channel: ChannelId,
@@ -24,7 +24,7 @@ pub fn unmet_precondition(
         ChannelOp::Settle { .. } if closing_balance < withdrawn => {
             return Some(UnmetPrecondition::LockedUp { channel, closing_balance, withdrawn });
         }
-        // Nodes try a call out as part of the newest block: at the settle block itself they would refuse it.
+        // Nodes simulate a call as part of the newest block: at the settle block itself it would fail.
         ChannelOp::Settle { .. } => {
             let is_early = head <= u64::from(settle_block);
             return is_early.then_some(UnmetPrecondition::TooEarly { channel, settle_block, head });
@@ -41,13 +41,13 @@ pub fn unmet_precondition(
     (total < withdrawn).then_some(UnmetPrecondition::BelowWithdrawn { channel, total, withdrawn })
 }
 
-/// True when the contract shows the channel as `order` leaves it, or further on its way.
-/// `before` is the deposit before a top up, if known.
+/// Whether the contract shows the channel in the state that `op` leaves it in, or a later one. `before` is the deposit
+/// before a top-up, if known.
 pub fn is_reached(op: &ChannelOp, before: Option<Amount>, on_chain: Option<OnChain>) -> bool {
     match (op, on_chain) {
         (ChannelOp::Open { .. } | ChannelOp::TopUp { .. }, None) => false,
         (ChannelOp::Open { deposit, .. }, Some(now)) => now.settle_block == 0 && now.deposit >= *deposit,
-        // Without the deposit before it, the state does not tell what was added from what was there.
+        // Without the deposit before it, the state does not show how much was added.
         (ChannelOp::TopUp { added, .. }, Some(now)) => {
             now.settle_block == 0 && before.is_some_and(|before| now.deposit >= before.saturating_add(*added))
         }
@@ -59,7 +59,7 @@ pub fn is_reached(op: &ChannelOp, before: Option<Amount>, on_chain: Option<OnCha
     }
 }
 
-/// The signatures under a cooperative close that are not by whom they should be.
+/// The signatures of a cooperative close that are not from the required key.
 pub fn wrong_signatures(op: &ChannelOp, payer: Address, contract: Address) -> Vec<String> {
     let ChannelOp::CloseTogether { channel, total, balance_signature, closing_signature } = op else {
         return Vec::new();
@@ -76,8 +76,8 @@ pub fn wrong_signatures(op: &ChannelOp, payer: Address, contract: Address) -> Ve
     .collect()
 }
 
-/// The rules that `order` breaks, as far as is known: the payer's tokens, the limit of a deposit and, of a top
-/// up, the channel (`Some(None)` when there is none).
+/// The rules that `op` violates, as far as known: the payer's tokens, the deposit limit and, for a top-up, the channel
+/// (`Some(None)` if there is none).
 pub fn broken_rules(
     op: &ChannelOp,
     amount: Amount,
@@ -100,7 +100,7 @@ pub fn broken_rules(
             _ => {}
         }
         if amount.is_zero() {
-            broken.push("a top up of 0 is refused".into());
+            broken.push("a top-up of 0 is refused".into());
         }
     }
     let deposit = channel.flatten().map_or(amount, |now| now.deposit.saturating_add(amount));
@@ -211,7 +211,7 @@ mod tests {
             (top_up(11), Some(Some(on_chain(90, 0))), &["would be 101"]),
             (top_up(1), Some(Some(on_chain(90, 700))), &["being closed (settle block 700)"]),
             (top_up(1), Some(None), &["not found on chain"]),
-            (top_up(0), None, &["a top up of 0"]),
+            (top_up(0), None, &["a top-up of 0"]),
         ] {
             let (ChannelOp::Open { deposit: amount, .. } | ChannelOp::TopUp { added: amount, .. }) = op
             else {

@@ -5,25 +5,25 @@ use http::HeaderName;
 use crate::protocol::address::NotAnAddress;
 use crate::protocol::money::NotAnAmount;
 
-/// Why a 402 with `RDN-*` fields cannot be understood.
+/// Why a 402 with `RDN-*` headers is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedChannelOffer {
-    /// A field that every offer has is not there.
+    /// A required header is missing.
     #[error("{0} is missing")]
     Missing(HeaderName),
-    /// A field stands there twice.
-    #[error("{0} is there more than once")]
+    /// A header occurs twice.
+    #[error("duplicate header {0}")]
     Doubled(HeaderName),
-    /// A field has bytes other than visible ASCII.
+    /// A header contains bytes other than visible ASCII.
     #[error("{0} is not text")]
     NotText(HeaderName),
-    /// A field should be a number of base units.
+    /// A header is not a number of base units.
     #[error("{0} is {1}")]
     NotAnAmount(HeaderName, NotAnAmount),
-    /// A field should be an address.
+    /// A header is not an address.
     #[error("{0} is {1}")]
     NotAnAddress(HeaderName, NotAnAddress),
-    /// A field should be a signature.
+    /// A header is not a signature.
     #[error("{0} is not a signature of 65 bytes")]
     NotASignature(HeaderName),
 }

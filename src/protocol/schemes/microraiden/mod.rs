@@ -1,4 +1,4 @@
-//! µRaiden: a seller asks with `RDN-*` headers, a payer answers with an ever higher signed total.
+//! µRaiden: a seller asks with `RDN-*` headers, a payer responds with ever higher signed totals.
 //!
 //! Three pure steps: [`read`] a 402, [`judge`] what it says of the payment just presented, [`attach`](Scheme::attach) a new one.
 
@@ -47,7 +47,7 @@ impl Scheme for MicroRaiden {
         &headers::TOKEN_ADDRESS,
     ];
 
-    /// Sellers ask with headers alone.
+    /// Offers consist of headers only.
     fn wants_body(_: StatusCode, _: &HeaderMap) -> bool {
         false
     }
@@ -97,13 +97,13 @@ impl Scheme for MicroRaiden {
         }
     }
 
-    /// Sellers take the money before the resource runs, so that 4xx answers are paid for too.
+    /// Sellers take the payment before they run the resource, so 4xx responses are paid for, too.
     fn assess(answer: &Answer<'_>) -> Assessment {
         let Answer { status, headers: got, .. } = answer;
         if *status == StatusCode::PAYMENT_REQUIRED {
             return Assessment::Asked;
         }
-        // A 5xx may be the seller itself failing, before or after it took the payment.
+        // For a 5xx, the seller itself may have failed, before or after it took the payment.
         if *status == StatusCode::CONFLICT || status.is_server_error() {
             return Assessment::InDoubt;
         }

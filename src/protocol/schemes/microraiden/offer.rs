@@ -1,4 +1,4 @@
-//! Reads a 402 answer into a [`ChannelOffer`], or says what is malformed. It never panics, whatever a seller sends.
+//! Parses a 402 response into a [`ChannelOffer`]. It never panics, whatever a seller sends.
 
 use http::{HeaderMap, HeaderName};
 
@@ -7,34 +7,34 @@ use super::malformed::MalformedChannelOffer;
 use crate::protocol::policy::Complaint;
 use crate::protocol::{Account, Address, Amount, Refusal, Signature};
 
-/// What a seller asks for, and what it says of the payment that it was just shown.
+/// A seller's offer, and its statement about the payment just presented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelOffer {
     /// The price of this request, in base units.
     pub price: Amount,
     /// The channel contract.
     pub contract: Address,
-    /// Who is paid.
+    /// The payee.
     pub receiver: Address,
-    /// The token, where the seller names it.
+    /// The token, if the seller names it.
     pub token: Option<Address>,
-    /// The path of the seller's REST interface at its origin, such as `/api/1`; a path that is none is ignored.
+    /// The path of the seller's REST interface at its origin, such as `/api/1`; an invalid path is ignored.
     pub gateway: Option<String>,
-    /// What was wrong with the payment presented.
+    /// The complaint about the presented payment.
     pub complaint: Option<Complaint>,
-    /// What the seller holds of the channel presented.
+    /// The seller's record of the presented channel.
     pub state: Option<SellerRecord>,
 }
 
 impl ChannelOffer {
-    /// The offer that a remembered price stands for.
+    /// The offer for a remembered price.
     #[must_use]
     pub fn quoted(price: Amount, receiver: Address, account: &Account) -> Self {
         let (contract, token) = (account.contract, Some(account.token));
         Self { price, contract, receiver, token, gateway: None, complaint: None, state: None }
     }
 
-    /// Checks that the account's contract and token are those that the seller asks for.
+    /// Checks that the offer uses the account's contract and token.
     ///
     /// # Errors
     /// [`Refusal::ForeignContract`] or [`Refusal::ForeignToken`].
@@ -52,18 +52,18 @@ impl ChannelOffer {
 /// The seller's own record of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SellerRecord {
-    /// Who pays, where the seller names it.
+    /// The payer, if the seller names it.
     pub sender: Option<Address>,
     /// The last total that it registered.
     pub total: Amount,
-    /// The payer's signature of that total; absent while nothing was paid.
+    /// The payer's signature of that total; absent if nothing was paid.
     pub signature: Option<Signature>,
 }
 
-/// A longer path is ignored.
+/// Longer paths are ignored.
 const LONGEST_GATEWAY: usize = 256;
 
-/// Reads the fields of a 402, or `None` when it is no µRaiden offer at all.
+/// Parses the headers of a 402, or returns `None` if it is not a µRaiden offer.
 pub fn read(fields: &HeaderMap) -> Option<Result<ChannelOffer, MalformedChannelOffer>> {
     let marks = [&headers::PRICE, &headers::CONTRACT_ADDRESS, &headers::RECEIVER_ADDRESS];
     marks.into_iter().any(|name| fields.contains_key(name)).then(|| read_fields(fields))
@@ -85,7 +85,7 @@ fn read_fields(fields: &HeaderMap) -> Result<ChannelOffer, MalformedChannelOffer
     })
 }
 
-/// A path that can stand in a URL as it is; it only matters when a channel is closed, so that a bad one is no fault.
+/// A valid URL path. It only matters when a channel is closed, so an invalid one is not an error.
 fn gateway(fields: &HeaderMap) -> Option<String> {
     let path = single(fields, &headers::GATEWAY_PATH).ok()??.trim_end_matches('/');
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
@@ -93,7 +93,7 @@ fn gateway(fields: &HeaderMap) -> Option<String> {
         .then(|| path.to_owned())
 }
 
-/// The first complaint in the order in which the original client looks at them.
+/// The first complaint, in the order in which the original client checks them.
 fn complaint(fields: &HeaderMap) -> Option<Complaint> {
     [
         (&headers::NONEXISTING_CHANNEL, Complaint::NonexistingChannel),
@@ -262,7 +262,7 @@ mod tests {
                 }
             }
             if let Some(Ok(offer)) = read(&sent) {
-                // What is accepted is what was written.
+                // What is accepted equals what was written.
                 let price = sent.get("rdn-price").unwrap().to_str().unwrap().trim();
                 let read = offer.price.to_string();
                 prop_assert_eq!(price.trim_start_matches('0'), read.trim_start_matches('0'));
@@ -286,7 +286,7 @@ mod tests {
         "rdn-invalid-balance-proof",
     ];
 
-    /// Values that are nearly right as often as not.
+    /// Values that are nearly valid as often as not.
     fn any_value() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..80),

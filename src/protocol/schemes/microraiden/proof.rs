@@ -1,4 +1,4 @@
-//! Digests that are signed, and who signed them (contract 0.2.0).
+//! Digests to sign, and recovery of the signer (contract 0.2.0).
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use ethers_core::utils::keccak256;
 
 use crate::protocol::{Address, Amount, ChannelId, Signature};
 
-/// The hash of the names and types of what is signed, which is the same in each payment.
+/// The hash of the names and types of the signed values, the same for each payment.
 static BALANCE_SCHEMA: LazyLock<[u8; 32]> = LazyLock::new(|| {
     keccak256(b"string message_idaddress receiveruint32 block_createduint192 balanceaddress contract")
 });
@@ -17,12 +17,12 @@ static CLOSING_SCHEMA: LazyLock<[u8; 32]> = LazyLock::new(|| {
 });
 const CLOSING_MESSAGE: &[u8] = b"Receiver closing signature";
 
-/// What a payer signs to promise `total` on `channel` of `contract`.
+/// The digest that a payer signs to promise `total` on `channel` of `contract`.
 pub fn balance_digest(channel: ChannelId, total: Amount, contract: Address) -> [u8; 32] {
     digest(&BALANCE_SCHEMA, BALANCE_MESSAGE, channel.receiver, channel.open_block, total, contract)
 }
 
-/// What a receiver signs to agree that the channel of `sender` closes on `total`.
+/// The digest that a receiver signs to agree that the channel of `sender` closes at `total`.
 pub fn closing_digest(sender: Address, open_block: u32, total: Amount, contract: Address) -> [u8; 32] {
     digest(&CLOSING_SCHEMA, CLOSING_MESSAGE, sender, open_block, total, contract)
 }
@@ -35,7 +35,7 @@ fn digest(
     total: Amount,
     contract: Address,
 ) -> [u8; 32] {
-    // The longest message id has 30 bytes: 30 + 20 + 4 + 24 + 20.
+    // The longest message ID has 30 bytes: 30 + 20 + 4 + 24 + 20.
     let mut values = Vec::with_capacity(98);
     values.extend_from_slice(message);
     values.extend_from_slice(&party.0);
@@ -48,7 +48,7 @@ fn digest(
     keccak256(both)
 }
 
-/// The address whose key made `signature` over `digest`, or `None` if no key can have made it.
+/// The address whose key signed `digest`, or `None` if the signature is invalid.
 pub fn recover(digest: [u8; 32], signature: &Signature) -> Option<Address> {
     let v = match signature.0[64] {
         0 | 27 => 27,

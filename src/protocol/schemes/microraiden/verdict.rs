@@ -1,4 +1,4 @@
-//! What a 402 says of the payment that was just presented: the money rules of the seller's side of a channel.
+//! Judges a 402 after a payment was presented, without exceeding what one request may cost.
 
 use super::{ChannelOffer, SellerRecord, proof};
 use crate::protocol::channel::{Channel, ChannelDraft};
@@ -6,8 +6,8 @@ use crate::protocol::policy::Complaint;
 use crate::protocol::schemes::{Holding, Verdict, Violation};
 use crate::protocol::{Account, Amount, ChannelId};
 
-/// Judges a 402 that came in answer to `presented`. `signed` are the totals of this channel that were first
-/// signed for the client request in question.
+/// Judges a 402 in response to `presented`. `signed` are the totals of this channel that were first signed for the same
+/// client request.
 pub fn judge(
     offer: &ChannelOffer,
     channel: &Channel,
@@ -34,7 +34,7 @@ pub fn judge(
     if state.total <= channel.acknowledged {
         let proven = is_ours(state, presented.channel, account);
         let holding = Holding { total: state.total, proven };
-        // Downwards is never a loss: what was signed above stays counted as promised.
+        // A lower total is never a loss: what was signed above it stays counted as promised.
         let is_expected = is_answer && state.total == presented.total;
         return if is_expected { Verdict::Confirm(holding) } else { Verdict::Correct(holding) };
     }
@@ -51,12 +51,12 @@ pub fn judge(
     Verdict::Correct(holding)
 }
 
-/// What a 402 that answers `presented` complains about, in words or by what it shows; `None` when it only shows a total.
+/// The complaint of a 402 about `presented`, explicit or implied by its state; `None` if it only contains a total.
 pub fn complaint(offer: &ChannelOffer, presented: &ChannelDraft) -> Option<Complaint> {
     offer.complaint.or_else(|| lags(offer, presented).then_some(Complaint::InsufficientConfirmations))
 }
 
-/// Right difference and no complaint: the seller has not seen our last top up yet.
+/// Right difference and no complaint: the seller has not seen our last top-up yet.
 fn lags(offer: &ChannelOffer, presented: &ChannelDraft) -> bool {
     offer.complaint.is_none()
         && offer.price == presented.price
@@ -64,7 +64,7 @@ fn lags(offer: &ChannelOffer, presented: &ChannelDraft) -> bool {
             == Some(presented.total)
 }
 
-/// True when the seller's total is proven by our own signature.
+/// Whether our own signature proves the seller's total.
 pub fn is_ours(state: &SellerRecord, channel: ChannelId, account: &Account) -> bool {
     let Some(signature) = &state.signature else { return false };
     let digest = proof::balance_digest(channel, state.total, account.contract);

@@ -8,5 +8,5 @@ pub static OFFER: HeaderName = HeaderName::from_static("test-token-offer");
 pub static PAYMENT: HeaderName = HeaderName::from_static("test-token-payment");
 /// Seller: the nonce of the payment that it took.
 pub static RECEIPT: HeaderName = HeaderName::from_static("test-token-receipt");
-/// Seller: `later` if it may take the same payment after a while.
+/// Seller: `later` if it may accept the same payment later.
 pub static COMPLAINT: HeaderName = HeaderName::from_static("test-token-complaint");

@@ -2,7 +2,7 @@
 
 use super::headers::OFFER;
 
-/// Why an offer cannot be understood.
+/// Why an offer is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{OFFER} is not of the form price=AMOUNT, payee=ADDRESS")]
+#[error("{OFFER} does not have the form price=AMOUNT, payee=ADDRESS")]
 pub struct MalformedTokenOffer;

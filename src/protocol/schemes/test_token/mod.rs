@@ -1,7 +1,8 @@
-//! A scheme for tests: one signature for each price, without channels and without a chain.
+//! A scheme for tests: one signature per price, without channels or a chain.
 //!
-//! A seller answers 402 with `test-token-offer: price=5, payee=0x…` and takes `test-token-payment: payer=0x…, nonce=0x…,
-//! signature=0x…`, a signature over payee, price and nonce. Prices are in [`asset`], which only a rule that names it permits.
+//! A seller responds 402 with `test-token-offer: price=5, payee=0x…` and accepts `test-token-payment: payer=0x…,
+//! nonce=0x…, signature=0x…`, a signature over payee, price and nonce. Prices are in [`asset`], which only a rule that
+//! names it permits.
 
 mod headers;
 mod malformed;
@@ -21,7 +22,7 @@ use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
 
 const PREFIX: &[u8] = b"test-token-";
 
-/// What prices are in.
+/// The asset of prices.
 #[must_use]
 pub fn asset() -> AssetId {
     AssetId::token("test:local", "TEST")
@@ -31,25 +32,25 @@ pub fn asset() -> AssetId {
 #[derive(Clone, Copy, Debug)]
 pub enum TestToken {}
 
-/// What a seller asks for.
+/// A seller's offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOffer {
     /// The price, in base units of [`asset`].
     pub price: Amount,
-    /// Who is paid.
+    /// The payee.
     pub payee: Address,
-    /// True if the seller may take the payment that it was just shown after a while.
+    /// Whether the seller may accept the presented payment later.
     pub is_later: bool,
 }
 
-/// A payment that is about to be signed.
+/// A payment to be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenDraft {
     /// The price, in base units of [`asset`].
     pub price: Amount,
-    /// Who is paid.
+    /// The payee.
     pub payee: Address,
-    /// Makes the payment unlike any other.
+    /// Makes the payment unique.
     pub nonce: [u8; 32],
 }
 
@@ -126,7 +127,7 @@ impl OneShot for TestToken {
     }
 }
 
-/// What the payer signs.
+/// The digest that the payer signs.
 #[must_use]
 pub fn digest(draft: &TokenDraft) -> [u8; 32] {
     let TokenDraft { price, payee, nonce } = draft;
