@@ -265,3 +265,40 @@ fn reach<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &str) -> BTreeS
     }
     reached
 }
+
+/// The string literals of a text of Rust, without documentation.
+pub(super) fn strings(text: &str) -> Vec<String> {
+    let mut strings = Vec::new();
+    collect_strings(text.parse().unwrap(), &mut strings);
+    strings
+}
+
+fn collect_strings(tokens: TokenStream, strings: &mut Vec<String>) {
+    for token in tokens {
+        match token {
+            // `///` is `#[doc = "…"]`.
+            TokenTree::Group(group)
+                if word(group.stream().into_iter().next().as_ref()).as_deref() == Some("doc") => {}
+            TokenTree::Group(group) => collect_strings(group.stream(), strings),
+            TokenTree::Literal(literal) => {
+                let literal = literal.to_string();
+                if let Some(text) = literal.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+                    strings.push(unfold(text));
+                } else if literal.starts_with(['r', 'b']) && literal.contains('"') {
+                    strings.push(literal);
+                }
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
+        }
+    }
+}
+
+/// Joins the lines of a literal that end in a backslash, and breaks them at `\n`.
+fn unfold(text: &str) -> String {
+    let mut parts = text.split("\\\n");
+    let mut joined = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        joined.push_str(part.trim_start());
+    }
+    joined.replace("\\n", "\n")
+}
