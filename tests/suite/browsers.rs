@@ -424,7 +424,7 @@ async fn what_only_asks_whether_a_page_may_send_a_request_is_not_paid() {
     let proxy = alice.start().await;
     let origin = RawOrigin::start().await;
     for (fields, reason) in
-        [("Access-Control-Request-Method: POST\r\n", "CORS preflight"), ("", "in no payment scheme")]
+        [("Access-Control-Request-Method: POST\r\n", "CORS preflight"), ("", "no payment scheme")]
     {
         let address = origin.address;
         let request = format!("OPTIONS http://{address}/x HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n");
