@@ -1,6 +1,7 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
 mod error;
+mod log_file;
 pub(crate) mod origins;
 mod ports;
 mod sellers;
@@ -17,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 pub use self::error::StartError;
+pub use self::log_file::log_output;
 use self::ports::{Ports, Served};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
@@ -158,7 +160,7 @@ impl App {
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
         let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
-        let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(true));
+        let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(config.log.access));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });

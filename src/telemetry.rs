@@ -1,16 +1,20 @@
-//! The log on standard error, as text or JSON. `TOLLPASS_LOG` filters it, for example `TOLLPASS_LOG=debug` or
-//! `TOLLPASS_LOG=warn,tollpass::chain=trace`.
+//! The log on standard error or in a file, as text or JSON. `TOLLPASS_LOG` filters it, for example `TOLLPASS_LOG=debug` or
+//! `TOLLPASS_LOG=warn,tollpass::chain=trace`. A level without a target is for tollpass: libraries log at `info` at most,
+//! unless a directive names them, such as `debug,h2=debug`.
 //!
 //! The log is best effort. A separate thread writes the lines, so a slow, stuck or closed reader never delays or ends
 //! the task that logs. Lines that do not fit in the queue or cannot be written are dropped and counted.
 
 mod queue;
+mod rotation;
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{EnvFilter, filter::ParseError, util::SubscriberInitExt as _};
+use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
 pub use self::queue::Log;
+pub use self::rotation::{LogFile, LogFileLimits};
 
 /// The environment variable with the log filter.
 pub const FILTER_VARIABLE: &str = "TOLLPASS_LOG";
@@ -42,18 +46,40 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// The queue before the thread that writes, in bytes; further lines are dropped.
+pub const DEFAULT_QUEUE: usize = 4 << 20;
+
+/// Where the log goes.
+#[derive(Debug)]
+pub struct LogOutput {
+    /// A file instead of standard error.
+    pub file: Option<LogFile>,
+    /// The most bytes that are queued; further lines are dropped.
+    pub queue: usize,
+}
+
+impl Default for LogOutput {
+    fn default() -> Self {
+        Self { file: None, queue: DEFAULT_QUEUE }
+    }
+}
+
 /// Starts the log of this process, once. `default_filter` applies if the variable is not set.
-pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryError> {
+pub fn start(format: LogFormat, default_filter: &str, output: LogOutput) -> Result<Log, TelemetryError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => filter(&text, default_filter)?,
         Err(std::env::VarError::NotPresent) => filter("", default_filter)?,
         Err(std::env::VarError::NotUnicode(_)) => return Err(TelemetryError::NotUtf8),
     };
-    let log = Log::start(std::io::stderr(), |lost| {
+    let report = |lost| {
         tracing::warn!(lost, "log lines were lost so far: nothing read them, or the disk was full");
-    })?;
-    let has_colour =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    };
+    let is_terminal = output.file.is_none() && std::io::stderr().is_terminal();
+    let has_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let log = match output.file {
+        Some(file) => Log::start(file, output.queue, report)?,
+        None => Log::start(std::io::stderr(), output.queue, report)?,
+    };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(log.clone())
@@ -67,9 +93,24 @@ pub fn start(format: LogFormat, default_filter: &str) -> Result<Log, TelemetryEr
     Ok(log)
 }
 
+/// The most that libraries log unless a directive names them.
+const LIBRARIES: LevelFilter = LevelFilter::INFO;
+
 fn filter(text: &str, default: &str) -> Result<EnvFilter, ParseError> {
     let text = if text.trim().is_empty() { default } else { text };
-    EnvFilter::builder().parse(text)
+    // A directive overrides earlier ones for the same target, so what the user writes comes last.
+    let (mut ours, mut rest) = (Vec::new(), Vec::new());
+    for directive in text.split(',').filter(|directive| !directive.trim().is_empty()) {
+        match directive.trim().parse::<LevelFilter>() {
+            Ok(level) if level > LIBRARIES => {
+                ours = vec![LIBRARIES.to_string(), format!("tollpass={level}")];
+            }
+            Ok(level) => ours = vec![level.to_string()],
+            Err(_) => rest.push(directive.to_owned()),
+        }
+    }
+    ours.extend(rest);
+    EnvFilter::builder().parse(ours.join(","))
 }
 
 #[cfg(test)]
@@ -78,11 +119,35 @@ mod tests {
 
     #[test]
     fn an_empty_filter_is_the_default_one() {
-        for (text, expected) in
-            [("", "info"), ("  ", "info"), ("warn", "warn"), ("tollpass=debug", "tollpass=debug")]
-        {
+        for (text, expected) in [
+            ("", "info"),
+            ("  ", "info"),
+            ("warn", "warn"),
+            ("tollpass=debug", "tollpass=debug"),
+            ("off,", "off"),
+        ] {
             assert_eq!(filter(text, "info").unwrap().to_string(), expected, "{text:?}");
         }
         assert!(filter("tollpass=loud", "info").is_err());
+    }
+
+    #[test]
+    fn a_level_is_for_this_program_and_a_directive_for_what_it_names() {
+        for (text, expected) in [
+            ("debug", "tollpass=debug,info"),
+            ("TRACE", "tollpass=trace,info"),
+            ("debug,h2=debug", "tollpass=debug,h2=debug,info"),
+            ("h2=debug,debug", "tollpass=debug,h2=debug,info"),
+            ("debug,tollpass=warn", "tollpass=warn,info"),
+            ("warn,tollpass::chain=trace", "tollpass::chain=trace,warn"),
+        ] {
+            let found = filter(text, "info").unwrap().to_string();
+            let sorted = |text: &str| {
+                let mut parts: Vec<_> = text.split(',').map(str::to_owned).collect();
+                parts.sort();
+                parts
+            };
+            assert_eq!(sorted(&found), sorted(expected), "{text:?}");
+        }
     }
 }

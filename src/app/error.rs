@@ -51,6 +51,23 @@ pub enum StartError {
         /// The directory.
         path: PathBuf,
     },
+    /// The log file cannot be opened, or is not private.
+    #[error("cannot log to log.file: {0}")]
+    LogFile(PrivateFileError),
+    /// The log file cannot be written.
+    #[error("cannot write log.file {}: {source}; free some space, or choose another file", path.display())]
+    LogWrite {
+        /// The file.
+        path: PathBuf,
+        /// The I/O error.
+        source: io::Error,
+    },
+    /// Another process logs to the same file.
+    #[error("another tollpass logs to {}; choose another log.file", path.display())]
+    LogLocked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),

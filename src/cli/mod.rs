@@ -23,15 +23,17 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 pub use self::config_args::ConfigArgs;
+use crate::app;
 use crate::telemetry;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, LogOutput};
 
 /// What `tollpass --help` shows below the options.
 const AFTER_HELP: &str = "\
 Environment variables:
   TOLLPASS_CONFIG           The configuration file, instead of --config
   TOLLPASS_WALLET_PASSWORD  The password of the keystore
-  TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\"
+  TOLLPASS_LOG              The log filter, such as \"debug\" or \"warn,tollpass::chain=trace\";
+                            libraries log at \"info\" at most unless named: \"debug,h2=debug\"
   TOLLPASS_LOG_FORMAT       The log format, \"text\" or \"json\"
   TOLLPASS_...              Any other key of the configuration: see the comments in proxy.toml
 
@@ -42,7 +44,7 @@ line reports how many.";
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, after_long_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Format of the log on standard error; TOLLPASS_LOG filters it
+    /// Format of the log; TOLLPASS_LOG filters it, and [log] in the configuration says where it goes
     #[arg(long, global = true, value_enum, env = "TOLLPASS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// The subcommand.
@@ -105,7 +107,11 @@ impl Command {
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
     process::raise_descriptors();
-    let log = telemetry::start(arguments.log_format, arguments.command.default_filter())?;
+    let output = match &arguments.command {
+        Command::Serve(args) => app::log_output(&args.load()?.log)?,
+        _ => LogOutput::default(),
+    };
+    let log = telemetry::start(arguments.log_format, arguments.command.default_filter(), output)?;
     let ended = match arguments.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => wait_for(demo::run(args)),

@@ -7,6 +7,7 @@ use clap::Args;
 use super::config_args::ConfigArgs;
 use super::output::announce;
 use crate::app::App;
+use crate::config::Config;
 use crate::shutdown::Shutdown;
 
 /// What `tollpass serve --help` shows below the options.
@@ -31,12 +32,20 @@ pub struct ServeArgs {
     pub listen: Option<SocketAddr>,
 }
 
+impl ServeArgs {
+    /// Loads the configuration.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let mut config = self.config.load()?;
+        if let Some(address) = self.listen {
+            config.listen_on(address)?;
+        }
+        Ok(config)
+    }
+}
+
 /// Runs the proxy. The first line on standard output is the address that it listens on.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let mut config = args.config.load()?;
-    if let Some(address) = args.listen {
-        config.listen_on(address)?;
-    }
+    let config = args.load()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

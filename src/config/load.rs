@@ -15,12 +15,13 @@ use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
 use super::listener::exposed;
+use super::log::LogConfig;
 use super::route::RouteConfig;
 use super::section::{Issues, Section};
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
-use super::{chain, hooks, intercept, limits, origin, policy, route, source, upstream, values, wallet};
+use super::{chain, hooks, intercept, limits, log, origin, policy, route, source, upstream, values, wallet};
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy};
 
@@ -55,6 +56,8 @@ pub(super) static TOP: Table = Table::new(
         "intercept": Shape::Table(&intercept::INTERCEPT),
         /// How to reach origins.
         "upstream": Shape::Table(&upstream::UPSTREAM),
+        /// The log of `tollpass serve`.
+        "log": Shape::Table(&log::LOG),
         /// Limits on everything that could otherwise grow or last.
         "limits": Shape::Table(&limits::TABLE),
     },
@@ -86,6 +89,8 @@ pub struct Config {
     pub intercept: InterceptConfig,
     /// How to reach origins.
     pub upstream: UpstreamConfig,
+    /// What is logged, and where.
+    pub log: LogConfig,
     /// Every limit; `policy` has its own copy of those that it applies.
     pub limits: Limits,
     /// What is valid but probably a mistake.
@@ -206,6 +211,7 @@ fn assemble(
     let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);
     let paying = if is_paying { rules.as_slice() } else { &[] };
     let intercept = intercept::read(&intercept_section, base, paying);
+    let log = log::read(&Section::new("log", top.take("log"), &log::LOG, issues), base);
     let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
@@ -237,6 +243,7 @@ fn assemble(
         policy,
         intercept,
         upstream,
+        log,
         limits,
         warnings,
     })

@@ -1,6 +1,5 @@
 //! The bounded queue between the tasks that log and the thread that writes. Adding a line never blocks.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,15 +10,16 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::mutex::lock;
 
-/// The most bytes that may be queued; further lines are dropped.
-const MAX_QUEUED: usize = 4 << 20;
 /// The overhead of a line, in bytes.
-const LINE_COST: usize = 64;
+const LINE_COST: usize = size_of::<usize>();
+/// The most bytes of whole lines to write at once. Linux writes as many to a pipe in one piece, so that the lines of
+/// several processes do not mix.
+const MAX_WRITE: usize = 4096;
+/// The largest buffer to keep for later lines.
+const MAX_SPARE: usize = 64 << 10;
 /// How long the thread pauses after it has written everything. Lines that arrive meanwhile are written together,
 /// because waking the thread for each costs the proxy more than the line itself. A warning or an error ends the pause.
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
-/// From this many queued bytes on, the thread does not pause.
-const BATCH_LIMIT: usize = MAX_QUEUED / 4;
 /// How long to wait at exit for lines that are not written yet.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before retrying a full terminal or pipe that is set to non-blocking.
@@ -40,8 +40,11 @@ struct LogQueue {
 
 #[derive(Debug, Default)]
 struct Queue {
-    lines: VecDeque<Vec<u8>>,
+    lines: Lines,
+    /// The cost of the lines that are queued or being written.
     bytes: usize,
+    /// The most that `bytes` may be; further lines are dropped.
+    limit: usize,
     /// The thread waits for a line and must be woken.
     is_asleep: bool,
     is_writing: bool,
@@ -50,22 +53,48 @@ struct Queue {
     lost: u64,
 }
 
+/// Lines in one buffer.
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<u8>,
+    /// The end of each line.
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    fn push(&mut self, line: &[u8]) {
+        self.text.extend_from_slice(line);
+        self.ends.push(self.text.len());
+    }
+
+    fn clear(&mut self) {
+        if self.text.capacity() > MAX_SPARE {
+            *self = Self::default();
+        }
+        self.text.clear();
+        self.ends.clear();
+    }
+}
+
 impl Log {
-    /// Starts the thread that writes to `out`. After lines were lost, `report` is called with the total as soon as a
-    /// line can be written again.
+    /// Starts the thread that writes to `out`, with a queue of at most `limit` bytes. After lines were lost, `report` is
+    /// called with the total as soon as a line can be written again.
     pub(super) fn start(
         out: impl Write + Send + 'static,
+        limit: usize,
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start_with_pause(out, report, BATCH_PAUSE)
+        Self::start_with_pause(out, limit, report, BATCH_PAUSE)
     }
 
     fn start_with_pause(
         out: impl Write + Send + 'static,
+        limit: usize,
         report: impl Fn(u64) + Send + 'static,
         pause: Duration,
     ) -> io::Result<Self> {
-        let shared = Arc::<LogQueue>::default();
+        let queue = Mutex::new(Queue { limit, ..Queue::default() });
+        let shared = Arc::new(LogQueue { queue, ..LogQueue::default() });
         let writer = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(out, report, pause))?;
         Ok(Self(shared))
@@ -73,7 +102,7 @@ impl Log {
 
     /// Waits until everything is written, for at most [`FINISH_WITHIN`].
     pub fn finish(&self) {
-        let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
+        let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.ends.is_empty();
         let mut queue = self.0.lock();
         queue.is_urgent = true;
         self.0.wanted.notify_one();
@@ -84,13 +113,14 @@ impl Log {
     /// `is_urgent` ends the thread's pause.
     fn push(&self, line: &[u8], is_urgent: bool) {
         let mut queue = self.0.lock();
-        if queue.bytes + line.len() + LINE_COST > MAX_QUEUED {
+        if queue.bytes + line.len() + LINE_COST > queue.limit {
             queue.lost += 1;
             return;
         }
         queue.bytes += line.len() + LINE_COST;
-        queue.lines.push_back(line.to_vec());
-        queue.is_urgent |= is_urgent || queue.bytes >= BATCH_LIMIT;
+        queue.lines.push(line);
+        // Nor does the thread pause while a quarter of the queue is full.
+        queue.is_urgent |= is_urgent || queue.bytes >= queue.limit / 4;
         if std::mem::take(&mut queue.is_asleep) || queue.is_urgent {
             drop(queue);
             self.0.wanted.notify_one();
@@ -105,54 +135,59 @@ impl LogQueue {
 
     /// Writes lines as they arrive, until the process ends.
     fn write_all(&self, mut out: impl Write, report: impl Fn(u64), pause: Duration) {
-        let (mut reported, mut is_torn) = (0, false);
+        let (mut lines, mut reported, mut is_torn) = (Lines::default(), 0, false);
         loop {
-            let line = self.next(pause);
-            let mut written = Ok(0);
-            if is_torn {
-                written = write(&mut out, b"\n");
+            self.next(&mut lines, pause);
+            let (mut ends, mut begin) = (lines.ends.as_slice(), 0);
+            while !ends.is_empty() {
+                let (batch, rest) = ends.split_at(batch_len(ends, begin));
+                let end = batch.last().copied().unwrap_or(begin);
+                let separated = if is_torn { write(&mut out, b"\n").map_err(|_| 0) } else { Ok(0) };
+                let written = separated.and_then(|_| write(&mut out, &lines.text[begin..end]));
+                let reached = begin + written.unwrap_or_else(|count| count);
+                // A failure before the first byte leaves the output as it was.
+                is_torn = reached != begin && !batch.contains(&reached) || is_torn && reached == begin;
+                let lost = {
+                    let mut queue = self.lock();
+                    queue.bytes -= end - begin + batch.len() * LINE_COST;
+                    queue.lost += batch.iter().filter(|end| **end > reached).count() as u64;
+                    queue.lost
+                };
+                if written.is_ok() && lost != reported {
+                    reported = lost;
+                    report(lost);
+                }
+                (ends, begin) = (rest, end);
             }
-            let written = written.and_then(|_| write(&mut out, &line));
-            match written {
-                Ok(_) => is_torn = false,
-                Err(0) => {}
-                Err(_) => is_torn = true,
-            }
-            let lost = {
-                let mut queue = self.lock();
-                queue.bytes -= line.len() + LINE_COST;
-                queue.lost += u64::from(written.is_err());
-                queue.lost
-            };
-            if written.is_ok() && lost != reported {
-                reported = lost;
-                report(lost);
-            }
+            lines.clear();
         }
     }
 
-    /// Waits for the next line.
-    fn next(&self, pause: Duration) -> Vec<u8> {
+    /// Waits for lines, and exchanges `lines`, which is empty, for all that are queued.
+    fn next(&self, lines: &mut Lines, pause: Duration) {
         let mut queue = self.lock();
-        if queue.is_writing && queue.lines.is_empty() {
+        if queue.is_writing && queue.lines.ends.is_empty() {
             queue.is_writing = false;
             self.drained.notify_all();
             let rested = self.wanted.wait_timeout_while(queue, pause, |queue| !queue.is_urgent);
             queue = rested.unwrap_or_else(PoisonError::into_inner).0;
             queue.is_urgent = false;
         }
-        loop {
-            if let Some(line) = queue.lines.pop_front() {
-                (queue.is_asleep, queue.is_writing) = (false, true);
-                return line;
-            }
+        while queue.lines.ends.is_empty() {
             queue.is_asleep = true;
             queue = self.wanted.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        (queue.is_asleep, queue.is_writing) = (false, true);
+        std::mem::swap(&mut queue.lines, lines);
     }
 }
 
-/// Writes a whole line.
+/// How many lines that begin at `begin` and end at `ends` to write at once.
+fn batch_len(ends: &[usize], begin: usize) -> usize {
+    ends.iter().take_while(|end| **end - begin <= MAX_WRITE).count().max(1)
+}
+
+/// Writes all of `line`.
 ///
 /// # Errors
 /// The number of bytes written before the failure.
@@ -224,6 +259,8 @@ mod tests {
         }
     }
 
+    const MAX_QUEUED: usize = 4 << 20;
+
     type Verdicts = mpsc::Sender<io::Result<usize>>;
 
     fn fickle() -> (Log, Verdicts, mpsc::Receiver<Vec<u8>>, mpsc::Receiver<u64>) {
@@ -234,7 +271,7 @@ mod tests {
         let ((decide, verdicts), (written, seen)) = (mpsc::channel(), mpsc::channel());
         let (tell, reported) = mpsc::channel();
         let tell = move |lost| tell.send(lost).unwrap();
-        let log = Log::start_with_pause(Fickle { verdicts, written }, tell, pause).unwrap();
+        let log = Log::start_with_pause(Fickle { verdicts, written }, MAX_QUEUED, tell, pause).unwrap();
         (log, decide, seen, reported)
     }
 
@@ -267,6 +304,7 @@ mod tests {
         let full = || Err(io::Error::from(io::ErrorKind::StorageFull));
         log.push(b"first\n", false);
         decide.send(full()).unwrap();
+        log.finish();
         log.push(b"second\n", false);
         decide.send(Ok(3)).unwrap();
         decide.send(full()).unwrap();
@@ -289,11 +327,35 @@ mod tests {
         assert_eq!(seen.recv().unwrap(), b"first");
         log.push(b"while it rests", false);
         log.push(b"warning", true);
-        assert_eq!(seen.recv().unwrap(), b"while it rests");
-        assert_eq!(seen.recv().unwrap(), b"warning");
+        assert_eq!(seen.recv().unwrap(), b"while it restswarning");
         log.push(b"last", false);
         log.finish();
         assert_eq!(seen.try_recv().unwrap(), b"last");
+    }
+
+    #[test]
+    fn lines_that_arrive_together_are_written_together_and_lost_one_by_one() {
+        let (log, decide, seen, reported) = resting(Duration::from_secs(3600));
+        let long = vec![b'x'; MAX_WRITE - 4];
+        decide.send(Ok(usize::MAX)).unwrap();
+        log.push(b"first\n", false);
+        assert_eq!(seen.recv().unwrap(), b"first\n");
+        // While the thread pauses: they are written in two pieces, of which the first fails in its third line.
+        for line in [b"1\n".as_slice(), b"2\n", b"three\n", b"4\n", &long] {
+            log.push(line, false);
+        }
+        log.push(b"warning\n", true);
+        decide.send(Ok(7)).unwrap();
+        decide.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        for _ in 0..3 {
+            decide.send(Ok(usize::MAX)).unwrap();
+        }
+        assert_eq!(seen.recv().unwrap(), b"1\n2\nthr");
+        assert_eq!(seen.recv().unwrap(), b"\n");
+        assert_eq!(seen.recv().unwrap(), long);
+        assert_eq!(reported.recv().unwrap(), 2);
+        assert_eq!(seen.recv().unwrap(), b"warning\n");
+        log.finish();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The real program as users run it: its output, the files it leaves, and its exit.
 
+mod access;
 mod ca;
 mod channels;
 mod checks;

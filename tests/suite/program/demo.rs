@@ -129,7 +129,7 @@ async fn the_demo_does_what_it_says() {
     assert_eq!(check.code, 0, "{check:?}");
     assert!(check.out.contains(&demo.rpc) && !check.out.contains("FAIL"), "{check:?}");
     let log = demo.end().await;
-    let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for GET")).collect();
+    let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for #")).collect();
     assert_eq!(payments.len(), 3, "{log}");
 }
 

@@ -1,0 +1,37 @@
+//! The log file: private, and written by one process at a time.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+
+use super::error::StartError;
+use crate::config::LogConfig;
+use crate::private;
+use crate::telemetry::{LogFile, LogFileLimits, LogOutput};
+
+/// Opens the output of the log.
+///
+/// # Errors
+/// If the log file cannot be written, or another process logs to it.
+pub fn log_output(config: &LogConfig) -> Result<LogOutput, StartError> {
+    let &LogConfig { ref file, file_size, kept_files, queue, access: _ } = config;
+    let limits = LogFileLimits { file_size, kept_files };
+    let file = file.as_deref().map(|path| open(path, limits)).transpose()?;
+    Ok(LogOutput { file, queue })
+}
+
+fn open(path: &Path, limits: LogFileLimits) -> Result<LogFile, StartError> {
+    let failed = |source| StartError::LogWrite { path: path.to_owned(), source };
+    let file = private::own(path).map_err(StartError::LogFile)?;
+    match file.try_lock() {
+        Ok(()) => LogFile::new(path.to_owned(), file, open_next, limits).map_err(failed),
+        Err(TryLockError::WouldBlock) => Err(StartError::LogLocked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn open_next(path: &Path) -> io::Result<File> {
+    let file = private::own(path).map_err(io::Error::other)?;
+    file.try_lock()?;
+    Ok(file)
+}
