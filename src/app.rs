@@ -80,7 +80,8 @@ struct PaidServices {
     channels: Channels,
     task: JoinHandle<()>,
     key: SignerSource,
-    chain: config::ChainConfig,
+    /// Without one, nothing is paid from a channel.
+    chain: Option<config::ChainConfig>,
     /// Held while the proxy runs: no other process may use the state directory.
     _lock: Lock,
 }
@@ -112,10 +113,8 @@ impl App {
         let (outbound, tls) = (outbound(&config.upstream, &listens)?, origins::load(&config)?);
         let settings = proxy::ProxySettings { outbound, tls, ..proxy_settings(&config) };
         let forward = Forward::new(&settings);
-        let paying = match (key, config.chain.clone()) {
-            (Some(key), Some(chain)) => Some(PaidServices::build(&config, key, chain, &forward)?),
-            _ => None,
-        };
+        let paying =
+            key.map(|key| PaidServices::build(&config, key, config.chain.clone(), &forward)).transpose()?;
         let mut clients = None;
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
@@ -253,15 +252,14 @@ pub struct StandalonePayments {
 }
 
 impl StandalonePayments {
-    /// Locks the state directory, opens the wallet and syncs with the chain.
+    /// Locks the state directory, opens the wallet and syncs with the chain, if there is one.
     ///
     /// # Errors
-    /// The configuration has no wallet and chain, another process uses the state directory, the wallet or the journal
+    /// The configuration has no wallet, another process uses the state directory, the wallet or the journal
     /// cannot be opened, or the node cannot be reached within `limits.ready_timeout`.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let (Some(wallet), Some(chain)) = (config.wallet.clone(), config.chain.clone()) else {
-            return Err(StartError::NoWallet);
-        };
+        let wallet = config.wallet.clone().ok_or(StartError::NoWallet)?;
+        let chain = config.chain.clone();
         let outbound = outbound(&config.upstream, &[config.listen, config.usual_listen])?;
         let tls = origins::load(&config)?;
         let forward = Forward::new(&proxy::ProxySettings { outbound, tls, ..proxy_settings(&config) });
@@ -346,7 +344,7 @@ impl PaidServices {
     fn build(
         config: &Config,
         key: SignerSource,
-        chain: config::ChainConfig,
+        chain: Option<config::ChainConfig>,
         forward: &Forward,
     ) -> Result<Self, StartError> {
         let lock = lock(&config.state_dir)?;
@@ -449,13 +447,17 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
 async fn start(
     payments: Payments,
     key: SignerSource,
-    chain: config::ChainConfig,
+    chain: Option<config::ChainConfig>,
     shutdown: Shutdown,
 ) -> Result<(), StartError> {
     let prepared = async {
         let signer = match key {
             SignerSource::Given(signer) => signer,
             SignerSource::Configured(wallet) => Arc::new(unlock(wallet).await?),
+        };
+        let Some(chain) = chain else {
+            payments.start_without_chain(signer).await;
+            return Ok(());
         };
         let contract = chain.channel_manager;
         let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;

@@ -83,7 +83,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// There is no wallet.
-    #[error("the configuration has no [wallet] and [chain]: there are no channels to work on")]
+    #[error("the configuration has no [wallet]: there is nothing to pay with")]
     NoWallet,
     /// At exit, a seller did not sign that a channel be closed, and the policy treats that as an error.
     #[error("{0}")]

@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 
 /// What `tollpass serve --help` shows below the options.
 const AFTER_HELP: &str = "\
-The first line of output is \"listening on ADDRESS\". Without [wallet] and [chain] in the
+The first line of output is \"listening on ADDRESS\". Without [wallet] in the
 configuration, tollpass is a plain proxy that never pays. Open http://tollpass.local/
 through the proxy, or the proxy's address itself, for a page with instructions for each
 kind of program.

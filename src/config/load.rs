@@ -39,9 +39,9 @@ pub(super) static TOP: Table = Table::new(
         /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
         /// (admin.sock), lock, and route-token if there are routes.
         "state_dir": Shape::Path; or(|| json!("~/.local/state/tollpass")),
-        /// The key that pays. [wallet] and [chain] need each other; without them, tollpass never pays.
+        /// The key that pays; without it, tollpass never pays.
         "wallet": Shape::Table(&wallet::WALLET),
-        /// The blockchain that holds the channels.
+        /// The blockchain that holds the channels. It needs [wallet]; without it, nothing is paid from a channel.
         "chain": Shape::Table(&chain::CHAIN),
         /// Which hosts may be paid, and how much. The first entry that matches decides; without one, nothing is paid.
         "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
@@ -62,7 +62,7 @@ pub(super) static TOP: Table = Table::new(
         "limits": Shape::Table(&limits::TABLE),
     },
 )
-.with_rules(|| vec![json!({"dependentRequired": {"wallet": ["chain"], "chain": ["wallet"]}})]);
+.with_rules(|| vec![json!({"dependentRequired": {"chain": ["wallet"]}})]);
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8402));
 
@@ -77,9 +77,9 @@ pub struct Config {
     pub allow_remote: bool,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
-    /// The key that pays; present if and only if `chain` is. Without them, the proxy never pays.
+    /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,
-    /// The blockchain that holds the channels.
+    /// The blockchain that holds the channels; present only if `wallet` is.
     pub chain: Option<ChainConfig>,
     /// Base URLs of the proxy that map to origins.
     pub routes: Vec<RouteConfig>,
@@ -194,13 +194,12 @@ fn assemble(
     let wallet_section = Section::new("wallet", top.take("wallet"), &wallet::WALLET, issues);
     let chain_section = Section::new("chain", top.take("chain"), &chain::CHAIN, issues);
     let is_paying = wallet_section.is_written;
-    for (has, name, lacks) in
-        [(&wallet_section, "wallet", &chain_section), (&chain_section, "chain", &wallet_section)]
-    {
-        if has.is_written && !lacks.is_written {
-            let problem = format!("missing, but [{name}] is set: a proxy that pays needs both");
-            lacks.issue("", problem, "write both, or remove both for a proxy that never pays");
-        }
+    if chain_section.is_written && !is_paying {
+        wallet_section.issue(
+            "",
+            "missing, but [chain] is set: only a wallet can use it",
+            "write [wallet], or remove [chain] for a proxy that never pays",
+        );
     }
     let wallet = is_paying.then(|| wallet::read(&wallet_section, base));
     let chain = chain_section.is_written.then(|| chain::read(&chain_section));
@@ -224,9 +223,12 @@ fn assemble(
     let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
     let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
     if !rules.is_empty() && !is_paying {
-        warnings.push("[[pay]] rules pay nothing without [wallet] and [chain]".to_owned());
+        warnings.push("[[pay]] rules pay nothing without [wallet]".to_owned());
+    } else if !rules.is_empty() && chain.is_none() {
+        warnings
+            .push("without [chain], nothing is paid from a channel: µRaiden sellers are not paid".to_owned());
     }
-    // Both are absent or complete: an inner None has been reported.
+    // Each is absent or complete: an inner None has been reported.
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
     let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;

@@ -271,6 +271,11 @@ impl Actor {
                 let _ = reply.send(stored);
             }
             Message::Ready(prepared) => self.become_ready(*prepared),
+            Message::Unlocked { signer, has_chain } => {
+                // A second one would be of the same key.
+                let _ = self.engine.payer.set(Wallet::new(signer));
+                self.engine.submit(Input::Unlocked { has_chain });
+            }
             Message::Unready(reason) => self.engine.submit(Input::Unready(reason)),
             Message::Intent { intent, reply } => {
                 self.sends.insert(intent.hash, reply);
@@ -385,8 +390,7 @@ impl Actor {
         self.shared.quotes.load(account, stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
-        // Ready is submitted once.
-        let _ = self.engine.payer.set(Wallet { account, signer: Arc::clone(&signer) });
+        self.engine.payer.get_or_init(|| Wallet::new(Arc::clone(&signer))).set_account(account);
         let unread = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         lock(&self.recheck).extend(unread);
         self.watch(&chain, synced.cursor);
@@ -428,19 +432,15 @@ impl Actor {
                 Err(reason) => Input::NotRecorded(seq, reason),
             });
         };
-        match &self.context {
-            Some(context) => self.journal.write(context.account_id, records, Box::new(ended)).await,
-            None => ended(Err("the journal is not open for writing".into())),
-        }
+        let account = self.context.as_ref().map(|context| context.account_id);
+        self.journal.write(account, records, Box::new(ended)).await;
     }
 
     async fn persist(&mut self, records: Vec<Record>) -> Result<(), String> {
         if records.is_empty() {
             return Ok(());
         }
-        let Some(account_id) = self.context.as_ref().map(|context| context.account_id) else {
-            return Err("the journal is not open for writing".into());
-        };
+        let account_id = self.context.as_ref().map(|context| context.account_id);
         failpoint::point("records about to be written");
         let written =
             self.journal.submit(move |journal| journal.write(account_id, &records)).await.done().await;

@@ -19,14 +19,16 @@ use super::journal::Journal;
 use super::lease::{Lease, PurchaseGuard};
 use super::listing::Listing;
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
+use super::payer::Wallet;
 use super::quotes::Quotes;
-use super::report::{SpendingReport, SpendingTotals};
+use super::report::SpendingReport;
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
+use super::spending::SpendingTotals;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
-use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, host_name};
+use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
@@ -116,7 +118,7 @@ impl Payments {
     #[must_use]
     pub fn report(&self) -> SpendingReport {
         SpendingReport {
-            from: self.engine.payer.get().map(|payer| payer.account),
+            from: self.engine.payer.get().and_then(Wallet::account),
             ..lock(&self.spending).report()
         }
     }
@@ -192,7 +194,7 @@ impl Payments {
         let (reply, answer) = oneshot::channel();
         self.send(Message::ChainContext(reply)).await?;
         let context = answer.await.map_err(|_| ChannelAccessError::ShuttingDown)?;
-        context.ok_or(ChannelAccessError::OpRefused(OpRefused::NotReady))
+        context.ok_or_else(|| self.engine.lock().engine.why_no_account().into())
     }
 
     /// Applies the result of a sync that the user requested.

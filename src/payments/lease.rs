@@ -6,8 +6,8 @@ use http::{HeaderMap, Uri};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::message::Message;
-use super::report::{Delivery, PaymentGuard, SpendingTotals};
 use super::shared_engine::{Asked, SharedEngine};
+use super::spending::{Delivery, PaymentGuard, SpendingTotals};
 use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
 use crate::protocol::schemes::Payer;
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
@@ -52,15 +52,15 @@ impl Lease {
 
     /// Accounts for the payment under the origin of `url`.
     pub fn bill_to(&mut self, url: &Uri) {
-        let payee = self.draft.payee();
-        self.purchase.payment = Some(PaymentGuard::new(Arc::clone(&self.purchase.spending), url, payee));
+        let spending = Arc::clone(&self.purchase.spending);
+        self.purchase.payment = Some(PaymentGuard::new(spending, url, &self.draft));
     }
 
     /// Marks the payment as in doubt; call it right before the payment is sent.
     pub fn begin(&mut self) {
         self.purchase.delivery = Delivery::InDoubt;
-        if let (Some(payment), Some(draft)) = (&mut self.purchase.payment, self.draft.on_channel()) {
-            payment.begin(draft);
+        if let Some(payment) = &mut self.purchase.payment {
+            payment.begin(&self.draft);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, I
 /// A message to the actor.
 pub(super) enum Message {
     Load { account: Account, is_chosen: bool, reply: oneshot::Sender<Result<StoredAccount, JournalError>> },
+    Unlocked { signer: Arc<Signer>, has_chain: bool },
     Ready(Box<StartupState>),
     Unready(String),
     Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },

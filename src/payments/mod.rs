@@ -20,6 +20,7 @@ mod report;
 mod request_hasher;
 mod seller_urls;
 mod shared_engine;
+mod spending;
 mod startup;
 
 pub use account::AccountKey;
@@ -29,5 +30,5 @@ pub use handle::Payments;
 pub use lease::Lease;
 pub use listing::{ListedChannel, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};
-pub use report::{PayeeSpending, Spending, SpendingReport, Tally};
+pub use report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally};
 pub use startup::Startup;

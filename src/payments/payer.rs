@@ -1,6 +1,6 @@
 //! Signs payments, in the task of the paying client.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::chain::signer::Signer;
 use crate::failpoint;
@@ -10,14 +10,28 @@ use crate::protocol::{Account, Refusal, Signature};
 /// The key that signs payments, and the account that its channels belong to.
 #[derive(Debug)]
 pub(super) struct Wallet {
-    pub account: Account,
-    pub signer: Arc<Signer>,
+    signer: Arc<Signer>,
+    /// Set once the chain has been read.
+    account: OnceLock<Account>,
 }
 
 impl Wallet {
+    pub(super) fn new(signer: Arc<Signer>) -> Self {
+        Self { signer, account: OnceLock::new() }
+    }
+
+    pub(super) fn account(&self) -> Option<Account> {
+        self.account.get().copied()
+    }
+
+    /// Sets the account, which never changes afterwards.
+    pub(super) fn set_account(&self, account: Account) {
+        let _ = self.account.set(account);
+    }
+
     /// The payer, for schemes.
     pub(super) fn payer(&self) -> Payer {
-        Payer { address: self.signer.address(), account: Some(self.account) }
+        Payer { address: self.signer.address(), account: self.account() }
     }
 
     /// Signs a granted payment, which the journal has already recorded.

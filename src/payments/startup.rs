@@ -60,8 +60,19 @@ impl Payments {
         let _ = self.send(Message::Unready(reason)).await;
     }
 
-    /// Prepares the service for payments; returns when it is ready or has stopped.
+    /// Prepares the service for payments without a chain, in schemes that need none.
+    pub async fn start_without_chain(&self, signer: Arc<Signer>) {
+        tracing::info!(payer = %signer.address(), "ready to pay; without [chain] there are no channels");
+        // A service that has stopped pays nothing.
+        let _ = self.send(Message::Unlocked { signer, has_chain: false }).await;
+    }
+
+    /// Prepares the service for payments; returns when it is ready or has stopped. Schemes that need no chain can pay at
+    /// once.
     pub async fn start(&self, startup: Startup) {
+        let signer = Arc::clone(&startup.signer);
+        // As above.
+        let _ = self.send(Message::Unlocked { signer, has_chain: true }).await;
         loop {
             let reason = match self.prepare_and_report(&startup).await {
                 Ok(prepared) => {

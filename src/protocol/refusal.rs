@@ -68,8 +68,11 @@ pub enum Refusal {
     #[error("the request cannot be sent again: {0}")]
     NotReplayable(String),
     /// There is no wallet.
-    #[error("no wallet and chain are configured")]
+    #[error("no [wallet] is configured")]
     NoWallet,
+    /// The offer is paid from a channel, and there is no chain that could hold one.
+    #[error("the seller is paid from a channel, and no [chain] is configured")]
+    NoChain,
     /// The key is not unlocked or the chain not synced yet.
     #[error("not ready to pay: {0}")]
     NotReady(String),

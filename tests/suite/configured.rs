@@ -432,10 +432,6 @@ fn each_fault_names_its_key_and_its_remedy() {
         ("[wallet]".into(), "wallet: neither keystore nor key_file is set -> write either"),
         ("[wallet]\nkeystore = \"a\"\nkey_file = \"b\"".into(), "wallet: both keystore and key_file are set"),
         ("[wallet]\nkey_file = \"b\"\npassword_file = \"c\"".into(), "wallet.password_file: has no effect"),
-        (
-            "[wallet]\nkeystore = \"a\"".into(),
-            "chain: missing, but [wallet] is set: a proxy that pays needs both",
-        ),
         ("[chain]".into(), "wallet: missing, but [chain] is set"),
         ("[chain]\nchannel_manager = \"0x12\"".into(), "chain.channel_manager: \"0x12\": not an address"),
         (

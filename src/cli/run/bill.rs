@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::payments::{PayeeSpending, Spending, SpendingReport, Tally};
+use crate::payments::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally};
 
 /// How many payees the line lists.
 const NAMED: usize = 4;
@@ -49,17 +49,19 @@ impl Statement {
             return "the proxy stopped in the meantime: what it paid is unknown; see `tollpass channels`"
                 .to_owned();
         };
-        let mut line = match total.paid {
-            Tally { requests: 0, .. } => "paid nothing".to_owned(),
-            paid => format!("paid {}: {}", sum(paid), by_payee(bill, |spent| spent.paid)),
-        };
-        if total.unclear.requests > 0 {
-            let by_payee = by_payee(bill, |spent| spent.unclear);
-            // Writing to a string cannot fail.
-            let _ = write!(line, "; unclear {} (response lost or failed): {by_payee}", sum(total.unclear));
+        let mut line = String::new();
+        let has_spent = *total != Spending::default() || bill.under_way.requests > 0;
+        if has_spent || bill.other_assets.is_empty() {
+            line = in_asset("", *total, &bill.payees, bill.others, bill.under_way);
         }
-        if bill.under_way.requests > 0 {
-            let _ = write!(line, "; in flight {}", sum(bill.under_way));
+        for spending in &bill.other_assets {
+            let AssetSpending { network, token, payees, others, under_way } = spending;
+            let total = spending.total();
+            let asset = format!(" {token} on {network}");
+            if !line.is_empty() {
+                line += "; ";
+            }
+            line += &in_asset(&asset, total, payees, *others, *under_way);
         }
         match (self.shared, self.complete) {
             (false, _) => {}
@@ -78,22 +80,44 @@ impl Billed {
     }
 }
 
-fn sum(Tally { requests, amount }: Tally) -> String {
+/// What was paid in one asset; `asset` follows each sum.
+fn in_asset(
+    asset: &str,
+    total: Spending,
+    payees: &[PayeeSpending],
+    others: Spending,
+    under_way: Tally,
+) -> String {
+    let mut line = match total.paid {
+        Tally { requests: 0, .. } => format!("paid nothing{}", asset.replacen(' ', " of ", 1)),
+        paid => format!("paid {}: {}", sum(paid, asset), by_payee(payees, &others, |spent| spent.paid)),
+    };
+    if total.unclear.requests > 0 {
+        let by_payee = by_payee(payees, &others, |spent| spent.unclear);
+        // Writing to a string cannot fail.
+        let _ = write!(line, "; unclear {} (response lost or failed): {by_payee}", sum(total.unclear, asset));
+    }
+    if under_way.requests > 0 {
+        let _ = write!(line, "; in flight {}", sum(under_way, asset));
+    }
+    line
+}
+
+fn sum(Tally { requests, amount }: Tally, asset: &str) -> String {
     let noun = if requests == 1 { "request" } else { "requests" };
-    format!("{amount} in {requests} {noun}")
+    format!("{amount}{asset} in {requests} {noun}")
 }
 
 /// The amounts by payee, the first few by name.
-fn by_payee(bill: &SpendingReport, of: impl Fn(&Spending) -> Tally) -> String {
-    let mut paid: Vec<&PayeeSpending> =
-        bill.payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
+fn by_payee(payees: &[PayeeSpending], others: &Spending, of: impl Fn(&Spending) -> Tally) -> String {
+    let mut paid: Vec<&PayeeSpending> = payees.iter().filter(|payee| of(&payee.spent).requests > 0).collect();
     paid.sort_by_key(|payee| std::cmp::Reverse(of(&payee.spent).amount));
     let (named, rest) = paid.split_at(paid.len().min(NAMED));
     let mut parts: Vec<String> = named
         .iter()
         .map(|PayeeSpending { host, receiver, spent }| format!("{} to {host} ({receiver})", of(spent).amount))
         .collect();
-    let others = of(&bill.others);
+    let others = of(others);
     if !rest.is_empty() || others.requests > 0 {
         let amount =
             rest.iter().fold(others.amount, |sum, payee| sum.saturating_add(of(&payee.spent).amount));
@@ -149,6 +173,35 @@ mod tests {
     fn what_is_only_unclear_is_not_hidden() {
         let line = Statement::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
         assert!(line.starts_with("paid nothing; unclear 9 in 1 request, "), "{line}");
+    }
+
+    #[test]
+    fn each_asset_has_sums_of_its_own() {
+        let (none, address) = (Tally::default(), Address([0x11; 20]));
+        let other = AssetSpending {
+            network: "eip155:8453".into(),
+            token: "0xcafe".into(),
+            payees: vec![payee("b", some(2, 7), none)],
+            under_way: some(1, 3),
+            ..AssetSpending::default()
+        };
+        let mut two = bill(vec![]);
+        two.other_assets.push(other);
+        let paid = format!(
+            "paid 7 0xcafe on eip155:8453 in 2 requests: 7 to b ({address}); in flight 3 0xcafe on eip155:8453 in 1 \
+             request"
+        );
+        assert_eq!(Statement::own(two.clone()).line(), paid);
+        two.payees.push(payee("a", none, some(1, 9)));
+        let line = Statement::own(two.clone()).line();
+        assert!(
+            line.starts_with("paid nothing; unclear 9 in 1 request, ") && line.ends_with(&paid),
+            "{line}"
+        );
+        let mut after = two.clone();
+        after.other_assets[0].payees[0].spent.paid = some(3, 11);
+        let line = Statement::shared(&two, Some(after)).line();
+        assert!(line.contains("paid 4 0xcafe on eip155:8453 in 1 request: 4 to b ("), "{line}");
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum JournalError {
         /// The token in the journal.
         known: Address,
     },
+    /// A record belongs to an account, and the chain has not been read yet.
+    #[error("the journal cannot record a channel before the chain has been read")]
+    NoAccount,
     /// The writer thread panicked; nothing was done that depends on its unwritten records.
     #[error("the journal is closed after an internal error: restart tollpass")]
     Gone,

@@ -8,11 +8,15 @@ mod file;
 mod load;
 mod schema;
 mod write;
+#[cfg(feature = "testing")]
+mod write_hook;
 pub(crate) mod writer;
 
 pub use error::JournalError;
 pub use file::{FILE, Journal, sidecar_files};
 pub use load::{AccountChannels, AccountId, StoredAccount};
+#[cfg(feature = "testing")]
+pub use write_hook::before_writes;
 
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     ];
 
     let mut journal = Journal::open(directory.path()).unwrap();
-    let account_id = journal.load(&account(0xaa)).unwrap().id;
+    let account_id = Some(journal.load(&account(0xaa)).unwrap().id);
     let mut records: Vec<Record> =
         channels.iter().map(|(id, channel)| Record::Channel(*id, *channel)).collect();
     records.extend([Record::Intent(intent(11)), Record::Intent(intent(9)), Record::Cursor(77)]);
@@ -108,7 +108,7 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
     drop(old);
     let mut journal = Journal::open(directory.path()).unwrap();
-    let account_id = journal.load(&account(0xaa)).unwrap().id;
+    let account_id = Some(journal.load(&account(0xaa)).unwrap().id);
     let id = ChannelId { receiver: Address([0xbb; 20]), open_block: 1 };
     journal.write(account_id, &[Record::Consent(id, 5.into(), Signature([7; 65]))]).unwrap();
     drop(journal);

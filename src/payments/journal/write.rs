@@ -12,12 +12,17 @@ use crate::protocol::quote::{Price, RequestId};
 use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Terms};
 
 impl Journal {
-    /// Commits records atomically: after `Ok` they survive a crash.
+    /// Commits records atomically: after `Ok` they survive a crash. Authorizations and prices outside channels belong to no
+    /// account.
     ///
     /// # Errors
-    /// SQLite cannot write them; then none is written.
-    pub fn write(&mut self, account: AccountId, records: &[Record]) -> Result<(), JournalError> {
-        self.try_write(account, records)
+    /// [`JournalError::NoAccount`]: a record belongs to an account and there is none. [`JournalError::Sqlite`]: SQLite cannot
+    /// write them. Then none is written.
+    pub fn write(&mut self, account: Option<AccountId>, records: &[Record]) -> Result<(), JournalError> {
+        if account.is_none() && records.iter().any(needs_account) {
+            return Err(JournalError::NoAccount);
+        }
+        self.try_write(account.unwrap_or(AccountId(0)), records)
             .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
@@ -73,6 +78,15 @@ impl Journal {
             }
         }
         transaction.commit()
+    }
+}
+
+/// True if a record is stored with its account's row.
+fn needs_account(record: &Record) -> bool {
+    match record {
+        Record::Authorization(_) | Record::AuthorizationEnded(_) => false,
+        Record::Price(_, price) => price.is_none_or(|price| price.scheme == SchemeName::MicroRaiden),
+        _ => true,
     }
 }
 

@@ -28,7 +28,8 @@ enum WriteJob {
 pub(crate) type WriteEnded = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 struct RecordsJob {
-    account: AccountId,
+    /// Whose channels and prices the records are of; records of authorizations need none.
+    account: Option<AccountId>,
     records: Vec<Record>,
     ended: Option<WriteEnded>,
 }
@@ -81,7 +82,7 @@ impl JournalWriter {
     }
 
     /// Submits records, which become durable together with everything queued then; waits if the queue is full.
-    pub(crate) async fn write(&self, account: AccountId, records: Vec<Record>, ended: WriteEnded) {
+    pub(crate) async fn write(&self, account: Option<AccountId>, records: Vec<Record>, ended: WriteEnded) {
         let job = RecordsJob { account, records, ended: Some(ended) };
         // If the thread has died, the job is dropped, which reports its failure.
         let _ = self.0.send(WriteJob::Records(job)).await;
@@ -110,6 +111,8 @@ fn write_group(
             job => other = Some(job),
         }
     }
+    #[cfg(feature = "testing")]
+    super::write_hook::call(&journal.path);
     let written = journal.write(account, &records).map_err(|error| {
         tracing::error!(%error, "cannot write the journal; payments are suspended until it can be written");
         error.to_string()

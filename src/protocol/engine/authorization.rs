@@ -23,6 +23,8 @@ pub(super) struct OneShotPurchase {
     pub(super) limit: SpendLimit,
     pub(super) nonce: [u8; 32],
     pub(super) draft: Draft,
+    /// When it is refused if the key is still locked.
+    pub(super) ready_by: Instant,
     pub(super) deadline: Instant,
     pub(super) stage: OneShotStage,
     /// How often it was presented again.
@@ -32,6 +34,8 @@ pub(super) struct OneShotPurchase {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OneShotStage {
+    /// Waits until the key is unlocked.
+    Starting,
     /// Waits until the journal has recorded the authorization.
     Recording,
     /// The payment is in flight.
@@ -43,6 +47,7 @@ pub(super) enum OneShotStage {
 impl OneShotPurchase {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
+            OneShotStage::Starting => Some(self.ready_by.min(self.deadline)),
             OneShotStage::Recording => Some(self.deadline),
             OneShotStage::InFlight => None,
             OneShotStage::Backoff { until } => Some(until),

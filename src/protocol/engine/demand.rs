@@ -61,17 +61,28 @@ impl Engine {
         }
     }
 
+    /// Starts what waits for the key only, and refuses what needs a chain if there is none.
+    pub(super) fn unlocked(&mut self, has_chain: bool, now: Instant) {
+        self.is_unlocked = true;
+        self.start_one_shots();
+        if !has_chain && matches!(self.start, Start::Waiting(_)) {
+            self.start = Start::NoChain;
+            for id in self.starting() {
+                self.refuse(id, Refusal::NoChain, now);
+            }
+        }
+    }
+
     /// Enqueues purchases that came before the engine was ready.
     pub(super) fn check_starting(&mut self, now: Instant) {
-        let early: Vec<PurchaseId> = self
-            .purchases
-            .iter()
-            .filter(|(_, purchase)| matches!(purchase.stage, Stage::Starting { .. }))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in early {
+        for id in self.starting() {
             self.check_and_enqueue(id, now);
         }
+    }
+
+    fn starting(&self) -> Vec<PurchaseId> {
+        let is_starting = |purchase: &Purchase| matches!(purchase.stage, Stage::Starting { .. });
+        self.purchases.iter().filter(|(_, purchase)| is_starting(purchase)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn demand(&mut self, id: PurchaseId, offer: Offer, limit: SpendLimit, now: Instant) {
@@ -91,6 +102,7 @@ impl Engine {
         self.purchases.insert(id, purchase);
         match self.start {
             Start::Waiting(_) => {}
+            Start::NoChain => self.refuse(id, Refusal::NoChain, now),
             Start::Ready(_) => self.check_and_enqueue(id, now),
             Start::Stopped(_) => self.refuse(id, Refusal::ShuttingDown, now),
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::blocked::{Action, Blocked};
 use super::op_failure::{OpFailure, OpRefused};
-use super::{Effect, Engine, Funding, HostName, Record};
+use super::{Effect, Engine, Funding, HostName, Record, Start};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
 /// How far the cursor moves before it is recorded again, in blocks.
@@ -89,12 +89,17 @@ impl Engine {
     /// must be above 0 and within the limit.
     pub fn may_start(&self, op: &ChannelOp) -> Result<(), OpRefused> {
         if self.account().is_none() {
-            return Err(OpRefused::NotReady);
+            return Err(self.why_no_account());
         }
         self.check_amount(op)?;
         let receiver = op.receiver();
         let is_busy = self.funding.contains_key(&receiver) || self.intents.contains_key(&receiver);
         if is_busy { Err(OpRefused::Busy(receiver)) } else { Ok(()) }
+    }
+
+    /// Why no account is known.
+    pub fn why_no_account(&self) -> OpRefused {
+        if matches!(self.start, Start::NoChain) { OpRefused::NoChain } else { OpRefused::NotReady }
     }
 
     /// Checks that a channel may hold the amount of an operation.

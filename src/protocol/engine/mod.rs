@@ -68,6 +68,12 @@ pub enum Input {
         /// The block at which the next sync starts.
         cursor: u64,
     },
+    /// The key is unlocked: schemes without channels can pay. [`Input::Ready`] follows once the chain has been read; without
+    /// a chain, nothing is ever paid from a channel.
+    Unlocked {
+        /// True if there is a chain to read.
+        has_chain: bool,
+    },
     /// The key or the chain is not ready yet, with the reason.
     Unready(String),
     /// A client request got a 402 that a rule allows to pay.
@@ -209,6 +215,8 @@ pub enum Record {
 pub struct Engine {
     policy: Arc<Policy>,
     start: Start,
+    /// True once the key is unlocked.
+    is_unlocked: bool,
     slots: BTreeMap<ChannelId, Slot>,
     /// True if a slot may be dirty.
     is_dirty: bool,
@@ -248,6 +256,8 @@ pub struct Engine {
 enum Start {
     /// Not ready, and why.
     Waiting(String),
+    /// There is no chain, so there are no channels.
+    NoChain,
     Ready(Account),
     /// No more payments are granted; if it was ready before, user operations may still start.
     Stopped(Option<Account>),
@@ -285,6 +295,7 @@ impl Engine {
         Self {
             policy,
             start: Start::Waiting("the key and the chain are being prepared".into()),
+            is_unlocked: false,
             slots: BTreeMap::new(),
             is_dirty: false,
             unclaimed_hosts: BTreeMap::new(),
@@ -334,6 +345,7 @@ impl Engine {
                     self.check_starting(now);
                 }
             }
+            Input::Unlocked { has_chain } => self.unlocked(has_chain, now),
             Input::Unready(reason) => {
                 if matches!(self.start, Start::Waiting(_)) {
                     self.start = Start::Waiting(reason);
@@ -422,7 +434,7 @@ impl Engine {
     pub fn account(&self) -> Option<&Account> {
         match &self.start {
             Start::Ready(account) | Start::Stopped(Some(account)) => Some(account),
-            Start::Waiting(_) | Start::Stopped(None) => None,
+            Start::Waiting(_) | Start::NoChain | Start::Stopped(None) => None,
         }
     }
 
@@ -493,7 +505,7 @@ impl Engine {
                     let refusal = Refusal::NotReady(reason.clone());
                     return self.refuse(id, refusal, now);
                 }
-                Start::Ready(_) | Start::Stopped(_) => Awaited::Start,
+                Start::NoChain | Start::Ready(_) | Start::Stopped(_) => Awaited::Start,
             },
             Stage::Queued => {
                 let is_funding = self.funding.contains_key(&purchase.receiver());

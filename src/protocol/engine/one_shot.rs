@@ -24,27 +24,43 @@ impl Engine {
         now: Instant,
     ) {
         let terms = offer.terms();
-        let refusal = match (&self.start, offer.draw_one_shot(nonce)) {
-            (Start::Waiting(reason), _) => Refusal::NotReady(reason.clone()),
-            (Start::Stopped(_), _) => Refusal::ShuttingDown,
-            (Start::Ready(_), None) => Refusal::UnknownScheme,
-            (Start::Ready(_), Some(draft)) => match limit.check(&terms) {
-                Err(refusal) => refusal,
-                Ok(()) => {
-                    let authorization = Authorization { nonce, terms: terms.clone() };
-                    let after = [Some(self.next_write()), None];
-                    self.records.push(Record::Authorization(Box::new(authorization)));
-                    self.blocked.push(Blocked { after, action: Action::GrantOneShot(id) });
-                    let deadline = now + self.policy.pay_timeout;
-                    let (stage, retries, since) = (OneShotStage::Recording, 0, now);
-                    let purchase =
-                        OneShotPurchase { terms, limit, nonce, draft, deadline, stage, retries, since };
-                    self.one_shots.insert(id, purchase);
-                    return;
+        if matches!(self.start, Start::Stopped(_)) {
+            return self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
+        }
+        let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
+        match limit.check(&terms).and(draft) {
+            Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
+            Ok(draft) => {
+                let (ready_by, deadline) = (now + self.policy.ready_timeout, now + self.policy.pay_timeout);
+                let (stage, retries, since) = (OneShotStage::Starting, 0, now);
+                let purchase =
+                    OneShotPurchase { terms, limit, nonce, draft, ready_by, deadline, stage, retries, since };
+                self.one_shots.insert(id, purchase);
+                if self.is_unlocked {
+                    self.record_one_shot(id);
                 }
-            },
-        };
-        self.effects.push_back(Effect::Refuse(id, refusal));
+            }
+        }
+    }
+
+    /// The key is unlocked: records what has waited for it.
+    pub(super) fn start_one_shots(&mut self) {
+        let is_starting = |purchase: &OneShotPurchase| matches!(purchase.stage, OneShotStage::Starting);
+        let waiting: Vec<PurchaseId> =
+            self.one_shots.iter().filter(|(_, purchase)| is_starting(purchase)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.record_one_shot(id);
+        }
+    }
+
+    /// Records the authorization; it is granted once it is on disk.
+    fn record_one_shot(&mut self, id: PurchaseId) {
+        let after = [Some(self.next_write()), None];
+        let Some(purchase) = self.one_shots.get_mut(&id) else { return };
+        purchase.stage = OneShotStage::Recording;
+        let authorization = Authorization { nonce: purchase.nonce, terms: purchase.terms.clone() };
+        self.records.push(Record::Authorization(Box::new(authorization)));
+        self.blocked.push(Blocked { after, action: Action::GrantOneShot(id) });
     }
 
     /// Grants the payment once its authorization is recorded.
@@ -63,9 +79,17 @@ impl Engine {
 
     /// Refuses waiting purchases; payments in flight continue.
     pub(super) fn stop_one_shots(&mut self) {
-        let waiting = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some());
-        for (id, _) in waiting {
+        let waiting: Vec<_> = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some()).collect();
+        for (id, purchase) in waiting {
+            self.end_unsigned(&purchase);
             self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
+        }
+    }
+
+    /// Records that an authorization was never signed, if its own record may be on disk.
+    fn end_unsigned(&mut self, purchase: &OneShotPurchase) {
+        if matches!(purchase.stage, OneShotStage::Recording) {
+            self.records.push(Record::AuthorizationEnded(purchase.nonce));
         }
     }
 
@@ -73,7 +97,7 @@ impl Engine {
     pub(super) fn withdraw_one_shot(&mut self, id: PurchaseId) {
         if let Some(purchase) = self.one_shots.remove(&id) {
             // If it was sent before, it stays in doubt.
-            if purchase.retries == 0 {
+            if purchase.retries == 0 && !matches!(purchase.stage, OneShotStage::Starting) {
                 self.records.push(Record::AuthorizationEnded(purchase.nonce));
             }
         }
@@ -134,8 +158,19 @@ impl Engine {
             self.one_shots.iter().filter(|(_, purchase)| is_due(purchase)).map(|(id, _)| *id).collect();
         for id in due {
             match self.one_shots.get(&id).map(|purchase| purchase.stage) {
+                Some(OneShotStage::Starting) => {
+                    let reason = match &self.start {
+                        Start::Waiting(reason) => reason.clone(),
+                        _ => "the key is locked".to_owned(),
+                    };
+                    self.refuse_one_shot(id, Refusal::NotReady(reason));
+                }
                 Some(OneShotStage::Recording) => {
-                    self.refuse_one_shot(id, Refusal::Deadline { waited_for: Awaited::Journal });
+                    if let Some(purchase) = self.one_shots.remove(&id) {
+                        self.end_unsigned(&purchase);
+                        let refusal = Refusal::Deadline { waited_for: Awaited::Journal };
+                        self.effects.push_back(Effect::Refuse(id, refusal));
+                    }
                 }
                 Some(OneShotStage::Backoff { .. }) => self.grant_one_shot(id),
                 Some(OneShotStage::InFlight) | None => {}

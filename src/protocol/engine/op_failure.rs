@@ -30,6 +30,9 @@ pub enum OpRefused {
     /// The key or the chain is not ready yet.
     #[error("not ready: the key is not unlocked or the chain not synced yet")]
     NotReady,
+    /// There is no chain that could hold a channel.
+    #[error("no [chain] is configured, so there are no channels")]
+    NoChain,
     /// Another transaction for the receiver is pending.
     #[error("another transaction for {0} is pending; wait for it, then try again")]
     Busy(Address),

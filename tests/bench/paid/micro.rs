@@ -152,7 +152,7 @@ fn writes(id: ChannelId, account: Account) -> anyhow::Result<()> {
         withdrawn: Amount::ZERO,
     });
     show("one durable write of the journal (waits)", || {
-        journal.write(account, &[Record::Channel(id, channel)])
+        journal.write(Some(account), &[Record::Channel(id, channel)])
     });
     Ok(())
 }

@@ -237,7 +237,7 @@ fn what_the_schema_refuses_does_not_parse_either() {
         "colour = 1".to_owned(),
         "listen = \"localhost:1\"".into(),
         "allow_remote = 1".into(),
-        "[wallet]\nkeystore = \"a\"".into(),
+        "[chain]\nchannel_manager = \"0x1111111111111111111111111111111111111111\"".into(),
         PAYING.replace("[wallet]", "[wallet]\nkey_file = \"b\""),
         PAYING.replace("keystore", "password_file = \"p\"\nkey_file"),
         PAYING.replace("http://127", "ws://127"),

@@ -73,6 +73,17 @@ impl Alice {
         Self { directory, address, text }
     }
 
+    /// The same without a chain, and without money.
+    pub fn without_chain(rest: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nstate_dir = \"state\"\n\n[wallet]\nkey_file = \"key\"\n\n{rest}"
+        );
+        write_private(&directory.path().join("key"), &hex::encode(KEY));
+        write_private(&directory.path().join("proxy.toml"), &text);
+        Self { directory, address: Signer::new(&KEY).unwrap().address(), text }
+    }
+
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("proxy.toml")
     }
@@ -90,7 +101,13 @@ impl Alice {
 
     /// Runs her proxy in this process.
     pub async fn start(&self) -> Running {
-        let config = Config::load(Some(&self.config_path())).unwrap();
+        self.start_with(|_| {}).await
+    }
+
+    /// The same with a configuration that no file can have.
+    pub async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Running {
+        let mut config = Config::load(Some(&self.config_path())).unwrap();
+        change(&mut config);
         let shutdown = Shutdown::new();
         let app = App::build(config, None, shutdown.clone()).await.unwrap();
         let (address, channels) = (app.address(), app.channels().unwrap().clone());

@@ -1,0 +1,73 @@
+//! What was paid to whom since the process started, in memory. The journal knows channels and totals; only this knows for
+//! which host a payment was made.
+//!
+//! Leases fill it when they come back, so that it counts what the engine counts. A payment counts by how much it raises
+//! what the seller can redeem: presenting the same total again adds nothing, and what was presented stays counted,
+//! whatever becomes of the next attempt.
+
+mod channel;
+mod one_shot;
+mod totals;
+
+use std::sync::{Arc, Mutex};
+
+use http::Uri;
+
+use self::channel::ChannelGuard;
+use self::one_shot::OneShotGuard;
+pub(super) use self::totals::{Delivery, SpendingTotals};
+use crate::protocol::{Amount, Draft};
+
+/// Accounts for the payments of one client request.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost each payment on a channel an allocation")]
+pub(super) enum PaymentGuard {
+    /// On a channel.
+    Channel(ChannelGuard),
+    /// With an authorization.
+    OneShot(OneShotGuard),
+}
+
+impl PaymentGuard {
+    /// Accounts for the payment `draft`, and those that follow it, for a request to the origin of `url`.
+    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, url: &Uri, draft: &Draft) -> Self {
+        match draft.on_channel() {
+            Some(draft) => Self::Channel(ChannelGuard::new(totals, url, draft.channel.receiver)),
+            None => Self::OneShot(OneShotGuard::new(totals, url, draft.payee(), draft.price())),
+        }
+    }
+
+    /// A payment is about to be sent.
+    pub(super) fn begin(&mut self, draft: &Draft) {
+        match (self, draft.on_channel()) {
+            (Self::Channel(guard), Some(draft)) => guard.begin(draft),
+            (Self::OneShot(guard), None) => guard.begin(),
+            // A request is paid in one way.
+            (Self::Channel(_), None) | (Self::OneShot(_), Some(_)) => {}
+        }
+    }
+
+    /// The seller has seen what was sent and asks again: it stays counted, whatever comes next.
+    pub(super) fn answered(&mut self) {
+        match self {
+            Self::Channel(guard) => guard.answered(),
+            Self::OneShot(guard) => guard.answered(),
+        }
+    }
+
+    /// The seller has proven that it holds `total` of a channel of what was presented.
+    pub(super) fn registered(&mut self, total: Amount) {
+        match self {
+            Self::Channel(guard) => guard.registered(total),
+            Self::OneShot(_) => {}
+        }
+    }
+
+    /// Records the outcome of the last payment; no-op if none was presented.
+    pub(super) fn end(&mut self, how: Delivery) {
+        match self {
+            Self::Channel(guard) => guard.end(how),
+            Self::OneShot(guard) => guard.end(how),
+        }
+    }
+}
