@@ -137,6 +137,7 @@ impl Actor {
             self.act().await;
         }
         self.write_prices().await;
+        self.journal.close().await;
         tracing::info!("stopped accepting payments; state saved");
     }
 

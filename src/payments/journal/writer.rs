@@ -2,6 +2,7 @@
 //! order of submission.
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::AccountId;
 use super::error::JournalError;
@@ -17,7 +18,10 @@ const MAX_GROUP: usize = 64;
 
 /// A handle to the journal thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct JournalWriter(mpsc::Sender<WriteJob>);
+pub(crate) struct JournalWriter {
+    jobs: mpsc::Sender<WriteJob>,
+    thread: JoinHandle<()>,
+}
 
 enum WriteJob {
     Records(RecordsJob),
@@ -58,7 +62,7 @@ impl JournalWriter {
     /// Starts the thread.
     pub(crate) fn start(mut journal: Journal) -> Self {
         let (jobs, mut waiting) = mpsc::channel::<WriteJob>(QUEUE);
-        tokio::task::spawn_blocking(move || {
+        let thread = tokio::task::spawn_blocking(move || {
             let mut next = None;
             while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
                 match job {
@@ -67,7 +71,15 @@ impl JournalWriter {
                 }
             }
         });
-        Self(jobs)
+        Self { jobs, thread }
+    }
+
+    /// Waits until everything queued is written and the file is closed. Nothing can be submitted afterwards.
+    pub(crate) async fn close(&mut self) {
+        // Without a sender the thread ends.
+        self.jobs = mpsc::channel(1).0;
+        // A panic of the thread is in the log.
+        let _ = (&mut self.thread).await;
     }
 
     /// Submits work; waits if the queue is full.
@@ -77,7 +89,7 @@ impl JournalWriter {
     ) -> PendingWrite<T> {
         let (job, pending) = job(work);
         // If the thread has died, the job and its reply channel are dropped.
-        let _ = self.0.send(job).await;
+        let _ = self.jobs.send(job).await;
         pending
     }
 
@@ -85,7 +97,7 @@ impl JournalWriter {
     pub(crate) async fn write(&self, account: Option<AccountId>, records: Vec<Record>, ended: WriteEnded) {
         let job = RecordsJob { account, records, ended: Some(ended) };
         // If the thread has died, the job is dropped, which reports its failure.
-        let _ = self.0.send(WriteJob::Records(job)).await;
+        let _ = self.jobs.send(WriteJob::Records(job)).await;
     }
 }
 
