@@ -1,6 +1,6 @@
 //! Payments that were signed but never sent: they cost one price when they are presented, whatever happened in between.
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header};
 use tollpass::protocol::Address;
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 
@@ -11,10 +11,14 @@ use crate::support::market::Market;
 use crate::support::payer::{Alice, Program};
 use crate::support::wire::{Got, ask};
 
+/// Keeps no connection open, so that none can carry a payment to it once it is gone.
 fn honest(demand: Demand) -> impl FnMut(&Presented) -> Answer + Send + 'static {
-    move |presented| match presented.payment {
-        Some(_) => Answer::new(StatusCode::OK, "here you are\n"),
-        None => demand.base(PRICE),
+    move |presented| {
+        let answer = match presented.payment {
+            Some(_) => Answer::new(StatusCode::OK, "here you are\n"),
+            None => demand.base(PRICE),
+        };
+        answer.header(&header::CONNECTION, "close")
     }
 }
 
