@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn what_is_only_unclear_is_not_hidden() {
         let line = Statement::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
-        assert!(line.starts_with("paid nothing; unclear 9 in 1 request, "), "{line}");
+        assert!(line.starts_with("paid nothing; unclear 9 in 1 request ("), "{line}");
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         two.payees.push(payee("a", none, some(1, 9)));
         let line = Statement::own(two.clone()).line();
         assert!(
-            line.starts_with("paid nothing; unclear 9 in 1 request, ") && line.ends_with(&paid),
+            line.starts_with("paid nothing; unclear 9 in 1 request (") && line.ends_with(&paid),
             "{line}"
         );
         let mut after = two.clone();

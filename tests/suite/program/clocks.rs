@@ -62,7 +62,7 @@ async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
         serving.terminate();
         let (status, log) = serving.ended().await;
         assert_eq!(status.code(), Some(0), "{log}");
-        let warned = log.lines().filter(|line| line.contains("cannot intercept HTTPS")).count();
+        let warned = log.lines().filter(|line| line.contains("cannot intercept HTTPS: ")).count();
         assert_eq!(warned, 1, "{log}");
     }
 }
@@ -89,7 +89,7 @@ async fn a_ca_that_ends_while_the_proxy_runs_is_warned_of_once() {
     serving.terminate();
     let (status, log) = serving.ended().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    let warned: Vec<_> = log.lines().filter(|line| line.contains("cannot intercept HTTPS")).collect();
+    let warned: Vec<_> = log.lines().filter(|line| line.contains("cannot intercept HTTPS: ")).collect();
     assert_eq!(warned.len(), 1, "{log}");
     assert!(warned[0].contains("WARN") && warned[0].contains("intercept.ca_cert"), "{log}");
 }
