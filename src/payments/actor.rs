@@ -388,7 +388,7 @@ impl Actor {
 
     fn become_ready(&mut self, state: StartupState) {
         let StartupState { account, stored, synced, chain, signer } = state;
-        self.shared.quotes.load(account, stored.prices);
+        self.shared.quotes.load(stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
         self.engine.payer.get_or_init(|| Wallet::new(Arc::clone(&signer))).set_account(account);

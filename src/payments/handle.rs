@@ -30,7 +30,7 @@ use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
 use crate::protocol::policy::SpendLimit;
-use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
+use crate::protocol::{Account, Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
 const MAILBOX: usize = 256;
@@ -94,22 +94,40 @@ impl Payments {
         }
     }
 
-    /// Asks for a signed payment, and waits for a channel, an opening or a top-up as long as the policy allows. Nothing
-    /// is signed if the future is dropped before it completes.
+    /// Picks the first offer that the rule permits and the account can pay; the first one if there is none. `None` if
+    /// `offers` is empty.
+    #[must_use]
+    pub fn choose(&self, offers: Vec<Offer>, limit: &SpendLimit) -> Option<Offer> {
+        let account = self.engine.payer.get().and_then(Wallet::account);
+        let is_payable = |offer: &Offer| {
+            let has_account = |account: &Account| offer.check_account(account).is_ok();
+            limit.check(&offer.terms()).is_ok() && account.as_ref().is_none_or(has_account)
+        };
+        let index = offers.iter().position(is_payable).unwrap_or_default();
+        offers.into_iter().nth(index)
+    }
+
+    /// Asks for a signed payment, and waits for a channel, an opening or a top-up until `deadline`. Nothing is signed if
+    /// the future is dropped before it completes.
     ///
     /// # Errors
     /// The refusal.
-    pub async fn pay(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
+    pub async fn pay(
+        &self,
+        offer: Offer,
+        limit: SpendLimit,
+        deadline: Instant,
+    ) -> Result<Box<Lease>, Refusal> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
-        let purchase = PurchaseGuard::new(id, engine, mailbox, Arc::clone(&self.spending), permit);
+        let purchase = PurchaseGuard::new(id, deadline, engine, mailbox, Arc::clone(&self.spending), permit);
         let input = if offer.is_one_shot() {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);
-            Input::DemandOneShot { purchase: id, offer, limit, nonce }
+            Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce }
         } else {
-            Input::Demand { purchase: id, offer, limit }
+            Input::Demand { purchase: id, offer, limit, deadline }
         };
         purchase.ask(input).await
     }

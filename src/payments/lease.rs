@@ -1,9 +1,11 @@
 //! A signed payment leased to one client request.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use http::{HeaderMap, Uri};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout_at;
 
 use super::message::Message;
 use super::shared_engine::{Asked, SharedEngine};
@@ -29,6 +31,8 @@ pub struct Lease {
 #[derive(Debug)]
 pub(super) struct PurchaseGuard {
     id: PurchaseId,
+    /// When the engine refuses it, at the latest.
+    deadline: Instant,
     delivery: Delivery,
     /// Accounts for the payment in the spending report.
     payment: Option<PaymentGuard>,
@@ -114,12 +118,22 @@ impl Lease {
 impl PurchaseGuard {
     pub(super) fn new(
         id: PurchaseId,
+        deadline: Instant,
         engine: Arc<SharedEngine>,
         mailbox: mpsc::Sender<Message>,
         spending: Arc<Mutex<SpendingTotals>>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { id, delivery: Delivery::NotSent, payment: None, spending, engine, mailbox, _permit: permit }
+        Self {
+            id,
+            deadline,
+            delivery: Delivery::NotSent,
+            payment: None,
+            spending,
+            engine,
+            mailbox,
+            _permit: permit,
+        }
     }
 
     /// Waits for the engine's decision, and signs the payment that it grants.
@@ -138,7 +152,18 @@ impl PurchaseGuard {
         }
         let granted = match asked {
             Asked::Answered(granted) => granted,
-            Asked::Waits(answer) => answer.await.unwrap_or(Err(Refusal::ShuttingDown)),
+            Asked::Waits(mut answer) => {
+                let deadline = tokio::time::Instant::from_std(self.deadline);
+                let answer = match timeout_at(deadline, &mut answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        // The actor, which tells the engine the time, may be waiting for the disk.
+                        self.engine.submit(Input::Tick);
+                        answer.await
+                    }
+                };
+                answer.unwrap_or(Err(Refusal::ShuttingDown))
+            }
         };
         if let (Some(payment), Err(Refusal::PaidAnswerLost { total })) = (&mut self.payment, &granted) {
             payment.registered(*total);

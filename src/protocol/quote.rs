@@ -5,17 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::protocol::{Address, Amount, SchemeName};
+use crate::protocol::Offer;
 
 /// What a request cost last time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// The price, in base units.
-    pub price: Amount,
-    /// The payee.
-    pub receiver: Address,
-    /// The payment scheme.
-    pub scheme: SchemeName,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// The seller's offer, without what it stated of one payment.
+    pub offer: Offer,
     /// When it was last confirmed, in seconds since 1970.
     pub seen: u64,
     /// How reliably responses show that they were paid for.
@@ -51,7 +47,7 @@ const REFRESH: u64 = 4;
 pub struct Prices {
     limit: usize,
     age: u64,
-    known: HashMap<RequestId, Price>,
+    known: HashMap<RequestId, Quote>,
     /// Entries that differ from the journal.
     dirty: BTreeSet<RequestId>,
 }
@@ -63,13 +59,13 @@ impl Prices {
     }
 
     /// Loads recorded prices.
-    pub fn load(&mut self, records: impl IntoIterator<Item = (RequestId, Price)>) {
+    pub fn load(&mut self, records: impl IntoIterator<Item = (RequestId, Quote)>) {
         self.known.extend(records);
         while self.known.len() > self.limit && self.evict() {}
     }
 
     /// The probable price of `request`; `None` if the seller must be asked first.
-    pub fn recall(&mut self, request: &RequestId, now: u64) -> Option<Price> {
+    pub fn recall(&mut self, request: &RequestId, now: u64) -> Option<Quote> {
         let known = self.known.get_mut(request)?;
         if now.saturating_sub(known.seen) > self.age {
             self.forget(request);
@@ -78,20 +74,13 @@ impl Prices {
         if let Trust::Blind { left, .. } = &mut known.trust {
             *left = left.checked_sub(1)?;
         }
-        Some(*known)
+        Some(known.clone())
     }
 
     /// Remembers the price that was just paid for `request`. `is_shown`: the response contained the seller's state;
     /// `was_asked`: the seller had asked for this price first.
-    pub fn learn(
-        &mut self,
-        request: &RequestId,
-        (price, receiver, scheme): (Amount, Address, SchemeName),
-        is_shown: bool,
-        was_asked: bool,
-        now: u64,
-    ) {
-        let before = self.known.get(request).copied();
+    pub fn learn(&mut self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool, now: u64) {
+        let before = self.known.get(request);
         let trust = match before.map(|known| known.trust) {
             _ if is_shown => Trust::Shown,
             Some(Trust::Blind { left, of }) if !was_asked => Trust::Blind { left, of },
@@ -99,18 +88,17 @@ impl Prices {
             Some(Trust::Shown) | None => blind(1),
         };
         let is_news = before.is_none_or(|known| {
-            (known.price, known.receiver, known.scheme) != (price, receiver, scheme)
-                || now.saturating_sub(known.seen) > self.age / REFRESH
+            known.offer.terms() != offer.terms() || now.saturating_sub(known.seen) > self.age / REFRESH
         });
         if before.is_none() && self.known.len() >= self.limit && !self.evict() {
             return;
         }
-        let seen = if is_news { now } else { before.map_or(now, |known| known.seen) };
-        let learned = Price { price, receiver, scheme, seen, trust };
         match self.known.get_mut(request) {
-            Some(known) => *known = learned,
+            // The terms are as they were.
+            Some(known) if !is_news => known.trust = trust,
+            Some(known) => *known = Quote { offer: offer.as_quote(), seen: now, trust },
             None => {
-                self.known.insert(*request, learned);
+                self.known.insert(*request, Quote { offer: offer.as_quote(), seen: now, trust });
             }
         }
         if is_news {
@@ -126,10 +114,10 @@ impl Prices {
     }
 
     /// The prices to record, and `None` for forgotten ones.
-    pub fn take_news(&mut self) -> Vec<(RequestId, Option<Price>)> {
+    pub fn take_news(&mut self) -> Vec<(RequestId, Option<Quote>)> {
         let dirty = std::mem::take(&mut self.dirty);
         let with_price = |request: RequestId| {
-            let price = self.known.get(&request).copied();
+            let price = self.known.get(&request).cloned();
             (request, price)
         };
         dirty.into_iter().map(with_price).collect()
@@ -152,6 +140,8 @@ fn blind(payments: u32) -> Trust {
 #[cfg(test)]
 mod tests {
     use crate::protocol::quote::*;
+    use crate::protocol::schemes::microraiden;
+    use crate::protocol::{Account, Address};
 
     fn id(request: &str) -> RequestId {
         let mut bytes = [0; 32];
@@ -159,18 +149,23 @@ mod tests {
         RequestId(bytes)
     }
 
-    const BOB: Address = Address([0xbb; 20]);
+    fn paid(price: u64) -> Offer {
+        let address = |byte| Address([byte; 20]);
+        let (contract, token, payer) = (address(0xc0), address(0x70), address(0xa1));
+        let account = Account { chain_id: 1, contract, token, payer };
+        Offer::MicroRaiden(microraiden::ChannelOffer::quoted(price.into(), address(0xbb), &account))
+    }
 
-    fn paid(price: u64) -> (Amount, Address, SchemeName) {
-        (price.into(), BOB, SchemeName::MicroRaiden)
+    fn price(quote: &Quote) -> u64 {
+        quote.offer.terms().price.amount.to_string().parse().unwrap()
     }
 
     #[test]
     fn prices_are_recalled_until_they_are_old() {
         let mut prices = Prices::new(10, 100);
         assert_eq!(prices.recall(&id("GET /a"), 0), None);
-        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
-        assert_eq!(prices.recall(&id("GET /a"), 1100).map(|known| known.price), Some(5.into()));
+        prices.learn(&id("GET /a"), &paid(5), true, true, 1000);
+        assert_eq!(prices.recall(&id("GET /a"), 1100).as_ref().map(price), Some(5));
         assert_eq!(prices.recall(&id("GET /b"), 1000), None);
         assert_eq!(prices.recall(&id("GET /a"), 1101), None);
         assert_eq!(prices.take_news(), [(id("GET /a"), None)]);
@@ -180,16 +175,16 @@ mod tests {
     fn their_number_is_bounded_and_the_oldest_goes() {
         let mut prices = Prices::new(2, 100);
         for (time, request) in [(3, "c"), (1, "a"), (2, "b")] {
-            prices.learn(&id(request), paid(1), true, true, time);
+            prices.learn(&id(request), &paid(1), true, true, time);
         }
         assert_eq!(prices.known.len(), 2);
         // "a" was added when two were not reached; "c" was the newest then, so "a" is the oldest.
         assert!(prices.recall(&id("a"), 3).is_none() && prices.recall(&id("b"), 3).is_some());
         let known = prices.recall(&id("b"), 3).unwrap();
-        prices.load([(id("d"), Price { seen: 9, ..known })]);
+        prices.load([(id("d"), Quote { seen: 9, ..known })]);
         assert_eq!(prices.known.len(), 2);
         let mut none = Prices::new(0, 100);
-        none.learn(&id("a"), paid(1), true, true, 0);
+        none.learn(&id("a"), &paid(1), true, true, 0);
         assert!(none.known.is_empty());
     }
 
@@ -199,29 +194,29 @@ mod tests {
         let mut in_a_row = Vec::new();
         for _ in 0..8 {
             // The seller is asked first.
-            prices.learn(&id("GET /a"), paid(5), false, true, 0);
+            prices.learn(&id("GET /a"), &paid(5), false, true, 0);
             let mut count = 0;
             while prices.recall(&id("GET /a"), 0).is_some() {
-                prices.learn(&id("GET /a"), paid(5), false, false, 0);
+                prices.learn(&id("GET /a"), &paid(5), false, false, 0);
                 count += 1;
             }
             in_a_row.push(count);
         }
         assert_eq!(in_a_row, [1, 2, 4, 8, 16, 32, 64, 64]);
-        prices.learn(&id("GET /a"), paid(5), true, false, 0);
+        prices.learn(&id("GET /a"), &paid(5), true, false, 0);
         assert!((0..1000).all(|_| prices.recall(&id("GET /a"), 0).is_some()), "what is shown is trusted");
     }
 
     #[test]
     fn only_news_goes_on_record() {
         let mut prices = Prices::new(10, 100);
-        prices.learn(&id("GET /a"), paid(5), true, true, 1000);
+        prices.learn(&id("GET /a"), &paid(5), true, true, 1000);
         assert_eq!(prices.take_news().len(), 1);
-        prices.learn(&id("GET /a"), paid(5), true, false, 1025);
+        prices.learn(&id("GET /a"), &paid(5), true, false, 1025);
         assert_eq!(prices.take_news(), []);
-        prices.learn(&id("GET /a"), paid(5), true, false, 1026);
+        prices.learn(&id("GET /a"), &paid(5), true, false, 1026);
         assert_eq!(prices.take_news().len(), 1, "seen again after a quarter of its age");
-        prices.learn(&id("GET /a"), paid(6), true, false, 1026);
-        assert_eq!(prices.take_news()[0].1.map(|known| known.price), Some(6.into()));
+        prices.learn(&id("GET /a"), &paid(6), true, false, 1026);
+        assert_eq!(prices.take_news()[0].1.as_ref().map(price), Some(6));
     }
 }

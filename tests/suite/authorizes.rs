@@ -184,7 +184,7 @@ async fn what_the_rule_does_not_permit_is_refused_with_the_reason_and_nothing_is
         ("", offer(11, BOB), "price 11 is above max_price 10"),
         ("", offer(0, BOB), "a price of 0"),
         (listed, offer(5, BOB), "not among the rule's receivers"),
-        ("", offer("five", BOB), "test-token-offer is not of the form"),
+        ("", offer("five", BOB), "test-token-offer does not have the form"),
         ("", Answer::new(StatusCode::PAYMENT_REQUIRED, "pay\n"), "no payment scheme"),
     ];
     for (more, answer, why) in refused {
@@ -218,9 +218,28 @@ async fn a_rule_for_one_asset_pays_no_other() {
     let alice = Alice::without_chain(RULE);
     let proxy = alice.start_with(|_| {}).await;
     let got = buy(&proxy, &seller).await;
-    let why = "the seller asks for TEST on test:local, the rule permits the channel contract's token";
+    let why = "the seller asks for TEST on test:local, the rule allows the channel contract's token";
     assert!(reason(&got).contains(why), "{got:?}");
     proxy.stop().await;
+}
+
+/// A 402 names several ways to pay: one that is malformed or not permitted does not hide the one that is.
+#[tokio::test]
+async fn of_several_offers_the_permitted_one_is_paid() {
+    let channels = |price: &'static str| Demand { contract: BOB, receiver: BOB, token: BOB }.base(price);
+    for other in [channels("five"), channels("5")] {
+        let taken = Taken::default();
+        let ledger = taken.clone();
+        let seller = Mallory::spawn(move |presented| match ledger.take(presented, 5) {
+            Some(nonce) => served(nonce),
+            None => other.clone().header(&OFFER, format!("price=5, payee={BOB}")),
+        });
+        let seller = seller.await;
+        let (_alice, proxy) = alice("").await;
+        let got = buy(&proxy, &seller).await;
+        assert_eq!((got.status, taken.count()), (StatusCode::OK, 1), "{got:?}");
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -252,7 +271,7 @@ async fn the_same_authorization_is_presented_until_the_seller_takes_it() {
 async fn a_seller_that_keeps_asking_gets_one_authorization_and_it_stays_in_doubt() {
     let dearer = || offer(6, BOB).header(&COMPLAINT, "later");
     let cheats: [(fn() -> Answer, usize, &str); 4] = [
-        (|| offer(5, BOB), 2, "asks again without saying why"),
+        (|| offer(5, BOB), 2, "asks again without giving a reason"),
         (|| offer(5, BOB).header(&COMPLAINT, "later"), 7, "gave up after 5 attempts"),
         (dearer, 2, "would exceed its price of 5"),
         (|| offer(5, MALLORY).header(&COMPLAINT, "later"), 2, "changed the receiver"),

@@ -13,8 +13,9 @@ use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::HostName;
-use crate::protocol::quote::{Price, RequestId, Trust};
-use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Phase, SchemeName, Signature};
+use crate::protocol::quote::{Quote, RequestId, Trust};
+use crate::protocol::schemes::microraiden::ChannelOffer;
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Offer, Phase, Signature};
 
 /// How long deposits are kept, in seconds: longer than any limit's window.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
@@ -42,7 +43,7 @@ pub struct StoredAccount {
     /// Its transactions with unknown outcome, in the order of their nonces.
     pub intents: Vec<Intent>,
     /// Remembered prices.
-    pub prices: Vec<(RequestId, Price)>,
+    pub prices: Vec<(RequestId, Quote)>,
     /// The hosts that channels belong to.
     pub hosts: Vec<(ChannelId, HostName)>,
     /// Deposits: receiver, host, and age.
@@ -141,7 +142,8 @@ impl Journal {
             params![id, account.token.to_string()],
         )?;
         let intents = intents.query_map([id], read_intent)?.collect::<rusqlite::Result<_>>()?;
-        let (channels, prices, seller_urls) = (self.channels(id)?, self.prices(id)?, self.seller_urls(id)?);
+        let (channels, prices, seller_urls) =
+            (self.channels(id)?, self.prices(id, account)?, self.seller_urls(id)?);
         let (closing_signatures, cursor) = (self.closing_signatures(id)?, cursor as u64);
         let (hosts, deposits) = (self.hosts(id)?, self.deposits(id)?);
         Ok(StoredAccount {
@@ -225,22 +227,14 @@ impl Journal {
         signatures.query_map([book], read)?.collect()
     }
 
-    fn prices(&self, book: i64) -> rusqlite::Result<Vec<(RequestId, Price)>> {
+    fn prices(&self, book: i64, account: &Account) -> rusqlite::Result<Vec<(RequestId, Quote)>> {
         let sql = "SELECT request, price, receiver, seen FROM price WHERE book = ?1 ORDER BY request";
         let mut prices = self.connection.prepare(sql)?;
         let read = |row: &Row<'_>| {
             let seen = row.get::<_, i64>(3)? as u64;
             let trust = Trust::Blind { left: 1, of: 1 };
-            Ok((
-                request_id(row, 0)?,
-                Price {
-                    price: text(row, 1)?,
-                    receiver: text(row, 2)?,
-                    scheme: SchemeName::MicroRaiden,
-                    seen,
-                    trust,
-                },
-            ))
+            let offer = ChannelOffer::quoted(text(row, 1)?, text(row, 2)?, account);
+            Ok((request_id(row, 0)?, Quote { offer: Offer::MicroRaiden(offer), seen, trust }))
         };
         prices.query_map([book], read)?.collect()
     }

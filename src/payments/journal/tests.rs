@@ -162,7 +162,7 @@ fn urls_of_an_older_file_are_hashed_and_leave_no_trace() {
         expected.sort_unstable();
         prices.sort_unstable_by_key(|(id, _)| *id);
         assert_eq!(prices.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
-        assert_eq!(prices[0].1.price, 5.into());
+        assert_eq!(prices[0].1.offer.terms().price, 5.into());
         drop(journal);
         assert!(!holds(directory.path(), "hunter2"), "version {version}");
         let journal = Journal::open(directory.path()).unwrap();

@@ -8,7 +8,7 @@ use super::file::Journal;
 use super::load::AccountId;
 use crate::payments::clock::unix_time;
 use crate::protocol::engine::{Authorization, Record};
-use crate::protocol::quote::{Price, RequestId};
+use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Terms};
 
 impl Journal {
@@ -85,9 +85,14 @@ impl Journal {
 fn needs_account(record: &Record) -> bool {
     match record {
         Record::Authorization(_) | Record::AuthorizationEnded(_) => false,
-        Record::Price(_, price) => price.is_none_or(|price| price.scheme == SchemeName::MicroRaiden),
+        Record::Price(_, price) => price.as_ref().is_none_or(is_stored),
         _ => true,
     }
+}
+
+/// True if a quote is recorded: those of other schemes are kept in memory only.
+fn is_stored(quote: &Quote) -> bool {
+    quote.offer.terms().scheme == SchemeName::MicroRaiden
 }
 
 fn write_channel(
@@ -147,17 +152,20 @@ fn write_price(
     connection: &Connection,
     account: AccountId,
     RequestId(request): &RequestId,
-    price: Option<&Price>,
+    quote: Option<&Quote>,
 ) -> rusqlite::Result<()> {
     // Prices of other schemes are kept in memory only.
-    if price.is_some_and(|price| price.scheme != SchemeName::MicroRaiden) {
+    if quote.is_some_and(|quote| !is_stored(quote)) {
         return Ok(());
     }
     let request = hex::encode(request);
-    match price {
-        Some(Price { price, receiver, seen, .. }) => connection
-            .prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![account.0, request, price.to_string(), receiver.to_string(), *seen as i64])?,
+    match quote {
+        Some(Quote { offer, seen, .. }) => {
+            let Terms { price, payee, .. } = offer.terms();
+            connection.prepare_cached("INSERT OR REPLACE INTO price VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
+                params![account.0, request, price.amount.to_string(), payee.to_string(), *seen as i64],
+            )?
+        }
         None => connection
             .prepare_cached("DELETE FROM price WHERE book = ?1 AND request = ?2")?
             .execute(params![account.0, request])?,

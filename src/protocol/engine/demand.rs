@@ -85,11 +85,19 @@ impl Engine {
         self.purchases.iter().filter(|(_, purchase)| is_starting(purchase)).map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn demand(&mut self, id: PurchaseId, offer: Offer, limit: SpendLimit, now: Instant) {
+    pub(super) fn demand(
+        &mut self,
+        id: PurchaseId,
+        offer: Offer,
+        limit: SpendLimit,
+        deadline: Instant,
+        now: Instant,
+    ) {
         let purchase = Purchase {
             offer,
             limit,
-            deadline: now + self.policy.pay_timeout,
+            deadline,
+            is_late: deadline.saturating_duration_since(now) < self.policy.pay_timeout / 2,
             stage: Stage::Starting { until: now + self.policy.ready_timeout },
             rounds: 0,
             raised: Vec::new(),
@@ -100,6 +108,9 @@ impl Engine {
             retries: Default::default(),
         };
         self.purchases.insert(id, purchase);
+        if now >= deadline {
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Upload }, now);
+        }
         match self.start {
             Start::Waiting(_) => {}
             Start::NoChain => self.refuse(id, Refusal::NoChain, now),

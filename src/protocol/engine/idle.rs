@@ -170,7 +170,8 @@ mod tests {
             hooks: Arc::default(),
         };
         let purchase = PurchaseId(purchase);
-        engine.handle(Input::Demand { purchase, offer: Offer::MicroRaiden(offer), limit }, now);
+        let (offer, deadline) = (Offer::MicroRaiden(offer), now + Duration::from_secs(60));
+        engine.handle(Input::Demand { purchase, offer, limit, deadline }, now);
         assert!(engine.is_lent(&id));
         others.iter().for_each(|other| engine.handle(Input::Unlock(*other), now));
     }

@@ -37,7 +37,7 @@ use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 pub use crate::protocol::host_name::{HostName, host_name};
 use crate::protocol::policy::SpendLimit;
-use crate::protocol::quote::{Price, RequestId};
+use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
     Account, Address, Amount, Channel, ChannelId, ChannelOp, Draft, Intent, Offer, OnChain, Policy, Refusal,
@@ -84,6 +84,8 @@ pub enum Input {
         offer: Offer,
         /// The rule's limit.
         limit: SpendLimit,
+        /// When it is refused, at the latest.
+        deadline: Instant,
     },
     /// A client request got a 402 of a one-shot scheme that a rule allows to pay.
     DemandOneShot {
@@ -93,6 +95,8 @@ pub enum Input {
         offer: Offer,
         /// The rule's limit.
         limit: SpendLimit,
+        /// When it is refused, at the latest.
+        deadline: Instant,
         /// Random; makes the payment unique.
         nonce: [u8; 32],
     },
@@ -195,7 +199,7 @@ pub enum Record {
     /// The block at which the next sync starts.
     Cursor(u64),
     /// The price of a request (its method and URL); `None` if it was forgotten.
-    Price(RequestId, Option<Price>),
+    Price(RequestId, Option<Quote>),
     /// The URL of a receiver's REST interface, as named by a host.
     Gateway(HostName, Address, String),
     /// The host that a channel belongs to.
@@ -351,11 +355,11 @@ impl Engine {
                     self.start = Start::Waiting(reason);
                 }
             }
-            Input::Demand { purchase, offer, limit } => {
-                self.demand(purchase, offer, limit, now);
+            Input::Demand { purchase, offer, limit, deadline } => {
+                self.demand(purchase, offer, limit, deadline, now);
             }
-            Input::DemandOneShot { purchase, offer, limit, nonce } => {
-                self.demand_one_shot(purchase, &offer, limit, nonce, now);
+            Input::DemandOneShot { purchase, offer, limit, deadline, nonce } => {
+                self.demand_one_shot(purchase, &offer, (limit, deadline, nonce), now);
             }
             Input::Withdraw(id) if self.one_shots.contains_key(&id) => self.withdraw_one_shot(id),
             Input::Withdraw(id) => self.withdraw(id, now),
@@ -509,7 +513,11 @@ impl Engine {
             },
             Stage::Queued => {
                 let is_funding = self.funding.contains_key(&purchase.receiver());
-                if is_funding { Awaited::Funding } else { Awaited::Channel }
+                match is_funding {
+                    _ if purchase.is_late => Awaited::Upload,
+                    true => Awaited::Funding,
+                    false => Awaited::Channel,
+                }
             }
             Stage::Backoff { draft, .. } if now < purchase.deadline => {
                 purchase.stage = Stage::InFlight { draft, unsent: None };

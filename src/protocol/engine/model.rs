@@ -468,7 +468,8 @@ impl Model {
             hooks: Arc::clone(&self.policy.hooks),
         };
         let offer = Offer::MicroRaiden(offer);
-        self.handle(Input::Demand { purchase, offer, limit });
+        let deadline = self.now + self.policy.pay_timeout;
+        self.handle(Input::Demand { purchase, offer, limit, deadline });
     }
 
     fn answer(&mut self, which: usize, how: How) {

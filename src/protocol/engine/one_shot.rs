@@ -19,19 +19,22 @@ impl Engine {
         &mut self,
         id: PurchaseId,
         offer: &Offer,
-        limit: SpendLimit,
-        nonce: [u8; 32],
+        (limit, deadline, nonce): (SpendLimit, Instant, [u8; 32]),
         now: Instant,
     ) {
         let terms = offer.terms();
         if matches!(self.start, Start::Stopped(_)) {
             return self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
         }
+        if now >= deadline {
+            let refusal = Refusal::Deadline { waited_for: Awaited::Upload };
+            return self.effects.push_back(Effect::Refuse(id, refusal));
+        }
         let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
         match limit.check(&terms).and(draft) {
             Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
             Ok(draft) => {
-                let (ready_by, deadline) = (now + self.policy.ready_timeout, now + self.policy.pay_timeout);
+                let ready_by = now + self.policy.ready_timeout;
                 let (stage, retries, since) = (OneShotStage::Starting, 0, now);
                 let purchase =
                     OneShotPurchase { terms, limit, nonce, draft, ready_by, deadline, stage, retries, since };

@@ -18,6 +18,8 @@ pub(super) struct Purchase {
     pub(super) offer: Offer,
     pub(super) limit: SpendLimit,
     pub(super) deadline: Instant,
+    /// True if most of the time for the request had passed before it asked for a payment.
+    pub(super) is_late: bool,
     pub(super) stage: Stage,
     /// How many different payments were granted.
     pub(super) rounds: u32,

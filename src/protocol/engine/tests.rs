@@ -143,7 +143,8 @@ impl World {
         let receivers = receivers.to_vec();
         let limit = SpendLimit { host: host.into(), max_price: 100.into(), receivers, hooks };
         let offer = Offer::MicroRaiden(offer);
-        (purchase, self.when(Input::Demand { purchase, offer, limit }))
+        let deadline = self.now + policy().pay_timeout;
+        (purchase, self.when(Input::Demand { purchase, offer, limit, deadline }))
     }
 
     /// A demand that must be granted: the purchase and the total.
@@ -698,7 +699,8 @@ fn deadlines_say_what_was_waited_for() {
     let host = "bob.example".into();
     let limit = SpendLimit { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
     let offer = Offer::MicroRaiden(ask(10));
-    engine.handle(Input::Demand { purchase: id, offer, limit }, now);
+    let deadline = now + policy().pay_timeout;
+    engine.handle(Input::Demand { purchase: id, offer, limit, deadline }, now);
     engine.handle(Input::Tick, now + Duration::from_secs(30));
     assert_eq!(engine.poll_effect(), Some(Effect::Refuse(id, Refusal::NotReady("the node is down".into()))));
 }

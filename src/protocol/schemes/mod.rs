@@ -189,20 +189,14 @@ impl Offer {
         }
     }
 
-    /// The offer for a remembered price; `None` if the scheme needs an account and there is none.
+    /// The part of the offer that holds for the next request too: without what the seller stated of one payment.
     #[must_use]
-    pub fn quoted(
-        scheme: SchemeName,
-        price: Amount,
-        payee: Address,
-        account: Option<&Account>,
-    ) -> Option<Self> {
-        match scheme {
-            SchemeName::MicroRaiden => account
-                .map(|account| Self::MicroRaiden(microraiden::ChannelOffer::quoted(price, payee, account))),
+    pub fn as_quote(&self) -> Self {
+        match self {
+            Self::MicroRaiden(offer) => Self::MicroRaiden(offer.as_quote()),
             #[cfg(feature = "testing")]
-            SchemeName::TestToken => {
-                Some(Self::TestToken(test_token::TokenOffer { price, payee, is_later: false }))
+            Self::TestToken(offer) => {
+                Self::TestToken(test_token::TokenOffer { is_later: false, ..offer.clone() })
             }
         }
     }

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{Extensions, Request, Response, StatusCode, header, request};
 use http_body::Body as _;
@@ -24,9 +23,8 @@ use super::strip;
 use super::url::without_user;
 use crate::failpoint;
 use crate::payments::Lease;
-use crate::protocol::policy::Hooks;
 use crate::protocol::policy::SpendLimit;
-use crate::protocol::quote::RequestId;
+use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
@@ -40,9 +38,6 @@ use crate::shutdown::Shutdown;
 /// How often to send a payment that provably was not sent, because its pooled connection was stale, or that the seller
 /// states it has not processed.
 const MAX_SENDS: u32 = 2;
-
-/// The tolerance between the deadline of a request and that of its demand in the engine.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
 
 /// A request that may be paid.
 pub(super) struct Exchange<S> {
@@ -59,20 +54,41 @@ pub(super) struct Exchange<S> {
     /// The key of the remembered price; `None` without a wallet.
     id: Option<RequestId>,
     /// What is being paid.
-    pub(super) offer: Option<Offer>,
-    /// True if the seller sent the offer in this exchange, false if it was remembered.
-    was_asked: bool,
+    attempt: Option<Attempt>,
     pub(super) deadline: Instant,
     /// Whether the deadline is set, which happens once.
     is_timed: bool,
-    /// The hooks of the rule.
-    pub(super) hooks: Arc<Hooks>,
+    /// What the rule permits.
+    pub(super) limit: SpendLimit,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
     pub(super) spent: Spent,
     /// True once the `exit` hook has run.
     pub(super) has_ended: bool,
+}
+
+/// What a payment is made for.
+#[derive(Clone, Debug)]
+enum Attempt {
+    /// A price that is remembered from an earlier request: the payment goes with the first request.
+    Ahead(Quote),
+    /// An offer that the seller made in this exchange.
+    After(Offer),
+}
+
+impl Attempt {
+    fn offer(&self) -> &Offer {
+        match self {
+            Self::Ahead(quote) => &quote.offer,
+            Self::After(offer) => offer,
+        }
+    }
+
+    /// True if the seller asked for the price in this exchange.
+    fn was_asked(&self) -> bool {
+        matches!(self, Self::After(_))
+    }
 }
 
 /// The cost of a request.
@@ -117,13 +133,13 @@ where
         inner: S,
         request: RequestName,
         (head, first, kept): (request::Parts, Body, Kept),
-        hooks: Arc<Hooks>,
+        limit: SpendLimit,
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
         let first = Some(first);
         let id = shared.settings.payments.as_ref().map(|payments| payments.quotes().id(&name));
-        let (offer, was_asked, is_timed, attempts) = (None, false, false, 0);
+        let (attempt, is_timed, attempts) = (None, false, 0);
         let (spent, has_ended) = (Spent::Nothing, false);
         Self {
             shared,
@@ -134,11 +150,10 @@ where
             kept,
             name,
             id,
-            offer,
-            was_asked,
+            attempt,
             deadline,
             is_timed,
-            hooks,
+            limit,
             attempts,
             spent,
             has_ended,
@@ -172,10 +187,9 @@ where
         let (head, body) = answer.into_parts();
         let view = Answer { status: head.status, headers: &head.headers, body: None };
         let offer =
-            schemes::read(&view).and_then(|offers| offers.into_iter().next().ok_or(Refusal::UnknownScheme));
+            schemes::read(&view).and_then(|offers| self.choose(offers, draft).ok_or(Refusal::UnknownScheme));
         if let Ok(offer) = &offer {
-            self.was_asked = true;
-            self.offer = Some(offer.clone());
+            self.attempt = Some(Attempt::After(offer.clone()));
         }
         let seen = match has_left {
             None => self.may_read(&head, draft).await,
@@ -202,37 +216,40 @@ where
         }
     }
 
+    /// The offer to pay: after a payment, one of the same scheme.
+    fn choose(&self, mut offers: Vec<Offer>, draft: Option<&Draft>) -> Option<Offer> {
+        let Some(payments) = &self.settings().payments else { return offers.into_iter().next() };
+        if let Some(scheme) = draft.map(Draft::scheme) {
+            offers.sort_by_key(|offer| offer.terms().scheme != scheme);
+            return offers.into_iter().next();
+        }
+        payments.choose(offers, &self.limit)
+    }
+
     /// Asks for a payment until the deadline.
-    async fn lease(&self, offer: Offer, limit: SpendLimit) -> Result<Box<Lease>, Refusal> {
+    async fn lease(&self, offer: Offer) -> Result<Box<Lease>, Refusal> {
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
-        let late = Refusal::Deadline { waited_for: Awaited::Upload };
-        // The engine has a deadline of its own, and its refusal is more precise.
-        let by = self.deadline + DEADLINE_MARGIN;
-        timeout_at(by, payments.pay(offer, limit)).await.unwrap_or(Err(late))
+        payments.pay(offer, self.limit.clone(), self.deadline.into_std()).await
     }
 
     pub(super) fn settings(&self) -> &PaySettings {
         &self.shared.settings
     }
 
-    /// The remembered offer for this request.
-    pub(super) fn recall(&self) -> Option<Offer> {
+    /// The remembered price of this request.
+    pub(super) fn recall(&self) -> Option<Quote> {
         if self.shared.unreadable.contains(&self.name) {
             return None;
         }
         self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?)
     }
 
-    /// Asks for a payment of a remembered offer.
+    /// Asks for a payment of a remembered price.
     ///
     /// # Errors
-    /// The refusal, if it also applies to what the seller would ask for; `None` if only the remembered offer is
+    /// The refusal, if it also applies to what the seller would ask for; `None` if only the remembered price is
     /// outdated.
-    pub(super) async fn ahead(
-        &mut self,
-        offer: Offer,
-        limit: &SpendLimit,
-    ) -> Result<Box<Lease>, Option<Refusal>> {
+    pub(super) async fn ahead(&mut self, quote: Quote) -> Result<Box<Lease>, Option<Refusal>> {
         if self.settings().payments.is_none() {
             return Err(Some(Refusal::NoWallet));
         }
@@ -246,11 +263,12 @@ where
                 return Err(Some(refusal));
             }
         }
-        self.offer = Some(offer.clone());
-        if limit.check(&offer.terms()).is_ok() {
+        let offer = quote.offer.clone();
+        self.attempt = Some(Attempt::Ahead(quote));
+        if self.limit.check(&offer.terms()).is_ok() {
             self.may_pay(None).await.map_err(Some)?;
         }
-        self.lease(offer, limit.clone()).await.map_err(|refusal| {
+        self.lease(offer).await.map_err(|refusal| {
             if refusal.is_about_terms() {
                 self.forget();
                 return None;
@@ -263,13 +281,12 @@ where
     pub(super) async fn afterwards(
         &mut self,
         offer: Offer,
-        limit: SpendLimit,
         held: &HeldAnswer,
     ) -> Result<Box<Lease>, Refusal> {
         if self.settings().payments.is_none() {
             return Err(Refusal::NoWallet);
         }
-        limit.check(&offer.terms())?;
+        self.limit.check(&offer.terms())?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }
@@ -279,7 +296,7 @@ where
         }
         self.first = None;
         self.may_pay(Some(&held.head)).await?;
-        self.lease(offer, limit).await
+        self.lease(offer).await
     }
 
     /// Sends the request without a payment, and once more if the origin states that it did not process it and only the
@@ -364,11 +381,8 @@ where
                 Ok(reopens) => reopens,
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };
-            let late = Refusal::Deadline { waited_for: Awaited::Seller };
             let next = tokio::select! {
-                next = timeout_at(self.deadline + DEADLINE_MARGIN, returned.reject(offer, reopens)) => {
-                    next.unwrap_or(Err(late))
-                }
+                next = returned.reject(offer, reopens) => next,
                 // Nothing more is signed for a client that has left.
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };
@@ -519,14 +533,15 @@ where
 
     /// Remembers the price, unless the response suggests that nothing was charged.
     fn learn(&self, receipt: Receipt) {
-        let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
+        let (Some(payments), Some(id), Some(attempt)) = (&self.settings().payments, &self.id, &self.attempt)
         else {
             return;
         };
+        let (offer, was_asked) = (attempt.offer(), attempt.was_asked());
         payments.learn_seller_url(offer, &self.head.uri);
         match receipt {
-            Receipt::Stated => payments.quotes().learn(id, offer, true, self.was_asked),
-            Receipt::Unstated => payments.quotes().learn(id, offer, false, self.was_asked),
+            Receipt::Stated => payments.quotes().learn(id, offer, true, was_asked),
+            Receipt::Unstated => payments.quotes().learn(id, offer, false, was_asked),
             Receipt::NotCharged => payments.quotes().forget(id),
         }
     }
@@ -534,7 +549,7 @@ where
     /// Remembers the price of a request that cannot be resent, so that the next one is paid at once, if its length is
     /// known.
     fn remember_for_next(&self) {
-        if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, &self.offer)
+        if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, self.offer())
             && self.kept.is_sized()
         {
             payments.quotes().learn(id, offer, false, true);
@@ -573,6 +588,13 @@ where
             return error_response::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
         }
         held.give_back(refusal)
+    }
+}
+
+impl<S> Exchange<S> {
+    /// The offer that is being paid.
+    pub(super) fn offer(&self) -> Option<&Offer> {
+        self.attempt.as_ref().map(Attempt::offer)
     }
 }
 

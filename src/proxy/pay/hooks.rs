@@ -33,7 +33,7 @@ where
 {
     /// Runs `init`: whether the request may be sent.
     pub(super) async fn may_begin(&self) -> Result<(), Refusal> {
-        let hook = &self.hooks.init;
+        let hook = &self.limit.hooks.init;
         match hook.action {
             Init::Pass => Ok(()),
             Init::Ask => self.must_ask("init", hook.webhook.as_ref(), HookContext::default()).await,
@@ -59,7 +59,7 @@ where
 
     /// Runs `payment_requested` for a price.
     async fn is_wanted(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
-        let hook = &self.hooks.payment_requested;
+        let hook = &self.limit.hooks.payment_requested;
         match hook.action {
             Requested::Pay => Ok(()),
             Requested::Abort => Err(Refusal::NotWanted),
@@ -84,9 +84,9 @@ where
         }
         let is_other_price = price != paid;
         match offer.complaint(draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
-            Some(complaint) if !self.hooks.aborts(complaint) => {
+            Some(complaint) if !self.limit.hooks.aborts(complaint) => {
                 let decision =
-                    Box::pin(self.ask(complaint.hook(), self.hooks.webhook(complaint), turn)).await?;
+                    Box::pin(self.ask(complaint.hook(), self.limit.hooks.webhook(complaint), turn)).await?;
                 Ok(match decision {
                     Some(Decision::Reopen) => Some(Reopens(true)),
                     Some(Decision::Retry) => Some(Reopens(false)),
@@ -113,7 +113,7 @@ where
 
     /// Notifies the webhook of `success` that a request was paid.
     pub(super) fn tell_of_success(&self, draft: &Draft, answer: &Response<Body>) {
-        let hook = &self.hooks.success;
+        let hook = &self.limit.hooks.success;
         if hook.action == Success::Tell {
             let answer = Some((answer.status(), answer.headers()));
             let paid = Some(draft.price().amount);
@@ -128,7 +128,7 @@ where
     async fn inspect(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
         let Some((status, headers)) = turn.answer else { return Ok(()) };
         let aborts = |hook, mark| Err(Refusal::AnswerAborts { hook, status: status.as_u16(), mark });
-        let hook = &self.hooks.http_response;
+        let hook = &self.limit.hooks.http_response;
         match &hook.action {
             OnResponse::Pass => {}
             OnResponse::Abort(marks) => {
@@ -145,7 +145,7 @@ where
         if !is_error || status == StatusCode::PAYMENT_REQUIRED {
             return Ok(());
         }
-        let hook = &self.hooks.http_error;
+        let hook = &self.limit.hooks.http_error;
         match hook.action {
             OnError::Pass => Ok(()),
             OnError::Abort => aborts("http_error", Mark::Status),
@@ -190,7 +190,7 @@ impl<S> Exchange<S> {
     /// Notifies the webhook of `exit` that the request has ended, once; without a response if the client disconnected
     /// before it.
     pub(super) fn tell_of_exit(&mut self, answer: Option<(StatusCode, &HeaderMap)>) {
-        if self.hooks.exit.action != Exit::Tell || std::mem::replace(&mut self.has_ended, true) {
+        if self.limit.hooks.exit.action != Exit::Tell || std::mem::replace(&mut self.has_ended, true) {
             return;
         }
         let (paid, unclear) = match &self.spent {
@@ -202,11 +202,11 @@ impl<S> Exchange<S> {
             self.approval_request("exit", HookContext { answer, is_final: true, paid, unclear, draft: None });
         let PaySettings { policy, shutdown, .. } = &self.shared.settings;
         let by = Instant::now() + policy.pay_timeout;
-        self.shared.approvals.tell(self.hooks.exit.webhook.as_ref(), request, by, shutdown);
+        self.shared.approvals.tell(self.limit.hooks.exit.webhook.as_ref(), request, by, shutdown);
     }
 
     fn approval_request(&self, hook: &'static str, turn: HookContext<'_>) -> ApprovalRequest {
-        let terms = self.offer.as_ref().map(Offer::terms);
+        let terms = self.offer().map(Offer::terms);
         ApprovalRequest {
             hook,
             method: self.head.method.to_string(),

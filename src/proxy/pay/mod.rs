@@ -241,8 +241,7 @@ where
     // Extensions belong to the client's connection; resent requests have none.
     let extensions = std::mem::take(&mut head.extensions);
     let (first, kept) = keep(body, &shared.replay);
-    let hooks = Arc::clone(&limit.hooks);
-    let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), hooks));
+    let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), limit));
     if let Err(refusal) = exchange.may_begin().await {
         tracing::info!(request = %name, reason = %refusal, "request stopped by policy");
         let kind = Some("http_request_denied");
@@ -253,8 +252,8 @@ where
         )));
     }
     let mut reason = None;
-    if send_ahead && let Some(offer) = exchange.recall() {
-        match exchange.ahead(offer, &limit).await {
+    if send_ahead && let Some(quote) = exchange.recall() {
+        match exchange.ahead(quote).await {
             Ok(lease) => return Ok(exchange.start(lease, None).await),
             Err(refusal) => reason = refusal,
         }
@@ -277,7 +276,7 @@ where
     };
     let lease = match reason {
         Some(refusal) => Err(refusal),
-        None => exchange.afterwards(offer, limit, &held).await,
+        None => exchange.afterwards(offer, &held).await,
     };
     match lease {
         Ok(lease) => Ok(exchange.start(lease, Some(held)).await),

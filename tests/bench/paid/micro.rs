@@ -126,7 +126,8 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         let (purchase, now) = (PurchaseId(next), Instant::now());
         next += 1;
         let (offer, limit) = (offer.clone(), limit.clone());
-        engine.handle(Input::Demand { purchase, offer, limit }, now);
+        let deadline = now + Duration::from_secs(60);
+        engine.handle(Input::Demand { purchase, offer, limit, deadline }, now);
         while let Some(effect) = engine.poll_effect() {
             match effect {
                 Effect::Grant(..) => granted += 1,

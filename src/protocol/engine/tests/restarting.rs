@@ -213,7 +213,6 @@ fn a_payment_of_the_request_itself_is_not_older_than_it() {
 
 /// Two requests take turns on one channel. The seller proves to one the total that the other one has signed in between,
 /// which is not older than the first one's own payment.
-/// older than the first one's own payment.
 #[test]
 fn what_another_request_signed_in_between_is_not_older() {
     let mut world = World::with_channel(100, 0);
@@ -224,7 +223,8 @@ fn what_another_request_signed_in_between_is_not_older() {
         let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
         let limit = SpendLimit { host, max_price: 111.into(), receivers, hooks };
         let offer = Offer::MicroRaiden(ask(price));
-        (purchase, world.when(Input::Demand { purchase, offer, limit }))
+        let deadline = world.now + policy().pay_timeout;
+        (purchase, world.when(Input::Demand { purchase, offer, limit, deadline }))
     };
     let (b, effects) = demand(&mut world, 10);
     assert_eq!(grant(&effects).unwrap().total, 10.into());

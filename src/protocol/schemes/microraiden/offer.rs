@@ -27,7 +27,13 @@ pub struct ChannelOffer {
 }
 
 impl ChannelOffer {
-    /// The offer for a remembered price.
+    /// The offer without what the seller stated of one payment.
+    #[must_use]
+    pub fn as_quote(&self) -> Self {
+        Self { gateway: None, complaint: None, state: None, ..*self }
+    }
+
+    /// The offer for a recorded price.
     #[must_use]
     pub fn quoted(price: Amount, receiver: Address, account: &Account) -> Self {
         let (contract, token) = (account.contract, Some(account.token));
