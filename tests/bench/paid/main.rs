@@ -8,6 +8,7 @@ mod load;
 mod micro;
 mod proxy;
 mod seller;
+mod slow_disk;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -40,7 +41,8 @@ fn main() -> anyhow::Result<()> {
     }
     let signatures = micro::report()?;
     runtime.block_on(async {
-        tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within two minutes")?
+        tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within two minutes")??;
+        slow_disk::report().await
     })
 }
 
