@@ -35,7 +35,7 @@ const PENDING_POLLS: u32 = 3;
 const PENDING_PAUSE: Duration = Duration::from_secs(1);
 
 impl Chain {
-    /// Signs, journals and sends one step, holding the [`Turn`] so that nonces are consecutive.
+    /// Signs, journals and sends one step, holding the [`NonceTurn`] so that nonces are consecutive.
     pub(super) async fn send(
         &self,
         op: &ChannelOp,

@@ -44,7 +44,7 @@ line reports how many.";
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, after_long_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Format of the log; TOLLPASS_LOG filters it, and [log] in the configuration says where it goes
+    /// Format of the log; TOLLPASS_LOG filters it, and log.file in the configuration moves it to a file
     #[arg(long, global = true, value_enum, env = "TOLLPASS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// The subcommand.

@@ -3,7 +3,7 @@
 //!
 //! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
-//! Variables cannot set `[[pay]]`, `[[route]]` and `[[upstream.tls]]`. Those in [`OTHER_VARIABLES`] are not keys, and
+//! Variables cannot set `[[pay]]`, `[[route]]` and `[[upstream.tls]]`. Those in [`variables::OTHER_VARIABLES`] are not keys, and
 //! those that Kubernetes sets for a Service named tollpass are ignored with a warning.
 //!
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader

@@ -121,6 +121,7 @@ pub struct AccessLogFuture<F> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost each request an allocation")]
 enum Pending {
     Nothing,
     Record(AccessRecord),

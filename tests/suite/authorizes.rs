@@ -30,6 +30,9 @@ const CHANNEL_RULE: &str = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 10\n";
 /// A complaint that ends soon.
 const LATER: &str = "[hooks.insufficient_confirmations]\naction = \"retry\"\nevery = \"10ms\"\ntimes = 5\ntimeout = \"20s\"\n";
 
+/// What a seller answers once it was presented an authorization.
+type Cheat = fn() -> Answer;
+
 /// The authorizations that a seller took.
 #[derive(Clone, Default)]
 struct Taken(Arc<Mutex<BTreeSet<[u8; 32]>>>);
@@ -270,7 +273,7 @@ async fn the_same_authorization_is_presented_until_the_seller_takes_it() {
 #[tokio::test]
 async fn a_seller_that_keeps_asking_gets_one_authorization_and_it_stays_in_doubt() {
     let dearer = || offer(6, BOB).header(&COMPLAINT, "later");
-    let cheats: [(fn() -> Answer, usize, &str); 4] = [
+    let cheats: [(Cheat, usize, &str); 4] = [
         (|| offer(5, BOB), 2, "asks again without giving a reason"),
         (|| offer(5, BOB).header(&COMPLAINT, "later"), 7, "gave up after 5 attempts"),
         (dearer, 2, "would exceed its price of 5"),
