@@ -19,7 +19,7 @@ pub(super) static LOG: Table = Table::new(
     keys! {
         /// Log a line for each request once it has ended: client, method, origin, status, bytes, time, and how tollpass
         /// handled it.
-        "access": Shape::Boolean(true),
+        "access": Shape::Boolean(false),
         /// Log to this file instead of standard error. Other users cannot read it.
         "file": Shape::Path,
         /// When the file reaches this size, rename it to FILE.1, FILE.1 to FILE.2 and so on, and start a new one.
@@ -50,7 +50,7 @@ pub struct LogConfig {
 /// Reads `[log]`.
 pub(super) fn read(section: &Section<'_>, base: &BasePaths) -> LogConfig {
     LogConfig {
-        access: section.read("access", values::boolean).unwrap_or(true),
+        access: section.read("access", values::boolean).unwrap_or(false),
         file: section.read("file", |value| base.path(value)),
         file_size: section.quantity("file_size", FILE_SIZE),
         kept_files: section.count("kept_files", KEPT_FILES),

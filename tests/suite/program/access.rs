@@ -33,7 +33,8 @@ impl Scene {
         let secure = origin::Secure { listen: ([127, 0, 0, 1], 0).into(), config: secure };
         let fair = Fair::with(|settings| settings.secure = Some(secure)).await;
         let trust = format!("[upstream]\nca_file = \"{}\"\n", notary.ca_file().display());
-        let alice = Alice::with(&fair.market, &format!("{QUICK}{config}{trust}")).await;
+        let log = if config.contains("[log]") { "" } else { "[log]\naccess = true\n" };
+        let alice = Alice::with(&fair.market, &format!("{QUICK}{config}{log}{trust}")).await;
         let variables = [("TOLLPASS_LOG", filter), ("TOLLPASS_LOG_FORMAT", "json")];
         let serving = alice.serve(&variables).await;
         Self { fair, alice, serving, _notary: notary }
@@ -259,7 +260,7 @@ async fn no_line_at_any_level_has_a_query_or_credentials() {
 
 #[tokio::test]
 async fn a_log_file_is_private_and_bounded_and_takes_the_place_of_standard_error() {
-    let config = "[log]\nfile = \"tollpass.log\"\nfile_size = \"64KiB\"\nkept_files = 2\n";
+    let config = "[log]\naccess = true\nfile = \"tollpass.log\"\nfile_size = \"64KiB\"\nkept_files = 2\n";
     let scene = Scene::open(config, "info").await;
     let ran = run(&["serve", "--config", text(&scene.alice.config_path())]).await;
     ran.expect_failure(&["another tollpass logs to", "tollpass.log"]);
