@@ -56,7 +56,7 @@
 //!                               ▼
 //!                         schemes::read ─► [Offer]
 //!                               ▼
-//!                         Payments::pay(offer, limit).await ─► Lease | Refusal
+//!                         Payments::pay(offer, limit, deadline).await ─► Lease | Refusal
 //!                               │   SharedEngine::submit(input), behind a short lock, which delivers results at once:
 //!                               │     Grant           lease the channel; the client's own task signs: Lease
 //!                               │     Refuse          Refusal, with the reason

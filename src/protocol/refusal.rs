@@ -306,9 +306,11 @@ pub enum Awaited {
     /// The key or the chain.
     #[error("the key is not unlocked or the chain not synced yet")]
     Start,
-    /// The client's request itself.
-    #[error("most of that time went into the request's own body")]
-    Upload,
+    /// What comes before a payment: the request's own body, or the approval of the payment.
+    #[error(
+        "most of that time passed before a payment was asked for, in the request's own body or an approval"
+    )]
+    Request,
 }
 
 impl Refusal {

@@ -77,6 +77,16 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
 }
 
 #[test]
+fn before_the_account_is_known_only_its_own_records_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let forgotten = Record::Price(RequestId([1; 32]), None);
+    journal.write(None, &[Record::AuthorizationEnded([2; 32]), forgotten]).unwrap();
+    let error = journal.write(None, &[Record::Cursor(7)]).unwrap_err();
+    assert!(matches!(error, JournalError::NoAccount), "{error}");
+}
+
+#[test]
 fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen() {
     let directory = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(directory.path()).unwrap();

@@ -85,7 +85,8 @@ impl Journal {
 fn needs_account(record: &Record) -> bool {
     match record {
         Record::Authorization(_) | Record::AuthorizationEnded(_) => false,
-        Record::Price(_, price) => price.as_ref().is_none_or(is_stored),
+        // A forgotten price without an account was never recorded.
+        Record::Price(_, quote) => quote.as_ref().is_some_and(is_stored),
         _ => true,
     }
 }

@@ -109,7 +109,7 @@ impl Engine {
         };
         self.purchases.insert(id, purchase);
         if now >= deadline {
-            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Upload }, now);
+            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Request }, now);
         }
         match self.start {
             Start::Waiting(_) => {}

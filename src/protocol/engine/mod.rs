@@ -514,7 +514,7 @@ impl Engine {
             Stage::Queued => {
                 let is_funding = self.funding.contains_key(&purchase.receiver());
                 match is_funding {
-                    _ if purchase.is_late => Awaited::Upload,
+                    _ if purchase.is_late => Awaited::Request,
                     true => Awaited::Funding,
                     false => Awaited::Channel,
                 }

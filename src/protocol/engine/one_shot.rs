@@ -27,7 +27,7 @@ impl Engine {
             return self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
         }
         if now >= deadline {
-            let refusal = Refusal::Deadline { waited_for: Awaited::Upload };
+            let refusal = Refusal::Deadline { waited_for: Awaited::Request };
             return self.effects.push_back(Effect::Refuse(id, refusal));
         }
         let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);

@@ -960,3 +960,21 @@ fn a_channel_is_idle_since_its_last_payment_came_back_or_since_the_start() {
     world.pass(minutes(1));
     assert_eq!(idle_channels(&world), [channel_id(7)], "both are idle: the one with most left is kept");
 }
+
+/// A request that asks for a payment late, or too late, is told that its time passed before.
+#[test]
+fn a_late_demand_is_told_where_its_time_went() {
+    let mut world = World::with_channel(100, 0);
+    world.granted(10);
+    let late = Refusal::Deadline { waited_for: Awaited::Request };
+    for left in [Duration::from_secs(10), Duration::ZERO] {
+        world.next += 1;
+        let purchase = PurchaseId(world.next);
+        let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
+        let limit = SpendLimit { host, max_price: 100.into(), receivers, hooks };
+        let (offer, deadline) = (Offer::MicroRaiden(ask(10)), world.now + left);
+        let mut effects = world.when(Input::Demand { purchase, offer, limit, deadline });
+        effects.extend(world.pass(left));
+        assert_eq!(effects, [Effect::Refuse(purchase, late.clone())], "{left:?}");
+    }
+}
