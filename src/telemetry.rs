@@ -46,9 +46,6 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// The queue before the thread that writes, in bytes; further lines are dropped.
-pub const DEFAULT_QUEUE: usize = 4 << 20;
-
 /// Where the log goes.
 #[derive(Debug)]
 pub struct LogOutput {
@@ -56,12 +53,6 @@ pub struct LogOutput {
     pub file: Option<LogFile>,
     /// The most bytes that are queued; further lines are dropped.
     pub queue: usize,
-}
-
-impl Default for LogOutput {
-    fn default() -> Self {
-        Self { file: None, queue: DEFAULT_QUEUE }
-    }
 }
 
 /// Starts the log of this process, once. `default_filter` applies if the variable is not set.

@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::config_args::ConfigArgs;
 use crate::app;
+use crate::config::LogConfig;
 use crate::telemetry;
 use crate::telemetry::{LogFormat, LogOutput};
 
@@ -109,7 +110,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::raise_descriptors();
     let output = match &arguments.command {
         Command::Serve(args) => app::log_output(&args.load()?.log)?,
-        _ => LogOutput::default(),
+        _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE },
     };
     let log = telemetry::start(arguments.log_format, arguments.command.default_filter(), output)?;
     let ended = match arguments.command {

@@ -47,6 +47,11 @@ pub struct LogConfig {
     pub queue: usize,
 }
 
+impl LogConfig {
+    /// The queue of commands that log without reading a configuration, in bytes.
+    pub const DEFAULT_QUEUE: usize = QUEUE.default as usize;
+}
+
 /// Reads `[log]`.
 pub(super) fn read(section: &Section<'_>, base: &BasePaths) -> LogConfig {
     LogConfig {
