@@ -52,8 +52,6 @@ use crate::tls::{Authority, AuthorityError, Leaves, Name, NotAName};
 
 /// How long to wait at startup before contacting the node again.
 const START_RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// The timeout of requests to a seller about a channel, which need no work; caps `limits.answer_timeout`.
-const SELLER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The file in the state directory with the token that protects routes.
 const ROUTE_TOKEN: &str = "route-token";
@@ -350,8 +348,7 @@ impl PaidServices {
         let lock = lock(&config.state_dir)?;
         let journal = Journal::open(&config.state_dir)?;
         let policy = Arc::new(config.policy.clone());
-        let within = config.limits.answer_timeout.min(SELLER_TIMEOUT);
-        let seller = Arc::new(SellerClient::new(seller_service(forward), within));
+        let seller = Arc::new(SellerClient::new(seller_service(forward), config.limits.seller_timeout));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
         let (payments, task) = Payments::spawn(policy, journal, &config.limits);
         let approver = Arc::new(WebhookCloseApprover::default());

@@ -177,6 +177,8 @@ limits! {
     expect_continue_timeout: Duration = time(SECOND, MILLISECOND..=MINUTE);
     /// Timeout for the headers of the response to a paid request.
     answer_timeout: Duration = time(5 * MINUTE, MILLISECOND..=DAY);
+    /// Timeout of a request to a seller about a channel, such as for the signature that closes it at once.
+    seller_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
     /// How long to keep idle connections to origins.
     pool_idle_timeout: Duration = time(MINUTE, MILLISECOND..=DAY);
     /// How many idle connections to keep per origin.

@@ -60,9 +60,9 @@ where
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
             Ok((status, body.map_err(|error| unreachable(&error))?.to_bytes()))
         };
-        let (status, body) = tokio::time::timeout(self.timeout, asking)
-            .await
-            .unwrap_or_else(|_| Err(unreachable(&format_args!("no response within {:?}", self.timeout))))?;
+        let (status, body) = tokio::time::timeout(self.timeout, asking).await.unwrap_or_else(|_| {
+            Err(unreachable(&format_args!("no response within limits.seller_timeout ({:?})", self.timeout)))
+        })?;
         if status == StatusCode::OK {
             return Ok(body);
         }

@@ -20,7 +20,8 @@ const MAX_SPARE: usize = 64 << 10;
 /// How long the thread pauses after it has written everything. Lines that arrive meanwhile are written together,
 /// because waking the thread for each costs the proxy more than the line itself. A warning or an error ends the pause.
 const BATCH_PAUSE: Duration = Duration::from_millis(10);
-/// How long to wait at exit for lines that are not written yet.
+/// How long to wait at exit for lines that are not written yet. This and the two pauses are fixed: the log is best effort,
+/// and no configuration is read before some of the commands that log.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The pause before retrying a full terminal or pipe that is set to non-blocking.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);

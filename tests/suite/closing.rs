@@ -446,7 +446,7 @@ fn leaked(text: String) -> &'static str {
 async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
     let fair = Fair::open().await;
     let sent = async || fair.market.sent_by(Signer::new(&KEY).unwrap().address()).await;
-    let limits = "[limits]\nanswer_timeout = \"300ms\"\n";
+    let limits = "[limits]\nseller_timeout = \"300ms\"\n";
     let alice = Alice::with(&fair.market, &format!("{QUICK}{limits}")).await;
     let proxy = alice.start().await;
     let receiver = Signer::new(&[0x3a; 32]).unwrap();
@@ -492,7 +492,7 @@ async fn a_seller_that_does_not_help_is_named_in_time_and_nothing_is_sent() {
         (no_state.clone(), consent("0x12".into()), "response is invalid"),
         (no_state.clone(), text(200, "<html>"), "response is invalid"),
         (no_state.clone(), Answer::CutBeforeHead, "cannot reach the seller"),
-        (no_state.clone(), Answer::Never, "no response within 300ms"),
+        (no_state.clone(), Answer::Never, "no response within limits.seller_timeout (300ms)"),
     ] {
         *manners.lock().unwrap() = Manners { state, consent: answer };
         let (began, before) = (Instant::now(), sent().await);
