@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 pub use self::error::StartError;
-pub use self::log_file::log_output;
+pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, Served};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;

@@ -196,6 +196,21 @@ pub fn own(path: &Path) -> Result<File, PrivateFileError> {
     Ok(file)
 }
 
+/// Whether [`own`] would succeed, as far as can be known without creating or changing the file.
+pub fn inspect_own(path: &Path) -> Result<(), PrivateFileError> {
+    use rustix::fs::{Access, access};
+
+    inspect(path)?;
+    let io = |path: &Path, error| PrivateFileError::Io { path: path.to_owned(), error };
+    match access(path, Access::READ_OK | Access::WRITE_OK).map_err(io::Error::from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = directory_of(path);
+            can_write(directory).map_err(|error| io(directory, error))
+        }
+        found => found.map_err(|error| io(path, error)),
+    }
+}
+
 /// Checks that a file or socket of tollpass, if it exists, belongs to this user and is not a symbolic link.
 pub fn inspect(path: &Path) -> Result<(), PrivateFileError> {
     let metadata = match fs::symlink_metadata(path) {

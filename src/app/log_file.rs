@@ -20,6 +20,14 @@ pub fn log_output(config: &LogConfig) -> Result<LogOutput, StartError> {
     Ok(LogOutput { file, queue })
 }
 
+/// Checks whether [`log_output`] could use a log file; neither creates nor changes it.
+///
+/// # Errors
+/// It could not; the error names the file or its directory.
+pub fn inspect_log(path: &Path) -> Result<(), StartError> {
+    private::inspect_own(path).map_err(StartError::LogFile)
+}
+
 fn open(path: &Path, limits: LogFileLimits) -> Result<LogFile, StartError> {
     let failed = |source| StartError::LogWrite { path: path.to_owned(), source };
     let file = private::own(path).map_err(StartError::LogFile)?;

@@ -33,9 +33,9 @@ const OTHER_USER: &str = "if another program or state directory uses the same ke
 
 /// What `tollpass check --help` shows below the options.
 const AFTER_HELP: &str = "\
-Checks the configuration, certificates, ports, state directory, key, node, contract,
-balances and nonces, and prints how to fix each problem. It sends no transaction and can
-run beside `serve`. The exit code is 1 if anything is wrong.";
+Checks the configuration, certificates, log file, ports, state directory, key, node,
+contract, balances and nonces, and prints how to fix each problem. It sends no transaction
+and can run beside `serve`. The exit code is 1 if anything is wrong.";
 
 /// Validate the configuration, wallet, node and contract
 #[derive(Clone, Debug, Args)]
@@ -75,8 +75,14 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     report.printed
 }
 
-/// Checks what could keep `serve` from starting: its ports and the state directory.
+/// Checks what could keep `serve` from starting: its log file, its ports and the state directory.
 async fn start(config: &Config, report: &mut CheckReport) {
+    if let Some(file) = &config.log.file {
+        match app::inspect_log(file) {
+            Ok(()) => report.good("log", &file.display()),
+            Err(error) => report.wrong("log", &error),
+        }
+    }
     let state = app::inspect_state(&config.state_dir);
     match &state {
         Ok(()) => report.good("state", &config.state_dir.display()),

@@ -70,6 +70,37 @@ async fn certificates_are_looked_at() {
 }
 
 #[tokio::test]
+async fn a_log_file_that_cannot_be_written_is_reported() {
+    let market = Market::open().await;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("log"), "a line\n").unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::os::unix::fs::symlink(at("log"), at("link")).unwrap();
+    for (file, expected) in [
+        ("log", "ok     log "),
+        ("new", "ok     log "),
+        ("missing/log", "missing: No such file or directory"),
+        ("log/log", "log/log: Not a directory"),
+        ("directory", "is not a regular file"),
+        ("link", "is a symbolic link"),
+    ] {
+        let alice = Alice::with(&market, &format!("[log]\nfile = \"{}\"\n", text(&at(file)))).await;
+        let ran = check(&alice).await;
+        if expected.starts_with("ok") {
+            assert!(
+                ran.code == 0 && ran.out.contains(&format!("{expected}      {}", text(&at(file)))),
+                "{ran:?}"
+            );
+        } else {
+            ran.expect_failure(&["FAIL   log ", "log.file", expected]);
+        }
+    }
+    assert_eq!(std::fs::read_to_string(at("log")).unwrap(), "a line\n");
+    assert!(!at("new").exists() && !at("missing").exists());
+}
+
+#[tokio::test]
 async fn a_key_that_others_can_read_is_refused() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;
