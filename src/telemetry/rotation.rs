@@ -128,16 +128,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::write(&path, "before\n").unwrap();
-        let mut log = start(&path, 2);
+        let mut log = start(&path, 3);
         for number in 1..=9 {
             log.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
-        let expected =
-            [("log", "line 8\nline 9\n"), ("log.1", "line 6\nline 7\n"), ("log.2", "line 4\nline 5\n")];
+        let expected = [
+            ("log", "line 8\nline 9\n"),
+            ("log.1", "line 6\nline 7\n"),
+            ("log.2", "line 4\nline 5\n"),
+            ("log.3", "line 2\nline 3\n"),
+        ];
         // "before" and the first line, then two lines each.
         assert_eq!(files(directory.path()), named(&expected));
         drop(log);
-        start(&path, 2).write_all(b"10\n").unwrap();
+        start(&path, 3).write_all(b"10\n").unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("line 9\n10\n"));
     }
 
