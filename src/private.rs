@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_small_file_is_refused() {
+    fn directories_devices_and_large_files_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         assert!(matches!(read(directory.path()), Err(PrivateFileError::NotAFile(_))));
         let path = directory.path().join("large");
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn who_else_can_write_a_file_is_told() {
+    fn other_writers_of_a_file_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("proxy.toml");
         assert!(check_writers(&path).unwrap().is_none());

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_for_this_program_and_a_directive_for_what_it_names() {
+    fn a_bare_level_applies_to_tollpass_and_a_directive_to_its_target() {
         for (text, expected) in [
             ("debug", "tollpass=debug,info"),
             ("TRACE", "tollpass=trace,info"),

@@ -157,7 +157,7 @@ mod tests {
     use crate::chain::fees::*;
 
     #[test]
-    fn bids_twice_the_base_fee_and_what_the_node_suggests() {
+    fn bids_twice_the_base_fee_plus_the_suggested_tip() {
         let gwei = |n: u64| U256::from(n) * 1_000_000_000u64;
         for (base, suggested, max, priority) in [
             (gwei(10), Some(gwei(2)), gwei(22), gwei(2)),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caps_take_headroom_first_and_refuse_what_is_too_dear_without_any() {
+    fn caps_cut_the_headroom_first_and_refuse_fees_above_them_without_it() {
         let gwei = |n: u64| U256::from(n) * 1_000_000_000u64;
         let caps = Caps { per_gas: Wei(50_000_000_000), whole: Wei(40_000_000_000_000) };
         let gas = U256::from(1_000);

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_created_opens_again() {
+    fn a_created_keystore_opens_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keystore.json");
         let address = create(&path, &password("a long one")).unwrap();

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_confirmed_is_never_signed_for_again_though_the_node_lags() {
+    async fn a_confirmed_nonce_is_never_signed_again_even_if_the_node_lags() {
         let nonces = Nonces::default();
         let intent = |nonce: u64, hash| {
             let op = ChannelOp::Open { receiver: Address([7; 20]), deposit: 5.into() };

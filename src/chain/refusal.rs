@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_passes_from_what_stays() {
+    fn tells_transient_errors_from_permanent_ones() {
         for (method, code, message, expected) in [
             ("eth_call", -32000, "header not found", true),
             ("eth_call", -32000, "missing trie node 0x12 (path )", true),

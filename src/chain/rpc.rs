@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_http_url_without_repeating_it() {
+    fn refuses_an_invalid_url_without_quoting_it() {
         for url in
             ["", "localhost:8545", "ws://node/secret", "http://", "/secret", "https://u:secret@", "http:// x"]
         {

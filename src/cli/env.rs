@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn as_json_what_is_to_be_unset_is_null() {
+    fn json_shows_variables_to_unset_as_null() {
         let text = Shell::Json.print(&[("A", Some("1\n\"")), ("B", None)]).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json, serde_json::json!({ "A": "1\n\"", "B": null }));
     }
 
     #[test]
-    fn unsetting_is_said_in_each_shell() {
+    fn each_shell_gets_its_own_commands_to_unset() {
         let lines = [Shell::Sh, Shell::Fish, Shell::Powershell].map(|shell| shell.line("X", None));
         assert_eq!(lines, ["unset X", "set -e X", "Remove-Item -ErrorAction Ignore Env:X"]);
     }

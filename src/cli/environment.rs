@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_exempt_stays_exempt() {
+    fn exempt_hosts_stay_exempt() {
         let present = |name: &str| match name {
             "no_proxy" => Some("a.example, .b.example".into()),
             "NO_PROXY" => Some("a.example,10.0.0.0/8".into()),

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_makes_loads_and_opens() {
+    fn the_created_files_load_and_open() {
         let directory = tempfile::tempdir().unwrap();
         let args = args(directory.path(), "correct horse\n");
         run(&args).unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_what_is_to_be_filled_in() {
+    fn marks_the_lines_to_fill_in() {
         let text = configuration(None).unwrap();
         for (start, remark) in TO_FILL_IN {
             let lines: Vec<_> = text.lines().collect();

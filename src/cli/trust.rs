@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_tunnel_is_looked_into_there_is_nothing_to_trust() {
+    fn without_interception_there_is_no_ca_to_trust() {
         let directory = tempfile::tempdir().unwrap();
         let config = Config::parse("state_dir = \"s\"\n", directory.path(), &BTreeMap::new()).unwrap();
         assert_eq!(files(&config, |_| None).unwrap(), None);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bundle_holds_what_was_trusted_before_and_the_ca() {
+    fn the_bundle_holds_the_system_roots_and_the_ca() {
         let place = Place::new();
         let trust = place.files(&[]);
         assert_eq!(trust.bundle, place.state.join("ca-bundle.pem"));

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_what_resolvers_take() {
+    fn host_names_keep_every_character_that_resolvers_accept() {
         for text in [
             "localhost",
             "LocalHost.",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_nothing() {
+    fn neither_a_name_nor_an_address_is_refused() {
         let long = "a".repeat(LONGEST + 1);
         for text in [
             "",

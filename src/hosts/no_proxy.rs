@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_no_entry() {
+    fn entries_that_are_not_hosts_are_ignored() {
         for text in [
             "",
             ".",

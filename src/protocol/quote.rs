@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_show_nothing_are_trusted_ever_longer_but_not_for_ever() {
+    fn unconfirmed_prices_are_trusted_for_longer_each_time_up_to_a_limit() {
         let mut prices = Prices::new(10, 1000);
         let mut in_a_row = Vec::new();
         for _ in 0..8 {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn only_news_goes_on_record() {
+    fn only_changes_are_recorded() {
         let mut prices = Prices::new(10, 100);
         prices.learn(&id("GET /a"), &paid(5), true, true, 1000);
         assert_eq!(prices.take_news().len(), 1);

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_stuck_holds_nobody_up_and_what_does_not_fit_is_counted() {
+    fn a_stuck_writer_delays_no_task_and_lines_that_do_not_fit_are_counted() {
         let (log, decide, seen, reported) = fickle();
         let line = vec![b'x'; 64 << 10];
         // The writer holds one line and waits; the queue fills up behind it.

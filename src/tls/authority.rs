@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_leaves_is_made_good() {
+    fn files_left_by_a_crash_are_repaired() {
         let directory = tempfile::tempdir().unwrap();
         // Killed while writing the files: temporary files are ignored.
         fs::write(directory.path().join(".ca-a1B2c3"), "half").unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_lost_or_open_to_others_is_said_so() {
+    fn a_missing_or_readable_key_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         Authority::open(directory.path(), &[]).unwrap();
         let key = directory.path().join("ca-key.pem");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn constraints_bound_what_it_signs_for() {
+    fn constraints_limit_the_names_it_signs() {
         for (permitted, good, bad) in [
             (
                 vec!["example.com"],
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn its_user_is_warned_of_what_will_not_work() {
+    fn the_user_is_warned_about_unusable_constraints() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open(directory.path(), &[]).unwrap();
         let (now, end) = (SystemTime::now(), authority.validity().end);

@@ -54,7 +54,7 @@ mod tests {
     use crate::tls::name::*;
 
     #[test]
-    fn takes_what_a_client_may_ask_for() {
+    fn accepts_names_that_clients_request() {
         for (text, shown) in [
             ("API.Example.com", "api.example.com"),
             ("api.example.com.", "api.example.com"),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_name() {
+    fn refuses_invalid_names() {
         let long = format!("{}{}", "a".repeat(63), ".a".repeat(96));
         for text in [
             "",

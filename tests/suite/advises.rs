@@ -165,7 +165,7 @@ async fn nothing_is_paid_without_a_clear_yes() {
 }
 
 #[tokio::test]
-async fn a_complaint_is_asked_about_before_anything_follows() {
+async fn the_webhook_decides_about_a_complaint_before_anything_follows() {
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
     let complaint: Arc<Mutex<&'static HeaderName>> = Arc::new(Mutex::new(&rdn::NONEXISTING_CHANNEL));
     let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
@@ -260,7 +260,7 @@ async fn a_complaint_is_asked_about_before_anything_follows() {
 
 /// Approval of one price does not extend to a higher one, whatever the seller says about it.
 #[tokio::test]
-async fn a_yes_to_a_price_is_none_to_a_higher_one() {
+async fn approval_of_a_price_does_not_extend_to_a_higher_one() {
     for complains in [false, true] {
         let (oracle, market) = (Oracle::spawn().await, Market::open().await);
         let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
@@ -339,7 +339,7 @@ async fn answers_that_a_hook_does_not_like_are_held_back_and_stay_paid() {
 
 /// The pay timeout does not apply to a response that costs nothing.
 #[tokio::test]
-async fn an_answer_that_took_longer_than_paying_may_is_asked_about_all_the_same() {
+async fn the_webhook_decides_even_about_an_answer_later_than_pay_timeout() {
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
     let paying = Duration::from_secs(1);
     let seller = Mallory::spawn(move |_| Answer::Late(paying, StatusCode::NOT_FOUND)).await;
@@ -353,7 +353,7 @@ async fn an_answer_that_took_longer_than_paying_may_is_asked_about_all_the_same(
 }
 
 #[tokio::test]
-async fn answers_can_be_asked_about_and_success_is_told() {
+async fn the_webhook_can_decide_about_answers_and_hears_of_success() {
     let (oracle, notices) = (Oracle::spawn().await, Oracle::spawn().await);
     let keys = oracle.keys();
     let (fair, _alice, proxy) = scene(&format!(
@@ -411,7 +411,7 @@ impl Approver for Stubborn {
 }
 
 #[tokio::test]
-async fn an_approver_of_the_library_is_asked_if_no_webhook_is_named() {
+async fn the_librarys_approver_decides_if_no_webhook_is_configured() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, "[hooks]\n").await;
     // Her payment service, under a separate layer.

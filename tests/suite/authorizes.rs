@@ -181,7 +181,7 @@ async fn a_price_is_paid_without_a_chain_and_the_next_time_with_the_first_reques
 }
 
 #[tokio::test]
-async fn what_the_rule_does_not_permit_is_refused_with_the_reason_and_nothing_is_signed() {
+async fn offers_outside_the_rule_are_refused_with_the_reason_and_nothing_is_signed() {
     let listed = "receivers = [\"0x3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a\"]\n";
     let refused = [
         ("", offer(11, BOB), "price 11 is above max_price 10"),
@@ -292,7 +292,7 @@ async fn a_seller_that_keeps_asking_gets_one_authorization_and_it_stays_in_doubt
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_or_an_error_leaves_the_authorization_in_doubt() {
+async fn a_lost_response_or_an_error_leaves_the_authorization_in_doubt() {
     let ends: [(Answer, StatusCode); 2] = [
         (Answer::CutBeforeHead, StatusCode::BAD_GATEWAY),
         (Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "sorry\n"), StatusCode::INTERNAL_SERVER_ERROR),

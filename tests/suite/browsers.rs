@@ -170,7 +170,7 @@ fn assert_told(got: &Got, paid: Paid, setting: Option<&str>, is_plain: bool, row
 }
 
 #[tokio::test]
-async fn who_made_a_request_decides_whether_it_is_paid() {
+async fn a_requests_initiator_decides_whether_it_is_paid() {
     for setting in SETTINGS {
         let (fair, _alice, proxy, _notary) = shop(setting, &["http/1.1"]).await;
         let mut bought = 0;
@@ -418,7 +418,7 @@ async fn places_behind_the_token_of_a_route_come_back_behind_it() {
 }
 
 #[tokio::test]
-async fn what_only_asks_whether_a_page_may_send_a_request_is_not_paid() {
+async fn a_preflight_request_is_not_paid() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, &format!("browsers = \"any\"\n{QUICK}")).await;
     let proxy = alice.start().await;

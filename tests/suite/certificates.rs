@@ -46,7 +46,7 @@ fn verifies(directory: &Path, certificates: &[CertificateDer<'static>], name: &s
 }
 
 #[tokio::test]
-async fn who_trusts_the_ca_connects_by_name_and_by_address_and_nobody_else_does() {
+async fn only_clients_that_trust_the_ca_connect_by_name_or_address() {
     let directory = tempfile::tempdir().unwrap();
     let authority = made(directory.path(), &[]);
     let greeter = greeter(&authority).await;
@@ -77,7 +77,7 @@ async fn an_address_of_version_6_is_a_name_too() {
 }
 
 #[tokio::test]
-async fn certificates_say_what_clients_ask_of_them() {
+async fn certificates_have_the_extensions_that_clients_require() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let authority = made(directory, &[]);
@@ -199,7 +199,7 @@ async fn a_client_that_comes_again_resumes_its_session() {
 }
 
 #[tokio::test]
-async fn name_constraints_hold_for_clients_and_are_said_before() {
+async fn name_constraints_hold_for_clients_and_are_announced() {
     for (permitted, name, others) in [
         (["example.com", "127.0.0.1"].as_slice(), "api.example.com", ["example.org", "127.0.0.2"]),
         (&["example.com", "127.0.0.1"], "127.0.0.1", ["com", "::1"]),

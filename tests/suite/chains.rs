@@ -38,7 +38,7 @@ fn untouched(deposit: u64) -> OnChain {
 }
 
 #[tokio::test]
-async fn says_what_the_contract_is_and_what_the_payer_holds() {
+async fn reads_the_contract_and_the_payers_balances() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let info = rig.chain().contract_info().await.unwrap();
@@ -229,7 +229,7 @@ async fn follows_a_reorganisation_until_the_transaction_is_deep_enough() {
 }
 
 #[tokio::test]
-async fn what_would_fail_is_not_sent_and_the_rule_is_named() {
+async fn a_transaction_that_would_fail_is_not_sent_and_the_rule_is_named() {
     on_each(async |url| {
         for rig in [Rig::new(url).await, Rig::plain(url).await] {
             rig.mint(Signer::new(&accounts::key(1).unwrap()).unwrap().address(), U256::exp10(21)).await;
@@ -279,7 +279,7 @@ async fn a_mined_failure_is_an_error_with_its_hash_and_the_rule() {
 }
 
 #[tokio::test]
-async fn too_few_tokens_or_too_little_ether_is_said_with_both_numbers() {
+async fn too_few_tokens_or_too_little_ether_is_reported_with_both_amounts() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let notes = Notes::new();
@@ -395,7 +395,7 @@ async fn a_node_that_dies_in_the_middle_of_a_wait_is_waited_for_up_to_the_limit(
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_the_sending_is_no_failure() {
+async fn a_lost_response_to_a_sent_transaction_is_not_a_failure() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let relay = Relay::before(url).await;
@@ -515,7 +515,7 @@ async fn approvals_alone_move_nothing() {
 }
 
 #[tokio::test]
-async fn sync_finds_what_happened_whatever_range_the_node_takes() {
+async fn sync_finds_every_event_whatever_range_the_node_accepts() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let (chain, notes) = (rig.chain(), Notes::new());
@@ -559,7 +559,7 @@ async fn sync_finds_what_happened_whatever_range_the_node_takes() {
 }
 
 #[tokio::test]
-async fn sync_leaves_out_what_others_opened() {
+async fn sync_ignores_channels_of_other_payers() {
     on_each(async |url| {
         let rig = Rig::new(url).await;
         let signer = Signer::new(&accounts::key(2).unwrap()).unwrap();

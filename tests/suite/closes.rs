@@ -217,7 +217,7 @@ async fn resume(sides: &Sides) -> Result<OpResult, OpError> {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_unsent_is_carried_out_once() {
+async fn an_operation_left_unsent_by_a_crash_is_carried_out_once() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let (first, second) = (sides.open(100).await, sides.open(100).await);
@@ -342,7 +342,7 @@ async fn an_end_that_a_reorganisation_undid_is_sent_again() {
 }
 
 #[tokio::test]
-async fn says_beforehand_what_opening_and_topping_up_cost_at_most() {
+async fn estimates_the_highest_cost_of_opening_and_topping_up() {
     on_each(async |url| {
         for rig in [Rig::new(url).await, Rig::plain(url).await] {
             let sides = Sides::over(rig);

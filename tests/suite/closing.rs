@@ -57,7 +57,7 @@ async fn refused(proxy: &Running, operation: Operation, words: &str) {
 }
 
 #[tokio::test]
-async fn together_both_get_what_is_theirs_and_the_next_payment_opens_another_channel() {
+async fn a_cooperative_close_pays_both_and_the_next_payment_opens_another_channel() {
     on_each("", async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 3).await;
@@ -80,7 +80,7 @@ async fn together_both_get_what_is_theirs_and_the_next_payment_opens_another_cha
 }
 
 #[tokio::test]
-async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
+async fn an_unused_deposit_is_returned_in_full_once_and_not_too_early() {
     on_each("", async |town| {
         let proxy = town.alice.start().await;
         proxy.ready().await;
@@ -108,7 +108,7 @@ async fn what_was_never_used_comes_back_whole_once_and_not_too_early() {
 }
 
 #[tokio::test]
-async fn alone_it_ends_on_what_was_promised_unless_less_is_meant() {
+async fn a_unilateral_close_uses_the_promised_total_unless_a_lower_one_is_given() {
     on_each("", async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 3).await;
@@ -261,7 +261,7 @@ async fn a_webhook_may_say_reopen_where_the_policy_retries_and_retry_where_it_re
 
 /// Mallory accepts the payment, has the channel settled with it, and then claims that there is none.
 #[tokio::test]
-async fn who_settles_on_a_payment_and_denies_the_channel_gets_nothing_more() {
+async fn a_seller_that_settles_and_denies_the_channel_gets_nothing_more() {
     on_each("", async |mut town| {
         town.alice.change(
             "nonexisting_channel = { action = \"retry\"",
@@ -366,7 +366,7 @@ async fn a_payment_whose_answer_was_lost_is_cleared_up_before_it_closes() {
 
 /// One close waits for the payment in flight and for the channel that is being opened; another one is refused.
 #[tokio::test]
-async fn a_close_waits_for_what_is_under_way_and_nothing_new_uses_the_channel() {
+async fn a_close_waits_for_payments_in_flight_and_no_new_one_uses_the_channel() {
     on_each("", async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 1).await;

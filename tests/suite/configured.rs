@@ -188,7 +188,7 @@ fn rules_are_read_in_order() {
 }
 
 #[test]
-fn what_is_intercepted_is_what_is_paid_for_unless_it_is_said() {
+fn hosts_of_paying_rules_are_intercepted_by_default() {
     let rules = "[[pay]]\nhost = \"a.example\"\nport = 8443\nmax_price = 5\n[[pay]]\nhost = \"b.example\"\ndeny = true\n\
                  [[pay]]\nhost = \"*.example\"\nmax_price = 5\n";
     let covered = |text: &str, variables: &[(&str, &str)]| {
@@ -240,7 +240,7 @@ fn the_authority_is_made_or_given() {
 }
 
 #[test]
-fn hooks_take_what_is_left_out_from_their_own_defaults() {
+fn hooks_take_missing_keys_from_their_own_defaults() {
     let config = parse(
         "[hooks]\ninsufficient_confirmations = { action = \"retry\", times = 7 }\n\
          invalid_balance_proof = { action = \"retry\" }\nnonexisting_channel = { action = \"abort\" }\n\
@@ -660,7 +660,7 @@ fn routes_are_read_in_order() {
 }
 
 #[test]
-fn each_fault_of_a_route_is_said() {
+fn each_error_in_a_route_is_reported() {
     let origin = "origin = \"https://a.example\"";
     for (entry, expected) in [
         (origin.to_owned(), "route[0].prefix: missing -> write prefix = \"/name\", or listen"),
@@ -715,7 +715,7 @@ fn each_fault_of_a_route_is_said() {
 }
 
 #[test]
-fn variables_that_are_no_keys_are_issues() {
+fn unknown_variables_are_issues() {
     for (variable, expected) in [
         ("TOLLPASS_CHAIN_RPC_URL", "unknown key -> did you mean TOLLPASS_CHAIN__RPC_URL?"),
         ("TOLLPASS_LISTN", "unknown key -> did you mean TOLLPASS_LISTEN?"),
@@ -752,7 +752,7 @@ fn issues_show_no_secret() {
 }
 
 #[test]
-fn a_text_that_is_no_toml_says_where() {
+fn invalid_toml_is_reported_with_its_position() {
     let found = issues("listen = \"127.0.0.1:1\"\nlisten = = 3\n", &[]);
     assert!(found.len() == 1 && found[0].contains("line 2"), "{found:?}");
     let found = issues("[[pay]]\nhost = \"a\"\nmax_price = 99999999999999999999\n", &[]);
@@ -773,7 +773,7 @@ fn another_address_to_listen_on_is_checked_too() {
 }
 
 #[test]
-fn warns_of_what_is_probably_not_meant() {
+fn warns_of_probable_mistakes() {
     let rules = "[[pay]]\nhost = \"*.example\"\nmax_price = 1\n[[pay]]\nhost = \"a.example\"\ndeny = true\n\
                  [[pay]]\nhost = \"b\"\nmax_price = \"100000000000000000001\"\n";
     let warnings = parse(rules, &[]).unwrap().warnings;
@@ -805,7 +805,7 @@ fn a_state_directory_must_be_known() {
 }
 
 #[test]
-fn tls_with_some_origins_is_read_and_what_contradicts_itself_is_named() {
+fn tls_per_origin_is_read_and_contradictions_are_reported() {
     let text = "[[upstream.tls]]\nhost = \"*.example.com\"\nport = 8443\nca_file = \"roots.pem\"\n\
                 [upstream]\nca_file = \"more.pem\"\n\
                 [[upstream.tls]]\nhost = \"localhost\"\ncertificate = \"/one.pem\"\nclient_cert = \"me.pem\"\n\
@@ -851,7 +851,7 @@ fn tls_with_some_origins_is_read_and_what_contradicts_itself_is_named() {
 }
 
 #[test]
-fn what_kubernetes_sets_for_a_service_of_this_name_is_ignored_with_a_warning() {
+fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
     let variables = [
         ("TOLLPASS_SERVICE_HOST", "10.96.0.7"),
         ("TOLLPASS_SERVICE_PORT", "8402"),

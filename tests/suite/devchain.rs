@@ -94,7 +94,7 @@ async fn channels_are_opened_and_topped_up_after_an_approval() {
 }
 
 #[tokio::test]
-async fn what_breaks_a_rule_of_opening_reverts_without_a_reason() {
+async fn invalid_openings_revert_without_a_reason() {
     each_network(async |network| {
         let stage = Stage::set(network).await;
         let (sender, token) = (&stage.sender, stage.token());
@@ -352,7 +352,7 @@ async fn closing_alone_takes_the_challenge_period() {
 }
 
 #[tokio::test]
-async fn closing_alone_below_what_was_withdrawn_locks_the_channel_up() {
+async fn a_unilateral_close_below_the_withdrawn_amount_locks_the_channel() {
     each_network(async |network| {
         let stage = Stage::set(network).await;
         let (sender, receiver, contract) = (&stage.sender, &stage.receiver, stage.manager());

@@ -122,7 +122,7 @@ async fn a_node_that_is_down_at_the_start_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_contract_that_is_none_is_named_and_nothing_is_paid() {
+async fn an_invalid_contract_is_reported_and_nothing_is_paid() {
     let wrong = Scene::with("ready_timeout = \"2s\"", Mode::Pass, |alice, market| {
         alice.change(&market.manager.to_string(), &market.token.to_string());
     });
@@ -162,7 +162,7 @@ async fn a_node_that_is_lost_while_a_channel_is_opened_costs_no_second_channel()
 }
 
 #[tokio::test]
-async fn a_node_that_falls_silent_is_given_up_in_time() {
+async fn a_silent_node_times_out() {
     let scene = Scene::with("pay_timeout = \"1s\"", Mode::Pass, |_, _| {}).await;
     // Ready, and one channel open: it can pay without the node.
     assert_eq!(scene.ask("/paid").await.status, StatusCode::OK);
@@ -198,7 +198,7 @@ async fn a_transaction_that_fails_or_cannot_be_paid_says_why() {
 }
 
 #[tokio::test]
-async fn a_seller_that_looks_away_is_asked_so_often_and_later_paid_on_the_same_channel() {
+async fn a_seller_that_misses_the_channel_gets_a_limited_number_of_retries_and_is_later_paid_on_it() {
     let scene = Scene::with("", Mode::Pass, |alice, _| {
         alice.change("times = 1000, timeout = \"20s\"", "times = 3, timeout = \"20s\"");
     });

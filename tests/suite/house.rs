@@ -244,7 +244,7 @@ fn names_say_what_they_mean() {
 const TRANSLATED: [&str; 5] = ["anew", "nobody", "whoever", "for so long", "on record"];
 
 #[test]
-fn what_users_read_is_plain_english() {
+fn user_facing_strings_are_plain_english() {
     let mut texts = Vec::new();
     for source in sources() {
         let strings = strings(source.shipped());
@@ -372,7 +372,7 @@ fn one_of_each_stack_is_locked() {
 }
 
 #[test]
-fn what_is_fuzzed_is_what_is_shipped() {
+fn the_fuzzed_dependencies_are_the_shipped_ones() {
     let ours = locked("Cargo.lock");
     let theirs = locked("tests/fuzz/Cargo.lock");
     assert!(theirs.contains_key("tollpass") && theirs.contains_key("hyper"));

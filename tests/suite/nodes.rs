@@ -168,7 +168,7 @@ async fn a_node_that_refuses_each_sixth_call_is_used_all_the_same() {
 }
 
 #[tokio::test]
-async fn logs_that_are_null_are_asked_for_again_and_are_never_no_logs() {
+async fn null_logs_are_requested_again_and_never_count_as_empty() {
     on_each(async |stand| {
         let (id, _) = stand.fund(&open(7, 50)).await.unwrap();
         stand.relay.fault(Fault::change("eth_getLogs", nothing).times(2));
@@ -217,7 +217,7 @@ async fn a_node_that_knows_no_pending_state_and_no_tips_is_used_without() {
 }
 
 #[tokio::test]
-async fn whatever_is_said_of_a_transaction_that_was_taken_it_is_not_made_again() {
+async fn an_accepted_transaction_is_never_made_again_whatever_the_node_reports() {
     on_each(async |stand| {
         let busy = br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "some new words"}}"#;
         let low = br#"{"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "nonce too low"}}"#;
@@ -253,7 +253,7 @@ async fn whatever_is_said_of_a_transaction_that_was_taken_it_is_not_made_again()
 }
 
 #[tokio::test]
-async fn refusals_without_end_are_no_verdict() {
+async fn endless_refusals_are_not_a_verdict() {
     on_each(async |stand| {
         let refuse = Act::Refuse(-32000, "sender is not on our list");
         stand.relay.fault(Fault::on("eth_sendRawTransaction", refuse));
@@ -296,7 +296,7 @@ async fn a_receipt_that_lags_behind_the_nonce_costs_no_second_channel() {
 }
 
 #[tokio::test]
-async fn a_node_that_shows_the_nonce_and_nothing_else_is_no_proof_of_a_replacement() {
+async fn a_used_nonce_alone_does_not_prove_a_replacement() {
     on_each(async |stand| {
         let hide = |stand: &Stand| {
             for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
@@ -549,7 +549,7 @@ async fn a_count_of_waiting_transactions_that_is_too_high_strands_nothing() {
 }
 
 #[tokio::test]
-async fn a_gap_between_nonces_is_found_and_filled_and_stops_nobody() {
+async fn a_gap_between_nonces_is_found_and_filled_and_blocks_no_transaction() {
     on_each(async |stand| {
         let count = stand.rig.pending().await;
         // Both counts are too high once: the transaction takes a nonce that is not the next.
@@ -657,7 +657,7 @@ async fn nothing_is_signed_for_another_chain_or_token_than_at_first() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_rpc_is_named_with_what_it_looks_like() {
+async fn a_response_that_is_not_json_rpc_is_described() {
     on_each(async |stand| {
         for (act, part) in [
             (Act::Answer(200, &[("content-type", "text/html")], b"<!doctype html><p>Log in"), "an HTML page"),
@@ -810,7 +810,7 @@ async fn a_top_up_that_is_taken_up_is_proven_by_its_event_alone() {
 }
 
 #[tokio::test]
-async fn a_gap_is_not_filled_while_the_node_does_not_say_what_waits() {
+async fn a_gap_is_not_filled_while_the_node_hides_pending_transactions() {
     on_each(async |stand| {
         stand.relay.fault(Fault::change("eth_getTransactionCount", plus(1)).times(2));
         let is_pending: fn(&Value) -> bool = |params| params[0] == "pending";

@@ -83,7 +83,7 @@ fn another_library_signs_and_recovers_the_same() {
 }
 
 #[test]
-fn a_signature_of_the_wrong_shape_is_none() {
+fn a_signature_of_the_wrong_shape_is_invalid() {
     let vectors = vectors();
     let good = text(&vectors["balance_proofs"][0], "signature");
     for wrong in ["", "0x", &good[..131], &format!("{good}00"), &good.replace("0x2", "0xz")] {

@@ -163,7 +163,7 @@ async fn close_all(alice: &Alice, abort_after: Option<u64>) -> (ExitStatus, Stri
 }
 
 #[tokio::test]
-async fn kills_from_outside_cost_nobody_anything() {
+async fn kills_from_outside_cost_neither_side_anything() {
     const SEED: u64 = 8402;
     const LIVES: u64 = 8;
     const AT_ONCE: u64 = 20;

@@ -268,7 +268,7 @@ async fn a_total_raised_without_our_signature_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_state_of_somebody_else_is_not_believed() {
+async fn the_state_of_another_payer_is_not_believed() {
     let scene = Scene::with(|demand| {
         cheats::once_paid(demand, ASKED, move |_| {
             demand.base(ASKED).with_state(demand.receiver, Amount::ZERO, None).complain(&rdn::INVALID_AMOUNT)
@@ -527,7 +527,7 @@ fn peak_memory(process: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
+async fn demands_with_a_slow_or_broken_body_are_passed_on_unpaid() {
     for (content, reason) in [
         (Content::Drip(Duration::from_millis(5)), "timed out reading the body of the 402"),
         (Content::Cut, "ended early"),
@@ -558,7 +558,7 @@ async fn demands_whose_body_drips_or_breaks_off_are_handed_on_and_not_paid() {
 }
 
 #[tokio::test]
-async fn answers_that_do_not_say_whether_they_took_the_money_are_handed_on() {
+async fn answers_with_an_unknown_outcome_are_passed_on() {
     for status in [StatusCode::CONFLICT, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::BAD_GATEWAY] {
         for dressed in [false, true] {
             let scene = Scene::with(|demand| {
@@ -635,7 +635,7 @@ async fn a_flood_of_interim_answers_is_left_in_time() {
 }
 
 #[tokio::test]
-async fn what_is_no_demand_passes_untouched() {
+async fn responses_without_a_demand_pass_unchanged() {
     let elsewhere = "http://192.0.2.1/elsewhere";
     let scene = Scene::with(|demand| {
         let redirect = move || Answer::new(StatusCode::FOUND, "there\n").header(&header::LOCATION, elsewhere);
@@ -736,7 +736,7 @@ async fn ten_at_once_are_cheated_of_one_price_each_at_most() {
 
 /// Our own signature that is newer than the journal proves itself; a copy of it does not raise the total.
 #[tokio::test]
-async fn an_older_signature_of_ours_is_no_reason_to_pay_more_than_one_price() {
+async fn an_older_signature_of_ours_does_not_raise_the_price() {
     let scene = Scene::with(|demand| {
         let mut first: Option<(Amount, Signature)> = None;
         honest_for(demand, 3, {

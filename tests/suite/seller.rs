@@ -166,7 +166,7 @@ async fn each_complaint_has_its_cause() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_409_or_500() {
+async fn unreadable_requests_get_409_or_500() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(5 * PRICE).await;
     let block = buyer.channel.open_block.to_string();
@@ -289,7 +289,7 @@ async fn the_money_is_taken_before_the_resource_runs() {
 }
 
 #[tokio::test]
-async fn what_is_not_for_sale_takes_no_money() {
+async fn free_resources_take_no_payment() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(100 * PRICE).await;
     let absolute = format!("{}/paid", fair.origin.url());
@@ -423,7 +423,7 @@ async fn a_client_that_leaves_has_paid_and_a_stopped_seller_is_gone() {
 }
 
 #[tokio::test]
-async fn a_body_that_waits_to_be_asked_for_is_not() {
+async fn a_body_behind_expect_is_not_requested() {
     let fair = Fair::open().await;
     let request = Request::post("/paid/echo").header(EXPECT, "100-continue").body(empty()).unwrap();
     let mut wire = Wire::connect(fair.origin.address()).await;
@@ -519,7 +519,7 @@ async fn the_gateway_speaks_of_amounts_beyond_64_bits() {
 }
 
 #[tokio::test]
-async fn a_channel_whose_end_was_asked_for_takes_nothing() {
+async fn a_closing_channel_takes_no_payment() {
     let fair = Fair::open().await;
     let buyer = fair.buyer(10 * PRICE).await;
     assert_paid(&buyer.pay(PRICE).await, 0);

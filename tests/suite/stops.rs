@@ -57,7 +57,7 @@ async fn a_tunnel_keeps_its_seat() {
 }
 
 #[tokio::test]
-async fn what_has_begun_is_finished_and_nothing_new_begins() {
+async fn exchanges_in_flight_finish_and_new_ones_are_refused() {
     let origin = RawOrigin::start().await;
     let mut proxy = Proxy::start().await;
     let mut idle = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -83,7 +83,7 @@ async fn what_has_begun_is_finished_and_nothing_new_begins() {
 }
 
 #[tokio::test]
-async fn the_deadline_holds_for_what_does_not_finish() {
+async fn the_deadline_ends_exchanges_that_do_not_finish() {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::start().await;
     let mut tunnel =
@@ -103,7 +103,7 @@ async fn the_deadline_holds_for_what_does_not_finish() {
 }
 
 #[tokio::test]
-async fn idle_tunnels_end_at_once_and_what_moves_is_finished() {
+async fn idle_tunnels_end_at_once_and_active_ones_finish() {
     let origin = RawOrigin::start().await;
     let mut proxy = Proxy::start().await;
     let connect = format!("CONNECT {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);

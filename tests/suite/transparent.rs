@@ -361,7 +361,7 @@ async fn a_dead_pooled_connection_is_tried_once_more_where_that_does_no_harm() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_received_is_not_sent_again() {
+async fn a_request_that_the_origin_may_have_received_is_not_sent_again() {
     let any = RawOrigin::start().await;
     let mut paying = request(Method::GET, &any, Body::Empty);
     paying.extensions_mut().insert(CarriesPayment);

@@ -38,7 +38,7 @@ fn on_what(synced: &Synced) -> Vec<(ChannelId, u64)> {
 }
 
 #[tokio::test]
-async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
+async fn sees_the_receivers_actions_and_the_outcome_of_a_close() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let (first, second) = (sides.open(100).await, sides.open(100).await);
@@ -67,7 +67,7 @@ async fn sees_what_the_receiver_does_and_what_becomes_of_a_close() {
 }
 
 #[tokio::test]
-async fn reads_only_what_had_an_event_or_is_asked_for() {
+async fn reads_only_channels_with_events_and_requested_ones() {
     on_each(async |url| {
         let sides = Sides::new(url).await;
         let (old, quiet) = (sides.open(100).await, sides.open(100).await);

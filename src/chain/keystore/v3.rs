@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_what_others_wrote() {
+    fn opens_keystores_of_other_programs() {
         let key = vector("private_key");
         for name in ["scrypt_n1024", "pbkdf2_c1024"] {
             let opened = open_value(&vector(name), "correct horse").ok().unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know_and_says_what_it_is() {
+    fn refuses_unknown_parameters_and_names_them() {
         for (pointer, value, said) in [
             ("/version", json!(1), "version is 1"),
             ("/version", json!("1"), "version is 1"),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_an_answer_looks_like_that_is_no_json_rpc() {
+    fn describes_a_response_that_is_not_json_rpc() {
         for (field, body, expected) in [
             (None, &b""[..], "an empty response"),
             (None, b" \r\n", "an empty response"),

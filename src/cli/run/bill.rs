@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_what_was_paid_to_whom() {
+    fn the_line_names_the_amount_and_the_payees() {
         let none = Tally::default();
         assert_eq!(Statement::own(bill(vec![])).line(), "paid nothing");
         let one = bill(vec![payee("a.example", some(1, 1000), none)]);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_unclear_is_not_hidden() {
+    fn amounts_in_doubt_are_shown_even_if_nothing_was_paid() {
         let line = Statement::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
         assert!(line.starts_with("paid nothing; unclear 9 in 1 request ("), "{line}");
     }

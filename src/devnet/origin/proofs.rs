@@ -94,7 +94,7 @@ mod tests {
 
     /// A signature made by the original client with its reference keys.
     #[test]
-    fn recovers_who_signed() {
+    fn recovers_the_signer() {
         let contract = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512".parse().unwrap();
         let receiver = "0x08c86B491A37C2FFC25072a17c7A97EF2D0357dd".parse().unwrap();
         let notary = Notary { receiver, ..Notary::new([7; 32], contract).unwrap() };

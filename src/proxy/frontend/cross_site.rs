@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_says_of_other_sites_is_believed() {
+    fn cross_site_headers_of_browsers_are_trusted() {
         for (headers, expected) in [
             (&[][..], false),
             (&[("sec-fetch-site", "cross-site")], true),

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_for_those_who_show_them() {
+    fn the_page_is_for_browsers() {
         for (accept, expected) in [
             ("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", true),
             ("text/plain, Text/HTML;q=0.5", true),
@@ -327,7 +327,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_page_escapes_what_it_shows() {
+    fn the_page_escapes_its_values() {
         let request = Request::get("/").body(Body::Empty).unwrap();
         let visit = PageRequest {
             request: &request,

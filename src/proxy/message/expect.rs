@@ -240,7 +240,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test(start_paused = true)]
-    async fn a_gate_opens_when_it_is_asked_or_late() {
+    async fn a_gate_opens_on_request_or_after_its_timeout() {
         let (gate, deferred) = ContinueGate::new(Body::full("body"), LONG);
         assert_eq!((deferred.size_hint().exact(), deferred.is_end_stream()), (Some(4), false));
         let reading = tokio::spawn(Body::Deferred(Box::new(deferred)).collect());

@@ -122,7 +122,7 @@ mod tests {
     use crate::proxy::message::validate::*;
 
     #[test]
-    fn hosts_are_told_from_what_is_none() {
+    fn valid_hosts_are_told_from_invalid_ones() {
         for good in [
             "",
             "a",

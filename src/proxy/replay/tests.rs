@@ -228,7 +228,7 @@ async fn an_answer_is_held_whole_or_streams_on() {
 }
 
 #[tokio::test]
-async fn a_slow_or_broken_answer_is_handed_on() {
+async fn a_slow_or_broken_answer_is_passed_on() {
     let (body, mut client) = upload("Content-Length: 10").await;
     client.write_all(b"hello").await.unwrap();
     let Held::Past(body, Past::Time) = hold(body, 20, Duration::from_millis(50)).await else {

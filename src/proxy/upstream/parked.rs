@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_is_taken_once_and_leaves_with_its_owner() {
+    async fn a_parked_connection_is_taken_once_and_dropped_with_its_owner() {
         let parked = ParkedConnections::default();
         let first = parked.park("Bob.Example", 443, stream().await);
         let second = parked.park("bob.example", 443, stream().await);

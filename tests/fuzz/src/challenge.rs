@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
     match schemes::read(&answer(&fields)) {
         Ok(offers) => {
             let [schemes::Offer::MicroRaiden(challenge)] = offers.as_slice() else { return };
-            means_what_is_written(challenge, &fields);
+            matches_the_headers(challenge, &fields);
             assert_eq!(reread(challenge), *challenge, "written down and read again it is another");
             payer.meets(challenge);
         }
@@ -49,7 +49,7 @@ pub fn run(input: &[u8]) {
         Err(Refusal::Malformed(Malformed::TestToken(_))) => {}
         Err(refusal @ Refusal::Malformed(_)) => {
             assert!(is_ours, "{refusal}");
-            said_in_one_line(&refusal);
+            fits_on_one_line(&refusal);
         }
         Err(refusal) => assert!(refusal == Refusal::UnknownScheme && !is_ours, "{refusal}"),
     }
@@ -60,7 +60,7 @@ fn answer(headers: &HeaderMap) -> Answer<'_> {
 }
 
 /// What `Proxy-Status` can carry must not depend on what a seller sent.
-fn said_in_one_line(refusal: &Refusal) {
+fn fits_on_one_line(refusal: &Refusal) {
     let said = refusal.to_string();
     assert!(said.len() < 200 && !said.contains(char::is_control), "{said:?}");
     let field = proxy_status(None, &said);
@@ -68,7 +68,7 @@ fn said_in_one_line(refusal: &Refusal) {
 }
 
 /// Nothing is parsed into an offer that is not in the headers, once.
-fn means_what_is_written(challenge: &ChannelOffer, fields: &HeaderMap) {
+fn matches_the_headers(challenge: &ChannelOffer, fields: &HeaderMap) {
     let one = |name: &HeaderName| {
         let mut lines = fields.get_all(name).iter();
         let line = lines.next().map(|line| line.to_str().expect("what was read is text").trim());

@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
     match parse(text) {
         Ok(config) => keeps_its_promises(config),
         Err(error) => {
-            tells_what_is_wrong(&error);
+            names_the_problem(&error);
             let is_toml = error.issues.iter().all(|issue| !issue.key.is_empty());
             // A byte order mark is only allowed at the start.
             if is_toml && !input.contains(STRANGER) && !input.starts_with('\u{feff}') {
@@ -38,7 +38,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn tells_what_is_wrong(error: &ConfigError) {
+fn names_the_problem(error: &ConfigError) {
     assert!(!error.issues.is_empty(), "refused without a reason");
     let said = error.to_string();
     for issue in &error.issues {

@@ -16,7 +16,7 @@ fn of(oracle: &Oracle, hook: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_something() {
+async fn the_webhook_decides_about_free_and_paid_requests_before_they_are_sent() {
     let oracle = Oracle::spawn().await;
     let (fair, _alice, proxy) = scene(&hook("init", "ask", &oracle)).await;
     let mut bad = bad_answers();
@@ -68,7 +68,7 @@ async fn a_request_is_asked_about_before_it_is_sent_whether_or_not_it_costs_some
 }
 
 #[tokio::test]
-async fn the_end_of_a_request_is_told_with_its_status_and_what_was_paid() {
+async fn the_end_of_a_request_is_reported_with_its_status_and_payment() {
     let (oracle, asked) = (Oracle::spawn().await, Oracle::spawn().await);
     let hooks = hook("exit", "webhook", &oracle) + &hook("init", "ask", &asked);
     let (fair, _alice, proxy) = scene(&hooks).await;
@@ -108,7 +108,7 @@ async fn the_end_of_a_request_is_told_with_its_status_and_what_was_paid() {
 
 /// A client that disconnects before the response, before anything is paid and after.
 #[tokio::test]
-async fn the_end_of_a_request_is_told_if_its_client_has_left() {
+async fn the_end_of_a_request_is_reported_even_if_its_client_has_left() {
     let (oracle, market) = (Oracle::spawn().await, Market::open().await);
     let demand = Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token };
     let complaint = move |_: &_| demand.base(PRICE).complain(&rdn::INSUFFICIENT_CONFIRMATIONS);

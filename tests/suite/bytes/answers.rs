@@ -8,18 +8,18 @@ const TWO_BYTES: &str =
 const ONE_CHUNK: &str = "HTTP/1.1 200 OK\r\nvia: 1.1 tollpass\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 each_way!(
-    a_length_is_digits_and_said_once,
+    a_length_is_digits_and_appears_once,
     a_transfer_coding_is_chunked_and_wins_over_a_length,
     an_answer_that_ends_with_its_connection_goes_on_in_chunks,
     an_answer_that_breaks_off_does_not_look_whole,
     a_head_is_as_it_should_be,
     fields_of_one_hop_stay_on_it_and_others_cannot_be_named_away,
-    trailer_fields_reach_who_takes_them_and_become_no_fields,
-    what_has_no_body_has_none_whatever_it_says,
-    a_client_of_http_1_0_gets_what_it_can_read,
+    trailers_reach_clients_that_accept_them_and_never_become_headers,
+    bodiless_responses_stay_bodiless_whatever_their_headers,
+    a_client_of_http_1_0_gets_a_response_that_it_can_read,
 );
 
-async fn a_length_is_digits_and_said_once(way: Way) {
+async fn a_length_is_digits_and_appears_once(way: Way) {
     let lane = way.lane().await;
     answers(
         &lane,
@@ -147,7 +147,7 @@ async fn fields_of_one_hop_stay_on_it_and_others_cannot_be_named_away(way: Way) 
     .await;
 }
 
-async fn trailer_fields_reach_who_takes_them_and_become_no_fields(way: Way) {
+async fn trailers_reach_clients_that_accept_them_and_never_become_headers(way: Way) {
     let lane = way.lane().await;
     let takes = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nTE: trailers\r\nConnection: close, te\r\n\r\n";
     let answer = b"HTTP/1.1 200 OK\r\nTrailer: X-Sum, Content-Length, Set-Cookie\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -159,7 +159,7 @@ async fn trailer_fields_reach_who_takes_them_and_become_no_fields(way: Way) {
     answers(&lane, GET, &[(answer, Reaches(without))]).await;
 }
 
-async fn what_has_no_body_has_none_whatever_it_says(way: Way) {
+async fn bodiless_responses_stay_bodiless_whatever_their_headers(way: Way) {
     let lane = way.lane().await;
     answers(
         &lane,
@@ -195,7 +195,7 @@ async fn what_has_no_body_has_none_whatever_it_says(way: Way) {
     .await;
 }
 
-async fn a_client_of_http_1_0_gets_what_it_can_read(way: Way) {
+async fn a_client_of_http_1_0_gets_a_response_that_it_can_read(way: Way) {
     let lane = way.lane().await;
     let plainly = "GET {t}/ HTTP/1.0\r\n\r\n";
     answers(

@@ -11,13 +11,13 @@ use crate::support::raw::{Raw, field};
 const UPLOAD: &str = "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
 
 each_way!(
-    a_body_is_asked_for_when_the_origin_asks,
-    a_body_in_chunks_is_asked_for_in_the_same_way,
+    a_body_is_requested_when_the_origin_requests_it,
+    a_chunked_body_is_requested_in_the_same_way,
     a_final_answer_takes_the_place_of_the_body,
     an_origin_that_says_nothing_gets_the_body_all_the_same,
-    who_does_not_wait_is_not_kept_waiting_for_ever,
+    a_client_that_does_not_wait_is_not_kept_waiting_forever,
     a_connection_that_had_gone_stale_loses_no_upload,
-    only_what_can_be_expected_is,
+    only_100_continue_is_accepted,
 );
 
 /// A lane in which no origin times out.
@@ -37,7 +37,7 @@ async fn uploading(lane: &Lane) -> (Raw, Raw) {
     (client, server)
 }
 
-async fn a_body_is_asked_for_when_the_origin_asks(way: Way) {
+async fn a_body_is_requested_when_the_origin_requests_it(way: Way) {
     let lane = patient(way).await;
     let (mut client, mut server) = uploading(&lane).await;
     assert!(client.is_quiet().await, "nobody has asked for the body");
@@ -55,7 +55,7 @@ async fn a_body_is_asked_for_when_the_origin_asks(way: Way) {
     assert!(server.request().await.unwrap().starts_with(b"GET /2 "));
 }
 
-async fn a_body_in_chunks_is_asked_for_in_the_same_way(way: Way) {
+async fn a_chunked_body_is_requested_in_the_same_way(way: Way) {
     let lane = patient(way).await;
     let chunks =
         "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nExpect: 100-Continue\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -105,7 +105,7 @@ async fn an_origin_that_says_nothing_gets_the_body_all_the_same(way: Way) {
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));
 }
 
-async fn who_does_not_wait_is_not_kept_waiting_for_ever(way: Way) {
+async fn a_client_that_does_not_wait_is_not_kept_waiting_forever(way: Way) {
     let lane = patient(way).await;
     let (mut client, mut server) = lane.exchange(format!("{UPLOAD}body")).await;
     server.head().await;
@@ -140,7 +140,7 @@ async fn a_connection_that_had_gone_stale_loses_no_upload(way: Way) {
     assert!(lane.origin.is_left_alone().await);
 }
 
-async fn only_what_can_be_expected_is(way: Way) {
+async fn only_100_continue_is_accepted(way: Way) {
     let lane = patient(way).await;
     let late = "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nContent-Length: 4\r\nExpect: ";
     for unknown in ["tea", "100-continue, tea", "100-continue\r\nExpect: 100-continue", "", "200-ok"] {

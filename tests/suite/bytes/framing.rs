@@ -6,16 +6,16 @@ const TWO_BYTES: &str = "POST / HTTP/1.1\r\nhost: {o}\r\ncontent-length: 2\r\nvi
 const ONE_CHUNK: &str = "POST / HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 each_way!(
-    a_length_is_digits_and_said_once,
-    a_transfer_coding_is_chunked_and_said_once,
+    a_length_is_digits_and_appears_once,
+    a_transfer_coding_is_chunked_and_appears_once,
     of_a_length_and_chunks_the_chunks_are_left,
-    what_follows_a_request_of_two_lengths_is_not_another_one,
-    chunks_are_counted_anew,
+    bytes_after_a_request_with_two_lengths_are_not_another_request,
+    chunks_are_counted_again,
     a_trailer_field_cannot_become_a_field,
     connection_takes_nothing_out_that_all_hops_need,
 );
 
-async fn a_length_is_digits_and_said_once(way: Way) {
+async fn a_length_is_digits_and_appears_once(way: Way) {
     let lane = way.lane().await;
     requests(
         &lane,
@@ -65,7 +65,7 @@ async fn a_length_is_digits_and_said_once(way: Way) {
     .await;
 }
 
-async fn a_transfer_coding_is_chunked_and_said_once(way: Way) {
+async fn a_transfer_coding_is_chunked_and_appears_once(way: Way) {
     let lane = way.lane().await;
     requests(
         &lane,
@@ -114,7 +114,7 @@ async fn of_a_length_and_chunks_the_chunks_are_left(way: Way) {
     .await;
 }
 
-async fn what_follows_a_request_of_two_lengths_is_not_another_one(way: Way) {
+async fn bytes_after_a_request_with_two_lengths_are_not_another_request(way: Way) {
     let lane = way.lane().await;
     let (mut client, mut server) = lane
         .exchange(
@@ -130,7 +130,7 @@ async fn what_follows_a_request_of_two_lengths_is_not_another_one(way: Way) {
     assert!(server.is_quiet().await && lane.origin.is_left_alone().await);
 }
 
-async fn chunks_are_counted_anew(way: Way) {
+async fn chunks_are_counted_again(way: Way) {
     let lane = way.lane().await;
     let head = "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (chunks, fate) in [

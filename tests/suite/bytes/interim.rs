@@ -6,14 +6,14 @@ use crate::support::raw::field;
 const GET: &str = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nConnection: close\r\n\r\n";
 
 each_way!(
-    they_go_on_as_they_come_but_for_what_is_of_one_hop,
+    they_pass_unchanged_except_for_hop_by_hop_headers,
     they_come_before_the_answer_that_follows_at_once,
     those_of_the_next_request_wait_for_the_answer_before,
-    a_100_that_nobody_asked_for_is_kept_back,
+    an_unrequested_100_is_withheld,
     a_flood_of_them_is_bounded,
 );
 
-async fn they_go_on_as_they_come_but_for_what_is_of_one_hop(way: Way) {
+async fn they_pass_unchanged_except_for_hop_by_hop_headers(way: Way) {
     let lane = way.lane().await;
     let (mut client, mut server) = lane.exchange(GET).await;
     server.request().await.unwrap();
@@ -71,7 +71,7 @@ async fn those_of_the_next_request_wait_for_the_answer_before(way: Way) {
     assert!(second.starts_with("HTTP/1.1 103 ") && second.contains("HTTP/1.1 204 "), "{second}");
 }
 
-async fn a_100_that_nobody_asked_for_is_kept_back(way: Way) {
+async fn an_unrequested_100_is_withheld(way: Way) {
     let lane = way.lane().await;
     answers(
         &lane,

@@ -13,9 +13,9 @@ const SHORT: Duration = Duration::from_millis(200);
 each_way!(
     a_slow_head_is_not_an_idle_connection,
     an_idle_connection_ends,
-    what_stands_still_is_cut_and_what_moves_is_not,
-    what_never_ends_is_cut_though_it_moves,
-    another_protocol_that_stands_still_is_cut_too,
+    stalled_exchanges_are_cut_and_active_ones_are_not,
+    endless_exchanges_are_cut_although_they_move,
+    a_stalled_upgraded_connection_is_cut_too,
 );
 
 /// These tests are about silence, so there is no value to wait for.
@@ -85,7 +85,7 @@ async fn an_idle_connection_ends(way: Way) {
     assert_eq!(closes_by_itself(client).await, b"");
 }
 
-async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
+async fn stalled_exchanges_are_cut_and_active_ones_are_not(way: Way) {
     let lane = way.lane_with(endless(|limits| limits.stream_idle_timeout = SHORT)).await;
     let (client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
@@ -112,7 +112,7 @@ async fn what_stands_still_is_cut_and_what_moves_is_not(way: Way) {
     assert!(idle.is_quiet().await);
 }
 
-async fn what_never_ends_is_cut_though_it_moves(way: Way) {
+async fn endless_exchanges_are_cut_although_they_move(way: Way) {
     let lane = way.lane_with(endless(|limits| limits.exchange_timeout = SHORT)).await;
     let (mut client, mut server) = lane.exchange("GET {t}/ HTTP/1.1\r\nHost: {o}\r\n\r\n").await;
     server.request().await.unwrap();
@@ -127,7 +127,7 @@ async fn what_never_ends_is_cut_though_it_moves(way: Way) {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "it does not look whole");
 }
 
-async fn another_protocol_that_stands_still_is_cut_too(way: Way) {
+async fn a_stalled_upgraded_connection_is_cut_too(way: Way) {
     let lane = way.lane_with(endless(|limits| limits.stream_idle_timeout = SHORT)).await;
     let wish = "GET {t}/ HTTP/1.1\r\nHost: {o}\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n";
     let (mut client, mut server) = lane.exchange(wish).await;

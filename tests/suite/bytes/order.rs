@@ -6,7 +6,7 @@ use crate::support::raw::{Raw, field};
 each_way!(
     requests_that_come_together_are_answered_in_order,
     after_a_refusal_nothing_more_is_read,
-    what_is_left_of_a_body_that_nobody_read_is_no_request,
+    the_rest_of_an_unread_body_is_not_a_request,
     an_answer_to_a_large_upload_arrives_though_the_origin_hangs_up,
 );
 
@@ -40,7 +40,7 @@ async fn after_a_refusal_nothing_more_is_read(way: Way) {
     }
 }
 
-async fn what_is_left_of_a_body_that_nobody_read_is_no_request(way: Way) {
+async fn the_rest_of_an_unread_body_is_not_a_request(way: Way) {
     let lane = way.lane().await;
     let upload = "POST {t}/ HTTP/1.1\r\nHost: {o}\r\nContent-Length: 1000000\r\n\r\n";
     let (mut client, mut server) = lane.exchange(upload).await;

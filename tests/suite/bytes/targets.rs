@@ -4,7 +4,10 @@ use super::{Lane, Passes, Refused, Way, requests};
 
 const OF_ROOT: &str = "GET / HTTP/1.1\r\nhost: {o}\r\nvia: 1.1 tollpass\r\n\r\n";
 
-each_way!(there_is_exactly_one_host, what_no_target_holds_is_refused_and_the_rest_passes_as_it_is,);
+each_way!(
+    there_is_exactly_one_host,
+    invalid_characters_in_a_target_are_refused_and_the_rest_passes_unchanged,
+);
 
 async fn there_is_exactly_one_host(way: Way) {
     let lane = way.lane().await;
@@ -77,7 +80,7 @@ async fn targets_are_one_of_the_forms_or_refused() {
     .await;
 }
 
-async fn what_no_target_holds_is_refused_and_the_rest_passes_as_it_is(way: Way) {
+async fn invalid_characters_in_a_target_are_refused_and_the_rest_passes_unchanged(way: Way) {
     let lane = way.lane().await;
     requests(
         &lane,

@@ -68,7 +68,7 @@ async fn every_kind_of_key_that_openssl_makes_signs() {
 }
 
 #[tokio::test]
-async fn one_below_a_root_sends_what_lies_between() {
+async fn a_ca_below_a_root_sends_the_certificates_between() {
     let directory = ca(&P256, "/CN=Root", &USAGE);
     let path = directory.path();
     let below = tempfile::tempdir().unwrap();

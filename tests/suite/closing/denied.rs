@@ -36,7 +36,7 @@ fn closes(mallory: &Mallory) -> usize {
 }
 
 #[tokio::test]
-async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promised() {
+async fn if_the_policy_allows_a_denied_close_continues_unilaterally_on_the_promised_total() {
     on_each("cooperative_close_denied = { action = \"close_alone\" }\n", async |town| {
         let proxy = town.alice.start().await;
         town.buy(&proxy, 2).await;
@@ -56,7 +56,7 @@ async fn where_the_policy_says_so_a_denied_close_goes_on_alone_on_what_was_promi
 
 /// An outdated journal, as restored from a backup: the seller proves that more was promised, and does not sign.
 #[tokio::test]
-async fn closing_alone_goes_on_with_what_the_seller_has_proven_when_it_denied() {
+async fn a_unilateral_close_uses_the_total_that_the_denying_seller_proved() {
     on_each("cooperative_close_denied = { action = \"close_alone\" }\n", async |town| {
         let Town { rig, alice, .. } = town;
         let proxy = alice.start().await;
@@ -161,7 +161,7 @@ async fn a_denied_close_at_the_end_is_an_error_where_the_policy_says_abort() {
 }
 
 #[tokio::test]
-async fn a_seller_that_denies_the_close_of_what_is_too_many_is_left_alone_for_a_while() {
+async fn a_seller_that_denies_closing_a_surplus_channel_is_not_asked_again_for_a_while() {
     for (policy, asked) in [("keep", 2), ("abort", 1)] {
         let fair = Fair::open().await;
         let hook = format!("{QUICK}cooperative_close_denied = {{ action = \"{policy}\" }}\n");

@@ -213,7 +213,7 @@ fn the_readme_names_only_limits_that_exist() {
 }
 
 #[test]
-fn what_parses_validates() {
+fn a_configuration_that_parses_validates() {
     let validator = validator();
     let hooks = "[hooks]\ninit = { action = \"ask\", webhook = \"http://127.0.0.1:9/\", webhook_timeout = \"1s\" }\n\
                  nonexisting_channel = { action = \"reopen\", times = 3 }\nhttp_response = { action = \"abort\", status = [404] }\n";
@@ -228,7 +228,7 @@ fn what_parses_validates() {
 }
 
 #[test]
-fn what_the_schema_refuses_does_not_parse_either() {
+fn a_configuration_that_the_schema_refuses_does_not_parse() {
     let validator = validator();
     let hook = |rest: &str| format!("[hooks]\n{rest}\n");
     let pay = |rest: &str| format!("[[pay]]\nhost = \"a\"\n{rest}\n");

@@ -31,7 +31,7 @@ fn told(got: &Got, name: header::HeaderName) -> &str {
 }
 
 #[tokio::test]
-async fn it_says_whether_the_proxy_works_and_what_to_do() {
+async fn the_page_shows_whether_the_proxy_works_and_the_next_steps() {
     let proxy = proxy(true).await;
     let address = proxy.address;
     let through = curl(Some(address), &["http://tollpass.local/"]).await.got;
@@ -94,7 +94,7 @@ async fn browsers_get_a_page_in_which_nothing_can_run() {
 }
 
 #[tokio::test]
-async fn files_come_as_what_they_are_and_can_only_be_read() {
+async fn files_have_their_content_types_and_are_read_only() {
     let proxy = proxy(true).await;
     for (path, kind, content) in [
         ("/ca.pem", "application/x-pem-file", &b"-----BEGIN"[..]),

@@ -119,7 +119,7 @@ async fn a_program_that_also_uses_the_proxy_is_not_sent_in_a_circle() {
 }
 
 #[tokio::test]
-async fn what_may_not_pass_never_reaches_the_origin() {
+async fn refused_requests_never_reach_the_origin() {
     let (proxy, origin) = routed().await;
     let (port, there) = (proxy.address.port(), origin.address);
     for (target, fields, status) in [

@@ -93,7 +93,7 @@ async fn redirects_keep_a_program_on_the_proxy_where_its_host_is_listed() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_not_trusted_is_asked_nothing_on_any_way() {
+async fn an_untrusted_origin_gets_no_request_on_any_path() {
     let (trusted, other) = (Notary::new(), Notary::new());
     let config = other.certify("127.0.0.1", &["http/1.1"]).await;
     let mallory = Secure::serve(config, |_| async { panic!("it was asked") as Response<String> }).await;

@@ -28,7 +28,7 @@ async fn a_host_outside_the_list_shows_its_own_certificate() {
 }
 
 #[tokio::test]
-async fn only_hosts_of_rules_that_pay_are_read_unless_told_otherwise() {
+async fn only_hosts_of_paying_rules_are_intercepted_by_default() {
     let notary = Notary::new();
     let config = notary.certify("127.0.0.1", HTTP_1).await;
     let bob = Secure::serve(config, |_| async { Response::new("bob\n".to_owned()) }).await;
@@ -70,7 +70,7 @@ async fn a_server_that_speaks_first_is_heard() {
 }
 
 #[tokio::test]
-async fn what_is_neither_tls_nor_http_passes_byte_for_byte() {
+async fn other_protocols_than_tls_and_http_pass_byte_for_byte() {
     let shop = Shop::open(HTTP_1, "").await;
     let bob = RawOrigin::start().await;
     for words in [&b"SSH-2.0-alice\r\n"[..], b"\x00\x01\x02", b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
@@ -117,7 +117,7 @@ async fn a_broken_greeting_is_answered_with_an_alert() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_not_there_is_said_before_the_tunnel_stands() {
+async fn an_unreachable_origin_is_reported_before_the_tunnel_opens() {
     let shop = Shop::open(HTTP_1, "").await;
     let gone = {
         let bob = RawOrigin::start().await;

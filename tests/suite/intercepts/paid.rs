@@ -55,7 +55,7 @@ async fn a_large_upload_is_paid_over_https() {
 }
 
 #[tokio::test]
-async fn an_origin_that_cannot_prove_who_it_is_gets_neither_request_nor_money() {
+async fn an_unverified_origin_gets_neither_request_nor_money() {
     let (trusted, other) = (Notary::new(), Notary::new());
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, &format!("{QUICK}{}", trusting(&trusted))).await;

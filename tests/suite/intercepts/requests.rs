@@ -68,7 +68,7 @@ async fn a_request_for_another_host_is_misdirected() {
 }
 
 #[tokio::test]
-async fn what_arrives_is_what_was_asked_in_either_version() {
+async fn the_request_arrives_unchanged_in_either_version() {
     for (of_bob, of_alice) in [(HTTP_1, HTTP_1), (HTTP_1, HTTP_2), (HTTP_2, HTTP_1), (HTTP_2, HTTP_2)] {
         let shop = Shop::open(HTTP_1, "").await;
         let bob = mirror(&shop, of_bob).await;
@@ -166,7 +166,7 @@ async fn another_protocol_passes_through_tls() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_how_much_it_may_ask_at_once_over_http_2() {
+async fn the_stream_limit_is_announced_over_http_2() {
     let shop = Shop::open(HTTP_1, "[limits]\nstreams = 7\n").await;
     let bob = mirror(&shop, HTTP_1).await;
     let mut stream = tunnel(&shop, &bob, HTTP_2).await;
@@ -211,7 +211,7 @@ async fn a_client_that_goes_quiet_is_ended() {
 }
 
 #[tokio::test]
-async fn what_never_ends_over_http_2_is_cut() {
+async fn endless_exchanges_over_http_2_are_cut() {
     let shop =
         Shop::open(HTTP_1, "[limits]\nkeepalive_timeout = \"300ms\"\nexchange_timeout = \"300ms\"\n").await;
     let config = shop.notary.certify("127.0.0.1", HTTP_1).await;

@@ -89,7 +89,7 @@ async fn a_start_and_a_purchase_meet_all_passing_faults_and_open_one_channel() {
 }
 
 #[tokio::test]
-async fn receipts_that_lag_cost_no_second_channel_however_often_it_is_asked() {
+async fn late_receipts_cost_no_second_channel_however_many_requests_come() {
     on_each(async |behind| {
         behind.relay.fault(Fault::change("eth_getTransactionReceipt", nothing).times(100));
         behind.relay.fault(Fault::change("eth_getTransactionByHash", nothing).times(50));
@@ -140,7 +140,7 @@ fn shows(word: usize, value: u64) -> Fault {
 }
 
 #[tokio::test]
-async fn a_node_that_denies_what_was_deposited_gets_one_deposit() {
+async fn a_node_that_denies_a_deposit_gets_no_second_one() {
     const DEPOSIT: usize = 1;
     const SETTLE_BLOCK: usize = 2;
     on_each(async |mut behind| {
@@ -270,7 +270,7 @@ async fn a_stranded_transaction_is_seen_by_check_and_freed_by_the_next_request()
 }
 
 #[tokio::test]
-async fn what_is_no_node_is_named_to_whoever_wants_to_pay_and_by_check() {
+async fn a_server_that_is_not_a_node_is_reported_to_clients_and_by_check() {
     on_each(async |mut behind| {
         behind.town.alice.change("[deposit]\n", "[limits]\nready_timeout = \"500ms\"\n[deposit]\n");
         let page =

@@ -105,7 +105,7 @@ async fn an_address_that_is_deaf_does_not_hold_up_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_name_is_asked_for_anew_for_each_connection() {
+async fn a_name_is_resolved_again_for_each_connection() {
     let hearing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = hearing.local_addr().unwrap().port();
     let proxy = resolving(Names::new([vec![], vec![(Ipv4Addr::LOCALHOST, 0).into()]])).await;

@@ -87,7 +87,7 @@ async fn a_server_that_speaks_first_is_heard_through_the_next_proxy_too() {
 }
 
 #[tokio::test]
-async fn this_machine_and_what_no_proxy_names_are_reached_directly() {
+async fn this_machine_and_no_proxy_hosts_are_reached_directly() {
     let next = Next::start(Does::Say("HTTP/1.1 500 Wrong way\r\nContent-Length: 0\r\n\r\n"), None).await;
     let origin = origin().await;
     let outbound = Outbound { bypass: Bypass::read("direct.test").0, ..over(next.address) };
@@ -158,7 +158,7 @@ async fn our_own_program_is_a_good_next_proxy_and_takes_its_own_from_the_environ
 }
 
 #[tokio::test]
-async fn a_secret_that_others_can_read_or_that_is_none_is_refused_at_start() {
+async fn a_readable_or_invalid_secret_is_refused_at_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     for (text, mode, expected) in [

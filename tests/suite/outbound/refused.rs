@@ -74,7 +74,7 @@ async fn a_tunnel_that_is_refused_says_by_whom_and_how() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_or_silent_is_named() {
+async fn an_unreachable_or_silent_proxy_is_reported() {
     let gone = RawOrigin::start().await.address;
     let proxy = before(gone).await;
     for request in [GET, CONNECT] {

@@ -49,7 +49,7 @@ fn the_key_wins_over_the_environment_and_its_variables_over_each_other() {
 }
 
 #[test]
-fn what_is_reached_directly_is_the_keys_word_or_the_variables() {
+fn the_key_overrides_the_variable_for_direct_hosts() {
     let key = "[upstream]\nno_proxy = [\"a.example\", \"10.0.0.0/8\"]\n";
     for (text, variables, expected) in [
         ("", &[][..], [false; 3]),
@@ -72,7 +72,7 @@ fn what_is_reached_directly_is_the_keys_word_or_the_variables() {
 }
 
 #[test]
-fn each_fault_names_its_place_and_all_are_said_at_once() {
+fn each_error_names_its_key_and_all_are_reported_at_once() {
     for (text, variables, key, expected) in [
         (
             "[upstream]\nproxy = \"https://me:hunter2@p\"",

@@ -45,7 +45,7 @@ const NOWHERE: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn every_spelling_of_an_address_goes_there_and_is_told_as_one() {
+async fn every_spelling_of_an_address_reaches_it_and_is_reported_alike() {
     let origin = RawOrigin::start().await;
     let proxy = Proxy::start().await;
     let port = origin.address.port();
@@ -63,7 +63,7 @@ async fn every_spelling_of_an_address_goes_there_and_is_told_as_one() {
 }
 
 #[tokio::test]
-async fn what_is_neither_a_name_nor_an_address_is_refused() {
+async fn invalid_hosts_are_refused() {
     let proxy = Proxy::start().await;
     for host in NOWHERE {
         for request in [

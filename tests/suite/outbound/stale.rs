@@ -12,7 +12,7 @@ use crate::support::raw::{Raw, RawOrigin, soon};
 const IDLE: usize = 5;
 
 #[tokio::test]
-async fn several_dead_connections_in_a_row_are_no_failure() {
+async fn several_dead_connections_in_a_row_do_not_fail_a_request() {
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         let origin = RawOrigin::start().await;
         let forward = Forward::new(&ProxySettings::default());

@@ -24,7 +24,7 @@ fn value<'a>(shown: &'a str, what: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn it_is_made_when_it_is_first_asked_for_and_shown_as_openssl_sees_it() {
+async fn the_ca_is_created_on_first_use_and_shown_as_openssl_sees_it() {
     let home = directory();
     let state = home.path().join("state");
     let first = ca(&state, &[]).await;
@@ -128,7 +128,7 @@ async fn a_new_one_takes_the_place_of_the_old_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn the_configuration_says_which_one_and_what_it_may_sign() {
+async fn the_configuration_chooses_the_ca_and_its_name_constraints() {
     let home = directory();
     let config = home.path().join("proxy.toml");
     let bound = "state_dir = \"state\"\n[intercept]\nhosts = [\"*.example.com\", \"127.0.0.1\"]\nname_constraints = true\n";
@@ -156,7 +156,7 @@ async fn the_configuration_says_which_one_and_what_it_may_sign() {
 }
 
 #[tokio::test]
-async fn it_says_what_to_type_and_how_to_undo_it() {
+async fn it_prints_the_commands_and_how_to_undo_them() {
     let home = directory();
     let config = home.path().join("proxy.toml");
     std::fs::write(&config, "state_dir = \"state\"\n").unwrap();

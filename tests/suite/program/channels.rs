@@ -106,7 +106,7 @@ impl Ran {
 }
 
 #[tokio::test]
-async fn a_running_proxy_is_asked_over_a_socket_that_only_its_owner_can_open() {
+async fn a_running_proxy_answers_on_a_socket_that_only_its_owner_can_open() {
     let scene = Scene::with("").await;
     let program = scene.serve().await;
     let socket = admin::socket(&scene.alice.state_dir());
@@ -185,7 +185,7 @@ async fn without_a_running_proxy_it_does_everything_itself() {
 }
 
 #[tokio::test]
-async fn after_a_crash_the_seller_says_what_was_promised() {
+async fn after_a_crash_the_seller_proves_the_promised_total() {
     let scene = Scene::with("").await;
     let program = scene.serve().await;
     scene.buy(&program, 3).await;
@@ -343,7 +343,7 @@ async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_
 
 /// Tests a closed input only, since a prompt would need a pseudo-terminal.
 #[tokio::test]
-async fn an_answer_through_a_pipe_is_no_agreement() {
+async fn an_answer_through_a_pipe_is_not_consent() {
     let scene = Scene::paid("", 1).await;
     let config = scene.alice.config_path();
     let mut command = program(["channels", "--config", text(&config), "close", "--all"]);

@@ -47,7 +47,7 @@ async fn all_is_well() {
 }
 
 #[tokio::test]
-async fn certificates_are_looked_at() {
+async fn certificates_are_checked() {
     let market = Market::open().await;
     let lines = |ran: &Ran, what: &str| -> Vec<String> {
         ran.out.lines().filter(|line| line[7..].starts_with(what)).map(str::to_owned).collect()
@@ -138,7 +138,7 @@ async fn a_node_that_is_down_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_no_channel_contract_is_named() {
+async fn a_contract_that_is_not_a_channel_manager_is_reported() {
     let market = Market::open().await;
     let nobody = Address([0xaa; 20]).to_string();
     let mut is = market.manager.to_string();
@@ -151,7 +151,7 @@ async fn what_is_no_channel_contract_is_named() {
 }
 
 #[tokio::test]
-async fn an_empty_wallet_is_told_what_to_get() {
+async fn an_empty_wallet_is_reported_with_the_remedy() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;
     write(&alice.directory.path().join("key"), &hex::encode([0x77; 32]), 0o600);
@@ -164,7 +164,7 @@ async fn an_empty_wallet_is_told_what_to_get() {
 }
 
 #[tokio::test]
-async fn what_init_makes_can_be_filled_in_checked_and_served() {
+async fn the_files_of_init_can_be_filled_in_checked_and_served() {
     let fair = Fair::open().await;
     let directory = tempfile::tempdir().unwrap();
     let (dir, password) = (directory.path().join("new"), directory.path().join("password"));

@@ -40,7 +40,7 @@ async fn tunnel(serving: &Program, place: &str) -> String {
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[tokio::test]
-async fn a_clock_that_is_years_off_stops_only_what_is_read_over_https() {
+async fn a_clock_that_is_years_off_stops_only_intercepted_https() {
     let origin = RawOrigin::start().await;
     let elsewhere = format!("localhost:{}", origin.address.port());
     let now = SystemTime::now();

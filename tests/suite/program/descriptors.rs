@@ -29,7 +29,7 @@ fn limited(arguments: &str, soft: u32, hard: &str) -> (Command, TempDir) {
 }
 
 #[tokio::test]
-async fn the_soft_limit_on_descriptors_is_raised_for_us_and_not_for_what_we_run() {
+async fn the_soft_limit_on_descriptors_is_raised_for_tollpass_and_not_for_its_child() {
     let (command, _directory) = limited("serve --listen 127.0.0.1:0", 64, "512");
     let serving = Program::start(command).await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", serving.child.id().unwrap())).unwrap();

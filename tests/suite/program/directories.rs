@@ -35,7 +35,7 @@ async fn end(serving: Program) -> String {
 }
 
 #[tokio::test]
-async fn what_the_journal_holds_is_for_its_owner_alone() {
+async fn the_journal_is_private_to_its_owner() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
     let state = alice.state_dir();
@@ -60,7 +60,7 @@ async fn what_the_journal_holds_is_for_its_owner_alone() {
 }
 
 #[tokio::test]
-async fn links_and_what_others_own_or_can_change_stop_serve_and_check_finds_them() {
+async fn links_and_files_of_other_users_stop_serve_and_check_finds_them() {
     let fair = Fair::open().await;
     let alice = Alice::with(&fair.market, QUICK).await;
     let (state, config) = (alice.state_dir(), alice.config_path());

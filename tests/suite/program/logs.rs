@@ -101,7 +101,7 @@ fn closed() -> Stdio {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_left_is_no_fault_and_a_full_disk_is_one() {
+async fn a_closed_reader_is_not_an_error_and_a_full_disk_is() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let password = directory.path().join("password");
@@ -141,7 +141,7 @@ async fn a_reader_that_has_left_is_no_fault_and_a_full_disk_is_one() {
 }
 
 #[tokio::test]
-async fn an_error_that_cannot_be_told_has_its_exit_code_all_the_same() {
+async fn an_error_that_cannot_be_printed_keeps_its_exit_code() {
     let mut command = program(["channels", "--state-dir", "/nowhere"]);
     let status = timeout(PATIENCE, command.stdout(Stdio::null()).stderr(closed()).status()).await.unwrap();
     assert_eq!(status.unwrap().code(), Some(1));

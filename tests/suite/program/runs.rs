@@ -244,7 +244,7 @@ async fn https_is_paid_without_a_setting() {
 }
 
 #[tokio::test]
-async fn what_is_unclear_stands_on_the_bill() {
+async fn the_bill_lists_amounts_in_doubt() {
     let scene = Scene::open().await;
     let (paid, broken) = (scene.url("/paid"), scene.url("/status/500"));
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "-o", "/dev/null", &paid, &broken])).await;
@@ -257,7 +257,7 @@ async fn what_is_unclear_stands_on_the_bill() {
 
 /// A seller that sends another 402 does not show whether it keeps the payment.
 #[tokio::test]
-async fn what_a_seller_was_given_for_nothing_stands_on_the_bill() {
+async fn the_bill_lists_payments_without_goods() {
     let scene = Scene::open().await;
     let receiver = Address([0x66; 20]);
     let market = &scene.fair.market;
@@ -303,7 +303,7 @@ async fn closing_shop(answers: Vec<String>) -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_cannot_connect() {
+async fn the_bill_lists_a_presented_payment_if_the_next_attempt_cannot_connect() {
     let scene = Scene::open().await;
     let market = &scene.fair.market;
     let (contract, token, payer) = (market.manager, market.token, scene.alice.address);
@@ -331,8 +331,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_next_attempt_ca
 }
 
 #[tokio::test]
-async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_before_it_is_presented_again()
-{
+async fn the_bill_lists_a_presented_payment_if_the_client_leaves_before_the_next_attempt() {
     let mut scene = Scene::open().await;
     scene.alice.change(
         "insufficient_confirmations = { action = \"retry\", every = \"10ms\", times = 1000, timeout = \"20s\" }",
@@ -354,7 +353,7 @@ async fn a_payment_that_the_seller_has_stands_on_the_bill_if_the_client_leaves_b
 
 /// Whatever a seller does with payments: the report contains what it can redeem, and each part of it once.
 #[tokio::test]
-async fn the_bill_adds_up_to_what_the_seller_can_redeem() {
+async fn the_bill_adds_up_to_the_sellers_claims() {
     let scene = Scene::open().await;
     let market = &scene.fair.market;
     type Cheat = Box<dyn FnMut(usize, &Payment) -> Answer + Send>;
@@ -487,7 +486,7 @@ async fn a_signal_that_is_for_us_alone_is_passed_on() {
 }
 
 #[tokio::test]
-async fn what_was_ignored_stays_ignored() {
+async fn ignored_signals_stay_ignored() {
     let scene = Scene::open().await;
     let config = scene.alice.config_path();
     let (program, config) = (env!("CARGO_BIN_EXE_tollpass"), text(&config));
@@ -595,7 +594,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn the_environment_names_the_proxy_and_keeps_what_was_exempt() {
+async fn the_environment_names_the_proxy_and_keeps_exempt_hosts() {
     let scene = Scene::open().await;
     let script = r#"printf '%s\n' "$http_proxy" "$HTTP_PROXY" "$https_proxy" "$HTTPS_PROXY" "$NODE_USE_ENV_PROXY" \
                     "$no_proxy" "$NO_PROXY" "${TOLLPASS_WALLET_PASSWORD-none}" "${ALL_PROXY-none}""#;

@@ -160,7 +160,7 @@ async fn sigterm_twice_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_wrong_is_told_whole() {
+async fn all_errors_of_a_configuration_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.toml");
     let faults = "lisen = \"127.0.0.1:0\"\n[limits]\nmax_attempts = 0\npay_timeout = \"soon\"\n\
@@ -229,7 +229,7 @@ fn send(child: &tokio::process::Child, signal: Signal) {
 /// For a process that other processes may inspect, its own user owns the files in `/proc`; otherwise root does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn nobody_looks_into_the_process_for_its_password() {
+async fn other_processes_cannot_read_the_password_from_memory() {
     use std::os::unix::fs::MetadataExt as _;
 
     const NOBODY: u32 = 65534;

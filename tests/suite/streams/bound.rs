@@ -48,7 +48,7 @@ async fn a_connection_that_knows_one_client_serves_no_other() {
 }
 
 #[tokio::test]
-async fn a_proof_that_comes_unasked_binds_the_connection_too() {
+async fn an_unsolicited_proof_binds_the_connection_too() {
     for way in [Way::Plain, Way::Intercepted] {
         let lane = way.lane().await;
         let mut alice =
@@ -67,7 +67,7 @@ async fn a_proof_that_comes_unasked_binds_the_connection_too() {
 }
 
 #[tokio::test]
-async fn what_completes_a_proof_binds_the_connection_whatever_its_status() {
+async fn the_response_that_completes_a_proof_binds_the_connection_whatever_its_status() {
     for field in ["WWW-Authenticate: Negotiate oYG2", "www-authenticate: KERBEROS", "Persistent-Auth: true"] {
         let lane = Way::Plain.lane().await;
         let mut alice = lane.asking(FIRST).await;

@@ -60,7 +60,7 @@ async fn each_version_gets_its_own_head_and_nothing_of_the_other() {
 }
 
 #[tokio::test]
-async fn a_head_of_200_kib_arrives_in_either_version_and_a_larger_one_is_asked_for_once() {
+async fn a_head_of_200_kib_arrives_in_either_version_and_a_larger_one_is_requested_once() {
     let way = Way::open();
     for alpn in [ONLY_HTTP_1, ONLY_HTTP_2] {
         let count = Arc::new(AtomicUsize::new(0));

@@ -17,7 +17,7 @@ fn body(method: &str) -> Body {
 }
 
 #[tokio::test]
-async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
+async fn requests_after_a_goaway_are_sent_again_whatever_their_method() {
     let way = Way::open();
     for method in ["GET", "POST", "DELETE", "PATCH"] {
         let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
@@ -61,7 +61,7 @@ async fn what_came_after_a_goaway_is_sent_again_whatever_its_method() {
 
 /// An invalid head ends a connection, and proves nothing about other requests on it.
 #[tokio::test]
-async fn what_shared_a_connection_with_an_unreadable_head_is_sent_again() {
+async fn requests_beside_an_unreadable_head_are_sent_again() {
     let way = Way::open();
     let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
     let connections = Arc::new(AtomicUsize::new(0));
@@ -166,7 +166,7 @@ async fn a_stale_connection_to_an_origin_of_http_2_alone_is_followed_by_another_
 }
 
 #[tokio::test]
-async fn what_the_origin_counts_as_processed_when_it_leaves_is_not_sent_again() {
+async fn requests_that_a_goaway_counts_as_processed_are_not_sent_again() {
     let way = Way::open();
     for method in ["POST", "DELETE", "GET"] {
         let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;
@@ -184,8 +184,7 @@ async fn what_the_origin_counts_as_processed_when_it_leaves_is_not_sent_again() 
 }
 
 #[tokio::test]
-async fn a_connection_that_is_too_much_for_the_origin_gets_no_more_and_only_what_does_no_harm_is_sent_again()
-{
+async fn a_connection_that_the_origin_calls_excessive_gets_no_more_and_only_safe_requests_are_sent_again() {
     let way = Way::open();
     for (method, expected) in [("GET", Some(2)), ("POST", None)] {
         let config = way.notary.certify("127.0.0.1", ONLY_HTTP_2).await;

@@ -103,7 +103,7 @@ async fn small_uploads_that_the_origin_does_not_read_stop_no_other() {
 }
 
 #[tokio::test]
-async fn a_connection_without_requests_is_not_asked_whether_it_is_there_and_ends() {
+async fn a_connection_without_requests_gets_no_ping_and_ends() {
     let way = Way::with(|settings| {
         settings.limits.ping_every = Duration::from_millis(200);
         settings.limits.pool_idle_timeout = Duration::from_secs(1);

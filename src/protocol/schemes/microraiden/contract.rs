@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_stands_in_the_way_and_what_to_do() {
+    fn failed_preconditions_name_the_obstacle_and_the_remedy() {
         let settle = ChannelOp::Settle { channel: CHANNEL };
         for (op, on_chain, head, expected) in [
             (settle, None, 9, Some("not found on chain")),

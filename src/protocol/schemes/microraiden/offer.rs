@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_challenge_is_none() {
+    fn a_response_without_an_offer_is_not_a_challenge() {
         assert_eq!(read(&HeaderMap::new()), None);
         let mut other = HeaderMap::new();
         other.insert("payment-required", HeaderValue::from_static("e30="));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_says_so() {
+    fn malformed_offers_are_reported() {
         use MalformedChannelOffer::*;
         for (fields, expected) in [
             (without("rdn-price"), Missing(headers::PRICE.clone())),

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_and_what_is_listed_is_reached_directly() {
+    fn this_machine_and_listed_hosts_are_reached_directly() {
         let proxy = Some(OutboundProxy::new("proxy.example", 3128, None));
         let bypass = Bypass::read("internal.example 10.0.0.0/8").0;
         let outbound = Outbound { http: proxy.clone(), tunnel: proxy, bypass };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_the_head_is_the_tunnels() {
+    async fn bytes_after_the_head_belong_to_the_tunnel() {
         for pieces in [
             &[&b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0"[..]][..],
             &[b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r", b"\nSSH-2.0"],
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_consent_is_an_error() {
+    async fn any_answer_except_success_is_an_error() {
         let long = "x".repeat(2 * LARGEST_HEAD);
         for (answer, expected) in [
             ("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "407"),

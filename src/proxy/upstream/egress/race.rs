@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_one_connection_is_made_where_the_first_one_stands() {
+    async fn only_one_connection_is_made_if_the_first_succeeds() {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let second = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addresses = [first.local_addr().unwrap(), second.local_addr().unwrap()];
