@@ -261,6 +261,8 @@ mod tests {
     }
 
     const MAX_QUEUED: usize = 4 << 20;
+    /// A test whose line never arrives fails after this.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     type Verdicts = mpsc::Sender<io::Result<usize>>;
 
@@ -290,13 +292,13 @@ mod tests {
             decide.send(Ok(usize::MAX)).unwrap();
         }
         for _ in 0..fit {
-            assert_eq!(seen.recv().unwrap().len(), line.len());
+            assert_eq!(seen.recv_timeout(PATIENCE).unwrap().len(), line.len());
         }
-        assert_eq!(reported.recv().unwrap(), 7);
+        assert_eq!(reported.recv_timeout(PATIENCE).unwrap(), 7);
         // There is room again.
         log.push(b"y", false);
         decide.send(Ok(usize::MAX)).unwrap();
-        assert_eq!(seen.recv().unwrap(), b"y");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"y");
     }
 
     #[test]
@@ -309,13 +311,16 @@ mod tests {
         log.push(b"second\n", false);
         decide.send(Ok(3)).unwrap();
         decide.send(full()).unwrap();
-        assert_eq!(seen.recv().unwrap(), b"sec");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"sec");
         log.push(b"third\n", false);
         for _ in 0..2 {
             decide.send(Ok(usize::MAX)).unwrap();
         }
-        assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (b"\n".to_vec(), b"third\n".to_vec()));
-        assert_eq!(reported.recv().unwrap(), 2);
+        assert_eq!(
+            (seen.recv_timeout(PATIENCE).unwrap(), seen.recv_timeout(PATIENCE).unwrap()),
+            (b"\n".to_vec(), b"third\n".to_vec())
+        );
+        assert_eq!(reported.recv_timeout(PATIENCE).unwrap(), 2);
     }
 
     #[test]
@@ -325,10 +330,10 @@ mod tests {
             decide.send(Ok(usize::MAX)).unwrap();
         }
         log.push(b"first", false);
-        assert_eq!(seen.recv().unwrap(), b"first");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"first");
         log.push(b"while it rests", false);
         log.push(b"warning", true);
-        assert_eq!(seen.recv().unwrap(), b"while it restswarning");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"while it restswarning");
         log.push(b"last", false);
         log.finish();
         assert_eq!(seen.try_recv().unwrap(), b"last");
@@ -340,7 +345,7 @@ mod tests {
         let long = vec![b'x'; MAX_WRITE - 4];
         decide.send(Ok(usize::MAX)).unwrap();
         log.push(b"first\n", false);
-        assert_eq!(seen.recv().unwrap(), b"first\n");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"first\n");
         // While the thread pauses: they are written in two pieces, of which the first fails in its third line.
         for line in [b"1\n".as_slice(), b"2\n", b"three\n", b"4\n", &long] {
             log.push(line, false);
@@ -351,11 +356,11 @@ mod tests {
         for _ in 0..3 {
             decide.send(Ok(usize::MAX)).unwrap();
         }
-        assert_eq!(seen.recv().unwrap(), b"1\n2\nthr");
-        assert_eq!(seen.recv().unwrap(), b"\n");
-        assert_eq!(seen.recv().unwrap(), long);
-        assert_eq!(reported.recv().unwrap(), 2);
-        assert_eq!(seen.recv().unwrap(), b"warning\n");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"1\n2\nthr");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"\n");
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), long);
+        assert_eq!(reported.recv_timeout(PATIENCE).unwrap(), 2);
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"warning\n");
         log.finish();
     }
 
@@ -368,7 +373,10 @@ mod tests {
         }
         decide.send(Ok(2)).unwrap();
         decide.send(Ok(3)).unwrap();
-        assert_eq!((seen.recv().unwrap(), seen.recv().unwrap()), (b"li".to_vec(), b"ne\n".to_vec()));
+        assert_eq!(
+            (seen.recv_timeout(PATIENCE).unwrap(), seen.recv_timeout(PATIENCE).unwrap()),
+            (b"li".to_vec(), b"ne\n".to_vec())
+        );
         log.finish();
     }
 }
