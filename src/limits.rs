@@ -172,8 +172,8 @@ limits! {
     linger_timeout: Duration = time(2 * SECOND, MILLISECOND..=MINUTE);
     /// Timeout for opening a connection to an origin.
     connect_timeout: Duration = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
-    /// How long to wait for an origin to request the body of a request with "Expect: 100-continue" before the client is
-    /// told to send it anyway.
+    /// How long to wait for an origin to request the body of a request with "Expect: 100-continue" before tollpass
+    /// asks the client for it anyway.
     expect_continue_timeout: Duration = time(SECOND, MILLISECOND..=MINUTE);
     /// Timeout for the headers of the response to a paid request.
     answer_timeout: Duration = time(5 * MINUTE, MILLISECOND..=DAY);

@@ -163,7 +163,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Whether the node may have a pending transaction of this account with `nonce`; true if the node cannot be asked.
+    /// Whether the node may have a pending transaction of this account with `nonce`; true if the node does not answer.
     async fn may_be_pending(&self, nonce: u64) -> bool {
         match self.listed_as_pending().await {
             Ok(Some(listed)) => listed.contains(&nonce),

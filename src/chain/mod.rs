@@ -1,7 +1,7 @@
 //! The chain layer: contracts, node, transactions and the signing key. It never sees a client's HTTP request.
 //!
-//! [`Chain`] is a handle to one channel contract through one JSON-RPC node, for one payer. It keeps nothing that must
-//! survive a crash: that goes to a [`TransactionRecorder`] before it is acted on.
+//! [`Chain`] is a handle to one channel contract through one JSON-RPC node, for one payer. Anything that must
+//! survive a crash goes to a [`TransactionRecorder`] before the chain layer acts on it.
 
 mod client;
 mod confirm;

@@ -210,7 +210,7 @@ impl Chain {
         false
     }
 
-    /// Whether the node has the transaction; true if it cannot be asked.
+    /// Whether the node has the transaction; true if it does not answer.
     async fn knows(&self, intent: &Intent) -> bool {
         !matches!(self.0.rpc.transaction(intent.hash).await, Ok(None))
             || !matches!(self.0.rpc.receipt(intent.hash).await, Ok(None))

@@ -140,7 +140,7 @@ impl Channels {
                 Err(reason) => return Err(OperationError::Denied(format!("{denied}; {reason}"))),
             }
         }
-        tracing::warn!(%channel, reason = %denied, "closing without the seller, as hooks.cooperative_close_denied says");
+        tracing::warn!(%channel, reason = %denied, "closing unilaterally, as configured in hooks.cooperative_close_denied");
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl Channels {
         match self.seller_state(context, id, known, &url).await {
             Ok((channel, _)) => channel,
             Err(error) => {
-                tracing::warn!(channel = %id, reason = %error, "could not clear up what was promised");
+                tracing::warn!(channel = %id, reason = %error, "could not determine the promised total");
                 known
             }
         }

@@ -27,8 +27,8 @@ pub struct RequestId(pub [u8; 32]);
 pub enum Trust {
     /// Responses contain the seller's state.
     Shown,
-    /// Responses show nothing, so the resource may have become free unnoticed. After this many more payments the seller
-    /// is asked for the price again.
+    /// Responses show nothing, so the resource may have become free unnoticed. After this many more payments, a request
+    /// is sent without one, to learn the price.
     Blind {
         /// Payments until then.
         left: u32,
@@ -78,7 +78,7 @@ impl Prices {
     }
 
     /// Remembers the price that was just paid for `request`. `is_shown`: the response contained the seller's state;
-    /// `was_asked`: the seller had asked for this price first.
+    /// `was_asked`: the payment answered a 402 with this price.
     pub fn learn(&mut self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool, now: u64) {
         let before = self.known.get(request);
         let trust = match before.map(|known| known.trust) {

@@ -176,7 +176,7 @@ pub enum Refusal {
     },
     /// The seller denies a channel that exists on the chain, so that what was signed on it can still be redeemed.
     #[error(
-        "the seller does not know the channel {channel}, but the chain does, so that no other one is opened: gave up \
+        "the seller does not know the channel {channel}, but the chain does, so tollpass opens no other one: gave up \
          after {attempts} attempts (hooks.nonexisting_channel)"
     )]
     ChannelExists {
@@ -243,7 +243,7 @@ pub enum Refusal {
     FundedOnce,
     /// The limit on the number of deposits is reached.
     #[error(
-        "money was put into channels to {receiver} for this host {max} times within {}: raise deposit.top_up, or \
+        "channels to {receiver} for this host received {max} deposits within {}: raise deposit.top_up, or \
          deposit.max_count if that is right",
         humantime::format_duration(*within)
     )]

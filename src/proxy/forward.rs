@@ -107,7 +107,7 @@ impl Future for Forwarding {
             ForwardState::Pending(pending) => {
                 let received = ready!(pending.poll_received(cx));
                 Poll::Ready(received.and_then(|response| {
-                    // The request asked for no other protocol.
+                    // The request did not ask to switch protocols.
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return Err(ForwardError::BadAnswer(
                             "101 without a request to switch protocols".to_owned(),

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_root_is_named() {
+    fn a_file_without_a_root_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("roots.pem");
         let error = |text: &str| {

@@ -391,7 +391,7 @@ async fn the_webhook_can_decide_about_answers_and_hears_of_success() {
     proxy.stop().await;
 }
 
-/// Records what it was asked, and always gives the same reply.
+/// Records each request, and always gives the same reply.
 #[derive(Debug)]
 struct Stubborn {
     asked: Mutex<Vec<ApprovalRequest>>,

@@ -79,7 +79,7 @@ fn honest(taken: &Taken, price: u64) -> impl FnMut(&Presented) -> Answer + Send 
     }
 }
 
-/// Asks honestly until it is presented an authorization, then answers as told.
+/// Makes an honest offer until a request carries an authorization, then answers with `then`.
 fn once_paid(
     price: u64,
     mut then: impl FnMut(&Presented) -> Answer + Send + 'static,
@@ -133,7 +133,7 @@ fn reason(got: &Got) -> &str {
     got.header(&HeaderName::from_static("proxy-status")).expect("a 402 that is not paid has a reason")
 }
 
-/// What was paid and what is in doubt, in the test's asset; in the channels' token it is nothing.
+/// The amounts paid and in doubt, in the test's asset. There must be none in the channels' token.
 fn spent(proxy: &Running) -> (Tally, Tally) {
     let report = proxy.payments.report();
     assert_eq!(report.total(), Spending::default());
@@ -357,7 +357,7 @@ async fn while_an_authorization_waits_for_the_disk_channels_pay_within_their_dur
     for n in 0..8 {
         stream.spawn(ask(proxy.address, request(&seller, &format!("/goods/{n}"))));
     }
-    // Each has asked for the price, and waits for the record of its authorization or is about to.
+    // Each has received the price, and waits for the record of its authorization or soon will.
     seller.await_presented(8).await;
     for _ in 0..8 {
         assert_eq!(client.ask(paid()).await.unwrap().status, StatusCode::OK);

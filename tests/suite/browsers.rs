@@ -25,7 +25,7 @@ enum Paid {
     Always,
     /// Never, for this reason.
     Never(&'static str),
-    /// Over plain http with "any" only; over https with these settings, and as "navigations" where there is none.
+    /// Over plain http with "any" only; over https with these settings, and as "navigations" if there are none.
     ByRule(&'static [&'static str]),
 }
 

@@ -270,7 +270,7 @@ fn user_facing_strings_are_plain_english() {
     }
 }
 
-/// The first words of a translation in a text, with what is around them.
+/// The first words of a translation in a text, with their context.
 fn translation(text: &str) -> Option<String> {
     // Also where a line ends between two words.
     let text = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");

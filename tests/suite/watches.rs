@@ -173,7 +173,7 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
         }
         assert!(began.elapsed() >= pause * 3, "{:?}", began.elapsed());
         assert_eq!(relay.questions("eth_getBlockByNumber").len(), asked + 4);
-        // It saw the new block, but not what is in it.
+        // It saw the new block, but not its contents.
         relay.set(Mode::LoseAnswerOf("eth_getLogs"));
         assert!(watcher.next(&[]).await.is_err());
         relay.set(Mode::LoseAnswerOf("eth_call"));

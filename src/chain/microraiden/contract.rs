@@ -51,7 +51,7 @@ impl Chain {
     /// Reads the properties of the node and the contract.
     ///
     /// # Errors
-    /// The node cannot be asked, or the contract is not a supported channel contract.
+    /// The node does not answer, or the contract is not a supported channel contract.
     pub async fn contract_info(&self) -> Result<ContractInfo, ChainError> {
         let ChainState { rpc, settings, .. } = &*self.0;
         let contract = settings.channel_manager;

@@ -18,7 +18,7 @@ use crate::protocol::{Amount, ChannelId, ChannelOp, Intent};
 const NO_REASON: &str = "no reason given";
 
 impl Chain {
-    /// Explains why a mined transaction failed; the explanation is vaguer if the node cannot be asked.
+    /// Explains why a mined transaction failed; the explanation is vaguer if the node does not answer.
     pub(in crate::chain) async fn why_failed(&self, intent: &Intent, mined: &ConfirmedTx) -> String {
         let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(&intent.raw)) else {
             return self.why_refused(&intent.op, NO_REASON).await;

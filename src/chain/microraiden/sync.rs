@@ -52,7 +52,7 @@ pub(in crate::chain) const REORG_MARGIN: u64 = 12;
 const GROW_AFTER: u32 = 4;
 /// How many channels are read concurrently.
 const AT_ONCE: usize = 8;
-/// How often in a row a range is halved because of timeouts, so that a slow node is not asked forever.
+/// How often in a row a range is halved because of timeouts, so that sync does not query a slow node forever.
 const MAX_TIMEOUTS: u32 = 3;
 /// A head more than this many ranges away is read twice.
 const MANY_RANGES: u64 = 16;

@@ -9,7 +9,7 @@ use crate::payments::{AssetSpending, PayeeSpending, Spending, SpendingReport, Ta
 /// How many payees the line lists.
 const NAMED: usize = 4;
 
-/// What one command cost, as far as it is known.
+/// The known cost of one command.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Statement {
     /// Whether the numbers cover everything paid in the meantime.

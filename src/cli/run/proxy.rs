@@ -94,7 +94,7 @@ impl Proxy {
             Self::Own(own) => own.end(signals).await,
             Self::Running { socket, session } => {
                 let after = admin::status(&socket).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot ask the running proxy what it paid");
+                    tracing::warn!(%error, "cannot read from the running proxy what it paid");
                     None
                 });
                 Statement::shared(&session.status.bill, after.map(|status| status.bill))

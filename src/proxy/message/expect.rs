@@ -1,4 +1,4 @@
-//! `Expect: 100-continue`: the client is not asked for its body before the origin is ready for it. RFC 9110 section 10.1.1.
+//! `Expect: 100-continue`: requests the client's body only once the origin is ready for it. RFC 9110 section 10.1.1.
 //! hyper's server sends the client its 100 when the body is first read.
 
 use std::future::Future;
@@ -23,7 +23,7 @@ pub(crate) fn is_expected<B: http_body::Body>(request: &Request<B>) -> bool {
         && !request.body().is_end_stream()
 }
 
-/// Releases a body once the origin has asked for it.
+/// Releases a body once the origin has requested it.
 #[derive(Debug)]
 pub(crate) struct ContinueGate<B>(Arc<Mutex<GateState<B>>>);
 
@@ -39,7 +39,7 @@ struct GateState<B> {
 enum GatePhase {
     /// Waits for the origin.
     Shut,
-    /// The origin asked for the body, or took too long.
+    /// The origin requested the body, or took too long.
     Open,
     /// The origin answered without the body, and its answer is still being read.
     Answered,

@@ -1,5 +1,5 @@
-//! The HTTP client towards origins. It retries only what an origin states that it did not process and, on a stale
-//! connection, what is idempotent.
+//! The HTTP client towards origins. It retries only requests that the origin reports as not processed and, on a stale
+//! connection, idempotent ones.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

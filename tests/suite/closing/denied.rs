@@ -30,7 +30,7 @@ async fn denier(fair: &Fair) -> (Mallory, Address, String) {
     (mallory, receiver, url)
 }
 
-/// How often a seller was asked for its closing signature.
+/// How many requests for its closing signature a seller received.
 fn closes(mallory: &Mallory) -> usize {
     mallory.presented().iter().filter(|presented| presented.method == Method::DELETE).count()
 }

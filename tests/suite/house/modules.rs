@@ -79,7 +79,7 @@ impl Modules {
         types
     }
 
-    /// The file that defines what a path in a module names; `None` for a module and for what is not ours.
+    /// The file that defines the item that a path in a module names; `None` for modules and other crates.
     fn definition(&self, module: usize, path: &[String], depth: usize) -> Option<&str> {
         let (mut module, mut path) = (module, path);
         match path.first()?.as_str() {

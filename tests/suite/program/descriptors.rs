@@ -65,7 +65,7 @@ async fn connections_that_rest_make_room_for_requests() {
     server.head().await;
     server.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
     assert!(client.head().await.starts_with("HTTP/1.1 200 "));
-    // A response in progress is not idle, whoever needs a descriptor.
+    // A response in progress does not count as idle, even when descriptors run out.
     let mut others = Vec::new();
     for _ in 0..2 * DESCRIPTORS {
         let origin = RawOrigin::start().await;

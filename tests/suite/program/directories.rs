@@ -137,7 +137,7 @@ async fn a_state_directory_with_a_long_path_is_used_like_any_other() {
     pay(&serving, &fair).await;
     let by_config = ["channels", "--json", "--config", text(&config)];
     let thousand = ("1000".to_owned(), "1000".to_owned());
-    // Only the running proxy knows what is not written yet, and is asked over the socket.
+    // Only the running proxy knows unwritten changes, so the command queries it over the socket.
     assert_eq!(only_channel(&run(&by_config).await.out), thousand);
     assert!(alice.directory.path().join(&long).join("admin.sock").exists());
     let ran = run(&["run", "--config", text(&config), "--", "true"]).await;

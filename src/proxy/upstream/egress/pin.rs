@@ -1,4 +1,4 @@
-//! Pins a payment to the address that asked for it, against DNS rebinding and pooled connections to another address.
+//! Pins a payment to the address that requested it, against DNS rebinding and pooled connections to another address.
 //!
 //! The pool finds connections by scheme and authority. A pinned address takes the place of the user name in the authority,
 //! which forwarded requests never have, so a pinned request only gets a connection to the same address. The request itself
