@@ -26,7 +26,7 @@ pub(crate) fn canonicalise<B>(request: &mut Request<B>) {
 
 /// The authority with a canonical host; `None` if it is canonical already, or not a host.
 pub(crate) fn canonical(authority: &Authority) -> Option<Authority> {
-    let written = authority.host();
+    let written = host(authority);
     if is_ipv4(written) {
         return None;
     }
@@ -73,12 +73,39 @@ pub(crate) fn without_zone(host: &str) -> &str {
 
 /// The port of a target, or the default port of its scheme.
 pub(crate) fn port(uri: &Uri) -> u16 {
-    uri.port_u16().unwrap_or_else(|| default_port(uri.scheme()))
+    host_and_port(uri).1
+}
+
+/// The host of a target, with its brackets, and its port or the default port of its scheme. The host of a target without
+/// an authority is empty.
+pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let (host, port) = uri.authority().map(split).unwrap_or_default();
+    (host, port.unwrap_or_else(|| default_port(uri.scheme())))
+}
+
+/// The host of an authority, with its brackets.
+pub(crate) fn host(authority: &Authority) -> &str {
+    split(authority).0
+}
+
+/// The host and port of an authority, in a fraction of the time that its own methods take for the usual forms.
+fn split(authority: &Authority) -> (&str, Option<u16>) {
+    let text = authority.as_str();
+    let Some(end) = text.bytes().position(|byte| matches!(byte, b':' | b'@' | b'[')) else {
+        return (text, None);
+    };
+    // A port has no `@`, so no user info precedes it.
+    let (host, rest) = text.split_at(end);
+    match rest.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => (host, Some(port)),
+        None => (authority.host(), authority.port_u16()),
+    }
 }
 
 /// Hashes a host or an authority, ignoring case.
 pub(crate) fn hash_caseless(text: &str, hasher: &mut impl Hasher) {
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // Without an early exit, the compiler checks many bytes at a time.
+    if text.bytes().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
         hasher.write(text.to_ascii_lowercase().as_bytes());
     } else {
         hasher.write(text.as_bytes());
@@ -92,7 +119,7 @@ fn check_authority(authority: &Authority) -> Result<(), ForwardError> {
     if text.contains('@') {
         return Err(ForwardError::BadTarget("it contains a user name; use an Authorization header instead"));
     }
-    let host = authority.host();
+    let host = host(authority);
     if host.is_empty() || host == "[]" {
         return Err(ForwardError::BadTarget("it names no host"));
     }
@@ -151,6 +178,30 @@ mod tests {
         let mut request = Request::new(Body::Empty);
         *request.uri_mut() = uri;
         Some(request)
+    }
+
+    #[test]
+    fn an_authority_splits_as_its_own_methods_split_it() {
+        for text in [
+            "a",
+            "a:",
+            "a:80",
+            "a:+80",
+            "a:65536",
+            "a:x",
+            ":80",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:8080",
+            "[fe80::1%25a]:1",
+            "me@a:80",
+            "me:81@a",
+            "me:hush@a",
+            "me:hush@[::1]:81",
+        ] {
+            let authority: Authority = text.parse().unwrap();
+            assert_eq!(split(&authority), (authority.host(), authority.port_u16()), "{text}");
+        }
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub(crate) fn has_passed(headers: &HeaderMap, target: &Uri) -> bool {
 /// A mark that is unique to this process and the origin. It is not a secret.
 fn mark(target: &Uri) -> u64 {
     let mut hasher = SEED.build_hasher();
-    hash_caseless(target.host().unwrap_or_default(), &mut hasher);
-    hasher.write_u16(target::port(target));
+    let (host, port) = target::host_and_port(target);
+    hash_caseless(host, &mut hasher);
+    hasher.write_u16(port);
     hasher.finish()
 }
 

@@ -157,8 +157,8 @@ impl PayShared {
         if request.method() == Method::CONNECT {
             return Judged::Pass;
         }
-        let host = without_brackets(authority.host());
-        let port = target::port(request.uri());
+        let (host, port) = target::host_and_port(request.uri());
+        let host = without_brackets(host);
         match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
             None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),

@@ -73,10 +73,11 @@ impl Egress {
 
     /// The outbound proxy that receives `http` requests to `target`, in absolute form.
     pub(crate) fn proxy_of(&self, target: &Uri) -> Option<&OutboundProxy> {
-        if target.scheme() != Some(&Scheme::HTTP) {
+        if self.shared.outbound.http.is_none() || target.scheme() != Some(&Scheme::HTTP) {
             return None;
         }
-        self.shared.outbound.http(host_of(target), target::port(target))
+        let (host, port) = host_and_port(target);
+        self.shared.outbound.http(host, port)
     }
 
     /// Whether `http` requests to `target` must go to a proxy or to a pinned address.
@@ -94,7 +95,7 @@ impl Egress {
     /// # Errors
     /// [`DialError`].
     pub(crate) async fn connect_plain(&self, target: &Uri) -> Result<(TcpStream, bool), DialError> {
-        let (host, port) = (host_of(target), target::port(target));
+        let (host, port) = host_and_port(target);
         if let Some(proxy) = self.shared.outbound.http(host, port) {
             return Ok((self.connect_to(proxy).await?, true));
         }
@@ -212,6 +213,7 @@ fn failed(host: &str, port: u16, error: &io::Error) -> DialError {
     DialError::Unreachable { host, port, reason: error.to_string() }
 }
 
-fn host_of(target: &Uri) -> &str {
-    without_brackets(target.host().unwrap_or_default())
+fn host_and_port(target: &Uri) -> (&str, u16) {
+    let (host, port) = target::host_and_port(target);
+    (without_brackets(host), port)
 }
