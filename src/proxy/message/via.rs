@@ -18,9 +18,16 @@ static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Our `Via` entry for a request to `target` received in `version`. Its mark identifies the request if it comes back, and
 /// differs for each origin, so that origins cannot correlate clients.
 pub(crate) fn via(target: &Uri, version: Version) -> HeaderValue {
-    let entry = format!("{} {PSEUDONYM} ({:016x})", number_of(version), mark(target));
+    // Copied together, because formatting costs each request several times as much.
+    let mut entry = *b"1.1 tollpass (0000000000000000)";
+    entry[..3].copy_from_slice(number_of(version));
+    entry[14..30].copy_from_slice(&hex(mark(target)));
     // Always a valid header value.
-    HeaderValue::try_from(entry).unwrap_or(HeaderValue::from_static(PSEUDONYM))
+    HeaderValue::from_bytes(&entry).unwrap_or(HeaderValue::from_static(PSEUDONYM))
+}
+
+fn hex(mark: u64) -> [u8; 16] {
+    std::array::from_fn(|index| b"0123456789abcdef"[(mark >> (60 - 4 * index)) as usize & 0xf])
 }
 
 /// Whether a request to `target` has passed through this process before.
@@ -52,11 +59,11 @@ pub(crate) fn add_via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::from_static(entry));
 }
 
-fn number_of(version: Version) -> &'static str {
+fn number_of(version: Version) -> &'static [u8; 3] {
     match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        _ => "1.1",
+        Version::HTTP_10 => b"1.0",
+        Version::HTTP_2 => b"2.0",
+        _ => b"1.1",
     }
 }
 
@@ -74,6 +81,8 @@ mod tests {
         let entry = via(&bob, Version::HTTP_10);
         assert!(entry.to_str().unwrap().starts_with("1.0 tollpass ("), "{entry:?}");
         some.append("via", entry.clone());
+        let mark = format!("1.0 {PSEUDONYM} ({:016x})", mark(&bob));
+        assert_eq!(entry, mark);
         assert!(has_passed(&some, &bob));
         assert!(has_passed(&some, &target("bob.example:80")));
         assert!(!has_passed(&some, &target("https://bob.example/")));
