@@ -130,10 +130,13 @@ fn normalise_announcement(headers: &mut HeaderMap) {
 
 /// Parses a number that consists of digits only.
 pub(crate) fn parse_digits(digits: &[u8]) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// The members of a comma-separated header.
