@@ -86,6 +86,7 @@ impl UpstreamClient {
         let pays = request.extensions().get::<CarriesPayment>().is_some();
         if is_deferred {
             let choice = if pays { PoolChoice::WithPayment } else { PoolChoice::Plain };
+            let request = Box::new(request);
             return Ok(self.send_deferred(PoolRequest { request, client, is_fresh: false }, choice));
         }
         self.handle_interim(&mut request, None);
@@ -97,6 +98,7 @@ impl UpstreamClient {
             (false, true) => PoolChoice::Upgrade,
             (false, false) => PoolChoice::Plain,
         };
+        let request = Box::new(request);
         Ok(self.request(PoolRequest { request, client, is_fresh: false }, choice, retry, None))
     }
 
@@ -126,10 +128,11 @@ impl UpstreamClient {
         // No byte of the body is sent before the origin responds, so an origin that just closes the connection has not
         // processed the request, whatever its method.
         let retry = (choice != PoolChoice::WithPayment).then(|| Box::new(copy(&request)));
-        let (head, body) = request.into_parts();
+        let (head, body) = (*request).into_parts();
         let (gate, deferred) = ContinueGate::new(body, self.settings.limits.expect_continue_timeout);
         let mut request = Request::from_parts(head, Body::Deferred(Box::new(deferred)));
         self.handle_interim(&mut request, Some(gate.clone()));
+        let request = Box::new(request);
         self.request(PoolRequest { request, client, is_fresh }, choice, retry, Some(gate))
     }
 
@@ -298,14 +301,14 @@ impl PendingResponse {
                 FailureCause::Overload => headers::is_idempotent(request.method()),
                 FailureCause::Request => false,
             });
-            if !retry.is_some_and(|request| self.send_again(*request)) {
+            if !retry.is_some_and(|request| self.send_again(request)) {
                 return Poll::Ready(Err(error));
             }
         }
     }
 
     /// Sends on a new connection, because the others in the pool may be stale or overloaded, too.
-    fn send_again(&mut self, mut request: Request<Body>) -> bool {
+    fn send_again(&mut self, mut request: Box<Request<Body>>) -> bool {
         let client = self.client.take();
         let Some(gate) = self.gate.take() else {
             let request = PoolRequest { request, client, is_fresh: true };

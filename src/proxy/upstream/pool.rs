@@ -103,7 +103,8 @@ impl OriginPool {
 /// A request and how to send it.
 #[derive(Debug)]
 pub(crate) struct PoolRequest {
-    pub(crate) request: Request<Body>,
+    /// Boxed, because each future that it moves into would take its space twice.
+    pub(crate) request: Box<Request<Body>>,
     /// Whether it needs a new connection.
     pub(crate) is_fresh: bool,
     /// The client's connection, if it is known.
@@ -238,7 +239,7 @@ impl PoolState {
             request = match sent {
                 SendOutcome::Response(answered) => return Ok(*answered),
                 // The connection ended while it was idle; try the next one.
-                SendOutcome::Unwritten(again, _) if is_reused && !self.pays => *again,
+                SendOutcome::Unwritten(again, _) if is_reused && !self.pays => again,
                 SendOutcome::Unwritten(_, error) if is_repeated => {
                     return Err(not_processed(with_causes(&error)));
                 }
@@ -257,7 +258,7 @@ impl PoolState {
                     if wants_http1 {
                         offer = AlpnOffer::Http1;
                     }
-                    *again
+                    again
                 }
                 SendOutcome::Refused(RefusedStream { why, .. }) => {
                     let error = ForwardError::NotProcessed { why, is_repeated };
@@ -368,13 +369,13 @@ impl PoolState {
     async fn send_exclusive(
         self: &Arc<Self>,
         mut connection: ExclusiveConnection,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         origin: &mut PoolKey,
         client: Option<&ConnectionId>,
         binds: bool,
     ) -> SendOutcome {
         for_http1(&mut request, connection.reuse().is_proxied());
-        match connection.send(request).await {
+        match connection.send(*request).await {
             Ok(mut response) => {
                 response.extensions_mut().insert(connection.reuse().clone());
                 if binds || headers::binds_response(&response) {
@@ -403,7 +404,11 @@ impl PoolState {
     }
 
     /// Sends over HTTP/2, next to other requests.
-    async fn send_multiplexed(&self, mut permit: StreamPermit, mut request: Request<Body>) -> SendOutcome {
+    async fn send_multiplexed(
+        &self,
+        mut permit: StreamPermit,
+        mut request: Box<Request<Body>>,
+    ) -> SendOutcome {
         let mut copy = Request::new(Body::Empty);
         *copy.method_mut() = request.method().clone();
         *copy.headers_mut() = request.headers().clone();
@@ -416,7 +421,7 @@ impl PoolState {
             *request.body_mut() = Body::Retriable(Box::new(retriable));
             retry = Some(handle);
         }
-        let mut error = match permit.send(request).await {
+        let mut error = match permit.send(*request).await {
             Ok(mut response) => {
                 if response.headers().len() > self.limits.head_fields {
                     return SendOutcome::Failed(PoolError {
@@ -740,6 +745,7 @@ mod tests {
             let uri = format!("http://127.0.0.{}:0/", number + 1);
             let mut request = Request::new(Body::Empty);
             *request.uri_mut() = uri.parse().unwrap();
+            let request = Box::new(request);
             let failed =
                 pool.request(PoolRequest { request, is_fresh: false, client: None }).await.unwrap_err();
             assert!(matches!(failed.error, ForwardError::Dial(_)), "{:?}", failed.error);

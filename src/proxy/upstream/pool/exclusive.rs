@@ -79,11 +79,12 @@ impl ExclusiveConnection {
         &self.slot.reuse
     }
 
-    pub(super) async fn send(
+    // Not an `async fn`, which would hold the request a second time.
+    pub(super) fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        self.sender.try_send_request(request).await
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
+        self.sender.try_send_request(request)
     }
 
     /// Gives the connection back to the pool once the response has been read.
