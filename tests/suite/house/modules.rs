@@ -140,7 +140,8 @@ impl Module {
     fn word(&mut self, tokens: &[TokenTree], at: usize, is_top: bool, children: &mut Vec<String>) -> usize {
         let next = tokens.get(at + 1);
         match word(tokens.get(at)).unwrap_or_default().as_str() {
-            "use" => {
+            // `use<>` in a type names what it captures.
+            "use" if !next.is_some_and(|token| is_punct(token, '<')) => {
                 let end = tokens[at..].iter().position(|token| is_punct(token, ';')).unwrap();
                 self.import(&tokens[at + 1..at + end], &[]);
                 at + end
