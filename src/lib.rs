@@ -216,11 +216,11 @@ pub use app::{App, StandalonePayments, StartError};
 pub use config::{Config, ConfigError, PolicyBuilder};
 #[cfg(feature = "demo")]
 pub use devnet::sandbox::Sandbox;
-pub use payments::{Lease, Payments};
-pub use protocol::policy::SpendLimit;
-pub use protocol::policy::{Deposit, HostPattern};
+pub use payments::{Consultant, Lease, Payments};
+pub use protocol::engine::Question;
+pub use protocol::policy::{Decision, Deposit, HostPattern, SpendLimit};
 pub use protocol::{Address, Amount, Offer, Policy, Refusal, Terms};
 pub use proxy::pay::PayLayer;
-pub use proxy::pay::webhook::{ApprovalRequest, Approver, Decision};
+pub use proxy::pay::webhook::{ApprovalRequest, Approver};
 pub use proxy::{Body, ForwardError};
 pub use shutdown::Shutdown;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::channels::{CloseApprovalRequest, CloseApprover};
-use crate::protocol::policy::{CloseDenied, Webhook};
-use crate::proxy::pay::webhook::{ApprovalRequest, Approvals, CLOSE_DENIED, Decision};
+use crate::protocol::policy::{CloseDenied, Decision, Webhook};
+use crate::proxy::pay::webhook::{ApprovalRequest, Approvals, CLOSE_DENIED};
 use crate::proxy::{Body, Forward, ForwardError};
 
 /// The proxy's client, for requests with buffered bodies.

@@ -27,7 +27,7 @@ use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
 use crate::mutex::lock;
-use crate::protocol::engine::{Effect, Input, OpRefused, Record, Seq};
+use crate::protocol::engine::{Effect, Input, OpRefused, PurchaseReply, Record, Seq};
 use crate::protocol::{Account, Address, ChannelId, ChannelOp, Phase};
 
 /// The actor's task.
@@ -455,8 +455,9 @@ impl Actor {
     async fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Persist(seq, records) => self.write(seq, records).await,
-            Effect::Grant(id, draft) => self.engine.lock().answer(id, Ok(draft)),
-            Effect::Refuse(id, refusal) => self.engine.lock().answer(id, Err(refusal)),
+            Effect::Grant(id, draft) => self.engine.lock().reply(id, PurchaseReply::Granted(draft)),
+            Effect::Refuse(id, refusal) => self.engine.lock().reply(id, PurchaseReply::Refused(refusal)),
+            Effect::Consult(id, question) => self.engine.lock().reply(id, PurchaseReply::Consult(question)),
             Effect::Submit(op) => self.submit(op),
             Effect::Resume(receiver, intents) => self.resume(receiver, intents),
             Effect::QueryBalance => self.query_balance(),

@@ -14,6 +14,7 @@ use super::actor::{Actor, PaymentsState};
 use super::channel_lock::ChannelLock;
 use super::clock::unix_millis;
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
+use super::consultant::Consultant;
 use super::error::ChannelAccessError;
 use super::journal::Journal;
 use super::lease::{Lease, PurchaseGuard};
@@ -30,7 +31,7 @@ use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
 use crate::protocol::policy::SpendLimit;
-use crate::protocol::{Account, Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
+use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
 const MAILBOX: usize = 256;
@@ -98,17 +99,22 @@ impl Payments {
     /// `offers` is empty.
     #[must_use]
     pub fn choose(&self, offers: Vec<Offer>, limit: &SpendLimit) -> Option<Offer> {
-        let account = self.engine.payer.get().and_then(Wallet::account);
-        let is_payable = |offer: &Offer| {
-            let has_account = |account: &Account| offer.check_account(account).is_ok();
-            limit.check(&offer.terms()).is_ok() && account.as_ref().is_none_or(has_account)
-        };
+        let is_payable = |offer: &Offer| self.check(offer, limit).is_ok();
         let index = offers.iter().position(is_payable).unwrap_or_default();
         offers.into_iter().nth(index)
     }
 
-    /// Asks for a signed payment, and waits for a channel, an opening or a top-up until `deadline`. Nothing is signed if
-    /// the future is dropped before it completes.
+    /// Checks an offer against the rule, and against the account once it is known. [`Payments::pay`] checks it again.
+    ///
+    /// # Errors
+    /// Why it is not paid.
+    pub fn check(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
+        self.engine.lock().engine.check(offer, limit)
+    }
+
+    /// Asks for a signed payment, and waits for approval, a channel, an opening or a top-up until `deadline`.
+    /// `consultant` asks the user's approver about the request. Nothing is signed if the future is dropped before it
+    /// completes.
     ///
     /// # Errors
     /// The refusal.
@@ -117,6 +123,7 @@ impl Payments {
         offer: Offer,
         limit: SpendLimit,
         deadline: Instant,
+        consultant: &dyn Consultant,
     ) -> Result<Box<Lease>, Refusal> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
@@ -129,7 +136,7 @@ impl Payments {
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }
         };
-        purchase.ask(input).await
+        purchase.ask(input, consultant).await
     }
 
     /// What was paid to whom since the service was started; also available after it has stopped.

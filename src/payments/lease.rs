@@ -7,10 +7,11 @@ use http::{HeaderMap, Uri};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout_at;
 
+use super::consultant::Consultant;
 use super::message::Message;
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuard, SpendingTotals};
-use crate::protocol::engine::{Input, Outcome, PurchaseId, Reopens};
+use crate::protocol::engine::{Input, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::schemes::Payer;
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
 
@@ -79,23 +80,18 @@ impl Lease {
     }
 
     /// Handles another 402 of the seller according to the policy: with another payment, the same one after a pause, or
-    /// none. `reopens` overrides the policy on whether another channel pays if this one is gone.
+    /// none. `consultant` asks the user's approver about the request.
     ///
     /// # Errors
     /// The refusal.
     pub async fn reject(
         self: Box<Self>,
         offer: Offer,
-        reopens: Option<Reopens>,
+        consultant: &dyn Consultant,
     ) -> Result<Box<Self>, Refusal> {
         self.warn_of_foreign_total(&offer);
-        let offer = Box::new(offer);
-        let outcome = match reopens {
-            Some(reopens) => Outcome::Advised(offer, reopens),
-            None => Outcome::Rejected(offer),
-        };
-        let input = Input::Answer(self.purchase.id, outcome);
-        self.purchase.ask(input).await
+        let input = Input::Answer(self.purchase.id, Outcome::Rejected(Box::new(offer)));
+        self.purchase.ask(input, consultant).await
     }
 
     /// Warns if the seller proves a total above everything that this state directory can have signed.
@@ -140,40 +136,62 @@ impl PurchaseGuard {
     ///
     /// # Errors
     /// The refusal.
-    pub(super) async fn ask(mut self, input: Input) -> Result<Box<Lease>, Refusal> {
+    pub(super) async fn ask(
+        mut self,
+        input: Input,
+        consultant: &dyn Consultant,
+    ) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
-        let asked = self.engine.ask(self.id, input);
+        let mut asked = self.engine.ask(self.id, input);
         // The engine has processed the previous payment; the one it grants now has not been sent.
         self.delivery = Delivery::NotSent;
         if let Some(payment) = &mut self.payment {
             payment.answered();
         }
-        let granted = match asked {
-            Asked::Answered(granted) => granted,
-            Asked::Waits(mut answer) => {
-                let deadline = tokio::time::Instant::from_std(self.deadline);
-                let answer = match timeout_at(deadline, &mut answer).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        // The actor, which tells the engine the time, may be waiting for the disk.
-                        self.engine.submit(Input::Tick);
-                        answer.await
+        let draft = loop {
+            match self.reply(asked).await {
+                PurchaseReply::Granted(draft) => break draft,
+                PurchaseReply::Refused(refusal) => {
+                    if let (Some(payment), Refusal::PaidAnswerLost { total }) = (&mut self.payment, &refusal)
+                    {
+                        payment.registered(*total);
                     }
-                };
-                answer.unwrap_or(Err(Refusal::ShuttingDown))
+                    return Err(refusal);
+                }
+                PurchaseReply::Consult(question) => {
+                    let decision = consultant.consult(&question).await;
+                    if self.mailbox.is_closed() {
+                        return Err(Refusal::ShuttingDown);
+                    }
+                    asked = self.engine.ask(self.id, Input::Consulted(self.id, decision));
+                }
             }
         };
-        if let (Some(payment), Err(Refusal::PaidAnswerLost { total })) = (&mut self.payment, &granted) {
-            payment.registered(*total);
-        }
-        let draft = granted?;
         // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))
+    }
+
+    /// Waits for the engine's reply.
+    async fn reply(&self, asked: Asked) -> PurchaseReply {
+        let mut reply = match asked {
+            Asked::Replied(reply) => return reply,
+            Asked::Waits(reply) => reply,
+        };
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let reply = match timeout_at(deadline, &mut reply).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                // The actor, which tells the engine the time, may be waiting for the disk.
+                self.engine.submit(Input::Tick);
+                reply.await
+            }
+        };
+        reply.unwrap_or(PurchaseReply::Refused(Refusal::ShuttingDown))
     }
 }
 

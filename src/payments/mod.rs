@@ -8,6 +8,7 @@ mod actor;
 mod channel_lock;
 mod clock;
 mod closing_signatures;
+mod consultant;
 mod error;
 mod handle;
 pub mod journal;
@@ -25,6 +26,7 @@ mod startup;
 
 pub use account::AccountKey;
 pub use closing_signatures::ClosingSignature;
+pub use consultant::Consultant;
 pub use error::ChannelAccessError;
 pub use handle::Payments;
 pub use lease::Lease;

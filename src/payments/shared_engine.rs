@@ -13,14 +13,11 @@ use tokio::sync::{Notify, oneshot};
 
 use super::payer::Wallet;
 use crate::mutex::lock;
-use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId};
-use crate::protocol::{ChannelOp, Draft, Refusal};
+use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId, PurchaseReply};
+use crate::protocol::{ChannelOp, Refusal};
 
 /// How long the engine's state may be unrecorded while no payments are made.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
-
-/// The result of a purchase: a payment to sign, or a refusal.
-pub(super) type Granted = Result<Draft, Refusal>;
 
 /// The engine behind a mutex, with the callers that await an answer.
 #[derive(Debug)]
@@ -37,7 +34,7 @@ pub(super) struct SharedEngine {
 pub(super) struct LockedEngine {
     pub engine: Engine,
     /// Callers waiting for an answer.
-    replies: HashMap<PurchaseId, oneshot::Sender<Granted>>,
+    replies: HashMap<PurchaseId, oneshot::Sender<PurchaseReply>>,
     /// When the actor wakes up by itself.
     alarm: Option<Instant>,
     /// The time of the last input from a purchase.
@@ -48,9 +45,9 @@ pub(super) struct LockedEngine {
 
 /// The immediate result of asking the engine.
 pub(super) enum Asked {
-    Answered(Granted),
-    /// The answer comes later.
-    Waits(oneshot::Receiver<Granted>),
+    Replied(PurchaseReply),
+    /// The reply comes later.
+    Waits(oneshot::Receiver<PurchaseReply>),
 }
 
 impl SharedEngine {
@@ -84,7 +81,7 @@ impl SharedEngine {
             return inner.close();
         }
         inner.engine.handle(input, now);
-        inner.answer_all(None);
+        inner.reply_to_all(None);
         self.wake_if_needed(inner, None, now);
     }
 
@@ -92,14 +89,14 @@ impl SharedEngine {
     pub(super) fn ask(&self, id: PurchaseId, input: Input) -> Asked {
         // Poisoned: the engine's state is suspect, so refuse to sign.
         if self.inner.is_poisoned() {
-            return Asked::Answered(Err(Refusal::ShuttingDown));
+            return Asked::Replied(PurchaseReply::Refused(Refusal::ShuttingDown));
         }
         let now = Instant::now();
         let mut inner = self.lock();
         inner.touched = now;
         inner.engine.handle(input, now);
-        let asked = match inner.answer_all(Some(id)) {
-            Some(granted) => Asked::Answered(granted),
+        let asked = match inner.reply_to_all(Some(id)) {
+            Some(reply) => Asked::Replied(reply),
             None => {
                 let (reply, answer) = oneshot::channel();
                 inner.replies.insert(id, reply);
@@ -151,20 +148,20 @@ impl SharedEngine {
 }
 
 impl LockedEngine {
-    /// Delivers answers to purchases; returns the one for `own`.
-    fn answer_all(&mut self, own: Option<PurchaseId>) -> Option<Granted> {
-        let mut answer = None;
-        while let Some((id, granted)) = self.engine.poll_answer() {
-            if Some(id) == own { answer = Some(granted) } else { self.answer(id, granted) }
+    /// Delivers replies to purchases; returns the one for `own`.
+    fn reply_to_all(&mut self, own: Option<PurchaseId>) -> Option<PurchaseReply> {
+        let mut to_own = None;
+        while let Some((id, reply)) = self.engine.poll_reply() {
+            if Some(id) == own { to_own = Some(reply) } else { self.reply(id, reply) }
         }
-        answer
+        to_own
     }
 
-    /// Answers a purchase, if it still waits.
-    pub(super) fn answer(&mut self, id: PurchaseId, granted: Granted) {
-        if let Some(reply) = self.replies.remove(&id) {
+    /// Replies to a purchase, if it still waits.
+    pub(super) fn reply(&mut self, id: PurchaseId, reply: PurchaseReply) {
+        if let Some(waiting) = self.replies.remove(&id) {
             // A client that has disconnected drops its guard, which withdraws the purchase.
-            let _ = reply.send(granted);
+            let _ = waiting.send(reply);
         }
     }
 

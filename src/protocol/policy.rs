@@ -2,6 +2,7 @@
 //! what to do at each step of a purchase. Nothing is paid without a rule.
 
 mod browsers;
+mod decision;
 mod deposit;
 mod hooks;
 mod host_pattern;
@@ -10,6 +11,7 @@ mod limit;
 mod rule;
 
 pub use browsers::Browsers;
+pub use decision::Decision;
 pub use deposit::{Deposit, DepositSize, OnExit};
 pub use hooks::{
     Abort, Adopt, CloseDenied, Complaint, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse,

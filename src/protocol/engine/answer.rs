@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::demand::check;
-use super::purchase::{Purchase, Stage};
+use super::purchase::Stage;
 use super::{Engine, Outcome, PurchaseId, Reopens, Start};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::policy::{Adopt, Complaint, Retry};
@@ -26,15 +25,12 @@ impl Engine {
                 self.remove(id, now);
             }
             Outcome::InDoubt => self.remove(id, now),
-            Outcome::Rejected(offer) => {
-                let reopens = Reopens(self.purchases.get(&id).is_some_and(Purchase::reopens));
-                self.rejected(id, draft, *offer, reopens, now);
-            }
-            Outcome::Advised(offer, reopens) => self.rejected(id, draft, *offer, reopens, now),
+            Outcome::Rejected(offer) => self.review(id, draft, *offer, now),
         }
     }
 
-    fn rejected(
+    /// Handles another 402 of the seller after the payment `draft`.
+    pub(super) fn rejected(
         &mut self,
         id: PurchaseId,
         draft: ChannelDraft,
@@ -105,20 +101,19 @@ impl Engine {
         verdict: Verdict,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let (Some(purchase), Start::Ready(account)) = (self.purchases.get_mut(&id), &self.start) else {
-            return Err(Refusal::ShuttingDown);
-        };
+        let Some(purchase) = self.purchases.get(&id) else { return Err(Refusal::ShuttingDown) };
         let terms = offer.terms();
         if terms.payee != draft.channel.receiver {
             return Err(Refusal::ReceiverChanged(terms.payee));
         }
-        check(offer, &purchase.limit, account)?;
+        self.check(offer, &purchase.limit)?;
         if now >= purchase.deadline {
             return Err(Refusal::Deadline { waited_for: Awaited::Seller });
         }
         if matches!(verdict, Verdict::Confirm(_)) {
             return Ok(());
         }
+        let Some(purchase) = self.purchases.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         let complaint = Complaint::InvalidAmount;
         let times = match purchase.limit.hooks.invalid_amount.action {
             Adopt::Abort => return Err(Refusal::HookAborts { complaint }),

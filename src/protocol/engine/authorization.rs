@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::purchase::Topic;
 use crate::protocol::Money;
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::Draft;
@@ -34,12 +35,14 @@ pub(super) struct OneShotPurchase {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OneShotStage {
-    /// Waits until the key is unlocked.
+    /// Waits until the key is unlocked, approved.
     Starting,
     /// Waits until the journal has recorded the authorization.
     Recording,
     /// The payment is in flight.
     InFlight,
+    /// An approver is asked, before the authorization is recorded or after it was presented.
+    Consulting { topic: Topic },
     /// The same payment is to be presented again at this time.
     Backoff { until: Instant },
 }
@@ -49,8 +52,19 @@ impl OneShotPurchase {
         match self.stage {
             OneShotStage::Starting => Some(self.ready_by.min(self.deadline)),
             OneShotStage::Recording => Some(self.deadline),
-            OneShotStage::InFlight => None,
+            OneShotStage::InFlight | OneShotStage::Consulting { .. } => None,
             OneShotStage::Backoff { until } => Some(until),
+        }
+    }
+
+    /// Whether the journal has its authorization, or is about to.
+    pub(super) fn is_recorded(&self) -> bool {
+        match self.stage {
+            OneShotStage::Starting | OneShotStage::Consulting { topic: Topic::Price } => false,
+            OneShotStage::Recording
+            | OneShotStage::InFlight
+            | OneShotStage::Consulting { topic: Topic::Complaint(_) }
+            | OneShotStage::Backoff { .. } => true,
         }
     }
 

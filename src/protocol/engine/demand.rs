@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocked::{Action, Blocked};
+use super::consult::too_late;
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
 use super::{Effect, Engine, PurchaseId, Start};
@@ -76,7 +77,7 @@ impl Engine {
     /// Enqueues purchases that came before the engine was ready.
     pub(super) fn check_starting(&mut self, now: Instant) {
         for id in self.starting() {
-            self.check_and_enqueue(id, now);
+            self.check_demand(id, now);
         }
     }
 
@@ -97,34 +98,46 @@ impl Engine {
             offer,
             limit,
             deadline,
-            is_late: deadline.saturating_duration_since(now) < self.policy.pay_timeout / 2,
+            is_late: false,
             stage: Stage::Starting { until: now + self.policy.ready_timeout },
             rounds: 0,
             raised: Vec::new(),
             is_funded: false,
             reopened: false,
             presented: Vec::new(),
+            rejection: None,
             corrections: 0,
             retries: Default::default(),
         };
         self.purchases.insert(id, purchase);
         if now >= deadline {
-            return self.refuse(id, Refusal::Deadline { waited_for: Awaited::Request }, now);
+            return self.refuse(id, too_late(), now);
         }
         match self.start {
             Start::Waiting(_) => {}
             Start::NoChain => self.refuse(id, Refusal::NoChain, now),
-            Start::Ready(_) => self.check_and_enqueue(id, now),
+            Start::Ready(_) => self.check_demand(id, now),
             Start::Stopped(_) => self.refuse(id, Refusal::ShuttingDown, now),
         }
     }
 
-    /// Checks a demand and enqueues it.
-    fn check_and_enqueue(&mut self, id: PurchaseId, now: Instant) {
-        let (Some(purchase), Start::Ready(account)) = (self.purchases.get(&id), &self.start) else { return };
-        if let Err(refusal) = check(&purchase.offer, &purchase.limit, account) {
-            return self.refuse(id, refusal, now);
+    /// Checks a demand, then asks whether it is wanted.
+    fn check_demand(&mut self, id: PurchaseId, now: Instant) {
+        let Some(purchase) = self.purchases.get(&id) else { return };
+        match self.check(&purchase.offer, &purchase.limit) {
+            Ok(()) => self.seek_approval(id, now),
+            Err(refusal) => self.refuse(id, refusal, now),
         }
+    }
+
+    /// Enqueues a purchase whose price is allowed and wanted.
+    pub(super) fn enqueue_approved(&mut self, id: PurchaseId, now: Instant) {
+        let pay_timeout = self.policy.pay_timeout;
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
+        if now >= purchase.deadline {
+            return self.refuse(id, too_late(), now);
+        }
+        purchase.is_late = purchase.deadline.saturating_duration_since(now) < pay_timeout / 2;
         let receiver = purchase.receiver();
         self.enqueue(id, receiver, false);
         self.dispatch(receiver, now);
@@ -377,10 +390,4 @@ impl Engine {
             self.persist_up_to(id, |slot| slot.channel.bound(ahead).max(slot.limit_ahead()));
         }
     }
-}
-
-/// Checks an offer against the rule and the account.
-pub(super) fn check(offer: &Offer, limit: &SpendLimit, account: &Account) -> Result<(), Refusal> {
-    offer.check_account(account)?;
-    limit.check(&offer.terms())
 }

@@ -9,6 +9,7 @@
 mod answer;
 mod authorization;
 mod blocked;
+mod consult;
 mod demand;
 mod durable;
 mod fund;
@@ -20,6 +21,7 @@ mod model;
 mod one_shot;
 mod op_failure;
 mod purchase;
+mod question;
 mod slot;
 mod slots;
 #[cfg(test)]
@@ -36,7 +38,7 @@ use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 pub use crate::protocol::host_name::{HostName, host_name};
-use crate::protocol::policy::SpendLimit;
+use crate::protocol::policy::{Decision, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -47,6 +49,7 @@ use crate::protocol::{
 pub use authorization::Authorization;
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
+pub use question::Question;
 
 /// An event.
 #[derive(Clone, Debug)]
@@ -100,6 +103,8 @@ pub enum Input {
         /// Random; makes the payment unique.
         nonce: [u8; 32],
     },
+    /// The decision on [`Effect::Consult`]; `None` if there is no approver.
+    Consulted(PurchaseId, Option<Decision>),
     /// A demand is withdrawn, or its granted payment was never sent.
     Withdraw(PurchaseId),
     /// All writes up to this one have ended, and those since the last such input are durable.
@@ -149,7 +154,7 @@ pub enum Input {
 
 /// Whether another channel pays if the one that was presented is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reopens(pub bool);
+pub(super) struct Reopens(bool);
 
 /// The outcome of a presented payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,9 +163,6 @@ pub enum Outcome {
     Accepted,
     /// The seller responded with another 402.
     Rejected(Box<Offer>),
-    /// The same, with an approver's decision, which overrides the policy, on whether another channel pays if this one
-    /// is gone.
-    Advised(Box<Offer>, Reopens),
     /// Unknown.
     InDoubt,
 }
@@ -175,6 +177,8 @@ pub enum Effect {
     Grant(PurchaseId, Draft),
     /// Deliver the refusal to the purchase.
     Refuse(PurchaseId, Refusal),
+    /// Ask an approver about the purchase, then submit [`Input::Consulted`]. The caller limits how long that takes.
+    Consult(PurchaseId, Question),
     /// Execute this operation on the chain.
     Submit(ChannelOp),
     /// Resolve these transactions, all of operations for one receiver.
@@ -185,6 +189,17 @@ pub enum Effect {
     Discard([u8; 32], String),
     /// Query the payer's balance, then submit [`Input::Balance`].
     QueryBalance,
+}
+
+/// The engine's reply to a purchase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurchaseReply {
+    /// [`Effect::Grant`].
+    Granted(Draft),
+    /// [`Effect::Refuse`].
+    Refused(Refusal),
+    /// [`Effect::Consult`].
+    Consult(Question),
 }
 
 /// A journal record.
@@ -361,12 +376,13 @@ impl Engine {
             Input::DemandOneShot { purchase, offer, limit, deadline, nonce } => {
                 self.demand_one_shot(purchase, &offer, (limit, deadline, nonce), now);
             }
+            Input::Consulted(id, decision) => self.consulted(id, decision, now),
             Input::Withdraw(id) if self.one_shots.contains_key(&id) => self.withdraw_one_shot(id),
             Input::Withdraw(id) => self.withdraw(id, now),
             Input::Durable(seq) => self.durable(seq),
             Input::NotRecorded(seq, reason) => self.not_recorded(seq, &reason, now),
             Input::Answer(id, outcome) if self.one_shots.contains_key(&id) => {
-                self.answer_one_shot(id, outcome, now);
+                self.answer_one_shot(id, outcome);
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
@@ -410,15 +426,28 @@ impl Engine {
         self.purchases.values().filter_map(Purchase::due).chain(one_shots).min()
     }
 
-    /// The next answer to a purchase: a grant or a refusal. Other effects keep their order in [`Engine::poll_effect`].
-    pub fn poll_answer(&mut self) -> Option<(PurchaseId, Result<Draft, Refusal>)> {
-        let is_answer = |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..));
-        let place = self.effects.iter().position(is_answer)?;
+    /// The next reply to a purchase. Other effects keep their order in [`Engine::poll_effect`].
+    pub fn poll_reply(&mut self) -> Option<(PurchaseId, PurchaseReply)> {
+        let is_reply =
+            |effect: &Effect| matches!(effect, Effect::Grant(..) | Effect::Refuse(..) | Effect::Consult(..));
+        let place = self.effects.iter().position(is_reply)?;
         match self.effects.remove(place)? {
-            Effect::Grant(id, draft) => Some((id, Ok(draft))),
-            Effect::Refuse(id, refusal) => Some((id, Err(refusal))),
+            Effect::Grant(id, draft) => Some((id, PurchaseReply::Granted(draft))),
+            Effect::Refuse(id, refusal) => Some((id, PurchaseReply::Refused(refusal))),
+            Effect::Consult(id, question) => Some((id, PurchaseReply::Consult(question))),
             _ => None,
         }
+    }
+
+    /// Checks an offer against a rule, and against the account once it is known.
+    ///
+    /// # Errors
+    /// Why it is not paid.
+    pub fn check(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
+        if let Some(account) = self.account() {
+            offer.check_account(account)?;
+        }
+        limit.check(&offer.terms())
     }
 
     /// Whether there are effects.
@@ -485,7 +514,8 @@ impl Engine {
 
     /// True while a channel is leased, or an authorization is in flight.
     pub fn has_leases(&self) -> bool {
-        self.slots.values().any(|slot| slot.lease.is_some()) || !self.one_shots.is_empty()
+        self.slots.values().any(|slot| slot.lease.is_some())
+            || self.one_shots.values().any(OneShotPurchase::is_recorded)
     }
 
     fn tick(&mut self, now: Instant) {
@@ -531,7 +561,7 @@ impl Engine {
                 self.take_back(id);
                 Awaited::Journal
             }
-            Stage::InFlight { .. } => return,
+            Stage::InFlight { .. } | Stage::Consulting { .. } => return,
         };
         self.refuse(id, Refusal::Deadline { waited_for }, now);
     }
@@ -547,7 +577,7 @@ impl Engine {
         let Some(purchase) = self.purchases.remove(&id) else { return };
         let receiver = purchase.receiver();
         match purchase.stage {
-            Stage::Starting { .. } => {}
+            Stage::Starting { .. } | Stage::Consulting { presented: None, .. } => {}
             Stage::Queued => {
                 let key = purchase.queue();
                 if let Some(queue) = self.queue_mut(receiver, &key) {
@@ -555,7 +585,10 @@ impl Engine {
                 }
                 self.drop_empty_queue(receiver, &key);
             }
-            Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
+            Stage::Recording { draft, .. }
+            | Stage::InFlight { draft, .. }
+            | Stage::Consulting { presented: Some(draft), .. }
+            | Stage::Backoff { draft, .. } => {
                 if let Some(slot) = self.slots.get_mut(&draft.channel) {
                     (slot.lease, slot.used) = (None, Some(now));
                 }
@@ -611,7 +644,7 @@ impl Engine {
         let waiting: Vec<PurchaseId> = self
             .purchases
             .iter()
-            .filter(|(_, purchase)| !matches!(purchase.stage, Stage::InFlight { .. }))
+            .filter(|(_, purchase)| purchase.due().is_some())
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {

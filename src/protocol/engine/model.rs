@@ -13,7 +13,7 @@ use crate::chain::signer::Signer;
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
-use crate::protocol::policy::{Adopt, Deposit, DepositSize, Hooks, Missing, Retry};
+use crate::protocol::policy::{Adopt, Decision, Deposit, DepositSize, Hooks, Missing, Requested, Retry};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 
@@ -34,6 +34,8 @@ enum ModelStep {
     /// A granted payment ends.
     Answer(usize, How),
     Withdraw(usize),
+    /// An approver decides about a purchase.
+    Decides(usize, Answers),
     /// A chain job records its transaction, or ends.
     Intend(usize),
     JobEnds(usize, Job),
@@ -80,6 +82,16 @@ enum ModelStep {
     /// The user requests a sync.
     Syncs,
     Restart,
+}
+
+/// An approver's answer.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    Yes,
+    No,
+    Reopen,
+    /// There is no approver.
+    Absent,
 }
 
 /// What a reading shows of a settlement.
@@ -164,11 +176,18 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
         1 => Just(Job::Failed),
         1 => any::<bool>().prop_map(|moved| Job::InDoubt { moved }),
     ];
+    let answers = prop_oneof![
+        6 => Just(Answers::Yes),
+        1 => Just(Answers::No),
+        1 => Just(Answers::Reopen),
+        1 => Just(Answers::Absent),
+    ];
     let step = prop_oneof![
         8 => (0..4_usize, prop::bool::weighted(0.1), price)
             .prop_map(|(host, shares, price)| ModelStep::Demand { host, shares, price }),
         14 => (index.clone(), how).prop_map(|(which, how)| ModelStep::Answer(which, how)),
         2 => index.clone().prop_map(ModelStep::Withdraw),
+        12 => (index.clone(), answers).prop_map(|(which, answers)| ModelStep::Decides(which, answers)),
         4 => index.clone().prop_map(ModelStep::Intend),
         6 => (index, job).prop_map(|(which, job)| ModelStep::JobEnds(which, job)),
         6 => (1..4_usize, prop::bool::weighted(0.8))
@@ -204,8 +223,12 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn no_course_of_events_breaks_the_money_rules(ahead in prop_oneof![0..4_u64, Just(256)], steps in steps()) {
-        let mut model = Model::new(ahead);
+    fn no_course_of_events_breaks_the_money_rules(
+        ahead in prop_oneof![0..4_u64, Just(256)],
+        asks in prop::bool::weighted(0.2),
+        steps in steps(),
+    ) {
+        let mut model = Model::new(ahead, asks);
         for step in steps {
             model.step(step);
         }
@@ -266,6 +289,12 @@ struct Client {
     shares: bool,
     offer: microraiden::ChannelOffer,
     granted: Option<ChannelDraft>,
+    /// The price that it is asked about, and whether that is the question.
+    question: Option<(u64, bool)>,
+    /// The latest price that its seller asked for.
+    asked: u64,
+    /// The highest price that an approver has approved.
+    approved: Option<u64>,
     /// The highest price that the rule allowed.
     highest: u64,
     /// By how much its payments raised what the seller was presented, on each channel whose opening was not undone.
@@ -290,10 +319,13 @@ fn units(amount: Amount) -> u64 {
 }
 
 impl Model {
-    fn new(sign_ahead: u64) -> Self {
+    /// `asks` if prices need approval.
+    fn new(sign_ahead: u64, asks: bool) -> Self {
         let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
         let retry = Retry::Retry { every, times, within };
+        let requested = if asks { Requested::Ask } else { Requested::Pay };
         let hooks = Arc::new(Hooks {
+            payment_requested: requested.into(),
             insufficient_confirmations: retry.into(),
             nonexisting_channel: Missing::Reopen { every, times, within }.into(),
             invalid_balance_proof: retry.into(),
@@ -359,6 +391,7 @@ impl Model {
                     self.handle(Input::Withdraw(id));
                 }
             }
+            ModelStep::Decides(which, answers) => self.decides(which, answers),
             ModelStep::Intend(which) => self.intend(which),
             ModelStep::JobEnds(which, job) => self.job_ends(which, job),
             ModelStep::Written { count, good } => self.writes_end(count, good),
@@ -455,6 +488,9 @@ impl Model {
             shares,
             offer: offer.clone(),
             granted: None,
+            question: None,
+            asked: price,
+            approved: None,
             highest,
             raised: BTreeMap::new(),
             ended: false,
@@ -528,6 +564,7 @@ impl Model {
                     price: price.into(),
                     ..client.offer.clone()
                 };
+                client.asked = price;
                 if price <= MAX_PRICE && price > client.highest {
                     self.allowed += price - client.highest;
                     client.highest = price;
@@ -539,6 +576,24 @@ impl Model {
             self.ended(id);
         }
         self.handle(Input::Answer(id, outcome));
+    }
+
+    fn decides(&mut self, which: usize, answers: Answers) {
+        let asked: Vec<_> =
+            self.clients.iter().filter_map(|(id, client)| Some((*id, client.question?))).collect();
+        let Some((id, (price, is_about_price))) = pick(&asked, which) else { return };
+        let client = self.clients.get_mut(&id).unwrap();
+        client.question = None;
+        let decision = match answers {
+            Answers::Yes => Some(Decision::Pay),
+            Answers::No => Some(Decision::Abort { reason: "no".into() }),
+            Answers::Reopen => Some(Decision::Reopen),
+            Answers::Absent => None,
+        };
+        if is_about_price && matches!(answers, Answers::Yes | Answers::Reopen) {
+            client.approved = client.approved.max(Some(price));
+        }
+        self.handle(Input::Consulted(id, decision));
     }
 
     /// A payment reaches its seller.
@@ -571,22 +626,26 @@ impl Model {
     fn ended(&mut self, id: PurchaseId) {
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!std::mem::replace(&mut client.ended, true), "{id:?} ends twice");
-        client.granted = None;
+        (client.granted, client.question) = (None, None);
     }
 
     /// Submits an input to the engine and executes its effects, like the actor does.
     fn handle(&mut self, input: Input) {
         // Inputs from the chain, the disk or the clock also process everything pending.
-        let is_of_purchase = matches!(input, Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_));
+        let is_of_purchase = matches!(
+            input,
+            Input::Demand { .. } | Input::Answer(..) | Input::Withdraw(_) | Input::Consulted(..)
+        );
         self.engine.handle(input, self.now);
         self.do_all(self.lies && is_of_purchase);
     }
 
     fn do_all(&mut self, only_answers: bool) {
-        while let Some((id, granted)) = self.engine.poll_answer() {
-            let effect = match granted {
-                Ok(draft) => Effect::Grant(id, draft),
-                Err(refusal) => Effect::Refuse(id, refusal),
+        while let Some((id, reply)) = self.engine.poll_reply() {
+            let effect = match reply {
+                PurchaseReply::Granted(draft) => Effect::Grant(id, draft),
+                PurchaseReply::Refused(refusal) => Effect::Refuse(id, refusal),
+                PurchaseReply::Consult(question) => Effect::Consult(id, question),
             };
             self.execute(effect);
         }
@@ -643,6 +702,12 @@ impl Model {
             }
             Effect::Grant(id, draft) => self.granted(id, *draft.on_channel().unwrap()),
             Effect::Refuse(id, _) => self.ended(id),
+            Effect::Consult(id, Question { hook, .. }) => {
+                assert_eq!(self.engine.due(id), None, "time alone would end a question");
+                let client = self.clients.get_mut(&id).unwrap();
+                assert!(!client.ended && client.granted.is_none() && client.question.is_none());
+                client.question = Some((client.asked, hook == "payment_requested"));
+            }
             Effect::Submit(op) => {
                 self.ops.0 += 1;
                 self.jobs.push((op, None, true));
@@ -685,6 +750,10 @@ impl Model {
         assert_eq!(host, self.engine.view().host(draft.channel), "signed ahead of the record of the host");
         let client = self.clients.get_mut(&id).unwrap();
         assert!(!client.ended && units(draft.price) <= MAX_PRICE, "{draft:?}");
+        assert!(client.question.is_none(), "signed before the approver has decided");
+        let must_ask = self.policy.hooks.payment_requested.action == Requested::Ask;
+        let approved = client.approved.is_some_and(|price| units(draft.price) <= price);
+        assert!(!must_ask || approved, "{draft:?} was not approved");
         let owner = self.engine.view().host(draft.channel).unwrap();
         assert!(client.shares || *owner == client.host, "a channel of {owner} pays for {}", client.host);
         let seller = self.sellers.entry(draft.channel).or_default();
@@ -893,8 +962,9 @@ impl Model {
         (self.disk_fails, self.lies, self.is_slow) = (false, false, false);
         self.do_all(false);
         self.handle(Input::Stop);
-        while self.clients.values().any(|client| client.granted.is_some()) {
+        while self.clients.values().any(|client| client.granted.is_some() || client.question.is_some()) {
             self.answer(0, How::LostBefore);
+            self.decides(0, Answers::Yes);
         }
         assert!(!self.engine.has_leases(), "a channel is not given back");
         self.handle(Input::Flush);
@@ -914,7 +984,7 @@ impl Model {
     /// A new run, from the disk and the chain.
     fn start(&mut self) {
         for client in self.clients.values_mut() {
-            client.ended = true;
+            (client.ended, client.question) = (true, None);
         }
         self.writes.clear();
         self.is_slow = false;
@@ -947,6 +1017,7 @@ impl Model {
         self.is_slow = true;
         for _ in 0..100 {
             self.answer(0, How::LostBefore);
+            self.decides(0, Answers::No);
             self.now += Duration::from_secs(301);
             self.handle(Input::Tick);
         }

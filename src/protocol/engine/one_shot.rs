@@ -2,12 +2,13 @@
 //!
 //! A request gets one authorization. While its outcome is unknown, the same one is presented again, since a second one
 //! could be redeemed in addition.
-//! redeemed beside it.
 
 use std::time::Instant;
 
 use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
 use super::blocked::{Action, Blocked};
+use super::consult::{must_ask, too_late};
+use super::purchase::Topic;
 use super::{Effect, Engine, Outcome, PurchaseId, Record, Start};
 use crate::protocol::Refusal;
 use crate::protocol::policy::{Complaint, Retry, SpendLimit};
@@ -27,23 +28,43 @@ impl Engine {
             return self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
         }
         if now >= deadline {
-            let refusal = Refusal::Deadline { waited_for: Awaited::Request };
-            return self.effects.push_back(Effect::Refuse(id, refusal));
+            return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
         let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
-        match limit.check(&terms).and(draft) {
+        let asks = self.check(offer, &limit).and_then(|()| must_ask(&limit.hooks));
+        match draft.and_then(|draft| Ok((draft, asks?))) {
             Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
-            Ok(draft) => {
+            Ok((draft, asks)) => {
                 let ready_by = now + self.policy.ready_timeout;
                 let (stage, retries, since) = (OneShotStage::Starting, 0, now);
                 let purchase =
                     OneShotPurchase { terms, limit, nonce, draft, ready_by, deadline, stage, retries, since };
                 self.one_shots.insert(id, purchase);
-                if self.is_unlocked {
+                if asks {
+                    self.consult_one_shot(id, Topic::Price);
+                } else if self.is_unlocked {
                     self.record_one_shot(id);
                 }
             }
         }
+    }
+
+    /// Records an approved purchase, or lets it wait for the key.
+    ///
+    /// # Errors
+    /// Its deadline has passed.
+    pub(super) fn begin_one_shot(&mut self, id: PurchaseId, now: Instant) -> Result<(), Refusal> {
+        let ready_timeout = self.policy.ready_timeout;
+        let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
+        if now >= purchase.deadline {
+            return Err(too_late());
+        }
+        purchase.stage = OneShotStage::Starting;
+        purchase.ready_by = now + ready_timeout;
+        if self.is_unlocked {
+            self.record_one_shot(id);
+        }
+        Ok(())
     }
 
     /// The key is unlocked: records what has waited for it.
@@ -100,13 +121,14 @@ impl Engine {
     pub(super) fn withdraw_one_shot(&mut self, id: PurchaseId) {
         if let Some(purchase) = self.one_shots.remove(&id) {
             // If it was sent before, it stays in doubt.
-            if purchase.retries == 0 && !matches!(purchase.stage, OneShotStage::Starting) {
+            let is_unsent = matches!(purchase.stage, OneShotStage::Recording | OneShotStage::InFlight);
+            if purchase.retries == 0 && is_unsent {
                 self.records.push(Record::AuthorizationEnded(purchase.nonce));
             }
         }
     }
 
-    pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
+    pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome) {
         let refusal = match outcome {
             Outcome::Accepted => {
                 if let Some(purchase) = self.one_shots.remove(&id) {
@@ -118,19 +140,17 @@ impl Engine {
                 self.one_shots.remove(&id);
                 return;
             }
-            Outcome::Rejected(offer) | Outcome::Advised(offer, _) => {
-                match self.present_again(id, &offer, now) {
-                    Ok(()) => return,
-                    Err(refusal) => refusal,
-                }
-            }
+            Outcome::Rejected(offer) => match self.review_one_shot(id, &offer) {
+                Ok(()) => return,
+                Err(refusal) => refusal,
+            },
         };
         self.refuse_one_shot(id, refusal);
     }
 
-    /// Schedules the same payment again, if the seller may accept it later.
-    fn present_again(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
-        let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
+    /// Asks whether to present the same payment again, if the seller may accept it later.
+    fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer) -> Result<(), Refusal> {
+        let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
         match offer.judge_one_shot(&purchase.draft) {
             Reply::Stop(refusal) => return Err(refusal),
             Reply::Later => {}
@@ -139,6 +159,24 @@ impl Engine {
             return Err(Refusal::SecondPrice { price: purchase.price().amount });
         }
         let complaint = Complaint::InsufficientConfirmations;
+        if purchase.limit.hooks.aborts(complaint) {
+            return Err(Refusal::HookAborts { complaint });
+        }
+        self.consult_one_shot(id, Topic::Complaint(complaint));
+        Ok(())
+    }
+
+    /// Schedules the same payment again.
+    ///
+    /// # Errors
+    /// The retries or the time are used up.
+    pub(super) fn back_off_one_shot(
+        &mut self,
+        id: PurchaseId,
+        complaint: Complaint,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
         let Some(Retry::Retry { every, times, within }) = purchase.limit.hooks.retry(complaint) else {
             return Err(Refusal::HookAborts { complaint });
         };
@@ -176,7 +214,7 @@ impl Engine {
                     }
                 }
                 Some(OneShotStage::Backoff { .. }) => self.grant_one_shot(id),
-                Some(OneShotStage::InFlight) | None => {}
+                Some(OneShotStage::InFlight | OneShotStage::Consulting { .. }) | None => {}
             }
         }
     }

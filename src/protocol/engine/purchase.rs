@@ -31,6 +31,8 @@ pub(super) struct Purchase {
     pub(super) reopened: bool,
     /// Totals that were presented for this request, without queries.
     pub(super) presented: Vec<Presented>,
+    /// The seller's response to the latest payment, while an approver is asked about it.
+    pub(super) rejection: Option<Box<Offer>>,
     pub(super) corrections: u32,
     pub(super) retries: BTreeMap<Complaint, RetryState>,
 }
@@ -64,8 +66,17 @@ pub(super) enum Stage {
     Recording { draft: ChannelDraft, before: Before },
     /// Holds this payment. If it was never presented: with the state before it.
     InFlight { draft: ChannelDraft, unsent: Option<Before> },
+    /// Waits for an approver, who is asked before the first payment or about the response to this one.
+    Consulting { presented: Option<ChannelDraft>, topic: Topic },
     /// Waits to present the same payment again.
     Backoff { draft: ChannelDraft, until: Instant },
+}
+
+/// What an approver is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    Price,
+    Complaint(Complaint),
 }
 
 /// The state to restore if a payment is never sent.
@@ -143,12 +154,12 @@ impl Purchase {
         }
     }
 
-    /// When it must be processed again; `None` while it holds a payment.
+    /// When it must be processed again; `None` while it holds a payment or an approver is asked.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting { until } | Stage::Backoff { until, .. } => Some(until.min(self.deadline)),
             Stage::Queued | Stage::Recording { .. } => Some(self.deadline),
-            Stage::InFlight { .. } => None,
+            Stage::InFlight { .. } | Stage::Consulting { .. } => None,
         }
     }
 

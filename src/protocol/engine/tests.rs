@@ -1,5 +1,6 @@
 //! Stories of Alice, who pays, Bob, an honest seller, and Mallory, a dishonest one.
 
+mod consulting;
 mod funding;
 mod hosts;
 mod reopening;
@@ -32,6 +33,8 @@ struct World {
     now: Instant,
     alice: Signer,
     next: u64,
+    /// True if the test answers questions to an approver.
+    is_asked: bool,
     /// True while the disk writes nothing.
     stalls: bool,
     /// The newest write that the disk was given.
@@ -80,7 +83,17 @@ impl World {
         let mut engine = Engine::new(Arc::clone(&policy));
         let now = Instant::now();
         engine.handle(ready(account, channels, on_chain), now);
-        let mut world = Self { engine, policy, now, alice, hooks, next: 0, stalls: false, newest: Seq(0) };
+        let mut world = Self {
+            engine,
+            policy,
+            now,
+            alice,
+            hooks,
+            next: 0,
+            is_asked: false,
+            stalls: false,
+            newest: Seq(0),
+        };
         // Bob has already stated his total, unless something is in doubt.
         let known: Vec<_> = world.engine.view().channels().collect();
         for (id, channel) in known
@@ -106,8 +119,17 @@ impl World {
         effects
     }
 
+    /// The effects so far. Unless she answers herself, there is no approver for a question.
     fn effects(&mut self) -> Vec<Effect> {
-        let effects: Vec<Effect> = std::iter::from_fn(|| self.engine.poll_effect()).collect();
+        let mut effects = Vec::new();
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::Consult(id, _) if !self.is_asked => {
+                    self.engine.handle(Input::Consulted(id, None), self.now);
+                }
+                effect => effects.push(effect),
+            }
+        }
         for effect in &effects {
             if let Effect::Persist(seq, _) = effect {
                 self.newest = *seq;

@@ -60,10 +60,11 @@ impl<'a> View<'a> {
     /// The payments that purchases hold, or will present again.
     pub(super) fn drafts(self) -> impl Iterator<Item = (PurchaseId, ChannelDraft)> + 'a {
         self.0.purchases.iter().filter_map(|(id, purchase)| match purchase.stage {
-            Stage::Recording { draft, .. } | Stage::InFlight { draft, .. } | Stage::Backoff { draft, .. } => {
-                Some((*id, draft))
-            }
-            Stage::Starting { .. } | Stage::Queued => None,
+            Stage::Recording { draft, .. }
+            | Stage::InFlight { draft, .. }
+            | Stage::Consulting { presented: Some(draft), .. }
+            | Stage::Backoff { draft, .. } => Some((*id, draft)),
+            Stage::Starting { .. } | Stage::Queued | Stage::Consulting { presented: None, .. } => None,
         })
     }
 

@@ -257,13 +257,13 @@ impl Offer {
         }
     }
 
-    /// The seller's complaint about a payment, explicit or implied by its state.
+    /// The seller's complaint about a payment on a channel, explicit or implied by its state.
     #[must_use]
-    pub fn complaint(&self, presented: &Draft) -> Option<Complaint> {
-        match (self, presented) {
-            (Self::MicroRaiden(offer), Draft::MicroRaiden(draft)) => microraiden::complaint(offer, draft),
+    pub fn complaint(&self, presented: &ChannelDraft) -> Option<Complaint> {
+        match self {
+            Self::MicroRaiden(offer) => microraiden::complaint(offer, presented),
             #[cfg(feature = "testing")]
-            _ => None,
+            Self::TestToken(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Extensions, Request, Response, StatusCode, header, request};
+use http::{Extensions, Request, Response, StatusCode, header, request, response};
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -226,10 +226,11 @@ where
         payments.choose(offers, &self.limit)
     }
 
-    /// Asks for a payment until the deadline.
-    async fn lease(&self, offer: Offer) -> Result<Box<Lease>, Refusal> {
+    /// Asks for a payment until the deadline. `held` is the head of the 402; absent if the price is remembered.
+    async fn lease(&self, offer: Offer, held: Option<&response::Parts>) -> Result<Box<Lease>, Refusal> {
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
-        payments.pay(offer, self.limit.clone(), self.deadline.into_std()).await
+        let consultant = self.consultant(None, held);
+        payments.pay(offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
     pub(super) fn settings(&self) -> &PaySettings {
@@ -265,10 +266,7 @@ where
         }
         let offer = quote.offer.clone();
         self.attempt = Some(Attempt::Ahead(quote));
-        if self.limit.check(&offer.terms()).is_ok() {
-            self.may_pay(None).await.map_err(Some)?;
-        }
-        self.lease(offer).await.map_err(|refusal| {
+        self.lease(offer, None).await.map_err(|refusal| {
             if refusal.is_about_terms() {
                 self.forget();
                 return None;
@@ -283,10 +281,9 @@ where
         offer: Offer,
         held: &HeldAnswer,
     ) -> Result<Box<Lease>, Refusal> {
-        if self.settings().payments.is_none() {
-            return Err(Refusal::NoWallet);
-        }
-        self.limit.check(&offer.terms())?;
+        let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        // Before the client has to upload a body for nothing.
+        payments.check(&offer, &self.limit)?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }
@@ -295,8 +292,7 @@ where
             return Err(refusal);
         }
         self.first = None;
-        self.may_pay(Some(&held.head)).await?;
-        self.lease(offer).await
+        self.lease(offer, Some(&held.head)).await
     }
 
     /// Sends the request without a payment, and once more if the origin states that it did not process it and only the
@@ -373,16 +369,10 @@ where
                 self.remember_for_next();
                 return newer.give_back(&refusal);
             }
-            let approved = tokio::select! {
-                approved = self.may_go_on(returned.draft(), &newer.head, &offer) => approved,
-                _ = &mut has_left => Err(Refusal::ClientLeft),
-            };
-            let reopens = match approved {
-                Ok(reopens) => reopens,
-                Err(refusal) => return self.refuse(&newer, &refusal),
-            };
+            let draft = returned.draft().clone();
+            let consultant = self.consultant(Some(&draft), Some(&newer.head));
             let next = tokio::select! {
-                next = returned.reject(offer, reopens) => next,
+                next = returned.reject(offer, &consultant) => next,
                 // Nothing more is signed for a client that has left.
                 _ = &mut has_left => Err(Refusal::ClientLeft),
             };

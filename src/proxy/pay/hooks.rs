@@ -1,23 +1,23 @@
-//! The hooks of an exchange that a rule pays: applies the policy at each step and asks for approval. Hooks can only
-//! stop an exchange.
+//! The hooks of an exchange that a rule pays. The engine decides when to ask about a payment; this module asks, and applies
+//! the hooks for requests and responses. Hooks can only stop an exchange.
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Response, StatusCode, response};
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Spent};
 use super::settings::PaySettings;
 use super::url::without_user;
-use super::webhook::{ApprovalRequest, Decision};
-use crate::protocol::engine::Reopens;
-use crate::protocol::policy::{
-    Complaint, Exit, Init, Mark, OnError, OnResponse, Requested, Success, Webhook,
-};
+use super::webhook::ApprovalRequest;
+use crate::payments::Consultant;
+use crate::protocol::engine::Question;
+use crate::protocol::policy::{Decision, Exit, Init, Mark, OnError, OnResponse, Success, Webhook};
 use crate::protocol::{Amount, Draft, Offer, Refusal};
 use crate::proxy::{Body, error_response};
 
 /// The state of the exchange when a hook runs.
 #[derive(Clone, Copy, Default)]
-struct HookContext<'a> {
+pub(super) struct HookContext<'a> {
     draft: Option<&'a Draft>,
     answer: Option<(StatusCode, &'a HeaderMap)>,
     /// True for the final response to the client, after the pay deadline.
@@ -27,10 +27,37 @@ struct HookContext<'a> {
     unclear: Option<Amount>,
 }
 
+/// Asks an approver what the engine wants to know about an exchange.
+pub(super) struct ExchangeConsultant<'e, S> {
+    exchange: &'e Exchange<S>,
+    context: HookContext<'e>,
+}
+
+impl<S: Sync> Consultant for ExchangeConsultant<'_, S> {
+    fn consult<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Decision>> {
+        let Self { exchange, context } = self;
+        Box::pin(exchange.decide(question.hook, question.webhook.as_ref(), *context))
+    }
+}
+
 impl<S> Exchange<S>
 where
     S: Sync,
 {
+    /// Asks about the payment that follows `draft`, if any, and this head of a 402; without one if the price is
+    /// remembered.
+    pub(super) fn consultant<'e>(
+        &'e self,
+        draft: Option<&'e Draft>,
+        held: Option<&'e response::Parts>,
+    ) -> ExchangeConsultant<'e, S> {
+        let answer = held.map(|head| (head.status, &head.headers));
+        ExchangeConsultant {
+            exchange: self,
+            context: HookContext { draft, answer, ..HookContext::default() },
+        }
+    }
+
     /// Runs `init`: whether the request may be sent.
     pub(super) async fn may_begin(&self) -> Result<(), Refusal> {
         let hook = &self.limit.hooks.init;
@@ -38,13 +65,6 @@ where
             Init::Pass => Ok(()),
             Init::Ask => self.must_ask("init", hook.webhook.as_ref(), HookContext::default()).await,
         }
-    }
-
-    /// Runs `payment_requested`: whether the first payment is wanted. `held` is the head of the 402; absent if the
-    /// price is remembered.
-    pub(super) async fn may_pay(&self, held: Option<&response::Parts>) -> Result<(), Refusal> {
-        let answer = held.map(|head| (head.status, &head.headers));
-        self.is_wanted(HookContext { answer, ..HookContext::default() }).await
     }
 
     /// Runs `http_response` for a 402, before it is used.
@@ -55,46 +75,6 @@ where
     ) -> Result<(), Refusal> {
         let answer = Some((head.status, &head.headers));
         self.inspect(HookContext { draft, answer, ..HookContext::default() }).await
-    }
-
-    /// Runs `payment_requested` for a price.
-    async fn is_wanted(&self, turn: HookContext<'_>) -> Result<(), Refusal> {
-        let hook = &self.limit.hooks.payment_requested;
-        match hook.action {
-            Requested::Pay => Ok(()),
-            Requested::Abort => Err(Refusal::NotWanted),
-            Requested::Ask => self.must_ask("payment_requested", hook.webhook.as_ref(), turn).await,
-        }
-    }
-
-    /// Whether the purchase may continue after a 402 in response to the payment `draft`. `Some` overrides the policy on
-    /// whether another channel may pay.
-    pub(super) async fn may_go_on(
-        &self,
-        draft: &Draft,
-        held: &response::Parts,
-        offer: &Offer,
-    ) -> Result<Option<Reopens>, Refusal> {
-        let answer = Some((held.status, &held.headers));
-        let turn = HookContext { draft: Some(draft), answer, ..HookContext::default() };
-        let (price, paid) = (offer.terms().price, draft.price());
-        if price.asset != paid.asset || price.amount > paid.amount {
-            // Approval of one price does not extend to a higher one.
-            self.is_wanted(turn).await?;
-        }
-        let is_other_price = price != paid;
-        match offer.complaint(draft).or(is_other_price.then_some(Complaint::InvalidAmount)) {
-            Some(complaint) if !self.limit.hooks.aborts(complaint) => {
-                let decision =
-                    Box::pin(self.ask(complaint.hook(), self.limit.hooks.webhook(complaint), turn)).await?;
-                Ok(match decision {
-                    Some(Decision::Reopen) => Some(Reopens(true)),
-                    Some(Decision::Retry) => Some(Reopens(false)),
-                    Some(_) | None => None,
-                })
-            }
-            Some(_) | None => Ok(None),
-        }
     }
 
     /// The response to the client: the origin's, or an error if a hook withholds it.
@@ -173,16 +153,26 @@ where
         webhook: Option<&Webhook>,
         turn: HookContext<'_>,
     ) -> Result<Option<Decision>, Refusal> {
+        match self.decide(hook, webhook, turn).await {
+            Some(Decision::Abort { reason }) => Err(Refusal::ApproverRefused { hook, reason }),
+            decision => Ok(decision),
+        }
+    }
+
+    /// The decision of the webhook, else of the approver; `None` if there is neither.
+    async fn decide(
+        &self,
+        hook: &'static str,
+        webhook: Option<&Webhook>,
+        turn: HookContext<'_>,
+    ) -> Option<Decision> {
         let request = self.approval_request(hook, turn);
         let by = if turn.is_final {
             Instant::now() + self.shared.settings.policy.pay_timeout
         } else {
             self.deadline
         };
-        match self.shared.approvals.ask(webhook, &request, by).await {
-            Some(Decision::Abort { reason }) => Err(Refusal::ApproverRefused { hook, reason }),
-            decision => Ok(decision),
-        }
+        self.shared.approvals.ask(webhook, &request, by).await
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::protocol::policy::Webhook;
+use crate::protocol::policy::{Decision, Webhook};
 use crate::protocol::schemes;
 use crate::protocol::{Address, Amount, ChannelId};
 use crate::shutdown::Shutdown;
@@ -68,30 +68,6 @@ pub struct ApprovalRequest {
     pub unclear: Option<Amount>,
     /// The headers of the origin's answer that cannot contain a secret.
     pub headers: BTreeMap<String, String>,
-}
-
-/// The decision of an approver. Each hook accepts some of these; any other one stops the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// `payment_requested`: pay. On a seller's complaint or a response: continue according to the policy.
-    Pay,
-    /// On a seller's complaint: continue, from the same channel. On an answer: pass it on.
-    Retry,
-    /// `nonexisting_channel`: retry, and pay from another channel, once, if the chain does not know this one either.
-    Reopen,
-    /// `invalid_amount`: continue from the seller's total, if that is harmless or proven.
-    Adopt,
-    /// `init`: send the request. `http_response` and `http_error`: pass the answer on.
-    Pass,
-    /// `cooperative_close_denied`: leave the channel open and continue with others.
-    Keep,
-    /// `cooperative_close_denied`: close the channel without its seller.
-    CloseAlone,
-    /// Stop.
-    Abort {
-        /// The reason, for the client and the log.
-        reason: String,
-    },
 }
 
 /// Sends approval requests and notifications to webhooks and to the library's approver.

@@ -88,7 +88,8 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
     let url = "http://seller.example/".parse()?;
     loop {
         let offer = Offer::TestToken(TokenOffer { price: 1.into(), payee, is_later: false });
-        let mut lease = payments.pay(offer, limit.clone(), Instant::now() + Duration::from_secs(60)).await?;
+        let mut lease =
+            payments.pay(offer, limit.clone(), Instant::now() + Duration::from_secs(60), &()).await?;
         lease.bill_to(&url);
         lease.begin();
         lease.accept();

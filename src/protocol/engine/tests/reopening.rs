@@ -51,31 +51,35 @@ fn a_channel_that_is_gone_is_left_with_its_promises_and_another_one_pays() {
 #[test]
 fn whoever_is_asked_decides_for_one_turn_whether_another_channel_pays() {
     let denial = || complain(Complaint::NonexistingChannel, None);
-    let advised = |reopens| {
-        let offer = Box::new(Offer::MicroRaiden(denial()));
-        move |id| Input::Answer(id, Outcome::Advised(offer, Reopens(reopens)))
+    let decides = |world: &mut World, id, decision: Decision| {
+        world.is_asked = true;
+        let asked = world.rejected(id, denial());
+        world.is_asked = false;
+        let question = Question { hook: "nonexisting_channel", webhook: None };
+        assert_eq!(asked, [Effect::Consult(id, question)]);
+        world.when(Input::Consulted(id, Some(decision)))
     };
     // A policy that only retries: with an approver's decision the channel is replaced, once.
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
     world.vanish(7);
-    let effects = world.when(advised(true)(id));
+    let effects = decides(&mut world, id, Decision::Reopen);
     assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
     assert!(grant(&world.opened(9)).is_some_and(|draft| draft.channel == channel_id(9)));
     world.vanish(9);
-    assert_eq!(world.when(advised(true)(id)), []);
+    assert_eq!(decides(&mut world, id, Decision::Reopen), []);
 
     // A channel that exists on the chain is never replaced.
     let mut world = World::with_channel(100, 20);
     let (id, _) = world.granted(10);
-    assert_eq!(world.when(advised(true)(id)), []);
+    assert_eq!(decides(&mut world, id, Decision::Reopen), []);
     assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
 
     // A policy that reopens: not at this step, but at the next one.
     let mut world = World::reopening(100, 20);
     let (id, _) = world.granted(10);
     world.vanish(7);
-    assert_eq!(world.when(advised(false)(id)), []);
+    assert_eq!(decides(&mut world, id, Decision::Retry), []);
     assert!(grant(&world.pass(Duration::from_secs(5))).is_some_and(|draft| draft.channel == channel_id(7)));
     let effects = world.rejected(id, denial());
     assert_eq!(submitted_op(&effects), Some(ChannelOp::Open { receiver: BOB, deposit: 100.into() }));
