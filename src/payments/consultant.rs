@@ -7,7 +7,7 @@ use crate::protocol::policy::Decision;
 
 /// Asks an approver about one client request, which it knows.
 pub trait Consultant: Send + Sync {
-    /// Asks a question; `None` if there is no approver. It limits how long that takes.
+    /// Asks a question; `None` if there is no approver. The future is dropped at the deadline of the payment.
     fn consult<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Decision>>;
 }
 

@@ -12,6 +12,7 @@ use super::message::Message;
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuard, SpendingTotals};
 use crate::protocol::engine::{Input, Outcome, PurchaseId, PurchaseReply};
+use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::Payer;
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
 
@@ -161,7 +162,10 @@ impl PurchaseGuard {
                     return Err(refusal);
                 }
                 PurchaseReply::Consult(question) => {
-                    let decision = consultant.consult(&question).await;
+                    let deadline = tokio::time::Instant::from_std(self.deadline);
+                    let Ok(decision) = timeout_at(deadline, consultant.consult(&question)).await else {
+                        return Err(Refusal::Deadline { waited_for: Awaited::Request });
+                    };
                     if self.mailbox.is_closed() {
                         return Err(Refusal::ShuttingDown);
                     }

@@ -35,7 +35,7 @@ pub(super) struct OneShotPurchase {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OneShotStage {
-    /// Waits until the key is unlocked, approved.
+    /// Approved, if that is required; waits until the key is unlocked.
     Starting,
     /// Waits until the journal has recorded the authorization.
     Recording,

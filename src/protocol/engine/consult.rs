@@ -31,7 +31,7 @@ impl Topic {
         Question { hook: self.hook(), webhook: webhook.cloned() }
     }
 
-    /// What a decision means. Only for a price, an approver is required.
+    /// What a decision means. A price requires an approver; a complaint does not.
     fn read(self, decision: Option<Decision>) -> Result<Option<Reopens>, Refusal> {
         let hook = self.hook();
         match decision {
@@ -70,12 +70,14 @@ impl Engine {
 
     /// Asks about the seller's response to a payment as far as the policy requires it, then handles it.
     pub(super) fn review(&mut self, id: PurchaseId, draft: ChannelDraft, offer: Offer, now: Instant) {
-        let Some(purchase) = self.purchases.get_mut(&id) else { return };
-        let hooks = &purchase.limit.hooks;
+        let Some(purchase) = self.purchases.get(&id) else { return };
         let (price, paid) = (offer.terms().price, Money::channel_token(draft.price));
-        // Approval of one price does not extend to a higher one.
+        // Approval of one price does not extend to a higher one. One that the rule forbids is never paid, so there is
+        // nothing to ask.
         let is_raised = price.asset != paid.asset || price.amount > paid.amount;
-        let asks = if is_raised { must_ask(hooks) } else { Ok(false) };
+        let is_allowed = self.check(&offer, &purchase.limit).is_ok();
+        let asks = if is_raised && is_allowed { must_ask(&purchase.limit.hooks) } else { Ok(false) };
+        let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.rejection = Some(Box::new(offer));
         match asks {
             Ok(true) => self.consult(id, Some(draft), Topic::Price),
@@ -167,7 +169,7 @@ impl Engine {
     }
 }
 
-/// The refusal of a request that its deadline ends before it gets a payment.
+/// The refusal of a request whose deadline passes before it gets a payment.
 pub(super) fn too_late() -> Refusal {
     Refusal::Deadline { waited_for: Awaited::Request }
 }

@@ -35,7 +35,7 @@ enum ModelStep {
     Answer(usize, How),
     Withdraw(usize),
     /// An approver decides about a purchase.
-    Decides(usize, Answers),
+    Decides(usize, Approval),
     /// A chain job records its transaction, or ends.
     Intend(usize),
     JobEnds(usize, Job),
@@ -86,7 +86,7 @@ enum ModelStep {
 
 /// An approver's answer.
 #[derive(Clone, Copy, Debug)]
-enum Answers {
+enum Approval {
     Yes,
     No,
     Reopen,
@@ -177,10 +177,10 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
         1 => any::<bool>().prop_map(|moved| Job::InDoubt { moved }),
     ];
     let answers = prop_oneof![
-        6 => Just(Answers::Yes),
-        1 => Just(Answers::No),
-        1 => Just(Answers::Reopen),
-        1 => Just(Answers::Absent),
+        6 => Just(Approval::Yes),
+        1 => Just(Approval::No),
+        1 => Just(Approval::Reopen),
+        1 => Just(Approval::Absent),
     ];
     let step = prop_oneof![
         8 => (0..4_usize, prop::bool::weighted(0.1), price)
@@ -578,19 +578,19 @@ impl Model {
         self.handle(Input::Answer(id, outcome));
     }
 
-    fn decides(&mut self, which: usize, answers: Answers) {
+    fn decides(&mut self, which: usize, answers: Approval) {
         let asked: Vec<_> =
             self.clients.iter().filter_map(|(id, client)| Some((*id, client.question?))).collect();
         let Some((id, (price, is_about_price))) = pick(&asked, which) else { return };
         let client = self.clients.get_mut(&id).unwrap();
         client.question = None;
         let decision = match answers {
-            Answers::Yes => Some(Decision::Pay),
-            Answers::No => Some(Decision::Abort { reason: "no".into() }),
-            Answers::Reopen => Some(Decision::Reopen),
-            Answers::Absent => None,
+            Approval::Yes => Some(Decision::Pay),
+            Approval::No => Some(Decision::Abort { reason: "no".into() }),
+            Approval::Reopen => Some(Decision::Reopen),
+            Approval::Absent => None,
         };
-        if is_about_price && matches!(answers, Answers::Yes | Answers::Reopen) {
+        if is_about_price && matches!(answers, Approval::Yes | Approval::Reopen) {
             client.approved = client.approved.max(Some(price));
         }
         self.handle(Input::Consulted(id, decision));
@@ -964,7 +964,7 @@ impl Model {
         self.handle(Input::Stop);
         while self.clients.values().any(|client| client.granted.is_some() || client.question.is_some()) {
             self.answer(0, How::LostBefore);
-            self.decides(0, Answers::Yes);
+            self.decides(0, Approval::Yes);
         }
         assert!(!self.engine.has_leases(), "a channel is not given back");
         self.handle(Input::Flush);
@@ -1017,7 +1017,7 @@ impl Model {
         self.is_slow = true;
         for _ in 0..100 {
             self.answer(0, How::LostBefore);
-            self.decides(0, Answers::No);
+            self.decides(0, Approval::No);
             self.now += Duration::from_secs(301);
             self.handle(Input::Tick);
         }

@@ -76,7 +76,8 @@ fn what_the_rule_forbids_is_not_asked_about() {
 
 #[test]
 fn approval_of_one_price_does_not_extend_to_a_higher_one() {
-    for (price, asks) in [(10, false), (9, false), (11, true)] {
+    // The rule allows 100 at most.
+    for (price, asks) in [(10, false), (9, false), (11, true), (100, true), (101, false)] {
         let mut world = World::asking(100);
         let (id, _) = world.demand(ask(10));
         assert!(grant(&world.decides(id, Decision::Pay)).is_some());
