@@ -18,6 +18,7 @@ use tollpass::protocol::{Address, Money};
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
 use crate::support::payer::{Alice, PATIENCE, Running};
+use crate::support::ports::ReservedPort;
 use crate::support::wire::{Got, Wire, ask};
 
 const BOB: Address = Address([0xb0; 20]);
@@ -325,8 +326,8 @@ async fn a_node_that_is_down_holds_up_channels_only() {
     let taken = Taken::default();
     let seller = Mallory::spawn(honest(&taken, 5)).await;
     let channels = channel_seller().await;
-    let nothing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let chain = format!("[chain]\nrpc_url = \"http://{nothing}\"\nchannel_manager = \"{BOB}\"\n");
+    let nothing = ReservedPort::new();
+    let chain = format!("[chain]\nrpc_url = \"{}\"\nchannel_manager = \"{BOB}\"\n", nothing.url());
     let (_alice, proxy) = alice(&format!("{CHANNEL_RULE}{chain}[limits]\nready_timeout = \"500ms\"\n")).await;
     assert_eq!(buy(&proxy, &seller).await.status, StatusCode::OK);
     let got = buy_from_channel(&proxy, &channels).await;

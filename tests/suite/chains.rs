@@ -1,7 +1,6 @@
 //! The chain module against real nodes: operations, nonces, confirmations, failures, sync, and recovery after a crash.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use ethers_core::types::U256;
 use futures_util::future::join_all;
 use jsonrpsee::rpc_params;
 use serde_json::Value as Json;
-use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tollpass::chain::signer::Signer;
 use tollpass::chain::{Chain, ChainError, ChainSettings, OpError, Resolution, Underfunded};
@@ -18,6 +16,7 @@ use tollpass::devnet::chain::DevChainSettings;
 use tollpass::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain};
 
 use crate::support::chains::{Network, each_network};
+use crate::support::ports::ReservedPort;
 use crate::support::relay::{Mode, Relay};
 use crate::support::rig::{Fund, Notes, Rig, TOKENS, funded, open, receiver, top_up};
 
@@ -339,17 +338,13 @@ async fn a_node_that_is_down_or_slow_is_named_without_the_secrets_of_its_url() {
         let tls = ChainSettings { rpc_url: host.replace("http:", "https:"), ..rig.settings() };
         let error = rig.chain_with(tls).contract_info().await.unwrap_err();
         assert!(matches!(error, ChainError::NodeUnreachable { .. }), "{error}");
-        let down = format!("http://{}", free_address().await);
+        let unused = ReservedPort::new();
+        let down = unused.url();
         let chain = rig.chain_with(ChainSettings { rpc_url: down, ..rig.settings() });
         let error = chain.fund(&open(7, 50), &Notes::new()).await.unwrap_err();
         assert!(matches!(error, OpError::Chain(ChainError::NodeUnreachable { .. })), "{error}");
     })
     .await;
-}
-
-/// An address without a listener.
-async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! The hooks at the beginning and the end of every request that a rule pays, and at every 402.
 
-use tokio::net::TcpListener;
-
 use super::*;
+use crate::support::ports::ReservedPort;
 use crate::support::wire::Wire;
 
 /// A hook that notifies or asks `oracle`.
@@ -75,7 +74,7 @@ async fn the_end_of_a_request_is_reported_with_its_status_and_payment() {
     asked.will(says(r#"{"do": "pass"}"#));
     // Whatever the webhook replies, the client does not wait for it and gets the same response.
     let answers = [says("thanks"), says(r#"{"do": "abort"}"#), Answer::Never, Answer::CutBeforeHead];
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = ReservedPort::new();
     let paid = || Value::from("1000");
     for (number, (base, path, status, paid, unclear)) in (1..).zip([
         (fair.origin.url(), "/free", 200, Value::Null, Value::Null),
@@ -85,7 +84,7 @@ async fn the_end_of_a_request_is_reported_with_its_status_and_payment() {
         (fair.origin.url(), "/status/500", 500, Value::Null, paid()),
         (fair.origin.url(), "/nowhere", 404, Value::Null, Value::Null),
         // No server listens here: the response is our own.
-        (format!("http://{gone}"), "/", 502, Value::Null, Value::Null),
+        (gone.url(), "/", 502, Value::Null, Value::Null),
     ]) {
         oracle.will(answers[number % answers.len()].clone());
         let url = format!("{base}{path}");

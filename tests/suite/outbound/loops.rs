@@ -1,16 +1,10 @@
 //! Proxy loops: tollpass started from a shell that uses it as its proxy, and two proxies that use each other.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
 
 use crate::support::payer::{Program, program};
+use crate::support::ports::ReservedPort;
 use crate::support::raw::{Raw, RawOrigin};
-
-/// An address without a listener.
-async fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
-}
 
 async fn serve(listen: SocketAddr, proxy: &str) -> Program {
     let mut command = program(["serve", "--listen", &listen.to_string()]);
@@ -30,7 +24,8 @@ async fn a_proxy_that_is_named_its_own_goes_out_directly() {
     // The system resolves this to 127.0.0.1; to the test it is a name like any other.
     let name = format!("127.1:{}", origin.address.port());
     for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"] {
-        let listen = free().await;
+        let port = ReservedPort::new();
+        let listen = port.address();
         let serving = serve(listen, &format!("http://{host}:{}", listen.port())).await;
         let mut client = Raw::asking(listen, format!("GET http://{name}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         let mut server = origin.accept().await;
@@ -50,7 +45,8 @@ async fn a_proxy_that_is_named_its_own_goes_out_directly() {
 
 #[tokio::test]
 async fn two_proxies_that_name_each_other_do_not_go_round_in_circles() {
-    let (one, other) = (free().await, free().await);
+    let ports = [ReservedPort::new(), ReservedPort::new()];
+    let [one, other] = [ports[0].address(), ports[1].address()];
     let first = serve(one, &format!("http://{other}")).await;
     let second = serve(other, &format!("http://{one}")).await;
     let head = Raw::asking(one, "GET http://origin.test/ HTTP/1.1\r\nHost: x\r\n\r\n").await.head().await;

@@ -9,6 +9,7 @@ use crate::support::fair::{PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
 use crate::support::market::Market;
 use crate::support::payer::{Alice, Program};
+use crate::support::ports::ReservedPort;
 use crate::support::wire::{Got, ask};
 
 /// Keeps no connection open, so that none can carry a payment to it once it is gone.
@@ -45,8 +46,8 @@ async fn a_payment_that_could_not_be_sent_costs_one_price_after_each_kind_of_res
         let limits = format!("{QUICK}[limits]\nsign_ahead = {sign_ahead}\n");
         let alice = Alice::with(&market, &limits).await;
         let program = alice.serve(&[]).await;
-        let bob = Mallory::spawn(honest(demand)).await;
-        let (port, url) = (bob.address().port(), format!("{}/x", bob.url()));
+        let port = ReservedPort::new();
+        let (bob, url) = (Mallory::spawn_at(&port, honest(demand)).await, format!("{}/x", port.url()));
         for _ in 0..3 {
             assert_eq!(get(&program, &url).await.status, StatusCode::OK);
         }
@@ -61,7 +62,7 @@ async fn a_payment_that_could_not_be_sent_costs_one_price_after_each_kind_of_res
         }
 
         let program = alice.serve(&[]).await;
-        let mallory = Mallory::spawn_at(port, greedy(demand)).await;
+        let mallory = Mallory::spawn_at(&port, greedy(demand)).await;
         let got = get(&program, &url).await;
         assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{got:?}");
         let most = held.checked_add(PRICE.into()).unwrap();

@@ -15,6 +15,7 @@ use super::{Ran, run, run_with, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::payer::{Alice, PATIENCE, Program, WEALTH, program};
+use crate::support::ports::ReservedPort;
 use crate::support::wire::{Got, ask};
 
 /// More effects than any of the commands here has.
@@ -197,8 +198,8 @@ async fn after_a_crash_the_seller_proves_the_promised_total() {
     let closing = ["channels", "--config", text(&config), "close", "--yes", &channel];
     let Scene { fair, alice } = scene;
     let Fair { origin, market } = fair;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let elsewhere = format!("http://{gone}/api/1");
+    let gone = ReservedPort::new();
+    let elsewhere = format!("{}/api/1", gone.url());
     run(&[&closing[..], &["--seller", &elsewhere]].concat())
         .await
         .expect_failure(&["cannot reach the seller", "--unilateral"]);

@@ -14,6 +14,7 @@ use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
 use crate::support::market::Market;
 use crate::support::payer::{Alice, Program, program};
+use crate::support::ports::ReservedPort;
 use crate::support::wire::ask;
 
 async fn check(alice: &Alice) -> Ran {
@@ -125,13 +126,12 @@ async fn a_key_that_others_can_read_is_refused() {
 async fn a_node_that_is_down_is_named() {
     let market = Market::open().await;
     let mut alice = Alice::with(&market, "").await;
-    // No listener here: the port was ours until now.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    alice.change(&market.chain.url(), &format!("http://{closed}"));
+    let closed = ReservedPort::new();
+    alice.change(&market.chain.url(), &closed.url());
     check(&alice).await.expect_failure(&[
         "FAIL",
         "node",
-        &closed.to_string(),
+        &closed.address().to_string(),
         "is it running",
         "chain.rpc_url",
     ]);

@@ -13,6 +13,7 @@ use super::{only_channel, run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, empty};
 use crate::support::payer::{Alice, PATIENCE, Program, program, terminate};
+use crate::support::ports::ReservedPort;
 use crate::support::raw::soon;
 use crate::support::wire::ask;
 
@@ -83,7 +84,8 @@ async fn a_proxy_serves_whether_its_ready_line_can_be_written_or_not() {
     let fair = Fair::open().await;
     let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
     for out in [closed(), full()] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = ReservedPort::new();
+        let free = port.address();
         let mut command = program(["serve", "--listen", &free.to_string()]);
         let child = command.stdout(out).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         soon("the proxy", async { while tokio::net::TcpStream::connect(free).await.is_err() {} }).await;

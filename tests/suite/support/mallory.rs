@@ -2,7 +2,7 @@
 //! scripts are in `cheats`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount, Signature};
+
+use super::ports::ReservedPort;
 
 /// The largest request body to keep; the connection of a larger one is cut.
 const BODY_LIMIT: usize = 64 << 20;
@@ -102,12 +104,19 @@ pub struct Demand {
 impl Mallory {
     /// Listens on a free port.
     pub async fn spawn(script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
-        Self::spawn_at(0, script).await
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), script).await
     }
 
-    /// Listens on this port again.
-    pub async fn spawn_at(port: u16, script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    /// Listens on this port.
+    pub async fn spawn_at(
+        port: &ReservedPort,
+        script: impl FnMut(&Presented) -> Answer + Send + 'static,
+    ) -> Self {
+        Self::listen(port.address(), script).await
+    }
+
+    async fn listen(address: SocketAddr, script: impl FnMut(&Presented) -> Answer + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stage =
             Arc::new(Stage { script: Mutex::new(Box::new(script)), presented: watch::Sender::default() });

@@ -14,6 +14,7 @@ pub mod next;
 pub mod openssl;
 pub mod origins;
 pub mod payer;
+pub mod ports;
 pub mod proxy;
 pub mod raw;
 pub mod relay;
