@@ -47,6 +47,9 @@ pub enum AdminError {
     /// It is shutting down.
     #[error("the running tollpass is shutting down")]
     Stopping,
+    /// It closed the connection before it responded in full, because it exited. It may have done what was asked.
+    #[error("the running tollpass exited before it responded")]
+    Gone,
     /// The response has another format than this version expects.
     #[error(
         "cannot read the response of the running tollpass ({0}): it may be a different version; restart it"
@@ -87,7 +90,7 @@ pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let frame = answer.frame().await.ok_or(AdminError::Stopping)?;
-            let data = frame.map_err(|error| AdminError::Answer(error.to_string()))?;
+            let data = frame.map_err(|error| failed(&error))?;
             line.extend_from_slice(data.data_ref().map_or(&[], |data| data));
             if line.len() > MAX_ANSWER {
                 return Err(AdminError::Answer("the response is too long".to_owned()));
@@ -181,9 +184,8 @@ async fn send(
     target: &str,
     body: Bytes,
 ) -> Result<Response<Incoming>, AdminError> {
-    let wrong = |error: &dyn std::fmt::Display| AdminError::Answer(error.to_string());
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| wrong(&error))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     // Ends with the response; the sender returns its errors.
     tokio::spawn(connection);
     let request = Request::builder()
@@ -191,8 +193,8 @@ async fn send(
         .uri(target)
         .header(header::HOST, "tollpass")
         .body(Full::<Bytes>::from(body))
-        .map_err(|error| wrong(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| wrong(&error))?;
+        .map_err(|error| AdminError::Answer(error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
     let status = answer.status();
     if status == StatusCode::OK {
         return Ok(answer);
@@ -208,6 +210,17 @@ async fn send(
 }
 
 async fn whole(answer: Response<Incoming>) -> Result<Bytes, AdminError> {
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    Ok(body.map_err(|error| AdminError::Answer(error.to_string()))?.to_bytes())
+    match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(match error.downcast_ref() {
+            Some(error) => failed(error),
+            None => AdminError::Answer(error.to_string()),
+        }),
+    }
+}
+
+/// What an error of the connection says about the process at the other end. The timeouts are elsewhere, so a connection
+/// fails only because that process sent something invalid or closed it.
+fn failed(error: &hyper::Error) -> AdminError {
+    if error.is_parse() { AdminError::Answer(error.to_string()) } else { AdminError::Gone }
 }

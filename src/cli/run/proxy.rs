@@ -50,7 +50,7 @@ impl Proxy {
         loop {
             match admin::open_session(&socket).await {
                 Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
-                Err(AdminError::Stopping) if Instant::now() < deadline => {
+                Err(AdminError::Stopping | AdminError::Gone) if Instant::now() < deadline => {
                     tokio::time::sleep(POLL_INTERVAL).await;
                     continue;
                 }

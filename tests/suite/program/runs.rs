@@ -1,6 +1,7 @@
 //! `tollpass run` and `tollpass env`: one command with the environment it needs, its exit, and the report.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -9,8 +10,9 @@ use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::process::{Child, ChildStdout, Command};
+use tollpass::admin;
 use tollpass::devnet::origin;
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
@@ -22,6 +24,7 @@ use crate::support::cheats::once_paid;
 use crate::support::fair::{Fair, PRICE};
 use crate::support::mallory::{Answer, Demand, Mallory, Payment};
 use crate::support::payer::{Alice, PATIENCE, Program, program};
+use crate::support::ports::ReservedPort;
 use crate::support::raw::{Raw, soon};
 use crate::support::secure::{Notary, Secure};
 
@@ -676,6 +679,32 @@ async fn programs_at_the_same_time_share_a_proxy_that_ends_with_the_last() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_exits_in_the_middle_of_a_response_is_replaced() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    let state_dir = scene.alice.state_dir();
+    DirBuilder::new().mode(0o700).create(&state_dir).unwrap();
+    let socket = admin::socket(&state_dir);
+    for response in [
+        "",
+        "HTTP/1.1 200 OK\r\nTransfer-",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"li",
+    ] {
+        std::fs::remove_file(&socket).ok();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let exiting = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if !response.is_empty() {
+                stream.read_u8().await.unwrap();
+                stream.write_all(response.as_bytes()).await.unwrap();
+            }
+        };
+        let (ran, ()) = tokio::join!(ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &url])), exiting);
+        assert_eq!((ran.status.code(), &*ran.out), (Some(0), PAID), "{response:?}: {ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn many_at_once_all_pay_over_one_channel() {
     let scene = Scene::open().await;
     let url = scene.url("/paid");
@@ -697,10 +726,9 @@ async fn without_a_wallet_or_a_node_the_program_runs_all_the_same() {
     let told = "tollpass: no [wallet] is configured: this proxy never pays\ntollpass: paid nothing\n";
     assert_eq!((ran.status.code(), &*ran.errors), (Some(0), told));
 
-    // No listener here: the port was ours until now.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = ReservedPort::new();
     let node = scene.fair.market.chain.url();
-    scene.alice.change(&node, &format!("http://{closed}"));
+    scene.alice.change(&node, &closed.url());
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &free])).await;
     assert_eq!((ran.status.code(), &*ran.out), (Some(0), "free\n"), "{ran:?}");
     assert!(ran.errors.ends_with("tollpass: paid nothing\n"), "{ran:?}");
