@@ -1,5 +1,6 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
+mod clients;
 mod error;
 mod log_file;
 pub(crate) mod origins;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
+pub use self::clients::authenticator;
 pub use self::error::StartError;
 pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, Served};
@@ -40,6 +42,7 @@ use crate::protocol::policy::OnExit;
 use crate::proxy;
 use crate::proxy::Forward;
 use crate::proxy::access_log::AccessLogLayer;
+use crate::proxy::authenticate::Authenticator;
 use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
@@ -68,8 +71,10 @@ pub struct App {
     interception: Option<Interception>,
     paying: Option<PaidServices>,
     clients: Option<ClientCount>,
-    /// The token that protects the routes of a proxy that pays.
+    /// The token that protects the routes of a proxy that pays or has clients.
     token: Option<RouteToken>,
+    /// Knows the clients, if there are any.
+    authenticator: Option<Arc<Authenticator>>,
 }
 
 /// The additional parts of a proxy that pays.
@@ -119,12 +124,17 @@ impl App {
             let served = admin::serve(&path, paying.channels.clone(), address, &shutdown);
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
-        let token = match paying.is_some() && !config.routes.is_empty() {
-            true => Some(route_token(&config.state_dir)?),
+        let is_guarded = paying.is_some() || !config.clients.is_empty();
+        let token = match is_guarded && !config.routes.is_empty() {
+            true => {
+                private::create_directory(&config.state_dir)?;
+                Some(route_token(&config.state_dir)?)
+            }
             false => None,
         };
+        let authenticator = authenticator(&config)?.map(Arc::new);
         let interception = interception(&config)?;
-        Ok(Self { token, ports, config, shutdown, forward, interception, paying, clients })
+        Ok(Self { token, authenticator, ports, config, shutdown, forward, interception, paying, clients })
     }
 
     /// The address that the proxy listens on.
@@ -153,7 +163,7 @@ impl App {
     /// The wallet cannot be opened, the payment service has failed, or a seller did not sign that a channel be closed
     /// at exit and the policy treats that as an error.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { ports, config, shutdown, forward, interception, paying, token, .. } = self;
+        let Self { ports, config, shutdown, forward, interception, paying, token, authenticator, .. } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
         let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
@@ -163,8 +173,11 @@ impl App {
             shutdown.spawn(async move { forward.prepare().await });
         }
         let pays = paying.is_some();
-        let served =
-            ports.serve(&stack, Served { config: &config, settings, interception, pays, token }, &shutdown);
+        let served = ports.serve(
+            &stack,
+            Served { config: &config, settings, interception, pays, token, authenticator },
+            &shutdown,
+        );
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {
             served.await;

@@ -41,10 +41,12 @@
 //! # One request
 //!
 //! ```text
-//! client ─► proxy::downstream ─► proxy::frontend ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
+//! client ─► proxy::downstream ─► proxy::frontend ─► proxy::authenticate
+//!        ─► proxy::intercept ─► proxy::pay ─► proxy::forward ─► origin
 //!
 //! proxy::frontend   requests to the proxy itself: the set-up page, the PAC file, the certificate of the local CA
 //!                   [[route]] and upstream.upgrade: rewrites the target
+//! proxy::authenticate  [[client]]: refuses requests without a valid token where one is needed
 //! proxy::intercept  CONNECT to a host that is not intercepted: proxy::forward opens a blind tunnel
 //!                   CONNECT to an intercepted host: dials the origin, responds 200, then sniffs the protocol. TLS and
 //!                   HTTP/1 are intercepted, and their requests continue from here; anything else stays a blind tunnel

@@ -151,6 +151,13 @@ limits! {
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.
     streams: usize = count(200, 1..=10_000);
+    /// How often an address (IPv6: a /64 network) may send a wrong name or token of a [[client]] within auth_window. Until
+    /// the window ends, all further attempts from there are refused with a 429; other addresses are not affected.
+    auth_failures: u32 = count(10, 1..=1_000_000);
+    /// How long a failed attempt counts.
+    auth_window: Duration = time(MINUTE, SECOND..=DAY);
+    /// How many addresses with failed attempts to remember; the one whose last attempt is oldest is forgotten first.
+    auth_addresses: usize = count(4096, 1..=1_000_000);
     /// The largest head of a request or response, in HTTP/1.1 and HTTP/2. A response with a larger one is replaced by a
     /// 502; if it was paid for, the same request is not paid for again.
     head_bytes: usize = bytes(256 * KIB, 8 * KIB..=MIB);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::clients::ClientTokenError;
 use crate::chain;
 use crate::config::ConfigError;
 use crate::payments::journal::JournalError;
@@ -102,6 +103,9 @@ pub enum StartError {
     /// The token that protects routes cannot be read or created.
     #[error("cannot use the route token: {0}")]
     RouteToken(PrivateFileError),
+    /// The token of a client cannot be used.
+    #[error(transparent)]
+    Client(#[from] ClientTokenError),
     /// The file with the outbound proxy's credentials cannot be used.
     #[error("cannot use upstream.proxy_auth_file: {0}")]
     ProxyAuth(PrivateFileError),

@@ -1,6 +1,7 @@
 //! The ports of a proxy: its own, and those of routes with their own port.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
@@ -8,8 +9,9 @@ use tokio::net::TcpListener;
 
 use super::error::StartError;
 use crate::config;
-use crate::config::Config;
+use crate::config::{AuthRequirement, Config};
 use crate::proxy;
+use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
 use crate::proxy::intercept::Interception;
 use crate::proxy::stack::Stack;
@@ -38,8 +40,10 @@ pub(super) struct Served<'a> {
     pub interception: Option<Interception>,
     /// Whether there is a wallet.
     pub pays: bool,
-    /// The token that protects the routes of a proxy that pays.
+    /// The token that protects the routes of a proxy that pays or has clients.
     pub token: Option<RouteToken>,
+    /// Knows the clients, if there are any.
+    pub authenticator: Option<Arc<Authenticator>>,
 }
 
 impl Ports {
@@ -65,20 +69,30 @@ impl Ports {
     /// Serves all ports with the layers of `stack` until the shutdown begins.
     pub(super) async fn serve(self, stack: &Stack, served: Served<'_>, shutdown: &Shutdown) {
         let Self { listener, address, routes, since } = self;
-        let Served { config, settings, interception, pays, token } = served;
+        let Served { config, settings, interception, pays, token, authenticator } = served;
         let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
         let upgrade = &config.upstream.upgrade;
         let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
-        let frontend = FrontendLayer::proxy(address, page, own, token.clone(), upgrade.clone());
-        let service = stack.proxy(frontend, interception);
+        let token = |listen| Some(token.clone()?.required(needs_token(config, listen)));
+        let frontend = FrontendLayer::proxy(address, page, own, token(address), upgrade.clone());
+        let authenticate =
+            |listen: SocketAddr| AuthenticateLayer::new(authenticator.clone(), needs_token(config, listen));
+        let service = stack.proxy(frontend, authenticate(address), interception);
         let main = proxy::serve(listener, service, settings.clone(), shutdown.clone());
         let others = routes.into_iter().map(|port| {
             let routes = port.routes.iter().map(mapped).collect();
-            let frontend = FrontendLayer::routes(port.address, routes, token.clone(), upgrade.clone());
-            proxy::serve(port.listener, stack.routes(frontend), settings.clone(), shutdown.clone())
+            let frontend = FrontendLayer::routes(port.address, routes, token(port.address), upgrade.clone());
+            let service = stack.routes(frontend, authenticate(port.address));
+            proxy::serve(port.listener, service, settings.clone(), shutdown.clone())
         });
         tokio::join!(main, join_all(others));
     }
+}
+
+/// Whether every request to a port needs the token of a client: its address or the configuration requires it.
+fn needs_token(config: &Config, listen: SocketAddr) -> bool {
+    config.auth == AuthRequirement::Required
+        || (!config.clients.is_empty() && !listen.ip().to_canonical().is_loopback())
 }
 
 /// Binds the routes' own ports; routes with the same address share one.

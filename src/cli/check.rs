@@ -64,6 +64,15 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     for rule in &config.policy.rules {
         report.good("pay", &describe(rule));
     }
+    match app::authenticator(&config) {
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            for client in &config.clients {
+                report.good("client", &client.client.name);
+            }
+        }
+        Err(error) => report.wrong("client", &error),
+    }
     certificates(&config, &mut report);
     match config.wallet.clone() {
         Some(wallet) => paying(&config, wallet, &mut report).await,

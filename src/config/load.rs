@@ -11,6 +11,7 @@ use ::config::{Map, Value, ValueKind};
 use serde_json::json;
 
 use super::chain::ChainConfig;
+use super::client::{AuthRequirement, ClientConfig};
 use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
@@ -21,7 +22,9 @@ use super::section::{Issues, Section};
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
-use super::{chain, hooks, intercept, limits, log, origin, policy, route, source, upstream, values, wallet};
+use super::{
+    chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values, wallet,
+};
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy};
 
@@ -35,6 +38,9 @@ pub(super) static TOP: Table = Table::new(
         /// A proxy with a wallet listens on loopback only, unless this is true: everyone who can connect to it can
         /// spend your money.
         "allow_remote": Shape::Boolean(false),
+        /// Which connections need the name and token of a [[client]], as Basic proxy authentication: "remote", those whose
+        /// peer or listening address is not loopback, if there is a [[client]]; "required", all.
+        "auth": client::AUTH_SHAPE; or(|| json!("remote")),
         /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
         /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
         /// (admin.sock), lock, and route-token if there are routes.
@@ -45,6 +51,8 @@ pub(super) static TOP: Table = Table::new(
         "chain": Shape::Table(&chain::CHAIN),
         /// Which hosts may be paid, and how much. The first entry that matches decides; without one, nothing is paid.
         "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
+        /// A program that may use the proxy, and the token with which it proves that: http_proxy=http://NAME:TOKEN@HOST:PORT.
+        "client": Shape::Tables(&client::CLIENT, client::MAX_CLIENTS),
         /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
         /// are paid by the [[pay]] entries for the origin's host.
         "route": Shape::Tables(&route::ROUTE, route::MAX_ROUTES),
@@ -75,12 +83,16 @@ pub struct Config {
     pub usual_listen: SocketAddr,
     /// Allows a proxy with a wallet to listen beyond loopback.
     pub allow_remote: bool,
+    /// Which connections need the token of one of `clients`.
+    pub auth: AuthRequirement,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,
     /// The blockchain that holds the channels; present only if `wallet` is.
     pub chain: Option<ChainConfig>,
+    /// The programs that may use the proxy.
+    pub clients: Vec<ClientConfig>,
     /// Base URLs of the proxy that map to origins.
     pub routes: Vec<RouteConfig>,
     /// What may be paid.
@@ -181,6 +193,8 @@ fn assemble(
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
+    let clients = client::clients(top.take("client"), base, issues);
+    let auth = client::auth(&top, !clients.is_empty());
     let state_dir = top.read("state_dir", |value| base.path(value));
     let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
     if state_dir.is_none() && !top.has("state_dir") {
@@ -238,9 +252,11 @@ fn assemble(
         listen,
         usual_listen: listen,
         allow_remote,
+        auth,
         state_dir,
         wallet,
         chain,
+        clients,
         routes,
         policy,
         intercept,

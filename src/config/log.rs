@@ -17,8 +17,8 @@ pub(super) static LOG: Table = Table::new(
     "log",
     "The log of `tollpass serve`.",
     keys! {
-        /// Log a line for each request once it has ended: client, method, origin, status, bytes, time, and how tollpass
-        /// handled it.
+        /// Log a line for each request once it has ended: client, the name of its [[client]], method, origin, status,
+        /// bytes, time, and how tollpass handled it.
         "access": Shape::Boolean(false),
         /// Log to this file instead of standard error. Other users cannot read it.
         "file": Shape::Path,

@@ -3,7 +3,7 @@
 //!
 //! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
-//! Variables cannot set `[[pay]]`, `[[route]]` and `[[upstream.tls]]`. Those in [`variables::OTHER_VARIABLES`] are not keys, and
+//! Variables cannot set `[[pay]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in [`variables::OTHER_VARIABLES`] are not keys, and
 //! those that Kubernetes sets for a Service named tollpass are ignored with a warning.
 //!
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
@@ -11,6 +11,7 @@
 
 mod builder;
 mod chain;
+mod client;
 mod hooks;
 mod intercept;
 mod issue;
@@ -35,6 +36,7 @@ mod wallet;
 
 pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
+pub use self::client::{AuthRequirement, ClientConfig};
 pub use self::intercept::CaSource;
 #[cfg(feature = "testing")]
 pub use self::intercept::InterceptConfig;

@@ -2,6 +2,7 @@
 //! what to do at each step of a purchase. Nothing is paid without a rule.
 
 mod browsers;
+mod client;
 mod decision;
 mod deposit;
 mod hooks;
@@ -11,6 +12,7 @@ mod limit;
 mod rule;
 
 pub use browsers::Browsers;
+pub use client::{ClientKind, ProxyClient};
 pub use decision::Decision;
 pub use deposit::{Deposit, DepositSize, OnExit};
 pub use hooks::{

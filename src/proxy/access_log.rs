@@ -12,7 +12,7 @@ use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
-use super::extensions::{Arrival, MappedUrl};
+use super::extensions::{Arrival, MappedUrl, RequestClient};
 use super::handling::{Handling, SafeOrigin};
 use super::message::body::Body;
 use super::message::recorded::{BodyEnd, BodyRecord, RecordedBody};
@@ -52,6 +52,7 @@ impl AccessLogLayer {
         }
         Some(AccessRecord {
             arrival: request.extensions().get::<Arrival>().copied(),
+            authenticated: request.extensions().get::<RequestClient>().cloned(),
             begun: Instant::now(),
             method: request.method().clone(),
             url: request.uri().clone(),
@@ -153,6 +154,8 @@ where
 #[derive(Debug)]
 struct AccessRecord {
     arrival: Option<Arrival>,
+    /// Known from the start inside a tunnel, else with the response.
+    authenticated: Option<RequestClient>,
     begun: Instant,
     method: Method,
     url: Uri,
@@ -181,6 +184,9 @@ impl AccessRecord {
     fn answer(mut self, mut response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
         let extensions = response.extensions_mut();
+        if let Some(client) = extensions.remove() {
+            self.authenticated = Some(client);
+        }
         if let Some(MappedUrl(url)) = extensions.remove() {
             self.url = url;
         }
@@ -220,6 +226,7 @@ impl Drop for AccessRecord {
             target: "tollpass::access",
             id = self.arrival.map(|arrival| arrival.request),
             client = self.arrival.map(|arrival| display(arrival.client)),
+            name = self.authenticated.as_ref().map(|client| client.0.name.as_str()),
             method = self.method.as_str(),
             origin = %SafeOrigin(&self.url),
             status = self.status.map(|status| status.as_u16()),
@@ -285,6 +292,7 @@ impl TunnelRecord {
         }
         if let Some(record) = &mut progress.record {
             record.status = Some(response.status());
+            record.authenticated = response.extensions().get().cloned();
         }
         None
     }

@@ -1,10 +1,13 @@
 //! Extensions of requests and responses that pass information between layers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Uri;
 use http::uri::Authority;
+
+use crate::protocol::policy::ProxyClient;
 
 /// The request carries a payment: nothing below sends it twice, unless the origin states that it did not process it.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,14 @@ impl Arrival {
 /// In a response: the URL to which the request was sent instead of the one that the client wrote.
 #[derive(Clone, Debug)]
 pub(crate) struct MappedUrl(pub(crate) Uri);
+
+/// The authenticated client of a request and, for the access log, of its response.
+#[derive(Clone, Debug)]
+pub struct RequestClient(pub(crate) Arc<ProxyClient>);
+
+/// The request came through a route, behind the token that replaces proxy authentication there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BehindRouteToken;
 
 /// The client is on another machine, so unencrypted data can be read on the network.
 #[derive(Clone, Copy, Debug)]

@@ -36,7 +36,7 @@ use super::access_log::{AccessLogLayer, TunnelRecord};
 use super::downstream::server::{ConnectionPermit, Http1Server, http2_builder, serve_connection};
 use super::error::ForwardError;
 use super::error_response;
-use super::extensions::Arrival;
+use super::extensions::{Arrival, RequestClient};
 use super::forward::Forward;
 use super::handling::RequestName;
 use super::message::body::Body;
@@ -238,6 +238,7 @@ where
     let extensions = request.extensions_mut();
     let permit = extensions.remove::<ConnectionPermit>();
     let (record, arrival) = (extensions.remove::<TunnelRecord>(), extensions.remove::<Arrival>());
+    let authenticated = extensions.remove::<RequestClient>();
     let client = hyper::upgrade::on(&mut request);
     match permit {
         // Without a server connection there is nothing to take over.
@@ -250,7 +251,9 @@ where
             let read = async move {
                 let host = target.host.clone();
                 if let Err(error) =
-                    (Tunnel { context, inner, target, permit, record, arrival }).run(client, origin).await
+                    (Tunnel { context, inner, target, permit, record, arrival, authenticated })
+                        .run(client, origin)
+                        .await
                 {
                     debug!(host, error = %with_causes(&error), "intercepted tunnel failed");
                 }
@@ -283,6 +286,8 @@ struct Tunnel<S> {
     record: Option<TunnelRecord>,
     /// That of the `CONNECT`.
     arrival: Option<Arrival>,
+    /// The client that authenticated the `CONNECT`.
+    authenticated: Option<RequestClient>,
 }
 
 impl<S> Tunnel<S>
@@ -399,12 +404,12 @@ where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let shutdown = self.permit.shutdown.clone();
-        let Self { context, inner, target, permit, record: _record, arrival } = self;
+        let Self { context, inner, target, permit, record: _record, arrival, authenticated } = self;
         let service = TunnelService::new(
             context.access_log.layer(inner),
             TunnelOrigin::new(scheme, &target.host, target.port),
             permit,
-            arrival,
+            (arrival, authenticated),
             parked,
             context.upstream.settings.limits.head_fields,
         );
@@ -413,12 +418,12 @@ where
 
     async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection>) {
         let shutdown = self.permit.shutdown.clone();
-        let Self { context, inner, target, permit, record: _record, arrival } = self;
+        let Self { context, inner, target, permit, record: _record, arrival, authenticated } = self;
         let service = TunnelService::new(
             context.access_log.layer(inner),
             TunnelOrigin::new(Scheme::HTTPS, &target.host, target.port),
             permit,
-            arrival,
+            (arrival, authenticated),
             parked,
             context.upstream.settings.limits.head_fields,
         );

@@ -2,6 +2,7 @@
 //! chain.
 
 pub mod access_log;
+pub mod authenticate;
 mod descriptors;
 mod downstream;
 #[cfg(feature = "testing")]

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use tower::{Layer, Service};
 use tracing::{Span, debug_span};
 
-use super::extensions::Arrival;
+use super::extensions::{Arrival, RequestClient};
 use super::handling::without_user;
 use super::message::body::Body;
 use super::request_service::RequestService;
@@ -37,6 +37,7 @@ pub(super) fn span(request: &Request<Body>) -> Span {
     debug_span!(
         "request",
         id = request.extensions().get::<Arrival>().map(|arrival| arrival.request),
+        client = request.extensions().get::<RequestClient>().map(|client| client.0.name.as_str()),
         method = request.method().as_str(),
         host = request.uri().authority().map(|authority| display(without_user(authority.as_str()))),
         path = request.uri().path_and_query().map(|path| display(path.path())),

@@ -3,6 +3,7 @@
 use tower::ServiceBuilder;
 
 use super::access_log::{AccessLog, AccessLogLayer};
+use super::authenticate::{Authenticate, AuthenticateLayer};
 use super::error_response::{ErrorLayer, ErrorResponder};
 use super::forward::Forward;
 use super::frontend::{Frontend, FrontendLayer};
@@ -22,10 +23,10 @@ pub struct Stack {
 type OriginService = RequestSpan<ErrorResponder<Pay<Forward>>>;
 
 /// The service of the proxy's own port.
-pub type ProxyService = AccessLog<Frontend<InterceptService<OriginService>>>;
+pub type ProxyService = AccessLog<Frontend<Authenticate<InterceptService<OriginService>>>>;
 
 /// The service of a port for routes.
-pub type RouteService = AccessLog<Frontend<OriginService>>;
+pub type RouteService = AccessLog<Frontend<Authenticate<OriginService>>>;
 
 impl Stack {
     /// Pays by `pay`, sends requests by `forward`, and logs them by `access_log`.
@@ -36,12 +37,19 @@ impl Stack {
 
     /// The layers of the proxy's own port, outermost first.
     #[must_use]
-    pub fn proxy(&self, frontend: FrontendLayer, interception: Option<Interception>) -> ProxyService {
+    pub fn proxy(
+        &self,
+        frontend: FrontendLayer,
+        authenticate: AuthenticateLayer,
+        interception: Option<Interception>,
+    ) -> ProxyService {
         ServiceBuilder::new()
             // Logs each request once it has ended.
             .layer(self.access_log)
             // Serves the set-up page, maps routes, upgrades http to https.
             .layer(frontend)
+            // Refuses clients that do not authenticate. Requests inside tunnels belong to the client of the CONNECT.
+            .layer(authenticate)
             // Serves the requests inside CONNECT tunnels with the layers below, and logs them.
             .layer(InterceptLayer::new(&self.forward, interception, self.access_log.in_tunnel()))
             .service(self.origin())
@@ -49,8 +57,12 @@ impl Stack {
 
     /// The layers of a port for routes, which takes no CONNECT.
     #[must_use]
-    pub fn routes(&self, frontend: FrontendLayer) -> RouteService {
-        ServiceBuilder::new().layer(self.access_log).layer(frontend).service(self.origin())
+    pub fn routes(&self, frontend: FrontendLayer, authenticate: AuthenticateLayer) -> RouteService {
+        ServiceBuilder::new()
+            .layer(self.access_log)
+            .layer(frontend)
+            .layer(authenticate)
+            .service(self.origin())
     }
 
     fn origin(&self) -> OriginService {

@@ -451,6 +451,22 @@ fn each_fault_names_its_key_and_its_remedy() {
         ("[chain]\nmax_fee_per_gas = 0".into(), "chain.max_fee_per_gas: 0 wei is out of range"),
         ("[chain]\nlog_range = 0".into(), "chain.log_range: 0 is out of range -> write a value from 1 to"),
         (format!("listen = \"0.0.0.0:1\"\n{PAYING}"), "listen: other machines can connect to 0.0.0.0:1"),
+        ("auth = \"required\"".into(), "auth: \"required\" without a valid [[client]] refuses every request"),
+        ("auth = \"none\"".into(), "auth: \"none\" is not a valid value -> write \"remote\" or \"required\""),
+        ("client = 1".into(), "client: expected a list of tables, found an integer"),
+        ("[[client]]\nname = \"a\"".into(), "client[0].token_file: missing"),
+        ("[[client]]\ntoken_file = \"t\"".into(), "client[0].name: missing"),
+        ("[[client]]\nname = \"a:b\"\ntoken_file = \"t\"".into(), "client[0].name: not a valid name"),
+        ("[[client]]\nname = \"a b\"\ntoken_file = \"t\"".into(), "client[0].name: not a valid name"),
+        (
+            "[[client]]\nname = \"a\"\ntoken_file = \"t\"\nkind = \"robot\"".into(),
+            "client[0].kind: \"robot\" is not a valid value -> write \"any\" or \"program\"",
+        ),
+        (
+            "[[client]]\nname = \"a\"\ntoken_file = \"t\"\n[[client]]\nname = \"a\"\ntoken_file = \"u\""
+                .into(),
+            "client[1].name: another [[client]] has the same name",
+        ),
         ("pay = 1".into(), "pay: expected a list of tables, found an integer"),
         (
             "[pay]\nhost = \"a\"".into(),
@@ -724,6 +740,7 @@ fn unknown_variables_are_issues() {
         ("TOLLPASS_PAY[0]__HOST", "pay: a variable cannot set entries"),
         ("TOLLPASS_pay__0__host", "pay: a variable cannot set entries"),
         ("TOLLPASS_PAY", "pay: a variable cannot set entries"),
+        ("TOLLPASS_CLIENT__0__NAME", "client: a variable cannot set entries"),
         ("TOLLPASS_ROUTE__0__PREFIX", "route: a variable cannot set entries"),
         ("TOLLPASS_CHAIN", "chain: expected a table, found a string"),
         ("TOLLPASS_", "unknown key"),

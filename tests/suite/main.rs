@@ -8,6 +8,7 @@ mod browsers;
 mod bytes;
 mod certificates;
 mod chains;
+mod clients;
 mod closes;
 mod closing;
 mod configured;

@@ -25,7 +25,7 @@ use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
 
-use super::extensions::{MappedUrl, RemoteClient, RequestedAuthority};
+use super::extensions::{BehindRouteToken, MappedUrl, RemoteClient, RequestedAuthority};
 use super::handling::Handling;
 use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
@@ -211,6 +211,7 @@ impl FrontendPort {
             address,
             listen: self.identity.listen(),
             routes: &self.routes,
+            needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
         }))
     }
 
@@ -226,12 +227,19 @@ impl FrontendPort {
             ReachedAs::Server => identity::host(request),
             ReachedAs::Proxy => request.uri().authority().cloned(),
         };
+        let is_required = self.token.as_ref().is_some_and(RouteToken::is_required);
+        if is_required && !taken.is_guarded {
+            return Err(FrontendRefusal::TokenRequired);
+        }
         let needs_token = asked.as_ref().is_some_and(|asked| !identity::is_kept_apart(asked.host()));
         if needs_token && self.token.is_some() && !taken.is_guarded {
             return Err(FrontendRefusal::NoToken);
         }
         self.whole(route, taken).enter(request)?;
         request.extensions_mut().insert(RequestedAuthority(asked));
+        if is_required {
+            request.extensions_mut().insert(BehindRouteToken);
+        }
         Ok(())
     }
 

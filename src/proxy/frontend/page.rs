@@ -47,6 +47,8 @@ pub(super) struct PageRequest<'a> {
     /// The address that the port listens on.
     pub(super) listen: SocketAddr,
     pub(super) routes: &'a ReverseRoutes,
+    /// Whether routes need their token at every host.
+    pub(super) needs_route_token: bool,
 }
 
 /// The files of the set-up page.
@@ -169,7 +171,7 @@ impl Page {
     fn base(&self, visit: &PageRequest<'_>, prefix: &str) -> String {
         let address = &visit.address;
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        match self.pays && !identity::is_kept_apart(host) {
+        match visit.needs_route_token || self.pays && !identity::is_kept_apart(host) {
             true => format!("http://{address}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
             false => format!("http://{address}{prefix}"),
         }
@@ -335,6 +337,7 @@ mod tests {
             address: "<a href=\"x\">&".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
             routes: &ReverseRoutes::new(Vec::new()),
+            needs_route_token: false,
         };
         let page = Page { ca: None, pays: false, since: SystemTime::UNIX_EPOCH }.html(&visit);
         assert!(page.contains("<dd><code>http://&lt;a href=&quot;x&quot;&gt;&amp;</code></dd>"), "{page}");

@@ -26,6 +26,11 @@ pub(super) enum FrontendRefusal {
          token in the file route-token of state_dir"
     )]
     NoToken,
+    #[error(
+        "this proxy requires authentication: the path of a [[route]] must start with the token in the file route-token of \
+         state_dir"
+    )]
+    TokenRequired,
     #[error("a page of another site may not use a [[route]]")]
     AnotherSite,
     #[error("a [[route]] does not forward paths with a segment . or ..")]
@@ -44,7 +49,7 @@ impl FrontendRefusal {
             Self::TooLong => (StatusCode::URI_TOO_LONG, "http_request_error"),
             Self::ForeignHost | Self::NoProxy => (StatusCode::MISDIRECTED_REQUEST, "http_request_error"),
             Self::NoSuchPlace | Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
-            Self::InTheClear | Self::AnotherSite | Self::NoToken => {
+            Self::InTheClear | Self::AnotherSite | Self::NoToken | Self::TokenRequired => {
                 (StatusCode::FORBIDDEN, "http_request_denied")
             }
         };

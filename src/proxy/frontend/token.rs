@@ -8,13 +8,25 @@ use std::fmt;
 pub struct RouteToken {
     /// With a leading slash.
     segment: String,
+    /// Whether routes need it at every host.
+    is_required: bool,
 }
 
 impl RouteToken {
     /// `text` must be valid as a path segment.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self { segment: format!("/{text}") }
+        Self { segment: format!("/{text}"), is_required: false }
+    }
+
+    /// The same, needed at every host if `is_required` is true: it then replaces proxy authentication.
+    #[must_use]
+    pub fn required(self, is_required: bool) -> Self {
+        Self { is_required, ..self }
+    }
+
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
     }
 
     /// The rest of a path that starts with the token.

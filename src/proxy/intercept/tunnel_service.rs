@@ -23,7 +23,7 @@ use crate::mutex::lock;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
-use crate::proxy::extensions::Arrival;
+use crate::proxy::extensions::{Arrival, RequestClient};
 use crate::proxy::message::body::Body;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
@@ -112,6 +112,8 @@ pub(super) struct TunnelService<S> {
     permit: ConnectionPermit,
     /// That of the tunnel; each request inside gets a number of its own.
     arrival: Option<Arrival>,
+    /// The client that authenticated the tunnel.
+    authenticated: Option<RequestClient>,
     /// The connection dialled for the `CONNECT`, which closes unused after the first response.
     parked: Arc<Mutex<Option<ParkedConnection>>>,
     count: Arc<AtomicU64>,
@@ -124,12 +126,12 @@ impl<S> TunnelService<S> {
         service: AccessLog<S>,
         origin: TunnelOrigin,
         permit: ConnectionPermit,
-        arrival: Option<Arrival>,
+        (arrival, authenticated): (Option<Arrival>, Option<RequestClient>),
         parked: Option<ParkedConnection>,
         max_headers: usize,
     ) -> Self {
         let parked = Arc::new(Mutex::new(parked));
-        Self { service, origin, permit, arrival, parked, count: Arc::default(), max_headers }
+        Self { service, origin, permit, arrival, authenticated, parked, count: Arc::default(), max_headers }
     }
 
     fn place(&self, request: &mut Request<Body>) -> Result<(), Misdirected> {
@@ -161,6 +163,9 @@ where
         let mut request = request.map(Body::from);
         if let Some(arrival) = self.arrival {
             request.extensions_mut().insert(arrival.next());
+        }
+        if let Some(client) = &self.authenticated {
+            request.extensions_mut().insert(client.clone());
         }
         if let Err(Misdirected(status, why)) = self.place(&mut request) {
             let mut refused = error_response::problem(status, Some("http_request_error"), why);

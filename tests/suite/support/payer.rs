@@ -231,7 +231,7 @@ pub fn terminate(child: &Child) {
     kill_process(id, Signal::TERM).unwrap();
 }
 
-fn write_private(path: &Path, text: &str) {
+pub fn write_private(path: &Path, text: &str) {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }

@@ -1,0 +1,72 @@
+//! The tokens of the clients that may use the proxy.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::config::Config;
+use crate::private;
+use crate::private::PrivateFileError;
+use crate::proxy::authenticate::Authenticator;
+
+/// The least and the most characters of a token.
+const LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// Why the token of a client cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientTokenError {
+    /// The file cannot be read, or is not private.
+    #[error("cannot use the token_file of the client {name}: {source}")]
+    File {
+        /// The client.
+        name: String,
+        /// The reason.
+        source: PrivateFileError,
+    },
+    /// The file does not contain a token.
+    #[error(
+        "cannot use the token_file of the client {name}: {} does not hold one line of {} to {} visible ASCII characters; \
+         create one with: openssl rand -hex 16",
+        path.display(), LENGTH.start(), LENGTH.end()
+    )]
+    NotAToken {
+        /// The client.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two clients have the same token.
+    #[error("the clients {0} and {1} have the same token; give each its own")]
+    Twice(String, String),
+}
+
+/// Reads the tokens of all clients; `None` if there are none.
+///
+/// # Errors
+/// A token cannot be read, is too short, or is that of another client, too.
+pub fn authenticator(config: &Config) -> Result<Option<Authenticator>, ClientTokenError> {
+    if config.clients.is_empty() {
+        return Ok(None);
+    }
+    let mut tokens: Vec<(&config::ClientConfig, Zeroizing<Vec<u8>>)> = Vec::new();
+    for client in &config.clients {
+        let token = token(&client.client.name, &client.token_file)?;
+        if let Some((other, _)) = tokens.iter().find(|(_, other)| *other == token) {
+            return Err(ClientTokenError::Twice(other.client.name.clone(), client.client.name.clone()));
+        }
+        tokens.push((client, token));
+    }
+    let clients = tokens.iter().map(|(config, token)| (config.client.clone(), token.as_slice()));
+    Ok(Some(Authenticator::new(clients, &config.limits)))
+}
+
+fn token(name: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ClientTokenError> {
+    let bytes =
+        private::read(path).map_err(|source| ClientTokenError::File { name: name.to_owned(), source })?;
+    let token = private::without_mark(&bytes).trim_ascii();
+    if !LENGTH.contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(ClientTokenError::NotAToken { name: name.to_owned(), path: path.to_owned() });
+    }
+    Ok(Zeroizing::new(token.to_vec()))
+}

@@ -1,0 +1,106 @@
+//! Reads `[[client]]` and `auth`: which programs may use the proxy, and how they prove it. Opens no file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::config::Value;
+
+use super::key::{Shape, Table, keys, words};
+use super::raw_value::InvalidValue;
+use super::section::{Issues, Section, entries};
+use super::values;
+use super::values::BasePaths;
+use crate::protocol::policy::{ClientKind, ProxyClient};
+
+const KINDS: [(&str, ClientKind); 2] = [("any", ClientKind::Any), ("program", ClientKind::Program)];
+const AUTH: [(&str, AuthRequirement); 2] =
+    [("remote", AuthRequirement::Remote), ("required", AuthRequirement::Required)];
+
+pub(super) const MAX_CLIENTS: usize = 1000;
+const LONGEST_NAME: usize = 64;
+
+/// The values of `auth`.
+pub(super) const AUTH_SHAPE: Shape = Shape::Word(&const { words(&AUTH) });
+
+/// The keys of one `[[client]]` entry.
+pub(super) static CLIENT: Table = Table::new(
+    "client",
+    "A program that may use the proxy, and the token with which it proves that.",
+    keys! {
+        /// Its user name for proxy authentication, which logs show: visible ASCII without a colon.
+        "name": Shape::Text("^[!-9;-~]{1,64}$"); required(),
+        /// A file that contains its token (chmod 600): 16 to 1024 visible ASCII characters. Each client needs its own.
+        "token_file": Shape::Path; required(),
+        /// "program" if no browser uses the token, else "any".
+        "kind": Shape::Word(&const { words(&KINDS) }); or(|| serde_json::json!(KINDS[0].0)),
+    },
+);
+
+/// Which connections need the token of a `[[client]]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthRequirement {
+    /// Those whose peer or listening address is not loopback, if there is a `[[client]]`.
+    #[default]
+    Remote,
+    /// All.
+    Required,
+}
+
+/// `[[client]]`: a program that may use the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Its name and kind.
+    pub client: Arc<ProxyClient>,
+    /// A private file that contains its token.
+    pub token_file: PathBuf,
+}
+
+/// Reads all `[[client]]` entries.
+pub(super) fn clients(value: Option<Value>, base: &BasePaths, issues: &Issues) -> Vec<ClientConfig> {
+    let mut clients: Vec<ClientConfig> = Vec::new();
+    for (index, entry) in entries("client", value, MAX_CLIENTS, issues).into_iter().enumerate() {
+        let section = Section::new(format!("client[{index}]"), Some(entry), &CLIENT, issues);
+        let Some(client) = client(&section, base) else { continue };
+        if clients.iter().any(|other| other.client.name == client.client.name) {
+            section.issue("name", "another [[client]] has the same name", "give each client its own");
+            continue;
+        }
+        clients.push(client);
+    }
+    clients
+}
+
+fn client(section: &Section<'_>, base: &BasePaths) -> Option<ClientConfig> {
+    let name = section.require("name", "\"a-name\"", name);
+    let token_file = section.require("token_file", "\"FILE\", with a secret in it", |value| base.path(value));
+    let kind = section.read("kind", |value| values::word(value, &KINDS)).unwrap_or_default();
+    Some(ClientConfig { client: Arc::new(ProxyClient { name: name?, kind }), token_file: token_file? })
+}
+
+/// Reads `auth`, which needs a `[[client]]` if it is "required".
+pub(super) fn auth(top: &Section<'_>, has_clients: bool) -> AuthRequirement {
+    let auth = top.read("auth", |value| values::word(value, &AUTH)).unwrap_or_default();
+    if auth == AuthRequirement::Required && !has_clients {
+        top.issue(
+            "auth",
+            "\"required\" without a valid [[client]] refuses every request",
+            "write a [[client]]",
+        );
+    }
+    auth
+}
+
+/// Not quoted in errors: it may be a token that was put into the wrong key.
+fn name(value: &Value) -> Result<String, InvalidValue> {
+    let text = values::text(value)?;
+    let is_valid = text.len() <= LONGEST_NAME
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+        && !text.is_empty();
+    if !is_valid {
+        return Err(InvalidValue::new(
+            "not a valid name",
+            format!("write 1 to {LONGEST_NAME} visible ASCII characters without a colon"),
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,20 @@
+//! Clients of the proxy that identify themselves with a token.
+
+/// One `[[client]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyClient {
+    /// Its name, unique and in visible ASCII: logs show it.
+    pub name: String,
+    /// The kind of program that uses it.
+    pub kind: ClientKind,
+}
+
+/// The kind of program that uses a client's token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Any, also browsers.
+    #[default]
+    Any,
+    /// Programs only, never a browser.
+    Program,
+}
