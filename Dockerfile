@@ -5,9 +5,9 @@
 #       -e TOLLPASS_CONFIG=/etc/tollpass/proxy.toml -e TOLLPASS_ALLOW_REMOTE=true tollpass
 #
 # It runs as a dedicated user and reports its health. Without TOLLPASS_CONFIG it is a plain proxy that never pays. A
-# proxy with a wallet needs TOLLPASS_ALLOW_REMOTE=true, because it listens on all addresses of the container: publish
-# the port only where everyone who can reach it may spend the money. Keys in ./wallet must belong to uid 8402, with mode
-# 600. Keep the state, /var/lib/tollpass, on a volume.
+# proxy with a wallet needs TOLLPASS_ALLOW_REMOTE=true and a [[client]] in proxy.toml, because it listens on all addresses
+# of the container: programs use http://NAME:TOKEN@127.0.0.1:8402 as their proxy. Keys and tokens in ./wallet must belong
+# to uid 8402, with mode 600. Keep the state, /var/lib/tollpass, on a volume.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build

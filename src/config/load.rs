@@ -15,7 +15,7 @@ use super::client::{AuthRequirement, ClientConfig};
 use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
-use super::listener::exposed;
+use super::listener::Exposure;
 use super::log::LogConfig;
 use super::route::RouteConfig;
 use super::section::{Issues, Section};
@@ -35,8 +35,8 @@ pub(super) static TOP: Table = Table::new(
     keys! {
         /// The IP address and port that clients connect to.
         "listen": SOCKET; or(|| json!(DEFAULT_LISTEN.to_string())),
-        /// A proxy with a wallet listens on loopback only, unless this is true: everyone who can connect to it can
-        /// spend your money.
+        /// A proxy with a wallet listens on loopback only, unless this is true and there is a [[client]]: then only those
+        /// with a client's token can spend your money.
         "allow_remote": Shape::Boolean(false),
         /// Which connections need the name and token of a [[client]], as Basic proxy authentication: "remote", those whose
         /// peer or listening address is not loopback, if there is a [[client]]; "required", all.
@@ -173,11 +173,17 @@ impl Config {
     /// Listens on `address` instead, under the same rules.
     ///
     /// # Errors
-    /// [`ConfigError`] if a proxy with a wallet would listen beyond loopback without `allow_remote`.
+    /// [`ConfigError`] if a proxy with a wallet would listen beyond loopback without `allow_remote` and a client.
     pub fn listen_on(&mut self, address: SocketAddr) -> Result<(), ConfigError> {
-        if let Some(issue) = exposed(address, self.allow_remote, self.wallet.is_some()) {
+        let exposure = Exposure {
+            allow_remote: self.allow_remote,
+            is_paying: self.wallet.is_some(),
+            has_clients: !self.clients.is_empty(),
+        };
+        if let Some(issue) = exposure.issue(address) {
             return Err(ConfigError { file: None, issues: vec![issue] });
         }
+        self.warnings.extend(exposure.warning(address));
         self.listen = address;
         Ok(())
     }
@@ -228,10 +234,12 @@ fn assemble(
     let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
-    issues.extend(exposed(listen, allow_remote, is_paying));
-    let routes =
-        route::routes(top.take("route"), route::MainListener { listen, allow_remote, is_paying }, issues);
+    let exposure = Exposure { allow_remote, is_paying, has_clients: !clients.is_empty() };
+    issues.extend(exposure.issue(listen));
+    let routes = route::routes(top.take("route"), route::MainListener { listen, exposure }, issues);
     let mut warnings = policy::warnings(&rules, &deposit);
+    let listens = routes.iter().filter_map(|route| route.listen).chain([listen]);
+    warnings.extend(listens.filter_map(|listen| exposure.warning(listen)));
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
     let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
     let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);

@@ -8,7 +8,7 @@ use http::uri::{Authority, Scheme};
 use serde_json::json;
 
 use super::key::{SOCKET, Shape, Table, keys};
-use super::listener::exposed;
+use super::listener::Exposure;
 use super::raw_value::{InvalidValue, quoted};
 use super::rules::is_set;
 use super::section::{Issues, Section, entries};
@@ -54,8 +54,7 @@ pub struct RouteConfig {
 #[derive(Clone, Copy)]
 pub(super) struct MainListener {
     pub listen: SocketAddr,
-    pub allow_remote: bool,
-    pub is_paying: bool,
+    pub exposure: Exposure,
 }
 
 /// Reads all `[[route]]` entries.
@@ -107,7 +106,7 @@ fn listen(value: &Value, proxy: MainListener) -> Result<SocketAddr, InvalidValue
         let remedy = "remove it and write a prefix, or choose another port";
         return Err(InvalidValue::new(format!("the proxy itself listens on {listen}"), remedy));
     }
-    match exposed(listen, proxy.allow_remote, proxy.is_paying) {
+    match proxy.exposure.issue(listen) {
         Some(issue) => Err(InvalidValue::new(issue.problem, issue.remedy)),
         None => Ok(listen),
     }

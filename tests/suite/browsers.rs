@@ -8,7 +8,7 @@ use tollpass::protocol::Amount;
 use crate::pays::QUICK;
 use crate::support::curl::curl;
 use crate::support::fair::{Fair, PRICE, empty};
-use crate::support::payer::{Alice, Running};
+use crate::support::payer::{Alice, Running, write_private};
 use crate::support::raw::{Raw, RawOrigin, field};
 use crate::support::secure::Notary;
 use crate::support::wire::{Got, ask};
@@ -229,15 +229,36 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
     let fair = Fair::open().await;
     let origin = fair.origin.url();
     let rest = format!(
-        "{QUICK}[[route]]\nprefix = \"/seller\"\norigin = \"{origin}\"\n\
-         [[route]]\nlisten = \"0.0.0.0:0\"\norigin = \"{origin}\"\n"
+        "{QUICK}[[client]]\nname = \"laptop\"\ntoken_file = \"laptop\"\n\
+         [[route]]\nprefix = \"/seller\"\norigin = \"{origin}\"\n\
+         [[route]]\nlisten = \"127.0.0.1:0\"\norigin = \"{origin}\"\n"
     );
     let mut alice = Alice::with(&fair.market, &rest).await;
-    alice.change("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:0\"\nallow_remote = true");
-    let proxy = alice.start().await;
-    let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
-    let token = token.trim_end();
+    write_private(&alice.directory.path().join("laptop"), "a-token-of-the-laptop");
     let mut bought = 0;
+    // On loopback, only names that browsers do not protect need the token.
+    let proxy = alice.start().await;
+    routes_need_their_token(&alice, &proxy, false, &mut bought).await;
+    proxy.stop().await;
+    let token = route_token(&alice);
+    // Beyond it, all names do, and every name may be the proxy's.
+    alice.change("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:0\"");
+    alice.change("state_dir =", "allow_remote = true\nstate_dir =");
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    assert_eq!(route_token(&alice), token, "it stays the same");
+    routes_need_their_token(&alice, &proxy, true, &mut bought).await;
+    proxy.stop().await;
+}
+
+fn route_token(alice: &Alice) -> String {
+    std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap().trim_end().to_owned()
+}
+
+/// Asks for routes at many hosts, with and without the token.
+async fn routes_need_their_token(alice: &Alice, proxy: &Running, is_exposed: bool, bought: &mut u64) {
+    let token = route_token(alice);
+    let token = token.as_str();
     for (port, prefix) in [(proxy.address.port(), "/seller"), (proxy.routes[0].port(), "")] {
         let reached = ([127, 0, 0, 1], port).into();
         for (host, is_kept_apart) in [
@@ -256,21 +277,25 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
             ("[::]", false),
         ] {
             // As a server, and as a proxy if the name is one of its own there.
-            let is_named = matches!(
-                host,
-                "127.0.0.1" | "127.9.9.9" | "localhost" | "LocalHost" | "[::1]" | "tollpass.local"
-            );
+            let is_ours = is_exposed
+                || is_kept_apart
+                || matches!(
+                    host,
+                    "tollpass.local" | "Tollpass.Local." | "[::ffff:127.0.0.1]" | "[::ffff:7f00:1]"
+                );
+            let is_named = matches!(host, "127.0.0.1" | "localhost" | "LocalHost" | "tollpass.local")
+                || is_exposed && matches!(host, "127.9.9.9" | "[::1]");
             let whole = format!("http://{host}:{port}");
             for base in [Some(""), is_named.then_some(whole.as_str())].into_iter().flatten() {
                 for (before, is_served) in [
-                    (String::new(), is_kept_apart),
+                    (String::new(), is_kept_apart && !is_exposed),
                     (format!("/{token}"), true),
                     (format!("/{}", token.replace(|_| true, "0")), false),
                     (format!("/{}", token.to_uppercase()), false),
                 ] {
                     // A wrong token is a path that leads to a route only if every path does.
                     let is_wrong = !before.is_empty() && before != format!("/{token}");
-                    if is_wrong && is_kept_apart {
+                    if is_wrong && is_kept_apart && !is_exposed {
                         continue;
                     }
                     let request = format!(
@@ -279,9 +304,11 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
                     let mut client = Raw::asking(reached, &request).await;
                     let head = client.head().await;
                     let status = head.split(' ').nth(1).unwrap().to_owned();
-                    if is_served {
+                    if !is_ours {
+                        assert_eq!(status, "421", "{request}{head}");
+                    } else if is_served {
                         assert_eq!(status, "200", "{request}{head}");
-                        bought += 1;
+                        *bought += 1;
                     } else {
                         let refused = if is_wrong && !prefix.is_empty() { "404" } else { "403" };
                         assert_eq!(status, refused, "{request}{head}");
@@ -290,25 +317,23 @@ async fn a_route_answers_under_names_that_browsers_do_not_protect_only_behind_it
                             assert!(told.contains("route-token"), "{told}");
                         }
                     }
-                    assert_eq!(proxy.promised().await, Amount::from(bought * PRICE), "{request}");
+                    assert_eq!(proxy.promised().await, Amount::from(*bought * PRICE), "{request}");
                 }
             }
         }
     }
     // The set-up page shows where the token is, but not the token: under such a name other sites may read it.
-    for host in ["tollpass.local", "192.168.1.5"] {
+    for host in
+        if is_exposed { ["tollpass.local", "192.168.1.5"] } else { ["tollpass.local", "[::ffff:127.0.0.1]"] }
+    {
         let request =
             format!("GET / HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\n\r\n", proxy.address.port());
         let page = Raw::asking(([127, 0, 0, 1], proxy.address.port()).into(), request).await.rest().await;
         let page = String::from_utf8(page).unwrap();
         assert!(page.contains("/seller") && !page.contains(token), "{page}");
-        assert_eq!(page.contains("TOKEN is in the file route-token"), host == "192.168.1.5", "{page}");
+        let needs_token = is_exposed || host != "tollpass.local";
+        assert_eq!(page.contains("TOKEN is in the file route-token"), needs_token, "{page}");
     }
-    proxy.stop().await;
-    let proxy = alice.start().await;
-    let again = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
-    assert_eq!(again.trim_end(), token, "it stays the same");
-    proxy.stop().await;
 }
 
 #[tokio::test]

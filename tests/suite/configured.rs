@@ -21,6 +21,8 @@ const README: &str = include_str!("../../README.md");
 const PAYING: &str = "[wallet]\nkeystore = \"k\"\n[chain]\nrpc_url = \"http://127.0.0.1:8545\"\n\
                       channel_manager = \"0x1440317CB15499083dEE3dDf49C2bD51D0d92e33\"\n";
 
+const CLIENT: &str = "[[client]]\nname = \"laptop\"\ntoken_file = \"t\"\n";
+
 /// Parses a file `/etc/x/proxy.toml` with this text, for a user whose home is /home/me.
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut environment = BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]);
@@ -451,6 +453,21 @@ fn each_fault_names_its_key_and_its_remedy() {
         ("[chain]\nmax_fee_per_gas = 0".into(), "chain.max_fee_per_gas: 0 wei is out of range"),
         ("[chain]\nlog_range = 0".into(), "chain.log_range: 0 is out of range -> write a value from 1 to"),
         (format!("listen = \"0.0.0.0:1\"\n{PAYING}"), "listen: other machines can connect to 0.0.0.0:1"),
+        (
+            format!("listen = \"0.0.0.0:1\"\nallow_remote = true\n{PAYING}"),
+            "listen: other machines can connect to 0.0.0.0:1 and spend your money -> allow_remote = true also needs a \
+             [[client]] for each program: write [[client]], name = \"laptop\" and token_file = \"laptop.token\"",
+        ),
+        (
+            format!("listen = \"0.0.0.0:1\"\n{PAYING}{CLIENT}"),
+            "listen: other machines can connect to 0.0.0.0:1 and spend your money -> write allow_remote = true",
+        ),
+        (
+            format!(
+                "allow_remote = true\n{PAYING}[[route]]\nlisten = \"0.0.0.0:1\"\norigin = \"http://a\"\n"
+            ),
+            "route[0].listen: other machines can connect to 0.0.0.0:1",
+        ),
         ("auth = \"required\"".into(), "auth: \"required\" without a valid [[client]] refuses every request"),
         ("auth = \"none\"".into(), "auth: \"none\" is not a valid value -> write \"remote\" or \"required\""),
         ("client = 1".into(), "client: expected a list of tables, found an integer"),
@@ -786,7 +803,17 @@ fn another_address_to_listen_on_is_checked_too() {
         config.listen_on("[::ffff:127.0.0.1]:80".parse().unwrap()).unwrap();
     }
     let mut config = parse(&format!("allow_remote = true\n{PAYING}"), &[]).unwrap();
+    assert!(config.listen_on(remote).is_err(), "a wallet is exposed only to clients");
+    let mut config = parse(&format!("allow_remote = true\n{PAYING}{CLIENT}"), &[]).unwrap();
     config.listen_on(remote).unwrap();
+    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    assert!(warning.contains("tokens to 0.0.0.0:80 unencrypted"), "{warning}");
+    // Without a wallet, everyone may use it.
+    parse("listen = \"0.0.0.0:80\"", &[]).unwrap();
+    // A route's own port is exposed, too.
+    let route = "[[route]]\nlisten = \"0.0.0.0:1\"\norigin = \"http://a\"\n";
+    let config = parse(&format!("allow_remote = true\n{PAYING}{CLIENT}{route}"), &[]).unwrap();
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
 }
 
 #[test]

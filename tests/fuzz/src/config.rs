@@ -59,7 +59,7 @@ fn hides_no_issue(before: &ConfigError, after: Result<Config, ConfigError>) {
 fn keeps_its_promises(mut config: Config) {
     assert!(config.state_dir.is_absolute(), "{:?}", config.state_dir);
     assert!(config.chain.is_none() || config.wallet.is_some(), "only a wallet can use a chain");
-    let is_safe = config.wallet.is_none() || config.allow_remote;
+    let is_safe = is_safe(&config);
     assert!(is_safe || config.listen.ip().to_canonical().is_loopback(), "{} pays for anyone", config.listen);
     if let Some(chain) = &config.chain {
         let shown = chain.rpc_url.to_string();
@@ -86,9 +86,14 @@ fn keeps_its_promises(mut config: Config) {
     assert_eq!(config.listen_on(anywhere).is_ok(), is_safe);
 }
 
+/// Whether the proxy may listen beyond loopback: it never pays, or only for its clients.
+fn is_safe(config: &Config) -> bool {
+    config.wallet.is_none() || (config.allow_remote && !config.clients.is_empty())
+}
+
 /// Routes are distinct, listen no further than the proxy itself, and do not hide its pages.
 fn lead_to_origins(config: &Config) {
-    let is_safe = config.wallet.is_none() || config.allow_remote;
+    let is_safe = is_safe(config);
     for route in &config.routes {
         let is_plain = route.prefix.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
         assert!(is_plain && (route.prefix.is_empty() || route.prefix.starts_with('/')), "{route:?}");
