@@ -31,7 +31,8 @@ pub(super) static CLIENT: Table = Table::new(
         "name": Shape::Text("^[!-9;-~]{1,64}$"); required(),
         /// A file that contains its token (chmod 600): 16 to 1024 visible ASCII characters. Each client needs its own.
         "token_file": Shape::Path; required(),
-        /// "program" if no browser uses the token, else "any".
+        /// "program" if no browser uses the token: then requests that look like a browser's or another site's are paid, too,
+        /// because a page cannot add the token. Else "any".
         "kind": Shape::Word(&const { words(&KINDS) }); or(|| serde_json::json!(KINDS[0].0)),
     },
 );

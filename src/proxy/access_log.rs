@@ -226,7 +226,7 @@ impl Drop for AccessRecord {
             target: "tollpass::access",
             id = self.arrival.map(|arrival| arrival.request),
             client = self.arrival.map(|arrival| display(arrival.client)),
-            name = self.authenticated.as_ref().map(|client| client.0.name.as_str()),
+            name = self.authenticated.as_ref().map(RequestClient::name),
             method = self.method.as_str(),
             origin = %SafeOrigin(&self.url),
             status = self.status.map(|status| status.as_u16()),

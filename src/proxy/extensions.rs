@@ -34,7 +34,18 @@ pub(crate) struct MappedUrl(pub(crate) Uri);
 
 /// The authenticated client of a request and, for the access log, of its response.
 #[derive(Clone, Debug)]
-pub struct RequestClient(pub(crate) Arc<ProxyClient>);
+pub struct RequestClient {
+    pub(crate) client: Arc<ProxyClient>,
+    /// Whether the request, or the `CONNECT` of its tunnel, had the client's credentials; a route has a token instead.
+    pub(crate) has_credentials: bool,
+}
+
+impl RequestClient {
+    /// Its name in logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.client.name
+    }
+}
 
 /// The request came through a route, behind the token that replaces proxy authentication there.
 #[derive(Clone, Copy, Debug)]

@@ -37,7 +37,7 @@ pub(super) fn span(request: &Request<Body>) -> Span {
     debug_span!(
         "request",
         id = request.extensions().get::<Arrival>().map(|arrival| arrival.request),
-        client = request.extensions().get::<RequestClient>().map(|client| client.0.name.as_str()),
+        client = request.extensions().get::<RequestClient>().map(RequestClient::name),
         method = request.method().as_str(),
         host = request.uri().authority().map(|authority| display(without_user(authority.as_str()))),
         path = request.uri().path_and_query().map(|path| display(path.path())),

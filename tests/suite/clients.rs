@@ -44,14 +44,17 @@ struct Scene {
 
 impl Scene {
     async fn open(limits: &str) -> Self {
+        Self::with(&clients(""), limits).await
+    }
+
+    async fn with(clients: &str, limits: &str) -> Self {
         let notary = Notary::new();
         let secure = notary.certify("127.0.0.1", &["h2", "http/1.1"]).await;
         let secure = origin::Secure { listen: ([127, 0, 0, 1], 0).into(), config: secure };
         let fair = Fair::with(|settings| settings.secure = Some(secure)).await;
         let more = format!(
-            "{QUICK}{}[[route]]\nprefix = \"/seller\"\norigin = \"{}\"\n[upstream]\nca_file = \"{}\"\n\
+            "{QUICK}{clients}[[route]]\nprefix = \"/seller\"\norigin = \"{}\"\n[upstream]\nca_file = \"{}\"\n\
              [limits]\n{limits}\n",
-            clients(""),
             fair.origin.url(),
             notary.ca_file().display()
         );
@@ -234,6 +237,54 @@ async fn get(proxy: &Running, fair: &Fair, credentials: Option<&str>) -> Got {
         request = request.header(header::PROXY_AUTHORIZATION, line);
     }
     ask(proxy.address, request.body(empty()).unwrap()).await
+}
+
+/// Requests as pages of other sites, prefetches and browsers make them.
+const BROWSERS: [&[&str]; 5] = [
+    &["Origin: https://evil.example"],
+    &["Sec-Fetch-Site: cross-site"],
+    &["Referer: http://evil.example/", "User-Agent: Mozilla/5.0 Firefox/140.0"],
+    &["Sec-Purpose: prefetch"],
+    &["User-Agent: Mozilla/5.0 Firefox/140.0"],
+];
+
+#[tokio::test]
+async fn only_the_credentials_of_a_program_exempt_from_the_browser_test() {
+    let scene = Scene::with(&clients("kind = \"program\""), "").await;
+    let ca = scene.alice.state_dir().join("ca.pem");
+    let (plain, secure) = (scene.fair.origin.url(), scene.fair.origin.secure_url().unwrap());
+    let mut bought = 0;
+    for (name, token, is_program) in [("laptop", LAPTOP, true), ("server", SERVER, false)] {
+        let line = format!("Proxy-Authorization: {}", basic(name, token));
+        for headers in BROWSERS {
+            for (version, url) in [("--http1.1", &plain), ("--http1.1", &secure), ("--http2", &secure)] {
+                let url = format!("{url}/paid");
+                let mut more = vec![version, "--cacert", ca.to_str().unwrap(), "--proxy-header", &line];
+                more.extend(headers.iter().flat_map(|header| ["-H", *header]));
+                more.push(&url);
+                let got = curl(Some(scene.proxy.address), &more).await.got;
+                assert_eq!(
+                    got.status,
+                    if is_program { 200 } else { 402 },
+                    "{name} {headers:?} {url}: {got:?}"
+                );
+                bought += u64::from(is_program);
+            }
+        }
+    }
+    // Through a route, no credentials prove that it is no page.
+    let token = scene.route_token();
+    for headers in &BROWSERS[1..] {
+        let port = scene.proxy.address.port();
+        let request = format!(
+            "GET /{token}/seller/paid HTTP/1.1\r\nHost: localhost:{port}\r\n{}",
+            headers.join("\r\n")
+        );
+        let (_, head) = scene.head(&request, &[]).await;
+        assert!(!head.starts_with("HTTP/1.1 200 "), "{request}: {head}");
+    }
+    assert_eq!(scene.proxy.promised().await, Amount::from(bought * PRICE));
+    scene.proxy.stop().await;
 }
 
 #[tokio::test]

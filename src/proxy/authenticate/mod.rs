@@ -184,7 +184,7 @@ impl<S> Authenticate<S> {
         {
             return Err(AuthRefusal::Missing);
         }
-        let client = client.map(RequestClient);
+        let client = client.map(|client| RequestClient { client, has_credentials: true });
         if let Some(client) = client.clone() {
             request.extensions_mut().insert(client);
         }
@@ -279,7 +279,7 @@ mod tests {
         let inner = service_fn(|request: Request<Body>| {
             assert!(!request.headers().contains_key(header::PROXY_AUTHORIZATION));
             let client = request.extensions().get::<RequestClient>().cloned();
-            let name = client.map(|client| client.0.name.clone());
+            let name = client.map(|client| client.name().to_owned());
             let response = Response::builder().header("x-client", name.as_deref().unwrap_or("none"));
             std::future::ready(Ok::<_, Infallible>(response.body(Body::Empty).unwrap()))
         });

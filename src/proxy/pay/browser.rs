@@ -3,6 +3,7 @@
 //!
 //! Any page can make a browser send requests, and over plain http browsers mark few of them. So a cross-site mark
 //! always forbids a payment, and a missing mark never allows one: a browser's request is paid only as its rule says.
+//! The exception is a client of kind "program": no browser has its credentials, and no page can add them.
 
 use std::net::Ipv6Addr;
 
@@ -11,9 +12,9 @@ use http::{Method, Request, Uri};
 
 use crate::hosts::default_port;
 use crate::protocol::Refusal;
-use crate::protocol::policy::Browsers;
+use crate::protocol::policy::{Browsers, ClientKind};
 use crate::proxy::Body;
-use crate::proxy::extensions::RequestedAuthority;
+use crate::proxy::extensions::{RequestClient, RequestedAuthority};
 
 /// Why a request is not paid although a rule allows its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,12 @@ impl From<Unasked> for Refusal {
             Unasked::Browser { browsers, written, is_plain } => Self::Browser { browsers, written, is_plain },
         }
     }
+}
+
+/// Whether the credentials of the request are those of a program, whatever its other headers say.
+pub(super) fn is_program(request: &Request<Body>) -> bool {
+    let client = request.extensions().get::<RequestClient>();
+    client.is_some_and(|client| client.has_credentials && client.client.kind == ClientKind::Program)
 }
 
 /// Judges a request whose rule has the setting `browsers`.

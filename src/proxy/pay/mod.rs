@@ -168,7 +168,9 @@ impl PayShared {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
             Some(Allow::Pay { max_price, receivers, send_ahead, browsers, hooks }) => {
-                if let Err(unasked) = browser::judge(request, *browsers) {
+                if let Err(unasked) = browser::judge(request, *browsers)
+                    && !browser::is_program(request)
+                {
                     return Judged::Unpaid(Unpaid::Unasked(unasked));
                 }
                 if headers::binds_connection(request.headers()) {
