@@ -535,6 +535,7 @@ fn proxy_settings(config: &Config) -> proxy::ProxySettings {
     proxy::ProxySettings {
         limits: config.limits.clone(),
         ca_file: config.upstream.ca_file.clone(),
+        addresses: config.upstream.addresses.clone(),
         ..proxy::ProxySettings::default()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
-use ::config::Value;
+use ::config::{Value, ValueKind};
 use http::uri::Authority;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -19,6 +19,7 @@ use super::raw_value::{InvalidValue, quoted};
 use super::section::Section;
 use super::values;
 use super::values::BasePaths;
+use crate::hosts::address_rules::{AddressPattern, AddressRules, NotAnAddressPattern};
 use crate::hosts::host::Host;
 use crate::hosts::no_proxy::{Bypass, NoProxyEntry};
 use crate::hosts::without_brackets;
@@ -45,6 +46,12 @@ pub(super) static UPSTREAM: Table = Table::new(
         /// tollpass's CA. tollpass changes redirects to these hosts back to http, so that the program keeps using the
         /// proxy.
         "upgrade": PATTERNS; or(|| json!([])),
+        /// Addresses that no client's request may reach: IP addresses, networks such as "10.0.0.0/8", and the words
+        /// "private", "link-local", "loopback", "metadata" (where clouds serve credentials) and "own" (this machine's).
+        "deny": Shape::List(&Shape::Text("."), 0, MOST_ENTRIES); or(|| json!([])),
+        /// Addresses that are not public, as in deny, and that clients on other machines may reach: "100.64.0.0/10"
+        /// lets them reach Tailscale's.
+        "allow": Shape::List(&Shape::Text("."), 0, MOST_ENTRIES); or(|| json!([])),
         /// TLS settings for particular origins; the first entry that matches decides.
         "tls": Shape::Tables(&origin::TLS, origin::MAX_ENTRIES),
     },
@@ -78,6 +85,8 @@ pub struct UpstreamConfig {
     pub ca_file: Option<PathBuf>,
     /// Hosts to which plain `http` requests go over `https`.
     pub upgrade: Vec<HostPattern>,
+    /// The addresses that clients' requests may reach.
+    pub addresses: AddressRules,
     /// TLS settings for particular origins. The first entry that matches decides.
     pub tls: Vec<OriginTlsConfig>,
 }
@@ -248,7 +257,9 @@ pub(super) fn upstream(
         }
     };
     let upgrade = section.read("upgrade", patterns).unwrap_or_default();
-    UpstreamConfig { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade, tls }
+    let addresses = |key| section.read(key, address_patterns).unwrap_or_default();
+    let addresses = AddressRules { deny: addresses("deny"), allow: addresses("allow") };
+    UpstreamConfig { http, tunnel, bypass, proxy_auth_file, ca_file, upgrade, addresses, tls }
 }
 
 /// The proxy that the environment sets for one kind of request.
@@ -284,6 +295,18 @@ fn entry(value: &Value) -> Result<NoProxyEntry, InvalidValue> {
             "write names and IP addresses, without scheme or path",
         )
     })
+}
+
+fn address_patterns(value: &Value) -> Result<Vec<AddressPattern>, InvalidValue> {
+    match &value.kind {
+        ValueKind::Array(items) if items.is_empty() => Ok(Vec::new()),
+        _ => values::list(value, MOST_ENTRIES, |value| {
+            let text = values::text(value)?;
+            text.parse().map_err(|error: NotAnAddressPattern| {
+                InvalidValue::new(format!("{} is not valid", quoted(text)), error.to_string())
+            })
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
-//! Hosts and addresses: their spelling, the patterns that match them, and the hosts that `no_proxy` exempts.
+//! Hosts and addresses: their spelling, the patterns that match them, the hosts that `no_proxy` exempts, and the
+//! addresses that requests may reach.
 
+mod address_class;
+pub mod address_rules;
 pub mod host;
+mod network;
 pub mod no_proxy;
 
 use http::uri::Scheme;

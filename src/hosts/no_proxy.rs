@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::host::Host;
-use super::without_brackets;
+use super::network::network;
 
 /// The hosts that are reached directly, in addition to this machine: see [`is_here`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,35 +90,19 @@ impl FromStr for NoProxyEntry {
 
     fn from_str(text: &str) -> Result<Self, NotABypass> {
         // An IPv6 address contains colons: with a port it needs brackets.
-        if let Some(hosts) = network(text) {
-            return Ok(Self { hosts, port: None });
+        if let Some(network) = network(text) {
+            return Ok(Self { hosts: HostMatch::Network(network), port: None });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse().map_err(|_| NotABypass)?)),
             None => (text, None),
         };
         let hosts = match network(host) {
-            Some(hosts) => hosts,
+            Some(network) => HostMatch::Network(network),
             None => name(host)?,
         };
         Ok(Self { hosts, port })
     }
-}
-
-/// An address, with or without brackets, or a network.
-fn network(text: &str) -> Option<HostMatch> {
-    let bare = without_brackets(text);
-    let Some((address, bits)) = bare.split_once('/') else {
-        return Some(HostMatch::Network(Host::read(bare).ok()?.address()?.into()));
-    };
-    // Parsed by std: ipnet reads 010 as 10, which resolvers read as 8.
-    let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
-    let network = match (IpNet::new(address, bits).ok()?, address.to_canonical()) {
-        // ::ffff:10.0.0.0/104 means 10.0.0.0/8.
-        (IpNet::V6(_), mapped @ IpAddr::V4(_)) => IpNet::new(mapped, bits.checked_sub(96)?).ok()?,
-        (network, _) => network,
-    };
-    Some(HostMatch::Network(network))
 }
 
 fn name(text: &str) -> Result<HostMatch, NotABypass> {

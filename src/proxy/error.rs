@@ -123,6 +123,9 @@ impl From<&ForwardError> for ErrorAnswer {
             ForwardError::Dial(DialError::Timeout { .. }) => {
                 quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
             }
+            ForwardError::Dial(DialError::Prohibited { .. }) => {
+                quiet(StatusCode::FORBIDDEN, "destination_ip_prohibited")
+            }
             ForwardError::Dial(DialError::Refused { .. }) => {
                 quiet(StatusCode::BAD_GATEWAY, "connection_refused")
             }

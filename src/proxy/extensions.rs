@@ -26,6 +26,11 @@ impl Arrival {
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
         Self { request: REQUESTS.fetch_add(1, Ordering::Relaxed) + 1, ..self }
     }
+
+    /// Whether the client is on another machine.
+    pub(crate) fn is_remote(self) -> bool {
+        !self.client.ip().to_canonical().is_loopback()
+    }
 }
 
 /// In a response: the URL to which the request was sent instead of the one that the client wrote.
@@ -51,7 +56,8 @@ impl RequestClient {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BehindRouteToken;
 
-/// The client is on another machine, so unencrypted data can be read on the network.
+/// The client is on another machine: unencrypted data can be read on the network, and only public and allowed addresses
+/// are in its reach.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteClient;
 

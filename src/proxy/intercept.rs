@@ -45,6 +45,7 @@ use super::message::{validate, via};
 use super::request_span;
 use super::tunnel::splice::{Prefixed, Traffic, TunnelEnd, TunnelLimits, splice};
 use super::upstream::client::UpstreamClient;
+use super::upstream::egress::Reach;
 use super::upstream::parked::ParkedConnection;
 use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
@@ -183,11 +184,12 @@ where
     }
 }
 
-/// The host (without brackets) and port of a tunnel.
+/// The host (without brackets) and port of a tunnel, and the reach of its client.
 #[derive(Clone, Debug)]
 struct TunnelTarget {
     host: String,
     port: u16,
+    reach: Reach,
 }
 
 impl InterceptContext {
@@ -196,7 +198,7 @@ impl InterceptContext {
         let (host, port) = message_target::tunnel(request.uri()).ok()?;
         let is_ours =
             self.interception.hosts.covers(host, port) && !via::has_passed(request.headers(), request.uri());
-        is_ours.then(|| TunnelTarget { host: host.to_owned(), port })
+        is_ours.then(|| TunnelTarget { host: host.to_owned(), port, reach: Reach::of(request) })
     }
 
     /// Logs a warning that only the user can resolve, once.
@@ -212,14 +214,14 @@ impl InterceptContext {
     /// A connection to the origin, or `None` if the pool has one.
     async fn connect(
         &self,
-        TunnelTarget { host, port }: &TunnelTarget,
+        TunnelTarget { host, port, reach }: &TunnelTarget,
         received: &HeaderMap,
         version: Version,
     ) -> Result<Option<TcpStream>, ForwardError> {
-        if self.upstream.parked.is_live(host, *port) {
+        if self.upstream.parked.is_live(host, *port, *reach) {
             return Ok(None);
         }
-        Ok(Some(self.upstream.egress.connect_for(host, *port, received, version).await?))
+        Ok(Some(self.upstream.egress.connect_for(host, *port, *reach, received, version).await?))
     }
 }
 
@@ -379,16 +381,16 @@ where
         let origin = match origin {
             Some(origin) => origin,
             None => {
-                let TunnelTarget { host, port } = &self.target;
-                self.context.upstream.egress.connect(host, *port).await.map_err(io::Error::other)?
+                let TunnelTarget { host, port, reach } = &self.target;
+                self.context.upstream.egress.connect(host, *port, *reach).await.map_err(io::Error::other)?
             }
         };
         Ok(TunnelKind::Blind { client, heard, origin })
     }
 
     fn park(&self, origin: Option<TcpStream>) -> Option<ParkedConnection> {
-        let TunnelTarget { host, port } = &self.target;
-        origin.map(|origin| self.context.upstream.parked.park(host, *port, origin))
+        let TunnelTarget { host, port, reach } = &self.target;
+        origin.map(|origin| self.context.upstream.parked.park(host, *port, *reach, origin))
     }
 
     async fn handshake(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::descriptors::IdleConnections;
 use super::upstream::egress::{Outbound, Resolve, SystemResolver};
 use super::upstream::tls::OriginTlsSettings;
+use crate::hosts::address_rules::AddressRules;
 use crate::limits::Limits;
 
 /// The limits of the HTTP shell, and what it connects with.
@@ -23,6 +24,8 @@ pub struct ProxySettings {
     pub resolver: Arc<dyn Resolve>,
     /// Outbound proxies, and the hosts that bypass them.
     pub outbound: Outbound,
+    /// The addresses that clients' requests may reach.
+    pub addresses: AddressRules,
     /// Idle connections to close when file descriptors run out; shared by all services that free them for each other.
     pub idle: IdleConnections,
 }
@@ -36,6 +39,7 @@ impl Default for ProxySettings {
             tunnel_buffer: 64 * 1024,
             resolver: Arc::new(SystemResolver),
             outbound: Outbound::default(),
+            addresses: AddressRules::default(),
             idle: IdleConnections::default(),
         }
     }

@@ -19,6 +19,7 @@ use super::message::body::Body;
 use super::message::target;
 use super::tunnel::splice::{Traffic, TunnelEnd, TunnelLimits, splice};
 use super::upstream::client::UpstreamClient;
+use super::upstream::egress::Reach;
 use crate::error_chain::with_causes;
 
 /// Connects to the target, answers 200, and starts the tunnel.
@@ -27,7 +28,8 @@ pub(super) async fn open(
     upstream: Arc<UpstreamClient>,
 ) -> Result<Response<Body>, ForwardError> {
     let (host, port) = target::tunnel(request.uri())?;
-    let origin = upstream.egress.connect_for(host, port, request.headers(), request.version()).await?;
+    let reach = Reach::of(&request);
+    let origin = upstream.egress.connect_for(host, port, reach, request.headers(), request.version()).await?;
     let origin = TunnelEnd::Tcp(origin, Bytes::new());
     let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let record = request.extensions_mut().remove::<TunnelRecord>();

@@ -1,6 +1,7 @@
 //! Outbound connections: which address of a name, through which proxy, and never over a stale connection.
 
 mod addresses;
+mod guarded;
 mod loops;
 mod pinned;
 mod proxies;

@@ -83,10 +83,9 @@ where
             Ok(((stream, peer), permit)) => {
                 backoff = Backoff::default();
                 let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
-                let is_remote = !peer.ip().to_canonical().is_loopback();
                 let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
                 let arrival = Arrival { client: peer, request: 0 };
-                let service = ConnectionService { service: service.clone(), permit, arrival, is_remote };
+                let service = ConnectionService { service: service.clone(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);
                 shutdown.spawn_watchful(connection(stream, server.clone(), service).instrument(span));
             }
@@ -262,7 +261,6 @@ struct ConnectionService<S> {
     permit: ConnectionPermit,
     /// That of the connection; each request gets a number of its own.
     arrival: Arrival,
-    is_remote: bool,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
@@ -280,7 +278,7 @@ where
         if request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.permit.clone());
         }
-        if self.is_remote {
+        if self.arrival.is_remote() {
             request.extensions_mut().insert(RemoteClient);
         }
         self.service.clone().oneshot(request)

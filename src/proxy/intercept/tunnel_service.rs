@@ -23,7 +23,7 @@ use crate::mutex::lock;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
-use crate::proxy::extensions::{Arrival, RequestClient};
+use crate::proxy::extensions::{Arrival, RemoteClient, RequestClient};
 use crate::proxy::message::body::Body;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::settings::ProxySettings;
@@ -163,6 +163,9 @@ where
         let mut request = request.map(Body::from);
         if let Some(arrival) = self.arrival {
             request.extensions_mut().insert(arrival.next());
+            if arrival.is_remote() {
+                request.extensions_mut().insert(RemoteClient);
+            }
         }
         if let Some(client) = &self.authenticated {
             request.extensions_mut().insert(client.clone());

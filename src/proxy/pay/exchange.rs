@@ -300,7 +300,7 @@ where
     pub(super) async fn unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
         match self.send_unpaid(extensions).await {
             Err(ForwardError::NotProcessed { is_repeated: false, .. }) if self.kept.check().is_ok() => {
-                self.send_unpaid(Extensions::new()).await
+                self.send_unpaid(self.head.extensions.clone()).await
             }
             answer => answer,
         }

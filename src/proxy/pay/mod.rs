@@ -27,7 +27,7 @@ use super::message::{headers, target};
 use super::replay;
 use super::replay::keep;
 use super::tunnel::upgrade;
-use super::{Body, ForwardError, RequestService, error_response};
+use super::{Body, ForwardError, RemoteClient, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
@@ -240,8 +240,11 @@ where
     request.headers_mut().remove(header::UPGRADE);
     let name = RequestName::of(&request);
     let (mut head, body) = request.into_parts();
-    // Extensions belong to the client's connection; resent requests have none.
+    // Extensions belong to the client's connection; resent requests have none, except for their reach.
     let extensions = std::mem::take(&mut head.extensions);
+    if extensions.get::<RemoteClient>().is_some() {
+        head.extensions.insert(RemoteClient);
+    }
     let (first, kept) = keep(body, &shared.replay);
     let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), limit));
     if let Err(refusal) = exchange.may_begin().await {

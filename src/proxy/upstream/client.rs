@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tracing::warn;
 
 use super::connector::Connector;
-use super::egress::{Egress, PinnedAddr};
+use super::egress::{Egress, PinnedAddr, Reach};
 use super::parked::ParkedConnections;
 use super::pool::{FailureCause, Pool, PoolError, PoolRequest, ResponseFuture, StreamPermit};
 use super::stream::Reuse;
@@ -82,12 +82,12 @@ impl UpstreamClient {
         if let Some(target) = pinned.and_then(|pinned| self.egress.pin(request.uri(), pinned)) {
             *request.uri_mut() = target;
         }
-        let client = ConnectionId::of(&request);
+        let (client, reach) = (ConnectionId::of(&request), Reach::of(&request));
         let pays = request.extensions().get::<CarriesPayment>().is_some();
         if is_deferred {
             let choice = if pays { PoolChoice::WithPayment } else { PoolChoice::Plain };
             let request = Box::new(request);
-            return Ok(self.send_deferred(PoolRequest { request, client, is_fresh: false }, choice));
+            return Ok(self.send_deferred(PoolRequest { request, client, reach, is_fresh: false }, choice));
         }
         self.handle_interim(&mut request, None);
         let is_upgrade = request.headers().contains_key(header::UPGRADE);
@@ -99,7 +99,7 @@ impl UpstreamClient {
             (false, false) => PoolChoice::Plain,
         };
         let request = Box::new(request);
-        Ok(self.request(PoolRequest { request, client, is_fresh: false }, choice, retry, None))
+        Ok(self.request(PoolRequest { request, client, reach, is_fresh: false }, choice, retry, None))
     }
 
     fn request(
@@ -109,9 +109,18 @@ impl UpstreamClient {
         retry: Option<Box<Request<Body>>>,
         gate: Option<ContinueGate<Body>>,
     ) -> PendingResponse {
-        let client = request.client.clone();
+        let (client, reach) = (request.client.clone(), request.reach);
         let answering = self.pool(choice).request(request);
-        PendingResponse { answering, choice, client, retry, gate, permit: None, upstream: Arc::clone(self) }
+        PendingResponse {
+            answering,
+            choice,
+            client,
+            reach,
+            retry,
+            gate,
+            permit: None,
+            upstream: Arc::clone(self),
+        }
     }
 
     fn pool(&self, choice: PoolChoice) -> &Pool {
@@ -124,7 +133,7 @@ impl UpstreamClient {
 
     /// Sends a request whose body waits for `100 Continue`.
     fn send_deferred(self: &Arc<Self>, request: PoolRequest, choice: PoolChoice) -> PendingResponse {
-        let PoolRequest { request, client, is_fresh } = request;
+        let PoolRequest { request, client, reach, is_fresh } = request;
         // No byte of the body is sent before the origin responds, so an origin that just closes the connection has not
         // processed the request, whatever its method.
         let retry = (choice != PoolChoice::WithPayment).then(|| Box::new(copy(&request)));
@@ -133,7 +142,7 @@ impl UpstreamClient {
         let mut request = Request::from_parts(head, Body::Deferred(Box::new(deferred)));
         self.handle_interim(&mut request, Some(gate.clone()));
         let request = Box::new(request);
-        self.request(PoolRequest { request, client, is_fresh }, choice, retry, Some(gate))
+        self.request(PoolRequest { request, client, reach, is_fresh }, choice, retry, Some(gate))
     }
 
     /// Handles interim responses: 100 opens the body gate, others go to the client.
@@ -268,6 +277,7 @@ pub(crate) struct PendingResponse {
     answering: ResponseFuture,
     choice: PoolChoice,
     client: Option<ConnectionId>,
+    reach: Reach,
     /// The request to send once more if the connection was stale.
     retry: Option<Box<Request<Body>>>,
     /// Defers the body of the request.
@@ -309,16 +319,16 @@ impl PendingResponse {
 
     /// Sends on a new connection, because the others in the pool may be stale or overloaded, too.
     fn send_again(&mut self, mut request: Box<Request<Body>>) -> bool {
-        let client = self.client.take();
+        let (client, reach) = (self.client.take(), self.reach);
         let Some(gate) = self.gate.take() else {
-            let request = PoolRequest { request, client, is_fresh: true };
+            let request = PoolRequest { request, client, reach, is_fresh: true };
             self.answering = self.upstream.pool(self.choice).request(request);
             return true;
         };
         let Some(body) = gate.take_back() else { return false };
         *request.body_mut() = body;
         let mut next =
-            self.upstream.send_deferred(PoolRequest { request, client, is_fresh: true }, self.choice);
+            self.upstream.send_deferred(PoolRequest { request, client, reach, is_fresh: true }, self.choice);
         next.retry = None;
         *self = next;
         true

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-use super::egress::{Egress, PinnedAddr};
+use super::egress::{Egress, PinnedAddr, Reach};
 use super::error::DialError;
 use super::parked::ParkedConnections;
 use super::stream::{Reuse, UpstreamStream};
@@ -30,23 +30,33 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// Opens a connection to an origin; `offer` applies to TLS.
-    pub(crate) async fn connect(&self, origin: &Uri, offer: AlpnOffer) -> Result<UpstreamStream, DialError> {
+    pub(crate) async fn connect(
+        &self,
+        origin: &Uri,
+        offer: AlpnOffer,
+        reach: Reach,
+    ) -> Result<UpstreamStream, DialError> {
         let host = without_brackets(origin.host().unwrap_or_default());
         let port = target::port(origin);
         if origin.scheme() == Some(&Scheme::HTTPS) {
-            self.secure(host, port, offer).await
+            self.secure((host, port), offer, reach).await
         } else {
-            self.plain(origin, host, port).await
+            self.plain(origin, (host, port), reach).await
         }
     }
 
-    async fn plain(&self, origin: &Uri, host: &str, port: u16) -> Result<UpstreamStream, DialError> {
+    async fn plain(
+        &self,
+        origin: &Uri,
+        (host, port): (&str, u16),
+        reach: Reach,
+    ) -> Result<UpstreamStream, DialError> {
         // Parked connections were dialled by name, without a pin.
-        let parked = if self.egress.is_bound(origin) { None } else { self.parked.take(host, port) };
+        let parked = if self.egress.is_bound(origin) { None } else { self.parked.take(host, port, reach) };
         let (stream, is_proxied, is_direct) = match parked {
             Some(stream) => (stream, false, self.egress.connects_directly(host, port)),
             None => {
-                let (stream, is_proxied) = self.egress.connect_plain(origin).await?;
+                let (stream, is_proxied) = self.egress.connect_plain(origin, reach).await?;
                 (stream, is_proxied, !is_proxied)
             }
         };
@@ -54,22 +64,28 @@ impl Connector {
         Ok(UpstreamStream::plain(self.link(stream), Reuse::new(peer, is_proxied)))
     }
 
-    async fn secure(&self, host: &str, port: u16, offer: AlpnOffer) -> Result<UpstreamStream, DialError> {
-        let connected = timeout_at(Instant::now() + self.timeout, self.handshake(host, port, offer)).await;
+    async fn secure(
+        &self,
+        (host, port): (&str, u16),
+        offer: AlpnOffer,
+        reach: Reach,
+    ) -> Result<UpstreamStream, DialError> {
+        let shaking = self.handshake((host, port), offer, reach);
+        let connected = timeout_at(Instant::now() + self.timeout, shaking).await;
         let timeout = || DialError::Timeout { host: host.to_owned(), port, within: self.timeout };
         Ok(UpstreamStream::secure(
             connected.unwrap_or_else(|_| Err(timeout()))?,
-            self.parked.mark_live(host, port),
+            self.parked.mark_live(host, port, reach),
         ))
     }
 
     async fn handshake(
         &self,
-        host: &str,
-        port: u16,
+        (host, port): (&str, u16),
         offer: AlpnOffer,
+        reach: Reach,
     ) -> Result<TlsStream<TcpLink>, DialError> {
-        if let Some(stream) = self.parked.take(host, port) {
+        if let Some(stream) = self.parked.take(host, port, reach) {
             match self.tls.handshake(self.link(stream), (host, port), offer).await {
                 Ok(stream) => return Ok(stream),
                 Err(HandshakeError::Refused(error)) => return Err(error),
@@ -77,7 +93,7 @@ impl Connector {
                 Err(HandshakeError::Broken(_)) => {}
             }
         }
-        let stream = self.egress.connect(host, port).await?;
+        let stream = self.egress.connect(host, port, reach).await?;
         self.tls.handshake(self.link(stream), (host, port), offer).await.map_err(|error| match error {
             HandshakeError::Refused(error) => error,
             HandshakeError::Broken(error) => {

@@ -1,6 +1,9 @@
-//! Opens TCP streams to hosts: chooses the outbound proxy, resolves the name, races the addresses. It sends no part of a
-//! request.
+//! Opens TCP streams to hosts: chooses the outbound proxy, resolves the name, checks and races the addresses. It sends no
+//! part of a request.
+//!
+//! Every connection for a client's request is opened here.
 
+mod guard;
 mod outbound;
 mod pin;
 mod race;
@@ -16,12 +19,15 @@ use http::{HeaderMap, Uri, Version, header};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::hosts::address_rules::AddressRules;
+use crate::hosts::host::Host;
 use crate::hosts::without_brackets;
 use crate::proxy::descriptors::IdleConnections;
 use crate::proxy::message::target;
 use crate::proxy::message::via::via;
 use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::error::DialError;
+pub(crate) use guard::Reach;
 use outbound::authority;
 pub use outbound::{Outbound, OutboundProxy};
 pub use pin::PinnedAddr;
@@ -40,6 +46,7 @@ pub(crate) struct Egress {
 struct EgressState {
     resolver: Arc<dyn Resolve>,
     outbound: Outbound,
+    addresses: AddressRules,
     idle: IdleConnections,
     /// Limits resolving and connecting together, and the answer of the outbound proxy.
     within: Duration,
@@ -48,9 +55,9 @@ struct EgressState {
 impl Egress {
     pub(crate) fn new(settings: &ProxySettings) -> Self {
         let (resolver, within) = (Arc::clone(&settings.resolver), settings.limits.connect_timeout);
-        let outbound = settings.outbound.clone();
+        let (outbound, addresses) = (settings.outbound.clone(), settings.addresses.clone());
         let idle = settings.idle.clone();
-        Self { shared: Arc::new(EgressState { resolver, outbound, idle, within }) }
+        Self { shared: Arc::new(EgressState { resolver, outbound, addresses, idle, within }) }
     }
 
     /// The idle connections to close when file descriptors run out.
@@ -94,14 +101,22 @@ impl Egress {
     ///
     /// # Errors
     /// [`DialError`].
-    pub(crate) async fn connect_plain(&self, target: &Uri) -> Result<(TcpStream, bool), DialError> {
+    pub(crate) async fn connect_plain(
+        &self,
+        target: &Uri,
+        reach: Reach,
+    ) -> Result<(TcpStream, bool), DialError> {
         let (host, port) = host_and_port(target);
         if let Some(proxy) = self.shared.outbound.http(host, port) {
+            self.check_literal(host, port, reach).await?;
             return Ok((self.connect_to(proxy).await?, true));
         }
         let stream = match pin::pinned(target, port) {
-            Some(address) => self.bounded(host, port, self.join(host, port, &[address])).await?,
-            None => self.connect_directly(host, port).await?,
+            Some(address) => {
+                let joining = self.join(host, port, vec![address], Some(reach));
+                self.bounded(host, port, joining).await?
+            }
+            None => self.connect_directly(host, port, Some(reach)).await?,
         };
         Ok((stream, false))
     }
@@ -110,8 +125,8 @@ impl Egress {
     ///
     /// # Errors
     /// [`DialError`].
-    pub(crate) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
-        self.connect_for(host, port, &HeaderMap::new(), Version::HTTP_11).await
+    pub(crate) async fn connect(&self, host: &str, port: u16, reach: Reach) -> Result<TcpStream, DialError> {
+        self.connect_for(host, port, reach, &HeaderMap::new(), Version::HTTP_11).await
     }
 
     /// As [`Self::connect`], for a received request: its `Via` goes to the outbound proxy, which can so detect loops.
@@ -122,12 +137,14 @@ impl Egress {
         &self,
         host: &str,
         port: u16,
+        reach: Reach,
         received: &HeaderMap,
         version: Version,
     ) -> Result<TcpStream, DialError> {
         let Some(proxy) = self.shared.outbound.tunnel(host, port) else {
-            return self.connect_directly(host, port).await;
+            return self.connect_directly(host, port, Some(reach)).await;
         };
+        self.check_literal(host, port, reach).await?;
         let mut passed = HeaderMap::new();
         for line in received.get_all(header::VIA) {
             passed.append(header::VIA, line.clone());
@@ -149,16 +166,22 @@ impl Egress {
     }
 
     async fn connect_to(&self, proxy: &OutboundProxy) -> Result<TcpStream, DialError> {
-        self.connect_directly(&proxy.host, proxy.port)
+        self.connect_directly(&proxy.host, proxy.port, None)
             .await
             .map_err(|reason| DialError::Outbound { proxy: proxy.to_string(), reason: Box::new(reason) })
     }
 
-    async fn connect_directly(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
+    /// Connects without a proxy. Without a reach, the configuration chose the host, and no address is checked.
+    async fn connect_directly(
+        &self,
+        host: &str,
+        port: u16,
+        reach: Option<Reach>,
+    ) -> Result<TcpStream, DialError> {
         if let Some(address) = literal(host, port) {
             let address = address
                 .map_err(|error| DialError::Resolve { host: host.to_owned(), reason: error.to_string() })?;
-            return self.bounded(host, port, self.join(host, port, &[address])).await;
+            return self.bounded(host, port, self.join(host, port, vec![address], reach)).await;
         }
         let connecting = async {
             let unresolved = |reason: String| DialError::Resolve { host: host.to_owned(), reason };
@@ -173,15 +196,23 @@ impl Egress {
             if found.is_empty() {
                 return Err(unresolved("no address".to_owned()));
             }
-            self.join(host, port, &found).await
+            self.join(host, port, found, reach).await
         };
         self.bounded(host, port, connecting).await
     }
 
-    async fn join(&self, host: &str, port: u16, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    /// Connects to one of the addresses that are in reach.
+    async fn join(
+        &self,
+        host: &str,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+        reach: Option<Reach>,
+    ) -> Result<TcpStream, DialError> {
+        let addresses = self.within_reach(host, port, addresses, reach).await?;
         let mut retries = self.shared.idle.retries();
         let joined = loop {
-            match race(addresses).await {
+            match race(&addresses).await {
                 Err(error) if retries.free_descriptors(&error).await => {}
                 joined => break joined,
             }
@@ -190,6 +221,49 @@ impl Egress {
         // Only a hint to the kernel: a connection without it still works.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+
+    /// The addresses that a request may reach.
+    ///
+    /// # Errors
+    /// It may reach none of them.
+    async fn within_reach(
+        &self,
+        host: &str,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+        reach: Option<Reach>,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let rules = &self.shared.addresses;
+        let Some(reach) = reach.filter(|reach| !reach.is_unlimited(rules)) else { return Ok(addresses) };
+        let mut permitted = Vec::with_capacity(addresses.len());
+        let mut prohibited = None;
+        let mut retries = self.shared.idle.retries();
+        for address in addresses {
+            let checked = loop {
+                match reach.check(rules, address) {
+                    Err(error) if retries.free_descriptors(&error).await => {}
+                    checked => break checked.map_err(|error| failed(host, port, &error))?,
+                }
+            };
+            match checked {
+                Ok(()) => permitted.push(address),
+                Err(reason) => prohibited = prohibited.or(Some(reason)),
+            }
+        }
+        match prohibited {
+            Some(reason) if permitted.is_empty() => {
+                Err(DialError::Prohibited { host: host.to_owned(), port, reason: Box::new(reason) })
+            }
+            _ => Ok(permitted),
+        }
+    }
+
+    /// Checks the host of a request to an outbound proxy. The proxy resolves names itself, so only addresses can be
+    /// checked.
+    async fn check_literal(&self, host: &str, port: u16, reach: Reach) -> Result<(), DialError> {
+        let Some(address) = Host::read(host).ok().and_then(Host::address) else { return Ok(()) };
+        self.within_reach(host, port, vec![(address, port).into()], Some(reach)).await.map(|_| ())
     }
 
     async fn bounded(

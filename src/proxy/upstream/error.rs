@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::hosts::address_rules::ProhibitedAddress;
+
 /// Why an origin was not reached. Nothing has been sent to it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DialError {
@@ -24,6 +26,16 @@ pub enum DialError {
         port: u16,
         /// The timeout.
         within: Duration,
+    },
+    /// The configuration prohibits every address of the host.
+    #[error("tollpass does not connect to {host} port {port}: {reason}")]
+    Prohibited {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The first of its addresses, and why it is prohibited.
+        reason: Box<ProhibitedAddress>,
     },
     /// The port is closed.
     #[error("{host} port {port} refused the connection")]

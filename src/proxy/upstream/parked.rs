@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::net::TcpStream;
 
+use super::egress::Reach;
 use crate::mutex::lock;
 
-/// The host in lower case without brackets, and the port.
-type OriginKey = (Box<str>, u16);
+/// The host in lower case without brackets, the port, and the reach of the request that opened the connection.
+type OriginKey = (Box<str>, u16, Reach);
 
 /// The parked connections, and how many live connections the pool has to each TLS origin.
 #[derive(Clone, Debug, Default)]
@@ -41,33 +42,33 @@ pub(crate) struct LiveOrigin {
 
 impl ParkedConnections {
     /// Offers a connection to the next request for this origin.
-    pub(crate) fn park(&self, host: &str, port: u16, stream: TcpStream) -> ParkedConnection {
-        let key = key(host, port);
+    pub(crate) fn park(&self, host: &str, port: u16, reach: Reach, stream: TcpStream) -> ParkedConnection {
+        let key = key(host, port, reach);
         let slot = Arc::new(ParkedSlot(Mutex::new(Some(stream))));
         self.state().waiting.entry(key.clone()).or_default().push(Arc::downgrade(&slot));
         ParkedConnection { slot, key, parked: self.clone() }
     }
 
     /// Takes a parked connection to this origin.
-    pub(crate) fn take(&self, host: &str, port: u16) -> Option<TcpStream> {
+    pub(crate) fn take(&self, host: &str, port: u16, reach: Reach) -> Option<TcpStream> {
         let mut state = self.state();
         if state.waiting.is_empty() {
             return None;
         }
-        let waiting = state.waiting.get_mut(&key(host, port))?;
+        let waiting = state.waiting.get_mut(&key(host, port, reach))?;
         std::iter::from_fn(|| waiting.pop()).find_map(|slot| take(&*slot.upgrade()?))
     }
 
     /// Counts a TLS connection for as long as the result is kept.
-    pub(crate) fn mark_live(&self, host: &str, port: u16) -> LiveOrigin {
-        let key = key(host, port);
+    pub(crate) fn mark_live(&self, host: &str, port: u16, reach: Reach) -> LiveOrigin {
+        let key = key(host, port, reach);
         *self.state().live.entry(key.clone()).or_default() += 1;
         LiveOrigin { key, parked: self.clone() }
     }
 
     /// Whether the pool has a TLS connection to this origin.
-    pub(crate) fn is_live(&self, host: &str, port: u16) -> bool {
-        self.state().live.contains_key(&key(host, port))
+    pub(crate) fn is_live(&self, host: &str, port: u16, reach: Reach) -> bool {
+        self.state().live.contains_key(&key(host, port, reach))
     }
 
     // Code that holds this lock cannot leave the maps half changed.
@@ -76,8 +77,8 @@ impl ParkedConnections {
     }
 }
 
-fn key(host: &str, port: u16) -> OriginKey {
-    (host.to_ascii_lowercase().into_boxed_str(), port)
+fn key(host: &str, port: u16, reach: Reach) -> OriginKey {
+    (host.to_ascii_lowercase().into_boxed_str(), port, reach)
 }
 
 fn take(slot: &ParkedSlot) -> Option<TcpStream> {
@@ -120,25 +121,25 @@ mod tests {
     #[tokio::test]
     async fn a_parked_connection_is_taken_once_and_dropped_with_its_owner() {
         let parked = ParkedConnections::default();
-        let first = parked.park("Bob.Example", 443, stream().await);
-        let second = parked.park("bob.example", 443, stream().await);
-        assert!(parked.take("bob.example", 444).is_none());
-        assert!(parked.take("BOB.example", 443).is_some());
+        let first = parked.park("Bob.Example", 443, Reach::default(), stream().await);
+        let second = parked.park("bob.example", 443, Reach::default(), stream().await);
+        assert!(parked.take("bob.example", 444, Reach::default()).is_none());
+        assert!(parked.take("BOB.example", 443, Reach::default()).is_some());
         drop(second);
         drop(first);
-        assert!(parked.take("bob.example", 443).is_none());
+        assert!(parked.take("bob.example", 443, Reach::default()).is_none());
         assert!(parked.state().waiting.is_empty());
     }
 
     #[test]
     fn an_origin_is_live_as_long_as_one_connection_is() {
         let parked = ParkedConnections::default();
-        let one = parked.mark_live("bob.example", 443);
-        let two = parked.mark_live("BOB.example", 443);
+        let one = parked.mark_live("bob.example", 443, Reach::default());
+        let two = parked.mark_live("BOB.example", 443, Reach::default());
         drop(one);
-        assert!(parked.is_live("bob.example", 443));
-        assert!(!parked.is_live("bob.example", 8443));
+        assert!(parked.is_live("bob.example", 443, Reach::default()));
+        assert!(!parked.is_live("bob.example", 8443, Reach::default()));
         drop(two);
-        assert!(!parked.is_live("bob.example", 443));
+        assert!(!parked.is_live("bob.example", 443, Reach::default()));
     }
 }

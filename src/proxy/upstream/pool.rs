@@ -36,6 +36,7 @@ pub(crate) use self::multiplexed::StreamPermit;
 use self::multiplexed::{MultiplexedConnection, PendingDial, TracksConnections};
 use self::retry::RetryHandle;
 use super::connector::Connector;
+use super::egress::Reach;
 use super::error::DialError;
 use super::tls;
 use super::tls::AlpnOffer;
@@ -107,6 +108,8 @@ pub(crate) struct PoolRequest {
     pub(crate) request: Box<Request<Body>>,
     /// Whether it needs a new connection.
     pub(crate) is_fresh: bool,
+    /// The addresses that it may reach.
+    pub(crate) reach: Reach,
     /// The client's connection, if it is known.
     pub(crate) client: Option<ConnectionId>,
 }
@@ -208,10 +211,10 @@ impl Pool {
 
 impl PoolState {
     async fn request(self: Arc<Self>, asked: PoolRequest) -> Result<PoolResponse, PoolError> {
-        let PoolRequest { mut request, mut is_fresh, client } = asked;
+        let PoolRequest { mut request, mut is_fresh, reach, client } = asked;
         let binds = headers::binds_connection(request.headers());
         let target = request.uri().clone();
-        let mut origin = self.origin(&target, client.as_ref(), binds)?;
+        let mut origin = self.origin(&target, reach, client.as_ref(), binds)?;
         let mut offer = if binds || origin.client.is_some() { AlpnOffer::Http1 } else { self.offer };
         // A request that binds its connection, of an unknown client, must neither get nor leave a shared one.
         is_fresh |= binds && origin.client.is_none();
@@ -271,13 +274,19 @@ impl PoolState {
     }
 
     /// The key of the connections that a request may use.
-    fn origin(&self, target: &Uri, client: Option<&ConnectionId>, binds: bool) -> Result<PoolKey, PoolError> {
+    fn origin(
+        &self,
+        target: &Uri,
+        reach: Reach,
+        client: Option<&ConnectionId>,
+        binds: bool,
+    ) -> Result<PoolKey, PoolError> {
         let Some(authority) = target.authority().cloned() else {
             let error = ForwardError::BadTarget("it names no host");
             return Err(PoolError { error, cause: FailureCause::Request });
         };
         let is_secure = target.scheme() == Some(&Scheme::HTTPS);
-        let mut origin = PoolKey { is_secure, authority, client: None };
+        let mut origin = PoolKey { is_secure, authority, reach, client: None };
         if client.is_some() && (binds || self.lock().bound > 0) {
             origin.client = client.cloned();
             if !binds && !self.lock().by_origin.contains_key(&origin) {
@@ -346,7 +355,7 @@ impl PoolState {
         request: &Request<Body>,
     ) -> Result<Checkout, PoolError> {
         let dialling = self.begin_dial(origin);
-        let stream = self.connector.connect(target, offer).await?;
+        let stream = self.connector.connect(target, offer, origin.reach).await?;
         if !stream.speaks_http2() {
             return Ok(Checkout::Exclusive(
                 ExclusiveConnection::open(self, &self.http1, stream).await.map_err(opened)?,
@@ -721,6 +730,7 @@ mod tests {
         let origin = |authority: &'static str, is_secure| PoolKey {
             is_secure,
             authority: Authority::from_static(authority),
+            reach: Reach::default(),
             client: None,
         };
         let pools = HashMap::from([(origin("Bob.example:80", false), 1)]);
@@ -746,8 +756,8 @@ mod tests {
             let mut request = Request::new(Body::Empty);
             *request.uri_mut() = uri.parse().unwrap();
             let request = Box::new(request);
-            let failed =
-                pool.request(PoolRequest { request, is_fresh: false, client: None }).await.unwrap_err();
+            let asked = PoolRequest { request, is_fresh: false, reach: Reach::default(), client: None };
+            let failed = pool.request(asked).await.unwrap_err();
             assert!(matches!(failed.error, ForwardError::Dial(_)), "{:?}", failed.error);
             assert!(pool.0.lock().by_origin.is_empty());
         }

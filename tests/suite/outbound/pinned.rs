@@ -8,11 +8,12 @@ use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tollpass::config::Config;
+use tollpass::hosts::address_rules::AddressRules;
 use tollpass::limits::Limits;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::upstream::egress::PinnedAddr;
-use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, ProxySettings};
+use tollpass::proxy::{Body, CarriesPayment, Forward, ForwardError, ProxySettings, RemoteClient};
 use tollpass::shutdown::Shutdown;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -113,4 +114,40 @@ async fn a_pinned_request_takes_no_connection_to_another_machine() {
     assert_eq!(answer(&mut third, "", asking).await, Some(here.address));
     let asking = ask(None);
     assert_eq!(answer(&mut second, "", asking).await, Some(there));
+}
+
+#[tokio::test]
+async fn a_payment_for_a_remote_client_reaches_no_address_that_is_not_allowed() {
+    let fair = Fair::open().await;
+    let (names, elsewhere) = rebinding(fair.origin.address()).await;
+    let rest = format!("[[pay]]\nhost = \"seller.test\"\nmax_price = 10000\n{QUICK}");
+    let alice = Alice::ruled(&fair.market, &rest).await;
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    let addresses = AddressRules { deny: Vec::new(), allow: vec!["127.0.0.1".parse().unwrap()] };
+    let forward = Forward::new(&ProxySettings { resolver: names, addresses, ..ProxySettings::default() });
+    let service = PayLayer::new(pay_settings(&alice, &proxy)).layer(forward);
+    let ask = || {
+        let url = format!("http://seller.test:{}/paid", fair.origin.address().port());
+        let mut request = Request::get(url).body(Body::Empty).unwrap();
+        request.extensions_mut().insert(RemoteClient);
+        service.clone().oneshot(request)
+    };
+    let answer = soon("the paid answer", ask()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.into_body().collect().await.unwrap();
+    let promised = proxy.promised().await;
+
+    // The next payment is sent with the request, and the name resolves to another address now.
+    let refused = tokio::select! {
+        refused = soon("a refusal", ask()) => refused.unwrap(),
+        _ = elsewhere.accept() => panic!("the payment went elsewhere"),
+    };
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let told = refused.headers()["proxy-status"].to_str().unwrap();
+    assert!(told.contains("error=destination_ip_prohibited") && told.contains("127.0.0.2"), "{told}");
+    // It was never sent, so the seller can redeem no more than before.
+    let channel = &proxy.channels().await[0];
+    assert_eq!((fair.origin.payments(), channel.acknowledged), (1, promised));
+    proxy.stop().await;
 }

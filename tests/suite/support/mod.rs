@@ -13,6 +13,7 @@ pub mod market;
 pub mod next;
 pub mod openssl;
 pub mod origins;
+pub mod own;
 pub mod payer;
 pub mod ports;
 pub mod proxy;

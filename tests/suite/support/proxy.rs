@@ -1,6 +1,6 @@
 //! A proxy without a wallet, in this process, on its own port.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
@@ -35,7 +35,12 @@ impl Proxy {
 
     /// With interception.
     pub async fn intercepting(settings: ProxySettings, interception: Interception) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::intercepting_on(Ipv4Addr::LOCALHOST.into(), settings, interception).await
+    }
+
+    /// With interception, on any address of this machine.
+    pub async fn intercepting_on(ip: IpAddr, settings: ProxySettings, interception: Interception) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let forward = Forward::new(&settings);
