@@ -55,6 +55,8 @@ pub(super) struct Exchange<S> {
     id: Option<RequestId>,
     /// What is being paid.
     attempt: Option<Attempt>,
+    /// Why no offer is paid; known if a payment ahead was refused.
+    unpayable: Option<Refusal>,
     pub(super) deadline: Instant,
     /// Whether the deadline is set, which happens once.
     is_timed: bool,
@@ -72,7 +74,7 @@ pub(super) struct Exchange<S> {
 #[derive(Clone, Debug)]
 enum Attempt {
     /// A price that is remembered from an earlier request: the payment goes with the first request.
-    Ahead(Quote),
+    Ahead(Box<Quote>),
     /// An offer that the seller made in this exchange.
     After(Offer),
 }
@@ -139,7 +141,7 @@ where
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
         let first = Some(first);
         let id = shared.settings.payments.as_ref().map(|payments| payments.quotes().id(&name));
-        let (attempt, is_timed, attempts) = (None, false, 0);
+        let (attempt, unpayable, is_timed, attempts) = (None, None, false, 0);
         let (spent, has_ended) = (Spent::Nothing, false);
         Self {
             shared,
@@ -151,6 +153,7 @@ where
             name,
             id,
             attempt,
+            unpayable,
             deadline,
             is_timed,
             limit,
@@ -238,21 +241,19 @@ where
     }
 
     /// The remembered price of this request.
-    pub(super) fn recall(&self) -> Option<Quote> {
+    pub(super) fn recall(&self) -> Option<Box<Quote>> {
         if self.shared.unreadable.contains(&self.name) {
             return None;
         }
-        self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?)
+        self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?).map(Box::new)
     }
 
-    /// Asks for a payment of a remembered price.
-    ///
-    /// # Errors
-    /// The refusal, if it also applies to what the seller would ask for; `None` if only the remembered price is
-    /// outdated.
-    pub(super) async fn ahead(&mut self, quote: Quote) -> Result<Box<Lease>, Option<Refusal>> {
+    /// Asks for a payment of a remembered price. `None`: the request goes without one. An offer that the seller then
+    /// makes is refused for the same reason, unless that depends on the price.
+    pub(super) async fn ahead(&mut self, quote: Box<Quote>) -> Option<Box<Lease>> {
         if self.settings().payments.is_none() {
-            return Err(Some(Refusal::NoWallet));
+            self.unpayable = Some(Refusal::NoWallet);
+            return None;
         }
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
@@ -261,18 +262,23 @@ where
             if let Err(refusal) = self.whole().await {
                 // Without a known price the next request streams.
                 self.forget();
-                return Err(Some(refusal));
+                self.unpayable = Some(refusal);
+                return None;
             }
         }
         let offer = quote.offer.clone();
         self.attempt = Some(Attempt::Ahead(quote));
-        self.lease(offer, None).await.map_err(|refusal| {
-            if refusal.is_about_terms() {
+        match self.lease(offer, None).await {
+            Ok(lease) => Some(lease),
+            Err(refusal) if refusal.is_about_terms() => {
                 self.forget();
-                return None;
+                None
             }
-            Some(refusal)
-        })
+            Err(refusal) => {
+                self.unpayable = Some(refusal);
+                None
+            }
+        }
     }
 
     /// Asks for a payment of the seller's offer.
@@ -281,6 +287,9 @@ where
         offer: Offer,
         held: &HeldAnswer,
     ) -> Result<Box<Lease>, Refusal> {
+        if let Some(refusal) = self.unpayable.take() {
+            return Err(refusal);
+        }
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         // Before the client has to upload a body for nothing.
         payments.check(&offer, &self.limit)?;
@@ -307,16 +316,19 @@ where
     }
 
     async fn send_unpaid(&mut self, extensions: Extensions) -> Result<Response<Body>, ForwardError> {
-        let mut head = self.head.clone();
-        head.extensions = extensions;
+        let is_first = self.first.is_some();
         let body = match self.first.take() {
             Some(body) => body,
-            None => {
-                head.headers.remove(header::EXPECT);
-                self.kept.replay().await.map_err(|error| ForwardError::RequestBody(error.to_string()))?
-            }
+            None => self.kept.replay().await.map_err(|error| ForwardError::RequestBody(error.to_string()))?,
         };
-        self.inner.ready().await?.call(Request::from_parts(head, body)).await
+        self.inner.ready().await?;
+        // Only now, so that the future does not hold the head.
+        let mut head = self.head.clone();
+        head.extensions = extensions;
+        if !is_first {
+            head.headers.remove(header::EXPECT);
+        }
+        self.inner.call(Request::from_parts(head, body)).await
     }
 
     /// Whether the client waits with its body for `100 Continue`: then nothing needs to be kept, and the seller

@@ -79,10 +79,14 @@ where
 
     /// The response to the client: the origin's, or an error if a hook withholds it.
     pub(super) async fn let_through(&self, answer: Response<Body>, draft: Option<&Draft>) -> Response<Body> {
+        let hooks = &self.limit.hooks;
+        if hooks.http_response.action == OnResponse::Pass && hooks.http_error.action == OnError::Pass {
+            return answer;
+        }
         let (head, body) = answer.into_parts();
         let answer = Some((head.status, &head.headers));
         let turn = HookContext { draft, answer, is_final: true, ..HookContext::default() };
-        match self.inspect(turn).await {
+        match Box::pin(self.inspect(turn)).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
                 tracing::info!(request = %self.request, reason = %refusal, "response withheld by policy");

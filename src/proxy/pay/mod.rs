@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::handling::RequestName;
@@ -98,7 +98,7 @@ where
                 // The ready service handles the request; its clone becomes ready with the next call.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                PayFuture::Buy(Box::pin(buy(Arc::clone(&self.shared), inner, request, terms)))
+                PayFuture::Buy(Box::pin(begin(Arc::clone(&self.shared), inner, request, terms)))
             }
         }
     }
@@ -224,13 +224,13 @@ where
     }
 }
 
-/// Sends a request, and pays if the response is a 402, or at once if the price is known.
-async fn buy<S>(
+/// Prepares a request that may be paid. Not part of [`buy`], whose future would hold the request twice.
+fn begin<S>(
     shared: Arc<PayShared>,
     inner: S,
     mut request: Request<Body>,
     RequestTerms { limit, send_ahead }: RequestTerms,
-) -> Result<Response<Body>, ForwardError>
+) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -246,9 +246,23 @@ where
         head.extensions.insert(RemoteClient);
     }
     let (first, kept) = keep(body, &shared.replay);
-    let mut exchange = Box::new(Exchange::new(shared, inner, name.clone(), (head, first, kept), limit));
+    let exchange = Box::new(Exchange::new(shared, inner, name, (head, first, kept), limit));
+    buy(exchange, extensions, send_ahead)
+}
+
+/// Sends a request, and pays if the response is a 402, or at once if the price is known. Boxes what the steady state
+/// without payments does not need, so that each request allocates little.
+async fn buy<S>(
+    mut exchange: Box<Exchange<S>>,
+    extensions: Extensions,
+    send_ahead: bool,
+) -> Result<Response<Body>, ForwardError>
+where
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
     if let Err(refusal) = exchange.may_begin().await {
-        tracing::info!(request = %name, reason = %refusal, "request stopped by policy");
+        tracing::info!(request = %exchange.request, reason = %refusal, "request stopped by policy");
         let kind = Some("http_request_denied");
         return Ok(exchange.finish(error_response::problem(
             StatusCode::FORBIDDEN,
@@ -256,12 +270,11 @@ where
             &refusal.to_string(),
         )));
     }
-    let mut reason = None;
-    if send_ahead && let Some(quote) = exchange.recall() {
-        match exchange.ahead(quote).await {
-            Ok(lease) => return Ok(exchange.start(lease, None).await),
-            Err(refusal) => reason = refusal,
-        }
+    let quote = if send_ahead { exchange.recall() } else { None };
+    if let Some(quote) = quote
+        && let Some(lease) = Box::pin(exchange.ahead(quote)).await
+    {
+        return Ok(exchange.start(lease, None).await);
     }
     let mut answer = match exchange.unpaid(extensions).await {
         Ok(answer) => answer,
@@ -275,16 +288,21 @@ where
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.finish(strip::answer(answer)));
     }
-    let (held, offer) = match Box::pin(exchange.read_402(answer, None, None)).await {
+    Ok(Box::pin(buy_offer(exchange, answer)).await)
+}
+
+/// Pays the offer of a 402.
+async fn buy_offer<S>(mut exchange: Box<Exchange<S>>, answer: Response<Body>) -> Response<Body>
+where
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let (held, offer) = match exchange.read_402(answer, None, None).await {
         Ok(read) => read,
-        Err(unpaid) => return Ok(exchange.finish(unpaid)),
+        Err(unpaid) => return exchange.finish(unpaid),
     };
-    let lease = match reason {
-        Some(refusal) => Err(refusal),
-        None => exchange.afterwards(offer, &held).await,
-    };
-    match lease {
-        Ok(lease) => Ok(exchange.start(lease, Some(held)).await),
-        Err(refusal) => Ok(exchange.finish(held.give_back(&refusal))),
+    match exchange.afterwards(offer, &held).await {
+        Ok(lease) => exchange.start(lease, Some(held)).await,
+        Err(refusal) => exchange.finish(held.give_back(&refusal)),
     }
 }
