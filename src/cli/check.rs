@@ -27,6 +27,9 @@ use crate::tls::{Authority, AuthorityError};
 const RETRY_WINDOW: Duration = Duration::from_secs(5);
 /// How many of the newest blocks to search for unknown channels.
 const RECENT_BLOCKS: u64 = 10_000;
+/// A hint about entries that allow any receiver.
+const NO_TOTAL: &str = "deposit.max_total is not set: a seller that names a new receiver in each 402 gets a deposit for \
+                        each, because a [[pay]] entry allows any receiver";
 /// The hint if the chain shows channels or transactions that the journal does not have.
 const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
                           `tollpass channels sync` imports the channels";
@@ -72,6 +75,9 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
             }
         }
         Err(error) => report.wrong("client", &error),
+    }
+    if config.policy.deposit.max_total.is_none() && config.policy.rules.iter().any(pays_any_receiver) {
+        report.note("deposit", &NO_TOTAL);
     }
     certificates(&config, &mut report);
     match config.wallet.clone() {
@@ -289,6 +295,10 @@ fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
         }
         Some(_) => report.good("tokens", &text),
     }
+}
+
+fn pays_any_receiver(rule: &Rule) -> bool {
+    matches!(&rule.allow, Allow::Pay { receivers, .. } if receivers.is_empty())
 }
 
 fn describe(rule: &Rule) -> String {

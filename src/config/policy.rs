@@ -91,6 +91,11 @@ pub(super) static DEPOSIT: Table = Table::new(
         "close_idle_after": Shape::Any(&[Shape::Word(&["never"]), Shape::Time(SECOND, LONGEST_IDLE)]); or(|| json!("never")),
         /// The most that one channel may hold, including top-ups and transactions that are not confirmed yet.
         "max_per_channel": Shape::Amount(1, Some(Deposit::DEFAULT.max_per_channel)); or(|| json!(Deposit::DEFAULT.max_per_channel)),
+        /// The most that all channels to one receiver may hold together, counted in the same way; unlimited if omitted.
+        "max_per_receiver": Shape::Amount(1, None),
+        /// The most that all channels may hold together, counted in the same way; unlimited if omitted. A seller that
+        /// names a new receiver in each 402 gets a deposit for each, unless the [[pay]] entry lists the receivers.
+        "max_total": Shape::Amount(1, None),
         /// After a failed transaction, how long to send none for the same receiver and host; doubled with each further
         /// failure, up to an hour.
         "retry_after": Shape::Quantity(RETRY_AFTER),
@@ -138,6 +143,8 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
             values::amount,
             |amount| amount.to_string(),
         ),
+        max_per_receiver: section.read("max_per_receiver", deposit_limit),
+        max_total: section.read("max_total", deposit_limit),
         retry_after: section.time("retry_after", RETRY_AFTER),
         max_count: section.count("max_count", MAX_COUNT),
         count_window: section.time("count_window", COUNT_WINDOW),
@@ -145,6 +152,16 @@ pub(super) fn deposit(section: &Section<'_>) -> Deposit {
         close_idle_after: section
             .read("close_idle_after", close_idle_after)
             .unwrap_or(default.close_idle_after),
+    }
+}
+
+/// The most that several channels may hold together.
+fn deposit_limit(value: &Value) -> Result<Amount, InvalidValue> {
+    match values::amount(value)? {
+        Amount::ZERO => {
+            Err(InvalidValue::new("0 would allow no channel", "write an amount above 0, or remove the key"))
+        }
+        limit => Ok(limit),
     }
 }
 

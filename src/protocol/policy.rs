@@ -14,7 +14,7 @@ mod rule;
 pub use browsers::Browsers;
 pub use client::{ClientKind, ProxyClient};
 pub use decision::Decision;
-pub use deposit::{Deposit, DepositSize, OnExit};
+pub use deposit::{Deposit, DepositLimit, DepositSize, OnExit};
 pub use hooks::{
     Abort, Adopt, CloseDenied, Complaint, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse,
     Requested, Retry, Success, Webhook,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::policy::{Browsers, Complaint, Mark};
+use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
 use crate::protocol::schemes::Malformed;
 use crate::protocol::{Address, Amount, AssetId, ChannelId, ChannelOp};
 
@@ -226,6 +226,14 @@ pub enum Refusal {
         /// The limit.
         cap: Amount,
     },
+    /// A deposit for the price would exceed what channels may hold together.
+    #[error("no deposit for the price {price} is possible: {limit}")]
+    DepositLimit {
+        /// The seller's price.
+        price: Amount,
+        /// The limit; boxed because of its size.
+        limit: Box<DepositLimit>,
+    },
     /// A channel could not be opened or topped up.
     #[error("could not {}: {reason}{}", verb(op), when(*remembered))]
     FundFailed {
@@ -335,6 +343,7 @@ impl Refusal {
         matches!(
             self,
             Self::FundFailed { .. }
+                | Self::DepositLimit { .. }
                 | Self::FundedOnce
                 | Self::TooManyDeposits { .. }
                 | Self::DepositUnseen { .. }

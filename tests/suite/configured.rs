@@ -528,6 +528,8 @@ fn each_fault_names_its_key_and_its_remedy() {
             "deposit.close_idle_after: \"soon\" is not a valid duration",
         ),
         ("[deposit]\nmax_per_channel = \"100000000000000000001\"".into(), "deposit.max_per_channel: 1000000"),
+        ("[deposit]\nmax_per_receiver = 0".into(), "deposit.max_per_receiver: 0 would allow no channel"),
+        ("[deposit]\nmax_total = \"much\"".into(), "deposit.max_total: \"much\" is not a decimal number"),
         (hook("1"), "hooks.insufficient_confirmations: expected a table"),
         (hook("{}"), "hooks.insufficient_confirmations.action: missing -> write action = \"retry\""),
         (

@@ -734,6 +734,33 @@ async fn ten_at_once_are_cheated_of_one_price_each_at_most() {
     assert_eq!(scene.proxy.channels().await.len(), 1);
 }
 
+/// A rule without `receivers` allows any, but the deposits for all of them have a limit.
+#[tokio::test]
+async fn a_new_receiver_in_each_402_gets_no_deposit_beyond_the_limit() {
+    let scene = Scene::limited("[deposit]\nmax_total = 25000\n", |demand| {
+        let mut receivers = 1..;
+        move |presented: &Presented| match presented.payment {
+            Some(_) => paid(),
+            None => {
+                let receiver = Address([receivers.next().unwrap(); 20]);
+                Demand { receiver, ..demand }.base(ASKED)
+            }
+        }
+    });
+    let scene = scene.await;
+    for number in 0..40 {
+        let got = scene.ask(&format!("/{number}")).await;
+        if number < 3 {
+            assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        } else {
+            assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+            because(&got, "channels hold 25000, and deposit.max_total allows 25000");
+        }
+    }
+    let deposits: Vec<Amount> = scene.proxy.channels().await.iter().map(|listed| listed.deposit).collect();
+    assert_eq!(deposits, [10_000.into(), 10_000.into(), 5_000.into()]);
+}
+
 /// Our own signature that is newer than the journal proves itself; a copy of it does not raise the total.
 #[tokio::test]
 async fn an_older_signature_of_ours_does_not_raise_the_price() {

@@ -102,10 +102,11 @@ impl Engine {
         if matches!(self.start, Start::NoChain) { OpRefused::NoChain } else { OpRefused::NotReady }
     }
 
-    /// Checks that a channel may hold the amount of an operation.
+    /// Checks that a channel, and all channels together, may hold the amount of an operation.
     ///
     /// # Errors
-    /// [`OpRefused::Nothing`] for an amount of 0, [`OpRefused::AboveCap`] for one above `deposit.max_per_channel`.
+    /// [`OpRefused::Nothing`] for an amount of 0, [`OpRefused::AboveCap`] for one above `deposit.max_per_channel`,
+    /// [`OpRefused::AboveLimit`] if it would exceed `deposit.max_per_receiver` or `deposit.max_total`.
     pub fn check_amount(&self, op: &ChannelOp) -> Result<(), OpRefused> {
         let (before, amount) = match op {
             ChannelOp::Open { deposit, .. } => (Amount::ZERO, *deposit),
@@ -120,7 +121,10 @@ impl Engine {
             return Err(OpRefused::Nothing);
         }
         let (deposit, cap) = (before.saturating_add(amount), self.policy.deposit.max_per_channel);
-        if deposit > cap { Err(OpRefused::AboveCap { deposit, cap }) } else { Ok(()) }
+        if deposit > cap {
+            return Err(OpRefused::AboveCap { deposit, cap });
+        }
+        self.check_deposit_room(op, amount)
     }
 
     pub(super) fn ordered(

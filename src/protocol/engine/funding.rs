@@ -69,6 +69,8 @@ impl Engine {
             let (sent, shown) = (slot.channel.funded, slot.channel.deposit);
             return Err(Refusal::DepositUnseen { channel: *id, sent, shown });
         }
+        let limited = self.deposit_room(receiver);
+        let left = limited.map_or(Amount::MAX, |(room, _)| room);
         let largest = self
             .usable_slots(purchase, receiver)
             .filter(|(_, slot)| slot.lease.is_none())
@@ -76,7 +78,7 @@ impl Engine {
             .max_by_key(|(id, channel)| (channel.left(), **id));
         if let Some((id, channel)) = largest {
             let missing = channel.acknowledged.saturating_add(price).saturating_sub(channel.deposit);
-            let room = cap.saturating_sub(channel.funded);
+            let room = cap.saturating_sub(channel.funded).min(left);
             if missing <= room {
                 let wanted = deposit.top_up.of(price).saturating_sub(channel.left());
                 return Ok(ChannelOp::TopUp { channel: *id, added: wanted.max(missing).min(room) });
@@ -85,7 +87,12 @@ impl Engine {
         if price > cap {
             return Err(Refusal::DepositCap { price, cap });
         }
-        Ok(ChannelOp::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap) })
+        if let Some((room, limit)) = limited
+            && price > room
+        {
+            return Err(Refusal::DepositLimit { price, limit: Box::new(limit) });
+        }
+        Ok(ChannelOp::Open { receiver, deposit: deposit.initial.of(price).max(price).min(cap).min(left) })
     }
 
     /// By how much a payment from the channel that `op` funds will raise what was presented to its seller.

@@ -16,6 +16,7 @@ mod fund;
 mod funding;
 mod idle;
 mod ids;
+mod locked;
 #[cfg(test)]
 mod model;
 mod one_shot;

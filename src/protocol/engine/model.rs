@@ -22,6 +22,9 @@ const CONTRACT: Address = Address([0xcc; 20]);
 const TOKEN: Address = Address([0x70; 20]);
 const MAX_PRICE: u64 = 100;
 const CAP: u64 = 900;
+/// What the channels to one seller, and all channels, may hold if deposits are scarce.
+const RECEIVER_CAP: u64 = 120;
+const TOTAL_CAP: u64 = 180;
 
 /// The next event. Indices are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
@@ -227,8 +230,10 @@ proptest! {
         ahead in prop_oneof![0..4_u64, Just(256)],
         asks in prop::bool::weighted(0.2),
         steps in steps(),
+        // Last, so that the recorded seeds lead to the same courses.
+        are_deposits_scarce in prop::bool::weighted(0.3),
     ) {
-        let mut model = Model::new(ahead, asks);
+        let mut model = Model::new(ahead, asks, are_deposits_scarce);
         for step in steps {
             model.step(step);
         }
@@ -319,8 +324,8 @@ fn units(amount: Amount) -> u64 {
 }
 
 impl Model {
-    /// `asks` if prices need approval.
-    fn new(sign_ahead: u64, asks: bool) -> Self {
+    /// `asks` if prices need approval; `are_deposits_scarce` if limits keep channels from what they would hold.
+    fn new(sign_ahead: u64, asks: bool, are_deposits_scarce: bool) -> Self {
         let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
         let retry = Retry::Retry { every, times, within };
         let requested = if asks { Requested::Ask } else { Requested::Pay };
@@ -339,6 +344,8 @@ impl Model {
                 top_up: DepositSize::Times(2),
                 channels: 2,
                 max_per_channel: CAP.into(),
+                max_per_receiver: are_deposits_scarce.then_some(RECEIVER_CAP.into()),
+                max_total: are_deposits_scarce.then_some(TOTAL_CAP.into()),
                 ..Deposit::default()
             },
             hooks: Arc::clone(&hooks),
@@ -928,7 +935,19 @@ impl Model {
             });
             on_chain.deposit = on_chain.deposit.saturating_add(added);
             assert!(on_chain.deposit <= CAP.into(), "more than a channel may hold");
-            (id, *on_chain)
+            let on_chain = *on_chain;
+            let held = |only: Option<Address>| -> u64 {
+                let counted = self.chain.iter().filter(|(id, _)| only.is_none_or(|only| only == id.receiver));
+                counted.map(|(_, channel)| units(channel.deposit)).sum()
+            };
+            let Deposit { max_per_receiver, max_total, .. } = self.policy.deposit;
+            let fits = |held: u64, limit: Option<Amount>| limit.is_none_or(|limit| held <= units(limit));
+            assert!(
+                fits(held(Some(id.receiver)), max_per_receiver),
+                "more than a receiver's channels may hold"
+            );
+            assert!(fits(held(None), max_total), "more than all channels may hold");
+            (id, on_chain)
         });
         self.moved.insert(intent.hash, moved);
         moved

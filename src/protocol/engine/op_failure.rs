@@ -1,5 +1,6 @@
 //! Why an operation on the chain failed, or is refused.
 
+use crate::protocol::policy::DepositLimit;
 use crate::protocol::{Address, Amount, ChannelOp};
 
 /// The payer's balance, to detect changes.
@@ -48,5 +49,13 @@ pub enum OpRefused {
         deposit: Amount,
         /// The limit.
         cap: Amount,
+    },
+    /// All channels together would exceed the user's limit.
+    #[error("a deposit of {amount} is not possible: {limit}")]
+    AboveLimit {
+        /// The deposit.
+        amount: Amount,
+        /// The limit.
+        limit: DepositLimit,
     },
 }

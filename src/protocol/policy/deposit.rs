@@ -15,6 +15,10 @@ pub struct Deposit {
     pub channels: u32,
     /// The most that a channel may hold, including top-ups, in base units.
     pub max_per_channel: Amount,
+    /// The most that all channels to one receiver may hold together, in base units.
+    pub max_per_receiver: Option<Amount>,
+    /// The most that all channels may hold together, in base units.
+    pub max_total: Option<Amount>,
     /// How long to send no transaction for a receiver and host after one failed. It doubles with each consecutive
     /// failure.
     pub retry_after: Duration,
@@ -47,6 +51,22 @@ impl DepositSize {
     }
 }
 
+/// A limit on what channels may hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "channels{} hold {locked}, and deposit.{key} allows {limit}: close idle ones with `tollpass channels close`, or \
+     raise the limit",
+    if *key == "max_per_receiver" { " to this receiver" } else { "" }
+)]
+pub struct DepositLimit {
+    /// Its key in `[deposit]`.
+    pub key: &'static str,
+    /// What the channels hold, including deposits that are not confirmed yet.
+    pub locked: Amount,
+    /// The most that they may hold.
+    pub limit: Amount,
+}
+
 /// What to do with open channels at shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum OnExit {
@@ -64,6 +84,8 @@ impl Deposit {
         top_up: DepositSize::Times(5),
         channels: 1,
         max_per_channel: Amount::from_units(100 * 10_u128.pow(18)),
+        max_per_receiver: None,
+        max_total: None,
         retry_after: Duration::from_secs(30),
         max_count: 200,
         count_window: Duration::from_secs(3600),

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tollpass::protocol::Address;
 use tollpass::{admin, failpoint};
 
 use super::{Ran, run, run_with, text};
@@ -361,7 +362,7 @@ async fn an_answer_through_a_pipe_is_not_consent() {
 
 #[tokio::test]
 async fn no_channel_is_opened_for_nothing_or_above_the_cap() {
-    let scene = Scene::with("[deposit]\nmax_per_channel = 100\n").await;
+    let scene = Scene::with("[deposit]\nmax_per_channel = 100\nmax_total = 130\n").await;
     let receiver = scene.fair.origin.receiver().to_string();
     for (amount, reason) in [("0", "more than 0"), ("5000", "deposit.max_per_channel allows (100)")] {
         scene.channels(&["open", "--yes", &receiver, amount]).await.expect_failure(&[reason]);
@@ -372,6 +373,11 @@ async fn no_channel_is_opened_for_nothing_or_above_the_cap() {
         scene.channels(&["topup", "--yes", &channel, amount]).await.expect_failure(&[reason]);
     }
     scene.channels(&["topup", "--yes", &channel, "40"]).await.expect_success(&[]);
+    let other = Address([0x77; 20]).to_string();
+    scene
+        .channels(&["open", "--yes", &other, "31"])
+        .await
+        .expect_failure(&["channels hold 100, and deposit.max_total allows 130"]);
     assert_eq!(scene.fair.market.openings().await, 1);
 }
 

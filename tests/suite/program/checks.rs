@@ -102,6 +102,16 @@ async fn a_log_file_that_cannot_be_written_is_reported() {
 }
 
 #[tokio::test]
+async fn a_missing_limit_on_all_deposits_is_pointed_out() {
+    let market = Market::open().await;
+    for (more, is_noted) in [("", true), ("[deposit]\nmax_total = 50000\n", false)] {
+        let ran = check(&Alice::with(&market, more).await).await;
+        let is_noted_now = ran.out.contains("deposit.max_total is not set");
+        assert_eq!((ran.code, is_noted_now), (0, is_noted), "{ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_others_can_read_is_refused() {
     let market = Market::open().await;
     let alice = Alice::with(&market, "").await;

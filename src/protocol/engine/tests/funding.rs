@@ -1,7 +1,7 @@
 //! Funding channels: how much, how often, and what happens if the funds are not visible.
 
 use crate::protocol::engine::tests::*;
-use crate::protocol::policy::DepositSize;
+use crate::protocol::policy::{DepositLimit, DepositSize};
 use crate::protocol::refusal::Remembered;
 
 const COSTLY: u64 = 90;
@@ -128,6 +128,61 @@ fn what_was_sent_counts_towards_the_cap_until_it_has_come_back() {
     // It provably failed: the money is back.
     world.fails(topped, Some(1));
     assert_eq!(world.channel().funded, 100.into());
+}
+
+#[test]
+fn what_all_channels_hold_is_limited_and_includes_deposits_on_their_way() {
+    let deposit = Deposit { max_total: Some(250.into()), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 20))]);
+    let to = |receiver: u8, price: u64| microraiden::ChannelOffer {
+        receiver: Address([receiver; 20]),
+        ..ask(price)
+    };
+    // Of 150, the first new receiver gets 100, the second what is left, the third nothing.
+    let opened = submitted_op(&world.demand(to(1, 10)).1).unwrap();
+    assert_eq!(opened, ChannelOp::Open { receiver: Address([1; 20]), deposit: 100.into() });
+    let opened = submitted_op(&world.demand(to(2, 10)).1).unwrap();
+    assert_eq!(opened, ChannelOp::Open { receiver: Address([2; 20]), deposit: 50.into() });
+    let limit = DepositLimit { key: "max_total", locked: 250.into(), limit: 250.into() };
+    let refused = Refusal::DepositLimit { price: 10.into(), limit: Box::new(limit) };
+    assert_eq!(refusal(&world.demand(to(3, 10)).1), Some(&refused));
+    // The same for the user's own operations. A channel with enough left pays on.
+    let more = ChannelOp::TopUp { channel: channel_id(7), added: 1.into() };
+    assert_eq!(world.engine.check_amount(&more), Err(OpRefused::AboveLimit { amount: 1.into(), limit }));
+    assert!(grant(&world.demand(ask(10)).1).is_some());
+    // What provably was not deposited is free again.
+    let failure = OpFailure { op: opened, reason: "no ether".into(), is_final: true, balance: None };
+    world.when(Input::OpFinished(Address([2; 20]), Err(failure)));
+    assert_eq!(
+        world.engine.check_amount(&ChannelOp::TopUp { channel: channel_id(7), added: 50.into() }),
+        Ok(())
+    );
+}
+
+#[test]
+fn what_the_channels_to_one_receiver_hold_is_limited() {
+    let deposit = Deposit { max_per_receiver: Some(130.into()), ..Deposit::default() };
+    let mut world = World::with(Policy { deposit, ..policy() }, vec![(channel_id(7), channel(100, 95))]);
+    let topped = submitted_op(&world.demand(ask(10)).1).unwrap();
+    assert_eq!(topped, ChannelOp::TopUp { channel: channel_id(7), added: 30.into() });
+    let more = ChannelOp::Open { receiver: BOB, deposit: 1.into() };
+    let limit = DepositLimit { key: "max_per_receiver", locked: 130.into(), limit: 130.into() };
+    let refused = Err(OpRefused::AboveLimit { amount: 1.into(), limit });
+    assert_eq!(world.engine.check_amount(&more), refused, "before its transaction exists");
+    world.intends(topped);
+    assert_eq!(world.engine.check_amount(&more), refused, "while it is sent");
+    world.carried_out(7, Some(on_chain(130)));
+    assert_eq!(world.engine.check_amount(&more), refused, "and once it has arrived");
+    let other = ChannelOp::Open { receiver: Address([1; 20]), deposit: 130.into() };
+    assert_eq!(world.engine.check_amount(&other), Ok(()));
+    // A settled channel holds nothing.
+    world.when(Input::Chain {
+        channels: vec![(channel_id(7), None)],
+        settled: BTreeMap::from([(channel_id(7), 95.into())]),
+        cursor: 13,
+        by_user: false,
+    });
+    assert_eq!(world.engine.check_amount(&more), Ok(()));
 }
 
 #[test]
