@@ -20,7 +20,7 @@ use crate::protocol::Amount;
 /// The seller's price for one request, in base units.
 const PRICE: u64 = 1000;
 /// The wallet's balance, in base units.
-const WEALTH: u64 = 1_000_000;
+const WEALTH: u64 = 100_000_000;
 /// The development account that serves as the wallet.
 const WALLET: usize = 1;
 

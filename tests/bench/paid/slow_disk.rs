@@ -20,8 +20,10 @@ use tower::{Layer as _, ServiceExt as _};
 const WRITE: Duration = Duration::from_millis(20);
 /// How many rounds of each kind.
 const ROUNDS: usize = 5;
-/// Payments on the channel in one round.
-const PAYMENTS: u32 = 60;
+/// Payments on the channel in one round: a round takes longer than several writes.
+const PAYMENTS: u32 = 2000;
+/// The channel's deposit, in base units: enough for all rounds.
+const DEPOSIT: u64 = 50_000_000;
 /// How many one-shot payments are under way at any time.
 const STREAMS: usize = 16;
 
@@ -30,9 +32,9 @@ pub async fn report() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let sandbox = Sandbox::start(directory.path()).await?;
     let mut config = Config::load(Some(sandbox.config()))?;
-    let deposit = Amount::from(900_000);
-    config.policy.deposit.initial = DepositSize::Units(deposit);
-    config.policy.deposit.max_per_channel = deposit;
+    config.policy.deposit.initial = DepositSize::Units(Amount::from(DEPOSIT));
+    // The first payment records a limit that covers all others.
+    config.policy.sign_ahead = DEPOSIT;
     journal::before_writes(&config.state_dir, || std::thread::sleep(WRITE));
     let payments = StandalonePayments::open(config).await?;
     let (layer, url) = (payments.layer(None), sandbox.paid_url());
@@ -41,12 +43,17 @@ pub async fn report() -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         alone.push(pay(&layer, &url, PAYMENTS).await?);
         let mut streams = JoinSet::new();
+        let before = one_shot_payments(&payments);
         for _ in 0..STREAMS {
             streams.spawn(stream(payments.payments().clone()));
         }
+        while one_shot_payments(&payments) == before {
+            ensure!(streams.try_join_next().is_none(), "a stream of one-shot payments failed");
+            tokio::time::sleep(WRITE).await;
+        }
+        let running = one_shot_payments(&payments);
         beside.push(pay(&layer, &url, PAYMENTS).await?);
-        let paid = payments.payments().report().other_assets;
-        one_shots = paid.iter().map(|asset| asset.total().paid.requests).sum();
+        one_shots += one_shot_payments(&payments) - running;
         streams.shutdown().await;
     }
     let (alone, beside) = (super::median(&alone), super::median(&beside));
@@ -59,6 +66,10 @@ pub async fn report() -> anyhow::Result<()> {
     payments.close().await;
     sandbox.stop().await;
     Ok(())
+}
+
+fn one_shot_payments(payments: &StandalonePayments) -> u64 {
+    payments.payments().report().other_assets.iter().map(|asset| asset.total().paid.requests).sum()
 }
 
 /// Pays this often on the channel, one payment after the other; the time for each, in microseconds.
