@@ -116,8 +116,8 @@ async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, S
 
 /// Converts a route of the configuration for the proxy.
 fn mapped(route: &config::RouteConfig) -> ReverseRoute {
-    let config::RouteConfig { prefix, scheme, authority, base, listen: _ } = route.clone();
-    ReverseRoute { prefix, scheme, authority, base }
+    let config::RouteConfig { prefix, scheme, authority, base, listen: _, client } = route.clone();
+    ReverseRoute { prefix, scheme, authority, base, client }
 }
 
 /// The certificate that clients must trust for intercepted hosts.

@@ -67,6 +67,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     for rule in &config.policy.rules {
         report.good("pay", &describe(rule));
     }
+    for (client, rules) in client_rules(&config) {
+        for rule in rules {
+            report.good("pay", &format!("client {client}: {}", describe(rule)));
+        }
+    }
     match app::authenticator(&config) {
         Ok(None) => {}
         Ok(Some(_)) => {
@@ -76,7 +81,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         }
         Err(error) => report.wrong("client", &error),
     }
-    if config.policy.deposit.max_total.is_none() && config.policy.rules.iter().any(pays_any_receiver) {
+    if config.policy.deposit.max_total.is_none() && all_rules(&config).any(pays_any_receiver) {
         report.note("deposit", &NO_TOTAL);
     }
     certificates(&config, &mut report);
@@ -282,7 +287,7 @@ fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
     let symbol = balances.symbol.as_deref().unwrap_or("the token");
     let decimals = balances.decimals.map(|digits| format!(" ({digits} decimals)")).unwrap_or_default();
     let text = format!("{tokens} base units of {symbol}{decimals}");
-    let highest = config.policy.rules.iter().filter_map(|rule| match &rule.allow {
+    let highest = all_rules(config).filter_map(|rule| match &rule.allow {
         Allow::Pay { max_price, .. } => Some(max_price.amount),
         Allow::Deny => None,
     });
@@ -299,6 +304,17 @@ fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
 
 fn pays_any_receiver(rule: &Rule) -> bool {
     matches!(&rule.allow, Allow::Pay { receivers, .. } if receivers.is_empty())
+}
+
+/// The global rules, and those of clients.
+fn all_rules(config: &Config) -> impl Iterator<Item = &Rule> {
+    config.policy.rules.iter().chain(client_rules(config).flat_map(|(_, rules)| rules))
+}
+
+/// The clients with rules of their own.
+fn client_rules(config: &Config) -> impl Iterator<Item = (&str, &[Rule])> {
+    let clients = config.clients.iter().map(|config| &config.client);
+    clients.filter_map(|client| Some((client.name.as_str(), client.rules.as_deref()?)))
 }
 
 fn describe(rule: &Rule) -> String {

@@ -111,6 +111,7 @@ impl PolicyBuilder {
         };
         Policy {
             rules: rules.into_iter().map(rule).collect(),
+            has_client_rules: false,
             deposit,
             max_attempts: limits.max_attempts,
             sign_ahead: limits.sign_ahead,

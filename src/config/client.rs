@@ -8,9 +8,9 @@ use ::config::Value;
 use super::key::{Shape, Table, keys, words};
 use super::raw_value::InvalidValue;
 use super::section::{Issues, Section, entries};
-use super::values;
 use super::values::BasePaths;
-use crate::protocol::policy::{ClientKind, ProxyClient};
+use super::{policy, values};
+use crate::protocol::policy::{ClientKind, Hooks, ProxyClient, Rule};
 
 const KINDS: [(&str, ClientKind); 2] = [("any", ClientKind::Any), ("program", ClientKind::Program)];
 const AUTH: [(&str, AuthRequirement); 2] =
@@ -18,6 +18,8 @@ const AUTH: [(&str, AuthRequirement); 2] =
 
 pub(super) const MAX_CLIENTS: usize = 1000;
 const LONGEST_NAME: usize = 64;
+/// The name of a client.
+pub(super) const NAME: Shape = Shape::Text("^[!-9;-~]{1,64}$");
 
 /// The values of `auth`.
 pub(super) const AUTH_SHAPE: Shape = Shape::Word(&const { words(&AUTH) });
@@ -28,12 +30,15 @@ pub(super) static CLIENT: Table = Table::new(
     "A program that may use the proxy, and the token with which it proves that.",
     keys! {
         /// Its user name for proxy authentication, which logs show: visible ASCII without a colon.
-        "name": Shape::Text("^[!-9;-~]{1,64}$"); required(),
+        "name": NAME; required(),
         /// A file that contains its token (chmod 600): 16 to 1024 visible ASCII characters. Each client needs its own.
         "token_file": Shape::Path; required(),
         /// "program" if no browser uses the token: then requests that look like a browser's or another site's are paid, too,
         /// because a page cannot add the token. Else "any".
         "kind": Shape::Word(&const { words(&KINDS) }); or(|| serde_json::json!(KINDS[0].0)),
+        /// What this client may pay for, instead of all global [[pay]] entries, with the same keys; an empty list means
+        /// nothing.
+        "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
     },
 );
 
@@ -56,12 +61,20 @@ pub struct ClientConfig {
     pub token_file: PathBuf,
 }
 
-/// Reads all `[[client]]` entries.
-pub(super) fn clients(value: Option<Value>, base: &BasePaths, issues: &Issues) -> Vec<ClientConfig> {
+/// Reads all `[[client]]` entries. `hooks` are those that their rules do not set.
+pub(super) fn clients(
+    value: Option<Value>,
+    hooks: &Arc<Hooks>,
+    base: &BasePaths,
+    issues: &Issues,
+) -> Vec<ClientConfig> {
     let mut clients: Vec<ClientConfig> = Vec::new();
     for (index, entry) in entries("client", value, MAX_CLIENTS, issues).into_iter().enumerate() {
-        let section = Section::new(format!("client[{index}]"), Some(entry), &CLIENT, issues);
-        let Some(client) = client(&section, base) else { continue };
+        let mut section = Section::new(format!("client[{index}]"), Some(entry), &CLIENT, issues);
+        let path = section.path_of("pay");
+        let pay = section.take("pay");
+        let rules = pay.is_some().then(|| policy::rules(&path, pay, hooks, issues));
+        let Some(client) = client(&section, rules, base) else { continue };
         if clients.iter().any(|other| other.client.name == client.client.name) {
             section.issue("name", "another [[client]] has the same name", "give each client its own");
             continue;
@@ -71,11 +84,11 @@ pub(super) fn clients(value: Option<Value>, base: &BasePaths, issues: &Issues) -
     clients
 }
 
-fn client(section: &Section<'_>, base: &BasePaths) -> Option<ClientConfig> {
+fn client(section: &Section<'_>, rules: Option<Vec<Rule>>, base: &BasePaths) -> Option<ClientConfig> {
     let name = section.require("name", "\"a-name\"", name);
     let token_file = section.require("token_file", "\"FILE\", with a secret in it", |value| base.path(value));
     let kind = section.read("kind", |value| values::word(value, &KINDS)).unwrap_or_default();
-    Some(ClientConfig { client: Arc::new(ProxyClient { name: name?, kind }), token_file: token_file? })
+    Some(ClientConfig { client: Arc::new(ProxyClient { name: name?, kind, rules }), token_file: token_file? })
 }
 
 /// Reads `auth`, which needs a `[[client]]` if it is "required".

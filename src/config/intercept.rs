@@ -74,10 +74,10 @@ impl InterceptConfig {
 
 /// Reads `[intercept]`; `None` if it is invalid, which is then reported. The default hosts are those that the rules
 /// `paying` pay.
-pub(super) fn read(section: &Section<'_>, base: &BasePaths, paying: &[Rule]) -> Option<InterceptConfig> {
+pub(super) fn read(section: &Section<'_>, base: &BasePaths, paying: &[&[Rule]]) -> Option<InterceptConfig> {
     let hosts = match section.has("hosts") {
         true => Hosts::listed(section.read("hosts", patterns)?),
-        false => Hosts::paid(paying),
+        false => Hosts::paid(paying.iter().copied()),
     };
     let path = |key| section.read(key, |value| base.path(value));
     let is_bound = section.read("name_constraints", values::boolean).unwrap_or(false);

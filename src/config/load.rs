@@ -26,7 +26,7 @@ use super::{
     chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values, wallet,
 };
 use crate::limits::Limits;
-use crate::protocol::policy::{Hooks, Policy};
+use crate::protocol::policy::{Hooks, Policy, Rule};
 
 /// The keys at the top of the file.
 pub(super) static TOP: Table = Table::new(
@@ -199,8 +199,6 @@ fn assemble(
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
-    let clients = client::clients(top.take("client"), base, issues);
-    let auth = client::auth(&top, !clients.is_empty());
     let state_dir = top.read("state_dir", |value| base.path(value));
     let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
     if state_dir.is_none() && !top.has("state_dir") {
@@ -225,28 +223,42 @@ fn assemble(
     let chain = chain_section.is_written.then(|| chain::read(&chain_section));
 
     let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
-    let rules = policy::rules(top.take("pay"), &hooks, issues);
+    let rules = policy::rules("pay", top.take("pay"), &hooks, issues);
+    let clients = client::clients(top.take("client"), &hooks, base, issues);
+    let auth = client::auth(&top, !clients.is_empty());
     let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), &policy::DEPOSIT, issues));
     let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);
-    let paying = if is_paying { rules.as_slice() } else { &[] };
-    let intercept = intercept::read(&intercept_section, base, paying);
+    let own = clients
+        .iter()
+        .enumerate()
+        .filter_map(|(index, client)| Some((index, client.client.rules.as_deref()?)));
+    let own: Vec<(usize, &[Rule])> = own.collect();
+    let all: Vec<&[Rule]> =
+        std::iter::once(rules.as_slice()).chain(own.iter().map(|(_, rules)| *rules)).collect();
+    let intercept = intercept::read(&intercept_section, base, if is_paying { &all } else { &[] });
     let log = log::read(&Section::new("log", top.take("log"), &log::LOG, issues), base);
     let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let exposure = Exposure { allow_remote, is_paying, has_clients: !clients.is_empty() };
     issues.extend(exposure.issue(listen));
-    let routes = route::routes(top.take("route"), route::MainListener { listen, exposure }, issues);
-    let mut warnings = policy::warnings(&rules, &deposit);
+    let routes =
+        route::routes(top.take("route"), route::MainListener { listen, exposure, clients: &clients }, issues);
+    let mut warnings = policy::warnings("pay", &rules, &deposit);
+    for (index, rules) in &own {
+        warnings.extend(policy::warnings(&format!("client[{index}].pay"), rules, &deposit));
+    }
     let listens = routes.iter().filter_map(|route| route.listen).chain([listen]);
     warnings.extend(listens.filter_map(|listen| exposure.warning(listen)));
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
     let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
     let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
     let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
-    if !rules.is_empty() && !is_paying {
+    let has_rules = all.iter().any(|rules| !rules.is_empty());
+    let has_client_rules = !own.is_empty();
+    if has_rules && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet]".to_owned());
-    } else if !rules.is_empty() && chain.is_none() {
+    } else if has_rules && chain.is_none() {
         warnings
             .push("without [chain], nothing is paid from a channel: µRaiden sellers are not paid".to_owned());
     }
@@ -254,7 +266,16 @@ fn assemble(
     let wallet = wallet.map_or(Some(None), |wallet| wallet.map(Some))?;
     let chain = chain.map_or(Some(None), |chain| chain.map(Some))?;
     let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
-    let policy = Policy { rules, deposit, hooks, max_attempts, sign_ahead, pay_timeout, ready_timeout };
+    let policy = Policy {
+        rules,
+        has_client_rules,
+        deposit,
+        hooks,
+        max_attempts,
+        sign_ahead,
+        pay_timeout,
+        ready_timeout,
+    };
     let (state_dir, intercept) = (state_dir?, intercept?);
     Some(Config {
         listen,

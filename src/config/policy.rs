@@ -116,12 +116,12 @@ fn size_json(size: DepositSize) -> serde_json::Value {
     }
 }
 
-/// Reads all `[[pay]]` entries, in order. `otherwise` are the hooks that an entry does not set.
-pub(super) fn rules(value: Option<Value>, otherwise: &Arc<Hooks>, issues: &Issues) -> Vec<Rule> {
-    let entries = entries("pay", value, MAX_RULES, issues).into_iter().enumerate();
+/// Reads the `[[pay]]` entries at `path`, in order. `otherwise` are the hooks that an entry does not set.
+pub(super) fn rules(path: &str, value: Option<Value>, otherwise: &Arc<Hooks>, issues: &Issues) -> Vec<Rule> {
+    let entries = entries(path, value, MAX_RULES, issues).into_iter().enumerate();
     entries
         .filter_map(|(index, entry)| {
-            rule(Section::new(format!("pay[{index}]"), Some(entry), &PAY, issues), otherwise, issues)
+            rule(Section::new(format!("{path}[{index}]"), Some(entry), &PAY, issues), otherwise, issues)
         })
         .collect()
 }
@@ -199,15 +199,15 @@ fn close_idle_after(value: &Value) -> Result<Option<Duration>, InvalidValue> {
 }
 
 /// Warnings about rules that an earlier one hides, and about prices that no channel can hold.
-pub(super) fn warnings(rules: &[Rule], deposit: &Deposit) -> Vec<String> {
+pub(super) fn warnings(path: &str, rules: &[Rule], deposit: &Deposit) -> Vec<String> {
     let hidden = rules.iter().enumerate().filter_map(|(index, rule)| {
         let earlier = rules[..index].iter().position(|earlier| covers(place(earlier), place(rule)))?;
         let host = &rule.host;
-        Some(format!("pay[{index}] ({host}) never matches: pay[{earlier}] above it matches first"))
+        Some(format!("{path}[{index}] ({host}) never matches: {path}[{earlier}] above it matches first"))
     });
     let costly = rules.iter().enumerate().filter_map(|(index, rule)| match &rule.allow {
         Allow::Pay { max_price, .. } if max_price.amount > deposit.max_per_channel => Some(format!(
-            "pay[{index}] ({}) allows more than a channel may hold: {max_price} is above \
+            "{path}[{index}] ({}) allows more than a channel may hold: {max_price} is above \
              deposit.max_per_channel = {}",
             rule.host, deposit.max_per_channel
         )),

@@ -1,12 +1,15 @@
 //! Reads `[[route]]`: base URLs of the proxy that map to origins. Does not connect to them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ::config::Value;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use serde_json::json;
 
+use super::client;
+use super::client::ClientConfig;
 use super::key::{SOCKET, Shape, Table, keys};
 use super::listener::Exposure;
 use super::raw_value::{InvalidValue, quoted};
@@ -14,6 +17,7 @@ use super::rules::is_set;
 use super::section::{Issues, Section, entries};
 use super::values;
 use crate::hosts::host::Host;
+use crate::protocol::policy::ProxyClient;
 
 /// The keys of one `[[route]]` entry.
 pub(super) static ROUTE: Table = Table::new(
@@ -28,6 +32,8 @@ pub(super) static ROUTE: Table = Table::new(
         /// A separate port for this route, for programs that need a base URL without a path; the default of prefix is
         /// then "/".
         "listen": SOCKET,
+        /// The name of the [[client]] that uses the route; its path then always starts with the token in route-token.
+        "client": client::NAME,
     },
 )
 .with_rules(|| vec![json!({"anyOf": [is_set("prefix"), is_set("listen")]})]);
@@ -48,17 +54,21 @@ pub struct RouteConfig {
     pub base: String,
     /// A separate address to listen on; if absent, the proxy's.
     pub listen: Option<SocketAddr>,
+    /// The client that uses it.
+    pub client: Option<Arc<ProxyClient>>,
 }
 
 /// The proxy's own listener, which restricts those of routes.
 #[derive(Clone, Copy)]
-pub(super) struct MainListener {
+pub(super) struct MainListener<'a> {
     pub listen: SocketAddr,
     pub exposure: Exposure,
+    /// The clients that a route can name.
+    pub clients: &'a [ClientConfig],
 }
 
 /// Reads all `[[route]]` entries.
-pub(super) fn routes(value: Option<Value>, proxy: MainListener, issues: &Issues) -> Vec<RouteConfig> {
+pub(super) fn routes(value: Option<Value>, proxy: MainListener<'_>, issues: &Issues) -> Vec<RouteConfig> {
     let mut routes: Vec<(usize, RouteConfig)> = Vec::new();
     for (index, entry) in entries("route", value, MAX_ROUTES, issues).into_iter().enumerate() {
         let section = Section::new(format!("route[{index}]"), Some(entry), &ROUTE, issues);
@@ -75,7 +85,7 @@ pub(super) fn routes(value: Option<Value>, proxy: MainListener, issues: &Issues)
     routes.into_iter().map(|(_, route)| route).collect()
 }
 
-fn route(section: &Section<'_>, proxy: MainListener) -> Option<RouteConfig> {
+fn route(section: &Section<'_>, proxy: MainListener<'_>) -> Option<RouteConfig> {
     let listen = section.read("listen", |value| listen(value, proxy));
     let prefix = if section.has("prefix") || !section.has("listen") {
         section.require("prefix", "\"/name\", or listen = \"127.0.0.1:8410\"", prefix)
@@ -92,15 +102,25 @@ fn route(section: &Section<'_>, proxy: MainListener) -> Option<RouteConfig> {
         );
         return None;
     }
+    let client = section.read("client", |value| {
+        let name = values::text(value)?;
+        let client = proxy.clients.iter().map(|known| &known.client).find(|client| client.name == name);
+        let remedy = "write the name of a [[client]], or remove it";
+        client.cloned().ok_or_else(|| InvalidValue::new("no valid [[client]] has this name", remedy))
+    });
+    // An invalid name must not turn into no client.
+    if section.has("client") && client.is_none() {
+        return None;
+    }
     // An invalid address must not turn into the proxy's own.
     if section.has("listen") && listen.is_none() {
         return None;
     }
     let (scheme, authority, base) = origin?;
-    Some(RouteConfig { prefix, scheme, authority, base, listen })
+    Some(RouteConfig { prefix, scheme, authority, base, listen, client })
 }
 
-fn listen(value: &Value, proxy: MainListener) -> Result<SocketAddr, InvalidValue> {
+fn listen(value: &Value, proxy: MainListener<'_>) -> Result<SocketAddr, InvalidValue> {
     let listen = values::socket(value)?;
     if listen == proxy.listen && listen.port() != 0 {
         let remedy = "remove it and write a prefix, or choose another port";

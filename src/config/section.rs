@@ -266,7 +266,9 @@ pub(super) fn entries(name: &str, value: Option<Value>, most: usize, issues: &Is
             );
         }
         Some(other) => {
-            let remedy = format!("write [[{name}]], with two brackets");
+            // Without the positions of the tables around it.
+            let list: String = name.split(['[', ']']).step_by(2).collect();
+            let remedy = format!("write [[{list}]], with two brackets");
             report(format!("expected a list of tables, found {}", kind(&other)), remedy);
         }
     }

@@ -15,6 +15,16 @@ pub enum Refusal {
         /// The host that asks for payment.
         host: String,
     },
+    /// None of the client's own rules matches.
+    #[error(
+        "no [[client.pay]] rule of the client {client} matches {host}; the [[pay]] rules do not apply to it"
+    )]
+    NoClientRule {
+        /// The client.
+        client: String,
+        /// The host that asks for payment.
+        host: String,
+    },
     /// The first matching rule denies it.
     #[error("a [[pay]] rule denies {host}")]
     Denied {

@@ -479,6 +479,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         hooks: Arc::clone(&hooks),
     };
     let policy = Policy {
+        has_client_rules: false,
         rules: vec![Rule { host: HostPattern::Any, port: None, allow }],
         deposit: Deposit::default(),
         hooks,

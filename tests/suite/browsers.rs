@@ -421,6 +421,7 @@ async fn places_behind_the_token_of_a_route_come_back_behind_it() {
             scheme: http::uri::Scheme::HTTP,
             authority: origin.address.to_string().parse().unwrap(),
             base: "/v1".to_owned(),
+            client: None,
         };
         FrontendLayer::proxy(address, page, vec![route], Some(RouteToken::new("c0ffee")), Vec::new())
             .layer(inner)

@@ -313,7 +313,10 @@ async fn guesses_are_slowed_down() {
 #[tokio::test]
 async fn the_log_names_the_client_and_never_its_token() {
     let fair = Fair::open().await;
-    let alice = Alice::with(&fair.market, &format!("{QUICK}{}[log]\naccess = true\n", clients(""))).await;
+    let route =
+        format!("[[route]]\nprefix = \"/seller\"\norigin = \"{}\"\nclient = \"server\"\n", fair.origin.url());
+    let rest = format!("{QUICK}{}{route}[log]\naccess = true\n", clients(""));
+    let alice = Alice::with(&fair.market, &rest).await;
     write_tokens(&alice);
     let serving = alice.serve(&[("TOLLPASS_LOG", "trace"), ("TOLLPASS_LOG_FORMAT", "json")]).await;
     let url = format!("{}/paid", fair.origin.url());
@@ -321,15 +324,26 @@ async fn the_log_names_the_client_and_never_its_token() {
         let request = Request::get(&url).header(header::PROXY_AUTHORIZATION, basic("laptop", token));
         assert_eq!(ask(serving.address, request.body(empty()).unwrap()).await.status, status);
     }
+    // The route of a client needs its token at every host.
+    let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
+    let token = token.trim_end();
+    for (before, status) in [(String::new(), 403), (format!("/{token}"), 200)] {
+        let url = format!("http://{}{before}/seller/paid", serving.address);
+        assert_eq!(curl(None, &[&url]).await.got.status, status, "{before}");
+    }
+    let page = curl(None, &[&format!("http://{}/", serving.address)]).await.got;
+    assert!(page.text().contains("/TOKEN/seller (TOKEN is in the file route-token"), "{}", page.text());
     serving.terminate();
     let (_, log) = serving.ended().await;
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let access: Vec<_> = lines.filter(|line| line["target"] == "tollpass::access").collect();
-    let [paid, refused] = access.as_slice() else { panic!("{log}") };
+    let [paid, refused, no_token, by_route, _page] = access.as_slice() else { panic!("{log}") };
+    assert_eq!((&no_token["name"], &no_token["handled"]), (&().into(), &"refused".into()));
+    assert_eq!((&by_route["name"], &by_route["handled"]), (&"server".into(), &"paid".into()));
     assert_eq!((&paid["name"], &paid["handled"]), (&"laptop".into(), &"paid".into()));
     assert_eq!((&refused["name"], &refused["handled"]), (&().into(), &"refused".into()));
     assert!(log.contains("\"client\":\"laptop\""), "the span names the client: {log}");
-    for token in [LAPTOP, SERVER] {
+    for token in [LAPTOP, SERVER, token] {
         assert!(!log.contains(token) && !log.contains(&basic("laptop", token)), "{log}");
     }
 }
@@ -364,4 +378,43 @@ fn a_token_that_cannot_be_used_is_reported() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_clients_own_rules_replace_the_global_ones() {
+    let own =
+        "pay = [{ host = \"localhost\", max_price = 10000 }, { host = \"127.0.0.1\", max_price = 999 }]";
+    let scene = Scene::with(&clients(own), "").await;
+    let ca = scene.alice.state_dir().join("ca.pem");
+    let (plain, secure) = (scene.fair.origin.url(), scene.fair.origin.secure_url().unwrap());
+    let at_localhost = plain.replace("127.0.0.1", "localhost");
+    let mut bought = 0;
+    // The global rule pays 10000 at 127.0.0.1, also before the client that may not has its turn.
+    for (name, token, url, reason) in [
+        ("server", SERVER, &plain, None),
+        ("server", SERVER, &secure, None),
+        ("laptop", LAPTOP, &plain, Some("the price 1000 is above max_price 999")),
+        ("laptop", LAPTOP, &secure, Some("the price 1000 is above max_price 999")),
+        ("laptop", LAPTOP, &at_localhost, None),
+        ("server", SERVER, &at_localhost, Some("no [[pay]] rule matches localhost")),
+        ("laptop", LAPTOP, &plain, Some("the price 1000 is above max_price 999")),
+    ] {
+        let line = format!("Proxy-Authorization: {}", basic(name, token));
+        let url = format!("{url}/paid");
+        let more = ["--cacert", ca.to_str().unwrap(), "--proxy-header", &line, &url];
+        let got = curl(Some(scene.proxy.address), &more).await.got;
+        let told = got.header(&"proxy-status".parse().unwrap()).unwrap_or_default();
+        assert_eq!(got.status, if reason.is_some() { 402 } else { 200 }, "{name} {url}: {told}");
+        assert!(told.contains(reason.unwrap_or_default()), "{name} {url}: {told}");
+        bought += u64::from(reason.is_none());
+        assert_eq!(scene.proxy.promised().await, Amount::from(bought * PRICE), "{name} {url}");
+    }
+    scene.proxy.stop().await;
+    // An empty list pays nothing.
+    let scene = Scene::with(&clients("pay = []"), "").await;
+    let got = get(&scene.proxy, &scene.fair, Some(&basic("laptop", LAPTOP))).await;
+    let told = got.header(&"proxy-status".parse().unwrap()).unwrap_or_default();
+    assert!(got.status == 402 && told.contains("no [[client.pay]] rule of the client laptop"), "{told}");
+    assert_eq!(get(&scene.proxy, &scene.fair, Some(&basic("server", SERVER))).await.status, 200);
+    scene.proxy.stop().await;
 }

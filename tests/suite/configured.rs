@@ -199,6 +199,9 @@ fn hosts_of_paying_rules_are_intercepted_by_default() {
         asked.map(|(host, port)| intercept.covers(host, port))
     };
     let paying = format!("{PAYING}{rules}");
+    let own = format!("{paying}{CLIENT}[[client.pay]]\nhost = \"own.test\"\nmax_price = 1\n");
+    let own = parse(&own, &[]).unwrap();
+    assert!(own.intercept.covers("own.test", 443), "{:?}", own.intercept);
     assert_eq!(covered(&paying, &[]), [true, true, false, true]);
     assert_eq!(covered(rules, &[]), [false; 4], "nothing can be paid without a wallet");
     assert_eq!(covered(&format!("{paying}[intercept]\nhosts = []\n"), &[]), [false; 4]);
@@ -484,6 +487,11 @@ fn each_fault_names_its_key_and_its_remedy() {
                 .into(),
             "client[1].name: another [[client]] has the same name",
         ),
+        (
+            format!("{CLIENT}[client.pay]\nhost = \"a\""),
+            "client[0].pay: expected a list of tables, found a table -> write [[client.pay]], with two brackets",
+        ),
+        (format!("{CLIENT}[[client.pay]]\nhost = \"a\""), "client[0].pay[0].max_price: missing"),
         ("pay = 1".into(), "pay: expected a list of tables, found an integer"),
         (
             "[pay]\nhost = \"a\"".into(),
@@ -724,6 +732,10 @@ fn each_error_in_a_route_is_reported() {
             format!("listen = \"0.0.0.0:1\"\n{origin}"),
             "route[0].listen: other machines can connect to 0.0.0.0:1",
         ),
+        (
+            format!("prefix = \"/a\"\n{origin}\nclient = \"other\"\n{CLIENT}"),
+            "route[0].client: no valid [[client]] has this name",
+        ),
         (format!("listen = \"127.0.0.1:8402\"\n{origin}"), "the proxy itself listens on 127.0.0.1:8402"),
         (format!("prefix = \"/a\"\nprefx = 1\n{origin}"), "did you mean route[0].prefix?"),
         (
@@ -828,6 +840,13 @@ fn warns_of_probable_mistakes() {
     assert!(warnings[1].contains("pay[2] (b) allows more than a channel may hold"), "{warnings:#?}");
     assert!(warnings[2].contains("pay nothing without [wallet]"), "{warnings:#?}");
     assert_eq!(parse(&format!("{PAYING}{rules}"), &[]).unwrap().warnings.len(), 2);
+    let warnings = parse(&format!("{PAYING}{CLIENT}{}", rules.replace("[[pay]]", "[[client.pay]]")), &[]);
+    let warnings = warnings.unwrap().warnings;
+    assert!(
+        warnings[0].contains("client[0].pay[1] (a.example) never matches: client[0].pay[0]"),
+        "{warnings:#?}"
+    );
+    assert!(warnings.len() == 2 && warnings[1].contains("client[0].pay[2] (b) allows more"), "{warnings:#?}");
 }
 
 #[test]

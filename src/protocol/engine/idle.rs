@@ -76,6 +76,7 @@ mod tests {
 
     fn engine(rows: &[Row]) -> (Engine, Instant) {
         let mut engine = Engine::new(Arc::new(Policy {
+            has_client_rules: false,
             rules: Vec::new(),
             deposit: Deposit::default(),
             hooks: Arc::new(Hooks::default()),

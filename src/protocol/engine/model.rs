@@ -338,6 +338,7 @@ impl Model {
             ..Hooks::default()
         });
         let policy = Arc::new(Policy {
+            has_client_rules: false,
             rules: Vec::new(),
             deposit: Deposit {
                 initial: DepositSize::Times(3),

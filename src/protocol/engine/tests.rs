@@ -45,6 +45,7 @@ fn policy() -> Policy {
     let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
     let retry = Retry::Retry { every, times, within };
     Policy {
+        has_client_rules: false,
         rules: Vec::new(),
         deposit: Deposit::default(),
         hooks: Arc::new(Hooks {

@@ -1,5 +1,7 @@
 //! Clients of the proxy that identify themselves with a token.
 
+use super::Rule;
+
 /// One `[[client]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyClient {
@@ -7,6 +9,8 @@ pub struct ProxyClient {
     pub name: String,
     /// The kind of program that uses it.
     pub kind: ClientKind,
+    /// What it may pay for, instead of the rules of the policy.
+    pub rules: Option<Vec<Rule>>,
 }
 
 /// The kind of program that uses a client's token.

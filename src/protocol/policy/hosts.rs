@@ -1,11 +1,12 @@
-//! A set of hosts: a list of patterns, or the hosts that rules pay.
+//! A set of hosts: a list of patterns, or the hosts that lists of rules pay.
 
 use super::{Allow, HostPattern, Rule};
 
-/// Patterns with optional ports. The first entry that matches decides.
+/// Lists of patterns with optional ports. The first entry of a list that matches decides for it; a host is included if one
+/// list includes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
-    entries: Vec<HostEntry>,
+    lists: Vec<Vec<HostEntry>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,24 +20,24 @@ impl Hosts {
     /// The hosts of `patterns`, on any port.
     pub fn listed(patterns: impl IntoIterator<Item = HostPattern>) -> Self {
         let entry = |host| HostEntry { host, port: None, is_meant: true };
-        Self { entries: patterns.into_iter().map(entry).collect() }
+        Self { lists: vec![patterns.into_iter().map(entry).collect()] }
     }
 
-    /// Exactly the hosts and ports that `rules` pay.
-    pub fn paid(rules: &[Rule]) -> Self {
+    /// Exactly the hosts and ports that one of these lists of rules pays.
+    pub fn paid<'a>(lists: impl IntoIterator<Item = &'a [Rule]>) -> Self {
         let entry = |rule: &Rule| HostEntry {
             host: rule.host.clone(),
             port: rule.port,
             is_meant: matches!(rule.allow, Allow::Pay { .. }),
         };
-        Self { entries: rules.iter().map(entry).collect() }
+        Self { lists: lists.into_iter().map(|rules| rules.iter().map(entry).collect()).collect() }
     }
 
     /// Whether `host` (without brackets, in any case, ignoring a trailing dot) on `port` is included.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         let speaks =
             |entry: &&HostEntry| entry.port.is_none_or(|only| only == port) && entry.host.matches(host);
-        self.entries.iter().find(speaks).is_some_and(|entry| entry.is_meant)
+        self.lists.iter().any(|list| list.iter().find(speaks).is_some_and(|entry| entry.is_meant))
     }
 
     /// Whether no host is included.
@@ -46,7 +47,7 @@ impl Hosts {
 
     /// The patterns of the included hosts.
     pub fn patterns(&self) -> impl Iterator<Item = &HostPattern> {
-        self.entries.iter().filter(|entry| entry.is_meant).map(|entry| &entry.host)
+        self.lists.iter().flatten().filter(|entry| entry.is_meant).map(|entry| &entry.host)
     }
 }
 
@@ -70,11 +71,12 @@ mod tests {
 
     #[test]
     fn paid_are_exactly_the_hosts_and_ports_of_rules_that_pay() {
-        let hosts = Hosts::paid(&[
+        let rules = [
             rule("internal.example.com", None, false),
             rule("*.example.com", Some(443), true),
             rule("127.0.0.1", None, true),
-        ]);
+        ];
+        let hosts = Hosts::paid([rules.as_slice()]);
         for (host, port, expected) in [
             ("api.example.com", 443, true),
             ("API.example.com.", 443, true),
@@ -96,7 +98,11 @@ mod tests {
             ["*.example.com", "127.0.0.1"]
         );
         assert!(!hosts.is_empty());
-        assert!(Hosts::paid(&[rule("*", None, false)]).is_empty() && Hosts::default().is_empty());
+        let denied = [rule("*", None, false)];
+        assert!(Hosts::paid([denied.as_slice()]).is_empty() && Hosts::default().is_empty());
+        // Another list pays the host, whatever the first one denies.
+        let both = Hosts::paid([denied.as_slice(), rules.as_slice()]);
+        assert!(both.covers("api.example.com", 443) && !both.covers("internal.example.com", 443));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::protocol::{Address, Money};
 pub struct Policy {
     /// The first rule that matches a request decides; no rule, no payment.
     pub rules: Vec<Rule>,
+    /// Whether some client has rules of its own.
+    pub has_client_rules: bool,
     /// Deposits.
     pub deposit: Deposit,
     /// The default hooks, which rules may override.
@@ -62,7 +64,14 @@ pub enum Allow {
 impl Policy {
     /// The first rule that matches `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
-        let speaks = |rule: &&Rule| rule.port.is_none_or(|only| only == port) && rule.host.matches(host);
-        self.rules.iter().find(speaks)
+        Rule::first(&self.rules, host, port)
+    }
+}
+
+impl Rule {
+    /// The first of `rules` that matches `host` (without brackets, in any case) and `port`.
+    pub fn first<'a>(rules: &'a [Self], host: &str, port: u16) -> Option<&'a Self> {
+        let speaks = |rule: &&Self| rule.port.is_none_or(|only| only == port) && rule.host.matches(host);
+        rules.iter().find(speaks)
     }
 }

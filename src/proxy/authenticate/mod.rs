@@ -178,13 +178,16 @@ impl<S> Authenticate<S> {
         let client = authenticator.authenticate(request.headers(), peer, Instant::now())?.cloned();
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         let extensions = request.extensions();
+        let client = client
+            .map(|client| RequestClient { client, has_credentials: true })
+            // A route may belong to a client.
+            .or_else(|| extensions.get().cloned());
         if client.is_none()
             && (self.layer.is_required || extensions.get::<RemoteClient>().is_some())
             && extensions.get::<BehindRouteToken>().is_none()
         {
             return Err(AuthRefusal::Missing);
         }
-        let client = client.map(|client| RequestClient { client, has_credentials: true });
         if let Some(client) = client.clone() {
             request.extensions_mut().insert(client);
         }
@@ -263,7 +266,8 @@ mod tests {
     use crate::protocol::policy::ClientKind;
 
     fn authenticator() -> Arc<Authenticator> {
-        let client = |name: &str| Arc::new(ProxyClient { name: name.to_owned(), kind: ClientKind::Any });
+        let client =
+            |name: &str| Arc::new(ProxyClient { name: name.to_owned(), kind: ClientKind::Any, rules: None });
         let limits = Limits { auth_failures: 2, ..Limits::default() };
         let clients = [(client("a"), b"token of a".as_slice()), (client("b"), b"token of b".as_slice())];
         Arc::new(Authenticator::new(clients, &limits))

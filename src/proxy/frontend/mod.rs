@@ -25,7 +25,7 @@ use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
 use tower::{Layer, Service};
 
-use super::extensions::{BehindRouteToken, MappedUrl, RemoteClient, RequestedAuthority};
+use super::extensions::{BehindRouteToken, MappedUrl, RemoteClient, RequestClient, RequestedAuthority};
 use super::handling::Handling;
 use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
@@ -228,7 +228,7 @@ impl FrontendPort {
             ReachedAs::Proxy => request.uri().authority().cloned(),
         };
         let is_required = self.token.as_ref().is_some_and(RouteToken::is_required);
-        if is_required && !taken.is_guarded {
+        if (is_required || route.client.is_some()) && !taken.is_guarded {
             return Err(FrontendRefusal::TokenRequired);
         }
         let needs_token = asked.as_ref().is_some_and(|asked| !identity::is_kept_apart(asked.host()));
@@ -237,7 +237,9 @@ impl FrontendPort {
         }
         self.whole(route, taken).enter(request)?;
         request.extensions_mut().insert(RequestedAuthority(asked));
-        if is_required {
+        if let Some(client) = route.client.clone() {
+            request.extensions_mut().insert(RequestClient { client, has_credentials: false });
+        } else if is_required {
             request.extensions_mut().insert(BehindRouteToken);
         }
         Ok(())

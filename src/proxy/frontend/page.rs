@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::identity::ReachedAs;
 use super::program;
 use super::program::SetupAdvice;
-use super::route::ReverseRoutes;
+use super::route::{ReverseRoute, ReverseRoutes};
 use super::{identity, pac};
 use crate::proxy::Body;
 
@@ -160,18 +160,19 @@ impl Page {
             }
             put(&mut text, format_args!("  Undo: {undo}\n"));
         }
-        for (prefix, origin) in visit.routes.shown() {
-            let base = self.base(visit, prefix);
+        for (route, origin) in visit.routes.shown() {
+            let base = self.base(visit, route);
             put(&mut text, format_args!("\nBase URL {base}\n  leads to {origin}\n"));
         }
         text
     }
 
     /// The base URL of a route. The page never shows the token, because pages of other sites may be able to read it.
-    fn base(&self, visit: &PageRequest<'_>, prefix: &str) -> String {
-        let address = &visit.address;
+    fn base(&self, visit: &PageRequest<'_>, route: &ReverseRoute) -> String {
+        let (address, prefix) = (&visit.address, &route.prefix);
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-        match visit.needs_route_token || self.pays && !identity::is_kept_apart(host) {
+        let is_unprotected = self.pays && !identity::is_kept_apart(host);
+        match visit.needs_route_token || route.client.is_some() || is_unprotected {
             true => format!("http://{address}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
             false => format!("http://{address}{prefix}"),
         }
@@ -217,9 +218,9 @@ impl Page {
                             @if !notes.is_empty() { p { (notes) } }
                             p class="undo" { "Undo: " (undo) }
                         }
-                        @for (prefix, origin) in visit.routes.shown() {
+                        @for (route, origin) in visit.routes.shown() {
                             h3 { "Base URL" }
-                            pre { (self.base(visit, prefix)) }
+                            pre { (self.base(visit, route)) }
                             p { "leads to " (origin) }
                         }
                     }

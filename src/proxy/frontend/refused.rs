@@ -27,8 +27,7 @@ pub(super) enum FrontendRefusal {
     )]
     NoToken,
     #[error(
-        "this proxy requires authentication: the path of a [[route]] must start with the token in the file route-token of \
-         state_dir"
+        "this [[route]] requires authentication: its path must start with the token in the file route-token of state_dir"
     )]
     TokenRequired,
     #[error("a page of another site may not use a [[route]]")]

@@ -3,6 +3,8 @@
 //! Paths are compared and forwarded as written, segment by segment, including empty segments. A path that could leave the
 //! prefix at an origin with other rules is refused, not resolved.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderMap, Request, Response, Uri};
@@ -10,6 +12,7 @@ use http::{HeaderMap, Request, Response, Uri};
 use super::cross_site::is_cross_site;
 use super::refused::FrontendRefusal;
 use crate::hosts::default_port;
+use crate::protocol::policy::ProxyClient;
 use crate::proxy::Body;
 
 /// One `[[route]]`.
@@ -23,6 +26,8 @@ pub struct ReverseRoute {
     pub authority: Authority,
     /// What replaces the prefix in the path, without a trailing slash.
     pub base: String,
+    /// The client that uses it, behind the token of routes.
+    pub client: Option<Arc<ProxyClient>>,
 }
 
 /// The routes of one port.
@@ -45,9 +50,9 @@ impl ReverseRoutes {
         self.0.get(index)
     }
 
-    /// The prefixes and their origins, without the paths of the latter, which are private.
-    pub(super) fn shown(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.iter().map(|route| (route.prefix.as_str(), format!("{}://{}", route.scheme, route.authority)))
+    /// The routes and their origins, without the paths of the latter, which are private.
+    pub(super) fn shown(&self) -> impl Iterator<Item = (&ReverseRoute, String)> {
+        self.0.iter().map(|route| (route, format!("{}://{}", route.scheme, route.authority)))
     }
 }
 
@@ -237,6 +242,7 @@ mod tests {
             scheme: uri.scheme().unwrap().clone(),
             authority: uri.authority().unwrap().clone(),
             base: uri.path().trim_end_matches('/').to_owned(),
+            client: None,
         }
     }
 

@@ -22,6 +22,7 @@ use http::uri::Authority;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
+use super::extensions::RequestClient;
 use super::handling::RequestName;
 use super::message::{headers, target};
 use super::replay;
@@ -31,7 +32,7 @@ use super::{Body, ForwardError, RemoteClient, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
-use crate::protocol::policy::{Allow, SpendLimit};
+use crate::protocol::policy::{Allow, ProxyClient, Rule, SpendLimit};
 use crate::protocol::schemes;
 pub use settings::PaySettings;
 
@@ -126,6 +127,8 @@ struct RequestTerms {
 pub enum Unpaid {
     /// No rule matches the host.
     NoRule(Authority),
+    /// The client has rules of its own, and none matches the host.
+    NoClientRule(Arc<ProxyClient>, Authority),
     /// A rule denies the host.
     Denied(Authority),
     /// A browser sent it, and neither its user nor the rule wants it paid.
@@ -140,6 +143,9 @@ impl From<Unpaid> for Refusal {
     fn from(unpaid: Unpaid) -> Self {
         match unpaid {
             Unpaid::NoRule(host) => Self::NoRule { host: host.to_string() },
+            Unpaid::NoClientRule(client, host) => {
+                Self::NoClientRule { client: client.name.clone(), host: host.to_string() }
+            }
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::Unasked(unasked) => unasked.into(),
             Unpaid::BoundConnection => Self::NotReplayable(
@@ -159,8 +165,21 @@ impl PayShared {
         }
         let (host, port) = target::host_and_port(request.uri());
         let host = without_brackets(host);
-        match self.settings.policy.rule(host, port).map(|rule| &rule.allow) {
-            None => Judged::Unpaid(Unpaid::NoRule(authority.clone())),
+        let policy = &self.settings.policy;
+        let client = match policy.has_client_rules {
+            true => request.extensions().get::<RequestClient>().map(|client| &client.client),
+            false => None,
+        };
+        let own = client.and_then(|client| Some((client, client.rules.as_deref()?)));
+        let rule = match own {
+            Some((_, rules)) => Rule::first(rules, host, port),
+            None => policy.rule(host, port),
+        };
+        match rule.map(|rule| &rule.allow) {
+            None => Judged::Unpaid(match own {
+                Some((client, _)) => Unpaid::NoClientRule(Arc::clone(client), authority.clone()),
+                None => Unpaid::NoRule(authority.clone()),
+            }),
             Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
             Some(Allow::Pay { .. })
                 if upgrade::is_requested(request) && !upgrade::is_h2c(request.headers()) =>

@@ -82,6 +82,7 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
 /// From a demand to the grant and back, in the engine only.
 fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     let policy = Policy {
+        has_client_rules: false,
         rules: Vec::new(),
         deposit: Deposit::default(),
         hooks: Arc::default(),

@@ -118,8 +118,9 @@ fn keys() -> BTreeMap<String, Value> {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let inner = resolve(root, property);
             // Hooks are values: the example writes each on one line.
-            let is_table =
-                inner.get("properties").is_some() && !path.starts_with("hooks.") && path != "pay.hooks";
+            let is_table = inner.get("properties").is_some()
+                && !path.starts_with("hooks.")
+                && !["pay.hooks", "client.pay"].contains(&path.as_str());
             if is_table {
                 collect(root, inner, &path, keys);
             } else {

@@ -20,6 +20,7 @@ fn route(prefix: &str, origin: &str) -> ReverseRoute {
         scheme: uri.scheme().unwrap().clone(),
         authority: uri.authority().unwrap().clone(),
         base: uri.path().trim_end_matches('/').to_owned(),
+        client: None,
     }
 }
 
