@@ -22,13 +22,13 @@ use http::uri::Authority;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
-use super::extensions::RequestClient;
+use super::extensions::{RemoteClient, RequestClient};
 use super::handling::RequestName;
 use super::message::{headers, target};
 use super::replay;
 use super::replay::keep;
 use super::tunnel::upgrade;
-use super::{Body, ForwardError, RemoteClient, RequestService, error_response};
+use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
