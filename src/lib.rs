@@ -138,7 +138,10 @@
 //!   connection.
 //! - The set-up page is served under the proxy's own names only: a foreign name that resolves to the proxy gets 421.
 //! - A payment over plain http goes to the address that sent the 402; one that is sent ahead goes to the address that the
-//!   name resolves to then. With an outbound proxy, that proxy resolves names.
+//!   name resolves to then. With an outbound proxy, that proxy resolves names. Without `allow_plain_http`, a payment is
+//!   never written to an unencrypted connection that leaves this machine.
+//! - Clients on other machines reach only public and allowed addresses. The address is checked for each connection, after
+//!   its name is resolved, and requests of local and remote clients share no connection.
 //! - A request counts as a browser's if it has a `User-Agent` that begins with `Mozilla/`, or `Upgrade-Insecure-Requests`,
 //!   `Sec-CH-UA` or `Sec-Fetch-Site`. A foreign `Origin` or `Referer`, or `Sec-Fetch-Site: cross-site` or `same-site`, marks
 //!   a cross-site request, which is never paid.

@@ -104,6 +104,7 @@ impl PolicyBuilder {
                 max_price: max_price.into(),
                 receivers,
                 send_ahead: true,
+                allow_plain_http: false,
                 browsers: None,
                 hooks: Arc::clone(&hooks),
             });

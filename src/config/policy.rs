@@ -48,6 +48,8 @@ pub(super) static PAY: Table = Table::new(
         "receivers": Shape::List(&ADDRESS, 1, MAX_RECEIVERS),
         /// Whether a request carries a payment at once if its price is known from an earlier 402.
         "send_ahead": Shape::Boolean(true),
+        /// Whether sellers on other machines are paid over unencrypted http.
+        "allow_plain_http": Shape::Boolean(false),
         /// Which requests from browsers are paid: "never"; "navigations", the pages that you open or that you reach
         /// from the same site; "same-origin", these and what a page requests from its own origin; "any".
         "browsers": Shape::Word(&const { words(&BROWSERS) }),
@@ -64,7 +66,7 @@ pub(super) static PAY: Table = Table::new(
 });
 
 /// The keys that have no effect in an entry that denies.
-const PAYING: [&str; 5] = ["max_price", "receivers", "send_ahead", "browsers", "hooks"];
+const PAYING: [&str; 6] = ["max_price", "receivers", "send_ahead", "allow_plain_http", "browsers", "hooks"];
 
 const CHANNELS: Quantity = count(Deposit::DEFAULT.channels as u64, 1..=1000);
 const RETRY_AFTER: Quantity = time(Deposit::DEFAULT.retry_after.as_nanos() as u64, SECOND..=DAY);
@@ -278,6 +280,7 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Op
         return None;
     }
     let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
+    let allow_plain_http = entry.read("allow_plain_http", values::boolean).unwrap_or(false);
     let browsers = entry.read("browsers", |value| values::word(value, &BROWSERS));
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
@@ -285,7 +288,14 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Op
         written => Arc::new(hooks::hooks(written, &path, otherwise, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    Some(Allow::Pay { max_price: max_price?.into(), receivers, send_ahead, browsers, hooks })
+    Some(Allow::Pay {
+        max_price: max_price?.into(),
+        receivers,
+        send_ahead,
+        allow_plain_http,
+        browsers,
+        hooks,
+    })
 }
 
 /// Hosts and, if not all, one port on them.

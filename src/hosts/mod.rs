@@ -7,12 +7,21 @@ pub mod host;
 mod network;
 pub mod no_proxy;
 
+use std::net::IpAddr;
+
 use http::uri::Scheme;
 
 /// A host as URLs write it, without the brackets of an IPv6 address.
 #[must_use]
 pub fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Whether a connection to this address stays on this machine: it is loopback, or unspecified.
+#[must_use]
+pub fn is_this_machine(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
 }
 
 /// The port of a URL that names none: 443 for `https`, else 80 (RFC 9110, section 4.2).

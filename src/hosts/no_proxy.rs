@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::host::Host;
+use super::is_this_machine;
 use super::network::network;
 
 /// The hosts that are reached directly, in addition to this machine: see [`is_here`].
@@ -125,7 +126,7 @@ fn name(text: &str) -> Result<HostMatch, NotABypass> {
 #[must_use]
 pub fn is_here(host: &str) -> bool {
     if let Some(address) = Host::read(host).ok().and_then(Host::address) {
-        return address.is_loopback() || address.is_unspecified();
+        return is_this_machine(address);
     }
     let host = host.trim_end_matches('.');
     let host = host.to_ascii_lowercase();

@@ -1,5 +1,6 @@
 //! Why a request is not paid: one line each, with the cause and, if possible, the remedy.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
@@ -55,6 +56,15 @@ pub enum Refusal {
         written: bool,
         /// Whether the request goes over plain http.
         is_plain: bool,
+    },
+    /// The payment would go unencrypted to another machine.
+    #[error(
+        "the seller is on another machine{}, and plain http does not encrypt the payment: set allow_plain_http = true in \
+         its [[pay]] entry to pay anyway", at(*peer)
+    )]
+    PlainHttp {
+        /// The seller's address; unknown behind an outbound proxy.
+        peer: Option<IpAddr>,
     },
     /// The 402 uses no supported scheme.
     #[error("the 402 uses no payment scheme that tollpass supports")]
@@ -363,6 +373,10 @@ impl Refusal {
 
 fn origin_of_setting(written: bool) -> &'static str {
     if written { "says" } else { "says nothing, which means" }
+}
+
+fn at(peer: Option<IpAddr>) -> String {
+    peer.map_or_else(|| " or behind a proxy".to_owned(), |peer| format!(" ({peer})"))
 }
 
 fn remedy(is_plain: bool) -> &'static str {

@@ -123,7 +123,7 @@ impl From<&ForwardError> for ErrorAnswer {
             ForwardError::Dial(DialError::Timeout { .. }) => {
                 quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
             }
-            ForwardError::Dial(DialError::Prohibited { .. }) => {
+            ForwardError::Dial(DialError::Prohibited { .. } | DialError::PlainPayment { .. }) => {
                 quiet(StatusCode::FORBIDDEN, "destination_ip_prohibited")
             }
             ForwardError::Dial(DialError::Refused { .. }) => {

@@ -13,6 +13,10 @@ use crate::protocol::policy::ProxyClient;
 #[derive(Clone, Copy, Debug)]
 pub struct CarriesPayment;
 
+/// The request carries a payment that may be sent unencrypted to this machine only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoopbackOnly;
+
 /// Who sent a request, and its number in this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {

@@ -475,6 +475,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         max_price: Amount::from(10_000).into(),
         receivers: Vec::new(),
         send_ahead: false,
+        allow_plain_http: false,
         browsers: None,
         hooks: Arc::clone(&hooks),
     };

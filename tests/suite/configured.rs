@@ -169,6 +169,7 @@ fn rules_are_read_in_order() {
             max_price: Amount::from(5).into(),
             receivers,
             send_ahead: true,
+            allow_plain_http: false,
             browsers: None,
             hooks: Arc::default()
         }
@@ -181,6 +182,7 @@ fn rules_are_read_in_order() {
             max_price,
             receivers: Vec::new(),
             send_ahead: true,
+            allow_plain_http: false,
             browsers: None,
             hooks: Arc::default()
         }

@@ -9,3 +9,4 @@ mod refused;
 mod settings;
 mod spellings;
 mod stale;
+mod unencrypted;

@@ -63,6 +63,7 @@ mod tests {
             max_price: 1.into(),
             receivers: Vec::new(),
             send_ahead: true,
+            allow_plain_http: false,
             browsers: None,
             hooks: Arc::new(Hooks::default()),
         };

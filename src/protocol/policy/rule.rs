@@ -54,6 +54,8 @@ pub enum Allow {
         receivers: Vec<Address>,
         /// Whether a remembered price is paid with the first request.
         send_ahead: bool,
+        /// Whether sellers on other machines are paid over unencrypted http.
+        allow_plain_http: bool,
         /// Which requests of browsers are paid; if absent, [`Browsers::usual`] applies.
         browsers: Option<Browsers>,
         /// The hooks: the defaults with this rule's overrides.

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::held_answer::{HeldAnswer, hold_answer, tell_why};
+use super::plain_http;
 use super::settings::{PaySettings, PayShared};
 use super::strip;
 use super::url::without_user;
@@ -28,10 +29,12 @@ use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
+use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::replay::Kept;
 use crate::proxy::request_service::RequestService;
 use crate::proxy::upstream::egress::PinnedAddr;
+use crate::proxy::upstream::error::DialError;
 use crate::proxy::{Body, CarriesPayment, ForwardError, error_response};
 use crate::shutdown::Shutdown;
 
@@ -62,6 +65,8 @@ pub(super) struct Exchange<S> {
     is_timed: bool,
     /// What the rule permits.
     pub(super) limit: SpendLimit,
+    /// Whether the payment may only be sent to this machine.
+    is_loopback_only: bool,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
@@ -135,7 +140,7 @@ where
         inner: S,
         request: RequestName,
         (head, first, kept): (request::Parts, Body, Kept),
-        limit: SpendLimit,
+        (limit, is_loopback_only): (SpendLimit, bool),
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
@@ -157,6 +162,7 @@ where
             deadline,
             is_timed,
             limit,
+            is_loopback_only,
             attempts,
             spent,
             has_ended,
@@ -291,6 +297,10 @@ where
             return Err(refusal);
         }
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        if self.is_loopback_only {
+            let peer = held.head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
+            plain_http::check(&self.head.uri, peer)?;
+        }
         // Before the client has to upload a body for nothing.
         payments.check(&offer, &self.limit)?;
         if self.shared.unreadable.contains(&self.name) {
@@ -450,6 +460,10 @@ where
                 }
                 Ok(Err(error)) if error.is_unsent() && !is_presented => {
                     lease.unsent();
+                    if matches!(error, ForwardError::Dial(DialError::PlainPayment { .. })) {
+                        // The next request asks for the price again, and learns why it is not paid.
+                        self.forget();
+                    }
                     SendResult::Done(error_response::report(&error, &self.request))
                 }
                 Ok(Err(error)) => {
@@ -480,6 +494,9 @@ where
         lease.attach(request.headers_mut());
         let extensions = request.extensions_mut();
         extensions.insert(CarriesPayment);
+        if self.is_loopback_only {
+            extensions.insert(LoopbackOnly);
+        }
         if let Some(peer) = held.and_then(|held| held.head.extensions.get::<PinnedAddr>()) {
             extensions.insert(*peer);
         }

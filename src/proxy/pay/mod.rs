@@ -7,6 +7,7 @@ mod browser;
 mod exchange;
 mod held_answer;
 mod hooks;
+mod plain_http;
 mod settings;
 mod strip;
 mod unreadable;
@@ -120,6 +121,8 @@ struct RequestTerms {
     limit: SpendLimit,
     /// Whether a remembered price is paid with the first request.
     send_ahead: bool,
+    /// Whether the payment may only be sent to this machine.
+    is_loopback_only: bool,
 }
 
 /// Why a request will not be paid, without formatting the reason.
@@ -186,7 +189,7 @@ impl PayShared {
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
-            Some(Allow::Pay { max_price, receivers, send_ahead, browsers, hooks }) => {
+            Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks }) => {
                 if let Err(unasked) = browser::judge(request, *browsers)
                     && !browser::is_program(request)
                 {
@@ -201,7 +204,8 @@ impl PayShared {
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
                 };
-                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead })
+                let is_loopback_only = plain_http::is_limited(request.uri(), *allow_plain_http);
+                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead, is_loopback_only })
             }
         }
     }
@@ -248,7 +252,7 @@ fn begin<S>(
     shared: Arc<PayShared>,
     inner: S,
     mut request: Request<Body>,
-    RequestTerms { limit, send_ahead }: RequestTerms,
+    RequestTerms { limit, send_ahead, is_loopback_only }: RequestTerms,
 ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
@@ -265,7 +269,8 @@ where
         head.extensions.insert(RemoteClient);
     }
     let (first, kept) = keep(body, &shared.replay);
-    let exchange = Box::new(Exchange::new(shared, inner, name, (head, first, kept), limit));
+    let exchange =
+        Box::new(Exchange::new(shared, inner, name, (head, first, kept), (limit, is_loopback_only)));
     buy(exchange, extensions, send_ahead)
 }
 

@@ -52,7 +52,12 @@ impl Connector {
         reach: Reach,
     ) -> Result<UpstreamStream, DialError> {
         // Parked connections were dialled by name, without a pin.
-        let parked = if self.egress.is_bound(origin) { None } else { self.parked.take(host, port, reach) };
+        let parked = match self.egress.is_bound(origin) {
+            true => None,
+            false => self.parked.take(host, port, reach.without_payment()),
+        };
+        let parked = parked
+            .filter(|stream| !reach.is_loopback_only() || self.egress.may_carry_payment(host, port, stream));
         let (stream, is_proxied, is_direct) = match parked {
             Some(stream) => (stream, false, self.egress.connects_directly(host, port)),
             None => {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::hosts::address_rules::AddressRules;
 use crate::hosts::host::Host;
-use crate::hosts::without_brackets;
+use crate::hosts::{is_this_machine, without_brackets};
 use crate::proxy::descriptors::IdleConnections;
 use crate::proxy::message::target;
 use crate::proxy::message::via::via;
@@ -97,6 +97,12 @@ impl Egress {
         self.shared.outbound.tunnel(host, port).is_none()
     }
 
+    /// Whether a connection to a host, opened for a request without a payment, may carry one.
+    pub(crate) fn may_carry_payment(&self, host: &str, port: u16, stream: &TcpStream) -> bool {
+        let ends_here = || stream.peer_addr().is_ok_and(|peer| is_this_machine(peer.ip()));
+        self.connects_directly(host, port) && ends_here()
+    }
+
     /// A stream for `http` requests to `target`, and whether it ends at a proxy.
     ///
     /// # Errors
@@ -108,6 +114,9 @@ impl Egress {
     ) -> Result<(TcpStream, bool), DialError> {
         let (host, port) = host_and_port(target);
         if let Some(proxy) = self.shared.outbound.http(host, port) {
+            if reach.is_loopback_only() {
+                return Err(DialError::PlainPayment { host: host.to_owned(), port, address: None });
+            }
             self.check_literal(host, port, reach).await?;
             return Ok((self.connect_to(proxy).await?, true));
         }
@@ -237,7 +246,7 @@ impl Egress {
         let rules = &self.shared.addresses;
         let Some(reach) = reach.filter(|reach| !reach.is_unlimited(rules)) else { return Ok(addresses) };
         let mut permitted = Vec::with_capacity(addresses.len());
-        let mut prohibited = None;
+        let mut refused = None;
         let mut retries = self.shared.idle.retries();
         for address in addresses {
             let checked = loop {
@@ -246,15 +255,19 @@ impl Egress {
                     checked => break checked.map_err(|error| failed(host, port, &error))?,
                 }
             };
-            match checked {
-                Ok(()) => permitted.push(address),
-                Err(reason) => prohibited = prohibited.or(Some(reason)),
-            }
+            let host = || host.to_owned();
+            let refusal = match checked {
+                Ok(()) if !reach.is_loopback_only() || is_this_machine(address.ip()) => {
+                    permitted.push(address);
+                    continue;
+                }
+                Ok(()) => DialError::PlainPayment { host: host(), port, address: Some(address.ip()) },
+                Err(reason) => DialError::Prohibited { host: host(), port, reason: Box::new(reason) },
+            };
+            refused.get_or_insert(refusal);
         }
-        match prohibited {
-            Some(reason) if permitted.is_empty() => {
-                Err(DialError::Prohibited { host: host.to_owned(), port, reason: Box::new(reason) })
-            }
+        match refused {
+            Some(refusal) if permitted.is_empty() => Err(refusal),
             _ => Ok(permitted),
         }
     }

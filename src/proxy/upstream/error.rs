@@ -1,5 +1,6 @@
 //! Why an origin could not be reached.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -36,6 +37,19 @@ pub enum DialError {
         port: u16,
         /// The first of its addresses, and why it is prohibited.
         reason: Box<ProhibitedAddress>,
+    },
+    /// The request carries a payment, which may not leave this machine unencrypted.
+    #[error(
+        "{host} port {port} is on another machine{}, and plain http does not encrypt the payment, which was not sent: set \
+         allow_plain_http = true in its [[pay]] entry to pay anyway", at(*address)
+    )]
+    PlainPayment {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The first of its addresses; unknown behind an outbound proxy.
+        address: Option<IpAddr>,
     },
     /// The port is closed.
     #[error("{host} port {port} refused the connection")]
@@ -100,6 +114,10 @@ pub enum DialError {
     /// The trusted roots could not be loaded.
     #[error("certificates cannot be checked: {0}")]
     Roots(String),
+}
+
+fn at(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| " or behind a proxy".to_owned(), |address| format!(" ({address})"))
 }
 
 /// The remedy for an error status of the outbound proxy.

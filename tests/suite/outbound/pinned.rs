@@ -32,7 +32,7 @@ async fn rebinding(here: SocketAddr) -> (Arc<Names>, TcpListener) {
     (Names::new([vec![here], vec![there.local_addr().unwrap()]]), there)
 }
 
-fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
+pub fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
     let config = Config::load(Some(&alice.config_path())).unwrap();
     pay::PaySettings {
         policy: Arc::new(config.policy),

@@ -109,7 +109,7 @@ async fn a_purchase_goes_over_the_next_proxy() {
     let next = Next::start(Does::PassTo(fair.origin.address()), Some(BASIC)).await;
     let rest = format!(
         "[upstream]\nproxy = \"http://{}\"\nproxy_auth_file = \"secret\"\n\
-         [[pay]]\nhost = \"seller.test\"\nmax_price = 10000\n{QUICK}",
+         [[pay]]\nhost = \"seller.test\"\nmax_price = 10000\nallow_plain_http = true\n{QUICK}",
         next.address
     );
     let alice = Alice::ruled(&fair.market, &rest).await;

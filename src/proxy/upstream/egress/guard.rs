@@ -8,24 +8,39 @@ use http::Request;
 
 use crate::hosts::address_rules::{AddressRules, ProhibitedAddress};
 use crate::proxy::descriptors::is_exhausted;
-use crate::proxy::extensions::RemoteClient;
+use crate::proxy::extensions::{LoopbackOnly, RemoteClient};
 
 /// Which addresses a request may reach. Connections are shared only among requests with the same reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reach {
     /// Whether the client is on another machine.
     is_remote: bool,
+    /// Whether an unencrypted connection may only lead to this machine, because of a payment.
+    is_loopback_only: bool,
 }
 
 impl Reach {
     /// The reach of a client's request, or of one of our own.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        Self { is_remote: request.extensions().get::<RemoteClient>().is_some() }
+        Self {
+            is_remote: request.extensions().get::<RemoteClient>().is_some(),
+            is_loopback_only: request.extensions().get::<LoopbackOnly>().is_some(),
+        }
+    }
+
+    /// Whether an unencrypted connection may only lead to this machine.
+    pub(crate) fn is_loopback_only(self) -> bool {
+        self.is_loopback_only
+    }
+
+    /// The same for requests that carry no payment.
+    pub(crate) fn without_payment(self) -> Self {
+        Self { is_loopback_only: false, ..self }
     }
 
     /// Whether every address is in reach.
     pub(super) fn is_unlimited(self, rules: &AddressRules) -> bool {
-        !self.is_remote && rules.permit_all_local()
+        !self.is_remote && !self.is_loopback_only && rules.permit_all_local()
     }
 
     /// Checks an address. A host in the target of a request to an outbound proxy has no port or zone here.
