@@ -5,6 +5,7 @@ mod guarded;
 mod loops;
 mod pinned;
 mod proxies;
+mod redirects;
 mod refused;
 mod settings;
 mod spellings;
