@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
-pub use self::clients::authenticator;
+pub use self::clients::{authenticator, client_user};
 pub use self::error::StartError;
 pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, Served};

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use crate::config;
@@ -10,6 +11,8 @@ use crate::private;
 use crate::private::PrivateFileError;
 use crate::proxy::authenticate::Authenticator;
 
+/// What is escaped in the user info of a URL, RFC 3986 section 3.2.1.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The least and the most characters of a token.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=1024;
 
@@ -59,6 +62,19 @@ pub fn authenticator(config: &Config) -> Result<Option<Authenticator>, ClientTok
     }
     let clients = tokens.iter().map(|(config, token)| (config.client.clone(), token.as_slice()));
     Ok(Some(Authenticator::new(clients, &config.limits)))
+}
+
+/// The name and token of a client, `NAME:TOKEN`, escaped for the URL of the proxy.
+///
+/// # Errors
+/// The token cannot be read or is not valid.
+pub fn client_user(client: &config::ClientConfig) -> Result<Zeroizing<String>, ClientTokenError> {
+    let name = &client.client.name;
+    let token = token(name, &client.token_file)?;
+    // It is ASCII.
+    let token = std::str::from_utf8(&token).unwrap_or_default();
+    let [name, token] = [name.as_str(), token].map(|text| utf8_percent_encode(text, ESCAPED));
+    Ok(Zeroizing::new(format!("{name}:{token}")))
 }
 
 fn token(name: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ClientTokenError> {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::error::StartError;
 use crate::config;
-use crate::config::{AuthRequirement, Config};
+use crate::config::Config;
 use crate::proxy;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
@@ -73,10 +73,10 @@ impl Ports {
         let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
         let upgrade = &config.upstream.upgrade;
         let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
-        let token = |listen| Some(token.clone()?.required(needs_token(config, listen)));
+        let token = |listen| Some(token.clone()?.required(config.needs_client(listen)));
         let frontend = FrontendLayer::proxy(address, page, own, token(address), upgrade.clone());
         let authenticate =
-            |listen: SocketAddr| AuthenticateLayer::new(authenticator.clone(), needs_token(config, listen));
+            |listen: SocketAddr| AuthenticateLayer::new(authenticator.clone(), config.needs_client(listen));
         let service = stack.proxy(frontend, authenticate(address), interception);
         let main = proxy::serve(listener, service, settings.clone(), shutdown.clone());
         let others = routes.into_iter().map(|port| {
@@ -87,12 +87,6 @@ impl Ports {
         });
         tokio::join!(main, join_all(others));
     }
-}
-
-/// Whether every request to a port needs the token of a client: its address or the configuration requires it.
-fn needs_token(config: &Config, listen: SocketAddr) -> bool {
-    config.auth == AuthRequirement::Required
-        || (!config.clients.is_empty() && !listen.ip().to_canonical().is_loopback())
 }
 
 /// Binds the routes' own ports; routes with the same address share one.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
+use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::environment;
 use super::environment::{ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
@@ -32,6 +33,9 @@ pub struct EnvArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Whose credentials to print.
+    #[command(flatten)]
+    pub client: ClientArgs,
     /// Syntax of the output
     #[arg(long, value_enum, default_value = "sh")]
     pub shell: Shell,
@@ -65,7 +69,7 @@ pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
     let variables: Vec<(&str, Option<OsString>)> = if args.unset {
         to_unset(&config.state_dir).into_iter().map(|name| (name, None)).collect()
     } else {
-        let set = to_set(&config, &args.no_proxy).await?;
+        let set = to_set(&config, &args.client, &args.no_proxy).await?;
         set.into_iter().map(|(name, value)| (name, Some(value))).collect()
     };
     let texts = variables.iter().map(|(name, value)| Ok((*name, text(name, value.as_deref())?)));
@@ -74,7 +78,11 @@ pub async fn run(args: EnvArgs) -> anyhow::Result<()> {
 }
 
 /// The environment for the running or the configured proxy.
-async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Variable>> {
+async fn to_set(
+    config: &Config,
+    client: &ClientArgs,
+    no_proxy: &[OsString],
+) -> anyhow::Result<Vec<Variable>> {
     let address = match admin::status(&admin::socket(&config.state_dir)).await? {
         Some(status) => status.listen,
         None if config.listen.port() == 0 => {
@@ -95,7 +103,9 @@ async fn to_set(config: &Config, no_proxy: &[OsString]) -> anyhow::Result<Vec<Va
     };
     let present = |name: &str| std::env::var_os(name);
     let trust = trust::files(config, present)?;
-    Ok(environment::variables(address, trust.as_ref(), no_proxy, present))
+    let user = client.user(config, address)?;
+    let user = user.as_ref().map(|user| user.as_str());
+    Ok(environment::variables(address, user, trust.as_ref(), no_proxy, present))
 }
 
 /// The variables to unset; those of certificate files only if their file is in the state directory.

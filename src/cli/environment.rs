@@ -50,14 +50,16 @@ pub(super) struct TrustFiles {
     pub wgetrc: PathBuf,
 }
 
-/// The variables for a proxy at `proxy`. Entries of `no_proxy` are added to those already `present`.
+/// The variables for a proxy at `proxy`, which the program uses as `user`. Entries of `no_proxy` are added to those already `present`.
 pub(super) fn variables(
     proxy: SocketAddr,
+    user: Option<&str>,
     trust: Option<&TrustFiles>,
     no_proxy: &[OsString],
     present: impl Fn(&str) -> Option<OsString>,
 ) -> Vec<Variable> {
-    let url = format!("http://{}", reachable(proxy));
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let url = format!("http://{user}{}", reachable(proxy));
     let mut variables: Vec<Variable> = PROXY.iter().map(|name| (*name, url.clone().into())).collect();
     let before = NO_PROXY.iter().filter_map(|name| present(name));
     let direct = joined(before.chain(no_proxy.iter().cloned()));
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn both_cases_name_the_proxy_and_nothing_else_does() {
-        let variables = variables("127.0.0.1:8402".parse().unwrap(), None, &[], |_| None);
+        let variables = variables("127.0.0.1:8402".parse().unwrap(), None, None, &[], |_| None);
         for name in PROXY {
             assert_eq!(value(&variables, name), Some("http://127.0.0.1:8402"));
         }
@@ -121,10 +123,18 @@ mod tests {
     }
 
     #[test]
+    fn the_proxy_variables_have_the_clients_credentials() {
+        let variables = variables("127.0.0.1:8402".parse().unwrap(), Some("me:a%40b"), None, &[], |_| None);
+        for name in PROXY {
+            assert_eq!(value(&variables, name), Some("http://me:a%40b@127.0.0.1:8402"));
+        }
+    }
+
+    #[test]
     fn each_program_is_pointed_at_the_certificates() {
         let trust =
             TrustFiles { bundle: "/s/bundle".into(), addition: "/s/ca".into(), wgetrc: "/s/rc".into() };
-        let variables = variables("127.0.0.1:1".parse().unwrap(), Some(&trust), &[], |_| None);
+        let variables = variables("127.0.0.1:1".parse().unwrap(), None, Some(&trust), &[], |_| None);
         assert_eq!(value(&variables, "SSL_CERT_FILE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "CURL_CA_BUNDLE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "NODE_EXTRA_CA_CERTS"), Some("/s/ca"));
@@ -141,7 +151,7 @@ mod tests {
             _ => None,
         };
         let more = ["c.example,a.example".into(), "d".into()];
-        let variables = variables("127.0.0.1:1".parse().unwrap(), None, &more, present);
+        let variables = variables("127.0.0.1:1".parse().unwrap(), None, None, &more, present);
         for name in NO_PROXY {
             assert_eq!(value(&variables, name), Some("a.example,.b.example,10.0.0.0/8,c.example,d"));
         }
@@ -154,7 +164,7 @@ mod tests {
             ("[::]:1", "http://[::1]:1"),
             ("192.0.2.7:1", "http://192.0.2.7:1"),
         ] {
-            let variables = variables(listens.parse().unwrap(), None, &[], |_| None);
+            let variables = variables(listens.parse().unwrap(), None, None, &[], |_| None);
             assert_eq!(value(&variables, "http_proxy"), Some(reached));
         }
     }

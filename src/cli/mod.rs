@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod channels;
 pub mod check;
+mod client_args;
 pub mod config;
 mod config_args;
 mod confirm;

@@ -170,6 +170,12 @@ impl Config {
         }
     }
 
+    /// Whether every request to a port at `listen` needs the token of a client.
+    pub fn needs_client(&self, listen: SocketAddr) -> bool {
+        let is_exposed = !self.clients.is_empty() && !listen.ip().to_canonical().is_loopback();
+        self.auth == AuthRequirement::Required || is_exposed
+    }
+
     /// Listens on `address` instead, under the same rules.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ mod wallet;
 
 pub use self::builder::PolicyBuilder;
 pub use self::chain::ChainConfig;
-pub use self::client::{AuthRequirement, ClientConfig};
+pub use self::client::ClientConfig;
 pub use self::intercept::CaSource;
 #[cfg(feature = "testing")]
 pub use self::intercept::InterceptConfig;

@@ -10,11 +10,13 @@ mod signals;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 
+use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::{environment, trust};
 use bill::Statement;
@@ -56,6 +58,9 @@ pub struct RunArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Whose credentials COMMAND uses.
+    #[command(flatten)]
+    pub client: ClientArgs,
     /// Hosts to reach without the proxy, in addition to those in no_proxy
     #[arg(long, value_name = "LIST")]
     pub no_proxy: Vec<OsString>,
@@ -85,12 +90,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     });
     let mut file = file.transpose()?;
     let trust = trust::files(&config, |name| std::env::var_os(name))?;
-    let proxy = Proxy::find_or_start(config).await?;
+    // Before a proxy starts; one that runs may listen elsewhere.
+    args.client.user(&config, (Ipv4Addr::LOCALHOST, 0).into())?;
+    let proxy = Proxy::find_or_start(config.clone()).await?;
+    let user = args.client.user(&config, proxy.address())?;
     if !args.quiet && !proxy.can_pay() {
         say("no [wallet] is configured: this proxy never pays");
     }
     let present = |name: &str| std::env::var_os(name);
-    let variables = environment::variables(proxy.address(), trust.as_ref(), &args.no_proxy, present);
+    let user = user.as_ref().map(|user| user.as_str());
+    let variables = environment::variables(proxy.address(), user, trust.as_ref(), &args.no_proxy, present);
 
     let mut signals = SignalListener::listen().context("cannot listen for signals")?;
     let ran = child::run(&args.command, &variables, &mut signals).await;

@@ -23,7 +23,7 @@ use crate::pays::QUICK;
 use crate::support::cheats::once_paid;
 use crate::support::fair::{Fair, PRICE};
 use crate::support::mallory::{Answer, Demand, Mallory, Payment};
-use crate::support::payer::{Alice, PATIENCE, Program, program};
+use crate::support::payer::{Alice, PATIENCE, Program, program, write_private};
 use crate::support::ports::ReservedPort;
 use crate::support::raw::{Raw, soon};
 use crate::support::secure::{Notary, Secure};
@@ -732,6 +732,51 @@ async fn without_a_wallet_or_a_node_the_program_runs_all_the_same() {
     let ran = ended(scene.run(&[], &["curl", "-q", "-sS", "--fail", &free])).await;
     assert_eq!((ran.status.code(), &*ran.out), (Some(0), "free\n"), "{ran:?}");
     assert!(ran.errors.ends_with("tollpass: paid nothing\n"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_program_gets_the_credentials_of_a_client() {
+    let mut scene = Scene::open().await;
+    let client = "[[client]]\nname = \"lap/top@home\"\ntoken_file = \"token\"\n\n[wallet]";
+    scene.alice.change("[wallet]", client);
+    scene.alice.change("listen =", "auth = \"required\"\nlisten =");
+    write_private(
+        &scene.alice.directory.path().join("token"),
+        "an odd:t/k@n%41 of mine".replace(' ', "?").as_str(),
+    );
+    let url = scene.url("/paid");
+    let curl = ["curl", "-q", "-sS", "--fail", &url];
+
+    // With its own proxy, and with one that runs and listens on every address.
+    let ran = ended(scene.run(&["--client", "lap/top@home"], &curl)).await;
+    assert_eq!((ran.status.code(), &*ran.out), (Some(0), PAID), "{ran:?}");
+    for (options, complaint) in [
+        (vec![], "requires the token of a [[client]]; add --client and one of: lap/top@home"),
+        (vec!["--client", "other"], "no [[client]] is called other; the names are: lap/top@home"),
+    ] {
+        let ran = ended(scene.run(&options, &curl)).await;
+        assert_eq!((ran.status.code(), &*ran.out), (Some(125), ""), "{ran:?}");
+        assert!(ran.errors.contains(complaint), "{ran:?}");
+    }
+    scene.alice.change(
+        "auth = \"required\"\nlisten = \"127.0.0.1:0\"",
+        "allow_remote = true\nlisten = \"0.0.0.0:0\"",
+    );
+    let serving = scene.alice.serve(&[]).await;
+    let ran = ended(scene.run(&[], &curl)).await;
+    assert!(ran.status.code() == Some(125) && ran.errors.contains("add --client"), "{ran:?}");
+    let ran = ended(scene.run(&["--client", "lap/top@home"], &curl)).await;
+    assert_eq!((ran.status.code(), &*ran.out), (Some(0), PAID), "{ran:?}");
+    let config = scene.alice.config_path();
+    let print = ["env", "--config", text(&config), "--client", "lap/top@home", "--shell", "json"];
+    let json = ended(tollpass(scene.alice.directory.path(), &print)).await;
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    let port = serving.address.port();
+    let proxy = format!("http://lap%2Ftop%40home:an%3Fodd%3At%2Fk%40n%2541%3Fof%3Fmine@127.0.0.1:{port}");
+    assert_eq!(json["https_proxy"], proxy);
+    serving.terminate();
+    let (_, log) = serving.ended().await;
+    assert!(log.contains("unencrypted") && !log.contains("mine"), "{log}");
 }
 
 #[tokio::test]
