@@ -61,7 +61,10 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.intercept.authority, default.intercept.authority);
     assert!(config.intercept.covers("api.example.com", 443));
-    assert_eq!(config.policy.deposit, Deposit::default());
+    let mut deposit = config.policy.deposit;
+    // Without a default, as chain_id below.
+    assert!(deposit.max_per_receiver.take().is_some() && deposit.max_total.take().is_some());
+    assert_eq!(deposit, Deposit::default());
     assert_eq!(*config.policy.hooks, Hooks::default());
     assert_eq!(*hooks_of(&config.policy.rules[0].allow), Hooks::default());
     assert_eq!(config.policy.max_attempts, default.policy.max_attempts);
