@@ -19,7 +19,7 @@ use crate::payments::AccountKey;
 use crate::payments::journal;
 use crate::payments::journal::Journal;
 use crate::protocol::policy::{Allow, Rule};
-use crate::protocol::{Account, Address};
+use crate::protocol::{Account, Address, AssetId};
 use crate::tls;
 use crate::tls::{Authority, AuthorityError};
 
@@ -231,7 +231,7 @@ async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut Chec
         Err(error) => report.wrong("fees", &error),
     }
     match node.balances().await {
-        Ok(balances) => funds(config, &balances, report),
+        Ok(balances) => funds(config, &balances, &owner.token_asset(), report),
         Err(error) => report.wrong("balance", &error),
     }
 }
@@ -277,7 +277,7 @@ async fn journal(
     Ok(())
 }
 
-fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
+fn funds(config: &Config, balances: &Balances, token: &AssetId, report: &mut CheckReport) {
     let Balances { wei, tokens, .. } = balances;
     if wei.is_zero() {
         report.wrong("ether", &"0 wei: channels cannot be opened; send some ether to the wallet for fees");
@@ -287,12 +287,20 @@ fn funds(config: &Config, balances: &Balances, report: &mut CheckReport) {
     let symbol = balances.symbol.as_deref().unwrap_or("the token");
     let decimals = balances.decimals.map(|digits| format!(" ({digits} decimals)")).unwrap_or_default();
     let text = format!("{tokens} base units of {symbol}{decimals}");
-    let highest = all_rules(config).filter_map(|rule| match &rule.allow {
-        Allow::Pay { max_price, .. } => Some(max_price.amount),
-        Allow::Deny => None,
-    });
-    match highest.max() {
-        None => report.note("pay", &"no [[pay]] rule allows a payment: tollpass never pays"),
+    let limits = || {
+        all_rules(config).filter_map(|rule| match &rule.allow {
+            Allow::Pay { max_price, .. } => Some(max_price),
+            Allow::Deny => None,
+        })
+    };
+    match limits().filter_map(|max_price| max_price.channel_token(token)).max() {
+        None if limits().next().is_none() => {
+            report.note("pay", &"no [[pay]] rule allows a payment: tollpass never pays");
+        }
+        None => {
+            let remedy = "name it in an [[asset]] entry, with its value in dollars if rules use them";
+            report.note("pay", &format!("no [[pay]] rule allows the contract's token, {token}: {remedy}"));
+        }
         Some(_) if tokens.is_zero() => report.wrong("tokens", &format!("{text}: send some to the wallet")),
         Some(price) if *tokens < config.policy.deposit.initial.of(price) => {
             report

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::Limits;
-use crate::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Policy, Requested, Rule};
+use crate::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Policy, PriceLimit, Requested, Rule};
 use crate::protocol::{Address, Amount};
 
 /// Builds a [`Policy`]. Without a rule nothing is paid; the first rule that matches a request decides.
@@ -101,7 +101,7 @@ impl PolicyBuilder {
         let hooks = Arc::new(hooks);
         let rule = |(host, port, payable): (_, _, Option<Payable>)| {
             let allow = payable.map_or(Allow::Deny, |Payable { max_price, receivers }| Allow::Pay {
-                max_price: max_price.into(),
+                max_price: PriceLimit::ChannelToken(max_price),
                 receivers,
                 send_ahead: true,
                 allow_plain_http: false,

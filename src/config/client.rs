@@ -6,11 +6,12 @@ use std::sync::Arc;
 use ::config::Value;
 
 use super::key::{Shape, Table, keys, words};
+use super::policy::PayContext;
 use super::raw_value::InvalidValue;
 use super::section::{Issues, Section, entries};
 use super::values::BasePaths;
 use super::{policy, values};
-use crate::protocol::policy::{ClientKind, Hooks, ProxyClient, Rule};
+use crate::protocol::policy::{ClientKind, ProxyClient, Rule};
 
 const KINDS: [(&str, ClientKind); 2] = [("any", ClientKind::Any), ("program", ClientKind::Program)];
 const AUTH: [(&str, AuthRequirement); 2] =
@@ -61,10 +62,10 @@ pub struct ClientConfig {
     pub token_file: PathBuf,
 }
 
-/// Reads all `[[client]]` entries. `hooks` are those that their rules do not set.
+/// Reads all `[[client]]` entries, with `context` for their rules.
 pub(super) fn clients(
     value: Option<Value>,
-    hooks: &Arc<Hooks>,
+    context: PayContext<'_>,
     base: &BasePaths,
     issues: &Issues,
 ) -> Vec<ClientConfig> {
@@ -73,7 +74,7 @@ pub(super) fn clients(
         let mut section = Section::new(format!("client[{index}]"), Some(entry), &CLIENT, issues);
         let path = section.path_of("pay");
         let pay = section.take("pay");
-        let rules = pay.is_some().then(|| policy::rules(&path, pay, hooks, issues));
+        let rules = pay.is_some().then(|| policy::rules(&path, pay, context, issues));
         let Some(client) = client(&section, rules, base) else { continue };
         if clients.iter().any(|other| other.client.name == client.client.name) {
             section.issue("name", "another [[client]] has the same name", "give each client its own");

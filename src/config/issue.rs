@@ -64,7 +64,7 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
     let written = written.to_ascii_lowercase();
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&written, name), name))
+        .map(|name| (strsim::damerau_levenshtein(&written, &name.to_ascii_lowercase()), name))
         .filter(|&(distance, name)| distance <= name.len() / 3)
         .min()
         .map(|(_, name)| name)
@@ -81,6 +81,7 @@ mod tests {
         assert_eq!(nearest("lsiten", known), Some("listen"));
         assert_eq!(nearest("RPC_URL", known), Some("rpc_url"));
         assert_eq!(nearest("statedir", known), Some("state_dir"));
+        assert_eq!(nearest("usd", ["RDN", "USDC"]), Some("USDC"));
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest(&"l".repeat(1_000_000), known), None);
     }

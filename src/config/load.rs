@@ -23,7 +23,8 @@ use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
 use super::{
-    chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values, wallet,
+    asset, chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values,
+    wallet,
 };
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, Policy, Rule};
@@ -51,6 +52,9 @@ pub(super) static TOP: Table = Table::new(
         "chain": Shape::Table(&chain::CHAIN),
         /// Which hosts may be paid, and how much. The first entry that matches decides; without one, nothing is paid.
         "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
+        /// A token that [[pay]] entries can name, in addition to RDN, and USDC on several networks. tollpass never believes what
+        /// a seller says about a token.
+        "asset": Shape::Tables(&asset::ASSET, asset::MAX_ASSETS),
         /// A program that may use the proxy, and the token with which it proves that: http_proxy=http://NAME:TOKEN@HOST:PORT.
         "client": Shape::Tables(&client::CLIENT, client::MAX_CLIENTS),
         /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
@@ -229,8 +233,10 @@ fn assemble(
     let chain = chain_section.is_written.then(|| chain::read(&chain_section));
 
     let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
-    let rules = policy::rules("pay", top.take("pay"), &hooks, issues);
-    let clients = client::clients(top.take("client"), &hooks, base, issues);
+    let assets = asset::assets(top.take("asset"), issues);
+    let context = policy::PayContext { assets: &assets, hooks: &hooks };
+    let rules = policy::rules("pay", top.take("pay"), context, issues);
+    let clients = client::clients(top.take("client"), context, base, issues);
     let auth = client::auth(&top, !clients.is_empty());
     let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), &policy::DEPOSIT, issues));
     let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);

@@ -9,6 +9,7 @@
 //! Each key is declared once, in the [`key::Table`] of its section: type, default, bounds and documentation. The reader
 //! and the JSON [`mod@schema`] come from these tables; `proxy.toml` is checked against them.
 
+mod asset;
 mod builder;
 mod chain;
 mod client;
@@ -22,6 +23,7 @@ mod load;
 mod log;
 mod origin;
 mod policy;
+mod price;
 mod raw_value;
 mod renamed;
 mod route;

@@ -11,10 +11,12 @@ use super::raw_value::{InvalidValue, quoted};
 use super::rules::is_set;
 use super::section::{Issues, Section, entries};
 use super::values::show_duration;
-use super::{hooks, values};
+use super::{asset, hooks, price, values};
 use crate::limits::{DAY, Quantity, SECOND, count, time};
 use crate::protocol::Amount;
-use crate::protocol::policy::{Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, OnExit, Rule};
+use crate::protocol::policy::{
+    Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, PriceLimit, Rule,
+};
 
 pub(super) const MAX_RULES: usize = 10_000;
 const MAX_RECEIVERS: usize = 10_000;
@@ -42,8 +44,14 @@ pub(super) static PAY: Table = Table::new(
         "host": HOST_PATTERN; required(),
         /// Only this port; every port if omitted.
         "port": PORT,
-        /// The highest price of one request, in base units (RDN has 18 decimals: this is 0.001 RDN).
-        "max_price": Shape::Amount(1, None),
+        /// The highest price of one request: an amount such as "0.05 USDC" or "1000 units of RDN" (base units), which
+        /// allows only tokens with this symbol; a value such as "$0.05", which allows the tokens with a value in dollars;
+        /// or a bare integer, base units of the µRaiden token, which allows no other.
+        "max_price": price::PRICE,
+        /// The only tokens that may be paid, by their symbols; any that max_price allows if omitted.
+        "assets": Shape::List(&asset::SYMBOL, 1, price::MAX_NAMES),
+        /// The only networks on which they may be paid, by their CAIP-2 IDs; any if omitted.
+        "networks": Shape::List(&asset::NETWORK, 1, price::MAX_NAMES),
         /// The only addresses that may be paid; any address if omitted.
         "receivers": Shape::List(&ADDRESS, 1, MAX_RECEIVERS),
         /// Whether a request carries a payment at once if its price is known from an earlier 402.
@@ -66,7 +74,8 @@ pub(super) static PAY: Table = Table::new(
 });
 
 /// The keys that have no effect in an entry that denies.
-const PAYING: [&str; 6] = ["max_price", "receivers", "send_ahead", "allow_plain_http", "browsers", "hooks"];
+const PAYING: [&str; 8] =
+    ["max_price", "assets", "networks", "receivers", "send_ahead", "allow_plain_http", "browsers", "hooks"];
 
 const CHANNELS: Quantity = count(Deposit::DEFAULT.channels as u64, 1..=1000);
 const RETRY_AFTER: Quantity = time(Deposit::DEFAULT.retry_after.as_nanos() as u64, SECOND..=DAY);
@@ -118,12 +127,21 @@ fn size_json(size: DepositSize) -> serde_json::Value {
     }
 }
 
-/// Reads the `[[pay]]` entries at `path`, in order. `otherwise` are the hooks that an entry does not set.
-pub(super) fn rules(path: &str, value: Option<Value>, otherwise: &Arc<Hooks>, issues: &Issues) -> Vec<Rule> {
+/// What `[[pay]]` entries refer to.
+#[derive(Clone, Copy)]
+pub(super) struct PayContext<'a> {
+    /// The tokens that an entry can name.
+    pub assets: &'a [KnownAsset],
+    /// The hooks that an entry does not set.
+    pub hooks: &'a Arc<Hooks>,
+}
+
+/// Reads the `[[pay]]` entries at `path`, in order.
+pub(super) fn rules(path: &str, value: Option<Value>, context: PayContext<'_>, issues: &Issues) -> Vec<Rule> {
     let entries = entries(path, value, MAX_RULES, issues).into_iter().enumerate();
     entries
         .filter_map(|(index, entry)| {
-            rule(Section::new(format!("{path}[{index}]"), Some(entry), &PAY, issues), otherwise, issues)
+            rule(Section::new(format!("{path}[{index}]"), Some(entry), &PAY, issues), context, issues)
         })
         .collect()
 }
@@ -208,19 +226,21 @@ pub(super) fn warnings(path: &str, rules: &[Rule], deposit: &Deposit) -> Vec<Str
         Some(format!("{path}[{index}] ({host}) never matches: {path}[{earlier}] above it matches first"))
     });
     let costly = rules.iter().enumerate().filter_map(|(index, rule)| match &rule.allow {
-        Allow::Pay { max_price, .. } if max_price.amount > deposit.max_per_channel => Some(format!(
-            "{path}[{index}] ({}) allows more than a channel may hold: {max_price} is above \
-             deposit.max_per_channel = {}",
-            rule.host, deposit.max_per_channel
-        )),
+        Allow::Pay { max_price: PriceLimit::ChannelToken(most), .. } if *most > deposit.max_per_channel => {
+            Some(format!(
+                "{path}[{index}] ({}) allows more than a channel may hold: {most} is above \
+                 deposit.max_per_channel = {}",
+                rule.host, deposit.max_per_channel
+            ))
+        }
         Allow::Pay { .. } | Allow::Deny => None,
     });
     hidden.chain(costly).collect()
 }
 
-fn rule(mut entry: Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Option<Rule> {
+fn rule(mut entry: Section<'_>, context: PayContext<'_>, issues: &Issues) -> Option<Rule> {
     let (host, port) = (host(&entry), port(&entry));
-    let allow = allow(&mut entry, otherwise, issues);
+    let allow = allow(&mut entry, context, issues);
     Some(Rule { host: host?, port, allow: allow? })
 }
 
@@ -245,7 +265,7 @@ pub(super) fn port(entry: &Section<'_>) -> Option<u16> {
     })
 }
 
-fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Option<Allow> {
+fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> Option<Allow> {
     let deny = if entry.has("deny") { entry.read("deny", values::boolean)? } else { false };
     if deny {
         for key in PAYING {
@@ -255,16 +275,7 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Op
         }
         return Some(Allow::Deny);
     }
-    let max_price = entry.require("max_price", "the highest price of one request, in base units", |value| {
-        let price = values::amount(value)?;
-        if price.is_zero() {
-            return Err(InvalidValue::new(
-                "0 would pay nothing",
-                "write a price above 0, or deny = true instead",
-            ));
-        }
-        Ok(price)
-    });
+    let max_price = price::max_price(entry, context.assets);
     let receivers = entry.read("receivers", |value| {
         let receivers = values::addresses(value)?;
         if receivers.is_empty() {
@@ -284,18 +295,11 @@ fn allow(entry: &mut Section<'_>, otherwise: &Arc<Hooks>, issues: &Issues) -> Op
     let browsers = entry.read("browsers", |value| values::word(value, &BROWSERS));
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
-        None => Arc::clone(otherwise),
-        written => Arc::new(hooks::hooks(written, &path, otherwise, issues)),
+        None => Arc::clone(context.hooks),
+        written => Arc::new(hooks::hooks(written, &path, context.hooks, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    Some(Allow::Pay {
-        max_price: max_price?.into(),
-        receivers,
-        send_ahead,
-        allow_plain_http,
-        browsers,
-        hooks,
-    })
+    Some(Allow::Pay { max_price: max_price?, receivers, send_ahead, allow_plain_http, browsers, hooks })
 }
 
 /// Hosts and, if not all, one port on them.

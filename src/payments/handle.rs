@@ -95,12 +95,17 @@ impl Payments {
         }
     }
 
-    /// Picks the first offer that the rule permits and the account can pay; the first one if there is none. `None` if
-    /// `offers` is empty.
+    /// Picks the first offer that the rule permits and the account can pay; if that is not certain of any yet, the first
+    /// one of which it is possible; else the first one. `None` if `offers` is empty.
     #[must_use]
     pub fn choose(&self, offers: Vec<Offer>, limit: &SpendLimit) -> Option<Offer> {
-        let is_payable = |offer: &Offer| self.check(offer, limit).is_ok();
-        let index = offers.iter().position(is_payable).unwrap_or_default();
+        let index = {
+            let engine = &self.engine.lock().engine;
+            let is_possible = |offer: &&Offer| engine.check(offer, limit).is_ok();
+            let is_certain = |offer: &&Offer| is_possible(offer) && !engine.is_undecided(offer, limit);
+            let first = |passes: &dyn Fn(&&Offer) -> bool| offers.iter().position(|offer| passes(&offer));
+            first(&is_certain).or_else(|| first(&is_possible)).unwrap_or_default()
+        };
         offers.into_iter().nth(index)
     }
 

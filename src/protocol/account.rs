@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Address;
+use crate::protocol::{Address, AssetId};
 
 /// The payer on one channel contract: the same for all channels of a running proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,4 +15,11 @@ pub struct Account {
     pub token: Address,
     /// The payer's address.
     pub payer: Address,
+}
+
+impl Account {
+    /// The token that the contract holds, as an asset of its network.
+    pub fn token_asset(&self) -> AssetId {
+        AssetId::token(format!("eip155:{}", self.chain_id), self.token.to_string())
+    }
 }

@@ -8,7 +8,9 @@ mod deposit;
 mod hooks;
 mod host_pattern;
 mod hosts;
+mod known_asset;
 mod limit;
+mod price_limit;
 mod rule;
 
 pub use browsers::Browsers;
@@ -21,5 +23,7 @@ pub use hooks::{
 };
 pub use host_pattern::HostPattern;
 pub use hosts::Hosts;
+pub use known_asset::{KnownAsset, well_known};
 pub use limit::SpendLimit;
+pub use price_limit::PriceLimit;
 pub use rule::{Allow, Policy, Rule};

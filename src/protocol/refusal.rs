@@ -110,11 +110,24 @@ pub enum Refusal {
         /// The rule's limit.
         max_price: Amount,
     },
-    /// The rule allows another asset.
-    #[error("the seller asks for {}, the rule allows {}", assets.0, assets.1)]
+    /// The price is above what the rule allows, in an asset with a symbol or a value.
+    #[error("the price {price} is above max_price {max_price}")]
+    AbovePriceLimit {
+        /// The seller's price.
+        price: Box<str>,
+        /// The rule's limit.
+        max_price: Box<str>,
+    },
+    /// The rule does not allow the asset.
+    #[error(
+        "the seller asks for {asset}, which the rule's max_price ({max_price}) does not allow: see [[asset]] for tokens \
+         that tollpass does not know"
+    )]
     ForeignAsset {
-        /// The seller's and the rule's; boxed, as refusals travel with every payment.
-        assets: Box<(AssetId, AssetId)>,
+        /// The seller's; boxed, as refusals travel with every payment.
+        asset: Box<AssetId>,
+        /// The rule's limit.
+        max_price: Box<str>,
     },
     /// The rule lists other receivers.
     #[error("the receiver {0} is not among the rule's receivers")]
@@ -348,6 +361,7 @@ impl Refusal {
             self,
             Self::PriceZero
                 | Self::TooExpensive { .. }
+                | Self::AbovePriceLimit { .. }
                 | Self::ForeignReceiver(_)
                 | Self::ForeignAsset { .. }
                 | Self::ForeignContract { .. }

@@ -11,9 +11,9 @@ use tollpass::channels::Operation;
 use tollpass::config::Config;
 use tollpass::payments::journal;
 use tollpass::payments::{Spending, Tally};
-use tollpass::protocol::policy::Allow;
-use tollpass::protocol::schemes::test_token::{COMPLAINT, OFFER, PAYMENT, RECEIPT, asset};
-use tollpass::protocol::{Address, Money};
+use tollpass::protocol::Address;
+use tollpass::protocol::policy::{Allow, PriceLimit};
+use tollpass::protocol::schemes::test_token::{COMPLAINT, OFFER, PAYMENT, RECEIPT, at_most};
 
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
@@ -97,7 +97,8 @@ fn permit(config: &mut Config) {
         if let Allow::Pay { max_price, .. } = &mut rule.allow
             && rule.host.to_string() == "localhost"
         {
-            *max_price = Money { amount: max_price.amount, asset: asset() };
+            let PriceLimit::ChannelToken(units) = *max_price else { panic!("{max_price}") };
+            *max_price = at_most(units);
         }
     }
 }
@@ -185,7 +186,7 @@ async fn a_price_is_paid_without_a_chain_and_the_next_time_with_the_first_reques
 async fn offers_outside_the_rule_are_refused_with_the_reason_and_nothing_is_signed() {
     let listed = "receivers = [\"0x3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a\"]\n";
     let refused = [
-        ("", offer(11, BOB), "price 11 is above max_price 10"),
+        ("", offer(11, BOB), "price 11 TEST is above max_price 10 TEST"),
         ("", offer(0, BOB), "a price of 0"),
         (listed, offer(5, BOB), "not among the rule's receivers"),
         ("", offer("five", BOB), "test-token-offer does not have the form"),
@@ -222,7 +223,7 @@ async fn a_rule_for_one_asset_pays_no_other() {
     let alice = Alice::without_chain(RULE);
     let proxy = alice.start_with(|_| {}).await;
     let got = buy(&proxy, &seller).await;
-    let why = "the seller asks for TEST on test:local, the rule allows the channel contract's token";
+    let why = "the seller asks for TEST on test:local, which the rule's max_price (10) does not allow";
     assert!(reason(&got).contains(why), "{got:?}");
     proxy.stop().await;
 }

@@ -7,6 +7,7 @@ mod expects;
 mod funding;
 mod hosts;
 mod leavers;
+mod priced;
 mod restarts;
 mod unpaid;
 mod unsent;

@@ -39,7 +39,7 @@ use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 pub use crate::protocol::host_name::{HostName, host_name};
-use crate::protocol::policy::{Decision, SpendLimit};
+use crate::protocol::policy::{Decision, PriceLimit, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::{
@@ -448,7 +448,17 @@ impl Engine {
         if let Some(account) = self.account() {
             offer.check_account(account)?;
         }
-        limit.check(&offer.terms())
+        limit.check(&offer.terms(), || self.account().map(Account::token_asset))?;
+        match self.start {
+            Start::NoChain if !offer.is_one_shot() => Err(Refusal::NoChain),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Engine::check`] passes an offer only because the channel contract's token is not known yet.
+    pub fn is_undecided(&self, offer: &Offer, limit: &SpendLimit) -> bool {
+        let names_token = !matches!(limit.max_price, PriceLimit::ChannelToken(_));
+        names_token && !offer.is_one_shot() && self.account().is_none()
     }
 
     /// Whether there are effects.

@@ -15,7 +15,7 @@ use crate::chain::signer::Signer;
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
-use crate::protocol::policy::{Adopt, Deposit, Hooks, Missing, Retry};
+use crate::protocol::policy::{Adopt, Deposit, Hooks, KnownAsset, Missing, PriceLimit, Retry};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 use crate::protocol::{Phase, Signature};
@@ -982,6 +982,33 @@ fn a_channel_is_idle_since_its_last_payment_came_back_or_since_the_start() {
     assert_eq!(idle_channels(&world), [channel_id(8)], "it was used nine minutes ago");
     world.pass(minutes(1));
     assert_eq!(idle_channels(&world), [channel_id(7)], "both are idle: the one with most left is kept");
+}
+
+/// What the contract's token is shows only once the chain is read; a price in it is checked then.
+#[test]
+fn a_limit_with_a_symbol_is_checked_once_the_token_is_known() {
+    let alice = Signer::new(&[0xa0; 32]).unwrap();
+    let hooks = Arc::new(Hooks::default());
+    for (chain_id, price, is_paid) in [(1, 100, true), (1, 101, false), (2, 1, false)] {
+        let mut engine = Engine::new(Arc::new(policy()));
+        let now = Instant::now();
+        let known = KnownAsset::new("TKN", "eip155:1", TOKEN, 2, None);
+        let max_price = PriceLimit::Tokens([(100.into(), known)].into());
+        let (receivers, hooks) = (Vec::new(), Arc::clone(&hooks));
+        let limit = SpendLimit { host: "bob.example".into(), max_price, receivers, hooks };
+        let (purchase, offer, deadline) =
+            (PurchaseId(1), Offer::MicroRaiden(ask(price)), now + policy().pay_timeout);
+        engine.handle(Input::Demand { purchase, offer, limit, deadline }, now);
+        assert_eq!(engine.poll_effect(), None, "it is not known yet whether the token is allowed");
+        let account = Account { chain_id, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        engine.handle(ready(account, Vec::new(), Vec::new()), now);
+        let effects: Vec<Effect> = std::iter::from_fn(|| engine.poll_effect()).collect();
+        assert_eq!(submitted_op(&effects).is_some(), is_paid, "{chain_id} {price}: {effects:?}");
+        let refused = refusal(&effects);
+        let is_refused =
+            matches!(refused, Some(Refusal::AbovePriceLimit { .. } | Refusal::ForeignAsset { .. }));
+        assert_eq!(is_refused, !is_paid, "{chain_id} {price}: {effects:?}");
+    }
 }
 
 /// A request that asks for a payment late, or too late, is told that its time passed before.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Hooks;
-use crate::protocol::asset::Money;
+use super::{Hooks, PriceLimit};
+use crate::protocol::asset::AssetId;
 use crate::protocol::host_name::HostName;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Refusal};
@@ -13,8 +13,8 @@ use crate::protocol::{Address, Refusal};
 pub struct SpendLimit {
     /// The host of the request: a channel is leased only for the host that it was opened for.
     pub host: HostName,
-    /// The highest price. Other assets are not paid.
-    pub max_price: Money,
+    /// The highest price, and with it the assets that may be paid.
+    pub max_price: PriceLimit,
     /// The payees that may be paid; any if empty.
     pub receivers: Vec<Address>,
     /// The hooks.
@@ -22,25 +22,21 @@ pub struct SpendLimit {
 }
 
 impl SpendLimit {
-    /// Checks a seller's terms against the rule.
+    /// Checks a seller's terms against the rule; see [`PriceLimit::check`] about `channel_token`.
     ///
     /// # Errors
     /// Why the rule does not allow them.
-    pub fn check(&self, terms: &Terms) -> Result<(), Refusal> {
+    pub fn check(
+        &self,
+        terms: &Terms,
+        channel_token: impl FnOnce() -> Option<AssetId>,
+    ) -> Result<(), Refusal> {
         if !self.receivers.is_empty() && !self.receivers.contains(&terms.payee) {
             return Err(Refusal::ForeignReceiver(terms.payee));
         }
-        let (price, max) = (&terms.price, &self.max_price);
-        if price.amount.is_zero() {
+        if terms.price.amount.is_zero() {
             return Err(Refusal::PriceZero);
         }
-        if price.asset != max.asset {
-            let assets = Box::new((price.asset.clone(), max.asset.clone()));
-            return Err(Refusal::ForeignAsset { assets });
-        }
-        if price.amount > max.amount {
-            return Err(Refusal::TooExpensive { price: price.amount, max_price: max.amount });
-        }
-        Ok(())
+        self.max_price.check(&terms.price, channel_token)
     }
 }

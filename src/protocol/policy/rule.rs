@@ -7,7 +7,8 @@ use super::browsers::Browsers;
 use super::deposit::Deposit;
 use super::hooks::Hooks;
 use super::host_pattern::HostPattern;
-use crate::protocol::{Address, Money};
+use super::price_limit::PriceLimit;
+use crate::protocol::Address;
 
 /// The user's policy.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ pub enum Allow {
     Deny,
     /// Pay at most this.
     Pay {
-        /// The highest price of one request. Other assets are not paid.
-        max_price: Money,
+        /// The highest price of one request, and with it the assets that may be paid.
+        max_price: PriceLimit,
         /// The payees that may be paid; any if empty.
         receivers: Vec<Address>,
         /// Whether a remembered price is paid with the first request.

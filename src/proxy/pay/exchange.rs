@@ -81,7 +81,7 @@ enum Attempt {
     /// A price that is remembered from an earlier request: the payment goes with the first request.
     Ahead(Box<Quote>),
     /// An offer that the seller made in this exchange.
-    After(Offer),
+    After(Box<Offer>),
 }
 
 impl Attempt {
@@ -198,7 +198,7 @@ where
         let offer =
             schemes::read(&view).and_then(|offers| self.choose(offers, draft).ok_or(Refusal::UnknownScheme));
         if let Ok(offer) = &offer {
-            self.attempt = Some(Attempt::After(offer.clone()));
+            self.attempt = Some(Attempt::After(Box::new(offer.clone())));
         }
         let seen = match has_left {
             None => self.may_read(&head, draft).await,

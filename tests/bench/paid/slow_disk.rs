@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tollpass::config::Config;
 use tollpass::payments::{Payments, journal};
 use tollpass::protocol::policy::{DepositSize, SpendLimit};
-use tollpass::protocol::schemes::test_token::{TokenOffer, asset};
-use tollpass::protocol::{Address, Amount, Money, Offer};
+use tollpass::protocol::schemes::test_token::{TokenOffer, at_most};
+use tollpass::protocol::{Address, Amount, Offer};
 use tollpass::{Body, ForwardError, PayLayer, Sandbox, StandalonePayments};
 use tower::{Layer as _, ServiceExt as _};
 
@@ -92,7 +92,7 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
     let payee = Address([0xb0; 20]);
     let limit = SpendLimit {
         host: "seller.example".into(),
-        max_price: Money { amount: 1.into(), asset: asset() },
+        max_price: at_most(1),
         receivers: Vec::new(),
         hooks: Default::default(),
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tollpass::config::{Config, ConfigError, RouteConfig};
-use tollpass::protocol::policy::{Allow, HostPattern};
+use tollpass::protocol::policy::{Allow, HostPattern, PriceLimit};
 use tollpass::protocol::{Address, Amount};
 
 /// Not a key, nor similar to one.
@@ -78,12 +78,23 @@ fn keeps_its_promises(mut config: Config) {
         assert_eq!(text.parse::<HostPattern>().as_ref(), Ok(&rule.host), "{text}");
         assert_ne!(rule.port, Some(0));
         if let Allow::Pay { max_price, .. } = &rule.allow {
-            assert!(!max_price.amount.is_zero(), "{text} pays nothing");
+            assert!(!is_nothing(max_price), "{text} pays nothing");
         }
     }
     lead_to_origins(&config);
     let anywhere = SocketAddr::from(([0, 0, 0, 0], 1));
     assert_eq!(config.listen_on(anywhere).is_ok(), is_safe);
+}
+
+/// Whether a limit allows no price of some asset that it names.
+fn is_nothing(max_price: &PriceLimit) -> bool {
+    match max_price {
+        PriceLimit::ChannelToken(most) => most.is_zero(),
+        PriceLimit::Tokens(tokens) => tokens.is_empty() || tokens.iter().any(|(most, _)| most.is_zero()),
+        PriceLimit::Usd(most, tokens) => {
+            most.is_zero() || tokens.is_empty() || tokens.iter().any(|token| token.usd.is_none())
+        }
+    }
 }
 
 /// Whether the proxy may listen beyond loopback: it never pays, or only for its clients.

@@ -17,6 +17,7 @@ pub use malformed::MalformedTokenOffer;
 use super::SchemeName;
 use super::{Assessment, OneShot, Payer, Receipt, Reply, Scheme};
 use crate::protocol::asset::{AssetId, Money};
+use crate::protocol::policy::{KnownAsset, PriceLimit};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
 
@@ -26,6 +27,13 @@ const PREFIX: &[u8] = b"test-token-";
 #[must_use]
 pub fn asset() -> AssetId {
     AssetId::token("test:local", "TEST")
+}
+
+/// A limit of this many base units of [`asset`], which no configuration file can name.
+#[must_use]
+pub fn at_most(units: impl Into<Amount>) -> PriceLimit {
+    let (asset, symbol, network) = (asset(), "TEST".to_owned(), "test:local".to_owned());
+    PriceLimit::Tokens([(units.into(), KnownAsset { symbol, network, asset, decimals: 0, usd: None })].into())
 }
 
 /// The scheme.

@@ -1,0 +1,141 @@
+//! Reads `max_price`, with the keys that narrow it.
+
+use ::config::{Value, ValueKind};
+
+use super::issue::nearest;
+use super::key::Shape;
+use super::raw_value::{InvalidValue, quoted};
+use super::section::Section;
+use super::{asset, values};
+use crate::protocol::decimal;
+use crate::protocol::policy::{KnownAsset, PriceLimit};
+use crate::protocol::{Amount, Usd};
+
+pub(super) const MAX_NAMES: usize = 1000;
+
+/// What `max_price` may hold.
+pub(super) const PRICE: Shape = Shape::Any(&[
+    Shape::Amount(1, None),
+    Shape::Text(r"^\$[0-9]+(\.[0-9]{1,18})?$"),
+    Shape::Text(r"^[0-9]+(\.[0-9]+)? +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
+    Shape::Text(r"^[0-9]+ +units +of +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
+]);
+
+/// What to write instead of an invalid price.
+const REMEDY: &str = "write one such as \"0.05 USDC\", \"$0.05\" or \"1000 units of RDN\", or a bare integer for base \
+                      units of the µRaiden token";
+
+/// Reads the highest price of an entry. `known` are all assets.
+pub(super) fn max_price(entry: &Section<'_>, known: &[KnownAsset]) -> Option<PriceLimit> {
+    let (assets, networks) =
+        (names(entry, "assets", asset::symbol), names(entry, "networks", asset::network));
+    // An invalid list must not allow every asset.
+    if (entry.has("assets") && assets.is_none()) || (entry.has("networks") && networks.is_none()) {
+        return None;
+    }
+    let is_named =
+        |names: &Option<Vec<String>>, name| names.as_ref().is_none_or(|names| names.contains(name));
+    let allowed: Vec<&KnownAsset> = known
+        .iter()
+        .filter(|asset| is_named(&assets, &asset.symbol) && is_named(&networks, &asset.network))
+        .collect();
+    for (key, names) in [("assets", &assets), ("networks", &networks)] {
+        for name in names.iter().flatten() {
+            let is_known = known.iter().any(|asset| [&asset.symbol, &asset.network].contains(&name));
+            if !is_known {
+                entry.issue(key, format!("no token is known for {}", quoted(name)), remedy(name, known));
+                return None;
+            }
+        }
+    }
+    let price = entry.require("max_price", "the highest price of one request", |value| {
+        let price = price(value, known, &allowed)?;
+        if is_zero(&price) {
+            return Err(InvalidValue::new(
+                "0 would pay nothing",
+                "write a price above 0, or deny = true instead",
+            ));
+        }
+        Ok(price)
+    })?;
+    if matches!(price, PriceLimit::ChannelToken(_))
+        && let Some(key) = ["assets", "networks"].into_iter().find(|key| entry.has(key))
+    {
+        entry.issue(
+            key,
+            "has no effect: a max_price without a symbol allows only the µRaiden token",
+            "remove it, or write max_price with a symbol or in dollars",
+        );
+        return None;
+    }
+    Some(price)
+}
+
+fn names(
+    entry: &Section<'_>,
+    key: &str,
+    name: fn(&Value) -> Result<String, InvalidValue>,
+) -> Option<Vec<String>> {
+    entry.read(key, |value| values::list(value, MAX_NAMES, name))
+}
+
+fn is_zero(price: &PriceLimit) -> bool {
+    match price {
+        PriceLimit::ChannelToken(most) => most.is_zero(),
+        PriceLimit::Tokens(tokens) => tokens.iter().any(|(most, _)| most.is_zero()),
+        PriceLimit::Usd(most, _) => most.is_zero(),
+    }
+}
+
+fn price(value: &Value, known: &[KnownAsset], allowed: &[&KnownAsset]) -> Result<PriceLimit, InvalidValue> {
+    let ValueKind::String(text) = &value.kind else { return Ok(values::amount(value)?.into()) };
+    let text = text.trim();
+    let invalid =
+        |error: &dyn std::fmt::Display| InvalidValue::new(format!("{} is {error}", quoted(text)), REMEDY);
+    if let Some(dollars) = text.strip_prefix('$') {
+        let most: Usd = dollars.parse().map_err(|error| invalid(&error))?;
+        let worth = allowed.iter().filter(|asset| asset.usd.is_some()).map(|asset| (*asset).clone());
+        return match worth.collect::<Vec<_>>() {
+            worth if worth.is_empty() => Err(InvalidValue::new(
+                "no allowed token has a value in dollars",
+                "write usd in its [[asset]] entry, or name other assets or networks",
+            )),
+            worth => Ok(PriceLimit::Usd(most, worth.into())),
+        };
+    }
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let (number, symbol, are_base_units) = match words[..] {
+        [_] | [] => return Ok(values::amount(value)?.into()),
+        [number, "units", "of", symbol] => (number, symbol, true),
+        [number, symbol] if symbol != "units" => (number, symbol, false),
+        _ => return Err(invalid(&"not a valid price")),
+    };
+    let named: Vec<&KnownAsset> = allowed.iter().filter(|asset| asset.symbol == symbol).copied().collect();
+    if named.is_empty() {
+        return Err(if known.iter().any(|asset| asset.symbol == symbol) {
+            InvalidValue::new(
+                format!("{symbol} is not among the entry's assets and networks"),
+                "name it there, or remove these keys",
+            )
+        } else {
+            InvalidValue::new(format!("no token is known for {}", quoted(symbol)), remedy(symbol, known))
+        });
+    }
+    let most = |asset: &KnownAsset| {
+        let decimals = if are_base_units { 0 } else { asset.decimals };
+        let units = decimal::parse(number, decimals).map_err(|error| invalid(&error))?;
+        let most = Amount::try_from(units).map_err(|error| invalid(&error))?;
+        Ok((most, asset.clone()))
+    };
+    let tokens: Result<Vec<_>, InvalidValue> = named.into_iter().map(most).collect();
+    Ok(PriceLimit::Tokens(tokens?.into()))
+}
+
+/// Suggests a symbol or a network that is known.
+fn remedy(name: &str, known: &[KnownAsset]) -> String {
+    let names = known.iter().flat_map(|asset| [asset.symbol.as_str(), asset.network.as_str()]);
+    match nearest(name, names) {
+        Some(meant) => format!("did you mean {meant:?}? Other tokens need an [[asset]] entry"),
+        None => "write an [[asset]] entry for it".to_owned(),
+    }
+}
