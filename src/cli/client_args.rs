@@ -12,7 +12,7 @@ use crate::config::Config;
 /// Whose name and token the program uses.
 #[derive(Clone, Debug, Args)]
 pub struct ClientArgs {
-    /// The [[client]] whose name and token the program uses
+    /// The client in the configuration whose name and token the program uses
     #[arg(long, value_name = "NAME")]
     pub client: Option<String>,
 }

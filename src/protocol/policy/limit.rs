@@ -22,7 +22,7 @@ pub struct SpendLimit {
 }
 
 impl SpendLimit {
-    /// Checks a seller's terms against the rule; see [`PriceLimit::check`] about `channel_token`.
+    /// Checks a seller's terms against the rule; see `PriceLimit::check` about `channel_token`.
     ///
     /// # Errors
     /// Why the rule does not allow them.
