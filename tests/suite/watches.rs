@@ -171,7 +171,8 @@ async fn a_node_that_fails_is_an_error_of_each_look_and_nothing_is_missed() {
             let error = watcher.next(&[]).await.unwrap_err();
             assert!(matches!(error, ChainError::NodeUnreachable { .. }), "{error}");
         }
-        assert!(began.elapsed() >= pause * 3, "{:?}", began.elapsed());
+        // The first pause began before that.
+        assert!(began.elapsed() >= pause * 2, "{:?}", began.elapsed());
         assert_eq!(relay.questions("eth_getBlockByNumber").len(), asked + 4);
         // It saw the new block, but not its contents.
         relay.set(Mode::LoseAnswerOf("eth_getLogs"));
