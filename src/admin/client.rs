@@ -48,7 +48,9 @@ pub enum AdminError {
     #[error("the running tollpass is shutting down")]
     Stopping,
     /// It closed the connection before it responded in full, because it exited. It may have done what was asked.
-    #[error("the running tollpass exited before it responded")]
+    #[error(
+        "the running tollpass exited before it responded; see `tollpass channels` for what it has done, then try again"
+    )]
     Gone,
     /// The response has another format than this version expects.
     #[error(

@@ -50,7 +50,8 @@ pub(super) struct TrustFiles {
     pub wgetrc: PathBuf,
 }
 
-/// The variables for a proxy at `proxy`, which the program uses as `user`. Entries of `no_proxy` are added to those already `present`.
+/// The variables for a proxy at `proxy`, which the program uses as `user`. Entries of `no_proxy` are added to those
+/// already `present`.
 pub(super) fn variables(
     proxy: SocketAddr,
     user: Option<&str>,

@@ -2,6 +2,7 @@
 
 use ::config::Value;
 
+use super::issue::ConfigIssue;
 use super::key::{ADDRESS, Shape, Table, keys};
 use super::raw_value::{InvalidValue, quoted};
 use super::section::{Issues, Section, entries};
@@ -61,7 +62,7 @@ pub(super) fn assets(value: Option<Value>, issues: &Issues) -> Vec<KnownAsset> {
         }
         if let Some(index) = assets.iter().position(|other| is_namesake(other, &known)) {
             let KnownAsset { symbol, asset, .. } = &known;
-            issues.push(super::issue::ConfigIssue::new(
+            issues.push(ConfigIssue::new(
                 format!("asset[{index}].symbol"),
                 format!("{symbol} is {asset}, which tollpass knows"),
                 "use another symbol",

@@ -777,6 +777,7 @@ fn unknown_variables_are_issues() {
         ("TOLLPASS_PAY[0]__HOST", "pay: a variable cannot set entries"),
         ("TOLLPASS_pay__0__host", "pay: a variable cannot set entries"),
         ("TOLLPASS_PAY", "pay: a variable cannot set entries"),
+        ("TOLLPASS_ASSET__SYMBOL", "asset: a variable cannot set entries"),
         ("TOLLPASS_CLIENT__0__NAME", "client: a variable cannot set entries"),
         ("TOLLPASS_ROUTE__0__PREFIX", "route: a variable cannot set entries"),
         ("TOLLPASS_CHAIN", "chain: expected a table, found a string"),

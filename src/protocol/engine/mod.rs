@@ -178,7 +178,8 @@ pub enum Effect {
     Grant(PurchaseId, Draft),
     /// Deliver the refusal to the purchase.
     Refuse(PurchaseId, Refusal),
-    /// Ask an approver about the purchase, then submit [`Input::Consulted`]. The caller asks until the deadline of the demand at most.
+    /// Ask an approver about the purchase, then submit [`Input::Consulted`]. The caller asks until the deadline of the
+    /// demand at most.
     Consult(PurchaseId, Question),
     /// Execute this operation on the chain.
     Submit(ChannelOp),
