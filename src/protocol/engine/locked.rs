@@ -28,7 +28,8 @@ impl Engine {
     }
 
     /// What the channels to a receiver, or all channels, hold. Includes deposits that are about to be sent, and those
-    /// of transactions whose outcome is unknown.
+    /// of transactions whose outcome is unknown. An opening that a reorganisation has undone counts again only once the
+    /// chain shows it in another block.
     fn locked(&self, only: Option<Address>) -> Amount {
         let counts = |receiver: Address| only.is_none_or(|only| only == receiver);
         let held = self
