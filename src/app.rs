@@ -166,7 +166,9 @@ impl App {
         let Self { ports, config, shutdown, forward, interception, paying, token, authenticator, .. } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
-        let layer = PayLayer::new(pay_settings(&config, payments, &shutdown));
+        let settings_of_payments =
+            pay::PaySettings { asks_operator: true, ..pay_settings(&config, payments, &shutdown) };
+        let layer = PayLayer::new(settings_of_payments);
         let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(config.log.access));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
@@ -363,7 +365,7 @@ impl PaidServices {
         let policy = Arc::new(config.policy.clone());
         let seller = Arc::new(SellerClient::new(seller_service(forward), config.limits.seller_timeout));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
-        let (payments, task) = Payments::spawn(policy, journal, &config.limits);
+        let (payments, task) = Payments::spawn(policy, journal, Arc::clone(&config.assets), &config.limits);
         let approver = Arc::new(WebhookCloseApprover::default());
         let channels = Channels::new(payments.clone(), seller, approver, close_denied);
         Ok(Self { payments, channels, task, key, chain, _lock: lock })
@@ -581,6 +583,7 @@ fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown
         replay_directory: std::env::temp_dir(),
         shutdown: shutdown.clone(),
         approver: None,
+        asks_operator: false,
     }
 }
 

@@ -147,6 +147,11 @@ limits! {
     ready_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
     /// How many payments may be queued at once.
     max_pending: usize = count(1024, 1..=1_000_000);
+    /// How long a request waits for `tollpass approve` or `tollpass deny`, if its rule asks; pay_timeout starts again
+    /// after the approval. After that time the client gets the seller's 402, and may send the request again.
+    approval_timeout: Duration = time(5 * MINUTE, MILLISECOND..=DAY);
+    /// How many requests may wait for approval at once; further ones are not paid.
+    max_approvals: usize = count(64, 1..=100_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.

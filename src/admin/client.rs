@@ -10,13 +10,16 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::endpoints::{CHANNELS, DENIED, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::endpoints::{
+    CHANNELS, DECIDE, DENIED, OPERATE, OperatorDecision, PENDING, PLAN, SESSION, STATUS, Status,
+};
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::Listing;
+use crate::payments::{Listing, PendingApproval};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -78,6 +81,26 @@ pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
 pub async fn status(path: &Path) -> Result<Option<Status>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, STATUS, Bytes::new())).await.map(Some)
+}
+
+/// Returns the payments that wait for the approval of the proxy that listens on `path`; `None` if there is none.
+///
+/// # Errors
+/// The request failed.
+pub async fn pending(path: &Path) -> Result<Option<Vec<PendingApproval>>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, PENDING, Bytes::new())).await.map(Some)
+}
+
+/// Approves or denies a payment that waits, and returns it; `None` if no proxy listens on `path`.
+///
+/// # Errors
+/// The request failed, or the payment no longer waits.
+pub async fn decide(path: &Path, id: u64, is_approved: bool) -> Result<Option<PendingApproval>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::POST, DECIDE, json(&OperatorDecision { id, is_approved })?))
+        .await
+        .map(Some)
 }
 
 /// Opens a session with the proxy that listens on `path`, which keeps a temporary proxy running; `None` if there is
@@ -155,8 +178,12 @@ async fn post<T: DeserializeOwned>(
     operation: &Operation,
 ) -> Result<T, AdminError> {
     let stream = open(path).await.map_err(|source| AdminError::Connect { path: path.to_owned(), source })?;
-    let body = serde_json::to_vec(operation).map_err(|error| AdminError::Answer(error.to_string()))?;
-    ask(stream, Method::POST, target, body.into()).await
+    ask(stream, Method::POST, target, json(operation)?).await
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes, AdminError> {
+    let body = serde_json::to_vec(value).map_err(|error| AdminError::Answer(error.to_string()))?;
+    Ok(body.into())
 }
 
 async fn within<T>(

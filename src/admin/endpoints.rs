@@ -16,6 +16,18 @@ pub struct Status {
     pub bill: SpendingReport,
 }
 
+/// A decision of the operator about a payment that waits for approval.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct OperatorDecision {
+    /// The ID of the approval.
+    pub(super) id: u64,
+    pub(super) is_approved: bool,
+}
+
+/// Returns the payments that wait for approval.
+pub(super) const PENDING: &str = "/pending";
+/// Approves or denies one of them.
+pub(super) const DECIDE: &str = "/decide";
 /// Returns the list of channels.
 pub(super) const CHANNELS: &str = "/channels";
 /// Returns what an operation would do.

@@ -7,7 +7,7 @@ mod endpoints;
 mod server;
 mod socket;
 
-pub use client::{AdminError, Session, channels, open_session, operate, plan, status};
+pub use client::{AdminError, Session, channels, decide, open_session, operate, pending, plan, status};
 pub use client_count::ClientCount;
 #[cfg(feature = "testing")]
 pub use endpoints::Status;

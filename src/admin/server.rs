@@ -19,10 +19,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
-use super::endpoints::{CHANNELS, DENIED, MAX_REQUEST, OPERATE, PLAN, SESSION, STATUS, Status};
+use super::endpoints::{
+    CHANNELS, DECIDE, DENIED, MAX_REQUEST, OPERATE, OperatorDecision, PENDING, PLAN, SESSION, STATUS, Status,
+};
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
@@ -108,29 +111,33 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             Some(listing) => json(&listing),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
         },
+        (&Method::GET, PENDING) => json(&channels.payments().approvals().list()),
+        (&Method::POST, DECIDE) => match read::<OperatorDecision>(body).await {
+            Ok(OperatorDecision { id, is_approved }) => {
+                respond(channels.payments().approvals().decide(id, is_approved))
+            }
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         (&Method::POST, path @ (PLAN | OPERATE)) => {
-            let body = match Limited::new(body, MAX_REQUEST).collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
-            };
-            let operation: Operation = match serde_json::from_slice(&body) {
+            let operation: Operation = match read(body).await {
                 Ok(operation) => operation,
-                Err(error) => return plain(StatusCode::BAD_REQUEST, &error.to_string()),
+                Err(invalid) => return plain(StatusCode::BAD_REQUEST, &invalid),
             };
             if path == PLAN {
-                respond(channels.plan(&operation).await)
+                report(channels.plan(&operation).await)
             } else {
                 // In a task of its own: the client may disconnect, but a transaction must be followed to its end.
                 let channels = channels.clone();
                 let done = tokio::spawn(async move { channels.operate(operation).await });
                 match done.await {
-                    Ok(done) => respond(done),
+                    Ok(done) => report(done),
                     Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
                 }
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, GET /attend, GET /channels, POST /plan and POST /operate";
+            let known = "unknown path; valid are GET /about, GET /attend, GET /channels, GET /pending, POST /decide, POST \
+                         /plan and POST /operate";
             plain(StatusCode::NOT_FOUND, known)
         }
     }
@@ -162,10 +169,22 @@ impl AdminState {
     }
 }
 
-fn respond<T: Serialize>(result: Result<T, OperationError>) -> Response<AnswerBody> {
+/// Reads a request body in JSON. `Err` describes the problem.
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, String> {
+    let body = Limited::new(body, MAX_REQUEST).collect().await.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())
+}
+
+fn report<T: Serialize>(result: Result<T, OperationError>) -> Response<AnswerBody> {
+    match result {
+        Err(error @ OperationError::Denied(_)) => plain(DENIED, &error.to_string()),
+        result => respond(result),
+    }
+}
+
+fn respond<T: Serialize>(result: Result<T, impl std::error::Error>) -> Response<AnswerBody> {
     match result {
         Ok(value) => json(&value),
-        Err(error @ OperationError::Denied(_)) => plain(DENIED, &error.to_string()),
         Err(error) => plain(StatusCode::CONFLICT, &error.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 //! The subcommands, one module each: arguments and output. Other modules do the work.
 
+pub mod approve;
 pub mod ca;
 pub mod channels;
 pub mod check;
@@ -13,9 +14,12 @@ pub mod env;
 mod environment;
 pub mod init;
 mod output;
+pub mod pending;
 mod process;
 pub mod run;
+mod running;
 pub mod serve;
+mod table;
 mod trust;
 
 use std::process::ExitCode;
@@ -68,6 +72,12 @@ pub enum Command {
     Env(env::EnvArgs),
     /// Create a key and a configuration
     Init(init::InitArgs),
+    /// List the payments that wait for approval
+    Pending(pending::PendingArgs),
+    /// Approve a payment that waits
+    Approve(approve::ApproveArgs),
+    /// Deny a payment that waits
+    Deny(approve::DenyArgs),
     /// List, open, top up, close and settle payment channels
     Channels(channels::ChannelsArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
@@ -88,6 +98,9 @@ impl Command {
             Self::Run(_)
             | Self::Env(_)
             | Self::Init(_)
+            | Self::Pending(_)
+            | Self::Approve(_)
+            | Self::Deny(_)
             | Self::Channels(_)
             | Self::Ca(_)
             | Self::Check(_)
@@ -126,6 +139,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Env(args) => wait_for(env::run(args)),
         Command::Init(args) => init::run(&args),
+        Command::Pending(args) => wait_for(pending::run(args)),
+        Command::Approve(args) => wait_for(approve::approve(args)),
+        Command::Deny(args) => wait_for(approve::deny(args)),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),

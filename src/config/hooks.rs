@@ -120,7 +120,7 @@ static REQUESTED_TABLE: Table = Table::new(
     "A price that the entry allows.",
     &[action(&const { words(&REQUESTED) }), WEBHOOK_KEY, WEBHOOK_TIMEOUT_KEY],
 )
-.with_rules(|| vec![asks("ask")]);
+.with_rules(|| vec![only("ask"), may_ask()]);
 static RETRY_TABLE: Table = Table::new(
     "insufficient_confirmations",
     "Too few confirmations.",
@@ -232,6 +232,12 @@ fn asks(word: &str) -> serde_json::Value {
     json!({"if": is_action(word), "then": is_set("webhook"), "else": {"not": {"anyOf": webhook}}})
 }
 
+/// A webhook is optional with this action, and has no effect with another.
+fn only(word: &str) -> serde_json::Value {
+    let webhook = json!({"anyOf": [is_set("webhook"), is_set("webhook_timeout")]});
+    json!({"if": webhook, "then": is_action(word)})
+}
+
 /// A webhook is optional.
 fn may_ask() -> serde_json::Value {
     json!({"if": is_set("webhook_timeout"), "then": is_set("webhook")})
@@ -320,7 +326,9 @@ fn exit(hook: &Section<'_>) -> Option<Hook<Exit>> {
 
 fn requested(hook: &Section<'_>) -> Option<Hook<Requested>> {
     let action = word(hook, &REQUESTED, "")?;
-    Some(Hook { action, webhook: asked(hook, action == Requested::Ask, "ask") })
+    let is_asking = action == Requested::Ask;
+    // Without a webhook, the operator is asked.
+    Some(Hook { action, webhook: if is_asking { webhook(hook) } else { asked(hook, false, "ask") } })
 }
 
 fn retry(hook: &Section<'_>, repeat: &Repeat) -> Option<Hook<Retry>> {

@@ -27,7 +27,7 @@ use super::{
     wallet,
 };
 use crate::limits::Limits;
-use crate::protocol::policy::{Hooks, Policy, Rule};
+use crate::protocol::policy::{Hooks, KnownAsset, Policy, Rule};
 
 /// The keys at the top of the file.
 pub(super) static TOP: Table = Table::new(
@@ -99,6 +99,8 @@ pub struct Config {
     pub clients: Vec<ClientConfig>,
     /// Base URLs of the proxy that map to origins.
     pub routes: Vec<RouteConfig>,
+    /// The tokens whose symbols are known.
+    pub assets: Arc<[KnownAsset]>,
     /// What may be paid.
     pub policy: Policy,
     /// Which tunnels the proxy decrypts.
@@ -299,6 +301,7 @@ fn assemble(
         chain,
         clients,
         routes,
+        assets: assets.into(),
         policy,
         intercept,
         upstream,

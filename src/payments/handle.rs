@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::actor::{Actor, PaymentsState};
+use super::approvals::OperatorApprovals;
 use super::channel_lock::ChannelLock;
 use super::clock::unix_millis;
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
@@ -30,8 +31,8 @@ use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
-use crate::protocol::policy::SpendLimit;
-use crate::protocol::{Amount, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
+use crate::protocol::policy::{KnownAsset, SpendLimit};
+use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
 const MAILBOX: usize = 256;
@@ -49,12 +50,19 @@ pub struct Payments {
     seller_urls: SellerUrls,
     closing_signatures: ClosingSignatures,
     spending: Arc<Mutex<SpendingTotals>>,
+    approvals: OperatorApprovals,
 }
 
 impl Payments {
     /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain. Its task ends after
-    /// [`Payments::stop`], when the last lease has returned and the journal is up to date.
-    pub fn spawn(policy: Arc<Policy>, journal: Journal, limits: &Limits) -> (Self, JoinHandle<()>) {
+    /// [`Payments::stop`], when the last lease has returned and the journal is up to date. `assets` are the tokens whose
+    /// symbols are shown.
+    pub fn spawn(
+        policy: Arc<Policy>,
+        journal: Journal,
+        assets: Arc<[KnownAsset]>,
+        limits: &Limits,
+    ) -> (Self, JoinHandle<()>) {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
         let quotes = Quotes::new(limits, journal.request_hasher());
@@ -69,8 +77,17 @@ impl Payments {
         let task = tokio::spawn(actor.run(messages));
         let (permits, next) = (Arc::new(Semaphore::new(limits.max_pending)), Arc::new(AtomicU64::new(0)));
         let spending = Arc::new(Mutex::new(SpendingTotals::new(limits.report_payees, unix_millis())));
-        let payments =
-            Self { mailbox, permits, next, engine, quotes, seller_urls, closing_signatures, spending };
+        let payments = Self {
+            mailbox,
+            permits,
+            next,
+            engine,
+            quotes,
+            seller_urls,
+            closing_signatures,
+            spending,
+            approvals: OperatorApprovals::new(limits, assets),
+        };
         (payments, task)
     }
 
@@ -78,6 +95,23 @@ impl Payments {
     #[must_use]
     pub fn quotes(&self) -> &Quotes {
         &self.quotes
+    }
+
+    /// The requests that wait for the operator's approval.
+    #[must_use]
+    pub(crate) fn approvals(&self) -> &OperatorApprovals {
+        &self.approvals
+    }
+
+    /// The same asset; for the channel contract's token, the token itself once it is known.
+    #[must_use]
+    pub(crate) fn known_asset(&self, asset: &AssetId) -> AssetId {
+        match asset {
+            AssetId::ChannelToken => {
+                self.engine.lock().engine.account().map_or(AssetId::ChannelToken, Account::token_asset)
+            }
+            AssetId::Token(_) => asset.clone(),
+        }
     }
 
     /// Remembers the URL of the REST interface of the seller that made `offer`; `paid` is the paid URL.

@@ -5,6 +5,7 @@
 
 mod account;
 mod actor;
+mod approvals;
 mod channel_lock;
 mod clock;
 mod closing_signatures;
@@ -25,6 +26,8 @@ mod spending;
 mod startup;
 
 pub use account::AccountKey;
+pub use approvals::PendingApproval;
+pub(crate) use approvals::WantedPayment;
 pub use closing_signatures::ClosingSignature;
 pub use consultant::Consultant;
 pub use error::ChannelAccessError;

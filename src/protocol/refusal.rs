@@ -235,6 +235,38 @@ pub enum Refusal {
         /// The approver's reason, or why its reply is invalid.
         reason: String,
     },
+    /// The operator did not decide in time.
+    #[error(
+        "timed out: approval {id} was neither approved nor denied within {} (limits.approval_timeout); this is not a \
+         denial, and sending the request again asks again",
+        humantime::format_duration(*within)
+    )]
+    ApprovalTimedOut {
+        /// The ID of the approval.
+        id: u64,
+        /// The limit.
+        within: Duration,
+    },
+    /// The operator denied the payment.
+    #[error("denied: the operator denied approval {id} (`tollpass deny`)")]
+    ApprovalDenied {
+        /// The ID of the approval.
+        id: u64,
+    },
+    /// Too many requests wait for approval.
+    #[error(
+        "{limit} other requests wait for approval (limits.max_approvals): see `tollpass pending`, and try again"
+    )]
+    TooManyApprovals {
+        /// The limit.
+        limit: usize,
+    },
+    /// The seller changed its terms after a payment, and its rule asks before it pays them.
+    #[error(
+        "the seller changed its terms after a payment was presented, and the approval covers only the earlier ones: send \
+         the request again to be asked about the new ones"
+    )]
+    ApprovedOtherTerms,
     /// A hook withholds the origin's response.
     #[error("the origin answered {status}{}: hooks.{hook} aborts", field(mark))]
     AnswerAborts {

@@ -502,5 +502,6 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
         approver,
+        asks_operator: false,
     }
 }

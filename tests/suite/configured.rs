@@ -300,6 +300,9 @@ fn each_hook_has_its_words() {
         ("payment_requested", "{ action = \"abort\" }", |hooks, _, _, _| {
             hooks.payment_requested.action == Requested::Abort
         }),
+        ("payment_requested", "{ action = \"ask\" }", |hooks, _, _, _| {
+            hooks.payment_requested == Requested::Ask.into()
+        }),
         ("payment_requested", &asking("ask"), |hooks, _, _, _| {
             let asked = hooks.payment_requested.webhook.as_ref().unwrap();
             hooks.payment_requested.action == Requested::Ask
@@ -580,9 +583,10 @@ fn each_fault_names_its_key_and_its_remedy() {
             ".webhook: has no effect with action = \"abort\"",
         ),
         (hook("{ action = \"reopen\" }"), ".action: \"reopen\" is not possible here"),
+        (hooks("init = { action = \"ask\" }"), "hooks.init.webhook: missing -> write webhook = "),
         (
-            hooks("payment_requested = { action = \"ask\" }"),
-            "hooks.payment_requested.webhook: missing -> write webhook = ",
+            hooks("payment_requested = { action = \"ask\", webhook_timeout = \"1s\" }"),
+            "hooks.payment_requested.webhook_timeout: has no effect without webhook",
         ),
         (
             hooks("payment_requested = { action = \"pay\", webhook = \"http://h/\" }"),

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::config_args::ConfigArgs;
 use super::output::print;
+use super::table::Column;
 use crate::admin;
 use crate::payments::journal::{AccountChannels, FILE, Journal};
 use crate::payments::{AccountKey, ListedChannel, Listing};
@@ -163,31 +164,9 @@ fn table(listings: &[Listing]) -> String {
                 channel.host.clone().unwrap_or_default(),
             ]
         });
-        text += &columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
-    }
-    text
-}
-
-/// Aligns the columns, text to the left and numbers to the right.
-fn columns(rows: &[[String; 7]]) -> String {
-    let mut widths = [0; 7];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            line += &match column {
-                0 => format!("{cell:width$}"),
-                2 | 6 => format!("  {cell:width$}"),
-                _ => format!("  {cell:>width$}"),
-            };
-        }
-        text += line.trim_end();
-        text.push('\n');
+        let (left, right) = (Column::Left, Column::Right);
+        let columns = [left, right, left, right, right, right, left];
+        text += &super::table::table(columns, &std::iter::once(head).chain(rows).collect::<Vec<_>>());
     }
     text
 }

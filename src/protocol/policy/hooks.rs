@@ -266,6 +266,11 @@ impl Hooks {
         }
     }
 
+    /// Whether an approver may be asked about a price.
+    pub fn may_ask_price(&self) -> bool {
+        self.payment_requested.action == Requested::Ask
+    }
+
     /// Whether a channel that neither the seller nor the chain knows is replaced by another one.
     pub fn reopens(&self) -> bool {
         matches!(self.nonexisting_channel.action, Missing::Reopen { .. })

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::held_answer::{HeldAnswer, hold_answer, tell_why};
+use super::operator_state::OperatorState;
 use super::plain_http;
 use super::settings::{PaySettings, PayShared};
 use super::strip;
@@ -65,6 +66,8 @@ pub(super) struct Exchange<S> {
     is_timed: bool,
     /// What the rule permits.
     pub(super) limit: SpendLimit,
+    /// What the operator has approved.
+    pub(super) operator: OperatorState,
     /// Whether the payment may only be sent to this machine.
     is_loopback_only: bool,
     /// How many payments were presented.
@@ -162,6 +165,7 @@ where
             deadline,
             is_timed,
             limit,
+            operator: OperatorState::default(),
             is_loopback_only,
             attempts,
             spent,
@@ -232,6 +236,9 @@ where
             offers.sort_by_key(|offer| offer.terms().scheme != scheme);
             return offers.into_iter().next();
         }
+        if let Some(index) = offers.iter().position(|offer| self.operator.has_approved(&offer.terms())) {
+            return Some(offers.swap_remove(index));
+        }
         payments.choose(offers, &self.limit)
     }
 
@@ -280,6 +287,8 @@ where
                 self.forget();
                 None
             }
+            // The operator is asked about the seller's current offer.
+            Err(refusal) if self.asks_operator(&refusal) => None,
             Err(refusal) => {
                 self.unpayable = Some(refusal);
                 None
@@ -343,7 +352,7 @@ where
 
     /// Whether the client waits with its body for `100 Continue`: then nothing needs to be kept, and the seller
     /// requests the body once it is paid.
-    fn is_body_deferred(&self) -> bool {
+    pub(super) fn is_body_deferred(&self) -> bool {
         self.head.headers.contains_key(header::EXPECT) && self.kept.is_unread()
     }
 
@@ -400,6 +409,10 @@ where
             };
             let lease = match next {
                 Ok(lease) => lease,
+                // Waiting would keep the channel of the payment that the seller rejected.
+                Err(refusal) if self.asks_operator(&refusal) => {
+                    return self.refuse(&newer, &Refusal::ApprovedOtherTerms);
+                }
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };
             again = match self.send(lease, Some(&newer), &mut has_left).await {

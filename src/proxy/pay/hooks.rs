@@ -36,6 +36,9 @@ pub(super) struct ExchangeConsultant<'e, S> {
 impl<S: Sync> Consultant for ExchangeConsultant<'_, S> {
     fn consult<'a>(&'a self, question: &'a Question) -> BoxFuture<'a, Option<Decision>> {
         let Self { exchange, context } = self;
+        if exchange.has_approval(question) {
+            return Box::pin(std::future::ready(Some(Decision::Pay)));
+        }
         Box::pin(exchange.decide(question.hook, question.webhook.as_ref(), *context))
     }
 }

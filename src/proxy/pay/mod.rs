@@ -7,6 +7,8 @@ mod browser;
 mod exchange;
 mod held_answer;
 mod hooks;
+mod operator;
+mod operator_state;
 mod plain_http;
 mod settings;
 mod strip;
@@ -269,8 +271,10 @@ where
         head.extensions.insert(RemoteClient);
     }
     let (first, kept) = keep(body, &shared.replay);
-    let exchange =
+    let client = if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
+    let mut exchange =
         Box::new(Exchange::new(shared, inner, name, (head, first, kept), (limit, is_loopback_only)));
+    exchange.operator.client = client;
     buy(exchange, extensions, send_ahead)
 }
 
@@ -312,21 +316,35 @@ where
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.finish(strip::answer(answer)));
     }
-    Ok(Box::pin(buy_offer(exchange, answer)).await)
+    Box::pin(buy_offer(exchange, answer)).await
 }
 
-/// Pays the offer of a 402.
-async fn buy_offer<S>(mut exchange: Box<Exchange<S>>, answer: Response<Body>) -> Response<Body>
+/// Pays the offer of a 402, after the operator's approval if that is required.
+async fn buy_offer<S>(
+    mut exchange: Box<Exchange<S>>,
+    answer: Response<Body>,
+) -> Result<Response<Body>, ForwardError>
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let (held, offer) = match exchange.read_402(answer, None, None).await {
+    let (mut held, mut offer) = match exchange.read_402(answer, None, None).await {
         Ok(read) => read,
-        Err(unpaid) => return exchange.finish(unpaid),
+        Err(unpaid) => return Ok(exchange.finish(unpaid)),
     };
-    match exchange.afterwards(offer, &held).await {
-        Ok(lease) => exchange.start(lease, Some(held)).await,
-        Err(refusal) => exchange.finish(held.give_back(&refusal)),
+    loop {
+        let refusal = match exchange.afterwards(offer, &held).await {
+            Ok(lease) => return Ok(exchange.start(lease, Some(held)).await),
+            Err(refusal) => refusal,
+        };
+        // Boxed: rare.
+        (held, offer) = match Box::pin(exchange.approved_offer(refusal, held)).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(unpaid)) => return Ok(exchange.finish(unpaid)),
+            Err(error) => {
+                exchange.tell_of_exit(Some((error_response::status(&error), &HeaderMap::new())));
+                return Err(error);
+            }
+        };
     }
 }

@@ -26,6 +26,8 @@ pub struct PaySettings {
     pub shutdown: Shutdown,
     /// Decides for hooks without a webhook.
     pub approver: Option<Arc<dyn Approver>>,
+    /// Whether a request that neither a webhook nor `approver` can approve waits for `tollpass approve`.
+    pub asks_operator: bool,
 }
 
 /// What all requests share.

@@ -41,6 +41,7 @@ pub fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
         replay_directory: std::env::temp_dir(),
         shutdown: Shutdown::new(),
         approver: None,
+        asks_operator: false,
     }
 }
 

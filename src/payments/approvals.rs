@@ -1,0 +1,230 @@
+//! Approval by the operator: requests wait here until `tollpass approve` or `tollpass deny` decides, within limits on
+//! their number and time. A waiting request holds no payment, channel or lease.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ethers_core::rand::{Rng as _, rngs::OsRng};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::limits::Limits;
+use crate::mutex::lock;
+use crate::protocol::policy::KnownAsset;
+use crate::protocol::{Address, Amount, AssetId, Money, Refusal, Terms};
+
+/// The first ID of a run is random within these bounds, so that an ID noted before a restart names no other request.
+const FIRST_IDS: std::ops::Range<u64> = 1000..9000;
+/// Longer URLs are cut, in characters.
+const LONGEST_URL: usize = 200;
+
+/// The requests that wait for the operator; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct OperatorApprovals {
+    waiting: Arc<Mutex<WaitingRequests>>,
+    assets: Arc<[KnownAsset]>,
+    limit: usize,
+    within: Duration,
+}
+
+#[derive(Debug)]
+struct WaitingRequests {
+    next: u64,
+    by_id: BTreeMap<u64, WaitingRequest>,
+}
+
+#[derive(Debug)]
+struct WaitingRequest {
+    wanted: WantedPayment,
+    since: Instant,
+    until: Instant,
+    answer: oneshot::Sender<bool>,
+}
+
+/// The payment that the operator is asked about.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedPayment {
+    /// The method of the client's request.
+    pub method: String,
+    /// Its URL, without user info and query.
+    pub url: String,
+    /// Its host, without a port.
+    pub host: String,
+    /// The client's name, or its address if it has none.
+    pub client: Option<String>,
+    /// The seller's terms.
+    pub terms: Terms,
+    /// The asset of the price: the channel contract's token once it is known.
+    pub asset: AssetId,
+}
+
+/// A payment that waits for the operator's approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingApproval {
+    /// Names it; never reused within a run.
+    pub id: u64,
+    /// The price with its symbol, or in base units if the asset is unknown.
+    pub shown: String,
+    /// The price in base units.
+    pub price: Amount,
+    /// The asset.
+    pub asset: String,
+    /// The payee.
+    pub payee: Address,
+    /// The payment scheme.
+    pub scheme: String,
+    /// The method of the client's request.
+    pub method: String,
+    /// Its URL, without user info and query.
+    pub url: String,
+    /// Its host, without a port.
+    pub host: String,
+    /// The client's name, or its address if it has none.
+    pub client: Option<String>,
+    /// How long it has waited, in seconds.
+    pub age: u64,
+    /// How long it will still wait, in seconds.
+    pub left: u64,
+}
+
+/// No request with this ID waits for approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no request waits for approval {0}: it was decided, timed out, or its client left; see `tollpass pending`"
+)]
+pub(crate) struct NotPending(u64);
+
+/// Removes a request when its client leaves.
+struct PendingGuard<'a> {
+    approvals: &'a OperatorApprovals,
+    id: u64,
+}
+
+impl OperatorApprovals {
+    pub(super) fn new(limits: &Limits, assets: Arc<[KnownAsset]>) -> Self {
+        let waiting = WaitingRequests { next: OsRng.gen_range(FIRST_IDS), by_id: BTreeMap::new() };
+        let waiting = Arc::new(Mutex::new(waiting));
+        Self { waiting, assets, limit: limits.max_approvals, within: limits.approval_timeout }
+    }
+
+    /// When a request that asks now times out.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        Instant::now() + self.within
+    }
+
+    /// Waits until the operator approves. If the future is dropped, the question disappears.
+    ///
+    /// # Errors
+    /// The operator denies it or does not decide by `until`, or too many requests wait.
+    pub async fn ask(&self, wanted: WantedPayment, until: Instant) -> Result<(), Refusal> {
+        let price = self.show(&Money { amount: wanted.terms.price.amount, asset: wanted.asset.clone() });
+        let (host, client) = (wanted.host.clone(), wanted.client.clone());
+        let (guard, mut answer) = self.add(wanted, until)?;
+        let id = guard.id;
+        tracing::info!(
+            approval = id,
+            price,
+            host,
+            client,
+            "a payment waits for approval: `tollpass approve {id}` or `tollpass deny {id}`"
+        );
+        let is_approved = match timeout_at(until, &mut answer).await {
+            Ok(decided) => decided.ok(),
+            // The operator may decide in the same instant, and has then been told that the decision counts.
+            Err(_) if guard.is_waiting() => {
+                return Err(Refusal::ApprovalTimedOut { id, within: self.within });
+            }
+            Err(_) => answer.try_recv().ok(),
+        };
+        match is_approved {
+            Some(true) => Ok(()),
+            Some(false) => Err(Refusal::ApprovalDenied { id }),
+            None => Err(Refusal::ShuttingDown),
+        }
+    }
+
+    /// The waiting requests, the oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<PendingApproval> {
+        let now = Instant::now();
+        lock(&self.waiting).by_id.iter().map(|(id, waiting)| self.listed(*id, waiting, now)).collect()
+    }
+
+    /// Approves or denies the payment of one request, and returns it.
+    ///
+    /// # Errors
+    /// It no longer waits.
+    pub fn decide(&self, id: u64, is_approved: bool) -> Result<PendingApproval, NotPending> {
+        let mut waiting = lock(&self.waiting);
+        let request = waiting.by_id.remove(&id).ok_or(NotPending(id))?;
+        let listed = self.listed(id, &request, Instant::now());
+        request.answer.send(is_approved).map_err(|_| NotPending(id))?;
+        Ok(listed)
+    }
+
+    fn add(
+        &self,
+        wanted: WantedPayment,
+        until: Instant,
+    ) -> Result<(PendingGuard<'_>, oneshot::Receiver<bool>), Refusal> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.by_id.len() >= self.limit {
+            return Err(Refusal::TooManyApprovals { limit: self.limit });
+        }
+        let (answer, decided) = oneshot::channel();
+        let id = waiting.next;
+        waiting.next += 1;
+        waiting.by_id.insert(id, WaitingRequest { wanted, since: Instant::now(), until, answer });
+        Ok((PendingGuard { approvals: self, id }, decided))
+    }
+
+    fn listed(&self, id: u64, request: &WaitingRequest, now: Instant) -> PendingApproval {
+        let WantedPayment { method, url, host, client, terms, asset } = &request.wanted;
+        PendingApproval {
+            id,
+            shown: self.show(&Money { amount: terms.price.amount, asset: asset.clone() }),
+            price: terms.price.amount,
+            asset: asset.to_string(),
+            payee: terms.payee,
+            scheme: terms.scheme.to_string(),
+            method: method.clone(),
+            url: printable(url),
+            host: printable(host),
+            client: client.clone(),
+            age: now.saturating_duration_since(request.since).as_secs(),
+            left: request.until.saturating_duration_since(now).as_secs(),
+        }
+    }
+
+    /// An amount with its symbol and decimals if the asset is known, else in base units.
+    #[must_use]
+    pub fn show(&self, price: &Money) -> String {
+        match self.assets.iter().find(|known| known.asset == price.asset) {
+            Some(known) => known.show(price.amount),
+            None => format!("{} units of {}", price.amount, price.asset),
+        }
+    }
+}
+
+impl PendingGuard<'_> {
+    fn is_waiting(&self) -> bool {
+        lock(&self.approvals.waiting).by_id.contains_key(&self.id)
+    }
+}
+
+impl Drop for PendingGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.approvals.waiting).by_id.remove(&self.id);
+    }
+}
+
+/// A string of a request that is safe on a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .take(LONGEST_URL)
+        .map(|character| if character.is_ascii_graphic() { character } else { '?' })
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! Approval of a payment by the operator (`tollpass approve`). While a request waits, it holds no payment and no channel;
+//! afterwards its offer is read and checked again, and only the approved terms are paid.
+
+use http::Response;
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use super::held_answer::HeldAnswer;
+use super::strip;
+use crate::payments::WantedPayment;
+use crate::protocol::engine::Question;
+use crate::protocol::schemes;
+use crate::protocol::{Offer, Refusal};
+use crate::proxy::handling::SafeUrl;
+use crate::proxy::request_service::RequestService;
+use crate::proxy::{Body, ForwardError};
+
+/// The hook for a price that a seller asks for.
+const PAYMENT_REQUESTED: &str = "payment_requested";
+
+impl<S> Exchange<S> {
+    /// Whether the operator's approval would lift this refusal.
+    pub(super) fn asks_operator(&self, refusal: &Refusal) -> bool {
+        let settings = &self.shared.settings;
+        settings.asks_operator && matches!(refusal, Refusal::NoApprover { hook: PAYMENT_REQUESTED })
+    }
+
+    /// Whether the operator has approved the current offer.
+    pub(super) fn has_approval(&self, question: &Question) -> bool {
+        let is_approved = |offer: &Offer| self.operator.has_approved(&offer.terms());
+        question.hook == PAYMENT_REQUESTED && self.offer().is_some_and(is_approved)
+    }
+}
+
+impl<S> Exchange<S>
+where
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    /// Waits for the operator if that lifts `refusal`, then asks the seller for its offer again. `Err` is the response to
+    /// the client.
+    pub(super) async fn approved_offer(
+        &mut self,
+        refusal: Refusal,
+        held: HeldAnswer,
+    ) -> Result<Result<(HeldAnswer, Offer), Response<Body>>, ForwardError> {
+        let asked = match self.offer().cloned() {
+            Some(offer) if self.asks_operator(&refusal) => self.ask_operator(&offer).await.map(|()| offer),
+            _ => Err(refusal),
+        };
+        let offer = match asked {
+            Ok(offer) => offer,
+            Err(refusal) => return Ok(Err(held.give_back(&refusal))),
+        };
+        if self.is_body_deferred() {
+            // A request without a payment would make the client upload its body for nothing.
+            return Ok(Ok((held, offer)));
+        }
+        drop(held);
+        let mut answer = self.unpaid(self.head.extensions.clone()).await?;
+        strip::answer_cookies(answer.headers_mut());
+        if !schemes::may_ask(answer.status(), answer.headers()) {
+            return Ok(Err(strip::answer(self.let_through(answer, None).await)));
+        }
+        Ok(self.read_402(answer, None, None).await)
+    }
+
+    /// Waits until the operator approves this offer.
+    async fn ask_operator(&mut self, offer: &Offer) -> Result<(), Refusal> {
+        let settings = self.settings();
+        let Some(payments) = &settings.payments else { return Err(Refusal::NoWallet) };
+        let (approvals, terms) = (payments.approvals().clone(), offer.terms());
+        let wanted = WantedPayment {
+            method: self.head.method.to_string(),
+            url: SafeUrl(&self.head.uri).to_string(),
+            host: self.limit.host.to_string(),
+            client: self.operator.client.clone(),
+            asset: payments.known_asset(&terms.price.asset),
+            terms: terms.clone(),
+        };
+        let shutdown = settings.shutdown.clone();
+        let until = *self.operator.until.get_or_insert_with(|| approvals.until());
+        tokio::select! {
+            approved = approvals.ask(wanted, until) => approved?,
+            () = shutdown.stopping() => return Err(Refusal::ShuttingDown),
+        }
+        self.operator.approved = Some(Box::new(terms));
+        self.deadline = Instant::now() + self.settings().policy.pay_timeout;
+        Ok(())
+    }
+}

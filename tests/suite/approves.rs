@@ -1,0 +1,308 @@
+//! Payments that wait for the operator: `tollpass pending`, `approve` and `deny` against a running proxy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{Request, StatusCode};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tollpass::admin;
+use tollpass::payments::PendingApproval;
+use tollpass::protocol::{Address, Amount};
+
+use crate::program::{run, text};
+use crate::support::cheats::{once_paid, price_rises};
+use crate::support::fair::{Fair, PRICE, empty};
+use crate::support::mallory::{Answer, Demand, Mallory};
+use crate::support::market::Market;
+use crate::support::payer::{Alice, PATIENCE, Running};
+use crate::support::raw::{Raw, soon};
+use crate::support::wire::{Got, ask};
+
+/// Every payment needs the operator's approval.
+const ASK: &str = "[hooks]\npayment_requested = { action = \"ask\" }\n";
+
+/// A proxy whose operator is asked.
+struct Desk {
+    alice: Alice,
+    proxy: Running,
+}
+
+impl Desk {
+    async fn open(market: &Market, config: &str) -> Self {
+        let alice = Alice::with(market, config).await;
+        let proxy = alice.start().await;
+        proxy.ready().await;
+        Self { alice, proxy }
+    }
+
+    /// Sends a request in a task.
+    fn get(&self, url: &str) -> JoinHandle<Got> {
+        let request = Request::get(url).body(empty()).unwrap();
+        let address = self.proxy.address;
+        tokio::spawn(async move { soon("the answer", ask(address, request)).await })
+    }
+
+    async fn pending(&self) -> Vec<PendingApproval> {
+        admin::pending(&admin::socket(&self.alice.state_dir())).await.unwrap().expect("it runs")
+    }
+
+    /// Waits until this many payments are pending.
+    async fn await_pending(&self, count: usize) -> Vec<PendingApproval> {
+        let waiting = async {
+            loop {
+                let pending = self.pending().await;
+                if pending.len() == count {
+                    return pending;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("another number of payments is pending")
+    }
+
+    async fn next(&self) -> PendingApproval {
+        self.await_pending(1).await.remove(0)
+    }
+
+    async fn decide(&self, id: u64, is_approved: bool) {
+        admin::decide(&admin::socket(&self.alice.state_dir()), id, is_approved).await.unwrap().unwrap();
+    }
+
+    /// Runs the command line on her configuration.
+    async fn command(&self, arguments: &[&str]) -> crate::program::Ran {
+        let path = self.alice.config_path();
+        let mut all = arguments.to_vec();
+        all.extend(["--config", text(&path)]);
+        run(&all).await
+    }
+}
+
+fn reason(got: &Got) -> &str {
+    assert_eq!(got.headers.get_all("proxy-status").iter().count(), 1, "{got:?}");
+    got.headers["proxy-status"].to_str().unwrap()
+}
+
+fn demand(market: &Market) -> Demand {
+    Demand { contract: market.manager, receiver: Address([0x66; 20]), token: market.token }
+}
+
+#[tokio::test]
+async fn a_request_waits_until_the_operator_approves_it_and_holds_nothing_meanwhile() {
+    let fair = Fair::open().await;
+    let token = fair.market.token;
+    let asset = format!(
+        "[[asset]]\nsymbol = \"TOY\"\nnetwork = \"eip155:31337\"\ntoken = \"{token}\"\ndecimals = 2\n{ASK}"
+    );
+    let desk = Desk::open(&fair.market, &asset).await;
+    let url = format!("{}/paid", fair.origin.url());
+    let waiting = desk.get(&format!("{url}?hush"));
+    let pending = desk.next().await;
+    assert!(desk.proxy.channels().await.is_empty());
+    assert_eq!(fair.market.openings().await, 0);
+
+    let listed = desk.command(&["pending"]).await;
+    let row = listed.out.lines().nth(1).unwrap();
+    for cell in [&pending.id.to_string(), "10 TOY", "127.0.0.1", &format!("GET {url}")] {
+        assert!(row.contains(cell), "no {cell} in {listed:?}");
+    }
+    assert!(!listed.out.contains("hush"), "{listed:?}");
+    let json: Value = serde_json::from_str(&desk.command(&["pending", "--json"]).await.out).unwrap();
+    assert_eq!((&json[0]["price"], &json[0]["shown"]), (&"1000".into(), &"10 TOY".into()));
+    assert_eq!(json[0]["payee"], fair.origin.receiver().to_string());
+    assert_eq!(json[0]["asset"], format!("{token} on eip155:31337"));
+    let client = json[0]["client"].as_str().unwrap();
+    assert!(client.starts_with("127.0.0.1:"), "{client}");
+    assert!((1..=300).contains(&json[0]["left"].as_u64().unwrap()), "{json}");
+
+    let id = pending.id.to_string();
+    let approved = desk.command(&["approve", &id]).await;
+    assert_eq!((approved.code, approved.out), (0, format!("approved: 10 TOY for GET {url}\n")));
+    let got = waiting.await.unwrap();
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    assert_eq!(desk.proxy.promised().await, Amount::from(PRICE));
+    desk.command(&["approve", &id]).await.expect_failure(&["no request waits for approval", &id]);
+
+    // Although the price is known now, the approval was for one request.
+    let waiting = desk.get(&url);
+    let second = desk.next().await;
+    assert!(second.id > pending.id);
+    let denied = desk.command(&["deny", &second.id.to_string()]).await;
+    assert_eq!(denied.code, 0, "{denied:?}");
+    let got = waiting.await.unwrap();
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
+    assert!(reason(&got).contains("denied: the operator denied"), "{got:?}");
+    assert_eq!(desk.proxy.promised().await, Amount::from(PRICE));
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_time_out_is_not_a_denial_and_too_many_questions_are_refused() {
+    let fair = Fair::open().await;
+    let limits = format!("{ASK}[limits]\napproval_timeout = \"400ms\"\nmax_approvals = 1\n");
+    let desk = Desk::open(&fair.market, &limits).await;
+    let url = format!("{}/paid", fair.origin.url());
+    let waiting = desk.get(&url);
+    let first = desk.next().await;
+    let refused = desk.get(&url).await.unwrap();
+    assert_eq!(refused.status, StatusCode::PAYMENT_REQUIRED);
+    assert!(reason(&refused).contains("limits.max_approvals"), "{refused:?}");
+    let late = waiting.await.unwrap();
+    assert_eq!(late.status, StatusCode::PAYMENT_REQUIRED);
+    let told = reason(&late);
+    assert!(
+        told.contains("timed out") && told.contains("not a denial") && !told.contains("denied:"),
+        "{told}"
+    );
+    assert!(desk.pending().await.is_empty());
+    let id = first.id.to_string();
+    desk.command(&["approve", &id]).await.expect_failure(&["no request waits for approval"]);
+    // It was the seller's own 402, and nothing was signed.
+    let direct = ask(fair.origin.address(), Request::get("/paid").body(empty()).unwrap()).await;
+    assert_eq!((&late.body, &refused.body), (&direct.body, &direct.body));
+    assert!(desk.proxy.channels().await.is_empty());
+    // Sent again, it asks again.
+    let waiting = desk.get(&url);
+    assert!(desk.next().await.id > first.id);
+    waiting.await.unwrap();
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_question_of_a_client_that_leaves_disappears_and_a_shutdown_ends_the_others() {
+    let fair = Fair::open().await;
+    let desk = Desk::open(&fair.market, ASK).await;
+    let url = format!("{}/paid", fair.origin.url());
+    let client =
+        Raw::asking(desk.proxy.address, format!("GET {url} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")).await;
+    desk.await_pending(1).await;
+    drop(client);
+    desk.await_pending(0).await;
+    let waiting = desk.get(&url);
+    desk.await_pending(1).await;
+    desk.proxy.shutdown.begin();
+    let got = waiting.await.unwrap();
+    assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
+    assert!(reason(&got).contains("shutting down"), "{got:?}");
+    desk.proxy.stop().await;
+    let ran = run(&["pending", "--config", text(&desk.alice.config_path())]).await;
+    ran.expect_failure(&["no proxy is running"]);
+}
+
+#[tokio::test]
+async fn terms_that_change_while_the_operator_decides_are_asked_about_again() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let other = Demand { receiver: Address([0x67; 20]), ..demand };
+    let unpaid = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&unpaid);
+    let seller = Mallory::spawn(move |presented| match presented.payment {
+        Some(_) => Answer::new(StatusCode::OK, "here you are"),
+        None => match count.fetch_add(1, Ordering::Relaxed) {
+            0 => demand.base(100),
+            1 => demand.base(200),
+            2 => other.base(200),
+            // Above the rule's limit, which comes before the question.
+            10.. => demand.base(20_000),
+            _ => other.base(200),
+        },
+    })
+    .await;
+    let desk = Desk::open(&market, ASK).await;
+    let url = format!("{}/x", seller.url());
+    let waiting = desk.get(&url);
+    let mut last = 0;
+    for (price, payee) in [(100, demand.receiver), (200, demand.receiver), (200, other.receiver)] {
+        let asked = desk.next().await;
+        assert_eq!((asked.price, asked.payee), (Amount::from(price), payee));
+        assert!(asked.id > last);
+        assert_eq!(seller.highest(), Amount::ZERO);
+        last = asked.id;
+        desk.decide(asked.id, true).await;
+    }
+    let got = waiting.await.unwrap();
+    assert_eq!((got.status, &got.body[..]), (StatusCode::OK, &b"here you are"[..]));
+    assert_eq!(seller.highest(), Amount::from(200));
+
+    let waiting = desk.get(&url);
+    let asked = desk.next().await;
+    unpaid.store(10, Ordering::Relaxed);
+    desk.decide(asked.id, true).await;
+    let got = waiting.await.unwrap();
+    assert!(reason(&got).contains("above max_price"), "{got:?}");
+    assert_eq!(desk.proxy.promised().await, Amount::from(200));
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_needs_no_payment_any_more_is_passed_on() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let seller = Mallory::spawn(move |presented| match presented.number {
+        0 => demand.base(100),
+        _ => Answer::new(StatusCode::OK, "free now"),
+    })
+    .await;
+    let desk = Desk::open(&market, ASK).await;
+    let waiting = desk.get(&format!("{}/x", seller.url()));
+    desk.decide(desk.next().await.id, true).await;
+    assert_eq!(&waiting.await.unwrap().body[..], b"free now");
+    assert!(desk.proxy.channels().await.is_empty());
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_price_that_rises_after_a_payment_is_not_covered_and_does_not_wait() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let seller = Mallory::spawn(price_rises(demand, 100)).await;
+    let desk = Desk::open(&market, ASK).await;
+    let waiting = desk.get(&format!("{}/x", seller.url()));
+    desk.decide(desk.next().await.id, true).await;
+    let got = waiting.await.unwrap();
+    assert!(reason(&got).contains("the approval covers only the earlier ones"), "{got:?}");
+    assert!(desk.pending().await.is_empty());
+    assert_eq!(seller.highest(), Amount::from(100));
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_sent_again_after_the_approval() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let seller = Mallory::spawn(once_paid(demand, 100, |_| Answer::new(StatusCode::OK, "done"))).await;
+    let desk = Desk::open(&market, ASK).await;
+    let head = format!("POST {}/x HTTP/1.1\r\nHost: {}\r\n", seller.url(), seller.address());
+    let mut client = Raw::asking(desk.proxy.address, format!("{head}Content-Length: 5\r\n\r\nhello")).await;
+    desk.decide(desk.next().await.id, true).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    let bodies: Vec<_> =
+        seller.presented().into_iter().map(|one| (one.payment.is_some(), one.body)).collect();
+    assert_eq!(bodies, [false, false, true].map(|is_paid| (is_paid, "hello".into())));
+    desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_the_payment_waits_for_the_approval() {
+    let fair = Fair::open().await;
+    // Too large to be kept, so that it can be sent only once.
+    let limits =
+        "[limits]\nreplay_memory = \"4KiB\"\nreplay_file = \"60KiB\"\nexpect_continue_timeout = \"60s\"\n";
+    let desk = Desk::open(&fair.market, &format!("{ASK}{limits}")).await;
+    let address = fair.origin.address();
+    let all = vec![b'x'; 1_000_000];
+    let mut client = Raw::asking(
+        desk.proxy.address,
+        format!(
+            "POST http://{address}/paid/echo HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\n\
+             Content-Length: {}\r\n\r\n",
+            all.len()
+        ),
+    )
+    .await;
+    desk.decide(desk.next().await.id, true).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 100"));
+    client.send(&all).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    assert!(client.exactly(14).await.starts_with(b"1000000 bytes"));
+    desk.proxy.stop().await;
+}
