@@ -297,6 +297,7 @@ pub(super) fn hooks(value: Option<Value>, path: &str, otherwise: &Hooks, issues:
         init: init(&hook(&INIT_TABLE)).unwrap_or_else(|| otherwise.init.clone()),
         payment_requested: requested(&hook(&REQUESTED_TABLE))
             .unwrap_or_else(|| otherwise.payment_requested.clone()),
+        ask_above: otherwise.ask_above.clone(),
         insufficient_confirmations: retry(&hook(&RETRY_TABLE), &REPEAT)
             .unwrap_or_else(|| otherwise.insufficient_confirmations.clone()),
         nonexisting_channel: missing(&hook(&MISSING_TABLE))

@@ -15,7 +15,8 @@ use super::{asset, hooks, price, values};
 use crate::limits::{DAY, Quantity, SECOND, count, time};
 use crate::protocol::Amount;
 use crate::protocol::policy::{
-    Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, PriceLimit, Rule,
+    Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, PriceLimit, Requested,
+    Rule,
 };
 
 pub(super) const MAX_RULES: usize = 10_000;
@@ -48,6 +49,8 @@ pub(super) static PAY: Table = Table::new(
         /// allows only tokens with this symbol; a value such as "$0.05", which allows the tokens with a value in dollars;
         /// or a bare integer, base units of the µRaiden token, which allows no other.
         "max_price": price::PRICE,
+        /// An approver is asked only about prices above this, written like max_price; 0 asks about each one.
+        "ask_above": price::PRICE_OR_ZERO,
         /// The only tokens that may be paid, by their symbols; any that max_price allows if omitted.
         "assets": Shape::List(&asset::SYMBOL, 1, price::MAX_NAMES),
         /// The only networks on which they may be paid, by their CAIP-2 IDs; any if omitted.
@@ -74,8 +77,17 @@ pub(super) static PAY: Table = Table::new(
 });
 
 /// The keys that have no effect in an entry that denies.
-const PAYING: [&str; 8] =
-    ["max_price", "assets", "networks", "receivers", "send_ahead", "allow_plain_http", "browsers", "hooks"];
+const PAYING: [&str; 9] = [
+    "max_price",
+    "ask_above",
+    "assets",
+    "networks",
+    "receivers",
+    "send_ahead",
+    "allow_plain_http",
+    "browsers",
+    "hooks",
+];
 
 const CHANNELS: Quantity = count(Deposit::DEFAULT.channels as u64, 1..=1000);
 const RETRY_AFTER: Quantity = time(Deposit::DEFAULT.retry_after.as_nanos() as u64, SECOND..=DAY);
@@ -275,7 +287,7 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         }
         return Some(Allow::Deny);
     }
-    let max_price = price::max_price(entry, context.assets);
+    let prices = price::prices(entry, context.assets);
     let receivers = entry.read("receivers", |value| {
         let receivers = values::addresses(value)?;
         if receivers.is_empty() {
@@ -299,7 +311,16 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         written => Arc::new(hooks::hooks(written, &path, context.hooks, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    Some(Allow::Pay { max_price: max_price?, receivers, send_ahead, allow_plain_http, browsers, hooks })
+    let (max_price, ask_above) = prices?;
+    let hooks = match ask_above {
+        None => hooks,
+        Some(_) if hooks.payment_requested.action == Requested::Abort => {
+            entry.issue("ask_above", "has no effect if payment_requested aborts", "remove one of the two");
+            return None;
+        }
+        Some(_) => Arc::new(Hooks { ask_above, ..Hooks::clone(&hooks) }),
+    };
+    Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks })
 }
 
 /// Hosts and, if not all, one port on them.

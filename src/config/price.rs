@@ -14,19 +14,20 @@ use crate::protocol::{Amount, Usd};
 pub(super) const MAX_NAMES: usize = 1000;
 
 /// What `max_price` may hold.
-pub(super) const PRICE: Shape = Shape::Any(&[
-    Shape::Amount(1, None),
-    Shape::Text(r"^\$[0-9]+(\.[0-9]{1,18})?$"),
-    Shape::Text(r"^[0-9]+(\.[0-9]+)? +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
-    Shape::Text(r"^[0-9]+ +units +of +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
-]);
+pub(super) const PRICE: Shape = Shape::Any(&[Shape::Amount(1, None), DOLLARS, WITH_SYMBOL, UNITS]);
+/// The same, or 0.
+pub(super) const PRICE_OR_ZERO: Shape = Shape::Any(&[Shape::Amount(0, None), DOLLARS, WITH_SYMBOL, UNITS]);
+
+const DOLLARS: Shape = Shape::Text(r"^\$[0-9]+(\.[0-9]{1,18})?$");
+const WITH_SYMBOL: Shape = Shape::Text(r"^[0-9]+(\.[0-9]+)? +[A-Za-z][A-Za-z0-9._-]{0,31}$");
+const UNITS: Shape = Shape::Text(r"^[0-9]+ +units +of +[A-Za-z][A-Za-z0-9._-]{0,31}$");
 
 /// What to write instead of an invalid price.
 const REMEDY: &str = "write one such as \"0.05 USDC\", \"$0.05\" or \"1000 units of RDN\", or a bare integer for base \
                       units of the µRaiden token";
 
-/// Reads the highest price of an entry. `known` are all assets.
-pub(super) fn max_price(entry: &Section<'_>, known: &[KnownAsset]) -> Option<PriceLimit> {
+/// Reads the highest price of an entry, and the one above which it asks. `known` are all assets.
+pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<(PriceLimit, Option<PriceLimit>)> {
     let (assets, networks) =
         (names(entry, "assets", asset::symbol), names(entry, "networks", asset::network));
     // An invalid list must not allow every asset.
@@ -68,7 +69,12 @@ pub(super) fn max_price(entry: &Section<'_>, known: &[KnownAsset]) -> Option<Pri
         );
         return None;
     }
-    Some(price)
+    let ask_above = entry.read("ask_above", |value| self::price(value, known, &allowed));
+    // An invalid one must not pay without asking.
+    if entry.has("ask_above") && ask_above.is_none() {
+        return None;
+    }
+    Some((price, ask_above))
 }
 
 fn names(

@@ -3,6 +3,7 @@
 
 mod browsers;
 mod client;
+mod complaint;
 mod decision;
 mod deposit;
 mod hooks;
@@ -10,20 +11,23 @@ mod host_pattern;
 mod hosts;
 mod known_asset;
 mod limit;
+mod marks;
 mod price_limit;
 mod rule;
 
 pub use browsers::Browsers;
 pub use client::{ClientKind, ProxyClient};
+pub use complaint::Complaint;
 pub use decision::Decision;
 pub use deposit::{Deposit, DepositLimit, DepositSize, OnExit};
 pub use hooks::{
-    Abort, Adopt, CloseDenied, Complaint, Exit, Hook, Hooks, Init, Mark, Marks, Missing, OnError, OnResponse,
-    Requested, Retry, Success, Webhook,
+    Abort, Adopt, CloseDenied, Exit, Hook, Hooks, Init, Missing, OnError, OnResponse, Requested, Retry,
+    Success, Webhook,
 };
 pub use host_pattern::HostPattern;
 pub use hosts::Hosts;
 pub use known_asset::{KnownAsset, well_known};
 pub use limit::SpendLimit;
+pub use marks::{Mark, Marks};
 pub use price_limit::PriceLimit;
 pub use rule::{Allow, Policy, Rule};

@@ -263,10 +263,10 @@ pub enum Refusal {
     },
     /// The seller changed its terms after a payment, and its rule asks before it pays them.
     #[error(
-        "the seller changed its terms after a payment was presented, and the approval covers only the earlier ones: send \
-         the request again to be asked about the new ones"
+        "the seller changed its terms after a payment was presented, and the new ones need approval: send the request \
+         again to be asked about them"
     )]
-    ApprovedOtherTerms,
+    TermsNeedApproval,
     /// A hook withholds the origin's response.
     #[error("the origin answered {status}{}: hooks.{hook} aborts", field(mark))]
     AnswerAborts {

@@ -8,12 +8,13 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tollpass::admin;
 use tollpass::payments::PendingApproval;
+use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 
 use crate::program::{run, text};
 use crate::support::cheats::{once_paid, price_rises};
 use crate::support::fair::{Fair, PRICE, empty};
-use crate::support::mallory::{Answer, Demand, Mallory};
+use crate::support::mallory::{Answer, Demand, Mallory, Presented};
 use crate::support::market::Market;
 use crate::support::payer::{Alice, PATIENCE, Running};
 use crate::support::raw::{Raw, soon};
@@ -30,7 +31,15 @@ struct Desk {
 
 impl Desk {
     async fn open(market: &Market, config: &str) -> Self {
-        let alice = Alice::with(market, config).await;
+        Self::of(Alice::with(market, config).await).await
+    }
+
+    /// The same with this instead of the usual rule.
+    async fn ruled(market: &Market, config: &str) -> Self {
+        Self::of(Alice::ruled(market, config).await).await
+    }
+
+    async fn of(alice: Alice) -> Self {
         let proxy = alice.start().await;
         proxy.ready().await;
         Self { alice, proxy }
@@ -259,10 +268,57 @@ async fn a_price_that_rises_after_a_payment_is_not_covered_and_does_not_wait() {
     let waiting = desk.get(&format!("{}/x", seller.url()));
     desk.decide(desk.next().await.id, true).await;
     let got = waiting.await.unwrap();
-    assert!(reason(&got).contains("the approval covers only the earlier ones"), "{got:?}");
+    assert!(reason(&got).contains("the new ones need approval"), "{got:?}");
     assert!(desk.pending().await.is_empty());
     assert_eq!(seller.highest(), Amount::from(100));
     desk.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn only_prices_above_the_limit_are_asked_about_and_none_above_the_highest_one() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let price = Arc::new(AtomicU64::new(0));
+    let asked = Arc::clone(&price);
+    let seller = Mallory::spawn(move |presented| match presented.payment {
+        Some(_) if presented.target == "/rises" => price_of(demand, 101, presented),
+        Some(_) => Answer::new(StatusCode::OK, "done"),
+        None => demand.base(asked.load(Ordering::Relaxed)),
+    })
+    .await;
+    let token = market.token;
+    let asset = format!(
+        "[[asset]]\nsymbol = \"TOY\"\nnetwork = \"eip155:31337\"\ntoken = \"{token}\"\ndecimals = 2\nusd = \"0.5\"\n"
+    );
+    for above in ["100", "\"1 TOY\"", "\"$0.50\""] {
+        let rule = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = \"2 TOY\"\nsend_ahead = false\nask_above = ";
+        let rule = if above == "100" { rule.replace("\"2 TOY\"", "200") } else { rule.to_owned() };
+        let desk = Desk::ruled(&market, &format!("{rule}{above}\n{asset}")).await;
+        let url = format!("{}/x", seller.url());
+        price.store(100, Ordering::Relaxed);
+        assert_eq!(desk.get(&url).await.unwrap().status, StatusCode::OK, "{above}");
+        price.store(101, Ordering::Relaxed);
+        let waiting = desk.get(&url);
+        let one = desk.next().await;
+        assert_eq!((&*one.shown, one.price), ("1.01 TOY", Amount::from(101)));
+        desk.decide(one.id, true).await;
+        assert_eq!(waiting.await.unwrap().status, StatusCode::OK, "{above}");
+        price.store(201, Ordering::Relaxed);
+        let got = desk.get(&url).await.unwrap();
+        assert!(reason(&got).contains("above max_price"), "{got:?}");
+        // A price that rises beyond it after a payment is not paid either.
+        price.store(100, Ordering::Relaxed);
+        let got = desk.get(&format!("{}/rises", seller.url())).await.unwrap();
+        assert!(reason(&got).contains("the new ones need approval"), "{got:?}");
+        desk.proxy.stop().await;
+    }
+}
+
+/// The seller rejects the payment, and wants this price.
+fn price_of(demand: Demand, price: u64, presented: &Presented) -> Answer {
+    let payment = presented.payment.unwrap();
+    let held = payment.total.saturating_sub(Amount::from(100));
+    demand.base(price).with_state(payment.sender, held, None).complain(&rdn::INVALID_AMOUNT)
 }
 
 #[tokio::test]

@@ -67,7 +67,9 @@ fn the_example_shows_the_defaults() {
     assert!(deposit.max_per_receiver.take().is_some() && deposit.max_total.take().is_some());
     assert_eq!(deposit, Deposit::default());
     assert_eq!(*config.policy.hooks, Hooks::default());
-    assert_eq!(*hooks_of(&config.policy.rules[0].allow), Hooks::default());
+    let mut hooks = hooks_of(&config.policy.rules[0].allow).clone();
+    assert!(hooks.ask_above.take().is_some());
+    assert_eq!(hooks, Hooks::default());
     assert_eq!(config.policy.max_attempts, default.policy.max_attempts);
     assert_eq!(config.policy.pay_timeout, default.policy.pay_timeout);
     assert_eq!(config.listen, default.listen);
@@ -512,6 +514,12 @@ fn each_fault_names_its_key_and_its_remedy() {
         (pay("max_price = -1"), "pay[0].max_price: -1 is negative"),
         (pay("max_price = 1.5"), "pay[0].max_price: expected an amount, found a number with a decimal point"),
         (pay("max_price = \"1e3\""), "pay[0].max_price: \"1e3\" is not a decimal number"),
+        (pay("max_price = 1\nask_above = \"cheap\""), "pay[0].ask_above: \"cheap\" is not a decimal number"),
+        (
+            pay("max_price = 1\nask_above = 0\nhooks = { payment_requested = { action = \"abort\" } }"),
+            "pay[0].ask_above: has no effect if payment_requested aborts",
+        ),
+        (pay("deny = true\nask_above = 1"), "pay[0].ask_above: has no effect with deny = true"),
         (pay("max_price = 1\nport = 65536"), "pay[0].port: 65536 is not a valid port"),
         (pay("max_price = 1\nreceivers = []"), "pay[0].receivers: an empty list"),
         (pay("max_price = 1\nreceivers = [\"a\"]"), "pay[0].receivers: \"a\": not an address"),

@@ -10,7 +10,7 @@ use super::{Effect, Engine, PurchaseId, Reopens, Start};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::policy::{Complaint, Decision, Hooks, Requested};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::{Money, Offer, Refusal};
+use crate::protocol::{Account, Money, Offer, Refusal};
 
 /// The hook for a price that a seller asks for.
 const PAYMENT_REQUESTED: &str = "payment_requested";
@@ -45,23 +45,27 @@ impl Topic {
     }
 }
 
-/// Whether the policy wants a price: `Ok(true)` if an approver must be asked.
-///
-/// # Errors
-/// [`Refusal::NotWanted`].
-pub(super) fn must_ask(hooks: &Hooks) -> Result<bool, Refusal> {
-    match hooks.payment_requested.action {
-        Requested::Pay => Ok(false),
-        Requested::Ask => Ok(true),
-        Requested::Abort => Err(Refusal::NotWanted),
-    }
-}
-
 impl Engine {
+    /// Whether the policy wants the price of an offer: `Ok(true)` if an approver must be asked.
+    ///
+    /// # Errors
+    /// [`Refusal::NotWanted`].
+    pub(super) fn must_ask(&self, hooks: &Hooks, offer: &Offer) -> Result<bool, Refusal> {
+        match (hooks.payment_requested.action, &hooks.ask_above) {
+            (Requested::Abort, _) => Err(Refusal::NotWanted),
+            (Requested::Pay, None) => Ok(false),
+            (Requested::Ask, None) => Ok(true),
+            (Requested::Pay | Requested::Ask, Some(limit)) => {
+                let token = self.account().map(Account::token_asset);
+                Ok(limit.is_exceeded(&offer.terms().price, token))
+            }
+        }
+    }
+
     /// Asks whether the price of a purchase that holds no payment is wanted, or enqueues it.
     pub(super) fn seek_approval(&mut self, id: PurchaseId, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        match must_ask(&purchase.limit.hooks) {
+        match self.must_ask(&purchase.limit.hooks, &purchase.offer) {
             Ok(false) => self.enqueue_approved(id, now),
             Ok(true) => self.consult(id, None, Topic::Price),
             Err(refusal) => self.refuse(id, refusal, now),
@@ -76,7 +80,8 @@ impl Engine {
         // nothing to ask.
         let is_raised = price.asset != paid.asset || price.amount > paid.amount;
         let is_allowed = self.check(&offer, &purchase.limit).is_ok();
-        let asks = if is_raised && is_allowed { must_ask(&purchase.limit.hooks) } else { Ok(false) };
+        let asks =
+            if is_raised && is_allowed { self.must_ask(&purchase.limit.hooks, &offer) } else { Ok(false) };
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         purchase.rejection = Some(Box::new(offer));
         match asks {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
 use super::blocked::{Action, Blocked};
-use super::consult::{must_ask, too_late};
+use super::consult::too_late;
 use super::purchase::Topic;
 use super::{Effect, Engine, Outcome, PurchaseId, Record, Start};
 use crate::protocol::Refusal;
@@ -31,7 +31,7 @@ impl Engine {
             return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
         let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
-        let asks = self.check(offer, &limit).and_then(|()| must_ask(&limit.hooks));
+        let asks = self.check(offer, &limit).and_then(|()| self.must_ask(&limit.hooks, offer));
         match draft.and_then(|draft| Ok((draft, asks?))) {
             Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
             Ok((draft, asks)) => {

@@ -4,7 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, Uri};
+use http::Uri;
+
+use super::complaint::Complaint;
+use super::marks::Marks;
+use super::price_limit::PriceLimit;
 
 /// `[hooks]`, with the overrides of a `[[pay]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct Hooks {
     pub init: Hook<Init>,
     /// A seller asks for a price that the rule allows.
     pub payment_requested: Hook<Requested>,
+    /// An approver is asked only about prices above this, also if `payment_requested` pays.
+    pub ask_above: Option<PriceLimit>,
     /// The channel or its top-up does not have enough confirmations for the seller.
     pub insufficient_confirmations: Hook<Retry>,
     /// The seller does not know the channel.
@@ -34,19 +40,6 @@ pub struct Hooks {
     pub exit: Hook<Exit>,
     /// The seller does not sign the close of a channel.
     pub cooperative_close_denied: Hook<CloseDenied>,
-}
-
-/// A seller's complaint about a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Complaint {
-    /// The channel does not have enough confirmations for the seller.
-    InsufficientConfirmations,
-    /// The total is not the last one plus the price.
-    InvalidAmount,
-    /// The signature does not recover to the sender.
-    InvalidBalanceProof,
-    /// The seller does not know the channel.
-    NonexistingChannel,
 }
 
 /// What to do, and which webhook to ask first.
@@ -178,24 +171,6 @@ pub enum OnResponse {
     Abort(Marks),
 }
 
-/// A response matches if it has any of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// Statuses.
-    pub status: Vec<StatusCode>,
-    /// Headers, whatever their values.
-    pub header: Vec<HeaderName>,
-}
-
-/// What a response matched by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// Its status.
-    Status,
-    /// This header.
-    Field(HeaderName),
-}
-
 /// What to do when a request was paid, besides logging it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Success {
@@ -241,6 +216,7 @@ impl Default for Hooks {
         Self {
             init: Init::Pass.into(),
             payment_requested: Requested::Pay.into(),
+            ask_above: None,
             insufficient_confirmations: Retry::DEFAULT.into(),
             nonexisting_channel: Missing::DEFAULT.into(),
             invalid_balance_proof: Retry::SHORT.into(),
@@ -268,7 +244,7 @@ impl Hooks {
 
     /// Whether an approver may be asked about a price.
     pub fn may_ask_price(&self) -> bool {
-        self.payment_requested.action == Requested::Ask
+        self.payment_requested.action == Requested::Ask || self.ask_above.is_some()
     }
 
     /// Whether a channel that neither the seller nor the chain knows is replaced by another one.
@@ -295,29 +271,6 @@ impl Hooks {
     }
 }
 
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::InsufficientConfirmations => "the seller requires more confirmations of the channel",
-            Self::InvalidAmount => "the seller holds another total",
-            Self::InvalidBalanceProof => "the seller does not accept the signature",
-            Self::NonexistingChannel => "the seller does not know the channel",
-        })
-    }
-}
-
-impl Complaint {
-    /// The key below `[hooks]` for this complaint.
-    pub fn hook(self) -> &'static str {
-        match self {
-            Self::InsufficientConfirmations => "insufficient_confirmations",
-            Self::InvalidAmount => "invalid_amount",
-            Self::InvalidBalanceProof => "invalid_balance_proof",
-            Self::NonexistingChannel => "nonexisting_channel",
-        }
-    }
-}
-
 impl<T> From<T> for Hook<T> {
     fn from(action: T) -> Self {
         Self { action, webhook: None }
@@ -332,16 +285,6 @@ impl From<Missing> for Retry {
                 Self::Retry { every, times, within }
             }
         }
-    }
-}
-
-impl Marks {
-    /// The first of these that a response matches.
-    pub fn found(&self, status: StatusCode, headers: &HeaderMap) -> Option<Mark> {
-        if self.status.contains(&status) {
-            return Some(Mark::Status);
-        }
-        self.header.iter().find(|name| headers.contains_key(*name)).cloned().map(Mark::Field)
     }
 }
 
@@ -364,23 +307,6 @@ impl fmt::Debug for Webhook {
 #[cfg(test)]
 mod tests {
     use crate::protocol::policy::hooks::*;
-
-    #[test]
-    fn marks_are_any_one_of_them() {
-        let marks = Marks {
-            status: vec![StatusCode::GONE, StatusCode::OK],
-            header: vec![HeaderName::from_static("x-old"), HeaderName::from_static("rdn-cost")],
-        };
-        let mut fields = HeaderMap::new();
-        assert_eq!(marks.found(StatusCode::NOT_FOUND, &fields), None);
-        assert_eq!(marks.found(StatusCode::GONE, &fields), Some(Mark::Status));
-        fields.insert("rdn-cost", http::HeaderValue::from_static("3"));
-        assert_eq!(
-            marks.found(StatusCode::NOT_FOUND, &fields),
-            Some(Mark::Field(HeaderName::from_static("rdn-cost")))
-        );
-        assert_eq!(Marks::default().found(StatusCode::OK, &fields), None);
-    }
 
     #[test]
     fn a_webhook_shows_its_origin_only() {

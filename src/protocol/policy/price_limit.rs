@@ -67,6 +67,13 @@ impl PriceLimit {
         }
     }
 
+    /// Whether a price is above this, or in an asset that it does not name. The same is assumed of the channel contract's
+    /// token while that is not known.
+    pub fn is_exceeded(&self, price: &Money, channel_token: Option<AssetId>) -> bool {
+        let is_unknown = price.asset == AssetId::ChannelToken && channel_token.is_none();
+        is_unknown && !matches!(self, Self::ChannelToken(_)) || self.check(price, || channel_token).is_err()
+    }
+
     /// The most that it allows in base units of the channel contract's token, if it allows that token.
     pub fn channel_token(&self, token: &AssetId) -> Option<Amount> {
         match self {
@@ -177,13 +184,25 @@ mod tests {
             let price = Money { amount: amount.into(), asset };
             let checked = limit.check(&price, || channel_token.clone()).map_err(|error| error.to_string());
             match expected {
-                Ok(()) => assert_eq!(checked, Ok(()), "{limit} {price}"),
+                Ok(()) => {
+                    assert_eq!(checked, Ok(()), "{limit} {price}");
+                    assert!(!limit.is_exceeded(&price, channel_token.clone()), "{limit} {price}");
+                }
                 Err(expected) => {
+                    assert!(limit.is_exceeded(&price, channel_token.clone()), "{limit} {price}");
                     let told = checked.unwrap_err();
                     assert!(told.contains(expected), "{limit} {price}: {told}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_price_in_a_token_that_is_not_known_yet_counts_as_above() {
+        let price = Money::channel_token(1.into());
+        assert!(five_cents().check(&price, || None).is_ok());
+        assert!(five_cents().is_exceeded(&price, None) && dollars("0.05").is_exceeded(&price, None));
+        assert!(!PriceLimit::from(1).is_exceeded(&price, None));
     }
 
     #[test]

@@ -411,7 +411,7 @@ where
                 Ok(lease) => lease,
                 // Waiting would keep the channel of the payment that the seller rejected.
                 Err(refusal) if self.asks_operator(&refusal) => {
-                    return self.refuse(&newer, &Refusal::ApprovedOtherTerms);
+                    return self.refuse(&newer, &Refusal::TermsNeedApproval);
                 }
                 Err(refusal) => return self.refuse(&newer, &refusal),
             };

@@ -25,6 +25,25 @@ fn asset(symbol: &str, network: &str, token: &str, more: &str) -> String {
 }
 
 #[test]
+fn the_price_to_ask_above_is_written_like_the_highest_one() {
+    for (keys, shown) in [
+        ("max_price = 7", None),
+        ("max_price = 7\nask_above = 0", Some("0")),
+        ("max_price = \"1 USDC\"\nask_above = \"$0.05\"", Some("$0.05")),
+        ("max_price = \"$1\"\nask_above = \"0.05 USDC\"\nnetworks = [\"eip155:1\"]", Some("0.05 USDC")),
+        ("max_price = 7\nask_above = \"5 units of RDN\"", Some("0.000000000000000005 RDN")),
+    ] {
+        let config = parse(&rule(keys, ""), &[]).unwrap_or_else(|error| panic!("{keys}: {error}"));
+        let Allow::Pay { hooks, .. } = &config.policy.rules[0].allow else { panic!("{keys}: it denies") };
+        let above = hooks.ask_above.as_ref();
+        assert_eq!(above.map(ToString::to_string).as_deref(), shown, "{keys}");
+        if let Some(PriceLimit::Tokens(tokens)) = above.filter(|_| keys.contains("networks")) {
+            assert_eq!(tokens.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn a_price_names_the_assets_that_it_allows() {
     let euro = asset("EUR", "eip155:5", TOKEN, "usd = \"1.10\"");
     for (keys, more, shown, allowed) in [
