@@ -38,7 +38,7 @@ use crate::payments::journal::Journal;
 use crate::payments::{Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
-use crate::protocol::policy::OnExit;
+use crate::protocol::policy::{LocalSpenders, OnExit};
 use crate::proxy;
 use crate::proxy::Forward;
 use crate::proxy::access_log::AccessLogLayer;
@@ -306,7 +306,8 @@ impl StandalonePayments {
     #[must_use]
     pub fn layer(&self, approver: Option<Arc<dyn Approver>>) -> PayLayer {
         let settings = pay_settings(&self.config, Some(self.payments().clone()), &self.shutdown);
-        PayLayer::new(pay::PaySettings { approver, ..settings })
+        // The requests are those of this process.
+        PayLayer::new(pay::PaySettings { approver, local: LocalSpenders::Any, ..settings })
     }
 
     /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
@@ -578,6 +579,7 @@ fn proxy_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, StartError> {
 fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown) -> pay::PaySettings {
     pay::PaySettings {
         policy: Arc::new(config.policy.clone()),
+        local: config.local,
         payments,
         limits: config.limits.clone(),
         replay_directory: std::env::temp_dir(),

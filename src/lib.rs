@@ -140,6 +140,8 @@
 //! - A payment over plain http goes to the address that sent the 402; one that is sent ahead goes to the address that the
 //!   name resolves to then. With an outbound proxy, that proxy resolves names. Without `allow_plain_http`, a payment is
 //!   never written to an unencrypted connection that leaves this machine.
+//! - Without a token, a request is paid only if the user who runs tollpass created the client's end of the connection. The
+//!   kernel lists that end only in the network namespace of the proxy, so a container with its own is another machine.
 //! - Clients on other machines reach only public and allowed addresses. The address is checked for each connection, after
 //!   its name is resolved, and requests of local and remote clients share no connection.
 //! - A request counts as a browser's if it has a `User-Agent` that begins with `Mozilla/`, or `Upgrade-Insecure-Requests`,

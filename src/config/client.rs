@@ -1,4 +1,5 @@
-//! Reads `[[client]]` and `auth`: which programs may use the proxy, and how they prove it. Opens no file.
+//! Reads `[[client]]`, `auth` and `local`: which programs may use the proxy and spend, and how they prove it. Opens no
+//! file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,11 +12,14 @@ use super::raw_value::InvalidValue;
 use super::section::{Issues, Section, entries};
 use super::values::BasePaths;
 use super::{policy, values};
-use crate::protocol::policy::{ClientKind, ProxyClient, Rule};
+use crate::protocol::policy::{ClientKind, LocalSpenders, ProxyClient, Rule};
 
 const KINDS: [(&str, ClientKind); 2] = [("any", ClientKind::Any), ("program", ClientKind::Program)];
 const AUTH: [(&str, AuthRequirement); 2] =
     [("remote", AuthRequirement::Remote), ("required", AuthRequirement::Required)];
+
+/// The values of `local`; true means every local user.
+const LOCAL: [(&str, bool); 2] = [("own-user", false), ("any", true)];
 
 pub(super) const MAX_CLIENTS: usize = 1000;
 const LONGEST_NAME: usize = 64;
@@ -24,6 +28,9 @@ pub(super) const NAME: Shape = Shape::Text("^[!-9;-~]{1,64}$");
 
 /// The values of `auth`.
 pub(super) const AUTH_SHAPE: Shape = Shape::Word(&const { words(&AUTH) });
+
+/// The values of `local`.
+pub(super) const LOCAL_SHAPE: Shape = Shape::Word(&const { words(&LOCAL) });
 
 /// The keys of one `[[client]]` entry.
 pub(super) static CLIENT: Table = Table::new(
@@ -103,6 +110,24 @@ pub(super) fn auth(top: &Section<'_>, has_clients: bool) -> AuthRequirement {
         );
     }
     auth
+}
+
+/// Reads `local`.
+pub(super) fn local(top: &Section<'_>) -> LocalSpenders {
+    match top.read("local", |value| values::word(value, &LOCAL)) {
+        Some(true) => LocalSpenders::Any,
+        Some(false) | None => LocalSpenders::User(rustix::process::geteuid().as_raw()),
+    }
+}
+
+/// The warning about `local` for a proxy with a wallet on a system that does not reveal who owns a connection.
+pub(super) fn local_warning(local: LocalSpenders) -> Option<String> {
+    let is_checked = cfg!(target_os = "linux") || local == LocalSpenders::Any;
+    (!is_checked).then(|| {
+        "only on Linux can tollpass find out which user's program makes a request, so it pays only for programs with the \
+         token of a [[client]]: write one and auth = \"required\", or local = \"any\" to pay for every user of this machine"
+            .to_owned()
+    })
 }
 
 /// Not quoted in errors: it may be a token that was put into the wrong key.

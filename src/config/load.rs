@@ -27,7 +27,7 @@ use super::{
     wallet,
 };
 use crate::limits::Limits;
-use crate::protocol::policy::{Hooks, KnownAsset, Policy, Rule};
+use crate::protocol::policy::{Hooks, KnownAsset, LocalSpenders, Policy, Rule};
 
 /// The keys at the top of the file.
 pub(super) static TOP: Table = Table::new(
@@ -42,6 +42,9 @@ pub(super) static TOP: Table = Table::new(
         /// Which connections need the name and token of a [[client]], as Basic proxy authentication: "remote", those whose
         /// peer or listening address is not loopback, if there is a [[client]]; "required", all.
         "auth": client::AUTH_SHAPE; or(|| json!("remote")),
+        /// Whose programs may spend on this machine without the token of a [[client]] or a [[route]]: "own-user", those of
+        /// the user who runs tollpass; "any", those of all users.
+        "local": client::LOCAL_SHAPE; or(|| json!("own-user")),
         /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
         /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
         /// (admin.sock), lock, and route-token if there are routes.
@@ -89,6 +92,8 @@ pub struct Config {
     pub allow_remote: bool,
     /// Which connections need the token of one of `clients`.
     pub auth: AuthRequirement,
+    /// Whose programs may spend without a token.
+    pub local: LocalSpenders,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
     /// The key that pays; without it, the proxy never pays.
@@ -240,6 +245,7 @@ fn assemble(
     let rules = policy::rules("pay", top.take("pay"), context, issues);
     let clients = client::clients(top.take("client"), context, base, issues);
     let auth = client::auth(&top, !clients.is_empty());
+    let local = client::local(&top);
     let deposit = policy::deposit(&Section::new("deposit", top.take("deposit"), &policy::DEPOSIT, issues));
     let intercept_section = Section::new("intercept", top.take("intercept"), &intercept::INTERCEPT, issues);
     let own = clients
@@ -265,6 +271,7 @@ fn assemble(
     let listens = routes.iter().filter_map(|route| route.listen).chain([listen]);
     warnings.extend(listens.filter_map(|listen| exposure.warning(listen)));
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
+    warnings.extend(client::local_warning(local).filter(|_| is_paying));
     let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
     let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
     let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
@@ -296,6 +303,7 @@ fn assemble(
         usual_listen: listen,
         allow_remote,
         auth,
+        local,
         state_dir,
         wallet,
         chain,

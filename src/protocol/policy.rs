@@ -16,7 +16,7 @@ mod price_limit;
 mod rule;
 
 pub use browsers::Browsers;
-pub use client::{ClientKind, ProxyClient};
+pub use client::{ClientKind, LocalSpenders, ProxyClient};
 pub use complaint::Complaint;
 pub use decision::Decision;
 pub use deposit::{Deposit, DepositLimit, DepositSize, OnExit};

@@ -57,6 +57,28 @@ pub enum Refusal {
         /// Whether the request goes over plain http.
         is_plain: bool,
     },
+    /// A program of another user sent the request, without a token.
+    #[error(
+        "the program that made the request belongs to the user {owner}, and without a token only those of the user {own} \
+         may spend: give it the token of a [[client]], or set local = \"any\""
+    )]
+    OtherUser {
+        /// The user ID of its owner.
+        owner: u32,
+        /// The user ID of the owner of this process.
+        own: u32,
+    },
+    /// It is not known which user's program sent the request, and it has no token.
+    #[error(
+        "cannot find out which user's program made the request ({reason}), and only those of the user {own} may spend \
+         without a token: give it the token of a [[client]], or set local = \"any\""
+    )]
+    UnknownUser {
+        /// The user ID of the owner of this process.
+        own: u32,
+        /// Why the owner is not known.
+        reason: Box<str>,
+    },
     /// The payment would go unencrypted to another machine.
     #[error(
         "the seller is on another machine{}, and plain http does not encrypt the payment: set allow_plain_http = true in \

@@ -51,7 +51,7 @@ impl AccessLogLayer {
             return None;
         }
         Some(AccessRecord {
-            arrival: request.extensions().get::<Arrival>().copied(),
+            arrival: request.extensions().get::<Arrival>().cloned(),
             authenticated: request.extensions().get::<RequestClient>().cloned(),
             begun: Instant::now(),
             method: request.method().clone(),
@@ -224,8 +224,8 @@ impl Drop for AccessRecord {
         };
         tracing::info!(
             target: "tollpass::access",
-            id = self.arrival.map(|arrival| arrival.request),
-            client = self.arrival.map(|arrival| display(arrival.client)),
+            id = self.arrival.as_ref().map(|arrival| arrival.request),
+            client = self.arrival.as_ref().map(|arrival| display(arrival.client())),
             name = self.authenticated.as_ref().map(RequestClient::name),
             method = self.method.as_str(),
             origin = %SafeOrigin(&self.url),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Uri;
 use http::uri::Authority;
 
+use super::client_connection::ClientConnection;
 use crate::protocol::policy::ProxyClient;
 
 /// The request carries a payment: nothing below sends it twice, unless the origin states that it did not process it.
@@ -18,22 +19,28 @@ pub struct CarriesPayment;
 pub(crate) struct LoopbackOnly;
 
 /// Who sent a request, and its number in this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Arrival {
-    pub(crate) client: SocketAddr,
+    pub(crate) connection: Arc<ClientConnection>,
     pub(crate) request: u64,
 }
 
 impl Arrival {
     /// The arrival of the next request on the same connection.
-    pub(crate) fn next(self) -> Self {
+    pub(crate) fn next(&self) -> Self {
         static REQUESTS: AtomicU64 = AtomicU64::new(0);
-        Self { request: REQUESTS.fetch_add(1, Ordering::Relaxed) + 1, ..self }
+        let request = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { connection: Arc::clone(&self.connection), request }
+    }
+
+    /// The address of the client.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.connection.client
     }
 
     /// Whether the client is on another machine.
-    pub(crate) fn is_remote(self) -> bool {
-        !self.client.ip().to_canonical().is_loopback()
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.client().ip().to_canonical().is_loopback()
     }
 }
 
@@ -56,7 +63,7 @@ impl RequestClient {
     }
 }
 
-/// The request came through a route, behind the token that replaces proxy authentication there.
+/// The request came through a route, with the token that replaces proxy authentication there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BehindRouteToken;
 

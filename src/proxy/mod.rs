@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod authenticate;
+mod client_connection;
 mod descriptors;
 mod downstream;
 #[cfg(feature = "testing")]

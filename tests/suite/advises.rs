@@ -11,7 +11,9 @@ use http::{HeaderName, Request, Response, StatusCode};
 use serde_json::Value;
 use tollpass::Decision;
 use tollpass::limits::Limits;
-use tollpass::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Missing, Policy, Requested, Rule};
+use tollpass::protocol::policy::{
+    Allow, Deposit, Hooks, HostPattern, LocalSpenders, Missing, Policy, Requested, Rule,
+};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
 use tollpass::proxy::pay::webhook::{ApprovalRequest, Approver};
@@ -491,6 +493,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
     };
     PaySettings {
         policy: Arc::new(policy),
+        local: LocalSpenders::Any,
         payments: Some(proxy.payments.clone()),
         limits: Limits {
             replay_memory: 1024,

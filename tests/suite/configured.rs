@@ -484,6 +484,7 @@ fn each_fault_names_its_key_and_its_remedy() {
         ),
         ("auth = \"required\"".into(), "auth: \"required\" without a valid [[client]] refuses every request"),
         ("auth = \"none\"".into(), "auth: \"none\" is not a valid value -> write \"remote\" or \"required\""),
+        ("local = \"all\"".into(), "local: \"all\" is not a valid value -> write \"own-user\" or \"any\""),
         ("client = 1".into(), "client: expected a list of tables, found an integer"),
         ("[[client]]\nname = \"a\"".into(), "client[0].token_file: missing"),
         ("[[client]]\ntoken_file = \"t\"".into(), "client[0].name: missing"),

@@ -28,6 +28,7 @@ mod proofs;
 mod recovers;
 mod refuses;
 mod seller;
+mod spenders;
 mod stops;
 mod streams;
 mod support;

@@ -1,4 +1,4 @@
-//! Clients of the proxy that identify themselves with a token.
+//! Clients of the proxy: those that identify themselves with a token, and those that may spend without one.
 
 use super::Rule;
 
@@ -21,4 +21,13 @@ pub enum ClientKind {
     Any,
     /// Programs only, never a browser.
     Program,
+}
+
+/// Which connections may spend without the token of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalSpenders {
+    /// Those of programs of this user on this machine.
+    User(u32),
+    /// Any that the proxy accepts.
+    Any,
 }

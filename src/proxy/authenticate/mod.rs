@@ -173,7 +173,7 @@ impl<S> Authenticate<S> {
         authenticator: &Authenticator,
         request: &mut Request<Body>,
     ) -> Result<Option<RequestClient>, AuthRefusal> {
-        let peer = request.extensions().get::<Arrival>().map(|arrival| arrival.client.ip());
+        let peer = request.extensions().get::<Arrival>().map(|arrival| arrival.client().ip());
         let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         let client = authenticator.authenticate(request.headers(), peer, Instant::now())?.cloned();
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
@@ -264,6 +264,7 @@ mod tests {
 
     use super::*;
     use crate::protocol::policy::ClientKind;
+    use crate::proxy::client_connection::ClientConnection;
 
     fn authenticator() -> Arc<Authenticator> {
         let client =
@@ -288,7 +289,8 @@ mod tests {
             std::future::ready(Ok::<_, Infallible>(response.body(Body::Empty).unwrap()))
         });
         let mut request = Request::get("http://a.example/").body(Body::Empty).unwrap();
-        request.extensions_mut().insert(Arrival { client: peer.parse().unwrap(), request: 1 });
+        let connection = Arc::new(ClientConnection::new(peer.parse().unwrap(), None));
+        request.extensions_mut().insert(Arrival { connection, request: 1 });
         if let Some(pair) = credentials {
             let line = format!("Basic {}", BASE64_STANDARD.encode(pair));
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, line.parse().unwrap());

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
 use crate::error_chain::with_causes;
+use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::descriptors::is_exhausted;
 use crate::proxy::extensions::{Arrival, RemoteClient};
 use crate::proxy::message::body::Body;
@@ -84,10 +85,11 @@ where
                 backoff = Backoff::default();
                 let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
                 let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
-                let arrival = Arrival { client: peer, request: 0 };
+                let connection = Arc::new(ClientConnection::new(peer, stream.local_addr().ok()));
+                let arrival = Arrival { connection, request: 0 };
                 let service = ConnectionService { service: service.clone(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);
-                shutdown.spawn_watchful(connection(stream, server.clone(), service).instrument(span));
+                shutdown.spawn_watchful(serve_client(stream, server.clone(), service).instrument(span));
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -172,7 +174,7 @@ pub(crate) fn http2_builder(settings: &ProxySettings) -> http2::Builder<TokioExe
     http
 }
 
-async fn connection<S>(stream: TcpStream, server: Http1Server, service: ConnectionService<S>)
+async fn serve_client<S>(stream: TcpStream, server: Http1Server, service: ConnectionService<S>)
 where
     S: RequestService<Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,

@@ -239,7 +239,7 @@ impl FrontendPort {
         request.extensions_mut().insert(RequestedAuthority(asked));
         if let Some(client) = route.client.clone() {
             request.extensions_mut().insert(RequestClient { client, has_credentials: false });
-        } else if is_required {
+        } else if taken.is_guarded {
             request.extensions_mut().insert(BehindRouteToken);
         }
         Ok(())

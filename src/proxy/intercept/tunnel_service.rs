@@ -161,7 +161,7 @@ where
         self.count.fetch_add(1, Ordering::Relaxed);
         let version = request.version();
         let mut request = request.map(Body::from);
-        if let Some(arrival) = self.arrival {
+        if let Some(arrival) = &self.arrival {
             request.extensions_mut().insert(arrival.next());
             if arrival.is_remote() {
                 request.extensions_mut().insert(RemoteClient);

@@ -21,6 +21,7 @@ use super::held_answer::{HeldAnswer, hold_answer, tell_why};
 use super::operator_state::OperatorState;
 use super::plain_http;
 use super::settings::{PaySettings, PayShared};
+use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
@@ -70,6 +71,8 @@ pub(super) struct Exchange<S> {
     pub(super) operator: OperatorState,
     /// Whether the payment may only be sent to this machine.
     is_loopback_only: bool,
+    /// The program that would spend.
+    spender: Spender,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
@@ -143,7 +146,7 @@ where
         inner: S,
         request: RequestName,
         (head, first, kept): (request::Parts, Body, Kept),
-        (limit, is_loopback_only): (SpendLimit, bool),
+        (limit, is_loopback_only, spender): (SpendLimit, bool, Spender),
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
@@ -167,6 +170,7 @@ where
             limit,
             operator: OperatorState::default(),
             is_loopback_only,
+            spender,
             attempts,
             spent,
             has_ended,
@@ -268,6 +272,10 @@ where
             self.unpayable = Some(Refusal::NoWallet);
             return None;
         }
+        if let Err(refusal) = self.spender.check().await {
+            self.unpayable = Some(refusal);
+            return None;
+        }
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
             // The paid request must carry the length, so the body is sent from its start.
@@ -306,6 +314,7 @@ where
             return Err(refusal);
         }
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        self.spender.check().await?;
         if self.is_loopback_only {
             let peer = held.head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
             plain_http::check(&self.head.uri, peer)?;

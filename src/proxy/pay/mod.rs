@@ -11,6 +11,7 @@ mod operator;
 mod operator_state;
 mod plain_http;
 mod settings;
+mod spender;
 mod strip;
 mod unreadable;
 mod url;
@@ -42,6 +43,7 @@ pub use settings::PaySettings;
 use exchange::Exchange;
 use held_answer::tell_why;
 use settings::PayShared;
+use spender::Spender;
 use unreadable::Unreadable;
 use webhook::Approvals;
 
@@ -125,6 +127,8 @@ struct RequestTerms {
     send_ahead: bool,
     /// Whether the payment may only be sent to this machine.
     is_loopback_only: bool,
+    /// The program that would spend.
+    spender: Spender,
 }
 
 /// Why a request will not be paid, without formatting the reason.
@@ -207,7 +211,8 @@ impl PayShared {
                     hooks: Arc::clone(hooks),
                 };
                 let is_loopback_only = plain_http::is_limited(request.uri(), *allow_plain_http);
-                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead, is_loopback_only })
+                let spender = Spender::of(request.extensions(), self.settings.local);
+                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead, is_loopback_only, spender })
             }
         }
     }
@@ -254,7 +259,7 @@ fn begin<S>(
     shared: Arc<PayShared>,
     inner: S,
     mut request: Request<Body>,
-    RequestTerms { limit, send_ahead, is_loopback_only }: RequestTerms,
+    RequestTerms { limit, send_ahead, is_loopback_only, spender }: RequestTerms,
 ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
@@ -273,7 +278,7 @@ where
     let (first, kept) = keep(body, &shared.replay);
     let client = if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
     let mut exchange =
-        Box::new(Exchange::new(shared, inner, name, (head, first, kept), (limit, is_loopback_only)));
+        Box::new(Exchange::new(shared, inner, name, (head, first, kept), (limit, is_loopback_only, spender)));
     exchange.operator.client = client;
     buy(exchange, extensions, send_ahead)
 }

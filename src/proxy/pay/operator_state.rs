@@ -26,5 +26,5 @@ impl OperatorState {
 /// The client's name, or its address if it has none.
 pub(super) fn client_name(extensions: &Extensions) -> Option<String> {
     let name = extensions.get::<RequestClient>().map(|client| client.name().to_owned());
-    name.or_else(|| extensions.get::<Arrival>().map(|arrival| arrival.client.to_string()))
+    name.or_else(|| extensions.get::<Arrival>().map(|arrival| arrival.client().to_string()))
 }

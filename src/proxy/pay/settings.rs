@@ -8,6 +8,7 @@ use super::webhook::{Approvals, Approver};
 use crate::limits::Limits;
 use crate::payments::Payments;
 use crate::protocol::Policy;
+use crate::protocol::policy::LocalSpenders;
 use crate::proxy::replay;
 use crate::shutdown::Shutdown;
 
@@ -16,6 +17,8 @@ use crate::shutdown::Shutdown;
 pub struct PaySettings {
     /// Rules: which hosts and payees may be paid, and the price limits.
     pub policy: Arc<Policy>,
+    /// Which requests without a token may spend.
+    pub local: LocalSpenders,
     /// The payment service; without it, nothing is paid.
     pub payments: Option<Payments>,
     /// Every limit; this layer applies those on bodies and payments.

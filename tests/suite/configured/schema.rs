@@ -277,6 +277,7 @@ fn a_configuration_that_the_schema_refuses_does_not_parse() {
         "[[client]]\nname = \"a:b\"\ntoken_file = \"t\"".into(),
         "[[client]]\nname = \"a\"\ntoken_file = \"t\"\nkind = \"robot\"".into(),
         "auth = \"none\"".into(),
+        "local = \"all\"".into(),
         "[[route]]\norigin = \"http://a\"".into(),
         "[[route]]\nprefix = \"a\"\norigin = \"http://a\"".into(),
         "[[route]]\nprefix = \"/a\"\norigin = \"ftp://a\"".into(),

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tollpass::config::Config;
 use tollpass::hosts::address_rules::AddressRules;
 use tollpass::limits::Limits;
+use tollpass::protocol::policy::LocalSpenders;
 use tollpass::proxy::pay;
 use tollpass::proxy::pay::PayLayer;
 use tollpass::proxy::upstream::egress::PinnedAddr;
@@ -36,6 +37,7 @@ pub fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
     let config = Config::load(Some(&alice.config_path())).unwrap();
     pay::PaySettings {
         policy: Arc::new(config.policy),
+        local: LocalSpenders::Any,
         payments: Some(proxy.payments.clone()),
         limits: Limits { replay_memory: 1024, replay_file: 1024, ..config.limits },
         replay_directory: std::env::temp_dir(),

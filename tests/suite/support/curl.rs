@@ -20,7 +20,15 @@ pub struct Fetched {
 
 /// Runs curl, through a proxy if given. `more` are further options, then the URL.
 pub async fn curl(proxy: Option<SocketAddr>, more: &[&str]) -> Fetched {
+    curl_of(None, proxy, more).await
+}
+
+/// The same as a program of this user, which only root can start.
+pub async fn curl_of(user: Option<u32>, proxy: Option<SocketAddr>, more: &[&str]) -> Fetched {
     let mut command = Command::new("curl");
+    if let Some(user) = user {
+        command.uid(user).gid(user).current_dir("/");
+    }
     // No configuration file and no proxies from the environment.
     command.args(["-q", "-v", "-s", "-i", "--suppress-connect-headers", "--max-time", "60"]);
     for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]

@@ -1,0 +1,15 @@
+//! How a socket is identified, and which ones count.
+
+use std::net::SocketAddr;
+
+/// The addresses of a socket, as the process that has it open sees them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SocketPair {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+/// The states of a socket whose process may still expect a response, numbered as in the kernel: ESTABLISHED, FIN_WAIT1,
+/// FIN_WAIT2 and CLOSE_WAIT.
+#[cfg(target_os = "linux")]
+pub(super) const OPEN: [u8; 4] = [1, 4, 5, 8];
