@@ -157,7 +157,8 @@ limits! {
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.
     streams: usize = count(200, 1..=10_000);
     /// How often an address (IPv6: a /64 network) may send a wrong name or token of a client within auth_window. Until
-    /// the window ends, all further attempts from there are refused with a 429; other addresses are not affected.
+    /// the window ends, each further wrong attempt from there gets a 429 and loses its connection. A client with the
+    /// right token is not affected.
     auth_failures: u32 = count(10, 1..=1_000_000);
     /// How long a failed attempt counts.
     auth_window: Duration = time(MINUTE, SECOND..=DAY);

@@ -64,15 +64,16 @@ impl Authenticator {
     ) -> Result<Option<&Arc<ProxyClient>>, AuthRefusal> {
         let mut lines = headers.get_all(header::PROXY_AUTHORIZATION).iter();
         let Some(line) = lines.next() else { return Ok(None) };
+        let credentials = if lines.next().is_some() { None } else { Credentials::parse(line) };
+        if let Some(client) = credentials.as_ref().and_then(|credentials| self.find(credentials)) {
+            // Even if others at its address, such as another user of this machine, have guessed too often.
+            return Ok(Some(client));
+        }
         if let Some(wait) = self.failures.wait(peer, now) {
             return Err(AuthRefusal::TooManyFailures { wait });
         }
-        let credentials = if lines.next().is_some() { None } else { Credentials::parse(line) };
-        if let Some(client) = credentials.as_ref().and_then(|credentials| self.find(credentials)) {
-            return Ok(Some(client));
-        }
         if self.failures.count(peer, now) {
-            tracing::warn!(%peer, "too many attempts with a wrong name or token; refusing more (limits.auth_failures)");
+            tracing::warn!(%peer, "too many attempts with a wrong name or token; answering more with a 429 (limits.auth_failures)");
         }
         Err(AuthRefusal::Wrong)
     }
@@ -123,8 +124,9 @@ impl AuthRefusal {
                 headers.insert(header::RETRY_AFTER, seconds(wait).into());
             }
         }
-        if expect::is_expected(request) {
-            // The client may or may not send its body, so the next bytes are ambiguous.
+        // After too many failures, each attempt costs a connection. With Expect, the client may or may not send its body,
+        // so the next bytes are ambiguous.
+        if matches!(self, Self::TooManyFailures { .. }) || expect::is_expected(request) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -319,13 +321,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_from_one_address_lock_out_no_other() {
+    async fn wrong_attempts_are_slowed_down_by_address_and_lock_out_no_client() {
         let layer = AuthenticateLayer::new(Some(authenticator()), true);
         for status in [407, 407, 429, 429] {
             assert_eq!(ask(&layer, "10.0.0.1:1", Some("a:wrong"), true).await.0, status);
         }
-        assert_eq!(ask(&layer, "10.0.0.1:2", Some("a:token of a"), true).await.0, 429);
-        assert_eq!(ask(&layer, "10.0.0.2:1", Some("a:token of a"), true).await.0, 200);
+        for (peer, credentials, status) in [
+            ("10.0.0.1:2", "a:token of a", 200),
+            ("10.0.0.1:2", "b:token of b", 200),
+            ("10.0.0.1:2", "a:token of b", 429),
+            ("10.0.0.1:2", "c:token of a", 429),
+            ("10.0.0.2:1", "a:token of b", 407),
+            ("10.0.0.2:1", "a:token of a", 200),
+        ] {
+            assert_eq!(ask(&layer, peer, Some(credentials), true).await.0, status, "{peer} {credentials}");
+        }
     }
 
     #[test]
