@@ -539,6 +539,7 @@ fn proxy_settings(config: &Config) -> proxy::ProxySettings {
         limits: config.limits.clone(),
         ca_file: config.upstream.ca_file.clone(),
         addresses: config.upstream.addresses.clone(),
+        connect_ports: config.connect_ports.clone(),
         ..proxy::ProxySettings::default()
     }
 }

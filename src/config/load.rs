@@ -26,6 +26,7 @@ use super::{
     asset, chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values,
     wallet,
 };
+use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
 use crate::protocol::policy::{Hooks, KnownAsset, LocalSpenders, Policy, Rule};
 
@@ -45,6 +46,8 @@ pub(super) static TOP: Table = Table::new(
         /// Whose programs may spend on this machine without the token of a [[client]] or a [[route]]: "own-user", those of
         /// the user who runs tollpass; "any", those of all users.
         "local": client::LOCAL_SHAPE; or(|| json!("own-user")),
+        /// The ports that CONNECT may lead to, each a number or a range such as "8000-8999".
+        "connect_ports": Shape::List(&values::PORTS, 1, values::MOST_PORTS); or(|| json!(["1-65535"])),
         /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
         /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
         /// (admin.sock), lock, and route-token if there are routes.
@@ -94,6 +97,8 @@ pub struct Config {
     pub auth: AuthRequirement,
     /// Whose programs may spend without a token.
     pub local: LocalSpenders,
+    /// The ports that `CONNECT` may lead to.
+    pub connect_ports: PortSet,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
     /// The key that pays; without it, the proxy never pays.
@@ -216,6 +221,7 @@ fn assemble(
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
+    let connect_ports = top.read("connect_ports", values::ports).unwrap_or_default();
     let state_dir = top.read("state_dir", |value| base.path(value));
     let state_dir = state_dir.or_else(|| state_home.map(|home| home.join("tollpass")));
     if state_dir.is_none() && !top.has("state_dir") {
@@ -304,6 +310,7 @@ fn assemble(
         allow_remote,
         auth,
         local,
+        connect_ports,
         state_dir,
         wallet,
         chain,

@@ -13,7 +13,9 @@ use bytesize::ByteSize;
 use http::{HeaderName, StatusCode, Uri};
 use zeroize::Zeroizing;
 
+use super::key::Shape;
 use super::raw_value::{InvalidValue, kind, quoted};
+use crate::hosts::port_set::{PortSet, port_range};
 use crate::protocol::{Address, Amount, Wei};
 
 /// The URL of a node's JSON-RPC. It may contain credentials, so only [`RpcUrl::expose`] returns it in full.
@@ -238,6 +240,31 @@ pub(super) fn list<T>(
         )),
         _ => items.iter().map(read).collect(),
     }
+}
+
+/// A port, or a range of ports.
+pub(super) const PORTS: Shape =
+    Shape::Any(&[Shape::Integer(1, 65_535), Shape::Text(r"^\s*\d{1,5}\s*(-\s*\d{1,5}\s*)?$")]);
+
+/// The most entries in a list of ports.
+pub(super) const MOST_PORTS: usize = 100;
+
+/// A list of ports and ranges of ports.
+pub(super) fn ports(value: &Value) -> Result<PortSet, InvalidValue> {
+    let range = |value: &Value| {
+        let written = match &value.kind {
+            ValueKind::I64(number) => number.to_string(),
+            ValueKind::String(text) => text.clone(),
+            other => kind(other).to_owned(),
+        };
+        port_range(&written).ok_or_else(|| {
+            InvalidValue::new(
+                format!("{} is not a valid port or range", quoted(&written)),
+                "write a value from 1 to 65535, or a range such as \"8000-8999\"",
+            )
+        })
+    };
+    Ok(PortSet::new(list(value, MOST_PORTS, range)?))
 }
 
 /// One of the words of `choices`.

@@ -1,11 +1,12 @@
 //! Hosts and addresses: their spelling, the patterns that match them, the hosts that `no_proxy` exempts, and the
-//! addresses that requests may reach.
+//! addresses and ports that requests may reach.
 
 mod address_class;
 pub mod address_rules;
 pub mod host;
 mod network;
 pub mod no_proxy;
+pub mod port_set;
 
 use std::net::IpAddr;
 

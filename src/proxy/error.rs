@@ -13,6 +13,9 @@ pub enum ForwardError {
     /// The target of the request is not valid.
     #[error("the request target is not usable: {0}")]
     BadTarget(&'static str),
+    /// The tunnel may not lead to this port.
+    #[error("CONNECT to port {0} is not allowed: add it to connect_ports")]
+    PortNotAllowed(u16),
     /// The request is ambiguous.
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
@@ -78,6 +81,7 @@ impl ForwardError {
     pub fn is_unsent(&self) -> bool {
         match self {
             Self::BadTarget(_)
+            | Self::PortNotAllowed(_)
             | Self::Malformed(_)
             | Self::Expectation
             | Self::UnsupportedScheme(_)
@@ -114,6 +118,7 @@ impl From<&ForwardError> for ErrorAnswer {
             ForwardError::BadTarget(_) | ForwardError::Malformed(_) => {
                 quiet(StatusCode::BAD_REQUEST, BAD_REQUEST)
             }
+            ForwardError::PortNotAllowed(_) => quiet(StatusCode::FORBIDDEN, "http_request_denied"),
             ForwardError::Expectation => quiet(StatusCode::EXPECTATION_FAILED, BAD_REQUEST),
             ForwardError::UnsupportedScheme(_) | ForwardError::UnsupportedCoding => {
                 quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST)

@@ -252,6 +252,7 @@ mod tests {
         let denied = |status| DialError::Denied { proxy: host(), target: host(), status };
         for (error, status, kind, unsent) in [
             (ForwardError::BadTarget("x"), 400, "http_request_error", true),
+            (ForwardError::PortNotAllowed(25), 403, "http_request_denied", true),
             (ForwardError::Malformed("x"), 400, "http_request_error", true),
             (ForwardError::Expectation, 417, "http_request_error", true),
             (ForwardError::UnsupportedScheme(host()), 501, "http_request_error", true),

@@ -196,8 +196,9 @@ impl InterceptContext {
     /// The target of a `CONNECT`, if it is to be intercepted. The blind tunnel reports errors.
     fn covered(&self, request: &Request<Body>) -> Option<TunnelTarget> {
         let (host, port) = message_target::tunnel(request.uri()).ok()?;
-        let is_ours =
-            self.interception.hosts.covers(host, port) && !via::has_passed(request.headers(), request.uri());
+        let is_ours = self.interception.hosts.covers(host, port)
+            && self.upstream.settings.connect_ports.contains(port)
+            && !via::has_passed(request.headers(), request.uri());
         is_ours.then(|| TunnelTarget { host: host.to_owned(), port, reach: Reach::of(request) })
     }
 

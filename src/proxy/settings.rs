@@ -7,6 +7,7 @@ use super::descriptors::IdleConnections;
 use super::upstream::egress::{Outbound, Resolve, SystemResolver};
 use super::upstream::tls::OriginTlsSettings;
 use crate::hosts::address_rules::AddressRules;
+use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
 
 /// The limits of the HTTP shell, and what it connects with.
@@ -26,6 +27,8 @@ pub struct ProxySettings {
     pub outbound: Outbound,
     /// The addresses that clients' requests may reach.
     pub addresses: AddressRules,
+    /// The ports that tunnels may lead to.
+    pub connect_ports: PortSet,
     /// Idle connections to close when file descriptors run out; shared by all services that free them for each other.
     pub idle: IdleConnections,
 }
@@ -40,6 +43,7 @@ impl Default for ProxySettings {
             resolver: Arc::new(SystemResolver),
             outbound: Outbound::default(),
             addresses: AddressRules::default(),
+            connect_ports: PortSet::default(),
             idle: IdleConnections::default(),
         }
     }

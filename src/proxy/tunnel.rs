@@ -28,6 +28,9 @@ pub(super) async fn open(
     upstream: Arc<UpstreamClient>,
 ) -> Result<Response<Body>, ForwardError> {
     let (host, port) = target::tunnel(request.uri())?;
+    if !upstream.settings.connect_ports.contains(port) {
+        return Err(ForwardError::PortNotAllowed(port));
+    }
     let reach = Reach::of(&request);
     let origin = upstream.egress.connect_for(host, port, reach, request.headers(), request.version()).await?;
     let origin = TunnelEnd::Tcp(origin, Bytes::new());

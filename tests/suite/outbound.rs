@@ -4,6 +4,7 @@ mod addresses;
 mod guarded;
 mod loops;
 mod pinned;
+mod ports;
 mod proxies;
 mod redirects;
 mod refused;
