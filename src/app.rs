@@ -414,6 +414,15 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
     }
 }
 
+/// Revokes a standing approval while no proxy runs on the state directory; false if there is none with this ID.
+///
+/// # Errors
+/// Another process uses the state directory, or the journal cannot be written.
+pub fn revoke_approval(state_dir: &Path, id: u64) -> Result<bool, StartError> {
+    let _lock = lock(state_dir)?;
+    Ok(Journal::open(state_dir)?.revoke_approval(id)?)
+}
+
 /// Checks whether [`App::build`] could use a state directory; changes nothing.
 ///
 /// # Errors

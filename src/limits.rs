@@ -152,6 +152,8 @@ limits! {
     approval_timeout: Duration = time(5 * MINUTE, MILLISECOND..=DAY);
     /// How many requests may wait for approval at once; further ones are not paid.
     max_approvals: usize = count(64, 1..=100_000);
+    /// How many approvals of `tollpass approve --always` may be in force at once.
+    standing_approvals: usize = count(1000, 1..=100_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.

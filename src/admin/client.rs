@@ -15,11 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    CHANNELS, DECIDE, DENIED, OPERATE, OperatorDecision, PENDING, PLAN, SESSION, STATUS, Status,
+    APPROVALS, CHANNELS, DECIDE, DENIED, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE, SESSION, STATUS,
+    StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::{Listing, PendingApproval};
+use crate::payments::{ListedApproval, Listing, PendingApproval};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -92,15 +93,43 @@ pub async fn pending(path: &Path) -> Result<Option<Vec<PendingApproval>>, AdminE
     within(ANSWER_WITHIN, ask(stream, Method::GET, PENDING, Bytes::new())).await.map(Some)
 }
 
-/// Approves or denies a payment that waits, and returns it; `None` if no proxy listens on `path`.
+/// Approves or denies a payment that waits, and returns it; with `always_for`, also approves further ones like it for
+/// this time. `None` if no proxy listens on `path`.
 ///
 /// # Errors
 /// The request failed, or the payment no longer waits.
-pub async fn decide(path: &Path, id: u64, is_approved: bool) -> Result<Option<PendingApproval>, AdminError> {
+pub async fn decide(
+    path: &Path,
+    id: u64,
+    is_approved: bool,
+    always_for: Option<Duration>,
+) -> Result<Option<PendingApproval>, AdminError> {
+    let always_for = always_for.map(|time| time.as_secs());
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    within(ANSWER_WITHIN, ask(stream, Method::POST, DECIDE, json(&OperatorDecision { id, is_approved })?))
-        .await
-        .map(Some)
+    within(
+        ANSWER_WITHIN,
+        ask(stream, Method::POST, DECIDE, json(&OperatorDecision { id, is_approved, always_for })?),
+    )
+    .await
+    .map(Some)
+}
+
+/// Returns the standing approvals of the proxy that listens on `path`; `None` if there is none.
+///
+/// # Errors
+/// The request failed.
+pub async fn approvals(path: &Path) -> Result<Option<Vec<ListedApproval>>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, APPROVALS, Bytes::new())).await.map(Some)
+}
+
+/// Revokes a standing approval; `None` if no proxy listens on `path`.
+///
+/// # Errors
+/// The request failed, or there is no such approval.
+pub async fn revoke(path: &Path, id: u64) -> Result<Option<()>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::POST, REVOKE, json(&StandingId { id })?)).await.map(Some)
 }
 
 /// Opens a session with the proxy that listens on `path`, which keeps a temporary proxy running; `None` if there is

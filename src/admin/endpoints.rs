@@ -22,12 +22,24 @@ pub(super) struct OperatorDecision {
     /// The ID of the approval.
     pub(super) id: u64,
     pub(super) is_approved: bool,
+    /// Also approves further payments like it for this time, in seconds.
+    pub(super) always_for: Option<u64>,
+}
+
+/// Names a standing approval.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct StandingId {
+    pub(super) id: u64,
 }
 
 /// Returns the payments that wait for approval.
 pub(super) const PENDING: &str = "/pending";
 /// Approves or denies one of them.
 pub(super) const DECIDE: &str = "/decide";
+/// Returns the standing approvals.
+pub(super) const APPROVALS: &str = "/approvals";
+/// Revokes a standing approval.
+pub(super) const REVOKE: &str = "/revoke";
 /// Returns the list of channels.
 pub(super) const CHANNELS: &str = "/channels";
 /// Returns what an operation would do.

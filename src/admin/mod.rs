@@ -7,7 +7,9 @@ mod endpoints;
 mod server;
 mod socket;
 
-pub use client::{AdminError, Session, channels, decide, open_session, operate, pending, plan, status};
+pub use client::{
+    AdminError, Session, approvals, channels, decide, open_session, operate, pending, plan, revoke, status,
+};
 pub use client_count::ClientCount;
 #[cfg(feature = "testing")]
 pub use endpoints::Status;

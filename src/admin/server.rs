@@ -24,7 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    CHANNELS, DECIDE, DENIED, MAX_REQUEST, OPERATE, OperatorDecision, PENDING, PLAN, SESSION, STATUS, Status,
+    APPROVALS, CHANNELS, DECIDE, DENIED, MAX_REQUEST, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE,
+    SESSION, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
@@ -113,9 +114,17 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
         },
         (&Method::GET, PENDING) => json(&channels.payments().approvals().list()),
         (&Method::POST, DECIDE) => match read::<OperatorDecision>(body).await {
-            Ok(OperatorDecision { id, is_approved }) => {
+            Ok(OperatorDecision { id, is_approved: true, always_for: Some(seconds) }) => {
+                respond(channels.payments().approve_always(id, Duration::from_secs(seconds)).await)
+            }
+            Ok(OperatorDecision { id, is_approved, .. }) => {
                 respond(channels.payments().approvals().decide(id, is_approved))
             }
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
+        (&Method::GET, APPROVALS) => json(&channels.payments().approvals().standing()),
+        (&Method::POST, REVOKE) => match read::<StandingId>(body).await {
+            Ok(StandingId { id }) => respond(channels.payments().revoke_approval(id).await),
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
         (&Method::POST, path @ (PLAN | OPERATE)) => {
@@ -136,8 +145,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, GET /attend, GET /channels, GET /pending, POST /decide, POST \
-                         /plan and POST /operate";
+            let known = "unknown path; valid are GET /about, /attend, /channels, /pending and /approvals, and POST /plan, \
+                         /operate, /decide and /revoke";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

@@ -1,16 +1,26 @@
 //! `tollpass approve` and `tollpass deny`: the operator's decision about a payment that waits.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::output::print;
 use super::running::{RunningArgs, not_running};
 use crate::admin;
+use crate::payments::PendingApproval;
 
 /// What `tollpass approve --help` shows below the options.
 const AFTER_HELP: &str = "\
 The approval covers one request, and only the price, asset, network and payee shown by
 `tollpass pending`: tollpass asks the seller for its offer again before it pays, and a
-changed offer waits for another approval.";
+changed offer waits for another approval.
+
+With --always, further payments to the same host, payee and asset up to this price need
+no approval for the time of --for. The limits of the [[pay]] entry still apply.
+`tollpass approvals` lists and revokes such approvals.";
+/// How long a standing approval may last.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Approve a payment that waits
 #[derive(Clone, Debug, Args)]
@@ -21,6 +31,12 @@ pub struct ApproveArgs {
     pub running: RunningArgs,
     /// The ID shown by `tollpass pending`
     pub id: u64,
+    /// Also approve further payments to this host, payee and asset up to this price
+    #[arg(long)]
+    pub always: bool,
+    /// How long --always lasts, at most 366 days
+    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = lasting, requires = "always")]
+    pub lasts: Duration,
 }
 
 /// Deny a payment that waits: its client gets the seller's 402
@@ -35,17 +51,37 @@ pub struct DenyArgs {
 
 /// Approves a payment.
 pub async fn approve(args: ApproveArgs) -> anyhow::Result<()> {
-    decide(&args.running, args.id, true).await
+    decide(&args.running, args.id, true, args.always.then_some(args.lasts)).await
 }
 
 /// Denies a payment.
 pub async fn deny(args: DenyArgs) -> anyhow::Result<()> {
-    decide(&args.running, args.id, false).await
+    decide(&args.running, args.id, false, None).await
 }
 
-async fn decide(running: &RunningArgs, id: u64, is_approved: bool) -> anyhow::Result<()> {
+/// Parses how long a standing approval lasts.
+fn lasting(text: &str) -> Result<Duration, String> {
+    let lasts = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (SHORTEST..=LONGEST).contains(&lasts) { Ok(lasts) } else { Err("write 1s to 366d".to_owned()) }
+}
+
+async fn decide(
+    running: &RunningArgs,
+    id: u64,
+    is_approved: bool,
+    always_for: Option<Duration>,
+) -> anyhow::Result<()> {
     let socket = running.socket()?;
-    let decided = admin::decide(&socket, id, is_approved).await?.ok_or_else(|| not_running(&socket))?;
+    let decided = admin::decide(&socket, id, is_approved, always_for).await?;
+    let PendingApproval { shown, method, url, host, payee, .. } =
+        decided.ok_or_else(|| not_running(&socket))?;
     let word = if is_approved { "approved" } else { "denied" };
-    print(format!("{word}: {} for {} {}\n", decided.shown, decided.method, decided.url))
+    print(format!("{word}: {shown} for {method} {url}\n"))?;
+    match always_for {
+        Some(lasts) => print(format!(
+            "and for {} every payment of up to {shown} to {payee} for {host}; `tollpass approvals` lists it\n",
+            humantime::format_duration(lasts)
+        )),
+        None => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
 //! The subcommands, one module each: arguments and output. Other modules do the work.
 
+pub mod approvals;
 pub mod approve;
 pub mod ca;
 pub mod channels;
@@ -78,6 +79,8 @@ pub enum Command {
     Approve(approve::ApproveArgs),
     /// Deny a payment that waits
     Deny(approve::DenyArgs),
+    /// List and revoke the approvals of `tollpass approve --always`
+    Approvals(approvals::ApprovalsArgs),
     /// List, open, top up, close and settle payment channels
     Channels(channels::ChannelsArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
@@ -101,6 +104,7 @@ impl Command {
             | Self::Pending(_)
             | Self::Approve(_)
             | Self::Deny(_)
+            | Self::Approvals(_)
             | Self::Channels(_)
             | Self::Ca(_)
             | Self::Check(_)
@@ -142,6 +146,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Pending(args) => wait_for(pending::run(args)),
         Command::Approve(args) => wait_for(approve::approve(args)),
         Command::Deny(args) => wait_for(approve::deny(args)),
+        Command::Approvals(args) => wait_for(approvals::run(args)),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),

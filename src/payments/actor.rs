@@ -335,6 +335,16 @@ impl Actor {
                 // The caller may have stopped waiting.
                 let _ = reply.send(());
             }
+            Message::Journal(work) => {
+                // The work has the sender of its result.
+                let _ = self
+                    .journal
+                    .submit(move |journal: &mut Journal| {
+                        work(journal);
+                        Ok(())
+                    })
+                    .await;
+            }
             Message::AwaitTransactions(reply) => self.settled.push(reply),
             Message::Finish | Message::Stop => self.engine.submit(Input::Stop),
         }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::journal::JournalError;
+use super::standing::{StandingApproval, StandingApprovals};
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::policy::KnownAsset;
@@ -24,8 +26,10 @@ const LONGEST_URL: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct OperatorApprovals {
     waiting: Arc<Mutex<WaitingRequests>>,
+    standing: Arc<Mutex<StandingApprovals>>,
     assets: Arc<[KnownAsset]>,
     limit: usize,
+    standing_limit: usize,
     within: Duration,
 }
 
@@ -89,12 +93,43 @@ pub struct PendingApproval {
     pub left: u64,
 }
 
-/// No request with this ID waits for approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no request waits for approval {0}: it was decided, timed out, or its client left; see `tollpass pending`"
-)]
-pub(crate) struct NotPending(u64);
+/// A standing approval with its price for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedApproval {
+    /// The approval.
+    #[serde(flatten)]
+    pub approval: StandingApproval,
+    /// The highest price with its symbol, or in base units if the asset is unknown.
+    pub shown: String,
+}
+
+/// Why a decision of the operator has no effect.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApprovalError {
+    /// No request with this ID waits.
+    #[error(
+        "no request waits for approval {0}: it was decided, timed out, or its client left; see `tollpass pending`"
+    )]
+    NotPending(u64),
+    /// There is no standing approval with this ID.
+    #[error("standing approval {0} not found: see `tollpass approvals`")]
+    NotStanding(u64),
+    /// Too many standing approvals.
+    #[error("there are already {limit} standing approvals (limits.standing_approvals): revoke some")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The asset has no name yet.
+    #[error("the token of the channel contract is not known yet: try again when tollpass is ready to pay")]
+    UnknownAsset,
+    /// The journal cannot be written.
+    #[error("not recorded: {0}")]
+    Journal(#[from] JournalError),
+    /// The service has stopped.
+    #[error("tollpass is shutting down")]
+    ShuttingDown,
+}
 
 /// Removes a request when its client leaves.
 struct PendingGuard<'a> {
@@ -103,10 +138,17 @@ struct PendingGuard<'a> {
 }
 
 impl OperatorApprovals {
-    pub(super) fn new(limits: &Limits, assets: Arc<[KnownAsset]>) -> Self {
+    pub(super) fn new(limits: &Limits, assets: Arc<[KnownAsset]>, standing: Vec<StandingApproval>) -> Self {
         let waiting = WaitingRequests { next: OsRng.gen_range(FIRST_IDS), by_id: BTreeMap::new() };
         let waiting = Arc::new(Mutex::new(waiting));
-        Self { waiting, assets, limit: limits.max_approvals, within: limits.approval_timeout }
+        Self {
+            waiting,
+            standing: Arc::new(Mutex::new(StandingApprovals::new(standing))),
+            assets,
+            limit: limits.max_approvals,
+            standing_limit: limits.standing_approvals,
+            within: limits.approval_timeout,
+        }
     }
 
     /// When a request that asks now times out.
@@ -157,12 +199,72 @@ impl OperatorApprovals {
     ///
     /// # Errors
     /// It no longer waits.
-    pub fn decide(&self, id: u64, is_approved: bool) -> Result<PendingApproval, NotPending> {
+    pub fn decide(&self, id: u64, is_approved: bool) -> Result<PendingApproval, ApprovalError> {
         let mut waiting = lock(&self.waiting);
-        let request = waiting.by_id.remove(&id).ok_or(NotPending(id))?;
+        let request = waiting.by_id.remove(&id).ok_or(ApprovalError::NotPending(id))?;
         let listed = self.listed(id, &request, Instant::now());
-        request.answer.send(is_approved).map_err(|_| NotPending(id))?;
+        request.answer.send(is_approved).map_err(|_| ApprovalError::NotPending(id))?;
         Ok(listed)
+    }
+
+    /// Whether the operator has approved such payments in advance.
+    #[must_use]
+    pub fn is_covered(&self, host: &str, terms: &Terms, asset: &AssetId) -> bool {
+        lock(&self.standing).cover(host, terms, asset)
+    }
+
+    /// The standing approvals that have not ended.
+    #[must_use]
+    pub fn standing(&self) -> Vec<ListedApproval> {
+        listed_approvals(lock(&self.standing).current(), &self.assets)
+    }
+
+    /// A pending payment, and the standing approval for payments like it, not recorded yet.
+    pub(super) fn draft(
+        &self,
+        id: u64,
+        lasts: Duration,
+    ) -> Result<(PendingApproval, StandingApproval), ApprovalError> {
+        let waiting = lock(&self.waiting);
+        let request = waiting.by_id.get(&id).ok_or(ApprovalError::NotPending(id))?;
+        let wanted = &request.wanted;
+        let AssetId::Token(token) = &wanted.asset else { return Err(ApprovalError::UnknownAsset) };
+        let standing = lock(&self.standing);
+        if standing.current().len() >= self.standing_limit {
+            return Err(ApprovalError::TooMany { limit: self.standing_limit });
+        }
+        let since = standing.now();
+        let approval = StandingApproval {
+            id: 0,
+            host: wanted.host.clone(),
+            payee: wanted.terms.payee,
+            network: token.network.clone(),
+            token: token.token.clone(),
+            max_price: wanted.terms.price.amount,
+            since,
+            until: since.saturating_add(lasts.as_secs()),
+        };
+        Ok((self.listed(id, request, Instant::now()), approval))
+    }
+
+    /// Applies a recorded standing approval, also to the requests that wait.
+    pub(super) fn apply(&self, approval: StandingApproval) {
+        let mut waiting = lock(&self.waiting);
+        let mut standing = lock(&self.standing);
+        standing.insert(approval);
+        let is_covered = |_: &u64, request: &mut WaitingRequest| {
+            let WantedPayment { host, terms, asset, .. } = &request.wanted;
+            standing.cover(host, terms, asset)
+        };
+        for (_, request) in waiting.by_id.extract_if(.., is_covered) {
+            // The client may be leaving.
+            let _ = request.answer.send(true);
+        }
+    }
+
+    /// Ends a standing approval in this process; false if there is none with this ID.
+    pub(super) fn end(&self, id: u64) -> bool {
+        lock(&self.standing).remove(id)
     }
 
     fn add(
@@ -199,13 +301,28 @@ impl OperatorApprovals {
         }
     }
 
-    /// An amount with its symbol and decimals if the asset is known, else in base units.
-    #[must_use]
-    pub fn show(&self, price: &Money) -> String {
-        match self.assets.iter().find(|known| known.asset == price.asset) {
-            Some(known) => known.show(price.amount),
-            None => format!("{} units of {}", price.amount, price.asset),
-        }
+    fn show(&self, price: &Money) -> String {
+        show(price, &self.assets)
+    }
+}
+
+/// Standing approvals with their prices for people.
+pub(crate) fn listed_approvals(
+    standing: Vec<StandingApproval>,
+    assets: &[KnownAsset],
+) -> Vec<ListedApproval> {
+    let listed = |approval: StandingApproval| {
+        let shown = show(&Money { amount: approval.max_price, asset: approval.asset() }, assets);
+        ListedApproval { approval, shown }
+    };
+    standing.into_iter().map(listed).collect()
+}
+
+/// An amount with its symbol and decimals if the asset is known, else in base units.
+fn show(price: &Money, assets: &[KnownAsset]) -> String {
+    match assets.iter().find(|known| known.asset == price.asset) {
+        Some(known) => known.show(price.amount),
+        None => format!("{} units of {}", price.amount, price.asset),
     }
 }
 

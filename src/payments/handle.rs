@@ -11,13 +11,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::actor::{Actor, PaymentsState};
-use super::approvals::OperatorApprovals;
+use super::approvals::{ApprovalError, OperatorApprovals, PendingApproval};
 use super::channel_lock::ChannelLock;
 use super::clock::unix_millis;
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
 use super::consultant::Consultant;
 use super::error::ChannelAccessError;
-use super::journal::Journal;
+use super::journal::{Journal, JournalError};
 use super::lease::{Lease, PurchaseGuard};
 use super::listing::Listing;
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
@@ -27,6 +27,7 @@ use super::report::SpendingReport;
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
+use super::standing::StandingApproval;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
@@ -63,6 +64,10 @@ impl Payments {
         assets: Arc<[KnownAsset]>,
         limits: &Limits,
     ) -> (Self, JoinHandle<()>) {
+        let standing = journal.standing_approvals().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the standing approvals; asking about every payment that needs one");
+            Vec::new()
+        });
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
         let quotes = Quotes::new(limits, journal.request_hasher());
@@ -86,7 +91,7 @@ impl Payments {
             seller_urls,
             closing_signatures,
             spending,
-            approvals: OperatorApprovals::new(limits, assets),
+            approvals: OperatorApprovals::new(limits, assets, standing),
         };
         (payments, task)
     }
@@ -101,6 +106,50 @@ impl Payments {
     #[must_use]
     pub(crate) fn approvals(&self) -> &OperatorApprovals {
         &self.approvals
+    }
+
+    /// Approves a pending payment, and further ones to its host, payee and asset up to its price for as long as `lasts`.
+    ///
+    /// # Errors
+    /// It no longer waits, or the approval cannot be recorded.
+    pub(crate) async fn approve_always(
+        &self,
+        id: u64,
+        lasts: Duration,
+    ) -> Result<PendingApproval, ApprovalError> {
+        let (pending, approval) = self.approvals.draft(id, lasts)?;
+        let record = approval.clone();
+        let standing_id =
+            self.with_journal(move |journal| journal.add_approval(&record, record.since)).await?;
+        let approval = StandingApproval { id: standing_id, ..approval };
+        tracing::info!(approval = standing_id, host = approval.host, payee = %approval.payee, "approved in advance");
+        // This also releases the pending payment, unless its client has left.
+        self.approvals.apply(approval);
+        Ok(pending)
+    }
+
+    /// Revokes a standing approval at once, and for good.
+    ///
+    /// # Errors
+    /// There is none, or the journal cannot be written.
+    pub(crate) async fn revoke_approval(&self, id: u64) -> Result<(), ApprovalError> {
+        let is_applied = self.approvals.end(id);
+        let is_recorded = self.with_journal(move |journal| journal.revoke_approval(id)).await?;
+        if is_applied || is_recorded { Ok(()) } else { Err(ApprovalError::NotStanding(id)) }
+    }
+
+    async fn with_journal<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, ApprovalError> {
+        let (reply, answer) = oneshot::channel();
+        let work = move |journal: &mut Journal| {
+            // The caller may have stopped waiting.
+            let _ = reply.send(work(journal));
+        };
+        let sent = self.mailbox.send(Message::Journal(Box::new(work))).await;
+        sent.map_err(|_| ApprovalError::ShuttingDown)?;
+        Ok(answer.await.map_err(|_| ApprovalError::ShuttingDown)??)
     }
 
     /// The same asset; for the channel contract's token, the token itself once it is known.

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::closing_signatures::ClosingSignature;
 use super::error::ChannelAccessError;
-use super::journal::{JournalError, StoredAccount};
+use super::journal::{Journal, JournalError, StoredAccount};
 use super::listing::Listing;
 use crate::chain::signer::Signer;
 use crate::chain::{Chain, NotRecorded, Synced};
@@ -15,27 +15,66 @@ use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, I
 
 /// A message to the actor.
 pub(super) enum Message {
-    Load { account: Account, is_chosen: bool, reply: oneshot::Sender<Result<StoredAccount, JournalError>> },
-    Unlocked { signer: Arc<Signer>, has_chain: bool },
+    Load {
+        account: Account,
+        is_chosen: bool,
+        reply: oneshot::Sender<Result<StoredAccount, JournalError>>,
+    },
+    Unlocked {
+        signer: Arc<Signer>,
+        has_chain: bool,
+    },
     Ready(Box<StartupState>),
     Unready(String),
-    Intent { intent: Intent, reply: oneshot::Sender<Result<(), NotRecorded>> },
-    OpFinished { receiver: Address, result: Result<Option<ChangedChannel>, OpFailure> },
-    ChannelOp { op: ChannelOp, reply: oneshot::Sender<OpReply> },
-    Look { channel: ChannelId, reply: oneshot::Sender<Option<Channel>> },
-    Lock { channel: ChannelId, lock: LockId, reply: LockReply },
-    Unlock { channel: ChannelId, lock: LockId },
-    Learned { channel: ChannelId, total: Amount, proven: bool },
-    ClosingSignature { channel: ChannelId, signature: ClosingSignature, reply: oneshot::Sender<()> },
+    Intent {
+        intent: Intent,
+        reply: oneshot::Sender<Result<(), NotRecorded>>,
+    },
+    OpFinished {
+        receiver: Address,
+        result: Result<Option<ChangedChannel>, OpFailure>,
+    },
+    ChannelOp {
+        op: ChannelOp,
+        reply: oneshot::Sender<OpReply>,
+    },
+    Look {
+        channel: ChannelId,
+        reply: oneshot::Sender<Option<Channel>>,
+    },
+    Lock {
+        channel: ChannelId,
+        lock: LockId,
+        reply: LockReply,
+    },
+    Unlock {
+        channel: ChannelId,
+        lock: LockId,
+    },
+    Learned {
+        channel: ChannelId,
+        total: Amount,
+        proven: bool,
+    },
+    ClosingSignature {
+        channel: ChannelId,
+        signature: ClosingSignature,
+        reply: oneshot::Sender<()>,
+    },
     Watched(Synced),
     Synced(Synced),
     ChainContext(oneshot::Sender<Option<ChainContext>>),
     List(oneshot::Sender<Listing>),
     SellerUrlLearned,
     AwaitTransactions(oneshot::Sender<()>),
+    /// Work on the journal that concerns no account. It reports its result itself.
+    Journal(JournalWork),
     Finish,
     Stop,
 }
+
+/// Work on the journal.
+pub(super) type JournalWork = Box<dyn FnOnce(&mut Journal) + Send>;
 
 /// A channel that a transaction changed, and its state on the chain; `None` if it is settled.
 pub(crate) type ChangedChannel = (ChannelId, Option<OnChain>);

@@ -23,11 +23,12 @@ mod request_hasher;
 mod seller_urls;
 mod shared_engine;
 mod spending;
+mod standing;
 mod startup;
 
 pub use account::AccountKey;
-pub use approvals::PendingApproval;
-pub(crate) use approvals::WantedPayment;
+pub use approvals::{ListedApproval, PendingApproval};
+pub(crate) use approvals::{WantedPayment, listed_approvals};
 pub use closing_signatures::ClosingSignature;
 pub use consultant::Consultant;
 pub use error::ChannelAccessError;

@@ -74,15 +74,14 @@ impl Desk {
     }
 
     async fn decide(&self, id: u64, is_approved: bool) {
-        admin::decide(&admin::socket(&self.alice.state_dir()), id, is_approved).await.unwrap().unwrap();
+        admin::decide(&admin::socket(&self.alice.state_dir()), id, is_approved, None).await.unwrap().unwrap();
     }
 
     /// Runs the command line on her configuration.
     async fn command(&self, arguments: &[&str]) -> crate::program::Ran {
         let path = self.alice.config_path();
-        let mut all = arguments.to_vec();
-        all.extend(["--config", text(&path)]);
-        run(&all).await
+        let (command, rest) = arguments.split_first().unwrap();
+        run(&[&[command, "--config", text(&path)], rest].concat()).await
     }
 }
 
@@ -319,6 +318,83 @@ fn price_of(demand: Demand, price: u64, presented: &Presented) -> Answer {
     let payment = presented.payment.unwrap();
     let held = payment.total.saturating_sub(Amount::from(100));
     demand.base(price).with_state(payment.sender, held, None).complain(&rdn::INVALID_AMOUNT)
+}
+
+#[tokio::test]
+async fn an_approval_in_advance_covers_later_payments_until_it_is_revoked_and_survives_a_restart() {
+    let market = Market::open().await;
+    let demand = demand(&market);
+    let price = Arc::new(AtomicU64::new(100));
+    let asked = Arc::clone(&price);
+    let seller = Mallory::spawn(move |presented| match presented.payment {
+        Some(_) => Answer::new(StatusCode::OK, "done"),
+        None => demand.base(asked.load(Ordering::Relaxed)),
+    })
+    .await;
+    let url = |path: &str| format!("{}/{path}", seller.url());
+    let desk = Desk::open(&market, ASK).await;
+    let (first, second) = (desk.get(&url("a")), desk.get(&url("b")));
+    let pending = desk.await_pending(2).await;
+    let approved = desk.command(&["approve", &pending[0].id.to_string(), "--always", "--for", "2h"]).await;
+    assert!(approved.out.contains("and for 2h every payment of up to 100 units of"), "{approved:?}");
+    // The other request is covered, too.
+    for waiting in [first, second] {
+        assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
+    }
+    assert!(desk.pending().await.is_empty());
+    // Another path, and then a remembered price, which goes with the first request.
+    for path in ["c", "c"] {
+        assert_eq!(desk.get(&url(path)).await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(desk.proxy.promised().await, Amount::from(400));
+    let json = desk.command(&["approvals", "--json"]).await;
+    let listed: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (&listed[0]["host"], &listed[0]["max_price"]),
+        (&"127.0.0.1".into(), &"100".into()),
+        "{json:?}"
+    );
+    let lasts = listed[0]["until"].as_u64().unwrap() - listed[0]["since"].as_u64().unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), lasts), (1, 7200));
+
+    // After a restart it still covers the price, but no higher one.
+    let Desk { alice, proxy } = desk;
+    proxy.stop().await;
+    let desk = Desk::of(alice).await;
+    assert_eq!(desk.get(&url("d")).await.unwrap().status, StatusCode::OK);
+    price.store(101, Ordering::Relaxed);
+    let waiting = desk.get(&url("e"));
+    let id = desk.next().await.id;
+    desk.decide(id, false).await;
+    waiting.await.unwrap();
+    price.store(100, Ordering::Relaxed);
+    let shown = desk.command(&["approvals"]).await.out;
+    let row = shown.lines().nth(1).unwrap();
+    assert!(row.contains("100 units of") && row.contains(&demand.receiver.to_string()), "{shown}");
+
+    let standing = listed[0]["id"].to_string();
+    assert_eq!(desk.command(&["approvals", "revoke", &standing]).await.out, format!("revoked: {standing}\n"));
+    desk.command(&["approvals", "revoke", &standing]).await.expect_failure(&["not found"]);
+    let waiting = desk.get(&url("d"));
+    let id = desk.next().await.id.to_string();
+    desk.command(&["approve", &id, "--for", "1h"]).await.expect_failure(&["--always"]);
+    desk.command(&["approve", &id, "--always", "--for", "367d"]).await.expect_failure(&["366d"]);
+    assert_eq!(desk.command(&["approve", &id, "--always"]).await.code, 0);
+    assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
+
+    // Without a running proxy, the journal has it.
+    let Desk { alice, proxy } = desk;
+    proxy.stop().await;
+    let config = alice.config_path();
+    let listed = run(&["approvals", "--json", "--config", text(&config)]).await;
+    let listed: Value = serde_json::from_str(&listed.out).unwrap();
+    let standing = listed[0]["id"].to_string();
+    assert_eq!(listed[0]["until"].as_u64().unwrap() - listed[0]["since"].as_u64().unwrap(), 30 * 86400);
+    assert_eq!(run(&["approvals", "--config", text(&config), "revoke", &standing]).await.code, 0);
+    let desk = Desk::of(alice).await;
+    let _waiting = desk.get(&url("d"));
+    desk.next().await;
+    desk.proxy.stop().await;
 }
 
 #[tokio::test]

@@ -278,7 +278,7 @@ fn read_channel(row: &Row<'_>) -> rusqlite::Result<(ChannelId, Channel)> {
 }
 
 /// Parses a text column.
-fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+pub(super) fn text<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     row: &Row<'_>,
     column: usize,
 ) -> rusqlite::Result<T> {

@@ -3,6 +3,7 @@
 //! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes hexadecimal
 //! text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
 
+mod approvals;
 mod error;
 mod file;
 mod load;

@@ -8,7 +8,8 @@ use crate::payments::request_hasher::{KEY, RequestHasher};
 use crate::protocol::quote::RequestId;
 
 /// The migrations to each version of the schema, from version 1 on.
-pub(super) const MIGRATIONS: &[&str] = &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS];
+pub(super) const MIGRATIONS: &[&str] =
+    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const SCHEMA: &str = "
     CREATE TABLE book (
@@ -132,6 +133,18 @@ const AUTHORIZATIONS: &str = "
         asset TEXT NOT NULL,
         payee TEXT NOT NULL,
         at INTEGER NOT NULL
+    );";
+/// Version 7: payments that the operator has approved in advance.
+const APPROVALS: &str = "
+    CREATE TABLE approval (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        host TEXT NOT NULL,
+        payee TEXT NOT NULL,
+        network TEXT NOT NULL,
+        token TEXT NOT NULL,
+        max_price TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL
     );";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;

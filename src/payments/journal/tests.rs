@@ -6,6 +6,7 @@ use super::schema::{HASHED, MIGRATIONS, SCHEMA};
 use super::{FILE, Journal, JournalError};
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
+use crate::payments::standing::StandingApproval;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
@@ -109,6 +110,41 @@ fn another_chain_or_token_than_on_record_is_refused_unless_the_chain_is_chosen()
         assert!(matches!(error, JournalError::OtherToken { found, .. } if found == token), "{error}");
     }
     journal.verify(&Account { token, ..elsewhere }, true).unwrap_err();
+}
+
+#[test]
+fn standing_approvals_are_there_after_reopening_and_their_ids_are_not_reused() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(FILE)).unwrap();
+    let earlier = MIGRATIONS[..6].concat();
+    old.execute_batch(&format!(
+        "{earlier} PRAGMA user_version = 6; INSERT INTO request_key (id, key) VALUES (1, zeroblob(32));"
+    ))
+    .unwrap();
+    drop(old);
+    let given = |host: &str, max_price: u64| StandingApproval {
+        id: 0,
+        host: host.to_owned(),
+        payee: Address([7; 20]),
+        network: "eip155:1".to_owned(),
+        token: "0x01".to_owned(),
+        max_price: max_price.into(),
+        since: 5,
+        until: 100,
+    };
+    let mut journal = Journal::open(directory.path()).unwrap();
+    assert_eq!(journal.add_approval(&given("a", 1), 5).unwrap(), 1);
+    assert_eq!(journal.add_approval(&given("b", 2), 5).unwrap(), 2);
+    // In place of the first one.
+    assert_eq!(journal.add_approval(&given("a", 3), 5).unwrap(), 3);
+    drop(journal);
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let with_id = |id, approval| StandingApproval { id, ..approval };
+    assert_eq!(journal.standing_approvals().unwrap(), [with_id(2, given("b", 2)), with_id(3, given("a", 3))]);
+    assert!(journal.revoke_approval(3).unwrap() && !journal.revoke_approval(3).unwrap());
+    // At 100, the other one has ended.
+    assert_eq!(journal.add_approval(&given("c", 4), 100).unwrap(), 4);
+    assert_eq!(journal.standing_approvals().unwrap(), [with_id(4, given("c", 4))]);
 }
 
 #[test]

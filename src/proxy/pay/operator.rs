@@ -25,10 +25,19 @@ impl<S> Exchange<S> {
         settings.asks_operator && matches!(refusal, Refusal::NoApprover { hook: PAYMENT_REQUESTED })
     }
 
-    /// Whether the operator has approved the current offer.
+    /// Whether the operator has approved the current offer, for this request or in advance.
     pub(super) fn has_approval(&self, question: &Question) -> bool {
-        let is_approved = |offer: &Offer| self.operator.has_approved(&offer.terms());
-        question.hook == PAYMENT_REQUESTED && self.offer().is_some_and(is_approved)
+        let settings = &self.shared.settings;
+        let is_operators = settings.asks_operator
+            && settings.approver.is_none()
+            && question.webhook.is_none()
+            && question.hook == PAYMENT_REQUESTED;
+        let Some(terms) = self.offer().map(Offer::terms).filter(|_| is_operators) else { return false };
+        self.operator.has_approved(&terms)
+            || settings.payments.as_ref().is_some_and(|payments| {
+                let asset = payments.known_asset(&terms.price.asset);
+                payments.approvals().is_covered(&self.limit.host, &terms, &asset)
+            })
     }
 }
 
