@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::{Method, Uri};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -40,16 +41,17 @@ use crate::private;
 use crate::private::PrivateFileError;
 use crate::protocol::policy::{LocalSpenders, OnExit};
 use crate::proxy;
-use crate::proxy::Forward;
 use crate::proxy::access_log::AccessLogLayer;
 use crate::proxy::authenticate::Authenticator;
 use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
+use crate::proxy::pay::inspect::{InspectSettings, Inspection};
 use crate::proxy::pay::webhook::Approver;
 use crate::proxy::stack::Stack;
 use crate::proxy::upstream::egress::{Outbound, OutboundProxy};
+use crate::proxy::{Forward, ForwardError};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, AuthorityError, Leaves, Name, NotAName};
 
@@ -412,6 +414,29 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Sends a request without a payment, and reports what the seller offers and what the proxy would do.
+///
+/// # Errors
+/// A file that the configuration names cannot be used; the inner error is the request's.
+pub async fn inspect(
+    config: &Config,
+    method: Method,
+    url: &Uri,
+) -> Result<Result<Inspection, ForwardError>, StartError> {
+    let outbound = outbound(&config.upstream, &[config.listen, config.usual_listen])?;
+    let tls = origins::load(config)?;
+    let forward = Forward::new(&proxy::ProxySettings { outbound, tls, ..proxy_settings(config) });
+    forward.prepare().await;
+    let settings = InspectSettings {
+        policy: &config.policy,
+        assets: &config.assets,
+        limits: &config.limits,
+        has_wallet: config.wallet.is_some(),
+        contract: config.chain.as_ref().map(|chain| chain.channel_manager),
+    };
+    Ok(pay::inspect::inspect(forward, method, url, settings).await)
 }
 
 /// Revokes a standing approval while no proxy runs on the state directory; false if there is none with this ID.

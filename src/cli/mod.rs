@@ -14,6 +14,7 @@ pub mod demo;
 pub mod env;
 mod environment;
 pub mod init;
+pub mod inspect;
 mod output;
 pub mod pending;
 mod process;
@@ -73,6 +74,8 @@ pub enum Command {
     Env(env::EnvArgs),
     /// Create a key and a configuration
     Init(init::InitArgs),
+    /// Show what a URL costs and what the proxy would do, without paying
+    Inspect(inspect::InspectArgs),
     /// List the payments that wait for approval
     Pending(pending::PendingArgs),
     /// Approve a payment that waits
@@ -101,6 +104,7 @@ impl Command {
             Self::Run(_)
             | Self::Env(_)
             | Self::Init(_)
+            | Self::Inspect(_)
             | Self::Pending(_)
             | Self::Approve(_)
             | Self::Deny(_)
@@ -143,6 +147,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Env(args) => wait_for(env::run(args)),
         Command::Init(args) => init::run(&args),
+        Command::Inspect(args) => wait_for(inspect::run(args)),
         Command::Pending(args) => wait_for(pending::run(args)),
         Command::Approve(args) => wait_for(approve::approve(args)),
         Command::Deny(args) => wait_for(approve::deny(args)),

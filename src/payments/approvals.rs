@@ -14,7 +14,7 @@ use super::journal::JournalError;
 use super::standing::{StandingApproval, StandingApprovals};
 use crate::limits::Limits;
 use crate::mutex::lock;
-use crate::protocol::policy::KnownAsset;
+use crate::protocol::policy::{KnownAsset, shown_price};
 use crate::protocol::{Address, Amount, AssetId, Money, Refusal, Terms};
 
 /// The first ID of a run is random within these bounds, so that an ID noted before a restart names no other request.
@@ -302,7 +302,7 @@ impl OperatorApprovals {
     }
 
     fn show(&self, price: &Money) -> String {
-        show(price, &self.assets)
+        shown_price(price, &self.assets)
     }
 }
 
@@ -312,18 +312,10 @@ pub(crate) fn listed_approvals(
     assets: &[KnownAsset],
 ) -> Vec<ListedApproval> {
     let listed = |approval: StandingApproval| {
-        let shown = show(&Money { amount: approval.max_price, asset: approval.asset() }, assets);
+        let shown = shown_price(&Money { amount: approval.max_price, asset: approval.asset() }, assets);
         ListedApproval { approval, shown }
     };
     standing.into_iter().map(listed).collect()
-}
-
-/// An amount with its symbol and decimals if the asset is known, else in base units.
-fn show(price: &Money, assets: &[KnownAsset]) -> String {
-    match assets.iter().find(|known| known.asset == price.asset) {
-        Some(known) => known.show(price.amount),
-        None => format!("{} units of {}", price.amount, price.asset),
-    }
 }
 
 impl PendingGuard<'_> {

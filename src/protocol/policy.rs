@@ -26,7 +26,7 @@ pub use hooks::{
 };
 pub use host_pattern::HostPattern;
 pub use hosts::Hosts;
-pub use known_asset::{KnownAsset, well_known};
+pub use known_asset::{KnownAsset, shown_price, well_known};
 pub use limit::SpendLimit;
 pub use marks::{Mark, Marks};
 pub use price_limit::PriceLimit;

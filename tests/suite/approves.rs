@@ -438,3 +438,57 @@ async fn a_body_that_waits_for_the_payment_waits_for_the_approval() {
     assert!(client.exactly(14).await.starts_with(b"1000000 bytes"));
     desk.proxy.stop().await;
 }
+
+#[tokio::test]
+async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
+    let fair = Fair::open().await;
+    let (paid, free) = (format!("{}/paid", fair.origin.url()), format!("{}/free", fair.origin.url()));
+    let payee = fair.origin.receiver();
+    let pay = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = ";
+    let webhook = "webhook = \"http://127.0.0.1:1/\"";
+    for (rest, would, reason) in [
+        (format!("{pay}1000\n"), "pay", ""),
+        (format!("{pay}999\n"), "refuse", "the price 1000 is above max_price 999"),
+        (String::new(), "refuse", "no [[pay]] rule matches"),
+        ("[[pay]]\nhost = \"*\"\ndeny = true\n".to_owned(), "refuse", "a [[pay]] rule denies"),
+        (format!("{pay}1000\n{ASK}"), "ask", "`tollpass approve`"),
+        (format!("{pay}1000\nask_above = 1000\n"), "pay", ""),
+        (format!("{pay}1000\nask_above = 999\n"), "ask", "`tollpass approve`"),
+        (
+            format!("{pay}1000\n[hooks]\npayment_requested = {{ action = \"ask\", {webhook} }}\n"),
+            "ask",
+            "the webhook http://127.0.0.1:1 decides",
+        ),
+        (
+            format!("{pay}1000\n[hooks]\npayment_requested = {{ action = \"abort\" }}\n"),
+            "refuse",
+            "hooks.payment_requested aborts",
+        ),
+        (format!("{pay}\"$1\"\n"), "pay", "if max_price ($1) allows the channel contract's token"),
+        (format!("{pay}1000\n[deposit]\nmax_per_channel = 999\n"), "refuse", "deposit.max_per_channel 999"),
+    ] {
+        let alice = Alice::ruled(&fair.market, &rest).await;
+        let config = alice.config_path();
+        let ran = run(&["inspect", &paid, "--json", "--config", text(&config)]).await;
+        let json: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"));
+        let offer = &json["offers"][0];
+        assert_eq!((&json["status"], &offer["would"]), (&402.into(), &would.into()), "{rest}: {json}");
+        assert!(offer["reason"].as_str().unwrap_or_default().contains(reason), "{rest}: {json}");
+        assert_eq!((&offer["price"], &offer["payee"]), (&"1000".into(), &payee.to_string().into()));
+        assert!(!alice.state_dir().exists(), "it needs no state");
+        let ran = run(&["inspect", &paid, "--config", text(&config)]).await;
+        let expected = format!("microraiden: 1000 units of the channel contract's token to {payee}: would ");
+        assert!(ran.code == 0 && ran.out.contains(&expected), "{ran:?}");
+        let ran = run(&["inspect", &free, "--config", text(&config)]).await;
+        assert!(ran.code == 0 && ran.out.contains("200\nthe response asks for no payment\n"), "{ran:?}");
+    }
+    // The same restrictions on addresses as for requests through the proxy.
+    let pays = format!("{pay}1000\n[upstream]\ndeny = [\"127.0.0.0/8\"]\n");
+    let alice = Alice::ruled(&fair.market, &pays).await;
+    let ran = run(&["inspect", &paid, "--config", text(&alice.config_path())]).await;
+    ran.expect_failure(&["cannot inspect", "deny"]);
+    run(&["inspect", "ftp://a/", "--config", text(&alice.config_path())])
+        .await
+        .expect_failure(&["not a valid"]);
+    assert_eq!(fair.market.openings().await, 0);
+}

@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 use crate::protocol::decimal;
 use crate::protocol::usd::Usd;
-use crate::protocol::{Address, Amount, AssetId};
+use crate::protocol::{Address, Amount, AssetId, Money};
 
 /// A token whose symbol, decimals and value are known. What a seller claims about a token is never used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,21 @@ impl KnownAsset {
         format!("{} {}", decimal::show(amount.into(), self.decimals), self.symbol)
     }
 }
+
+/// An amount with its symbol and decimals if the asset is known, else in base units. What a seller calls an unknown asset is
+/// cut and made safe for terminals.
+pub fn shown_price(price: &Money, assets: &[KnownAsset]) -> String {
+    if let Some(known) = assets.iter().find(|known| known.asset == price.asset) {
+        return known.show(price.amount);
+    }
+    let name = price.asset.to_string();
+    let safe = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
+    let name: String = name.chars().take(LONGEST_NAME).map(safe).collect();
+    format!("{} units of {name}", price.amount)
+}
+
+/// Longer names of unknown assets are cut, in characters.
+const LONGEST_NAME: usize = 120;
 
 /// The tokens that are known without configuration. Those on test networks have no value.
 pub fn well_known() -> Vec<KnownAsset> {
@@ -76,5 +91,15 @@ mod tests {
         assert_eq!(base.asset.to_string(), "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453");
         assert_eq!(base.show(50_000.into()), "0.05 USDC");
         assert_eq!(base.usd.unwrap().to_string(), "$1");
+    }
+
+    #[test]
+    fn an_unknown_asset_is_shown_safely() {
+        let known = well_known();
+        let price = |asset| Money { amount: 50_000.into(), asset };
+        assert_eq!(shown_price(&price(known[3].asset.clone()), &known), "0.05 USDC");
+        let evil = AssetId::token("eip155:1", format!("\u{1b}[2J\u{9b}{}", "x".repeat(1000)));
+        let shown = shown_price(&price(evil), &known);
+        assert!(shown.starts_with("50000 units of ?[2J?xxx") && shown.len() == 15 + 120, "{shown}");
     }
 }

@@ -224,6 +224,18 @@ impl Offer {
         }
     }
 
+    /// Checks the channel contract only, before the account is known.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignContract`].
+    pub fn check_contract(&self, ours: Address) -> Result<(), Refusal> {
+        match self {
+            Self::MicroRaiden(offer) => offer.check_contract(ours),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => Ok(()),
+        }
+    }
+
     /// The path of the seller's REST interface at its origin, if the offer names one.
     #[must_use]
     pub fn rest_path(&self) -> Option<&str> {

@@ -7,6 +7,7 @@ mod browser;
 mod exchange;
 mod held_answer;
 mod hooks;
+pub mod inspect;
 mod operator;
 mod operator_state;
 mod plain_http;

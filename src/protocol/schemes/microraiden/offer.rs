@@ -45,12 +45,22 @@ impl ChannelOffer {
     /// # Errors
     /// [`Refusal::ForeignContract`] or [`Refusal::ForeignToken`].
     pub fn check_account(&self, account: &Account) -> Result<(), Refusal> {
-        if self.contract != account.contract {
-            return Err(Refusal::ForeignContract { theirs: self.contract, ours: account.contract });
-        }
+        self.check_contract(account.contract)?;
         match self.token.filter(|token| *token != account.token) {
             Some(theirs) => Err(Refusal::ForeignToken { theirs, ours: account.token }),
             None => Ok(()),
+        }
+    }
+
+    /// Checks the channel contract only.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignContract`].
+    pub fn check_contract(&self, ours: Address) -> Result<(), Refusal> {
+        if self.contract == ours {
+            Ok(())
+        } else {
+            Err(Refusal::ForeignContract { theirs: self.contract, ours })
         }
     }
 }

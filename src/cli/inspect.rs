@@ -1,0 +1,68 @@
+//! `tollpass inspect`: what a seller offers, and what the proxy would do, without paying.
+
+use anyhow::Context as _;
+use clap::Args;
+use http::{Method, Uri};
+
+use super::config_args::ConfigArgs;
+use super::output::print;
+use crate::app;
+use crate::proxy::pay::inspect::{Inspection, Preview};
+
+/// What `tollpass inspect --help` shows below the options.
+const AFTER_HELP: &str = "\
+Sends one request without a payment, under the same restrictions on addresses as the
+proxy, and applies the [[pay]] entries to each offer in the response. It reads neither
+the key nor the journal and contacts no node, so it reports what depends on these as a
+condition. If a 402 has several offers, the proxy pays the first that it can pay.";
+
+/// Show what a URL costs and what the proxy would do, without paying
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct InspectArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The method of the request
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    pub method: Method,
+    /// Write the result as JSON, with prices in base units
+    #[arg(long)]
+    pub json: bool,
+    /// The http or https URL
+    pub url: Uri,
+}
+
+/// Inspects a URL.
+pub async fn run(args: InspectArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    if args.url.authority().is_none() || !matches!(args.url.scheme_str(), Some("http" | "https")) {
+        anyhow::bail!("{} is not a valid http or https URL", args.url);
+    }
+    let inspection = app::inspect(&config, args.method, &args.url)
+        .await?
+        .with_context(|| format!("cannot inspect {}", args.url))?;
+    if args.json {
+        print(serde_json::to_string_pretty(&inspection)? + "\n")
+    } else {
+        print(lines(&inspection))
+    }
+}
+
+fn lines(inspection: &Inspection) -> String {
+    let Inspection { method, url, status, reason, offers } = inspection;
+    let mut text = format!("{method} {url}: {status}\n");
+    if let Some(reason) = reason {
+        text += &format!("{reason}\n");
+    }
+    for offer in offers {
+        let would = match offer.would {
+            Preview::Pay => "would pay",
+            Preview::Ask => "would ask",
+            Preview::Refuse => "would not pay",
+        };
+        let reason = offer.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        text += &format!("{}: {} to {}: {would}{reason}\n", offer.scheme, offer.shown, offer.payee);
+    }
+    text
+}

@@ -1,0 +1,217 @@
+//! What a seller offers for a request, and what the rules would do, without paying.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use serde::Serialize;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use super::plain_http;
+use crate::hosts::without_brackets;
+use crate::limits::Limits;
+use crate::protocol::engine::host_name;
+use crate::protocol::policy::{
+    Allow, Deposit, KnownAsset, Policy, PriceLimit, Requested, SpendLimit, shown_price,
+};
+use crate::protocol::schemes;
+use crate::protocol::{Address, Amount, Answer, AssetId, Offer, Refusal};
+use crate::proxy::message::target;
+use crate::proxy::replay::{Held, hold};
+use crate::proxy::request_service::RequestService;
+use crate::proxy::upstream::egress::PinnedAddr;
+use crate::proxy::{Body, ForwardError};
+
+/// The configuration that decides about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct InspectSettings<'a> {
+    /// The rules.
+    pub policy: &'a Policy,
+    /// The tokens whose symbols are known.
+    pub assets: &'a [KnownAsset],
+    /// The limits on responses.
+    pub limits: &'a Limits,
+    /// Whether there is a wallet.
+    pub has_wallet: bool,
+    /// The channel contract, if there is a chain.
+    pub contract: Option<Address>,
+}
+
+/// What a seller offers, and what the proxy would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The method of the request.
+    pub method: String,
+    /// The URL of the request.
+    pub url: String,
+    /// The status of the response.
+    pub status: u16,
+    /// Why the whole response would not be paid, if that does not depend on an offer.
+    pub reason: Option<String>,
+    /// The offers of the seller, in its order.
+    pub offers: Vec<InspectedOffer>,
+}
+
+/// One offer, and what the proxy would do with it.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedOffer {
+    /// The payment scheme.
+    pub scheme: String,
+    /// The price with its symbol, or in base units if the asset is unknown.
+    pub shown: String,
+    /// The price in base units.
+    pub price: Amount,
+    /// The asset.
+    pub asset: String,
+    /// The payee.
+    pub payee: Address,
+    /// What the proxy would do.
+    pub would: Preview,
+    /// Why, or on which condition.
+    pub reason: Option<String>,
+}
+
+/// What the proxy would do with an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preview {
+    /// Pay it.
+    Pay,
+    /// Ask an approver first.
+    Ask,
+    /// Not pay it.
+    Refuse,
+}
+
+/// Sends a request without a payment, and reports the offers in its response.
+///
+/// # Errors
+/// The origin cannot be reached, or does not respond within `limits.answer_timeout`.
+pub async fn inspect<S>(
+    service: S,
+    method: Method,
+    url: &Uri,
+    settings: InspectSettings<'_>,
+) -> Result<Inspection, ForwardError>
+where
+    S: RequestService<ForwardError>,
+{
+    let mut request = Request::new(Body::Empty);
+    (*request.method_mut(), *request.uri_mut()) = (method.clone(), url.clone());
+    request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static("*/*"));
+    let within: Duration = settings.limits.answer_timeout;
+    let late = |_| ForwardError::Lost("no response within limits.answer_timeout".to_owned());
+    let (head, body) = timeout(within, service.oneshot(request)).await.map_err(late)??.into_parts();
+    let mut inspection = Inspection {
+        method: method.to_string(),
+        url: url.to_string(),
+        status: head.status.as_u16(),
+        reason: None,
+        offers: Vec::new(),
+    };
+    if !schemes::may_ask(head.status, &head.headers) {
+        inspection.reason = Some("the response asks for no payment".to_owned());
+        return Ok(inspection);
+    }
+    let limits = settings.limits;
+    let whole = hold(body, limits.max_402_body, limits.offer_timeout).await;
+    let refusal = match whole {
+        Held::Whole { .. } => None,
+        Held::Past(..) => Some("its body is too large, too slow or incomplete, so that it would not be paid"),
+    };
+    inspection.reason = refusal.map(str::to_owned);
+    match read(head.status, &head.headers) {
+        Ok(offers) => {
+            let peer = head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
+            let judge = |offer: &Offer| settings.judge(url, peer, offer);
+            inspection.offers = offers.iter().map(|offer| settings.describe(offer, judge(offer))).collect();
+        }
+        Err(refusal) => inspection.reason = Some(refusal.to_string()),
+    }
+    Ok(inspection)
+}
+
+fn read(status: StatusCode, headers: &HeaderMap) -> Result<Vec<Offer>, Refusal> {
+    schemes::read(&Answer { status, headers, body: None })
+}
+
+impl InspectSettings<'_> {
+    /// What the proxy would do, and why or on which condition.
+    fn judge(
+        &self,
+        url: &Uri,
+        peer: Option<std::net::IpAddr>,
+        offer: &Offer,
+    ) -> Result<(Preview, Option<String>), Refusal> {
+        let (host, port) = target::host_and_port(url);
+        let host = without_brackets(host);
+        let shown = || url.authority().map(ToString::to_string).unwrap_or_default();
+        let (max_price, receivers, allow_plain_http, hooks) =
+            match self.policy.rule(host, port).map(|rule| &rule.allow) {
+                None => return Err(Refusal::NoRule { host: shown() }),
+                Some(Allow::Deny) => return Err(Refusal::Denied { host: shown() }),
+                Some(Allow::Pay { max_price, receivers, allow_plain_http, hooks, .. }) => {
+                    (max_price, receivers, *allow_plain_http, hooks)
+                }
+            };
+        if !self.has_wallet {
+            return Err(Refusal::NoWallet);
+        }
+        if plain_http::is_limited(url, allow_plain_http) {
+            plain_http::check(url, peer)?;
+        }
+        let limit = SpendLimit {
+            host: host_name(host),
+            max_price: max_price.clone(),
+            receivers: receivers.clone(),
+            hooks: hooks.clone(),
+        };
+        let terms = offer.terms();
+        limit.check(&terms, || None)?;
+        if !offer.is_one_shot() {
+            let ours = self.contract.ok_or(Refusal::NoChain)?;
+            offer.check_contract(ours)?;
+            let Deposit { max_per_channel: cap, .. } = self.policy.deposit;
+            if terms.price.amount > cap {
+                return Err(Refusal::DepositCap { price: terms.price.amount, cap });
+            }
+        }
+        let is_open = terms.price.asset == AssetId::ChannelToken
+            && !matches!(limit.max_price, PriceLimit::ChannelToken(_));
+        let condition = is_open.then(|| {
+            format!(
+                "if max_price ({max_price}) allows the channel contract's token, which only the node knows"
+            )
+        });
+        let is_asked = match (&hooks.ask_above, hooks.payment_requested.action) {
+            (_, Requested::Abort) => return Err(Refusal::NotWanted),
+            (None, action) => action == Requested::Ask,
+            (Some(above), _) => above.is_exceeded(&terms.price, None),
+        };
+        if !is_asked {
+            return Ok((Preview::Pay, condition));
+        }
+        let approver = match &hooks.payment_requested.webhook {
+            Some(webhook) => format!("the webhook {webhook} decides"),
+            None => "waits for `tollpass approve`, unless it is approved in advance".to_owned(),
+        };
+        Ok((
+            Preview::Ask,
+            Some([Some(approver), condition].into_iter().flatten().collect::<Vec<_>>().join("; ")),
+        ))
+    }
+
+    fn describe(&self, offer: &Offer, judged: Result<(Preview, Option<String>), Refusal>) -> InspectedOffer {
+        let terms = offer.terms();
+        let (would, reason) = judged.unwrap_or_else(|refusal| (Preview::Refuse, Some(refusal.to_string())));
+        InspectedOffer {
+            scheme: terms.scheme.to_string(),
+            shown: shown_price(&terms.price, self.assets),
+            price: terms.price.amount,
+            asset: terms.price.asset.to_string(),
+            payee: terms.payee,
+            would,
+            reason,
+        }
+    }
+}
