@@ -47,6 +47,7 @@ use crate::proxy::frontend::RouteToken;
 use crate::proxy::intercept::Interception;
 use crate::proxy::pay;
 use crate::proxy::pay::PayLayer;
+use crate::proxy::pay::dry_run::DryRun;
 use crate::proxy::pay::inspect::{InspectSettings, Inspection};
 use crate::proxy::pay::webhook::Approver;
 use crate::proxy::stack::Stack;
@@ -73,6 +74,8 @@ pub struct App {
     interception: Option<Interception>,
     paying: Option<PaidServices>,
     clients: Option<ClientCount>,
+    /// Set if nothing may be signed.
+    dry_run: Option<DryRun>,
     /// The token that protects the routes of a proxy that pays or has clients.
     token: Option<RouteToken>,
     /// Knows the clients, if there are any.
@@ -136,7 +139,19 @@ impl App {
         };
         let authenticator = authenticator(&config)?.map(Arc::new);
         let interception = interception(&config)?;
-        Ok(Self { token, authenticator, ports, config, shutdown, forward, interception, paying, clients })
+        let dry_run = None;
+        Ok(Self {
+            dry_run,
+            token,
+            authenticator,
+            ports,
+            config,
+            shutdown,
+            forward,
+            interception,
+            paying,
+            clients,
+        })
     }
 
     /// The address that the proxy listens on.
@@ -159,17 +174,37 @@ impl App {
         self.clients.as_ref()
     }
 
+    /// Makes this a dry run, which signs nothing: the key is not opened and the node not contacted. Returns the tally of
+    /// what it would have cost.
+    pub fn dry_run(&mut self) -> DryRun {
+        self.dry_run.get_or_insert_with(|| DryRun::new(Arc::clone(&self.config.assets))).clone()
+    }
+
     /// Serves until the shutdown begins, then drains within `limits.drain_timeout`.
     ///
     /// # Errors
     /// The wallet cannot be opened, the payment service has failed, or a seller did not sign that a channel be closed
     /// at exit and the policy treats that as an error.
     pub async fn run(self) -> Result<(), StartError> {
-        let Self { ports, config, shutdown, forward, interception, paying, token, authenticator, .. } = self;
+        let Self {
+            ports,
+            config,
+            shutdown,
+            forward,
+            interception,
+            paying,
+            token,
+            authenticator,
+            dry_run,
+            ..
+        } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
         let payments = paying.as_ref().map(|paying| paying.payments.clone());
-        let settings_of_payments =
-            pay::PaySettings { asks_operator: true, ..pay_settings(&config, payments, &shutdown) };
+        let settings_of_payments = pay::PaySettings {
+            asks_operator: true,
+            dry_run: dry_run.clone(),
+            ..pay_settings(&config, payments, &shutdown)
+        };
         let layer = PayLayer::new(settings_of_payments);
         let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(config.log.access));
         if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
@@ -188,15 +223,28 @@ impl App {
             report_left(shutdown.drain(drain_timeout).await);
             return Ok(());
         };
-        if let Some(within) = config.policy.deposit.close_idle_after {
+        if let Some(within) = config.policy.deposit.close_idle_after
+            && dry_run.is_none()
+        {
             let reaper = IdleChannelReaper::new(channels.clone(), within);
             shutdown.spawn(close_idle_channels(reaper, within, shutdown.clone()));
         }
         let task = watched(task, shutdown.clone());
-        let started = start(payments.clone(), key, chain, shutdown.clone());
-        let (started, ()) = tokio::join!(started, served);
+        let is_dry_run = dry_run.is_some();
+        let starting = async {
+            if is_dry_run {
+                payments.not_ready("this is a dry run, which signs nothing".to_owned()).await;
+                return Ok(());
+            }
+            start(payments.clone(), key, chain, shutdown.clone()).await
+        };
+        let (started, ()) = tokio::join!(starting, served);
         let deadline = tokio::time::Instant::now() + drain_timeout;
         let was_denied = match config.policy.deposit.on_exit {
+            _ if is_dry_run => {
+                payments.stop().await;
+                None
+            }
             OnExit::Never => {
                 payments.stop().await;
                 None
@@ -621,6 +669,7 @@ fn pay_settings(config: &Config, payments: Option<Payments>, shutdown: &Shutdown
         shutdown: shutdown.clone(),
         approver: None,
         asks_operator: false,
+        dry_run: None,
     }
 }
 

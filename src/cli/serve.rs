@@ -17,6 +17,12 @@ configuration, tollpass is a plain proxy that never pays. Open http://tollpass.l
 through the proxy, or the proxy's address itself, for a page with instructions for each
 kind of program.
 
+With --dry-run, tollpass does everything except signing: it reads offers, applies the
+[[pay]] entries and asks for approval. Where it would pay, the client gets the seller's
+402 with \"dry run: would pay ...\" in Proxy-Status. The sum is printed and logged at the
+end. The key is not opened and the node not contacted, so the channel contract's token
+is not known: prices in it are base units, and pass a max_price with a symbol.
+
 SIGTERM, SIGINT and SIGHUP shut down gracefully, within limits.drain_timeout; a second
 one stops at once.";
 
@@ -30,6 +36,9 @@ pub struct ServeArgs {
     /// Listen on this IP address and port, overriding the configuration
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Sign nothing, and report what it would have cost
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 impl ServeArgs {
@@ -51,8 +60,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let app = App::build(config, None, shutdown).await?;
+    let mut app = App::build(config, None, shutdown).await?;
     announce(format_args!("listening on {}\n", app.address()));
-    app.run().await?;
-    Ok(())
+    let dry_run = args.dry_run.then(|| app.dry_run());
+    let ended = app.run().await;
+    if let Some(dry_run) = dry_run {
+        let summary = dry_run.summary();
+        tracing::info!("{summary}");
+        announce(format_args!("{summary}\n"));
+    }
+    Ok(ended?)
 }

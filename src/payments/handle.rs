@@ -200,6 +200,14 @@ impl Payments {
         self.engine.lock().engine.check(offer, limit)
     }
 
+    /// Whether an approver must be asked about an offer.
+    ///
+    /// # Errors
+    /// The policy does not want to pay.
+    pub(crate) fn must_ask(&self, offer: &Offer, limit: &SpendLimit) -> Result<bool, Refusal> {
+        self.engine.lock().engine.must_ask(&limit.hooks, offer)
+    }
+
     /// Asks for a signed payment, and waits for approval, a channel, an opening or a top-up until `deadline`.
     /// `consultant` asks the user's approver about the request. Nothing is signed if the future is dropped before it
     /// completes.

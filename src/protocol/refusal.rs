@@ -257,6 +257,12 @@ pub enum Refusal {
         /// The approver's reason, or why its reply is invalid.
         reason: String,
     },
+    /// A dry run would pay now.
+    #[error("dry run: would pay {price}")]
+    DryRun {
+        /// The price.
+        price: Box<str>,
+    },
     /// The operator did not decide in time.
     #[error(
         "timed out: approval {id} was neither approved nor denied within {} (limits.approval_timeout); this is not a \

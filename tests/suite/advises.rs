@@ -506,5 +506,6 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         shutdown: Shutdown::new(),
         approver,
         asks_operator: false,
+        dry_run: None,
     }
 }

@@ -16,7 +16,7 @@ use crate::support::cheats::{once_paid, price_rises};
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
 use crate::support::market::Market;
-use crate::support::payer::{Alice, PATIENCE, Running};
+use crate::support::payer::{Alice, PATIENCE, Program, Running, program};
 use crate::support::raw::{Raw, soon};
 use crate::support::wire::{Got, ask};
 
@@ -490,5 +490,66 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
     run(&["inspect", "ftp://a/", "--config", text(&alice.config_path())])
         .await
         .expect_failure(&["not a valid"]);
+    assert_eq!(fair.market.openings().await, 0);
+}
+
+#[tokio::test]
+async fn a_dry_run_signs_nothing_and_reports_what_it_would_have_cost() {
+    let fair = Fair::open().await;
+    let rules = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = 1000\n[deposit]\non_exit = \"cooperative\"\n";
+    let alice = Alice::ruled(&fair.market, rules).await;
+    // The key is not needed.
+    std::fs::remove_file(alice.directory.path().join("key")).unwrap();
+    let mut command = program(["serve", "--dry-run", "--config"]);
+    command.arg(alice.config_path());
+    let serving = Program::start(command).await;
+    let url = format!("{}/paid", fair.origin.url());
+    for _ in 0..2 {
+        let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+        assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
+        let expected = "dry run: would pay 1000 units of the channel contract's token";
+        assert!(reason(&got).contains(expected), "{got:?}");
+    }
+    let free = Request::get(format!("{}/free", fair.origin.url())).body(empty()).unwrap();
+    assert_eq!(ask(serving.address, free).await.status, StatusCode::OK);
+    let receiver = fair.origin.receiver().to_string();
+    let config = alice.config_path();
+    let opened = run(&["channels", "--config", text(&config), "open", &receiver, "1000", "--yes"]).await;
+    opened.expect_failure(&["this is a dry run"]);
+    serving.terminate();
+    let (status, log) = serving.ended().await;
+    assert!(status.success(), "{log}");
+    let summary = "dry run: would have paid 2000 units of the channel contract's token for 2 requests";
+    assert!(log.contains(summary), "{log}");
+    assert_eq!(fair.market.openings().await, 0);
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_approval_first() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, ASK).await;
+    let mut command = program(["serve", "--dry-run", "--config"]);
+    command.arg(alice.config_path());
+    let serving = Program::start(command).await;
+    let url = format!("{}/paid", fair.origin.url());
+    for (is_approved, expected) in [(true, "dry run: would pay 1000"), (false, "denied")] {
+        let request = Request::get(&url).body(empty()).unwrap();
+        let waiting = tokio::spawn(ask(serving.address, request));
+        let socket = admin::socket(&alice.state_dir());
+        let asked = async {
+            loop {
+                if let Some(asked) = admin::pending(&socket).await.unwrap().unwrap().pop() {
+                    return asked;
+                }
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asked).await.expect("it does not ask");
+        admin::decide(&socket, asked.id, is_approved, None).await.unwrap().unwrap();
+        let got = waiting.await.unwrap();
+        assert!(reason(&got).contains(expected), "{got:?}");
+    }
+    serving.terminate();
+    let (_, log) = serving.ended().await;
+    assert!(log.contains("for 1 request"), "{log}");
     assert_eq!(fair.market.openings().await, 0);
 }

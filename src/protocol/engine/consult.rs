@@ -50,7 +50,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal::NotWanted`].
-    pub(super) fn must_ask(&self, hooks: &Hooks, offer: &Offer) -> Result<bool, Refusal> {
+    pub fn must_ask(&self, hooks: &Hooks, offer: &Offer) -> Result<bool, Refusal> {
         match (hooks.payment_requested.action, &hooks.ask_above) {
             (Requested::Abort, _) => Err(Refusal::NotWanted),
             (Requested::Pay, None) => Ok(false),

@@ -250,6 +250,9 @@ where
     async fn lease(&self, offer: Offer, held: Option<&response::Parts>) -> Result<Box<Lease>, Refusal> {
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         let consultant = self.consultant(None, held);
+        if let Some(dry_run) = &self.settings().dry_run {
+            return Err(Box::pin(self.rehearse((payments, dry_run), &offer, &consultant)).await);
+        }
         payments.pay(offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 

@@ -4,6 +4,7 @@
 //! nothing is paid, the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
 mod browser;
+pub mod dry_run;
 mod exchange;
 mod held_answer;
 mod hooks;
@@ -11,6 +12,7 @@ pub mod inspect;
 mod operator;
 mod operator_state;
 mod plain_http;
+mod rehearsal;
 mod settings;
 mod spender;
 mod strip;
@@ -304,7 +306,9 @@ where
             &refusal.to_string(),
         )));
     }
-    let quote = if send_ahead { exchange.recall() } else { None };
+    // A dry run reads the seller's current offer.
+    let is_dry_run = exchange.settings().dry_run.is_some();
+    let quote = if send_ahead && !is_dry_run { exchange.recall() } else { None };
     if let Some(quote) = quote
         && let Some(lease) = Box::pin(exchange.ahead(quote)).await
     {

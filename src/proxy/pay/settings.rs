@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::dry_run::DryRun;
 use super::unreadable::Unreadable;
 use super::webhook::{Approvals, Approver};
 use crate::limits::Limits;
@@ -31,6 +32,8 @@ pub struct PaySettings {
     pub approver: Option<Arc<dyn Approver>>,
     /// Whether a request that neither a webhook nor `approver` can approve waits for `tollpass approve`.
     pub asks_operator: bool,
+    /// In a dry run, nothing is signed, and this counts what it would have cost.
+    pub dry_run: Option<DryRun>,
 }
 
 /// What all requests share.

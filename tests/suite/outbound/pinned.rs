@@ -44,6 +44,7 @@ pub fn pay_settings(alice: &Alice, proxy: &Running) -> pay::PaySettings {
         shutdown: Shutdown::new(),
         approver: None,
         asks_operator: false,
+        dry_run: None,
     }
 }
 
