@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use super::config_args::ConfigArgs;
 use super::output::print;
 use crate::app;
-use crate::proxy::pay::inspect::{Inspection, Preview};
+use crate::app::{Inspection, Preview};
 
 /// What `tollpass inspect --help` shows below the options.
 const AFTER_HELP: &str = "\

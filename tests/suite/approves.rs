@@ -515,7 +515,7 @@ async fn a_dry_run_signs_nothing_and_reports_what_it_would_have_cost() {
     let receiver = fair.origin.receiver().to_string();
     let config = alice.config_path();
     let opened = run(&["channels", "--config", text(&config), "open", &receiver, "1000", "--yes"]).await;
-    opened.expect_failure(&["this is a dry run"]);
+    opened.expect_failure(&["not ready"]);
     serving.terminate();
     let (status, log) = serving.ended().await;
     assert!(status.success(), "{log}");
