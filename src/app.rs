@@ -36,7 +36,7 @@ use crate::config;
 use crate::config::{Config, KeySource};
 use crate::payments::journal;
 use crate::payments::journal::Journal;
-use crate::payments::{Payments, Startup};
+use crate::payments::{LedgerBounds, Payments, Startup};
 use crate::private;
 use crate::private::PrivateFileError;
 use crate::protocol::policy::{LocalSpenders, OnExit};
@@ -417,7 +417,9 @@ impl PaidServices {
         let policy = Arc::new(config.policy.clone());
         let seller = Arc::new(SellerClient::new(seller_service(forward), config.limits.seller_timeout));
         let close_denied = policy.hooks.cooperative_close_denied.clone();
-        let (payments, task) = Payments::spawn(policy, journal, Arc::clone(&config.assets), &config.limits);
+        let bounds = LedgerBounds { keep: config.ledger.keep, max_size: config.ledger.max_size };
+        let assets = Arc::clone(&config.assets);
+        let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits);
         let approver = Arc::new(WebhookCloseApprover::default());
         let channels = Channels::new(payments.clone(), seller, approver, close_denied);
         Ok(Self { payments, channels, task, key, chain, _lock: lock })

@@ -85,7 +85,7 @@
 //! | `protocol` | the pure core: offers, policy, the engine | `hosts` |
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal | `chain`, `limits`, `protocol` |
+//! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | `tls` | the local CA, its certificates, root certificates | `private` |

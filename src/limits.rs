@@ -143,6 +143,9 @@ limits! {
     /// How many further payments of the same price may be signed before the next durable write to the journal. After a
     /// crash, this many count as promised until the seller proves what it holds.
     sign_ahead: u64 = count(256, 0..=1_000_000);
+    /// How many payments that have ended may wait for their row in the ledger, which is written within a second. Of more,
+    /// the ledger only has the sum.
+    ledger_queue: usize = count(16_384, 1..=1_000_000);
     /// How long a 402 that arrives during startup waits for the key and the chain.
     ready_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
     /// How many payments may be queued at once.

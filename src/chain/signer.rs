@@ -6,8 +6,11 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::types::Bytes;
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_signers::{LocalWallet, Signer as _};
+use pbkdf2::hmac::{Hmac, KeyInit as _, Mac as _};
 use secp256k1::ecdsa::RecoveryId;
 use secp256k1::{Message, Secp256k1, SecretKey, SignOnly};
+use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::protocol::{Address, Signature};
 
@@ -63,6 +66,17 @@ impl Signer {
         let mut bytes = [v; 65];
         bytes[..64].copy_from_slice(&compact);
         Ok(Signature(bytes))
+    }
+
+    /// A key for another purpose, which reveals nothing about this one: HMAC-SHA-256 of the purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        // HMAC pads a key with zeros to the block size.
+        let mut block = Zeroizing::new([0; 64]);
+        block[..32].copy_from_slice(&Zeroizing::new(self.key.secret_bytes())[..]);
+        let mut mac = Hmac::<Sha256>::new((&*block).into());
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// Signs a transaction, which includes its chain ID, and returns its RLP encoding.

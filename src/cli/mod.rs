@@ -15,6 +15,7 @@ pub mod env;
 mod environment;
 pub mod init;
 pub mod inspect;
+pub mod ledger;
 mod output;
 pub mod pending;
 mod process;
@@ -86,6 +87,8 @@ pub enum Command {
     Approvals(approvals::ApprovalsArgs),
     /// List, open, top up, close and settle payment channels
     Channels(channels::ChannelsArgs),
+    /// List payments, add them up, and verify that no row was changed
+    Ledger(ledger::LedgerArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
@@ -110,6 +113,7 @@ impl Command {
             | Self::Deny(_)
             | Self::Approvals(_)
             | Self::Channels(_)
+            | Self::Ledger(_)
             | Self::Ca(_)
             | Self::Check(_)
             | Self::Config(_) => "warn",
@@ -153,6 +157,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Deny(args) => wait_for(approve::deny(args)),
         Command::Approvals(args) => wait_for(approvals::run(args)),
         Command::Channels(args) => wait_for(channels::run(args)),
+        Command::Ledger(args) => wait_for(ledger::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Config(command) => config::run(&command),

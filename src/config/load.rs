@@ -15,6 +15,7 @@ use super::client::{AuthRequirement, ClientConfig};
 use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
+use super::ledger::LedgerConfig;
 use super::listener::Exposure;
 use super::log::LogConfig;
 use super::route::RouteConfig;
@@ -23,8 +24,8 @@ use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
 use super::{
-    asset, chain, client, hooks, intercept, limits, log, origin, policy, route, source, upstream, values,
-    wallet,
+    asset, chain, client, hooks, intercept, ledger, limits, log, origin, policy, route, source, upstream,
+    values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -49,8 +50,8 @@ pub(super) static TOP: Table = Table::new(
         /// The ports that CONNECT may lead to, each a number or a range such as "8000-8999".
         "connect_ports": Shape::List(&values::PORTS, 1, values::MOST_PORTS); or(|| json!(["1-65535"])),
         /// The directory for all state: the journal of channels, signed totals and transactions (tollpass.db, SQLite),
-        /// the local CA (ca.pem, ca-key.pem), files for programs (ca-bundle*.pem, wgetrc*), the control socket
-        /// (admin.sock), lock, and route-token if there are routes.
+        /// a copy of the ledger's head (ledger-head.*), the local CA (ca.pem, ca-key.pem), files for programs
+        /// (ca-bundle*.pem, wgetrc*), the control socket (admin.sock), lock, and route-token if there are routes.
         "state_dir": Shape::Path; or(|| json!("~/.local/state/tollpass")),
         /// The key that pays; without it, tollpass never pays.
         "wallet": Shape::Table(&wallet::WALLET),
@@ -74,6 +75,8 @@ pub(super) static TOP: Table = Table::new(
         "intercept": Shape::Table(&intercept::INTERCEPT),
         /// How to reach origins.
         "upstream": Shape::Table(&upstream::UPSTREAM),
+        /// How much of the ledger to keep.
+        "ledger": Shape::Table(&ledger::LEDGER),
         /// The log of `tollpass serve`.
         "log": Shape::Table(&log::LOG),
         /// Limits on everything that could otherwise grow or last.
@@ -117,6 +120,8 @@ pub struct Config {
     pub intercept: InterceptConfig,
     /// How to reach origins.
     pub upstream: UpstreamConfig,
+    /// How much of the ledger is kept.
+    pub ledger: LedgerConfig,
     /// What is logged, and where.
     pub log: LogConfig,
     /// Every limit; `policy` has its own copy of those that it applies.
@@ -262,6 +267,7 @@ fn assemble(
     let all: Vec<&[Rule]> =
         std::iter::once(rules.as_slice()).chain(own.iter().map(|(_, rules)| *rules)).collect();
     let intercept = intercept::read(&intercept_section, base, if is_paying { &all } else { &[] });
+    let ledger = ledger::read(&Section::new("ledger", top.take("ledger"), &ledger::LEDGER, issues));
     let log = log::read(&Section::new("log", top.take("log"), &log::LOG, issues), base);
     let limits = limits::read(&Section::new("limits", top.take("limits"), &limits::TABLE, issues));
 
@@ -320,6 +326,7 @@ fn assemble(
         policy,
         intercept,
         upstream,
+        ledger,
         log,
         limits,
         warnings,

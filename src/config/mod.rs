@@ -18,6 +18,7 @@ mod hooks;
 mod intercept;
 mod issue;
 mod key;
+mod ledger;
 mod limits;
 mod listener;
 mod load;

@@ -17,6 +17,7 @@ use super::closing_signatures::ClosingSignatures;
 use super::error::ChannelAccessError;
 use super::journal::writer::JournalWriter;
 use super::journal::{AccountId, Journal};
+use super::ledger::{LedgerKey, LedgerQueue};
 use super::listing::{ListedChannel, Listing};
 use super::message::{ChainContext, LockId, LockReply, Message, OpReply, StartupState};
 use super::payer::Wallet;
@@ -60,6 +61,7 @@ pub(super) struct PaymentsState {
     pub quotes: Quotes,
     pub seller_urls: SellerUrls,
     pub closing_signatures: ClosingSignatures,
+    pub ledger: Arc<LedgerQueue>,
 }
 
 /// What is needed to pay.
@@ -81,7 +83,7 @@ impl Actor {
     pub(super) fn new(journal: Journal, mailbox: mpsc::WeakSender<Message>, shared: PaymentsState) -> Self {
         Self {
             engine: Arc::clone(&shared.engine),
-            journal: JournalWriter::start(journal),
+            journal: JournalWriter::start(journal, Arc::clone(&shared.ledger)),
             context: None,
             sends: HashMap::new(),
             mailbox,
@@ -208,6 +210,8 @@ impl Actor {
         }
         let Synced { channels, settled, cursor, .. } = synced;
         let totals = settled.clone();
+        // Before the write that moves on the cursor.
+        self.shared.ledger.settle(settled.clone());
         let phase = |id: &ChannelId| self.engine.lock().engine.channel(id).map(|channel| channel.phase);
         let open: Vec<ChannelId> =
             channels.iter().map(|(id, _)| *id).filter(|id| phase(id) == Some(Phase::Open)).collect();
@@ -271,8 +275,10 @@ impl Actor {
                 let stored = self.journal.submit(load).await.done().await;
                 let _ = reply.send(stored);
             }
-            Message::Ready(prepared) => self.become_ready(*prepared),
+            Message::Ready(prepared) => self.become_ready(*prepared).await,
             Message::Unlocked { signer, has_chain } => {
+                let (key, payer) = (LedgerKey::of(&signer), signer.address());
+                self.journal.change(move |journal| journal.unlock_ledger(key, payer)).await;
                 // A second one would be of the same key.
                 let _ = self.engine.payer.set(Wallet::new(signer));
                 self.engine.submit(Input::Unlocked { has_chain });
@@ -396,8 +402,11 @@ impl Actor {
         }
     }
 
-    fn become_ready(&mut self, state: StartupState) {
+    async fn become_ready(&mut self, state: StartupState) {
         let StartupState { account, stored, synced, chain, signer } = state;
+        let (id, known) = (stored.id, stored.channels.clone());
+        self.journal.change(move |journal| journal.start_ledger(&account, id, &known)).await;
+        self.shared.ledger.settle(synced.settled.clone());
         self.shared.quotes.load(stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);

@@ -19,6 +19,7 @@ use super::consultant::Consultant;
 use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError};
 use super::lease::{Lease, PurchaseGuard};
+use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
 use super::listing::Listing;
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
 use super::payer::Wallet;
@@ -52,15 +53,17 @@ pub struct Payments {
     closing_signatures: ClosingSignatures,
     spending: Arc<Mutex<SpendingTotals>>,
     approvals: OperatorApprovals,
+    ledger: Arc<LedgerQueue>,
 }
 
 impl Payments {
     /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain. Its task ends after
     /// [`Payments::stop`], when the last lease has returned and the journal is up to date. `assets` are the tokens whose
-    /// symbols are shown.
+    /// symbols are shown, `bounds` how much of the ledger is kept.
     pub fn spawn(
         policy: Arc<Policy>,
-        journal: Journal,
+        mut journal: Journal,
+        bounds: LedgerBounds,
         assets: Arc<[KnownAsset]>,
         limits: &Limits,
     ) -> (Self, JoinHandle<()>) {
@@ -69,6 +72,8 @@ impl Payments {
             Vec::new()
         });
         let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let ledger = Arc::new(LedgerQueue::new(limits.ledger_queue));
+        journal.keep_ledger(Arc::clone(&ledger), bounds);
         let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
         let quotes = Quotes::new(limits, journal.request_hasher());
         let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
@@ -77,6 +82,7 @@ impl Payments {
             quotes: quotes.clone(),
             seller_urls: seller_urls.clone(),
             closing_signatures: closing_signatures.clone(),
+            ledger: Arc::clone(&ledger),
         };
         let actor = Actor::new(journal, mailbox.downgrade(), shared);
         let task = tokio::spawn(actor.run(messages));
@@ -92,6 +98,7 @@ impl Payments {
             closing_signatures,
             spending,
             approvals: OperatorApprovals::new(limits, assets, standing),
+            ledger,
         };
         (payments, task)
     }
@@ -208,7 +215,7 @@ impl Payments {
         self.engine.lock().engine.must_ask(&limit.hooks, offer)
     }
 
-    /// Asks for a signed payment, and waits for approval, a channel, an opening or a top-up until `deadline`.
+    /// Asks for a signed payment for `request`, and waits for approval, a channel, an opening or a top-up until `deadline`.
     /// `consultant` asks the user's approver about the request. Nothing is signed if the future is dropped before it
     /// completes.
     ///
@@ -216,6 +223,7 @@ impl Payments {
     /// The refusal.
     pub async fn pay(
         &self,
+        request: PaidRequest,
         offer: Offer,
         limit: SpendLimit,
         deadline: Instant,
@@ -224,10 +232,12 @@ impl Payments {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
-        let purchase = PurchaseGuard::new(id, deadline, engine, mailbox, Arc::clone(&self.spending), permit);
+        let accounts = (Arc::clone(&self.spending), Arc::clone(&self.ledger));
+        let mut purchase = PurchaseGuard::new(id, deadline, engine, mailbox, accounts, (request, permit));
         let input = if offer.is_one_shot() {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);
+            purchase.hold(nonce, offer.terms());
             Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce }
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }

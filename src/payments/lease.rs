@@ -8,13 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout_at;
 
 use super::consultant::Consultant;
+use super::ledger::{LedgerGuard, LedgerQueue, PaidRequest};
 use super::message::Message;
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuard, SpendingTotals};
 use crate::protocol::engine::{Input, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::Payer;
-use crate::protocol::{Channel, Draft, Offer, Refusal, Signature};
+use crate::protocol::schemes::{Payer, Receipt};
+use crate::protocol::{Channel, Draft, Offer, Refusal, Signature, Terms};
 
 /// A signed payment and its channel, leased to one client request.
 ///
@@ -38,6 +39,9 @@ pub(super) struct PurchaseGuard {
     delivery: Delivery,
     /// Accounts for the payment in the spending report.
     payment: Option<PaymentGuard>,
+    ledger: LedgerGuard,
+    /// The URL of the request.
+    url: Uri,
     spending: Arc<Mutex<SpendingTotals>>,
     engine: Arc<SharedEngine>,
     /// Keeps the actor running until the outcome is reported.
@@ -56,18 +60,13 @@ impl Lease {
         &self.draft
     }
 
-    /// Accounts for the payment under the origin of `url`.
-    pub fn bill_to(&mut self, url: &Uri) {
-        let spending = Arc::clone(&self.purchase.spending);
-        self.purchase.payment = Some(PaymentGuard::new(spending, url, &self.draft));
-    }
-
     /// Marks the payment as in doubt; call it right before the payment is sent.
     pub fn begin(&mut self) {
         self.purchase.delivery = Delivery::InDoubt;
         if let Some(payment) = &mut self.purchase.payment {
             payment.begin(&self.draft);
         }
+        self.purchase.ledger.begin(&self.draft);
     }
 
     /// Returns a payment that provably was not sent this time. Earlier presentations stay counted.
@@ -75,8 +74,9 @@ impl Lease {
         self.purchase.delivery = Delivery::NotSent;
     }
 
-    /// Returns a payment that the seller took, judging by the response.
-    pub fn accept(mut self) {
+    /// Returns a payment that the seller took, judging by the response, with what that states about it.
+    pub fn accept(mut self, receipt: Receipt) {
+        self.purchase.ledger.stated(receipt);
         self.purchase.delivery = Delivery::Accepted;
     }
 
@@ -118,19 +118,26 @@ impl PurchaseGuard {
         deadline: Instant,
         engine: Arc<SharedEngine>,
         mailbox: mpsc::Sender<Message>,
-        spending: Arc<Mutex<SpendingTotals>>,
-        permit: OwnedSemaphorePermit,
+        (spending, ledger): (Arc<Mutex<SpendingTotals>>, Arc<LedgerQueue>),
+        (request, permit): (PaidRequest, OwnedSemaphorePermit),
     ) -> Self {
         Self {
             id,
             deadline,
             delivery: Delivery::NotSent,
             payment: None,
+            url: request.url.clone(),
+            ledger: LedgerGuard::new(ledger, request),
             spending,
             engine,
             mailbox,
             _permit: permit,
         }
+    }
+
+    /// The journal is about to record a one-shot authorization with this nonce.
+    pub(super) fn hold(&mut self, nonce: [u8; 32], terms: Terms) {
+        self.ledger.hold(nonce, terms);
     }
 
     /// Waits for the engine's decision, and signs the payment that it grants.
@@ -151,13 +158,16 @@ impl PurchaseGuard {
         if let Some(payment) = &mut self.payment {
             payment.answered();
         }
+        self.ledger.answered();
         let draft = loop {
             match self.reply(asked).await {
                 PurchaseReply::Granted(draft) => break draft,
                 PurchaseReply::Refused(refusal) => {
-                    if let (Some(payment), Refusal::PaidAnswerLost { total }) = (&mut self.payment, &refusal)
-                    {
-                        payment.registered(*total);
+                    if let Refusal::PaidAnswerLost { total } = &refusal {
+                        if let Some(payment) = &mut self.payment {
+                            payment.registered(*total);
+                        }
+                        self.ledger.registered(*total);
                     }
                     return Err(refusal);
                 }
@@ -176,6 +186,9 @@ impl PurchaseGuard {
         // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
+        if self.payment.is_none() {
+            self.payment = Some(PaymentGuard::new(Arc::clone(&self.spending), &self.url, &draft));
+        }
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))
     }
@@ -203,6 +216,11 @@ impl Drop for PurchaseGuard {
     fn drop(&mut self) {
         if let Some(payment) = &mut self.payment {
             payment.end(self.delivery);
+        }
+        match self.delivery {
+            Delivery::NotSent => self.ledger.not_sent(),
+            Delivery::InDoubt => self.ledger.in_doubt(),
+            Delivery::Accepted => self.ledger.accepted(),
         }
         let input = match self.delivery {
             Delivery::NotSent => Input::Withdraw(self.id),

@@ -15,7 +15,7 @@ use http::Uri;
 
 use self::channel::ChannelGuard;
 use self::one_shot::OneShotGuard;
-pub(super) use self::totals::{Delivery, SpendingTotals};
+pub(super) use self::totals::{Delivery, SpendingTotals, host};
 use crate::protocol::{Amount, Draft};
 
 /// Accounts for the payments of one client request.

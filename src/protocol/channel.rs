@@ -138,6 +138,11 @@ impl Channel {
         self.doubt.map_or(self.promised, |doubt| doubt.max(self.promised))
     }
 
+    /// The highest total that the seller may hold. Of a channel in use, this is what it was presented.
+    pub fn may_be_held(&self) -> Amount {
+        self.doubt.map_or(self.presented, |doubt| doubt.max(self.presented))
+    }
+
     /// True while more may have been signed than is known.
     pub fn has_doubt(&self) -> bool {
         self.exposure() > self.promised

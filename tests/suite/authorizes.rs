@@ -10,11 +10,13 @@ use http::{HeaderName, Request, StatusCode};
 use tollpass::channels::Operation;
 use tollpass::config::Config;
 use tollpass::payments::journal;
+use tollpass::payments::ledger::{LedgerRow, LedgerState};
 use tollpass::payments::{Spending, Tally};
-use tollpass::protocol::Address;
 use tollpass::protocol::policy::{Allow, PriceLimit};
 use tollpass::protocol::schemes::test_token::{COMPLAINT, OFFER, PAYMENT, RECEIPT, at_most};
+use tollpass::protocol::{Address, Amount};
 
+use crate::ledger;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Answer, Demand, Mallory, Presented};
 use crate::support::payer::{Alice, PATIENCE, Running};
@@ -372,4 +374,76 @@ async fn while_an_authorization_waits_for_the_disk_channels_pay_within_their_dur
     assert_eq!(taken.count(), 8);
     assert_eq!(proxy.promised().await, (9 * PRICE).into());
     proxy.stop().await;
+}
+
+/// What an authorization counts, and its states, with those between left out.
+fn ends(rows: &[LedgerRow]) -> Vec<LedgerState> {
+    let has_next = |at: usize| rows[at + 1..].iter().any(|row| row.payment == rows[at].payment);
+    (0..rows.len()).filter(|at| !has_next(*at)).map(|at| rows[at].state).collect()
+}
+
+#[tokio::test]
+async fn the_ledger_has_each_authorization_from_before_it_is_signed_to_its_end() {
+    let taken = Taken::default();
+    let seller = Mallory::spawn(honest(&taken, 5)).await;
+    let (alice, proxy) = alice("").await;
+    assert_eq!(buy(&proxy, &seller).await.status, StatusCode::OK);
+    let paid = ledger::await_rows(&alice, |rows| ends(rows) == [LedgerState::Paid]).await;
+    assert_eq!(paid[0].state, LedgerState::Held, "recorded with the authorization");
+    assert_eq!((paid[0].path.as_str(), paid[0].nonce.len(), paid[0].counts), ("/goods", 64, 5.into()));
+    assert_eq!((paid[0].network.as_str(), paid[0].token.as_str()), ("test:local", "TEST"));
+    let total = ledger::sum(&paid);
+    assert_eq!(
+        (total.payments, total.paid, total.in_flight),
+        (1, Amount::from(5).into(), Amount::ZERO.into())
+    );
+
+    // The next one is signed ahead, and its seller is gone.
+    drop(seller);
+    let port = paid[0].host.rsplit(':').next().unwrap();
+    let gone = Request::get(format!("http://localhost:{port}/goods")).body(empty()).unwrap();
+    assert_eq!(ask(proxy.address, gone).await.status, StatusCode::BAD_GATEWAY);
+    let unsent = [LedgerState::Paid, LedgerState::Unsent];
+    let all = ledger::await_rows(&alice, |rows| ends(rows) == unsent).await;
+    assert_eq!(ledger::sum(&all).total(), Amount::from(5).into());
+    proxy.stop().await;
+    assert_eq!(ledger::rows(&alice), all);
+}
+
+#[tokio::test]
+async fn the_ledger_tells_refused_authorizations_from_those_in_doubt() {
+    let ends_with: [(Cheat, LedgerState); 2] =
+        [(|| Answer::CutBeforeHead, LedgerState::InDoubt), (|| offer(5, BOB), LedgerState::Refused)];
+    for (end, state) in ends_with {
+        let seller = Mallory::spawn(once_paid(5, move |_| end())).await;
+        let (alice, proxy) = alice("").await;
+        buy(&proxy, &seller).await;
+        proxy.stop().await;
+        let all = ledger::rows(&alice);
+        assert_eq!((ends(&all), all[0].state), (vec![state], LedgerState::Held));
+        assert_eq!(ledger::sum(&all).in_doubt, Amount::from(5).into());
+    }
+}
+
+/// The files of the journal at any moment are what a crash leaves.
+#[tokio::test]
+async fn a_crash_loses_no_authorization() {
+    let seller = Mallory::spawn(once_paid(5, |_| Answer::Never)).await;
+    let (alice, proxy) = alice("").await;
+    let (address, asked) = (proxy.address, request(&seller, "/goods"));
+    let asking = tokio::spawn(async move { ask(address, asked).await });
+    // The payment has arrived, so its authorization is on disk.
+    seller.await_presented(2).await;
+    let after = Alice::without_chain(RULE);
+    std::fs::create_dir(after.state_dir()).unwrap();
+    std::fs::set_permissions(after.state_dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    for file in [journal::FILE, "tollpass.db-wal"] {
+        std::fs::copy(alice.state_dir().join(file), after.state_dir().join(file)).unwrap();
+    }
+    asking.abort();
+    let next = after.start_with(permit).await;
+    let all = ledger::await_rows(&after, |rows| ends(rows) == [LedgerState::InDoubt]).await;
+    assert_eq!((all[0].state, all[0].path.as_str()), (LedgerState::Held, "/goods"));
+    assert_eq!(ledger::sum(&all).total(), Amount::from(5).into());
+    next.stop().await;
 }

@@ -19,6 +19,7 @@ mod falters;
 mod fronts;
 mod house;
 mod intercepts;
+mod ledger;
 mod nodes;
 mod origins;
 mod outbound;

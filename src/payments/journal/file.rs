@@ -7,13 +7,14 @@ use rusqlite::Connection;
 
 use super::error::JournalError;
 use super::schema::{SCHEMA_VERSION, migrate, sweep};
+use crate::payments::ledger::LedgerWriter;
 use crate::payments::request_hasher::RequestHasher;
 
 /// The name of the file in the state directory.
 pub const FILE: &str = "tollpass.db";
 
 /// How long a write waits for another program that locks the file. A waiting client waits as long.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The journal of a state directory.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Journal {
     pub(super) connection: Connection,
     pub(super) hasher: RequestHasher,
     pub(super) path: PathBuf,
+    /// Without one, payments get no rows.
+    pub(super) ledger: Option<LedgerWriter>,
 }
 
 /// SQLite's additional files for the journal of a state directory.
@@ -51,7 +54,7 @@ impl Journal {
             migrate(&mut connection, found).map_err(failed)?;
         }
         let hasher = sweep(&connection).map_err(failed)?;
-        Ok(Self { connection, hasher, path })
+        Ok(Self { connection, hasher, path, ledger: None })
     }
 
     /// The hasher for the keys of this journal's prices.

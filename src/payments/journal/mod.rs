@@ -1,12 +1,15 @@
 //! The journal: a SQLite file that preserves promises and pending transactions across a crash.
 //!
 //! One file, `tollpass.db`, readable with any SQLite tool. Amounts are decimal text, addresses and hashes hexadecimal
-//! text. Every write is one durable transaction (write-ahead log, synchronous = FULL).
+//! text. Every write is one durable transaction (write-ahead log, synchronous = FULL), except that rows of the ledger
+//! become durable with the next write.
 
 mod approvals;
 mod error;
 mod file;
+mod ledger;
 mod load;
+mod rows;
 mod schema;
 mod write;
 #[cfg(feature = "testing")]
@@ -15,9 +18,14 @@ pub(crate) mod writer;
 
 pub use error::JournalError;
 pub use file::{FILE, Journal, sidecar_files};
+pub use ledger::LedgerReader;
+#[cfg(feature = "testing")]
+pub use ledger::{LedgerFlaw, VerifiedLedger};
 pub use load::{AccountChannels, AccountId, StoredAccount};
 #[cfg(feature = "testing")]
-pub use write_hook::before_writes;
+pub use schema::LEDGER_VERSION;
+#[cfg(feature = "testing")]
+pub use write_hook::{before_ledger, before_writes};
 
 #[cfg(test)]
 mod tests;

@@ -22,11 +22,16 @@ impl Journal {
         if account.is_none() && records.iter().any(needs_account) {
             return Err(JournalError::NoAccount);
         }
-        self.try_write(account.unwrap_or(AccountId(0)), records)
-            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+        let written = self.try_write(account.unwrap_or(AccountId(0)), records);
+        if let Some(ledger) = self.ledger.as_mut().filter(|_| records.iter().any(is_one_shot)) {
+            if written.is_ok() { ledger.committed() } else { ledger.failed() }
+        }
+        written.map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
     fn try_write(&mut self, account: AccountId, records: &[Record]) -> rusqlite::Result<()> {
+        // Rows of the ledger are written with less, and an error may have left it at that.
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
         let transaction = self.connection.transaction()?;
         for record in records {
             match record {
@@ -63,11 +68,19 @@ impl Journal {
                             signature.to_hex()
                         ])?;
                 }
-                Record::Authorization(authorization) => write_authorization(&transaction, authorization)?,
+                Record::Authorization(authorization) => {
+                    write_authorization(&transaction, authorization)?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.hold(&transaction, &authorization.nonce)?;
+                    }
+                }
                 Record::AuthorizationEnded(nonce) => {
                     transaction
                         .prepare_cached("DELETE FROM authorization WHERE nonce = ?1")?
                         .execute([hex::encode_prefixed(nonce)])?;
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.end_held(&transaction, nonce)?;
+                    }
                 }
                 Record::Price(request, price) => write_price(&transaction, account, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
@@ -79,6 +92,11 @@ impl Journal {
         }
         transaction.commit()
     }
+}
+
+/// True if a record is about a one-shot authorization, which has rows in the ledger.
+fn is_one_shot(record: &Record) -> bool {
+    matches!(record, Record::Authorization(_) | Record::AuthorizationEnded(_))
 }
 
 /// True if a record is stored with its account's row.

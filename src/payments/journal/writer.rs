@@ -1,6 +1,8 @@
 //! The journal thread: durable writes are as slow as the disk, so they run outside the asynchronous threads, in the
 //! order of submission.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -8,6 +10,7 @@ use super::AccountId;
 use super::error::JournalError;
 use super::file::Journal;
 use crate::failpoint;
+use crate::payments::ledger::LedgerQueue;
 use crate::protocol::engine::Record;
 
 /// How many writes may be queued.
@@ -21,10 +24,20 @@ const MAX_GROUP: usize = 64;
 pub(crate) struct JournalWriter {
     jobs: mpsc::Sender<WriteJob>,
     thread: JoinHandle<()>,
+    /// Asks the thread to write the rows of the ledger.
+    gathering: JoinHandle<()>,
+}
+
+impl Drop for JournalWriter {
+    fn drop(&mut self) {
+        self.gathering.abort();
+    }
 }
 
 enum WriteJob {
     Records(RecordsJob),
+    /// Write the rows of the ledger.
+    Ledger,
     Other(Box<dyn FnOnce(&mut Journal) + Send>),
 }
 
@@ -59,19 +72,32 @@ impl Drop for RecordsJob {
 pub(crate) struct PendingWrite<T>(oneshot::Receiver<Result<T, JournalError>>);
 
 impl JournalWriter {
-    /// Starts the thread.
-    pub(crate) fn start(mut journal: Journal) -> Self {
+    /// Starts the thread, which also writes the events of `ledger`.
+    pub(in crate::payments) fn start(mut journal: Journal, ledger: Arc<LedgerQueue>) -> Self {
         let (jobs, mut waiting) = mpsc::channel::<WriteJob>(QUEUE);
+        let asking = jobs.downgrade();
+        let gathering = tokio::spawn(async move {
+            loop {
+                ledger.gather().await;
+                // Without a sender the thread has ended, or is about to.
+                let Some(jobs) = asking.upgrade() else { return };
+                if jobs.send(WriteJob::Ledger).await.is_err() {
+                    return;
+                }
+            }
+        });
         let thread = tokio::task::spawn_blocking(move || {
             let mut next = None;
             while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
                 match job {
                     WriteJob::Other(work) => work(&mut journal),
+                    WriteJob::Ledger => journal.flush_ledger(),
                     WriteJob::Records(first) => next = write_group(&mut journal, first, &mut waiting),
                 }
             }
+            journal.flush_ledger();
         });
-        Self { jobs, thread }
+        Self { jobs, thread, gathering }
     }
 
     /// Waits until everything queued is written and the file is closed. Nothing can be submitted afterwards.
@@ -91,6 +117,12 @@ impl JournalWriter {
         // If the thread has died, the job and its reply channel are dropped.
         let _ = self.jobs.send(job).await;
         pending
+    }
+
+    /// Submits work without a result; waits if the queue is full.
+    pub(in crate::payments) async fn change(&self, work: impl FnOnce(&mut Journal) + Send + 'static) {
+        // If the thread has died, payments fail with their writes.
+        let _ = self.jobs.send(WriteJob::Other(Box::new(work))).await;
     }
 
     /// Submits records, which become durable together with everything queued then; waits if the queue is full.
@@ -123,6 +155,7 @@ fn write_group(
             job => other = Some(job),
         }
     }
+    journal.flush_settled();
     #[cfg(feature = "testing")]
     super::write_hook::call(&journal.path);
     let written = journal.write(account, &records).map_err(|error| {

@@ -208,7 +208,7 @@ impl SpendingTotals {
 }
 
 /// The host of a URL, with its port unless it is the scheme's default; without user name and password.
-pub(super) fn host(url: &Uri) -> String {
+pub(in crate::payments) fn host(url: &Uri) -> String {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let own = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
     match url.port_u16() {

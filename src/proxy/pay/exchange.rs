@@ -25,8 +25,8 @@ use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
-use crate::payments::Lease;
-use crate::protocol::policy::SpendLimit;
+use crate::payments::{Lease, PaidRequest};
+use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
@@ -73,6 +73,8 @@ pub(super) struct Exchange<S> {
     is_loopback_only: bool,
     /// The program that would spend.
     spender: Spender,
+    /// The client, if it has a name, and the host pattern of the rule.
+    origin: (Option<Arc<ProxyClient>>, HostPattern),
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
@@ -147,6 +149,7 @@ where
         request: RequestName,
         (head, first, kept): (request::Parts, Body, Kept),
         (limit, is_loopback_only, spender): (SpendLimit, bool, Spender),
+        origin: (Option<Arc<ProxyClient>>, HostPattern),
     ) -> Self {
         let name = [head.method.as_str(), &without_user(&head.uri)].join(" ");
         let deadline = Instant::now() + shared.settings.policy.pay_timeout;
@@ -171,6 +174,7 @@ where
             operator: OperatorState::default(),
             is_loopback_only,
             spender,
+            origin,
             attempts,
             spent,
             has_ended,
@@ -253,7 +257,10 @@ where
         if let Some(dry_run) = &self.settings().dry_run {
             return Err(Box::pin(self.rehearse((payments, dry_run), &offer, &consultant)).await);
         }
-        payments.pay(offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
+        let (client, rule) = self.origin.clone();
+        let (method, url) = (self.head.method.clone(), self.head.uri.clone());
+        let request = PaidRequest { method, url, client, rule, budgets: Vec::new() };
+        payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
     pub(super) fn settings(&self) -> &PaySettings {
@@ -382,8 +389,7 @@ where
     }
 
     /// Starts the exchange, which runs to its end even if the client disconnects.
-    pub(super) fn start(mut self: Box<Self>, mut lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
-        lease.bill_to(&self.head.uri);
+    pub(super) fn start(mut self: Box<Self>, lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
         // The span also covers the detached task.
@@ -567,7 +573,7 @@ where
             Assessment::Paid(receipt) => {
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
-                lease.accept();
+                lease.accept(receipt);
                 self.learn(receipt);
             }
         }

@@ -39,7 +39,7 @@ use super::{Body, ForwardError, RequestService, error_response};
 use crate::hosts::without_brackets;
 use crate::protocol::Refusal;
 use crate::protocol::engine::host_name;
-use crate::protocol::policy::{Allow, ProxyClient, Rule, SpendLimit};
+use crate::protocol::policy::{Allow, HostPattern, ProxyClient, Rule, SpendLimit};
 use crate::protocol::schemes;
 pub use settings::PaySettings;
 
@@ -132,6 +132,8 @@ struct RequestTerms {
     is_loopback_only: bool,
     /// The program that would spend.
     spender: Spender,
+    /// The host pattern of the rule.
+    rule: HostPattern,
 }
 
 /// Why a request will not be paid, without formatting the reason.
@@ -187,18 +189,21 @@ impl PayShared {
             Some((_, rules)) => Rule::first(rules, host, port),
             None => policy.rule(host, port),
         };
-        match rule.map(|rule| &rule.allow) {
+        match rule.map(|rule| (&rule.allow, &rule.host)) {
             None => Judged::Unpaid(match own {
                 Some((client, _)) => Unpaid::NoClientRule(Arc::clone(client), authority.clone()),
                 None => Unpaid::NoRule(authority.clone()),
             }),
-            Some(Allow::Deny) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
-            Some(Allow::Pay { .. })
+            Some((Allow::Deny, _)) => Judged::Unpaid(Unpaid::Denied(authority.clone())),
+            Some((Allow::Pay { .. }, _))
                 if upgrade::is_requested(request) && !upgrade::is_h2c(request.headers()) =>
             {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
-            Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks }) => {
+            Some((
+                Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks },
+                pattern,
+            )) => {
                 if let Err(unasked) = browser::judge(request, *browsers)
                     && !browser::is_program(request)
                 {
@@ -215,7 +220,8 @@ impl PayShared {
                 };
                 let is_loopback_only = plain_http::is_limited(request.uri(), *allow_plain_http);
                 let spender = Spender::of(request.extensions(), self.settings.local);
-                Judged::Pay(RequestTerms { limit, send_ahead: *send_ahead, is_loopback_only, spender })
+                let (send_ahead, rule) = (*send_ahead, pattern.clone());
+                Judged::Pay(RequestTerms { limit, send_ahead, is_loopback_only, spender, rule })
             }
         }
     }
@@ -262,7 +268,7 @@ fn begin<S>(
     shared: Arc<PayShared>,
     inner: S,
     mut request: Request<Body>,
-    RequestTerms { limit, send_ahead, is_loopback_only, spender }: RequestTerms,
+    RequestTerms { limit, send_ahead, is_loopback_only, spender, rule }: RequestTerms,
 ) -> impl Future<Output = Result<Response<Body>, ForwardError>> + Send
 where
     S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
@@ -279,10 +285,12 @@ where
         head.extensions.insert(RemoteClient);
     }
     let (first, kept) = keep(body, &shared.replay);
-    let client = if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
-    let mut exchange =
-        Box::new(Exchange::new(shared, inner, name, (head, first, kept), (limit, is_loopback_only, spender)));
-    exchange.operator.client = client;
+    let name_for_operator =
+        if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
+    let client = extensions.get::<RequestClient>().map(|client| Arc::clone(&client.client));
+    let (parts, limits) = ((head, first, kept), (limit, is_loopback_only, spender));
+    let mut exchange = Box::new(Exchange::new(shared, inner, name, parts, limits, (client, rule)));
+    exchange.operator.client = name_for_operator;
     buy(exchange, extensions, send_ahead)
 }
 

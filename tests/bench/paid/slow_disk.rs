@@ -4,13 +4,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tollpass::config::Config;
-use tollpass::payments::{Payments, journal};
-use tollpass::protocol::policy::{DepositSize, SpendLimit};
+use tollpass::payments::{PaidRequest, Payments, journal};
+use tollpass::protocol::policy::{DepositSize, HostPattern, SpendLimit};
+use tollpass::protocol::schemes::Receipt;
 use tollpass::protocol::schemes::test_token::{TokenOffer, at_most};
 use tollpass::protocol::{Address, Amount, Offer};
 use tollpass::{Body, ForwardError, PayLayer, Sandbox, StandalonePayments};
@@ -96,13 +97,13 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         receivers: Vec::new(),
         hooks: Default::default(),
     };
-    let url = "http://seller.example/".parse()?;
+    let (method, url) = (Method::GET, "http://seller.example/".parse()?);
+    let request = PaidRequest { method, url, client: None, rule: HostPattern::Any, budgets: Vec::new() };
     loop {
         let offer = Offer::TestToken(TokenOffer { price: 1.into(), payee, is_later: false });
-        let mut lease =
-            payments.pay(offer, limit.clone(), Instant::now() + Duration::from_secs(60), &()).await?;
-        lease.bill_to(&url);
+        let (request, deadline) = (request.clone(), Instant::now() + Duration::from_secs(60));
+        let mut lease = payments.pay(request, offer, limit.clone(), deadline, &()).await?;
         lease.begin();
-        lease.accept();
+        lease.accept(Receipt::Stated);
     }
 }

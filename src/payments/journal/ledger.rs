@@ -1,0 +1,218 @@
+//! Reads the ledger, also while a proxy writes it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction};
+
+use super::error::JournalError;
+use super::file::{BUSY_TIMEOUT, FILE};
+use super::schema::{LEDGER_VERSION, SCHEMA_VERSION};
+use crate::payments::ledger::{
+    COLUMNS, HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, read_head,
+    read_row, read_sums,
+};
+use crate::protocol::Address;
+
+/// A state directory's ledger, opened for reading.
+#[derive(Debug)]
+pub struct LedgerReader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// A verified chain of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifiedLedger {
+    /// The first row that is still there.
+    pub first: u64,
+    /// The last row; one less than `first` if there is none.
+    pub last: u64,
+    /// Whether the copy of the head was there to compare.
+    pub has_copy: bool,
+}
+
+/// What is wrong with a ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerFlaw {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A row does not have its code.
+    #[error("row {0} was changed or moved, or written with another key")]
+    Changed(u64),
+    /// Rows are missing between others.
+    #[error("the rows from {0} to {1} were removed")]
+    Removed(u64, u64),
+    /// There are rows after the last one that tollpass wrote.
+    #[error("row {0} was added: the last row that tollpass wrote is {1}")]
+    Added(u64, u64),
+    /// Rows at the end are missing.
+    #[error("the rows after {last} were removed: tollpass wrote {written} rows")]
+    Truncated {
+        /// The last row that is there.
+        last: u64,
+        /// The last row that was written.
+        written: u64,
+    },
+    /// The copied head is that of another chain.
+    #[error("row {0} is not the one that the copy of the head names: the rows were replaced")]
+    Replaced(u64),
+    /// The sums of removed rows do not have their code.
+    #[error("the sums of the oldest rows, up to row {0}, were changed")]
+    Sums(u64),
+}
+
+impl LedgerReader {
+    /// Opens the ledger of a state directory; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`JournalError::Newer`] for a file of a newer version; otherwise if SQLite cannot open the file.
+    pub fn open(state_dir: &Path) -> Result<Option<Self>, JournalError> {
+        let path = state_dir.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let (connection, found) =
+            open().map_err(|source| JournalError::Sqlite { path: path.clone(), source })?;
+        if found > SCHEMA_VERSION {
+            return Err(JournalError::Newer { path, found });
+        }
+        Ok((found >= LEDGER_VERSION).then_some(Self { connection, path }))
+    }
+
+    /// Calls `each` with every row of every payer, in order.
+    ///
+    /// # Errors
+    /// SQLite cannot read them, or a row was changed to something that is not a row.
+    pub fn rows(&self, mut each: impl FnMut(LedgerRow)) -> Result<(), JournalError> {
+        let mut read = || -> rusqlite::Result<()> {
+            let sql = format!("SELECT {COLUMNS} FROM ledger ORDER BY chain, seq");
+            let mut rows = self.connection.prepare(&sql)?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                each(read_row(row)?.0);
+            }
+            Ok(())
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// The sums of rows that were removed to limit the ledger's size.
+    ///
+    /// # Errors
+    /// SQLite cannot read them.
+    pub fn removed(&self) -> Result<BTreeMap<SumKey, LedgerSum>, JournalError> {
+        let read = || {
+            let mut all: BTreeMap<SumKey, LedgerSum> = BTreeMap::new();
+            let mut chains = self.connection.prepare("SELECT id FROM ledger_chain")?;
+            let chains: Vec<i64> =
+                chains.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            for chain in chains {
+                for (key, sum) in read_sums(&self.connection, chain)? {
+                    all.entry(key).or_default().merge(&sum);
+                }
+            }
+            Ok(all)
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// Verifies every row of a payer with the key that is derived from its wallet.
+    ///
+    /// # Errors
+    /// The first flaw.
+    pub fn verify(&mut self, key: &LedgerKey, payer: Address) -> Result<VerifiedLedger, LedgerFlaw> {
+        // Before the rows, which a running proxy writes first.
+        let copied = read_head(&head_file(&self.path.with_file_name(HEAD_FILE), payer));
+        let path = self.path.clone();
+        let failed = |source| JournalError::Sqlite { path: path.clone(), source };
+        // All in one transaction, since a running proxy may add rows.
+        let transaction = self.connection.transaction().map_err(failed)?;
+        let chain = chain(&transaction, payer).map_err(failed)?;
+        let Some(chain) = chain else {
+            return match copied {
+                Some((written, _)) => Err(LedgerFlaw::Truncated { last: 0, written }),
+                None => Ok(VerifiedLedger { first: 1, last: 0, has_copy: false }),
+            };
+        };
+        let sums = read_sums(&transaction, chain.id).map_err(failed)?;
+        let is_whole = chain.start == 0 && sums.is_empty();
+        if !is_whole && key.seal_start(chain.start_seal, &encode_sums(chain.start, &sums)) != chain.sums_seal
+        {
+            return Err(LedgerFlaw::Sums(chain.start));
+        }
+        let (mut last, mut seal) = (chain.start, chain.start_seal);
+        let mut named = copied.is_none_or(|(seq, code)| seq < chain.start || (seq, code) == (last, seal));
+        let sql = format!("SELECT {COLUMNS} FROM ledger WHERE chain = ?1 ORDER BY seq");
+        let mut rows = transaction.prepare(&sql).map_err(failed)?;
+        let mut rows = rows.query([chain.id]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let seq = row.get::<_, i64>(0).map_err(failed)? as u64;
+            if seq > chain.seq {
+                return Err(LedgerFlaw::Added(seq, chain.seq));
+            }
+            if seq != last + 1 {
+                return Err(LedgerFlaw::Removed(last + 1, seq.saturating_sub(1)));
+            }
+            let Ok((row, code)) = read_row(row) else { return Err(LedgerFlaw::Changed(seq)) };
+            seal = key.seal(seal, &row.encode());
+            if seal != code {
+                return Err(LedgerFlaw::Changed(seq));
+            }
+            last = seq;
+            if let Some((copied, code)) = copied.filter(|(copied, _)| *copied == seq) {
+                if code != seal {
+                    return Err(LedgerFlaw::Replaced(copied));
+                }
+                named = true;
+            }
+        }
+        let written = copied.map_or(chain.seq, |(copied, _)| copied.max(chain.seq));
+        if last < written {
+            return Err(LedgerFlaw::Truncated { last, written });
+        }
+        if seal != chain.seal {
+            return Err(LedgerFlaw::Changed(last));
+        }
+        if !named {
+            return Err(LedgerFlaw::Replaced(last));
+        }
+        Ok(VerifiedLedger { first: chain.start + 1, last, has_copy: copied.is_some() })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> JournalError {
+        JournalError::Sqlite { path: self.path.clone(), source }
+    }
+}
+
+/// The recorded ends of a payer's chain.
+struct ChainEnds {
+    id: i64,
+    seq: u64,
+    seal: RowSeal,
+    start: u64,
+    start_seal: RowSeal,
+    sums_seal: RowSeal,
+}
+
+fn chain(transaction: &Transaction<'_>, payer: Address) -> rusqlite::Result<Option<ChainEnds>> {
+    let sql = "SELECT id, seq, seal, start_seq, start_seal, sums_seal FROM ledger_chain WHERE payer = ?1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(ChainEnds {
+            id: row.get(0)?,
+            seq: row.get::<_, i64>(1)? as u64,
+            seal: RowSeal(row.get(2)?),
+            start: row.get::<_, i64>(3)? as u64,
+            start_seal: RowSeal(row.get(4)?),
+            sums_seal: RowSeal(row.get(5)?),
+        })
+    };
+    transaction.query_row(sql, [payer.to_string()], read).optional()
+}

@@ -1,0 +1,25 @@
+//! What happens to a payment, before it becomes a row.
+
+use std::sync::Arc;
+
+use super::request::PaidRequest;
+use super::row::LedgerState;
+use crate::protocol::schemes::Receipt;
+use crate::protocol::{Amount, ChannelId, Terms};
+
+/// The state of a payment at a time.
+#[derive(Clone, Debug)]
+pub(in crate::payments) struct PaymentEvent {
+    /// The payment, unique in the journal.
+    pub(super) payment: u64,
+    /// When it happened, in milliseconds since 1970.
+    pub(super) at: u64,
+    pub(super) state: LedgerState,
+    pub(super) request: Arc<PaidRequest>,
+    pub(super) terms: Terms,
+    /// The channel and its total with this payment.
+    pub(super) channel: Option<(ChannelId, Amount)>,
+    /// The nonce of a one-shot authorization.
+    pub(super) nonce: Option<[u8; 32]>,
+    pub(super) receipt: Option<Receipt>,
+}

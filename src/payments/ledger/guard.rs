@@ -1,0 +1,138 @@
+//! The payments of one client request, as the ledger sees them.
+
+use std::sync::Arc;
+
+use super::event::PaymentEvent;
+use super::queue::LedgerQueue;
+use super::request::PaidRequest;
+use super::row::LedgerState;
+use crate::payments::clock::unix_millis;
+use crate::protocol::schemes::Receipt;
+use crate::protocol::{Amount, Draft, Terms};
+
+/// Reports the payments of one client request to the ledger.
+#[derive(Debug)]
+pub(in crate::payments) struct LedgerGuard {
+    queue: Arc<LedgerQueue>,
+    request: Arc<PaidRequest>,
+    /// The authorization of a one-shot scheme, whose first row the journal writes.
+    held: Option<PaymentEvent>,
+    sent: Option<SentPayment>,
+    receipt: Option<Receipt>,
+}
+
+/// A payment that was sent.
+#[derive(Debug)]
+struct SentPayment {
+    payment: u64,
+    draft: Draft,
+    /// The seller has responded to it with another 402.
+    is_rejected: bool,
+    /// It is being sent, so that it may turn out that it was not.
+    is_sending: bool,
+}
+
+impl LedgerGuard {
+    pub(in crate::payments) fn new(queue: Arc<LedgerQueue>, request: PaidRequest) -> Self {
+        Self { queue, request: Arc::new(request), held: None, sent: None, receipt: None }
+    }
+
+    /// The journal is about to record a one-shot authorization with this nonce.
+    pub(in crate::payments) fn hold(&mut self, nonce: [u8; 32], terms: Terms) {
+        let held = self.event(self.queue.next_payment(), LedgerState::Held, terms);
+        let held = PaymentEvent { nonce: Some(nonce), ..held };
+        self.queue.expect(nonce, held.clone());
+        self.held = Some(held);
+    }
+
+    /// A payment is about to be sent.
+    pub(in crate::payments) fn begin(&mut self, draft: &Draft) {
+        if let Some(sent) = self.sent.as_mut().filter(|sent| sent.draft == *draft) {
+            sent.is_sending = true;
+            return;
+        }
+        self.end_sent(LedgerState::Refused);
+        let payment = match &mut self.held {
+            Some(held) => {
+                let sent = PaymentEvent { at: unix_millis(), state: LedgerState::Sent, ..held.clone() };
+                let payment = sent.payment;
+                self.queue.change(sent);
+                payment
+            }
+            None => {
+                let payment = self.queue.next_payment();
+                let (price, payee, scheme) = (draft.price(), draft.payee(), draft.scheme());
+                let sent = self.event(payment, LedgerState::Sent, Terms { price, payee, scheme });
+                let channel = draft.on_channel().map(|draft| (draft.channel, draft.total));
+                self.queue.begin(PaymentEvent { channel, ..sent });
+                payment
+            }
+        };
+        let draft = draft.clone();
+        self.sent = Some(SentPayment { payment, draft, is_rejected: false, is_sending: true });
+    }
+
+    /// The seller has seen what was sent and asks again.
+    pub(in crate::payments) fn answered(&mut self) {
+        if let Some(sent) = &mut self.sent {
+            (sent.is_rejected, sent.is_sending) = (true, false);
+        }
+    }
+
+    /// The seller has proven that it holds `total` of what was presented.
+    pub(in crate::payments) fn registered(&mut self, total: Amount) {
+        let is_held = |sent: &SentPayment| sent.draft.on_channel().is_some_and(|draft| draft.total <= total);
+        if self.sent.as_ref().is_some_and(is_held) {
+            self.end_sent(LedgerState::PaidNotDelivered);
+        }
+    }
+
+    /// What the seller stated about the payment.
+    pub(in crate::payments) fn stated(&mut self, receipt: Receipt) {
+        self.receipt = Some(receipt);
+    }
+
+    /// The seller took the payment.
+    pub(in crate::payments) fn accepted(&mut self) {
+        self.end_sent(LedgerState::Paid);
+    }
+
+    /// The outcome is unknown.
+    pub(in crate::payments) fn in_doubt(&mut self) {
+        self.end_sent(LedgerState::InDoubt);
+    }
+
+    /// The payment was not sent this time.
+    pub(in crate::payments) fn not_sent(&mut self) {
+        self.end_sent(LedgerState::Unsent);
+    }
+
+    fn end_sent(&mut self, state: LedgerState) {
+        let Some(sent) = self.sent.take() else { return };
+        let state = match state {
+            LedgerState::Unsent | LedgerState::InDoubt if sent.is_rejected => LedgerState::Refused,
+            LedgerState::Unsent if !sent.is_sending => LedgerState::InDoubt,
+            state => state,
+        };
+        let receipt = self.receipt.take().filter(|_| state == LedgerState::Paid);
+        match &self.held {
+            Some(held) => {
+                self.queue.change(PaymentEvent { at: unix_millis(), state, receipt, ..held.clone() });
+            }
+            None => self.queue.end(sent.payment, state, receipt),
+        }
+    }
+
+    fn event(&self, payment: u64, state: LedgerState, terms: Terms) -> PaymentEvent {
+        let (request, at) = (Arc::clone(&self.request), unix_millis());
+        PaymentEvent { payment, at, state, request, terms, channel: None, nonce: None, receipt: None }
+    }
+}
+
+impl Drop for LedgerGuard {
+    fn drop(&mut self) {
+        if let Some(nonce) = self.held.as_ref().and_then(|held| held.nonce) {
+            self.queue.forget(&nonce);
+        }
+    }
+}

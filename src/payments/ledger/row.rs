@@ -1,0 +1,184 @@
+//! One row of the ledger.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::signed_amount::SignedAmount;
+use crate::protocol::Amount;
+
+/// The state of a payment after a row, or what else the row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LedgerState {
+    /// The authorization is recorded and about to be signed.
+    Held,
+    /// The payment was sent, and its response is outstanding.
+    Sent,
+    /// The seller took it and served.
+    Paid,
+    /// The seller took it and withheld the response.
+    PaidNotDelivered,
+    /// The seller did not accept it; it may still redeem it.
+    Refused,
+    /// The outcome is unknown.
+    InDoubt,
+    /// It expired, provably unused.
+    Expired,
+    /// It provably never left this machine.
+    Unsent,
+    /// Up to this much was paid on a channel for unknown requests.
+    Recovered,
+    /// The channel was settled: what the chain did not pay out was never taken.
+    Settled,
+    /// Rows before this one are missing: the journal is older than the copy of the ledger's head.
+    Gap,
+}
+
+const STATES: [(LedgerState, &str); 11] = [
+    (LedgerState::Held, "held"),
+    (LedgerState::Sent, "sent"),
+    (LedgerState::Paid, "paid"),
+    (LedgerState::PaidNotDelivered, "paid-not-delivered"),
+    (LedgerState::Refused, "refused"),
+    (LedgerState::InDoubt, "in-doubt"),
+    (LedgerState::Expired, "expired"),
+    (LedgerState::Unsent, "unsent"),
+    (LedgerState::Recovered, "recovered"),
+    (LedgerState::Settled, "settled"),
+    (LedgerState::Gap, "gap"),
+];
+
+impl LedgerState {
+    /// Its name in the journal and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        STATES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
+    }
+
+    /// The state with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        STATES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
+    }
+
+    /// Whether another row of the same payment is to follow.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Held | Self::Sent)
+    }
+
+    /// Whether the row is about a payment, not about a channel or the ledger itself.
+    #[must_use]
+    pub fn is_payment(self) -> bool {
+        !matches!(self, Self::Recovered | Self::Settled | Self::Gap)
+    }
+}
+
+impl fmt::Display for LedgerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One row. A change of a payment's state is another row with the same `payment`. Absent strings are empty.
+///
+/// Per channel, `counts` of the last row of each payment and `adjusts` of all rows add up to the most that the payee can
+/// redeem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerRow {
+    /// Its number, without gaps.
+    pub seq: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub at: u64,
+    /// The payment, unique in the journal; for a gap, the number of the last row that existed.
+    #[serde(serialize_with = "hexadecimal")]
+    pub payment: u64,
+    /// The state.
+    pub state: LedgerState,
+    /// The state before, and what counted then; absent in the first row of a payment.
+    pub previous: Option<(LedgerState, Amount)>,
+    /// The method of the request.
+    pub method: String,
+    /// The host, with its port unless it is the scheme's default.
+    pub host: String,
+    /// The path, without query and without what may be a token.
+    pub path: String,
+    /// The `[[client]]` that sent the request.
+    pub client: String,
+    /// The host pattern of the rule that allowed the payment.
+    pub rule: String,
+    /// The budgets that it counts in.
+    pub budgets: Vec<String>,
+    /// The payment scheme.
+    pub scheme: String,
+    /// The payee.
+    pub payee: String,
+    /// The network of the asset, as a CAIP-2 ID.
+    pub network: String,
+    /// The token on this network.
+    pub token: String,
+    /// The price, in base units.
+    pub price: Amount,
+    /// How much of the price adds to what the payee can redeem.
+    pub counts: Amount,
+    /// What this row adds to or takes from the part of the channel's total that belongs to no known payment.
+    pub adjusts: SignedAmount,
+    /// The channel, `RECEIVER@BLOCK`.
+    pub channel: String,
+    /// The channel's total with this payment.
+    pub total: Option<Amount>,
+    /// The nonce of the authorization, in hexadecimal digits.
+    pub nonce: String,
+    /// What the seller stated about the payment.
+    pub receipt: String,
+}
+
+fn hexadecimal<S: serde::Serializer>(payment: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    // A JSON number loses precision above 2^53.
+    serializer.collect_str(&format_args!("{payment:x}"))
+}
+
+impl LedgerRow {
+    /// The canonical encoding: every number in 8 bytes, every string after its length. Two rows that differ have different
+    /// encodings.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        for number in [self.seq, self.at, self.payment] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let (before, counted) = match self.previous {
+            Some((state, counted)) => (state.name(), counted.to_string()),
+            None => ("", String::new()),
+        };
+        let total = self.total.map(|total| total.to_string()).unwrap_or_default();
+        let amounts = [self.price.to_string(), self.counts.to_string(), self.adjusts.to_string()];
+        let texts = [
+            self.state.name(),
+            before,
+            &counted,
+            &self.method,
+            &self.host,
+            &self.path,
+            &self.client,
+            &self.rule,
+            &self.scheme,
+            &self.payee,
+            &self.network,
+            &self.token,
+            &amounts[0],
+            &amounts[1],
+            &amounts[2],
+            &self.channel,
+            &total,
+            &self.nonce,
+            &self.receipt,
+        ];
+        for text in texts.into_iter().chain(self.budgets.iter().map(String::as_str)) {
+            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    }
+}

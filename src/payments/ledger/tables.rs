@@ -1,0 +1,326 @@
+//! The tables of the ledger, and their rows.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, params};
+
+use super::row::{LedgerRow, LedgerState};
+use super::seal::RowSeal;
+use super::sums::{LedgerSum, SumKey};
+use crate::protocol::Amount;
+
+/// The tables. `ledger_chain` has the head of each payer's chain of rows, their size, and the end of what was removed from their start;
+/// `ledger_open` the payments that wait for another row; `ledger_channel` what the rows of a channel add up to; `ledger_sum`
+/// the sums of removed rows.
+pub(in crate::payments) const LEDGER: &str = "
+    CREATE TABLE ledger_chain (
+        id INTEGER PRIMARY KEY,
+        payer TEXT NOT NULL UNIQUE,
+        seq INTEGER NOT NULL,
+        seal BLOB NOT NULL,
+        size INTEGER NOT NULL,
+        start_seq INTEGER NOT NULL,
+        start_seal BLOB NOT NULL,
+        sums_seal BLOB NOT NULL
+    );
+    CREATE TABLE ledger (
+        chain INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        payment INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        counted TEXT NOT NULL,
+        method TEXT NOT NULL,
+        host TEXT NOT NULL,
+        path TEXT NOT NULL,
+        client TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        budgets TEXT NOT NULL,
+        scheme TEXT NOT NULL,
+        payee TEXT NOT NULL,
+        network TEXT NOT NULL,
+        token TEXT NOT NULL,
+        price TEXT NOT NULL,
+        counts TEXT NOT NULL,
+        adjusts TEXT NOT NULL,
+        channel TEXT NOT NULL,
+        total TEXT NOT NULL,
+        nonce TEXT NOT NULL,
+        receipt TEXT NOT NULL,
+        seal BLOB NOT NULL,
+        PRIMARY KEY (chain, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE ledger_open (
+        chain INTEGER NOT NULL,
+        payment INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (chain, payment)
+    ) WITHOUT ROWID;
+    CREATE TABLE ledger_channel (
+        chain INTEGER NOT NULL,
+        book INTEGER NOT NULL,
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        counts TEXT NOT NULL,
+        is_settled INTEGER NOT NULL,
+        PRIMARY KEY (chain, book, receiver, open_block)
+    ) WITHOUT ROWID;
+    CREATE TABLE ledger_sum (
+        chain INTEGER NOT NULL,
+        day INTEGER NOT NULL,
+        network TEXT NOT NULL,
+        token TEXT NOT NULL,
+        host TEXT NOT NULL,
+        client TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        payments INTEGER NOT NULL,
+        paid TEXT NOT NULL,
+        in_flight TEXT NOT NULL,
+        in_doubt TEXT NOT NULL,
+        unknown TEXT NOT NULL,
+        PRIMARY KEY (chain, day, network, token, host, client, rule)
+    ) WITHOUT ROWID;";
+
+/// The columns of a row, in the order of [`read`].
+pub(in crate::payments) const COLUMNS: &str =
+    "seq, at, payment, state, previous, counted, method, host, path, client, rule, budgets,
+    scheme, payee, network, token, price, counts, adjusts, channel, total, nonce, receipt, seal";
+
+/// Adds a row.
+pub(super) fn insert(
+    connection: &Connection,
+    chain: i64,
+    row: &LedgerRow,
+    seal: RowSeal,
+) -> rusqlite::Result<()> {
+    let (previous, counted) = match row.previous {
+        Some((state, counted)) => (state.name(), counted.to_string()),
+        None => ("", String::new()),
+    };
+    let budgets = match row.budgets.is_empty() {
+        true => String::new(),
+        false => serde_json::to_string(&row.budgets)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+    };
+    let sql = "INSERT INTO ledger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+        ?19, ?20, ?21, ?22, ?23, ?24, ?25)";
+    connection.prepare_cached(sql)?.execute(params![
+        chain,
+        row.seq as i64,
+        row.at as i64,
+        row.payment as i64,
+        row.state.name(),
+        previous,
+        counted,
+        row.method,
+        row.host,
+        row.path,
+        row.client,
+        row.rule,
+        budgets,
+        row.scheme,
+        row.payee,
+        row.network,
+        row.token,
+        row.price.to_string(),
+        row.counts.to_string(),
+        row.adjusts.to_string(),
+        row.channel,
+        row.total.map(|total| total.to_string()).unwrap_or_default(),
+        row.nonce,
+        row.receipt,
+        seal.0,
+    ])?;
+    Ok(())
+}
+
+/// Reads a row and its code.
+///
+/// # Errors
+/// A column does not have its form.
+pub(in crate::payments) fn read(row: &Row<'_>) -> rusqlite::Result<(LedgerRow, RowSeal)> {
+    let state = |column: usize| -> rusqlite::Result<Option<LedgerState>> {
+        let name: String = row.get(column)?;
+        match LedgerState::parse(&name) {
+            None if !name.is_empty() => Err(invalid(column, "not a state")),
+            state => Ok(state),
+        }
+    };
+    let amount = |column: usize| -> rusqlite::Result<Option<Amount>> {
+        let digits: String = row.get(column)?;
+        match digits.as_str() {
+            "" => Ok(None),
+            digits => digits.parse().map(Some).map_err(|error| invalid(column, error)),
+        }
+    };
+    let required = |column: usize| amount(column)?.ok_or_else(|| invalid(column, "no amount"));
+    let number = |column: usize| row.get::<_, i64>(column).map(|number| number as u64);
+    let budgets: String = row.get(11)?;
+    let budgets = match budgets.as_str() {
+        "" => Vec::new(),
+        names => serde_json::from_str(names).map_err(|error| invalid(11, error))?,
+    };
+    let adjusts: String = row.get(18)?;
+    let read = LedgerRow {
+        seq: number(0)?,
+        at: number(1)?,
+        payment: number(2)?,
+        state: state(3)?.ok_or_else(|| invalid(3, "not a state"))?,
+        previous: state(4)?.zip(amount(5)?),
+        method: row.get(6)?,
+        host: row.get(7)?,
+        path: row.get(8)?,
+        client: row.get(9)?,
+        rule: row.get(10)?,
+        budgets,
+        scheme: row.get(12)?,
+        payee: row.get(13)?,
+        network: row.get(14)?,
+        token: row.get(15)?,
+        price: required(16)?,
+        counts: required(17)?,
+        adjusts: adjusts.parse().map_err(|error| invalid(18, error))?,
+        channel: row.get(19)?,
+        total: amount(20)?,
+        nonce: row.get(21)?,
+        receipt: row.get(22)?,
+    };
+    Ok((read, RowSeal(row.get(23)?)))
+}
+
+/// Reads the sums of the rows that were removed from a chain.
+pub(in crate::payments) fn read_sums(
+    connection: &Connection,
+    chain: i64,
+) -> rusqlite::Result<BTreeMap<SumKey, LedgerSum>> {
+    let sql = "SELECT day, network, token, host, client, rule, payments, paid, in_flight, in_doubt, unknown FROM ledger_sum
+         WHERE chain = ?1";
+    let mut sums = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| {
+        let signed = |column: usize| {
+            let digits: String = row.get(column)?;
+            digits.parse().map_err(|error| invalid(column, error))
+        };
+        let key = SumKey {
+            day: row.get::<_, i64>(0)? as u64,
+            network: row.get(1)?,
+            token: row.get(2)?,
+            host: row.get(3)?,
+            client: row.get(4)?,
+            rule: row.get(5)?,
+        };
+        let payments = row.get::<_, i64>(6)? as u64;
+        let (paid, in_flight, in_doubt, unknown) = (signed(7)?, signed(8)?, signed(9)?, signed(10)?);
+        Ok((key, LedgerSum { payments, paid, in_flight, in_doubt, unknown }))
+    };
+    sums.query_map([chain], read)?.collect()
+}
+
+/// Replaces the sums of the rows that were removed from a chain.
+pub(super) fn write_sums(
+    connection: &Connection,
+    chain: i64,
+    sums: &BTreeMap<SumKey, LedgerSum>,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM ledger_sum WHERE chain = ?1")?.execute([chain])?;
+    let sql = "INSERT INTO ledger_sum VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let mut insert = connection.prepare_cached(sql)?;
+    for (SumKey { day, network, token, host, client, rule }, sum) in sums {
+        insert.execute(params![
+            chain,
+            *day as i64,
+            network,
+            token,
+            host,
+            client,
+            rule,
+            sum.payments as i64,
+            sum.paid.to_string(),
+            sum.in_flight.to_string(),
+            sum.in_doubt.to_string(),
+            sum.unknown.to_string(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn invalid(
+    column: usize,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use crate::payments::ledger::seal::LedgerKey;
+    use crate::payments::ledger::signed_amount::SignedAmount;
+    use crate::payments::ledger::tables::*;
+
+    prop_compose! {
+        fn any_row()(
+            (seq, at, payment) in (1..100_u64, 0..u64::MAX >> 4, 0..u64::MAX >> 4),
+            (state, before) in (0..11_usize, option::of((0..11_usize, 0..9_u64))),
+            texts in vec("[a-z\0é]{0,3}", 13),
+            budgets in vec("[a-z\"]{0,3}", 0..3),
+            amounts in vec(0..u64::MAX, 4),
+            total in option::of(0..9_u64),
+        ) -> LedgerRow {
+            let names = ["held", "sent", "paid", "paid-not-delivered", "refused", "in-doubt", "expired", "unsent",
+                "recovered", "settled", "gap"];
+            let state_of = |index: usize| LedgerState::parse(names[index]).unwrap();
+            let text = |index: usize| texts[index].clone();
+            LedgerRow {
+                seq,
+                at,
+                payment,
+                state: state_of(state),
+                previous: before.map(|(state, counted)| (state_of(state), counted.into())),
+                method: text(0),
+                host: text(1),
+                path: text(2),
+                client: text(3),
+                rule: text(4),
+                budgets,
+                scheme: text(5),
+                payee: text(6),
+                network: text(7),
+                token: text(8),
+                price: amounts[0].into(),
+                counts: amounts[1].into(),
+                adjusts: SignedAmount::difference(amounts[2].into(), amounts[3].into()),
+                channel: text(9),
+                total: total.map(Amount::from),
+                nonce: text(10),
+                receipt: text(11),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_survives_the_journal_and_has_an_encoding_of_its_own(one in any_row(), other in any_row()) {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch(LEDGER).unwrap();
+            let key = LedgerKey::new(&[7; 32]);
+            let seal = key.seal(RowSeal::default(), &one.encode());
+            insert(&connection, 1, &one, seal).unwrap();
+            let sql = format!("SELECT {COLUMNS} FROM ledger");
+            let (read, code) = connection.query_row(&sql, [], read).unwrap();
+            prop_assert_eq!(&read, &one);
+            prop_assert_eq!(code, key.seal(RowSeal::default(), &read.encode()));
+            prop_assert_eq!(one.encode() == other.encode(), one == other);
+            // Strings of neighbouring columns run into each other in no encoding.
+            let (host, path) = (format!("{}{}", one.host, one.path), String::new());
+            let moved = LedgerRow { host, path, ..one.clone() };
+            prop_assert_eq!(one.encode() == moved.encode(), one == moved);
+            prop_assert_ne!(key.seal(RowSeal([1; 32]), &one.encode()), code, "the row before counts");
+        }
+    }
+}
