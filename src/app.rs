@@ -419,7 +419,7 @@ impl PaidServices {
         let close_denied = policy.hooks.cooperative_close_denied.clone();
         let bounds = LedgerBounds { keep: config.ledger.keep, max_size: config.ledger.max_size };
         let assets = Arc::clone(&config.assets);
-        let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits);
+        let (payments, task) = Payments::spawn(policy, journal, bounds, assets, &config.limits)?;
         let approver = Arc::new(WebhookCloseApprover::default());
         let channels = Channels::new(payments.clone(), seller, approver, close_denied);
         Ok(Self { payments, channels, task, key, chain, _lock: lock })
@@ -445,6 +445,15 @@ impl Drop for Lock {
         // If unlocking fails, the lock remains until then.
         let _ = self.0.unlock();
     }
+}
+
+/// Opens the journal of a state directory that no other process uses, until both results are dropped.
+///
+/// # Errors
+/// Another process uses it, or it cannot be opened.
+pub fn open_journal(state_dir: &Path) -> Result<(Journal, impl Sized), StartError> {
+    let lock = lock(state_dir)?;
+    Ok((Journal::open(state_dir)?, lock))
 }
 
 /// Creates the state directory, locks it and makes its files private.

@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    APPROVALS, CHANNELS, DECIDE, DENIED, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE, SESSION, STATUS,
-    StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE,
+    SESSION, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::{ListedApproval, Listing, PendingApproval};
+use crate::payments::{BudgetView, ListedApproval, Listing, PendingApproval};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -73,6 +73,25 @@ pub enum AdminError {
 pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, CHANNELS, Bytes::new())).await.map(Some)
+}
+
+/// Returns what budgets have spent, according to the `serve` that listens on `path`; `None` if none does.
+///
+/// # Errors
+/// The request failed.
+pub async fn budgets(path: &Path) -> Result<Option<Vec<BudgetView>>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, BUDGETS, Bytes::new())).await.map(Some)
+}
+
+/// Ends or allows signing in the `serve` that listens on `path`; `None` if none does.
+///
+/// # Errors
+/// The request failed, or could not be recorded.
+pub async fn freeze(path: &Path, is_frozen: bool) -> Result<Option<bool>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    let body = Bytes::from(is_frozen.to_string());
+    within(ANSWER_WITHIN, ask(stream, Method::POST, FREEZE, body)).await.map(Some)
 }
 
 /// Returns the address of the proxy that listens on `path` and what it has paid; `None` if there is none.

@@ -42,6 +42,10 @@ pub(super) const APPROVALS: &str = "/approvals";
 pub(super) const REVOKE: &str = "/revoke";
 /// Returns the list of channels.
 pub(super) const CHANNELS: &str = "/channels";
+/// Returns what budgets have spent.
+pub(super) const BUDGETS: &str = "/budgets";
+/// Ends or allows signing: `true` or `false`.
+pub(super) const FREEZE: &str = "/freeze";
 /// Returns what an operation would do.
 pub(super) const PLAN: &str = "/plan";
 /// Performs an operation.

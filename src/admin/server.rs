@@ -24,8 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    APPROVALS, CHANNELS, DECIDE, DENIED, MAX_REQUEST, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE,
-    SESSION, STATUS, StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PENDING,
+    PLAN, REVOKE, SESSION, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
@@ -127,6 +127,11 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             Ok(StandingId { id }) => respond(channels.payments().revoke_approval(id).await),
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
+        (&Method::GET, BUDGETS) => json(&channels.payments().budgets()),
+        (&Method::POST, FREEZE) => match read::<bool>(body).await {
+            Ok(is_frozen) => respond(channels.payments().freeze(is_frozen).await.map(|()| is_frozen)),
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         (&Method::POST, path @ (PLAN | OPERATE)) => {
             let operation: Operation = match read(body).await {
                 Ok(operation) => operation,
@@ -145,8 +150,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, /attend, /channels, /pending and /approvals, and POST /plan, \
-                         /operate, /decide and /revoke";
+            let known = "unknown path; valid are GET /about, /attend, /budgets, /channels, /pending and /approvals, and POST \
+                         /plan, /operate, /decide, /freeze and /revoke";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

@@ -1,6 +1,7 @@
 //! The key that signs payments and transactions. It never leaves this file.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::types::Bytes;
@@ -22,6 +23,7 @@ pub struct Signer {
     curve: Secp256k1<SignOnly>,
     key: SecretKey,
     address: Address,
+    is_frozen: AtomicBool,
 }
 
 /// The bytes are not a private key: zero, or not below the order of the curve.
@@ -29,10 +31,16 @@ pub struct Signer {
 #[error("not a valid secp256k1 private key")]
 pub struct NotAKey;
 
-/// Signing failed, which does not happen with a valid key and digest.
+/// Why nothing was signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("signing failed: {0}")]
-pub struct NotSigned(String);
+pub enum NotSigned {
+    /// The user wants nothing to be signed.
+    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    Frozen,
+    /// Signing failed, which does not happen with a valid key and digest.
+    #[error("signing failed: {0}")]
+    Failed(String),
+}
 
 impl Signer {
     /// Takes a private key of 32 bytes, big endian.
@@ -46,7 +54,16 @@ impl Signer {
             curve.seeded_randomize(&blinding);
         }
         let key = SecretKey::from_byte_array(*key).map_err(|_| NotAKey)?;
-        Ok(Self { wallet, curve, key, address })
+        Ok(Self { wallet, curve, key, address, is_frozen: AtomicBool::new(false) })
+    }
+
+    /// Signs nothing from now on, or signs again.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), NotSigned> {
+        if self.is_frozen.load(Ordering::SeqCst) { Err(NotSigned::Frozen) } else { Ok(()) }
     }
 
     /// The payer's address.
@@ -56,12 +73,13 @@ impl Signer {
 
     /// Signs a digest: `r ‖ s ‖ v` with v 27 or 28, low s, nonce as in RFC 6979.
     pub fn sign(&self, digest: [u8; 32]) -> Result<Signature, NotSigned> {
+        self.check()?;
         let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
         let (recovery, compact) = signature.serialize_compact();
         let v = match recovery {
             RecoveryId::Zero => 27,
             RecoveryId::One => 28,
-            other => return Err(NotSigned(format!("v cannot represent the recovery ID {other:?}"))),
+            other => return Err(NotSigned::Failed(format!("v cannot represent the recovery ID {other:?}"))),
         };
         let mut bytes = [v; 65];
         bytes[..64].copy_from_slice(&compact);
@@ -81,8 +99,11 @@ impl Signer {
 
     /// Signs a transaction, which includes its chain ID, and returns its RLP encoding.
     pub fn sign_transaction(&self, transaction: &TypedTransaction) -> Result<Bytes, NotSigned> {
-        let signature =
-            self.wallet.sign_transaction_sync(transaction).map_err(|error| NotSigned(error.to_string()))?;
+        self.check()?;
+        let signature = self
+            .wallet
+            .sign_transaction_sync(transaction)
+            .map_err(|error| NotSigned::Failed(error.to_string()))?;
         Ok(transaction.rlp_signed(&signature))
     }
 }

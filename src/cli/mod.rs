@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod approve;
+pub mod budget;
 pub mod ca;
 pub mod channels;
 pub mod check;
@@ -13,6 +14,7 @@ mod confirm;
 pub mod demo;
 pub mod env;
 mod environment;
+pub mod freeze;
 pub mod init;
 pub mod inspect;
 pub mod ledger;
@@ -22,6 +24,7 @@ mod process;
 pub mod run;
 mod running;
 pub mod serve;
+mod state_dir_args;
 mod table;
 mod trust;
 
@@ -89,6 +92,12 @@ pub enum Command {
     Channels(channels::ChannelsArgs),
     /// List payments, add them up, and verify that no row was changed
     Ledger(ledger::LedgerArgs),
+    /// Show what each budget has spent and what is left
+    Budget(budget::BudgetArgs),
+    /// Sign nothing from now on, also after a restart
+    Freeze(freeze::FreezeArgs),
+    /// Sign again after `freeze`
+    Thaw(freeze::FreezeArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
@@ -114,6 +123,9 @@ impl Command {
             | Self::Approvals(_)
             | Self::Channels(_)
             | Self::Ledger(_)
+            | Self::Budget(_)
+            | Self::Freeze(_)
+            | Self::Thaw(_)
             | Self::Ca(_)
             | Self::Check(_)
             | Self::Config(_) => "warn",
@@ -158,6 +170,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Approvals(args) => wait_for(approvals::run(args)),
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ledger(args) => wait_for(ledger::run(args)),
+        Command::Budget(args) => wait_for(budget::run(args)),
+        Command::Freeze(args) => wait_for(freeze::run(args, true)),
+        Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Config(command) => config::run(&command),

@@ -107,12 +107,14 @@ impl PolicyBuilder {
                 allow_plain_http: false,
                 browsers: None,
                 hooks: Arc::clone(&hooks),
+                budgets: Vec::new(),
             });
             Rule { host, port, allow }
         };
         Policy {
             rules: rules.into_iter().map(rule).collect(),
-            has_client_rules: false,
+            distinguishes_clients: false,
+            budgets: Vec::new(),
             deposit,
             max_attempts: limits.max_attempts,
             sign_ahead: limits.sign_ahead,

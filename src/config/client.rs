@@ -11,7 +11,8 @@ use super::policy::PayContext;
 use super::raw_value::InvalidValue;
 use super::section::{Issues, Section, entries};
 use super::values::BasePaths;
-use super::{policy, values};
+use super::{budget, policy, values};
+use crate::protocol::budget::Budget;
 use crate::protocol::policy::{ClientKind, LocalSpenders, ProxyClient, Rule};
 
 const KINDS: [(&str, ClientKind); 2] = [("any", ClientKind::Any), ("program", ClientKind::Program)];
@@ -44,6 +45,8 @@ pub(super) static CLIENT: Table = Table::new(
         /// "program" if no browser uses the token: then requests that look like a browser's or another site's are paid, too,
         /// because a page cannot add the token. Else "any".
         "kind": Shape::Word(&const { words(&KINDS) }); or(|| serde_json::json!(KINDS[0].0)),
+        /// The names of budgets that its payments count in, in addition to those that apply anyway.
+        "budgets": Shape::List(&budget::NAME, 1, budget::MAX_BUDGETS),
         /// What this client may pay for, instead of all global [[pay]] entries, with the same keys; an empty list means
         /// nothing.
         "pay": Shape::Tables(&policy::PAY, policy::MAX_RULES),
@@ -82,7 +85,7 @@ pub(super) fn clients(
         let path = section.path_of("pay");
         let pay = section.take("pay");
         let rules = pay.is_some().then(|| policy::rules(&path, pay, context, issues));
-        let Some(client) = client(&section, rules, base) else { continue };
+        let Some(client) = client(&section, rules, context.budgets, base) else { continue };
         if clients.iter().any(|other| other.client.name == client.client.name) {
             section.issue("name", "another [[client]] has the same name", "give each client its own");
             continue;
@@ -92,11 +95,20 @@ pub(super) fn clients(
     clients
 }
 
-fn client(section: &Section<'_>, rules: Option<Vec<Rule>>, base: &BasePaths) -> Option<ClientConfig> {
+fn client(
+    section: &Section<'_>,
+    rules: Option<Vec<Rule>>,
+    budgets: &[Arc<Budget>],
+    base: &BasePaths,
+) -> Option<ClientConfig> {
+    let budgets = budget::named(section, budgets);
     let name = section.require("name", "\"a-name\"", name);
     let token_file = section.require("token_file", "\"FILE\", with a secret in it", |value| base.path(value));
     let kind = section.read("kind", |value| values::word(value, &KINDS)).unwrap_or_default();
-    Some(ClientConfig { client: Arc::new(ProxyClient { name: name?, kind, rules }), token_file: token_file? })
+    Some(ClientConfig {
+        client: Arc::new(ProxyClient { name: name?, kind, rules, budgets: budgets? }),
+        token_file: token_file?,
+    })
 }
 
 /// Reads `auth`, which needs a `[[client]]` if it is "required".

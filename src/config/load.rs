@@ -24,8 +24,8 @@ use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
 use super::{
-    asset, chain, client, hooks, intercept, ledger, limits, log, origin, policy, route, source, upstream,
-    values, wallet,
+    asset, budget, chain, client, hooks, intercept, ledger, limits, log, origin, policy, route, source,
+    upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -62,6 +62,8 @@ pub(super) static TOP: Table = Table::new(
         /// A token that [[pay]] entries can name, in addition to RDN, and USDC on several networks. tollpass never believes what
         /// a seller says about a token.
         "asset": Shape::Tables(&asset::ASSET, asset::MAX_ASSETS),
+        /// Budgets: how much may be spent together.
+        "budget": Shape::Tables(&budget::BUDGET, budget::MAX_BUDGETS),
         /// A program that may use the proxy, and the token with which it proves that: http_proxy=http://NAME:TOKEN@HOST:PORT.
         "client": Shape::Tables(&client::CLIENT, client::MAX_CLIENTS),
         /// A base URL of tollpass for programs that support no proxy: requests below the prefix go to the origin and
@@ -252,7 +254,8 @@ fn assemble(
 
     let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
     let assets = asset::assets(top.take("asset"), issues);
-    let context = policy::PayContext { assets: &assets, hooks: &hooks };
+    let budgets = budget::budgets(top.take("budget"), &assets, issues);
+    let context = policy::PayContext { assets: &assets, budgets: &budgets, hooks: &hooks };
     let rules = policy::rules("pay", top.take("pay"), context, issues);
     let clients = client::clients(top.take("client"), context, base, issues);
     let auth = client::auth(&top, !clients.is_empty());
@@ -288,7 +291,9 @@ fn assemble(
     let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
     let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
     let has_rules = all.iter().any(|rules| !rules.is_empty());
-    let has_client_rules = !own.is_empty();
+    let distinguishes_clients =
+        !own.is_empty() || clients.iter().any(|client| !client.client.budgets.is_empty());
+    budget::check_use(&budgets, &all, clients.iter().map(|client| &*client.client), issues);
     if has_rules && !is_paying {
         warnings.push("[[pay]] rules pay nothing without [wallet]".to_owned());
     } else if has_rules && chain.is_none() {
@@ -301,7 +306,8 @@ fn assemble(
     let Limits { max_attempts, sign_ahead, pay_timeout, ready_timeout, .. } = limits;
     let policy = Policy {
         rules,
-        has_client_rules,
+        distinguishes_clients,
+        budgets,
         deposit,
         hooks,
         max_attempts,

@@ -3,7 +3,7 @@
 //!
 //! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
-//! Variables cannot set `[[pay]]`, `[[asset]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in
+//! Variables cannot set `[[pay]]`, `[[asset]]`, `[[budget]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in
 //! [`variables::OTHER_VARIABLES`] are not keys, and those that Kubernetes sets for a Service named tollpass are ignored
 //! with a warning.
 //!
@@ -11,6 +11,7 @@
 //! and the JSON [`mod@schema`] come from these tables; `proxy.toml` is checked against them.
 
 mod asset;
+mod budget;
 mod builder;
 mod chain;
 mod client;

@@ -11,9 +11,10 @@ use super::raw_value::{InvalidValue, quoted};
 use super::rules::is_set;
 use super::section::{Issues, Section, entries};
 use super::values::show_duration;
-use super::{asset, hooks, price, values};
+use super::{asset, budget, hooks, price, values};
 use crate::limits::{DAY, Quantity, SECOND, count, time};
 use crate::protocol::Amount;
+use crate::protocol::budget::Budget;
 use crate::protocol::policy::{
     Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, PriceLimit, Requested,
     Rule,
@@ -61,6 +62,8 @@ pub(super) static PAY: Table = Table::new(
         "send_ahead": Shape::Boolean(true),
         /// Whether sellers on other machines are paid over unencrypted http.
         "allow_plain_http": Shape::Boolean(false),
+        /// The names of budgets that its payments count in, in addition to those that apply anyway.
+        "budgets": Shape::List(&budget::NAME, 1, budget::MAX_BUDGETS),
         /// Which requests from browsers are paid: "never"; "navigations", the pages that you open or that you reach
         /// from the same site; "same-origin", these and what a page requests from its own origin; "any".
         "browsers": Shape::Word(&const { words(&BROWSERS) }),
@@ -77,7 +80,7 @@ pub(super) static PAY: Table = Table::new(
 });
 
 /// The keys that have no effect in an entry that denies.
-const PAYING: [&str; 9] = [
+const PAYING: [&str; 10] = [
     "max_price",
     "ask_above",
     "assets",
@@ -85,6 +88,7 @@ const PAYING: [&str; 9] = [
     "receivers",
     "send_ahead",
     "allow_plain_http",
+    "budgets",
     "browsers",
     "hooks",
 ];
@@ -144,6 +148,8 @@ fn size_json(size: DepositSize) -> serde_json::Value {
 pub(super) struct PayContext<'a> {
     /// The tokens that an entry can name.
     pub assets: &'a [KnownAsset],
+    /// The budgets that an entry can name.
+    pub budgets: &'a [Arc<Budget>],
     /// The hooks that an entry does not set.
     pub hooks: &'a Arc<Hooks>,
 }
@@ -304,6 +310,7 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
     }
     let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
     let allow_plain_http = entry.read("allow_plain_http", values::boolean).unwrap_or(false);
+    let budgets = budget::named(entry, context.budgets);
     let browsers = entry.read("browsers", |value| values::word(value, &BROWSERS));
     let path = entry.path_of("hooks");
     let hooks = match entry.take("hooks") {
@@ -311,7 +318,7 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         written => Arc::new(hooks::hooks(written, &path, context.hooks, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    let (max_price, ask_above) = prices?;
+    let ((max_price, ask_above), budgets) = (prices?, budgets?);
     let hooks = match ask_above {
         None => hooks,
         Some(_) if hooks.payment_requested.action == Requested::Abort => {
@@ -320,7 +327,7 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         }
         Some(_) => Arc::new(Hooks { ask_above, ..Hooks::clone(&hooks) }),
     };
-    Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks })
+    Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks, budgets })
 }
 
 /// Hosts and, if not all, one port on them.

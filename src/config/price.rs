@@ -22,6 +22,14 @@ const DOLLARS: Shape = Shape::Text(r"^\$[0-9]+(\.[0-9]{1,18})?$");
 const WITH_SYMBOL: Shape = Shape::Text(r"^[0-9]+(\.[0-9]+)? +[A-Za-z][A-Za-z0-9._-]{0,31}$");
 const UNITS: Shape = Shape::Text(r"^[0-9]+ +units +of +[A-Za-z][A-Za-z0-9._-]{0,31}$");
 
+/// What a limit of a budget may hold.
+pub(super) const SUM: Shape = Shape::Any(&[
+    Shape::Amount(0, None),
+    Shape::Text(r"^\$[0-9]+(\.[0-9]{1,18})?$"),
+    Shape::Text(r"^[0-9]+(\.[0-9]+)? +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
+    Shape::Text(r"^[0-9]+ +units +of +[A-Za-z][A-Za-z0-9._-]{0,31}$"),
+]);
+
 /// What to write instead of an invalid price.
 const REMEDY: &str = "write one such as \"0.05 USDC\", \"$0.05\" or \"1000 units of RDN\", or a bare integer for base \
                       units of the µRaiden token";
@@ -93,7 +101,12 @@ fn is_zero(price: &PriceLimit) -> bool {
     }
 }
 
-fn price(value: &Value, known: &[KnownAsset], allowed: &[&KnownAsset]) -> Result<PriceLimit, InvalidValue> {
+/// Reads an amount with its assets. `known` are all assets, `allowed` those that may be named.
+pub(super) fn price(
+    value: &Value,
+    known: &[KnownAsset],
+    allowed: &[&KnownAsset],
+) -> Result<PriceLimit, InvalidValue> {
     let ValueKind::String(text) = &value.kind else { return Ok(values::amount(value)?.into()) };
     let text = text.trim();
     let invalid =

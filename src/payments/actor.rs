@@ -281,6 +281,7 @@ impl Actor {
                 self.journal.change(move |journal| journal.unlock_ledger(key, payer)).await;
                 // A second one would be of the same key.
                 let _ = self.engine.payer.set(Wallet::new(signer));
+                self.engine.freeze_wallet();
                 self.engine.submit(Input::Unlocked { has_chain });
             }
             Message::Unready(reason) => self.engine.submit(Input::Unready(reason)),
@@ -351,9 +352,28 @@ impl Actor {
                     })
                     .await;
             }
+            Message::Freeze { is_frozen, reply } => {
+                let done = self.freeze(is_frozen).await;
+                // The caller may have stopped waiting.
+                let _ = reply.send(done);
+            }
             Message::AwaitTransactions(reply) => self.settled.push(reply),
             Message::Finish | Message::Stop => self.engine.submit(Input::Stop),
         }
+    }
+
+    /// Ends or allows signing. It ends before that is recorded, and begins after.
+    async fn freeze(&mut self, is_frozen: bool) -> Result<(), String> {
+        if is_frozen {
+            self.engine.freeze(true);
+            tracing::warn!("nothing is signed any more: tollpass is frozen");
+        }
+        self.persist(vec![Record::Frozen(is_frozen)]).await?;
+        if !is_frozen {
+            self.engine.freeze(false);
+            tracing::warn!("payments are signed again: tollpass is no longer frozen");
+        }
+        Ok(())
     }
 
     /// Locks a channel against leases, unless another operation has locked it.
@@ -416,6 +436,7 @@ impl Actor {
         self.watch(&chain, synced.cursor);
         self.context =
             Some(ActorContext { account, account_id: stored.id, chain, signer, cursor: synced.cursor });
+        self.engine.submit(Input::Holds(stored.holds));
         let ready = Input::Ready {
             account,
             channels: stored.channels,

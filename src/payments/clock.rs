@@ -1,6 +1,39 @@
-//! The wall clock for the journal and the spending report.
+//! The wall clock for the journal and the spending report, and the time that budgets go by.
 
 use std::time::SystemTime;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A clock that runs while the machine sleeps, and that setting the time does not change.
+#[cfg(target_os = "linux")]
+const RUNNING: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const RUNNING: ClockId = ClockId::Monotonic;
+
+/// The time that budgets go by: set once at the start, it only runs on, whatever the wall clock does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BudgetClock {
+    /// The time at the start, in minutes since 1970.
+    start: u64,
+    /// What the running clock showed then, in seconds.
+    shown: u64,
+}
+
+impl BudgetClock {
+    pub(super) fn starting_at(minute: u64) -> Self {
+        Self { start: minute, shown: running() }
+    }
+
+    /// Minutes since 1970.
+    pub(super) fn minute(&self) -> u64 {
+        self.start.saturating_add(running().saturating_sub(self.shown) / 60)
+    }
+}
+
+/// Seconds since some moment before the start.
+fn running() -> u64 {
+    clock_gettime(RUNNING).tv_sec.try_into().unwrap_or_default()
+}
 
 /// Seconds since 1970; a clock set before 1970 counts as 0.
 pub(super) fn unix_time() -> u64 {

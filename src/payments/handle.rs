@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::actor::{Actor, PaymentsState};
 use super::approvals::{ApprovalError, OperatorApprovals, PendingApproval};
 use super::channel_lock::ChannelLock;
-use super::clock::unix_millis;
+use super::clock::{BudgetClock, unix_millis, unix_time};
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
 use super::consultant::Consultant;
 use super::error::ChannelAccessError;
@@ -32,6 +32,7 @@ use super::standing::StandingApproval;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
+use crate::protocol::budget::BudgetView;
 use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
@@ -60,13 +61,16 @@ impl Payments {
     /// Starts the service. It refuses to pay until `Startup` has prepared the key and the chain. Its task ends after
     /// [`Payments::stop`], when the last lease has returned and the journal is up to date. `assets` are the tokens whose
     /// symbols are shown, `bounds` how much of the ledger is kept.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or cannot record what a crash left unknown.
     pub fn spawn(
         policy: Arc<Policy>,
         mut journal: Journal,
         bounds: LedgerBounds,
         assets: Arc<[KnownAsset]>,
         limits: &Limits,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> Result<(Self, JoinHandle<()>), JournalError> {
         let standing = journal.standing_approvals().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the standing approvals; asking about every payment that needs one");
             Vec::new()
@@ -74,7 +78,14 @@ impl Payments {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let ledger = Arc::new(LedgerQueue::new(limits.ledger_queue));
         journal.keep_ledger(Arc::clone(&ledger), bounds);
-        let engine = Arc::new(SharedEngine::new(Engine::new(policy)));
+        let budgets = journal.restore_budgets(unix_time() / 60)?;
+        let clock = BudgetClock::starting_at(budgets.now());
+        let is_frozen = journal.is_frozen()?;
+        if is_frozen {
+            tracing::warn!("nothing is signed: tollpass is frozen; `tollpass thaw` ends that");
+        }
+        let engine = Engine::new(policy).with_budgets(budgets).frozen(is_frozen);
+        let engine = Arc::new(SharedEngine::new(engine, clock));
         let quotes = Quotes::new(limits, journal.request_hasher());
         let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
         let shared = PaymentsState {
@@ -100,7 +111,7 @@ impl Payments {
             approvals: OperatorApprovals::new(limits, assets, standing),
             ledger,
         };
-        (payments, task)
+        Ok((payments, task))
     }
 
     /// The remembered prices.
@@ -252,6 +263,27 @@ impl Payments {
             from: self.engine.payer.get().and_then(Wallet::account),
             ..lock(&self.spending).report()
         }
+    }
+
+    /// What each budget has spent.
+    pub fn budgets(&self) -> Vec<BudgetView> {
+        self.engine.budgets()
+    }
+
+    /// Whether nothing is signed.
+    pub fn is_frozen(&self) -> bool {
+        self.engine.lock().engine.is_frozen()
+    }
+
+    /// Ends signing at once, or allows it again; also for later runs.
+    ///
+    /// # Errors
+    /// It could not be recorded. Signing has ended nevertheless, but only for this run; or it was not allowed again.
+    pub(crate) async fn freeze(&self, is_frozen: bool) -> Result<(), ChannelAccessError> {
+        let (reply, done) = oneshot::channel();
+        self.send(Message::Freeze { is_frozen, reply }).await?;
+        let done = done.await.map_err(|_| ChannelAccessError::ShuttingDown)?;
+        done.map_err(ChannelAccessError::Failed)
     }
 
     /// All channels; `None` if the service has stopped.

@@ -69,6 +69,10 @@ pub(super) enum Message {
     AwaitTransactions(oneshot::Sender<()>),
     /// Work on the journal that concerns no account. It reports its result itself.
     Journal(JournalWork),
+    Freeze {
+        is_frozen: bool,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
     Finish,
     Stop,
 }

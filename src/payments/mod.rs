@@ -27,6 +27,7 @@ mod spending;
 mod standing;
 mod startup;
 
+pub use crate::protocol::budget::BudgetView;
 pub use account::AccountKey;
 pub use approvals::{ListedApproval, PendingApproval};
 pub(crate) use approvals::{WantedPayment, listed_approvals};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::chain::signer::Signer;
+use crate::chain::signer::{NotSigned, Signer};
 use crate::failpoint;
 use crate::protocol::schemes::{Draft, Payer};
 use crate::protocol::{Account, Refusal, Signature};
@@ -29,6 +29,11 @@ impl Wallet {
         let _ = self.account.set(account);
     }
 
+    /// Has the key sign nothing, or sign again.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        self.signer.freeze(is_frozen);
+    }
+
     /// The payer, for schemes.
     pub(super) fn payer(&self) -> Payer {
         Payer { address: self.signer.address(), account: self.account() }
@@ -39,7 +44,10 @@ impl Wallet {
         let digest = draft.digest(&self.payer()).ok_or_else(|| {
             Refusal::NotReady("the chain of the payment's channel has not been read yet".to_owned())
         })?;
-        let signature = self.signer.sign(digest).map_err(|error| Refusal::NotReady(error.to_string()))?;
+        let signature = self.signer.sign(digest).map_err(|error| match error {
+            NotSigned::Frozen => Refusal::Frozen,
+            NotSigned::Failed(_) => Refusal::NotReady(error.to_string()),
+        })?;
         failpoint::point("payment signed");
         Ok(signature)
     }

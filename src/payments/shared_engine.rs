@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
+use super::clock::BudgetClock;
 use super::payer::Wallet;
 use crate::mutex::lock;
+use crate::protocol::budget::BudgetView;
 use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId, PurchaseReply};
 use crate::protocol::{ChannelOp, Refusal};
 
@@ -25,6 +27,8 @@ pub(super) struct SharedEngine {
     inner: Mutex<LockedEngine>,
     /// Wakes the actor.
     wake: Notify,
+    /// The time that budgets go by.
+    clock: BudgetClock,
     /// The wallet, once known.
     pub payer: OnceLock<Wallet>,
 }
@@ -52,7 +56,7 @@ pub(super) enum Asked {
 
 impl SharedEngine {
     /// The engine, not shared yet.
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, clock: BudgetClock) -> Self {
         let inner = LockedEngine {
             engine,
             replies: HashMap::new(),
@@ -60,7 +64,7 @@ impl SharedEngine {
             touched: Instant::now(),
             awaits_returns: false,
         };
-        Self { inner: Mutex::new(inner), wake: Notify::new(), payer: OnceLock::new() }
+        Self { inner: Mutex::new(inner), wake: Notify::new(), clock, payer: OnceLock::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LockedEngine> {
@@ -72,6 +76,27 @@ impl SharedEngine {
         self.wake.notified()
     }
 
+    /// What each budget has spent by now.
+    pub(super) fn budgets(&self) -> Vec<BudgetView> {
+        let mut inner = self.lock();
+        inner.engine.set_time(self.clock.minute());
+        inner.engine.budgets()
+    }
+
+    /// Ends or allows signing, at once.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        self.submit(Input::Freeze(is_frozen));
+        self.freeze_wallet();
+    }
+
+    /// Has the key sign nothing if the engine is frozen.
+    pub(super) fn freeze_wallet(&self) {
+        let is_frozen = self.lock().engine.is_frozen();
+        if let Some(wallet) = self.payer.get() {
+            wallet.freeze(is_frozen);
+        }
+    }
+
     /// Submits an input to the engine, and delivers its answers.
     pub(super) fn submit(&self, input: Input) {
         let now = Instant::now();
@@ -80,6 +105,7 @@ impl SharedEngine {
         if self.inner.is_poisoned() {
             return inner.close();
         }
+        inner.engine.set_time(self.clock.minute());
         inner.engine.handle(input, now);
         inner.reply_to_all(None);
         self.wake_if_needed(inner, None, now);
@@ -94,6 +120,7 @@ impl SharedEngine {
         let now = Instant::now();
         let mut inner = self.lock();
         inner.touched = now;
+        inner.engine.set_time(self.clock.minute());
         inner.engine.handle(input, now);
         let asked = match inner.reply_to_all(Some(id)) {
             Some(reply) => Asked::Replied(reply),

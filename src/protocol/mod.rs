@@ -7,6 +7,7 @@ pub mod account;
 pub mod address;
 pub mod answer;
 pub mod asset;
+pub mod budget;
 pub mod channel;
 pub mod decimal;
 pub mod engine;

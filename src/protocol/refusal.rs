@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::protocol::budget::OverBudget;
 use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
 use crate::protocol::schemes::Malformed;
 use crate::protocol::{Address, Amount, AssetId, ChannelId, ChannelOp};
@@ -151,6 +152,9 @@ pub enum Refusal {
         /// The rule's limit.
         max_price: Box<str>,
     },
+    /// A budget does not allow it; boxed because of its size.
+    #[error("{0}")]
+    OverBudget(Box<OverBudget>),
     /// The rule lists other receivers.
     #[error("the receiver {0} is not among the rule's receivers")]
     ForeignReceiver(Address),
@@ -369,6 +373,9 @@ pub enum Refusal {
         /// The deposit on the chain.
         shown: Amount,
     },
+    /// The user wants nothing to be signed.
+    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    Frozen,
     /// The journal could not be written, so nothing may be signed.
     #[error("the journal cannot be written, so nothing is signed: {0}")]
     StoreFailed(String),
@@ -432,6 +439,14 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// The time after which the same request may be paid, if time alone helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::OverBudget(over) => over.free_in(),
+            _ => None,
+        }
+    }
+
     /// Whether funding is not possible now, although a channel that returns may still pay.
     pub fn is_about_funding(&self) -> bool {
         matches!(

@@ -41,6 +41,11 @@ impl Usd {
     pub fn is_zero(self) -> bool {
         self.0 == 0
     }
+
+    /// The number of its units.
+    pub fn units(self) -> Amount {
+        Amount::from_units(self.0)
+    }
 }
 
 impl FromStr for Usd {

@@ -480,9 +480,11 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         allow_plain_http: false,
         browsers: None,
         hooks: Arc::clone(&hooks),
+        budgets: Vec::new(),
     };
     let policy = Policy {
-        has_client_rules: false,
+        distinguishes_clients: false,
+        budgets: Vec::new(),
         rules: vec![Rule { host: HostPattern::Any, port: None, allow }],
         deposit: Deposit::default(),
         hooks,

@@ -1,5 +1,6 @@
 //! The configuration: the documented example, the environment, and the error messages.
 
+mod budgets;
 mod prices;
 mod schema;
 
@@ -177,7 +178,8 @@ fn rules_are_read_in_order() {
             send_ahead: true,
             allow_plain_http: false,
             browsers: None,
-            hooks: Arc::default()
+            hooks: Arc::default(),
+            budgets: Vec::new()
         }
     );
     assert_eq!(second.allow, Allow::Deny);
@@ -190,7 +192,8 @@ fn rules_are_read_in_order() {
             send_ahead: true,
             allow_plain_http: false,
             browsers: None,
-            hooks: Arc::default()
+            hooks: Arc::default(),
+            budgets: Vec::new()
         }
     );
     assert_eq!(config.warnings.len(), 1);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod budgets;
 mod crowd;
 mod expects;
 mod funding;

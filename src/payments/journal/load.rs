@@ -11,6 +11,7 @@ use super::file::Journal;
 use crate::payments::account::AccountKey;
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
+use crate::protocol::budget::Hold;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::HostName;
 use crate::protocol::quote::{Quote, RequestId, Trust};
@@ -52,6 +53,8 @@ pub struct StoredAccount {
     pub seller_urls: Vec<((HostName, Address), String)>,
     /// Unused closing signatures.
     pub closing_signatures: Vec<(ChannelId, ClosingSignature)>,
+    /// What budgets know of its channels.
+    pub holds: Vec<(ChannelId, Hold)>,
     /// The block at which the next sync with the chain starts; 0 before the first one.
     pub cursor: u64,
 }
@@ -145,7 +148,7 @@ impl Journal {
         let (channels, prices, seller_urls) =
             (self.channels(id)?, self.prices(id, account)?, self.seller_urls(id)?);
         let (closing_signatures, cursor) = (self.closing_signatures(id)?, cursor as u64);
-        let (hosts, deposits) = (self.hosts(id)?, self.deposits(id)?);
+        let (hosts, deposits, holds) = (self.hosts(id)?, self.deposits(id)?, self.holds(id)?);
         Ok(StoredAccount {
             id: AccountId(id),
             channels,
@@ -155,6 +158,7 @@ impl Journal {
             prices,
             seller_urls,
             closing_signatures,
+            holds,
             cursor,
         })
     }

@@ -5,6 +5,7 @@
 //! become durable with the next write.
 
 mod approvals;
+mod budgets;
 mod error;
 mod file;
 mod ledger;

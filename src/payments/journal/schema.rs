@@ -10,7 +10,7 @@ use crate::protocol::quote::RequestId;
 
 /// The migrations to each version of the schema, from version 1 on.
 pub(super) const MIGRATIONS: &[&str] =
-    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS, LEDGER];
+    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS, LEDGER, BUDGETS];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
 pub const LEDGER_VERSION: i64 = 8;
@@ -149,6 +149,28 @@ const APPROVALS: &str = "
         since INTEGER NOT NULL,
         until INTEGER NOT NULL
     );";
+
+/// Version 9: what budgets have spent, by the first minute (since 1970) of each bucket of a window; and the totals of
+/// channels that may be signed without another record, with their budgets. `frozen` has a row while nothing may be signed.
+const BUDGETS: &str = "
+    CREATE TABLE budget (
+        name TEXT NOT NULL,
+        unit TEXT NOT NULL,
+        host TEXT NOT NULL,
+        period TEXT NOT NULL,
+        start INTEGER NOT NULL,
+        spent TEXT NOT NULL,
+        payments INTEGER NOT NULL,
+        PRIMARY KEY (name, unit, host, period, start)
+    );
+    CREATE TABLE hold (
+        book INTEGER NOT NULL REFERENCES book (id),
+        receiver TEXT NOT NULL,
+        open_block INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (book, receiver, open_block)
+    );
+    CREATE TABLE frozen (id INTEGER PRIMARY KEY CHECK (id = 1));";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

@@ -3,6 +3,7 @@
 use ethers_core::utils::hex;
 use rusqlite::{Connection, params};
 
+use super::budgets::{write_budget, write_hold};
 use super::error::JournalError;
 use super::file::Journal;
 use super::load::AccountId;
@@ -82,6 +83,16 @@ impl Journal {
                         ledger.end_held(&transaction, nonce)?;
                     }
                 }
+                Record::Hold(id, hold) => write_hold(&transaction, account, id, hold)?,
+                Record::Budget(row) => write_budget(&transaction, row)?,
+                Record::Frozen(is_frozen) => {
+                    let sql = if *is_frozen {
+                        "INSERT OR REPLACE INTO frozen VALUES (1)"
+                    } else {
+                        "DELETE FROM frozen"
+                    };
+                    transaction.execute(sql, [])?;
+                }
                 Record::Price(request, price) => write_price(&transaction, account, request, price.as_ref())?,
                 Record::Cursor(cursor) => {
                     transaction
@@ -102,7 +113,9 @@ fn is_one_shot(record: &Record) -> bool {
 /// True if a record is stored with its account's row.
 fn needs_account(record: &Record) -> bool {
     match record {
-        Record::Authorization(_) | Record::AuthorizationEnded(_) => false,
+        Record::Authorization(_) | Record::AuthorizationEnded(_) | Record::Budget(_) | Record::Frozen(_) => {
+            false
+        }
         // A forgotten price without an account was never recorded.
         Record::Price(_, quote) => quote.as_ref().is_some_and(is_stored),
         _ => true,

@@ -14,6 +14,7 @@ impl Engine {
     pub(super) fn answer(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
         let Stage::InFlight { draft, .. } = purchase.stage else { return };
+        self.presented(id);
         self.change(&draft.channel, |channel| channel.present(draft.total));
         match outcome {
             Outcome::Accepted => {
@@ -26,6 +27,13 @@ impl Engine {
             }
             Outcome::InDoubt => self.remove(id, now),
             Outcome::Rejected(offer) => self.review(id, draft, *offer, now),
+        }
+    }
+
+    /// Notes that the payment of a purchase was presented: it stays counted in its budgets.
+    fn presented(&mut self, id: PurchaseId) {
+        if let Some(purchase) = self.purchases.get_mut(&id) {
+            purchase.counted.clear();
         }
     }
 
@@ -159,6 +167,9 @@ impl Engine {
         Reopens(reopens): Reopens,
         now: Instant,
     ) {
+        if self.is_frozen {
+            return self.refuse(id, Refusal::Frozen, now);
+        }
         let Some(purchase) = self.purchases.get_mut(&id) else { return };
         let hooks = &purchase.limit.hooks;
         let is_doubted = complaint == Complaint::NonexistingChannel && reopens && !purchase.reopened;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::purchase::Topic;
 use crate::protocol::Money;
+use crate::protocol::budget::{BudgetAmount, BudgetIndex};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::Draft;
 use crate::protocol::terms::Terms;
@@ -22,6 +23,8 @@ pub struct Authorization {
 pub(super) struct OneShotPurchase {
     pub(super) terms: Terms,
     pub(super) limit: SpendLimit,
+    /// What it counts for in its budgets, and since when, once it is to be recorded.
+    pub(super) counted: Vec<(BudgetIndex, BudgetAmount, u64)>,
     pub(super) nonce: [u8; 32],
     pub(super) draft: Draft,
     /// When it is refused if the key is still locked.

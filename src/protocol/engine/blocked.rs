@@ -8,6 +8,8 @@ use crate::protocol::channel::ChannelDraft;
 pub(super) struct Blocked {
     /// The writes, none of which may fail.
     pub(super) after: [Option<Seq>; 2],
+    /// No write from this one to the last of `after` may fail, either.
+    pub(super) since: Option<Seq>,
     pub(super) action: Action,
 }
 

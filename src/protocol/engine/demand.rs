@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use super::blocked::{Action, Blocked};
 use super::consult::too_late;
+use super::fit::{Fit, Signable};
 use super::purchase::{Before, Presented, Purchase, QueueKey, Raise, Stage};
 use super::slot::Slot;
-use super::{Effect, Engine, PurchaseId, Start};
+use super::{Effect, Engine, PurchaseId, Seq, Start};
+use crate::protocol::budget::OverBudget;
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::refusal::Awaited;
@@ -18,7 +20,7 @@ use crate::protocol::{
 
 /// The next step for a purchase at the head of its queue.
 pub(super) enum DemandStep {
-    Pay(ChannelId, Amount),
+    Pay(ChannelId, Amount, Fit),
     Fund(ChannelOp),
     /// Earlier transactions for the receiver must be resolved first.
     Resume,
@@ -51,6 +53,7 @@ impl Engine {
         intents: Vec<Intent>,
     ) {
         self.start = Start::Ready(account);
+        self.budgets.set_channel_token(account.token_asset());
         for (id, channel) in channels {
             self.slot_or_insert(id, channel.recover());
         }
@@ -94,9 +97,12 @@ impl Engine {
         deadline: Instant,
         now: Instant,
     ) {
+        let budgets = self.open_budgets(&limit.budgets);
         let purchase = Purchase {
             offer,
             limit,
+            budgets,
+            counted: Vec::new(),
             deadline,
             is_late: false,
             stage: Stage::Starting { until: now + self.policy.ready_timeout },
@@ -124,7 +130,7 @@ impl Engine {
     /// Checks a demand, then asks whether it is wanted.
     fn check_demand(&mut self, id: PurchaseId, now: Instant) {
         let Some(purchase) = self.purchases.get(&id) else { return };
-        match self.check(&purchase.offer, &purchase.limit) {
+        match self.check(&purchase.offer, &purchase.limit).and_then(|()| self.check_budgets(id)) {
             Ok(()) => self.seek_approval(id, now),
             Err(refusal) => self.refuse(id, refusal, now),
         }
@@ -173,9 +179,9 @@ impl Engine {
             match self.step(id, receiver, now) {
                 DemandStep::WaitAll => return,
                 DemandStep::Wait => place += 1,
-                DemandStep::Pay(channel, total) => {
+                DemandStep::Pay(channel, total, fit) => {
                     self.unqueue(receiver, key, place);
-                    self.grant(id, channel, total);
+                    self.grant(id, channel, total, fit);
                 }
                 DemandStep::Fund(op) => {
                     if let Some(purchase) = self.purchases.get_mut(&id) {
@@ -261,18 +267,31 @@ impl Engine {
         let Some(purchase) = self.purchases.get(&id) else {
             return DemandStep::Refuse(Refusal::Deadline { waited_for: Awaited::Channel });
         };
+        if self.is_frozen {
+            return DemandStep::Refuse(Refusal::Frozen);
+        }
         if purchase.rounds >= self.policy.max_attempts {
             return DemandStep::Refuse(Refusal::Rounds { rounds: purchase.rounds });
         }
         let price = purchase.price();
         let Choice { open, lent, payable } = self.choose(purchase, receiver, price);
         if let Some((_, _, channel, total)) = payable {
-            return DemandStep::Pay(channel, total);
+            if purchase.budgets.is_empty() {
+                return DemandStep::Pay(channel, total, Fit::default());
+            }
+            return match self.fit_best(purchase, (channel, total), price) {
+                Ok((channel, total, fit)) => DemandStep::Pay(channel, total, fit),
+                Err(over) => DemandStep::Refuse(over.into()),
+            };
         }
         let wait = if lent == open { DemandStep::WaitAll } else { DemandStep::Wait };
         let is_full = lent > 0 && open >= self.policy.deposit.channels as usize;
         if is_full || self.funding.contains_key(&receiver) {
             return wait;
+        }
+        // Nothing is deposited for a payment that could not be made then.
+        if let Err(over) = self.fit(&purchase.budgets, None, Amount::ZERO, price) {
+            return if lent > 0 { wait } else { DemandStep::Refuse(over.into()) };
         }
         let step = self.funding_step(purchase, receiver, price, now);
         // A leased channel will return, so only a request without any channel is refused.
@@ -281,6 +300,34 @@ impl Engine {
             DemandStep::QueryBalance if lent > 0 => wait,
             step => step,
         }
+    }
+
+    /// The best channel whose payment fits into the budgets of a purchase: the chosen one, if possible without lowering
+    /// what other channels hold.
+    fn fit_best(
+        &self,
+        purchase: &Purchase,
+        (channel, total): (ChannelId, Amount),
+        price: Amount,
+    ) -> Result<(ChannelId, Amount, Fit), OverBudget> {
+        let chosen = self.fit(&purchase.budgets, Some(channel), total, price);
+        if matches!(chosen, Ok(Fit { tight: None })) {
+            return chosen.map(|fit| (channel, total, fit));
+        }
+        let mut best = chosen.map(|fit| (channel, total, fit));
+        let free = self.usable_slots(purchase, purchase.receiver()).filter(|(_, slot)| slot.lease.is_none());
+        for (id, slot) in free {
+            let Some(total) = slot.channel.next_total(price) else { continue };
+            if purchase.exceeds_price(total.saturating_sub(slot.channel.presented)) {
+                continue;
+            }
+            match self.fit(&purchase.budgets, Some(*id), total, price) {
+                Ok(fit @ Fit { tight: None }) => return Ok((*id, total, fit)),
+                Ok(fit) if best.is_err() => best = Ok((*id, total, fit)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        best
     }
 
     pub(super) fn open_slots(&self, receiver: Address) -> impl Iterator<Item = (&ChannelId, &Slot)> {
@@ -306,7 +353,7 @@ impl Engine {
     }
 
     /// Leases a channel: records the new total, then grants the payment.
-    fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount) {
+    fn grant(&mut self, id: PurchaseId, channel_id: ChannelId, total: Amount, fit: Fit) {
         let (Some(purchase), Some(slot)) = (self.purchases.get_mut(&id), self.slots.get_mut(&channel_id))
         else {
             return;
@@ -328,7 +375,9 @@ impl Engine {
             slot.is_host_unwritten = true;
         }
         let before = Before { in_doubt: channel.in_doubt };
-        if !channel.is_query(total) {
+        let promised_before = channel.promised;
+        let pays = !channel.is_query(total);
+        if pays {
             let is_new = !raise.is_zero();
             let after = channel.payments;
             purchase.presented.push(Presented { channel: channel_id, total, is_new, after });
@@ -341,14 +390,31 @@ impl Engine {
         slot.lease = Some(id);
         (slot.is_dirty, self.is_dirty) = (true, true);
         let ahead = price.saturating_mul(self.policy.sign_ahead);
-        let bound = slot.channel.bound(ahead);
+        let budgets = Arc::clone(&purchase.budgets);
+        let mut is_covered = true;
+        if pays && !budgets.is_empty() {
+            is_covered = self.count(id, channel_id, total, promised_before);
+            self.update_held(&channel_id);
+        }
+        let Some(slot) = self.slots.get(&channel_id) else { return };
+        let promised = slot.channel.promised;
         // A record caused by another purchase suffices, if it becomes durable.
-        let mut record = slot.writes.iter().find(|(_, limit)| total <= *limit).map(|(seq, _)| *seq);
-        if total <= slot.channel.durable_limit {
-            record = None;
-        } else if record.is_none() {
+        let mut record = match slot.signable(total, &budgets) {
+            Signable::Now if is_covered => None,
+            Signable::After(seq) if is_covered => Some(seq),
+            Signable::Now | Signable::After(_) | Signable::Never => Some(self.next_write()),
+        };
+        let since = fit.tight.is_some().then(|| Seq(self.ended.0 + 1));
+        if let Some(lowered) = fit.tight {
             record = Some(self.next_write());
-            self.persist_up_to(channel_id, |slot| bound.max(slot.limit_ahead()));
+            for (id, limit) in lowered {
+                self.persist_up_to(id, |_| limit);
+            }
+            self.persist_hold(channel_id, promised, Arc::clone(&budgets));
+        } else if record == Some(self.next_write()) {
+            let bound = self.bound(slot, &budgets, ahead).max(total);
+            let limit = if budgets.is_empty() { bound.max(slot.limit_ahead()) } else { bound };
+            self.persist_hold(channel_id, limit, Arc::clone(&budgets));
         }
         if record != Some(self.next_write()) {
             self.reserve(channel_id, ahead);
@@ -361,7 +427,8 @@ impl Engine {
             self.effects.push_back(Effect::Grant(id, purchase.offer.on_channel(draft)));
         } else {
             purchase.stage = Stage::Recording { draft, before };
-            self.blocked.push(Blocked { after: [record, host], action: Action::Grant(id, draft) });
+            let after = [record, host];
+            self.blocked.push(Blocked { after, since, action: Action::Grant(id, draft) });
         }
     }
 
@@ -369,7 +436,8 @@ impl Engine {
     /// also for those of the seller's other channels that have used a quarter, since one write serves all.
     fn reserve(&mut self, id: ChannelId, ahead: Amount) {
         let left = |slot: &Slot| slot.limit_ahead().saturating_sub(slot.channel.promised);
-        let full = |slot: &Slot| slot.channel.bound(ahead).saturating_sub(slot.channel.promised);
+        let full =
+            |slot: &Slot| self.bound(slot, slot.budgets_ahead(), ahead).saturating_sub(slot.channel.promised);
         let is_low = self.slots.get(&id).is_some_and(|slot| left(slot) < full(slot).halved());
         if !is_low {
             return;
@@ -387,7 +455,10 @@ impl Engine {
             .map(|(other, _)| *other)
             .collect();
         for id in moved {
-            self.persist_up_to(id, |slot| slot.channel.bound(ahead).max(slot.limit_ahead()));
+            // One after the other, as each takes from the same budgets.
+            let Some(slot) = self.slots.get(&id) else { continue };
+            let limit = self.bound(slot, slot.budgets_ahead(), ahead).max(slot.limit_ahead());
+            self.persist_up_to(id, |_| limit);
         }
     }
 }

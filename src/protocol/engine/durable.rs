@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocked::{Action, Blocked};
+use super::fit::BudgetIndices;
 use super::ids::{PurchaseId, Seq};
 use super::purchase::Stage;
-use super::slot::Slot;
+use super::slot::{Slot, SlotWrite};
 use super::{Effect, Engine, Record};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::{Amount, Channel, ChannelId, Refusal};
@@ -23,6 +24,7 @@ impl Engine {
         for slot in self.slots.values_mut() {
             slot.durable(seq);
         }
+        self.budget_writes_ended(seq, true);
         let is_ready = |blocked: &mut Blocked| blocked.after.iter().flatten().all(|after| *after <= seq);
         let ready: Vec<Blocked> = self.blocked.extract_if(.., is_ready).collect();
         for Blocked { action, .. } in ready {
@@ -53,14 +55,21 @@ impl Engine {
                 self.is_dirty = true;
             }
         }
-        let has_failed =
-            |blocked: &mut Blocked| blocked.after.iter().flatten().any(|after| failed.contains(after));
+        self.budget_writes_ended(seq, false);
+        let has_failed = |blocked: &mut Blocked| {
+            let is_in_between = blocked.since.is_some_and(|since| {
+                let last = blocked.after.iter().flatten().max();
+                last.is_some_and(|last| since <= *failed.end() && last >= failed.start())
+            });
+            is_in_between || blocked.after.iter().flatten().any(|after| failed.contains(after))
+        };
         let off: Vec<Blocked> = self.blocked.extract_if(.., has_failed).collect();
         for Blocked { action, .. } in off {
             match action {
                 Action::Send(hash) => self.effects.push_back(Effect::Discard(hash, reason.to_owned())),
                 Action::Grant(id, draft) => self.not_granted(id, &draft, reason, now),
                 Action::GrantOneShot(id) => {
+                    self.uncount_one_shot(id);
                     self.refuse_one_shot(id, Refusal::StoreFailed(reason.to_owned()));
                 }
             }
@@ -86,13 +95,20 @@ impl Engine {
 
     /// Records a channel with this limit, and its host if the journal may not know it.
     pub(super) fn persist_up_to(&mut self, id: ChannelId, limit: impl FnOnce(&Slot) -> Amount) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        self.persist_hold(id, limit(slot), Arc::clone(slot.budgets_ahead()));
+    }
+
+    /// Records a channel with this limit and the budgets of what may be signed up to it.
+    pub(super) fn persist_hold(&mut self, id: ChannelId, limit: Amount, budgets: BudgetIndices) {
         let seq = self.next_write();
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let durable_limit = limit(slot);
         slot.is_dirty = false;
-        slot.writes.push_back((seq, durable_limit));
-        self.records.push(Record::Channel(id, Channel { durable_limit, ..slot.channel }));
+        slot.writes.push_back(SlotWrite { seq, limit, budgets });
+        self.records.push(Record::Channel(id, Channel { durable_limit: limit, ..slot.channel }));
         self.persist_host(id);
+        self.record_budgets(id, limit);
+        self.update_held(&id);
     }
 
     /// Records the host of a channel if the journal may not know it.
@@ -109,14 +125,14 @@ impl Engine {
 impl Slot {
     /// The durable limit once all pending writes have succeeded.
     pub(super) fn limit_ahead(&self) -> Amount {
-        self.writes.back().map_or(self.channel.durable_limit, |(_, limit)| *limit)
+        self.writes.back().map_or(self.channel.durable_limit, |write| write.limit)
     }
 
     /// The writes up to this one that have not failed are durable.
     fn durable(&mut self, seq: Seq) {
-        while let Some((_, limit)) = self.writes.front().copied().filter(|(write, _)| *write <= seq) {
-            self.writes.pop_front();
-            self.channel.durable_limit = limit;
+        let ended = self.writes.partition_point(|write| write.seq <= seq);
+        if let Some(write) = self.writes.drain(..ended).next_back() {
+            (self.channel.durable_limit, self.budgets) = (write.limit, write.budgets);
         }
         if self.host_write.is_some_and(|write| write <= seq) {
             self.host_write = None;
@@ -126,7 +142,7 @@ impl Slot {
     /// The writes up to this one have failed; true if one of them was of this channel.
     fn not_recorded(&mut self, seq: Seq) -> bool {
         let before = self.writes.len();
-        self.writes.retain(|(write, _)| *write > seq);
+        self.writes.retain(|write| write.seq > seq);
         let has_failed = self.writes.len() < before;
         self.is_dirty |= has_failed;
         if self.host_write.take_if(|write| *write <= seq).is_some() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::blocked::{Action, Blocked};
+use super::fit::BudgetIndices;
 use super::op_failure::{OpFailure, OpRefused};
 use super::{Effect, Engine, Funding, HostName, Record, Start};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
@@ -55,7 +56,7 @@ impl Engine {
         }
         self.records.push(Record::Intent(intent));
         let after = [Some(self.next_write()), None];
-        self.blocked.push(Blocked { after, action: Action::Send(hash) });
+        self.blocked.push(Blocked { after, since: None, action: Action::Send(hash) });
     }
 
     /// Counts funds that are about to be sent into a channel, whatever the chain shows.
@@ -90,6 +91,9 @@ impl Engine {
     pub fn may_start(&self, op: &ChannelOp) -> Result<(), OpRefused> {
         if self.account().is_none() {
             return Err(self.why_no_account());
+        }
+        if self.is_frozen {
+            return Err(OpRefused::Frozen);
         }
         self.check_amount(op)?;
         let receiver = op.receiver();
@@ -210,6 +214,19 @@ impl Engine {
         self.persist_channel(id);
     }
 
+    /// A channel that is not open signs no more; what was signed above the total that it was settled at is lost.
+    fn end_hold(&mut self, id: ChannelId) {
+        let Some(slot) = self.slots.get(&id).filter(|slot| slot.channel.phase != Phase::Open) else { return };
+        let (holds, limit) =
+            (!slot.budgets_ahead().is_empty(), slot.limit_ahead().min(slot.channel.promised));
+        if let Some(settled) = slot.settled.filter(|_| slot.channel.phase == Phase::Gone) {
+            self.uncount_above(id, settled);
+        }
+        if holds {
+            self.persist_hold(id, limit, BudgetIndices::default());
+        }
+    }
+
     pub(super) fn seller_total(&mut self, id: ChannelId, total: Amount, proven: bool) {
         self.change(&id, |channel| channel.correct(total, proven));
     }
@@ -234,11 +251,13 @@ impl Engine {
             {
                 // A reorganisation has undone its settlement.
                 slot.settled = None;
+                self.count_again(id);
             }
             if self.is_premature(id, on_chain) {
                 continue;
             }
             self.take_over(id, on_chain);
+            self.end_hold(id);
             self.shows(id);
             if let Some(slot) = self.slots.get_mut(&id) {
                 // It is unknown when it was used before: it counts as used now.
@@ -291,6 +310,7 @@ impl Engine {
         };
         if before != Some(after) {
             self.slot_or_insert(id, after).channel = after;
+            self.end_hold(id);
             self.persist_channel(id);
         }
     }

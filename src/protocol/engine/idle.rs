@@ -76,7 +76,8 @@ mod tests {
 
     fn engine(rows: &[Row]) -> (Engine, Instant) {
         let mut engine = Engine::new(Arc::new(Policy {
-            has_client_rules: false,
+            distinguishes_clients: false,
+            budgets: Vec::new(),
             rules: Vec::new(),
             deposit: Deposit::default(),
             hooks: Arc::new(Hooks::default()),
@@ -169,6 +170,7 @@ mod tests {
             max_price: 1.into(),
             receivers: Vec::new(),
             hooks: Arc::default(),
+            budgets: Arc::default(),
         };
         let purchase = PurchaseId(purchase);
         let (offer, deadline) = (Offer::MicroRaiden(offer), now + Duration::from_secs(60));

@@ -9,9 +9,11 @@
 mod answer;
 mod authorization;
 mod blocked;
+mod budgeting;
 mod consult;
 mod demand;
 mod durable;
+mod fit;
 mod fund;
 mod funding;
 mod idle;
@@ -38,6 +40,7 @@ use self::authorization::OneShotPurchase;
 use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
+use crate::protocol::budget::{BudgetRow, BudgetView, Budgets, Hold, RowId};
 pub use crate::protocol::host_name::{HostName, host_name};
 use crate::protocol::policy::{Decision, PriceLimit, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
@@ -104,6 +107,8 @@ pub enum Input {
         /// Random; makes the payment unique.
         nonce: [u8; 32],
     },
+    /// What the journal contains about the budgets of channels; comes before [`Input::Ready`].
+    Holds(Vec<(ChannelId, Hold)>),
     /// The decision on [`Effect::Consult`]; `None` if there is no approver.
     Consulted(PurchaseId, Option<Decision>),
     /// A demand is withdrawn, or its granted payment was never sent.
@@ -149,6 +154,8 @@ pub enum Input {
     Idle,
     /// Shutdown: record what is only in memory, without reserving ahead.
     Flush,
+    /// Whether nothing may be signed. What is already signed continues.
+    Freeze(bool),
     /// Grant no more payments. User operations may still start.
     Stop,
 }
@@ -229,6 +236,12 @@ pub enum Record {
     Authorization(Box<Authorization>),
     /// The authorization with this nonce was accepted, or provably never sent.
     AuthorizationEnded([u8; 32]),
+    /// The budgets of a channel.
+    Hold(ChannelId, Box<Hold>),
+    /// What a budget has spent.
+    Budget(Box<BudgetRow>),
+    /// Whether nothing may be signed.
+    Frozen(bool),
 }
 
 /// All channels, and the purchases that wait for them.
@@ -238,11 +251,18 @@ pub struct Engine {
     start: Start,
     /// True once the key is unlocked.
     is_unlocked: bool,
+    /// True while the user wants nothing to be signed.
+    is_frozen: bool,
     slots: BTreeMap<ChannelId, Slot>,
     /// True if a slot may be dirty.
     is_dirty: bool,
     /// Hosts of channels that neither the journal nor the chain has shown yet.
     unclaimed_hosts: BTreeMap<ChannelId, HostName>,
+    /// What the journal contains about the budgets of such channels.
+    unclaimed_holds: BTreeMap<ChannelId, Hold>,
+    budgets: Budgets,
+    /// The rows of budgets in pending writes, in order.
+    budget_writes: VecDeque<(Seq, Vec<RowId>)>,
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Purchases without a channel.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
@@ -315,8 +335,12 @@ impl Engine {
     pub fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
+            budgets: Budgets::default(),
+            budget_writes: VecDeque::new(),
+            unclaimed_holds: BTreeMap::new(),
             start: Start::Waiting("the key and the chain are being prepared".into()),
             is_unlocked: false,
+            is_frozen: false,
             slots: BTreeMap::new(),
             is_dirty: false,
             unclaimed_hosts: BTreeMap::new(),
@@ -338,6 +362,25 @@ impl Engine {
         }
     }
 
+    /// With what the budgets have spent so far.
+    #[must_use]
+    pub fn with_budgets(mut self, budgets: Budgets) -> Self {
+        self.budgets = budgets;
+        self.budgets.define(&self.policy.budgets);
+        self
+    }
+
+    /// Signs nothing until [`Input::Freeze`] ends that, as the journal has it.
+    #[must_use]
+    pub fn frozen(self, is_frozen: bool) -> Self {
+        Self { is_frozen, ..self }
+    }
+
+    /// Whether nothing is signed.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
+    }
+
     /// Processes an input. The effects are queued for [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.apply(input, now);
@@ -346,6 +389,16 @@ impl Engine {
             let records = std::mem::take(&mut self.records);
             self.effects.push_back(Effect::Persist(self.newest, records));
         }
+    }
+
+    /// Sets the time that budgets go by, in minutes since 1970; an earlier one has no effect.
+    pub fn set_time(&mut self, minute: u64) {
+        self.budgets.set_time(minute);
+    }
+
+    /// What each budget has spent.
+    pub fn budgets(&self) -> Vec<BudgetView> {
+        self.budgets.views()
     }
 
     fn apply(&mut self, input: Input, now: Instant) {
@@ -378,6 +431,7 @@ impl Engine {
             Input::DemandOneShot { purchase, offer, limit, deadline, nonce } => {
                 self.demand_one_shot(purchase, &offer, (limit, deadline, nonce), now);
             }
+            Input::Holds(holds) => self.unclaimed_holds.extend(holds),
             Input::Consulted(id, decision) => self.consulted(id, decision, now),
             Input::Withdraw(id) if self.one_shots.contains_key(&id) => self.withdraw_one_shot(id),
             Input::Withdraw(id) => self.withdraw(id, now),
@@ -413,6 +467,12 @@ impl Engine {
             Input::Tick => self.tick(now),
             Input::Idle => self.persist_dirty(),
             Input::Flush => self.flush(),
+            Input::Freeze(is_frozen) => {
+                self.is_frozen = is_frozen;
+                if is_frozen {
+                    self.refuse_waiting(&Refusal::Frozen, now);
+                }
+            }
             Input::Stop => self.stop(now),
         }
     }
@@ -446,6 +506,9 @@ impl Engine {
     /// # Errors
     /// Why it is not paid.
     pub fn check(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
+        if self.is_frozen {
+            return Err(Refusal::Frozen);
+        }
         if let Some(account) = self.account() {
             offer.check_account(account)?;
         }
@@ -618,6 +681,7 @@ impl Engine {
             return;
         };
         self.change(&draft.channel, |channel| channel.in_doubt = before.in_doubt);
+        self.uncount(id, draft.channel);
     }
 
     fn withdraw(&mut self, id: PurchaseId, now: Instant) {
@@ -653,6 +717,12 @@ impl Engine {
 
     fn stop(&mut self, now: Instant) {
         self.start = Start::Stopped(self.account().copied());
+        self.refuse_waiting(&Refusal::ShuttingDown, now);
+        self.flush();
+    }
+
+    /// Refuses all purchases that wait; those with a payment in flight, and those that an approver is asked about, go on.
+    fn refuse_waiting(&mut self, refusal: &Refusal, now: Instant) {
         let waiting: Vec<PurchaseId> = self
             .purchases
             .iter()
@@ -661,9 +731,8 @@ impl Engine {
             .collect();
         for id in waiting {
             self.take_back(id);
-            self.refuse(id, Refusal::ShuttingDown, now);
+            self.refuse(id, refusal.clone(), now);
         }
-        self.stop_one_shots();
-        self.flush();
+        self.refuse_waiting_one_shots(refusal);
     }
 }

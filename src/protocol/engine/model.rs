@@ -2,6 +2,8 @@
 //! failing chains and disks. The model tracks what was really signed, sent, written and mined, and judges the engine by
 //! it.
 
+mod budgets;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -9,7 +11,9 @@ use ethers_core::types::U256;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use self::budgets::{ModelBudgets, budget_limits};
 use crate::chain::signer::Signer;
+use crate::protocol::budget::{BudgetKey, Window};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
@@ -232,8 +236,12 @@ proptest! {
         steps in steps(),
         // Last, so that the recorded seeds lead to the same courses.
         are_deposits_scarce in prop::bool::weighted(0.3),
+        limits in budget_limits(),
+        // How much longer each pause is.
+        pace in prop_oneof![2 => Just(1), 1 => Just(13)],
     ) {
         let mut model = Model::new(ahead, asks, are_deposits_scarce);
+        (model.budgets, model.pace) = (ModelBudgets::new(limits, &model.account), pace);
         for step in steps {
             model.step(step);
         }
@@ -246,6 +254,7 @@ struct Model {
     engine: Engine,
     policy: Arc<Policy>,
     now: Instant,
+    began: Instant,
     alice: Signer,
     account: Account,
     next: u64,
@@ -280,10 +289,17 @@ struct Model {
     allowed: u64,
     /// Whether an opening was undone and is in another block now.
     was_reorganised: bool,
+    budgets: ModelBudgets,
+    /// How many times longer each pause is.
+    pace: u64,
+    /// Requests that are paid with an authorization.
+    one_shots: BTreeMap<PurchaseId, OneShot>,
 }
 
 #[derive(Default)]
 struct Disk {
+    budgets: BTreeMap<(BudgetKey, Window, u64), BudgetRow>,
+    holds: BTreeMap<ChannelId, Hold>,
     channels: BTreeMap<ChannelId, Channel>,
     hosts: BTreeMap<ChannelId, HostName>,
     intents: Vec<Intent>,
@@ -306,6 +322,13 @@ struct Client {
     highest: u64,
     /// By how much its payments raised what the seller was presented, on each channel whose opening was not undone.
     raised: BTreeMap<ChannelId, Vec<(u64, u64)>>,
+    ended: bool,
+}
+
+/// A client request that is paid with an authorization.
+struct OneShot {
+    price: u64,
+    is_granted: bool,
     ended: bool,
 }
 
@@ -340,7 +363,8 @@ impl Model {
             ..Hooks::default()
         });
         let policy = Arc::new(Policy {
-            has_client_rules: false,
+            distinguishes_clients: false,
+            budgets: Vec::new(),
             rules: Vec::new(),
             deposit: Deposit {
                 initial: DepositSize::Times(3),
@@ -359,10 +383,12 @@ impl Model {
         });
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
+        let now = Instant::now();
         let mut model = Self {
             engine: Engine::new(Arc::clone(&policy)),
             policy,
-            now: Instant::now(),
+            now,
+            began: now,
             alice,
             account,
             next: 0,
@@ -385,6 +411,9 @@ impl Model {
             ops: (0, 0),
             allowed: 0,
             was_reorganised: false,
+            budgets: ModelBudgets::default(),
+            pace: 1,
+            one_shots: BTreeMap::new(),
         };
         model.start();
         model
@@ -398,9 +427,16 @@ impl Model {
             ModelStep::Withdraw(which) => {
                 let open: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| *id).collect();
                 if let Some(id) = pick(&open, which) {
+                    let was_sent = self.budgets.is_on_its_way(id);
+                    self.budgets.unsent(id);
                     self.ended(id);
-                    self.handle(Input::Withdraw(id));
+                    self.handle(if was_sent {
+                        Input::Answer(id, Outcome::InDoubt)
+                    } else {
+                        Input::Withdraw(id)
+                    });
                 }
+                self.withdraw_one_shot(which);
             }
             ModelStep::Decides(which, answers) => self.decides(which, answers),
             ModelStep::Intend(which) => self.intend(which),
@@ -412,7 +448,8 @@ impl Model {
                 self.do_all(self.lies);
             }
             ModelStep::Pass { seconds } => {
-                self.now += Duration::from_secs(seconds);
+                self.now += Duration::from_secs(seconds * self.pace);
+                self.tell_time();
                 self.handle(Input::Tick);
                 let late = self.engine.poll_timeout().is_some_and(|due| due <= self.now);
                 assert!(!late, "something is due and did not happen");
@@ -475,12 +512,17 @@ impl Model {
         let redeemable: u64 = there.filter_map(|(_, seller)| seller.sent.last()).sum();
         let redeemed: u64 = self.settled.values().sum();
         assert!(redeemed + redeemable <= self.allowed, "{redeemed} + {redeemable} > {}", self.allowed);
+        self.check_budgets();
     }
 
     fn demand(&mut self, host: usize, shares: bool, price: u64) {
         // Two hosts name each receiver.
         let receiver = SELLERS[host % SELLERS.len()];
+        let number = host;
         let host: HostName = format!("host{host}").into();
+        if self.budgets.has_one_shots && number == 3 {
+            return self.demand_one_shot(host, price);
+        }
         self.ops.1 += 1;
         self.next += 1;
         let purchase = PurchaseId(self.next);
@@ -513,15 +555,19 @@ impl Model {
             max_price: MAX_PRICE.into(),
             receivers: if shares { vec![receiver] } else { Vec::new() },
             hooks: Arc::clone(&self.policy.hooks),
+            budgets: self.budgets.of(number),
         };
+        self.budgets.demands.insert(purchase, limit.budgets.clone());
         let offer = Offer::MicroRaiden(offer);
         let deadline = self.now + self.policy.pay_timeout;
         self.handle(Input::Demand { purchase, offer, limit, deadline });
     }
 
     fn answer(&mut self, which: usize, how: How) {
+        self.answer_one_shot(which, &how);
         let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
         let Some((id, draft)) = pick(&granted, which) else { return };
+        self.budgets.on_their_way.remove(&id);
         let (total, price) = (units(draft.total), units(draft.price));
         let doubt = self.engine.view().channel(draft.channel).has_doubt();
         self.shown(id, draft);
@@ -609,6 +655,7 @@ impl Model {
 
     /// A payment reaches its seller.
     fn shown(&mut self, id: PurchaseId, draft: ChannelDraft) {
+        self.budgets.sent(id);
         let seller = self.sellers.entry(draft.channel).or_default();
         let total = units(draft.total);
         let before = seller.sent.last().copied().unwrap_or_default();
@@ -711,6 +758,13 @@ impl Model {
                 assert!(newest < seq, "writes out of order");
                 self.writes.push_back((seq, records, false));
             }
+            Effect::Grant(id, _) if self.one_shots.contains_key(&id) => self.granted_one_shot(id),
+            Effect::Refuse(id, _) if self.one_shots.contains_key(&id) => {
+                self.one_shots.get_mut(&id).unwrap().ended = true;
+            }
+            Effect::Consult(id, _) if self.one_shots.contains_key(&id) => {
+                self.handle(Input::Consulted(id, Some(Decision::Pay)));
+            }
             Effect::Grant(id, draft) => self.granted(id, *draft.on_channel().unwrap()),
             Effect::Refuse(id, _) => self.ended(id),
             Effect::Consult(id, Question { hook, .. }) => {
@@ -770,13 +824,23 @@ impl Model {
         let seller = self.sellers.entry(draft.channel).or_default();
         seller.signed = seller.signed.max(units(draft.total));
         client.granted = Some(draft);
+        let (total, price) = (units(draft.total), units(draft.price));
+        // A total that the seller already holds only queries it.
+        if !self.engine.view().channel(draft.channel).is_query(draft.total) {
+            self.budgets.signed(id, Some(draft.channel), (total - price, total), self.now);
+        }
     }
 
     fn write(&mut self, record: &Record) {
         match record {
-            Record::Authorization(_) | Record::AuthorizationEnded(_) => {
-                unreachable!("no one-shot offers here")
+            Record::Hold(id, hold) => {
+                self.disk.holds.insert(*id, Hold::clone(hold));
             }
+            Record::Budget(row) => {
+                let key = (row.key.clone(), row.window, row.start);
+                self.disk.budgets.insert(key, BudgetRow::clone(row));
+            }
+            Record::Authorization(_) | Record::AuthorizationEnded(_) | Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);
             }
@@ -878,6 +942,7 @@ impl Model {
             self.clients.iter().filter_map(|(id, client)| Some((*id, client.granted?))).collect();
         for (client, draft) in on_its_way.into_iter().filter(|(_, draft)| draft.channel == id) {
             self.shown(client, draft);
+            self.budgets.on_their_way.insert(client);
         }
         let seller = self.sellers.entry(id).or_default();
         let sent: Vec<u64> = seller.sent.iter().copied().collect();
@@ -967,6 +1032,11 @@ impl Model {
         // Granted payments may have been sent, and registered.
         let granted: Vec<(PurchaseId, ChannelDraft)> =
             self.clients.iter_mut().filter_map(|(id, c)| Some((*id, c.granted.take()?))).collect();
+        let shots = self.one_shots.iter().filter(|(_, shot)| shot.is_granted && !shot.ended);
+        for id in shots.map(|(id, _)| *id).chain(granted.iter().map(|(id, _)| *id)).collect::<Vec<_>>() {
+            if sent { self.budgets.sent(id) } else { self.budgets.unsent(id) }
+        }
+        self.one_shots.values_mut().for_each(|shot| shot.ended = true);
         for (id, draft) in granted.into_iter().filter(|_| sent) {
             self.shown(id, draft);
             let seller = self.sellers.entry(draft.channel).or_default();
@@ -989,7 +1059,9 @@ impl Model {
         (self.disk_fails, self.lies, self.is_slow) = (false, false, false);
         self.do_all(false);
         self.handle(Input::Stop);
-        while self.clients.values().any(|client| client.granted.is_some() || client.question.is_some()) {
+        while self.clients.values().any(|client| client.granted.is_some() || client.question.is_some())
+            || self.one_shots.values().any(|shot| shot.is_granted && !shot.ended)
+        {
             self.answer(0, How::LostBefore);
             self.decides(0, Approval::Yes);
         }
@@ -1019,7 +1091,14 @@ impl Model {
         self.missing.clear();
         (self.disk_fails, self.disk_failed, self.lies, self.is_querying_balance) =
             (false, false, false, false);
-        self.engine = Engine::new(Arc::clone(&self.policy));
+        let rows = self.disk.budgets.values().cloned().collect();
+        let mut holds: Vec<Hold> = self.disk.holds.values().cloned().collect();
+        let (budgets, changed) = Budgets::restore(rows, &mut holds, self.minute());
+        self.disk.holds.values_mut().zip(holds).for_each(|(stored, hold)| *stored = hold);
+        changed.into_iter().for_each(|row| self.write(&Record::Budget(Box::new(row))));
+        self.engine = Engine::new(Arc::clone(&self.policy)).with_budgets(budgets);
+        self.handle(Input::Unlocked { has_chain: true });
+        self.handle(Input::Holds(self.disk.holds.iter().map(|(id, hold)| (*id, hold.clone())).collect()));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
         let ago = |(receiver, host, at): &(Address, HostName, Instant)| {
             (*receiver, Arc::clone(host), self.now.duration_since(*at))
@@ -1046,6 +1125,7 @@ impl Model {
             self.answer(0, How::LostBefore);
             self.decides(0, Approval::No);
             self.now += Duration::from_secs(301);
+            self.tell_time();
             self.handle(Input::Tick);
         }
         let waiting: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| id).collect();
@@ -1054,6 +1134,12 @@ impl Model {
         self.writes_end(usize::MAX, true);
         assert_eq!(self.engine.poll_timeout(), None);
         self.check();
+        (self.is_slow, self.disk_fails) = (false, false);
+        self.handle(Input::Flush);
+        for budget in self.engine.budgets() {
+            let held = budget.windows.iter().find(|window| window.held != "0 T");
+            assert!(held.is_none(), "held for ever: {held:?}");
+        }
     }
 }
 

@@ -3,13 +3,15 @@
 //! A request gets one authorization. While its outcome is unknown, the same one is presented again, since a second one
 //! could be redeemed in addition.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
 use super::blocked::{Action, Blocked};
 use super::consult::too_late;
+use super::fit::Fit;
 use super::purchase::Topic;
-use super::{Effect, Engine, Outcome, PurchaseId, Record, Start};
+use super::{Effect, Engine, Outcome, PurchaseId, Record, Seq, Start};
 use crate::protocol::Refusal;
 use crate::protocol::policy::{Complaint, Retry, SpendLimit};
 use crate::protocol::refusal::Awaited;
@@ -31,14 +33,28 @@ impl Engine {
             return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
         let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
-        let asks = self.check(offer, &limit).and_then(|()| self.must_ask(&limit.hooks, offer));
+        let asks = self
+            .check(offer, &limit)
+            .and_then(|()| Ok(self.fit_one_shot(&limit.budgets, &terms.price).map(drop)?))
+            .and_then(|()| self.must_ask(&limit.hooks, offer));
         match draft.and_then(|draft| Ok((draft, asks?))) {
             Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
             Ok((draft, asks)) => {
                 let ready_by = now + self.policy.ready_timeout;
                 let (stage, retries, since) = (OneShotStage::Starting, 0, now);
-                let purchase =
-                    OneShotPurchase { terms, limit, nonce, draft, ready_by, deadline, stage, retries, since };
+                let counted = Vec::new();
+                let purchase = OneShotPurchase {
+                    terms,
+                    limit,
+                    counted,
+                    nonce,
+                    draft,
+                    ready_by,
+                    deadline,
+                    stage,
+                    retries,
+                    since,
+                };
                 self.one_shots.insert(id, purchase);
                 if asks {
                     self.consult_one_shot(id, Topic::Price);
@@ -80,11 +96,27 @@ impl Engine {
     /// Records the authorization; it is granted once it is on disk.
     fn record_one_shot(&mut self, id: PurchaseId) {
         let after = [Some(self.next_write()), None];
+        if self.is_frozen {
+            return self.refuse_one_shot(id, Refusal::Frozen);
+        }
+        let Some(purchase) = self.one_shots.get(&id) else { return };
+        let (budgets, price) = (Arc::clone(&purchase.limit.budgets), purchase.price().clone());
+        let since = match self.fit_one_shot(&budgets, &price) {
+            Ok(Fit { tight: None }) => None,
+            Ok(Fit { tight: Some(lowered) }) => {
+                for (id, limit) in lowered {
+                    self.persist_up_to(id, |_| limit);
+                }
+                Some(Seq(self.ended.0 + 1))
+            }
+            Err(over) => return self.refuse_one_shot(id, over.into()),
+        };
+        self.count_one_shot(id, &budgets, &price);
         let Some(purchase) = self.one_shots.get_mut(&id) else { return };
         purchase.stage = OneShotStage::Recording;
         let authorization = Authorization { nonce: purchase.nonce, terms: purchase.terms.clone() };
         self.records.push(Record::Authorization(Box::new(authorization)));
-        self.blocked.push(Blocked { after, action: Action::GrantOneShot(id) });
+        self.blocked.push(Blocked { after, since, action: Action::GrantOneShot(id) });
     }
 
     /// Grants the payment once its authorization is recorded.
@@ -102,27 +134,29 @@ impl Engine {
     }
 
     /// Refuses waiting purchases; payments in flight continue.
-    pub(super) fn stop_one_shots(&mut self) {
+    pub(super) fn refuse_waiting_one_shots(&mut self, refusal: &Refusal) {
         let waiting: Vec<_> = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some()).collect();
-        for (id, purchase) in waiting {
-            self.end_unsigned(&purchase);
-            self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
+        for (id, mut purchase) in waiting {
+            self.end_unsigned(&mut purchase);
+            self.effects.push_back(Effect::Refuse(id, refusal.clone()));
         }
     }
 
     /// Records that an authorization was never signed, if its own record may be on disk.
-    fn end_unsigned(&mut self, purchase: &OneShotPurchase) {
+    fn end_unsigned(&mut self, purchase: &mut OneShotPurchase) {
         if matches!(purchase.stage, OneShotStage::Recording) {
+            self.discount(purchase);
             self.records.push(Record::AuthorizationEnded(purchase.nonce));
         }
     }
 
     /// Records that the payment was not sent this time.
     pub(super) fn withdraw_one_shot(&mut self, id: PurchaseId) {
-        if let Some(purchase) = self.one_shots.remove(&id) {
+        if let Some(mut purchase) = self.one_shots.remove(&id) {
             // If it was sent before, it stays in doubt.
             let is_unsent = matches!(purchase.stage, OneShotStage::Recording | OneShotStage::InFlight);
             if purchase.retries == 0 && is_unsent {
+                self.discount(&mut purchase);
                 self.records.push(Record::AuthorizationEnded(purchase.nonce));
             }
         }
@@ -150,6 +184,9 @@ impl Engine {
 
     /// Asks whether to present the same payment again, if the seller may accept it later.
     fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer) -> Result<(), Refusal> {
+        if self.is_frozen {
+            return Err(Refusal::Frozen);
+        }
         let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
         match offer.judge_one_shot(&purchase.draft) {
             Reply::Stop(refusal) => return Err(refusal),
@@ -207,8 +244,8 @@ impl Engine {
                     self.refuse_one_shot(id, Refusal::NotReady(reason));
                 }
                 Some(OneShotStage::Recording) => {
-                    if let Some(purchase) = self.one_shots.remove(&id) {
-                        self.end_unsigned(&purchase);
+                    if let Some(mut purchase) = self.one_shots.remove(&id) {
+                        self.end_unsigned(&mut purchase);
                         let refusal = Refusal::Deadline { waited_for: Awaited::Journal };
                         self.effects.push_back(Effect::Refuse(id, refusal));
                     }

@@ -31,6 +31,9 @@ pub enum OpRefused {
     /// The key or the chain is not ready yet.
     #[error("not ready: the key is not unlocked or the chain not synced yet")]
     NotReady,
+    /// The user wants nothing to be signed.
+    #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
+    Frozen,
     /// There is no chain that could hold a channel.
     #[error("no [chain] is configured, so there are no channels")]
     NoChain,

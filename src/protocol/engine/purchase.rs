@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::HostName;
+use super::fit::{BudgetIndices, Counted};
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::policy::{Complaint, SpendLimit};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Offer};
@@ -17,6 +18,9 @@ pub(super) type QueueKey = (HostName, bool);
 pub(super) struct Purchase {
     pub(super) offer: Offer,
     pub(super) limit: SpendLimit,
+    pub(super) budgets: BudgetIndices,
+    /// What its payment newly counts for in the budgets, until it is presented.
+    pub(super) counted: Vec<Counted>,
     pub(super) deadline: Instant,
     /// True if most of the time for the request had passed before it asked for a payment.
     pub(super) is_late: bool,

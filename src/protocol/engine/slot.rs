@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::fit::BudgetIndices;
 use super::ids::{PurchaseId, Seq};
+use crate::protocol::budget::{BudgetAmount, BudgetIndex, Change, Coverage, HeldAmounts};
 use crate::protocol::host_name::HostName;
 use crate::protocol::{Amount, Channel};
 
@@ -23,8 +25,16 @@ pub(super) struct Slot {
     pub(super) used: Option<Instant>,
     /// True while the journal has an older state.
     pub(super) is_dirty: bool,
-    /// Its pending writes with the durable limit of each, in order.
-    pub(super) writes: VecDeque<(Seq, Amount)>,
+    /// Its pending writes, in order.
+    pub(super) writes: VecDeque<SlotWrite>,
+    /// The budgets of what may be signed up to the durable limit.
+    pub(super) budgets: BudgetIndices,
+    /// What its hold counts for in each budget.
+    pub(super) counted: Vec<(BudgetIndex, HeldAmounts)>,
+    /// The totals that budgets have counted.
+    pub(super) covered: Vec<CoveredTotals>,
+    /// Changes of budgets that are part of the next write.
+    pub(super) unrecorded: Vec<(BudgetIndex, u64, Change)>,
     /// The pending write of its host.
     pub(super) host_write: Option<Seq>,
     /// A lower deposit that the chain has shown once.
@@ -33,6 +43,26 @@ pub(super) struct Slot {
     pub(super) is_missing: bool,
     /// The total that it was settled at.
     pub(super) settled: Option<Amount>,
+}
+
+/// A pending write of a channel.
+#[derive(Clone, Debug)]
+pub(super) struct SlotWrite {
+    pub(super) seq: Seq,
+    /// Its durable limit.
+    pub(super) limit: Amount,
+    /// The budgets of what may be signed up to the limit.
+    pub(super) budgets: BudgetIndices,
+}
+
+/// The totals of a channel that a budget has counted, and the cost of each base unit.
+#[derive(Debug)]
+pub(super) struct CoveredTotals {
+    pub(super) index: BudgetIndex,
+    pub(super) each: BudgetAmount,
+    pub(super) coverage: Coverage,
+    /// What is no longer counted, because the channel was settled at a lower total.
+    pub(super) lost: Vec<(Amount, Amount)>,
 }
 
 impl Slot {
@@ -46,6 +76,10 @@ impl Slot {
             used: None,
             is_dirty: false,
             writes: VecDeque::new(),
+            budgets: BudgetIndices::default(),
+            counted: Vec::new(),
+            covered: Vec::new(),
+            unrecorded: Vec::new(),
             host_write: None,
             lower: None,
             is_missing: false,

@@ -1,5 +1,6 @@
 //! Stories of Alice, who pays, Bob, an honest seller, and Mallory, a dishonest one.
 
+mod budgeting;
 mod consulting;
 mod funding;
 mod hosts;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chain::signer::Signer;
+use crate::protocol::budget::BudgetSet;
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
@@ -39,13 +41,16 @@ struct World {
     stalls: bool,
     /// The newest write that the disk was given.
     newest: Seq,
+    /// The budgets of all her purchases.
+    budgets: BudgetSet,
 }
 
 fn policy() -> Policy {
     let (every, times, within) = (Duration::from_secs(5), 3, Duration::from_secs(60));
     let retry = Retry::Retry { every, times, within };
     Policy {
-        has_client_rules: false,
+        distinguishes_clients: false,
+        budgets: Vec::new(),
         rules: Vec::new(),
         deposit: Deposit::default(),
         hooks: Arc::new(Hooks {
@@ -94,6 +99,7 @@ impl World {
             is_asked: false,
             stalls: false,
             newest: Seq(0),
+            budgets: BudgetSet::default(),
         };
         // Bob has already stated his total, unless something is in doubt.
         let known: Vec<_> = world.engine.view().channels().collect();
@@ -164,7 +170,8 @@ impl World {
         let purchase = PurchaseId(self.next);
         let hooks = Arc::clone(&self.hooks);
         let receivers = receivers.to_vec();
-        let limit = SpendLimit { host: host.into(), max_price: 100.into(), receivers, hooks };
+        let budgets = self.budgets.clone();
+        let limit = SpendLimit { host: host.into(), max_price: 100.into(), receivers, hooks, budgets };
         let offer = Offer::MicroRaiden(offer);
         let deadline = self.now + policy().pay_timeout;
         (purchase, self.when(Input::Demand { purchase, offer, limit, deadline }))
@@ -720,7 +727,13 @@ fn deadlines_say_what_was_waited_for() {
     let now = Instant::now();
     engine.handle(Input::Unready("the node is down".into()), now);
     let host = "bob.example".into();
-    let limit = SpendLimit { host, max_price: 10.into(), receivers: Vec::new(), hooks: Arc::default() };
+    let limit = SpendLimit {
+        host,
+        max_price: 10.into(),
+        receivers: Vec::new(),
+        hooks: Arc::default(),
+        budgets: Arc::default(),
+    };
     let offer = Offer::MicroRaiden(ask(10));
     let deadline = now + policy().pay_timeout;
     engine.handle(Input::Demand { purchase: id, offer, limit, deadline }, now);
@@ -995,7 +1008,8 @@ fn a_limit_with_a_symbol_is_checked_once_the_token_is_known() {
         let known = KnownAsset::new("TKN", "eip155:1", TOKEN, 2, None);
         let max_price = PriceLimit::Tokens([(100.into(), known)].into());
         let (receivers, hooks) = (Vec::new(), Arc::clone(&hooks));
-        let limit = SpendLimit { host: "bob.example".into(), max_price, receivers, hooks };
+        let limit =
+            SpendLimit { host: "bob.example".into(), max_price, receivers, hooks, budgets: Arc::default() };
         let (purchase, offer, deadline) =
             (PurchaseId(1), Offer::MicroRaiden(ask(price)), now + policy().pay_timeout);
         engine.handle(Input::Demand { purchase, offer, limit, deadline }, now);
@@ -1021,7 +1035,7 @@ fn a_late_demand_is_told_where_its_time_went() {
         world.next += 1;
         let purchase = PurchaseId(world.next);
         let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
-        let limit = SpendLimit { host, max_price: 100.into(), receivers, hooks };
+        let limit = SpendLimit { host, max_price: 100.into(), receivers, hooks, budgets: Arc::default() };
         let (offer, deadline) = (Offer::MicroRaiden(ask(10)), world.now + left);
         let mut effects = world.when(Input::Demand { purchase, offer, limit, deadline });
         effects.extend(world.pass(left));

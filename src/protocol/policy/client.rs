@@ -1,6 +1,9 @@
 //! Clients of the proxy: those that identify themselves with a token, and those that may spend without one.
 
+use std::sync::Arc;
+
 use super::Rule;
+use crate::protocol::budget::Budget;
 
 /// One `[[client]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub struct ProxyClient {
     pub kind: ClientKind,
     /// What it may pay for, instead of the rules of the policy.
     pub rules: Option<Vec<Rule>>,
+    /// The budgets that its payments count in, in addition to those that apply anyway.
+    pub budgets: Vec<Arc<Budget>>,
 }
 
 /// The kind of program that uses a client's token.

@@ -66,6 +66,7 @@ mod tests {
             allow_plain_http: false,
             browsers: None,
             hooks: Arc::new(Hooks::default()),
+            budgets: Vec::new(),
         };
         Rule { host: host.parse().unwrap(), port, allow: if pays { pay } else { Allow::Deny } }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Hooks, PriceLimit};
 use crate::protocol::asset::AssetId;
+use crate::protocol::budget::BudgetSet;
 use crate::protocol::host_name::HostName;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Address, Refusal};
@@ -19,6 +20,8 @@ pub struct SpendLimit {
     pub receivers: Vec<Address>,
     /// The hooks.
     pub hooks: Arc<Hooks>,
+    /// The budgets that its payments count in.
+    pub budgets: BudgetSet,
 }
 
 impl SpendLimit {

@@ -9,14 +9,18 @@ use super::hooks::Hooks;
 use super::host_pattern::HostPattern;
 use super::price_limit::PriceLimit;
 use crate::protocol::Address;
+use crate::protocol::budget::{Budget, BudgetRef, BudgetSet};
+use crate::protocol::host_name::host_name;
 
 /// The user's policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The first rule that matches a request decides; no rule, no payment.
     pub rules: Vec<Rule>,
-    /// Whether some client has rules of its own.
-    pub has_client_rules: bool,
+    /// Whether some client has rules or budgets of its own.
+    pub distinguishes_clients: bool,
+    /// All budgets.
+    pub budgets: Vec<Arc<Budget>>,
     /// Deposits.
     pub deposit: Deposit,
     /// The default hooks, which rules may override.
@@ -61,6 +65,8 @@ pub enum Allow {
         browsers: Option<Browsers>,
         /// The hooks: the defaults with this rule's overrides.
         hooks: Arc<Hooks>,
+        /// The budgets that the rule names.
+        budgets: Vec<Arc<Budget>>,
     },
 }
 
@@ -68,6 +74,25 @@ impl Policy {
     /// The first rule that matches `host` (without brackets, in any case) and `port`.
     pub fn rule(&self, host: &str, port: u16) -> Option<&Rule> {
         Rule::first(&self.rules, host, port)
+    }
+}
+
+impl Policy {
+    /// The budgets that a payment to `host` (without brackets, in any case) counts in, each once: those that rules or
+    /// clients name, and those that apply to the host.
+    pub fn budgets(&self, host: &str, named: &[Arc<Budget>], of_client: &[Arc<Budget>]) -> BudgetSet {
+        if self.budgets.is_empty() {
+            return BudgetSet::default();
+        }
+        let is_named =
+            |budget: &Arc<Budget>| named.iter().chain(of_client).any(|named| Arc::ptr_eq(named, budget));
+        let applicable = self.budgets.iter().filter(|budget| budget.applies_to(host) || is_named(budget));
+        applicable
+            .map(|budget| BudgetRef {
+                budget: Arc::clone(budget),
+                host: budget.scope.each.then(|| host_name(host)),
+            })
+            .collect()
     }
 }
 

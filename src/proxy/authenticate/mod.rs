@@ -269,8 +269,14 @@ mod tests {
     use crate::proxy::client_connection::ClientConnection;
 
     fn authenticator() -> Arc<Authenticator> {
-        let client =
-            |name: &str| Arc::new(ProxyClient { name: name.to_owned(), kind: ClientKind::Any, rules: None });
+        let client = |name: &str| {
+            Arc::new(ProxyClient {
+                name: name.to_owned(),
+                kind: ClientKind::Any,
+                rules: None,
+                budgets: Vec::new(),
+            })
+        };
         let limits = Limits { auth_failures: 2, ..Limits::default() };
         let clients = [(client("a"), b"token of a".as_slice()), (client("b"), b"token of b".as_slice())];
         Arc::new(Authenticator::new(clients, &limits))

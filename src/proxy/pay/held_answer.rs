@@ -1,7 +1,7 @@
 //! A 402 that is held back while its request is paid.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, header};
 
 use super::settings::PaySettings;
 use crate::protocol::Refusal;
@@ -56,5 +56,9 @@ pub(super) fn tell_why(answer: &mut Response<Body>, request: &RequestName, refus
     let reason = refusal.to_string();
     tracing::info!(%request, reason, "not paid");
     error_response::append_proxy_status(answer.headers_mut(), None, &reason);
+    if let Some(time) = refusal.retry_after() {
+        let seconds = time.as_secs().max(1);
+        answer.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| seconds.into());
+    }
     answer.extensions_mut().insert(Handling::Unpaid(reason));
 }

@@ -146,12 +146,12 @@ impl InspectSettings<'_> {
         let (host, port) = target::host_and_port(url);
         let host = without_brackets(host);
         let shown = || url.authority().map(ToString::to_string).unwrap_or_default();
-        let (max_price, receivers, allow_plain_http, hooks) =
+        let (max_price, receivers, allow_plain_http, hooks, budgets) =
             match self.policy.rule(host, port).map(|rule| &rule.allow) {
                 None => return Err(Refusal::NoRule { host: shown() }),
                 Some(Allow::Deny) => return Err(Refusal::Denied { host: shown() }),
-                Some(Allow::Pay { max_price, receivers, allow_plain_http, hooks, .. }) => {
-                    (max_price, receivers, *allow_plain_http, hooks)
+                Some(Allow::Pay { max_price, receivers, allow_plain_http, hooks, budgets, .. }) => {
+                    (max_price, receivers, *allow_plain_http, hooks, budgets)
                 }
             };
         if !self.has_wallet {
@@ -165,6 +165,7 @@ impl InspectSettings<'_> {
             max_price: max_price.clone(),
             receivers: receivers.clone(),
             hooks: hooks.clone(),
+            budgets: self.policy.budgets(host, budgets, &[]),
         };
         let terms = offer.terms();
         limit.check(&terms, || None)?;

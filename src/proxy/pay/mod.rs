@@ -180,7 +180,7 @@ impl PayShared {
         let (host, port) = target::host_and_port(request.uri());
         let host = without_brackets(host);
         let policy = &self.settings.policy;
-        let client = match policy.has_client_rules {
+        let client = match policy.distinguishes_clients {
             true => request.extensions().get::<RequestClient>().map(|client| &client.client),
             false => None,
         };
@@ -201,7 +201,7 @@ impl PayShared {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
             Some((
-                Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks },
+                Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks, budgets },
                 pattern,
             )) => {
                 if let Err(unasked) = browser::judge(request, *browsers)
@@ -217,6 +217,7 @@ impl PayShared {
                     max_price: max_price.clone(),
                     receivers: receivers.clone(),
                     hooks: Arc::clone(hooks),
+                    budgets: policy.budgets(host, budgets, client.map_or(&[], |client| &client.budgets)),
                 };
                 let is_loopback_only = plain_http::is_limited(request.uri(), *allow_plain_http);
                 let spender = Spender::of(request.extensions(), self.settings.local);

@@ -77,7 +77,8 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         let remote: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let mut with_client = on(remote, here);
-        let client_entry = ProxyClient { name: "a".to_owned(), kind: ClientKind::Any, rules: None };
+        let client_entry =
+            ProxyClient { name: "a".to_owned(), kind: ClientKind::Any, rules: None, budgets: Vec::new() };
         with_client.insert(RequestClient { client: client_entry.into(), has_credentials: true });
         let mut with_route = on(remote, here);
         with_route.insert(BehindRouteToken);

@@ -82,7 +82,8 @@ fn show<T>(what: &str, mut work: impl FnMut() -> T) -> f64 {
 /// From a demand to the grant and back, in the engine only.
 fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
     let policy = Policy {
-        has_client_rules: false,
+        distinguishes_clients: false,
+        budgets: Vec::new(),
         rules: Vec::new(),
         deposit: Deposit::default(),
         hooks: Arc::default(),
@@ -120,8 +121,13 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         state: None,
     });
     let (host, max_price) = (host_name("seller.example"), Amount::from(1));
-    let limit =
-        SpendLimit { host, max_price: max_price.into(), receivers: Vec::new(), hooks: Arc::default() };
+    let limit = SpendLimit {
+        host,
+        max_price: max_price.into(),
+        receivers: Vec::new(),
+        hooks: Arc::default(),
+        budgets: Arc::default(),
+    };
     let (mut next, mut granted) = (0, 0);
     show("demand, grant and return, in the engine", || {
         let (purchase, now) = (PurchaseId(next), Instant::now());

@@ -1,6 +1,7 @@
 //! Payments on a channel beside a stream of one-shot payments, with a disk that takes 20 ms for each write. Each one-shot
 //! payment waits for its record; a payment within its channel's durable limit must not wait for theirs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -96,6 +97,7 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         max_price: at_most(1),
         receivers: Vec::new(),
         hooks: Default::default(),
+        budgets: Arc::default(),
     };
     let (method, url) = (Method::GET, "http://seller.example/".parse()?);
     let request = PaidRequest { method, url, client: None, rule: HostPattern::Any, budgets: Vec::new() };

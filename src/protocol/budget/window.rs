@@ -1,0 +1,238 @@
+//! Sums over a sliding window of time.
+
+use std::collections::VecDeque;
+
+use super::amount::BudgetAmount;
+
+/// The period that a limit of a budget applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Window {
+    /// The last hour.
+    Hour,
+    /// The last 24 hours.
+    Day,
+    /// The last 30 days.
+    ThirtyDays,
+    /// Ever.
+    Total,
+}
+
+impl Window {
+    /// All windows.
+    pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::ThirtyDays, Self::Total];
+
+    /// The key of its limit in a `[[budget]]`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Hour => "per_hour",
+            Self::Day => "per_day",
+            Self::ThirtyDays => "per_30_days",
+            Self::Total => "total",
+        }
+    }
+
+    /// The window with this key.
+    pub fn from_key(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|window| window.key() == key)
+    }
+
+    /// Its length, in minutes; `None` if it never ends.
+    fn minutes(self) -> Option<u64> {
+        match self {
+            Self::Hour => Some(60),
+            Self::Day => Some(24 * 60),
+            Self::ThirtyDays => Some(30 * 24 * 60),
+            Self::Total => None,
+        }
+    }
+
+    /// The length of its buckets, in minutes: payments within one leave the window together, with the last of them.
+    fn bucket(self) -> u64 {
+        match self {
+            Self::Hour => 1,
+            Self::Day => 15,
+            Self::ThirtyDays => 6 * 60,
+            Self::Total => u64::MAX,
+        }
+    }
+
+    /// The start of the bucket with this minute.
+    pub fn start(self, minute: u64) -> u64 {
+        minute - minute % self.bucket()
+    }
+
+    /// The first minute at which payments of this minute no longer count; `None` if they always do.
+    pub(super) fn leaves(self, minute: u64) -> Option<u64> {
+        // Everything in the minutes of its bucket has left once the last one has, which itself ends a minute later.
+        Some(self.start(minute).saturating_add(self.bucket()).saturating_add(self.minutes()?))
+    }
+
+    /// The start of the oldest bucket that still counts; `None` if all do.
+    pub fn oldest(self, now: u64) -> Option<u64> {
+        Some(self.start((now + 1).saturating_sub(self.bucket()).saturating_sub(self.minutes()?)))
+    }
+
+    /// Whether payments of this minute still count.
+    pub(super) fn has(self, minute: u64, now: u64) -> bool {
+        self.leaves(minute).is_none_or(|leaves| now < leaves)
+    }
+}
+
+/// What was spent within a window.
+#[derive(Clone, Debug)]
+pub(super) struct WindowSum {
+    window: Window,
+    /// By the start of each bucket, oldest first.
+    buckets: VecDeque<Bucket>,
+    sum: BudgetAmount,
+}
+
+/// What was spent within some minutes.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Its first minute.
+    start: u64,
+    spent: BudgetAmount,
+    /// The part of it that the journal knows besides what it knows of holds.
+    recorded: BudgetAmount,
+}
+
+impl WindowSum {
+    pub(super) fn new(window: Window) -> Self {
+        Self { window, buckets: VecDeque::new(), sum: BudgetAmount::ZERO }
+    }
+
+    pub(super) fn sum(&self) -> BudgetAmount {
+        self.sum
+    }
+
+    /// Removes what has left the window.
+    pub(super) fn advance(&mut self, now: u64) {
+        while let Some(first) = self.buckets.front().filter(|first| !self.window.has(first.start, now)) {
+            self.sum = self.sum.minus(first.spent);
+            self.buckets.pop_front();
+        }
+    }
+
+    /// Counts a payment of this minute.
+    pub(super) fn add(&mut self, minute: u64, cost: BudgetAmount) {
+        let bucket = self.bucket(minute);
+        bucket.spent = bucket.spent.plus(cost);
+        self.sum = self.sum.plus(cost);
+    }
+
+    /// Stops counting a payment of this minute, if it still counts.
+    pub(super) fn subtract(&mut self, minute: u64, cost: BudgetAmount, now: u64) {
+        if self.window.has(minute, now) {
+            let bucket = self.bucket(minute);
+            bucket.spent = bucket.spent.minus(cost);
+            self.sum = self.sum.minus(cost);
+        }
+    }
+
+    /// Notes that the journal is about to learn of a change; returns the bucket's start and what it then contains.
+    pub(super) fn record(
+        &mut self,
+        minute: u64,
+        plus: BudgetAmount,
+        minus: BudgetAmount,
+    ) -> (u64, BudgetAmount) {
+        let bucket = self.bucket(minute);
+        bucket.recorded = bucket.recorded.plus(plus).minus(minus);
+        (bucket.start, bucket.recorded)
+    }
+
+    /// What the journal knows of a bucket.
+    pub(super) fn recorded(&self, start: u64) -> BudgetAmount {
+        let found = self.buckets.iter().find(|bucket| bucket.start == start);
+        found.map_or(BudgetAmount::ZERO, |bucket| bucket.recorded)
+    }
+
+    /// Sets what the journal contains.
+    pub(super) fn restore(&mut self, start: u64, spent: BudgetAmount) {
+        self.add(start, spent);
+        self.bucket(start).recorded = spent;
+    }
+
+    /// The first minute at which at most `most` counts, if nothing is spent meanwhile.
+    pub(super) fn falls_to(&self, most: BudgetAmount) -> Option<u64> {
+        let mut left = self.sum;
+        for bucket in &self.buckets {
+            left = left.minus(bucket.spent);
+            if left <= most {
+                return self.window.leaves(bucket.start);
+            }
+        }
+        None
+    }
+
+    fn bucket(&mut self, minute: u64) -> &mut Bucket {
+        let start = self.window.start(minute);
+        let place = self.buckets.partition_point(|bucket| bucket.start < start);
+        if self.buckets.get(place).is_none_or(|bucket| bucket.start != start) {
+            self.buckets
+                .insert(place, Bucket { start, spent: BudgetAmount::ZERO, recorded: BudgetAmount::ZERO });
+        }
+        &mut self.buckets[place]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::budget::window::*;
+
+    fn cost(units: u64) -> BudgetAmount {
+        ethers_core::types::U256::from(units).into()
+    }
+
+    #[test]
+    fn a_payment_leaves_its_window_once_and_never_early() {
+        for (window, minutes, bucket) in
+            [(Window::Hour, 60, 1), (Window::Day, 1440, 15), (Window::ThirtyDays, 43_200, 360)]
+        {
+            for minute in [1_000_000, 1_000_007, 1_000_800] {
+                let mut sum = WindowSum::new(window);
+                sum.add(minute, cost(5));
+                sum.advance(minute + minutes);
+                assert_eq!(sum.sum(), cost(5), "{window:?}: {minute}");
+                let leaves = sum.falls_to(BudgetAmount::ZERO).unwrap();
+                assert!(
+                    leaves > minute + minutes && leaves <= minute + minutes + bucket,
+                    "{leaves} {minute}"
+                );
+                sum.advance(leaves - 1);
+                assert_eq!(sum.sum(), cost(5));
+                sum.advance(leaves);
+                assert_eq!(sum.sum(), BudgetAmount::ZERO);
+            }
+        }
+        let mut sum = WindowSum::new(Window::Total);
+        sum.add(7, cost(5));
+        sum.advance(u64::MAX);
+        assert_eq!((sum.sum(), sum.falls_to(BudgetAmount::ZERO)), (cost(5), None));
+    }
+
+    #[test]
+    fn only_what_still_counts_can_be_taken_back() {
+        let mut sum = WindowSum::new(Window::Hour);
+        sum.add(100, cost(5));
+        sum.add(150, cost(7));
+        sum.subtract(150, cost(2), 150);
+        assert_eq!(sum.sum(), cost(10));
+        sum.advance(161);
+        assert_eq!(sum.sum(), cost(5));
+        sum.subtract(100, cost(5), 161);
+        assert_eq!(sum.sum(), cost(5), "it has left");
+    }
+
+    #[test]
+    fn what_must_leave_first_decides_when_enough_is_free() {
+        let mut sum = WindowSum::new(Window::Hour);
+        for (minute, spent) in [(100, 5), (110, 1), (120, 7)] {
+            sum.add(minute, cost(spent));
+        }
+        for (most, expected) in [(8, 161), (7, 171), (6, 181), (0, 181)] {
+            assert_eq!(sum.falls_to(cost(most)), Some(expected), "{most}");
+        }
+    }
+}

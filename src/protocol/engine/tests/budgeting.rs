@@ -1,0 +1,248 @@
+//! Budgets: what counts, when it is free again, and how the last of it is spent.
+
+use crate::protocol::budget::{
+    Budget, BudgetAmount, BudgetLimits, BudgetRef, BudgetUnit, Budgets, OverBudget,
+};
+use crate::protocol::engine::tests::*;
+
+const MINUTE: u64 = 1_000_000;
+
+fn cost(units: u64) -> Option<BudgetAmount> {
+    Some(BudgetAmount::ONE.of(units.into()))
+}
+
+fn limited(limits: BudgetLimits) -> BudgetSet {
+    named("daily", limits)
+}
+
+fn named(name: &str, limits: BudgetLimits) -> BudgetSet {
+    let budget = Arc::new(Budget::new(name, BudgetUnit::ChannelToken, limits));
+    [BudgetRef { budget, host: None }].into()
+}
+
+fn per_hour(units: u64) -> BudgetLimits {
+    BudgetLimits { per_hour: cost(units), ..BudgetLimits::default() }
+}
+
+impl World {
+    /// Alice with channels of 2000 units, of which the sellers hold 20, and a budget.
+    fn on_budget(sign_ahead: u64, channels: u32, limits: BudgetLimits) -> Self {
+        let channels = (0..channels).map(|place| (channel_id(7 + place), channel(2000, 20))).collect();
+        let mut world = Self::with(Policy { sign_ahead, ..policy() }, channels);
+        world.budgets = limited(limits);
+        world.engine.set_time(MINUTE);
+        world
+    }
+
+    fn pay(&mut self, price: u64) {
+        let (id, _) = self.granted(price);
+        self.when(Input::Answer(id, Outcome::Accepted));
+    }
+
+    fn over(&mut self, price: u64) -> OverBudget {
+        let (_, effects) = self.demand(ask(price));
+        match effects.last() {
+            Some(Effect::Refuse(_, Refusal::OverBudget(over))) => OverBudget::clone(over),
+            _ => panic!("{effects:?}"),
+        }
+    }
+
+    /// What is spent and held in the first window of the first budget.
+    fn spent(&self) -> (String, String) {
+        let window = &self.engine.budgets()[0].windows[0];
+        (window.spent.clone(), window.held.clone())
+    }
+}
+
+fn shown(spent: u64, held: u64) -> (String, String) {
+    (spent.to_string(), held.to_string())
+}
+
+#[test]
+fn what_is_spent_is_free_again_after_its_window_and_not_before() {
+    let mut world = World::on_budget(0, 1, per_hour(30));
+    world.pay(10);
+    world.engine.set_time(MINUTE + 20);
+    world.pay(20);
+    let over = world.over(10);
+    assert_eq!(over.free_in(), Some(Duration::from_secs(41 * 60)), "{over}");
+    let text = over.to_string();
+    assert!(text.contains("daily: 0 of per_hour = 30; enough is free in 41m"), "{text}");
+    // For 11, both must have left.
+    assert_eq!(world.over(11).free_in(), Some(Duration::from_secs(61 * 60)));
+    // More than the limit is never free.
+    assert_eq!(world.over(31).free_in(), None);
+    world.engine.set_time(MINUTE + 60);
+    world.over(10);
+    // Setting the clock back changes nothing.
+    world.engine.set_time(MINUTE);
+    world.over(10);
+    world.engine.set_time(MINUTE + 61);
+    world.pay(10);
+    world.over(1);
+}
+
+#[test]
+fn a_limit_of_zero_allows_nothing_and_of_payments_that_many() {
+    let mut world = World::on_budget(4, 1, per_hour(0));
+    world.over(1);
+    let payments = Some(2);
+    let mut world = World::on_budget(4, 1, BudgetLimits { payments, ..BudgetLimits::default() });
+    world.pay(10);
+    world.pay(10);
+    assert!(matches!(world.over(10), OverBudget::Payments { limit: 2, .. }));
+}
+
+#[test]
+fn a_payment_that_was_never_sent_does_not_count() {
+    let mut world = World::on_budget(0, 1, per_hour(10));
+    let (id, _) = world.granted(10);
+    world.when(Input::Withdraw(id));
+    assert_eq!(world.spent(), shown(0, 0));
+    // One in doubt counts.
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::InDoubt));
+    assert_eq!(world.spent(), shown(10, 0));
+    // The same total is presented again by the next request, which costs nothing more.
+    world.pay(10);
+    world.over(10);
+}
+
+#[test]
+fn a_failed_record_costs_nothing() {
+    let mut world = World::on_budget(0, 1, per_hour(10));
+    world.stalls = true;
+    world.demand(ask(10));
+    assert_eq!(world.spent(), shown(10, 0), "reserved");
+    world.disk_fails();
+    assert_eq!(world.spent(), shown(0, 0));
+    world.stalls = false;
+    world.when(Input::Idle);
+    world.pay(10);
+}
+
+/// What channels keep ready is taken back when the budget runs short: every unit of it is paid.
+#[test]
+fn the_last_of_a_budget_is_spent_whatever_other_channels_hold() {
+    for channels in [1, 2, 8] {
+        let mut world = World::on_budget(4, channels, per_hour(200));
+        let mut ids = Vec::new();
+        for _ in 0..channels {
+            ids.push(world.granted(10).0);
+        }
+        for id in ids {
+            world.when(Input::Answer(id, Outcome::Accepted));
+        }
+        for _ in channels..20 {
+            world.pay(10);
+        }
+        // One channel alone has been used up at some point.
+        assert_eq!(world.spent(), shown(200, 0), "{channels} channels");
+        world.over(10);
+        world.over(1);
+    }
+}
+
+#[test]
+fn nothing_is_deposited_for_a_payment_that_no_budget_allows() {
+    let mut world = World::with(policy(), Vec::new());
+    world.budgets = limited(per_hour(5));
+    let (_, effects) = world.demand(ask(10));
+    assert!(matches!(&effects[..], [Effect::Refuse(_, Refusal::OverBudget(_))]), "{effects:?}");
+}
+
+#[test]
+fn payments_count_in_their_own_budgets_only() {
+    let mut world = World::on_budget(4, 1, per_hour(15));
+    let (first, second) = (world.budgets.clone(), named("other", per_hour(15)));
+    world.pay(10);
+    world.budgets = second.clone();
+    world.pay(10);
+    world.over(10);
+    world.budgets = first;
+    world.over(10);
+    world.budgets = BudgetSet::default();
+    world.pay(10);
+    for view in world.engine.budgets() {
+        assert_eq!(view.windows[0].spent, "10", "{view:?}");
+    }
+}
+
+#[test]
+fn an_asset_that_a_budget_cannot_count_is_not_paid() {
+    let mut world = World::on_budget(0, 1, per_hour(5));
+    let limits = BudgetLimits { total: cost(u64::MAX), ..BudgetLimits::default() };
+    let budget = Arc::new(Budget::new("dollars", BudgetUnit::Usd([].into()), limits));
+    world.budgets = [BudgetRef { budget, host: None }].into();
+    assert!(matches!(world.over(1), OverBudget::Asset { is_usd: true, .. }));
+}
+
+/// After a crash, all that may have been signed counts, once: payments within it cost nothing more.
+#[test]
+fn what_a_crash_leaves_unknown_counts_once() {
+    let mut world = World::on_budget(4, 1, per_hour(100));
+    let (id, effects) = world.demand(ask(10));
+    world.when(Input::Answer(id, Outcome::Accepted));
+    let (mut rows, mut hold, mut stored) = (BTreeMap::new(), None, None);
+    for record in records(&effects) {
+        match record {
+            Record::Budget(row) => drop(rows.insert((row.window, row.start), *row)),
+            Record::Hold(_, new) => hold = Some(*new),
+            Record::Channel(_, channel) => stored = Some(channel),
+            _ => {}
+        }
+    }
+    // This payment uses what the record allows.
+    assert_eq!(world.granted(10).1, 40.into());
+    let (hold, stored) = (hold.unwrap(), stored.unwrap());
+    assert_eq!((hold.above, hold.upto, stored.durable_limit), (30.into(), 52.into(), 52.into()));
+    let mut holds = vec![hold];
+    let (mut budgets, _) = Budgets::restore(rows.into_values().collect(), &mut holds, MINUTE + 5);
+    budgets.define(&[Arc::clone(&world.budgets[0].budget)]);
+    let account = *world.engine.account().unwrap();
+    world.engine = Engine::new(Arc::clone(&world.policy)).with_budgets(budgets);
+    world.when(Input::Holds(vec![(channel_id(7), holds.remove(0))]));
+    world.engine.set_time(MINUTE + 5);
+    world.when(ready(account, vec![(channel_id(7), stored)], Vec::new()));
+    let spent = |world: &World| world.engine.budgets()[0].windows[0].spent.clone();
+    assert_eq!(spent(&world), "32");
+    // The seller proves what it holds; the next payment is within what was counted.
+    world.when(Input::SellerTotal(channel_id(7), 40.into(), true));
+    world.pay(10);
+    assert_eq!(spent(&world), "32");
+    world.pay(10);
+    assert_eq!(spent(&world), "40", "up to 52 was counted before");
+}
+
+#[test]
+fn a_settlement_gives_back_what_was_signed_above_it() {
+    let mut world = World::on_budget(0, 1, per_hour(100));
+    let (id, _) = world.granted(10);
+    world.when(Input::Answer(id, Outcome::InDoubt));
+    assert_eq!(world.spent(), shown(10, 0));
+    let settled = BTreeMap::from([(channel_id(7), Amount::from(25))]);
+    let channels = vec![(channel_id(7), None)];
+    world.when(Input::Chain { channels, settled, cursor: 0, by_user: false });
+    assert_eq!(world.spent(), shown(5, 0));
+    // A reorganisation undoes that.
+    let shown_again = on_chain(2000);
+    let channels = vec![(channel_id(7), Some(shown_again))];
+    world.when(Input::Chain { channels, settled: BTreeMap::new(), cursor: 0, by_user: false });
+    assert_eq!(world.spent(), shown(10, 0));
+}
+
+#[test]
+fn while_it_is_frozen_nothing_is_granted() {
+    let mut world = World::on_budget(0, 1, per_hour(100));
+    let (first, _) = world.granted(10);
+    let (second, _) = world.demand(ask(10));
+    let effects = world.when(Input::Freeze(true));
+    assert!(effects.contains(&Effect::Refuse(second, Refusal::Frozen)), "{effects:?}");
+    // A payment on its way ends as usual.
+    world.when(Input::Answer(first, Outcome::Accepted));
+    let (_, effects) = world.demand(ask(10));
+    assert!(matches!(&effects[..], [Effect::Refuse(_, Refusal::Frozen)]), "{effects:?}");
+    assert_eq!(world.engine.may_start(&ChannelOp::Settle { channel: channel_id(7) }), Err(OpRefused::Frozen));
+    world.when(Input::Freeze(false));
+    world.pay(10);
+}
