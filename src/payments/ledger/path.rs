@@ -46,7 +46,7 @@ fn is_token(segment: &str) -> bool {
 
 /// Whether a word looks random: long, with digits among letters or with capitals inside.
 fn is_random(word: &str) -> bool {
-    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(|byte| is(byte));
+    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
     let (digits, lower, upper) =
         (has(u8::is_ascii_digit), has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase));
     let kinds = usize::from(digits) + usize::from(lower) + usize::from(upper);
