@@ -351,6 +351,39 @@ fn each_part_of_the_older_client_has_a_test() {
 }
 
 #[test]
+fn each_row_of_the_safety_table_in_the_readme_names_a_test() {
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("| what can go wrong |").unwrap();
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() >= 22, "{rows:?}");
+    let files: Vec<(PathBuf, String)> = rust_files("src")
+        .into_iter()
+        .chain(rust_files("tests/suite"))
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect();
+    for row in rows {
+        let path = row.strip_suffix("` |").and_then(|row| row.rsplit('`').next()).unwrap_or_default();
+        let (module, name) = path.rsplit_once("::").unwrap_or_else(|| panic!("no test: {row}"));
+        // Unit tests can be in the file of their module.
+        let module = module.strip_suffix("::tests").unwrap_or(module).replace("::", "/");
+        let places = ["src", "tests/suite"].map(|top| root().join(top).join(&module));
+        let is_there = files.iter().any(|(path, text)| {
+            places.iter().any(|place| path.starts_with(place) || *path == place.with_extension("rs"))
+                && is_test(text, name)
+        });
+        assert!(is_there, "there is no test {path}: {row}");
+    }
+}
+
+/// True if the text of a file defines a test with this name.
+fn is_test(text: &str, name: &str) -> bool {
+    text.split("#[test]\n").skip(1).chain(text.split("#[tokio::test").skip(1)).any(|rest| {
+        let declaration = rest.lines().find(|line| line.contains("fn ")).unwrap_or_default();
+        declaration.contains(&format!("fn {name}("))
+    })
+}
+
+#[test]
 fn one_of_each_stack_is_locked() {
     let packages = locked("Cargo.lock");
     for name in ["hyper", "http", "http-body", "hyper-util", "rustls", "tokio-rustls", "ring", "tokio"] {
