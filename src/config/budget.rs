@@ -30,7 +30,8 @@ pub(super) static BUDGET: Table = Table::new(
     keys! {
         /// Its name, with which [[pay]] and [[client]] entries refer to it: letters, digits, ".", "_" and "-".
         "name": NAME; required(),
-        /// true: it applies to every payment. Otherwise it applies to the hosts below, and where an entry names it.
+        /// true: it applies to every payment, and an asset that it cannot count is not paid. Otherwise it applies to the
+        /// hosts below, and where an entry names it.
         "wallet": Shape::Boolean(false),
         /// It applies to these hosts: names, "*.example.com" or "*".
         "hosts": Shape::List(&HOST_PATTERN, 1, MAX_HOSTS),

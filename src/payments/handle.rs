@@ -33,7 +33,7 @@ use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::budget::BudgetView;
-use crate::protocol::engine::{Engine, Input, OpFailure, PurchaseId, host_name};
+use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, host_name};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
@@ -326,6 +326,10 @@ impl Payments {
         &self,
         channel: ChannelId,
     ) -> Result<(ChannelLock, Channel), ChannelAccessError> {
+        // Before the seller is asked to sign that the channel be closed, after which it takes no more payments.
+        if self.is_frozen() {
+            return Err(OpRefused::Frozen.into());
+        }
         let reserved = self.mailbox.clone().reserve_owned().await;
         let permit = reserved.map_err(|_| ChannelAccessError::ShuttingDown)?;
         let id = LockId(self.next.fetch_add(1, Ordering::Relaxed));

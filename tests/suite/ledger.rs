@@ -167,8 +167,10 @@ async fn after_a_kill_the_ledger_adds_up_to_what_is_promised_and_after_closing_t
     proxy.ready().await;
     let promised = proxy.promised().await;
     let recovered = await_rows(&alice, |rows| sum(rows).total() == promised.into()).await;
-    let last = recovered.last().unwrap();
-    assert_eq!((last.state, last.total), (LedgerState::Recovered, Some(promised)));
+    // Unless a record raised the limit once more before the second kill, the first recovery covers it all.
+    let is_recovered = |row: &&LedgerRow| row.state == LedgerState::Recovered;
+    let last = recovered.iter().rev().find(is_recovered).unwrap();
+    assert_eq!(last.total, Some(promised));
     assert_eq!((last.host.as_str(), last.method.as_str(), last.path.as_str()), ("127.0.0.1", "", ""));
     assert_eq!(buy(&proxy, &url).await.status, StatusCode::OK);
     let channel = proxy.channels().await[0].id();

@@ -4,7 +4,7 @@
 //! A payment uses it only if all budgets of the payment are the hold's, whichever pending writes succeed.
 
 use super::authorization::OneShotPurchase;
-use super::fit::{BudgetIndices, Counted, Fit, Lowered, Signable};
+use super::fit::{BudgetIndices, CountedRange, Fit, Lowered, Signable};
 use super::ids::{PurchaseId, Seq};
 use super::slot::{CoveredTotals, Slot};
 use super::{Engine, Record};
@@ -223,7 +223,11 @@ impl Engine {
                 slot.unrecorded.push((index, self.budgets.now(), change));
             }
             is_covered &= gaps.iter().all(|(above, _)| *above >= promised);
-            purchase.counted.extend(gaps.into_iter().map(|(above, upto)| Counted { index, above, upto }));
+            purchase.counted.extend(gaps.into_iter().map(|(above, upto)| CountedRange {
+                index,
+                above,
+                upto,
+            }));
         }
         is_covered
     }
@@ -234,7 +238,7 @@ impl Engine {
             return;
         };
         let mut undone = None;
-        for Counted { index, above, upto } in std::mem::take(&mut purchase.counted) {
+        for CountedRange { index, above, upto } in std::mem::take(&mut purchase.counted) {
             let Some(each) = self.budgets.each(index) else { continue };
             let coverage = slot.coverage_mut(index, each);
             let changes = self.budgets.uncover(index, each, coverage, (above, upto));

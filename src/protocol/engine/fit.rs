@@ -14,7 +14,7 @@ pub(super) type Lowered = Vec<(ChannelId, Amount)>;
 
 /// A range of totals that a payment was counted for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedRange {
     pub(super) index: BudgetIndex,
     pub(super) above: Amount,
     pub(super) upto: Amount,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::HostName;
-use super::fit::{BudgetIndices, Counted};
+use super::fit::{BudgetIndices, CountedRange};
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::policy::{Complaint, SpendLimit};
 use crate::protocol::{Address, Amount, Channel, ChannelId, Offer};
@@ -20,7 +20,7 @@ pub(super) struct Purchase {
     pub(super) limit: SpendLimit,
     pub(super) budgets: BudgetIndices,
     /// What its payment newly counts for in the budgets, until it is presented.
-    pub(super) counted: Vec<Counted>,
+    pub(super) counted: Vec<CountedRange>,
     pub(super) deadline: Instant,
     /// True if most of the time for the request had passed before it asked for a payment.
     pub(super) is_late: bool,

@@ -259,7 +259,8 @@ where
         }
         let (client, rule) = self.origin.clone();
         let (method, url) = (self.head.method.clone(), self.head.uri.clone());
-        let request = PaidRequest { method, url, client, rule, budgets: Vec::new() };
+        let budgets = self.limit.budgets.iter().map(|budget| Arc::clone(&budget.budget.name)).collect();
+        let request = PaidRequest { method, url, client, rule, budgets };
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
