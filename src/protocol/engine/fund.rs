@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::blocked::{Action, Blocked};
 use super::fit::BudgetIndices;
 use super::op_failure::{OpFailure, OpRefused};
+use super::slot::Slot;
 use super::{Effect, Engine, Funding, HostName, Record, Start};
 use crate::protocol::{Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain, Phase};
 
@@ -297,6 +298,16 @@ impl Engine {
         slot.lower.replace(on_chain.deposit) != Some(on_chain.deposit)
     }
 
+    /// A channel that was not known may be one whose opening was undone: its deposit is locked only once.
+    fn opened_again(&mut self, receiver: Address, deposit: Amount) {
+        let is_same = |(id, slot): &(&ChannelId, &mut Slot)| {
+            id.receiver == receiver && slot.is_undone && slot.channel.funded == deposit
+        };
+        if let Some((_, slot)) = self.slots.iter_mut().find(is_same) {
+            slot.is_undone = false;
+        }
+    }
+
     /// Applies the contract's state of a channel, and records it if it changed.
     fn take_over(&mut self, id: ChannelId, on_chain: Option<OnChain>) {
         let before = self.channel(&id).copied();
@@ -308,8 +319,14 @@ impl Engine {
             (None, Some(on_chain)) => Channel::found(on_chain),
             (None, None) => return,
         };
+        if before.is_none() {
+            self.opened_again(id.receiver, after.deposit);
+        }
         if before != Some(after) {
-            self.slot_or_insert(id, after).channel = after;
+            let has_vanished = before.is_some_and(|before| before.phase != after.phase);
+            let slot = self.slot_or_insert(id, after);
+            slot.channel = after;
+            slot.is_undone = after.phase == Phase::Gone && (slot.is_undone || has_vanished);
             self.end_hold(id);
             self.persist_channel(id);
         }

@@ -28,14 +28,17 @@ impl Engine {
     }
 
     /// What the channels to a receiver, or all channels, hold. Includes deposits that are about to be sent, and those
-    /// of transactions whose outcome is unknown. An opening that a reorganisation has undone counts again only once the
-    /// chain shows it in another block.
+    /// of transactions whose outcome is unknown, and those whose opening a reorganisation has undone in this run: they
+    /// come back if it is mined again.
     fn locked(&self, only: Option<Address>) -> Amount {
         let counts = |receiver: Address| only.is_none_or(|only| only == receiver);
         let held = self
             .slots
             .iter()
-            .filter(|(id, slot)| counts(id.receiver) && slot.channel.phase != Phase::Gone)
+            .filter(|(id, slot)| {
+                let may_come_back = slot.is_undone && slot.settled.is_none();
+                counts(id.receiver) && (slot.channel.phase != Phase::Gone || may_come_back)
+            })
             .map(|(_, slot)| slot.channel.funded);
         let receivers: BTreeSet<Address> = self.funding.keys().chain(self.intents.keys()).copied().collect();
         let pending = receivers.into_iter().filter(|receiver| counts(*receiver)).map(|to| self.pending(to));

@@ -287,8 +287,10 @@ struct Model {
     ops: (usize, usize),
     /// The sum of one allowed price for each client request that was ever granted a payment.
     allowed: u64,
-    /// Whether an opening was undone and is in another block now.
+    /// Whether an opening was undone in this run, and is in another block now.
     was_reorganised: bool,
+    /// Whether one was undone in an earlier run: the journal does not know that it may be mined again.
+    was_reorganised_before: bool,
     budgets: ModelBudgets,
     /// How many times longer each pause is.
     pace: u64,
@@ -411,6 +413,7 @@ impl Model {
             ops: (0, 0),
             allowed: 0,
             was_reorganised: false,
+            was_reorganised_before: false,
             budgets: ModelBudgets::default(),
             pace: 1,
             one_shots: BTreeMap::new(),
@@ -427,7 +430,7 @@ impl Model {
             ModelStep::Withdraw(which) => {
                 let open: Vec<_> = self.clients.iter().filter(|(_, c)| !c.ended).map(|(id, _)| *id).collect();
                 if let Some(id) = pick(&open, which) {
-                    let was_sent = self.budgets.is_on_its_way(id);
+                    let was_sent = self.clients[&id].granted.is_some() && self.budgets.is_on_its_way(id);
                     self.budgets.unsent(id);
                     self.ended(id);
                     self.handle(if was_sent {
@@ -567,13 +570,13 @@ impl Model {
         self.answer_one_shot(which, &how);
         let granted: Vec<_> = self.clients.iter().filter_map(|(id, c)| Some((*id, c.granted?))).collect();
         let Some((id, draft)) = pick(&granted, which) else { return };
-        self.budgets.on_their_way.remove(&id);
         let (total, price) = (units(draft.total), units(draft.price));
         let doubt = self.engine.view().channel(draft.channel).has_doubt();
         self.shown(id, draft);
         if let How::Robs { total: which, seen } = how {
             self.settle(draft.channel, which, seen);
         }
+        self.budgets.on_their_way.remove(&id);
         let seller = self.sellers.entry(draft.channel).or_default();
         let is_right = total == seller.registered + price;
         let outcome = match how {
@@ -1012,8 +1015,7 @@ impl Model {
             };
             let Deposit { max_per_receiver, max_total, .. } = self.policy.deposit;
             let fits = |held: u64, limit: Option<Amount>| limit.is_none_or(|limit| held <= units(limit));
-            // While an opening is undone, nothing shows its deposit.
-            if !self.was_reorganised {
+            if !self.was_reorganised_before {
                 assert!(
                     fits(held(Some(id.receiver)), max_per_receiver),
                     "more than a receiver's channels may hold"
@@ -1086,6 +1088,7 @@ impl Model {
             (client.ended, client.question) = (true, None);
         }
         self.writes.clear();
+        self.was_reorganised_before |= std::mem::take(&mut self.was_reorganised);
         self.is_slow = false;
         self.sendable.clear();
         self.missing.clear();

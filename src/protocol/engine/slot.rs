@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) is_missing: bool,
     /// The total that it was settled at.
     pub(super) settled: Option<Amount>,
+    /// True if it vanished in this run, as after a reorganisation: its opening may be mined again.
+    pub(super) is_undone: bool,
 }
 
 /// A pending write of a channel.
@@ -84,6 +86,7 @@ impl Slot {
             lower: None,
             is_missing: false,
             settled: None,
+            is_undone: false,
         }
     }
 }
