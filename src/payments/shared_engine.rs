@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use super::clock::BudgetClock;
 use super::payer::Wallet;
 use crate::mutex::lock;
-use crate::protocol::budget::BudgetView;
+use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{Effect, Engine, Input, OpRefused, PurchaseId, PurchaseReply};
 use crate::protocol::{ChannelOp, Refusal};
 
@@ -167,7 +167,12 @@ impl SharedEngine {
             inner.alarm = due;
         }
         let is_needed = is_earlier || inner.engine.has_effects() || inner.awaits_returns;
+        let notices = inner.engine.take_budget_notices();
         drop(inner);
+        for BudgetNotice { name, host, key, limit, percent } in notices {
+            let host = host.as_deref();
+            tracing::warn!(budget = %name, host, limit = key, "{percent} % of {limit} is spent: see `tollpass budget`");
+        }
         if is_needed {
             self.wake.notify_one();
         }

@@ -181,7 +181,7 @@ mod tests {
         let mut standing = StandingApprovals::new(vec![first.clone()]);
         let second = StandingApproval { id: 8, max_price: 200.into(), ..first.clone() };
         standing.insert(second.clone());
-        assert_eq!(standing.current(), [second.clone()]);
+        assert_eq!(standing.current(), std::slice::from_ref(&second));
         let other = StandingApproval { id: 9, host: "b.example".to_owned(), ..first };
         standing.insert(other.clone());
         assert_eq!(standing.current(), [second, other]);

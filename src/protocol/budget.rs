@@ -12,7 +12,7 @@ mod over;
 mod set;
 mod window;
 
-pub use account::{BudgetIndex, BudgetView, Budgets};
+pub use account::{BudgetIndex, BudgetNotice, BudgetView, Budgets};
 pub(in crate::protocol) use account::{Change, HeldAmounts, Need, RowId, Shortage};
 pub use amount::BudgetAmount;
 pub use coverage::Coverage;

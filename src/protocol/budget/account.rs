@@ -30,7 +30,27 @@ pub struct Budgets {
     channel_token: Option<AssetId>,
     /// Rows that the journal may not have, because a write has failed.
     unwritten: BTreeSet<RowId>,
+    /// What the user has not been told yet.
+    notices: Vec<BudgetNotice>,
 }
+
+/// A budget of which much is spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetNotice {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The host, if every host has one of its own.
+    pub host: Option<Arc<str>>,
+    /// The key of the limit.
+    pub key: &'static str,
+    /// The limit.
+    pub limit: String,
+    /// How much of it is spent at least, in percent.
+    pub percent: u64,
+}
+
+/// From how many percent on the user is told, the highest first.
+const THRESHOLDS: [u64; 2] = [100, 80];
 
 /// One budget with its sums.
 #[derive(Debug)]
@@ -46,6 +66,8 @@ struct BudgetAccount {
     recorded_payments: u64,
     /// What may be signed on channels without another record.
     held: HeldAmounts,
+    /// The highest threshold that the user was told of in each window, and when, in minutes.
+    told: [(u64, u64); 4],
 }
 
 /// What may be signed on a channel without another record.
@@ -136,11 +158,32 @@ impl BudgetAccount {
     fn new(key: BudgetKey) -> Self {
         let sums = Window::ALL.map(WindowSum::new);
         let (budget, each, held) = (None, None, HeldAmounts::default());
-        Self { key, budget, each, sums, payments: 0, recorded_payments: 0, held }
+        Self { key, budget, each, sums, payments: 0, recorded_payments: 0, held, told: [(0, 0); 4] }
     }
 
     fn show(&self, cost: BudgetAmount) -> String {
         self.budget.as_ref().map_or_else(|| cost.to_string(), |budget| budget.unit.show(cost))
+    }
+
+    /// The thresholds that were passed since the user was told of one.
+    fn told_of(&mut self, budget: &Budget, now: u64) -> Vec<BudgetNotice> {
+        let mut notices = Vec::new();
+        for window in Window::ALL {
+            let Some(limit) = budget.limits.within(window) else { continue };
+            let sum = self.sums[window as usize].sum();
+            let passed = THRESHOLDS.into_iter().find(|percent| sum.is_at_least(*percent, limit));
+            let (told, at) = &mut self.told[window as usize];
+            if !window.has(*at, now) {
+                *told = 0;
+            }
+            if let Some(percent) = passed.filter(|percent| percent > told) {
+                (*told, *at) = (percent, now);
+                let (name, host) = (Arc::clone(&self.key.name), self.key.host.clone());
+                let limit = budget.unit.show(limit);
+                notices.push(BudgetNotice { name, host, key: window.key(), limit, percent });
+            }
+        }
+        notices
     }
 
     fn row(&self, window: Window, start: u64) -> BudgetRow {
@@ -366,9 +409,18 @@ impl Budgets {
 
     /// Counts a payment of this minute, now.
     pub(in crate::protocol) fn charge(&mut self, index: BudgetIndex, cost: BudgetAmount) {
-        for sum in &mut self.accounts[index.0].sums {
+        let account = &mut self.accounts[index.0];
+        for sum in &mut account.sums {
             sum.add(self.now, cost);
         }
+        if let Some(budget) = &account.budget {
+            self.notices.extend(account.told_of(&Arc::clone(budget), self.now));
+        }
+    }
+
+    /// Takes what the user has not been told yet: each threshold once in each window.
+    pub fn take_notices(&mut self) -> Vec<BudgetNotice> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Stops counting what was counted at this minute.

@@ -61,6 +61,12 @@ impl BudgetAmount {
         Self(self.0 >> 2)
     }
 
+    /// Whether it is at least this many percent of a limit, which is above 0.
+    pub fn is_at_least(self, percent: u64, limit: Self) -> bool {
+        let scaled = |amount: Self, factor: u64| amount.0.full_mul(U256::from(factor));
+        !limit.is_zero() && scaled(self, 100) >= scaled(limit, percent)
+    }
+
     /// Whether it is zero.
     pub fn is_zero(self) -> bool {
         self.0.is_zero()

@@ -40,7 +40,7 @@ use self::authorization::OneShotPurchase;
 use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
-use crate::protocol::budget::{BudgetRow, BudgetView, Budgets, Hold, RowId};
+use crate::protocol::budget::{BudgetNotice, BudgetRow, BudgetView, Budgets, Hold, RowId};
 pub use crate::protocol::host_name::{HostName, host_name};
 use crate::protocol::policy::{Decision, PriceLimit, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
@@ -394,6 +394,11 @@ impl Engine {
     /// Sets the time that budgets go by, in minutes since 1970; an earlier one has no effect.
     pub fn set_time(&mut self, minute: u64) {
         self.budgets.set_time(minute);
+    }
+
+    /// Takes what the user has not been told yet about budgets.
+    pub fn take_budget_notices(&mut self) -> Vec<BudgetNotice> {
+        self.budgets.take_notices()
     }
 
     /// What each budget has spent.

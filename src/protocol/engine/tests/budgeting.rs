@@ -246,3 +246,22 @@ fn while_it_is_frozen_nothing_is_granted() {
     world.when(Input::Freeze(false));
     world.pay(10);
 }
+
+#[test]
+fn the_user_is_told_of_each_threshold_once_in_a_window() {
+    let mut world = World::on_budget(0, 1, per_hour(100));
+    let told = |world: &mut World| -> Vec<u64> {
+        world.engine.take_budget_notices().into_iter().map(|notice| notice.percent).collect()
+    };
+    world.pay(70);
+    assert_eq!(told(&mut world), [] as [u64; 0]);
+    world.pay(10);
+    assert_eq!(told(&mut world), [80]);
+    world.pay(10);
+    assert_eq!(told(&mut world), [] as [u64; 0]);
+    world.pay(10);
+    assert_eq!(told(&mut world), [100]);
+    world.engine.set_time(MINUTE + 61);
+    world.pay(90);
+    assert_eq!(told(&mut world), [80]);
+}
