@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PENDING, PLAN, REVOKE,
-    SESSION, STATUS, StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN,
+    RESUME, REVOKE, SESSION, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::{BudgetView, ListedApproval, Listing, PendingApproval};
+use crate::payments::{BudgetView, ListedApproval, Listing, PausedHost, PendingApproval};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -149,6 +149,24 @@ pub async fn approvals(path: &Path) -> Result<Option<Vec<ListedApproval>>, Admin
 pub async fn revoke(path: &Path, id: u64) -> Result<Option<()>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::POST, REVOKE, json(&StandingId { id })?)).await.map(Some)
+}
+
+/// Returns the paused hosts of the proxy that listens on `path`; `None` if there is none.
+///
+/// # Errors
+/// The request failed.
+pub async fn paused(path: &Path) -> Result<Option<Vec<PausedHost>>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, PAUSED, Bytes::new())).await.map(Some)
+}
+
+/// Ends the pause of a host; `None` if no proxy listens on `path`.
+///
+/// # Errors
+/// The request failed, or the host is not paused.
+pub async fn resume(path: &Path, host: &str) -> Result<Option<()>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::POST, RESUME, json(&host)?)).await.map(Some)
 }
 
 /// Opens a session with the proxy that listens on `path`, which keeps a temporary proxy running; `None` if there is

@@ -46,6 +46,10 @@ pub(super) const CHANNELS: &str = "/channels";
 pub(super) const BUDGETS: &str = "/budgets";
 /// Ends or allows signing: `true` or `false`.
 pub(super) const FREEZE: &str = "/freeze";
+/// Returns the paused hosts.
+pub(super) const PAUSED: &str = "/paused";
+/// Ends the pause of a host.
+pub(super) const RESUME: &str = "/resume";
 /// Returns what an operation would do.
 pub(super) const PLAN: &str = "/plan";
 /// Performs an operation.

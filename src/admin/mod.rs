@@ -8,8 +8,8 @@ mod server;
 mod socket;
 
 pub use client::{
-    AdminError, Session, approvals, budgets, channels, decide, freeze, open_session, operate, pending, plan,
-    revoke, status,
+    AdminError, Session, approvals, budgets, channels, decide, freeze, open_session, operate, paused,
+    pending, plan, resume, revoke, status,
 };
 pub use client_count::ClientCount;
 #[cfg(feature = "testing")]

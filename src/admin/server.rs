@@ -24,8 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PENDING,
-    PLAN, REVOKE, SESSION, STATUS, StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PAUSED,
+    PENDING, PLAN, RESUME, REVOKE, SESSION, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
@@ -127,6 +127,11 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             Ok(StandingId { id }) => respond(channels.payments().revoke_approval(id).await),
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
+        (&Method::GET, PAUSED) => json(&channels.payments().paused_hosts()),
+        (&Method::POST, RESUME) => match read::<String>(body).await {
+            Ok(host) => respond(channels.payments().resume(&host).await),
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         (&Method::GET, BUDGETS) => json(&channels.payments().budgets()),
         (&Method::POST, FREEZE) => match read::<bool>(body).await {
             Ok(is_frozen) => respond(channels.payments().freeze(is_frozen).await.map(|()| is_frozen)),
@@ -150,8 +155,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, /attend, /budgets, /channels, /pending and /approvals, and POST \
-                         /plan, /operate, /decide, /freeze and /revoke";
+            let known = "unknown path; valid are GET /about, /attend, /budgets, /channels, /pending, /approvals and /paused, and \
+                         POST /plan, /operate, /decide, /freeze, /revoke and /resume";
             plain(StatusCode::NOT_FOUND, known)
         }
     }

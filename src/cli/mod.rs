@@ -21,6 +21,7 @@ pub mod ledger;
 mod output;
 pub mod pending;
 mod process;
+pub mod resume;
 pub mod run;
 mod running;
 pub mod serve;
@@ -98,6 +99,8 @@ pub enum Command {
     Freeze(freeze::FreezeArgs),
     /// Sign again after `freeze`
     Thaw(freeze::FreezeArgs),
+    /// Pay a paused host again
+    Resume(resume::ResumeArgs),
     /// Show, export, renew and trust the local CA for HTTPS interception
     Ca(ca::CaArgs),
     /// Validate the configuration, wallet, node and contract
@@ -126,6 +129,7 @@ impl Command {
             | Self::Budget(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
+            | Self::Resume(_)
             | Self::Ca(_)
             | Self::Check(_)
             | Self::Config(_) => "warn",
@@ -173,6 +177,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Budget(args) => wait_for(budget::run(args)),
         Command::Freeze(args) => wait_for(freeze::run(args, true)),
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
+        Command::Resume(args) => wait_for(resume::run(args)),
         Command::Ca(args) => ca::run(&args),
         Command::Check(args) => wait_for(check::run(args)),
         Command::Config(command) => config::run(&command),

@@ -22,6 +22,7 @@ use super::lease::{Lease, PurchaseGuard};
 use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
 use super::listing::Listing;
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
+use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::report::SpendingReport;
@@ -33,7 +34,7 @@ use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::budget::BudgetView;
-use crate::protocol::engine::{Engine, Input, OpFailure, OpRefused, PurchaseId, host_name};
+use crate::protocol::engine::{Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, host_name};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
 
@@ -54,6 +55,7 @@ pub struct Payments {
     closing_signatures: ClosingSignatures,
     spending: Arc<Mutex<SpendingTotals>>,
     approvals: OperatorApprovals,
+    pauses: Arc<HostPauses>,
     ledger: Arc<LedgerQueue>,
 }
 
@@ -84,6 +86,7 @@ impl Payments {
         if is_frozen {
             tracing::warn!("nothing is signed: tollpass is frozen; `tollpass thaw` ends that");
         }
+        let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
         let engine = Engine::new(policy).with_budgets(budgets).frozen(is_frozen);
         let engine = Arc::new(SharedEngine::new(engine, clock));
         let quotes = Quotes::new(limits, journal.request_hasher());
@@ -109,6 +112,7 @@ impl Payments {
             closing_signatures,
             spending,
             approvals: OperatorApprovals::new(limits, assets, standing),
+            pauses,
             ledger,
         };
         Ok((payments, task))
@@ -137,8 +141,8 @@ impl Payments {
     ) -> Result<PendingApproval, ApprovalError> {
         let (pending, approval) = self.approvals.draft(id, lasts)?;
         let record = approval.clone();
-        let standing_id =
-            self.with_journal(move |journal| journal.add_approval(&record, record.since)).await?;
+        let recorded = self.with_journal(move |journal| journal.add_approval(&record, record.since)).await;
+        let standing_id = recorded.ok_or(ApprovalError::ShuttingDown)??;
         let approval = StandingApproval { id: standing_id, ..approval };
         tracing::info!(approval = standing_id, host = approval.host, payee = %approval.payee, "approved in advance");
         // This also releases the pending payment, unless its client has left.
@@ -152,22 +156,74 @@ impl Payments {
     /// There is none, or the journal cannot be written.
     pub(crate) async fn revoke_approval(&self, id: u64) -> Result<(), ApprovalError> {
         let is_applied = self.approvals.end(id);
-        let is_recorded = self.with_journal(move |journal| journal.revoke_approval(id)).await?;
+        let revoked = self.with_journal(move |journal| journal.revoke_approval(id)).await;
+        let is_recorded = revoked.ok_or(ApprovalError::ShuttingDown)??;
         if is_applied || is_recorded { Ok(()) } else { Err(ApprovalError::NotStanding(id)) }
     }
 
+    /// The hosts that are not paid because they did not deliver.
+    #[must_use]
+    pub fn paused_hosts(&self) -> Vec<PausedHost> {
+        self.pauses.list()
+    }
+
+    /// The host delivered what was paid for.
+    pub(crate) fn delivered(&self, host: &HostName) {
+        self.pauses.delivered(host);
+    }
+
+    /// The host may have taken a payment, and did not deliver. If that was one too many, pauses it, first in memory and
+    /// then in the journal.
+    pub(crate) async fn undelivered(&self, host: &HostName) {
+        let Some(paused) = self.pauses.undelivered(host) else { return };
+        tracing::warn!(
+            %host,
+            "paused: the host took several payments in a row without delivering, and is not paid until `tollpass resume {host}`"
+        );
+        let pauses = Arc::clone(&self.pauses);
+        let record = move |journal: &mut Journal| {
+            // The operator may have been quicker.
+            if pauses.is_paused(&paused.host) { journal.pause_host(&paused, pauses.most()) } else { Ok(()) }
+        };
+        let reason = match self.with_journal(record).await {
+            Some(Ok(())) => return,
+            Some(Err(error)) => error.to_string(),
+            None => "tollpass is shutting down".to_owned(),
+        };
+        tracing::error!(%host, reason, "cannot record that the host is paused: a restart ends that");
+    }
+
+    /// Pays a paused host again.
+    ///
+    /// # Errors
+    /// It is not paused, or the journal cannot be written.
+    pub(crate) async fn resume(&self, host: &str) -> Result<(), ResumeError> {
+        let host = host_name(host);
+        let (pauses, resumed) = (Arc::clone(&self.pauses), HostName::clone(&host));
+        let resume = move |journal: &mut Journal| {
+            let was_recorded = journal.resume_host(&resumed)?;
+            // Within the journal's thread, so that a pause that is being recorded stays in neither or in both.
+            Ok(pauses.resume(&resumed) || was_recorded)
+        };
+        if !self.with_journal(resume).await.ok_or(ResumeError::ShuttingDown)?? {
+            return Err(ResumeError::NotPaused(host.to_string()));
+        }
+        tracing::info!(%host, "resumed: the host is paid again");
+        Ok(())
+    }
+
+    /// Waits for work on the journal; `None` if the service has stopped.
     async fn with_journal<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Journal) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, ApprovalError> {
+    ) -> Option<Result<T, JournalError>> {
         let (reply, answer) = oneshot::channel();
         let work = move |journal: &mut Journal| {
             // The caller may have stopped waiting.
             let _ = reply.send(work(journal));
         };
-        let sent = self.mailbox.send(Message::Journal(Box::new(work))).await;
-        sent.map_err(|_| ApprovalError::ShuttingDown)?;
-        Ok(answer.await.map_err(|_| ApprovalError::ShuttingDown)??)
+        self.mailbox.send(Message::Journal(Box::new(work))).await.ok()?;
+        answer.await.ok()
     }
 
     /// The same asset; for the channel contract's token, the token itself once it is known.
@@ -215,6 +271,7 @@ impl Payments {
     /// # Errors
     /// Why it is not paid.
     pub fn check(&self, offer: &Offer, limit: &SpendLimit) -> Result<(), Refusal> {
+        self.pauses.check(&limit.host)?;
         self.engine.lock().engine.check(offer, limit)
     }
 
@@ -240,11 +297,14 @@ impl Payments {
         deadline: Instant,
         consultant: &dyn Consultant,
     ) -> Result<Box<Lease>, Refusal> {
+        self.pauses.check(&limit.host)?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
         let accounts = (Arc::clone(&self.spending), Arc::clone(&self.ledger));
-        let mut purchase = PurchaseGuard::new(id, deadline, engine, mailbox, accounts, (request, permit));
+        let host = (Arc::clone(&self.pauses), HostName::clone(&limit.host));
+        let mut purchase =
+            PurchaseGuard::new(id, deadline, engine, mailbox, accounts, host, (request, permit));
         let input = if offer.is_one_shot() {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);

@@ -10,9 +10,10 @@ use tokio::time::timeout_at;
 use super::consultant::Consultant;
 use super::ledger::{LedgerGuard, LedgerQueue, PaidRequest};
 use super::message::Message;
+use super::pauses::HostPauses;
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuard, SpendingTotals};
-use crate::protocol::engine::{Input, Outcome, PurchaseId, PurchaseReply};
+use crate::protocol::engine::{HostName, Input, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature, Terms};
@@ -40,6 +41,9 @@ pub(super) struct PurchaseGuard {
     /// Accounts for the payment in the spending report.
     payment: Option<PaymentGuard>,
     ledger: LedgerGuard,
+    pauses: Arc<HostPauses>,
+    /// The host that is paid.
+    host: HostName,
     /// The URL of the request.
     url: Uri,
     spending: Arc<Mutex<SpendingTotals>>,
@@ -119,6 +123,7 @@ impl PurchaseGuard {
         engine: Arc<SharedEngine>,
         mailbox: mpsc::Sender<Message>,
         (spending, ledger): (Arc<Mutex<SpendingTotals>>, Arc<LedgerQueue>),
+        (pauses, host): (Arc<HostPauses>, HostName),
         (request, permit): (PaidRequest, OwnedSemaphorePermit),
     ) -> Self {
         Self {
@@ -128,6 +133,8 @@ impl PurchaseGuard {
             payment: None,
             url: request.url.clone(),
             ledger: LedgerGuard::new(ledger, request),
+            pauses,
+            host,
             spending,
             engine,
             mailbox,
@@ -183,6 +190,8 @@ impl PurchaseGuard {
                 }
             }
         };
+        // The host may have been paused while this request waited for others to the same host.
+        self.pauses.check(&self.host)?;
         // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());

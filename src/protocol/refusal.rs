@@ -373,6 +373,15 @@ pub enum Refusal {
         /// The deposit on the chain.
         shown: Amount,
     },
+    /// The host took several payments in a row without delivering.
+    #[error(
+        "{host} is paused: it took several payments in a row without delivering (limits.undelivered_payments); \
+         `tollpass resume {host}` ends that"
+    )]
+    Paused {
+        /// The host, without a port.
+        host: Box<str>,
+    },
     /// The user wants nothing to be signed.
     #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
     Frozen,
@@ -444,6 +453,28 @@ impl Refusal {
         match self {
             Self::OverBudget(over) => over.free_in(),
             _ => None,
+        }
+    }
+
+    /// Whether a payment ends for this reason because the seller rejected it, or took it without delivering. False if the
+    /// seller's terms are not acceptable, if it waits for the chain, and for all reasons on our side.
+    pub fn is_failure_of_seller(&self) -> bool {
+        match self {
+            Self::HookAborts { complaint } | Self::HookGaveUp { complaint, .. } => {
+                !matches!(complaint, Complaint::InsufficientConfirmations | Complaint::NonexistingChannel)
+            }
+            _ => matches!(
+                self,
+                Self::ReceiverChanged(_)
+                    | Self::ForeignState
+                    | Self::UnprovenTotal { .. }
+                    | Self::NotAccepted
+                    | Self::NoProgress
+                    | Self::PaidAnswerLost { .. }
+                    | Self::SecondPrice { .. }
+                    | Self::Rounds { .. }
+                    | Self::Deadline { waited_for: Awaited::Seller }
+            ),
         }
     }
 

@@ -187,7 +187,8 @@ async fn the_webhook_decides_about_a_complaint_before_anything_follows() {
     let retry = format!("{{ action = \"retry\", every = \"10ms\", times = 1, timeout = \"20s\", {keys} }}");
     let hooks = format!(
         "[hooks]\nnonexisting_channel = {retry}\ninsufficient_confirmations = {retry}\n\
-         invalid_balance_proof = {retry}\ninvalid_amount = {{ action = \"adopt\", {keys} }}\n"
+         invalid_balance_proof = {retry}\ninvalid_amount = {{ action = \"adopt\", {keys} }}\n\
+         [limits]\nundelivered_payments = 0\n"
     );
     let alice = Alice::with(&market, &hooks).await;
     let proxy = alice.start().await;

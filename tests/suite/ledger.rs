@@ -249,8 +249,17 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
     proxy.stop().await;
     let older = Connection::open(alice.state_dir().join(journal::FILE)).unwrap();
     // Those of the ledger and of later versions.
-    let tables =
-        ["ledger", "ledger_chain", "ledger_open", "ledger_channel", "ledger_sum", "budget", "hold", "frozen"];
+    let tables = [
+        "ledger",
+        "ledger_chain",
+        "ledger_open",
+        "ledger_channel",
+        "ledger_sum",
+        "budget",
+        "hold",
+        "frozen",
+        "paused_host",
+    ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
     older.execute_batch(&format!("{drops} PRAGMA user_version = {};", journal::LEDGER_VERSION - 1)).unwrap();
     drop(older);

@@ -8,6 +8,7 @@ mod expects;
 mod funding;
 mod hosts;
 mod leavers;
+mod pauses;
 mod priced;
 mod restarts;
 mod unpaid;

@@ -447,7 +447,8 @@ async fn complaints_without_an_end_are_met_so_often_and_no_more() {
         (Some(&rdn::INVALID_AMOUNT), 1, "rejects the payment that follows from its own total"),
         (None, 6, "gave up after 5 attempts (hooks.insufficient_confirmations)"),
     ] {
-        let scene = Scene::with(|demand| cheats::never_content(demand, ASKED, complaint)).await;
+        let limits = "[limits]\nundelivered_payments = 0\n";
+        let scene = Scene::limited(limits, |demand| cheats::never_content(demand, ASKED, complaint)).await;
         scene.refused(&scene.ask("/").await, reason, ASKED).await;
         assert_eq!(scene.payments(), payments, "{reason}");
         // However often it is requested: never a higher total.
@@ -707,7 +708,7 @@ async fn a_paid_answer_that_breaks_off_was_paid() {
 /// channel.
 #[tokio::test]
 async fn ten_at_once_are_cheated_of_one_price_each_at_most() {
-    let scene = Scene::with(|demand| {
+    let scene = Scene::limited("[limits]\nundelivered_payments = 0\n", |demand| {
         let mut scripts: Vec<Script> = vec![
             Box::new(cheats::price_rises(demand, ASKED)),
             Box::new(cheats::shown_as_old(demand, ASKED)),

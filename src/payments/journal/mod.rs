@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod ledger;
 mod load;
+mod pauses;
 mod rows;
 mod schema;
 mod write;

@@ -10,7 +10,7 @@ use crate::protocol::quote::RequestId;
 
 /// The migrations to each version of the schema, from version 1 on.
 pub(super) const MIGRATIONS: &[&str] =
-    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS, LEDGER, BUDGETS];
+    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS, LEDGER, BUDGETS, PAUSES];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
 pub const LEDGER_VERSION: i64 = 8;
@@ -171,6 +171,13 @@ const BUDGETS: &str = "
         PRIMARY KEY (book, receiver, open_block)
     );
     CREATE TABLE frozen (id INTEGER PRIMARY KEY CHECK (id = 1));";
+/// Version 10: hosts that are not paid until the operator resumes them.
+const PAUSES: &str = "
+    CREATE TABLE paused_host (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        host TEXT NOT NULL UNIQUE,
+        since INTEGER NOT NULL
+    );";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

@@ -6,6 +6,7 @@ use super::schema::{HASHED, MIGRATIONS, SCHEMA};
 use super::{FILE, Journal, JournalError};
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
+use crate::payments::pauses::PausedHost;
 use crate::payments::standing::StandingApproval;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
@@ -244,6 +245,30 @@ fn another_journal_knows_the_same_request_by_another_hash() {
         |directory: &Path| Journal::open(directory).unwrap().request_hasher().id("GET http://a.example/");
     assert_eq!(id(one.path()), id(one.path()));
     assert_ne!(id(one.path()), id(other.path()));
+}
+
+#[test]
+fn paused_hosts_are_there_after_reopening_and_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(FILE)).unwrap();
+    let earlier = MIGRATIONS[..9].concat();
+    old.execute_batch(&format!(
+        "{earlier} PRAGMA user_version = 9; INSERT INTO request_key (id, key) VALUES (1, zeroblob(32));"
+    ))
+    .unwrap();
+    drop(old);
+    let paused = |host: &str, since| PausedHost { host: host.to_owned(), since };
+    let mut journal = Journal::open(directory.path()).unwrap();
+    for (host, since) in [("a", 5), ("b", 6), ("a", 7), ("c", 8)] {
+        journal.pause_host(&paused(host, since), 3).unwrap();
+    }
+    drop(journal);
+    let mut journal = Journal::open(directory.path()).unwrap();
+    assert_eq!(journal.paused_hosts().unwrap(), [paused("b", 6), paused("a", 7), paused("c", 8)]);
+    journal.pause_host(&paused("d", 9), 3).unwrap();
+    assert_eq!(journal.paused_hosts().unwrap(), [paused("a", 7), paused("c", 8), paused("d", 9)]);
+    assert!(journal.resume_host("c").unwrap() && !journal.resume_host("c").unwrap());
+    assert_eq!(journal.paused_hosts().unwrap(), [paused("a", 7), paused("d", 9)]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use http::{Extensions, Request, Response, StatusCode, header, request, response}
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
@@ -432,7 +433,12 @@ where
                 Err(refusal) if self.asks_operator(&refusal) => {
                     return self.refuse(&newer, &Refusal::TermsNeedApproval);
                 }
-                Err(refusal) => return self.refuse(&newer, &refusal),
+                Err(refusal) => {
+                    if refusal.is_failure_of_seller() {
+                        self.undelivered().await;
+                    }
+                    return self.refuse(&newer, &refusal);
+                }
             };
             again = match self.send(lease, Some(&newer), &mut has_left).await {
                 SendResult::Done(answer) => return answer,
@@ -455,6 +461,7 @@ where
         loop {
             if self.deadline <= Instant::now() {
                 if is_presented {
+                    self.lost_delivery().await;
                     return SendResult::Done(late(&self.request, &lease, "pay_timeout"));
                 }
                 lease.unsent();
@@ -503,9 +510,11 @@ where
                         self.shared.unreadable.add(&self.name);
                         self.forget();
                     }
+                    self.lost_delivery().await;
                     SendResult::Done(lost(&self.request, &lease, &error))
                 }
                 Err(_) => {
+                    self.lost_delivery().await;
                     let limit = if by == answer_by { "answer_timeout" } else { "pay_timeout" };
                     SendResult::Done(late(&self.request, &lease, limit))
                 }
@@ -556,11 +565,14 @@ where
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
         match draft.assess(&view) {
             Assessment::Asked => {
-                return match Box::pin(self.read_402(answer, Some(&draft), Some(has_left))).await {
+                return match Box::pin(self.read_402(answer, Some(&draft), Some(&mut *has_left))).await {
                     Ok((held, offer)) => SendResult::Again(Box::new(Again { lease, held, offer })),
                     // Malformed, too large or stopped by a hook: the payment stays in doubt.
                     Err(handed_on) => {
                         self.forget();
+                        if has_left.try_recv() == Err(TryRecvError::Empty) {
+                            self.undelivered().await;
+                        }
                         tracing::warn!(
                             request = %self.request,
                             price = %draft.price(),
@@ -570,8 +582,15 @@ where
                     }
                 };
             }
-            Assessment::InDoubt => drop(lease),
+            Assessment::InDoubt => {
+                // Before the lease returns, so that a request that waits for it sees the pause.
+                if answer.status().is_server_error() {
+                    self.undelivered().await;
+                }
+                drop(lease);
+            }
             Assessment::Paid(receipt) => {
+                self.delivered(answer.status());
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
                 lease.accept(receipt);
@@ -580,6 +599,29 @@ where
         }
         let answer = self.let_through(answer, Some(&draft)).await;
         SendResult::Done(strip::answer(answer))
+    }
+
+    /// The seller took a payment and answered with this status. A 4xx tells nothing: the request may be at fault.
+    fn delivered(&self, status: StatusCode) {
+        if let Some(payments) = &self.settings().payments
+            && !status.is_client_error()
+        {
+            payments.delivered(&self.limit.host);
+        }
+    }
+
+    /// No response came to a payment. That is not the seller's failure if the client has not sent all of its request.
+    async fn lost_delivery(&self) {
+        if self.kept.is_complete() {
+            self.undelivered().await;
+        }
+    }
+
+    /// The seller may have taken a payment, and did not deliver. Boxed: rare.
+    async fn undelivered(&self) {
+        if let Some(payments) = &self.settings().payments {
+            Box::pin(payments.undelivered(&self.limit.host)).await;
+        }
     }
 
     /// Remembers the price, unless the response suggests that nothing was charged.

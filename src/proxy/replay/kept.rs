@@ -61,6 +61,15 @@ impl<B: ByteBody + From<ReplayBody<B>>> KeptBody<B> {
         })
     }
 
+    /// Whether the client has sent all of it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.home.as_ref().is_none_or(|home| {
+            let core = home.lock();
+            core.length == Some(core.read) || core.source.is_none() && core.check().is_ok()
+        })
+    }
+
     /// Whether the length was known before the body was read.
     #[must_use]
     pub fn is_sized(&self) -> bool {

@@ -1,0 +1,74 @@
+//! `tollpass resume`: lists paused hosts and pays them again, through the running proxy or, if none is running, in the
+//! journal itself.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::config_args::ConfigArgs;
+use super::output::print;
+use super::state_dir_args::StateDirArgs;
+use super::table::{Column, table};
+use crate::payments::PausedHost;
+use crate::payments::journal::{FILE, Journal};
+use crate::protocol::engine::host_name;
+use crate::{admin, app};
+
+/// What `tollpass resume --help` shows below the options.
+const AFTER_HELP: &str = "\
+A host that takes several payments in a row without delivering is paused, see
+limits.undelivered_payments: its 402s reach the client, and nothing is paid, also after a
+restart. Find out why before you resume it. Works with and without a running proxy.";
+
+/// Pay a paused host again
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct ResumeArgs {
+    /// The host, without a port; lists the paused hosts if omitted
+    pub host: Option<String>,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The state directory.
+    #[command(flatten)]
+    pub state_dir: StateDirArgs,
+    /// Write the list as JSON, with times in seconds since 1970
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Lists the paused hosts, or resumes one.
+pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
+    let state_dir = args.state_dir.find(&args.config)?;
+    let socket = admin::socket(&state_dir);
+    if let Some(host) = &args.host {
+        let host = host_name(host);
+        if admin::resume(&socket, &host).await?.is_none() {
+            let (mut journal, _lock) = app::open_journal(&state_dir)?;
+            if !journal.resume_host(&host)? {
+                bail!("the host {host} is not paused: see `tollpass resume`");
+            }
+        }
+        return print(format!("resumed: {host} is paid again\n"));
+    }
+    let paused = match admin::paused(&socket).await? {
+        Some(paused) => paused,
+        None if state_dir.join(FILE).exists() => Journal::open(&state_dir)?.paused_hosts()?,
+        None => Vec::new(),
+    };
+    if args.json {
+        return print(serde_json::to_string_pretty(&paused)? + "\n");
+    }
+    print(if paused.is_empty() { "no paused hosts\n".to_owned() } else { rows(&paused) })
+}
+
+fn rows(paused: &[PausedHost]) -> String {
+    let head = ["HOST", "SINCE"].map(str::to_owned);
+    let rows = paused.iter().map(|PausedHost { host, since }| {
+        // The end of the year 9999 is the latest time that can be shown.
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs((*since).min(253_402_300_799));
+        [host.clone(), humantime::format_rfc3339_seconds(since).to_string()]
+    });
+    table([Column::Left, Column::Left], &std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
