@@ -1,5 +1,6 @@
 //! Limits on concurrent connections, and the order of a shutdown.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -59,7 +60,8 @@ async fn a_tunnel_keeps_its_seat() {
 #[tokio::test]
 async fn exchanges_in_flight_finish_and_new_ones_are_refused() {
     let origin = RawOrigin::start().await;
-    let mut proxy = Proxy::start().await;
+    // No other test listens on this address, so none gets the port once it is free.
+    let mut proxy = Proxy::on(Ipv4Addr::new(127, 0, 5, 73).into(), ProxySettings::default()).await;
     let mut idle = Raw::asking(proxy.address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     idle.head().await;
     let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);

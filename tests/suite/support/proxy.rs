@@ -26,7 +26,12 @@ impl Proxy {
     }
 
     pub async fn with(settings: ProxySettings) -> Self {
-        Self::behind(settings, |address, inner| {
+        Self::on(Ipv4Addr::LOCALHOST.into(), settings).await
+    }
+
+    /// On any address of this machine.
+    pub async fn on(ip: IpAddr, settings: ProxySettings) -> Self {
+        Self::behind_on(ip, settings, |address, inner| {
             let page = Page { ca: None, pays: false, since: SystemTime::now() };
             FrontendLayer::proxy(address, page, Vec::new(), None, Vec::new()).layer(inner)
         })
@@ -55,7 +60,15 @@ impl Proxy {
         settings: ProxySettings,
         front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::behind_on(Ipv4Addr::LOCALHOST.into(), settings, front).await
+    }
+
+    async fn behind_on(
+        ip: IpAddr,
+        settings: ProxySettings,
+        front: impl FnOnce(SocketAddr, ErrorResponder<Forward>) -> Frontend<ErrorResponder<Forward>>,
+    ) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let service = front(address, ErrorResponder::new(Forward::new(&settings)));
