@@ -57,7 +57,7 @@ pub struct LedgerArgs {
     /// Only requests to this host, or to hosts that match a pattern such as *.example.com
     #[arg(long, value_name = "HOST")]
     pub host: Option<HostPattern>,
-    /// Only requests of this [[client]]
+    /// Only requests of the client with this name
     #[arg(long, value_name = "NAME")]
     pub client: Option<String>,
     /// Only the newest rows, this many; a table shows 100 by default

@@ -65,7 +65,7 @@ pub enum BudgetUnit {
         /// The tokens.
         tokens: Arc<[KnownAsset]>,
     },
-    /// US dollars, in units of 10^-54: those of [`Usd`](crate::protocol::Usd) for each 10^-36 of a token.
+    /// US dollars, in units of 10^-54: those of [`Usd`] for each 10^-36 of a token.
     Usd(Arc<[KnownAsset]>),
 }
 
