@@ -77,9 +77,9 @@ impl ModelBudgets {
         Self { all: budget("all", all), some: budget("some", some), has_one_shots, ..Self::default() }
     }
 
-    /// The budgets of a host: all share one, two share another.
+    /// The budgets of a host: all share one, two share another, one for each receiver.
     pub(super) fn of(&self, host: usize) -> BudgetSet {
-        let some = self.some.iter().filter(|_| host.is_multiple_of(2));
+        let some = self.some.iter().filter(|_| host < 2);
         let reference = |budget: &Arc<Budget>| BudgetRef { budget: Arc::clone(budget), host: None };
         self.all.iter().chain(some).map(reference).collect()
     }

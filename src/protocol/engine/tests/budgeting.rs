@@ -168,6 +168,33 @@ fn payments_count_in_their_own_budgets_only() {
     }
 }
 
+/// What a channel may sign ahead belongs to the budgets of its record: a payment with others needs a record of its own.
+#[test]
+fn a_payment_with_other_budgets_waits_for_a_record_of_its_own() {
+    let mut world = World::on_budget(4, 1, per_hour(200));
+    world.pay(10);
+    world.stalls = true;
+    let first = world.budgets.clone();
+    world.budgets = named("other", per_hour(200));
+    let (id, effects) = world.demand(ask(10));
+    assert_eq!(grant(&effects), None, "{effects:?}");
+    let holds = records(&effects).into_iter().filter_map(|record| match record {
+        Record::Hold(_, hold) => {
+            Some(hold.budgets.into_iter().map(|(key, _)| key.name.to_string()).collect())
+        }
+        _ => None,
+    });
+    assert_eq!(holds.collect::<Vec<Vec<String>>>(), [["other"]]);
+    assert!(grant(&world.disk_writes()).is_some());
+    world.when(Input::Answer(id, Outcome::Accepted));
+    // Those that are in the record's budgets do not wait.
+    let (id, effects) = world.demand(ask(10));
+    assert!(grant(&effects).is_some(), "{effects:?}");
+    world.when(Input::Answer(id, Outcome::Accepted));
+    world.budgets = first;
+    assert_eq!(grant(&world.demand(ask(10)).1), None);
+}
+
 #[test]
 fn an_asset_that_a_budget_cannot_count_is_not_paid() {
     let mut world = World::on_budget(0, 1, per_hour(5));
