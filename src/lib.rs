@@ -82,7 +82,7 @@
 //! | `cli` | the subcommands, one file each | `app` and what the commands print |
 //! | `app` | the composition root: turns a configuration into a running proxy | every module |
 //! | `config` | reads `proxy.toml` and the environment into a valid configuration | `hosts`, `limits`, `protocol` |
-//! | `protocol` | the pure core: offers, policy, the engine | `hosts` |
+//! | `protocol` | the pure core: offers, policy, budgets, the engine | `hosts` |
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
 //! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `protocol` |

@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::config_args::ConfigArgs;
 use super::output::print;
-use super::state_dir_args::StateDirArgs;
+use super::running::RunningArgs;
 use crate::payments::BudgetView;
 use crate::payments::journal::{FILE, Journal};
 use crate::{admin, app};
@@ -28,12 +27,9 @@ them as made now.";
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct BudgetArgs {
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory.
-    #[command(flatten)]
-    pub state_dir: StateDirArgs,
+    pub running: RunningArgs,
     /// Write the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -51,7 +47,7 @@ pub enum BudgetCommand {
 
 /// Shows the budgets, or resets their clock.
 pub async fn run(args: BudgetArgs) -> anyhow::Result<()> {
-    let state_dir = args.state_dir.find(&args.config)?;
+    let state_dir = args.running.state_dir()?;
     if let Some(BudgetCommand::ResetClock) = args.command {
         let (mut journal, _lock) = app::open_journal(&state_dir)?;
         journal.reset_budget_clock(minute())?;
@@ -68,7 +64,7 @@ pub async fn run(args: BudgetArgs) -> anyhow::Result<()> {
                 );
             }
             let mut budgets = Journal::open(&state_dir)?.budgets(minute())?;
-            budgets.define(&args.config.load()?.policy.budgets);
+            budgets.define(&args.running.config.load()?.policy.budgets);
             budgets.views()
         }
     };
@@ -82,7 +78,8 @@ fn minute() -> u64 {
 
 fn table(views: &[BudgetView]) -> String {
     if views.is_empty() {
-        return "no budgets: write a [[budget]] in the configuration\n".to_owned();
+        return "no budgets: write a [[budget]], or name the configuration that has one with --config\n"
+            .to_owned();
     }
     let mut rows = vec![["BUDGET", "LIMIT", "", "SPENT", "HELD", "LEFT", "FREE IN"].map(String::from)];
     for view in views {

@@ -2,9 +2,8 @@
 
 use clap::Args;
 
-use super::config_args::ConfigArgs;
 use super::output::print;
-use super::state_dir_args::StateDirArgs;
+use super::running::RunningArgs;
 use crate::protocol::engine::Record;
 use crate::{admin, app};
 
@@ -19,17 +18,14 @@ without a running proxy.";
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct FreezeArgs {
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory.
-    #[command(flatten)]
-    pub state_dir: StateDirArgs,
+    pub running: RunningArgs,
 }
 
 /// Ends signing, or allows it again.
 pub async fn run(args: FreezeArgs, is_frozen: bool) -> anyhow::Result<()> {
-    let state_dir = args.state_dir.find(&args.config)?;
+    let state_dir = args.running.state_dir()?;
     if admin::freeze(&admin::socket(&state_dir), is_frozen).await?.is_none() {
         let (mut journal, _lock) = app::open_journal(&state_dir)?;
         journal.write(None, &[Record::Frozen(is_frozen)])?;

@@ -25,7 +25,6 @@ pub mod resume;
 pub mod run;
 mod running;
 pub mod serve;
-mod state_dir_args;
 mod table;
 mod trust;
 

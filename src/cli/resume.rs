@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::Args;
 
-use super::config_args::ConfigArgs;
 use super::output::print;
-use super::state_dir_args::StateDirArgs;
+use super::running::RunningArgs;
 use super::table::{Column, table};
 use crate::payments::PausedHost;
 use crate::payments::journal::{FILE, Journal};
@@ -27,12 +26,9 @@ restart. Find out why before you resume it. Works with and without a running pro
 pub struct ResumeArgs {
     /// The host, without a port; lists the paused hosts if omitted
     pub host: Option<String>,
-    /// The configuration.
+    /// The configuration and the state directory.
     #[command(flatten)]
-    pub config: ConfigArgs,
-    /// The state directory.
-    #[command(flatten)]
-    pub state_dir: StateDirArgs,
+    pub running: RunningArgs,
     /// Write the list as JSON, with times in seconds since 1970
     #[arg(long)]
     pub json: bool,
@@ -40,7 +36,7 @@ pub struct ResumeArgs {
 
 /// Lists the paused hosts, or resumes one.
 pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
-    let state_dir = args.state_dir.find(&args.config)?;
+    let state_dir = args.running.state_dir()?;
     let socket = admin::socket(&state_dir);
     if let Some(host) = &args.host {
         let host = host_name(host);

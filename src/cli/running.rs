@@ -1,4 +1,4 @@
-//! The options that name a running proxy.
+//! The options that name a proxy and its state directory, whether or not it runs.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::config_args::ConfigArgs;
 use crate::admin;
 
-/// Which running proxy a command is for.
+/// Which proxy a command is for.
 #[derive(Clone, Debug, Args)]
 pub struct RunningArgs {
     /// The configuration.

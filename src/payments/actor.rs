@@ -365,6 +365,7 @@ impl Actor {
     /// Ends or allows signing. It ends before that is recorded, and begins after.
     async fn freeze(&mut self, is_frozen: bool) -> Result<(), String> {
         if is_frozen {
+            // Again: an earlier message may have allowed it since the caller has ended it.
             self.engine.freeze(true);
             tracing::warn!("nothing is signed any more: tollpass is frozen");
         }

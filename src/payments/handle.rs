@@ -340,6 +340,10 @@ impl Payments {
     /// # Errors
     /// It could not be recorded. Signing has ended nevertheless, but only for this run; or it was not allowed again.
     pub(crate) async fn freeze(&self, is_frozen: bool) -> Result<(), ChannelAccessError> {
+        if is_frozen {
+            // At once: the actor may be waiting for the disk.
+            self.engine.freeze(true);
+        }
         let (reply, done) = oneshot::channel();
         self.send(Message::Freeze { is_frozen, reply }).await?;
         let done = done.await.map_err(|_| ChannelAccessError::ShuttingDown)?;

@@ -50,6 +50,7 @@ pub async fn await_rows(alice: &Alice, mut is_wanted: impl FnMut(&[LedgerRow]) -
             if is_wanted(&rows) {
                 return rows;
             }
+            // Another connection wrote the rows, and SQLite notifies none of a change.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

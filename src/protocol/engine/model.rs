@@ -295,7 +295,7 @@ struct Model {
     /// How many times longer each pause is.
     pace: u64,
     /// Requests that are paid with an authorization.
-    one_shots: BTreeMap<PurchaseId, OneShot>,
+    one_shots: BTreeMap<PurchaseId, OneShotRequest>,
 }
 
 #[derive(Default)]
@@ -328,7 +328,7 @@ struct Client {
 }
 
 /// A client request that is paid with an authorization.
-struct OneShot {
+struct OneShotRequest {
     price: u64,
     is_granted: bool,
     ended: bool,

@@ -212,6 +212,7 @@ async fn clients_that_leave_do_not_count_against_the_host() {
                 .iter()
                 .all(|one| one.payment.is_none() || one.target != format!("/{number}"))
             {
+                // The seller only keeps a list of what it was presented.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

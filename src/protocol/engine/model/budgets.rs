@@ -26,7 +26,7 @@ pub(super) fn budget_limits() -> impl Strategy<Value = Limits> {
 
 /// A payment that was signed for a request.
 #[derive(Clone, Debug)]
-struct Signed {
+struct SignedPayment {
     id: PurchaseId,
     budgets: Vec<Arc<str>>,
     /// `None`: an authorization.
@@ -44,7 +44,7 @@ pub(super) struct ModelBudgets {
     some: Option<Arc<Budget>>,
     pub(super) has_one_shots: bool,
     pub(super) demands: BTreeMap<PurchaseId, BudgetSet>,
-    signed: Vec<Signed>,
+    signed: Vec<SignedPayment>,
     /// Requests whose payment has reached its seller although its outcome is open.
     pub(super) on_their_way: BTreeSet<PurchaseId>,
 }
@@ -92,13 +92,14 @@ impl ModelBudgets {
         (above, upto): (u64, u64),
         at: Instant,
     ) {
-        let is_same = |signed: &Signed| signed.id == id && signed.channel == channel && signed.upto == upto;
+        let is_same =
+            |signed: &SignedPayment| signed.id == id && signed.channel == channel && signed.upto == upto;
         if self.signed.last().is_some_and(is_same) || self.signed.iter().any(is_same) {
             return;
         }
         let budgets = self.demands.get(&id).into_iter().flat_map(|set| set.iter());
         let budgets = budgets.map(|budget| Arc::clone(&budget.budget.name)).collect();
-        self.signed.push(Signed { id, budgets, channel, above, upto, at, was_sent: false });
+        self.signed.push(SignedPayment { id, budgets, channel, above, upto, at, was_sent: false });
     }
 
     pub(super) fn sent(&mut self, id: PurchaseId) {
@@ -201,7 +202,7 @@ impl Model {
     pub(super) fn demand_one_shot(&mut self, host: HostName, price: u64) {
         self.next += 1;
         let purchase = PurchaseId(self.next);
-        self.one_shots.insert(purchase, OneShot { price, is_granted: false, ended: false });
+        self.one_shots.insert(purchase, OneShotRequest { price, is_granted: false, ended: false });
         let limit = SpendLimit {
             host,
             max_price: test_token::at_most(MAX_PRICE),
