@@ -173,7 +173,7 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
     let most = args.limit.unwrap_or(if args.json || args.csv { usize::MAX } else { SHOWN });
     let mut rows = VecDeque::new();
     reader.rows(|row| {
-        if args.selects(row.at, &row.host, &row.client) {
+        if args.selects(row.at, &row.parties.host, &row.parties.client) {
             rows.push_back(row);
             if rows.len() > most {
                 rows.pop_front();
@@ -189,17 +189,20 @@ fn rows(args: &LedgerArgs, reader: &LedgerReader, assets: &[KnownAsset]) -> anyh
     let head = ["ROW", "TIME", "STATE", "AMOUNT", "REQUEST", "CLIENT", "RULE"].map(str::to_owned);
     let cells = rows.iter().map(|row| {
         let (amount, request) = match row.state.is_payment() {
-            true => (row.price.into(), format!("{} {}{}", row.method, row.host, row.path)),
-            false => (row.adjusts, [row.host.as_str(), row.channel.as_str()].join(" ").trim().to_owned()),
+            true => (row.price.into(), format!("{} {}{}", row.method, row.parties.host, row.path)),
+            false => (
+                row.adjusts,
+                [row.parties.host.as_str(), row.parties.channel.as_str()].join(" ").trim().to_owned(),
+            ),
         };
         [
             row.seq.to_string(),
             time(row.at),
             row.state.to_string(),
-            show(amount, &row.network, &row.token, assets),
+            show(amount, &row.parties.network, &row.parties.token, assets),
             request,
-            row.client.clone(),
-            row.rule.clone(),
+            row.parties.client.clone(),
+            row.parties.rule.clone(),
         ]
     });
     let columns =
@@ -221,19 +224,19 @@ fn csv(rows: &VecDeque<LedgerRow>) -> anyhow::Result<Vec<u8>> {
             &format!("{:x}", row.payment),
             row.state.name(),
             &row.method,
-            &row.host,
+            &row.parties.host,
             &row.path,
-            &row.client,
-            &row.rule,
-            &row.budgets.join(" "),
-            &row.scheme,
-            &row.payee,
-            &row.network,
-            &row.token,
+            &row.parties.client,
+            &row.parties.rule,
+            &row.parties.budgets.join(" "),
+            &row.parties.scheme,
+            &row.parties.payee,
+            &row.parties.network,
+            &row.parties.token,
             &row.price.to_string(),
             &row.counts.to_string(),
             &row.adjusts.to_string(),
-            &row.channel,
+            &row.parties.channel,
             &total,
             &row.nonce,
             &row.receipt,
@@ -257,7 +260,7 @@ fn sums(args: &LedgerArgs, by: SumBy, reader: &LedgerReader, assets: &[KnownAsse
         }
     }
     reader.rows(|row| {
-        if args.selects(row.at, &row.host, &row.client) {
+        if args.selects(row.at, &row.parties.host, &row.parties.client) {
             let key = SumKey::of(&row);
             sums.entry((group(&key), key.network, key.token)).or_default().add(&row);
         }

@@ -391,7 +391,7 @@ async fn the_ledger_has_each_authorization_from_before_it_is_signed_to_its_end()
     let paid = ledger::await_rows(&alice, |rows| ends(rows) == [LedgerState::Paid]).await;
     assert_eq!(paid[0].state, LedgerState::Held, "recorded with the authorization");
     assert_eq!((paid[0].path.as_str(), paid[0].nonce.len(), paid[0].counts), ("/goods", 64, 5.into()));
-    assert_eq!((paid[0].network.as_str(), paid[0].token.as_str()), ("test:local", "TEST"));
+    assert_eq!((paid[0].parties.network.as_str(), paid[0].parties.token.as_str()), ("test:local", "TEST"));
     let total = ledger::sum(&paid);
     assert_eq!(
         (total.payments, total.paid, total.in_flight),
@@ -400,7 +400,7 @@ async fn the_ledger_has_each_authorization_from_before_it_is_signed_to_its_end()
 
     // The next one is signed ahead, and its seller is gone.
     drop(seller);
-    let port = paid[0].host.rsplit(':').next().unwrap();
+    let port = paid[0].parties.host.rsplit(':').next().unwrap();
     let gone = Request::get(format!("http://localhost:{port}/goods")).body(empty()).unwrap();
     assert_eq!(ask(proxy.address, gone).await.status, StatusCode::BAD_GATEWAY);
     let unsent = [LedgerState::Paid, LedgerState::Unsent];

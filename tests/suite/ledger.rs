@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::{Request, StatusCode, header};
 use rusqlite::Connection;
+use tollpass::chain::signer::Signer;
 use tollpass::channels::Operation;
 use tollpass::devnet::origin::{Kind, Lose, Resource};
+use tollpass::payments::LedgerKey;
 use tollpass::payments::journal::{self, LedgerReader};
 use tollpass::payments::ledger::{LedgerRow, LedgerState, LedgerSum};
 use tollpass::protocol::{Address, Amount};
@@ -16,7 +18,7 @@ use crate::support::cheats;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::mallory::{Demand, Mallory};
 use crate::support::market::Market;
-use crate::support::payer::{Alice, PATIENCE, Running, write_private};
+use crate::support::payer::{Alice, KEY, PATIENCE, Running, write_private};
 use crate::support::wire::{Got, Wire, ask};
 
 mod shown;
@@ -78,16 +80,17 @@ async fn a_payment_on_a_channel_has_a_row_with_its_request_client_and_rule() {
     let seen = await_rows(&alice, |rows| states(rows).ends_with(&[LedgerState::Paid])).await;
     let [row] = &seen[..] else { panic!("one row, since the payment ended at once: {seen:#?}") };
     let origin = fair.origin.address().to_string();
-    assert_eq!((row.seq, row.method.as_str(), row.host.as_str()), (1, "GET", origin.as_str()));
+    let parties = &row.parties;
+    assert_eq!((row.seq, row.method.as_str(), parties.host.as_str()), (1, "GET", origin.as_str()));
     assert_eq!(
-        (row.path.as_str(), row.client.as_str(), row.rule.as_str()),
+        (row.path.as_str(), parties.client.as_str(), parties.rule.as_str()),
         ("/paid/*", "laptop", "127.0.0.1")
     );
     assert_eq!((row.price, row.counts, row.total), (PRICE.into(), PRICE.into(), Some(PRICE.into())));
-    assert_eq!(row.payee, fair.origin.receiver().to_string());
-    assert!(row.channel.starts_with(&row.payee), "{row:?}");
-    assert_eq!((row.network.as_str(), &row.token), ("eip155:31337", &fair.market.token.to_string()));
-    assert_eq!((row.scheme.as_str(), row.receipt.as_str()), ("microraiden", "stated"));
+    assert_eq!(parties.payee, fair.origin.receiver().to_string());
+    assert!(parties.channel.starts_with(&parties.payee), "{row:?}");
+    assert_eq!((parties.network.as_str(), &parties.token), ("eip155:31337", &fair.market.token.to_string()));
+    assert_eq!((parties.scheme.as_str(), row.receipt.as_str()), ("microraiden", "stated"));
     let all = format!("{seen:?}");
     assert!(!all.contains("secret") && !all.contains("0123456789abcdef"), "{all}");
     proxy.stop().await;
@@ -172,7 +175,7 @@ async fn after_a_kill_the_ledger_adds_up_to_what_is_promised_and_after_closing_t
     let is_recovered = |row: &&LedgerRow| row.state == LedgerState::Recovered;
     let last = recovered.iter().rev().find(is_recovered).unwrap();
     assert_eq!(last.total, Some(promised));
-    assert_eq!((last.host.as_str(), last.method.as_str(), last.path.as_str()), ("127.0.0.1", "", ""));
+    assert_eq!((last.parties.host.as_str(), last.method.as_str(), last.path.as_str()), ("127.0.0.1", "", ""));
     assert_eq!(buy(&proxy, &url).await.status, StatusCode::OK);
     let channel = proxy.channels().await[0].id();
     // Registered, but the response was lost.
@@ -256,6 +259,7 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "ledger_open",
         "ledger_channel",
         "ledger_sum",
+        "ledger_parties",
         "budget",
         "hold",
         "frozen",
@@ -278,4 +282,43 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
     assert_eq!(states(&all), [LedgerState::Recovered, LedgerState::Paid]);
     assert_eq!(all[0].adjusts, Amount::from(3 * PRICE).into());
     assert_eq!(sum(&all).total(), Amount::from(4 * PRICE).into());
+}
+
+/// Before version 11, each row had all its columns.
+#[tokio::test]
+async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
+    let fair = Fair::open().await;
+    let alice = Alice::with(&fair.market, QUICK).await;
+    let url = format!("{}/paid", fair.origin.url());
+    let proxy = alice.start().await;
+    for _ in 0..3 {
+        assert_eq!(buy(&proxy, &url).await.status, StatusCode::OK);
+    }
+    proxy.stop().await;
+    let written = rows(&alice);
+    let older = Connection::open(alice.state_dir().join(journal::FILE)).unwrap();
+    older
+        .execute_batch(
+            "CREATE TABLE whole AS SELECT ledger.chain, ledger.seq, at, payment, state, previous, counted, method, host, path,
+                client, rule, budgets, scheme, payee, network, token, price, counts, adjusts, channel, total, nonce,
+                receipt, seal
+             FROM ledger JOIN ledger_parties AS shared ON shared.seq = ledger.parties;
+             DROP TABLE ledger; DROP TABLE ledger_parties; ALTER TABLE whole RENAME TO ledger;
+             PRAGMA user_version = 10;",
+        )
+        .unwrap();
+    drop(older);
+    let signer = Signer::new(&KEY).unwrap();
+    let verify = || {
+        let mut reader = LedgerReader::open(&alice.state_dir()).unwrap().unwrap();
+        reader.verify(&LedgerKey::of(&signer), signer.address()).unwrap().last
+    };
+    assert_eq!((rows(&alice), verify()), (written.clone(), 3), "read before any proxy migrates it");
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    assert_eq!((rows(&alice), verify()), (written, 3));
+    assert_eq!(buy(&proxy, &url).await.status, StatusCode::OK);
+    proxy.stop().await;
+    assert_eq!((rows(&alice).len(), verify()), (4, 4));
+    assert_eq!(rows(&alice)[3].parties, rows(&alice)[2].parties);
 }

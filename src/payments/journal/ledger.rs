@@ -9,8 +9,8 @@ use super::error::JournalError;
 use super::file::{BUSY_TIMEOUT, FILE};
 use super::schema::{LEDGER_VERSION, SCHEMA_VERSION};
 use crate::payments::ledger::{
-    COLUMNS, HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, read_head,
-    read_row, read_sums,
+    HEAD_FILE, LedgerKey, LedgerRow, LedgerSum, RowSeal, SumKey, encode_sums, head_file, read_head, read_row,
+    read_sums, select_rows,
 };
 use crate::protocol::Address;
 
@@ -19,6 +19,8 @@ use crate::protocol::Address;
 pub struct LedgerReader {
     connection: Connection,
     path: PathBuf,
+    /// The version of the journal.
+    version: i64,
 }
 
 /// A verified chain of rows.
@@ -84,7 +86,7 @@ impl LedgerReader {
         if found > SCHEMA_VERSION {
             return Err(JournalError::Newer { path, found });
         }
-        Ok((found >= LEDGER_VERSION).then_some(Self { connection, path }))
+        Ok((found >= LEDGER_VERSION).then_some(Self { connection, path, version: found }))
     }
 
     /// Calls `each` with every row of every payer, in order.
@@ -93,7 +95,7 @@ impl LedgerReader {
     /// SQLite cannot read them, or a row was changed to something that is not a row.
     pub fn rows(&self, mut each: impl FnMut(LedgerRow)) -> Result<(), JournalError> {
         let mut read = || -> rusqlite::Result<()> {
-            let sql = format!("SELECT {COLUMNS} FROM ledger ORDER BY chain, seq");
+            let sql = format!("{} ORDER BY ledger.chain, ledger.seq", select_rows(self.version));
             let mut rows = self.connection.prepare(&sql)?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
@@ -150,7 +152,7 @@ impl LedgerReader {
         }
         let (mut last, mut seal) = (chain.start, chain.start_seal);
         let mut named = copied.is_none_or(|(seq, code)| seq < chain.start || (seq, code) == (last, seal));
-        let sql = format!("SELECT {COLUMNS} FROM ledger WHERE chain = ?1 ORDER BY seq");
+        let sql = format!("{} WHERE ledger.chain = ?1 ORDER BY ledger.seq", select_rows(self.version));
         let mut rows = transaction.prepare(&sql).map_err(failed)?;
         let mut rows = rows.query([chain.id]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {

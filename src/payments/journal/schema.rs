@@ -4,13 +4,24 @@ use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
 use rusqlite::{Connection, Row, params};
 
-use crate::payments::ledger::LEDGER;
+use crate::payments::ledger::{LEDGER, PARTIES};
 use crate::payments::request_hasher::{KEY, RequestHasher};
 use crate::protocol::quote::RequestId;
 
 /// The migrations to each version of the schema, from version 1 on.
-pub(super) const MIGRATIONS: &[&str] =
-    &[SCHEMA, CONSENTS, PRESENTED, TOKENS, REQUEST_KEY, AUTHORIZATIONS, APPROVALS, LEDGER, BUDGETS, PAUSES];
+pub(super) const MIGRATIONS: &[&str] = &[
+    SCHEMA,
+    CONSENTS,
+    PRESENTED,
+    TOKENS,
+    REQUEST_KEY,
+    AUTHORIZATIONS,
+    APPROVALS,
+    LEDGER,
+    BUDGETS,
+    PAUSES,
+    PARTIES,
+];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
 pub const LEDGER_VERSION: i64 = 8;

@@ -1,9 +1,11 @@
 //! One row of the ledger.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::parties::LedgerParties;
 use super::signed_amount::SignedAmount;
 use crate::protocol::Amount;
 
@@ -98,34 +100,19 @@ pub struct LedgerRow {
     pub state: LedgerState,
     /// The state before, and what counted then; absent in the first row of a payment.
     pub previous: Option<(LedgerState, Amount)>,
+    /// Who is paid, for which host, and under which rule.
+    #[serde(flatten, serialize_with = "flattened")]
+    pub parties: Arc<LedgerParties>,
     /// The method of the request.
     pub method: String,
-    /// The host, with its port unless it is the scheme's default.
-    pub host: String,
     /// The path, without query and without what may be a token.
     pub path: String,
-    /// The `[[client]]` that sent the request.
-    pub client: String,
-    /// The host pattern of the rule that allowed the payment.
-    pub rule: String,
-    /// The budgets that it counts in.
-    pub budgets: Vec<String>,
-    /// The payment scheme.
-    pub scheme: String,
-    /// The payee.
-    pub payee: String,
-    /// The network of the asset, as a CAIP-2 ID.
-    pub network: String,
-    /// The token on this network.
-    pub token: String,
     /// The price, in base units.
     pub price: Amount,
     /// How much of the price adds to what the payee can redeem.
     pub counts: Amount,
     /// What this row adds to or takes from the part of the channel's total that belongs to no known payment.
     pub adjusts: SignedAmount,
-    /// The channel, `RECEIVER@BLOCK`.
-    pub channel: String,
     /// The channel's total with this payment.
     pub total: Option<Amount>,
     /// The nonce of the authorization, in hexadecimal digits.
@@ -137,6 +124,10 @@ pub struct LedgerRow {
 fn hexadecimal<S: serde::Serializer>(payment: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     // A JSON number loses precision above 2^53.
     serializer.collect_str(&format_args!("{payment:x}"))
+}
+
+fn flattened<S: serde::Serializer>(parties: &Arc<LedgerParties>, serializer: S) -> Result<S::Ok, S::Error> {
+    parties.as_ref().serialize(serializer)
 }
 
 impl LedgerRow {
@@ -154,28 +145,30 @@ impl LedgerRow {
         };
         let total = self.total.map(|total| total.to_string()).unwrap_or_default();
         let amounts = [self.price.to_string(), self.counts.to_string(), self.adjusts.to_string()];
+        let LedgerParties { host, client, rule, budgets, scheme, payee, network, token, channel } =
+            &*self.parties;
         let texts = [
             self.state.name(),
             before,
             &counted,
             &self.method,
-            &self.host,
+            host,
             &self.path,
-            &self.client,
-            &self.rule,
-            &self.scheme,
-            &self.payee,
-            &self.network,
-            &self.token,
+            client,
+            rule,
+            scheme,
+            payee,
+            network,
+            token,
             &amounts[0],
             &amounts[1],
             &amounts[2],
-            &self.channel,
+            channel,
             &total,
             &self.nonce,
             &self.receipt,
         ];
-        for text in texts.into_iter().chain(self.budgets.iter().map(String::as_str)) {
+        for text in texts.into_iter().chain(budgets.iter().map(String::as_str)) {
             bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }

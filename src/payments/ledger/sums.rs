@@ -49,11 +49,11 @@ impl SumKey {
     pub fn of(row: &LedgerRow) -> Self {
         Self {
             day: row.at / DAY,
-            network: row.network.clone(),
-            token: row.token.clone(),
-            host: row.host.clone(),
-            client: row.client.clone(),
-            rule: row.rule.clone(),
+            network: row.parties.network.clone(),
+            token: row.parties.token.clone(),
+            host: row.parties.host.clone(),
+            client: row.parties.client.clone(),
+            rule: row.parties.rule.clone(),
         }
     }
 }

@@ -11,6 +11,8 @@ use super::bounds::LedgerBounds;
 use super::counts::{ChannelCounts, Counted};
 use super::event::PaymentEvent;
 use super::head::{HEAD_FILE, copy_head, head_file, read_head};
+use super::parties::LedgerParties;
+use super::parties_cache::{LedgerAccount, PartiesCache, bounded};
 use super::path::public_path;
 use super::queue::{EventBatch, LedgerQueue};
 use super::row::{LedgerRow, LedgerState};
@@ -19,9 +21,8 @@ use super::signed_amount::SignedAmount;
 use super::sums::{LedgerSum, SumKey, encode, limit};
 use super::tables;
 use crate::payments::clock::unix_millis;
-use crate::payments::spending::host;
 use crate::protocol::schemes::Receipt;
-use crate::protocol::{Account, Address, Amount, AssetId, ChannelId};
+use crate::protocol::{Account, Address, Amount, ChannelId};
 
 /// How many payments in doubt are remembered, so that a later payment can take their place.
 const MAX_DOUBTFUL: usize = 4096;
@@ -29,8 +30,6 @@ const MAX_DOUBTFUL: usize = 4096;
 const MAX_REMOVED: usize = 1024;
 /// What a row takes on disk besides its columns, in bytes.
 const ROW_OVERHEAD: u64 = 64;
-/// The longest method, host, client and rule in a row, in bytes.
-const MAX_NAME: usize = 256;
 
 /// Writes the rows of the payer whose wallet is unlocked.
 #[derive(Debug)]
@@ -49,15 +48,6 @@ pub(in crate::payments) struct LedgerWriter {
     has_failed: bool,
     /// Whether the rows of earlier processes were ended, and the chain compared with the copied head.
     is_compared: bool,
-}
-
-/// The account that channels belong to.
-#[derive(Clone, Debug)]
-struct LedgerAccount {
-    network: String,
-    token: String,
-    /// Its row in the journal.
-    book: i64,
 }
 
 /// The chain of rows as it is on disk, or about to be.
@@ -82,6 +72,7 @@ struct OpenedLedger {
     held: HashMap<[u8; 32], u64>,
     /// Payments in doubt, with what they count.
     doubtful: HashMap<u64, (PaymentEvent, Amount)>,
+    parties: PartiesCache,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,20 +91,12 @@ fn blank(state: LedgerState, payment: u64) -> LedgerRow {
         payment,
         state,
         previous: None,
+        parties: Arc::default(),
         method: String::new(),
-        host: String::new(),
         path: String::new(),
-        client: String::new(),
-        rule: String::new(),
-        budgets: Vec::new(),
-        scheme: String::new(),
-        payee: String::new(),
-        network: String::new(),
-        token: String::new(),
         price: Amount::ZERO,
         counts: Amount::ZERO,
         adjusts: SignedAmount::default(),
-        channel: String::new(),
         total: None,
         nonce: String::new(),
         receipt: String::new(),
@@ -332,6 +315,7 @@ impl OpenedLedger {
             open: HashMap::new(),
             held: HashMap::new(),
             doubtful: HashMap::new(),
+            parties: PartiesCache::default(),
         };
         for row in ledger.open_rows(connection)? {
             let open = OpenPayment { state: row.state, counts: row.counts, new: row.counts };
@@ -346,8 +330,8 @@ impl OpenedLedger {
 
     fn open_rows(&self, connection: &Connection) -> rusqlite::Result<Vec<LedgerRow>> {
         let sql = format!(
-            "SELECT {} FROM ledger WHERE chain = ?1 AND seq IN (SELECT seq FROM ledger_open WHERE chain = ?1) ORDER BY seq",
-            tables::COLUMNS
+            "{} WHERE ledger.chain = ?1 AND ledger.seq IN (SELECT seq FROM ledger_open WHERE chain = ?1) ORDER BY ledger.seq",
+            tables::select(tables::PARTIES_VERSION)
         );
         let mut rows = connection.prepare(&sql)?;
         rows.query_map([self.chain], |row| tables::read(row).map(|(row, _)| row))?.collect()
@@ -369,7 +353,8 @@ impl OpenedLedger {
         let row = LedgerRow { seq: self.seq + 1, ..row };
         let encoded = row.encode();
         let seal = self.key.seal(self.seal, &encoded);
-        tables::insert(connection, self.chain, &row, seal)?;
+        let first = self.parties.first_row(&row);
+        tables::insert(connection, self.chain, &row, first, seal)?;
         (self.seq, self.seal) = (row.seq, seal);
         self.size = self.size.saturating_add(encoded.len() as u64 + ROW_OVERHEAD);
         if row.state.is_open() {
@@ -426,8 +411,8 @@ impl OpenedLedger {
         let (mut last, mut last_seal, mut removed) = (start, start_seal, 0_u64);
         let mut sums: Option<BTreeMap<SumKey, LedgerSum>> = None;
         let sql = format!(
-            "SELECT {} FROM ledger WHERE chain = ?1 AND seq < ?2 ORDER BY seq LIMIT {MAX_REMOVED}",
-            tables::COLUMNS
+            "{} WHERE ledger.chain = ?1 AND ledger.seq < ?2 ORDER BY ledger.seq LIMIT {MAX_REMOVED}",
+            tables::select(tables::PARTIES_VERSION)
         );
         let mut rows = connection.prepare_cached(&sql)?;
         let mut rows = rows.query(params![self.chain, open.unwrap_or(i64::MAX)])?;
@@ -461,9 +446,7 @@ impl OpenedLedger {
         let Some(sums) = sums.map(limit) else { return Ok(()) };
         let sums_seal = self.key.seal_start(last_seal, &encode(last as u64, &sums));
         tables::write_sums(connection, self.chain, &sums)?;
-        connection
-            .prepare_cached("DELETE FROM ledger WHERE chain = ?1 AND seq <= ?2")?
-            .execute(params![self.chain, last])?;
+        tables::remove(connection, self.chain, last)?;
         connection
             .prepare_cached(
                 "UPDATE ledger_chain SET start_seq = ?2, start_seal = ?3, sums_seal = ?4 WHERE id = ?1",
@@ -510,14 +493,15 @@ impl OpenedLedger {
             .prepare_cached(sql)?
             .query_row(params![account.book, id.receiver.to_string(), id.open_block], |row| row.get(0))
             .optional()?;
-        Ok(LedgerRow {
+        let parties = LedgerParties {
             host: host.unwrap_or_default(),
             payee: id.receiver.to_string(),
             network: account.network.clone(),
             token: account.token.clone(),
             channel: id.to_string(),
-            ..blank(state, payment)
-        })
+            ..LedgerParties::default()
+        };
+        Ok(LedgerRow { parties: Arc::new(parties), ..blank(state, payment) })
     }
 
     /// Adds a row if the payee of a channel may hold more than the rows add up to.
@@ -592,7 +576,8 @@ impl OpenedLedger {
             return Ok(());
         }
         let previous = before.map(|before| (before.state, before.counts));
-        self.append(connection, LedgerRow { previous, counts, adjusts, ..row(event, account) })?;
+        let row = self.row(event, account);
+        self.append(connection, LedgerRow { previous, counts, adjusts, ..row })?;
         match (event.state, event.channel, account) {
             (state, ..) if state.is_open() => {
                 self.open.insert(event.payment, OpenPayment { state, counts, new });
@@ -643,12 +628,29 @@ impl OpenedLedger {
             let left = counts.saturating_sub(*taken);
             let previous = Some((event.state, counts));
             let event = PaymentEvent { at: unix_millis(), state: LedgerState::Refused, ..event };
-            self.append(connection, LedgerRow { previous, counts: left, ..row(&event, Some(account)) })?;
+            let row = self.row(&event, Some(account));
+            self.append(connection, LedgerRow { previous, counts: left, ..row })?;
             if !left.is_zero() {
                 self.doubtful.insert(*payment, (event, left));
             }
         }
         Ok(SignedAmount::difference(Amount::ZERO, taken_over))
+    }
+
+    /// What an event tells about its payment.
+    fn row(&mut self, event: &PaymentEvent, account: Option<&LedgerAccount>) -> LedgerRow {
+        let PaymentEvent { request, terms, .. } = event;
+        LedgerRow {
+            at: event.at,
+            parties: self.parties.of(event, account),
+            method: bounded(request.method.as_str().to_owned()),
+            path: public_path(request.url.path()),
+            price: terms.price.amount,
+            total: event.channel.map(|(_, total)| total),
+            nonce: event.nonce.map(hex::encode).unwrap_or_default(),
+            receipt: event.receipt.map(stated).unwrap_or_default().to_owned(),
+            ..blank(event.state, event.payment)
+        }
     }
 
     /// Ends an authorization that was never sent.
@@ -662,48 +664,10 @@ impl OpenedLedger {
     }
 }
 
-/// What an event tells about its payment.
-fn row(event: &PaymentEvent, account: Option<&LedgerAccount>) -> LedgerRow {
-    let PaymentEvent { request, terms, .. } = event;
-    let (network, token) = match (&terms.price.asset, account) {
-        (AssetId::Token(token), _) => (token.network.clone(), token.token.clone()),
-        (AssetId::ChannelToken, Some(account)) => (account.network.clone(), account.token.clone()),
-        (AssetId::ChannelToken, None) => Default::default(),
-    };
-    LedgerRow {
-        at: event.at,
-        method: bounded(request.method.as_str().to_owned()),
-        host: bounded(host(&request.url)),
-        path: public_path(request.url.path()),
-        client: bounded(request.client.as_ref().map(|client| client.name.clone()).unwrap_or_default()),
-        rule: bounded(request.rule.to_string()),
-        budgets: request.budgets.iter().map(|name| name.to_string()).collect(),
-        scheme: terms.scheme.name().to_owned(),
-        payee: terms.payee.to_string(),
-        network,
-        token,
-        price: terms.price.amount,
-        channel: event.channel.map(|(id, _)| id.to_string()).unwrap_or_default(),
-        total: event.channel.map(|(_, total)| total),
-        nonce: event.nonce.map(hex::encode).unwrap_or_default(),
-        receipt: event.receipt.map(stated).unwrap_or_default().to_owned(),
-        ..blank(event.state, event.payment)
-    }
-}
-
 fn stated(receipt: Receipt) -> &'static str {
     match receipt {
         Receipt::Stated => "stated",
         Receipt::Unstated => "",
         Receipt::NotCharged => "not charged",
     }
-}
-
-/// Cuts a name to the most bytes that a row has for it.
-fn bounded(mut name: String) -> String {
-    if name.len() > MAX_NAME {
-        let end = (0..=MAX_NAME).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
-        name.truncate(end);
-    }
-    name
 }

@@ -73,26 +73,33 @@ async fn a_changed_removed_moved_or_added_row_is_named() {
     assert_eq!(changed(&alice, |_, _| {}), good);
     assert!(verify_with(&[7; 32], &alice.state_dir()).unwrap_err().starts_with("row 1 was changed"));
 
-    // Every column of a row.
+    // Every column of a row, and of what rows share.
     let connection = Connection::open(alice.state_dir().join(FILE)).unwrap();
-    let mut columns = connection.prepare("SELECT name, type FROM pragma_table_info('ledger')").unwrap();
-    let columns: Vec<(String, String)> =
-        columns.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
-    assert!(columns.len() > 20, "{columns:?}");
-    for (name, kind) in columns.iter().filter(|(name, _)| name != "chain" && name != "seq") {
-        let value = match (name.as_str(), kind.as_str()) {
-            ("state" | "previous", _) => "'in-doubt'",
-            ("budgets", _) => "'[\"x\"]'",
-            ("seal", _) => "zeroblob(32)",
-            (_, "INTEGER") => "77",
-            _ => "'77'",
-        };
-        // A state before needs what counted then.
-        let also = if name == "previous" { ", counted = '5'" } else { "" };
-        let also = if name == "counted" { ", previous = 'sent'" } else { also };
-        let sql = format!("UPDATE ledger SET {name} = {value}{also} WHERE seq = 3");
-        assert!(flaw(&alice, &sql).starts_with("row 3 was changed"), "{sql}");
+    for (table, row, count) in [("ledger", 3, 17), ("ledger_parties", 1, 11)] {
+        let sql = format!("SELECT name, type FROM pragma_table_info('{table}')");
+        let mut columns = connection.prepare(&sql).unwrap();
+        let columns: Vec<(String, String)> = columns
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(columns.len(), count, "{columns:?}");
+        for (name, kind) in columns.iter().filter(|(name, _)| name != "chain" && name != "seq") {
+            let value = match (name.as_str(), kind.as_str()) {
+                ("state" | "previous", _) => "'in-doubt'",
+                ("budgets", _) => "'[\"x\"]'",
+                ("seal", _) => "zeroblob(32)",
+                (_, "INTEGER") => "77",
+                _ => "'77'",
+            };
+            // A state before needs what counted then.
+            let also = if name == "previous" { ", counted = '5'" } else { "" };
+            let also = if name == "counted" { ", previous = 'sent'" } else { also };
+            let sql = format!("UPDATE {table} SET {name} = {value}{also} WHERE seq = {row}");
+            assert!(flaw(&alice, &sql).starts_with(&format!("row {row} was changed")), "{sql}");
+        }
     }
+    assert!(flaw(&alice, "DELETE FROM ledger_parties").starts_with("row 1 was changed"));
     for (sql, expected) in [
         ("DELETE FROM ledger WHERE seq = 3", "the rows from 3 to 3 were removed"),
         ("DELETE FROM ledger WHERE seq = 1", "the rows from 1 to 1 were removed"),
