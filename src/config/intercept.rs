@@ -135,7 +135,7 @@ fn permitted(section: &Section<'_>, hosts: &Hosts) -> Option<Vec<String>> {
     let names = hosts.patterns().map(|pattern| match pattern {
         HostPattern::Any => None,
         HostPattern::Below(suffix) => Some(suffix.trim_start_matches('.').to_owned()),
-        HostPattern::Exactly(host) => Some(host.clone()),
+        HostPattern::Exactly(host) => Some(host.to_string()),
     });
     let names: Option<Vec<_>> = names.collect();
     if names.as_ref().is_some_and(Vec::is_empty) {

@@ -342,7 +342,7 @@ pub(super) fn covers(earlier: HostAndPort<'_>, later: HostAndPort<'_>) -> bool {
     let port = earlier.1.is_none() || earlier.1 == later.1;
     port && match (earlier.0, later.0) {
         (HostPattern::Any, _) => true,
-        (HostPattern::Below(above), HostPattern::Below(below)) => below.ends_with(above.as_str()),
+        (HostPattern::Below(above), HostPattern::Below(below)) => below.ends_with(&**above),
         (pattern, HostPattern::Exactly(host)) => pattern.matches(host),
         (HostPattern::Below(_) | HostPattern::Exactly(_), HostPattern::Any)
         | (HostPattern::Exactly(_), HostPattern::Below(_)) => false,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use http::{HeaderMap, Uri};
+use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout_at;
 
@@ -44,8 +44,8 @@ pub(super) struct PurchaseGuard {
     pauses: Arc<HostPauses>,
     /// The host that is paid.
     host: HostName,
-    /// The URL of the request.
-    url: Uri,
+    /// The same with its port, for the report.
+    host_and_port: Arc<str>,
     spending: Arc<Mutex<SpendingTotals>>,
     engine: Arc<SharedEngine>,
     /// Keeps the actor running until the outcome is reported.
@@ -131,7 +131,7 @@ impl PurchaseGuard {
             deadline,
             delivery: Delivery::NotSent,
             payment: None,
-            url: request.url.clone(),
+            host_and_port: Arc::clone(&request.host),
             ledger: LedgerGuard::new(ledger, request),
             pauses,
             host,
@@ -196,7 +196,8 @@ impl PurchaseGuard {
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
         if self.payment.is_none() {
-            self.payment = Some(PaymentGuard::new(Arc::clone(&self.spending), &self.url, &draft));
+            self.payment =
+                Some(PaymentGuard::new(Arc::clone(&self.spending), Arc::clone(&self.host_and_port), &draft));
         }
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))

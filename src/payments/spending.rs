@@ -11,11 +11,9 @@ mod totals;
 
 use std::sync::{Arc, Mutex};
 
-use http::Uri;
-
 use self::channel::ChannelGuard;
 use self::one_shot::OneShotGuard;
-pub(super) use self::totals::{Delivery, SpendingTotals, host};
+pub(super) use self::totals::{Delivery, SpendingTotals};
 use crate::protocol::{Amount, Draft};
 
 /// Accounts for the payments of one client request.
@@ -29,11 +27,12 @@ pub(super) enum PaymentGuard {
 }
 
 impl PaymentGuard {
-    /// Accounts for the payment `draft`, and those that follow it, for a request to the origin of `url`.
-    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, url: &Uri, draft: &Draft) -> Self {
+    /// Accounts for the payment `draft`, and those that follow it, for a request to `host`, which has a port unless it is the
+    /// scheme's default.
+    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, host: Arc<str>, draft: &Draft) -> Self {
         match draft.on_channel() {
-            Some(draft) => Self::Channel(ChannelGuard::new(totals, url, draft.channel.receiver)),
-            None => Self::OneShot(OneShotGuard::new(totals, url, draft.payee(), draft.price())),
+            Some(draft) => Self::Channel(ChannelGuard::new(totals, host, draft.channel.receiver)),
+            None => Self::OneShot(OneShotGuard::new(totals, host, draft.payee(), draft.price())),
         }
     }
 

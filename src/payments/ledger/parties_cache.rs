@@ -7,7 +7,7 @@ use super::event::PaymentEvent;
 use super::parties::LedgerParties;
 use super::row::LedgerRow;
 use super::tables::share_an_era;
-use crate::payments::spending::host;
+use crate::protocol::policy::HostPattern;
 use crate::protocol::schemes::SchemeName;
 use crate::protocol::{Address, AssetId, ChannelId};
 
@@ -36,9 +36,9 @@ pub(super) struct PartiesCache {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PartiesKey {
-    host: String,
+    host: Arc<str>,
     client: Option<String>,
-    rule: String,
+    rule: HostPattern,
     budgets: Vec<Arc<str>>,
     scheme: SchemeName,
     payee: Address,
@@ -67,10 +67,10 @@ impl PartiesCache {
     pub(super) fn of(&mut self, event: &PaymentEvent, account: Option<&LedgerAccount>) -> Arc<LedgerParties> {
         let PaymentEvent { request, terms, channel, .. } = event;
         let key = PartiesKey {
-            host: bounded(host(&request.url)),
-            client: request.client.as_ref().map(|client| bounded(client.name.clone())),
-            rule: bounded(request.rule.to_string()),
-            budgets: request.budgets.clone(),
+            host: Arc::clone(&request.host),
+            client: request.client.as_ref().map(|client| client.name.clone()),
+            rule: request.rule.clone(),
+            budgets: request.budgets.iter().map(|budget| Arc::clone(&budget.budget.name)).collect(),
             scheme: terms.scheme,
             payee: terms.payee,
             asset: terms.price.asset.clone(),
@@ -85,9 +85,9 @@ impl PartiesCache {
             (AssetId::ChannelToken, None) => Default::default(),
         };
         let parties = Arc::new(LedgerParties {
-            host: key.host.clone(),
-            client: key.client.clone().unwrap_or_default(),
-            rule: key.rule.clone(),
+            host: bounded(key.host.to_string()),
+            client: bounded(key.client.clone().unwrap_or_default()),
+            rule: bounded(key.rule.to_string()),
             budgets: key.budgets.iter().map(|name| name.to_string()).collect(),
             scheme: key.scheme.name().to_owned(),
             payee: key.payee.to_string(),

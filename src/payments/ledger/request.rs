@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Uri};
 
+use crate::protocol::budget::BudgetSet;
 use crate::protocol::policy::{HostPattern, ProxyClient};
 
 /// A client request that may be paid, as far as the report and the ledger show it.
@@ -11,12 +12,56 @@ use crate::protocol::policy::{HostPattern, ProxyClient};
 pub struct PaidRequest {
     /// Its method.
     pub method: Method,
-    /// Its URL. Of its path, the ledger keeps what is not a token, and it keeps no query.
-    pub url: Uri,
+    /// The host, with its port unless it is the scheme's default.
+    pub host: Arc<str>,
+    /// The path, without query. The ledger keeps what of it is not a token.
+    pub path: Box<str>,
     /// The client that sent it, if it has a name.
     pub client: Option<Arc<ProxyClient>>,
     /// The host pattern of the rule that allows the payment.
     pub rule: HostPattern,
-    /// The names of the budgets that the payment counts in.
-    pub budgets: Vec<Arc<str>>,
+    /// The budgets that the payment counts in.
+    pub budgets: BudgetSet,
+}
+
+impl PaidRequest {
+    /// A request with this method and URL. It keeps a copy of what it needs of the URL, whose memory is the read buffer of a
+    /// connection.
+    #[must_use]
+    pub fn new(
+        (method, url): (Method, &Uri),
+        (client, rule): (Option<Arc<ProxyClient>>, HostPattern),
+        budgets: BudgetSet,
+    ) -> Self {
+        Self { method, host: host(url).into(), path: url.path().into(), client, rule, budgets }
+    }
+}
+
+/// The host of a URL, with its port unless it is the scheme's default; without user name and password.
+fn host(url: &Uri) -> String {
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let own = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
+    match url.port_u16() {
+        Some(port) if port != own => format!("{host}:{port}"),
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_neither_user_nor_default_port() {
+        for (url, expected) in [
+            ("http://a.example/x", "a.example"),
+            ("http://me:hush@A.example:80/y", "a.example"),
+            ("https://a.example:443/", "a.example"),
+            ("https://a.example:80/", "a.example:80"),
+            ("http://a.example:8080/", "a.example:8080"),
+            ("http://[::1]:81/", "[::1]:81"),
+        ] {
+            assert_eq!(host(&url.parse().unwrap()), expected);
+        }
+    }
 }

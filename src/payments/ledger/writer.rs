@@ -644,7 +644,7 @@ impl OpenedLedger {
             at: event.at,
             parties: self.parties.of(event, account),
             method: bounded(request.method.as_str().to_owned()),
-            path: public_path(request.url.path()),
+            path: public_path(&request.path),
             price: terms.price.amount,
             total: event.channel.map(|(_, total)| total),
             nonce: event.nonce.map(hex::encode).unwrap_or_default(),

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::Uri;
-
-use super::totals::{Delivery, Increase, SpendingTotals, host};
+use super::totals::{Delivery, Increase, SpendingTotals};
 use crate::mutex::lock;
 use crate::payments::report::Tally;
 use crate::protocol::asset::AssetId;
@@ -15,7 +13,7 @@ use crate::protocol::{Address, Amount};
 #[derive(Debug)]
 pub(in crate::payments) struct ChannelGuard {
     totals: Arc<Mutex<SpendingTotals>>,
-    host: String,
+    host: Arc<str>,
     receiver: Address,
     /// The payment that is being sent, and the state to restore if it is not.
     sending: Option<(ChannelDraft, BeforeSending)>,
@@ -36,9 +34,9 @@ struct BeforeSending {
 }
 
 impl ChannelGuard {
-    /// Accounts for payments to `receiver` for a request to the origin of `url`.
-    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, url: &Uri, receiver: Address) -> Self {
-        let (host, sending, raise, under_way) = (host(url), None, None, None);
+    /// Accounts for payments to `receiver` for a request to `host`.
+    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, host: Arc<str>, receiver: Address) -> Self {
+        let (sending, raise, under_way) = (None, None, None);
         Self { totals, host, receiver, sending, is_presented: false, raise, under_way }
     }
 
@@ -146,21 +144,21 @@ mod tests {
     }
 
     /// A payment from a channel of its own.
-    fn pay(totals: &Arc<Mutex<SpendingTotals>>, url: &str, receiver: Address, price: u64, how: Delivery) {
+    fn pay(totals: &Arc<Mutex<SpendingTotals>>, host: &str, receiver: Address, price: u64, how: Delivery) {
         let open_block = lock(totals).channels.len() as u32 + 1;
         let channel = ChannelId { receiver, open_block };
-        let mut guard = guard(totals, url, receiver);
+        let mut guard = guard(totals, host, receiver);
         guard.begin(&ChannelDraft { channel, total: price.into(), price: price.into() });
         guard.end(how);
     }
 
-    fn guard(totals: &Arc<Mutex<SpendingTotals>>, url: &str, receiver: Address) -> ChannelGuard {
-        ChannelGuard::new(Arc::clone(totals), &url.parse().unwrap(), receiver)
+    fn guard(totals: &Arc<Mutex<SpendingTotals>>, host: &str, receiver: Address) -> ChannelGuard {
+        ChannelGuard::new(Arc::clone(totals), host.into(), receiver)
     }
 
     /// A guard of a request to one host, and what of one channel to Alice is presented for it.
     fn one(totals: &Arc<Mutex<SpendingTotals>>) -> ChannelGuard {
-        guard(totals, "http://a.example/", ALICE)
+        guard(totals, "a.example", ALICE)
     }
 
     fn draft(total: u64, price: u64) -> ChannelDraft {
@@ -182,12 +180,12 @@ mod tests {
     #[test]
     fn each_payee_has_a_line_the_most_expensive_first() {
         let totals = totals(10);
-        pay(&totals, "http://a.example/x", ALICE, 5, Delivery::Accepted);
-        pay(&totals, "http://me:hush@A.example:80/y", ALICE, 6, Delivery::Accepted);
-        pay(&totals, "https://a.example:443/", ALICE, 7, Delivery::InDoubt);
-        pay(&totals, "http://a.example:8080/", ALICE, 100, Delivery::Accepted);
-        pay(&totals, "http://a.example/", BOB, 1, Delivery::Accepted);
-        pay(&totals, "http://never.example/", BOB, 1, Delivery::NotSent);
+        pay(&totals, "a.example", ALICE, 5, Delivery::Accepted);
+        pay(&totals, "a.example", ALICE, 6, Delivery::Accepted);
+        pay(&totals, "a.example", ALICE, 7, Delivery::InDoubt);
+        pay(&totals, "a.example:8080", ALICE, 100, Delivery::Accepted);
+        pay(&totals, "a.example", BOB, 1, Delivery::Accepted);
+        pay(&totals, "never.example", BOB, 1, Delivery::NotSent);
         let report = lock(&totals).report();
         let lines: Vec<_> = report
             .payees
@@ -214,11 +212,11 @@ mod tests {
     fn beyond_the_limit_the_sums_stay_right() {
         let totals = totals(2);
         for host in 0..5 {
-            pay(&totals, &format!("http://{host}.example/"), ALICE, 10, Delivery::Accepted);
+            pay(&totals, &format!("{host}.example"), ALICE, 10, Delivery::Accepted);
         }
         // Who has a line keeps it.
-        pay(&totals, "http://0.example/", ALICE, 1, Delivery::Accepted);
-        pay(&totals, "http://4.example/", ALICE, 2, Delivery::InDoubt);
+        pay(&totals, "0.example", ALICE, 1, Delivery::Accepted);
+        pay(&totals, "4.example", ALICE, 2, Delivery::InDoubt);
         let report = lock(&totals).report();
         assert_eq!(report.payees.len(), 2);
         assert_eq!(report.payees[0].spent.paid, sum(2, 11));
@@ -342,7 +340,7 @@ mod tests {
     #[test]
     fn a_lost_payment_that_is_taken_for_a_later_request_counts_once() {
         let totals = totals(10);
-        let mut lost = guard(&totals, "http://b.example/", ALICE);
+        let mut lost = guard(&totals, "b.example", ALICE);
         lost.begin(&draft(5, 5));
         lost.end(Delivery::InDoubt);
         assert_eq!(reported(&totals), (Tally::default(), sum(1, 5)));
@@ -386,12 +384,12 @@ mod tests {
     #[test]
     fn the_difference_of_two_bills_is_what_came_between() {
         let totals = totals(2);
-        pay(&totals, "http://a.example/", ALICE, 10, Delivery::Accepted);
-        pay(&totals, "http://b.example/", ALICE, 10, Delivery::Accepted);
-        pay(&totals, "http://c.example/", ALICE, 10, Delivery::Accepted);
+        pay(&totals, "a.example", ALICE, 10, Delivery::Accepted);
+        pay(&totals, "b.example", ALICE, 10, Delivery::Accepted);
+        pay(&totals, "c.example", ALICE, 10, Delivery::Accepted);
         let before = lock(&totals).report();
-        pay(&totals, "http://b.example/", ALICE, 3, Delivery::Accepted);
-        pay(&totals, "http://c.example/", ALICE, 4, Delivery::InDoubt);
+        pay(&totals, "b.example", ALICE, 3, Delivery::Accepted);
+        pay(&totals, "c.example", ALICE, 4, Delivery::InDoubt);
         let between = lock(&totals).report().since(&before);
         let [payee] = &between.payees[..] else { panic!("{between:?}") };
         assert_eq!((payee.host.as_str(), payee.spent.paid), ("b.example", sum(1, 3)));
@@ -403,7 +401,7 @@ mod tests {
     #[test]
     fn a_bill_goes_through_json() {
         let totals = totals(10);
-        pay(&totals, "http://a.example:81/", ALICE, 5, Delivery::Accepted);
+        pay(&totals, "a.example:81", ALICE, 5, Delivery::Accepted);
         let report = lock(&totals).report();
         let text = serde_json::to_string(&report).unwrap();
         assert!(text.contains(r#""host":"a.example:81""#) && text.contains(r#""amount":"5""#), "{text}");

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::Uri;
-
-use super::totals::{Delivery, SpendingTotals, host};
+use super::totals::{Delivery, SpendingTotals};
 use crate::mutex::lock;
 use crate::payments::report::Tally;
 use crate::protocol::{Address, Money};
@@ -13,7 +11,7 @@ use crate::protocol::{Address, Money};
 #[derive(Debug)]
 pub(in crate::payments) struct OneShotGuard {
     totals: Arc<Mutex<SpendingTotals>>,
-    host: String,
+    host: Arc<str>,
     payee: Address,
     price: Money,
     state: PresentedState,
@@ -30,8 +28,13 @@ enum PresentedState {
 }
 
 impl OneShotGuard {
-    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, url: &Uri, payee: Address, price: Money) -> Self {
-        Self { totals, host: host(url), payee, price, state: PresentedState::Never }
+    pub(super) fn new(
+        totals: Arc<Mutex<SpendingTotals>>,
+        host: Arc<str>,
+        payee: Address,
+        price: Money,
+    ) -> Self {
+        Self { totals, host, payee, price, state: PresentedState::Never }
     }
 
     pub(super) fn begin(&mut self) {
@@ -86,8 +89,8 @@ mod tests {
     fn reported(steps: impl FnOnce(&mut OneShotGuard)) -> Option<(Tally, Tally)> {
         let totals = Arc::new(Mutex::new(SpendingTotals::new(9, 7)));
         let price = Money { amount: 5.into(), asset: AssetId::token("test:local", "TEST") };
-        let url: Uri = "http://b.example:81/x?y".parse().unwrap();
-        steps(&mut OneShotGuard::new(Arc::clone(&totals), &url, BOB, price));
+
+        steps(&mut OneShotGuard::new(Arc::clone(&totals), "b.example:81".into(), BOB, price));
         let report = lock(&totals).report();
         assert_eq!(report.total(), Spending::default(), "none of it is the channels' token");
         let asset = report.other_assets.first()?;

@@ -1,8 +1,7 @@
 //! The counters of all payees.
 
 use std::collections::{BTreeMap, HashMap};
-
-use http::Uri;
+use std::sync::Arc;
 
 use crate::payments::report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally, sort};
 use crate::protocol::asset::{AssetId, Token};
@@ -37,7 +36,7 @@ pub(in crate::payments) struct SpendingTotals {
 /// The counters of one asset.
 #[derive(Debug, Default)]
 struct AssetTotals {
-    hosts: HashMap<String, HashMap<Address, Spending>>,
+    hosts: HashMap<Arc<str>, HashMap<Address, Spending>>,
     others: Spending,
     under_way: Tally,
 }
@@ -46,7 +45,7 @@ impl AssetTotals {
     pub(super) fn payees(&self) -> Vec<PayeeSpending> {
         let payees = self.hosts.iter().flat_map(|(host, receivers)| {
             let payee = |(receiver, spent): (&Address, &Spending)| PayeeSpending {
-                host: host.clone(),
+                host: host.to_string(),
                 receiver: *receiver,
                 spent: *spent,
             };
@@ -70,7 +69,7 @@ pub(super) struct PresentedTotals {
 /// A payment that the seller may have taken, and the host it counts for.
 #[derive(Debug)]
 pub(super) struct DoubtfulPayment {
-    host: String,
+    host: Arc<str>,
     raise: Increase,
 }
 
@@ -131,7 +130,7 @@ impl SpendingTotals {
     }
 
     /// The counters of a payee, or the common ones beyond the limit.
-    pub(super) fn spent(&mut self, asset: &AssetId, host: &str, receiver: Address) -> &mut Spending {
+    pub(super) fn spent(&mut self, asset: &AssetId, host: &Arc<str>, receiver: Address) -> &mut Spending {
         let (count, most) = (self.count, self.most);
         let totals = self.assets.entry(asset.clone()).or_default();
         let is_known = totals.hosts.get(host).is_some_and(|receivers| receivers.contains_key(&receiver));
@@ -141,7 +140,7 @@ impl SpendingTotals {
             }
             self.count += 1;
         }
-        totals.hosts.entry(host.to_owned()).or_default().entry(receiver).or_default()
+        totals.hosts.entry(Arc::clone(host)).or_default().entry(receiver).or_default()
     }
 
     pub(super) fn count_under_way(&mut self, asset: &AssetId, ended: Option<Amount>, begun: Option<Amount>) {
@@ -155,14 +154,14 @@ impl SpendingTotals {
     }
 
     /// Counts a payment in doubt.
-    pub(super) fn doubt(&mut self, host: &str, raise: Increase) {
+    pub(super) fn doubt(&mut self, host: &Arc<str>, raise: Increase) {
         let spent = self.spent(&AssetId::ChannelToken, host, raise.channel.receiver);
         spent.unclear = spent.unclear.plus(&Tally::of(raise.by));
         let doubts = &mut self.channels.entry(raise.channel).or_default().doubts;
         if doubts.len() == DOUBTS {
             doubts.remove(0);
         }
-        doubts.push(DoubtfulPayment { host: host.to_owned(), raise });
+        doubts.push(DoubtfulPayment { host: Arc::clone(host), raise });
     }
 
     /// Confirms earlier payments: one was taken that raised the total by `missing` less than its price, so that much of what
@@ -204,15 +203,5 @@ impl SpendingTotals {
             (None, Some(_)) => drop(self.channels.remove(&draft.channel)),
             (_, None) => {}
         }
-    }
-}
-
-/// The host of a URL, with its port unless it is the scheme's default; without user name and password.
-pub(in crate::payments) fn host(url: &Uri) -> String {
-    let host = url.host().unwrap_or_default().to_ascii_lowercase();
-    let own = if url.scheme() == Some(&http::uri::Scheme::HTTPS) { 443 } else { 80 };
-    match url.port_u16() {
-        Some(port) if port != own => format!("{host}:{port}"),
-        _ => host,
     }
 }

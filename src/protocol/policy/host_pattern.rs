@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::hosts::host::{Host, NotAHost, canonical};
 
 /// A host name or IP address, `*.example.com` for every name below example.com, or `*` for every host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// `*`
     Any,
     /// `*.example.com`: every subdomain, not the name itself. In lower case with the leading dot.
-    Below(String),
+    Below(Arc<str>),
     /// Exactly this host, in lower case; an IPv6 address without brackets.
-    Exactly(String),
+    Exactly(Arc<str>),
 }
 
 /// Why a string is not a [`HostPattern`].
@@ -39,7 +40,7 @@ impl HostPattern {
                 // An address has many spellings, a name has none.
                 let may_be_address =
                     host.contains(':') || host.starts_with(|first: char| first.is_ascii_digit());
-                host.eq_ignore_ascii_case(name) || (may_be_address && canonical(host) == *name)
+                host.eq_ignore_ascii_case(name) || (may_be_address && canonical(host) == **name)
             }
         }
     }
@@ -60,13 +61,13 @@ impl FromStr for HostPattern {
         if let Some(below) = text.strip_prefix("*.") {
             // An address has no subdomains.
             return if plain(below) && matches!(Host::read(below), Ok(Host::Name(_))) {
-                Ok(Self::Below(format!(".{}", below.to_ascii_lowercase())))
+                Ok(Self::Below(format!(".{}", below.to_ascii_lowercase()).into()))
             } else {
                 Err(NotAHostPattern)
             };
         }
         match Host::read(text) {
-            Ok(_) => Ok(Self::Exactly(canonical(text).into_owned())),
+            Ok(_) => Ok(Self::Exactly(canonical(text).into())),
             Err(NotAHost) => Err(NotAHostPattern),
         }
     }

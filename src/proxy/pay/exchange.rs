@@ -9,8 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::uri::{Authority, PathAndQuery};
-use http::{Extensions, Request, Response, StatusCode, Uri, header, request, response, uri};
+use http::{Extensions, Request, Response, StatusCode, header, request, response};
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -259,10 +258,8 @@ where
         if let Some(dry_run) = &self.settings().dry_run {
             return Err(Box::pin(self.rehearse((payments, dry_run), &offer, &consultant)).await);
         }
-        let (client, rule) = self.origin.clone();
-        let (method, url) = (self.head.method.clone(), without_query(&self.head.uri));
-        let budgets = self.limit.budgets.iter().map(|budget| Arc::clone(&budget.budget.name)).collect();
-        let request = PaidRequest { method, url, client, rule, budgets };
+        let named = (self.head.method.clone(), &self.head.uri);
+        let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
@@ -721,20 +718,6 @@ impl Drop for Attended {
             self.shutdown.spawn(async move { drop(exchange.await) });
         }
     }
-}
-
-/// A URL without its query, in memory of its own: the ledger keeps it for a while, and must not keep the buffer that the
-/// client's connection reads into.
-fn without_query(url: &Uri) -> Uri {
-    let own = |parts: uri::Parts| {
-        let authority = parts.authority.as_ref().map(|authority| Authority::try_from(authority.as_str()));
-        let path = PathAndQuery::try_from(url.path());
-        let (authority, path_and_query) = (authority.transpose().ok()?, Some(path.ok()?));
-        let mut copied = uri::Parts::default();
-        (copied.scheme, copied.authority, copied.path_and_query) = (parts.scheme, authority, path_and_query);
-        Uri::from_parts(copied).ok()
-    };
-    own(url.clone().into_parts()).unwrap_or_else(|| url.clone())
 }
 
 /// The response if a payment could not be sent.

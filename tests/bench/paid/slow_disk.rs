@@ -11,6 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tollpass::config::Config;
 use tollpass::payments::{PaidRequest, Payments, journal};
+use tollpass::protocol::budget::BudgetSet;
 use tollpass::protocol::policy::{DepositSize, HostPattern, SpendLimit};
 use tollpass::protocol::schemes::Receipt;
 use tollpass::protocol::schemes::test_token::{TokenOffer, at_most};
@@ -100,7 +101,7 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         budgets: Arc::default(),
     };
     let (method, url) = (Method::GET, "http://seller.example/".parse()?);
-    let request = PaidRequest { method, url, client: None, rule: HostPattern::Any, budgets: Vec::new() };
+    let request = PaidRequest::new((method, &url), (None, HostPattern::Any), BudgetSet::default());
     loop {
         let offer = Offer::TestToken(TokenOffer { price: 1.into(), payee, is_later: false });
         let (request, deadline) = (request.clone(), Instant::now() + Duration::from_secs(60));

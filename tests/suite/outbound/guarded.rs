@@ -169,7 +169,7 @@ impl Reader {
             ..ProxySettings::default()
         };
         let leaves = Leaves::new(Arc::new(Authority::open(directory.path(), &[]).unwrap()), 16).unwrap();
-        let hosts = Hosts::listed([HostPattern::Exactly("sec.test".to_owned())]);
+        let hosts = Hosts::listed([HostPattern::Exactly("sec.test".into())]);
         let proxy = Proxy::intercepting_on(ip, settings, Interception { hosts, leaves }).await;
         Self { proxy, directory, notary }
     }

@@ -48,7 +48,7 @@ impl Way {
         let (directory, notary) = (tempfile::tempdir().unwrap(), Notary::new());
         settings.ca_file = Some(notary.ca_file());
         let leaves = Leaves::new(Arc::new(Authority::open(directory.path(), &[]).unwrap()), 16).unwrap();
-        let hosts = Hosts::listed([HostPattern::Exactly("127.0.0.1".to_owned())]);
+        let hosts = Hosts::listed([HostPattern::Exactly("127.0.0.1".into())]);
         let proxy = Proxy::intercepting(settings, Interception { hosts, leaves }).await;
         let origin = RawOrigin::secure(notary.certify("127.0.0.1", HTTP_1).await).await;
         Lane { proxy, origin, secure: Some((directory, notary)) }
