@@ -2,6 +2,7 @@
 
 mod clients;
 mod error;
+mod key_lock;
 mod log_file;
 pub(crate) mod origins;
 mod ports;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 pub use self::clients::{authenticator, client_user};
 pub use self::error::StartError;
+use self::key_lock::KeyLock;
 pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, Served};
 use self::sellers::{WebhookCloseApprover, seller_service};
@@ -235,9 +237,9 @@ impl App {
         let starting = async {
             if is_dry_run {
                 payments.not_ready("this is a dry run, which signs nothing".to_owned()).await;
-                return Ok(());
+                return Ok(None);
             }
-            start(payments.clone(), key, chain, shutdown.clone()).await
+            start(payments.clone(), key, chain, &config, shutdown.clone()).await
         };
         let (started, ()) = tokio::join!(starting, served);
         let deadline = tokio::time::Instant::now() + drain_timeout;
@@ -273,7 +275,7 @@ impl App {
                 tracing::error!("payments were still in flight; the next start recovers them");
             }
         }
-        started?;
+        let _key_lock = started?;
         match was_denied.map(|mut was_denied| was_denied.try_recv()) {
             Some(Ok(trouble)) => Err(StartError::NotClosed(trouble.to_string())),
             Some(Err(_)) | None => Ok(()),
@@ -312,7 +314,7 @@ pub struct StandalonePayments {
     shutdown: Shutdown,
     channels: Channels,
     task: JoinHandle<()>,
-    _lock: Lock,
+    _locks: (Lock, Option<KeyLock>),
 }
 
 impl StandalonePayments {
@@ -330,14 +332,14 @@ impl StandalonePayments {
         let key = SignerSource::Configured(wallet);
         let PaidServices { payments, channels, task, key, chain, _lock } =
             PaidServices::build(&config, key, chain, &forward)?;
-        let starting = start(payments.clone(), key, chain, Shutdown::new());
-        match tokio::time::timeout(config.policy.ready_timeout, starting).await {
+        let starting = start(payments.clone(), key, chain, &config, Shutdown::new());
+        let key_lock = match tokio::time::timeout(config.policy.ready_timeout, starting).await {
             Ok(started) => started?,
             Err(_) => return Err(StartError::NotReady(config.policy.ready_timeout)),
-        }
+        };
         // First finish the transactions of an earlier run; `chain.confirm_timeout` bounds the wait.
         payments.await_transactions().await;
-        Ok(Self { config, shutdown: Shutdown::new(), channels, task, _lock })
+        Ok(Self { config, shutdown: Shutdown::new(), channels, task, _locks: (_lock, key_lock) })
     }
 
     /// The payment service.
@@ -363,7 +365,7 @@ impl StandalonePayments {
 
     /// Finishes pending payments within `limits.drain_timeout`, and closes the journal.
     pub async fn close(self) {
-        let Self { config, shutdown, channels, task, _lock } = self;
+        let Self { config, shutdown, channels, task, _locks } = self;
         let left = shutdown.drain(config.limits.drain_timeout).await;
         if left > 0 {
             tracing::warn!(left, "closed before every payment had finished (limits.drain_timeout)");
@@ -547,33 +549,36 @@ pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), Pri
     Ok(())
 }
 
-/// Unlocks the key and starts the payment service. Retries while the node is down.
+/// Unlocks the key, reserves it and starts the payment service. Retries while the node is down.
 ///
 /// # Errors
-/// The key cannot be loaded, which also shuts the proxy down.
+/// The key cannot be loaded, or another process pays with it, which also shuts the proxy down.
 async fn start(
     payments: Payments,
     key: SignerSource,
     chain: Option<config::ChainConfig>,
+    config: &Config,
     shutdown: Shutdown,
-) -> Result<(), StartError> {
+) -> Result<Option<KeyLock>, StartError> {
     let prepared = async {
         let signer = match key {
             SignerSource::Given(signer) => signer,
             SignerSource::Configured(wallet) => Arc::new(unlock(wallet).await?),
         };
+        let reserve = |directory: &PathBuf| KeyLock::reserve(directory, signer.address(), &config.state_dir);
+        let key_lock = config.runtime_dir.as_ref().map(reserve).transpose()?.flatten();
         let Some(chain) = chain else {
             payments.start_without_chain(signer).await;
-            return Ok(());
+            return Ok(key_lock);
         };
         let contract = chain.channel_manager;
         let chain = Chain::new(chain_settings(&chain), Arc::clone(&signer))?;
         payments.start(Startup { chain, signer, contract, retry_every: START_RETRY_INTERVAL }).await;
-        Ok(())
+        Ok(key_lock)
     };
     let prepared = tokio::select! {
         prepared = prepared => prepared,
-        () = shutdown.stopping() => Ok(()),
+        () = shutdown.stopping() => Ok(None),
     };
     if prepared.is_err() {
         shutdown.begin();

@@ -10,6 +10,7 @@ use crate::chain;
 use crate::config::ConfigError;
 use crate::payments::journal::JournalError;
 use crate::private::PrivateFileError;
+use crate::protocol::Address;
 use crate::tls::{AuthorityError, LeafError};
 
 /// Why a proxy cannot start.
@@ -50,6 +51,19 @@ pub enum StartError {
     #[error("another tollpass uses the state directory {}; stop it, or choose another state_dir", path.display())]
     Locked {
         /// The directory.
+        path: PathBuf,
+    },
+    /// Another process of the user pays with the same key.
+    #[error(
+        "another tollpass pays with the key of {payer}, with the state directory {}; stop it, or give each a key of its own \
+         (it holds {})", other.display(), path.display()
+    )]
+    KeyInUse {
+        /// The address of the key.
+        payer: Address,
+        /// The state directory of the other process.
+        other: PathBuf,
+        /// The lock file.
         path: PathBuf,
     },
     /// The log file cannot be opened, or is not private.

@@ -106,6 +106,8 @@ pub struct Config {
     pub connect_ports: PortSet,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
+    /// Where a process reserves its key, so that no two of the user pay with the same one: `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,
     /// The blockchain that holds the channels; present only if `wallet` is.
@@ -163,7 +165,7 @@ impl Config {
     }
 
     /// Reads the content of a file in `directory` (the base of relative paths) and the variables of `environment`, including
-    /// `HOME`, `XDG_STATE_HOME` and those that name an outbound proxy.
+    /// `HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` and those that name an outbound proxy.
     ///
     /// # Errors
     /// [`ConfigError`], with every issue found.
@@ -185,6 +187,7 @@ impl Config {
         let config = assemble(root, &base, state_home, environment, &issues);
         match (config, issues.into_result()) {
             (Some(mut config), Ok(renamed)) => {
+                config.runtime_dir = path_in("XDG_RUNTIME_DIR");
                 config.warnings.extend(renamed);
                 config.warnings.extend(services);
                 Ok(config)
@@ -319,6 +322,7 @@ fn assemble(
     Some(Config {
         listen,
         usual_listen: listen,
+        runtime_dir: None,
         allow_remote,
         auth,
         local,

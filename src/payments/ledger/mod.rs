@@ -28,7 +28,6 @@ mod writer;
 pub use bounds::LedgerBounds;
 pub(super) use guard::LedgerGuard;
 pub(super) use head::{HEAD_FILE, head_file, read_head};
-pub use parties::LedgerParties;
 pub(super) use queue::LedgerQueue;
 pub use request::PaidRequest;
 pub use row::LedgerRow;

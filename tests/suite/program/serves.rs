@@ -56,6 +56,33 @@ async fn serve_pays_and_its_channels_are_seen_while_it_runs_and_after() {
 }
 
 #[tokio::test]
+async fn a_key_pays_from_one_state_directory_at_a_time() {
+    let fair = Fair::open().await;
+    let (alice, again) = (Alice::with(&fair.market, QUICK).await, Alice::without_chain(""));
+    let runtime = tempfile::tempdir().unwrap();
+    let runtime = [("XDG_RUNTIME_DIR", text(runtime.path()))];
+    let url = format!("{}/paid", fair.origin.url());
+    let buy = |proxy| ask(proxy, Request::get(&url).body(empty()).unwrap());
+    let serving = alice.serve(&runtime).await;
+    assert_eq!(buy(serving.address).await.status, StatusCode::OK);
+
+    let (status, log) = again.serve(&runtime).await.ended().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let state_dir = alice.state_dir();
+    for part in ["another tollpass pays with the key of", &alice.address.to_string(), text(&state_dir)] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(!log.contains("ready to pay"), "{log}");
+
+    assert_eq!(buy(serving.address).await.status, StatusCode::OK, "the first one is not affected");
+    serving.kill().await;
+    let serving = alice.serve(&runtime).await;
+    assert_eq!(buy(serving.address).await.status, StatusCode::OK, "a killed one leaves the key free");
+    serving.terminate();
+    assert_eq!(serving.ended().await.0.code(), Some(0));
+}
+
+#[tokio::test]
 async fn channels_says_where_there_are_none() {
     let directory = tempfile::tempdir().unwrap();
     let nowhere = directory.path().join("nowhere");
