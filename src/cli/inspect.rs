@@ -50,10 +50,10 @@ pub async fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn lines(inspection: &Inspection) -> String {
-    let Inspection { method, url, status, reason, offers } = inspection;
+    let Inspection { method, url, status, reason: _, details, offers } = inspection;
     let mut text = format!("{method} {url}: {status}\n");
-    if let Some(reason) = reason {
-        text += &format!("{reason}\n");
+    if let Some(details) = details {
+        text += &format!("{details}\n");
     }
     for offer in offers {
         let would = match offer.would {
@@ -61,8 +61,8 @@ fn lines(inspection: &Inspection) -> String {
             Preview::Ask => "would ask",
             Preview::Refuse => "would not pay",
         };
-        let reason = offer.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        text += &format!("{}: {} to {}: {would}{reason}\n", offer.scheme, offer.shown, offer.payee);
+        let details = offer.details.as_ref().map(|details| format!(": {details}")).unwrap_or_default();
+        text += &format!("{}: {} to {}: {would}{details}\n", offer.scheme, offer.shown, offer.payee);
     }
     text
 }

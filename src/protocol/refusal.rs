@@ -1,5 +1,7 @@
 //! Why a request is not paid: one line each, with the cause and, if possible, the remedy.
 
+mod told;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -110,6 +112,15 @@ pub enum Refusal {
     /// The request cannot be sent again.
     #[error("the request cannot be sent again: {0}")]
     NotReplayable(String),
+    /// The request authenticates its connection, but a payment would use another one.
+    #[error(
+        "the request cannot be sent again: it authenticates its connection (NTLM or Negotiate), and a payment would use \
+         another one"
+    )]
+    BoundConnection,
+    /// The request asks for a protocol other than HTTP.
+    #[error("the request cannot be sent again: it requests another protocol (Upgrade)")]
+    OtherProtocol,
     /// There is no wallet.
     #[error("no [wallet] is configured")]
     NoWallet,
@@ -128,14 +139,6 @@ pub enum Refusal {
     /// The price is above what the rule allows.
     #[error("the price {price} is above max_price {max_price}")]
     TooExpensive {
-        /// The seller's price.
-        price: Amount,
-        /// The rule's limit.
-        max_price: Amount,
-    },
-    /// The price is above what the rule allows, in an asset with a symbol or a value.
-    #[error("the price {price} is above max_price {max_price}")]
-    AbovePriceLimit {
         /// The seller's price.
         price: Box<str>,
         /// The rule's limit.
@@ -332,14 +335,14 @@ pub enum Refusal {
         limit: Box<DepositLimit>,
     },
     /// A channel could not be opened or topped up.
-    #[error("could not {}: {reason}{}", verb(op), when(*remembered))]
+    #[error("could not {}: {reason}{}", verb(op), when(*retry))]
     FundFailed {
         /// The operation; boxed because of its size.
         op: Box<ChannelOp>,
         /// Why it failed.
         reason: String,
-        /// Set if nothing was attempted for this request, because another attempt failed shortly before.
-        remembered: Option<Remembered>,
+        /// When the next attempt is.
+        retry: FundingRetry,
     },
     /// A channel was already opened or topped up for this request, and still none can pay for it.
     #[error(
@@ -359,6 +362,8 @@ pub enum Refusal {
         max: u32,
         /// Its time window.
         within: Duration,
+        /// The time until the window has room for another deposit.
+        free_in: Option<Duration>,
     },
     /// Funds were sent into a channel, but are not visible on the chain.
     #[error(
@@ -396,10 +401,10 @@ pub enum Refusal {
     ShuttingDown,
 }
 
-/// A remembered failure.
+/// When to fund a channel again after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remembered {
-    /// How long ago it was attempted.
+pub struct FundingRetry {
+    /// How long ago it was attempted: 0 for this request, or longer for an earlier one, so that this one did not try.
     pub ago: Duration,
     /// The time until the next attempt.
     pub next: Duration,
@@ -437,7 +442,6 @@ impl Refusal {
             self,
             Self::PriceZero
                 | Self::TooExpensive { .. }
-                | Self::AbovePriceLimit { .. }
                 | Self::ForeignReceiver(_)
                 | Self::ForeignAsset { .. }
                 | Self::ForeignContract { .. }
@@ -448,14 +452,6 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// The time after which the same request may be paid, if time alone helps.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::OverBudget(over) => over.free_in(),
-            _ => None,
-        }
-    }
-
     /// Whether a payment ends for this reason because the seller rejected it, or took it without delivering. False if the
     /// seller's terms are not acceptable, if it waits for the chain, and for all reasons on our side.
     pub fn is_failure_of_seller(&self) -> bool {
@@ -510,11 +506,12 @@ fn field(mark: &Mark) -> String {
     }
 }
 
-fn when(remembered: Option<Remembered>) -> String {
+fn when(FundingRetry { ago, next }: FundingRetry) -> String {
+    if ago.is_zero() {
+        return String::new();
+    }
     let seconds = |time: Duration| time.as_secs_f64().ceil();
-    remembered.map_or(String::new(), |Remembered { ago, next }| {
-        format!(" (tried {:.0} s ago, next attempt in {:.0} s)", seconds(ago), seconds(next))
-    })
+    format!(" (tried {:.0} s ago, next attempt in {:.0} s)", seconds(ago), seconds(next))
 }
 
 fn verb(op: &ChannelOp) -> String {

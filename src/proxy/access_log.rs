@@ -205,16 +205,16 @@ impl AccessRecord {
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        let (handled, reason, price, upload) = match &self.handled {
+        let (handled, explanation, price, upload) = match &self.handled {
             Handled::Plain => ("plain", None, None, None),
             Handled::Intercepted => ("intercepted", None, None, None),
             Handled::Tunnelled(upload) => ("tunnelled", None, None, Some(*upload)),
             Handled::As(Handling::Local) => ("local", None, None, None),
-            Handled::As(Handling::Refused(reason)) => ("refused", Some(reason), None, None),
-            Handled::As(Handling::Unpaid(reason)) => ("unpaid", Some(reason), None, None),
+            Handled::As(Handling::Refused(why)) => ("refused", Some(why), None, None),
+            Handled::As(Handling::Unpaid(why)) => ("unpaid", Some(why), None, None),
             Handled::As(Handling::Paid { price, withheld }) => ("paid", withheld.as_ref(), Some(price), None),
-            Handled::As(Handling::InDoubt { price, reason }) => {
-                ("in_doubt", reason.as_ref(), Some(price), None)
+            Handled::As(Handling::InDoubt { price, explanation }) => {
+                ("in_doubt", explanation.as_ref(), Some(price), None)
             }
         };
         let ended = match self.end {
@@ -235,7 +235,8 @@ impl Drop for AccessRecord {
             time_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             handled,
             price = price.map(|price| display(price.amount)),
-            reason,
+            reason = explanation.map(|why| why.reason.as_str()),
+            details = explanation.map(|why| why.details.as_str()),
             ended,
         );
     }

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::upstream::error::{DialError, hint};
+use crate::protocol::ReasonCode;
 
 /// The error type of RFC 9209 for a request that is itself at fault.
 pub(crate) const BAD_REQUEST: &str = "http_request_error";
@@ -106,67 +107,98 @@ pub(crate) struct ErrorAnswer {
     pub(crate) status: StatusCode,
     /// The error type of RFC 9209 section 2.3.
     pub(crate) kind: &'static str,
+    pub(crate) reason: ReasonCode,
     /// Whether to log it as a warning, because the operator may have to act.
     pub(crate) warns: bool,
 }
 
 impl From<&ForwardError> for ErrorAnswer {
     fn from(error: &ForwardError) -> Self {
-        let quiet = |status, kind| Self { status, kind, warns: false };
-        let loud = |status, kind| Self { status, kind, warns: true };
+        let quiet = |status, kind, reason| Self { status, kind, reason, warns: false };
+        let loud = |status, kind, reason| Self { status, kind, reason, warns: true };
+        let bad = |reason| quiet(StatusCode::BAD_REQUEST, BAD_REQUEST, reason);
         match error {
-            ForwardError::BadTarget(_) | ForwardError::Malformed(_) => {
-                quiet(StatusCode::BAD_REQUEST, BAD_REQUEST)
+            ForwardError::BadTarget(_) => bad(ReasonCode::BadTarget),
+            ForwardError::Malformed(_) => bad(ReasonCode::MalformedRequest),
+            ForwardError::RequestBody(_) => bad(ReasonCode::RequestIncomplete),
+            ForwardError::PortNotAllowed(_) => {
+                quiet(StatusCode::FORBIDDEN, "http_request_denied", ReasonCode::PortNotAllowed)
             }
-            ForwardError::PortNotAllowed(_) => quiet(StatusCode::FORBIDDEN, "http_request_denied"),
-            ForwardError::Expectation => quiet(StatusCode::EXPECTATION_FAILED, BAD_REQUEST),
-            ForwardError::UnsupportedScheme(_) | ForwardError::UnsupportedCoding => {
-                quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST)
+            ForwardError::Expectation => {
+                quiet(StatusCode::EXPECTATION_FAILED, BAD_REQUEST, ReasonCode::UnknownExpectation)
             }
-            ForwardError::Loop => loud(StatusCode::LOOP_DETECTED, "proxy_loop_detected"),
-            ForwardError::Dial(DialError::Resolve { .. }) => quiet(StatusCode::BAD_GATEWAY, "dns_error"),
-            ForwardError::Dial(DialError::Timeout { .. }) => {
-                quiet(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
+            ForwardError::UnsupportedScheme(_) => {
+                quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST, ReasonCode::UnsupportedScheme)
             }
-            ForwardError::Dial(DialError::Prohibited { .. } | DialError::PlainPayment { .. }) => {
-                quiet(StatusCode::FORBIDDEN, "destination_ip_prohibited")
+            ForwardError::UnsupportedCoding => {
+                quiet(StatusCode::NOT_IMPLEMENTED, BAD_REQUEST, ReasonCode::UnsupportedCoding)
             }
-            ForwardError::Dial(DialError::Refused { .. }) => {
-                quiet(StatusCode::BAD_GATEWAY, "connection_refused")
+            ForwardError::Loop => {
+                loud(StatusCode::LOOP_DETECTED, "proxy_loop_detected", ReasonCode::RequestLoop)
             }
-            ForwardError::Dial(DialError::Unreachable { .. }) => {
-                quiet(StatusCode::BAD_GATEWAY, "destination_ip_unroutable")
+            ForwardError::Dial(error) => Self::from(error),
+            ForwardError::Denied { status, .. } => Self::refused_by_outbound_proxy(*status),
+            ForwardError::Unwritten(_) => {
+                quiet(StatusCode::BAD_GATEWAY, "connection_terminated", ReasonCode::ConnectionLost)
             }
-            ForwardError::Dial(DialError::Certificate { .. }) => {
-                loud(StatusCode::BAD_GATEWAY, "tls_certificate_error")
+            ForwardError::NotProcessed { .. } => {
+                loud(StatusCode::BAD_GATEWAY, "connection_terminated", ReasonCode::NotProcessed)
             }
-            ForwardError::Dial(DialError::Tls { .. }) => loud(StatusCode::BAD_GATEWAY, "tls_protocol_error"),
-            ForwardError::Dial(DialError::Roots(_)) => {
-                loud(StatusCode::INTERNAL_SERVER_ERROR, "proxy_configuration_error")
+            ForwardError::Lost(_) => {
+                loud(StatusCode::BAD_GATEWAY, "http_response_incomplete", ReasonCode::NoAnswer)
             }
-            ForwardError::Dial(DialError::Outbound { reason, .. }) => {
-                Self::from(&ForwardError::Dial((**reason).clone()))
+            ForwardError::HeadTooLarge => {
+                let kind = "http_response_header_section_size";
+                loud(StatusCode::BAD_GATEWAY, kind, ReasonCode::AnswerTooLarge)
             }
-            ForwardError::Dial(DialError::Denied { status: StatusCode::GATEWAY_TIMEOUT, .. }) => {
-                quiet(StatusCode::GATEWAY_TIMEOUT, "destination_unavailable")
+            ForwardError::BadAnswer(_) => {
+                loud(StatusCode::BAD_GATEWAY, "http_protocol_error", ReasonCode::AnswerMalformed)
             }
-            ForwardError::Dial(DialError::Denied { status, .. }) | ForwardError::Denied { status, .. }
-                if *status == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
-            {
-                loud(StatusCode::BAD_GATEWAY, "proxy_configuration_error")
+        }
+    }
+}
+
+impl From<&DialError> for ErrorAnswer {
+    fn from(error: &DialError) -> Self {
+        let with = |status, kind, reason, warns| Self { status, kind, reason, warns };
+        let quiet = |kind, reason| with(StatusCode::BAD_GATEWAY, kind, reason, false);
+        let loud = |kind, reason| with(StatusCode::BAD_GATEWAY, kind, reason, true);
+        let prohibited = |reason| with(StatusCode::FORBIDDEN, "destination_ip_prohibited", reason, false);
+        match error {
+            DialError::Resolve { .. } => quiet("dns_error", ReasonCode::NameNotFound),
+            DialError::Timeout { .. } => {
+                with(StatusCode::GATEWAY_TIMEOUT, "connection_timeout", ReasonCode::ConnectTimeout, false)
             }
-            ForwardError::Dial(DialError::Denied { .. }) | ForwardError::Denied { .. } => {
-                quiet(StatusCode::BAD_GATEWAY, "destination_unavailable")
+            DialError::Prohibited { .. } => prohibited(ReasonCode::AddressNotAllowed),
+            DialError::PlainPayment { .. } => prohibited(ReasonCode::PlainHttp),
+            DialError::Refused { .. } => quiet("connection_refused", ReasonCode::ConnectionRefused),
+            DialError::Unreachable { .. } => quiet("destination_ip_unroutable", ReasonCode::Unreachable),
+            DialError::Certificate { .. } => loud("tls_certificate_error", ReasonCode::BadCertificate),
+            DialError::Tls { .. } => loud("tls_protocol_error", ReasonCode::TlsFailed),
+            DialError::Roots(_) => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                with(status, "proxy_configuration_error", ReasonCode::RootsUnreadable, true)
             }
-            ForwardError::Dial(DialError::BadProxy { .. }) => {
-                loud(StatusCode::BAD_GATEWAY, "http_protocol_error")
+            DialError::Outbound { reason, .. } => Self::from(&**reason),
+            DialError::Denied { status: StatusCode::GATEWAY_TIMEOUT, .. } => {
+                let (status, kind) = (StatusCode::GATEWAY_TIMEOUT, "destination_unavailable");
+                with(status, kind, ReasonCode::OutboundProxyRefused, false)
             }
-            ForwardError::Unwritten(_) => quiet(StatusCode::BAD_GATEWAY, "connection_terminated"),
-            ForwardError::NotProcessed { .. } => loud(StatusCode::BAD_GATEWAY, "connection_terminated"),
-            ForwardError::Lost(_) => loud(StatusCode::BAD_GATEWAY, "http_response_incomplete"),
-            ForwardError::RequestBody(_) => quiet(StatusCode::BAD_REQUEST, BAD_REQUEST),
-            ForwardError::HeadTooLarge => loud(StatusCode::BAD_GATEWAY, "http_response_header_section_size"),
-            ForwardError::BadAnswer(_) => loud(StatusCode::BAD_GATEWAY, "http_protocol_error"),
+            DialError::Denied { status, .. } => Self::refused_by_outbound_proxy(*status),
+            DialError::BadProxy { .. } => loud("http_protocol_error", ReasonCode::OutboundProxyInvalid),
+        }
+    }
+}
+
+impl ErrorAnswer {
+    /// The answer after the outbound proxy responded with `status`.
+    fn refused_by_outbound_proxy(status: StatusCode) -> Self {
+        let is_unauthenticated = status == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            kind: if is_unauthenticated { "proxy_configuration_error" } else { "destination_unavailable" },
+            reason: ReasonCode::OutboundProxyRefused,
+            warns: is_unauthenticated,
         }
     }
 }

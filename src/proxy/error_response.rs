@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -13,17 +14,18 @@ use tower::{Layer, Service};
 use tracing::{info, warn};
 
 use super::error::{BAD_REQUEST, ErrorAnswer, ForwardError};
-use super::handling::{Handling, RequestName};
+use super::handling::{Explanation, Handling, RequestName};
 use super::message::body::Body;
 use super::message::expect::TrackedBody;
 use super::message::via::PSEUDONYM;
 use super::message::{expect, validate};
+use crate::protocol::{ReasonCode, Refusal};
 use crate::proxy::request_service::RequestService;
 
 /// `Proxy-Status`, RFC 9209.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// Longest reason in `Proxy-Status`, in characters.
+/// Longest details in `Proxy-Status`, in characters.
 const LONGEST_DETAILS: usize = 512;
 
 /// The status of the response to an error.
@@ -34,12 +36,12 @@ pub(super) fn status(error: &ForwardError) -> StatusCode {
 /// Logs why `request` failed, and makes the response that reports it to the client.
 #[must_use]
 pub(crate) fn report(error: &ForwardError, request: &RequestName) -> Response<Body> {
-    let ErrorAnswer { status, kind, warns } = error.into();
-    let details = error.to_string();
+    let ErrorAnswer { status, kind, reason, warns } = error.into();
+    let (status, reason, details) = (status.as_u16(), reason.as_str(), error.to_string());
     if warns {
-        warn!(%request, status = status.as_u16(), kind, details, "request failed");
+        warn!(%request, status, kind, reason, details, "request failed");
     } else {
-        info!(%request, status = status.as_u16(), kind, details, "request failed");
+        info!(%request, status, kind, reason, details, "request failed");
     }
     response(error)
 }
@@ -47,8 +49,8 @@ pub(crate) fn report(error: &ForwardError, request: &RequestName) -> Response<Bo
 /// The response that reports an error to the client.
 #[must_use]
 pub fn response(error: &ForwardError) -> Response<Body> {
-    let ErrorAnswer { status, kind, warns: _ } = error.into();
-    let mut response = problem(status, Some(kind), &error.to_string());
+    let ErrorAnswer { status, kind, reason, warns: _ } = error.into();
+    let mut response = problem(status, Some(kind), reason, &error.to_string());
     if kind == BAD_REQUEST {
         // The bytes after a malformed request may not be a request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -60,31 +62,95 @@ pub fn response(error: &ForwardError) -> Response<Body> {
 ///
 /// `error` is an error type of RFC 9209 section 2.3.
 #[must_use]
-pub fn problem(status: StatusCode, error: Option<&'static str>, details: &str) -> Response<Body> {
+pub fn problem(
+    status: StatusCode,
+    error: Option<&'static str>,
+    reason: ReasonCode,
+    details: &str,
+) -> Response<Body> {
     let body = serde_json::json!({
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
+        "reason": reason,
         "detail": details,
     });
     let mut response = Response::new(Body::full(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    append_proxy_status(headers, error, details);
-    response.extensions_mut().insert(Handling::Refused(details.to_owned()));
+    headers.append(PROXY_STATUS, proxy_status(error, reason, details));
+    let explanation = Explanation { reason, details: details.to_owned() };
+    response.extensions_mut().insert(Handling::Refused(explanation));
     response
 }
 
-/// Appends our entry to `Proxy-Status`, after those of other proxies.
-pub fn append_proxy_status(headers: &mut HeaderMap, error: Option<&'static str>, details: &str) {
-    headers.append(PROXY_STATUS, proxy_status(error, details));
+/// The same for a refusal.
+pub(super) fn refusal(status: StatusCode, error: Option<&'static str>, refusal: &Refusal) -> Response<Body> {
+    let mut response = problem(status, error, refusal.reason(), &refusal.to_string());
+    set_retry_after(response.headers_mut(), refusal);
+    response
 }
 
-/// Our entry in `Proxy-Status`: the error type, if it is an error, and a reason.
+/// Tells a client when the same request may be paid, if time alone helps. The origin's own `Retry-After` stays.
+pub(super) fn set_retry_after(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Some(wait) = refusal.retry_after() {
+        headers.entry(header::RETRY_AFTER).or_insert_with(|| seconds(wait).into());
+    }
+}
+
+/// Whole seconds, rounded up, because a request that comes too early is refused again.
+pub(super) fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// Appends our entry to the `Proxy-Status` of an origin's response, after those of other proxies. Entries in our name are
+/// removed: an origin could advise the user to raise a limit with them.
+pub fn append_proxy_status(headers: &mut HeaderMap, reason: ReasonCode, details: &str) {
+    if let header::Entry::Occupied(entry) = headers.entry(PROXY_STATUS) {
+        let (_, lines) = entry.remove_entry_mult();
+        let kept: Vec<HeaderValue> = lines.filter_map(without_ours).collect();
+        for line in kept {
+            headers.append(PROXY_STATUS, line);
+        }
+    }
+    headers.append(PROXY_STATUS, proxy_status(None, reason, details));
+}
+
+/// A line of `Proxy-Status` without entries in our name; `None` if nothing is left, or if its last string has no end.
+fn without_ours(line: HeaderValue) -> Option<HeaderValue> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let members = line.as_bytes().split(|byte| {
+        let is_end = *byte == b',' && !is_quoted;
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        is_end
+    });
+    let is_other = |member: &&[u8]| {
+        let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let name = name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or(name);
+        !name.eq_ignore_ascii_case(PSEUDONYM.as_bytes())
+    };
+    let members: Vec<&[u8]> = members.collect();
+    if is_quoted {
+        // It would make the whole field unreadable, and our entry with it.
+        return None;
+    }
+    let kept: Vec<&[u8]> = members.iter().copied().filter(is_other).collect();
+    if kept.len() == members.len() {
+        return Some(line);
+    }
+    HeaderValue::from_bytes(kept.join(&b","[..]).trim_ascii()).ok().filter(|line| !line.is_empty())
+}
+
+/// Our entry in `Proxy-Status`: the error type, if it is an error, the reason for programs, and details for people.
 ///
-/// The reason can be any string: characters that RFC 8941 does not allow are replaced, and its length is limited.
+/// The details can be any string: characters that RFC 8941 does not allow are replaced, and its length is limited.
 #[must_use]
-pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
+pub fn proxy_status(error: Option<&'static str>, reason: ReasonCode, details: &str) -> HeaderValue {
     let mut text = PSEUDONYM.to_owned();
     if let Some(error) = error {
         debug_assert!(
@@ -94,6 +160,9 @@ pub fn proxy_status(error: Option<&'static str>, details: &str) -> HeaderValue {
         text.push_str("; error=");
         text.push_str(error);
     }
+    // RFC 9209 section 2.2 allows parameters of our own.
+    text.push_str("; reason=");
+    text.push_str(reason.as_str());
     if !details.is_empty() {
         text.push_str("; details=\"");
         for character in details.chars().take(LONGEST_DETAILS) {
@@ -222,28 +291,72 @@ mod tests {
     fn details_are_quoted_whatever_they_are() {
         let long = "x".repeat(1000);
         for (details, expected) in [
-            ("", "tollpass; error=dns_error".to_owned()),
-            ("plain, with; signs=", "tollpass; error=dns_error; details=\"plain, with; signs=\"".to_owned()),
-            ("a\"b\\c", "tollpass; error=dns_error; details=\"a\\\"b\\\\c\"".to_owned()),
+            ("", "tollpass; error=dns_error; reason=name-not-found".to_owned()),
+            (
+                "plain, with; signs=",
+                "tollpass; error=dns_error; reason=name-not-found; details=\"plain, with; signs=\""
+                    .to_owned(),
+            ),
+            (
+                "a\"b\\c",
+                "tollpass; error=dns_error; reason=name-not-found; details=\"a\\\"b\\\\c\"".to_owned(),
+            ),
             (
                 "line\r\nX-Evil: 1\0\u{7f}\t",
-                "tollpass; error=dns_error; details=\"line  X-Evil: 1   \"".to_owned(),
+                "tollpass; error=dns_error; reason=name-not-found; details=\"line  X-Evil: 1   \"".to_owned(),
             ),
-            ("µRaiden €", "tollpass; error=dns_error; details=\"?Raiden ?\"".to_owned()),
-            (&long, format!("tollpass; error=dns_error; details=\"{}\"", "x".repeat(512))),
+            (
+                "µRaiden €",
+                "tollpass; error=dns_error; reason=name-not-found; details=\"?Raiden ?\"".to_owned(),
+            ),
+            (
+                &long,
+                format!("tollpass; error=dns_error; reason=name-not-found; details=\"{}\"", "x".repeat(512)),
+            ),
         ] {
-            assert_eq!(proxy_status(Some("dns_error"), details), expected, "{details:?}");
+            let told = proxy_status(Some("dns_error"), ReasonCode::NameNotFound, details);
+            assert_eq!(told, expected, "{details:?}");
         }
-        assert_eq!(proxy_status(None, "why"), "tollpass; details=\"why\"");
+        assert_eq!(
+            proxy_status(None, ReasonCode::NoRule, "why"),
+            "tollpass; reason=no-rule; details=\"why\""
+        );
     }
 
     #[test]
-    fn our_entry_follows_those_of_other_proxies() {
-        let mut headers = HeaderMap::new();
-        headers.insert(PROXY_STATUS, HeaderValue::from_static("edge; error=dns_timeout"));
-        append_proxy_status(&mut headers, None, "not paid");
-        let lines: Vec<_> = headers.get_all(PROXY_STATUS).iter().collect();
-        assert_eq!(lines, ["edge; error=dns_timeout", "tollpass; details=\"not paid\""]);
+    fn our_entry_follows_those_of_other_proxies_and_is_the_only_one_in_our_name() {
+        let ours = "tollpass; reason=no-rule; details=\"not paid\"";
+        for (received, kept) in [
+            (&[][..], &[][..]),
+            (&["edge; error=dns_timeout"], &["edge; error=dns_timeout"]),
+            (
+                &["edge, b; details=\"a, tollpass\\\", tollpass\""],
+                &["edge, b; details=\"a, tollpass\\\", tollpass\""],
+            ),
+            (&["tollpass; reason=over-budget; details=\"raise, it\""], &[]),
+            (&["edge, tollpass; reason=x, last", "Tollpass", "\"tollpass\";a"], &["edge, last"]),
+            (&["edge", "tollpass , b"], &["edge", "b"]),
+            (
+                &["tollpass2; a, not-tollpass, tollpass.example"],
+                &["tollpass2; a, not-tollpass, tollpass.example"],
+            ),
+            (&["a", "b; details=\"unclosed, tollpass"], &["a"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in received {
+                headers.append(PROXY_STATUS, HeaderValue::from_static(line));
+            }
+            append_proxy_status(&mut headers, ReasonCode::NoRule, "not paid");
+            let lines: Vec<_> = headers.get_all(PROXY_STATUS).iter().collect();
+            assert_eq!(lines, [kept, &[ours]].concat(), "{received:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_is_not_too_early() {
+        for (wait, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (2999, 3), (3000, 3)] {
+            assert_eq!(seconds(Duration::from_millis(wait)), expected, "{wait}");
+        }
     }
 
     #[test]
@@ -321,7 +434,7 @@ mod tests {
             let response = response(&error);
             assert_eq!(response.status(), status, "{error}");
             let header = response.headers()[PROXY_STATUS].to_str().unwrap();
-            assert!(header.starts_with(&format!("tollpass; error={kind}; details=\"")), "{header}");
+            assert!(header.starts_with(&format!("tollpass; error={kind}; reason=")), "{header}");
         }
     }
 
@@ -333,6 +446,9 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["status"], 508);
         assert_eq!(json["title"], "Loop Detected");
-        assert_eq!(json["detail"], ForwardError::Loop.to_string());
+        assert_eq!(
+            (&json["reason"], &json["detail"]),
+            (&"request-loop".into(), &ForwardError::Loop.to_string().into())
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use http::{Method, Request, Uri};
 
 use super::extensions::Arrival;
-use crate::protocol::Money;
+use crate::protocol::{Money, ReasonCode, Refusal};
 
 /// How a request was handled. The layer that decides it puts it into the response's extensions, and the access log reads
 /// it there. Without one, the response is the origin's.
@@ -14,32 +14,47 @@ pub(crate) enum Handling {
     /// The proxy served a page of its own.
     Local,
     /// The proxy refused or failed the request, for this reason.
-    Refused(String),
+    Refused(Explanation),
     /// The response is a 402 that was not paid, for this reason.
-    Unpaid(String),
+    Unpaid(Explanation),
     /// The seller took this payment.
     Paid {
         /// What it cost.
         price: Money,
         /// Why the client did not get the seller's response.
-        withheld: Option<String>,
+        withheld: Option<Explanation>,
     },
     /// The seller saw this payment and may have taken it.
     InDoubt {
         /// What it may have cost.
         price: Money,
         /// Why the outcome is unknown.
-        reason: Option<String>,
+        explanation: Option<Explanation>,
     },
+}
+
+/// Why a request did not get what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Explanation {
+    /// For programs.
+    pub(crate) reason: ReasonCode,
+    /// For people.
+    pub(crate) details: String,
+}
+
+impl From<&Refusal> for Explanation {
+    fn from(refusal: &Refusal) -> Self {
+        Self { reason: refusal.reason(), details: refusal.to_string() }
+    }
 }
 
 impl Handling {
     /// The reason, if the request did not get what it asked for.
-    pub(crate) fn into_reason(self) -> Option<String> {
+    pub(crate) fn into_explanation(self) -> Option<Explanation> {
         match self {
             Self::Local => None,
-            Self::Refused(reason) | Self::Unpaid(reason) => Some(reason),
-            Self::Paid { withheld: reason, .. } | Self::InDoubt { reason, .. } => reason,
+            Self::Refused(explanation) | Self::Unpaid(explanation) => Some(explanation),
+            Self::Paid { withheld: explanation, .. } | Self::InDoubt { explanation, .. } => explanation,
         }
     }
 }

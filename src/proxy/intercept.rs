@@ -50,6 +50,7 @@ use super::upstream::parked::ParkedConnection;
 use crate::error_chain::with_causes;
 use crate::hosts::host::canonical;
 use crate::mutex::lock;
+use crate::protocol::ReasonCode;
 use crate::protocol::policy::Hosts;
 use crate::proxy::request_service::RequestService;
 use crate::tls::Leaves;
@@ -146,10 +147,11 @@ where
             ))));
         }
         if let Err(error) = context.interception.leaves.authority().check_time(SystemTime::now()) {
-            let reason = format!("cannot intercept HTTPS to {}: {error}", target.host);
+            let details = format!("cannot intercept HTTPS to {}: {error}", target.host);
             context.warn_once(&error);
             let kind = Some("proxy_configuration_error");
-            let refused = error_response::problem(StatusCode::INTERNAL_SERVER_ERROR, kind, &reason);
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            let refused = error_response::problem(status, kind, ReasonCode::CannotIntercept, &details);
             return Intercepting::Open(Box::pin(std::future::ready(refused)));
         }
         let (name, span) = (RequestName::of(&request), request_span::span(&request));

@@ -446,26 +446,38 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
     let payee = fair.origin.receiver();
     let pay = "[[pay]]\nhost = \"127.0.0.1\"\nmax_price = ";
     let webhook = "webhook = \"http://127.0.0.1:1/\"";
-    for (rest, would, reason) in [
-        (format!("{pay}1000\n"), "pay", ""),
-        (format!("{pay}999\n"), "refuse", "the price 1000 is above max_price 999"),
-        (String::new(), "refuse", "no [[pay]] rule matches"),
-        ("[[pay]]\nhost = \"*\"\ndeny = true\n".to_owned(), "refuse", "a [[pay]] rule denies"),
-        (format!("{pay}1000\n{ASK}"), "ask", "`tollpass approve`"),
-        (format!("{pay}1000\nask_above = 1000\n"), "pay", ""),
-        (format!("{pay}1000\nask_above = 999\n"), "ask", "`tollpass approve`"),
+    for (rest, would, reason, details) in [
+        (format!("{pay}1000\n"), "pay", "", ""),
+        (format!("{pay}999\n"), "refuse", "above-max-price", "the price 1000 is above max_price 999"),
+        (String::new(), "refuse", "no-rule", "no [[pay]] rule matches"),
+        (
+            "[[pay]]\nhost = \"*\"\ndeny = true\n".to_owned(),
+            "refuse",
+            "denied-by-rule",
+            "a [[pay]] rule denies",
+        ),
+        (format!("{pay}1000\n{ASK}"), "ask", "", "`tollpass approve`"),
+        (format!("{pay}1000\nask_above = 1000\n"), "pay", "", ""),
+        (format!("{pay}1000\nask_above = 999\n"), "ask", "", "`tollpass approve`"),
         (
             format!("{pay}1000\n[hooks]\npayment_requested = {{ action = \"ask\", {webhook} }}\n"),
             "ask",
+            "",
             "the webhook http://127.0.0.1:1 decides",
         ),
         (
             format!("{pay}1000\n[hooks]\npayment_requested = {{ action = \"abort\" }}\n"),
             "refuse",
+            "not-wanted",
             "hooks.payment_requested aborts",
         ),
-        (format!("{pay}\"$1\"\n"), "pay", "if max_price ($1) allows the channel contract's token"),
-        (format!("{pay}1000\n[deposit]\nmax_per_channel = 999\n"), "refuse", "deposit.max_per_channel 999"),
+        (format!("{pay}\"$1\"\n"), "pay", "", "if max_price ($1) allows the channel contract's token"),
+        (
+            format!("{pay}1000\n[deposit]\nmax_per_channel = 999\n"),
+            "refuse",
+            "channel-limit",
+            "deposit.max_per_channel 999",
+        ),
     ] {
         let alice = Alice::ruled(&fair.market, &rest).await;
         let config = alice.config_path();
@@ -473,7 +485,8 @@ async fn inspect_shows_the_offer_and_what_would_be_done_without_paying() {
         let json: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"));
         let offer = &json["offers"][0];
         assert_eq!((&json["status"], &offer["would"]), (&402.into(), &would.into()), "{rest}: {json}");
-        assert!(offer["reason"].as_str().unwrap_or_default().contains(reason), "{rest}: {json}");
+        assert_eq!(offer["reason"].as_str().unwrap_or_default(), reason, "{rest}: {json}");
+        assert!(offer["details"].as_str().unwrap_or_default().contains(details), "{rest}: {json}");
         assert_eq!((&offer["price"], &offer["payee"]), (&"1000".into(), &payee.to_string().into()));
         assert!(!alice.state_dir().exists(), "it needs no state");
         let ran = run(&["inspect", &paid, "--config", text(&config)]).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::demand::DemandStep;
 use super::purchase::Purchase;
 use super::{Balance, Effect, Engine, Failure, HostName, OpFailure};
-use crate::protocol::refusal::Remembered;
+use crate::protocol::refusal::FundingRetry;
 use crate::protocol::{Address, Amount, ChannelId, ChannelOp, OnChain, Phase, Refusal};
 
 /// The pause after a failure doubles with each further one, up to this or `deposit.retry_after`, whichever is longer.
@@ -53,7 +53,8 @@ impl Engine {
         }
         let (max, within) = (self.policy.deposit.max_count, self.policy.deposit.count_window);
         if self.recent_deposits(&key, now) >= max as usize {
-            return DemandStep::Refuse(Refusal::TooManyDeposits { receiver, max, within });
+            let free_in = self.deposit_possible_in(&key, now);
+            return DemandStep::Refuse(Refusal::TooManyDeposits { receiver, max, within, free_in });
         }
         DemandStep::Fund(op)
     }
@@ -106,6 +107,13 @@ impl Engine {
         let within = self.policy.deposit.count_window;
         let is_recent = |at: &&Instant| now.saturating_duration_since(**at) < within;
         self.deposits.get(key).map_or(0, |times| times.iter().rev().take_while(is_recent).count())
+    }
+
+    /// The time until fewer than `deposit.max_count` deposits are in the window.
+    fn deposit_possible_in(&self, key: &(Address, HostName), now: Instant) -> Option<Duration> {
+        let times = self.deposits.get(key)?;
+        let last = times.get(times.len().checked_sub(self.policy.deposit.max_count as usize)?)?;
+        Some(self.policy.deposit.count_window.saturating_sub(now.saturating_duration_since(*last)))
     }
 
     /// Counts a deposit.
@@ -244,7 +252,7 @@ impl Failure {
     fn refusal(&self, now: Instant) -> Refusal {
         let ago = now.saturating_duration_since(self.since);
         let next = self.until.saturating_duration_since(now);
-        let remembered = (!ago.is_zero()).then_some(Remembered { ago, next });
-        Refusal::FundFailed { op: Box::new(self.op), reason: self.reason.clone(), remembered }
+        let retry = FundingRetry { ago, next };
+        Refusal::FundFailed { op: Box::new(self.op), reason: self.reason.clone(), retry }
     }
 }

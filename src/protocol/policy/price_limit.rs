@@ -32,13 +32,14 @@ impl PriceLimit {
     ) -> Result<(), Refusal> {
         let above = |known: &KnownAsset| {
             let (price, max_price) = (known.show(price.amount).into(), self.to_string().into());
-            Refusal::AbovePriceLimit { price, max_price }
+            Refusal::TooExpensive { price, max_price }
         };
         if let Self::ChannelToken(max_price) = self {
             return match price.asset {
                 AssetId::ChannelToken if price.amount <= *max_price => Ok(()),
                 AssetId::ChannelToken => {
-                    Err(Refusal::TooExpensive { price: price.amount, max_price: *max_price })
+                    let (price, max_price) = (price.amount.to_string().into(), max_price.to_string().into());
+                    Err(Refusal::TooExpensive { price, max_price })
                 }
                 AssetId::Token(_) => Err(self.not_allowed(&price.asset)),
             };

@@ -24,11 +24,13 @@ use tower::{Layer, Service};
 use self::credentials::Credentials;
 use self::failures::FailedAttempts;
 use super::error_response;
+use super::error_response::seconds;
 use super::extensions::{Arrival, BehindRouteToken, RemoteClient, RequestClient};
 use super::message::body::Body;
 use super::message::expect;
 use super::request_service::RequestService;
 use crate::limits::Limits;
+use crate::protocol::ReasonCode;
 use crate::protocol::policy::ProxyClient;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"tollpass\"");
@@ -114,7 +116,13 @@ impl AuthRefusal {
             Self::Missing | Self::Wrong => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
-        let mut response = error_response::problem(status, Some("http_request_denied"), &self.to_string());
+        let reason = match self {
+            Self::Missing => ReasonCode::TokenRequired,
+            Self::Wrong => ReasonCode::WrongToken,
+            Self::TooManyFailures { .. } => ReasonCode::TooManyAttempts,
+        };
+        let mut response =
+            error_response::problem(status, Some("http_request_denied"), reason, &self.to_string());
         let headers = response.headers_mut();
         match self {
             Self::Missing | Self::Wrong => {
@@ -131,11 +139,6 @@ impl AuthRefusal {
         }
         response
     }
-}
-
-/// Whole seconds, rounded up.
-fn seconds(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 /// The layer of [`Authenticate`], for one port.

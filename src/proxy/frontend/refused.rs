@@ -2,6 +2,7 @@
 
 use http::{Response, StatusCode};
 
+use crate::protocol::ReasonCode;
 use crate::proxy::{Body, error_response};
 
 /// A refusal, as reported to the client.
@@ -41,17 +42,21 @@ pub(super) enum FrontendRefusal {
 impl FrontendRefusal {
     /// The response to the client.
     pub(super) fn answer(self) -> Response<Body> {
-        let (status, error) = match self {
-            Self::BadHost | Self::NotOptions | Self::Climbs => {
-                (StatusCode::BAD_REQUEST, "http_request_error")
-            }
-            Self::TooLong => (StatusCode::URI_TOO_LONG, "http_request_error"),
-            Self::ForeignHost | Self::NoProxy => (StatusCode::MISDIRECTED_REQUEST, "http_request_error"),
-            Self::NoSuchPlace | Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
-            Self::InTheClear | Self::AnotherSite | Self::NoToken | Self::TokenRequired => {
-                (StatusCode::FORBIDDEN, "http_request_denied")
-            }
+        let bad = |status, reason| (status, "http_request_error", reason);
+        let denied = |reason| (StatusCode::FORBIDDEN, "http_request_denied", reason);
+        let (status, error, reason) = match self {
+            Self::BadHost => bad(StatusCode::BAD_REQUEST, ReasonCode::BadHost),
+            Self::NotOptions => bad(StatusCode::BAD_REQUEST, ReasonCode::BadTarget),
+            Self::Climbs => bad(StatusCode::BAD_REQUEST, ReasonCode::PathClimbs),
+            Self::TooLong => bad(StatusCode::URI_TOO_LONG, ReasonCode::PathTooLong),
+            Self::ForeignHost => bad(StatusCode::MISDIRECTED_REQUEST, ReasonCode::OtherHost),
+            Self::NoProxy => bad(StatusCode::MISDIRECTED_REQUEST, ReasonCode::NotAProxy),
+            Self::NoSuchPlace => (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoSuchPage),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", ReasonCode::NoRoute),
+            Self::InTheClear => denied(ReasonCode::HttpsUnencrypted),
+            Self::AnotherSite => denied(ReasonCode::AnotherSite),
+            Self::NoToken | Self::TokenRequired => denied(ReasonCode::RouteTokenRequired),
         };
-        error_response::problem(status, Some(error), &self.to_string())
+        error_response::problem(status, Some(error), reason, &self.to_string())
     }
 }

@@ -20,6 +20,7 @@ use tracing::debug;
 use crate::hosts::default_port;
 use crate::hosts::host::Host;
 use crate::mutex::lock;
+use crate::protocol::ReasonCode;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::downstream::server::{ConnectionPermit, GracefulShutdown};
 use crate::proxy::error_response;
@@ -42,7 +43,7 @@ pub(super) struct TunnelOrigin {
 
 /// Why a request in a tunnel is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Misdirected(StatusCode, &'static str);
+struct Misdirected(StatusCode, ReasonCode, &'static str);
 
 impl TunnelOrigin {
     pub(super) fn new(scheme: Scheme, host: &str, port: u16) -> Self {
@@ -55,10 +56,15 @@ impl TunnelOrigin {
 
     /// Puts the target of a request in absolute form, if it is for this origin.
     fn place<B>(&self, request: &mut Request<B>) -> Result<(), Misdirected> {
-        let elsewhere = Misdirected(StatusCode::MISDIRECTED_REQUEST, "this tunnel leads to another host");
+        let elsewhere = Misdirected(
+            StatusCode::MISDIRECTED_REQUEST,
+            ReasonCode::OtherTunnel,
+            "this tunnel leads to another host",
+        );
         if request.method() == Method::CONNECT {
             return Err(Misdirected(
                 StatusCode::BAD_REQUEST,
+                ReasonCode::BadTarget,
                 "CONNECT is not allowed inside a CONNECT tunnel",
             ));
         }
@@ -75,7 +81,11 @@ impl TunnelOrigin {
             Authority::try_from(host.as_bytes()).is_ok_and(|authority| self.is_meant(&authority))
         });
         if hosts.next().is_some() {
-            return Err(Misdirected(StatusCode::BAD_REQUEST, "it has more than one Host"));
+            return Err(Misdirected(
+                StatusCode::BAD_REQUEST,
+                ReasonCode::MalformedRequest,
+                "it has more than one Host",
+            ));
         }
         if !is_here {
             return Err(elsewhere);
@@ -84,7 +94,8 @@ impl TunnelOrigin {
         whole.scheme = Some(self.scheme.clone());
         whole.authority.clone_from(&self.authority);
         whole.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
-        let unusable = Misdirected(StatusCode::BAD_REQUEST, "the request target is not usable");
+        let unusable =
+            Misdirected(StatusCode::BAD_REQUEST, ReasonCode::BadTarget, "the request target is not usable");
         *request.uri_mut() = Uri::from_parts(whole).map_err(|_| unusable)?;
         Ok(())
     }
@@ -137,7 +148,11 @@ impl<S> TunnelService<S> {
     fn place(&self, request: &mut Request<Body>) -> Result<(), Misdirected> {
         if request.headers().len() > self.max_headers {
             let why = "it has more headers than limits.head_fields";
-            return Err(Misdirected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
+            return Err(Misdirected(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                ReasonCode::HeadTooLarge,
+                why,
+            ));
         }
         self.origin.place(request)
     }
@@ -170,8 +185,8 @@ where
         if let Some(client) = &self.authenticated {
             request.extensions_mut().insert(client.clone());
         }
-        if let Err(Misdirected(status, why)) = self.place(&mut request) {
-            let mut refused = error_response::problem(status, Some("http_request_error"), why);
+        if let Err(Misdirected(status, reason, why)) = self.place(&mut request) {
+            let mut refused = error_response::problem(status, Some("http_request_error"), reason, why);
             if version != Version::HTTP_2 {
                 // The bytes after a malformed request may not be a request.
                 refused.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -31,7 +31,7 @@ use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
-use crate::protocol::{Answer, Draft, Money, Offer, Refusal};
+use crate::protocol::{Answer, Draft, Money, Offer, ReasonCode, Refusal};
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::replay::Kept;
@@ -186,11 +186,13 @@ where
     pub(super) fn finish(&mut self, mut answer: Response<Body>) -> Response<Body> {
         self.tell_of_exit(Some((answer.status(), answer.headers())));
         let why = |answer: &mut Response<Body>| {
-            answer.extensions_mut().remove::<Handling>().and_then(Handling::into_reason)
+            answer.extensions_mut().remove::<Handling>().and_then(Handling::into_explanation)
         };
         let handling = match &self.spent {
             Spent::Nothing => return answer,
-            Spent::Unclear(price) => Handling::InDoubt { price: price.clone(), reason: why(&mut answer) },
+            Spent::Unclear(price) => {
+                Handling::InDoubt { price: price.clone(), explanation: why(&mut answer) }
+            }
             Spent::Paid(price) => Handling::Paid { price: price.clone(), withheld: why(&mut answer) },
         };
         answer.extensions_mut().insert(handling);
@@ -674,9 +676,10 @@ where
             if let Spent::Unclear(price) = &self.spent {
                 self.spent = Spent::Paid(price.clone());
             }
-            tracing::error!(request = %self.request, reason = %refusal, "the seller took a payment but withheld the response");
+            let (request, reason) = (&self.request, refusal.reason().as_str());
+            tracing::error!(%request, reason, details = %refusal, "the seller took a payment but withheld the response");
             let kind = Some("http_protocol_error");
-            return error_response::problem(StatusCode::BAD_GATEWAY, kind, &refusal.to_string());
+            return error_response::refusal(StatusCode::BAD_GATEWAY, kind, refusal);
         }
         held.give_back(refusal)
     }
@@ -724,20 +727,20 @@ impl Drop for Attended {
 fn unsent_response(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Body> {
     match held {
         Some(held) => held.give_back(refusal),
-        None => {
-            error_response::problem(StatusCode::BAD_REQUEST, Some("http_request_error"), &refusal.to_string())
-        }
+        None => error_response::refusal(StatusCode::BAD_REQUEST, Some("http_request_error"), refusal),
     }
 }
 
 fn lost(request: &RequestName, lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {
     tracing::warn!(%request, %error, price = %lease.draft().price(), "a payment was sent, but its response was lost");
     let details = format!("a payment was sent, but its response was lost: {error}");
-    error_response::problem(StatusCode::BAD_GATEWAY, Some("http_response_incomplete"), &details)
+    let (status, kind) = (StatusCode::BAD_GATEWAY, Some("http_response_incomplete"));
+    error_response::problem(status, kind, ReasonCode::PaymentInDoubt, &details)
 }
 
 fn late(request: &RequestName, lease: &Lease, limit: &str) -> Response<Body> {
     tracing::warn!(%request, price = %lease.draft().price(), "a payment was sent, but no response came in time");
     let details = format!("a payment was sent, but no response came within limits.{limit}");
-    error_response::problem(StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"), &details)
+    let (status, kind) = (StatusCode::GATEWAY_TIMEOUT, Some("http_response_timeout"));
+    error_response::problem(status, kind, ReasonCode::PaymentInDoubt, &details)
 }

@@ -1,11 +1,12 @@
 //! A 402 that is held back while its request is paid.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response};
 
 use super::settings::PaySettings;
+use crate::limits::Limits;
 use crate::protocol::Refusal;
-use crate::proxy::handling::{Handling, RequestName};
+use crate::proxy::handling::{Explanation, Handling, RequestName};
 use crate::proxy::replay::{Held, Past, hold};
 use crate::proxy::{Body, error_response};
 
@@ -40,25 +41,27 @@ pub(super) async fn hold_answer(
         }
         Held::Past(body, why) => {
             let mut answer = Response::from_parts(head, body);
-            let refusal = match why {
-                Past::Size => Refusal::OfferTooLarge { limit: settings.limits.max_402_body as u64 },
-                Past::Time => Refusal::OfferTooSlow,
-                Past::Broken => Refusal::OfferBroken,
-            };
-            tell_why(&mut answer, request, &refusal);
+            tell_why(&mut answer, request, &not_held(why, &settings.limits));
             Err(answer)
         }
     }
 }
 
+/// Why a 402 whose body could not be held is not paid.
+pub(super) fn not_held(why: Past, limits: &Limits) -> Refusal {
+    match why {
+        Past::Size => Refusal::OfferTooLarge { limit: limits.max_402_body as u64 },
+        Past::Time => Refusal::OfferTooSlow,
+        Past::Broken => Refusal::OfferBroken,
+    }
+}
+
 /// Adds the reason why a 402 is not paid.
 pub(super) fn tell_why(answer: &mut Response<Body>, request: &RequestName, refusal: &Refusal) {
-    let reason = refusal.to_string();
-    tracing::info!(%request, reason, "not paid");
-    error_response::append_proxy_status(answer.headers_mut(), None, &reason);
-    if let Some(time) = refusal.retry_after() {
-        let seconds = time.as_secs().max(1);
-        answer.headers_mut().entry(header::RETRY_AFTER).or_insert_with(|| seconds.into());
-    }
-    answer.extensions_mut().insert(Handling::Unpaid(reason));
+    let explanation = Explanation::from(refusal);
+    let Explanation { reason, details } = &explanation;
+    tracing::info!(%request, reason = reason.as_str(), details, "not paid");
+    error_response::append_proxy_status(answer.headers_mut(), *reason, details);
+    error_response::set_retry_after(answer.headers_mut(), refusal);
+    answer.extensions_mut().insert(Handling::Unpaid(explanation));
 }

@@ -92,8 +92,9 @@ where
         match Box::pin(self.inspect(turn)).await {
             Ok(()) => Response::from_parts(head, body),
             Err(refusal) => {
-                tracing::info!(request = %self.request, reason = %refusal, "response withheld by policy");
-                error_response::problem(StatusCode::BAD_GATEWAY, None, &refusal.to_string())
+                let (request, reason) = (&self.request, refusal.reason().as_str());
+                tracing::info!(%request, reason, details = %refusal, "response withheld by policy");
+                error_response::refusal(StatusCode::BAD_GATEWAY, None, &refusal)
             }
         }
     }

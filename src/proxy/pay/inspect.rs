@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
+use super::held_answer::not_held;
 use super::plain_http;
 use crate::hosts::without_brackets;
 use crate::limits::Limits;
@@ -15,7 +16,7 @@ use crate::protocol::policy::{
     Allow, Deposit, KnownAsset, Policy, PriceLimit, Requested, SpendLimit, shown_price,
 };
 use crate::protocol::schemes;
-use crate::protocol::{Address, Amount, Answer, AssetId, Offer, Refusal};
+use crate::protocol::{Address, Amount, Answer, AssetId, Offer, ReasonCode, Refusal};
 use crate::proxy::message::target;
 use crate::proxy::replay::{Held, hold};
 use crate::proxy::request_service::RequestService;
@@ -46,8 +47,10 @@ pub struct Inspection {
     pub url: String,
     /// The status of the response.
     pub status: u16,
-    /// Why the whole response would not be paid, if that does not depend on an offer.
-    pub reason: Option<String>,
+    /// Why the whole response would not be paid, if that does not depend on an offer; for programs.
+    pub reason: Option<ReasonCode>,
+    /// The same for people; also if the response asks for no payment.
+    pub details: Option<String>,
     /// The offers of the seller, in its order.
     pub offers: Vec<InspectedOffer>,
 }
@@ -67,8 +70,10 @@ pub struct InspectedOffer {
     pub payee: Address,
     /// What the proxy would do.
     pub would: Preview,
-    /// Why, or on which condition.
-    pub reason: Option<String>,
+    /// Why it would not pay, for programs.
+    pub reason: Option<ReasonCode>,
+    /// Why, or on which condition, for people.
+    pub details: Option<String>,
 }
 
 /// What the proxy would do with an offer.
@@ -107,28 +112,32 @@ where
         url: url.to_string(),
         status: head.status.as_u16(),
         reason: None,
+        details: None,
         offers: Vec::new(),
     };
     if !schemes::may_ask(head.status, &head.headers) {
-        inspection.reason = Some("the response asks for no payment".to_owned());
+        inspection.details = Some("the response asks for no payment".to_owned());
         return Ok(inspection);
     }
     let limits = settings.limits;
-    let whole = hold(body, limits.max_402_body, limits.offer_timeout).await;
-    let refusal = match whole {
-        Held::Whole { .. } => None,
-        Held::Past(..) => Some("its body is too large, too slow or incomplete, so that it would not be paid"),
-    };
-    inspection.reason = refusal.map(str::to_owned);
+    if let Held::Past(_, why) = hold(body, limits.max_402_body, limits.offer_timeout).await {
+        inspection.is_refused(&not_held(why, limits));
+    }
     match read(head.status, &head.headers) {
         Ok(offers) => {
             let peer = head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
             let judge = |offer: &Offer| settings.judge(url, peer, offer);
             inspection.offers = offers.iter().map(|offer| settings.describe(offer, judge(offer))).collect();
         }
-        Err(refusal) => inspection.reason = Some(refusal.to_string()),
+        Err(refusal) => inspection.is_refused(&refusal),
     }
     Ok(inspection)
+}
+
+impl Inspection {
+    fn is_refused(&mut self, refusal: &Refusal) {
+        (self.reason, self.details) = (Some(refusal.reason()), Some(refusal.to_string()));
+    }
 }
 
 fn read(status: StatusCode, headers: &HeaderMap) -> Result<Vec<Offer>, Refusal> {
@@ -204,7 +213,10 @@ impl InspectSettings<'_> {
 
     fn describe(&self, offer: &Offer, judged: Result<(Preview, Option<String>), Refusal>) -> InspectedOffer {
         let terms = offer.terms();
-        let (would, reason) = judged.unwrap_or_else(|refusal| (Preview::Refuse, Some(refusal.to_string())));
+        let (would, reason, details) = match judged {
+            Ok((would, condition)) => (would, None, condition),
+            Err(refusal) => (Preview::Refuse, Some(refusal.reason()), Some(refusal.to_string())),
+        };
         InspectedOffer {
             scheme: terms.scheme.to_string(),
             shown: shown_price(&terms.price, self.assets),
@@ -213,6 +225,7 @@ impl InspectSettings<'_> {
             payee: terms.payee,
             would,
             reason,
+            details,
         }
     }
 }

@@ -162,11 +162,8 @@ impl From<Unpaid> for Refusal {
             }
             Unpaid::Denied(host) => Self::Denied { host: host.to_string() },
             Unpaid::Unasked(unasked) => unasked.into(),
-            Unpaid::BoundConnection => Self::NotReplayable(
-                "it authenticates its connection (NTLM or Negotiate), and a payment would use another one"
-                    .into(),
-            ),
-            Unpaid::OtherProtocol => Self::NotReplayable("it requests another protocol (Upgrade)".into()),
+            Unpaid::BoundConnection => Self::BoundConnection,
+            Unpaid::OtherProtocol => Self::OtherProtocol,
         }
     }
 }
@@ -307,13 +304,10 @@ where
     S::Future: Send,
 {
     if let Err(refusal) = exchange.may_begin().await {
-        tracing::info!(request = %exchange.request, reason = %refusal, "request stopped by policy");
+        let (request, reason) = (&exchange.request, refusal.reason().as_str());
+        tracing::info!(%request, reason, details = %refusal, "request stopped by policy");
         let kind = Some("http_request_denied");
-        return Ok(exchange.finish(error_response::problem(
-            StatusCode::FORBIDDEN,
-            kind,
-            &refusal.to_string(),
-        )));
+        return Ok(exchange.finish(error_response::refusal(StatusCode::FORBIDDEN, kind, &refusal)));
     }
     // A dry run reads the seller's current offer.
     let is_dry_run = exchange.settings().dry_run.is_some();

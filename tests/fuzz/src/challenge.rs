@@ -63,8 +63,11 @@ fn answer(headers: &HeaderMap) -> Answer<'_> {
 fn fits_on_one_line(refusal: &Refusal) {
     let said = refusal.to_string();
     assert!(said.len() < 200 && !said.contains(char::is_control), "{said:?}");
-    let field = proxy_status(None, &said);
-    assert!(field.to_str().is_ok_and(|text| text.starts_with("tollpass; details=\"")), "{field:?}");
+    let field = proxy_status(None, refusal.reason(), &said);
+    assert!(
+        field.to_str().is_ok_and(|text| text.starts_with("tollpass; reason=offer-malformed; details=\"")),
+        "{field:?}"
+    );
 }
 
 /// Nothing is parsed into an offer that is not in the headers, once.

@@ -16,6 +16,7 @@ use hyper::client::conn::http1::handshake;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, join, sink};
+use tollpass::protocol::ReasonCode;
 use tollpass::proxy::dry_run::{Disposition, dispose, http1_builder};
 use tollpass::proxy::{Body, Forward, ProxySettings, error_response};
 
@@ -85,7 +86,7 @@ async fn answer(
         Ok(Disposition::Tunnel(host, port)) => {
             let is_host = !host.is_empty() && !host.contains(['@', '[', ']', '/', '?', '#', ' ']);
             assert!(is_host && port > 0, "a tunnel to {host} port {port}");
-            return error_response::problem(http::StatusCode::BAD_GATEWAY, None, "no tunnels here");
+            return problem("no tunnels here");
         }
         Ok(Disposition::Answer(answer)) => return answer,
         Ok(Disposition::Send(request)) => *request,
@@ -126,7 +127,7 @@ async fn exchange(mut request: Request<Body>) -> (Response<Body>, Option<Receive
     let (answer, _, received) = tokio::join!(sent, connection, origin(far));
     let answer = match answer {
         Ok(_) => Response::new(Body::Empty),
-        Err(error) => error_response::problem(http::StatusCode::BAD_GATEWAY, None, &error.to_string()),
+        Err(error) => problem(&error.to_string()),
     };
     (answer, received)
 }
@@ -249,4 +250,8 @@ fn without_zone(authority: &str) -> String {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &authority[..zone], &authority[end..]),
         _ => authority.to_owned(),
     }
+}
+
+fn problem(details: &str) -> Response<Body> {
+    error_response::problem(http::StatusCode::BAD_GATEWAY, None, ReasonCode::BadTarget, details)
 }

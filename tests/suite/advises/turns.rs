@@ -32,7 +32,7 @@ async fn the_webhook_decides_about_free_and_paid_requests_before_they_are_sent()
             because(
                 &got,
                 StatusCode::FORBIDDEN,
-                "tollpass; error=http_request_denied; details=\"hooks.init: ",
+                "tollpass; error=http_request_denied; reason=approver-refused; details=\"hooks.init: ",
             );
             let problem: Value = serde_json::from_slice(&got.body).unwrap();
             assert_eq!(problem["status"], 403);

@@ -70,7 +70,10 @@ async fn an_unverified_origin_gets_neither_request_nor_money() {
         let fetched = curl(Some(proxy.address), &["--cacert", ca.to_str().unwrap(), &url]).await;
         assert_eq!(fetched.got.status, StatusCode::BAD_GATEWAY, "{fetched:?}");
         let told = fetched.got.headers["proxy-status"].to_str().unwrap();
-        assert!(told.starts_with("tollpass; error=tls_certificate_error; details=\""), "{told}");
+        assert!(
+            told.starts_with("tollpass; error=tls_certificate_error; reason=bad-certificate; details=\""),
+            "{told}"
+        );
         assert!(told.contains(reason), "{told}");
         assert!(fetched.got.text().contains("127.0.0.1"), "{}", fetched.got.text());
     }

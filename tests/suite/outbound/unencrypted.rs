@@ -28,7 +28,12 @@ use crate::support::secure::Notary;
 /// Whether a response says which key is missing.
 #[track_caller]
 fn asks_for_the_key(told: &str, address: &str) {
-    assert!(told.contains("allow_plain_http = true") && told.contains(address), "{told}");
+    assert!(
+        told.contains("reason=plain-http; ")
+            && told.contains("allow_plain_http = true")
+            && told.contains(address),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -32,10 +32,14 @@ async fn the_sellers_own_402_comes_back_with_a_reason() {
     assert_eq!(direct.rdn().len(), 5, "{direct:?}");
     assert_eq!(direct.headers.get_all(header::SET_COOKIE).iter().count(), 5, "{direct:?}");
     let port = fair.origin.address().port();
-    for (rules, reason) in [
-        ("[[pay]]\nhost = \"127.0.0.1\"\ndeny = true\n", "a [[pay]] rule denies"),
-        ("", "no [[pay]] rule matches"),
-        ("[[pay]]\nhost = \"127.0.0.1\"\nport = 1\nmax_price = 10000\n", "no [[pay]] rule matches"),
+    for (rules, reason, details) in [
+        ("[[pay]]\nhost = \"127.0.0.1\"\ndeny = true\n", "denied-by-rule", "a [[pay]] rule denies"),
+        ("", "no-rule", "no [[pay]] rule matches"),
+        (
+            "[[pay]]\nhost = \"127.0.0.1\"\nport = 1\nmax_price = 10000\n",
+            "no-rule",
+            "no [[pay]] rule matches",
+        ),
     ] {
         let alice = Alice::ruled(&fair.market, rules).await;
         let proxy = alice.start().await;
@@ -44,7 +48,7 @@ async fn the_sellers_own_402_comes_back_with_a_reason() {
         assert_eq!(got.body, direct.body, "{rules}");
         assert_eq!(end_to_end(&got), end_to_end(&direct), "{rules}");
         let status = got.header(&PROXY_STATUS).expect("a reason");
-        assert_eq!(status, format!("tollpass; details=\"{reason} 127.0.0.1:{port}\""));
+        assert_eq!(status, format!("tollpass; reason={reason}; details=\"{details} 127.0.0.1:{port}\""));
         proxy.stop().await;
     }
     assert_eq!(fair.market.openings().await, 0);
@@ -56,8 +60,11 @@ async fn a_price_above_the_rules_is_not_paid() {
     scene.fair.origin.set_price("/paid", 10_001.into()).unwrap();
     let got = scene.get("/paid").await;
     assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED);
-    let reason = got.header(&PROXY_STATUS).unwrap();
-    assert_eq!(reason, "tollpass; details=\"the price 10001 is above max_price 10000\"");
+    let told = got.header(&PROXY_STATUS).unwrap();
+    assert_eq!(
+        told,
+        "tollpass; reason=above-max-price; details=\"the price 10001 is above max_price 10000\""
+    );
     assert_eq!(got.header(&rdn::PRICE), Some("10001"));
     scene.expect_paid(0).await;
     scene.close().await;

@@ -83,7 +83,7 @@ fn expect(line: &Value, method: &str, origin: &str, status: Option<u16>, bytes: 
     let found = (&line["method"], &line["origin"], &line["bytes"]);
     assert_eq!(found, (&method.into(), &origin.into(), &bytes.into()), "{line}");
     assert_eq!(line.get("status").cloned(), status.map(Value::from), "{line}");
-    for name in ["handled", "upload", "price", "reason", "ended"] {
+    for name in ["handled", "upload", "price", "reason", "details", "ended"] {
         let expected = rest.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         let found = line.get(name).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
         match expected {
@@ -164,14 +164,21 @@ async fn each_request_gets_one_line_that_says_how_it_was_handled() {
         (1, "GET", &*bob, Some(200), 5, &[("handled", "plain")] as &[_]),
         (2, "HEAD", &bob, Some(200), 0, &[("handled", "plain")]),
         (3, "GET", &bob, Some(200), paid, &[("handled", "paid"), ("price", &price)]),
-        (4, "GET", &local, Some(402), unpaid.0, &[("handled", "unpaid"), ("reason", unpaid.1)]),
+        (
+            4,
+            "GET",
+            &local,
+            Some(402),
+            unpaid.0,
+            &[("handled", "unpaid"), ("reason", "no-rule"), ("details", unpaid.1)],
+        ),
         (
             5,
             "GET",
             "http://127.0.0.1:1",
             Some(502),
             refused.unwrap(),
-            &[("handled", "refused"), ("reason", "refused")],
+            &[("handled", "refused"), ("reason", "connection-refused"), ("details", "refused")],
         ),
         (6, "GET", "http://tollpass.local", Some(200), page, &[("handled", "local")]),
         (7, "CONNECT", blind, Some(200), 6, &[("handled", "tunnelled"), ("upload", "4")]),

@@ -70,7 +70,7 @@ fn a_policy_that_wants_no_payment_asks_nothing() {
 fn what_the_rule_forbids_is_not_asked_about() {
     let mut world = World::asking(100);
     let (id, effects) = world.demand(ask(101));
-    let expected = Refusal::TooExpensive { price: 101.into(), max_price: 100.into() };
+    let expected = Refusal::TooExpensive { price: "101".into(), max_price: "100".into() };
     assert_eq!(effects, [Effect::Refuse(id, expected)]);
 }
 

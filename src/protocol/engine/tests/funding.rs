@@ -2,7 +2,7 @@
 
 use crate::protocol::engine::tests::*;
 use crate::protocol::policy::{DepositLimit, DepositSize};
-use crate::protocol::refusal::Remembered;
+use crate::protocol::refusal::FundingRetry;
 
 const COSTLY: u64 = 90;
 
@@ -217,7 +217,10 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     let deposit = Deposit { max_count: 2, count_window: Duration::from_secs(600), ..Deposit::default() };
     let policy = Policy { deposit, ..policy() };
     let mut world = World::with(policy.clone(), vec![(channel_id(7), channel(100, 95))]);
-    let refused = Refusal::TooManyDeposits { receiver: BOB, max: 2, within: deposit.count_window };
+    let refused = |free_in| {
+        let (within, free_in) = (deposit.count_window, Some(Duration::from_secs(free_in)));
+        Refusal::TooManyDeposits { receiver: BOB, max: 2, within, free_in }
+    };
     let mut held = 100;
     for _ in 0..2 {
         let (id, effects) = world.demand(ask(COSTLY));
@@ -229,8 +232,9 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
         world.carried_out(7, Some(on_chain(held)));
         world.when(Input::Answer(id, Outcome::Accepted));
         world.when(Input::SellerTotal(channel_id(7), held.into(), true));
+        world.pass(Duration::from_secs(5));
     }
-    assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
+    assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused(590)));
     // Other hosts have their own count.
     assert!(submitted_op(&world.demand_of("mallory.example", &[], ask(10)).1).is_some());
 
@@ -245,8 +249,10 @@ fn deposits_are_bounded_in_number_and_time_also_across_a_restart() {
     world.engine = Engine::new(Arc::new(policy));
     let deposits = vec![recent.clone(), recent];
     world.when(Input::Ready { account, channels, hosts, intents, deposits, on_chain, cursor });
-    assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused));
-    world.pass(Duration::from_secs(101));
+    assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused(100)));
+    world.pass(Duration::from_secs(99));
+    assert_eq!(refusal(&world.demand(ask(10)).1), Some(&refused(1)));
+    world.pass(Duration::from_secs(1));
     assert!(submitted_op(&world.demand(ask(10)).1).is_some());
 }
 
@@ -255,11 +261,12 @@ fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_
     let mut world = World::with(policy(), Vec::new());
     let open = submitted_op(&world.demand(ask(10)).1).unwrap();
     let effects = world.fails(open, Some(7));
-    let failed = |remembered| {
-        let (op, reason) = (Box::new(open), "too little ether".to_owned());
-        Refusal::FundFailed { op, reason, remembered }
+    let failed = |ago, next| {
+        let retry = FundingRetry { ago: Duration::from_secs(ago), next: Duration::from_secs(next) };
+        Refusal::FundFailed { op: Box::new(open), reason: "too little ether".to_owned(), retry }
     };
-    assert_eq!(refusal(&effects), Some(&failed(None)), "the request that it was tried for");
+    assert_eq!(refusal(&effects), Some(&failed(0, 30)), "the request that it was tried for");
+    assert!(failed(0, 30).to_string().ends_with("too little ether"));
 
     world.pass(Duration::from_secs(27));
     let (_, effects) = world.demand(ask(10));
@@ -267,13 +274,13 @@ fn a_failure_that_is_remembered_says_so_and_is_tried_again_when_the_balance_has_
     let (_, effects) = world.demand(ask(10));
     assert_eq!(effects, [], "once for all who wait");
     let effects = world.has(Some(7));
-    let remembered = Remembered { ago: Duration::from_secs(27), next: Duration::from_secs(3) };
     let refusals = effects.iter().map(|effect| match effect {
         Effect::Refuse(_, refusal) => refusal.clone(),
         effect => panic!("{effect:?}"),
     });
     let refusals: Vec<Refusal> = refusals.collect();
-    assert_eq!(refusals, [failed(Some(remembered)), failed(Some(remembered))]);
+    assert_eq!(refusals, [failed(27, 3), failed(27, 3)]);
+    assert_eq!(refusals[0].retry_after(), Some(Duration::from_secs(3)));
     assert!(refusals[0].to_string().ends_with("too little ether (tried 27 s ago, next attempt in 3 s)"));
     // Current for a moment.
     assert!(refusal(&world.demand(ask(10)).1).is_some());
