@@ -33,5 +33,6 @@ mod spenders;
 mod stops;
 mod streams;
 mod support;
+mod tells;
 mod transparent;
 mod watches;

@@ -23,4 +23,5 @@ pub mod rig;
 pub mod secure;
 pub mod sides;
 pub mod town;
+pub mod ways;
 pub mod wire;

@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use tollpass::tls::{Authority, Leaves, provider};
@@ -130,12 +130,12 @@ pub async fn connect(proxy: SocketAddr, place: &str) -> TcpStream {
 }
 
 /// Performs a TLS handshake, trusting only the PEM certificates in `ca`.
-pub async fn trusting(
+pub async fn trusting<S: AsyncRead + AsyncWrite + Unpin>(
     ca: &Path,
-    stream: TcpStream,
+    stream: S,
     name: &str,
     alpn: &[&str],
-) -> std::io::Result<client::TlsStream<TcpStream>> {
+) -> std::io::Result<client::TlsStream<S>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();

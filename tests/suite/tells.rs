@@ -1,0 +1,149 @@
+//! What a client is told if it is not served, in all six ways in: a guard that holds in five is none.
+
+mod refused;
+mod sellers;
+mod tokens;
+
+use std::path::PathBuf;
+
+use http::{HeaderMap, HeaderName, header};
+use tokio::task::JoinHandle;
+use tollpass::app::App;
+use tollpass::config::Config;
+use tollpass::payments::Payments;
+use tollpass::protocol::{Amount, ReasonCode};
+use tollpass::shutdown::Shutdown;
+
+use crate::support::payer::{Alice, PATIENCE};
+use crate::support::ways::{Asked, Entrances, WayIn};
+use crate::support::wire::Got;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// A proxy in this process, with or without a wallet, and the entrances to it and to a seller.
+struct Proxy {
+    entrances: Entrances,
+    payments: Option<Payments>,
+    shutdown: Shutdown,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Runs Alice's proxy. `entrances` are those of the seller.
+    async fn start(
+        alice: &Alice,
+        mut entrances: Entrances,
+        change: impl FnOnce(&mut Config),
+        is_dry_run: bool,
+    ) -> Self {
+        let mut config = Config::load(Some(&alice.config_path())).unwrap();
+        change(&mut config);
+        let shutdown = Shutdown::new();
+        let mut app = App::build(config, None, shutdown.clone()).await.unwrap();
+        if is_dry_run {
+            app.dry_run();
+        }
+        entrances.proxy = ([127, 0, 0, 1], app.address().port()).into();
+        entrances.ca = alice.state_dir().join("ca.pem");
+        let payments = app.channels().map(|channels| channels.payments().clone());
+        let task = tokio::spawn(async move { app.run().await.unwrap() });
+        Self { entrances, payments, shutdown, task }
+    }
+
+    /// The sum of all promised totals.
+    async fn promised(&self) -> Amount {
+        let Some(payments) = &self.payments else { return Amount::ZERO };
+        let channels = payments.list().await.expect("the service runs").channels;
+        channels.iter().fold(Amount::ZERO, |sum, channel| sum.checked_add(channel.promised).unwrap())
+    }
+
+    async fn stop(self) {
+        drop(self.payments);
+        self.shutdown.begin();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it does not stop").unwrap();
+    }
+
+    /// Asks by one way, and checks that the client gets the seller's own 402, and with it, unless the tunnel is blind,
+    /// this reason.
+    async fn refuses(&self, way: WayIn, asked: &Asked, reason: ReasonCode, retry: Retry) -> String {
+        let row = format!("{reason} by {way:?}");
+        let (direct, got) =
+            (self.entrances.ask_seller(way, asked).await, self.entrances.ask(way, asked).await);
+        assert_eq!(direct.status, 402, "{row}: {direct:?}");
+        assert_eq!((got.status, &got.body), (direct.status, &direct.body), "{row}: {got:?}");
+        assert_eq!(end_to_end(&got), end_to_end(&direct), "{row}");
+        if way == WayIn::Tunnel {
+            assert_eq!(got.headers.get(PROXY_STATUS), direct.headers.get(PROXY_STATUS), "{row}");
+            return String::new();
+        }
+        let seconds = got.header(&header::RETRY_AFTER).map(|seconds| seconds.parse::<u64>().unwrap());
+        match retry {
+            None => assert_eq!(seconds, None, "{row}"),
+            Some((least, most)) => {
+                assert!(
+                    seconds.is_some_and(|seconds| (least..=most).contains(&seconds)),
+                    "{row}: {seconds:?}"
+                );
+            }
+        }
+        let start = format!("tollpass; reason={reason}; details=\"");
+        let told = ours(&got, &row);
+        assert!(
+            told.starts_with(&start) && told.ends_with('"') && told.len() > start.len() + 5,
+            "{row}: {told}"
+        );
+        told
+    }
+}
+
+/// The least and the most that `Retry-After` may say.
+type Retry = Option<(u64, u64)>;
+
+/// The one entry of the proxy in `Proxy-Status`: a line of its own, the last one.
+fn ours(got: &Got, row: &str) -> String {
+    let lines: Vec<&str> =
+        got.headers.get_all(PROXY_STATUS).iter().map(|line| line.to_str().unwrap()).collect();
+    let told = lines.last().unwrap_or_else(|| panic!("{row}: no reason: {got:?}"));
+    let count = lines.iter().filter(|line| line.to_ascii_lowercase().contains("tollpass;")).count();
+    assert_eq!(count, 1, "{row}: {lines:?}");
+    (*told).to_owned()
+}
+
+/// Checks a response of the proxy's own.
+fn is_problem(got: &Got, status: u16, error: &str, reason: ReasonCode, row: &str) {
+    assert_eq!(got.status, status, "{row}: {got:?}");
+    let told = ours(got, row);
+    let start = format!("tollpass; error={error}; reason={reason}; details=\"");
+    assert!(told.starts_with(&start), "{row}: {told}");
+    assert_eq!(got.header(&header::CONTENT_TYPE), Some("application/problem+json"), "{row}");
+    let problem: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+    assert_eq!((&problem["status"], &problem["reason"]), (&status.into(), &reason.as_str().into()), "{row}");
+    let details = problem["detail"].as_str().unwrap();
+    assert!(told.contains(&details.replace('\\', "\\\\").replace('"', "\\\"")), "{row}: {told} {details}");
+}
+
+/// The end-to-end headers, without what a proxy adds and the date.
+fn end_to_end(got: &Got) -> HeaderMap {
+    let mut fields = got.headers.clone();
+    for name in [header::VIA, header::DATE, header::CONNECTION, header::RETRY_AFTER, PROXY_STATUS] {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// The tables that all configurations here need: every tunnel to 127.0.0.1 is read, and the route leads to the seller.
+fn tables(entrances: &Entrances, client: &str, upstream: &str) -> String {
+    format!(
+        "[intercept]\nhosts = [\"127.0.0.1\"]\n[[route]]\nprefix = \"/seller\"\norigin = \"http://{}\"\n{client}\
+         [upstream]\nca_file = \"{}\"\n{upstream}",
+        entrances.plain,
+        entrances.seller_ca.display()
+    )
+}
+
+/// Entrances to a seller, as long as there is no proxy.
+fn entrances(plain: &str, secure: &str, seller_ca: PathBuf) -> Entrances {
+    let place = |url: &str| url.rsplit('/').next().unwrap().parse().unwrap();
+    let (plain, secure) = (place(plain), place(secure));
+    Entrances { proxy: plain, ca: PathBuf::new(), plain, secure, seller_ca }
+}
