@@ -630,6 +630,7 @@ pub fn chain_settings(chain: &config::ChainConfig) -> chain::ChainSettings {
         chain_id: chain.chain_id,
         max_fee_per_gas: chain.max_fee_per_gas,
         max_fee: chain.max_fee,
+        max_fees_per_day: chain.max_fees_per_day,
     }
 }
 

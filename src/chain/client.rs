@@ -9,6 +9,7 @@ use ethers_core::abi::AbiDecode;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::chain::daily_fees::DailyFees;
 use crate::chain::error::{ChainError, PinSource};
 use crate::chain::nonces::Nonces;
 use crate::chain::rpc::{At, CallRequest, Rpc};
@@ -27,6 +28,7 @@ pub(super) struct ChainState {
     pub poll_rpc: Rpc,
     pub signer: Arc<Signer>,
     pub nonces: Nonces,
+    pub daily_fees: DailyFees,
     /// Held while an allowance is set and used: concurrent operations would take it from each other.
     pub allowance: Mutex<()>,
     pub pinned: OnceCell<ContractConstants>,
@@ -55,6 +57,7 @@ impl Chain {
         Ok(Self(Arc::new(ChainState {
             poll_rpc: rpc.with_retry_window(settings.poll_every),
             rpc,
+            daily_fees: DailyFees::new(settings.max_fees_per_day),
             settings,
             signer,
             nonces: Nonces::default(),

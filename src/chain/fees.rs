@@ -74,17 +74,27 @@ impl Caps {
     /// Whether a transaction that was signed earlier, perhaps under other limits, may be sent again.
     pub fn allow(self, raw: &[u8]) -> Result<(), ChainError> {
         // A node cannot decode it either, so it is harmless.
-        let Ok((transaction, _)) = TypedTransaction::decode_signed(&Rlp::new(raw)) else { return Ok(()) };
-        let price = match &transaction {
-            TypedTransaction::Eip1559(transaction) => transaction.max_fee_per_gas,
-            other => other.gas_price(),
-        };
-        let (price, gas) = (price.unwrap_or_default(), transaction.gas().copied().unwrap_or_default());
+        let Some((price, gas)) = price_and_gas(raw) else { return Ok(()) };
         self.bid(Fees::Legacy { price }, gas).map(drop)
     }
 }
 
-fn too_dear(what: &'static str, key: &'static str, asked: U256, allowed: Wei) -> ChainError {
+/// The most that a signed transaction can cost, in wei; 0 if it is not one, so that no node accepts it.
+pub(crate) fn most_it_costs(raw: &[u8]) -> U256 {
+    price_and_gas(raw).map_or(U256::zero(), |(price, gas)| price.saturating_mul(gas))
+}
+
+/// The highest price per unit of gas that a signed transaction bids, and its gas limit.
+fn price_and_gas(raw: &[u8]) -> Option<(U256, U256)> {
+    let (transaction, _) = TypedTransaction::decode_signed(&Rlp::new(raw)).ok()?;
+    let price = match &transaction {
+        TypedTransaction::Eip1559(transaction) => transaction.max_fee_per_gas,
+        other => other.gas_price(),
+    };
+    Some((price.unwrap_or_default(), transaction.gas().copied().unwrap_or_default()))
+}
+
+pub(super) fn too_dear(what: &'static str, key: &'static str, asked: U256, allowed: Wei) -> ChainError {
     ChainError::TooDear { what, key, asked: Wei(u128::try_from(asked).unwrap_or(u128::MAX)), allowed }
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use ethers_core::types::transaction::eip2718::TypedTransaction;
-use ethers_core::types::{Bytes, H160};
+use ethers_core::types::{Bytes, H160, U256};
 use ethers_core::utils::keccak256;
 use ethers_core::utils::rlp::Rlp;
 
@@ -65,6 +66,11 @@ impl Chain {
     /// them can be sent again.
     pub fn remember(&self, intents: &[Intent]) {
         intents.iter().for_each(|intent| self.0.nonces.signed(intent));
+    }
+
+    /// Counts the fees of transactions that were signed before this start, by their age.
+    pub fn remember_fees(&self, earlier: &[(Duration, U256)]) {
+        self.0.daily_fees.restore(earlier, Instant::now());
     }
 
     /// The gap before one of the recorded transactions, if there is one.

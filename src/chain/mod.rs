@@ -5,6 +5,7 @@
 
 mod client;
 mod confirm;
+mod daily_fees;
 mod error;
 mod fees;
 mod gap;
@@ -23,6 +24,7 @@ pub use client::Chain;
 pub use error::{ChainError, NotRecorded, OpError};
 #[cfg(feature = "testing")]
 pub use error::{PinSource, Underfunded};
+pub(crate) use fees::most_it_costs;
 pub use microraiden::{Balances, OpResult, Resolution, Synced};
 #[cfg(feature = "testing")]
 pub use microraiden::{BlockWatcher, ContractInfo};

@@ -1,6 +1,6 @@
 //! Prices, signs, journals and submits one transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ethers_core::types::U256;
 use ethers_core::utils::keccak256;
@@ -224,7 +224,8 @@ impl Chain {
             || matches!(self.holder(intent.nonce).await, Ok(Some(holder)) if is_other(&holder))
     }
 
-    /// The signed bytes of a step, and the most that it can cost in wei. Chain ID and token are verified first.
+    /// The signed bytes of a step, and the most that it can cost in wei, which counts as spent today. Chain ID and token are
+    /// verified first.
     pub(super) async fn sign(
         &self,
         op: &ChannelOp,
@@ -240,6 +241,7 @@ impl Chain {
             return Err(self.underfunded(has, cost));
         }
         self.verify().await?;
+        self.0.daily_fees.count(cost, Instant::now())?;
         let transaction = fees.transaction(request, chain_id, nonce, gas);
         let raw = self.0.signer.sign_transaction(&transaction).map_err(ChainError::from)?;
         Ok((raw.to_vec(), cost))

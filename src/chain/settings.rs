@@ -32,6 +32,8 @@ pub struct ChainSettings {
     pub max_fee_per_gas: Wei,
     /// The highest fee of one transaction.
     pub max_fee: Wei,
+    /// The highest sum of the fees of one day.
+    pub max_fees_per_day: Wei,
 }
 
 impl fmt::Debug for ChainSettings {

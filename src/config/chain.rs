@@ -23,6 +23,8 @@ const RETRY_TIMEOUT: Quantity = time(20 * SECOND, MILLISECOND..=HOUR);
 const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
 /// 0.1 ETH.
 const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
+/// 1 ETH.
+const MAX_FEES_PER_DAY: Wei = Wei(1_000_000_000_000_000_000);
 
 /// The keys of `[chain]`.
 pub(super) static CHAIN: Table = Table::new(
@@ -56,6 +58,8 @@ pub(super) static CHAIN: Table = Table::new(
         /// Limits on the fee of every transaction (opening, top-up, approval, close, settlement), per unit of gas and
         /// in total, whatever the node suggests.
         "max_fee": Shape::Ether; or(|| json!(MAX_FEE.to_string())),
+        /// The limit on the fees of all transactions that are signed within 24 hours, at the most that each can cost.
+        "max_fees_per_day": Shape::Ether; or(|| json!(MAX_FEES_PER_DAY.to_string())),
     },
 );
 
@@ -86,6 +90,8 @@ pub struct ChainConfig {
     pub max_fee_per_gas: Wei,
     /// The most that one transaction may cost in fees.
     pub max_fee: Wei,
+    /// The most that the transactions of one day may cost in fees.
+    pub max_fees_per_day: Wei,
 }
 
 /// Reads `[chain]`; `None` if it is invalid, which is then reported.
@@ -129,6 +135,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
     };
     let max_fee_per_gas = fee("max_fee_per_gas", MAX_FEE_PER_GAS);
     let max_fee = fee("max_fee", MAX_FEE);
+    let max_fees_per_day = fee("max_fees_per_day", MAX_FEES_PER_DAY);
     Some(ChainConfig {
         rpc_url: rpc_url?,
         channel_manager: channel_manager?,
@@ -142,5 +149,6 @@ pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
         chain_id,
         max_fee_per_gas,
         max_fee,
+        max_fees_per_day,
     })
 }

@@ -21,6 +21,9 @@ use crate::protocol::{ChannelOp, Refusal};
 /// How long the engine's state may be unrecorded while no payments are made.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
+/// How often the engine is told the time that budgets go by, which it counts in minutes.
+const TIME_EVERY: Duration = Duration::from_secs(1);
+
 /// The engine behind a mutex, with the callers that await an answer.
 #[derive(Debug)]
 pub(super) struct SharedEngine {
@@ -43,6 +46,8 @@ pub(super) struct LockedEngine {
     alarm: Option<Instant>,
     /// The time of the last input from a purchase.
     touched: Instant,
+    /// When the engine was last told the time.
+    timed: Option<Instant>,
     /// True while the actor waits for leases to return, or for writes to end.
     pub awaits_returns: bool,
 }
@@ -62,6 +67,7 @@ impl SharedEngine {
             replies: HashMap::new(),
             alarm: None,
             touched: Instant::now(),
+            timed: None,
             awaits_returns: false,
         };
         Self { inner: Mutex::new(inner), wake: Notify::new(), clock, payer: OnceLock::new() }
@@ -105,7 +111,7 @@ impl SharedEngine {
         if self.inner.is_poisoned() {
             return inner.close();
         }
-        inner.engine.set_time(self.clock.minute());
+        inner.set_time(&self.clock, now);
         inner.engine.handle(input, now);
         inner.reply_to_all(None);
         self.wake_if_needed(inner, None, now);
@@ -120,7 +126,7 @@ impl SharedEngine {
         let now = Instant::now();
         let mut inner = self.lock();
         inner.touched = now;
-        inner.engine.set_time(self.clock.minute());
+        inner.set_time(&self.clock, now);
         inner.engine.handle(input, now);
         let asked = match inner.reply_to_all(Some(id)) {
             Some(reply) => Asked::Replied(reply),
@@ -180,6 +186,14 @@ impl SharedEngine {
 }
 
 impl LockedEngine {
+    /// Tells the engine the time, unless that was just done.
+    fn set_time(&mut self, clock: &BudgetClock, now: Instant) {
+        if self.timed.is_none_or(|timed| now.saturating_duration_since(timed) >= TIME_EVERY) {
+            self.timed = Some(now);
+            self.engine.set_time(clock.minute());
+        }
+    }
+
     /// Delivers replies to purchases; returns the one for `own`.
     fn reply_to_all(&mut self, own: Option<PurchaseId>) -> Option<PurchaseReply> {
         let mut to_own = None;

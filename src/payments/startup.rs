@@ -124,6 +124,7 @@ impl Payments {
         let stored = answer.await.map_err(|_| StartupError::Gone)??;
         startup.chain.pin(account.chain_id, account.token);
         startup.chain.remember(&stored.intents);
+        startup.chain.remember_fees(&stored.fees);
         match startup.chain.gap(&stored.intents).await {
             Ok(Some(gap)) => tracing::warn!("{gap}"),
             Ok(None) => {}

@@ -264,6 +264,7 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "hold",
         "frozen",
         "paused_host",
+        "fee",
     ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
     older.execute_batch(&format!("{drops} PRAGMA user_version = {};", journal::LEDGER_VERSION - 1)).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ethers_core::types::U256;
 use ethers_core::utils::hex;
 use rusqlite::{Row, params, types::Type};
 
@@ -20,6 +21,9 @@ use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Offe
 
 /// How long deposits are kept, in seconds: longer than any limit's window.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
+
+/// How long the fees of transactions are kept, in seconds: longer than they count.
+const FEES_KEPT: u64 = 2 * 24 * 3600;
 
 /// The row of an account: one payer on one contract of one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct StoredAccount {
     pub hosts: Vec<(ChannelId, HostName)>,
     /// Deposits: receiver, host, and age.
     pub deposits: Vec<(Address, HostName, Duration)>,
+    /// The most that each transaction that was signed lately can cost, in wei, and its age.
+    pub fees: Vec<(Duration, U256)>,
     /// The URLs of receivers' REST interfaces, by host.
     pub seller_urls: Vec<((HostName, Address), String)>,
     /// Unused closing signatures.
@@ -149,12 +155,14 @@ impl Journal {
             (self.channels(id)?, self.prices(id, account)?, self.seller_urls(id)?);
         let (closing_signatures, cursor) = (self.closing_signatures(id)?, cursor as u64);
         let (hosts, deposits, holds) = (self.hosts(id)?, self.deposits(id)?, self.holds(id)?);
+        let fees = self.fees(id)?;
         Ok(StoredAccount {
             id: AccountId(id),
             channels,
             hosts,
             intents,
             deposits,
+            fees,
             prices,
             seller_urls,
             closing_signatures,
@@ -217,6 +225,21 @@ impl Journal {
             Ok((text(row, 0)?, host(row, 1)?, Duration::from_secs(ago)))
         };
         deposits.query_map([book], read)?.collect()
+    }
+
+    fn fees(&self, book: i64) -> rusqlite::Result<Vec<(Duration, U256)>> {
+        let now = unix_time();
+        let kept = now.saturating_sub(FEES_KEPT) as i64;
+        self.connection.execute("DELETE FROM fee WHERE book = ?1 AND at < ?2", params![book, kept])?;
+        let mut fees = self.connection.prepare("SELECT at, most FROM fee WHERE book = ?1")?;
+        let read = |row: &Row<'_>| {
+            // If the clock was set back, it counts as signed just now.
+            let age = now.saturating_sub(row.get::<_, i64>(0)? as u64);
+            let most = U256::from_dec_str(&row.get::<_, String>(1)?);
+            // What is unreadable was changed by hand: it allows nothing for a day.
+            Ok((Duration::from_secs(age), most.unwrap_or(U256::MAX)))
+        };
+        fees.query_map([book], read)?.collect()
     }
 
     fn closing_signatures(&self, book: i64) -> rusqlite::Result<Vec<(ChannelId, ClosingSignature)>> {

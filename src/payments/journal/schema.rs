@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     BUDGETS,
     PAUSES,
     PARTIES,
+    FEES,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -188,6 +189,15 @@ const PAUSES: &str = "
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         host TEXT NOT NULL UNIQUE,
         since INTEGER NOT NULL
+    );";
+/// Version 12: the most that each transaction of the last day can cost, in wei, and when it was signed.
+const FEES: &str = "
+    CREATE TABLE fee (
+        book INTEGER NOT NULL REFERENCES book (id),
+        hash TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        most TEXT NOT NULL,
+        PRIMARY KEY (book, hash)
     );";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;

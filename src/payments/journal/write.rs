@@ -7,6 +7,7 @@ use super::budgets::{write_budget, write_hold};
 use super::error::JournalError;
 use super::file::Journal;
 use super::load::AccountId;
+use crate::chain::most_it_costs;
 use crate::payments::clock::unix_time;
 use crate::protocol::engine::{Authorization, Record};
 use crate::protocol::quote::{Quote, RequestId};
@@ -212,5 +213,9 @@ fn write_intent(connection: &Connection, account: AccountId, intent: &Intent) ->
     connection
         .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![account.0, intent.op.receiver().to_string(), intent.nonce as i64, hash, body])?;
+    let most = most_it_costs(&intent.raw).to_string();
+    connection
+        .prepare_cached("INSERT INTO fee VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?
+        .execute(params![account.0, hash, unix_time() as i64, most])?;
     Ok(())
 }

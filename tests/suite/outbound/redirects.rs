@@ -33,6 +33,7 @@ async fn a_redirect_of_the_node_is_an_error_and_leads_nowhere() {
             chain_id: None,
             max_fee_per_gas: Wei(1),
             max_fee: Wei(1),
+            max_fees_per_day: Wei(1),
         };
         let chain = Chain::new(settings, Arc::new(Signer::new(&KEY).unwrap())).unwrap();
         let error = soon("an error", chain.balances()).await.unwrap_err();

@@ -66,6 +66,7 @@ impl Rig {
             chain_id: None,
             max_fee_per_gas: Wei(500_000_000_000),
             max_fee: Wei(100_000_000_000_000_000),
+            max_fees_per_day: Wei(u128::MAX),
         }
     }
 

@@ -1,0 +1,84 @@
+//! What the transactions of one day may cost together.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use ethers_core::types::U256;
+
+use super::error::ChainError;
+use super::fees::too_dear;
+use crate::mutex::lock;
+use crate::protocol::Wei;
+
+/// How long a fee counts.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The fees of the transactions that were signed within a day: the most that each can cost, whether it is mined or not.
+#[derive(Debug)]
+pub(super) struct DailyFees {
+    most: Wei,
+    /// When each stops counting, and the fee.
+    counted: Mutex<Vec<(Instant, U256)>>,
+}
+
+impl DailyFees {
+    /// Allows fees of `most` within a day.
+    pub(super) fn new(most: Wei) -> Self {
+        Self { most, counted: Mutex::default() }
+    }
+
+    /// Counts transactions that were signed before this start, by their age.
+    pub(super) fn restore(&self, earlier: &[(Duration, U256)], now: Instant) {
+        let until = |(age, fee): &(Duration, U256)| (now + DAY.saturating_sub(*age), *fee);
+        lock(&self.counted).extend(earlier.iter().map(until));
+    }
+
+    /// Counts a transaction that is about to be signed.
+    ///
+    /// # Errors
+    /// [`ChainError::TooDear`] if it does not fit.
+    pub(super) fn count(&self, fee: U256, now: Instant) -> Result<(), ChainError> {
+        let mut counted = lock(&self.counted);
+        counted.retain(|(until, _)| *until > now);
+        let sum = counted.iter().fold(fee, |sum, (_, fee)| sum.saturating_add(*fee));
+        if sum > U256::from(self.most.0) {
+            return Err(too_dear("all transactions of one day", "max_fees_per_day", sum, self.most));
+        }
+        counted.push((now + DAY, fee));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn fees_count_for_a_day_also_across_a_restart() {
+        let start = Instant::now();
+        let fees = DailyFees::new(Wei(100));
+        fees.restore(&[(20 * HOUR, 30.into()), (30 * HOUR, 99.into())], start);
+        let later = start + 10 * Duration::from_secs(1);
+        for (fee, at, fits) in [
+            (71, later, false),
+            (70, later, true),
+            (1, later, false),
+            (1, start + 4 * HOUR - Duration::from_secs(1), false),
+            (30, start + 4 * HOUR, true),
+            (0, start + 4 * HOUR, true),
+            (1, start + 4 * HOUR, false),
+            (70, start + 25 * HOUR, true),
+            (u64::MAX, start + 100 * HOUR, false),
+            (100, start + 100 * HOUR, true),
+        ] {
+            assert_eq!(fees.count(fee.into(), at).is_ok(), fits, "{fee} at {:?}", at - start);
+        }
+        let error = fees.count(U256::MAX, start + 100 * HOUR).unwrap_err().to_string();
+        assert!(
+            error.contains("all transactions of one day") && error.contains("chain.max_fees_per_day"),
+            "{error}"
+        );
+    }
+}
