@@ -29,10 +29,9 @@ pub(super) fn public_path(path: &str) -> String {
 
 /// Whether the segment after this one is a token by its name.
 fn names_token(segment: &str) -> bool {
-    let name = segment.to_ascii_lowercase();
-    ["token", "key", "secret", "auth", "session", "password", "signature"]
-        .iter()
-        .any(|word| name.contains(word))
+    ["token", "key", "secret", "auth", "session", "password", "signature"].iter().any(|word| {
+        segment.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    })
 }
 
 /// Whether a segment may be a token: long and without words, or with characters that names do not have.
