@@ -21,6 +21,7 @@ use crate::support::market::Market;
 use crate::support::payer::{Alice, KEY, PATIENCE, Running, write_private};
 use crate::support::wire::{Got, Wire, ask};
 
+mod mixed;
 mod shown;
 mod tampered;
 

@@ -329,9 +329,14 @@ fn url(fair: &Fair) -> String {
 
 /// Requests a page through a proxy that may crash at any moment; `None` if it did.
 async fn ask(proxy: SocketAddr, url: String) -> Option<u16> {
+    ask_as(proxy, url, "").await
+}
+
+/// The same with more header lines.
+pub async fn ask_as(proxy: SocketAddr, url: String, lines: &str) -> Option<u16> {
     let asking = async {
         let mut stream = TcpStream::connect(proxy).await.ok()?;
-        let request = format!("GET {url} HTTP/1.1\r\nHost: seller\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {url} HTTP/1.1\r\nHost: seller\r\n{lines}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = Vec::new();
         // A connection that breaks in the middle leaves the bytes received so far.

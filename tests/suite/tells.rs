@@ -4,6 +4,8 @@ mod refused;
 mod sellers;
 mod tokens;
 
+pub use tokens::basic;
+
 use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderName, header};

@@ -103,7 +103,7 @@ impl Case {
         let proxy = Proxy::start(&alice, seller.clone(), self.change, self.is_dry_run).await;
         let mut asked = self.asked;
         if !client.is_empty() {
-            asked.credentials = vec![super::tokens::basic("laptop", TOKEN)];
+            asked.credentials = vec![super::basic("laptop", TOKEN)];
             let token = std::fs::read_to_string(alice.state_dir().join("route-token")).unwrap();
             asked.route_token = format!("/{}", token.trim_end());
         }

@@ -18,7 +18,7 @@ const LAPTOP: &str = "a-token-of-the-laptop";
 const SERVER: &str = "a-token-of-the-server";
 const DENIED: &str = "http_request_denied";
 
-pub(super) fn basic(name: &str, token: &str) -> String {
+pub fn basic(name: &str, token: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{token}")))
 }
 
