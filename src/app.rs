@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Uri};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
@@ -24,10 +24,10 @@ pub use self::clients::{authenticator, client_user};
 pub use self::error::StartError;
 use self::key_lock::KeyLock;
 pub use self::log_file::{inspect_log, log_output};
-use self::ports::{Ports, Served};
+use self::ports::{Ports, RunOrders, Served, ca_files};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::ClientCount;
+use crate::admin::{ClientCount, RunOrder, Runs};
 use crate::chain;
 use crate::chain::Chain;
 use crate::chain::keystore;
@@ -77,6 +77,8 @@ pub struct App {
     interception: Option<Interception>,
     paying: Option<PaidServices>,
     clients: Option<ClientCount>,
+    /// Opens ports for runs, which the admin socket asks for.
+    runs: Option<(Runs, mpsc::Receiver<RunOrder>)>,
     /// Set if nothing may be signed.
     dry_run: Option<DryRun>,
     /// The token that protects the routes of a proxy that pays or has clients.
@@ -126,10 +128,12 @@ impl App {
         let forward = Forward::new(&settings);
         let paying =
             key.map(|key| PaidServices::build(&config, key, config.chain.clone(), &forward)).transpose()?;
-        let mut clients = None;
+        let (mut clients, mut runs) = (None, None);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
-            let served = admin::serve(&path, paying.channels.clone(), address, &shutdown);
+            let (opener, orders) = Runs::new(config.limits.runs, config.limits.drain_timeout);
+            let served = admin::serve(&path, paying.channels.clone(), address, opener.clone(), &shutdown);
+            runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
         let is_guarded = paying.is_some() || !config.clients.is_empty();
@@ -154,6 +158,7 @@ impl App {
             interception,
             paying,
             clients,
+            runs,
         })
     }
 
@@ -175,6 +180,11 @@ impl App {
     /// Counts the command-line sessions that use a proxy that pays.
     pub fn clients(&self) -> Option<&ClientCount> {
         self.clients.as_ref()
+    }
+
+    /// Opens ports for runs of a proxy that pays, once it runs.
+    pub fn runs(&self) -> Option<&Runs> {
+        self.runs.as_ref().map(|(runs, _)| runs)
     }
 
     /// Makes this a dry run, which signs nothing: the key is not opened and the node not contacted. Returns the tally of
@@ -199,6 +209,7 @@ impl App {
             token,
             authenticator,
             dry_run,
+            runs,
             ..
         } = self;
         let settings = proxy::ProxySettings { idle: forward.idle_connections(), ..proxy_settings(&config) };
@@ -206,20 +217,20 @@ impl App {
         let settings_of_payments = pay::PaySettings {
             asks_operator: true,
             dry_run: dry_run.clone(),
-            ..pay_settings(&config, payments, &shutdown)
+            ..pay_settings(&config, payments.clone(), &shutdown)
         };
         let layer = PayLayer::new(settings_of_payments);
-        let stack = Stack::new(forward.clone(), layer, AccessLogLayer::new(config.log.access));
-        if interception.is_some() || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
+        let access_log = AccessLogLayer::new(config.log.access);
+        let (ca, intercepts) = (interception.as_ref().map(ca_files), interception.is_some());
+        let stack = Stack::new(forward.clone(), layer, access_log, interception);
+        if intercepts || !config.routes.is_empty() || !config.upstream.upgrade.is_empty() {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
         let pays = paying.is_some();
-        let served = ports.serve(
-            &stack,
-            Served { config: &config, settings, interception, pays, token, authenticator },
-            &shutdown,
-        );
+        let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
+        let served = Served { config: &config, stack: &stack, settings, ca, pays, token, authenticator };
+        let served = ports.serve(served, orders, &shutdown);
         let drain_timeout = config.limits.drain_timeout;
         let Some(PaidServices { payments, channels, task, key, chain, _lock }) = paying else {
             served.await;

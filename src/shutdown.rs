@@ -15,6 +15,8 @@ use tracing::{info, warn};
 pub struct Shutdown {
     /// Whether `finish` is cancelled, readable without a lock; set first.
     has_begun: Arc<AtomicBool>,
+    /// The same of the shutdown that this one is part of.
+    parent_has_begun: Option<Arc<AtomicBool>>,
     finish: CancellationToken,
     now: CancellationToken,
     tasks: TaskTracker,
@@ -25,6 +27,19 @@ impl Shutdown {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A shutdown of a part only: it begins with this one, or earlier. [`drain`](Self::drain) of this one waits for its
+    /// tasks, too. A part has no parts of its own.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self {
+            has_begun: Arc::default(),
+            parent_has_begun: Some(Arc::clone(&self.has_begun)),
+            finish: self.finish.child_token(),
+            now: self.now.child_token(),
+            tasks: self.tasks.clone(),
+        }
     }
 
     /// Begins a graceful shutdown: tasks finish what they have begun and start nothing new.
@@ -42,7 +57,8 @@ impl Shutdown {
     /// Whether the shutdown has begun.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.has_begun.load(Ordering::Acquire)
+        let has_begun = |flag: &Arc<AtomicBool>| flag.load(Ordering::Acquire);
+        has_begun(&self.has_begun) || self.parent_has_begun.as_ref().is_some_and(has_begun)
     }
 
     /// Resolves when the shutdown begins.

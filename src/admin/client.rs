@@ -16,11 +16,11 @@ use tokio::net::UnixStream;
 
 use super::endpoints::{
     APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN,
-    RESUME, REVOKE, SESSION, STATUS, StandingId, Status,
+    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::{BudgetView, ListedApproval, Listing, PausedHost, PendingApproval};
+use crate::payments::{BudgetView, ListedApproval, Listing, PausedHost, PendingApproval, SpendingReport};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -169,15 +169,15 @@ pub async fn resume(path: &Path, host: &str) -> Result<Option<()>, AdminError> {
     within(ANSWER_WITHIN, ask(stream, Method::POST, RESUME, json(&host)?)).await.map(Some)
 }
 
-/// Opens a session with the proxy that listens on `path`, which keeps a temporary proxy running; `None` if there is
-/// none.
+/// Opens a port for a run at the proxy that listens on `path`, which also keeps a temporary proxy running; `None` if there
+/// is none.
 ///
 /// # Errors
-/// The request failed.
-pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
+/// The request failed, or there are too many runs.
+pub async fn open_run(path: &Path) -> Result<Option<Session>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     let attending = async {
-        let mut answer = send(stream, Method::GET, SESSION, Bytes::new()).await?.into_body();
+        let mut answer = send(stream, Method::POST, RUN, Bytes::new()).await?.into_body();
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let frame = answer.frame().await.ok_or(AdminError::Stopping)?;
@@ -187,19 +187,40 @@ pub async fn open_session(path: &Path) -> Result<Option<Session>, AdminError> {
                 return Err(AdminError::Answer("the response is too long".to_owned()));
             }
         }
-        let status = serde_json::from_slice(&line).map_err(AdminError::OtherVersion)?;
-        Ok(Session { status, _answer: answer })
+        let opened = serde_json::from_slice(&line).map_err(AdminError::OtherVersion)?;
+        Ok(Session { opened, _answer: answer })
     };
     within(ANSWER_WITHIN, attending).await.map(Some)
 }
 
-/// Keeps a running proxy from exiting until dropped.
+/// A run at a running proxy: keeps its port open, and the proxy from exiting, until dropped.
 #[derive(Debug)]
 pub struct Session {
-    /// Its status when the session began.
-    pub status: Status,
-    /// Ends with the proxy; dropping it ends the session.
+    /// The run.
+    pub opened: RunOpened,
+    /// Ends with the proxy; dropping it ends the run.
     _answer: Incoming,
+}
+
+/// Returns what was paid for a run of the proxy that listens on `path`, once no payment for it is in flight; `None` if no
+/// proxy listens.
+///
+/// # Errors
+/// The request failed, or there is no such run.
+pub async fn end_run(path: &Path, run: &Session) -> Result<Option<SpendingReport>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    let body = json(&RunNumber { id: run.opened.id })?;
+    within(OPERATE_WITHIN, ask(stream, Method::POST, RUN_END, body)).await.map(Some)
+}
+
+/// The same, without waiting.
+///
+/// # Errors
+/// The same.
+pub async fn run_report(path: &Path, run: &Session) -> Result<Option<SpendingReport>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    let body = json(&RunNumber { id: run.opened.id })?;
+    within(ANSWER_WITHIN, ask(stream, Method::POST, RUN_REPORT, body)).await.map(Some)
 }
 
 /// Returns what the `serve` that listens on `path` would do.

@@ -32,6 +32,21 @@ pub(super) struct StandingId {
     pub(super) id: u64,
 }
 
+/// A run that was opened.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RunOpened {
+    /// Its number.
+    pub id: u64,
+    /// The address of its port.
+    pub listen: SocketAddr,
+}
+
+/// Names a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct RunNumber {
+    pub(super) id: u64,
+}
+
 /// Returns the payments that wait for approval.
 pub(super) const PENDING: &str = "/pending";
 /// Approves or denies one of them.
@@ -58,7 +73,11 @@ pub(super) const OPERATE: &str = "/operate";
 pub(super) const DENIED: StatusCode = StatusCode::FAILED_DEPENDENCY;
 /// Returns the proxy's address and what it has paid.
 pub(super) const STATUS: &str = "/about";
-/// Returns the same, and stays open while the proxy runs; the connection counts as a session.
-pub(super) const SESSION: &str = "/attend";
+/// Opens a port for a run, and stays open while the proxy runs; the port closes with the connection.
+pub(super) const RUN: &str = "/run";
+/// Returns what was paid for a run so far.
+pub(super) const RUN_REPORT: &str = "/run/report";
+/// Returns the same, once no payment for the run is in flight.
+pub(super) const RUN_END: &str = "/run/end";
 /// The largest request body, in bytes.
 pub(super) const MAX_REQUEST: usize = 64 << 10;

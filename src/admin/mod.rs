@@ -4,15 +4,17 @@
 mod client;
 mod client_count;
 mod endpoints;
+mod runs;
 mod server;
 mod socket;
 
 pub use client::{
-    AdminError, Session, approvals, budgets, channels, decide, freeze, open_session, operate, paused,
-    pending, plan, resume, revoke, status,
+    AdminError, Session, approvals, budgets, channels, decide, end_run, freeze, open_run, operate, paused,
+    pending, plan, resume, revoke, run_report, status,
 };
 pub use client_count::ClientCount;
 #[cfg(feature = "testing")]
 pub use endpoints::Status;
+pub use runs::{OpenRun, RunOrder, RunPort, RunRefused, Runs};
 pub use server::serve;
 pub use socket::{check_path, socket};

@@ -25,8 +25,10 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client_count::ClientCount;
 use super::endpoints::{
     APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PAUSED,
-    PENDING, PLAN, RESUME, REVOKE, SESSION, STATUS, StandingId, Status,
+    PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, STATUS, StandingId,
+    Status,
 };
+use super::runs::{RunRefused, Runs};
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
@@ -45,6 +47,7 @@ struct AdminState {
     channels: Channels,
     listen: SocketAddr,
     clients: ClientCount,
+    runs: Runs,
     shutdown: Shutdown,
 }
 
@@ -57,6 +60,7 @@ pub fn serve(
     path: &Path,
     channels: Channels,
     listen: SocketAddr,
+    runs: Runs,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
     let (short, _directory) = socket::short(path)?;
@@ -67,7 +71,7 @@ pub fn serve(
     let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let clients = ClientCount::default();
-    let state = AdminState { channels, listen, clients: clients.clone(), shutdown: shutdown.clone() };
+    let state = AdminState { channels, listen, clients: clients.clone(), runs, shutdown: shutdown.clone() };
     let stopping = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -107,7 +111,11 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
     let channels = &state.channels;
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => json(&state.status()),
-        (&Method::GET, SESSION) => state.session(),
+        (&Method::POST, RUN) => state.run().await,
+        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
+            Ok(RunNumber { id }) => state.run_report(id, path == RUN_END).await,
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         (&Method::GET, CHANNELS) => match channels.payments().list().await {
             Some(listing) => json(&listing),
             None => plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down"),
@@ -155,8 +163,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, /attend, /budgets, /channels, /pending, /approvals and /paused, and \
-                         POST /plan, /operate, /decide, /freeze, /revoke and /resume";
+            let known = "unknown path; valid are GET /about, /budgets, /channels, /pending, /approvals and /paused, and POST /plan, \
+                         /operate, /decide, /freeze, /revoke, /resume, /run, /run/report and /run/end";
             plain(StatusCode::NOT_FOUND, known)
         }
     }
@@ -167,24 +175,45 @@ impl AdminState {
         Status { listen: self.listen, bill: self.channels.payments().report() }
     }
 
-    /// Sends one line with the status at once, and ends the body when the proxy stops. The session lasts until the
-    /// client disconnects.
-    fn session(&self) -> Response<AnswerBody> {
+    /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client
+    /// disconnects.
+    async fn run(&self) -> Response<AnswerBody> {
         let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
         };
-        let line = match serde_json::to_vec(&self.status()) {
+        let run = match self.runs.open().await {
+            Ok(run) => run,
+            Err(error @ RunRefused::Stopping) => {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+            }
+            Err(error) => return plain(StatusCode::CONFLICT, &error.to_string()),
+        };
+        let opened = RunOpened { id: run.account().id(), listen: run.address() };
+        let line = match serde_json::to_vec(&opened) {
             Ok(line) => Bytes::from([&line[..], b"\n"].concat()),
             Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         };
         let shutdown = self.shutdown.clone();
         let end = stream::once(async move {
             shutdown.stopping().await;
-            drop(guard);
+            drop((run, guard));
             Bytes::from_static(b"\n")
         });
         let lines = stream::iter([line]).chain(end).map(|line| Ok(Frame::data(line)));
         Response::new(StreamBody::new(lines).boxed_unsync())
+    }
+}
+
+impl AdminState {
+    /// What was paid for a run; if `is_over`, once none of its payments is in flight.
+    async fn run_report(&self, id: u64, is_over: bool) -> Response<AnswerBody> {
+        let Some(account) = self.runs.account(id) else {
+            return plain(StatusCode::CONFLICT, "the run is over");
+        };
+        if is_over {
+            self.runs.settled(&account).await;
+        }
+        json(&self.channels.payments().run_report(&account))
     }
 }
 

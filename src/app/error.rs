@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::clients::ClientTokenError;
+use crate::admin::RunRefused;
 use crate::chain;
 use crate::config::ConfigError;
 use crate::payments::journal::JournalError;
@@ -138,6 +139,9 @@ pub enum StartError {
          next start recovers it"
     )]
     Panicked(String),
+    /// A run gets no port.
+    #[error(transparent)]
+    Run(#[from] RunRefused),
     /// The key cannot be loaded.
     #[error("cannot open the wallet: {0}")]
     Key(String),

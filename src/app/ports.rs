@@ -1,20 +1,24 @@
-//! The ports of a proxy: its own, and those of routes with their own port.
+//! The ports of a proxy: its own, those of routes with their own port, and those of `tollpass run`.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::error::StartError;
+use crate::admin::{RunOrder, RunPort};
 use crate::config;
 use crate::config::Config;
+use crate::payments::Payments;
 use crate::proxy;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
 use crate::proxy::intercept::Interception;
-use crate::proxy::stack::Stack;
+use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
 use crate::tls;
 
@@ -36,14 +40,70 @@ struct RoutePort {
 /// What the ports serve.
 pub(super) struct Served<'a> {
     pub config: &'a Config,
+    pub stack: &'a Stack,
     pub settings: proxy::ProxySettings,
-    pub interception: Option<Interception>,
+    /// The certificate of the local CA, if HTTPS is intercepted.
+    pub ca: Option<CaFiles>,
     /// Whether there is a wallet.
     pub pays: bool,
     /// The token that protects the routes of a proxy that pays or has clients.
     pub token: Option<RouteToken>,
     /// Knows the clients, if there are any.
     pub authenticator: Option<Arc<Authenticator>>,
+}
+
+/// Orders of ports for runs, and the service that pays for them.
+pub(super) struct RunOrders {
+    pub orders: mpsc::Receiver<RunOrder>,
+    pub payments: Payments,
+}
+
+impl Served<'_> {
+    fn authenticate(&self, listen: SocketAddr) -> AuthenticateLayer {
+        AuthenticateLayer::new(self.authenticator.clone(), self.config.needs_client(listen))
+    }
+
+    fn token(&self, listen: SocketAddr) -> Option<RouteToken> {
+        Some(self.token.clone()?.required(self.config.needs_client(listen)))
+    }
+
+    /// The service of a proxy port at this address.
+    fn proxy(&self, listen: SocketAddr, since: SystemTime) -> ProxyService {
+        let page = Page { ca: self.ca.clone(), pays: self.pays, since };
+        let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
+        let upgrade = self.config.upstream.upgrade.clone();
+        let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
+        self.stack.proxy(frontend, self.authenticate(listen))
+    }
+
+    /// Opens ports for runs until the shutdown begins.
+    async fn runs(&self, orders: Option<RunOrders>, since: SystemTime, shutdown: &Shutdown) {
+        let Some(RunOrders { mut orders, payments }) = orders else { return };
+        loop {
+            let order = tokio::select! {
+                biased;
+                () = shutdown.stopping() => return,
+                order = orders.recv() => order,
+            };
+            let Some(RunOrder { reply }) = order else { return };
+            let port = self.run(&payments, since, shutdown).await;
+            // If the run has ended meanwhile, its port closes.
+            if let Err(Ok(RunPort { shutdown, .. })) = reply.send(port.map_err(Into::into)) {
+                shutdown.begin();
+            }
+        }
+    }
+
+    /// Opens a port for one run.
+    async fn run(&self, payments: &Payments, since: SystemTime, shutdown: &Shutdown) -> io::Result<RunPort> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, shutdown) = (listener.local_addr()?, shutdown.part());
+        let account = payments.open_run();
+        let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
+        let service = self.proxy(address, since);
+        shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));
+        Ok(RunPort { address, account, shutdown })
+    }
 }
 
 impl Ports {
@@ -66,26 +126,19 @@ impl Ports {
         self.routes.iter().map(|port| port.address)
     }
 
-    /// Serves all ports with the layers of `stack` until the shutdown begins.
-    pub(super) async fn serve(self, stack: &Stack, served: Served<'_>, shutdown: &Shutdown) {
+    /// Serves all ports until the shutdown begins.
+    pub(super) async fn serve(self, served: Served<'_>, orders: Option<RunOrders>, shutdown: &Shutdown) {
         let Self { listener, address, routes, since } = self;
-        let Served { config, settings, interception, pays, token, authenticator } = served;
-        let page = Page { ca: interception.as_ref().map(ca_files), pays, since };
-        let upgrade = &config.upstream.upgrade;
-        let own = config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
-        let token = |listen| Some(token.clone()?.required(config.needs_client(listen)));
-        let frontend = FrontendLayer::proxy(address, page, own, token(address), upgrade.clone());
-        let authenticate =
-            |listen: SocketAddr| AuthenticateLayer::new(authenticator.clone(), config.needs_client(listen));
-        let service = stack.proxy(frontend, authenticate(address), interception);
+        let (settings, upgrade) = (&served.settings, &served.config.upstream.upgrade);
+        let service = served.proxy(address, since);
         let main = proxy::serve(listener, service, settings.clone(), shutdown.clone());
-        let others = routes.into_iter().map(|port| {
-            let routes = port.routes.iter().map(mapped).collect();
-            let frontend = FrontendLayer::routes(port.address, routes, token(port.address), upgrade.clone());
-            let service = stack.routes(frontend, authenticate(port.address));
-            proxy::serve(port.listener, service, settings.clone(), shutdown.clone())
+        let others = routes.into_iter().map(|RoutePort { listener, address, routes }| {
+            let routes = routes.iter().map(mapped).collect();
+            let frontend = FrontendLayer::routes(address, routes, served.token(address), upgrade.clone());
+            let service = served.stack.routes(frontend, served.authenticate(address));
+            proxy::serve(listener, service, settings.clone(), shutdown.clone())
         });
-        tokio::join!(main, join_all(others));
+        tokio::join!(main, join_all(others), served.runs(orders, since, shutdown));
     }
 }
 
@@ -115,7 +168,7 @@ fn mapped(route: &config::RouteConfig) -> ReverseRoute {
 }
 
 /// The certificate that clients must trust for intercepted hosts.
-fn ca_files(interception: &Interception) -> CaFiles {
+pub(super) fn ca_files(interception: &Interception) -> CaFiles {
     let certificate = interception.leaves.authority().certificate();
     CaFiles { pem: tls::pem(certificate).into(), der: certificate.to_vec().into() }
 }

@@ -26,6 +26,7 @@ use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::report::SpendingReport;
+use super::run_account::RunAccount;
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
@@ -57,6 +58,7 @@ pub struct Payments {
     approvals: OperatorApprovals,
     pauses: Arc<HostPauses>,
     ledger: Arc<LedgerQueue>,
+    report_payees: usize,
 }
 
 impl Payments {
@@ -114,6 +116,7 @@ impl Payments {
             approvals: OperatorApprovals::new(limits, assets, standing),
             pauses,
             ledger,
+            report_payees: limits.report_payees,
         };
         Ok((payments, task))
     }
@@ -323,6 +326,19 @@ impl Payments {
             from: self.engine.payer.get().and_then(Wallet::account),
             ..lock(&self.spending).report()
         }
+    }
+
+    /// An account for a run: it counts what is paid for its requests.
+    #[must_use]
+    pub fn open_run(&self) -> Arc<RunAccount> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Arc::new(RunAccount::new(id, self.report_payees, unix_millis()))
+    }
+
+    /// What was paid to whom for a run.
+    #[must_use]
+    pub fn run_report(&self, run: &RunAccount) -> SpendingReport {
+        SpendingReport { from: self.engine.payer.get().and_then(Wallet::account), ..run.report() }
     }
 
     /// What each budget has spent.

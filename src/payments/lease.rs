@@ -11,8 +11,9 @@ use super::consultant::Consultant;
 use super::ledger::{LedgerGuard, LedgerQueue, PaidRequest};
 use super::message::Message;
 use super::pauses::HostPauses;
+use super::run_account::{RunAccount, RunPurchase};
 use super::shared_engine::{Asked, SharedEngine};
-use super::spending::{Delivery, PaymentGuard, SpendingTotals};
+use super::spending::{Delivery, PaymentGuards, SpendingTotals};
 use crate::protocol::engine::{HostName, Input, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
@@ -38,8 +39,8 @@ pub(super) struct PurchaseGuard {
     /// When the engine refuses it, at the latest.
     deadline: Instant,
     delivery: Delivery,
-    /// Accounts for the payment in the spending report.
-    payment: Option<PaymentGuard>,
+    /// Accounts for the payment in the spending reports.
+    payment: Option<PaymentGuards>,
     ledger: LedgerGuard,
     pauses: Arc<HostPauses>,
     /// The host that is paid.
@@ -47,6 +48,10 @@ pub(super) struct PurchaseGuard {
     /// The same with its port, for the report.
     host_and_port: Arc<str>,
     spending: Arc<Mutex<SpendingTotals>>,
+    /// The run whose program sent the request.
+    run: Option<Arc<RunAccount>>,
+    /// Counts it among the requests of the run.
+    _waits: Option<RunPurchase>,
     engine: Arc<SharedEngine>,
     /// Keeps the actor running until the outcome is reported.
     mailbox: mpsc::Sender<Message>,
@@ -132,6 +137,8 @@ impl PurchaseGuard {
             delivery: Delivery::NotSent,
             payment: None,
             host_and_port: Arc::clone(&request.host),
+            run: request.run.clone(),
+            _waits: request.run.as_ref().map(RunAccount::enter),
             ledger: LedgerGuard::new(ledger, request),
             pauses,
             host,
@@ -196,8 +203,8 @@ impl PurchaseGuard {
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
         if self.payment.is_none() {
-            self.payment =
-                Some(PaymentGuard::new(Arc::clone(&self.spending), Arc::clone(&self.host_and_port), &draft));
+            let (run, host) = (self.run.as_deref(), &self.host_and_port);
+            self.payment = Some(PaymentGuards::new(&self.spending, run, host, &draft));
         }
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))

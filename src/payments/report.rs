@@ -1,7 +1,5 @@
 //! The report of what was paid to each payee since the process started.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Account, Address, Amount};
@@ -74,24 +72,6 @@ pub struct Tally {
 }
 
 impl SpendingReport {
-    /// What was paid since an earlier report of the same process. What is in flight now stays.
-    #[must_use]
-    pub fn since(mut self, earlier: &Self) -> Self {
-        subtract(&mut self.payees, &earlier.payees);
-        self.others = self.others.since(&earlier.others);
-        for asset in &mut self.other_assets {
-            let is_same = |earlier: &&AssetSpending| {
-                (&earlier.network, &earlier.token) == (&asset.network, &asset.token)
-            };
-            if let Some(earlier) = earlier.other_assets.iter().find(is_same) {
-                subtract(&mut asset.payees, &earlier.payees);
-                asset.others = asset.others.since(&earlier.others);
-            }
-        }
-        self.other_assets.retain(|asset| !asset.is_nothing());
-        self
-    }
-
     /// The sum over all payees, in the channel contract's token.
     #[must_use]
     pub fn total(&self) -> Spending {
@@ -109,19 +89,6 @@ impl AssetSpending {
     pub(super) fn is_nothing(&self) -> bool {
         self.total() == Spending::default() && self.under_way.is_nothing()
     }
-}
-
-/// Leaves what was spent since `earlier`.
-fn subtract(payees: &mut Vec<PayeeSpending>, earlier: &[PayeeSpending]) {
-    let before: HashMap<_, _> =
-        earlier.iter().map(|payee| ((payee.host.as_str(), payee.receiver), payee.spent)).collect();
-    for PayeeSpending { host, receiver, spent } in payees.iter_mut() {
-        if let Some(before) = before.get(&(host.as_str(), *receiver)) {
-            *spent = spent.since(before);
-        }
-    }
-    payees.retain(|payee| payee.spent != Spending::default());
-    sort(payees);
 }
 
 fn sum(payees: &[PayeeSpending], others: Spending) -> Spending {
@@ -145,13 +112,6 @@ impl Spending {
             cleared: self.cleared.plus(&more.cleared),
         }
     }
-
-    fn since(&self, before: &Self) -> Self {
-        let (all, all_before) = (self.unclear.plus(&self.cleared), before.unclear.plus(&before.cleared));
-        // Older payments are confirmed first, so none of the newer ones in doubt is hidden by them.
-        let unclear = all.minus(&all_before.max(&self.cleared));
-        Self { paid: self.paid.minus(&before.paid), unclear, cleared: Tally::default() }
-    }
 }
 
 impl Tally {
@@ -161,10 +121,6 @@ impl Tally {
 
     fn is_nothing(&self) -> bool {
         *self == Self::default()
-    }
-
-    fn max(&self, other: &Self) -> Self {
-        Self { requests: self.requests.max(other.requests), amount: self.amount.max(other.amount) }
     }
 
     pub(super) fn plus(&self, more: &Self) -> Self {

@@ -14,12 +14,63 @@ use std::sync::{Arc, Mutex};
 use self::channel::ChannelGuard;
 use self::one_shot::OneShotGuard;
 pub(super) use self::totals::{Delivery, SpendingTotals};
+use crate::payments::run_account::RunAccount;
 use crate::protocol::{Amount, Draft};
 
-/// Accounts for the payments of one client request.
+/// Accounts for the payments of one client request in each report that contains them.
+#[derive(Debug)]
+pub(super) struct PaymentGuards {
+    /// For the report of the process.
+    process: PaymentGuard,
+    /// For the report of its run.
+    run: Option<Box<PaymentGuard>>,
+}
+
+impl PaymentGuards {
+    /// Accounts for the payment `draft`, and those that follow it, for a request of `run` to `host`, which has a port
+    /// unless it is the scheme's default.
+    pub(super) fn new(
+        totals: &Arc<Mutex<SpendingTotals>>,
+        run: Option<&RunAccount>,
+        host: &Arc<str>,
+        draft: &Draft,
+    ) -> Self {
+        let guard = |totals: &Arc<Mutex<SpendingTotals>>| PaymentGuard::new(Arc::clone(totals), Arc::clone(host), draft);
+        Self { process: guard(totals), run: run.map(|run| Box::new(guard(run.spending()))) }
+    }
+
+    fn each(&mut self, mut change: impl FnMut(&mut PaymentGuard)) {
+        change(&mut self.process);
+        if let Some(run) = &mut self.run {
+            change(run);
+        }
+    }
+
+    /// A payment is about to be sent.
+    pub(super) fn begin(&mut self, draft: &Draft) {
+        self.each(|guard| guard.begin(draft));
+    }
+
+    /// The seller has seen what was sent and asks again: it stays counted, whatever comes next.
+    pub(super) fn answered(&mut self) {
+        self.each(PaymentGuard::answered);
+    }
+
+    /// The seller has proven that it holds `total` of a channel of what was presented.
+    pub(super) fn registered(&mut self, total: Amount) {
+        self.each(|guard| guard.registered(total));
+    }
+
+    /// Records the outcome of the last payment; no-op if none was presented.
+    pub(super) fn end(&mut self, how: Delivery) {
+        self.each(|guard| guard.end(how));
+    }
+}
+
+/// Accounts for the payments of one client request in one report.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a box would cost each payment on a channel an allocation")]
-pub(super) enum PaymentGuard {
+enum PaymentGuard {
     /// On a channel.
     Channel(ChannelGuard),
     /// With an authorization.
@@ -29,7 +80,7 @@ pub(super) enum PaymentGuard {
 impl PaymentGuard {
     /// Accounts for the payment `draft`, and those that follow it, for a request to `host`, which has a port unless it is the
     /// scheme's default.
-    pub(super) fn new(totals: Arc<Mutex<SpendingTotals>>, host: Arc<str>, draft: &Draft) -> Self {
+    fn new(totals: Arc<Mutex<SpendingTotals>>, host: Arc<str>, draft: &Draft) -> Self {
         match draft.on_channel() {
             Some(draft) => Self::Channel(ChannelGuard::new(totals, host, draft.channel.receiver)),
             None => Self::OneShot(OneShotGuard::new(totals, host, draft.payee(), draft.price())),
@@ -37,7 +88,7 @@ impl PaymentGuard {
     }
 
     /// A payment is about to be sent.
-    pub(super) fn begin(&mut self, draft: &Draft) {
+    fn begin(&mut self, draft: &Draft) {
         match (self, draft.on_channel()) {
             (Self::Channel(guard), Some(draft)) => guard.begin(draft),
             (Self::OneShot(guard), None) => guard.begin(),
@@ -47,7 +98,7 @@ impl PaymentGuard {
     }
 
     /// The seller has seen what was sent and asks again: it stays counted, whatever comes next.
-    pub(super) fn answered(&mut self) {
+    fn answered(&mut self) {
         match self {
             Self::Channel(guard) => guard.answered(),
             Self::OneShot(guard) => guard.answered(),
@@ -55,7 +106,7 @@ impl PaymentGuard {
     }
 
     /// The seller has proven that it holds `total` of a channel of what was presented.
-    pub(super) fn registered(&mut self, total: Amount) {
+    fn registered(&mut self, total: Amount) {
         match self {
             Self::Channel(guard) => guard.registered(total),
             Self::OneShot(_) => {}
@@ -63,7 +114,7 @@ impl PaymentGuard {
     }
 
     /// Records the outcome of the last payment; no-op if none was presented.
-    pub(super) fn end(&mut self, how: Delivery) {
+    fn end(&mut self, how: Delivery) {
         match self {
             Self::Channel(guard) => guard.end(how),
             Self::OneShot(guard) => guard.end(how),

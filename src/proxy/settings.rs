@@ -9,6 +9,7 @@ use super::upstream::tls::OriginTlsSettings;
 use crate::hosts::address_rules::AddressRules;
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
+use crate::payments::RunAccount;
 
 /// The limits of the HTTP shell, and what it connects with.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct ProxySettings {
     pub connect_ports: PortSet,
     /// Idle connections to close when file descriptors run out; shared by all services that free them for each other.
     pub idle: IdleConnections,
+    /// The run that the port belongs to.
+    pub run: Option<Arc<RunAccount>>,
 }
 
 impl Default for ProxySettings {
@@ -45,6 +48,7 @@ impl Default for ProxySettings {
             addresses: AddressRules::default(),
             connect_ports: PortSet::default(),
             idle: IdleConnections::default(),
+            run: None,
         }
     }
 }

@@ -17,32 +17,34 @@ pub struct Stack {
     forward: Forward,
     pay: PayLayer,
     access_log: AccessLogLayer,
+    intercept: InterceptLayer,
 }
 
 /// Handles requests to origins; requests inside an intercepted tunnel enter here.
 type OriginService = RequestSpan<ErrorResponder<Pay<Forward>>>;
 
-/// The service of the proxy's own port.
+/// The service of the proxy's own port, and of the ports of runs.
 pub type ProxyService = AccessLog<Frontend<Authenticate<InterceptService<OriginService>>>>;
 
 /// The service of a port for routes.
 pub type RouteService = AccessLog<Frontend<Authenticate<OriginService>>>;
 
 impl Stack {
-    /// Pays by `pay`, sends requests by `forward`, and logs them by `access_log`.
+    /// Pays by `pay`, sends requests by `forward`, logs them by `access_log`, and reads the tunnels of `interception`.
     #[must_use]
-    pub fn new(forward: Forward, pay: PayLayer, access_log: AccessLogLayer) -> Self {
-        Self { forward, pay, access_log }
+    pub fn new(
+        forward: Forward,
+        pay: PayLayer,
+        access_log: AccessLogLayer,
+        interception: Option<Interception>,
+    ) -> Self {
+        let intercept = InterceptLayer::new(&forward, interception, access_log.in_tunnel());
+        Self { forward, pay, access_log, intercept }
     }
 
-    /// The layers of the proxy's own port, outermost first.
+    /// The layers of a proxy port, outermost first.
     #[must_use]
-    pub fn proxy(
-        &self,
-        frontend: FrontendLayer,
-        authenticate: AuthenticateLayer,
-        interception: Option<Interception>,
-    ) -> ProxyService {
+    pub fn proxy(&self, frontend: FrontendLayer, authenticate: AuthenticateLayer) -> ProxyService {
         ServiceBuilder::new()
             // Logs each request once it has ended.
             .layer(self.access_log)
@@ -51,7 +53,7 @@ impl Stack {
             // Refuses clients that do not authenticate. Requests inside tunnels belong to the client of the CONNECT.
             .layer(authenticate)
             // Serves the requests inside CONNECT tunnels with the layers below, and logs them.
-            .layer(InterceptLayer::new(&self.forward, interception, self.access_log.in_tunnel()))
+            .layer(self.intercept.clone())
             .service(self.origin())
     }
 

@@ -12,10 +12,8 @@ const NAMED: usize = 4;
 /// The known cost of one command.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Statement {
-    /// Whether the numbers cover everything paid in the meantime.
+    /// Whether the numbers are known.
     pub complete: bool,
-    /// Whether payments for other programs may be included, because the proxy is shared.
-    pub shared: bool,
     /// What was paid; `None` if the proxy has stopped.
     #[serde(flatten)]
     pub bill: Option<Billed>,
@@ -31,22 +29,20 @@ pub(super) struct Billed {
 }
 
 impl Statement {
-    /// The statement of a proxy that ran for this command only.
-    pub(super) fn own(bill: SpendingReport) -> Self {
-        Self { complete: true, shared: false, bill: Some(Billed::new(bill)) }
+    /// The statement of a run.
+    pub(super) fn complete(bill: SpendingReport) -> Self {
+        Self { complete: true, bill: Some(Billed::new(bill)) }
     }
 
-    /// The statement of a shared proxy: `before` is its report at the start, `after` at the end, if it still runs.
-    pub(super) fn shared(before: &SpendingReport, after: Option<SpendingReport>) -> Self {
-        let is_same = after.as_ref().is_some_and(|after| after.since == before.since);
-        let bill = after.map(|after| if is_same { after.since(before) } else { after });
-        Self { complete: is_same, shared: true, bill: bill.map(Billed::new) }
+    /// The statement if the proxy has stopped.
+    pub(super) fn unknown() -> Self {
+        Self { complete: false, bill: None }
     }
 
     /// The statement in one line, without a line ending.
     pub(super) fn line(&self) -> String {
         let Some(Billed { total, bill }) = &self.bill else {
-            return "the proxy stopped in the meantime: what it paid is unknown; see `tollpass channels`"
+            return "the proxy stopped in the meantime: what it paid is unknown; see `tollpass ledger`"
                 .to_owned();
         };
         let mut line = String::new();
@@ -62,13 +58,6 @@ impl Statement {
                 line += "; ";
             }
             line += &in_asset(&asset, total, payees, *others, *under_way);
-        }
-        match (self.shared, self.complete) {
-            (false, _) => {}
-            (true, true) => line += " (proxy is shared; may include other programs' payments)",
-            (true, false) => {
-                line += " (the proxy was restarted in the meantime; earlier payments are missing)"
-            }
         }
         line
     }
@@ -150,18 +139,18 @@ mod tests {
     #[test]
     fn the_line_names_the_amount_and_the_payees() {
         let none = Tally::default();
-        assert_eq!(Statement::own(bill(vec![])).line(), "paid nothing");
+        assert_eq!(Statement::complete(bill(vec![])).line(), "paid nothing");
         let one = bill(vec![payee("a.example", some(1, 1000), none)]);
         let address = Address([0x11; 20]);
         assert_eq!(
-            Statement::own(one.clone()).line(),
+            Statement::complete(one.clone()).line(),
             format!("paid 1000 in 1 request: 1000 to a.example ({address})")
         );
         let mut two = one;
         two.payees.push(payee("b.example:81", some(2, 20), some(1, 30)));
         two.under_way = some(1, 5);
         assert_eq!(
-            Statement::own(two).line(),
+            Statement::complete(two).line(),
             format!(
                 "paid 1020 in 3 requests: 1000 to a.example ({address}), 20 to b.example:81 ({address}); unclear \
                  30 in 1 request (response lost or failed): 30 to b.example:81 ({address}); in flight 5 in 1 request"
@@ -171,7 +160,7 @@ mod tests {
 
     #[test]
     fn amounts_in_doubt_are_shown_even_if_nothing_was_paid() {
-        let line = Statement::own(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
+        let line = Statement::complete(bill(vec![payee("a", Tally::default(), some(1, 9))])).line();
         assert!(line.starts_with("paid nothing; unclear 9 in 1 request ("), "{line}");
     }
 
@@ -191,17 +180,13 @@ mod tests {
             "paid 7 0xcafe on eip155:8453 in 2 requests: 7 to b ({address}); in flight 3 0xcafe on eip155:8453 in 1 \
              request"
         );
-        assert_eq!(Statement::own(two.clone()).line(), paid);
+        assert_eq!(Statement::complete(two.clone()).line(), paid);
         two.payees.push(payee("a", none, some(1, 9)));
-        let line = Statement::own(two.clone()).line();
+        let line = Statement::complete(two.clone()).line();
         assert!(
             line.starts_with("paid nothing; unclear 9 in 1 request (") && line.ends_with(&paid),
             "{line}"
         );
-        let mut after = two.clone();
-        after.other_assets[0].payees[0].spent.paid = some(3, 11);
-        let line = Statement::shared(&two, Some(after)).line();
-        assert!(line.contains("paid 4 0xcafe on eip155:8453 in 1 request: 4 to b ("), "{line}");
     }
 
     #[test]
@@ -209,33 +194,24 @@ mod tests {
         let payees = (0..9).map(|n| payee(&format!("{n}.example"), some(1, 10 - n), Tally::default()));
         let mut bill = bill(payees.collect());
         bill.others.paid = some(3, 100);
-        let line = Statement::own(bill).line();
+        let line = Statement::complete(bill).line();
         assert!(line.starts_with("paid 154 in 12 requests: 10 to 0.example (0x"), "{line}");
         assert!(line.ends_with(", 120 to others") && !line.contains("4.example"), "{line}");
     }
 
     #[test]
-    fn of_a_shared_proxy_only_the_difference_counts() {
-        let before = bill(vec![payee("a", some(2, 20), Tally::default())]);
-        let after = bill(vec![payee("a", some(3, 25), Tally::default())]);
-        let line = Statement::shared(&before, Some(after.clone())).line();
-        assert!(line.starts_with("paid 5 in 1 request: 5 to a (0x"), "{line}");
-        assert!(line.ends_with("include other programs' payments)"), "{line}");
-        let anew = SpendingReport { since: 8, ..after };
-        let statement = Statement::shared(&before, Some(anew));
-        assert!(!statement.complete && statement.line().contains("restarted"), "{statement:?}");
-        assert!(statement.line().starts_with("paid 25 in 3 requests"), "{statement:?}");
-        let gone = Statement::shared(&before, None);
+    fn of_a_proxy_that_has_stopped_nothing_is_known() {
+        let gone = Statement::unknown();
         assert!(!gone.complete && gone.line().contains("is unknown"), "{gone:?}");
     }
 
     #[test]
     fn as_json_the_sums_come_with_the_payees() {
-        let statement = Statement::own(bill(vec![payee("a", some(2, 20), Tally::default())]));
+        let statement = Statement::complete(bill(vec![payee("a", some(2, 20), Tally::default())]));
         let json = serde_json::to_value(statement).unwrap();
         assert_eq!(json["paid"]["amount"], "20");
         assert_eq!(json["payees"][0]["host"], "a");
         assert_eq!(json["payees"][0]["paid"]["requests"], 2);
-        assert_eq!((&json["complete"], &json["shared"]), (&true.into(), &false.into()));
+        assert_eq!(json["complete"], true);
     }
 }

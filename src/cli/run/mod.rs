@@ -1,5 +1,5 @@
-//! `tollpass run`: runs one command with the environment it needs and reports what it cost. Uses the proxy running on
-//! the state directory, or runs one as long as the command runs.
+//! `tollpass run`: runs one command with the environment it needs and reports what it cost. Uses a port of its own at the
+//! proxy running on the state directory, or runs one as long as the command runs.
 
 mod bill;
 mod child;
@@ -30,10 +30,11 @@ pub(super) const FAILED: u8 = 125;
 
 /// What `tollpass run --help` shows below the options.
 const AFTER_HELP: &str = "\
-If a proxy is running on the state_dir, COMMAND uses it, and the report covers
-everything that this proxy paid in the meantime. If none is running, tollpass starts one
-in this process, on any free port, until COMMAND ends. Other `tollpass run` commands can
-use it, too.
+If a proxy is running on the state_dir, it opens a port on loopback for COMMAND, until
+COMMAND ends. If none is running, tollpass starts one in this process, which other
+`tollpass run` commands can use, too. The report covers exactly the requests that came to
+COMMAND's port, from COMMAND and every program that it starts; limits.runs bounds the
+number of such ports.
 
 COMMAND finds the proxy through http_proxy, https_proxy (and in upper case) and
 NODE_USE_ENV_PROXY. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,

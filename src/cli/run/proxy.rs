@@ -12,7 +12,7 @@ use super::bill::Statement;
 use super::say::say;
 use super::signals::SignalListener;
 use crate::admin;
-use crate::admin::{AdminError, ClientCount, Session};
+use crate::admin::{AdminError, ClientCount, OpenRun, Session};
 use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
@@ -35,20 +35,27 @@ pub(super) enum Proxy {
 pub(super) struct Own {
     address: SocketAddr,
     shutdown: Shutdown,
-    payments: Option<Payments>,
-    clients: Option<ClientCount>,
+    /// Without a wallet, nothing is paid.
+    paying: Option<OwnRun>,
     task: JoinHandle<Result<(), StartError>>,
 }
 
+/// The run at a proxy in this process that pays.
+struct OwnRun {
+    run: OpenRun,
+    payments: Payments,
+    clients: ClientCount,
+}
+
 impl Proxy {
-    /// The proxy running on the state directory or, if there is none, a new one on any free port.
+    /// A port of its own at the proxy running on the state directory or, if there is none, a new one on any free port.
     pub(super) async fn find_or_start(mut config: Config) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
         config.listen_on((Ipv4Addr::LOCALHOST, 0).into())?;
         let mut signer: Option<Arc<Signer>> = None;
         let deadline = Instant::now() + BUSY_WITHIN;
         loop {
-            match admin::open_session(&socket).await {
+            match admin::open_run(&socket).await {
                 Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
                 Err(AdminError::Stopping | AdminError::Gone) if Instant::now() < deadline => {
                     tokio::time::sleep(POLL_INTERVAL).await;
@@ -72,10 +79,10 @@ impl Proxy {
         }
     }
 
-    /// The address that it listens on.
+    /// The address for the command.
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::Running { session, .. } => session.status.listen,
+            Self::Running { session, .. } => session.opened.listen,
             Self::Own(own) => own.address,
         }
     }
@@ -84,7 +91,7 @@ impl Proxy {
     pub(super) fn can_pay(&self) -> bool {
         match self {
             Self::Running { .. } => true,
-            Self::Own(own) => own.payments.is_some(),
+            Self::Own(own) => own.paying.is_some(),
         }
     }
 
@@ -93,11 +100,18 @@ impl Proxy {
         match self {
             Self::Own(own) => own.end(signals).await,
             Self::Running { socket, session } => {
-                let after = admin::status(&socket).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "cannot read from the running proxy what it paid");
-                    None
-                });
-                Statement::shared(&session.status.bill, after.map(|status| status.bill))
+                let report = tokio::select! {
+                    report = admin::end_run(&socket, &session) => report,
+                    () = signals.stop() => admin::run_report(&socket, &session).await,
+                };
+                match report {
+                    Ok(Some(report)) => Statement::complete(report),
+                    Ok(None) => Statement::unknown(),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read from the running proxy what it paid");
+                        Statement::unknown()
+                    }
+                }
             }
         }
     }
@@ -111,18 +125,36 @@ impl Own {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let (address, payments, clients) = (
-            app.address(),
-            app.channels().map(|channels| channels.payments().clone()),
-            app.clients().cloned(),
-        );
+        let payments = app.channels().map(|channels| channels.payments().clone());
+        let (clients, runs) = (app.clients().cloned(), app.runs().cloned());
+        let main = app.address();
         let task = tokio::spawn(app.run());
-        Ok(Self { address, shutdown, payments, clients, task })
+        let Some(((payments, clients), runs)) = payments.zip(clients).zip(runs) else {
+            return Ok(Self { address: main, shutdown, paying: None, task });
+        };
+        match runs.open().await {
+            Ok(run) => {
+                let (address, paying) = (run.address(), Some(OwnRun { run, payments, clients }));
+                Ok(Self { address, shutdown, paying, task })
+            }
+            // If the proxy could not start, it says why.
+            Err(refused) => {
+                shutdown.begin();
+                match task.await {
+                    Ok(Err(error)) => Err(error),
+                    Ok(Ok(())) | Err(_) => Err(StartError::Run(refused)),
+                }
+            }
+        }
     }
 
     async fn end(self, signals: &mut SignalListener) -> Statement {
-        let Self { shutdown, payments, clients, mut task, .. } = self;
-        if let Some(clients) = clients {
+        let Self { shutdown, paying, mut task, .. } = self;
+        let mut account = None;
+        if let Some(OwnRun { run, payments, clients }) = paying {
+            account = Some((payments, Arc::clone(run.account())));
+            // Nothing more is paid for the command.
+            drop(run);
             match clients.count() {
                 0 => {}
                 1 => {
@@ -150,6 +182,6 @@ impl Own {
             Ok(Err(error)) => tracing::error!(%error, "the proxy stopped with an error"),
             Err(error) => tracing::error!(%error, "the proxy panicked"),
         }
-        Statement::own(payments.map(|payments| payments.report()).unwrap_or_default())
+        Statement::complete(account.map(|(payments, run)| payments.run_report(&run)).unwrap_or_default())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Uri};
 
+use crate::payments::run_account::RunAccount;
 use crate::protocol::budget::BudgetSet;
 use crate::protocol::policy::{HostPattern, ProxyClient};
 
@@ -22,6 +23,8 @@ pub struct PaidRequest {
     pub rule: HostPattern,
     /// The budgets that the payment counts in.
     pub budgets: BudgetSet,
+    /// The run whose program sent it.
+    pub run: Option<Arc<RunAccount>>,
 }
 
 impl PaidRequest {
@@ -33,7 +36,13 @@ impl PaidRequest {
         (client, rule): (Option<Arc<ProxyClient>>, HostPattern),
         budgets: BudgetSet,
     ) -> Self {
-        Self { method, host: host(url).into(), path: url.path().into(), client, rule, budgets }
+        Self { method, host: host(url).into(), path: url.path().into(), client, rule, budgets, run: None }
+    }
+
+    /// The same for a program of a run.
+    #[must_use]
+    pub fn of_run(self, run: Option<Arc<RunAccount>>) -> Self {
+        Self { run, ..self }
     }
 }
 

@@ -8,11 +8,13 @@ mod sock_diag;
 mod socket;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
 use self::owner::OwnerError;
 use self::socket::SocketPair;
+use crate::payments::RunAccount;
 
 /// A connection that a client has made to the proxy.
 #[derive(Debug)]
@@ -22,12 +24,24 @@ pub(crate) struct ClientConnection {
     server: Option<SocketAddr>,
     /// The user ID of the client socket's owner, once it has been looked up.
     owner: OnceCell<u32>,
+    /// The run whose port it came to.
+    run: Option<Arc<RunAccount>>,
 }
 
 impl ClientConnection {
     /// The connection from `client` to `server`, if that is known.
     pub(crate) fn new(client: SocketAddr, server: Option<SocketAddr>) -> Self {
-        Self { client, server, owner: OnceCell::new() }
+        Self { client, server, owner: OnceCell::new(), run: None }
+    }
+
+    /// The same, to the port of a run.
+    pub(crate) fn of_run(self, run: Option<Arc<RunAccount>>) -> Self {
+        Self { run, ..self }
+    }
+
+    /// The run whose port it came to.
+    pub(super) fn run(&self) -> Option<&Arc<RunAccount>> {
+        self.run.as_ref()
     }
 
     /// The user ID of the user who created the client's socket. Looks it up once, outside of the runtime's threads, and

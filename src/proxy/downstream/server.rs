@@ -85,7 +85,8 @@ where
                 backoff = Backoff::default();
                 let permit = ConnectionPermit { shutdown: shutdown.clone(), permit: Arc::new(permit) };
                 let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
-                let connection = Arc::new(ClientConnection::new(peer, stream.local_addr().ok()));
+                let connection = ClientConnection::new(peer, stream.local_addr().ok());
+                let connection = Arc::new(connection.of_run(settings.run.clone()));
                 let arrival = Arrival { connection, request: 0 };
                 let service = ConnectionService { service: service.clone(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);

@@ -26,7 +26,7 @@ use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
-use crate::payments::{Lease, PaidRequest};
+use crate::payments::{Lease, PaidRequest, RunAccount};
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
@@ -76,6 +76,8 @@ pub(super) struct Exchange<S> {
     spender: Spender,
     /// The client, if it has a name, and the host pattern of the rule.
     origin: (Option<Arc<ProxyClient>>, HostPattern),
+    /// The run whose program sent the request.
+    pub(super) run: Option<Arc<RunAccount>>,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
@@ -176,6 +178,7 @@ where
             is_loopback_only,
             spender,
             origin,
+            run: None,
             attempts,
             spent,
             has_ended,
@@ -262,6 +265,7 @@ where
         }
         let named = (self.head.method.clone(), &self.head.uri);
         let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
+        let request = request.of_run(self.run.clone());
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 

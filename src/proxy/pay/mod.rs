@@ -29,7 +29,7 @@ use http::uri::Authority;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use tower::{Layer, Service};
 
-use super::extensions::{RemoteClient, RequestClient};
+use super::extensions::{Arrival, RemoteClient, RequestClient};
 use super::handling::RequestName;
 use super::message::{headers, target};
 use super::replay;
@@ -286,9 +286,11 @@ where
     let name_for_operator =
         if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
     let client = extensions.get::<RequestClient>().map(|client| Arc::clone(&client.client));
+    let run = extensions.get::<Arrival>().and_then(|arrival| arrival.connection.run().cloned());
     let (parts, limits) = ((head, first, kept), (limit, is_loopback_only, spender));
     let mut exchange = Box::new(Exchange::new(shared, inner, name, parts, limits, (client, rule)));
     exchange.operator.client = name_for_operator;
+    exchange.run = run;
     buy(exchange, extensions, send_ahead)
 }
 

@@ -1,0 +1,125 @@
+//! The ports of `tollpass run`: each run gets one of its own, so that its report contains its requests and no others.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::mutex::lock;
+use crate::payments::RunAccount;
+use crate::shutdown::Shutdown;
+
+/// How many orders may wait until the proxy serves its ports.
+const MAX_ORDERS: usize = 16;
+
+/// The open runs of a proxy; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    orders: mpsc::Sender<RunOrder>,
+    open: Arc<Mutex<BTreeMap<u64, Arc<RunAccount>>>>,
+    permits: Arc<Semaphore>,
+    most: usize,
+    drain_timeout: Duration,
+}
+
+/// An order of a port for a run.
+#[derive(Debug)]
+pub struct RunOrder {
+    /// Receives the port.
+    pub reply: oneshot::Sender<Result<RunPort, RunRefused>>,
+}
+
+/// A port that is served for a run.
+#[derive(Debug)]
+pub struct RunPort {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What is paid for its requests.
+    pub account: Arc<RunAccount>,
+    /// Closes the port.
+    pub shutdown: Shutdown,
+}
+
+/// A run with its port, which closes when this is dropped.
+#[derive(Debug)]
+pub struct OpenRun {
+    port: RunPort,
+    open: Arc<Mutex<BTreeMap<u64, Arc<RunAccount>>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why a run gets no port.
+#[derive(Debug, thiserror::Error)]
+pub enum RunRefused {
+    /// Too many are open.
+    #[error(
+        "{0} other `tollpass run` commands use the proxy (limits.runs): wait until one ends, or raise it"
+    )]
+    TooMany(usize),
+    /// No port can be opened.
+    #[error("cannot open a port for the run: {0}")]
+    Listen(#[from] io::Error),
+    /// The proxy is shutting down.
+    #[error("the running tollpass is shutting down")]
+    Stopping,
+}
+
+impl Runs {
+    /// At most `most` runs at once; `drain_timeout` bounds the wait for payments of a run that ends. The proxy serves the
+    /// orders.
+    #[must_use]
+    pub fn new(most: usize, drain_timeout: Duration) -> (Self, mpsc::Receiver<RunOrder>) {
+        let (orders, received) = mpsc::channel(MAX_ORDERS);
+        let (open, permits) = (Arc::default(), Arc::new(Semaphore::new(most)));
+        (Self { orders, open, permits, most, drain_timeout }, received)
+    }
+
+    /// Opens a port for a run.
+    ///
+    /// # Errors
+    /// [`RunRefused`].
+    pub async fn open(&self) -> Result<OpenRun, RunRefused> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| RunRefused::TooMany(self.most))?;
+        let (reply, port) = oneshot::channel();
+        self.orders.send(RunOrder { reply }).await.map_err(|_| RunRefused::Stopping)?;
+        let port = port.await.map_err(|_| RunRefused::Stopping)??;
+        lock(&self.open).insert(port.account.id(), Arc::clone(&port.account));
+        Ok(OpenRun { port, open: Arc::clone(&self.open), _permit: permit })
+    }
+
+    /// The account of an open run.
+    pub(super) fn account(&self, id: u64) -> Option<Arc<RunAccount>> {
+        lock(&self.open).get(&id).cloned()
+    }
+
+    /// Waits for the payments of a run that are in flight, at most `limits.drain_timeout`.
+    pub(super) async fn settled(&self, account: &RunAccount) {
+        // Otherwise the report lists them.
+        let _ = tokio::time::timeout(self.drain_timeout, account.settled()).await;
+    }
+}
+
+impl OpenRun {
+    /// The address of its port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// What is paid for it.
+    #[must_use]
+    pub fn account(&self) -> &Arc<RunAccount> {
+        &self.port.account
+    }
+}
+
+impl Drop for OpenRun {
+    fn drop(&mut self) {
+        lock(&self.open).remove(&self.port.account.id());
+        self.port.shutdown.begin();
+    }
+}
