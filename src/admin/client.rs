@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::endpoints::{
     APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN,
-    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, STATUS, StandingId, Status,
+    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS, StandingId, Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
@@ -174,10 +174,10 @@ pub async fn resume(path: &Path, host: &str) -> Result<Option<()>, AdminError> {
 ///
 /// # Errors
 /// The request failed, or there are too many runs.
-pub async fn open_run(path: &Path) -> Result<Option<Session>, AdminError> {
+pub async fn open_run(path: &Path, request: &RunRequest) -> Result<Option<Session>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     let attending = async {
-        let mut answer = send(stream, Method::POST, RUN, Bytes::new()).await?.into_body();
+        let mut answer = send(stream, Method::POST, RUN, json(request)?).await?.into_body();
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             let frame = answer.frame().await.ok_or(AdminError::Stopping)?;

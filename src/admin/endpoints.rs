@@ -32,6 +32,15 @@ pub(super) struct StandingId {
     pub(super) id: u64,
 }
 
+/// What a run may spend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The most, written as in a `[[budget]]`.
+    pub budget: Option<String>,
+    /// For how long, in milliseconds.
+    pub lasts_ms: Option<u64>,
+}
+
 /// A run that was opened.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RunOpened {

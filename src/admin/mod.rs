@@ -13,6 +13,7 @@ pub use client::{
     pending, plan, resume, revoke, run_report, status,
 };
 pub use client_count::ClientCount;
+pub use endpoints::RunRequest;
 #[cfg(feature = "testing")]
 pub use endpoints::Status;
 pub use runs::{OpenRun, RunOrder, RunPort, RunRefused, Runs};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::endpoints::RunRequest;
 use crate::mutex::lock;
 use crate::payments::RunAccount;
 use crate::shutdown::Shutdown;
@@ -28,6 +29,8 @@ pub struct Runs {
 /// An order of a port for a run.
 #[derive(Debug)]
 pub struct RunOrder {
+    /// What it may spend.
+    pub request: RunRequest,
     /// Receives the port.
     pub reply: oneshot::Sender<Result<RunPort, RunRefused>>,
 }
@@ -43,7 +46,7 @@ pub struct RunPort {
     pub shutdown: Shutdown,
 }
 
-/// A run with its port, which closes when this is dropped.
+/// A run with its port. When this is dropped, the run ends and the port closes.
 #[derive(Debug)]
 pub struct OpenRun {
     port: RunPort,
@@ -59,6 +62,9 @@ pub enum RunRefused {
         "{0} other `tollpass run` commands use the proxy (limits.runs): wait until one ends, or raise it"
     )]
     TooMany(usize),
+    /// The budget is invalid.
+    #[error("--budget: {0}")]
+    Budget(String),
     /// No port can be opened.
     #[error("cannot open a port for the run: {0}")]
     Listen(#[from] io::Error),
@@ -81,11 +87,11 @@ impl Runs {
     ///
     /// # Errors
     /// [`RunRefused`].
-    pub async fn open(&self) -> Result<OpenRun, RunRefused> {
+    pub async fn open(&self, request: RunRequest) -> Result<OpenRun, RunRefused> {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| RunRefused::TooMany(self.most))?;
         let (reply, port) = oneshot::channel();
-        self.orders.send(RunOrder { reply }).await.map_err(|_| RunRefused::Stopping)?;
+        self.orders.send(RunOrder { request, reply }).await.map_err(|_| RunRefused::Stopping)?;
         let port = port.await.map_err(|_| RunRefused::Stopping)??;
         lock(&self.open).insert(port.account.id(), Arc::clone(&port.account));
         Ok(OpenRun { port, open: Arc::clone(&self.open), _permit: permit })
@@ -120,6 +126,7 @@ impl OpenRun {
 impl Drop for OpenRun {
     fn drop(&mut self) {
         lock(&self.open).remove(&self.port.account.id());
+        self.port.account.end();
         self.port.shutdown.begin();
     }
 }

@@ -25,8 +25,8 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client_count::ClientCount;
 use super::endpoints::{
     APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PAUSED,
-    PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, STATUS, StandingId,
-    Status,
+    PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS,
+    StandingId, Status,
 };
 use super::runs::{RunRefused, Runs};
 use super::socket;
@@ -111,7 +111,10 @@ async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<Answ
     let channels = &state.channels;
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => json(&state.status()),
-        (&Method::POST, RUN) => state.run().await,
+        (&Method::POST, RUN) => match read::<RunRequest>(body).await {
+            Ok(request) => state.run(request).await,
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
         (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
             Ok(RunNumber { id }) => state.run_report(id, path == RUN_END).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
@@ -177,11 +180,11 @@ impl AdminState {
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client
     /// disconnects.
-    async fn run(&self) -> Response<AnswerBody> {
+    async fn run(&self, request: RunRequest) -> Response<AnswerBody> {
         let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
         };
-        let run = match self.runs.open().await {
+        let run = match self.runs.open(request).await {
             Ok(run) => run,
             Err(error @ RunRefused::Stopping) => {
                 return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());

@@ -1,19 +1,18 @@
 //! The ports of a proxy: its own, those of routes with their own port, and those of `tollpass run`.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::error::StartError;
-use crate::admin::{RunOrder, RunPort};
+use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
 use crate::config::Config;
-use crate::payments::Payments;
+use crate::payments::{Payments, RunTerms};
 use crate::proxy;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
@@ -85,20 +84,30 @@ impl Served<'_> {
                 () = shutdown.stopping() => return,
                 order = orders.recv() => order,
             };
-            let Some(RunOrder { reply }) = order else { return };
-            let port = self.run(&payments, since, shutdown).await;
+            let Some(RunOrder { request, reply }) = order else { return };
+            let port = self.run(request, &payments, since, shutdown).await;
             // If the run has ended meanwhile, its port closes.
-            if let Err(Ok(RunPort { shutdown, .. })) = reply.send(port.map_err(Into::into)) {
+            if let Err(Ok(RunPort { account, shutdown, .. })) = reply.send(port) {
+                account.end();
                 shutdown.begin();
             }
         }
     }
 
     /// Opens a port for one run.
-    async fn run(&self, payments: &Payments, since: SystemTime, shutdown: &Shutdown) -> io::Result<RunPort> {
+    async fn run(
+        &self,
+        request: RunRequest,
+        payments: &Payments,
+        since: SystemTime,
+        shutdown: &Shutdown,
+    ) -> Result<RunPort, RunRefused> {
+        let budget = request.budget.map(|text| self.config.run_budget(&text)).transpose();
+        let budget = budget.map_err(RunRefused::Budget)?;
+        let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, shutdown) = (listener.local_addr()?, shutdown.part());
-        let account = payments.open_run();
+        let account = payments.open_run(terms);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
         let service = self.proxy(address, since);
         shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));

@@ -183,6 +183,15 @@ fn sum(value: &Value, known: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount)
     }
 }
 
+/// Reads the budget of a run.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub(super) fn of_run(text: &str, known: &[KnownAsset]) -> Result<(BudgetUnit, BudgetAmount), String> {
+    let value = Value::new(None, text);
+    sum(&value, known).map_err(|InvalidValue { problem, remedy }| format!("{problem}; {remedy}"))
+}
+
 /// Reports budgets that apply to nothing.
 pub(super) fn check_use<'a>(
     budgets: &[Arc<Budget>],

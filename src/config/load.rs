@@ -29,6 +29,7 @@ use super::{
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
+use crate::protocol::budget::{BudgetAmount, BudgetUnit};
 use crate::protocol::policy::{Hooks, KnownAsset, LocalSpenders, Policy, Rule};
 
 /// The keys at the top of the file.
@@ -200,6 +201,14 @@ impl Config {
     pub fn needs_client(&self, listen: SocketAddr) -> bool {
         let is_exposed = !self.clients.is_empty() && !listen.ip().to_canonical().is_loopback();
         self.auth == AuthRequirement::Required || is_exposed
+    }
+
+    /// The budget of a run, written like a limit of a `[[budget]]`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to write instead.
+    pub fn run_budget(&self, text: &str) -> Result<(BudgetUnit, BudgetAmount), String> {
+        budget::of_run(text, &self.assets)
     }
 
     /// Listens on `address` instead, under the same rules.

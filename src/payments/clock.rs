@@ -1,6 +1,6 @@
-//! The wall clock for the journal and the spending report, and the time that budgets go by.
+//! The wall clock for the journal and the spending report, and the time that budgets and runs go by.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,18 +21,20 @@ pub(super) struct BudgetClock {
 
 impl BudgetClock {
     pub(super) fn starting_at(minute: u64) -> Self {
-        Self { start: minute, shown: running() }
+        Self { start: minute, shown: running().as_secs() }
     }
 
     /// Minutes since 1970.
     pub(super) fn minute(&self) -> u64 {
-        self.start.saturating_add(running().saturating_sub(self.shown) / 60)
+        self.start.saturating_add(running().as_secs().saturating_sub(self.shown) / 60)
     }
 }
 
-/// Seconds since some moment before the start.
-fn running() -> u64 {
-    clock_gettime(RUNNING).tv_sec.try_into().unwrap_or_default()
+/// The time since some moment before the start.
+pub(super) fn running() -> Duration {
+    let time = clock_gettime(RUNNING);
+    let (seconds, nanos) = (time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into());
+    Duration::new(seconds, nanos.unwrap_or_default())
 }
 
 /// Seconds since 1970; a clock set before 1970 counts as 0.

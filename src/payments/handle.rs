@@ -26,7 +26,7 @@ use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::report::SpendingReport;
-use super::run_account::RunAccount;
+use super::run_account::{RunAccount, RunTerms};
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
@@ -50,6 +50,8 @@ pub struct Payments {
     permits: Arc<Semaphore>,
     /// The next key of a purchase or a lock.
     next: Arc<AtomicU64>,
+    /// The number of the next run.
+    next_run: Arc<AtomicU64>,
     engine: Arc<SharedEngine>,
     quotes: Quotes,
     seller_urls: SellerUrls,
@@ -108,6 +110,7 @@ impl Payments {
             mailbox,
             permits,
             next,
+            next_run: Arc::new(AtomicU64::new(1)),
             engine,
             quotes,
             seller_urls,
@@ -301,6 +304,7 @@ impl Payments {
         consultant: &dyn Consultant,
     ) -> Result<Box<Lease>, Refusal> {
         self.pauses.check(&limit.host)?;
+        request.run.as_ref().map_or(Ok(()), |run| run.check())?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
@@ -328,11 +332,12 @@ impl Payments {
         }
     }
 
-    /// An account for a run: it counts what is paid for its requests.
+    /// An account for a run: it counts what is paid for its requests, and limits that.
     #[must_use]
-    pub fn open_run(&self) -> Arc<RunAccount> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        Arc::new(RunAccount::new(id, self.report_payees, unix_millis()))
+    pub fn open_run(&self, terms: RunTerms) -> Arc<RunAccount> {
+        let id = self.next_run.fetch_add(1, Ordering::Relaxed);
+        let spending = SpendingTotals::new(self.report_payees, unix_millis());
+        Arc::new(RunAccount::open(id, terms, spending, Arc::clone(&self.engine)))
     }
 
     /// What was paid to whom for a run.

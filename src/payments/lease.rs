@@ -199,6 +199,8 @@ impl PurchaseGuard {
         };
         // The host may have been paused while this request waited for others to the same host.
         self.pauses.check(&self.host)?;
+        // So may the time of its run be over.
+        self.run.as_ref().map_or(Ok(()), |run| run.check())?;
         // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
         let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());

@@ -43,5 +43,5 @@ pub use listing::{ListedChannel, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};
 pub use pauses::PausedHost;
 pub use report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally};
-pub use run_account::RunAccount;
+pub use run_account::{RunAccount, RunTerms};
 pub use startup::Startup;

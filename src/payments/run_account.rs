@@ -1,20 +1,42 @@
-//! What is paid for one `tollpass run`.
+//! What is paid for one `tollpass run`, and what it may still spend.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::clock::running;
 use super::report::SpendingReport;
+use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
 use crate::mutex::lock;
+use crate::protocol::Refusal;
+use crate::protocol::budget::{Budget, BudgetAmount, BudgetRef, BudgetSet, BudgetUnit};
+use crate::protocol::engine::Input;
+use crate::protocol::refusal::RunOver;
 
 /// The account of one `tollpass run`: what is paid for the programs that use its port.
 #[derive(Debug)]
 pub struct RunAccount {
     id: u64,
+    budget: Option<BudgetRef>,
+    /// How long it may spend, and when that is over by the running clock.
+    lasts: Option<(Duration, Duration)>,
+    has_ended: AtomicBool,
     spending: Arc<Mutex<SpendingTotals>>,
     /// How many of its requests wait for a payment or hold one.
     purchases: watch::Sender<usize>,
+    engine: Arc<SharedEngine>,
+}
+
+/// What a run may spend, in addition to all other limits.
+#[derive(Clone, Debug, Default)]
+pub struct RunTerms {
+    /// The most, in this unit.
+    pub budget: Option<(BudgetUnit, BudgetAmount)>,
+    /// For how long.
+    pub lasts: Option<Duration>,
 }
 
 /// A request of a run that waits for a payment or holds one, until dropped.
@@ -22,16 +44,68 @@ pub struct RunAccount {
 pub(super) struct RunPurchase(Arc<RunAccount>);
 
 impl RunAccount {
-    /// An account of which the report lists at most this many payees; `since` is in milliseconds since 1970.
-    pub(super) fn new(id: u64, report_payees: usize, since: u64) -> Self {
-        let spending = Arc::new(Mutex::new(SpendingTotals::new(report_payees, since)));
-        Self { id, spending, purchases: watch::Sender::new(0) }
+    pub(super) fn open(
+        id: u64,
+        terms: RunTerms,
+        spending: SpendingTotals,
+        engine: Arc<SharedEngine>,
+    ) -> Self {
+        let RunTerms { budget, lasts } = terms;
+        let budget = budget.map(|(unit, most)| {
+            let budget = Arc::new(Budget::of_run(id, unit, most));
+            engine.submit(Input::BeginBudget(Arc::clone(&budget)));
+            BudgetRef { budget, host: None }
+        });
+        Self {
+            id,
+            budget,
+            // A time beyond every clock is over never.
+            lasts: lasts.and_then(|time| Some((time, running().checked_add(time)?))),
+            has_ended: AtomicBool::new(false),
+            spending: Arc::new(Mutex::new(spending)),
+            purchases: watch::Sender::new(0),
+            engine,
+        }
     }
 
     /// Its number, unique within the process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The budgets of a request of the run, in addition to others.
+    pub(crate) fn budgets(&self, others: &BudgetSet) -> BudgetSet {
+        match &self.budget {
+            None => Arc::clone(others),
+            Some(budget) => others.iter().chain([budget]).cloned().collect(),
+        }
+    }
+
+    /// Whether the run may still spend.
+    ///
+    /// # Errors
+    /// [`Refusal::RunOver`].
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.has_ended.load(Ordering::Acquire) {
+            return Err(Refusal::RunOver(RunOver::Ended));
+        }
+        match self.lasts {
+            Some((time, until)) if running() >= until => Err(Refusal::RunOver(RunOver::Time(time))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends its permission to spend, and its budget.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.end_budget();
+    }
+
+    fn end_budget(&self) {
+        if let Some(budget) = &self.budget {
+            self.engine.submit(Input::EndBudget(budget.key()));
+        }
     }
 
     /// What was paid for it.
@@ -53,6 +127,13 @@ impl RunAccount {
     pub async fn settled(&self) {
         // The sender lives as long as the account.
         let _ = self.purchases.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for RunAccount {
+    fn drop(&mut self) {
+        // A request that came when it ended may have used the budget once more.
+        self.end_budget();
     }
 }
 

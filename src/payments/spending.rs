@@ -35,7 +35,9 @@ impl PaymentGuards {
         host: &Arc<str>,
         draft: &Draft,
     ) -> Self {
-        let guard = |totals: &Arc<Mutex<SpendingTotals>>| PaymentGuard::new(Arc::clone(totals), Arc::clone(host), draft);
+        let guard = |totals: &Arc<Mutex<SpendingTotals>>| {
+            PaymentGuard::new(Arc::clone(totals), Arc::clone(host), draft)
+        };
         Self { process: guard(totals), run: run.map(|run| Box::new(guard(run.spending()))) }
     }
 

@@ -65,6 +65,8 @@ reason_codes! {
     Frozen = "frozen",
     /// The host took payments without delivering.
     HostPaused = "host-paused",
+    /// The `tollpass run` of the program has ended, or its time is over.
+    RunOver = "run-over",
     /// `hooks.payment_requested` aborts.
     NotWanted = "not-wanted",
     /// A hook asks, and nothing can answer.

@@ -387,6 +387,9 @@ pub enum Refusal {
         /// The host, without a port.
         host: Box<str>,
     },
+    /// The run of the program is over, or its time is.
+    #[error("the `tollpass run` of the program pays nothing any more: {0}")]
+    RunOver(RunOver),
     /// The user wants nothing to be signed.
     #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
     Frozen,
@@ -399,6 +402,17 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("tollpass is shutting down")]
     ShuttingDown,
+}
+
+/// Why a run pays nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunOver {
+    /// Its time is over.
+    #[error("its time (--for {}) is over", humantime::format_duration(*.0))]
+    Time(Duration),
+    /// Its command has ended.
+    #[error("its command has ended")]
+    Ended,
 }
 
 /// When to fund a channel again after a failure.

@@ -10,6 +10,7 @@ mod demo;
 mod descriptors;
 mod directories;
 mod logs;
+mod run_budgets;
 mod run_ports;
 mod runs;
 mod serves;

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -19,6 +20,7 @@ use clap::Args;
 use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::{environment, trust};
+use crate::admin::RunRequest;
 use bill::Statement;
 pub use child::ProgramExit;
 use proxy::Proxy;
@@ -35,6 +37,14 @@ COMMAND ends. If none is running, tollpass starts one in this process, which oth
 `tollpass run` commands can use, too. The report covers exactly the requests that came to
 COMMAND's port, from COMMAND and every program that it starts; limits.runs bounds the
 number of such ports.
+
+With --budget, everything that these requests cost counts in a budget of their own, in
+one token or in dollars; --for ends their permission to spend after that time, by a
+clock that setting the time does not change. What goes beyond is not paid: COMMAND gets
+the seller's 402 with the reason. All other limits apply, too, and what was signed stays
+counted in [[budget]] when the run has ended. Deposits in channels have limits of their
+own, in [deposit]. `tollpass budget` lists the budget of a run while it lasts. If the
+proxy stops, the run pays nothing any more.
 
 COMMAND finds the proxy through http_proxy, https_proxy (and in upper case) and
 NODE_USE_ENV_PROXY. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,
@@ -65,6 +75,12 @@ pub struct RunArgs {
     /// Hosts to reach without the proxy, in addition to those in no_proxy
     #[arg(long, value_name = "LIST")]
     pub no_proxy: Vec<OsString>,
+    /// The most that COMMAND may cost, such as "1 USDC", "$1" or "1000 units of RDN", in addition to all other limits
+    #[arg(long, value_name = "AMOUNT")]
+    pub budget: Option<String>,
+    /// How long COMMAND may spend, such as "1h"; after that, nothing is paid for it
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub lasts: Option<Duration>,
     /// Write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -93,7 +109,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     let trust = trust::files(&config, |name| std::env::var_os(name))?;
     // Before a proxy starts; one that runs may listen elsewhere.
     args.client.user(&config, (Ipv4Addr::LOCALHOST, 0).into())?;
-    let proxy = Proxy::find_or_start(config.clone()).await?;
+    // Longer than any command can run.
+    let lasts_ms = args.lasts.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let request = RunRequest { budget: args.budget.clone(), lasts_ms };
+    let proxy = Proxy::find_or_start(config.clone(), &request).await?;
     let user = args.client.user(&config, proxy.address())?;
     if !args.quiet && !proxy.can_pay() {
         say("no [wallet] is configured: this proxy never pays");

@@ -12,7 +12,7 @@ use super::bill::Statement;
 use super::say::say;
 use super::signals::SignalListener;
 use crate::admin;
-use crate::admin::{AdminError, ClientCount, OpenRun, Session};
+use crate::admin::{AdminError, ClientCount, OpenRun, RunRequest, Session};
 use crate::app;
 use crate::app::{App, StartError};
 use crate::chain::signer::Signer;
@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The proxy for one command.
 pub(super) enum Proxy {
     Running { socket: PathBuf, session: Box<Session> },
-    Own(Own),
+    Own(Box<Own>),
 }
 
 /// A proxy in this process.
@@ -49,13 +49,13 @@ struct OwnRun {
 
 impl Proxy {
     /// A port of its own at the proxy running on the state directory or, if there is none, a new one on any free port.
-    pub(super) async fn find_or_start(mut config: Config) -> anyhow::Result<Self> {
+    pub(super) async fn find_or_start(mut config: Config, request: &RunRequest) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
         config.listen_on((Ipv4Addr::LOCALHOST, 0).into())?;
         let mut signer: Option<Arc<Signer>> = None;
         let deadline = Instant::now() + BUSY_WITHIN;
         loop {
-            match admin::open_run(&socket).await {
+            match admin::open_run(&socket, request).await {
                 Ok(Some(session)) => return Ok(Self::Running { socket, session: Box::new(session) }),
                 Err(AdminError::Stopping | AdminError::Gone) if Instant::now() < deadline => {
                     tokio::time::sleep(POLL_INTERVAL).await;
@@ -69,12 +69,12 @@ impl Proxy {
                 signer = Some(Arc::new(app::unlock(wallet.clone()).await?));
                 continue;
             }
-            match Own::start(config.clone(), signer.clone()).await {
+            match Own::start(config.clone(), signer.clone(), request).await {
                 // Another process was faster and will respond soon.
                 Err(StartError::Locked { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
-                own => return Ok(Self::Own(own?)),
+                own => return Ok(Self::Own(Box::new(own?))),
             }
         }
     }
@@ -118,7 +118,11 @@ impl Proxy {
 }
 
 impl Own {
-    async fn start(config: Config, signer: Option<Arc<Signer>>) -> Result<Self, StartError> {
+    async fn start(
+        config: Config,
+        signer: Option<Arc<Signer>>,
+        request: &RunRequest,
+    ) -> Result<Self, StartError> {
         let warnings = config.warnings.clone();
         let shutdown = Shutdown::new();
         let app = App::build(config, signer, shutdown.clone()).await?;
@@ -132,7 +136,7 @@ impl Own {
         let Some(((payments, clients), runs)) = payments.zip(clients).zip(runs) else {
             return Ok(Self { address: main, shutdown, paying: None, task });
         };
-        match runs.open().await {
+        match runs.open(request.clone()).await {
             Ok(run) => {
                 let (address, paying) = (run.address(), Some(OwnRun { run, payments, clients }));
                 Ok(Self { address, shutdown, paying, task })

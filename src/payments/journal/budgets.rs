@@ -26,7 +26,10 @@ impl Journal {
     fn try_restore_budgets(&mut self, now: u64) -> rusqlite::Result<Budgets> {
         let (rows, stored) = (self.budget_rows()?, self.all_holds()?);
         let mut holds: Vec<Hold> = stored.iter().map(|(_, (_, hold))| hold.clone()).collect();
-        let stale = rows.iter().any(|row| row.window.oldest(now).is_some_and(|oldest| row.start < oldest));
+        let is_stale = |row: &BudgetRow| {
+            row.key.is_of_run() || row.window.oldest(now).is_some_and(|oldest| row.start < oldest)
+        };
+        let stale = rows.iter().any(is_stale);
         let (mut budgets, changed) = Budgets::restore(rows, &mut holds, now);
         if stale && let Err(error) = self.remove_old_sums(budgets.now()) {
             tracing::debug!(%error, "cannot remove old sums of budgets");
@@ -43,11 +46,14 @@ impl Journal {
             .zip(&holds)
             .filter(|((_, (_, before)), hold)| before != *hold)
             .map(|((account, (id, before)), hold)| {
-                tracing::warn!(
-                    channel = %id,
-                    amount = %before.upto.saturating_sub(before.above),
-                    "what may have been signed before a crash counts as spent in its budgets"
-                );
+                let unknown = before.upto.saturating_sub(before.above);
+                if !unknown.is_zero() {
+                    tracing::warn!(
+                        channel = %id,
+                        amount = %unknown,
+                        "what may have been signed before a crash counts as spent in its budgets"
+                    );
+                }
                 (*account, *id, hold)
             })
             .collect();
@@ -59,7 +65,7 @@ impl Journal {
         Ok(budgets)
     }
 
-    /// Records what a crash left unknown, and removes sums that have left their windows.
+    /// Records what a crash left unknown, and removes sums that have left their windows and those of runs.
     fn record_restored(
         &mut self,
         holds: &[(AccountId, ChannelId, &Hold)],
@@ -81,6 +87,9 @@ impl Journal {
     }
 
     fn remove_old_sums(&self, now: u64) -> rusqlite::Result<()> {
+        for key in self.budget_rows()?.into_iter().map(|row| row.key).filter(BudgetKey::is_of_run) {
+            delete_budget(&self.connection, &key)?;
+        }
         for window in Window::ALL {
             if let Some(oldest) = window.oldest(now) {
                 let sql = "DELETE FROM budget WHERE period = ?1 AND start < ?2";
@@ -187,6 +196,15 @@ pub(super) fn write_budget(connection: &Connection, row: &BudgetRow) -> rusqlite
             *payments as i64
         ],
     )?;
+    Ok(())
+}
+
+/// Removes a budget of a run that is over.
+pub(super) fn delete_budget(connection: &Connection, key: &BudgetKey) -> rusqlite::Result<()> {
+    let BudgetKey { name, unit, host } = key;
+    let sql = "DELETE FROM budget WHERE name = ?1 AND unit = ?2 AND host = ?3";
+    let key = params![&**name, &**unit, host.as_deref().unwrap_or_default()];
+    connection.prepare_cached(sql)?.execute(key)?;
     Ok(())
 }
 

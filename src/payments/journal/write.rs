@@ -3,7 +3,7 @@
 use ethers_core::utils::hex;
 use rusqlite::{Connection, params};
 
-use super::budgets::{write_budget, write_hold};
+use super::budgets::{delete_budget, write_budget, write_hold};
 use super::error::JournalError;
 use super::file::Journal;
 use super::load::AccountId;
@@ -86,6 +86,7 @@ impl Journal {
                 }
                 Record::Hold(id, hold) => write_hold(&transaction, account, id, hold)?,
                 Record::Budget(row) => write_budget(&transaction, row)?,
+                Record::BudgetEnded(key) => delete_budget(&transaction, key)?,
                 Record::Frozen(is_frozen) => {
                     let sql = if *is_frozen {
                         "INSERT OR REPLACE INTO frozen VALUES (1)"
@@ -114,9 +115,11 @@ fn is_one_shot(record: &Record) -> bool {
 /// True if a record is stored with its account's row.
 fn needs_account(record: &Record) -> bool {
     match record {
-        Record::Authorization(_) | Record::AuthorizationEnded(_) | Record::Budget(_) | Record::Frozen(_) => {
-            false
-        }
+        Record::Authorization(_)
+        | Record::AuthorizationEnded(_)
+        | Record::Budget(_)
+        | Record::BudgetEnded(_)
+        | Record::Frozen(_) => false,
         // A forgotten price without an account was never recorded.
         Record::Price(_, quote) => quote.as_ref().is_some_and(is_stored),
         _ => true,

@@ -24,6 +24,8 @@ pub struct BudgetIndex(usize);
 pub struct Budgets {
     accounts: Vec<BudgetAccount>,
     indices: BTreeMap<BudgetKey, BudgetIndex>,
+    /// Places of forgotten budgets, for new ones.
+    free: Vec<BudgetIndex>,
     /// Minutes since 1970; it never goes back.
     now: u64,
     /// The channel contract's token, once it is known.
@@ -195,8 +197,11 @@ impl BudgetAccount {
 
 impl Budgets {
     /// The budgets as the journal has them. After a crash, everything that its holds allow counts as spent now. Returns
-    /// the changed rows; these and the changed holds must be recorded before anything is signed.
-    pub fn restore(rows: Vec<BudgetRow>, holds: &mut [Hold], now: u64) -> (Self, Vec<BudgetRow>) {
+    /// the changed rows; these and the changed holds must be recorded before anything is signed. Budgets of runs are over;
+    /// what they held still counts in all others.
+    pub fn restore(mut rows: Vec<BudgetRow>, holds: &mut [Hold], now: u64) -> (Self, Vec<BudgetRow>) {
+        rows.retain(|row| !row.key.is_of_run());
+        holds.iter_mut().for_each(Hold::forget_runs);
         let newest = rows.iter().filter(|row| row.window == Window::Hour).map(|row| row.start).max();
         let mut budgets = Self { now: now.max(newest.unwrap_or_default()), ..Self::default() };
         for BudgetRow { key, window, start, spent, payments } in rows {
@@ -270,9 +275,30 @@ impl Budgets {
     /// The index of the budget with this key.
     pub(in crate::protocol) fn index_of(&mut self, key: BudgetKey) -> BudgetIndex {
         *self.indices.entry(key).or_insert_with_key(|key| {
-            self.accounts.push(BudgetAccount::new(key.clone()));
+            let account = BudgetAccount::new(key.clone());
+            if let Some(index) = self.free.pop() {
+                self.accounts[index.0] = account;
+                return index;
+            }
+            self.accounts.push(account);
             BudgetIndex(self.accounts.len() - 1)
         })
+    }
+
+    /// The index of the budget with this key, if there is one.
+    pub(in crate::protocol) fn find(&self, key: &BudgetKey) -> Option<BudgetIndex> {
+        self.indices.get(key).copied()
+    }
+
+    /// Forgets a budget that nothing refers to any more; returns its key. Another one gets its index.
+    pub(in crate::protocol) fn forget(&mut self, index: BudgetIndex) -> BudgetKey {
+        let key = self.accounts[index.0].key.clone();
+        self.accounts[index.0] = BudgetAccount::new(key.clone());
+        self.unwritten.retain(|(other, ..)| *other != index);
+        if self.indices.remove(&key).is_some() {
+            self.free.push(index);
+        }
+        key
     }
 
     /// Adds budgets that have not been used yet; those of a single host come with its first payment.
@@ -393,9 +419,10 @@ impl Budgets {
         // What channels hold becomes free with certainty only, at a time that is not known.
         let most = limit.minus(account.held.ahead).minus(price);
         let free_in = if price.plus(account.held.ahead) > limit { None } else { sum.falls_to(most) };
+        let is_of_run = account.key.is_of_run();
         OverBudget::Amount {
             budget: name,
-            key: window.key(),
+            key: if is_of_run { "--budget" } else { window.key() },
             price: account.show(price),
             limit: account.show(limit),
             left: account.show(left),

@@ -10,7 +10,10 @@ use crate::protocol::decimal;
 use crate::protocol::policy::{HostPattern, KnownAsset};
 use crate::protocol::{Amount, AssetId, Money, Usd};
 
-/// A `[[budget]]`.
+/// The names of the budgets of runs begin with this. Those of a `[[budget]]` have no spaces.
+const OF_RUN: &str = "run ";
+
+/// A `[[budget]]`, or the budget of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Its name.
@@ -96,6 +99,17 @@ impl Budget {
             BudgetUnit::Usd(_) => "$".into(),
         };
         Self { name: name.into(), tag, scope: BudgetScope::default(), unit, limits }
+    }
+
+    /// The budget of a run with this number: at most this much in total.
+    pub fn of_run(number: u64, unit: BudgetUnit, most: BudgetAmount) -> Self {
+        let limits = BudgetLimits { total: Some(most), ..BudgetLimits::default() };
+        Self::new(&format!("{OF_RUN}{number}"), unit, limits)
+    }
+
+    /// Whether a budget of this name is that of a run.
+    pub(super) fn is_name_of_run(name: &str) -> bool {
+        name.starts_with(OF_RUN)
     }
 
     /// Whether it applies to a host (without brackets, in any case) without being named.

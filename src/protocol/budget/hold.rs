@@ -21,6 +21,14 @@ pub struct Hold {
     pub covered: Vec<CoveredBy>,
 }
 
+impl Hold {
+    /// Removes the budgets of runs.
+    pub fn forget_runs(&mut self) {
+        self.budgets.retain(|(key, _)| !key.is_of_run());
+        self.covered.retain(|covered| !covered.budget.is_of_run());
+    }
+}
+
 /// The totals of a channel that a budget has counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoveredBy {

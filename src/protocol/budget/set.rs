@@ -60,6 +60,13 @@ impl From<BudgetKey> for (String, String, Option<String>) {
     }
 }
 
+impl BudgetKey {
+    /// Whether it is the budget of a run, which does not outlive the process.
+    pub fn is_of_run(&self) -> bool {
+        Budget::is_name_of_run(&self.name)
+    }
+}
+
 impl BudgetRow {
     /// Adds up rows of the same bucket.
     pub fn merged(rows: Vec<Self>) -> Vec<Self> {

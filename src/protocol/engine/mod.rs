@@ -25,6 +25,7 @@ mod one_shot;
 mod op_failure;
 mod purchase;
 mod question;
+mod runs;
 mod slot;
 mod slots;
 #[cfg(test)]
@@ -40,7 +41,9 @@ use self::authorization::OneShotPurchase;
 use self::blocked::Blocked;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
-use crate::protocol::budget::{BudgetNotice, BudgetRow, BudgetView, Budgets, Hold, RowId};
+use crate::protocol::budget::{
+    Budget, BudgetIndex, BudgetKey, BudgetNotice, BudgetRow, BudgetView, Budgets, Hold, RowId,
+};
 pub use crate::protocol::host_name::{HostName, host_name};
 use crate::protocol::policy::{Decision, PriceLimit, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
@@ -156,6 +159,10 @@ pub enum Input {
     Flush,
     /// Whether nothing may be signed. What is already signed continues.
     Freeze(bool),
+    /// A run with this budget begins.
+    BeginBudget(Arc<Budget>),
+    /// The run with this budget is over.
+    EndBudget(BudgetKey),
     /// Grant no more payments. User operations may still start.
     Stop,
 }
@@ -240,6 +247,8 @@ pub enum Record {
     Hold(ChannelId, Box<Hold>),
     /// What a budget has spent.
     Budget(Box<BudgetRow>),
+    /// The run with this budget is over.
+    BudgetEnded(Box<BudgetKey>),
     /// Whether nothing may be signed.
     Frozen(bool),
 }
@@ -263,6 +272,8 @@ pub struct Engine {
     budgets: Budgets,
     /// The rows of budgets in pending writes, in order.
     budget_writes: VecDeque<(Seq, Vec<RowId>)>,
+    /// The budgets of runs that are over, while purchases count in them.
+    ending: Vec<BudgetIndex>,
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Purchases without a channel.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
@@ -337,6 +348,7 @@ impl Engine {
             policy,
             budgets: Budgets::default(),
             budget_writes: VecDeque::new(),
+            ending: Vec::new(),
             unclaimed_holds: BTreeMap::new(),
             start: Start::Waiting("the key and the chain are being prepared".into()),
             is_unlocked: false,
@@ -384,6 +396,9 @@ impl Engine {
     /// Processes an input. The effects are queued for [`Engine::poll_effect`].
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.apply(input, now);
+        if !self.ending.is_empty() {
+            self.forget_ended_budgets();
+        }
         if !self.records.is_empty() {
             self.newest = self.next_write();
             let records = std::mem::take(&mut self.records);
@@ -436,7 +451,10 @@ impl Engine {
             Input::DemandOneShot { purchase, offer, limit, deadline, nonce } => {
                 self.demand_one_shot(purchase, &offer, (limit, deadline, nonce), now);
             }
-            Input::Holds(holds) => self.unclaimed_holds.extend(holds),
+            Input::Holds(mut holds) => {
+                holds.iter_mut().for_each(|(_, hold)| hold.forget_runs());
+                self.unclaimed_holds.extend(holds);
+            }
             Input::Consulted(id, decision) => self.consulted(id, decision, now),
             Input::Withdraw(id) if self.one_shots.contains_key(&id) => self.withdraw_one_shot(id),
             Input::Withdraw(id) => self.withdraw(id, now),
@@ -478,6 +496,8 @@ impl Engine {
                     self.refuse_waiting(&Refusal::Frozen, now);
                 }
             }
+            Input::BeginBudget(budget) => self.begin_budget(budget),
+            Input::EndBudget(key) => self.end_budget(&key),
             Input::Stop => self.stop(now),
         }
     }

@@ -843,6 +843,7 @@ impl Model {
                 let key = (row.key.clone(), row.window, row.start);
                 self.disk.budgets.insert(key, BudgetRow::clone(row));
             }
+            Record::BudgetEnded(key) => self.disk.budgets.retain(|(other, ..), _| *other != **key),
             Record::Authorization(_) | Record::AuthorizationEnded(_) | Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);

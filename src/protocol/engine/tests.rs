@@ -7,6 +7,7 @@ mod hosts;
 mod reopening;
 mod reserving;
 mod restarting;
+mod runs;
 mod writing;
 
 use std::sync::Arc;

@@ -74,6 +74,7 @@ impl Refusal {
             Self::TooManyDeposits { .. } => ReasonCode::TooManyDeposits,
             Self::DepositUnseen { .. } => ReasonCode::DepositUnseen,
             Self::Paused { .. } => ReasonCode::HostPaused,
+            Self::RunOver(_) => ReasonCode::RunOver,
             Self::Frozen => ReasonCode::Frozen,
             Self::StoreFailed(_) => ReasonCode::JournalUnwritable,
             Self::ClientLeft => ReasonCode::ClientLeft,
