@@ -89,9 +89,10 @@
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | `tls` | the local CA, its certificates, root certificates | `private` |
-//! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |
+//! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `processes`, `shutdown` |
 //! | `private` | files and directories that only this user can access | none |
 //! | `limits` | every limit, declared once | none |
+//! | `processes` | which process descends from which | none |
 //! | `shutdown` | signals, drain, deadline | none |
 //! | `telemetry` | the log | none |
 //! | `error_chain` | errors with their causes | none |
@@ -198,6 +199,7 @@ pub mod payments;
 mod private;
 #[cfg(feature = "testing")]
 pub mod private;
+mod processes;
 #[cfg(not(feature = "testing"))]
 mod protocol;
 #[cfg(feature = "testing")]

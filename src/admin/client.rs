@@ -202,24 +202,24 @@ pub struct Session {
     _answer: Incoming,
 }
 
-/// Returns what was paid for a run of the proxy that listens on `path`, once no payment for it is in flight; `None` if no
-/// proxy listens.
+/// Has the proxy that listens on `path` pay nothing more for a run, and returns what was paid for it once no payment is in
+/// flight; `None` if no proxy listens.
 ///
 /// # Errors
 /// The request failed, or there is no such run.
-pub async fn end_run(path: &Path, run: &Session) -> Result<Option<SpendingReport>, AdminError> {
+pub async fn end_run(path: &Path, id: u64) -> Result<Option<SpendingReport>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    let body = json(&RunNumber { id: run.opened.id })?;
+    let body = json(&RunNumber { id })?;
     within(OPERATE_WITHIN, ask(stream, Method::POST, RUN_END, body)).await.map(Some)
 }
 
-/// The same, without waiting.
+/// Returns what was paid for a run of the proxy that listens on `path` so far; `None` if no proxy listens.
 ///
 /// # Errors
 /// The same.
-pub async fn run_report(path: &Path, run: &Session) -> Result<Option<SpendingReport>, AdminError> {
+pub async fn run_report(path: &Path, id: u64) -> Result<Option<SpendingReport>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
-    let body = json(&RunNumber { id: run.opened.id })?;
+    let body = json(&RunNumber { id })?;
     within(ANSWER_WITHIN, ask(stream, Method::POST, RUN_REPORT, body)).await.map(Some)
 }
 
@@ -318,7 +318,7 @@ async fn send(
     let body = whole(answer).await?;
     let message = String::from_utf8_lossy(&body).trim().to_owned();
     Err(match status {
-        StatusCode::CONFLICT => AdminError::Refused(message),
+        StatusCode::CONFLICT | StatusCode::FORBIDDEN => AdminError::Refused(message),
         DENIED => AdminError::Denied(message),
         StatusCode::SERVICE_UNAVAILABLE => AdminError::Stopping,
         _ => AdminError::Answer(format!("{status}: {message}")),

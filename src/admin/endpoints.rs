@@ -86,7 +86,7 @@ pub(super) const STATUS: &str = "/about";
 pub(super) const RUN: &str = "/run";
 /// Returns what was paid for a run so far.
 pub(super) const RUN_REPORT: &str = "/run/report";
-/// Returns the same, once no payment for the run is in flight.
+/// Pays nothing more for a run, and returns the same, once no payment for it is in flight.
 pub(super) const RUN_END: &str = "/run/end";
 /// The largest request body, in bytes.
 pub(super) const MAX_REQUEST: usize = 64 << 10;

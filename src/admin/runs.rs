@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::endpoints::RunRequest;
 use crate::mutex::lock;
 use crate::payments::RunAccount;
+use crate::processes;
 use crate::shutdown::Shutdown;
 
 /// How many orders may wait until the proxy serves its ports.
@@ -20,10 +21,20 @@ const MAX_ORDERS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Runs {
     orders: mpsc::Sender<RunOrder>,
-    open: Arc<Mutex<BTreeMap<u64, Arc<RunAccount>>>>,
+    open: Arc<Mutex<BTreeMap<u64, RunEntry>>>,
     permits: Arc<Semaphore>,
     most: usize,
     drain_timeout: Duration,
+}
+
+/// An open run.
+#[derive(Clone, Debug)]
+pub(super) struct RunEntry {
+    pub(super) account: Arc<RunAccount>,
+    /// The address of its port.
+    pub(super) address: SocketAddr,
+    /// The `tollpass run` process, from which its programs descend; `None` if the system does not tell.
+    root: Option<i32>,
 }
 
 /// An order of a port for a run.
@@ -31,6 +42,8 @@ pub struct Runs {
 pub struct RunOrder {
     /// What it may spend.
     pub request: RunRequest,
+    /// The run that it is within.
+    pub parent: Option<Arc<RunAccount>>,
     /// Receives the port.
     pub reply: oneshot::Sender<Result<RunPort, RunRefused>>,
 }
@@ -50,7 +63,7 @@ pub struct RunPort {
 #[derive(Debug)]
 pub struct OpenRun {
     port: RunPort,
-    open: Arc<Mutex<BTreeMap<u64, Arc<RunAccount>>>>,
+    open: Arc<Mutex<BTreeMap<u64, RunEntry>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -68,9 +81,20 @@ pub enum RunRefused {
     /// No port can be opened.
     #[error("cannot open a port for the run: {0}")]
     Listen(#[from] io::Error),
+    /// It is not known whether it is within another one.
+    #[error(transparent)]
+    Unknown(#[from] UnknownPeer),
     /// The proxy is shutting down.
     #[error("the running tollpass is shutting down")]
     Stopping,
+}
+
+/// It is not known whether a process belongs to a run.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot find out whether the process {pid} belongs to a `tollpass run`: {source}")]
+pub struct UnknownPeer {
+    pid: i32,
+    source: io::Error,
 }
 
 impl Runs {
@@ -83,29 +107,50 @@ impl Runs {
         (Self { orders, open, permits, most, drain_timeout }, received)
     }
 
-    /// Opens a port for a run.
+    /// Opens a port for the run of the `tollpass run` process `root`.
     ///
     /// # Errors
     /// [`RunRefused`].
-    pub async fn open(&self, request: RunRequest) -> Result<OpenRun, RunRefused> {
+    pub async fn open(&self, request: RunRequest, root: Option<i32>) -> Result<OpenRun, RunRefused> {
+        let parent = self.around(root)?.map(|entry| entry.account);
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| RunRefused::TooMany(self.most))?;
         let (reply, port) = oneshot::channel();
-        self.orders.send(RunOrder { request, reply }).await.map_err(|_| RunRefused::Stopping)?;
+        self.orders.send(RunOrder { request, parent, reply }).await.map_err(|_| RunRefused::Stopping)?;
         let port = port.await.map_err(|_| RunRefused::Stopping)??;
-        lock(&self.open).insert(port.account.id(), Arc::clone(&port.account));
+        let entry = RunEntry { account: Arc::clone(&port.account), address: port.address, root };
+        lock(&self.open).insert(port.account.id(), entry);
         Ok(OpenRun { port, open: Arc::clone(&self.open), _permit: permit })
     }
 
-    /// The account of an open run.
-    pub(super) fn account(&self, id: u64) -> Option<Arc<RunAccount>> {
+    /// An open run.
+    pub(super) fn entry(&self, id: u64) -> Option<RunEntry> {
         lock(&self.open).get(&id).cloned()
+    }
+
+    /// The innermost open run that a process belongs to: it descends from its `tollpass run` process.
+    ///
+    /// # Errors
+    /// The process has ended, or the system does not tell about it.
+    pub(super) fn around(&self, pid: Option<i32>) -> Result<Option<RunEntry>, UnknownPeer> {
+        let Some(pid) = pid.filter(|_| !lock(&self.open).is_empty()) else { return Ok(None) };
+        let ancestors = processes::ancestors(pid).map_err(|source| UnknownPeer { pid, source })?;
+        let open = lock(&self.open);
+        let run_of = |ancestor: &i32| open.values().find(|entry| entry.root == Some(*ancestor)).cloned();
+        Ok(ancestors.iter().find_map(run_of))
     }
 
     /// Waits for the payments of a run that are in flight, at most `limits.drain_timeout`.
     pub(super) async fn settled(&self, account: &RunAccount) {
         // Otherwise the report lists them.
         let _ = tokio::time::timeout(self.drain_timeout, account.settled()).await;
+    }
+}
+
+impl RunEntry {
+    /// Whether this is the run of the `tollpass run` process with this number.
+    pub(super) fn is_of(&self, pid: Option<i32>) -> bool {
+        pid.is_some() && self.root == pid
     }
 }
 

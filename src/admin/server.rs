@@ -28,7 +28,7 @@ use super::endpoints::{
     PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS,
     StandingId, Status,
 };
-use super::runs::{RunRefused, Runs};
+use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
 use crate::channels::{Channels, Operation, OperationError};
 use crate::shutdown::Shutdown;
@@ -37,6 +37,10 @@ use crate::shutdown::Shutdown;
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a program within a run gets if it wants to operate.
+const RESTRICTED: &str = "the program belongs to a `tollpass run`, which cannot operate tollpass; `tollpass report` shows \
+                          and ends its own report";
 
 /// A response body.
 type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -92,9 +96,11 @@ pub fn serve(
 }
 
 async fn connection(stream: UnixStream, state: AdminState) {
+    // The process that has connected.
+    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
     let service = service_fn(move |request| {
         let state = state.clone();
-        async move { Ok::<_, Infallible>(answer(request, &state).await) }
+        async move { Ok::<_, Infallible>(admit(request, &state, peer).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -106,13 +112,44 @@ async fn connection(stream: UnixStream, state: AdminState) {
     }
 }
 
-async fn answer(request: Request<Incoming>, state: &AdminState) -> Response<AnswerBody> {
+/// Answers the requests of programs within a run, which concern this run only, and passes on those of others.
+async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>) -> Response<AnswerBody> {
+    let run = match state.runs.around(peer) {
+        Ok(None) => return answer(request, state, peer).await,
+        Ok(Some(run)) => run,
+        Err(unknown) => return plain(StatusCode::FORBIDDEN, &unknown.to_string()),
+    };
+    let (head, body) = request.into_parts();
+    let payments = state.channels.payments();
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, STATUS) => {
+            json(&Status { listen: run.address, bill: payments.run_report(&run.account) })
+        }
+        (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
+        (&Method::POST, RUN) => match read::<RunRequest>(body).await {
+            Ok(request) => state.run(request, peer).await,
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
+        (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
+            Ok(RunNumber { id }) => match state.runs.entry(id) {
+                Some(own) if id == run.account.id() || own.is_of(peer) => {
+                    state.run_report(id, path == RUN_END).await
+                }
+                _ => plain(StatusCode::FORBIDDEN, "this is not the run that the program belongs to"),
+            },
+            Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
+        },
+        _ => plain(StatusCode::FORBIDDEN, RESTRICTED),
+    }
+}
+
+async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32>) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
     let channels = &state.channels;
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => json(&state.status()),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
-            Ok(request) => state.run(request).await,
+            Ok(request) => state.run(request, peer).await,
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
         (&Method::POST, path @ (RUN_REPORT | RUN_END)) => match read::<RunNumber>(body).await {
@@ -180,11 +217,11 @@ impl AdminState {
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client
     /// disconnects.
-    async fn run(&self, request: RunRequest) -> Response<AnswerBody> {
+    async fn run(&self, request: RunRequest, root: Option<i32>) -> Response<AnswerBody> {
         let Some(guard) = self.clients.enter() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "tollpass is shutting down");
         };
-        let run = match self.runs.open(request).await {
+        let run = match self.runs.open(request, root).await {
             Ok(run) => run,
             Err(error @ RunRefused::Stopping) => {
                 return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
@@ -208,12 +245,13 @@ impl AdminState {
 }
 
 impl AdminState {
-    /// What was paid for a run; if `is_over`, once none of its payments is in flight.
+    /// What was paid for a run. If `is_over`, ends it first, and waits until none of its payments is in flight.
     async fn run_report(&self, id: u64, is_over: bool) -> Response<AnswerBody> {
-        let Some(account) = self.runs.account(id) else {
+        let Some(RunEntry { account, .. }) = self.runs.entry(id) else {
             return plain(StatusCode::CONFLICT, "the run is over");
         };
         if is_over {
+            account.end();
             self.runs.settled(&account).await;
         }
         json(&self.channels.payments().run_report(&account))

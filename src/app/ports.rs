@@ -12,7 +12,7 @@ use super::error::StartError;
 use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
 use crate::config::Config;
-use crate::payments::{Payments, RunTerms};
+use crate::payments::{Payments, RunAccount, RunTerms};
 use crate::proxy;
 use crate::proxy::authenticate::{AuthenticateLayer, Authenticator};
 use crate::proxy::frontend::{CaFiles, FrontendLayer, Page, ReverseRoute, RouteToken};
@@ -84,8 +84,8 @@ impl Served<'_> {
                 () = shutdown.stopping() => return,
                 order = orders.recv() => order,
             };
-            let Some(RunOrder { request, reply }) = order else { return };
-            let port = self.run(request, &payments, since, shutdown).await;
+            let Some(RunOrder { request, parent, reply }) = order else { return };
+            let port = self.run((request, parent), &payments, since, shutdown).await;
             // If the run has ended meanwhile, its port closes.
             if let Err(Ok(RunPort { account, shutdown, .. })) = reply.send(port) {
                 account.end();
@@ -97,7 +97,7 @@ impl Served<'_> {
     /// Opens a port for one run.
     async fn run(
         &self,
-        request: RunRequest,
+        (request, parent): (RunRequest, Option<Arc<RunAccount>>),
         payments: &Payments,
         since: SystemTime,
         shutdown: &Shutdown,
@@ -107,7 +107,7 @@ impl Served<'_> {
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, shutdown) = (listener.local_addr()?, shutdown.part());
-        let account = payments.open_run(terms);
+        let account = payments.open_run(terms, parent);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
         let service = self.proxy(address, since);
         shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));

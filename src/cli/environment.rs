@@ -19,6 +19,10 @@ pub(super) const PROXY: [&str; 4] = ["http_proxy", "HTTP_PROXY", "https_proxy", 
 pub(super) const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 /// Makes Node's own HTTP client honour the proxy variables.
 pub(super) const NODE: &str = "NODE_USE_ENV_PROXY";
+/// The configuration file.
+pub(super) const CONFIG: &str = "TOLLPASS_CONFIG";
+/// The number of the run that a program belongs to.
+pub(super) const RUN: &str = "TOLLPASS_RUN";
 /// Each replaces the root certificates of a program: OpenSSL and programs based on it, Go, Rust; curl; Python's
 /// requests and httplib2; git; pip; the AWS and Google Cloud tools; cargo; Nix; gRPC.
 pub(super) const BUNDLES: [&str; 11] = [
@@ -74,6 +78,12 @@ pub(super) fn variables(
         variables.push((WGET, wgetrc.clone().into()));
     }
     variables
+}
+
+/// The number of the run that this process belongs to, if it belongs to one.
+pub(super) fn run_number() -> Option<Result<u64, std::num::ParseIntError>> {
+    let number = std::env::var_os(RUN).filter(|number| !number.is_empty())?;
+    Some(number.to_string_lossy().parse())
 }
 
 /// The address for clients on this machine, if the proxy listens on all addresses.

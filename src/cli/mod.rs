@@ -21,6 +21,7 @@ pub mod ledger;
 mod output;
 pub mod pending;
 mod process;
+pub mod report;
 pub mod resume;
 pub mod run;
 mod running;
@@ -30,7 +31,7 @@ mod trust;
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 pub use self::config_args::ConfigArgs;
@@ -74,6 +75,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Run a command through the proxy and print what it cost
     Run(run::RunArgs),
+    /// Show what this `tollpass run` has cost so far
+    Report(report::ReportArgs),
     /// Print shell commands that make programs use the proxy
     Env(env::EnvArgs),
     /// Create a key and a configuration
@@ -116,6 +119,7 @@ impl Command {
             Self::Demo(_) => "warn,tollpass::paid=info,tollpass::payments=info,tollpass::proxy::pay=info",
             Self::Serve(_) => "info",
             Self::Run(_)
+            | Self::Report(_)
             | Self::Env(_)
             | Self::Init(_)
             | Self::Inspect(_)
@@ -135,6 +139,33 @@ impl Command {
         }
     }
 
+    /// Whether it operates tollpass, or shows what concerns others: programs within `tollpass run` must not.
+    fn operates(&self) -> bool {
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => false,
+            Self::Pending(_)
+            | Self::Approve(_)
+            | Self::Deny(_)
+            | Self::Approvals(_)
+            | Self::Channels(_)
+            | Self::Ledger(_)
+            | Self::Freeze(_)
+            | Self::Thaw(_)
+            | Self::Resume(_) => true,
+            Self::Budget(args) => args.command.is_some(),
+            Self::Serve(_)
+            | Self::Run(_)
+            | Self::Report(_)
+            | Self::Env(_)
+            | Self::Init(_)
+            | Self::Inspect(_)
+            | Self::Ca(_)
+            | Self::Check(_)
+            | Self::Config(_) => false,
+        }
+    }
+
     /// The exit code of a failure. `run` differs, because the command has exit codes of its own.
     #[must_use]
     pub fn failure(&self) -> u8 {
@@ -149,6 +180,14 @@ impl Command {
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     process::keep_secrets();
     process::raise_descriptors();
+    // Also without a running proxy, which would refuse it.
+    if arguments.command.operates() && environment::run_number().is_some() {
+        bail!(
+            "programs within `tollpass run` cannot operate tollpass ({} is set); `tollpass report` shows and ends their own \
+             report",
+            environment::RUN
+        );
+    }
     let output = match &arguments.command {
         Command::Serve(args) => app::log_output(&args.load()?.log)?,
         _ => LogOutput { file: None, queue: LogConfig::DEFAULT_QUEUE },
@@ -164,6 +203,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             log.finish();
             return Ok(ExitCode::from(ending?.code()));
         }
+        Command::Report(args) => wait_for(report::run(args)),
         Command::Env(args) => wait_for(env::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Inspect(args) => wait_for(inspect::run(args)),

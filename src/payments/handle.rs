@@ -332,18 +332,25 @@ impl Payments {
         }
     }
 
-    /// An account for a run: it counts what is paid for its requests, and limits that.
+    /// An account for a run, within another one: it counts what is paid for its requests, and limits that.
     #[must_use]
-    pub fn open_run(&self, terms: RunTerms) -> Arc<RunAccount> {
+    pub fn open_run(&self, terms: RunTerms, parent: Option<Arc<RunAccount>>) -> Arc<RunAccount> {
         let id = self.next_run.fetch_add(1, Ordering::Relaxed);
         let spending = SpendingTotals::new(self.report_payees, unix_millis());
-        Arc::new(RunAccount::open(id, terms, spending, Arc::clone(&self.engine)))
+        Arc::new(RunAccount::open(id, parent, terms, spending, Arc::clone(&self.engine)))
     }
 
     /// What was paid to whom for a run.
     #[must_use]
     pub fn run_report(&self, run: &RunAccount) -> SpendingReport {
         SpendingReport { from: self.engine.payer.get().and_then(Wallet::account), ..run.report() }
+    }
+
+    /// What the budgets of a run have spent, those around it included.
+    pub(crate) fn run_budgets(&self, run: &RunAccount) -> Vec<BudgetView> {
+        let mut views = self.budgets();
+        views.retain(|view| run.counts_in(&view.name));
+        views
     }
 
     /// What each budget has spent.

@@ -20,6 +20,8 @@ use crate::protocol::refusal::RunOver;
 #[derive(Debug)]
 pub struct RunAccount {
     id: u64,
+    /// The run that it is within.
+    parent: Option<Arc<Self>>,
     budget: Option<BudgetRef>,
     /// How long it may spend, and when that is over by the running clock.
     lasts: Option<(Duration, Duration)>,
@@ -46,6 +48,7 @@ pub(super) struct RunPurchase(Arc<RunAccount>);
 impl RunAccount {
     pub(super) fn open(
         id: u64,
+        parent: Option<Arc<Self>>,
         terms: RunTerms,
         spending: SpendingTotals,
         engine: Arc<SharedEngine>,
@@ -58,6 +61,7 @@ impl RunAccount {
         });
         Self {
             id,
+            parent,
             budget,
             // A time beyond every clock is over never.
             lasts: lasts.and_then(|time| Some((time, running().checked_add(time)?))),
@@ -74,19 +78,31 @@ impl RunAccount {
         self.id
     }
 
-    /// The budgets of a request of the run, in addition to others.
-    pub(crate) fn budgets(&self, others: &BudgetSet) -> BudgetSet {
-        match &self.budget {
-            None => Arc::clone(others),
-            Some(budget) => others.iter().chain([budget]).cloned().collect(),
-        }
+    /// The run, and those that it is within, the innermost first.
+    pub(super) fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |run| run.parent.as_deref())
     }
 
-    /// Whether the run may still spend.
+    /// The budgets of a request of the run, in addition to others.
+    pub(crate) fn budgets(&self, others: &BudgetSet) -> BudgetSet {
+        let own = self.chain().filter_map(|run| run.budget.as_ref());
+        others.iter().chain(own).cloned().collect()
+    }
+
+    /// Whether its requests count in the budget of a run that has this name.
+    pub(super) fn counts_in(&self, name: &str) -> bool {
+        self.chain().filter_map(|run| run.budget.as_ref()).any(|budget| *budget.budget.name == *name)
+    }
+
+    /// Whether the run may still spend: neither it nor one that it is within is over.
     ///
     /// # Errors
     /// [`Refusal::RunOver`].
     pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.chain().try_for_each(Self::check_alone)
+    }
+
+    fn check_alone(&self) -> Result<(), Refusal> {
         if self.has_ended.load(Ordering::Acquire) {
             return Err(Refusal::RunOver(RunOver::Ended));
         }
@@ -119,7 +135,7 @@ impl RunAccount {
 
     /// Counts a request that is about to ask for a payment.
     pub(super) fn enter(self: &Arc<Self>) -> RunPurchase {
-        self.purchases.send_modify(|count| *count += 1);
+        self.chain().for_each(|run| run.purchases.send_modify(|count| *count += 1));
         RunPurchase(Arc::clone(self))
     }
 
@@ -139,6 +155,6 @@ impl Drop for RunAccount {
 
 impl Drop for RunPurchase {
     fn drop(&mut self) {
-        self.0.purchases.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.chain().for_each(|run| run.purchases.send_modify(|count| *count = count.saturating_sub(1)));
     }
 }

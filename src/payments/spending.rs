@@ -22,8 +22,8 @@ use crate::protocol::{Amount, Draft};
 pub(super) struct PaymentGuards {
     /// For the report of the process.
     process: PaymentGuard,
-    /// For the report of its run.
-    run: Option<Box<PaymentGuard>>,
+    /// For the reports of its run, and of those around it.
+    runs: Vec<PaymentGuard>,
 }
 
 impl PaymentGuards {
@@ -38,14 +38,13 @@ impl PaymentGuards {
         let guard = |totals: &Arc<Mutex<SpendingTotals>>| {
             PaymentGuard::new(Arc::clone(totals), Arc::clone(host), draft)
         };
-        Self { process: guard(totals), run: run.map(|run| Box::new(guard(run.spending()))) }
+        let runs = run.into_iter().flat_map(RunAccount::chain).map(|run| guard(run.spending()));
+        Self { process: guard(totals), runs: runs.collect() }
     }
 
     fn each(&mut self, mut change: impl FnMut(&mut PaymentGuard)) {
         change(&mut self.process);
-        if let Some(run) = &mut self.run {
-            change(run);
-        }
+        self.runs.iter_mut().for_each(change);
     }
 
     /// A payment is about to be sent.

@@ -410,8 +410,8 @@ pub enum RunOver {
     /// Its time is over.
     #[error("its time (--for {}) is over", humantime::format_duration(*.0))]
     Time(Duration),
-    /// Its command has ended.
-    #[error("its command has ended")]
+    /// It has ended, or its command has ended it.
+    #[error("it has ended")]
     Ended,
 }
 

@@ -12,7 +12,7 @@ use tollpass::cli::Arguments;
 use self::modules::{Modules, cycles, strings};
 
 /// Each top-level module with the modules that it may import, besides those in `ANYWHERE`.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -50,7 +50,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
         ],
     ),
     ("proxy", &["hosts", "limits", "payments", "protocol", "shutdown", "tls"]),
-    ("admin", &["channels", "payments", "shutdown"]),
+    ("admin", &["channels", "payments", "processes", "shutdown"]),
     ("payments", &["chain", "limits", "protocol", "shutdown"]),
     ("channels", &["chain", "payments", "protocol"]),
     ("chain", &["private", "protocol"]),
@@ -65,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("telemetry", &[]),
     ("failpoint", &[]),
     ("limits", &[]),
+    ("processes", &[]),
     ("mutex", &[]),
     ("error_chain", &[]),
     ("lib", &[]),

@@ -11,6 +11,7 @@ mod descriptors;
 mod directories;
 mod logs;
 mod run_budgets;
+mod run_limits;
 mod run_ports;
 mod runs;
 mod serves;

@@ -11,7 +11,7 @@ const NAMED: usize = 4;
 
 /// The known cost of one command.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Statement {
+pub struct Statement {
     /// Whether the numbers are known.
     pub complete: bool,
     /// What was paid; `None` if the proxy has stopped.
@@ -21,7 +21,7 @@ pub(super) struct Statement {
 
 /// A report and its total.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Billed {
+pub struct Billed {
     #[serde(flatten)]
     total: Spending,
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub(super) struct Billed {
 
 impl Statement {
     /// The statement of a run.
-    pub(super) fn complete(bill: SpendingReport) -> Self {
+    pub(in crate::cli) fn complete(bill: SpendingReport) -> Self {
         Self { complete: true, bill: Some(Billed::new(bill)) }
     }
 
@@ -40,7 +40,7 @@ impl Statement {
     }
 
     /// The statement in one line, without a line ending.
-    pub(super) fn line(&self) -> String {
+    pub(in crate::cli) fn line(&self) -> String {
         let Some(Billed { total, bill }) = &self.bill else {
             return "the proxy stopped in the meantime: what it paid is unknown; see `tollpass ledger`"
                 .to_owned();

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 
 use tokio::process::Command;
 
+use super::orphans;
 use super::signals::{SignalListener, die_by};
 use crate::chain::keystore::PASSWORD_VARIABLE;
 use crate::cli::process::with_usual_descriptors;
@@ -76,6 +77,7 @@ pub(super) async fn run(
     program.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     program.env_remove(PASSWORD_VARIABLE);
     let mut child = with_usual_descriptors(|| program.spawn()).map_err(failed)?;
+    orphans::adopt(child.id());
     loop {
         tokio::select! {
             biased;

@@ -3,6 +3,7 @@
 
 mod bill;
 mod child;
+mod orphans;
 mod proxy;
 mod say;
 mod signals;
@@ -21,7 +22,7 @@ use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::{environment, trust};
 use crate::admin::RunRequest;
-use bill::Statement;
+pub use bill::Statement;
 pub use child::ProgramExit;
 use proxy::Proxy;
 use say::say;
@@ -44,7 +45,18 @@ clock that setting the time does not change. What goes beyond is not paid: COMMA
 the seller's 402 with the reason. All other limits apply, too, and what was signed stays
 counted in [[budget]] when the run has ended. Deposits in channels have limits of their
 own, in [deposit]. `tollpass budget` lists the budget of a run while it lasts. If the
-proxy stops, the run pays nothing any more.
+proxy stops, the run pays nothing any more. A `tollpass run` within COMMAND takes a slice:
+what it spends counts in both, and neither its --budget nor its --for exceeds the outer
+one.
+
+COMMAND and the programs that it starts can show and end the report of their run, with
+`tollpass report`, but not operate tollpass: they cannot approve payments, freeze, thaw,
+resume hosts, close channels, reset clocks, or read the reports of others. TOLLPASS_RUN
+tells them, and on Linux the running proxy finds out by itself, by the processes that
+the one at the other end of its socket descends from. This keeps ordinary programs and
+accidents in bounds. It is not a sandbox: a program of the same user can read the same
+files, such as your key, and can end tollpass. Run a program that you do not trust as
+another user, or in a container.
 
 COMMAND finds the proxy through http_proxy, https_proxy (and in upper case) and
 NODE_USE_ENV_PROXY. If HTTPS interception is on, SSL_CERT_FILE, CURL_CA_BUNDLE,
@@ -119,7 +131,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     }
     let present = |name: &str| std::env::var_os(name);
     let user = user.as_ref().map(|user| user.as_str());
-    let variables = environment::variables(proxy.address(), user, trust.as_ref(), &args.no_proxy, present);
+    let mut variables =
+        environment::variables(proxy.address(), user, trust.as_ref(), &args.no_proxy, present);
+    if let Some(number) = proxy.number() {
+        variables.push((environment::RUN, number.to_string().into()));
+    }
+    // Its own `tollpass` commands find the same proxy.
+    if let Some(path) = &args.config.config {
+        variables.push((environment::CONFIG, std::path::absolute(path)?.into()));
+    }
 
     let mut signals = SignalListener::listen().context("cannot listen for signals")?;
     let ran = child::run(&args.command, &variables, &mut signals).await;

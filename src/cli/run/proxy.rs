@@ -87,6 +87,14 @@ impl Proxy {
         }
     }
 
+    /// The number of the run; `None` without a wallet.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Running { session, .. } => Some(session.opened.id),
+            Self::Own(own) => own.paying.as_ref().map(|paying| paying.run.account().id()),
+        }
+    }
+
     /// Whether a wallet is configured.
     pub(super) fn can_pay(&self) -> bool {
         match self {
@@ -101,8 +109,8 @@ impl Proxy {
             Self::Own(own) => own.end(signals).await,
             Self::Running { socket, session } => {
                 let report = tokio::select! {
-                    report = admin::end_run(&socket, &session) => report,
-                    () = signals.stop() => admin::run_report(&socket, &session).await,
+                    report = admin::end_run(&socket, session.opened.id) => report,
+                    () = signals.stop() => admin::run_report(&socket, session.opened.id).await,
                 };
                 match report {
                     Ok(Some(report)) => Statement::complete(report),
@@ -136,7 +144,7 @@ impl Own {
         let Some(((payments, clients), runs)) = payments.zip(clients).zip(runs) else {
             return Ok(Self { address: main, shutdown, paying: None, task });
         };
-        match runs.open(request.clone()).await {
+        match runs.open(request.clone(), Some(std::process::id().cast_signed())).await {
             Ok(run) => {
                 let (address, paying) = (run.address(), Some(OwnRun { run, payments, clients }));
                 Ok(Self { address, shutdown, paying, task })

@@ -1,0 +1,170 @@
+//! What a program within `tollpass run` cannot do: exceed the run by another one, or operate tollpass.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::run_budgets::{budgets, count, with_budget};
+use super::runs::{PAID, Scene, Talk, ended};
+use super::{run, text};
+use crate::support::fair::PRICE;
+
+/// The program.
+const TOLLPASS: &str = env!("CARGO_BIN_EXE_tollpass");
+
+/// Prints the status of five requests.
+const FIVE: &str = r#"for i in 1 2 3 4 5; do curl -q -sS -o /dev/null -w '%{http_code}\n' "$0"; done"#;
+
+#[tokio::test]
+async fn a_nested_run_takes_a_slice_and_never_exceeds_the_outer_one() {
+    let scene = with_budget().await;
+    let url = scene.url("/paid");
+    // With a proxy of the outer run, and with one that runs.
+    for is_running in [false, true] {
+        let serving = if is_running { Some(scene.alice.serve(&[]).await) } else { None };
+        // Two of five by the first slice, then one of five, whatever the second one says.
+        let script = r#""$1" run --budget 2000 -- sh -c "$2" "$0"; echo next
+                        "$1" run --budget 90000 --for 9h -- sh -c "$2" "$0"; echo next; sh -c "$2" "$0""#;
+        let command = ["sh", "-c", script, &url, TOLLPASS, FIVE];
+        let ran = ended(scene.run(&["--budget", "3000"], &command)).await;
+        let paid: Vec<usize> = ran.out.split("next\n").map(|part| count(part, "200")).collect();
+        assert_eq!((&paid[..], count(&ran.out, "402")), (&[2, 1, 0][..], 12), "{ran:?}");
+        for told in [
+            "tollpass: paid 2000 in 2 requests",
+            "tollpass: paid 1000 in 1 request",
+            "tollpass: paid 3000 in 3",
+        ] {
+            assert!(ran.errors.contains(told), "no {told} in {ran:?}");
+        }
+        if let Some(serving) = serving {
+            serving.terminate();
+            serving.ended().await;
+        }
+    }
+    assert_eq!(scene.fair.origin.total_registered(), (6 * PRICE).into());
+}
+
+#[tokio::test]
+async fn a_nested_run_does_not_outlive_the_time_of_the_outer_one() {
+    let scene = with_budget().await;
+    let url = scene.url("/paid");
+    let script = r#"until curl -q -sS -D - "$0" | grep 'proxy-status'; do :; done"#;
+    let command = [TOLLPASS, "run", "--for", "9h", "--", "sh", "-c", script, &url];
+    let ran = ended(scene.run(&["--for", "1s"], &command)).await;
+    assert!(ran.out.contains("its time (--for 1s) is over"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_program_shows_and_ends_its_own_report() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    let serving = scene.alice.serve(&[]).await;
+    let mut other = Talk::start(scene.run(&[], &["sh", "-c", "echo $TOLLPASS_RUN; cat"]));
+    let number = other.hear().await;
+    let script = r#"
+        curl -q -sS "$0" && "$1" report && "$1" report --json
+        TOLLPASS_RUN=$2 "$1" report 2>&1
+        "$1" env | grep -c "$http_proxy"
+        "$1" report --end && curl -q -sS -D - -o /dev/null "$0""#;
+    let command = ["sh", "-c", script, &url, TOLLPASS, &number];
+    let ran = ended(scene.run(&["--budget", "9000"], &command)).await;
+    let payee = scene.payee();
+    let told = format!("paid 1000 in 1 request: 1000 to {payee}\n");
+    assert!(ran.out.starts_with(&format!("{PAID}{told}{{")), "{ran:?}");
+    assert!(ran.out.contains(r#""amount": "1000""#), "{ran:?}");
+    assert!(ran.out.contains("tollpass: this is not the run that the program belongs to\n4\n"), "{ran:?}");
+    assert!(ran.out.contains(&format!("\n{told}HTTP/1.1 402")), "{ran:?}");
+    assert!(
+        ran.out.contains("the `tollpass run` of the program pays nothing any more: it has ended"),
+        "{ran:?}"
+    );
+    assert_eq!(ran.errors, format!("tollpass: {told}"));
+    other.end().await;
+    // Outside of a run, there is none.
+    let config = scene.alice.config_path();
+    run(&["report", "--config", text(&config)]).await.expect_failure(&["it is in none"]);
+    serving.terminate();
+    serving.ended().await;
+}
+
+/// What a program within a run must not do, with arguments that would be valid.
+const OPERATIONS: [&str; 14] = [
+    "approve 1",
+    "deny 1",
+    "approvals",
+    "approvals revoke 1",
+    "pending",
+    "freeze",
+    "thaw",
+    "resume",
+    "resume 127.0.0.1",
+    "channels",
+    "channels close --all --yes",
+    "channels settle --all --yes",
+    "ledger",
+    "budget reset-clock",
+];
+
+#[tokio::test]
+async fn a_program_cannot_operate_however_it_asks() {
+    let scene = Scene::open().await;
+    let serving = scene.alice.serve(&[]).await;
+    let told = "programs within `tollpass run` cannot operate tollpass";
+    for operation in OPERATIONS {
+        let arguments: Vec<&str> = [TOLLPASS].into_iter().chain(operation.split(' ')).collect();
+        let ran = ended(scene.run(&["--quiet"], &arguments)).await;
+        assert_eq!(ran.status.code(), Some(1), "{operation}: {ran:?}");
+        assert!(ran.errors.contains(told), "{operation}: {ran:?}");
+    }
+    // The proxy itself refuses those that hide where they come from: without the variable, from a process whose parents
+    // have all ended, and by hand.
+    let told = "the program belongs to a `tollpass run`, which cannot operate tollpass";
+    for operation in
+        OPERATIONS.iter().filter(|operation| !["ledger", "budget reset-clock"].contains(operation))
+    {
+        let script = format!(r#"unset TOLLPASS_RUN; "$0" {operation}"#);
+        let ran = ended(scene.run(&["--quiet"], &["sh", "-c", &script, TOLLPASS])).await;
+        assert_eq!(ran.status.code(), Some(1), "{operation}: {ran:?}");
+        assert!(ran.errors.contains(told), "{operation}: {ran:?}");
+    }
+    let daemon = r#"mkfifo "$1"; (setsid sh -c 'unset TOLLPASS_RUN; until [ "$(ps -o ppid= $$)" -eq "$2" ]; do :; done
+                    "$0" freeze 2>&1 >/dev/null' "$0" "$1" "$PPID" >"$1" &) ; cat "$1""#;
+    let pipe = scene.alice.directory.path().join("pipe");
+    let ran = ended(scene.run(&["--quiet"], &["sh", "-c", daemon, TOLLPASS, text(&pipe)])).await;
+    assert!(ran.out.contains(told), "{ran:?}");
+    let socket = tollpass::admin::socket(&scene.alice.state_dir());
+    let by_hand =
+        ["curl", "-q", "-sS", "--unix-socket", text(&socket), "-d", "true", "http://tollpass/freeze"];
+    let ran = ended(scene.run(&["--quiet"], &by_hand)).await;
+    assert!(ran.out.contains(told), "{ran:?}");
+    // Its user can, and nothing has happened so far.
+    let mut talk = Talk::start(scene.run(&[], &["sh", "-c", "echo ready; cat"]));
+    assert_eq!(talk.hear().await, "ready");
+    let config = scene.alice.config_path();
+    let shown = run(&["channels", "--config", text(&config)]).await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let url = scene.url("/paid");
+    let ran = ended(scene.run(&["--quiet"], &["curl", "-q", "-sS", &url])).await;
+    assert_eq!(ran.out, PAID, "{ran:?}");
+    let frozen = run(&["freeze", "--config", text(&config)]).await;
+    assert_eq!(frozen.code, 0, "{frozen:?}");
+    talk.end().await;
+    serving.terminate();
+    serving.ended().await;
+}
+
+#[tokio::test]
+async fn orphans_of_a_command_are_adopted_and_reaped() {
+    let scene = Scene::open().await;
+    let script = r#"(sh -c 'echo $$' &) ; read line"#;
+    let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", script]));
+    let orphan = talk.hear().await;
+    // A zombie has an entry until it is reaped.
+    let is_there = || async {
+        let mut ps = Command::new("ps");
+        ps.args(["-p", &orphan]).stdout(Stdio::null()).status().await.unwrap().success()
+    };
+    crate::support::raw::soon("the end of the orphan", async { while is_there().await {} }).await;
+    talk.end().await;
+    assert!(budgets(&scene).await.is_empty());
+}
