@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use ::config::Value;
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::issue::{ConfigIssue, nearest};
-use super::key::{HOST_PATTERN, Shape, Table, keys};
+use super::key::{HOST_PATTERN, Shape, Table, keys, words};
 use super::price;
 use super::raw_value::{InvalidValue, quoted};
 use super::rules::is_set;
 use super::section::{Issues, Section, entries};
 use super::values;
 use crate::protocol::Amount;
-use crate::protocol::budget::{Budget, BudgetAmount, BudgetLimits, BudgetUnit};
+use crate::protocol::budget::{Budget, BudgetAmount, BudgetLimits, BudgetUnit, Calendar};
 use crate::protocol::policy::{Allow, HostPattern, KnownAsset, PriceLimit, ProxyClient, Rule};
 
 pub(super) const MAX_BUDGETS: usize = 1000;
@@ -45,6 +47,17 @@ pub(super) static BUDGET: Table = Table::new(
         "per_day": price::SUM,
         /// The most within the last 30 days.
         "per_30_days": price::SUM,
+        /// The most within a day of the calendar, from midnight to midnight in time_zone. Unlike per_day, it allows this much
+        /// shortly before midnight and again shortly after.
+        "per_calendar_day": price::SUM,
+        /// The most within a week of the calendar, which begins on week_start.
+        "per_calendar_week": price::SUM,
+        /// The most within a month of the calendar.
+        "per_calendar_month": price::SUM,
+        /// The time zone of the calendar, by its IANA name such as "Europe/Berlin".
+        "time_zone": Shape::Text("^[A-Za-z0-9][A-Za-z0-9_+/-]{0,63}$"); or(|| json!("UTC")),
+        /// The first day of a week.
+        "week_start": Shape::Word(&const { words(&DAYS) }); or(|| json!("monday")),
         /// The most ever; `tollpass budget` shows what is left.
         "total": price::SUM,
         /// The most payments ever. Each payment is then recorded on disk before it is sent, which takes longer.
@@ -54,7 +67,28 @@ pub(super) static BUDGET: Table = Table::new(
 .with_rules(|| vec![json!({"anyOf": LIMITS.map(is_set)})]);
 
 /// The keys of limits, of which one is required.
-const LIMITS: [&str; 5] = ["per_hour", "per_day", "per_30_days", "total", "payments"];
+const LIMITS: [&str; 8] = [
+    "per_hour",
+    "per_day",
+    "per_30_days",
+    "per_calendar_day",
+    "per_calendar_week",
+    "per_calendar_month",
+    "total",
+    "payments",
+];
+/// The limits that follow the calendar.
+const OF_CALENDAR: &[&str] = &["per_calendar_day", "per_calendar_week", "per_calendar_month"];
+
+const DAYS: [(&str, Weekday); 7] = [
+    ("monday", Weekday::Monday),
+    ("tuesday", Weekday::Tuesday),
+    ("wednesday", Weekday::Wednesday),
+    ("thursday", Weekday::Thursday),
+    ("friday", Weekday::Friday),
+    ("saturday", Weekday::Saturday),
+    ("sunday", Weekday::Sunday),
+];
 
 /// Reads all `[[budget]]` entries.
 pub(super) fn budgets(value: Option<Value>, known: &[KnownAsset], issues: &Issues) -> Vec<Arc<Budget>> {
@@ -84,7 +118,7 @@ fn budget(section: &Section<'_>, known: &[KnownAsset]) -> Option<Budget> {
         )),
     });
     let mut sums: Vec<(&'static str, BudgetUnit, BudgetAmount)> = Vec::new();
-    for key in &LIMITS[..4] {
+    for key in LIMITS.iter().filter(|key| **key != "payments") {
         match section.read(key, |value| sum(value, known)) {
             Some((unit, cost)) => sums.push((key, unit, cost)),
             // An invalid limit must not mean that there is none.
@@ -92,6 +126,7 @@ fn budget(section: &Section<'_>, known: &[KnownAsset]) -> Option<Budget> {
             None => {}
         }
     }
+    let calendar = calendar(section)?;
     // The same goes for what it applies to.
     let is_invalid = |key: &str, is_read: bool| section.has(key) && !is_read;
     if is_invalid("hosts", hosts.is_some()) || is_invalid("payments", payments.is_some()) {
@@ -127,13 +162,45 @@ fn budget(section: &Section<'_>, known: &[KnownAsset]) -> Option<Budget> {
         per_hour: limit("per_hour"),
         per_day: limit("per_day"),
         per_30_days: limit("per_30_days"),
+        per_calendar_day: limit("per_calendar_day"),
+        per_calendar_week: limit("per_calendar_week"),
+        per_calendar_month: limit("per_calendar_month"),
         total: limit("total"),
         payments,
     };
     let mut budget = Budget::new(&name?, unit, limits);
     (budget.scope.wallet, budget.scope.each) = (wallet, each);
     budget.scope.hosts = hosts.unwrap_or_default();
+    budget.calendar = calendar;
     Some(budget)
+}
+
+/// Reads when its days, weeks and months begin; `None` if that is invalid, which is then reported.
+fn calendar(section: &Section<'_>) -> Option<Calendar> {
+    let zone = section.read("time_zone", |value| {
+        let name = values::text(value)?;
+        TimeZone::get(name).map_err(|_| {
+            InvalidValue::new(
+                format!("{} is not a known time zone", quoted(name)),
+                "write an IANA name such as \"Europe/Berlin\" or \"UTC\"",
+            )
+        })
+    });
+    let week_start = section.read("week_start", |value| values::word(value, &DAYS));
+    for (key, limits, is_read) in [
+        ("time_zone", OF_CALENDAR, zone.is_some()),
+        ("week_start", &["per_calendar_week"], week_start.is_some()),
+    ] {
+        if section.has(key) && !is_read {
+            return None;
+        }
+        if section.has(key) && !limits.iter().any(|limit| section.has(limit)) {
+            let problem = format!("has no effect without {}", limits.join(", "));
+            section.issue(key, problem, "write such a limit, or remove it");
+            return None;
+        }
+    }
+    Some(Calendar::new(zone.unwrap_or(TimeZone::UTC), week_start.unwrap_or(Weekday::Monday)))
 }
 
 fn name(value: &Value) -> Result<String, InvalidValue> {

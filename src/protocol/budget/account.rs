@@ -12,7 +12,7 @@ use super::definition::{Budget, BudgetUnit};
 use super::hold::{CoveredBy, Hold};
 use super::over::OverBudget;
 use super::set::{BudgetKey, BudgetRef, BudgetRow};
-use super::window::{Window, WindowSum};
+use super::window::{WINDOWS, Window, WindowSum};
 use crate::protocol::{Amount, AssetId, Money};
 
 /// Identifies a budget within a run.
@@ -62,14 +62,14 @@ struct BudgetAccount {
     budget: Option<Arc<Budget>>,
     /// The cost of one base unit of the channel contract's token, if it is known and counts.
     each: Option<BudgetAmount>,
-    sums: [WindowSum; 4],
+    sums: [WindowSum; WINDOWS],
     payments: u64,
     /// The part of `payments` that the journal knows.
     recorded_payments: u64,
     /// What may be signed on channels without another record.
     held: HeldAmounts,
     /// The highest threshold that the user was told of in each window, and when, in minutes.
-    told: [(u64, u64); 4],
+    told: [(u64, u64); WINDOWS],
 }
 
 /// What may be signed on a channel without another record.
@@ -97,7 +97,7 @@ pub(in crate::protocol) struct Change {
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::protocol) struct Need {
     /// What it adds to each window, in the order of [`Window::ALL`].
-    pub costs: [BudgetAmount; 4],
+    pub costs: [BudgetAmount; WINDOWS],
     /// Whether it is one more payment.
     pub is_payment: bool,
     /// What it takes from the hold of its channel.
@@ -160,7 +160,7 @@ impl BudgetAccount {
     fn new(key: BudgetKey) -> Self {
         let sums = Window::ALL.map(WindowSum::new);
         let (budget, each, held) = (None, None, HeldAmounts::default());
-        Self { key, budget, each, sums, payments: 0, recorded_payments: 0, held, told: [(0, 0); 4] }
+        Self { key, budget, each, sums, payments: 0, recorded_payments: 0, held, told: [(0, 0); WINDOWS] }
     }
 
     fn show(&self, cost: BudgetAmount) -> String {
@@ -175,7 +175,7 @@ impl BudgetAccount {
             let sum = self.sums[window as usize].sum();
             let passed = THRESHOLDS.into_iter().find(|percent| sum.is_at_least(*percent, limit));
             let (told, at) = &mut self.told[window as usize];
-            if !window.has(*at, now) {
+            if !self.sums[window as usize].has(*at, now) {
                 *told = 0;
             }
             if let Some(percent) = passed.filter(|percent| percent > told) {
@@ -314,6 +314,9 @@ impl Budgets {
         let account = &mut self.accounts[index.0];
         if !account.budget.as_ref().is_some_and(|known| Arc::ptr_eq(known, &budget.budget)) {
             account.budget = Some(Arc::clone(&budget.budget));
+            for sum in &mut account.sums {
+                sum.set_calendar(&budget.budget.calendar, self.now);
+            }
             self.set_each(index);
         }
         index
@@ -466,12 +469,14 @@ impl Budgets {
     /// What a range of totals adds to each window: what was counted earlier and still counts is not counted twice.
     pub(in crate::protocol) fn costs(
         &self,
+        index: BudgetIndex,
         each: BudgetAmount,
         coverage: Option<&Coverage>,
         (above, upto): (Amount, Amount),
-    ) -> [BudgetAmount; 4] {
+    ) -> [BudgetAmount; WINDOWS] {
+        let account = &self.accounts[index.0];
         Window::ALL.map(|window| {
-            let counts = |at| window.has(at, self.now);
+            let counts = |at| account.sums[window as usize].has(at, self.now);
             let all = upto.saturating_sub(above);
             each.of(coverage.map_or(all, |coverage| coverage.uncovered(above, upto, counts)))
         })
@@ -545,9 +550,12 @@ impl Budgets {
             let account = &mut self.accounts[index.0];
             let counted = account.recorded_payments.saturating_add(change.payments);
             account.recorded_payments = counted.saturating_sub(change.payments_undone);
-            for window in Window::ALL.into_iter().filter(|window| window.has(*minute, self.now)) {
-                let (start, _) = account.sums[window as usize].record(*minute, change.plus, change.minus);
-                rows.insert((*index, window, start));
+            for window in Window::ALL {
+                let sum = &mut account.sums[window as usize];
+                if sum.has(*minute, self.now) {
+                    let (start, _) = sum.record(*minute, change.plus, change.minus);
+                    rows.insert((*index, window, start));
+                }
             }
         }
         rows

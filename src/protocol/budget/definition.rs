@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ethers_core::types::U256;
 
 use super::amount::BudgetAmount;
+use super::calendar::Calendar;
 use super::window::Window;
 use crate::protocol::decimal;
 use crate::protocol::policy::{HostPattern, KnownAsset};
@@ -26,6 +27,8 @@ pub struct Budget {
     pub unit: BudgetUnit,
     /// Its limits.
     pub limits: BudgetLimits,
+    /// When its days, weeks and months begin.
+    pub calendar: Calendar,
 }
 
 /// What a budget applies to, besides the rules and clients that name it.
@@ -48,6 +51,12 @@ pub struct BudgetLimits {
     pub per_day: Option<BudgetAmount>,
     /// Within 30 days.
     pub per_30_days: Option<BudgetAmount>,
+    /// Within a day of the calendar.
+    pub per_calendar_day: Option<BudgetAmount>,
+    /// Within a week of the calendar.
+    pub per_calendar_week: Option<BudgetAmount>,
+    /// Within a month of the calendar.
+    pub per_calendar_month: Option<BudgetAmount>,
     /// Ever.
     pub total: Option<BudgetAmount>,
     /// The number of payments, ever.
@@ -84,6 +93,9 @@ impl BudgetLimits {
             Window::Hour => self.per_hour,
             Window::Day => self.per_day,
             Window::ThirtyDays => self.per_30_days,
+            Window::CalendarDay => self.per_calendar_day,
+            Window::CalendarWeek => self.per_calendar_week,
+            Window::CalendarMonth => self.per_calendar_month,
             Window::Total => self.total,
         }
     }
@@ -98,7 +110,8 @@ impl Budget {
             BudgetUnit::Tokens { symbol, .. } => Arc::clone(symbol),
             BudgetUnit::Usd(_) => "$".into(),
         };
-        Self { name: name.into(), tag, scope: BudgetScope::default(), unit, limits }
+        let (scope, calendar) = (BudgetScope::default(), Calendar::default());
+        Self { name: name.into(), tag, scope, unit, limits, calendar }
     }
 
     /// The budget of a run with this number: at most this much in total.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::amount::BudgetAmount;
+use super::calendar::{Calendar, CalendarPeriod};
 
 /// The period that a limit of a budget applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,13 +14,30 @@ pub enum Window {
     Day,
     /// The last 30 days.
     ThirtyDays,
+    /// Today.
+    CalendarDay,
+    /// This week.
+    CalendarWeek,
+    /// This month.
+    CalendarMonth,
     /// Ever.
     Total,
 }
 
+/// How many windows there are.
+pub(in crate::protocol) const WINDOWS: usize = Window::ALL.len();
+
 impl Window {
     /// All windows.
-    pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::ThirtyDays, Self::Total];
+    pub const ALL: [Self; 7] = [
+        Self::Hour,
+        Self::Day,
+        Self::ThirtyDays,
+        Self::CalendarDay,
+        Self::CalendarWeek,
+        Self::CalendarMonth,
+        Self::Total,
+    ];
 
     /// The key of its limit in a `[[budget]]`.
     pub fn key(self) -> &'static str {
@@ -27,6 +45,9 @@ impl Window {
             Self::Hour => "per_hour",
             Self::Day => "per_day",
             Self::ThirtyDays => "per_30_days",
+            Self::CalendarDay => "per_calendar_day",
+            Self::CalendarWeek => "per_calendar_week",
+            Self::CalendarMonth => "per_calendar_month",
             Self::Total => "total",
         }
     }
@@ -36,12 +57,25 @@ impl Window {
         Self::ALL.into_iter().find(|window| window.key() == key)
     }
 
-    /// Its length, in minutes; `None` if it never ends.
+    /// The period of the calendar that it is.
+    fn period(self) -> Option<CalendarPeriod> {
+        match self {
+            Self::CalendarDay => Some(CalendarPeriod::Day),
+            Self::CalendarWeek => Some(CalendarPeriod::Week),
+            Self::CalendarMonth => Some(CalendarPeriod::Month),
+            Self::Hour | Self::Day | Self::ThirtyDays | Self::Total => None,
+        }
+    }
+
+    /// Its length, in minutes, or the most that it can be; `None` if it never ends.
     fn minutes(self) -> Option<u64> {
         match self {
             Self::Hour => Some(60),
             Self::Day => Some(24 * 60),
             Self::ThirtyDays => Some(30 * 24 * 60),
+            Self::CalendarDay | Self::CalendarWeek | Self::CalendarMonth => {
+                self.period().map(CalendarPeriod::most_minutes)
+            }
             Self::Total => None,
         }
     }
@@ -50,7 +84,9 @@ impl Window {
     fn bucket(self) -> u64 {
         match self {
             Self::Hour => 1,
-            Self::Day => 15,
+            // All time zones are whole quarters of an hour from UTC.
+            Self::Day | Self::CalendarDay => 15,
+            Self::CalendarWeek | Self::CalendarMonth => 60,
             Self::ThirtyDays => 6 * 60,
             Self::Total => u64::MAX,
         }
@@ -61,20 +97,20 @@ impl Window {
         minute - minute % self.bucket()
     }
 
-    /// The first minute at which payments of this minute no longer count; `None` if they always do.
-    pub(super) fn leaves(self, minute: u64) -> Option<u64> {
-        // Everything in the minutes of its bucket has left once the last one has, which itself ends a minute later.
-        Some(self.start(minute).saturating_add(self.bucket()).saturating_add(self.minutes()?))
+    /// The first minute at which payments of this minute no longer count; `None` if they always do. In an unknown calendar
+    /// they count as long as they could in any.
+    fn leaves(self, minute: u64, calendar: Option<&Calendar>) -> Option<u64> {
+        let after = self.start(minute).saturating_add(self.bucket());
+        match (self.period(), calendar) {
+            (Some(period), Some(calendar)) => Some(calendar.end(period, after.saturating_sub(1))),
+            // Everything in the minutes of its bucket has left once the last one has, which itself ends a minute later.
+            _ => Some(after.saturating_add(self.minutes()?)),
+        }
     }
 
     /// The start of the oldest bucket that still counts; `None` if all do.
     pub fn oldest(self, now: u64) -> Option<u64> {
         Some(self.start((now + 1).saturating_sub(self.bucket()).saturating_sub(self.minutes()?)))
-    }
-
-    /// Whether payments of this minute still count.
-    pub(super) fn has(self, minute: u64, now: u64) -> bool {
-        self.leaves(minute).is_none_or(|leaves| now < leaves)
     }
 }
 
@@ -82,6 +118,8 @@ impl Window {
 #[derive(Clone, Debug)]
 pub(super) struct WindowSum {
     window: Window,
+    /// When its periods begin, once that is known.
+    calendar: Option<Calendar>,
     /// By the start of each bucket, oldest first.
     buckets: VecDeque<Bucket>,
     sum: BudgetAmount,
@@ -99,16 +137,33 @@ struct Bucket {
 
 impl WindowSum {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, buckets: VecDeque::new(), sum: BudgetAmount::ZERO }
+        Self { window, calendar: None, buckets: VecDeque::new(), sum: BudgetAmount::ZERO }
     }
 
     pub(super) fn sum(&self) -> BudgetAmount {
         self.sum
     }
 
+    /// Sets when its periods begin.
+    pub(super) fn set_calendar(&mut self, calendar: &Calendar, now: u64) {
+        if self.window.period().is_some() {
+            self.calendar = Some(calendar.clone());
+            self.advance(now);
+        }
+    }
+
+    /// Whether payments of this minute still count.
+    pub(super) fn has(&self, minute: u64, now: u64) -> bool {
+        self.leaves(minute).is_none_or(|leaves| now < leaves)
+    }
+
+    fn leaves(&self, minute: u64) -> Option<u64> {
+        self.window.leaves(minute, self.calendar.as_ref())
+    }
+
     /// Removes what has left the window.
     pub(super) fn advance(&mut self, now: u64) {
-        while let Some(first) = self.buckets.front().filter(|first| !self.window.has(first.start, now)) {
+        while let Some(first) = self.buckets.front().copied().filter(|first| !self.has(first.start, now)) {
             self.sum = self.sum.minus(first.spent);
             self.buckets.pop_front();
         }
@@ -123,7 +178,7 @@ impl WindowSum {
 
     /// Stops counting a payment of this minute, if it still counts.
     pub(super) fn subtract(&mut self, minute: u64, cost: BudgetAmount, now: u64) {
-        if self.window.has(minute, now) {
+        if self.has(minute, now) {
             let bucket = self.bucket(minute);
             bucket.spent = bucket.spent.minus(cost);
             self.sum = self.sum.minus(cost);
@@ -160,7 +215,7 @@ impl WindowSum {
         for bucket in &self.buckets {
             left = left.minus(bucket.spent);
             if left <= most {
-                return self.window.leaves(bucket.start);
+                return self.leaves(bucket.start);
             }
         }
         None
@@ -233,6 +288,26 @@ mod tests {
         }
         for (most, expected) in [(8, 161), (7, 171), (6, 181), (0, 181)] {
             assert_eq!(sum.falls_to(cost(most)), Some(expected), "{most}");
+        }
+    }
+
+    #[test]
+    fn a_calendar_day_ends_at_midnight_and_in_an_unknown_calendar_as_late_as_in_any() {
+        let midnight = 1_000_800;
+        assert_eq!(midnight % (24 * 60), 0);
+        let mut sum = WindowSum::new(Window::CalendarDay);
+        sum.add(midnight - 1, cost(5));
+        sum.advance(midnight + 24 * 60);
+        assert_eq!(sum.sum(), cost(5));
+        sum.set_calendar(&Calendar::default(), midnight - 1);
+        assert_eq!((sum.sum(), sum.falls_to(BudgetAmount::ZERO)), (cost(5), Some(midnight)));
+        sum.add(midnight, cost(7));
+        sum.advance(midnight);
+        assert_eq!((sum.sum(), sum.falls_to(BudgetAmount::ZERO)), (cost(7), Some(midnight + 24 * 60)));
+        // What no longer counts anywhere may be removed from the journal.
+        for window in Window::ALL.into_iter().filter(|window| *window != Window::Total) {
+            let oldest = window.oldest(midnight).unwrap();
+            assert!(window.leaves(oldest - 1, None).unwrap() <= midnight, "{window:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::slot::{CoveredTotals, Slot};
 use super::{Engine, Record};
 use crate::protocol::budget::{
     BudgetAmount, BudgetIndex, BudgetSet, Change, Coverage, CoveredBy, HeldAmounts, Hold, Need, OverBudget,
-    RowId, Shortage,
+    RowId, Shortage, WINDOWS,
 };
 use crate::protocol::{Amount, ChannelId, Money, Refusal};
 
@@ -41,7 +41,7 @@ impl Engine {
     ) -> Result<Need, OverBudget> {
         let cost = self.budgets.cost(index, &Money::channel_token(price))?;
         let Some(slot) = slot else {
-            return Ok(Need { costs: [cost; 4], is_payment: true, released: HeldAmounts::default() });
+            return Ok(Need { costs: [cost; WINDOWS], is_payment: true, released: HeldAmounts::default() });
         };
         if slot.channel.is_query(total) {
             return Ok(Need::default());
@@ -49,7 +49,7 @@ impl Engine {
         let each = self.budgets.each(index).unwrap_or(BudgetAmount::MAX);
         let range = (total.saturating_sub(price), total);
         let coverage = slot.coverage(index, each);
-        let costs = self.budgets.costs(each, coverage, range);
+        let costs = self.budgets.costs(index, each, coverage, range);
         let is_payment = coverage.is_none_or(|coverage| !coverage.gaps(range.0, range.1).is_empty());
         let after = slot.held(index, each, slot.channel.promised.max(total));
         let before = slot.counted(index);
@@ -128,8 +128,10 @@ impl Engine {
         for budget in budgets.iter() {
             let index = self.budgets.open(budget);
             let cost = self.budgets.cost(index, price)?;
-            needs
-                .push((index, Need { costs: [cost; 4], is_payment: true, released: HeldAmounts::default() }));
+            needs.push((
+                index,
+                Need { costs: [cost; WINDOWS], is_payment: true, released: HeldAmounts::default() },
+            ));
         }
         if needs.iter().all(|(index, need)| self.budgets.fits(*index, need, false).is_ok()) {
             return Ok(Fit::default());

@@ -94,3 +94,35 @@ fn each_fault_of_a_budget_names_its_key() {
         assert!(error.contains(key) && error.contains(problem), "{keys}: {error}");
     }
 }
+
+#[test]
+fn a_calendar_has_a_time_zone_and_a_first_day_of_the_week() {
+    for keys in [
+        "per_calendar_day = 7",
+        "per_calendar_day = 7\ntime_zone = \"Europe/Berlin\"",
+        "per_calendar_month = 7\ntime_zone = \"America/Argentina/Buenos_Aires\"",
+        "per_calendar_week = 7\nweek_start = \"sunday\"\nper_hour = 1",
+    ] {
+        let budget = budget(&format!("wallet = true\n{keys}"));
+        let limits = &budget.limits;
+        let all = [limits.per_calendar_day, limits.per_calendar_week, limits.per_calendar_month];
+        assert_eq!(all.iter().flatten().count(), 1, "{keys}");
+    }
+    for (keys, expected) in [
+        (
+            "per_calendar_day = 7\ntime_zone = \"Europe/Atlantis\"",
+            "time_zone: \"Europe/Atlantis\" is not a known time zone -> write an IANA name",
+        ),
+        ("per_calendar_day = 7\ntime_zone = \"../etc\"", "is not a known time zone"),
+        ("per_calendar_week = 7\nweek_start = \"noon\"", "week_start: "),
+        ("per_day = 7\ntime_zone = \"UTC\"", "time_zone: has no effect without per_calendar_day, "),
+        (
+            "per_calendar_day = 7\nweek_start = \"sunday\"",
+            "week_start: has no effect without per_calendar_week ",
+        ),
+        ("per_calendar_day = \"1 USDC\"\nper_day = 7", "is in another unit than the other limits"),
+    ] {
+        let error = parse(&with(&format!("wallet = true\n{keys}"), ""), &[]).unwrap_err().to_string();
+        assert!(error.replace("\n    -> ", " -> ").contains(expected), "{keys}: {error}");
+    }
+}

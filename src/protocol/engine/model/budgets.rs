@@ -10,16 +10,19 @@ use crate::protocol::schemes::test_token::{self, TokenOffer};
 
 /// The limits of the budget that everything counts in, and of one that some hosts share; and whether some requests are
 /// paid with authorizations.
-type Limits = Option<([Option<u64>; 5], [Option<u64>; 5], bool)>;
+type Limits = Option<([Option<u64>; 6], [Option<u64>; 6], bool)>;
 
-/// The first minute of a course.
-const START: u64 = 1_000_000;
+/// The first minute of a course: late in the evening, in UTC.
+const START: u64 = 1_000_700;
+/// The length of a day, in minutes.
+const DAY: u64 = 24 * 60;
 
 pub(super) fn budget_limits() -> impl Strategy<Value = Limits> {
     let amount = |most: u64| prop::option::weighted(0.6, 0..=most);
     let limits = || {
-        (amount(250), amount(400), amount(600), amount(900), prop::option::weighted(0.3, 0..12_u64))
-            .prop_map(|(hour, day, month, total, payments)| [hour, day, month, total, payments])
+        let payments = prop::option::weighted(0.3, 0..12_u64);
+        (amount(250), amount(400), amount(600), amount(400), amount(900), payments)
+            .prop_map(|(hour, day, month, today, total, payments)| [hour, day, month, today, total, payments])
     };
     prop::option::weighted(0.6, (limits(), limits(), any::<bool>()))
 }
@@ -63,14 +66,16 @@ impl ModelBudgets {
             symbol: "T".into(),
             tokens: [account.token_asset(), test_token::asset()].map(token).into(),
         };
-        let budget = |name: &str, [hour, day, month, total, payments]: [Option<u64>; 5]| {
+        let budget = |name: &str, [hour, day, month, today, total, payments]: [Option<u64>; 6]| {
             let cost = |units: Option<u64>| BudgetUnit::cost_of_units(units?.into(), 0);
             let limits = BudgetLimits {
                 per_hour: cost(hour),
                 per_day: cost(day),
                 per_30_days: cost(month),
+                per_calendar_day: cost(today),
                 total: cost(total),
                 payments,
+                ..BudgetLimits::default()
             };
             Some(Arc::new(Budget::new(name, unit.clone(), limits)))
         };
@@ -147,6 +152,8 @@ impl Model {
                     Window::Hour => 60 - 5,
                     Window::Day => 24 * 60 - 5,
                     Window::ThirtyDays => 30 * 24 * 60 - 5,
+                    Window::CalendarDay => (self.minute() % DAY).saturating_sub(5),
+                    Window::CalendarWeek | Window::CalendarMonth => unreachable!("no limit"),
                     Window::Total => u64::MAX / 60,
                 };
                 let mut ranges: BTreeMap<ChannelId, Vec<(u64, u64)>> = BTreeMap::new();
