@@ -22,6 +22,7 @@ const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
 const FOR_OTHERS: u32 = 0o077;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+const READABLE_BY_GROUP: u32 = 0o040;
 
 /// Why a private file or directory is not used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,17 @@ pub enum PrivateFileError {
     /// Other users can read or write it.
     #[error("{path} is readable by other users (mode {mode:03o}); run: chmod 600 {path}", path = path.display())]
     Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Root has provided it, and others than this process's groups can read it, or some group can change it.
+    #[error(
+        "{path} belongs to root and is open to other users (mode {mode:03o}); let only root and a group of this process read it: \
+         mode 0440, such as defaultMode 0440 with fsGroup in Kubernetes, or mode and gid of a Docker secret", path = path.display()
+    )]
+    OpenOfRoot {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
@@ -98,7 +110,8 @@ pub enum PrivateFileError {
     Directory(PathBuf),
 }
 
-/// Reads a file that only this user can access.
+/// Reads a file that only this user can access; or that root has provided for a group of this process to read, as Kubernetes
+/// and Docker do.
 ///
 /// # Errors
 /// Also if another user owns the file, can access it or can replace it.
@@ -278,15 +291,38 @@ fn check(path: &Path, metadata: &Metadata) -> Result<(), PrivateFileError> {
     if !metadata.is_file() {
         return Err(PrivateFileError::NotAFile(path.to_owned()));
     }
-    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if owner != us {
-        return Err(PrivateFileError::Foreign { path: path.to_owned(), owner, us });
+    let us = OwnIds::read()
+        .map_err(|error| PrivateFileError::Io { path: path.to_owned(), error: error.into() })?;
+    us.check(path, (metadata.uid(), metadata.gid()), metadata.mode() & 0o777)
+}
+
+/// The user and the groups of this process.
+struct OwnIds {
+    user: u32,
+    groups: Vec<u32>,
+}
+
+impl OwnIds {
+    fn read() -> rustix::io::Result<Self> {
+        let mut groups: Vec<u32> =
+            rustix::process::getgroups()?.into_iter().map(|group| group.as_raw()).collect();
+        groups.push(rustix::process::getegid().as_raw());
+        Ok(Self { user: rustix::process::geteuid().as_raw(), groups })
     }
-    let mode = metadata.mode() & 0o777;
-    if mode & FOR_OTHERS != 0 {
-        return Err(PrivateFileError::Open { path: path.to_owned(), mode });
+
+    /// Checks that a secret with this owner, group and mode is one for this process only.
+    fn check(&self, path: &Path, (owner, group): (u32, u32), mode: u32) -> Result<(), PrivateFileError> {
+        let (path, us) = (path.to_owned(), self.user);
+        // A group of one's own may have other members; one that root gives a file to for this process should not.
+        let is_for_group = owner == 0 && self.groups.contains(&group) && (us, group) != (0, 0);
+        let open = mode & FOR_OTHERS & if is_for_group { !READABLE_BY_GROUP } else { !0 };
+        match owner {
+            _ if owner == us && open != 0 => Err(PrivateFileError::Open { path, mode }),
+            0 if open != 0 => Err(PrivateFileError::OpenOfRoot { path, mode }),
+            _ if owner == us || owner == 0 => Ok(()),
+            _ => Err(PrivateFileError::Foreign { path, owner, us }),
+        }
     }
-    Ok(())
 }
 
 /// Refuses a path, after following links, whose directory lets every user replace the file.
@@ -362,6 +398,39 @@ mod tests {
             assert_eq!(read(&link).is_ok(), is_safe, "{bits:o} through a link");
             let new = directory.path().join(format!("{bits:o}"));
             assert_eq!(create(&new, b"x").is_ok(), is_safe, "{bits:o} to create");
+        }
+    }
+
+    #[test]
+    fn root_may_provide_a_secret_for_a_group_of_this_process() {
+        let user = OwnIds { user: 1000, groups: vec![1000, 2000] };
+        let root = OwnIds { user: 0, groups: vec![0, 2000] };
+        let path = Path::new("/run/secrets/key");
+        for (us, owner, group, mode, expected) in [
+            (&user, 0, 2000, 0o440, ""),
+            (&user, 0, 2000, 0o640, ""),
+            (&user, 0, 1000, 0o040, ""),
+            (&user, 0, 0, 0o400, ""),
+            (&user, 1000, 1000, 0o400, ""),
+            (&root, 0, 2000, 0o440, ""),
+            (&root, 0, 0, 0o600, ""),
+            (&user, 0, 0, 0o440, "belongs to root and is open to other users (mode 440)"),
+            (&user, 0, 2000, 0o444, "defaultMode 0440 with fsGroup"),
+            (&user, 0, 2000, 0o460, "belongs to root and is open"),
+            (&user, 0, 3000, 0o440, "belongs to root and is open"),
+            (&user, 1000, 2000, 0o440, "run: chmod 600 /"),
+            (&user, 1001, 2000, 0o440, "belongs to another user (uid 1001, this is 1000)"),
+            (&root, 0, 0, 0o640, "run: chmod 600 /"),
+            (&root, 0, 3000, 0o640, "run: chmod 600 /"),
+            (&root, 1000, 2000, 0o440, "belongs to another user (uid 1000, this is 0)"),
+        ] {
+            let told = us
+                .check(path, (owner, group), mode)
+                .map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(
+                if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
+                "{mode:o}: {told}"
+            );
         }
     }
 

@@ -248,6 +248,48 @@ async fn a_sighup_that_was_ignored_at_the_start_stays_ignored() {
     assert!(log.contains("SIGTERM") && !log.contains("SIGHUP"), "{log}");
 }
 
+/// As in a container: root provides the key, and the group of the process may read it.
+#[tokio::test]
+async fn a_key_of_root_is_read_by_the_group_that_it_is_for() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    const USER: u32 = 54_322;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can provide a file for another user's group");
+        return;
+    }
+    let alice = Alice::without_chain("");
+    let directory = alice.directory.path();
+    let copy = directory.join("tollpass");
+    std::fs::copy(env!("CARGO_BIN_EXE_tollpass"), &copy).unwrap();
+    std::fs::create_dir(alice.state_dir()).unwrap();
+    chown(alice.state_dir(), Some(USER), Some(USER)).unwrap();
+    chown(alice.config_path(), Some(0), Some(USER)).unwrap();
+    let key = directory.join("key");
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(directory, 0o755);
+    mode(&alice.config_path(), 0o640);
+    mode(&alice.state_dir(), 0o700);
+    for (group, bits, refused) in [
+        (USER, 0o440, None),
+        (USER, 0o444, Some("belongs to root and is open to other users")),
+        (USER + 1, 0o444, Some("belongs to root and is open to other users")),
+        (USER + 1, 0o440, Some("Permission denied")),
+    ] {
+        chown(&key, Some(0), Some(group)).unwrap();
+        mode(&key, bits);
+        let mut command = tokio::process::Command::new(&copy);
+        command.args(["check", "--config"]).arg(alice.config_path()).stdin(std::process::Stdio::null());
+        command.env_clear().uid(USER).gid(USER).current_dir("/");
+        let output = command.output().await.unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.success(), refused.is_none(), "{told}");
+        assert!(told.contains(refused.unwrap_or(&alice.address.to_string())), "{told}");
+    }
+}
+
 fn send(child: &tokio::process::Child, signal: Signal) {
     let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it has not ended");
     kill_process(id, signal).unwrap();
