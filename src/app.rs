@@ -2,13 +2,14 @@
 
 mod clients;
 mod error;
+mod file_lock;
 mod key_lock;
 mod log_file;
 pub(crate) mod origins;
 mod ports;
 mod sellers;
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::clients::{authenticator, client_user};
 pub use self::error::StartError;
+use self::file_lock::FileLock;
 use self::key_lock::KeyLock;
 pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, RunOrders, Served, ca_files};
@@ -96,7 +98,7 @@ struct PaidServices {
     /// Without one, nothing is paid from a channel.
     chain: Option<config::ChainConfig>,
     /// Held while the proxy runs: no other process may use the state directory.
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 /// The source of the key.
@@ -227,6 +229,9 @@ impl App {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
+        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices) {
+            shutdown.spawn(pay::budget_notices::tell_webhooks(notices, shutdown.clone()));
+        }
         let pays = paying.is_some();
         let orders = runs.zip(payments).map(|((_, orders), payments)| RunOrders { orders, payments });
         let served = Served { config: &config, stack: &stack, settings, ca, pays, token, authenticator };
@@ -325,7 +330,7 @@ pub struct StandalonePayments {
     shutdown: Shutdown,
     channels: Channels,
     task: JoinHandle<()>,
-    _locks: (Lock, Option<KeyLock>),
+    _locks: (FileLock, Option<KeyLock>),
 }
 
 impl StandalonePayments {
@@ -448,18 +453,6 @@ fn route_token(state_dir: &Path) -> Result<RouteToken, StartError> {
 /// The lock file, which reserves the state directory for one process.
 const LOCK: &str = "lock";
 
-/// Reserves the state directory for this process until dropped.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing the file is not enough: between fork and exec, a child process holds a copy of it, and thus the lock.
-        // If unlocking fails, the lock remains until then.
-        let _ = self.0.unlock();
-    }
-}
-
 /// Opens the journal of a state directory that no other process uses, until both results are dropped.
 ///
 /// # Errors
@@ -470,7 +463,7 @@ pub fn open_journal(state_dir: &Path) -> Result<(Journal, impl Sized), StartErro
 }
 
 /// Creates the state directory, locks it and makes its files private.
-fn lock(path: &Path) -> Result<Lock, StartError> {
+fn lock(path: &Path) -> Result<FileLock, StartError> {
     let failed = |source| StartError::StateDir { path: path.to_owned(), source };
     private::create_directory(path)?;
     let lock = private::own(&path.join(LOCK))?;
@@ -482,7 +475,7 @@ fn lock(path: &Path) -> Result<Lock, StartError> {
             for file in journal::sidecar_files(path).into_iter().filter(|file| file.exists()) {
                 private::own(&file)?;
             }
-            Ok(Lock(lock))
+            Ok(FileLock(lock))
         }
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),

@@ -5,7 +5,8 @@ use std::fs::TryLockError;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Lock, StartError};
+use super::error::StartError;
+use super::file_lock::FileLock;
 use crate::private;
 use crate::protocol::Address;
 
@@ -16,7 +17,7 @@ const MAX_PATH: u64 = 4096;
 
 /// A reserved key; another process can use it once this is dropped.
 pub(super) struct KeyLock {
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 impl KeyLock {
@@ -55,7 +56,7 @@ impl KeyLock {
         if let Err(error) = name() {
             tracing::debug!(path = %path.display(), %error, "cannot write whose lock this is");
         }
-        Ok(Some(Self { _lock: Lock(file) }))
+        Ok(Some(Self { _lock: FileLock(file) }))
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
+use super::hooks;
 use super::issue::{ConfigIssue, nearest};
 use super::key::{HOST_PATTERN, Shape, Table, keys, words};
 use super::price;
@@ -62,6 +63,10 @@ pub(super) static BUDGET: Table = Table::new(
         "total": price::SUM,
         /// The most payments ever. Each payment is then recorded on disk before it is sent, which takes longer.
         "payments": Shape::Integer(0, MOST_PAYMENTS),
+        /// A plain http URL that is told once per period when 80 % and 100 % of a limit on an amount are spent, as the log is.
+        "webhook": hooks::WEBHOOK,
+        /// How long this webhook may take to respond.
+        "webhook_timeout": Shape::Quantity(hooks::WEBHOOK_TIMEOUT),
     },
 )
 .with_rules(|| vec![json!({"anyOf": LIMITS.map(is_set)})]);
@@ -127,6 +132,7 @@ fn budget(section: &Section<'_>, known: &[KnownAsset]) -> Option<Budget> {
         }
     }
     let calendar = calendar(section)?;
+    let webhook = hooks::webhook(section);
     // The same goes for what it applies to.
     let is_invalid = |key: &str, is_read: bool| section.has(key) && !is_read;
     if is_invalid("hosts", hosts.is_some()) || is_invalid("payments", payments.is_some()) {
@@ -171,7 +177,7 @@ fn budget(section: &Section<'_>, known: &[KnownAsset]) -> Option<Budget> {
     let mut budget = Budget::new(&name?, unit, limits);
     (budget.scope.wallet, budget.scope.each) = (wallet, each);
     budget.scope.hosts = hosts.unwrap_or_default();
-    budget.calendar = calendar;
+    (budget.calendar, budget.webhook) = (calendar, webhook);
     Some(budget)
 }
 

@@ -60,7 +60,7 @@ const TIMES: Quantity = count(
     },
     1..=MAX_TIMES,
 );
-const WEBHOOK_TIMEOUT: Quantity = time(2 * SECOND, MILLISECOND..=MINUTE);
+pub(super) const WEBHOOK_TIMEOUT: Quantity = time(2 * SECOND, MILLISECOND..=MINUTE);
 const MAX_TIMES: u64 = 10_000;
 const MAX_MARKS: usize = 1000;
 
@@ -98,11 +98,9 @@ const fn timeout(repeat: &Repeat) -> KeySpec {
     )
 }
 
-const WEBHOOK_KEY: KeySpec = KeySpec::new(
-    "webhook",
-    Shape::Text("^[hH][tT][tT][pP]://[^@/]"),
-    &["The plain http URL to ask or to notify."],
-);
+/// The URL of a webhook.
+pub(super) const WEBHOOK: Shape = Shape::Text("^[hH][tT][tT][pP]://[^@/]");
+const WEBHOOK_KEY: KeySpec = KeySpec::new("webhook", WEBHOOK, &["The plain http URL to ask or to notify."]);
 const WEBHOOK_TIMEOUT_KEY: KeySpec = KeySpec::new(
     "webhook_timeout",
     Shape::Quantity(WEBHOOK_TIMEOUT),
@@ -447,7 +445,8 @@ fn asked(hook: &Section<'_>, is_asking: bool, asking: &str) -> Option<Webhook> {
     webhook(hook)
 }
 
-fn webhook(hook: &Section<'_>) -> Option<Webhook> {
+/// The keys `webhook` and `webhook_timeout` of a section.
+pub(super) fn webhook(hook: &Section<'_>) -> Option<Webhook> {
     let within = hook.time("webhook_timeout", WEBHOOK_TIMEOUT);
     if hook.has("webhook_timeout") && !hook.has("webhook") {
         hook.issue(

@@ -34,7 +34,7 @@ use super::standing::StandingApproval;
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
-use crate::protocol::budget::BudgetView;
+use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, host_name};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
@@ -128,6 +128,12 @@ impl Payments {
     #[must_use]
     pub fn quotes(&self) -> &Quotes {
         &self.quotes
+    }
+
+    /// The notices about budgets with a webhook, of which someone has to tell it; `None` if they were taken before.
+    #[must_use]
+    pub(crate) fn take_budget_notices(&self) -> Option<mpsc::Receiver<BudgetNotice>> {
+        self.engine.take_notices()
     }
 
     /// The requests that wait for the operator's approval.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::clock::BudgetClock;
 use super::payer::Wallet;
@@ -21,6 +21,8 @@ use crate::protocol::{ChannelOp, Refusal};
 /// How long the engine's state may be unrecorded while no payments are made.
 const PERSIST_AFTER: Duration = Duration::from_secs(1);
 
+/// How many notices about budgets may wait for their webhooks.
+const MAX_NOTICES: usize = 64;
 /// How often the engine is told the time that budgets go by, which it counts in minutes.
 const TIME_EVERY: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ pub(super) struct SharedEngine {
     wake: Notify,
     /// The time that budgets go by.
     clock: BudgetClock,
+    /// Notices about budgets with a webhook, until someone takes them.
+    notices: (mpsc::Sender<BudgetNotice>, Mutex<Option<mpsc::Receiver<BudgetNotice>>>),
     /// The wallet, once known.
     pub payer: OnceLock<Wallet>,
 }
@@ -70,7 +74,9 @@ impl SharedEngine {
             timed: None,
             awaits_returns: false,
         };
-        Self { inner: Mutex::new(inner), wake: Notify::new(), clock, payer: OnceLock::new() }
+        let (sender, receiver) = mpsc::channel(MAX_NOTICES);
+        let notices = (sender, Mutex::new(Some(receiver)));
+        Self { inner: Mutex::new(inner), wake: Notify::new(), clock, notices, payer: OnceLock::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LockedEngine> {
@@ -80,6 +86,11 @@ impl SharedEngine {
     /// Resolves when there is work for the actor.
     pub(super) fn woken(&self) -> Notified<'_> {
         self.wake.notified()
+    }
+
+    /// The notices about budgets with a webhook; `None` if they were taken before.
+    pub(super) fn take_notices(&self) -> Option<mpsc::Receiver<BudgetNotice>> {
+        lock(&self.notices.1).take()
     }
 
     /// What each budget has spent by now.
@@ -175,9 +186,13 @@ impl SharedEngine {
         let is_needed = is_earlier || inner.engine.has_effects() || inner.awaits_returns;
         let notices = inner.engine.take_budget_notices();
         drop(inner);
-        for BudgetNotice { name, host, key, limit, percent } in notices {
+        for notice in notices {
+            let BudgetNotice { name, host, key, limit, percent, webhook } = &notice;
             let host = host.as_deref();
             tracing::warn!(budget = %name, host, limit = key, "{percent} % of {limit} is spent: see `tollpass budget`");
+            if webhook.is_some() && self.notices.0.try_send(notice).is_err() {
+                tracing::warn!("too many notices about budgets wait for their webhooks; dropping one");
+            }
         }
         if is_needed {
             self.wake.notify_one();

@@ -13,6 +13,7 @@ use super::hold::{CoveredBy, Hold};
 use super::over::OverBudget;
 use super::set::{BudgetKey, BudgetRef, BudgetRow};
 use super::window::{WINDOWS, Window, WindowSum};
+use crate::protocol::policy::Webhook;
 use crate::protocol::{Amount, AssetId, Money};
 
 /// Identifies a budget within a run.
@@ -49,6 +50,8 @@ pub struct BudgetNotice {
     pub limit: String,
     /// How much of it is spent at least, in percent.
     pub percent: u64,
+    /// Who else is told.
+    pub webhook: Option<Webhook>,
 }
 
 /// From how many percent on the user is told, the highest first.
@@ -182,7 +185,8 @@ impl BudgetAccount {
                 (*told, *at) = (percent, now);
                 let (name, host) = (Arc::clone(&self.key.name), self.key.host.clone());
                 let limit = budget.unit.show(limit);
-                notices.push(BudgetNotice { name, host, key: window.key(), limit, percent });
+                let webhook = budget.webhook.clone();
+                notices.push(BudgetNotice { name, host, key: window.key(), limit, percent, webhook });
             }
         }
         notices

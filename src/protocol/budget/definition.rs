@@ -8,7 +8,7 @@ use super::amount::BudgetAmount;
 use super::calendar::Calendar;
 use super::window::Window;
 use crate::protocol::decimal;
-use crate::protocol::policy::{HostPattern, KnownAsset};
+use crate::protocol::policy::{HostPattern, KnownAsset, Webhook};
 use crate::protocol::{Amount, AssetId, Money, Usd};
 
 /// The names of the budgets of runs begin with this. Those of a `[[budget]]` have no spaces.
@@ -29,6 +29,8 @@ pub struct Budget {
     pub limits: BudgetLimits,
     /// When its days, weeks and months begin.
     pub calendar: Calendar,
+    /// Who is told when much of it is spent.
+    pub webhook: Option<Webhook>,
 }
 
 /// What a budget applies to, besides the rules and clients that name it.
@@ -111,7 +113,7 @@ impl Budget {
             BudgetUnit::Usd(_) => "$".into(),
         };
         let (scope, calendar) = (BudgetScope::default(), Calendar::default());
-        Self { name: name.into(), tag, scope, unit, limits, calendar }
+        Self { name: name.into(), tag, scope, unit, limits, calendar, webhook: None }
     }
 
     /// The budget of a run with this number: at most this much in total.

@@ -4,6 +4,7 @@
 //! nothing is paid, the client gets the origin's own 402, with the reason in `Proxy-Status`.
 
 mod browser;
+pub(crate) mod budget_notices;
 pub mod dry_run;
 mod exchange;
 mod held_answer;

@@ -1,10 +1,12 @@
 //! Budgets with real sockets: exactly as much is paid as they allow, and the client is told why no more.
 
 use http::{HeaderName, StatusCode, header};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{QUICK, Scene};
 use crate::support::fair::{Fair, PRICE};
+use crate::support::mallory::{Answer, Mallory};
 use crate::support::payer::Alice;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -67,4 +69,34 @@ async fn of_many_requests_at_once_exactly_as_many_are_paid_as_the_budget_allows(
     let scene = Scene { fair, alice, proxy };
     let got = scene.get("/paid").await;
     assert_eq!(got.status, StatusCode::PAYMENT_REQUIRED, "{got:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_once_when_most_and_when_all_of_a_budget_is_spent() {
+    let told = Mallory::spawn(|_| Answer::new(StatusCode::NO_CONTENT, "")).await;
+    let url = told.url();
+    // The second one cannot be told, which delays no payment.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let scene = scene(&format!(
+        "[[budget]]\nname = \"ever\"\nwallet = true\ntotal = {}\nwebhook = \"{url}/x?token=hush\"\n\
+         [[budget]]\nname = \"each\"\nhosts = [\"*\"]\neach = true\nper_day = {}\nwebhook = \"http://{}/\"\n\
+         webhook_timeout = \"50ms\"\n",
+        5 * PRICE,
+        5 * PRICE,
+        closed.local_addr().unwrap(),
+    ))
+    .await;
+    for _ in 0..5 {
+        assert_eq!(scene.get("/paid").await.status, StatusCode::OK);
+    }
+    assert_eq!(scene.get("/paid").await.status, StatusCode::PAYMENT_REQUIRED);
+    // What waits is still told at the end.
+    scene.close().await;
+    let told: Vec<Value> =
+        told.presented().iter().map(|told| serde_json::from_slice(&told.body).unwrap()).collect();
+    let notice = |percent: u64| {
+        json!({"hook": "budget_spent", "budget": "ever", "host": null, "limit": "total", "amount": "5000",
+               "percent": percent})
+    };
+    assert_eq!(told, [notice(80), notice(100)]);
 }
