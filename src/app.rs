@@ -229,7 +229,10 @@ impl App {
             let forward = forward.clone();
             shutdown.spawn(async move { forward.prepare().await });
         }
-        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices) {
+        let has_webhooks = config.policy.budgets.iter().any(|budget| budget.webhook.is_some());
+        if let Some(notices) = payments.as_ref().and_then(Payments::take_budget_notices)
+            && has_webhooks
+        {
             shutdown.spawn(pay::budget_notices::tell_webhooks(notices, shutdown.clone()));
         }
         let pays = paying.is_some();

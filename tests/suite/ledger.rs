@@ -305,7 +305,7 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
                 client, rule, budgets, scheme, payee, network, token, price, counts, adjusts, channel, total, nonce,
                 receipt, seal
              FROM ledger JOIN ledger_parties AS shared ON shared.seq = ledger.parties;
-             DROP TABLE ledger; DROP TABLE ledger_parties; ALTER TABLE whole RENAME TO ledger;
+             DROP TABLE ledger; DROP TABLE ledger_parties; DROP TABLE fee; ALTER TABLE whole RENAME TO ledger;
              PRAGMA user_version = 10;",
         )
         .unwrap();
