@@ -133,7 +133,8 @@ impl App {
         let (mut clients, mut runs) = (None, None);
         if let Some(paying) = &paying {
             let path = admin::socket(&config.state_dir);
-            let (opener, orders) = Runs::new(config.limits.runs, config.limits.drain_timeout);
+            let (opener, orders) =
+                Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
             let served = admin::serve(&path, paying.channels.clone(), address, opener.clone(), &shutdown);
             runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);

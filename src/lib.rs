@@ -85,14 +85,14 @@
 //! | `protocol` | the pure core: offers, policy, budgets, the engine | `hosts` |
 //! | `hosts` | host names and addresses, patterns, `no_proxy` | none |
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
-//! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `protocol` |
+//! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `processes`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
 //! | `tls` | the local CA, its certificates, root certificates | `private` |
-//! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `processes`, `shutdown` |
+//! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |
 //! | `private` | files and directories that only this user can access | none |
 //! | `limits` | every limit, declared once | none |
-//! | `processes` | which process descends from which | none |
+//! | `processes` | which process descends from which, and which has a socket | none |
 //! | `shutdown` | signals, drain, deadline | none |
 //! | `telemetry` | the log | none |
 //! | `error_chain` | errors with their causes | none |

@@ -1,4 +1,4 @@
-//! The processes of this machine, as far as the system tells: which one descends from which.
+//! The processes of this machine, as far as the system tells: which one descends from which, and which one has a socket.
 
 use std::io;
 
@@ -36,6 +36,41 @@ pub(crate) fn ancestors(pid: i32) -> io::Result<Vec<i32>> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn ancestors(_pid: i32) -> io::Result<Vec<i32>> {
     Ok(Vec::new())
+}
+
+/// The process that has the socket with this inode open, among those that descend from one of `roots` and that this process
+/// may look into.
+///
+/// # Errors
+/// The processes cannot be listed.
+#[cfg(target_os = "linux")]
+pub(crate) fn holder(inode: u64, roots: &[i32]) -> io::Result<Option<i32>> {
+    use std::collections::HashMap;
+
+    use procfs::process::{FDTarget, Process, all_processes};
+
+    let all = all_processes().map_err(io::Error::other)?;
+    let stats = all.filter_map(|one| one.ok()?.stat().ok());
+    let parents: HashMap<i32, i32> = stats.map(|stat| (stat.pid, stat.ppid)).collect();
+    let descends = |pid: &i32| {
+        let line = std::iter::successors(parents.get(pid), |parent| parents.get(parent));
+        line.take(MOST).any(|ancestor| roots.contains(ancestor))
+    };
+    let has_it = |pid: &i32| {
+        let files = Process::new(*pid).and_then(|process| process.fd());
+        let mut targets = files.into_iter().flatten().filter_map(|file| Some(file.ok()?.target));
+        targets.any(|target| matches!(target, FDTarget::Socket(other) if other == inode))
+    };
+    Ok(parents.keys().filter(|pid| descends(pid)).find(|pid| has_it(pid)).copied())
+}
+
+/// Only Linux tells; elsewhere, no process is found.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn holder(_inode: u64, _roots: &[i32]) -> io::Result<Option<i32>> {
+    Ok(None)
 }
 
 #[cfg(test)]

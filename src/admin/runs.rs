@@ -10,8 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::endpoints::RunRequest;
 use crate::mutex::lock;
-use crate::payments::RunAccount;
-use crate::processes;
+use crate::payments::{Payments, RunAccount};
 use crate::shutdown::Shutdown;
 
 /// How many orders may wait until the proxy serves its ports.
@@ -20,6 +19,7 @@ const MAX_ORDERS: usize = 16;
 /// The open runs of a proxy; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Runs {
+    payments: Payments,
     orders: mpsc::Sender<RunOrder>,
     open: Arc<Mutex<BTreeMap<u64, RunEntry>>>,
     permits: Arc<Semaphore>,
@@ -33,8 +33,6 @@ pub(super) struct RunEntry {
     pub(super) account: Arc<RunAccount>,
     /// The address of its port.
     pub(super) address: SocketAddr,
-    /// The `tollpass run` process, from which its programs descend; `None` if the system does not tell.
-    root: Option<i32>,
 }
 
 /// An order of a port for a run.
@@ -42,6 +40,8 @@ pub(super) struct RunEntry {
 pub struct RunOrder {
     /// What it may spend.
     pub request: RunRequest,
+    /// The `tollpass run` process.
+    pub root: Option<i32>,
     /// The run that it is within.
     pub parent: Option<Arc<RunAccount>>,
     /// Receives the port.
@@ -101,10 +101,10 @@ impl Runs {
     /// At most `most` runs at once; `drain_timeout` bounds the wait for payments of a run that ends. The proxy serves the
     /// orders.
     #[must_use]
-    pub fn new(most: usize, drain_timeout: Duration) -> (Self, mpsc::Receiver<RunOrder>) {
+    pub fn new(payments: Payments, most: usize, drain_timeout: Duration) -> (Self, mpsc::Receiver<RunOrder>) {
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         let (open, permits) = (Arc::default(), Arc::new(Semaphore::new(most)));
-        (Self { orders, open, permits, most, drain_timeout }, received)
+        (Self { payments, orders, open, permits, most, drain_timeout }, received)
     }
 
     /// Opens a port for the run of the `tollpass run` process `root`.
@@ -116,9 +116,12 @@ impl Runs {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| RunRefused::TooMany(self.most))?;
         let (reply, port) = oneshot::channel();
-        self.orders.send(RunOrder { request, parent, reply }).await.map_err(|_| RunRefused::Stopping)?;
+        self.orders
+            .send(RunOrder { request, root, parent, reply })
+            .await
+            .map_err(|_| RunRefused::Stopping)?;
         let port = port.await.map_err(|_| RunRefused::Stopping)??;
-        let entry = RunEntry { account: Arc::clone(&port.account), address: port.address, root };
+        let entry = RunEntry { account: Arc::clone(&port.account), address: port.address };
         lock(&self.open).insert(port.account.id(), entry);
         Ok(OpenRun { port, open: Arc::clone(&self.open), _permit: permit })
     }
@@ -133,11 +136,10 @@ impl Runs {
     /// # Errors
     /// The process has ended, or the system does not tell about it.
     pub(super) fn around(&self, pid: Option<i32>) -> Result<Option<RunEntry>, UnknownPeer> {
-        let Some(pid) = pid.filter(|_| !lock(&self.open).is_empty()) else { return Ok(None) };
-        let ancestors = processes::ancestors(pid).map_err(|source| UnknownPeer { pid, source })?;
-        let open = lock(&self.open);
-        let run_of = |ancestor: &i32| open.values().find(|entry| entry.root == Some(*ancestor)).cloned();
-        Ok(ancestors.iter().find_map(run_of))
+        let open = self.payments.open_runs();
+        let Some(pid) = pid.filter(|_| !open.is_empty()) else { return Ok(None) };
+        let found = open.of_process(pid).map_err(|source| UnknownPeer { pid, source })?;
+        Ok(found.and_then(|account| self.entry(account.id())))
     }
 
     /// Waits for the payments of a run that are in flight, at most `limits.drain_timeout`.
@@ -150,7 +152,7 @@ impl Runs {
 impl RunEntry {
     /// Whether this is the run of the `tollpass run` process with this number.
     pub(super) fn is_of(&self, pid: Option<i32>) -> bool {
-        pid.is_some() && self.root == pid
+        pid.is_some() && self.account.root() == pid
     }
 }
 
@@ -171,7 +173,7 @@ impl OpenRun {
 impl Drop for OpenRun {
     fn drop(&mut self) {
         lock(&self.open).remove(&self.port.account.id());
-        self.port.account.end();
+        self.port.account.close();
         self.port.shutdown.begin();
     }
 }

@@ -84,11 +84,11 @@ impl Served<'_> {
                 () = shutdown.stopping() => return,
                 order = orders.recv() => order,
             };
-            let Some(RunOrder { request, parent, reply }) = order else { return };
-            let port = self.run((request, parent), &payments, since, shutdown).await;
+            let Some(RunOrder { request, root, parent, reply }) = order else { return };
+            let port = self.run((request, root, parent), &payments, since, shutdown).await;
             // If the run has ended meanwhile, its port closes.
             if let Err(Ok(RunPort { account, shutdown, .. })) = reply.send(port) {
-                account.end();
+                account.close();
                 shutdown.begin();
             }
         }
@@ -97,7 +97,7 @@ impl Served<'_> {
     /// Opens a port for one run.
     async fn run(
         &self,
-        (request, parent): (RunRequest, Option<Arc<RunAccount>>),
+        (request, root, parent): (RunRequest, Option<i32>, Option<Arc<RunAccount>>),
         payments: &Payments,
         since: SystemTime,
         shutdown: &Shutdown,
@@ -107,7 +107,7 @@ impl Served<'_> {
         let terms = RunTerms { budget, lasts: request.lasts_ms.map(Duration::from_millis) };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, shutdown) = (listener.local_addr()?, shutdown.part());
-        let account = payments.open_run(terms, parent);
+        let account = payments.open_run(terms, root, parent);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
         let service = self.proxy(address, since);
         shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));

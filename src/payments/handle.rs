@@ -1,8 +1,7 @@
 //! The handle for all other modules.
 
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
@@ -22,6 +21,7 @@ use super::lease::{Lease, PurchaseGuard};
 use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
 use super::listing::Listing;
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
+use super::open_runs::OpenRuns;
 use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
@@ -52,6 +52,8 @@ pub struct Payments {
     next: Arc<AtomicU64>,
     /// The number of the next run.
     next_run: Arc<AtomicU64>,
+    /// Those that are open, and some that are not.
+    runs: Arc<Mutex<Vec<Weak<RunAccount>>>>,
     engine: Arc<SharedEngine>,
     quotes: Quotes,
     seller_urls: SellerUrls,
@@ -111,6 +113,7 @@ impl Payments {
             permits,
             next,
             next_run: Arc::new(AtomicU64::new(1)),
+            runs: Arc::default(),
             engine,
             quotes,
             seller_urls,
@@ -338,12 +341,29 @@ impl Payments {
         }
     }
 
-    /// An account for a run, within another one: it counts what is paid for its requests, and limits that.
+    /// An account for the run of the `tollpass run` process `root`, within the run `parent`: it counts what is paid for its requests, and limits that.
     #[must_use]
-    pub fn open_run(&self, terms: RunTerms, parent: Option<Arc<RunAccount>>) -> Arc<RunAccount> {
+    pub fn open_run(
+        &self,
+        terms: RunTerms,
+        root: Option<i32>,
+        parent: Option<Arc<RunAccount>>,
+    ) -> Arc<RunAccount> {
         let id = self.next_run.fetch_add(1, Ordering::Relaxed);
         let spending = SpendingTotals::new(self.report_payees, unix_millis());
-        Arc::new(RunAccount::open(id, parent, terms, spending, Arc::clone(&self.engine)))
+        let engine = Arc::clone(&self.engine);
+        let run = Arc::new(RunAccount::open(id, (parent, root), terms, spending, engine));
+        let mut runs = lock(&self.runs);
+        runs.retain(|run| run.strong_count() > 0);
+        runs.push(Arc::downgrade(&run));
+        run
+    }
+
+    /// The runs that are open.
+    #[must_use]
+    pub fn open_runs(&self) -> OpenRuns {
+        let runs = lock(&self.runs);
+        OpenRuns::new(runs.iter().filter_map(Weak::upgrade).filter(|run| run.is_open()).collect())
     }
 
     /// What was paid to whom for a run.

@@ -26,6 +26,10 @@ pub struct RunAccount {
     /// How long it may spend, and when that is over by the running clock.
     lasts: Option<(Duration, Duration)>,
     has_ended: AtomicBool,
+    /// The `tollpass run` process, from which its programs descend; `None` if the system does not tell.
+    root: Option<i32>,
+    /// Whether that process has left.
+    is_closed: AtomicBool,
     spending: Arc<Mutex<SpendingTotals>>,
     /// How many of its requests wait for a payment or hold one.
     purchases: watch::Sender<usize>,
@@ -48,7 +52,7 @@ pub(super) struct RunPurchase(Arc<RunAccount>);
 impl RunAccount {
     pub(super) fn open(
         id: u64,
-        parent: Option<Arc<Self>>,
+        (parent, root): (Option<Arc<Self>>, Option<i32>),
         terms: RunTerms,
         spending: SpendingTotals,
         engine: Arc<SharedEngine>,
@@ -66,6 +70,8 @@ impl RunAccount {
             // A time beyond every clock is over never.
             lasts: lasts.and_then(|time| Some((time, running().checked_add(time)?))),
             has_ended: AtomicBool::new(false),
+            root,
+            is_closed: AtomicBool::new(false),
             spending: Arc::new(Mutex::new(spending)),
             purchases: watch::Sender::new(0),
             engine,
@@ -76,6 +82,23 @@ impl RunAccount {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The `tollpass run` process.
+    #[must_use]
+    pub fn root(&self) -> Option<i32> {
+        self.root
+    }
+
+    /// Whether the `tollpass run` process has not left.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Ends the run for good: the `tollpass run` process has left.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.end();
     }
 
     /// The run, and those that it is within, the innermost first.

@@ -36,8 +36,9 @@ const AFTER_HELP: &str = "\
 If a proxy is running on the state_dir, it opens a port on loopback for COMMAND, until
 COMMAND ends. If none is running, tollpass starts one in this process, which other
 `tollpass run` commands can use, too. The report covers exactly the requests that came to
-COMMAND's port, from COMMAND and every program that it starts; limits.runs bounds the
-number of such ports.
+COMMAND's port, from COMMAND and every program that it starts. On Linux, it also covers
+their requests to other ports of the proxy, such as the base URL of a [[route]].
+limits.runs bounds the number of such ports.
 
 With --budget, everything that these requests cost counts in a budget of their own, in
 one token or in dollars; --for ends their permission to spend after that time, by a

@@ -4,7 +4,7 @@
 //! as one in TIME_WAIT, so only sockets with an inode count. In a user namespace, it reports users outside of the
 //! namespace as the overflow user.
 
-use super::socket::SocketPair;
+use super::socket::{OpenSocket, SocketPair};
 #[cfg(target_os = "linux")]
 use super::{proc_table, sock_diag};
 
@@ -28,22 +28,22 @@ pub(crate) enum OwnerError {
     Unsupported,
 }
 
-/// The user ID of a connected socket's owner. Blocks.
+/// A connected socket with its owner. Blocks.
 #[cfg(target_os = "linux")]
-pub(super) fn owner(pair: SocketPair) -> Result<u32, OwnerError> {
+pub(super) fn find(pair: SocketPair) -> Result<OpenSocket, OwnerError> {
     // sock_diag may be missing, and then says the same as if there were no such socket.
-    let owner = match sock_diag::owner(pair) {
-        Ok(Some(owner)) => owner,
+    let found = match sock_diag::find(pair) {
+        Ok(Some(found)) => found,
         Ok(None) | Err(_) => {
-            proc_table::owner(pair).map_err(OwnerError::Unreadable)?.ok_or(OwnerError::NotFound)?
+            proc_table::find(pair).map_err(OwnerError::Unreadable)?.ok_or(OwnerError::NotFound)?
         }
     };
-    if is_overflow(owner) { Err(OwnerError::Hidden(owner)) } else { Ok(owner) }
+    if is_overflow(found.owner) { Err(OwnerError::Hidden(found.owner)) } else { Ok(found) }
 }
 
-/// The user ID of a connected socket's owner, which no portable interface reveals.
+/// A connected socket with its owner, which no portable interface reveals.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn owner(_pair: SocketPair) -> Result<u32, OwnerError> {
+pub(super) fn find(_pair: SocketPair) -> Result<OpenSocket, OwnerError> {
     Err(OwnerError::Unsupported)
 }
 
@@ -81,7 +81,9 @@ mod tests {
     /// By sock_diag, by the tables, and by what uses both.
     fn owners(pair: SocketPair) -> [Option<u32>; 3] {
         // Without such a socket, sock_diag reports an error.
-        [sock_diag::owner(pair).unwrap_or(None), proc_table::owner(pair).unwrap(), owner(pair).ok()]
+        let found = [sock_diag::find(pair).unwrap_or(None), proc_table::find(pair).unwrap(), find(pair).ok()];
+        assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+        found.map(|one| Some(one?.owner))
     }
 
     #[test]

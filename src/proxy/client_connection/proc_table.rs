@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use procfs::net::{TcpNetEntry, tcp, tcp6};
 
-use super::socket::{OPEN, SocketPair};
+use super::socket::{OPEN, OpenSocket, SocketPair};
 
-/// The user ID of a connected socket's owner, if one of the tables lists it.
-pub(super) fn owner(pair: SocketPair) -> io::Result<Option<u32>> {
+/// A connected socket, if one of the tables lists it.
+pub(super) fn find(pair: SocketPair) -> io::Result<Option<OpenSocket>> {
     let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
     let is_it = |entry: &TcpNetEntry| {
         canonical(entry.local_address) == canonical(pair.local)
@@ -16,11 +16,14 @@ pub(super) fn owner(pair: SocketPair) -> io::Result<Option<u32>> {
             && entry.inode != 0
             && OPEN.contains(&entry.state.to_u8())
     };
-    let find = |table: Vec<TcpNetEntry>| table.into_iter().find(is_it).map(|entry| entry.uid);
+    let find = |table: Vec<TcpNetEntry>| {
+        let found = table.into_iter().find(is_it);
+        found.map(|entry| OpenSocket { owner: entry.uid, inode: entry.inode })
+    };
     if pair.local.ip().to_canonical().is_ipv4()
-        && let Some(owner) = find(tcp().map_err(io::Error::other)?)
+        && let Some(found) = find(tcp().map_err(io::Error::other)?)
     {
-        return Ok(Some(owner));
+        return Ok(Some(found));
     }
     // A socket for IPv6 that is connected to an IPv4 address is in the second table.
     Ok(find(tcp6().map_err(io::Error::other)?))

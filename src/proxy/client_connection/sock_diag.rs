@@ -11,15 +11,15 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-use super::socket::{OPEN, SocketPair};
+use super::socket::{OPEN, OpenSocket, SocketPair};
 
 /// More than a response needs.
 const RESPONSE: usize = 4096;
 /// Any socket with these addresses.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
-/// The user ID of a connected socket's owner, if the kernel finds it.
-pub(super) fn owner(pair: SocketPair) -> io::Result<Option<u32>> {
+/// A connected socket, if the kernel finds it.
+pub(super) fn find(pair: SocketPair) -> io::Result<Option<OpenSocket>> {
     let (local, remote) = (canonical(pair.local), canonical(pair.remote));
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
     let interface_id = match pair.local {
@@ -65,7 +65,8 @@ pub(super) fn owner(pair: SocketPair) -> io::Result<Option<u32>> {
     let id = &found.socket_id;
     let is_it = canonical(SocketAddr::new(id.source_address, id.source_port)) == local
         && canonical(SocketAddr::new(id.destination_address, id.destination_port)) == remote;
-    Ok((is_it && found.inode != 0 && OPEN.contains(&found.state)).then_some(found.uid))
+    let is_open = is_it && found.inode != 0 && OPEN.contains(&found.state);
+    Ok(is_open.then_some(OpenSocket { owner: found.uid, inode: found.inode.into() }))
 }
 
 /// Without an IPv6 form of an IPv4 address: the kernel finds sockets of both families by the IPv4 address.

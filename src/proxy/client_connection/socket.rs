@@ -9,6 +9,15 @@ pub(super) struct SocketPair {
     pub(super) remote: SocketAddr,
 }
 
+/// An open socket of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenSocket {
+    /// The user who created it.
+    pub(super) owner: u32,
+    /// Identifies it among the open files of its process.
+    pub(super) inode: u64,
+}
+
 /// The states of a socket whose process may still expect a response, numbered as in the kernel: ESTABLISHED, FIN_WAIT1,
 /// FIN_WAIT2 and CLOSE_WAIT.
 #[cfg(target_os = "linux")]

@@ -32,6 +32,7 @@ use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
 use crate::protocol::{Answer, Draft, Money, Offer, ReasonCode, Refusal};
+use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
 use crate::proxy::replay::Kept;
@@ -76,8 +77,10 @@ pub(super) struct Exchange<S> {
     spender: Spender,
     /// The client, if it has a name, and the host pattern of the rule.
     origin: (Option<Arc<ProxyClient>>, HostPattern),
+    /// The connection that the request came on.
+    pub(super) connection: Option<Arc<ClientConnection>>,
     /// The run whose program sent the request.
-    pub(super) run: Option<Arc<RunAccount>>,
+    run: Option<Arc<RunAccount>>,
     /// How many payments were presented.
     pub(super) attempts: u32,
     /// What the request has cost so far.
@@ -178,6 +181,7 @@ where
             is_loopback_only,
             spender,
             origin,
+            connection: None,
             run: None,
             attempts,
             spent,
@@ -288,6 +292,7 @@ where
             self.unpayable = Some(Refusal::NoWallet);
             return None;
         }
+        self.join_run().await;
         if let Err(refusal) = self.spender.check().await {
             self.unpayable = Some(refusal);
             return None;
@@ -320,6 +325,16 @@ where
         }
     }
 
+    /// Counts the request in the run that its program belongs to, if it belongs to one.
+    async fn join_run(&mut self) {
+        let (None, Some(connection)) = (&self.run, &self.connection) else { return };
+        let Some(payments) = &self.shared.settings.payments else { return };
+        if let Some(run) = connection.find_run(|| payments.open_runs()).await {
+            self.limit.budgets = run.budgets(&self.limit.budgets);
+            self.run = Some(run);
+        }
+    }
+
     /// Asks for a payment of the seller's offer.
     pub(super) async fn afterwards(
         &mut self,
@@ -329,6 +344,7 @@ where
         if let Some(refusal) = self.unpayable.take() {
             return Err(refusal);
         }
+        self.join_run().await;
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         self.spender.check().await?;
         if self.is_loopback_only {

@@ -287,15 +287,11 @@ where
     let name_for_operator =
         if limit.hooks.may_ask_price() { operator_state::client_name(&extensions) } else { None };
     let client = extensions.get::<RequestClient>().map(|client| Arc::clone(&client.client));
-    let run = extensions.get::<Arrival>().and_then(|arrival| arrival.connection.run().cloned());
-    let limit = match &run {
-        Some(run) => SpendLimit { budgets: run.budgets(&limit.budgets), ..limit },
-        None => limit,
-    };
+    let connection = extensions.get::<Arrival>().map(|arrival| Arc::clone(&arrival.connection));
     let (parts, limits) = ((head, first, kept), (limit, is_loopback_only, spender));
     let mut exchange = Box::new(Exchange::new(shared, inner, name, parts, limits, (client, rule)));
     exchange.operator.client = name_for_operator;
-    exchange.run = run;
+    exchange.connection = connection;
     buy(exchange, extensions, send_ahead)
 }
 

@@ -87,6 +87,37 @@ async fn a_program_shows_and_ends_its_own_report() {
     serving.ended().await;
 }
 
+/// Programs find other ports of the proxy in settings of their own: those of the proxy itself, and of routes.
+#[tokio::test]
+async fn requests_to_other_ports_of_the_proxy_count_in_the_run() {
+    let mut scene = with_budget().await;
+    let url = scene.url("/paid");
+    let port = crate::support::ports::ReservedPort::new();
+    let origin = scene.fair.origin.url();
+    let route = format!("[[route]]\norigin = \"{origin}\"\nlisten = \"{}\"\n\n[[budget]]", port.address());
+    scene.alice.change("[[budget]]", &route);
+    let serving = scene.alice.serve(&[]).await;
+    let script = r#"for i in 1 2; do curl -q -sS -o /dev/null -w '%{http_code}\n' -x "$1" "$0"
+                    curl -q -sS -o /dev/null -w '%{http_code}\n' --noproxy '*' "$2/paid"; done
+                    (curl -q -sS -D - -o /dev/null -x "$1" "$0" | grep proxy-status)"#;
+    let (main, base) = (format!("http://{}", serving.address), format!("http://{}", port.address()));
+    let ran = ended(scene.run(&["--budget", "3000"], &["sh", "-c", script, &url, &main, &base])).await;
+    assert_eq!((count(&ran.out, "200"), count(&ran.out, "402")), (3, 1), "{ran:?}");
+    assert!(ran.out.contains("what is left of the budget run 1: 0 of --budget = 3000"), "{ran:?}");
+    assert!(ran.errors.contains("tollpass: paid 3000 in 3 requests: "), "{ran:?}");
+    // Those of other programs do not, while a run is open.
+    let mut talk = Talk::start(scene.run(&["--budget", "0"], &["sh", "-c", "echo ready; cat"]));
+    assert_eq!(talk.hear().await, "ready");
+    let mut other = Command::new("curl");
+    let other = other.args(["-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-x", &main, &url]);
+    assert_eq!(other.output().await.unwrap().stdout, b"200");
+    let (_, errors) = talk.end().await;
+    assert_eq!(errors, "tollpass: paid nothing\n");
+    assert_eq!(scene.fair.origin.total_registered(), (4 * PRICE).into());
+    serving.terminate();
+    serving.ended().await;
+}
+
 /// What a program within a run must not do, with arguments that would be valid.
 const OPERATIONS: [&str; 14] = [
     "approve 1",

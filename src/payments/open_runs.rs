@@ -1,0 +1,42 @@
+//! The open runs, and the programs that belong to them: those that descend from the process of `tollpass run`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::run_account::RunAccount;
+use crate::processes;
+
+/// The runs that were open at some moment.
+#[derive(Clone, Debug)]
+pub struct OpenRuns(Vec<Arc<RunAccount>>);
+
+impl OpenRuns {
+    pub(super) fn new(runs: Vec<Arc<RunAccount>>) -> Self {
+        Self(runs)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The innermost run that a process belongs to.
+    ///
+    /// # Errors
+    /// The process has ended, or the system does not tell about it.
+    pub fn of_process(&self, pid: i32) -> io::Result<Option<Arc<RunAccount>>> {
+        let ancestors = processes::ancestors(pid)?;
+        let run_of = |ancestor: &i32| self.0.iter().find(|run| run.root() == Some(*ancestor)).cloned();
+        Ok(ancestors.iter().find_map(run_of))
+    }
+
+    /// The innermost run of which a program has this socket open; `None` if none has, or if the system does not tell.
+    /// Blocks.
+    #[must_use]
+    pub fn of_socket(&self, inode: u64) -> Option<Arc<RunAccount>> {
+        let roots: Vec<i32> = self.0.iter().filter_map(|run| run.root()).collect();
+        let holder = processes::holder(inode, &roots).ok().flatten()?;
+        self.of_process(holder).ok().flatten()
+    }
+}
