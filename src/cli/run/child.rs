@@ -76,8 +76,10 @@ pub(super) async fn run(
     let mut program = Command::new(&name);
     program.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     program.env_remove(PASSWORD_VARIABLE);
+    // First, as the command may leave orphans at once.
+    orphans::adopt();
     let mut child = with_usual_descriptors(|| program.spawn()).map_err(failed)?;
-    orphans::adopt(child.id());
+    orphans::reap_others_than(child.id());
     loop {
         tokio::select! {
             biased;

@@ -1,17 +1,20 @@
 //! Orphans of the command: processes whose parent has ended. Adopted by this process, they stay in the tree of the run,
 //! which decides what they may do.
 
-/// Adopts the orphans among the processes that this process starts, and reaps them when they end. `command` is reaped by
-/// its own waiter.
+/// Adopts the orphans among the processes that this process starts from now on.
 #[cfg(target_os = "linux")]
-pub(super) fn adopt(command: Option<u32>) {
-    use tokio::signal::unix::{SignalKind, signal};
-
+pub(super) fn adopt() {
     let own = rustix::process::getpid();
     if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
-        tracing::debug!(%error, "cannot adopt orphans of the command");
-        return;
+        tracing::warn!(%error, "cannot adopt orphans of the command: they are not part of the run");
     }
+}
+
+/// Reaps orphans when they end; `command` is reaped by its own waiter.
+#[cfg(target_os = "linux")]
+pub(super) fn reap_others_than(command: Option<u32>) {
+    use tokio::signal::unix::{SignalKind, signal};
+
     let Ok(mut ends) = signal(SignalKind::child()) else { return };
     tokio::spawn(async move {
         while ends.recv().await.is_some() {
@@ -43,6 +46,10 @@ fn reap(command: Option<u32>) {
     }
 }
 
-/// Other systems do not tell who descends from whom.
+/// Other systems do not tell which process descends from which.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn adopt(_command: Option<u32>) {}
+pub(super) fn adopt() {}
+
+/// Without adopted ones, there is nothing to reap.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn reap_others_than(_command: Option<u32>) {}

@@ -10,6 +10,7 @@ use super::{run, text};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE, empty};
 use crate::support::payer::Alice;
+use crate::support::raw::soon;
 use crate::support::wire::ask;
 
 /// Processes that send 10 requests each at once, and print a line with each status.
@@ -123,6 +124,33 @@ async fn after_its_time_nothing_is_paid() {
     // Until then, all that was asked for was paid.
     let asked = ran.out.matches("This text").count();
     assert!(asked >= 1, "{ran:?}");
+}
+
+/// A request that was asked in time and waits for its channel is not paid after that.
+#[tokio::test]
+async fn a_request_that_waits_is_not_paid_after_the_time_of_its_run() {
+    let scene = Scene::open().await;
+    let url = scene.url("/paid");
+    let serving = scene.alice.serve(&[]).await;
+    let got = ask(serving.address, Request::get(&url).body(empty()).unwrap()).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    scene.fair.origin.hold_answers();
+    // Two at once share a channel. A third one finds out when the time is over.
+    let script = r#"curl -q -sS -o /dev/null -w '%{http_code}\n' "$0" & curl -q -sS -o /dev/null -w '%{http_code}\n' "$0" &
+                    read line; until curl -q -sS -m 0.3 -D - "$0" 2>&1 | grep -q 'is over'; do :; done; echo over; wait"#;
+    let mut talk = Talk::start(scene.run(&["--for", "3s"], &["sh", "-c", script, &url]));
+    soon("the payment", scene.fair.origin.await_payments(2)).await;
+    talk.say("go on\n").await;
+    assert_eq!(talk.hear().await, "over");
+    scene.fair.origin.release();
+    let mut statuses = [talk.hear().await, talk.hear().await];
+    statuses.sort();
+    assert_eq!(statuses, ["200", "402"]);
+    let (_, errors) = talk.end().await;
+    assert!(errors.starts_with("tollpass: paid 1000 in 1 request: "), "{errors}");
+    assert_eq!(scene.fair.origin.total_registered(), (2 * PRICE).into());
+    serving.terminate();
+    serving.ended().await;
 }
 
 #[tokio::test]

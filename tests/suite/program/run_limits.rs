@@ -187,8 +187,10 @@ async fn a_program_cannot_operate_however_it_asks() {
 #[tokio::test]
 async fn orphans_of_a_command_are_adopted_and_reaped() {
     let scene = Scene::open().await;
-    let script = r#"(sh -c 'echo $$' &) ; read line"#;
-    let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", script]));
+    // It ends once it is adopted.
+    let orphan = r#"until [ "$(ps -o ppid= $$)" -eq "$0" ]; do :; done; echo $$"#;
+    let script = r#"(sh -c "$0" "$PPID" &) ; read line"#;
+    let mut talk = Talk::start(scene.run(&["--quiet"], &["sh", "-c", script, orphan]));
     let orphan = talk.hear().await;
     // A zombie has an entry until it is reaped.
     let is_there = || async {
