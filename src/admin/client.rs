@@ -15,12 +15,15 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, OPERATE, OperatorDecision, PAUSED, PENDING, PLAN,
-    RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS, StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, OPERATE, OperatorDecision, PAUSED, PENDING,
+    PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS, StandingId,
+    Status,
 };
 use super::socket;
 use crate::channels::{Operation, OperationReport, Plan};
-use crate::payments::{BudgetView, ListedApproval, Listing, PausedHost, PendingApproval, SpendingReport};
+use crate::payments::{
+    BudgetView, ListedApproval, ListedHold, Listing, PausedHost, PendingApproval, SpendingReport,
+};
 
 /// The timeout for responses of a running `serve`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -82,6 +85,15 @@ pub async fn channels(path: &Path) -> Result<Option<Listing>, AdminError> {
 pub async fn budgets(path: &Path) -> Result<Option<Vec<BudgetView>>, AdminError> {
     let Some(stream) = connect(path).await? else { return Ok(None) };
     within(ANSWER_WITHIN, ask(stream, Method::GET, BUDGETS, Bytes::new())).await.map(Some)
+}
+
+/// Returns what the proxy that listens on `path` holds for payments without a certain outcome; `None` if there is none.
+///
+/// # Errors
+/// The request failed.
+pub async fn holds(path: &Path) -> Result<Option<Vec<ListedHold>>, AdminError> {
+    let Some(stream) = connect(path).await? else { return Ok(None) };
+    within(ANSWER_WITHIN, ask(stream, Method::GET, HOLDS, Bytes::new())).await.map(Some)
 }
 
 /// Ends or allows signing in the `serve` that listens on `path`; `None` if none does.

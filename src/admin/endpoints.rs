@@ -14,6 +14,9 @@ pub struct Status {
     pub listen: SocketAddr,
     /// What it has paid so far.
     pub bill: SpendingReport,
+    /// Whether nothing is signed (`tollpass freeze`).
+    #[serde(default)]
+    pub is_frozen: bool,
 }
 
 /// A decision of the operator about a payment that waits for approval.
@@ -68,6 +71,8 @@ pub(super) const REVOKE: &str = "/revoke";
 pub(super) const CHANNELS: &str = "/channels";
 /// Returns what budgets have spent.
 pub(super) const BUDGETS: &str = "/budgets";
+/// Returns what is held for payments without a certain outcome.
+pub(super) const HOLDS: &str = "/holds";
 /// Ends or allows signing: `true` or `false`.
 pub(super) const FREEZE: &str = "/freeze";
 /// Returns the paused hosts.

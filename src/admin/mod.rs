@@ -9,8 +9,8 @@ mod server;
 mod socket;
 
 pub use client::{
-    AdminError, Session, approvals, budgets, channels, decide, end_run, freeze, open_run, operate, paused,
-    pending, plan, resume, revoke, run_report, status,
+    AdminError, Session, approvals, budgets, channels, decide, end_run, freeze, holds, open_run, operate,
+    paused, pending, plan, resume, revoke, run_report, status,
 };
 pub use client_count::ClientCount;
 pub use endpoints::RunRequest;

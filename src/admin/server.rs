@@ -24,9 +24,9 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::client_count::ClientCount;
 use super::endpoints::{
-    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, MAX_REQUEST, OPERATE, OperatorDecision, PAUSED,
-    PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest, STATUS,
-    StandingId, Status,
+    APPROVALS, BUDGETS, CHANNELS, DECIDE, DENIED, FREEZE, HOLDS, MAX_REQUEST, OPERATE, OperatorDecision,
+    PAUSED, PENDING, PLAN, RESUME, REVOKE, RUN, RUN_END, RUN_REPORT, RunNumber, RunOpened, RunRequest,
+    STATUS, StandingId, Status,
 };
 use super::runs::{RunEntry, RunRefused, Runs};
 use super::socket;
@@ -123,7 +123,8 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
     let payments = state.channels.payments();
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => {
-            json(&Status { listen: run.address, bill: payments.run_report(&run.account) })
+            let bill = payments.run_report(&run.account);
+            json(&Status { listen: run.address, bill, is_frozen: payments.is_frozen() })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
@@ -180,6 +181,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
             Ok(host) => respond(channels.payments().resume(&host).await),
             Err(invalid) => plain(StatusCode::BAD_REQUEST, &invalid),
         },
+        (&Method::GET, HOLDS) => json(&channels.payments().holds()),
         (&Method::GET, BUDGETS) => json(&channels.payments().budgets()),
         (&Method::POST, FREEZE) => match read::<bool>(body).await {
             Ok(is_frozen) => respond(channels.payments().freeze(is_frozen).await.map(|()| is_frozen)),
@@ -203,7 +205,7 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
             }
         }
         _ => {
-            let known = "unknown path; valid are GET /about, /budgets, /channels, /pending, /approvals and /paused, and POST /plan, \
+            let known = "unknown path; valid are GET /about, /budgets, /holds, /channels, /pending, /approvals and /paused, and POST /plan, \
                          /operate, /decide, /freeze, /revoke, /resume, /run, /run/report and /run/end";
             plain(StatusCode::NOT_FOUND, known)
         }
@@ -212,7 +214,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
 
 impl AdminState {
     fn status(&self) -> Status {
-        Status { listen: self.listen, bill: self.channels.payments().report() }
+        let payments = self.channels.payments();
+        Status { listen: self.listen, bill: payments.report(), is_frozen: payments.is_frozen() }
     }
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client

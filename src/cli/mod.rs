@@ -26,6 +26,7 @@ pub mod resume;
 pub mod run;
 mod running;
 pub mod serve;
+pub mod status;
 mod table;
 mod trust;
 
@@ -97,6 +98,8 @@ pub enum Command {
     Ledger(ledger::LedgerArgs),
     /// Show what each budget has spent and what is left
     Budget(budget::BudgetArgs),
+    /// Show whether the proxy pays, and what it holds for payments without a certain outcome
+    Status(status::StatusArgs),
     /// Sign nothing from now on, also after a restart
     Freeze(freeze::FreezeArgs),
     /// Sign again after `freeze`
@@ -130,6 +133,7 @@ impl Command {
             | Self::Channels(_)
             | Self::Ledger(_)
             | Self::Budget(_)
+            | Self::Status(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_)
@@ -150,6 +154,7 @@ impl Command {
             | Self::Approvals(_)
             | Self::Channels(_)
             | Self::Ledger(_)
+            | Self::Status(_)
             | Self::Freeze(_)
             | Self::Thaw(_)
             | Self::Resume(_) => true,
@@ -214,6 +219,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Channels(args) => wait_for(channels::run(args)),
         Command::Ledger(args) => wait_for(ledger::run(args)),
         Command::Budget(args) => wait_for(budget::run(args)),
+        Command::Status(args) => wait_for(status::run(args)),
         Command::Freeze(args) => wait_for(freeze::run(args, true)),
         Command::Thaw(args) => wait_for(freeze::run(args, false)),
         Command::Resume(args) => wait_for(resume::run(args)),

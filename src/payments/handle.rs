@@ -19,7 +19,7 @@ use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError};
 use super::lease::{Lease, PurchaseGuard};
 use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
-use super::listing::Listing;
+use super::listing::{ListedHold, Listing};
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
 use super::open_runs::OpenRuns;
 use super::pauses::{HostPauses, PausedHost, ResumeError};
@@ -382,6 +382,16 @@ impl Payments {
     /// What each budget has spent.
     pub fn budgets(&self) -> Vec<BudgetView> {
         self.engine.budgets()
+    }
+
+    /// Everything that is held for payments without a certain outcome.
+    pub fn holds(&self) -> Vec<ListedHold> {
+        let holds = self.engine.lock().engine.holds(Instant::now());
+        let listed = holds.into_iter().map(|hold| {
+            let asset = self.known_asset(&hold.held.asset);
+            ListedHold::new(hold, asset)
+        });
+        listed.collect()
     }
 
     /// Whether nothing is signed.

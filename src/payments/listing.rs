@@ -3,7 +3,58 @@
 use serde::{Deserialize, Serialize};
 
 use super::account::AccountKey;
-use crate::protocol::{Address, Amount, Channel, ChannelId};
+use crate::protocol::engine::{HoldReason, OpenHold};
+use crate::protocol::{Address, Amount, AssetId, Channel, ChannelId};
+
+/// An amount that can be spent on nothing else now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListedHold {
+    /// Why.
+    pub reason: HoldReason,
+    /// How much, in base units.
+    pub amount: Amount,
+    /// The network of the asset; absent until it is known.
+    pub network: Option<String>,
+    /// The token on this network.
+    pub token: Option<String>,
+    /// For whom.
+    pub payee: Address,
+    /// The channel; absent for an authorization.
+    pub channel: Option<String>,
+    /// The host, once it is known.
+    pub host: Option<String>,
+    /// The budgets that it counts in.
+    pub budgets: Vec<String>,
+    /// For how many seconds it has been held; of what an earlier run left, since the start.
+    pub age_s: u64,
+    /// In how many seconds it ends at the latest, if time alone ends it.
+    pub free_in_s: Option<u64>,
+    /// What ends it.
+    pub until: String,
+}
+
+impl ListedHold {
+    /// Lists a hold of `asset`, with its token if that is known.
+    pub(super) fn new(hold: OpenHold, asset: AssetId) -> Self {
+        let (network, token) = match asset {
+            AssetId::ChannelToken => (None, None),
+            AssetId::Token(token) => (Some(token.network.clone()), Some(token.token.clone())),
+        };
+        Self {
+            reason: hold.reason,
+            amount: hold.held.amount,
+            network,
+            token,
+            payee: hold.payee,
+            channel: hold.channel.map(|channel| channel.to_string()),
+            host: hold.host.map(|host| host.to_string()),
+            budgets: hold.budgets.iter().map(ToString::to_string).collect(),
+            age_s: hold.age.as_secs(),
+            free_in_s: hold.free_in.map(|time| time.as_secs()),
+            until: hold.reason.end().to_owned(),
+        }
+    }
+}
 
 /// All channels of one account.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -40,7 +40,7 @@ pub use error::ChannelAccessError;
 pub use handle::Payments;
 pub use lease::Lease;
 pub use ledger::{LedgerBounds, LedgerKey, PaidRequest};
-pub use listing::{ListedChannel, Listing};
+pub use listing::{ListedChannel, ListedHold, Listing};
 pub(crate) use message::{ChainContext, ChangedChannel};
 pub use open_runs::OpenRuns;
 pub use pauses::PausedHost;

@@ -12,6 +12,7 @@ use tollpass::config::Config;
 use tollpass::payments::journal;
 use tollpass::payments::ledger::{LedgerRow, LedgerState};
 use tollpass::payments::{Spending, Tally};
+use tollpass::protocol::engine::HoldReason;
 use tollpass::protocol::policy::{Allow, PriceLimit};
 use tollpass::protocol::schemes::test_token::{COMPLAINT, OFFER, PAYMENT, RECEIPT, at_most};
 use tollpass::protocol::{Address, Amount};
@@ -309,6 +310,28 @@ async fn a_lost_response_or_an_error_leaves_the_authorization_in_doubt() {
         proxy.stop().await;
         assert_eq!(open_authorizations(&alice), 1);
     }
+}
+
+#[tokio::test]
+async fn an_authorization_in_flight_is_a_hold_until_the_seller_responds() {
+    let seller = Mallory::spawn(once_paid(5, |_| Answer::Never)).await;
+    let (_alice, proxy) = alice("[limits]\nanswer_timeout = \"500ms\"\n").await;
+    assert!(proxy.payments.holds().is_empty());
+    let (address, request) = (proxy.address, request(&seller, "/goods"));
+    let slow = tokio::spawn(async move { ask(address, request).await.status });
+    let looks = async {
+        while proxy.payments.holds().is_empty() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(PATIENCE, looks).await.expect("nothing is held");
+    let [hold] = &proxy.payments.holds()[..] else { panic!("one payment, one hold") };
+    assert_eq!((hold.reason, hold.amount, hold.payee), (HoldReason::InFlight, 5.into(), BOB));
+    assert_eq!((hold.channel.as_deref(), hold.host.as_deref()), (None, Some("localhost")));
+    assert!(hold.token.is_some() && hold.free_in_s.is_some(), "{hold:?}");
+    assert_eq!(slow.await.unwrap(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(proxy.payments.holds().is_empty(), "in doubt, it counts as spent for good");
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod clocks;
 mod demo;
 mod descriptors;
 mod directories;
+mod holds;
 mod logs;
 mod run_budgets;
 mod run_limits;

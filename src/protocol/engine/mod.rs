@@ -16,6 +16,7 @@ mod durable;
 mod fit;
 mod fund;
 mod funding;
+mod holds;
 mod idle;
 mod ids;
 mod locked;
@@ -23,6 +24,7 @@ mod locked;
 mod model;
 mod one_shot;
 mod op_failure;
+mod open_hold;
 mod purchase;
 mod question;
 mod runs;
@@ -56,6 +58,7 @@ use crate::protocol::{
 pub use authorization::Authorization;
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
+pub use open_hold::{HoldReason, OpenHold};
 pub use question::Question;
 
 /// An event.

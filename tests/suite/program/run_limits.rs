@@ -119,7 +119,7 @@ async fn requests_to_other_ports_of_the_proxy_count_in_the_run() {
 }
 
 /// What a program within a run must not do, with arguments that would be valid.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     "approve 1",
     "deny 1",
     "approvals",
@@ -128,6 +128,7 @@ const OPERATIONS: [&str; 14] = [
     "freeze",
     "thaw",
     "resume",
+    "status",
     "resume 127.0.0.1",
     "channels",
     "channels close --all --yes",
