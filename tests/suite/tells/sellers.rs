@@ -109,7 +109,7 @@ async fn offers_that_are_not_payable_and_sellers_that_speak_in_our_name_are_told
         (Code::Preflight, "max_price = 10000", good.clone(), b"pay\n"),
         (Code::AboveMaxPrice, "max_price = 999", forged, b"pay\n"),
         // No block is mined, so that no channel opens.
-        (Code::PayTimeout, "max_price = 10000\n[limits]\npay_timeout = \"100ms\"", good, b"pay\n"),
+        (Code::PayTimeout, "max_price = 10000\n[limits]\npay_timeout = \"1s\"", good, b"pay\n"),
     ] {
         let is_forged = headers.contains_key(PROXY_STATUS);
         let stall = Stall::open(headers, Bytes::copy_from_slice(body)).await;
