@@ -30,8 +30,8 @@ pub(super) struct PartiesCache {
     last: u64,
     /// The parties by what an event tells about them: texts of addresses take long to make.
     known: HashMap<PartiesKey, Arc<LedgerParties>>,
-    /// The row that introduced them.
-    first: HashMap<Arc<LedgerParties>, u64>,
+    /// The row that introduced them, by their place in memory: hashing all their texts takes long. It keeps them there.
+    first: HashMap<usize, (Arc<LedgerParties>, u64)>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -54,13 +54,8 @@ impl PartiesCache {
             self.first.clear();
         }
         self.last = row.seq;
-        match self.first.get(&row.parties) {
-            Some(first) => *first,
-            None => {
-                self.first.insert(Arc::clone(&row.parties), row.seq);
-                row.seq
-            }
-        }
+        let place = Arc::as_ptr(&row.parties).addr();
+        self.first.entry(place).or_insert_with(|| (Arc::clone(&row.parties), row.seq)).1
     }
 
     /// The parties of an event.
