@@ -19,6 +19,8 @@ impl ConfigArgs {
     pub fn load(&self) -> anyhow::Result<Config> {
         let mut config = Config::load(self.config.as_deref())?;
         app::check_writers(self.config.as_deref(), &mut config)?;
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        config.runtime_dir = runtime_dir.filter(|path| path.is_absolute());
         Ok(config)
     }
 }

@@ -107,7 +107,8 @@ pub struct Config {
     pub connect_ports: PortSet,
     /// The directory for all state; absolute.
     pub state_dir: PathBuf,
-    /// Where a process reserves its key, so that no two of the user pay with the same one: `XDG_RUNTIME_DIR`.
+    /// Where a process reserves its key, so that no two of the user pay with the same one. The program sets it to
+    /// `XDG_RUNTIME_DIR`; the library reserves nothing unless its caller sets it.
     pub runtime_dir: Option<PathBuf>,
     /// The key that pays; without it, the proxy never pays.
     pub wallet: Option<WalletConfig>,
@@ -166,7 +167,7 @@ impl Config {
     }
 
     /// Reads the content of a file in `directory` (the base of relative paths) and the variables of `environment`, including
-    /// `HOME`, `XDG_STATE_HOME`, `XDG_RUNTIME_DIR` and those that name an outbound proxy.
+    /// `HOME`, `XDG_STATE_HOME` and those that name an outbound proxy.
     ///
     /// # Errors
     /// [`ConfigError`], with every issue found.
@@ -188,7 +189,6 @@ impl Config {
         let config = assemble(root, &base, state_home, environment, &issues);
         match (config, issues.into_result()) {
             (Some(mut config), Ok(renamed)) => {
-                config.runtime_dir = path_in("XDG_RUNTIME_DIR");
                 config.warnings.extend(renamed);
                 config.warnings.extend(services);
                 Ok(config)

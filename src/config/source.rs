@@ -115,10 +115,8 @@ fn service_of(variable: &str) -> Option<&str> {
 pub(super) fn environment() -> Result<BTreeMap<String, String>, ConfigIssue> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
-        let is_others = |name: &str| {
-            matches!(name, "HOME" | "XDG_STATE_HOME" | "XDG_RUNTIME_DIR")
-                || upstream::VARIABLES.contains(&name)
-        };
+        let is_others =
+            |name: &str| matches!(name, "HOME" | "XDG_STATE_HOME") || upstream::VARIABLES.contains(&name);
         let Some(name) = name.to_str().filter(|name| is_key(name) || is_others(name)) else {
             continue;
         };

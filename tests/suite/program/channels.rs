@@ -316,6 +316,7 @@ async fn on_a_full_disk_nothing_is_paid_everything_else_flows_and_later_it_pays_
     command
         .args(["-c", "trap '' XFSZ; exec \"$0\" serve --config \"$1\"", env!("CARGO_BIN_EXE_tollpass")])
         .arg(scene.alice.config_path())
+        .env_remove("XDG_RUNTIME_DIR")
         .stdin(Stdio::null());
     let program = Program::start(command).await;
     scene.buy(&program, 1).await;

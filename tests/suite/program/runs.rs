@@ -60,7 +60,7 @@ fn bare(home: &Path, mut command: Command) -> Command {
     for name in FOREIGN {
         command.env_remove(name);
     }
-    command.env("HOME", home).env_remove("XDG_STATE_HOME").kill_on_drop(true);
+    command.env("HOME", home).env_remove("XDG_STATE_HOME").env_remove("XDG_RUNTIME_DIR").kill_on_drop(true);
     command
 }
 
@@ -497,7 +497,7 @@ async fn ignored_signals_stay_ignored() {
     // As under `nohup`. The command notices the end of its input.
     let script = r#"trap '' HUP; exec "$0" run --quiet --config "$1" -- sh -c 'echo ready; cat; echo ended'"#;
     let mut command = Command::new("sh");
-    command.args(["-c", script, program, config]).kill_on_drop(true);
+    command.args(["-c", script, program, config]).env_remove("XDG_RUNTIME_DIR").kill_on_drop(true);
     let mut talk = Talk::start(command);
     assert_eq!(talk.hear().await, "ready");
     talk.signal(Signal::HUP);
@@ -563,6 +563,7 @@ async fn the_terminals_interrupt_comes_once() {
     let mut command = Command::new("python3");
     command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_tollpass"), "run", "--config", text(&config), "--"]);
     command.args(["python3", "-c", COUNTER]).stdin(Stdio::null()).kill_on_drop(true);
+    command.env_remove("XDG_RUNTIME_DIR");
     let ran = ended(heeding(&command)).await;
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     for line in ["from the terminal: 30\r\n", "in all: 31\r\n", "tollpass: paid nothing\r\n"] {

@@ -107,7 +107,6 @@ impl Alice {
     /// The same with a configuration that no file can have.
     pub async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Running {
         let mut config = Config::load(Some(&self.config_path())).unwrap();
-        config.runtime_dir = None;
         change(&mut config);
         let shutdown = Shutdown::new();
         let app = App::build(config, None, shutdown.clone()).await.unwrap();
