@@ -17,8 +17,15 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(super) struct DailyFees {
     most: Wei,
+    counted: Mutex<CountedFees>,
+}
+
+#[derive(Debug, Default)]
+struct CountedFees {
     /// When each stops counting, and the fee.
-    counted: Mutex<Vec<(Instant, U256)>>,
+    fees: Vec<(Instant, U256)>,
+    /// Whether those of earlier runs are among them.
+    is_restored: bool,
 }
 
 impl DailyFees {
@@ -27,10 +34,13 @@ impl DailyFees {
         Self { most, counted: Mutex::default() }
     }
 
-    /// Counts transactions that were signed before this start, by their age.
+    /// Counts transactions that were signed before this start, by their age; once, however often the start is tried.
     pub(super) fn restore(&self, earlier: &[(Duration, U256)], now: Instant) {
-        let until = |(age, fee): &(Duration, U256)| (now + DAY.saturating_sub(*age), *fee);
-        lock(&self.counted).extend(earlier.iter().map(until));
+        let mut counted = lock(&self.counted);
+        if !std::mem::replace(&mut counted.is_restored, true) {
+            let until = |(age, fee): &(Duration, U256)| (now + DAY.saturating_sub(*age), *fee);
+            counted.fees.extend(earlier.iter().map(until));
+        }
     }
 
     /// Counts a transaction that is about to be signed.
@@ -38,13 +48,13 @@ impl DailyFees {
     /// # Errors
     /// [`ChainError::TooDear`] if it does not fit.
     pub(super) fn count(&self, fee: U256, now: Instant) -> Result<(), ChainError> {
-        let mut counted = lock(&self.counted);
-        counted.retain(|(until, _)| *until > now);
-        let sum = counted.iter().fold(fee, |sum, (_, fee)| sum.saturating_add(*fee));
+        let fees = &mut lock(&self.counted).fees;
+        fees.retain(|(until, _)| *until > now);
+        let sum = fees.iter().fold(fee, |sum, (_, fee)| sum.saturating_add(*fee));
         if sum > U256::from(self.most.0) {
             return Err(too_dear("all transactions of one day", "max_fees_per_day", sum, self.most));
         }
-        counted.push((now + DAY, fee));
+        fees.push((now + DAY, fee));
         Ok(())
     }
 }
@@ -59,7 +69,9 @@ mod tests {
     fn fees_count_for_a_day_also_across_a_restart() {
         let start = Instant::now();
         let fees = DailyFees::new(Wei(100));
-        fees.restore(&[(20 * HOUR, 30.into()), (30 * HOUR, 99.into())], start);
+        for _ in 0..2 {
+            fees.restore(&[(20 * HOUR, 30.into()), (30 * HOUR, 99.into())], start);
+        }
         let later = start + 10 * Duration::from_secs(1);
         for (fee, at, fits) in [
             (71, later, false),
