@@ -201,6 +201,15 @@ impl Square {
         let open: Vec<_> =
             self.listed().await.into_iter().filter(|channel| channel.phase != "gone").collect();
         assert!(open.is_empty(), "{open:?}");
+        // What a channel paid out is known once the program has read the block.
+        let is_settled = |rows: &[LedgerRow], channel: &str| {
+            rows.iter().any(|row| row.state == LedgerState::Settled && row.parties.channel == channel)
+        };
+        await_rows(&self.alice, |rows| {
+            let channels = rows.iter().map(|row| row.parties.channel.as_str());
+            channels.filter(|channel| !channel.is_empty()).all(|channel| is_settled(rows, channel))
+        })
+        .await;
         program.terminate();
         let (status, log) = program.ended().await;
         assert!(status.success(), "{log}");
