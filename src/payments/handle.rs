@@ -341,7 +341,8 @@ impl Payments {
         }
     }
 
-    /// An account for the run of the `tollpass run` process `root`, within the run `parent`: it counts what is paid for its requests, and limits that.
+    /// An account for the run of the `tollpass run` process `root`, within the run `parent`: it counts what is paid for its
+    /// requests, and limits that.
     #[must_use]
     pub fn open_run(
         &self,

@@ -31,12 +31,13 @@ impl OpenRuns {
         Ok(ancestors.iter().find_map(run_of))
     }
 
-    /// The innermost run of which a program has this socket open; `None` if none has, or if the system does not tell.
-    /// Blocks.
-    #[must_use]
-    pub fn of_socket(&self, inode: u64) -> Option<Arc<RunAccount>> {
+    /// The innermost run of which a program has this socket open. Blocks.
+    ///
+    /// # Errors
+    /// The program has ended, or the processes cannot be listed.
+    pub fn of_socket(&self, inode: u64) -> io::Result<Option<Arc<RunAccount>>> {
         let roots: Vec<i32> = self.0.iter().filter_map(|run| run.root()).collect();
-        let holder = processes::holder(inode, &roots).ok().flatten()?;
-        self.of_process(holder).ok().flatten()
+        let holder = processes::holder(inode, &roots)?;
+        holder.map_or(Ok(None), |holder| self.of_process(holder))
     }
 }

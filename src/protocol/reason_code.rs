@@ -67,6 +67,8 @@ reason_codes! {
     HostPaused = "host-paused",
     /// The `tollpass run` of the program has ended, or its time is over.
     RunOver = "run-over",
+    /// It is not known whether the program belongs to a `tollpass run`.
+    UnknownRun = "unknown-run",
     /// `hooks.payment_requested` aborts.
     NotWanted = "not-wanted",
     /// A hook asks, and nothing can answer.

@@ -390,6 +390,12 @@ pub enum Refusal {
     /// The run of the program is over, or its time is.
     #[error("the `tollpass run` of the program pays nothing any more: {0}")]
     RunOver(RunOver),
+    /// It is not known whether the program belongs to a run.
+    #[error(
+        "cannot find out whether the program belongs to a `tollpass run`, in whose budget the payment would count ({0}): send \
+         the request again, or once no run is open"
+    )]
+    UnknownRun(Box<str>),
     /// The user wants nothing to be signed.
     #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
     Frozen,

@@ -75,6 +75,7 @@ impl Refusal {
             Self::DepositUnseen { .. } => ReasonCode::DepositUnseen,
             Self::Paused { .. } => ReasonCode::HostPaused,
             Self::RunOver(_) => ReasonCode::RunOver,
+            Self::UnknownRun(_) => ReasonCode::UnknownRun,
             Self::Frozen => ReasonCode::Frozen,
             Self::StoreFailed(_) => ReasonCode::JournalUnwritable,
             Self::ClientLeft => ReasonCode::ClientLeft,
@@ -97,6 +98,7 @@ impl Refusal {
             | Self::Busy
             | Self::TooManyApprovals { .. }
             | Self::FundedOnce
+            | Self::UnknownRun(_)
             | Self::ShuttingDown => Some(SOON),
             _ => None,
         }

@@ -7,6 +7,7 @@ mod proc_table;
 mod sock_diag;
 mod socket;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +16,17 @@ use tokio::sync::OnceCell;
 use self::owner::OwnerError;
 use self::socket::{OpenSocket, SocketPair};
 use crate::payments::{OpenRuns, RunAccount};
+
+/// Why it is not known which run a client belongs to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnknownRun {
+    /// Its socket is not found.
+    #[error(transparent)]
+    Socket(#[from] OwnerError),
+    /// The processes of this machine do not show it.
+    #[error("cannot look for its process: {0}")]
+    Processes(io::Error),
+}
 
 /// A connection that a client has made to the proxy.
 #[derive(Debug)]
@@ -44,19 +56,32 @@ impl ClientConnection {
 
     /// The run that the client belongs to. Looks it up once if it came to another port than a run's: a run has the
     /// programs that descend from its process.
-    pub(super) async fn find_run(&self, open: impl FnOnce() -> OpenRuns) -> Option<Arc<RunAccount>> {
+    ///
+    /// # Errors
+    /// It is not known, so that it could be one whose budget is used up. A later call looks again.
+    pub(super) async fn find_run(
+        &self,
+        open: impl FnOnce() -> OpenRuns,
+    ) -> Result<Option<Arc<RunAccount>>, UnknownRun> {
         let looked_up = || async {
             // A connection is younger than the run that its program belongs to.
             let open = open();
             if open.is_empty() || !self.client.ip().to_canonical().is_loopback() {
-                return None;
+                return Ok(None);
             }
-            // The socket of a client that has left is not found, and the client gets nothing.
-            let inode = self.socket().await.ok()?.inode;
+            let inode = match self.socket().await {
+                Ok(socket) => socket.inode,
+                // A program of a run belongs to a user who is known.
+                #[cfg(target_os = "linux")]
+                Err(OwnerError::Hidden(_)) => return Ok(None),
+                #[cfg(not(target_os = "linux"))]
+                Err(OwnerError::Unsupported) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
             let found = tokio::task::spawn_blocking(move || open.of_socket(inode)).await;
-            found.ok().flatten()
+            found.map_err(io::Error::other).flatten().map_err(UnknownRun::Processes)
         };
-        self.run.get_or_init(looked_up).await.clone()
+        self.run.get_or_try_init(looked_up).await.cloned()
     }
 
     /// The user ID of the user who created the client's socket. Looks it up once, outside of the runtime's threads, and
@@ -81,9 +106,15 @@ impl ClientConnection {
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
+    use std::time::Duration;
+
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::limits::Limits;
+    use crate::payments::journal::Journal;
+    use crate::payments::{LedgerBounds, Payments, RunTerms};
+    use crate::protocol::Policy;
 
     #[tokio::test]
     async fn the_owner_is_remembered_and_a_failure_is_not() {
@@ -98,5 +129,38 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(late.owner().await, Err(OwnerError::NotFound)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_cannot_be_looked_up_may_belong_to_an_open_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        let bounds = LedgerBounds { keep: Duration::from_secs(60), max_size: 1 << 20 };
+        let policy = Arc::new(Policy::builder().build());
+        let (payments, _task) =
+            Payments::spawn(policy, journal, bounds, [].into(), &Limits::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        let [before, outside, within, late] =
+            [(); 4].map(|()| ClientConnection::new(peer, server.local_addr().ok()));
+        let find = async |client: &ClientConnection| {
+            client.find_run(|| payments.open_runs()).await.map(|run| run.map(|run| run.id()))
+        };
+        assert!(matches!(find(&before).await, Ok(None)));
+        // The client is this process, which descends from its parent, and not from itself.
+        let own = std::process::id().cast_signed();
+        let other = payments.open_run(RunTerms::default(), Some(own), None);
+        assert!(matches!(find(&outside).await, Ok(None)));
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+        let run = payments.open_run(RunTerms::default(), Some(parent), None);
+        assert_eq!(find(&within).await.unwrap(), Some(run.id()));
+        drop(client);
+        for _ in 0..2 {
+            assert!(matches!(find(&late).await, Err(UnknownRun::Socket(OwnerError::NotFound))));
+        }
+        other.close();
+        run.close();
+        assert!(matches!(find(&late).await, Ok(None)), "without runs nothing is looked up");
     }
 }

@@ -292,8 +292,8 @@ where
             self.unpayable = Some(Refusal::NoWallet);
             return None;
         }
-        self.join_run().await;
-        if let Err(refusal) = self.spender.check().await {
+        let joined = self.join_run().await;
+        if let Err(refusal) = joined.and(self.spender.check().await) {
             self.unpayable = Some(refusal);
             return None;
         }
@@ -326,13 +326,18 @@ where
     }
 
     /// Counts the request in the run that its program belongs to, if it belongs to one.
-    async fn join_run(&mut self) {
-        let (None, Some(connection)) = (&self.run, &self.connection) else { return };
-        let Some(payments) = &self.shared.settings.payments else { return };
-        if let Some(run) = connection.find_run(|| payments.open_runs()).await {
+    ///
+    /// # Errors
+    /// That is not known.
+    async fn join_run(&mut self) -> Result<(), Refusal> {
+        let (None, Some(connection)) = (&self.run, &self.connection) else { return Ok(()) };
+        let Some(payments) = &self.shared.settings.payments else { return Ok(()) };
+        let found = connection.find_run(|| payments.open_runs()).await;
+        if let Some(run) = found.map_err(|error| Refusal::UnknownRun(error.to_string().into()))? {
             self.limit.budgets = run.budgets(&self.limit.budgets);
             self.run = Some(run);
         }
+        Ok(())
     }
 
     /// Asks for a payment of the seller's offer.
@@ -344,7 +349,7 @@ where
         if let Some(refusal) = self.unpayable.take() {
             return Err(refusal);
         }
-        self.join_run().await;
+        self.join_run().await?;
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         self.spender.check().await?;
         if self.is_loopback_only {
