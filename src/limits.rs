@@ -165,6 +165,12 @@ limits! {
     undelivered_payments: u32 = count(3, 0..=1_000_000);
     /// How many hosts to remember with such payments, and how many paused ones; the oldest is forgotten first.
     undelivered_hosts: usize = count(1024, 1..=100_000);
+    /// By how many percent a host may raise a price before it is paused like one that does not deliver. Compared with the
+    /// lowest price paid for the same method, path (without its query) and asset since the host was last resumed. 0: any
+    /// rise, up to the limit of the rule, which applies in any case.
+    price_rise_percent: u32 = count(0, 0..=1_000_000);
+    /// How many such prices to remember, also after a restart; the one that was used longest ago is forgotten first.
+    paid_prices: usize = count(10_000, 1..=1_000_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.

@@ -16,9 +16,9 @@ use crate::{admin, app};
 
 /// What `tollpass resume --help` shows below the options.
 const AFTER_HELP: &str = "\
-A host that takes several payments in a row without delivering is paused, see
-limits.undelivered_payments: its 402s reach the client, and nothing is paid, also after a
-restart. Find out why before you resume it. Works with and without a running proxy.";
+A host that takes several payments in a row without delivering, or raises a price by too
+much, is paused, see limits.undelivered_payments and limits.price_rise_percent: its 402s
+reach the client, and nothing is paid, also after a restart. Find out why before you resume it. Works with and without a running proxy.";
 
 /// Pay a paused host again
 #[derive(Clone, Debug, Args)]
@@ -60,11 +60,11 @@ pub async fn run(args: ResumeArgs) -> anyhow::Result<()> {
 }
 
 fn rows(paused: &[PausedHost]) -> String {
-    let head = ["HOST", "SINCE"].map(str::to_owned);
-    let rows = paused.iter().map(|PausedHost { host, since }| {
+    let head = ["HOST", "SINCE", "REASON"].map(str::to_owned);
+    let rows = paused.iter().map(|PausedHost { host, since, reason }| {
         // The end of the year 9999 is the latest time that can be shown.
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs((*since).min(253_402_300_799));
-        [host.clone(), humantime::format_rfc3339_seconds(since).to_string()]
+        [host.clone(), humantime::format_rfc3339_seconds(since).to_string(), format!("it {reason}")]
     });
-    table([Column::Left, Column::Left], &std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    table([Column::Left; 3], &std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }

@@ -22,6 +22,7 @@ use super::ledger::{LedgerBounds, LedgerQueue, PaidRequest};
 use super::listing::{ListedHold, Listing};
 use super::message::{ChainContext, ChangedChannel, LockId, Message};
 use super::open_runs::OpenRuns;
+use super::paid_prices::{PaidPrice, PaidPrices};
 use super::pauses::{HostPauses, PausedHost, ResumeError};
 use super::payer::Wallet;
 use super::quotes::Quotes;
@@ -37,7 +38,10 @@ use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
 use crate::protocol::engine::{Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, host_name};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
-use crate::protocol::{Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Offer, Policy, Refusal};
+use crate::protocol::quote::RequestId;
+use crate::protocol::{
+    Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal,
+};
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
 const MAILBOX: usize = 256;
@@ -61,6 +65,7 @@ pub struct Payments {
     spending: Arc<Mutex<SpendingTotals>>,
     approvals: OperatorApprovals,
     pauses: Arc<HostPauses>,
+    paid_prices: Arc<PaidPrices>,
     ledger: Arc<LedgerQueue>,
     report_payees: usize,
 }
@@ -93,6 +98,7 @@ impl Payments {
             tracing::warn!("nothing is signed: tollpass is frozen; `tollpass thaw` ends that");
         }
         let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
+        let paid_prices = Arc::new(PaidPrices::new(limits, journal.paid_prices()?));
         let engine = Engine::new(policy).with_budgets(budgets).frozen(is_frozen);
         let engine = Arc::new(SharedEngine::new(engine, clock));
         let quotes = Quotes::new(limits, journal.request_hasher());
@@ -121,6 +127,7 @@ impl Payments {
             spending,
             approvals: OperatorApprovals::new(limits, assets, standing),
             pauses,
+            paid_prices,
             ledger,
             report_payees: limits.report_payees,
         };
@@ -195,6 +202,62 @@ impl Payments {
             %host,
             "paused: the host took several payments in a row without delivering, and is not paid until `tollpass resume {host}`"
         );
+        self.record_pause(paused).await;
+    }
+
+    /// Compares an offer with the lowest price that was paid before for the same request, which `name` names by method and
+    /// URL. If it is too far above, pauses the host, first in memory and then in the journal.
+    ///
+    /// # Errors
+    /// The host is paused.
+    pub(crate) async fn check_rise(&self, name: &str, offer: &Offer, host: &HostName) -> Result<(), Refusal> {
+        if !self.paid_prices.is_watching() {
+            return Ok(());
+        }
+        let price = offer.terms().price;
+        let request = self.without_query(name, &price.asset);
+        let Some(lowest) = self.paid_prices.too_far_above(&request, price.amount) else { return Ok(()) };
+        if let Some(paused) = self.pauses.price_rose(host) {
+            tracing::warn!(
+                %host,
+                %price,
+                %lowest,
+                "paused: the host raised a price by more than limits.price_rise_percent, and is not paid until `tollpass resume {host}`"
+            );
+            self.record_pause(paused).await;
+        }
+        self.pauses.check(host)
+    }
+
+    /// Remembers the price that a host was paid for the request that `name` names by method and URL.
+    pub(crate) fn learn_paid(&self, name: &str, price: &Money, host: &HostName) {
+        if !self.paid_prices.is_watching() {
+            return;
+        }
+        let request = self.without_query(name, &price.asset);
+        let paid = PaidPrice { host: HostName::clone(host), lowest: price.amount };
+        if !self.paid_prices.learn(request, &paid) {
+            return;
+        }
+        let most = self.paid_prices.most();
+        let record = move |journal: &mut Journal| {
+            if let Err(error) = journal.learn_paid_price(&request, &paid, most) {
+                tracing::error!(host = %paid.host, %error, "cannot record a price: after a restart, a rise is noticed later");
+            }
+        };
+        // With a full mailbox, the next payment of a lower price is recorded.
+        let _ = self.mailbox.try_send(Message::Journal(Box::new(record)));
+    }
+
+    /// The key of the prices of a request, which `name` names by method and URL, whatever its query.
+    fn without_query(&self, name: &str, asset: &AssetId) -> RequestId {
+        let path = name.split_once('?').map_or(name, |(path, _)| path);
+        self.quotes.id(&format!("{path}\nin {}", self.known_asset(asset)))
+    }
+
+    /// Records a pause that is in force.
+    async fn record_pause(&self, paused: PausedHost) {
+        let host = paused.host.clone();
         let pauses = Arc::clone(&self.pauses);
         let record = move |journal: &mut Journal| {
             // The operator may have been quicker.
@@ -214,10 +277,12 @@ impl Payments {
     /// It is not paused, or the journal cannot be written.
     pub(crate) async fn resume(&self, host: &str) -> Result<(), ResumeError> {
         let host = host_name(host);
-        let (pauses, resumed) = (Arc::clone(&self.pauses), HostName::clone(&host));
+        let (pauses, prices) = (Arc::clone(&self.pauses), Arc::clone(&self.paid_prices));
+        let resumed = HostName::clone(&host);
         let resume = move |journal: &mut Journal| {
             let was_recorded = journal.resume_host(&resumed)?;
             // Within the journal's thread, so that a pause that is being recorded stays in neither or in both.
+            prices.forget(&resumed);
             Ok(pauses.resume(&resumed) || was_recorded)
         };
         if !self.with_journal(resume).await.ok_or(ResumeError::ShuttingDown)?? {

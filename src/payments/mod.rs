@@ -18,6 +18,7 @@ pub mod ledger;
 mod listing;
 mod message;
 mod open_runs;
+mod paid_prices;
 mod pauses;
 mod payer;
 mod quotes;

@@ -1,5 +1,5 @@
-//! Hosts that are paid and do not deliver: after a number of such payments in a row, a host is paused, and gets no
-//! further payment until the operator resumes it.
+//! Hosts that are paid and do not deliver, or raise their prices: after a number of such payments in a row, or one such
+//! price, a host is paused, and gets no further payment until the operator resumes it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::Refusal;
 use crate::protocol::engine::HostName;
+use crate::protocol::refusal::PauseReason;
 
 /// A host that is not paid until the operator resumes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct PausedHost {
     pub host: String,
     /// When it was paused, in seconds since 1970.
     pub since: u64,
+    /// Why it was paused.
+    pub reason: PauseReason,
 }
 
 /// Why a host is not resumed.
@@ -53,8 +56,8 @@ pub(super) struct HostPauses {
 struct PauseState {
     /// How many payments in a row each host did not deliver for.
     undelivered: LruCache<HostName, u32>,
-    /// Since when each host is paused, the oldest pause first.
-    paused: LruCache<HostName, u64>,
+    /// Since when and why each host is paused, the oldest pause first.
+    paused: LruCache<HostName, (u64, PauseReason)>,
 }
 
 impl HostPauses {
@@ -62,8 +65,8 @@ impl HostPauses {
     pub(super) fn new(limits: &Limits, paused: Vec<PausedHost>) -> Self {
         let (payments, hosts) = (limits.undelivered_payments, limits.undelivered_hosts);
         let mut state = PauseState { undelivered: LruCache::new(hosts), paused: LruCache::new(hosts) };
-        for PausedHost { host, since } in paused {
-            state.paused.insert(host.into(), since);
+        for PausedHost { host, since, reason } in paused {
+            state.paused.insert(host.into(), (since, reason));
         }
         let is_watching = AtomicBool::new(!state.paused.is_empty());
         Self { payments, hosts, is_watching, state: Mutex::new(state) }
@@ -77,11 +80,17 @@ impl HostPauses {
     /// # Errors
     /// The host is paused.
     pub(super) fn check(&self, host: &str) -> Result<(), Refusal> {
-        if self.is_paused(host) { Err(Refusal::Paused { host: host.into() }) } else { Ok(()) }
+        let reason = self.reason(host);
+        reason.map_or(Ok(()), |reason| Err(Refusal::Paused { host: host.into(), reason }))
     }
 
     pub(super) fn is_paused(&self, host: &str) -> bool {
-        self.is_watching.load(Ordering::Acquire) && lock(&self.state).paused.peek(host).is_some()
+        self.reason(host).is_some()
+    }
+
+    fn reason(&self, host: &str) -> Option<PauseReason> {
+        let is_watching = self.is_watching.load(Ordering::Acquire);
+        is_watching.then(|| lock(&self.state).paused.peek(host).map(|(_, reason)| *reason)).flatten()
     }
 
     /// The host delivered, so counting starts again. A pause stays.
@@ -104,23 +113,38 @@ impl HostPauses {
         }
         let count = state.undelivered.remove(&**host).unwrap_or_default().saturating_add(1);
         let paused = if count >= self.payments {
-            let since = unix_time();
-            if state.paused.len() >= self.hosts
-                && let Some((oldest, _)) = state.paused.remove_lru()
-            {
-                tracing::warn!(
-                    host = %oldest,
-                    "no longer paused: limits.undelivered_hosts other hosts were paused later"
-                );
-            }
-            state.paused.insert(HostName::clone(host), since);
-            Some(PausedHost { host: host.to_string(), since })
+            Some(self.add(&mut state, host, PauseReason::Undelivered))
         } else {
             state.undelivered.insert(HostName::clone(host), count);
             None
         };
         self.watch(&state);
         paused
+    }
+
+    /// The host raised a price by too much. Returns the pause if this starts one.
+    pub(super) fn price_rose(&self, host: &HostName) -> Option<PausedHost> {
+        let mut state = lock(&self.state);
+        if state.paused.peek(&**host).is_some() {
+            return None;
+        }
+        let paused = self.add(&mut state, host, PauseReason::PriceRise);
+        self.watch(&state);
+        Some(paused)
+    }
+
+    fn add(&self, state: &mut PauseState, host: &HostName, reason: PauseReason) -> PausedHost {
+        let since = unix_time();
+        if state.paused.len() >= self.hosts
+            && let Some((oldest, _)) = state.paused.remove_lru()
+        {
+            tracing::warn!(
+                host = %oldest,
+                "no longer paused: limits.undelivered_hosts other hosts were paused later"
+            );
+        }
+        state.paused.insert(HostName::clone(host), (since, reason));
+        PausedHost { host: host.to_string(), since, reason }
     }
 
     /// Ends a pause; counting starts again.
@@ -134,8 +158,15 @@ impl HostPauses {
 
     /// The paused hosts, the oldest pause first.
     pub(super) fn list(&self) -> Vec<PausedHost> {
-        let listed = |(host, since): (&HostName, &u64)| PausedHost { host: host.to_string(), since: *since };
-        lock(&self.state).paused.iter().map(listed).collect()
+        let state = lock(&self.state);
+        let paused = state.paused.iter();
+        paused
+            .map(|(host, (since, reason))| PausedHost {
+                host: host.to_string(),
+                since: *since,
+                reason: *reason,
+            })
+            .collect()
     }
 
     fn watch(&self, state: &PauseState) {
@@ -197,10 +228,17 @@ mod tests {
         assert_eq!(pauses.undelivered(&"a".into()), None);
         assert!(pauses.check("b").is_ok());
         let refusal = pauses.check("a").unwrap_err();
-        assert_eq!(refusal, Refusal::Paused { host: "a".into() });
+        assert_eq!(refusal, Refusal::Paused { host: "a".into(), reason: PauseReason::Undelivered });
         assert!(refusal.to_string().contains("`tollpass resume a`"), "{refusal}");
         assert!(pauses.resume("a") && !pauses.resume("a"));
         assert!(pauses.check("a").is_ok());
+        // A price that rises pauses at once, even if missing deliveries never do.
+        let pauses = self::pauses(0, 10);
+        assert_eq!(pauses.price_rose(&"a".into()).unwrap().reason, PauseReason::PriceRise);
+        assert_eq!(pauses.price_rose(&"a".into()), None);
+        assert!(pauses.check("b").is_ok());
+        let refusal = pauses.check("a").unwrap_err().to_string();
+        assert!(refusal.contains("limits.price_rise_percent"), "{refusal}");
     }
 
     #[test]
@@ -216,7 +254,7 @@ mod tests {
 
     #[test]
     fn pauses_of_earlier_runs_stay_even_if_no_further_host_is_paused() {
-        let paused = PausedHost { host: "a".to_owned(), since: 7 };
+        let paused = PausedHost { host: "a".to_owned(), since: 7, reason: PauseReason::PriceRise };
         let limits = Limits { undelivered_payments: 0, ..Limits::default() };
         let pauses = HostPauses::new(&limits, vec![paused.clone()]);
         assert_eq!(pauses.list(), [paused]);

@@ -63,7 +63,7 @@ reason_codes! {
     Preflight = "preflight",
     /// The user has frozen all payments.
     Frozen = "frozen",
-    /// The host took payments without delivering.
+    /// The host took payments without delivering, or raised a price by too much.
     HostPaused = "host-paused",
     /// The `tollpass run` of the program has ended, or its time is over.
     RunOver = "run-over",

@@ -5,6 +5,8 @@ mod told;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::budget::OverBudget;
 use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
 use crate::protocol::schemes::Malformed;
@@ -378,14 +380,13 @@ pub enum Refusal {
         /// The deposit on the chain.
         shown: Amount,
     },
-    /// The host took several payments in a row without delivering.
-    #[error(
-        "{host} is paused: it took several payments in a row without delivering (limits.undelivered_payments); \
-         `tollpass resume {host}` ends that"
-    )]
+    /// The host is paused.
+    #[error("{host} is paused: it {reason}; `tollpass resume {host}` ends that")]
     Paused {
         /// The host, without a port.
         host: Box<str>,
+        /// Why it is.
+        reason: PauseReason,
     },
     /// The run of the program is over, or its time is.
     #[error("the `tollpass run` of the program pays nothing any more: {0}")]
@@ -408,6 +409,18 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("tollpass is shutting down")]
     ShuttingDown,
+}
+
+/// Why a host is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PauseReason {
+    /// It took several payments in a row without delivering.
+    #[error("took several payments in a row without delivering (limits.undelivered_payments)")]
+    Undelivered,
+    /// It asked for much more than it was paid before.
+    #[error("raised a price by more than limits.price_rise_percent")]
+    PriceRise,
 }
 
 /// Why a run pays nothing any more.

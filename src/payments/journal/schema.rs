@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     PAUSES,
     PARTIES,
     FEES,
+    PAID_PRICES,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -199,6 +200,15 @@ const FEES: &str = "
         most TEXT NOT NULL,
         PRIMARY KEY (book, hash)
     );";
+/// Version 13: the lowest price that was paid for each method, path and asset, by a hash of these.
+const PAID_PRICES: &str = "
+    CREATE TABLE paid_price (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        request BLOB NOT NULL UNIQUE,
+        host TEXT NOT NULL,
+        lowest TEXT NOT NULL
+    );
+    ALTER TABLE paused_host ADD COLUMN is_price_rise INTEGER NOT NULL DEFAULT 0;";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

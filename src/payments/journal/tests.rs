@@ -6,11 +6,13 @@ use super::schema::{HASHED, MIGRATIONS, SCHEMA};
 use super::{FILE, Journal, JournalError};
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
+use crate::payments::paid_prices::PaidPrice;
 use crate::payments::pauses::PausedHost;
 use crate::payments::standing::StandingApproval;
 use crate::protocol::channel::InDoubt;
 use crate::protocol::engine::Record;
 use crate::protocol::quote::RequestId;
+use crate::protocol::refusal::PauseReason;
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, Phase, Signature};
 
 fn account(payer: u8) -> Account {
@@ -257,7 +259,10 @@ fn paused_hosts_are_there_after_reopening_and_bounded() {
     ))
     .unwrap();
     drop(old);
-    let paused = |host: &str, since| PausedHost { host: host.to_owned(), since };
+    let paused = |host: &str, since| {
+        let reason = if host == "c" { PauseReason::PriceRise } else { PauseReason::Undelivered };
+        PausedHost { host: host.to_owned(), since, reason }
+    };
     let mut journal = Journal::open(directory.path()).unwrap();
     for (host, since) in [("a", 5), ("b", 6), ("a", 7), ("c", 8)] {
         journal.pause_host(&paused(host, since), 3).unwrap();
@@ -269,6 +274,29 @@ fn paused_hosts_are_there_after_reopening_and_bounded() {
     assert_eq!(journal.paused_hosts().unwrap(), [paused("a", 7), paused("c", 8), paused("d", 9)]);
     assert!(journal.resume_host("c").unwrap() && !journal.resume_host("c").unwrap());
     assert_eq!(journal.paused_hosts().unwrap(), [paused("a", 7), paused("d", 9)]);
+}
+
+#[test]
+fn paid_prices_are_there_after_reopening_bounded_and_forgotten_with_the_pause() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let paid = |host: &str, lowest: u64| PaidPrice { host: host.into(), lowest: lowest.into() };
+    let learn = |journal: &mut Journal, byte, host, lowest| {
+        journal.learn_paid_price(&RequestId([byte; 32]), &paid(host, lowest), 3).unwrap();
+    };
+    learn(&mut journal, 1, "a", 9);
+    learn(&mut journal, 2, "b", 8);
+    learn(&mut journal, 1, "a", 7);
+    drop(journal);
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let [one, two] = [1, 2].map(|byte| RequestId([byte; 32]));
+    assert_eq!(journal.paid_prices().unwrap(), [(two, paid("b", 8)), (one, paid("a", 7))]);
+    learn(&mut journal, 3, "c", 1);
+    learn(&mut journal, 4, "c", 1);
+    assert_eq!(journal.paid_prices().unwrap()[0], (one, paid("a", 7)));
+    assert_eq!(journal.paid_prices().unwrap().len(), 3);
+    journal.resume_host("c").unwrap();
+    assert_eq!(journal.paid_prices().unwrap(), [(one, paid("a", 7))]);
 }
 
 #[test]

@@ -358,6 +358,7 @@ where
         }
         // Before the client has to upload a body for nothing.
         payments.check(&offer, &self.limit)?;
+        self.check_rise(&offer).await?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }
@@ -446,6 +447,9 @@ where
                 return newer.give_back(&refusal);
             }
             let draft = returned.draft().clone();
+            if let Err(refusal) = self.check_rise(&offer).await {
+                return self.refuse(&newer, &refusal);
+            }
             let consultant = self.consultant(Some(&draft), Some(&newer.head));
             let next = tokio::select! {
                 next = returned.reject(offer, &consultant) => next,
@@ -649,6 +653,19 @@ where
         }
     }
 
+    /// Compares the price with what was paid before; a dry run pauses no host.
+    ///
+    /// # Errors
+    /// The host is paused.
+    async fn check_rise(&self, offer: &Offer) -> Result<(), Refusal> {
+        match &self.settings().payments {
+            Some(payments) if self.settings().dry_run.is_none() => {
+                payments.check_rise(&self.name, offer, &self.limit.host).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers the price, unless the response suggests that nothing was charged.
     fn learn(&self, receipt: Receipt) {
         let (Some(payments), Some(id), Some(attempt)) = (&self.settings().payments, &self.id, &self.attempt)
@@ -657,6 +674,9 @@ where
         };
         let (offer, was_asked) = (attempt.offer(), attempt.was_asked());
         payments.learn_seller_url(offer, &self.head.uri);
+        if receipt != Receipt::NotCharged {
+            payments.learn_paid(&self.name, &offer.terms().price, &self.limit.host);
+        }
         match receipt {
             Receipt::Stated => payments.quotes().learn(id, offer, true, was_asked),
             Receipt::Unstated => payments.quotes().learn(id, offer, false, was_asked),

@@ -77,7 +77,7 @@ async fn a_host_that_takes_payments_without_delivering_is_paused_until_it_is_res
     // Unpaid requests still pass.
     assert_eq!(scene.get("/free").await.status, StatusCode::OK);
     let listed = scene.resume(&[]).await.out;
-    assert!(listed.starts_with("HOST       SINCE\n127.0.0.1  20"), "{listed}");
+    assert!(listed.starts_with("HOST       SINCE                 REASON\n127.0.0.1  20"), "{listed}");
 
     let scene = scene.restarted().await;
     scene.expect_paused().await;
@@ -222,5 +222,44 @@ async fn clients_that_leave_do_not_count_against_the_host() {
     }
     assert_eq!(scene.proxy.payments.paused_hosts(), []);
     scene.buy().await;
+    scene.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_raises_a_price_by_too_much_is_paused_until_it_is_resumed() {
+    let scene = Scene::with(|_| {}, &format!("{QUICK}[limits]\nprice_rise_percent = 50\n")).await;
+    let price = |path: &str, price: u64| scene.fair.origin.set_price(path, price.into()).unwrap();
+    let get = async |path: &str| scene.get(path).await;
+    scene.buy().await;
+    // As far as it may rise; another path and another method have prices of their own, and a query has none.
+    price("/paid", PRICE + PRICE / 2);
+    scene.buy().await;
+    price("/paid", PRICE);
+    assert_eq!(get("/size?5").await.status, StatusCode::OK);
+    price("/paid", PRICE * 3);
+    let post = scene.request("/paid").method("POST").body(empty()).unwrap();
+    let posted = ask(scene.proxy.address, post).await;
+    assert_ne!(posted.status, StatusCode::PAYMENT_REQUIRED, "{posted:?}");
+    assert_eq!(scene.proxy.payments.paused_hosts(), []);
+
+    let before = scene.fair.origin.total_registered();
+    for path in ["/paid", "/paid?another=query", "/size"] {
+        let got = get(path).await;
+        expect_paused(&got);
+        let reason = got.header(&HeaderName::from_static("proxy-status")).unwrap_or_default();
+        assert!(reason.contains("raised a price by more than limits.price_rise_percent"), "{reason}");
+    }
+    assert_eq!(scene.fair.origin.total_registered(), before);
+
+    let scene = scene.restarted().await;
+    scene.expect_paused().await;
+    let listed = scene.resume(&[]).await.out;
+    assert!(listed.contains("it raised a price by more than limits.price_rise_percent"), "{listed}");
+    // Resumed, the host may have this price; that it rises further is noticed after another restart, too.
+    assert_eq!(scene.resume(&[HOST]).await.code, 0);
+    scene.buy().await;
+    let scene = scene.restarted().await;
+    scene.fair.origin.set_price("/paid", Amount::from(PRICE * 5)).unwrap();
+    expect_paused(&scene.get("/paid").await);
     scene.proxy.stop().await;
 }
