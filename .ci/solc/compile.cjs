@@ -9,7 +9,7 @@ const path = require("node:path");
 
 const [modules, sources, output, mode] = process.argv.slice(2);
 const solc = require(path.join(path.resolve(modules), "solc"));
-const wanted = ["ChannelManager", "PlainToken", "Token"];
+const wanted = ["AuthorizedToken", "ChannelManager", "PlainToken", "Token"];
 
 const input = {
   language: "Solidity",

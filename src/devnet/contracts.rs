@@ -36,6 +36,11 @@ pub fn plain_token() -> &'static Compiled {
     &COMPILED["PlainToken"]
 }
 
+/// The token with EIP-3009's authorizations and 6 decimals, like USDC; its constructor has no arguments.
+pub fn authorized_token() -> &'static Compiled {
+    &COMPILED["AuthorizedToken"]
+}
+
 impl Compiled {
     /// The data of the transaction that creates the contract.
     pub fn creation(&self, arguments: &[Token]) -> Result<Bytes, NotInInterface> {
@@ -84,6 +89,18 @@ mod tests {
             let expected = ethers_core::utils::hex::encode(ethers_core::utils::id(signature));
             let inputs = signature.matches(',').count() + 1;
             assert_eq!(selector(channel_manager(), name, inputs), expected, "{signature}");
+        }
+        // Those of EIP-3009 and, with the signature as one argument, of version 2.2 of USDC.
+        for (name, inputs, expected) in [
+            ("transferWithAuthorization", 9, "e3ee160e"),
+            ("transferWithAuthorization", 7, "cf092995"),
+            ("receiveWithAuthorization", 9, "ef55bec6"),
+            ("receiveWithAuthorization", 7, "88b7ab63"),
+            ("cancelAuthorization", 5, "5a049a70"),
+            ("cancelAuthorization", 3, "b7b72899"),
+            ("authorizationState", 2, "e94a0102"),
+        ] {
+            assert_eq!(selector(authorized_token(), name, inputs), expected, "{name}, {inputs} arguments");
         }
         let topic = channel_manager().abi.event("ChannelCreated").unwrap().signature();
         assert_eq!(topic.0, ethers_core::utils::keccak256("ChannelCreated(address,address,uint192)"));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// What the two demo tokens share: balances, allowances, and a mint that is open to anyone, because this money
-/// is worth nothing. A refused call reverts without a reason.
+/// What the demo tokens share: balances, allowances, and a mint that is open to anyone, because this money is worth
+/// nothing. A refused call reverts without a reason.
 abstract contract Erc20 {
     string public name;
     string public symbol;
-    uint8 public constant decimals = 18;
+    uint8 public immutable decimals;
     uint256 public totalSupply;
     mapping(address => uint256) public balanceOf;
     mapping(address => mapping(address => uint256)) public allowance;
@@ -14,9 +14,10 @@ abstract contract Erc20 {
     event Transfer(address indexed _from, address indexed _to, uint256 _value);
     event Approval(address indexed _owner, address indexed _spender, uint256 _value);
 
-    constructor(string memory _name, string memory _symbol) {
+    constructor(string memory _name, string memory _symbol, uint8 _decimals) {
         name = _name;
         symbol = _symbol;
+        decimals = _decimals;
     }
 
     function mint(address _to, uint256 _value) external {

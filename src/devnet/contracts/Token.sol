@@ -10,7 +10,7 @@ interface TokenReceiver {
 
 /// The demo's token: ERC-20 with the three-argument transfer of ERC-223.
 contract Token is Erc20 {
-    constructor() Erc20("Demo Token", "DEMO") {}
+    constructor() Erc20("Demo Token", "DEMO", 18) {}
 
     /// Moves tokens and, when they go to a contract, calls its `tokenFallback`; a refusal there undoes it all.
     function transfer(address _to, uint256 _value, bytes calldata _data) external returns (bool) {
