@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::config::{Config, ConfigError, ConfigIssue, OriginTlsConfig, OriginTrust};
 use crate::proxy;
-use crate::tls::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, date, only};
+use crate::tls::{ClientIdentity, PinnedCertificate, ServerTrust, TlsFileError, date, only};
 
 /// A loaded entry.
 pub struct OpenedOriginTls {
@@ -37,7 +37,7 @@ pub(super) fn load(config: &Config) -> Result<Vec<proxy::OriginTlsSettings>, Con
 pub fn open(entry: &OriginTlsConfig) -> Result<OpenedOriginTls, Vec<ConfigIssue>> {
     let OriginTlsConfig { index, host, port, trust: source, client } = entry;
     let mut issues = Vec::new();
-    let mut report = |key: &str, error: OriginError| {
+    let mut report = |key: &str, error: TlsFileError| {
         let remedy = match key {
             "client_key" => {
                 "name the file of the private key of client_cert, PEM, chmod 600, without a password"

@@ -1,5 +1,5 @@
-//! TLS: the local CA, the certificates it signs, and the roots for verifying others. Independent of HTTP, rules and
-//! money; opens no connections.
+//! TLS: the local CA, the certificates it signs, the certificate of the proxy's own ports, and the roots for verifying
+//! others. Independent of HTTP, rules and money; opens no connections.
 
 mod authority;
 mod bundle;
@@ -7,6 +7,7 @@ mod certificate;
 mod constraints;
 mod encode;
 mod error;
+mod key_file;
 mod leaf;
 mod mint;
 mod name;
@@ -20,9 +21,10 @@ pub use authority::Authority;
 pub use bundle::bundle;
 pub use encode::pem;
 pub use error::{AuthorityError, date};
+pub use key_file::TlsFileError;
 pub use leaf::{LeafError, Leaves};
 pub use name::{Name, NotAName};
-pub use origin::{ClientIdentity, OriginError, PinnedCertificate, ServerTrust, client_config};
+pub use origin::{ClientIdentity, PinnedCertificate, ServerTrust, client_config};
 #[cfg(feature = "testing")]
 pub use provider::provider;
 #[cfg(feature = "testing")]

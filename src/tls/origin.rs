@@ -2,26 +2,24 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
 use super::certificate;
+use super::key_file;
+use super::key_file::{LoadedPair, TlsFileError};
 use super::provider::provider;
 use super::roots;
-use super::roots::RootsError;
-use crate::private;
-use crate::private::PrivateFileError;
 
 /// How to verify an origin.
 #[derive(Clone, Debug)]
@@ -46,69 +44,6 @@ pub struct ClientIdentity {
     validity: Range<SystemTime>,
 }
 
-/// Why a file for `upstream.tls` cannot be used. Contains no key.
-#[derive(Debug, thiserror::Error)]
-pub enum OriginError {
-    /// The certificates cannot be read.
-    #[error(transparent)]
-    Certificates(#[from] RootsError),
-    /// The key file cannot be read, or its permissions are unsafe.
-    #[error(transparent)]
-    Key(#[from] PrivateFileError),
-    /// There is not exactly one certificate.
-    #[error("{} contains {count} certificates; exactly one is required", path.display())]
-    NotOne {
-        /// The file.
-        path: PathBuf,
-        /// The number of certificates.
-        count: usize,
-    },
-    /// rustls rejects the certificate.
-    #[error("{} cannot be used: {error}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        error: Error,
-    },
-    /// rustls rejects the key.
-    #[error("the key in {} cannot be used: {error}", path.display())]
-    UnusableKey {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        error: Error,
-    },
-    /// The key is encrypted.
-    #[error("the key in {} is encrypted; `openssl pkey -in FILE -out NEW` removes the password", .0.display())]
-    Encrypted(PathBuf),
-    /// The file contains no key.
-    #[error("{} does not contain a PEM private key", .0.display())]
-    NoKey(PathBuf),
-    /// The key belongs to another certificate.
-    #[error("the key in {} does not belong to the certificate in {}", key.display(), certificate.display())]
-    OtherKey {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of the key.
-        key: PathBuf,
-    },
-}
-
-impl OriginError {
-    /// Whether the key file is the problem, rather than the certificate.
-    pub fn is_of_the_key(&self) -> bool {
-        matches!(
-            self,
-            Self::Key(_)
-                | Self::Encrypted(_)
-                | Self::NoKey(_)
-                | Self::OtherKey { .. }
-                | Self::UnusableKey { .. }
-        )
-    }
-}
-
 /// The origin presented a different certificate.
 #[derive(Debug)]
 struct NotThePinned {
@@ -127,14 +62,15 @@ impl fmt::Display for NotThePinned {
 
 impl PinnedCertificate {
     /// Loads a PEM file with exactly one certificate. Blocks on the disk.
-    pub fn load(path: &Path) -> Result<Self, OriginError> {
+    pub fn load(path: &Path) -> Result<Self, TlsFileError> {
         let mut found = roots::certificates(path)?;
         let (Some(certificate), true) = (found.pop(), found.is_empty()) else {
-            return Err(OriginError::NotOne { path: path.to_owned(), count: found.len() + 1 });
+            return Err(TlsFileError::NotOne { path: path.to_owned(), count: found.len() + 1 });
         };
-        let unusable = |error| OriginError::Unusable { path: path.to_owned(), error };
+        let unusable = |error| TlsFileError::Unusable { path: path.to_owned(), error };
         ParsedCertificate::try_from(&certificate).map_err(unusable)?;
-        let validity = certificate::describe(&certificate).ok_or_else(|| unreadable(path))?.validity;
+        let validity =
+            certificate::describe(&certificate).ok_or_else(|| key_file::unreadable(path))?.validity;
         Ok(Self { certificate, validity })
     }
 
@@ -147,26 +83,9 @@ impl PinnedCertificate {
 impl ClientIdentity {
     /// Loads a client certificate with intermediates, and its key, in PEM; the key must be unencrypted and private to
     /// this user. Blocks on the disk.
-    pub fn load(path: &Path, key_path: &Path) -> Result<Self, OriginError> {
-        let chain = roots::certificates(path)?;
-        let described = certificate::describe(&chain[0]).ok_or_else(|| unreadable(path))?;
-        let secret = private::read(key_path)?;
-        let has = |mark: &[u8]| secret.windows(mark.len()).any(|part| part == mark);
-        if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
-            return Err(OriginError::Encrypted(key_path.to_owned()));
-        }
-        let key = PrivateKeyDer::from_pem_slice(&secret);
-        let key = key.map_err(|_| OriginError::NoKey(key_path.to_owned()))?;
-        let unusable = |error| OriginError::UnusableKey { path: key_path.to_owned(), error };
-        let key = provider().key_provider.load_private_key(key).map_err(unusable)?;
-        // Compared here because rustls would parse the certificate as a server's and reject version 1, which `openssl
-        // x509 -req` creates and servers accept.
-        let belongs = key.public_key().is_none_or(|public| public.ends_with(&described.public));
-        if !belongs {
-            return Err(OriginError::OtherKey { certificate: path.to_owned(), key: key_path.to_owned() });
-        }
-        let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
-        Ok(Self { resolver, validity: described.validity })
+    pub fn load(path: &Path, key_path: &Path) -> Result<Self, TlsFileError> {
+        let LoadedPair { certified, described } = key_file::load_pair(path, key_path)?;
+        Ok(Self { resolver: Arc::new(SingleCertAndKey::from(certified)), validity: described.validity })
     }
 
     /// Its validity period.
@@ -179,10 +98,6 @@ impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("validity", &self.validity).finish_non_exhaustive()
     }
-}
-
-fn unreadable(path: &Path) -> OriginError {
-    OriginError::Unusable { path: path.to_owned(), error: CertificateError::BadEncoding.into() }
 }
 
 /// A TLS client configuration that verifies servers with `trust`, presents `identity` on request, and offers the
