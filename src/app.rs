@@ -1,5 +1,6 @@
 //! The composition root: turns a configuration into a running proxy. The only file that depends on every module.
 
+mod certificate;
 mod clients;
 mod error;
 mod file_lock;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
+pub use self::certificate::server_tls;
 pub use self::clients::{authenticator, client_user};
 pub use self::error::StartError;
 use self::file_lock::FileLock;
@@ -29,7 +31,7 @@ pub use self::log_file::{inspect_log, log_output};
 use self::ports::{Ports, RunOrders, Served, ca_files};
 use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
-use crate::admin::{ClientCount, RunOrder, Runs};
+use crate::admin::{ClientCount, Listening, RunOrder, Runs};
 use crate::chain;
 use crate::chain::Chain;
 use crate::chain::keystore;
@@ -135,7 +137,8 @@ impl App {
             let path = admin::socket(&config.state_dir);
             let (opener, orders) =
                 Runs::new(paying.payments.clone(), config.limits.runs, config.limits.drain_timeout);
-            let served = admin::serve(&path, paying.channels.clone(), address, opener.clone(), &shutdown);
+            let listening = Listening { address, is_tls: config.is_tls };
+            let served = admin::serve(&path, paying.channels.clone(), listening, opener.clone(), &shutdown);
             runs = Some((opener, orders));
             clients = Some(served.map_err(|source| StartError::Admin { path, source })?);
         }
@@ -542,6 +545,7 @@ pub fn inspect_state(path: &Path) -> Result<(), StartError> {
 pub fn check_writers(file: Option<&Path>, config: &mut Config) -> Result<(), PrivateFileError> {
     let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
     files.extend(config.upstream.ca_file.clone());
+    files.extend(config.tls.as_ref().map(|tls| tls.certificate.clone()));
     if let config::CaSource::Files { certificate, .. } = &config.intercept.authority {
         files.push(certificate.clone());
     }

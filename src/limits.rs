@@ -188,7 +188,7 @@ limits! {
     head_bytes: usize = bytes(256 * KIB, 8 * KIB..=MIB);
     /// The most headers in such a head; more have the same consequences.
     head_fields: usize = count(100, 1..=10_000);
-    /// How long a client may take to send the head of a request, from its first byte.
+    /// How long a client may take to send the head of a request, from its first byte, and for a TLS handshake.
     head_timeout: Duration = time(30 * SECOND, MILLISECOND..=HOUR);
     /// How long to keep an idle client connection.
     keepalive_timeout: Duration = time(MINUTE, MILLISECOND..=DAY);

@@ -12,6 +12,9 @@ use crate::payments::SpendingReport;
 pub struct Status {
     /// The address for clients.
     pub listen: SocketAddr,
+    /// Whether clients must speak TLS to it.
+    #[serde(default)]
+    pub is_tls: bool,
     /// What it has paid so far.
     pub bill: SpendingReport,
     /// Whether nothing is signed (`tollpass freeze`).

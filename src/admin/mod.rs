@@ -17,5 +17,5 @@ pub use endpoints::RunRequest;
 #[cfg(feature = "testing")]
 pub use endpoints::Status;
 pub use runs::{OpenRun, RunOrder, RunPort, RunRefused, Runs};
-pub use server::serve;
+pub use server::{Listening, serve};
 pub use socket::{check_path, socket};

@@ -45,11 +45,20 @@ const RESTRICTED: &str = "the program belongs to a `tollpass run`, which cannot 
 /// A response body.
 type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
+/// The port that clients connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub is_tls: bool,
+}
+
 /// State shared by admin connections.
 #[derive(Clone)]
 struct AdminState {
     channels: Channels,
-    listen: SocketAddr,
+    listen: Listening,
     clients: ClientCount,
     runs: Runs,
     shutdown: Shutdown,
@@ -63,7 +72,7 @@ struct AdminState {
 pub fn serve(
     path: &Path,
     channels: Channels,
-    listen: SocketAddr,
+    listen: Listening,
     runs: Runs,
     shutdown: &Shutdown,
 ) -> io::Result<ClientCount> {
@@ -124,7 +133,7 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => {
             let bill = payments.run_report(&run.account);
-            json(&Status { listen: run.address, bill, is_frozen: payments.is_frozen() })
+            json(&Status { listen: run.address, is_tls: false, bill, is_frozen: payments.is_frozen() })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
@@ -215,7 +224,8 @@ async fn answer(request: Request<Incoming>, state: &AdminState, peer: Option<i32
 impl AdminState {
     fn status(&self) -> Status {
         let payments = self.channels.payments();
-        Status { listen: self.listen, bill: payments.report(), is_frozen: payments.is_frozen() }
+        let Listening { address: listen, is_tls } = self.listen;
+        Status { listen, is_tls, bill: payments.report(), is_frozen: payments.is_frozen() }
     }
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client

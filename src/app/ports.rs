@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::certificate::{server_tls, watch_certificate};
 use super::error::StartError;
 use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
@@ -20,11 +21,14 @@ use crate::proxy::intercept::Interception;
 use crate::proxy::stack::{ProxyService, Stack};
 use crate::shutdown::Shutdown;
 use crate::tls;
+use crate::tls::ServerTls;
 
 /// Ports that are bound but not served yet.
 pub(super) struct Ports {
     listener: TcpListener,
     address: SocketAddr,
+    /// The certificate, if any port speaks TLS.
+    tls: Option<ServerTls>,
     routes: Vec<RoutePort>,
     since: SystemTime,
 }
@@ -33,6 +37,7 @@ pub(super) struct Ports {
 struct RoutePort {
     listener: TcpListener,
     address: SocketAddr,
+    is_tls: bool,
     routes: Vec<config::RouteConfig>,
 }
 
@@ -66,13 +71,18 @@ impl Served<'_> {
         Some(self.token.clone()?.required(self.config.needs_client(listen)))
     }
 
+    /// The settings of a port that speaks TLS, if there is `tls`.
+    fn settings(&self, tls: Option<&ServerTls>) -> proxy::ProxySettings {
+        proxy::ProxySettings { server_tls: tls.cloned(), ..self.settings.clone() }
+    }
+
     /// The service of a proxy port at this address.
-    fn proxy(&self, listen: SocketAddr, since: SystemTime) -> ProxyService {
+    fn proxy(&self, listen: SocketAddr, tls: Option<&ServerTls>, since: SystemTime) -> ProxyService {
         let page = Page { ca: self.ca.clone(), pays: self.pays, since };
         let routes = self.config.routes.iter().filter(|route| route.listen.is_none()).map(mapped).collect();
         let upgrade = self.config.upstream.upgrade.clone();
         let frontend = FrontendLayer::proxy(listen, page, routes, self.token(listen), upgrade);
-        self.stack.proxy(frontend, self.authenticate(listen))
+        self.stack.proxy(frontend.with_tls(tls.cloned()), self.authenticate(listen))
     }
 
     /// Opens ports for runs until the shutdown begins.
@@ -109,20 +119,21 @@ impl Served<'_> {
         let (address, shutdown) = (listener.local_addr()?, shutdown.part());
         let account = payments.open_run(terms, root, parent);
         let settings = proxy::ProxySettings { run: Some(Arc::clone(&account)), ..self.settings.clone() };
-        let service = self.proxy(address, since);
+        let service = self.proxy(address, None, since);
         shutdown.spawn_watchful(proxy::serve(listener, service, settings, shutdown.clone()));
         Ok(RunPort { address, account, shutdown })
     }
 }
 
 impl Ports {
-    /// Binds all ports.
+    /// Loads the certificate, if any port speaks TLS, and binds all ports.
     pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
+        let tls = server_tls(config)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let routes = route_ports(&config.routes).await?;
-        Ok(Self { listener, address, routes, since: SystemTime::now() })
+        Ok(Self { listener, address, tls, routes, since: SystemTime::now() })
     }
 
     /// The address of the proxy's own port.
@@ -137,16 +148,23 @@ impl Ports {
 
     /// Serves all ports until the shutdown begins.
     pub(super) async fn serve(self, served: Served<'_>, orders: Option<RunOrders>, shutdown: &Shutdown) {
-        let Self { listener, address, routes, since } = self;
-        let (settings, upgrade) = (&served.settings, &served.config.upstream.upgrade);
-        let service = served.proxy(address, since);
-        let main = proxy::serve(listener, service, settings.clone(), shutdown.clone());
-        let others = routes.into_iter().map(|RoutePort { listener, address, routes }| {
+        let Self { listener, address, tls, routes, since } = self;
+        let upgrade = &served.config.upstream.upgrade;
+        let main_tls = tls.as_ref().filter(|_| served.config.is_tls);
+        let service = served.proxy(address, main_tls, since);
+        let main = proxy::serve(listener, service, served.settings(main_tls), shutdown.clone());
+        let others = routes.into_iter().map(|RoutePort { listener, address, is_tls, routes }| {
+            let tls = tls.as_ref().filter(|_| is_tls);
             let routes = routes.iter().map(mapped).collect();
             let frontend = FrontendLayer::routes(address, routes, served.token(address), upgrade.clone());
+            let frontend = frontend.with_tls(tls.cloned());
             let service = served.stack.routes(frontend, served.authenticate(address));
-            proxy::serve(listener, service, settings.clone(), shutdown.clone())
+            proxy::serve(listener, service, served.settings(tls), shutdown.clone())
         });
+        if let (Some(tls), Some(files)) = (tls.clone(), &served.config.tls) {
+            tracing::info!("TLS with {}", tls.description());
+            shutdown.spawn(watch_certificate(tls, files.check_every, shutdown.clone()));
+        }
         tokio::join!(main, join_all(others), served.runs(orders, since, shutdown));
     }
 }
@@ -165,14 +183,15 @@ async fn route_ports(routes: &[config::RouteConfig]) -> Result<Vec<RoutePort>, S
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(%address, origin = origin(), "listening for a route");
-        ports.push((listen, RoutePort { listener, address, routes: vec![route.clone()] }));
+        let is_tls = route.is_tls;
+        ports.push((listen, RoutePort { listener, address, is_tls, routes: vec![route.clone()] }));
     }
     Ok(ports.into_iter().map(|(_, port)| port).collect())
 }
 
 /// Converts a route of the configuration for the proxy.
 fn mapped(route: &config::RouteConfig) -> ReverseRoute {
-    let config::RouteConfig { prefix, scheme, authority, base, listen: _, client } = route.clone();
+    let config::RouteConfig { prefix, scheme, authority, base, listen: _, is_tls: _, client } = route.clone();
     ReverseRoute { prefix, scheme, authority, base, client }
 }
 

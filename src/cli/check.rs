@@ -14,7 +14,7 @@ use crate::app;
 use crate::app::{chain_settings, origins, unlock};
 use crate::chain::{Balances, Chain};
 use crate::config;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::payments::AccountKey;
 use crate::payments::journal;
 use crate::payments::journal::Journal;
@@ -123,17 +123,30 @@ async fn start(config: &Config, report: &mut CheckReport) {
             &format!("{}, used by the proxy running on this state directory", status.listen),
         );
     }
-    let routes = config.routes.iter().filter_map(|route| route.listen);
-    for address in std::iter::once(config.listen).chain(routes) {
+    let routes = config.routes.iter().filter_map(|route| Some((route.listen?, route.is_tls)));
+    for (address, is_tls) in std::iter::once((config.listen, config.is_tls)).chain(routes) {
         match std::net::TcpListener::bind(address) {
+            Ok(_) if is_tls => report.good("listen", &format!("{address} with TLS")),
             Ok(_) => report.good("listen", &address),
             Err(error) => report.wrong("listen", &format!("cannot listen on {address}: {error}")),
         }
     }
 }
 
-/// Checks the roots that tollpass trusts, and the CA that programs must trust.
+/// Checks the certificate of our own ports, the roots that tollpass trusts, and the CA that programs must trust.
 fn certificates(config: &Config, report: &mut CheckReport) {
+    match app::server_tls(config) {
+        Ok(None) => {}
+        Ok(Some(tls)) => {
+            report.good("tls", &tls.description());
+            if let Some(trouble) = tls.trouble(SystemTime::now()) {
+                report.note("tls", &trouble);
+            }
+        }
+        Err(ConfigError { issues, .. }) => {
+            issues.iter().for_each(|issue| report.wrong("tls", &format!("{}: {}", issue.key, issue.problem)));
+        }
+    }
     match tls::system(config.upstream.ca_file.as_deref()) {
         Ok(roots) => {
             report

@@ -1,21 +1,22 @@
 //! `tollpass env`: prints the environment that programs need, for a shell to evaluate.
 
 use std::ffi::{OsStr, OsString};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 
 use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
 use super::environment;
-use super::environment::{ADDITIONS, BUNDLES, NODE, PROXY, Variable, WGET};
+use super::environment::{ADDITIONS, BUNDLES, NODE, PROXY, ProxyPlace, Variable, WGET};
 use super::output::{print, tell};
 use super::trust;
 use crate::admin;
 use crate::config::Config;
+use crate::tls;
 
 /// What `tollpass env --help` shows below the options.
 const AFTER_HELP: &str = "\
@@ -24,7 +25,9 @@ Example:
   eval \"$(tollpass env --unset)\"
 
 The variables are those that `tollpass run` sets: the proxy's address and, if HTTPS
-interception is on, files with the local CA in addition to what programs trusted before.";
+interception is on, files with the local CA in addition to what programs trusted before.
+If the proxy speaks TLS (tls_cert), its URL begins with https:// and has a host name of the
+certificate; not every program supports such proxies.";
 
 /// Print shell commands that make programs use the proxy
 #[derive(Clone, Debug, Args)]
@@ -83,8 +86,8 @@ async fn to_set(
     client: &ClientArgs,
     no_proxy: &[OsString],
 ) -> anyhow::Result<Vec<Variable>> {
-    let address = match admin::status(&admin::socket(&config.state_dir)).await? {
-        Some(status) => status.listen,
+    let (address, is_tls) = match admin::status(&admin::socket(&config.state_dir)).await? {
+        Some(status) => (status.listen, status.is_tls),
         None if config.listen.port() == 0 => {
             bail!(
                 "no port is configured (listen = \"{}\") and no proxy is running: start `tollpass serve` first",
@@ -98,14 +101,27 @@ async fn to_set(
                     config.listen
                 ));
             }
-            config.listen
+            (config.listen, config.is_tls)
         }
     };
+    let place = if is_tls { tls_place(config, address)? } else { ProxyPlace::plain(address) };
     let present = |name: &str| std::env::var_os(name);
     let trust = trust::files(config, present)?;
     let user = client.user(config, address)?;
     let user = user.as_ref().map(|user| user.as_str());
-    Ok(environment::variables(address, user, trust.as_ref(), no_proxy, present))
+    Ok(environment::variables(&place, user, trust.as_ref(), no_proxy, present))
+}
+
+/// A proxy with TLS, by a host that its certificate is for.
+fn tls_place(config: &Config, listen: SocketAddr) -> anyhow::Result<ProxyPlace> {
+    tell(format_args!(
+        "tollpass: the proxy speaks TLS: programs must support https:// proxies and trust the issuer of tls_cert; \
+         `tollpass run` needs neither"
+    ));
+    let ip = environment::reachable(listen.ip());
+    let host = config.tls.as_ref().map(|files| tls::host_in(&files.certificate, ip)).transpose();
+    let host = host.context("cannot read tls_cert")?.unwrap_or_else(|| ip.to_string());
+    Ok(ProxyPlace::tls(&host, listen.port()))
 }
 
 /// The variables to unset; those of certificate files only if their file is in the state directory.

@@ -54,17 +54,39 @@ pub(super) struct TrustFiles {
     pub wgetrc: PathBuf,
 }
 
-/// The variables for a proxy at `proxy`, which the program uses as `user`. Entries of `no_proxy` are added to those
-/// already `present`.
+/// How programs on this machine reach the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProxyPlace {
+    scheme: &'static str,
+    /// Host and port.
+    authority: String,
+}
+
+impl ProxyPlace {
+    /// A port without TLS that listens on this address.
+    pub(super) fn plain(listen: SocketAddr) -> Self {
+        Self { scheme: "http", authority: SocketAddr::new(reachable(listen.ip()), listen.port()).to_string() }
+    }
+
+    /// A port with TLS, whose certificate is for this host.
+    pub(super) fn tls(host: &str, port: u16) -> Self {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        Self { scheme: "https", authority: format!("{host}:{port}") }
+    }
+}
+
+/// The variables for a proxy, which the program uses as `user`. Entries of `no_proxy` are added to those already
+/// `present`.
 pub(super) fn variables(
-    proxy: SocketAddr,
+    proxy: &ProxyPlace,
     user: Option<&str>,
     trust: Option<&TrustFiles>,
     no_proxy: &[OsString],
     present: impl Fn(&str) -> Option<OsString>,
 ) -> Vec<Variable> {
     let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-    let url = format!("http://{user}{}", reachable(proxy));
+    let ProxyPlace { scheme, authority } = proxy;
+    let url = format!("{scheme}://{user}{authority}");
     let mut variables: Vec<Variable> = PROXY.iter().map(|name| (*name, url.clone().into())).collect();
     let before = NO_PROXY.iter().filter_map(|name| present(name));
     let direct = joined(before.chain(no_proxy.iter().cloned()));
@@ -87,13 +109,12 @@ pub(super) fn run_number() -> Option<Result<u64, std::num::ParseIntError>> {
 }
 
 /// The address for clients on this machine, if the proxy listens on all addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
+pub(super) fn reachable(listen: IpAddr) -> IpAddr {
+    match listen {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+    }
 }
 
 /// Merges lists, without duplicates.
@@ -118,13 +139,17 @@ pub(super) fn is_within(value: &OsStr, directory: &Path) -> bool {
 mod tests {
     use crate::cli::environment::*;
 
+    fn plain(listen: &str) -> ProxyPlace {
+        ProxyPlace::plain(listen.parse().unwrap())
+    }
+
     fn value<'a>(variables: &'a [Variable], name: &str) -> Option<&'a str> {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_str().unwrap())
     }
 
     #[test]
     fn both_cases_name_the_proxy_and_nothing_else_does() {
-        let variables = variables("127.0.0.1:8402".parse().unwrap(), None, None, &[], |_| None);
+        let variables = variables(&plain("127.0.0.1:8402"), None, None, &[], |_| None);
         for name in PROXY {
             assert_eq!(value(&variables, name), Some("http://127.0.0.1:8402"));
         }
@@ -135,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_proxy_variables_have_the_clients_credentials() {
-        let variables = variables("127.0.0.1:8402".parse().unwrap(), Some("me:a%40b"), None, &[], |_| None);
+        let variables = variables(&plain("127.0.0.1:8402"), Some("me:a%40b"), None, &[], |_| None);
         for name in PROXY {
             assert_eq!(value(&variables, name), Some("http://me:a%40b@127.0.0.1:8402"));
         }
@@ -145,7 +170,7 @@ mod tests {
     fn each_program_is_pointed_at_the_certificates() {
         let trust =
             TrustFiles { bundle: "/s/bundle".into(), addition: "/s/ca".into(), wgetrc: "/s/rc".into() };
-        let variables = variables("127.0.0.1:1".parse().unwrap(), None, Some(&trust), &[], |_| None);
+        let variables = variables(&plain("127.0.0.1:1"), None, Some(&trust), &[], |_| None);
         assert_eq!(value(&variables, "SSL_CERT_FILE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "CURL_CA_BUNDLE"), Some("/s/bundle"));
         assert_eq!(value(&variables, "NODE_EXTRA_CA_CERTS"), Some("/s/ca"));
@@ -162,7 +187,7 @@ mod tests {
             _ => None,
         };
         let more = ["c.example,a.example".into(), "d".into()];
-        let variables = variables("127.0.0.1:1".parse().unwrap(), None, None, &more, present);
+        let variables = variables(&plain("127.0.0.1:1"), None, None, &more, present);
         for name in NO_PROXY {
             assert_eq!(value(&variables, name), Some("a.example,.b.example,10.0.0.0/8,c.example,d"));
         }
@@ -175,8 +200,21 @@ mod tests {
             ("[::]:1", "http://[::1]:1"),
             ("192.0.2.7:1", "http://192.0.2.7:1"),
         ] {
-            let variables = variables(listens.parse().unwrap(), None, None, &[], |_| None);
+            let variables = variables(&plain(listens), None, None, &[], |_| None);
             assert_eq!(value(&variables, "http_proxy"), Some(reached));
+        }
+    }
+
+    #[test]
+    fn a_proxy_with_tls_has_an_https_url() {
+        for (host, url) in [
+            ("proxy.example", "https://me:x@proxy.example:8443"),
+            ("2001:db8::1", "https://me:x@[2001:db8::1]:8443"),
+        ] {
+            let variables = variables(&ProxyPlace::tls(host, 8443), Some("me:x"), None, &[], |_| None);
+            for name in PROXY {
+                assert_eq!(value(&variables, name), Some(url));
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let status = admin::status(&socket).await?.ok_or_else(|| not_running(&socket))?;
     let holds = admin::holds(&socket).await?.ok_or_else(|| not_running(&socket))?;
     if args.json {
-        let shown = json!({ "listen": status.listen, "is_frozen": status.is_frozen, "holds": holds });
+        let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "is_frozen": status.is_frozen, "holds": holds });
         return print(serde_json::to_string_pretty(&shown)? + "\n");
     }
     let assets = match &args.running.config.config {
@@ -53,7 +53,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     };
     let pays = if status.is_frozen { "signs nothing: `tollpass thaw` ends that" } else { "pays" };
     let held = if holds.is_empty() { "nothing is held\n".to_owned() } else { rows(&holds, &assets) };
-    print(format!("listening on {}, {pays}\n{held}", status.listen))
+    let tls = if status.is_tls { " with TLS" } else { "" };
+    print(format!("listening on {}{tls}, {pays}\n{held}", status.listen))
 }
 
 fn rows(holds: &[ListedHold], assets: &Arc<[KnownAsset]>) -> String {

@@ -16,16 +16,17 @@ use super::intercept::InterceptConfig;
 use super::issue::{ConfigError, ConfigIssue};
 use super::key::{SOCKET, Shape, Table, keys};
 use super::ledger::LedgerConfig;
-use super::listener::Exposure;
+use super::listener::{Exposure, TlsFiles};
 use super::log::LogConfig;
 use super::route::RouteConfig;
+use super::rules::both_or_neither;
 use super::section::{Issues, Section};
 use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, hooks, intercept, ledger, limits, log, origin, policy, route, source,
-    upstream, values, wallet,
+    asset, budget, chain, client, hooks, intercept, ledger, limits, listener, log, origin, policy, route,
+    source, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -39,6 +40,12 @@ pub(super) static TOP: Table = Table::new(
     keys! {
         /// The IP address and port that clients connect to.
         "listen": SOCKET; or(|| json!(DEFAULT_LISTEN.to_string())),
+        /// A certificate for TLS on listen, followed by its intermediates, and its key without a password (PEM; the key
+        /// chmod 600): clients then use https://HOST:PORT as the proxy.
+        "tls_cert": Shape::Path,
+        /// A certificate for TLS on listen, followed by its intermediates, and its key without a password (PEM; the key
+        /// chmod 600): clients then use https://HOST:PORT as the proxy.
+        "tls_key": Shape::Path,
         /// A proxy with a wallet listens on loopback only, unless this is true and there is a [[client]]: then only those
         /// with a client's token can spend your money.
         "allow_remote": Shape::Boolean(false),
@@ -86,7 +93,9 @@ pub(super) static TOP: Table = Table::new(
         "limits": Shape::Table(&limits::TABLE),
     },
 )
-.with_rules(|| vec![json!({"dependentRequired": {"chain": ["wallet"]}})]);
+.with_rules(|| {
+    vec![json!({"dependentRequired": {"chain": ["wallet"]}}), both_or_neither("tls_cert", "tls_key")]
+});
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8402));
 
@@ -97,6 +106,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `listen` before overrides; never used as the outbound proxy, to prevent a loop.
     pub usual_listen: SocketAddr,
+    /// The certificate of the ports that speak TLS.
+    pub tls: Option<TlsFiles>,
+    /// Whether `listen` speaks TLS; only with `tls`.
+    pub is_tls: bool,
     /// Allows a proxy with a wallet to listen beyond loopback.
     pub allow_remote: bool,
     /// Which connections need the token of one of `clients`.
@@ -224,9 +237,15 @@ impl Config {
         if let Some(issue) = exposure.issue(address) {
             return Err(ConfigError { file: None, issues: vec![issue] });
         }
-        self.warnings.extend(exposure.warning(address));
+        self.warnings.extend(exposure.warning(address, self.is_tls));
         self.listen = address;
         Ok(())
+    }
+
+    /// Listens on any free port of this machine instead, without TLS. Routes with their own port keep it.
+    pub fn listen_locally(&mut self) {
+        self.listen = (Ipv4Addr::LOCALHOST, 0).into();
+        self.is_tls = false;
     }
 }
 
@@ -239,6 +258,7 @@ fn assemble(
 ) -> Option<Config> {
     let mut top = Section::new("", Some(ValueKind::Table(root).into()), &TOP, issues);
     let listen = top.read("listen", values::socket);
+    let tls = listener::tls(&top, base);
     let allow_remote = top.read("allow_remote", values::boolean).unwrap_or(false);
     let connect_ports = top.read("connect_ports", values::ports).unwrap_or_default();
     let state_dir = top.read("state_dir", |value| base.path(value));
@@ -289,19 +309,20 @@ fn assemble(
     let listen = listen.unwrap_or(DEFAULT_LISTEN);
     let exposure = Exposure { allow_remote, is_paying, has_clients: !clients.is_empty() };
     issues.extend(exposure.issue(listen));
-    let routes =
-        route::routes(top.take("route"), route::MainListener { listen, exposure, clients: &clients }, issues);
+    let main = route::MainListener { listen, is_tls: tls.is_some(), exposure, clients: &clients };
+    let routes = route::routes(top.take("route"), main, issues);
     let mut warnings = policy::warnings("pay", &rules, &deposit);
     for (index, rules) in &own {
         warnings.extend(policy::warnings(&format!("client[{index}].pay"), rules, &deposit));
     }
-    let listens = routes.iter().filter_map(|route| route.listen).chain([listen]);
-    warnings.extend(listens.filter_map(|listen| exposure.warning(listen)));
+    let listens = routes.iter().filter_map(|route| Some((route.listen?, route.is_tls)));
+    let listens = listens.chain([(listen, tls.is_some())]);
+    warnings.extend(listens.filter_map(|(listen, is_tls)| exposure.warning(listen, is_tls)));
     warnings.extend(intercept::warnings(&intercept_section, intercept.as_ref()));
     warnings.extend(client::local_warning(local).filter(|_| is_paying));
     let mut upstream = Section::new("upstream", top.take("upstream"), &upstream::UPSTREAM, issues);
-    let tls = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
-    let upstream = upstream::upstream(&upstream, tls, base, environment, &mut warnings);
+    let origins = origin::origins(upstream.take("tls"), base, issues, &mut warnings);
+    let upstream = upstream::upstream(&upstream, origins, base, environment, &mut warnings);
     let has_rules = all.iter().any(|rules| !rules.is_empty());
     let distinguishes_clients =
         !own.is_empty() || clients.iter().any(|client| !client.client.budgets.is_empty());
@@ -331,6 +352,8 @@ fn assemble(
     Some(Config {
         listen,
         usual_listen: listen,
+        is_tls: tls.is_some(),
+        tls,
         runtime_dir: None,
         allow_remote,
         auth,

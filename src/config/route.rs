@@ -32,11 +32,18 @@ pub(super) static ROUTE: Table = Table::new(
         /// A separate port for this route, for programs that need a base URL without a path; the default of prefix is
         /// then "/".
         "listen": SOCKET,
+        /// Whether this separate port speaks TLS if tls_cert is set.
+        "tls": Shape::Boolean(true),
         /// The name of the [[client]] that uses the route; its path then always starts with the token in route-token.
         "client": client::NAME,
     },
 )
-.with_rules(|| vec![json!({"anyOf": [is_set("prefix"), is_set("listen")]})]);
+.with_rules(|| {
+    vec![
+        json!({"anyOf": [is_set("prefix"), is_set("listen")]}),
+        json!({"dependentRequired": {"tls": ["listen"]}}),
+    ]
+});
 
 pub(super) const MAX_ROUTES: usize = 256;
 const LONGEST_PREFIX: usize = 256;
@@ -54,6 +61,8 @@ pub struct RouteConfig {
     pub base: String,
     /// A separate address to listen on; if absent, the proxy's.
     pub listen: Option<SocketAddr>,
+    /// Whether that address speaks TLS; false without one.
+    pub is_tls: bool,
     /// The client that uses it.
     pub client: Option<Arc<ProxyClient>>,
 }
@@ -62,6 +71,8 @@ pub struct RouteConfig {
 #[derive(Clone, Copy)]
 pub(super) struct MainListener<'a> {
     pub listen: SocketAddr,
+    /// Whether there is a certificate.
+    pub is_tls: bool,
     pub exposure: Exposure,
     /// The clients that a route can name.
     pub clients: &'a [ClientConfig],
@@ -78,6 +89,14 @@ pub(super) fn routes(value: Option<Value>, proxy: MainListener<'_>, issues: &Iss
         if let Some((other, _)) = routes.iter().find(is_same) {
             let key = if route.prefix.is_empty() { "listen" } else { "prefix" };
             section.issue(key, format!("the same as in route[{other}]"), "give each origin its own");
+            continue;
+        }
+        let differs = |other: &&(usize, RouteConfig)| {
+            route.listen.is_some() && other.1.listen == route.listen && other.1.is_tls != route.is_tls
+        };
+        if let Some((other, _)) = routes.iter().find(differs) {
+            let problem = format!("not the same as in route[{other}], which listens on the same address");
+            section.issue("tls", problem, "write the same in both, or choose another port");
             continue;
         }
         routes.push((index, route));
@@ -116,8 +135,14 @@ fn route(section: &Section<'_>, proxy: MainListener<'_>) -> Option<RouteConfig> 
     if section.has("listen") && listen.is_none() {
         return None;
     }
+    let is_tls = section.read("tls", values::boolean);
+    if section.has("tls") && !section.has("listen") {
+        let problem = "has no effect without listen: the route is on the proxy's own port";
+        section.issue("tls", problem, "remove it, or add listen = \"127.0.0.1:8410\"");
+    }
+    let is_tls = listen.is_some() && proxy.is_tls && is_tls.unwrap_or(true);
     let (scheme, authority, base) = origin?;
-    Some(RouteConfig { prefix, scheme, authority, base, listen, client })
+    Some(RouteConfig { prefix, scheme, authority, base, listen, is_tls, client })
 }
 
 fn listen(value: &Value, proxy: MainListener<'_>) -> Result<SocketAddr, InvalidValue> {

@@ -72,6 +72,11 @@ pub(crate) struct BehindRouteToken;
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteClient;
 
-/// The client requested this authority over plain HTTP, if it named one; the target has changed since.
+/// The client requested another target, which has changed since.
 #[derive(Clone, Debug)]
-pub struct RequestedAuthority(pub Option<Authority>);
+pub struct RequestedAuthority {
+    /// The authority, if it named one.
+    pub authority: Option<Authority>,
+    /// Whether the client used https.
+    pub is_tls: bool,
+}

@@ -33,6 +33,7 @@ use tracing::{Instrument as _, debug, warn};
 use self::sniff::Sniffed;
 use self::tunnel_service::{IdleTimeout, TunnelOrigin, TunnelService};
 use super::access_log::{AccessLogLayer, TunnelRecord};
+use super::downstream::client_stream::ClientStream;
 use super::downstream::server::{ConnectionPermit, Http1Server, http2_builder, serve_connection};
 use super::error::ForwardError;
 use super::error_response;
@@ -43,7 +44,7 @@ use super::message::body::Body;
 use super::message::target as message_target;
 use super::message::{validate, via};
 use super::request_span;
-use super::tunnel::splice::{Prefixed, Traffic, TunnelEnd, TunnelLimits, splice};
+use super::tunnel::splice::{Prefixed, Traffic, TunnelEnd, TunnelLimits, client_stream, splice};
 use super::upstream::client::UpstreamClient;
 use super::upstream::egress::Reach;
 use super::upstream::parked::ParkedConnection;
@@ -274,11 +275,11 @@ enum TunnelKind {
     /// None: the tunnel has ended.
     Ended,
     /// Unknown: the tunnel stays blind.
-    Blind { client: TcpStream, heard: Bytes, origin: TcpStream },
+    Blind { client: ClientStream, heard: Bytes, origin: TcpStream },
     /// HTTP without TLS.
-    Plain { client: Prefixed<TcpStream>, parked: Option<ParkedConnection> },
+    Plain { client: Prefixed<ClientStream>, parked: Option<ParkedConnection> },
     /// HTTP over TLS.
-    Secure { client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection> },
+    Secure { client: Box<TlsStream<ClientStream>>, parked: Option<ParkedConnection> },
 }
 
 /// An intercepted tunnel.
@@ -311,7 +312,7 @@ where
         match kind {
             TunnelKind::Ended => Ok(()),
             TunnelKind::Blind { client, heard, origin } => {
-                let ends = (TunnelEnd::Tcp(client, heard), TunnelEnd::Tcp(origin, Bytes::new()));
+                let ends = (TunnelEnd::of(client, heard), TunnelEnd::Tcp(origin, Bytes::new()));
                 let uncounted = Traffic::default();
                 let traffic = match &self.record {
                     Some(record) => {
@@ -338,12 +339,9 @@ where
 
     /// Sniffs the protocol of the tunnel, and performs the TLS handshake if it is TLS to the host of the `CONNECT`.
     async fn begin(&self, client: OnUpgrade, origin: Option<TcpStream>) -> io::Result<TunnelKind> {
-        let (mut client, early) = match TunnelEnd::client(client.await.map_err(io::Error::other)?) {
-            TunnelEnd::Tcp(client, early) => (client, early),
-            TunnelEnd::Other(_) => {
-                return Err(io::Error::other("the client's connection is not a TCP stream"));
-            }
-        };
+        let upgraded = client.await.map_err(io::Error::other)?;
+        let not_its_own = |_| io::Error::other("the client has no connection of its own");
+        let (mut client, early) = client_stream(upgraded).map_err(not_its_own)?;
         let deadline = Instant::now() + self.context.timeout;
         let first = sniff::sniff(&mut client, early, origin.as_ref());
         match timeout_at(deadline, first).await.unwrap_or(Ok(Sniffed::None))? {
@@ -377,7 +375,7 @@ where
     /// Falls back to a blind tunnel.
     async fn blind(
         &self,
-        client: TcpStream,
+        client: ClientStream,
         heard: Bytes,
         origin: Option<TcpStream>,
     ) -> io::Result<TunnelKind> {
@@ -396,7 +394,11 @@ where
         origin.map(|origin| self.context.upstream.parked.park(host, *port, *reach, origin))
     }
 
-    async fn handshake(&self, client: TcpStream, accepted: Accepted) -> io::Result<TlsStream<TcpStream>> {
+    async fn handshake(
+        &self,
+        client: ClientStream,
+        accepted: Accepted,
+    ) -> io::Result<TlsStream<ClientStream>> {
         let host = &self.target.host;
         let config = self.context.interception.leaves.config_for(message_target::without_zone(host)).await;
         let config = config.inspect_err(|error| self.context.warn_once(error)).map_err(io::Error::other)?;
@@ -421,7 +423,7 @@ where
         context.http_1.clone().serve(client, service, &shutdown).await;
     }
 
-    async fn serve_http_2(self, client: Box<TlsStream<TcpStream>>, parked: Option<ParkedConnection>) {
+    async fn serve_http_2(self, client: Box<TlsStream<ClientStream>>, parked: Option<ParkedConnection>) {
         let shutdown = self.permit.shutdown.clone();
         let Self { context, inner, target, permit, record: _record, arrival, authenticated } = self;
         let service = TunnelService::new(

@@ -10,6 +10,7 @@ use crate::hosts::address_rules::AddressRules;
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
 use crate::payments::RunAccount;
+use crate::tls::ServerTls;
 
 /// The limits of the HTTP shell, and what it connects with.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct ProxySettings {
     pub idle: IdleConnections,
     /// The run that the port belongs to.
     pub run: Option<Arc<RunAccount>>,
+    /// TLS towards clients, if the port speaks it.
+    pub server_tls: Option<ServerTls>,
 }
 
 impl Default for ProxySettings {
@@ -49,6 +52,7 @@ impl Default for ProxySettings {
             connect_ports: PortSet::default(),
             idle: IdleConnections::default(),
             run: None,
+            server_tls: None,
         }
     }
 }

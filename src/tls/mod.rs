@@ -15,6 +15,7 @@ mod origin;
 mod pair;
 mod provider;
 mod roots;
+mod server;
 mod signer;
 
 pub use authority::Authority;
@@ -30,3 +31,4 @@ pub use provider::provider;
 #[cfg(feature = "testing")]
 pub use roots::Roots;
 pub use roots::{certificates, only, system};
+pub use server::{Renewal, ServerTls, host_in};

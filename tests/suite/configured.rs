@@ -485,6 +485,18 @@ fn each_fault_names_its_key_and_its_remedy() {
             ),
             "route[0].listen: other machines can connect to 0.0.0.0:1",
         ),
+        ("tls_cert = \"x\"".into(), "tls_key: missing, but tls_cert is set: each needs the other"),
+        ("tls_key = \"x\"".into(), "tls_cert: missing, but tls_key is set: each needs the other"),
+        (
+            "[[route]]\nprefix = \"/a\"\norigin = \"http://a\"\ntls = false".into(),
+            "route[0].tls: has no effect without listen",
+        ),
+        (
+            "tls_cert = \"x\"\ntls_key = \"y\"\n[[route]]\nlisten = \"127.0.0.1:1\"\norigin = \"http://a\"\n[[route]]\n\
+             listen = \"127.0.0.1:1\"\nprefix = \"/b\"\norigin = \"http://b\"\ntls = false"
+                .into(),
+            "route[1].tls: not the same as in route[0], which listens on the same address",
+        ),
         ("auth = \"required\"".into(), "auth: \"required\" without a valid [[client]] refuses every request"),
         ("auth = \"none\"".into(), "auth: \"none\" is not a valid value -> write \"remote\" or \"required\""),
         ("local = \"all\"".into(), "local: \"all\" is not a valid value -> write \"own-user\" or \"any\""),
@@ -855,6 +867,35 @@ fn another_address_to_listen_on_is_checked_too() {
     let route = "[[route]]\nlisten = \"0.0.0.0:1\"\norigin = \"http://a\"\n";
     let config = parse(&format!("allow_remote = true\n{PAYING}{CLIENT}{route}"), &[]).unwrap();
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+}
+
+#[test]
+fn with_tls_no_token_is_unencrypted() {
+    let remote: SocketAddr = "0.0.0.0:80".parse().unwrap();
+    let top = "allow_remote = true\ntls_cert = \"cert.pem\"\ntls_key = \"~/key.pem\"\n";
+    let route = "[[route]]\nlisten = \"0.0.0.0:1\"\norigin = \"http://a\"\n";
+    let mut config = parse(&format!("{top}{PAYING}{CLIENT}{route}"), &[]).unwrap();
+    config.listen_on(remote).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let files = config.tls.as_ref().unwrap();
+    assert_eq!(
+        (&*files.certificate, &*files.key),
+        (Path::new("/etc/x/cert.pem"), Path::new("/home/me/key.pem"))
+    );
+    assert!(config.is_tls && config.routes[0].is_tls);
+    // A run's own proxy is on loopback without TLS; ports of routes are the same as always.
+    config.listen_locally();
+    assert_eq!((config.listen.to_string().as_str(), config.is_tls), ("127.0.0.1:0", false));
+    assert!(config.routes[0].is_tls);
+
+    // On request, the port of a route has none, and then its tokens are unencrypted.
+    let config = parse(&format!("{top}{PAYING}{CLIENT}{route}tls = false\n"), &[]).unwrap();
+    assert!(config.is_tls && !config.routes[0].is_tls);
+    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    assert!(warning.contains("tokens to 0.0.0.0:1 unencrypted") && warning.contains("tls_cert"), "{warning}");
+    // A route on the proxy's own port has no setting of its own.
+    let config = parse(&format!("{top}[[route]]\nprefix = \"/a\"\norigin = \"http://a\"\n"), &[]).unwrap();
+    assert!(!config.routes[0].is_tls);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod closing;
 mod configured;
 mod corpus;
 mod devchain;
+mod encrypted;
 mod falters;
 mod fronts;
 mod house;

@@ -20,6 +20,7 @@ use clap::Args;
 
 use super::client_args::ClientArgs;
 use super::config_args::ConfigArgs;
+use super::environment::ProxyPlace;
 use super::{environment, trust};
 use crate::admin::RunRequest;
 pub use bill::Statement;
@@ -132,8 +133,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ProgramExit> {
     }
     let present = |name: &str| std::env::var_os(name);
     let user = user.as_ref().map(|user| user.as_str());
-    let mut variables =
-        environment::variables(proxy.address(), user, trust.as_ref(), &args.no_proxy, present);
+    // The port of a run is on loopback and speaks no TLS.
+    let place = ProxyPlace::plain(proxy.address());
+    let mut variables = environment::variables(&place, user, trust.as_ref(), &args.no_proxy, present);
     if let Some(number) = proxy.number() {
         variables.push((environment::RUN, number.to_string().into()));
     }

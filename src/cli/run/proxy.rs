@@ -1,6 +1,6 @@
 //! The proxy for one command: a running one, or one in this process.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Proxy {
     /// A port of its own at the proxy running on the state directory or, if there is none, a new one on any free port.
     pub(super) async fn find_or_start(mut config: Config, request: &RunRequest) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
-        config.listen_on((Ipv4Addr::LOCALHOST, 0).into())?;
+        config.listen_locally();
         let mut signer: Option<Arc<Signer>> = None;
         let deadline = Instant::now() + BUSY_WITHIN;
         loop {

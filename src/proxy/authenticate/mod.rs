@@ -97,7 +97,7 @@ impl fmt::Debug for Authenticator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum AuthRefusal {
     #[error(
-        "this proxy requires authentication: use http://NAME:TOKEN@HOST:PORT as the proxy, with the name and token of a \
+        "this proxy requires authentication: put NAME:TOKEN@ before the host in its URL, with the name and token of a \
          [[client]]"
     )]
     Missing,

@@ -21,6 +21,8 @@ use crate::proxy::settings::ProxySettings;
 
 /// Bytes to discard at a time.
 const SWEEP: usize = 16 * 1024;
+/// The first byte of a TLS handshake, which no request begins with.
+pub(crate) const HANDSHAKE: u8 = 22;
 
 /// The timeouts of a client's connection; see [`ProxySettings`].
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,8 @@ pub(crate) struct ConnState {
     turn: AtomicU64,
     /// Whether the first byte of the awaited head has been read.
     is_heard: AtomicBool,
+    /// Whether the first byte of all began a TLS handshake.
+    began_tls: AtomicBool,
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
     waker: AtomicWaker,
@@ -152,7 +156,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
+        if let Some(first) = buffer.filled().get(before) {
+            if self.state.moves.load(Ordering::Relaxed) == 0 && *first == HANDSHAKE {
+                self.state.began_tls.store(true, Ordering::Relaxed);
+            }
             self.state.moved();
             self.state.is_heard.store(true, Ordering::Relaxed);
         }
@@ -202,6 +209,11 @@ impl ConnState {
     // One task drives a connection, so a load and a store need not be atomic together.
     fn moved(&self) {
         self.moves.store(self.moves.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether the client has begun with a TLS handshake.
+    pub(crate) fn began_tls(&self) -> bool {
+        self.began_tls.load(Ordering::Relaxed)
     }
 
     /// Starts to wait for a head; returns the turn.

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tower::util::{Oneshot, ServiceExt};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::client_io::{ClientIo, ConnState, HeaderTimer, InterimSender, StallTimer, Timeouts};
+use super::client_stream::{ClientTls, plain_stream, warn_first};
 use crate::error_chain::with_causes;
 use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::descriptors::is_exhausted;
@@ -67,6 +68,7 @@ where
 {
     let permits = Arc::new(Semaphore::new(settings.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let server = Http1Server::new(&settings);
+    let tls = settings.server_tls.as_ref().map(|tls| Arc::new(ClientTls::new(tls, &settings)));
     let mut backoff = Backoff::default();
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     loop {
@@ -90,7 +92,17 @@ where
                 let arrival = Arrival { connection, request: 0 };
                 let service = ConnectionService { service: service.clone(), permit, arrival };
                 let span = debug_span!("connection", id, %peer);
-                shutdown.spawn_watchful(serve_client(stream, server.clone(), service).instrument(span));
+                // Without TLS, the task has no place for a handshake.
+                match tls.clone() {
+                    None => {
+                        let served = serve_client(stream, server.clone(), service);
+                        shutdown.spawn_watchful(served.instrument(span));
+                    }
+                    Some(tls) => {
+                        let served = serve_tls_client(stream, tls, server.clone(), service);
+                        shutdown.spawn_watchful(served.instrument(span));
+                    }
+                }
             }
             Err(error) => {
                 let Some(pause) = backoff.after(&error) else { continue };
@@ -126,8 +138,8 @@ impl Http1Server {
         Self { http, timeouts }
     }
 
-    /// Serves a connection until it ends or the shutdown ends it.
-    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown)
+    /// Serves a connection until it ends or the shutdown ends it. Returns whether it has begun with a TLS handshake.
+    pub(crate) async fn serve<I, S>(mut self, stream: I, service: S, shutdown: &Shutdown) -> bool
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
@@ -135,9 +147,10 @@ impl Http1Server {
         let (io, state) = ClientIo::new(stream, &self.timeouts);
         let clock = HeaderTimer { state: Arc::clone(&state), head_timeout: self.timeouts.head_timeout };
         let timer = StallTimer::new(Arc::clone(&state), self.timeouts);
-        let served =
-            self.http.timer(clock).serve_connection(TokioIo::new(io), WithInterim { service, state });
+        let service = WithInterim { service, state: Arc::clone(&state) };
+        let served = self.http.timer(clock).serve_connection(TokioIo::new(io), service);
         serve_connection(Box::pin(served.with_upgrades()), Some(timer), shutdown).await;
+        state.began_tls()
     }
 }
 
@@ -183,7 +196,38 @@ where
     // Only a hint to the kernel: a connection without it still works.
     let _ = stream.set_nodelay(true);
     let shutdown = service.permit.shutdown.clone();
-    server.serve(stream, service, &shutdown).await;
+    let peer = service.arrival.client();
+    if server.serve(plain_stream(stream), service, &shutdown).await {
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        warn_first!(
+            TOLD,
+            %peer,
+            "a client speaks TLS to a port of tollpass that does not: write http:// in the URL of the proxy, or set \
+             tls_cert and tls_key"
+        );
+    }
+}
+
+async fn serve_tls_client<S>(
+    stream: TcpStream,
+    tls: Arc<ClientTls>,
+    server: Http1Server,
+    service: ConnectionService<S>,
+) where
+    S: RequestService<Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let _ = stream.set_nodelay(true);
+    let shutdown = service.permit.shutdown.clone();
+    let secure = tokio::select! {
+        // Boxed and dropped before the long-lived part, so that idle connections take less memory.
+        secure = Box::pin(tls.accept(stream, service.arrival.client())) => secure,
+        // No request has been received.
+        () = shutdown.stopping() => None,
+    };
+    if let Some(secure) = secure {
+        server.serve(secure, service, &shutdown).await;
+    }
 }
 
 /// A connection that can stop accepting requests.

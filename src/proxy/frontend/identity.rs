@@ -11,6 +11,7 @@ use super::refused::FrontendRefusal;
 use crate::hosts::without_brackets;
 use crate::proxy::message::body::Body;
 use crate::proxy::message::target;
+use crate::tls::ServerTls;
 
 /// The name of the set-up page, which the proxy itself answers and never resolves.
 pub(super) const NAME: &str = "tollpass.local";
@@ -34,17 +35,29 @@ pub(super) enum LocalTarget {
 }
 
 /// The identity of one port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ProxyIdentity {
     listen: SocketAddr,
     /// The suffix of an authority with our port; empty for the default port.
     end: String,
+    /// The certificate of a port that speaks TLS.
+    tls: Option<ServerTls>,
 }
 
 impl ProxyIdentity {
     pub(super) fn new(listen: SocketAddr) -> Self {
         let end = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
-        Self { listen, end }
+        Self { listen, end, tls: None }
+    }
+
+    /// The same with TLS, if there is `tls`.
+    pub(super) fn with_tls(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whether the port speaks TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// A fast check on each request: `false` means that the authority is not ours.
@@ -89,13 +102,14 @@ impl ProxyIdentity {
     }
 
     /// Whether only the proxy can be at this host. An address literal cannot be rebound; on a wildcard listener every address
-    /// may be ours.
+    /// may be ours. Nor can a name in the certificate: the browser has compared them.
     fn is_our_host(&self, host: &str) -> bool {
         let ip = self.listen.ip().to_canonical();
-        match literal(host) {
+        let is_known = match literal(host) {
             Some(literal) => literal.is_loopback() || literal == ip || ip.is_unspecified(),
             None => is_localhost(host) || is_name(host),
-        }
+        };
+        is_known || self.tls.as_ref().is_some_and(|tls| tls.is_for(without_brackets(host)))
     }
 
     /// The host and port at which the client can use the proxy.
@@ -105,7 +119,10 @@ impl ProxyIdentity {
             ReachedAs::Proxy => None,
         };
         match host.filter(|host| !is_name(host.host())) {
-            Some(host) => format!("{}:{}", host.host(), host.port_u16().unwrap_or(80)),
+            Some(host) => {
+                let default = if self.is_tls() { 443 } else { 80 };
+                format!("{}:{}", host.host(), host.port_u16().unwrap_or(default))
+            }
             None => self.local().to_string(),
         }
     }

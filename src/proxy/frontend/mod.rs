@@ -30,6 +30,7 @@ use super::handling::Handling;
 use super::message::body::Body;
 use crate::protocol::policy::HostPattern;
 use crate::proxy::request_service::RequestService;
+use crate::tls::ServerTls;
 use identity::{LocalTarget, ProxyIdentity, ReachedAs};
 use page::PageRequest;
 pub use page::{CaFiles, Page};
@@ -46,7 +47,7 @@ pub struct Frontend<S> {
 }
 
 /// The local endpoints of a port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FrontendPort {
     identity: ProxyIdentity,
     /// Absent if the port serves routes only and is not a proxy.
@@ -59,7 +60,7 @@ struct FrontendPort {
 
 /// The layer of [`Frontend`], for one port.
 #[derive(Clone, Debug)]
-pub struct FrontendLayer(Arc<FrontendPort>);
+pub struct FrontendLayer(FrontendPort);
 
 impl FrontendLayer {
     /// For the proxy's own port, which listens on `listen`: the set-up page, and `routes`.
@@ -74,7 +75,7 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        Self(Arc::new(FrontendPort { identity, page: Some(page), routes, token, upgrade }))
+        Self(FrontendPort { identity, page: Some(page), routes, token, upgrade })
     }
 
     /// For a port that serves `routes` only.
@@ -86,7 +87,14 @@ impl FrontendLayer {
         upgrade: Vec<HostPattern>,
     ) -> Self {
         let (identity, routes) = (ProxyIdentity::new(listen), ReverseRoutes::new(routes));
-        Self(Arc::new(FrontendPort { identity, page: None, routes, token, upgrade }))
+        Self(FrontendPort { identity, page: None, routes, token, upgrade })
+    }
+
+    /// The same for a port that speaks TLS, if there is `tls`.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<ServerTls>) -> Self {
+        self.0.identity = self.0.identity.with_tls(tls);
+        self
     }
 }
 
@@ -94,7 +102,7 @@ impl<S> Layer<S> for FrontendLayer {
     type Service = Frontend<S>;
 
     fn layer(&self, inner: S) -> Frontend<S> {
-        Frontend { inner, port: Arc::clone(&self.0) }
+        Frontend { inner, port: Arc::new(self.0.clone()) }
     }
 }
 
@@ -168,7 +176,8 @@ impl FrontendPort {
             return Destination::Local(FrontendRefusal::NoProxy.answer());
         }
         let is_secure = request.uri().scheme() == Some(&Scheme::HTTPS);
-        if is_secure && request.extensions().get::<RemoteClient>().is_some() {
+        let is_remote = request.extensions().get::<RemoteClient>().is_some();
+        if is_secure && is_remote && !self.identity.is_tls() {
             return Destination::Local(FrontendRefusal::InTheClear.answer());
         }
         if self.upgrade(request) {
@@ -210,6 +219,7 @@ impl FrontendPort {
             reached_as,
             address,
             listen: self.identity.listen(),
+            is_tls: self.identity.is_tls(),
             routes: &self.routes,
             needs_route_token: self.token.as_ref().is_some_and(RouteToken::is_required),
         }))
@@ -236,7 +246,8 @@ impl FrontendPort {
             return Err(FrontendRefusal::NoToken);
         }
         self.whole(route, taken).enter(request)?;
-        request.extensions_mut().insert(RequestedAuthority(asked));
+        let is_tls = reached_as == ReachedAs::Server && self.identity.is_tls();
+        request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls });
         if let Some(client) = route.client.clone() {
             request.extensions_mut().insert(RequestClient { client, has_credentials: false });
         } else if taken.is_guarded {
@@ -278,7 +289,7 @@ impl FrontendPort {
         let asked = request.uri().authority().cloned();
         let is_upgraded = upgrade::target(request, &self.upgrade);
         if is_upgraded && request.extensions().get::<RequestedAuthority>().is_none() {
-            request.extensions_mut().insert(RequestedAuthority(asked));
+            request.extensions_mut().insert(RequestedAuthority { authority: asked, is_tls: false });
         }
         is_upgraded
     }
@@ -290,7 +301,7 @@ impl FrontendPort {
         }
         let taken = route.and_then(|taken| Some((self.routes.at(taken.index)?, taken)));
         if let Some((route, taken)) = taken {
-            self.whole(route, taken).leave(answer);
+            self.whole(route, taken).leave(answer, self.identity.is_tls());
         }
     }
 }

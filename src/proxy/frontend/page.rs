@@ -46,6 +46,8 @@ pub(super) struct PageRequest<'a> {
     pub(super) address: String,
     /// The address that the port listens on.
     pub(super) listen: SocketAddr,
+    /// Whether the port speaks TLS.
+    pub(super) is_tls: bool,
     pub(super) routes: &'a ReverseRoutes,
     /// Whether routes need their token at every host.
     pub(super) needs_route_token: bool,
@@ -74,6 +76,13 @@ const SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'sha256-l4LiCleFXHnwZRffQYLENkKb9LyRMNMum6swzoDLsbw='; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
+impl PageRequest<'_> {
+    /// The URL of the proxy for this client.
+    fn proxy(&self) -> String {
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
+    }
+}
+
 impl Page {
     /// The response to a request for one of the files.
     pub(super) fn answer(&self, visit: &PageRequest<'_>) -> Response<Body> {
@@ -97,7 +106,9 @@ impl Page {
                 varies(with(StatusCode::OK, HTML, Body::full(self.html(visit))))
             }
             (PageFile::Page, _) => varies(plain(StatusCode::OK, self.text(visit))),
-            (PageFile::Pac, _) => with(StatusCode::OK, PAC, Body::full(pac::file(&visit.address))),
+            (PageFile::Pac, _) => {
+                with(StatusCode::OK, PAC, Body::full(pac::file(&visit.address, visit.is_tls)))
+            }
             (PageFile::Pem, Some(ca)) => download(PEM, "attachment; filename=\"tollpass-ca.pem\"", &ca.pem),
             (PageFile::Der, Some(ca)) => download(DER, "inline; filename=\"tollpass-ca.crt\"", &ca.der),
             (PageFile::Pem | PageFile::Der, None) => {
@@ -114,7 +125,7 @@ impl Page {
         };
         let payments = if self.pays { "within your [[pay]] rules" } else { "never (no wallet)" };
         vec![
-            ("proxy", format!("http://{}", visit.address)),
+            ("proxy", visit.proxy()),
             ("listens on", visit.listen.to_string()),
             ("since", humantime::format_rfc3339_seconds(self.since).to_string()),
             ("pays", payments.to_owned()),
@@ -150,7 +161,7 @@ impl Page {
             );
         }
         for SetupAdvice { program, commands, notes, undo } in
-            program::advice(&visit.address, self.ca.is_some())
+            program::advice(&visit.proxy(), self.ca.is_some())
         {
             put(&mut text, format_args!("\n{program}\n"));
             for line in
@@ -169,12 +180,12 @@ impl Page {
 
     /// The base URL of a route. The page never shows the token, because pages of other sites may be able to read it.
     fn base(&self, visit: &PageRequest<'_>, route: &ReverseRoute) -> String {
-        let (address, prefix) = (&visit.address, &route.prefix);
+        let (address, proxy, prefix) = (&visit.address, visit.proxy(), &route.prefix);
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         let is_unprotected = self.pays && !identity::is_kept_apart(host);
         match visit.needs_route_token || route.client.is_some() || is_unprotected {
-            true => format!("http://{address}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
-            false => format!("http://{address}{prefix}"),
+            true => format!("{proxy}/TOKEN{prefix} (TOKEN is in the file route-token of state_dir)"),
+            false => format!("{proxy}{prefix}"),
         }
     }
 
@@ -211,7 +222,7 @@ impl Page {
                         }
                         h2 { "Set-up" }
                         @for SetupAdvice { program, commands, notes, undo } in
-                            program::advice(&visit.address, self.ca.is_some())
+                            program::advice(&visit.proxy(), self.ca.is_some())
                         {
                             h3 { (program) }
                             @if !commands.is_empty() { pre { (commands.join("\n")) } }
@@ -337,6 +348,7 @@ mod tests {
             reached_as: ReachedAs::Server,
             address: "<a href=\"x\">&".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8402)),
+            is_tls: false,
             routes: &ReverseRoutes::new(Vec::new()),
             needs_route_token: false,
         };

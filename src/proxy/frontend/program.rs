@@ -12,9 +12,8 @@ pub(super) struct SetupAdvice {
 /// The command that writes a file with the system's roots and our CA.
 pub(super) const BUNDLE: &str = "tollpass ca export --format bundle --out bundle.pem";
 
-/// Instructions for each program, for a proxy at `address`.
-pub(super) fn advice(address: &str, intercepts: bool) -> Vec<SetupAdvice> {
-    let proxy = format!("http://{address}");
+/// Instructions for each program, for a proxy with this URL.
+pub(super) fn advice(proxy: &str, intercepts: bool) -> Vec<SetupAdvice> {
     let trusting = |text: &str| if intercepts { text.to_owned() } else { String::new() };
     let with = |command: &str, trust: &str| format!("{command}{}", trusting(trust));
     vec![

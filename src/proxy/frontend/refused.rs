@@ -10,7 +10,9 @@ use crate::proxy::{Body, error_response};
 pub(super) enum FrontendRefusal {
     #[error("a request needs exactly one valid Host header")]
     BadHost,
-    #[error("unknown Host header; use the proxy's IP address or localhost")]
+    #[error(
+        "unknown Host header; use the proxy's IP address, localhost or, over TLS, a name in its certificate"
+    )]
     ForeignHost,
     #[error("the target * is allowed for OPTIONS only")]
     NotOptions,
@@ -20,7 +22,7 @@ pub(super) enum FrontendRefusal {
     NoProxy,
     #[error("no [[route]] of this port has this path")]
     NoRoute,
-    #[error("https targets without CONNECT are accepted from this machine only; use CONNECT")]
+    #[error("https targets without CONNECT are accepted from this machine or over TLS only; use CONNECT")]
     InTheClear,
     #[error(
         "a [[route]] is open at 127.0.0.1, [::1] and localhost only; at any other name or address its path must start with the \

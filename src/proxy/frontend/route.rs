@@ -31,7 +31,7 @@ pub struct ReverseRoute {
 }
 
 /// The routes of one port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ReverseRoutes(Vec<ReverseRoute>);
 
 impl ReverseRoutes {
@@ -87,8 +87,8 @@ impl ReverseRoute {
         Uri::from_parts(parts).ok()
     }
 
-    /// Rewrites the locations in a response for the client.
-    pub(super) fn leave(&self, answer: &mut Response<Body>) {
+    /// Rewrites the locations in a response for the client, which has a TLS connection if `is_tls`.
+    pub(super) fn leave(&self, answer: &mut Response<Body>, is_tls: bool) {
         let headers = answer.headers_mut();
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let Some(header) = headers.get_mut(name) else { continue };
@@ -97,7 +97,7 @@ impl ReverseRoute {
                 *header = here;
             }
         }
-        self.cookies(headers);
+        self.cookies(headers, is_tls);
     }
 
     /// The location for the client; `None` if it can stay as it is.
@@ -146,21 +146,22 @@ impl ReverseRoute {
     }
 
     /// Limits cookies to the route.
-    fn cookies(&self, headers: &mut HeaderMap) {
+    fn cookies(&self, headers: &mut HeaderMap, is_tls: bool) {
         if !headers.contains_key(header::SET_COOKIE) {
             return;
         }
         let lines: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
         headers.remove(header::SET_COOKIE);
         for line in lines {
-            let here = line.to_str().ok().and_then(|cookie| HeaderValue::try_from(self.cookie(cookie)).ok());
+            let here = line.to_str().ok();
+            let here = here.and_then(|cookie| HeaderValue::try_from(self.cookie(cookie, is_tls)).ok());
             headers.append(header::SET_COOKIE, here.unwrap_or(line));
         }
     }
 
-    /// Removes `Domain`, which names another host, and `Secure`, because the client uses plain HTTP; maps `Path` to the route,
-    /// so that routes do not share cookies.
-    fn cookie(&self, cookie: &str) -> String {
+    /// Removes `Domain`, which names another host, and `Secure` if the client uses plain HTTP; maps `Path` to the route, so
+    /// that routes do not share cookies.
+    fn cookie(&self, cookie: &str, is_tls: bool) -> String {
         let mut parts = cookie.split(';');
         let mut kept = parts.next().unwrap_or_default().to_owned();
         // These prefixes guarantee attributes, which must not be removed.
@@ -173,7 +174,8 @@ impl ReverseRoute {
         for part in parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             match name.trim().to_ascii_lowercase().as_str() {
-                "domain" | "secure" => {}
+                "domain" => {}
+                "secure" if !is_tls => {}
                 "path" => {
                     let path = below(value.trim(), &self.base).unwrap_or("/");
                     let path = format!("{}{path}", self.prefix);
@@ -382,8 +384,10 @@ mod tests {
             ("a=Path=/v1;Max-Age=5", "a=Path=/v1;Max-Age=5", "a=Path=/v1;Max-Age=5"),
             ("__Host-a=1; Secure; Path=/", "__Host-a=1; Secure; Path=/", "__Host-a=1; Secure; Path=/"),
         ] {
-            assert_eq!(below.cookie(cookie), from_below);
-            assert_eq!(whole.cookie(cookie), from_whole);
+            assert_eq!(below.cookie(cookie, false), from_below);
+            assert_eq!(whole.cookie(cookie, false), from_whole);
         }
+        // Over TLS, the client returns secure cookies.
+        assert_eq!(below.cookie("a=1; Domain=a.example; Secure", true), "a=1; Secure");
     }
 }

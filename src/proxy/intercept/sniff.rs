@@ -7,12 +7,13 @@ use rustls::server::{Accepted, Acceptor};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use crate::proxy::downstream::client_io::HANDSHAKE;
+use crate::proxy::downstream::client_stream::ClientStream;
+
 /// Limit on the bytes to sniff; a ClientHello is shorter.
 const LONGEST: usize = 64 * 1024;
 /// Bytes to read at a time.
 const PIECE: usize = 4096;
-/// The first byte of a TLS handshake record.
-const HANDSHAKE: u8 = 22;
 /// The methods of RFC 9110 and RFC 5789, as a request line starts.
 const METHODS: [&[u8]; 8] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ", b"PATCH "];
@@ -35,13 +36,17 @@ pub(super) enum Sniffed {
 ///
 /// `early` are bytes that the client sent with its `CONNECT`.
 pub(super) async fn sniff(
-    client: &mut TcpStream,
+    client: &mut ClientStream,
     early: Bytes,
     origin: Option<&TcpStream>,
 ) -> io::Result<Sniffed> {
     let mut heard = BytesMut::from(early);
-    if heard.is_empty() && origin_is_first(client, origin).await? {
-        return Ok(Sniffed::Other(Bytes::new()));
+    if heard.is_empty() {
+        match first_bytes(client, &mut heard, origin).await? {
+            FirstSender::Client => {}
+            FirstSender::Origin => return Ok(Sniffed::Other(Bytes::new())),
+            FirstSender::None => return Ok(Sniffed::None),
+        }
     }
     let mut acceptor = Acceptor::default();
     let mut fed = 0;
@@ -69,15 +74,41 @@ pub(super) async fn sniff(
     }
 }
 
-/// Whether the origin sends before the client does.
-async fn origin_is_first(client: &TcpStream, origin: Option<&TcpStream>) -> io::Result<bool> {
-    let Some(origin) = origin else { return Ok(false) };
-    let (mut one, mut other) = ([0], [0]);
+/// The side that sends first.
+enum FirstSender {
+    Client,
+    Origin,
+    /// The client has closed the tunnel.
+    None,
+}
+
+/// Reads the first bytes of the client, unless the origin sends before.
+async fn first_bytes(
+    client: &mut ClientStream,
+    heard: &mut BytesMut,
+    origin: Option<&TcpStream>,
+) -> io::Result<FirstSender> {
+    heard.reserve(PIECE);
+    let mut other = [0];
+    let origin_sends = async {
+        match origin {
+            // If the origin closes or fails, its next use reports that.
+            Some(origin) => origin.peek(&mut other).await.is_ok_and(|count| count > 0),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
-        spoken = client.peek(&mut one) => spoken.map(|_| false),
-        // If the origin closes or fails, its next use reports that.
-        spoken = origin.peek(&mut other) => Ok(spoken.is_ok_and(|count| count > 0)),
+        // Reads nothing if it is cancelled.
+        read = client.read_buf(heard) => {
+            Ok(if read? == 0 { FirstSender::None } else { FirstSender::Client })
+        }
+        is_first = origin_sends => {
+            if is_first {
+                return Ok(FirstSender::Origin);
+            }
+            Ok(if client.read_buf(heard).await? == 0 { FirstSender::None } else { FirstSender::Client })
+        }
     }
 }
 

@@ -132,9 +132,11 @@ fn is_own(request: &Request<Body>, url: &[u8]) -> bool {
     };
     let uri: &Uri = request.uri();
     let is_target = uri.scheme().zip(uri.authority()).is_some_and(|(own, at)| is_at(own, at));
-    let asked =
-        || request.extensions().get::<RequestedAuthority>().and_then(|RequestedAuthority(at)| at.as_ref());
-    is_target || asked().is_some_and(|at| is_at(&Scheme::HTTP, at))
+    let asked = || {
+        let RequestedAuthority { authority, is_tls } = request.extensions().get()?;
+        Some((if *is_tls { Scheme::HTTPS } else { Scheme::HTTP }, authority.as_ref()?))
+    };
+    is_target || asked().is_some_and(|(scheme, at)| is_at(&scheme, at))
 }
 
 /// The scheme and authority at the start of a URL; `None` for what browsers never send.

@@ -19,6 +19,7 @@ use tokio_util::either::Either;
 use tokio_util::io::{InspectReader, InspectWriter};
 
 use crate::proxy::downstream::client_io::ClientIo;
+use crate::proxy::downstream::client_stream::ClientStream;
 use crate::proxy::settings::ProxySettings;
 use crate::proxy::upstream::stream::UpstreamStream;
 use crate::shutdown::Shutdown;
@@ -61,9 +62,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 impl TunnelEnd {
     /// The client's connection, taken back from the HTTP server.
     pub(crate) fn client(upgraded: Upgraded) -> Self {
-        match upgraded.downcast::<TokioIo<ClientIo<TcpStream>>>() {
-            Ok(parts) => Self::Tcp(parts.io.into_inner().into_inner(), parts.read_buf),
+        match client_stream(upgraded) {
+            Ok((stream, early)) => Self::of(stream, early),
             Err(upgraded) => Self::Other(Box::new(TokioIo::new(upgraded))),
+        }
+    }
+
+    /// A client's connection, and the bytes that have been read from it.
+    pub(crate) fn of(stream: ClientStream, early: Bytes) -> Self {
+        match stream {
+            Either::Left(stream) => Self::Tcp(stream, early),
+            Either::Right(stream) => Self::Other(Box::new(Prefixed::new(early, stream))),
         }
     }
 
@@ -85,6 +94,12 @@ impl TunnelEnd {
             Self::Other(stream) => stream,
         }
     }
+}
+
+/// The stream below an HTTP server, and the bytes that have been read from it; an error inside another tunnel.
+pub(crate) fn client_stream(upgraded: Upgraded) -> Result<(ClientStream, Bytes), Upgraded> {
+    let parts = upgraded.downcast::<TokioIo<ClientIo<ClientStream>>>()?;
+    Ok((parts.io.into_inner().into_inner(), parts.read_buf))
 }
 
 /// A stream whose beginning has been read already.

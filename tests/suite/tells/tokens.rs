@@ -10,6 +10,7 @@ use tollpass::protocol::ReasonCode as Code;
 use super::{Proxy, entrances, is_problem, tables};
 use crate::pays::QUICK;
 use crate::support::fair::{Fair, PRICE};
+use crate::support::office::{Bridge, Office};
 use crate::support::payer::{Alice, write_private};
 use crate::support::secure::Notary;
 use crate::support::ways::{Asked, WAYS_IN, WayIn};
@@ -98,6 +99,28 @@ impl Gate {
         }
         assert_eq!(self.fair.origin.total_registered(), (*bought * PRICE).into(), "{way:?}");
     }
+}
+
+#[tokio::test]
+async fn each_token_counts_over_tls_in_all_six_ways() {
+    let (laptop, server) = (basic("laptop", LAPTOP), basic("server", SERVER));
+    let office = Office::new();
+    let top = format!("auth = \"required\"\n{}", office.keys());
+    let mut gate = Gate::open("", &top, "", "auth_failures = 1000").await;
+    let bridge = Bridge::to(gate.proxy.entrances.proxy, &office).await;
+    gate.proxy.entrances.proxy = bridge.address;
+    let mut bought = 0;
+    for way in WAYS_IN {
+        gate.turns_away(way, &[basic("laptop", SERVER)], 407, Code::WrongToken).await;
+        if way != WayIn::Route {
+            gate.turns_away(way, &[], 407, Code::TokenRequired).await;
+        }
+        gate.admits(way, &gate.asked(from_ref(&server)), Some(Code::AboveMaxPrice), &mut bought).await;
+        gate.admits(way, &gate.asked(from_ref(&laptop)), None, &mut bought).await;
+        gate.admits(way, &gate.asked(from_ref(&laptop)), None, &mut bought).await;
+    }
+    assert_eq!(bought, 8);
+    gate.proxy.stop().await;
 }
 
 #[tokio::test]
