@@ -88,7 +88,7 @@
 //! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `processes`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
 //! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
-//! | `tls` | the local CA, its certificates, root certificates | `private` |
+//! | `tls` | the local CA, its certificates, root certificates, the certificate of the proxy's own ports | `private` |
 //! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |
 //! | `private` | files and directories that only this user can access | none |
 //! | `limits` | every limit, declared once | none |
@@ -127,8 +127,9 @@
 //! - `Expect: 100-continue` waits until the origin requests the body or responds without it, or until
 //!   `limits.expect_continue_timeout`. A 402 that comes first is paid before the body is sent, once.
 //! - Interim responses (102, 103) are forwarded to HTTP/1.1 clients, but not over HTTP/2, on either side.
-//! - A plain request with an `https://` target goes upstream as https if it comes from this machine, and is refused
-//!   otherwise.
+//! - With `tls_cert`, ports speak TLS with HTTP/1.1 inside, as they speak it without; a request without TLS gets 400.
+//! - A plain request with an `https://` target goes upstream as https if it comes from this machine or over TLS, and is
+//!   refused otherwise.
 //! - The proxy itself answers `OPTIONS` and `TRACE` with `Max-Forwards: 0`; the response to `TRACE` contains no credentials,
 //!   cookies or payments. `OPTIONS http://host` without a path is forwarded as `OPTIONS /`, since the two are the same after
 //!   parsing.
@@ -137,7 +138,8 @@
 //! - Clients that share an HTTP/2 connection to an origin share its limits on streams (Node: 10 MB). If the origin then
 //!   refuses a request, it fails unless it is idempotent, without a body and not paid; the next one uses another
 //!   connection.
-//! - The set-up page is served under the proxy's own names only: a foreign name that resolves to the proxy gets 421.
+//! - The set-up page is served under the proxy's own names only, with TLS also those in its certificate: a foreign name
+//!   that resolves to the proxy gets 421.
 //! - A payment over plain http goes to the address that sent the 402; one that is sent ahead goes to the address that the
 //!   name resolves to then. With an outbound proxy, that proxy resolves names. Without `allow_plain_http`, a payment is
 //!   never written to an unencrypted connection that leaves this machine.
