@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -94,6 +95,8 @@ class Fault:
     # Seconds after which the application gives up. To ask once more after that is to buy once more: who left may want two.
     haste: float = PATIENCE
     sellers: tuple = ("v2", "v1", "python")
+    # Whether the payer is killed once its payment has arrived, and started again.
+    kills: bool = False
 
 
 FAULTS = [
@@ -127,6 +130,8 @@ FAULTS = [
     Fault("html-settled", "settled, and a 402 in HTML", LOST),
     Fault("offer-settled", "settled, and the offer as if unpaid", LOST),
     Fault("duplicate", "the payment is delivered twice at once", LOST),
+    Fault("crash", "the payer is killed, nothing settles", RETRIED, kills=True),
+    Fault("crash-settled", "settled, and the payer is killed", LOST, kills=True),
 ]
 
 
@@ -150,20 +155,19 @@ class Check:
         self.options = options
         self.directory = directory
         self.children = []
-        self.tollpass = None
         self.done = 0
 
     def run(self):
         try:
             self.start_peers()
-            if not self.options.faults:
-                self.by_the_reference()
-            if self.options.tollpass:
-                self.start_tollpass()
-                if not self.options.faults:
-                    self.by_programs()
             if self.options.faults:
+                self.start_payer()
                 Faults(self).run()
+            else:
+                self.by_the_reference()
+                if self.options.tollpass:
+                    self.start_payer()
+                    self.by_programs()
             if self.options.tollpass:
                 self.expect_ledger()
         finally:
@@ -179,7 +183,6 @@ class Check:
         # Node looks for packages beside the script.
         for script in (HERE / "x402").glob("*.mjs"):
             shutil.copy(script, self.beside())
-        payer = self.node("payer", key=PAYER_KEY, network=NETWORK, networkV1=NETWORK_V1, isPatient=self.options.payer == "patient")
         facilitators = [
             self.node("facilitator", rpc=self.chain.url, chain=CHAIN, key=key, patience=patience)
             for key, patience in zip(FACILITATORS, [FACILITATOR_PATIENCE, IMPATIENCE])
@@ -196,14 +199,36 @@ class Check:
         }
         print(json.dumps({name: first_line(child) for name, child in sellers.items()}), file=faults.stdin, flush=True)
         self.sellers = json.loads(first_line(faults))
-        self.payer = first_line(payer).removeprefix("http://")
+
+    def start_payer(self):
+        """Starts tollpass or, without it, a payer to compare with."""
+        self.paying = self.start_tollpass() if self.options.tollpass else self.start_reference()
+        self.payer = address(self.paying)
+
+    def start_reference(self):
+        is_patient = self.options.payer == "patient"
+        return self.node("payer", key=PAYER_KEY, network=NETWORK, networkV1=NETWORK_V1, isPatient=is_patient)
+
+    def start_tollpass(self):
+        config = self.directory / "proxy.toml"
+        config.write_text(CONFIG.format(symbol=SYMBOL, network=NETWORK, token=self.token, price=PRICE, **TOKEN))
+        key = self.directory / "key"
+        key.write_text(PAYER_KEY)
+        for path in (config, key):
+            path.chmod(0o600)
+        return self.start("tollpass", [str(self.options.tollpass), "serve", "--config", str(config)])
+
+    def restart_payer(self):
+        self.paying.kill()
+        self.paying.wait(timeout=PATIENCE)
+        self.start_payer()
 
     def start_anvil(self):
         child = self.start("anvil", [self.options.anvil, "--port", "0", "--chain-id", str(CHAIN)])
         for line in child.stdout:
             if line.startswith("Listening on "):
                 # It stops once the pipe is full.
-                threading.Thread(target=lambda: collections.deque(child.stdout, 0), daemon=True).start()
+                threading.Thread(target=collections.deque, args=(child.stdout, 0), daemon=True).start()
                 return f"http://{line.split()[-1]}"
         raise SystemExit(f"anvil did not start: {child.log.read_text()}")
 
@@ -225,16 +250,6 @@ class Check:
         self.children.append(child)
         return child
 
-    def start_tollpass(self):
-        config = self.directory / "proxy.toml"
-        config.write_text(CONFIG.format(symbol=SYMBOL, network=NETWORK, token=self.token, price=PRICE, **TOKEN))
-        key = self.directory / "key"
-        key.write_text(PAYER_KEY)
-        for path in (config, key):
-            path.chmod(0o600)
-        self.tollpass = self.start("tollpass", [str(self.options.tollpass), "serve", "--config", str(config)])
-        self.proxy = first_line(self.tollpass).split()[-1].removeprefix("http://")
-
     def stop(self):
         for child in reversed(self.children):
             child.terminate()
@@ -244,20 +259,31 @@ class Check:
             raise SystemExit(self.log())
 
     def log(self):
-        return self.tollpass.log.read_text() if self.tollpass else ""
+        """What tollpass wrote, also before it was killed."""
+        return "".join(log.read_text() for log in sorted(self.directory.glob("*-tollpass.log")))
 
     # Purchases without faults
 
     def by_the_reference(self):
+        payer = address(self.start_reference())
         for name, seller in self.sellers.items():
             for method in ["GET", "POST"]:
                 url, payee = purchase(seller)
-                status, body = ask(self.payer, method, url)
+                status, body = ask(payer, method, url)
                 self.expect(f"{name}: the reference client, {method}", (status, sold(body)), (200, method))
                 self.expect(f"{name}: what that moved", self.chain.balance(self.token, payee), PRICE)
+            self.at_once(f"{name}: the reference client", payer, seller)
+
+    def at_once(self, what, payer, seller):
+        """Equal requests at the same time are a purchase each."""
+        url, payee = purchase(seller)
+        with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+            statuses = list(pool.map(lambda _: ask(payer, "GET", url)[0], range(AT_A_TIME)))
+        self.expect(f"{what}, {AT_A_TIME} at once", statuses, [200] * AT_A_TIME)
+        self.expect(f"{what}, what these moved", self.chain.balance(self.token, payee), AT_A_TIME * PRICE)
 
     def by_programs(self):
-        proxy = f"http://{self.proxy}"
+        proxy = f"http://{self.payer}"
         script = shutil.copy(HERE / "ask.mjs", self.beside())
         programs = {
             "curl": ["curl", "-qfsS"],
@@ -272,12 +298,11 @@ class Check:
                 # The second time, its price is known.
                 for count in [1, 2]:
                     what = f"{seller}: {name} through tollpass, {count}"
-                    done = subprocess.run(
-                        [*command, url], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
-                    )
+                    done = run([*command, url], environment)
                     method = "POST" if "POST" in name else "GET"
                     self.expect(what, (done.returncode, done.stderr, sold(done.stdout)), (0, "", method))
                     self.expect(f"{what}: what that moved", self.chain.balance(self.token, payee), count * PRICE)
+            self.at_once(f"{seller}: through tollpass", self.payer, origin)
 
     def expect_ledger(self):
         """The ledger counts at least what moved, and no more where every payment was served."""
@@ -316,16 +341,18 @@ class Faults:
 
     def __init__(self, check):
         self.check = check
-        self.payer = check.proxy if check.options.tollpass else check.payer
         self.payer_name = "tollpass" if check.options.tollpass else f"the {check.options.payer} payer"
         self.purchases = []
 
     def run(self):
         names = self.check.options.only.split(",") if self.check.options.only else [fault.name for fault in FAULTS]
         faults = [fault for fault in FAULTS if fault.name in names]
-        for chain, at_a_time in [("usual", AT_A_TIME), ("slow", AT_A_TIME), ("manual", 1)]:
+        # What concerns all purchases is done to one at a time.
+        groups = {("usual", False): AT_A_TIME, ("slow", False): AT_A_TIME, ("manual", False): 1, ("usual", True): 1}
+        for (chain, kills), at_a_time in groups.items():
             self.check.chain.mines(chain)
-            plans = [plan for fault in faults if fault.chain == chain for plan in self.plans(fault)]
+            group = [fault for fault in faults if (fault.chain, fault.kills) == (chain, kills)]
+            plans = [plan for fault in group for plan in self.plans(fault)]
             with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
                 self.purchases += pool.map(lambda plan: self.buy(*plan), plans)
             self.check.chain.mines("usual")
@@ -337,24 +364,38 @@ class Faults:
             for method in ["GET", "POST"] if seller != "python" else ["GET"]:
                 yield fault, seller, method, 1, 0
                 yield fault, seller, method, 1, RETRIES
-                yield fault, seller, method, ALWAYS, RETRIES
+                if not fault.kills:
+                    yield fault, seller, method, ALWAYS, RETRIES
 
     def buy(self, fault, seller, method, times, retries):
         url, payee = purchase(self.check.sellers[seller], fault.flow, fault.name, times)
         statuses = []
-        for _ in range(1 + retries):
-            status, _ = ask(self.payer, method, url, fault.haste)
-            statuses.append(status)
-            if status == 200:
-                break
+        while 200 not in statuses and len(statuses) <= retries:
+            if fault.kills and not statuses:
+                statuses.append(self.ask_and_kill(fault, method, url, payee))
+            else:
+                statuses.append(ask(self.check.payer, method, url, fault.haste)[0])
         if fault.chain == "manual":
             self.check.chain.mine()
         return Purchase(fault, seller, method, times, retries, payee, statuses)
 
+    def ask_and_kill(self, fault, method, url, payee):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(ask, self.check.payer, method, url)
+            await_that(lambda: payee in self.presented())
+            if fault.served == LOST:
+                await_that(lambda: self.check.chain.balance(self.check.token, payee))
+            self.check.restart_payer()
+            return asked.result()[0]
+
+    def presented(self):
+        """By payee, how often each different payment was presented."""
+        with urllib.request.urlopen(f"{self.check.facilitator}/seen", timeout=PATIENCE) as answer:
+            return {payee: counts for payee, counts in json.load(answer).items() if counts}
+
     def look(self):
         """Adds what the chain, the sellers' side and the ledger know of the purchases."""
-        with urllib.request.urlopen(f"{self.check.facilitator}/seen", timeout=PATIENCE) as answer:
-            presented = json.load(answer)
+        presented = self.presented()
         ledger = self.check.ledger() if self.check.options.tollpass else None
         for bought in self.purchases:
             bought.transfers = self.check.chain.balance(self.check.token, bought.payee) / PRICE
@@ -415,7 +456,8 @@ class Purchase:
 
     def describe(self):
         often = "once" if self.times == 1 else "always"
-        return f"{self.fault.name} ({self.fault.what}) {often}, {self.seller}, {self.method}, {self.retries} retries: {self.outcome()}"
+        fault = f"{self.fault.name} ({self.fault.what}) {often}"
+        return f"{fault}, {self.seller}, {self.method}, {self.retries} retries: {self.outcome()}"
 
 
 # The assertions
@@ -514,6 +556,25 @@ def sold(body):
         return json.loads(body)["bought"]
     except (ValueError, KeyError, TypeError):
         return body
+
+
+def run(command, environment):
+    return subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+def await_that(holds):
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > until:
+            raise SystemExit("what was awaited did not happen")
+        time.sleep(0.02)
+
+
+def address(child):
+    """Where a program listens that says so, as HOST:PORT."""
+    return first_line(child).split()[-1].removeprefix("http://")
 
 
 def first_line(child):

@@ -24,7 +24,8 @@ const facilitator = new x402Facilitator();
 // One transaction at a time: two would take the same nonce.
 let sent = Promise.resolve();
 const writeContract = (call) => (sent = sent.catch(() => {}).then(() => client.writeContract(call)));
-const signer = toFacilitatorEvmSigner({ ...client, address: account.address, writeContract }, { confirmationTimeoutMs: patience });
+const wallet = { ...client, address: account.address, writeContract };
+const signer = toFacilitatorEvmSigner(wallet, { confirmationTimeoutMs: patience });
 // It adds the words of version 1 itself.
 registerExactEvmScheme(facilitator, { signer, networks: `eip155:${id}` });
 

@@ -39,7 +39,10 @@ const AT_SETTLE = {
     await ask();
     return stall();
   },
-  "settle-denied": async (ask) => edited(await ask(), { success: false, errorReason: "unexpected_settle_error", transaction: "" }),
+  "settle-denied": async (ask) => {
+    const denial = { success: false, errorReason: "unexpected_settle_error", transaction: "" };
+    return edited(await ask(), denial);
+  },
   "wrong-receipt": async (ask) => {
     const other = { transaction: `0x${"ab".repeat(32)}`, payer: `0x${"cd".repeat(20)}`, network: "eip155:1", amount: "1" };
     return edited(await ask(), other);
@@ -90,6 +93,12 @@ const AT_SELLER = {
   "offer-settled": async (ask) => {
     await ask();
     return ask({ "payment-signature": undefined, "x-payment": undefined });
+  },
+  // The payer is killed meanwhile.
+  crash: stall,
+  "crash-settled": async (ask) => {
+    await ask();
+    return stall();
   },
   // What delivered it twice hands on the answer to the one that came second.
   duplicate: async (ask) => {

@@ -1,4 +1,5 @@
-"""A seller by the published Python package: seller.py '{"facilitator", "chain", "token", "name", "version", "price", "patience"}'."""
+"""A seller by the published Python package:
+seller.py '{"facilitator", "chain", "token", "name", "version", "price", "patience"}'."""
 
 import asyncio
 import json
