@@ -5,8 +5,8 @@ Python. The reference client buys from each; then programs do through tollpass, 
 x402.py --anvil ANVIL --node-modules DIR --python PYTHON [--tollpass BINARY] [--faults [--payer NAME] [--only FAULT,...]]
 
 --faults puts faults between sellers, facilitator and payer, and buys once per fault, as an application that does not
-retry and as one that does. Who pays is tollpass or, without it, `reference`, the reference client (which fails: it pays
-anew for each retry), or `patient`, which presents the same payment again (and shows that one can pass).
+retry and as one that does. tollpass pays or, without it, `reference`, the reference client (which fails: it signs again
+for each retry), or `patient`, which keeps payments to present them again (and passes).
 
 What it needs is installed by .ci/programs. Everything listens on loopback, and ends with this script."""
 
@@ -50,7 +50,7 @@ PAYER_KEY = "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6"
 
 # Milliseconds: a seller waits so long for its facilitator, a facilitator for a receipt, an impatient one for that, and so
 # long nothing is said where a fault is silence.
-SELLER_PATIENCE, FACILITATOR_PATIENCE, IMPATIENCE, HANG = 2000, 20000, 400, 2600
+SELLER_PATIENCE, FACILITATOR_PATIENCE, IMPATIENCE, HANG = 3000, 20000, 400, 3600
 # With the slow chain, a block each so many seconds; less than sellers wait.
 SLOW_BLOCKS = 1
 # How often an application retries that does.
@@ -206,8 +206,8 @@ class Check:
         self.payer = address(self.paying)
 
     def start_reference(self):
-        is_patient = self.options.payer == "patient"
-        return self.node("payer", key=PAYER_KEY, network=NETWORK, networkV1=NETWORK_V1, isPatient=is_patient)
+        kept = str(self.directory / "kept") if self.options.payer == "patient" else None
+        return self.node("payer", key=PAYER_KEY, network=NETWORK, networkV1=NETWORK_V1, kept=kept)
 
     def start_tollpass(self):
         config = self.directory / "proxy.toml"
