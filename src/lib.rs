@@ -1,6 +1,6 @@
 //! tollpass: a local HTTP forward proxy that pays for `402 Payment Required` responses, so that the programs behind it
-//! never see a paywall. It speaks µRaiden: payments are signed totals over a payment channel, and only opening, topping
-//! up and closing a channel require transactions.
+//! never see a paywall. It speaks x402, in which each payment is an authorization of a token, and µRaiden, in which payments
+//! are signed totals over a payment channel, and only opening, topping up and closing a channel require transactions.
 //!
 //! # As a library
 //!

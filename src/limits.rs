@@ -171,6 +171,17 @@ limits! {
     price_rise_percent: u32 = count(0, 0..=1_000_000);
     /// How many such prices to remember, also after a restart; the one that was used longest ago is forgotten first.
     paid_prices: usize = count(10_000, 1..=1_000_000);
+    /// The longest time that a payment which is an authorization of a token may be valid, however long the seller
+    /// wants it to be.
+    max_validity: Duration = time(10 * MINUTE, 10 * SECOND..=DAY);
+    /// How long the same purchase is not paid for again after the seller took such a payment and did not deliver, or after
+    /// one whose outcome is unclear has expired. The same purchase: same method, URL, body, client and Authorization, or
+    /// the same Idempotency-Key. Until it has expired, a request for it presents the same payment again.
+    retry_window: Duration = time(MINUTE, SECOND..=DAY);
+    /// How often tollpass presents such a payment again by itself while its outcome is unclear: at once, then more slowly.
+    unclear_repeats: u32 = count(6, 0..=1000);
+    /// How many such payments may be in use or unclear at once; further requests are not paid until some have expired.
+    open_authorizations: usize = count(10_000, 1..=1_000_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.

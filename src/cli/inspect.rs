@@ -50,19 +50,24 @@ pub async fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn lines(inspection: &Inspection) -> String {
-    let Inspection { method, url, status, reason: _, details, offers } = inspection;
+    let Inspection { method, url, status, reason: _, details, offers, chosen, unsupported } = inspection;
     let mut text = format!("{method} {url}: {status}\n");
     if let Some(details) = details {
         text += &format!("{details}\n");
     }
-    for offer in offers {
+    for (index, offer) in offers.iter().enumerate() {
+        let is_passed_over = chosen.is_some_and(|chosen| chosen != index);
         let would = match offer.would {
+            Preview::Pay | Preview::Ask if is_passed_over => "could pay, but prefers another offer",
             Preview::Pay => "would pay",
             Preview::Ask => "would ask",
             Preview::Refuse => "would not pay",
         };
         let details = offer.details.as_ref().map(|details| format!(": {details}")).unwrap_or_default();
         text += &format!("{}: {} to {}: {would}{details}\n", offer.scheme, offer.shown, offer.payee);
+    }
+    for offer in unsupported {
+        text += &format!("{offer}: cannot pay\n");
     }
     text
 }

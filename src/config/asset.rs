@@ -5,10 +5,11 @@ use ::config::Value;
 use super::issue::ConfigIssue;
 use super::key::{ADDRESS, Shape, Table, keys};
 use super::raw_value::{InvalidValue, quoted};
+use super::rules::both_or_neither;
 use super::section::{Issues, Section, entries};
 use super::values;
 use crate::protocol::Usd;
-use crate::protocol::policy::{KnownAsset, well_known};
+use crate::protocol::policy::{KnownAsset, TokenDomain, well_known};
 
 pub(super) const MAX_ASSETS: usize = 1000;
 /// The most decimals of a token: 10^36 is less than the largest amount.
@@ -18,6 +19,10 @@ const LONGEST_SYMBOL: usize = 32;
 pub(super) const NETWORK: Shape = Shape::Text("^eip155:[1-9][0-9]{0,19}$");
 /// A token's symbol.
 pub(super) const SYMBOL: Shape = Shape::Text("^[A-Za-z][A-Za-z0-9._-]{0,31}$");
+
+/// A name or version in an EIP-712 domain.
+const DOMAIN_TEXT: Shape = Shape::Text("^.{1,100}$");
+const LONGEST_DOMAIN_TEXT: usize = 100;
 
 /// The keys of one `[[asset]]` entry.
 pub(super) static ASSET: Table = Table::new(
@@ -35,8 +40,14 @@ pub(super) static ASSET: Table = Table::new(
         /// The value of one whole token in US dollars, such as "0.04". Without it, limits in dollars do not allow the
         /// token.
         "usd": Shape::Text(r"^[0-9]+(\.[0-9]{1,18})?$"),
+        /// The name in the EIP-712 domain of its contract, with which transfers are signed, such as "USD Coin". Without it,
+        /// only a scheme with channels can pay in the token. Ask the contract, not a seller.
+        "eip712_name": DOMAIN_TEXT,
+        /// The version in that domain.
+        "eip712_version": DOMAIN_TEXT,
     },
-);
+)
+.with_rules(|| vec![both_or_neither("eip712_name", "eip712_version")]);
 
 /// Reads all `[[asset]]` entries; returns them and the well-known tokens.
 pub(super) fn assets(value: Option<Value>, issues: &Issues) -> Vec<KnownAsset> {
@@ -102,8 +113,34 @@ fn asset(section: &Section<'_>) -> Option<KnownAsset> {
             Err(error) => Err(InvalidValue::new(format!("{} is {error}", quoted(text)), remedy)),
         }
     });
+    let name = section.read("eip712_name", domain_text);
+    let version = section.read("eip712_version", domain_text);
+    let domain = match (name, version) {
+        (Some(name), Some(version)) => Some(TokenDomain { name, version }),
+        (Some(_), None) => {
+            section.issue("eip712_version", "missing beside eip712_name", "write it, such as \"2\"");
+            None
+        }
+        (None, Some(_)) => {
+            section.issue("eip712_name", "missing beside eip712_version", "write it, such as \"USD Coin\"");
+            None
+        }
+        (None, None) => None,
+    };
     // An invalid value has been reported.
-    Some(KnownAsset::new(&symbol?, &network?, token?, decimals?, usd))
+    Some(KnownAsset::new(&symbol?, &network?, token?, decimals?, usd).with_domain(domain))
+}
+
+/// A name or version in an EIP-712 domain.
+fn domain_text(value: &Value) -> Result<String, InvalidValue> {
+    let text = values::text(value)?;
+    if (1..=LONGEST_DOMAIN_TEXT).contains(&text.chars().count()) && !text.contains('\n') {
+        return Ok(text.to_owned());
+    }
+    Err(InvalidValue::new(
+        format!("{} is too long or has more than one line", quoted(text)),
+        "copy it from the token's contract",
+    ))
 }
 
 /// A token's symbol.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authorization_limits::authorization_limits;
 use crate::limits::Limits;
 use crate::protocol::policy::{Allow, Deposit, Hooks, HostPattern, Policy, PriceLimit, Requested, Rule};
 use crate::protocol::{Address, Amount};
@@ -103,6 +104,7 @@ impl PolicyBuilder {
             let allow = payable.map_or(Allow::Deny, |Payable { max_price, receivers }| Allow::Pay {
                 max_price: PriceLimit::ChannelToken(max_price),
                 receivers,
+                preference: Arc::default(),
                 send_ahead: true,
                 allow_plain_http: false,
                 browsers: None,
@@ -120,6 +122,7 @@ impl PolicyBuilder {
             sign_ahead: limits.sign_ahead,
             ready_timeout: limits.ready_timeout,
             pay_timeout: limits.pay_timeout,
+            authorizations: authorization_limits(&limits),
             hooks,
         }
     }

@@ -10,6 +10,7 @@ use std::{
 use ::config::{Map, Value, ValueKind};
 use serde_json::json;
 
+use super::authorization_limits::authorization_limits;
 use super::chain::ChainConfig;
 use super::client::{AuthRequirement, ClientConfig};
 use super::intercept::InterceptConfig;
@@ -347,6 +348,7 @@ fn assemble(
         sign_ahead,
         pay_timeout,
         ready_timeout,
+        authorizations: authorization_limits(&limits),
     };
     let (state_dir, intercept) = (state_dir?, intercept?);
     Some(Config {

@@ -11,6 +11,7 @@
 //! and the JSON [`mod@schema`] come from these tables; `proxy.toml` is checked against them.
 
 mod asset;
+mod authorization_limits;
 mod budget;
 mod builder;
 mod chain;

@@ -16,9 +16,10 @@ use crate::limits::{DAY, Quantity, SECOND, count, time};
 use crate::protocol::Amount;
 use crate::protocol::budget::Budget;
 use crate::protocol::policy::{
-    Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, PriceLimit, Requested,
-    Rule,
+    Allow, Browsers, Deposit, DepositSize, Hooks, HostPattern, KnownAsset, OnExit, Preference, PriceLimit,
+    Requested, Rule,
 };
+use crate::protocol::schemes::SchemeName;
 
 pub(super) const MAX_RULES: usize = 10_000;
 const MAX_RECEIVERS: usize = 10_000;
@@ -36,6 +37,11 @@ const BROWSERS: [(&str, Browsers); 4] = {
     }
     words
 };
+
+/// The payment schemes.
+const SCHEMES: [(&str, SchemeName); 2] =
+    [(SchemeName::MicroRaiden.name(), SchemeName::MicroRaiden), (SchemeName::X402.name(), SchemeName::X402)];
+const SCHEME: Shape = Shape::Word(&const { words(&SCHEMES) });
 
 /// The keys of one `[[pay]]` entry.
 pub(super) static PAY: Table = Table::new(
@@ -56,6 +62,9 @@ pub(super) static PAY: Table = Table::new(
         "assets": Shape::List(&asset::SYMBOL, 1, price::MAX_NAMES),
         /// The only networks on which they may be paid, by their CAIP-2 IDs; any if omitted.
         "networks": Shape::List(&asset::NETWORK, 1, price::MAX_NAMES),
+        /// The only payment schemes: "microraiden", "x402"; any if omitted. If a seller offers several ways to pay, the order
+        /// in this list decides, then that in networks, then that in assets, and then the lower value in dollars.
+        "schemes": Shape::List(&SCHEME, 1, SCHEMES.len()),
         /// The only addresses that may be paid; any address if omitted.
         "receivers": Shape::List(&ADDRESS, 1, MAX_RECEIVERS),
         /// Whether a request carries a payment at once if its price is known from an earlier 402.
@@ -80,11 +89,12 @@ pub(super) static PAY: Table = Table::new(
 });
 
 /// The keys that have no effect in an entry that denies.
-const PAYING: [&str; 10] = [
+const PAYING: [&str; 11] = [
     "max_price",
     "ask_above",
     "assets",
     "networks",
+    "schemes",
     "receivers",
     "send_ahead",
     "allow_plain_http",
@@ -308,6 +318,12 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
     if entry.has("receivers") && receivers.is_none() {
         return None;
     }
+    let schemes = entry
+        .read("schemes", |value| values::list(value, SCHEMES.len(), |scheme| values::word(scheme, &SCHEMES)));
+    // An invalid list must not allow every scheme.
+    if entry.has("schemes") && schemes.is_none() {
+        return None;
+    }
     let send_ahead = entry.read("send_ahead", values::boolean).unwrap_or(true);
     let allow_plain_http = entry.read("allow_plain_http", values::boolean).unwrap_or(false);
     let budgets = budget::named(entry, context.budgets);
@@ -318,7 +334,8 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         written => Arc::new(hooks::hooks(written, &path, context.hooks, issues)),
     };
     let receivers = receivers.unwrap_or_default();
-    let ((max_price, ask_above), budgets) = (prices?, budgets?);
+    let (price::PricesOfRule { max_price, ask_above, assets, networks }, budgets) = (prices?, budgets?);
+    let preference = Arc::new(Preference { schemes: schemes.unwrap_or_default(), networks, assets });
     let hooks = match ask_above {
         None => hooks,
         Some(_) if hooks.payment_requested.action == Requested::Abort => {
@@ -327,7 +344,16 @@ fn allow(entry: &mut Section<'_>, context: PayContext<'_>, issues: &Issues) -> O
         }
         Some(_) => Arc::new(Hooks { ask_above, ..Hooks::clone(&hooks) }),
     };
-    Some(Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks, budgets })
+    Some(Allow::Pay {
+        max_price,
+        receivers,
+        preference,
+        send_ahead,
+        allow_plain_http,
+        browsers,
+        hooks,
+        budgets,
+    })
 }
 
 /// Hosts and, if not all, one port on them.

@@ -34,8 +34,20 @@ pub(super) const SUM: Shape = Shape::Any(&[
 const REMEDY: &str = "write one such as \"0.05 USDC\", \"$0.05\" or \"1000 units of RDN\", or a bare integer for base \
                       units of the µRaiden token";
 
-/// Reads the highest price of an entry, and the one above which it asks. `known` are all assets.
-pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<(PriceLimit, Option<PriceLimit>)> {
+/// What an entry says about prices.
+pub(super) struct PricesOfRule {
+    /// The highest price.
+    pub(super) max_price: PriceLimit,
+    /// The price above which an approver is asked.
+    pub(super) ask_above: Option<PriceLimit>,
+    /// The only assets, by their symbols.
+    pub(super) assets: Vec<String>,
+    /// The only networks.
+    pub(super) networks: Vec<String>,
+}
+
+/// Reads what an entry says about prices. `known` are all assets.
+pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<PricesOfRule> {
     let (assets, networks) =
         (names(entry, "assets", asset::symbol), names(entry, "networks", asset::network));
     // An invalid list must not allow every asset.
@@ -82,7 +94,8 @@ pub(super) fn prices(entry: &Section<'_>, known: &[KnownAsset]) -> Option<(Price
     if entry.has("ask_above") && ask_above.is_none() {
         return None;
     }
-    Some((price, ask_above))
+    let (assets, networks) = (assets.unwrap_or_default(), networks.unwrap_or_default());
+    Some(PricesOfRule { max_price: price, ask_above, assets, networks })
 }
 
 fn names(

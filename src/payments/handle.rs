@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
+use ethers_core::utils::hex;
 use http::Uri;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -36,7 +37,9 @@ use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
-use crate::protocol::engine::{Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, host_name};
+use crate::protocol::engine::{
+    Engine, HostName, Input, OpFailure, OpRefused, PurchaseId, PurchaseKey, host_name,
+};
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::quote::RequestId;
 use crate::protocol::{
@@ -99,7 +102,9 @@ impl Payments {
         }
         let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
         let paid_prices = Arc::new(PaidPrices::new(limits, journal.paid_prices()?));
-        let engine = Engine::new(policy).with_budgets(budgets).frozen(is_frozen);
+        let open = journal.open_authorizations(unix_time(), limits.retry_window.as_secs())?;
+        let engine =
+            Engine::new(policy).with_budgets(budgets).with_open_authorizations(&open).frozen(is_frozen);
         let engine = Arc::new(SharedEngine::new(engine, clock));
         let quotes = Quotes::new(limits, journal.request_hasher());
         let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
@@ -138,6 +143,12 @@ impl Payments {
     #[must_use]
     pub fn quotes(&self) -> &Quotes {
         &self.quotes
+    }
+
+    /// The purchase of a request with this hash, which cannot be computed without the key in the journal.
+    #[must_use]
+    pub(crate) fn purchase_key(&self, request: &[u8; 32]) -> PurchaseKey {
+        PurchaseKey(self.quotes.id(&hex::encode(request)).0)
     }
 
     /// The notices about budgets with a webhook, of which someone has to tell it; `None` if they were taken before.
@@ -332,18 +343,21 @@ impl Payments {
         }
     }
 
-    /// Picks the first offer that the rule permits and the account can pay; if that is not certain of any yet, the first
-    /// one of which it is possible; else the first one. `None` if `offers` is empty.
-    #[must_use]
-    pub fn choose(&self, offers: Vec<Offer>, limit: &SpendLimit) -> Option<Offer> {
-        let index = {
-            let engine = &self.engine.lock().engine;
-            let is_possible = |offer: &&Offer| engine.check(offer, limit).is_ok();
-            let is_certain = |offer: &&Offer| is_possible(offer) && !engine.is_undecided(offer, limit);
-            let first = |passes: &dyn Fn(&&Offer) -> bool| offers.iter().position(|offer| passes(&offer));
-            first(&is_certain).or_else(|| first(&is_possible)).unwrap_or_default()
+    /// Sorts offers by which to pay: those that the rule permits and the account can pay, then those of which that is not
+    /// certain yet, each in the order that the rule prefers; then the others.
+    pub fn sort(&self, offers: &mut [Offer], limit: &SpendLimit) {
+        let engine = &self.engine.lock().engine;
+        let token = engine.account().map(Account::token_asset);
+        let certainty = |offer: &Offer| match engine.check(offer, limit) {
+            Ok(()) => u8::from(engine.is_undecided(offer, limit)),
+            Err(_) => 2,
         };
-        offers.into_iter().nth(index)
+        offers.sort_by(|one, other| {
+            certainty(one).cmp(&certainty(other)).then_with(|| {
+                let terms = (&one.terms(), &other.terms());
+                limit.preference.compare(&limit.max_price, terms, token.as_ref())
+            })
+        });
     }
 
     /// Checks an offer against the rule, and against the account once it is known. [`Payments::pay`] checks it again.
@@ -381,6 +395,7 @@ impl Payments {
         request.run.as_ref().map_or(Ok(()), |run| run.check())?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
+        let key = request.key;
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
         let accounts = (Arc::clone(&self.spending), Arc::clone(&self.ledger));
         let host = (Arc::clone(&self.pauses), HostName::clone(&limit.host));
@@ -390,7 +405,7 @@ impl Payments {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);
             purchase.hold(nonce, offer.terms());
-            Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce }
+            Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce, key }
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }
         };

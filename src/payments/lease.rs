@@ -104,6 +104,15 @@ impl Lease {
         self.purchase.ask(input, consultant).await
     }
 
+    /// Asks for the same payment again, after a pause, since it is not clear what happened to it.
+    ///
+    /// # Errors
+    /// It stays unclear.
+    pub async fn repeat(self: Box<Self>, consultant: &dyn Consultant) -> Result<Box<Self>, Refusal> {
+        let input = Input::Answer(self.purchase.id, Outcome::Unclear);
+        self.purchase.ask(input, consultant).await
+    }
+
     /// Warns if the seller proves a total above everything that this state directory can have signed.
     fn warn_of_foreign_total(&self, offer: &Offer) {
         let Some(channel) = self.draft.on_channel().map(|draft| draft.channel) else { return };
@@ -166,13 +175,18 @@ impl PurchaseGuard {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
         }
+        let is_unclear = matches!(&input, Input::Answer(_, Outcome::Unclear));
         let mut asked = self.engine.ask(self.id, input);
         // The engine has processed the previous payment; the one it grants now has not been sent.
         self.delivery = Delivery::NotSent;
         if let Some(payment) = &mut self.payment {
             payment.answered();
         }
-        self.ledger.answered();
+        if is_unclear {
+            self.ledger.unclear();
+        } else {
+            self.ledger.answered();
+        }
         let draft = loop {
             match self.reply(asked).await {
                 PurchaseReply::Granted(draft) => break draft,
@@ -182,6 +196,9 @@ impl PurchaseGuard {
                             payment.registered(*total);
                         }
                         self.ledger.registered(*total);
+                    }
+                    if let Refusal::PaidNotDelivered { .. } = &refusal {
+                        self.ledger.taken();
                     }
                     return Err(refusal);
                 }

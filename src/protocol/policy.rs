@@ -1,6 +1,7 @@
 //! Policy: what the user allows. Rules decide which hosts and payees may be paid and the price limits; hooks decide
 //! what to do at each step of a purchase. Nothing is paid without a rule.
 
+mod authorization_limits;
 mod browsers;
 mod client;
 mod complaint;
@@ -12,9 +13,11 @@ mod hosts;
 mod known_asset;
 mod limit;
 mod marks;
+mod preference;
 mod price_limit;
 mod rule;
 
+pub use authorization_limits::AuthorizationLimits;
 pub use browsers::Browsers;
 pub use client::{ClientKind, LocalSpenders, ProxyClient};
 pub use complaint::Complaint;
@@ -26,8 +29,9 @@ pub use hooks::{
 };
 pub use host_pattern::HostPattern;
 pub use hosts::Hosts;
-pub use known_asset::{KnownAsset, shown_price, well_known};
+pub use known_asset::{KnownAsset, TokenDomain, shown_price, well_known};
 pub use limit::SpendLimit;
 pub use marks::{Mark, Marks};
+pub use preference::Preference;
 pub use price_limit::PriceLimit;
 pub use rule::{Allow, Policy, Rule};

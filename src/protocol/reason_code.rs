@@ -159,6 +159,22 @@ reason_codes! {
     AnswerUnreadable = "answer-unreadable",
     /// The seller took the payment and withholds the response.
     PaidAnswerLost = "paid-answer-lost",
+    /// The seller took a payment that expires, and did not deliver.
+    PaidNotDelivered = "paid-not-delivered",
+    /// The seller's facilitator refused the payment.
+    SellerRefused = "seller-refused",
+    /// The rule's `schemes` do not allow the scheme.
+    SchemeNotAllowed = "scheme-not-allowed",
+    /// The clocks of the seller and of this machine differ.
+    ClockSkew = "clock-skew",
+    /// None of the offers of a known protocol can be paid.
+    UnsupportedOffers = "unsupported-offers",
+    /// The EIP-712 name of the token is not known.
+    NoTokenName = "no-token-name",
+    /// The seller claims another name of the token.
+    WrongTokenName = "wrong-token-name",
+    /// Too many payments that expire are open.
+    TooManyOpen = "too-many-open",
     /// A payment was sent, and no response came.
     PaymentInDoubt = "payment-in-doubt",
     /// A hook withholds the origin's response.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::budget::OverBudget;
 use crate::protocol::policy::{Browsers, Complaint, DepositLimit, Mark};
-use crate::protocol::schemes::Malformed;
+use crate::protocol::schemes::{Malformed, SchemeName};
 use crate::protocol::{Address, Amount, AssetId, ChannelId, ChannelOp};
 
 /// Why a request is not paid.
@@ -206,6 +206,79 @@ pub enum Refusal {
         /// The registered total.
         total: Amount,
     },
+    /// The seller took a payment that expires, and did not deliver.
+    #[error(
+        "paid, not delivered: the seller says that it has taken the payment for this request. The request is not paid for \
+         again for the time being (limits.retry_window)"
+    )]
+    PaidNotDelivered {
+        /// The time until it may be paid for again.
+        retry_after: Duration,
+    },
+    /// A payment for the same purchase may have been taken.
+    #[error(
+        "an earlier payment for this request may have been taken, and its outcome is not known: the request is not paid for \
+         again until that payment has expired and limits.retry_window has passed"
+    )]
+    OutcomeUnclear {
+        /// The time until then.
+        retry_after: Duration,
+    },
+    /// Presenting the same payment again did not tell what happened to it.
+    #[error(
+        "a payment was presented {attempts} times, and it is not clear whether the seller took it; the same request presents it \
+         again as long as it is valid"
+    )]
+    StillUnclear {
+        /// How often.
+        attempts: u32,
+    },
+    /// The seller's facilitator refused a payment.
+    #[error("the seller refuses the payment: {reason}")]
+    SellerRefused {
+        /// The seller's text, made safe to show.
+        reason: Box<str>,
+    },
+    /// The facilitator refused the time in a payment, and the seller's clock differs from ours.
+    #[error(
+        "the seller refuses the time in the payment, and its clock differs from this machine's by {seconds} s: correct this \
+         machine's clock"
+    )]
+    ClockSkew {
+        /// The difference, in seconds.
+        seconds: u64,
+    },
+    /// The rule does not allow the scheme.
+    #[error("the seller asks for a payment in the scheme {scheme}, which the rule's schemes do not allow")]
+    SchemeNotAllowed {
+        /// The scheme.
+        scheme: SchemeName,
+    },
+    /// None of the offers of a known protocol can be paid.
+    #[error("tollpass cannot pay any of the offers: {offers}")]
+    UnsupportedOffers {
+        /// The offers, and why.
+        offers: Box<str>,
+    },
+    /// A payment in this token is signed with its EIP-712 name, which is not known.
+    #[error("payments in {asset} need its eip712_name and eip712_version in an [[asset]] entry")]
+    NoTokenDomain {
+        /// The token.
+        asset: Box<AssetId>,
+    },
+    /// The seller claims another name of the token than the known one, and would refuse a payment under that.
+    #[error("the seller calls the token {claimed}, and its name is {known}: it would refuse the payment")]
+    TokenNamedWrongly {
+        /// The seller's name, made safe to show.
+        claimed: Box<str>,
+        /// The known one.
+        known: Box<str>,
+    },
+    /// Too many payments that expire are in use or unclear.
+    #[error(
+        "limits.open_authorizations payments are in use, or their outcome is unclear: wait until some have expired"
+    )]
+    TooManyOpen,
     /// The same request was paid before, and its response could not be parsed.
     #[error(
         "this request was paid for before, and its answer could not be read (see limits.head_bytes): it would be lost \
@@ -477,6 +550,7 @@ impl Refusal {
                 | Self::TooExpensive { .. }
                 | Self::ForeignReceiver(_)
                 | Self::ForeignAsset { .. }
+                | Self::SchemeNotAllowed { .. }
                 | Self::ForeignContract { .. }
                 | Self::ForeignToken { .. }
                 | Self::DepositCap { .. }
@@ -500,11 +574,27 @@ impl Refusal {
                     | Self::NotAccepted
                     | Self::NoProgress
                     | Self::PaidAnswerLost { .. }
+                    | Self::PaidNotDelivered { .. }
+                    | Self::StillUnclear { .. }
                     | Self::SecondPrice { .. }
                     | Self::Rounds { .. }
                     | Self::Deadline { waited_for: Awaited::Seller }
             ),
         }
+    }
+
+    /// Whether nothing was signed for the refused offer, and another offer of the same 402 may be paid instead.
+    pub fn leaves_other_offers(&self) -> bool {
+        self.is_about_terms()
+            || self.is_about_funding()
+            || matches!(
+                self,
+                Self::OverBudget(_)
+                    | Self::NoChain
+                    | Self::NotReady(_)
+                    | Self::NoTokenDomain { .. }
+                    | Self::TokenNamedWrongly { .. }
+            )
     }
 
     /// Whether funding is not possible now, although a channel that returns may still pay.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tollpass::Decision;
 use tollpass::limits::Limits;
 use tollpass::protocol::policy::{
-    Allow, Deposit, Hooks, HostPattern, LocalSpenders, Missing, Policy, Requested, Rule,
+    Allow, AuthorizationLimits, Deposit, Hooks, HostPattern, LocalSpenders, Missing, Policy, Requested, Rule,
 };
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount};
@@ -477,6 +477,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
     let allow = Allow::Pay {
         max_price: Amount::from(10_000).into(),
         receivers: Vec::new(),
+        preference: Arc::default(),
         send_ahead: false,
         allow_plain_http: false,
         browsers: None,
@@ -493,6 +494,7 @@ fn pay_settings(proxy: &Running, approver: Option<Arc<dyn Approver>>) -> PaySett
         sign_ahead: 0,
         ready_timeout: Duration::from_secs(10),
         pay_timeout: Duration::from_secs(2),
+        authorizations: AuthorizationLimits::default(),
     };
     PaySettings {
         policy: Arc::new(policy),

@@ -175,6 +175,7 @@ fn rules_are_read_in_order() {
         Allow::Pay {
             max_price: Amount::from(5).into(),
             receivers,
+            preference: Arc::default(),
             send_ahead: true,
             allow_plain_http: false,
             browsers: None,
@@ -189,6 +190,7 @@ fn rules_are_read_in_order() {
         Allow::Pay {
             max_price,
             receivers: Vec::new(),
+            preference: Arc::default(),
             send_ahead: true,
             allow_plain_http: false,
             browsers: None,

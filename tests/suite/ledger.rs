@@ -266,9 +266,15 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "frozen",
         "paused_host",
         "fee",
+        "paid_price",
     ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
-    older.execute_batch(&format!("{drops} PRAGMA user_version = {};", journal::LEDGER_VERSION - 1)).unwrap();
+    let columns: String = ["purchase", "payment", "valid_before", "taken_until"]
+        .iter()
+        .map(|column| format!("ALTER TABLE authorization DROP COLUMN {column}; "))
+        .collect();
+    let version = journal::LEDGER_VERSION - 1;
+    older.execute_batch(&format!("{drops} {columns} PRAGMA user_version = {version};")).unwrap();
     drop(older);
     for file in std::fs::read_dir(alice.state_dir()).unwrap().map(|entry| entry.unwrap().path()) {
         if file.to_str().unwrap().contains("ledger-head") {
@@ -306,6 +312,9 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
                 receipt, seal
              FROM ledger JOIN ledger_parties AS shared ON shared.seq = ledger.parties;
              DROP TABLE ledger; DROP TABLE ledger_parties; DROP TABLE fee; ALTER TABLE whole RENAME TO ledger;
+             DROP TABLE paid_price; ALTER TABLE paused_host DROP COLUMN is_price_rise;
+             ALTER TABLE authorization DROP COLUMN purchase; ALTER TABLE authorization DROP COLUMN payment;
+             ALTER TABLE authorization DROP COLUMN valid_before; ALTER TABLE authorization DROP COLUMN taken_until;
              PRAGMA user_version = 10;",
         )
         .unwrap();

@@ -37,3 +37,4 @@ mod support;
 mod tells;
 mod transparent;
 mod watches;
+mod x402;

@@ -14,10 +14,10 @@ use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
 use crate::protocol::budget::Hold;
 use crate::protocol::channel::InDoubt;
-use crate::protocol::engine::HostName;
+use crate::protocol::engine::{Authorization, HostName, PurchaseKey};
 use crate::protocol::quote::{Quote, RequestId, Trust};
 use crate::protocol::schemes::microraiden::ChannelOffer;
-use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Intent, Offer, Phase, Signature};
+use crate::protocol::{Account, Address, Amount, Channel, ChannelId, Draft, Intent, Offer, Phase, Signature};
 
 /// How long deposits are kept, in seconds: longer than any limit's window.
 const DEPOSITS_KEPT: u64 = 31 * 24 * 3600;
@@ -91,6 +91,40 @@ impl Journal {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Authorizations that a later request may present again, or whose purchase is not repeated yet: those that were valid at
+    /// the time `now` minus `retry_window`, in seconds. The second value is until when a purchase that was paid for and not
+    /// delivered is not repeated.
+    ///
+    /// # Errors
+    /// SQLite cannot read them.
+    pub(in crate::payments) fn open_authorizations(
+        &self,
+        now: u64,
+        retry_window: u64,
+    ) -> Result<Vec<(Authorization, Option<u64>)>, JournalError> {
+        let read = || -> rusqlite::Result<Vec<_>> {
+            let sql = "SELECT nonce, scheme, payment, purchase, taken_until FROM authorization
+                 WHERE payment IS NOT NULL AND (valid_before + ?2 > ?1 OR taken_until > ?1) ORDER BY rowid";
+            let mut select = self.connection.prepare(sql)?;
+            let rows = select.query_map(params![now as i64, retry_window as i64], |row| {
+                let nonce: String = row.get(0)?;
+                let (scheme, payment): (String, String) = (row.get(1)?, row.get(2)?);
+                let key: Option<[u8; 32]> = row.get(3)?;
+                let taken_until: Option<i64> = row.get(4)?;
+                let nonce = hex::decode(&nonce).ok().and_then(|nonce| nonce.try_into().ok());
+                let draft = nonce.and_then(|nonce| Draft::from_stored(&scheme, nonce, &payment));
+                let Some((nonce, draft)) = nonce.zip(draft) else {
+                    return Err(unreadable(2, NotStored));
+                };
+                let (terms, key) = (draft.terms(), key.map(PurchaseKey));
+                let authorization = Authorization { nonce, terms, draft, key };
+                Ok((authorization, taken_until.map(i64::unsigned_abs)))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
     /// The transactions with unknown outcome of an account; changes nothing.
@@ -322,6 +356,11 @@ fn optional(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Amount>> {
         None => Ok(None),
     }
 }
+
+/// A payment that another version has stored.
+#[derive(Debug, thiserror::Error)]
+#[error("not a payment that can be presented again")]
+struct NotStored;
 
 fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))

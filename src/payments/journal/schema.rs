@@ -23,6 +23,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     PARTIES,
     FEES,
     PAID_PRICES,
+    PURCHASES,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -209,6 +210,13 @@ const PAID_PRICES: &str = "
         lowest TEXT NOT NULL
     );
     ALTER TABLE paused_host ADD COLUMN is_price_rise INTEGER NOT NULL DEFAULT 0;";
+/// Version 14: authorizations that expire, with what presents them again, a hash of their purchase, and until when one that was
+/// taken and not delivered is not repeated.
+const PURCHASES: &str = "
+    ALTER TABLE authorization ADD COLUMN purchase BLOB;
+    ALTER TABLE authorization ADD COLUMN payment TEXT;
+    ALTER TABLE authorization ADD COLUMN valid_before INTEGER;
+    ALTER TABLE authorization ADD COLUMN taken_until INTEGER;";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

@@ -84,6 +84,11 @@ impl Journal {
                         ledger.end_held(&transaction, nonce)?;
                     }
                 }
+                Record::AuthorizationTaken(nonce, until) => {
+                    transaction
+                        .prepare_cached("UPDATE authorization SET taken_until = ?2 WHERE nonce = ?1")?
+                        .execute(params![hex::encode_prefixed(nonce), *until as i64])?;
+                }
                 Record::Hold(id, hold) => write_hold(&transaction, account, id, hold)?,
                 Record::Budget(row) => write_budget(&transaction, row)?,
                 Record::BudgetEnded(key) => delete_budget(&transaction, key)?,
@@ -117,6 +122,7 @@ fn needs_account(record: &Record) -> bool {
     match record {
         Record::Authorization(_)
         | Record::AuthorizationEnded(_)
+        | Record::AuthorizationTaken(..)
         | Record::Budget(_)
         | Record::BudgetEnded(_)
         | Record::Frozen(_) => false,
@@ -170,16 +176,23 @@ fn write_channel(
 }
 
 fn write_authorization(connection: &Connection, authorization: &Authorization) -> rusqlite::Result<()> {
-    let Authorization { nonce, terms: Terms { price, payee, scheme } } = authorization;
+    let Authorization { nonce, terms: Terms { price, payee, scheme }, draft, key } = authorization;
     connection
-        .prepare_cached("INSERT OR REPLACE INTO authorization VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO authorization
+                 (nonce, scheme, amount, asset, payee, at, purchase, payment, valid_before)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
         .execute(params![
             hex::encode_prefixed(nonce),
             scheme.name(),
             price.amount.to_string(),
             price.asset.to_string(),
             payee.to_string(),
-            unix_time() as i64
+            unix_time() as i64,
+            key.map(|key| key.0),
+            draft.to_stored(),
+            draft.valid_before().map(|time| time as i64),
         ])?;
     Ok(())
 }

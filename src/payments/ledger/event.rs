@@ -21,5 +21,7 @@ pub(in crate::payments) struct PaymentEvent {
     pub(super) channel: Option<(ChannelId, Amount)>,
     /// The nonce of a one-shot authorization.
     pub(super) nonce: Option<[u8; 32]>,
+    /// An earlier request has begun the payment with this nonce, under a number that the journal knows.
+    pub(super) is_joined: bool,
     pub(super) receipt: Option<Receipt>,
 }

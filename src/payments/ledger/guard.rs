@@ -52,6 +52,7 @@ impl LedgerGuard {
             return;
         }
         self.end_sent(LedgerState::Refused);
+        self.join(draft);
         let payment = match &mut self.held {
             Some(held) => {
                 let sent = PaymentEvent { at: unix_millis(), state: LedgerState::Sent, ..held.clone() };
@@ -72,11 +73,36 @@ impl LedgerGuard {
         self.sent = Some(SentPayment { payment, draft, is_rejected: false, is_sending: true });
     }
 
+    /// An earlier request for the same purchase has begun this payment: its rows go on.
+    fn join(&mut self, draft: &Draft) {
+        let Some(nonce) = draft.nonce() else { return };
+        if self.held.as_ref().and_then(|held| held.nonce) == Some(nonce) {
+            return;
+        }
+        if let Some(own) = self.held.as_ref().and_then(|held| held.nonce) {
+            self.queue.forget(&own);
+        }
+        let joined = self.event(self.queue.next_payment(), LedgerState::Sent, draft.terms());
+        self.held = Some(PaymentEvent { nonce: Some(nonce), is_joined: true, ..joined });
+    }
+
     /// The seller has seen what was sent and asks again.
     pub(in crate::payments) fn answered(&mut self) {
         if let Some(sent) = &mut self.sent {
             (sent.is_rejected, sent.is_sending) = (true, false);
         }
+    }
+
+    /// What was sent may have reached the seller, and nothing is known about it.
+    pub(in crate::payments) fn unclear(&mut self) {
+        if let Some(sent) = &mut self.sent {
+            sent.is_sending = false;
+        }
+    }
+
+    /// The seller has stated that it took what was presented, and did not deliver.
+    pub(in crate::payments) fn taken(&mut self) {
+        self.end_sent(LedgerState::PaidNotDelivered);
     }
 
     /// The seller has proven that it holds `total` of what was presented.
@@ -111,7 +137,7 @@ impl LedgerGuard {
         let Some(sent) = self.sent.take() else { return };
         let state = match state {
             LedgerState::Unsent | LedgerState::InDoubt if sent.is_rejected => LedgerState::Refused,
-            LedgerState::Unsent if !sent.is_sending => LedgerState::InDoubt,
+            LedgerState::Unsent if !sent.is_sending || self.is_joined() => LedgerState::InDoubt,
             state => state,
         };
         let receipt = self.receipt.take().filter(|_| state == LedgerState::Paid);
@@ -123,9 +149,23 @@ impl LedgerGuard {
         }
     }
 
+    fn is_joined(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_joined)
+    }
+
     fn event(&self, payment: u64, state: LedgerState, terms: Terms) -> PaymentEvent {
         let (request, at) = (Arc::clone(&self.request), unix_millis());
-        PaymentEvent { payment, at, state, request, terms, channel: None, nonce: None, receipt: None }
+        PaymentEvent {
+            payment,
+            at,
+            state,
+            request,
+            terms,
+            channel: None,
+            nonce: None,
+            is_joined: false,
+            receipt: None,
+        }
     }
 }
 

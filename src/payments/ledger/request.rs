@@ -6,6 +6,7 @@ use http::{Method, Uri};
 
 use crate::payments::run_account::RunAccount;
 use crate::protocol::budget::BudgetSet;
+use crate::protocol::engine::PurchaseKey;
 use crate::protocol::policy::{HostPattern, ProxyClient};
 
 /// A client request that may be paid, as far as the report and the ledger show it.
@@ -25,6 +26,8 @@ pub struct PaidRequest {
     pub budgets: BudgetSet,
     /// The run whose program sent it.
     pub run: Option<Arc<RunAccount>>,
+    /// The purchase, if later requests can continue it.
+    pub key: Option<PurchaseKey>,
 }
 
 impl PaidRequest {
@@ -36,7 +39,22 @@ impl PaidRequest {
         (client, rule): (Option<Arc<ProxyClient>>, HostPattern),
         budgets: BudgetSet,
     ) -> Self {
-        Self { method, host: host(url).into(), path: url.path().into(), client, rule, budgets, run: None }
+        Self {
+            method,
+            host: host(url).into(),
+            path: url.path().into(),
+            client,
+            rule,
+            budgets,
+            run: None,
+            key: None,
+        }
+    }
+
+    /// The same for a purchase that later requests can continue.
+    #[must_use]
+    pub fn with_key(self, key: Option<PurchaseKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// The same for a program of a run.

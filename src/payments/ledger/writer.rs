@@ -337,6 +337,22 @@ impl OpenedLedger {
         rows.query_map([self.chain], |row| tables::read(row).map(|(row, _)| row))?.collect()
     }
 
+    /// The last row of an authorization.
+    fn last_row(
+        &self,
+        connection: &Connection,
+        nonce: Option<[u8; 32]>,
+    ) -> rusqlite::Result<Option<LedgerRow>> {
+        let Some(nonce) = nonce else { return Ok(None) };
+        let sql = format!(
+            "{} WHERE ledger.chain = ?1 AND ledger.nonce = ?2 ORDER BY ledger.seq DESC LIMIT 1",
+            tables::select(tables::PARTIES_VERSION)
+        );
+        let mut rows = connection.prepare_cached(&sql)?;
+        let read = |row: &rusqlite::Row<'_>| tables::read(row).map(|(row, _)| row);
+        rows.query_row(params![self.chain, hex::encode(nonce)], read).optional()
+    }
+
     /// Ends the payments of an earlier process, whose outcome is unknown.
     fn end_earlier(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         for row in self.open_rows(connection)? {
@@ -549,7 +565,12 @@ impl OpenedLedger {
         event: &PaymentEvent,
         queue: &LedgerQueue,
     ) -> rusqlite::Result<()> {
-        let before = self.open.get(&event.payment).copied();
+        let last = if event.is_joined { self.last_row(connection, event.nonce)? } else { None };
+        let joined = last.as_ref().map(|row| PaymentEvent { payment: row.payment, ..event.clone() });
+        let event = joined.as_ref().unwrap_or(event);
+        let before = self.open.get(&event.payment).copied().or_else(|| {
+            last.map(|LedgerRow { state, counts, .. }| OpenPayment { state, counts, new: counts })
+        });
         let price = event.terms.price.amount;
         let is_void = matches!(event.state, LedgerState::Unsent | LedgerState::Expired);
         let is_taken = matches!(event.state, LedgerState::Paid | LedgerState::PaidNotDelivered);

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use super::purchase::Topic;
+use super::purchase_key::PurchaseKey;
 use crate::protocol::Money;
 use crate::protocol::budget::{BudgetAmount, BudgetIndex};
 use crate::protocol::policy::SpendLimit;
-use crate::protocol::schemes::Draft;
+use crate::protocol::schemes::{Draft, Offer};
 use crate::protocol::terms::Terms;
 
 /// An authorization that is signed or about to be signed.
@@ -16,6 +17,10 @@ pub struct Authorization {
     pub nonce: [u8; 32],
     /// Its amount, payee and scheme.
     pub terms: Terms,
+    /// The authorization itself, so that the same one can be presented again.
+    pub draft: Draft,
+    /// The purchase that it is for, if later requests can continue that.
+    pub key: Option<PurchaseKey>,
 }
 
 /// A client request that is paid with an authorization.
@@ -26,7 +31,12 @@ pub(super) struct OneShotPurchase {
     /// What it counts for in its budgets, and since when, once it is to be recorded.
     pub(super) counted: Vec<(BudgetIndex, BudgetAmount, u64)>,
     pub(super) nonce: [u8; 32],
+    pub(super) key: Option<PurchaseKey>,
+    /// What the seller offered: the payment is drawn once it is about to be recorded.
+    pub(super) offer: Offer,
     pub(super) draft: Draft,
+    /// Whether an earlier request for the same purchase has presented the payment.
+    pub(super) is_joined: bool,
     /// When it is refused if the key is still locked.
     pub(super) ready_by: Instant,
     pub(super) deadline: Instant,

@@ -176,6 +176,7 @@ impl Engine {
     pub(super) fn uncount_one_shot(&mut self, id: PurchaseId) {
         if let Some(mut purchase) = self.one_shots.remove(&id) {
             self.discount(&mut purchase);
+            self.open_authorizations.end(&purchase.nonce);
             self.one_shots.insert(id, purchase);
         }
     }

@@ -58,7 +58,7 @@ mod tests {
     use crate::protocol::engine::idle::*;
     use crate::protocol::engine::{Input, PurchaseId};
     use crate::protocol::policy::SpendLimit;
-    use crate::protocol::policy::{Deposit, Hooks};
+    use crate::protocol::policy::{AuthorizationLimits, Deposit, Hooks};
     use crate::protocol::schemes::microraiden;
     use crate::protocol::{Account, Amount, Channel, Offer, OnChain, Phase, Policy};
 
@@ -85,6 +85,7 @@ mod tests {
             sign_ahead: 0,
             ready_timeout: WITHIN,
             pay_timeout: WITHIN,
+            authorizations: AuthorizationLimits::default(),
         }));
         let start = Instant::now();
         let now = start + Duration::from_secs(100_000);
@@ -169,6 +170,7 @@ mod tests {
             host: "seller.example".into(),
             max_price: 1.into(),
             receivers: Vec::new(),
+            preference: Arc::default(),
             hooks: Arc::default(),
             budgets: Arc::default(),
         };

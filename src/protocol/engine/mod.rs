@@ -24,8 +24,10 @@ mod locked;
 mod model;
 mod one_shot;
 mod op_failure;
+mod open_authorization;
 mod open_hold;
 mod purchase;
+mod purchase_key;
 mod question;
 mod runs;
 mod slot;
@@ -41,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use self::authorization::OneShotPurchase;
 use self::blocked::Blocked;
+use self::open_authorization::OpenAuthorizations;
 use self::purchase::{Purchase, QueueKey, Stage};
 use self::slot::Slot;
 use crate::protocol::budget::{
@@ -59,6 +62,7 @@ pub use authorization::Authorization;
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
 pub use open_hold::{HoldReason, OpenHold};
+pub use purchase_key::PurchaseKey;
 pub use question::Question;
 
 /// An event.
@@ -112,7 +116,10 @@ pub enum Input {
         deadline: Instant,
         /// Random; makes the payment unique.
         nonce: [u8; 32],
+        /// The purchase, if later requests can continue it.
+        key: Option<PurchaseKey>,
     },
+
     /// What the journal contains about the budgets of channels; comes before [`Input::Ready`].
     Holds(Vec<(ChannelId, Hold)>),
     /// The decision on [`Effect::Consult`]; `None` if there is no approver.
@@ -181,6 +188,8 @@ pub enum Outcome {
     Accepted,
     /// The seller responded with another 402.
     Rejected(Box<Offer>),
+    /// Unknown, and the same payment may be presented again.
+    Unclear,
     /// Unknown.
     InDoubt,
 }
@@ -246,6 +255,9 @@ pub enum Record {
     Authorization(Box<Authorization>),
     /// The authorization with this nonce was accepted, or provably never sent.
     AuthorizationEnded([u8; 32]),
+    /// The seller took the authorization with this nonce and did not deliver; the purchase is not repeated until this time,
+    /// in seconds since 1970.
+    AuthorizationTaken([u8; 32], u64),
     /// The budgets of a channel.
     Hold(ChannelId, Box<Hold>),
     /// What a budget has spent.
@@ -280,6 +292,9 @@ pub struct Engine {
     purchases: BTreeMap<PurchaseId, Purchase>,
     /// Purchases without a channel.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
+    open_authorizations: OpenAuthorizations,
+    /// The wall clock, in seconds since 1970.
+    unix_time: u64,
     /// Purchases that wait for a channel to each receiver, by host, in order of arrival.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
     /// Operations in progress.
@@ -361,6 +376,8 @@ impl Engine {
             unclaimed_hosts: BTreeMap::new(),
             purchases: BTreeMap::new(),
             one_shots: BTreeMap::new(),
+            open_authorizations: OpenAuthorizations::default(),
+            unix_time: 0,
             queues: BTreeMap::new(),
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
@@ -382,6 +399,16 @@ impl Engine {
     pub fn with_budgets(mut self, budgets: Budgets) -> Self {
         self.budgets = budgets;
         self.budgets.define(&self.policy.budgets);
+        self
+    }
+
+    /// With authorizations of an earlier run that a payee may still redeem. The second value is until when a purchase that was
+    /// paid for and not delivered is not repeated, in seconds since 1970.
+    #[must_use]
+    pub fn with_open_authorizations(mut self, open: &[(Authorization, Option<u64>)]) -> Self {
+        for (authorization, taken_until) in open {
+            self.open_authorizations.restore(authorization, *taken_until);
+        }
         self
     }
 
@@ -412,6 +439,11 @@ impl Engine {
     /// Sets the time that budgets go by, in minutes since 1970; an earlier one has no effect.
     pub fn set_time(&mut self, minute: u64) {
         self.budgets.set_time(minute);
+    }
+
+    /// Sets the wall clock, in seconds since 1970, which authorizations expire by.
+    pub fn set_wall_clock(&mut self, unix_time: u64) {
+        self.unix_time = unix_time;
     }
 
     /// Takes what the user has not been told yet about budgets.
@@ -451,8 +483,8 @@ impl Engine {
             Input::Demand { purchase, offer, limit, deadline } => {
                 self.demand(purchase, offer, limit, deadline, now);
             }
-            Input::DemandOneShot { purchase, offer, limit, deadline, nonce } => {
-                self.demand_one_shot(purchase, &offer, (limit, deadline, nonce), now);
+            Input::DemandOneShot { purchase, offer, limit, deadline, nonce, key } => {
+                self.demand_one_shot(purchase, offer, (limit, deadline), (nonce, key), now);
             }
             Input::Holds(mut holds) => {
                 holds.iter_mut().for_each(|(_, hold)| hold.forget_runs());
@@ -464,7 +496,7 @@ impl Engine {
             Input::Durable(seq) => self.durable(seq),
             Input::NotRecorded(seq, reason) => self.not_recorded(seq, &reason, now),
             Input::Answer(id, outcome) if self.one_shots.contains_key(&id) => {
-                self.answer_one_shot(id, outcome);
+                self.answer_one_shot(id, outcome, now);
             }
             Input::Answer(id, outcome) => self.answer(id, outcome, now),
             Input::Intent(intent) => self.intend(intent, now),
@@ -540,7 +572,9 @@ impl Engine {
         if let Some(account) = self.account() {
             offer.check_account(account)?;
         }
-        limit.check(&offer.terms(), || self.account().map(Account::token_asset))?;
+        let terms = offer.terms();
+        limit.check(&terms, || self.account().map(Account::token_asset))?;
+        offer.check_token(limit.max_price.known(&terms.price.asset))?;
         match self.start {
             Start::NoChain if !offer.is_one_shot() => Err(Refusal::NoChain),
             _ => Ok(()),

@@ -17,7 +17,9 @@ use crate::protocol::budget::{BudgetKey, Window};
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
-use crate::protocol::policy::{Adopt, Decision, Deposit, DepositSize, Hooks, Missing, Requested, Retry};
+use crate::protocol::policy::{
+    Adopt, AuthorizationLimits, Decision, Deposit, DepositSize, Hooks, Missing, Requested, Retry,
+};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 
@@ -382,6 +384,7 @@ impl Model {
             sign_ahead,
             ready_timeout: Duration::from_secs(30),
             pay_timeout: Duration::from_secs(300),
+            authorizations: AuthorizationLimits::default(),
         });
         let alice = Signer::new(&[0xa0; 32]).unwrap();
         let account = Account { chain_id: 1, contract: CONTRACT, token: TOKEN, payer: alice.address() };
@@ -557,6 +560,7 @@ impl Model {
             host,
             max_price: MAX_PRICE.into(),
             receivers: if shares { vec![receiver] } else { Vec::new() },
+            preference: Arc::default(),
             hooks: Arc::clone(&self.policy.hooks),
             budgets: self.budgets.of(number),
         };
@@ -844,7 +848,10 @@ impl Model {
                 self.disk.budgets.insert(key, BudgetRow::clone(row));
             }
             Record::BudgetEnded(key) => self.disk.budgets.retain(|(other, ..), _| *other != **key),
-            Record::Authorization(_) | Record::AuthorizationEnded(_) | Record::Frozen(_) => {}
+            Record::Authorization(_)
+            | Record::AuthorizationEnded(_)
+            | Record::AuthorizationTaken(..)
+            | Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);
             }

@@ -4,65 +4,115 @@
 //! could be redeemed in addition.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
 use super::blocked::{Action, Blocked};
 use super::consult::too_late;
 use super::fit::Fit;
+use super::open_authorization::Join;
 use super::purchase::Topic;
+use super::purchase_key::PurchaseKey;
 use super::{Effect, Engine, Outcome, PurchaseId, Record, Seq, Start};
 use crate::protocol::Refusal;
 use crate::protocol::policy::{Complaint, Retry, SpendLimit};
 use crate::protocol::refusal::Awaited;
-use crate::protocol::schemes::{Offer, Reply};
+use crate::protocol::schemes::{Draft, DrawContext, Offer, Reply};
+
+/// The pause before a payment with an unclear outcome is presented for the third time; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// After this many doublings it stays the same.
+const LONGEST_PAUSE: u32 = 6;
 
 impl Engine {
     pub(super) fn demand_one_shot(
         &mut self,
         id: PurchaseId,
-        offer: &Offer,
-        (limit, deadline, nonce): (SpendLimit, Instant, [u8; 32]),
+        offer: Offer,
+        (limit, deadline): (SpendLimit, Instant),
+        (nonce, key): ([u8; 32], Option<PurchaseKey>),
         now: Instant,
     ) {
-        let terms = offer.terms();
         if matches!(self.start, Start::Stopped(_)) {
             return self.effects.push_back(Effect::Refuse(id, Refusal::ShuttingDown));
         }
         if now >= deadline {
             return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
-        let draft = offer.draw_one_shot(nonce).ok_or(Refusal::UnknownScheme);
-        let asks = self
-            .check(offer, &limit)
-            .and_then(|()| Ok(self.fit_one_shot(&limit.budgets, &terms.price).map(drop)?))
-            .and_then(|()| self.must_ask(&limit.hooks, offer));
-        match draft.and_then(|draft| Ok((draft, asks?))) {
-            Err(refusal) => self.effects.push_back(Effect::Refuse(id, refusal)),
-            Ok((draft, asks)) => {
-                let ready_by = now + self.policy.ready_timeout;
-                let (stage, retries, since) = (OneShotStage::Starting, 0, now);
-                let counted = Vec::new();
-                let purchase = OneShotPurchase {
-                    terms,
-                    limit,
-                    counted,
-                    nonce,
-                    draft,
-                    ready_by,
-                    deadline,
-                    stage,
-                    retries,
-                    since,
-                };
-                self.one_shots.insert(id, purchase);
-                if asks {
-                    self.consult_one_shot(id, Topic::Price);
-                } else if self.is_unlocked {
-                    self.record_one_shot(id);
+        let (draft, is_joined) = match self.draw_or_join(&offer, &limit, nonce, key) {
+            Ok(drawn) => drawn,
+            Err(refusal) => return self.effects.push_back(Effect::Refuse(id, refusal)),
+        };
+        let terms = if is_joined { draft.terms() } else { offer.terms() };
+        let asks = if is_joined {
+            // It is approved and counted.
+            self.check(&offer, &limit).map(|()| false)
+        } else {
+            self.check(&offer, &limit)
+                .and_then(|()| Ok(self.fit_one_shot(&limit.budgets, &terms.price).map(drop)?))
+                .and_then(|()| self.must_ask(&limit.hooks, &offer))
+        };
+        let asks = match asks {
+            Ok(asks) => asks,
+            Err(refusal) => {
+                self.open_authorizations.release(&draft.nonce().unwrap_or(nonce));
+                return self.effects.push_back(Effect::Refuse(id, refusal));
+            }
+        };
+        let purchase = OneShotPurchase {
+            terms,
+            limit,
+            counted: Vec::new(),
+            nonce: draft.nonce().unwrap_or(nonce),
+            key,
+            offer,
+            draft,
+            is_joined,
+            ready_by: now + self.policy.ready_timeout,
+            deadline,
+            stage: OneShotStage::Starting,
+            retries: 0,
+            since: now,
+        };
+        self.one_shots.insert(id, purchase);
+        if asks {
+            self.consult_one_shot(id, Topic::Price);
+        } else if self.is_unlocked {
+            self.record_one_shot(id);
+        }
+    }
+
+    /// The payment of a request: one that an earlier request for the same purchase left in doubt, if there is one.
+    fn draw_or_join(
+        &mut self,
+        offer: &Offer,
+        limit: &SpendLimit,
+        nonce: [u8; 32],
+        key: Option<PurchaseKey>,
+    ) -> Result<(Draft, bool), Refusal> {
+        if let Some(key) = key {
+            let times = (self.unix_time, self.policy.authorizations.retry_window.as_secs());
+            self.open_authorizations.forget_old(times.0, times.1);
+            match self.open_authorizations.join(key, &offer.terms(), limit, times)? {
+                Join::Present(open) => return Ok((open.0, true)),
+                Join::Separate if self.open_authorizations.len() >= self.policy.authorizations.open => {
+                    return Err(Refusal::TooManyOpen);
                 }
+                Join::Separate => {}
             }
         }
+        Ok((self.draw_one_shot(offer, limit, nonce)?, false))
+    }
+
+    fn draw_one_shot(&self, offer: &Offer, limit: &SpendLimit, nonce: [u8; 32]) -> Result<Draft, Refusal> {
+        let terms = offer.terms();
+        let context = DrawContext {
+            nonce,
+            now: self.unix_time,
+            max_validity: self.policy.authorizations.max_validity.as_secs(),
+            asset: limit.max_price.known(&terms.price.asset),
+        };
+        offer.draw_one_shot(&context)
     }
 
     /// Records an approved purchase, or lets it wait for the key.
@@ -100,6 +150,14 @@ impl Engine {
             return self.refuse_one_shot(id, Refusal::Frozen);
         }
         let Some(purchase) = self.one_shots.get(&id) else { return };
+        if purchase.is_joined {
+            return self.grant_one_shot(id);
+        }
+        // Drawn now: the request may have waited for a while.
+        let draft = match self.draw_one_shot(&purchase.offer, &purchase.limit, purchase.nonce) {
+            Ok(draft) => draft,
+            Err(refusal) => return self.refuse_one_shot(id, refusal),
+        };
         let (budgets, price) = (Arc::clone(&purchase.limit.budgets), purchase.price().clone());
         let since = match self.fit_one_shot(&budgets, &price) {
             Ok(Fit { tight: None }) => None,
@@ -114,7 +172,11 @@ impl Engine {
         self.count_one_shot(id, &budgets, &price);
         let Some(purchase) = self.one_shots.get_mut(&id) else { return };
         purchase.stage = OneShotStage::Recording;
-        let authorization = Authorization { nonce: purchase.nonce, terms: purchase.terms.clone() };
+        purchase.draft = draft;
+        let (nonce, key) = (purchase.nonce, purchase.key);
+        let (terms, draft) = (purchase.terms.clone(), purchase.draft.clone());
+        let authorization = Authorization { nonce, terms, draft, key };
+        self.open_authorizations.begin(&authorization);
         self.records.push(Record::Authorization(Box::new(authorization)));
         self.blocked.push(Blocked { after, since, action: Action::GrantOneShot(id) });
     }
@@ -128,7 +190,8 @@ impl Engine {
     }
 
     pub(super) fn refuse_one_shot(&mut self, id: PurchaseId, refusal: Refusal) {
-        if self.one_shots.remove(&id).is_some() {
+        if let Some(purchase) = self.one_shots.remove(&id) {
+            self.open_authorizations.release(&purchase.nonce);
             self.effects.push_back(Effect::Refuse(id, refusal));
         }
     }
@@ -138,6 +201,7 @@ impl Engine {
         let waiting: Vec<_> = self.one_shots.extract_if(.., |_, purchase| purchase.due().is_some()).collect();
         for (id, mut purchase) in waiting {
             self.end_unsigned(&mut purchase);
+            self.open_authorizations.release(&purchase.nonce);
             self.effects.push_back(Effect::Refuse(id, refusal.clone()));
         }
     }
@@ -146,8 +210,14 @@ impl Engine {
     fn end_unsigned(&mut self, purchase: &mut OneShotPurchase) {
         if matches!(purchase.stage, OneShotStage::Recording) {
             self.discount(purchase);
-            self.records.push(Record::AuthorizationEnded(purchase.nonce));
+            self.end_authorization(purchase.nonce);
         }
+    }
+
+    /// An authorization was accepted, or never signed.
+    fn end_authorization(&mut self, nonce: [u8; 32]) {
+        self.open_authorizations.end(&nonce);
+        self.records.push(Record::AuthorizationEnded(nonce));
     }
 
     /// Records that the payment was not sent this time.
@@ -155,26 +225,33 @@ impl Engine {
         if let Some(mut purchase) = self.one_shots.remove(&id) {
             // If it was sent before, it stays in doubt.
             let is_unsent = matches!(purchase.stage, OneShotStage::Recording | OneShotStage::InFlight);
-            if purchase.retries == 0 && is_unsent {
+            if purchase.retries == 0 && !purchase.is_joined && is_unsent {
                 self.discount(&mut purchase);
-                self.records.push(Record::AuthorizationEnded(purchase.nonce));
+                self.end_authorization(purchase.nonce);
             }
+            self.open_authorizations.release(&purchase.nonce);
         }
     }
 
-    pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome) {
+    pub(super) fn answer_one_shot(&mut self, id: PurchaseId, outcome: Outcome, now: Instant) {
         let refusal = match outcome {
             Outcome::Accepted => {
                 if let Some(purchase) = self.one_shots.remove(&id) {
-                    self.records.push(Record::AuthorizationEnded(purchase.nonce));
+                    self.end_authorization(purchase.nonce);
                 }
                 return;
             }
             Outcome::InDoubt => {
-                self.one_shots.remove(&id);
+                if let Some(purchase) = self.one_shots.remove(&id) {
+                    self.open_authorizations.release(&purchase.nonce);
+                }
                 return;
             }
-            Outcome::Rejected(offer) => match self.review_one_shot(id, &offer) {
+            Outcome::Unclear => match self.repeat_one_shot(id, now) {
+                Ok(()) => return,
+                Err(refusal) => refusal,
+            },
+            Outcome::Rejected(offer) => match self.review_one_shot(id, &offer, now) {
                 Ok(()) => return,
                 Err(refusal) => refusal,
             },
@@ -183,13 +260,27 @@ impl Engine {
     }
 
     /// Asks whether to present the same payment again, if the seller may accept it later.
-    fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer) -> Result<(), Refusal> {
+    fn review_one_shot(&mut self, id: PurchaseId, offer: &Offer, now: Instant) -> Result<(), Refusal> {
         if self.is_frozen {
             return Err(Refusal::Frozen);
         }
         let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
-        match offer.judge_one_shot(&purchase.draft) {
+        match offer.judge_one_shot(&purchase.draft, self.unix_time) {
             Reply::Stop(refusal) => return Err(refusal),
+            Reply::Taken => {
+                let window = self.policy.authorizations.retry_window;
+                let until = self.unix_time.saturating_add(window.as_secs());
+                let nonce = purchase.nonce;
+                if self.open_authorizations.take(&nonce, until) {
+                    self.records.push(Record::AuthorizationTaken(nonce, until));
+                }
+                return Err(Refusal::PaidNotDelivered { retry_after: window });
+            }
+            // The seller would not recognize the payment under other terms.
+            Reply::Unclear if offer.terms() != purchase.terms => {
+                return Err(Refusal::StillUnclear { attempts: purchase.retries + 1 });
+            }
+            Reply::Unclear => return self.repeat_one_shot(id, now),
             Reply::Later => {}
         }
         if offer.terms() != purchase.terms {
@@ -200,6 +291,35 @@ impl Engine {
             return Err(Refusal::HookAborts { complaint });
         }
         self.consult_one_shot(id, Topic::Complaint(complaint));
+        Ok(())
+    }
+
+    /// Schedules the same payment again after an unclear outcome: at once, and then slower, while it is valid.
+    ///
+    /// # Errors
+    /// The outcome stays unclear: the retries or the time are used up.
+    fn repeat_one_shot(&mut self, id: PurchaseId, now: Instant) -> Result<(), Refusal> {
+        if self.is_frozen {
+            return Err(Refusal::Frozen);
+        }
+        let Some(purchase) = self.one_shots.get_mut(&id) else { return Err(Refusal::ShuttingDown) };
+        let pause = match purchase.retries {
+            0 => Duration::ZERO,
+            times => FIRST_PAUSE.saturating_mul(1 << (times.min(LONGEST_PAUSE) - 1)),
+        };
+        let at = now + pause;
+        let is_usable = purchase.draft.is_usable(self.unix_time.saturating_add(pause.as_secs()));
+        if purchase.retries >= self.policy.authorizations.unclear_repeats
+            || at >= purchase.deadline
+            || !is_usable
+        {
+            return Err(Refusal::StillUnclear { attempts: purchase.retries + 1 });
+        }
+        purchase.retries += 1;
+        purchase.stage = OneShotStage::Backoff { until: at };
+        if pause.is_zero() {
+            self.grant_one_shot(id);
+        }
         Ok(())
     }
 

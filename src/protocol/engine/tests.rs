@@ -18,7 +18,9 @@ use crate::protocol::budget::BudgetSet;
 use crate::protocol::channel::{ChannelDraft, InDoubt};
 use crate::protocol::engine::*;
 use crate::protocol::policy::Complaint;
-use crate::protocol::policy::{Adopt, Deposit, Hooks, KnownAsset, Missing, PriceLimit, Retry};
+use crate::protocol::policy::{
+    Adopt, AuthorizationLimits, Deposit, Hooks, KnownAsset, Missing, PriceLimit, Retry,
+};
 use crate::protocol::schemes::microraiden;
 use crate::protocol::schemes::microraiden::{SellerRecord, proof};
 use crate::protocol::{Phase, Signature};
@@ -65,6 +67,7 @@ fn policy() -> Policy {
         sign_ahead: 0,
         ready_timeout: Duration::from_secs(30),
         pay_timeout: Duration::from_secs(300),
+        authorizations: AuthorizationLimits::default(),
     }
 }
 
@@ -172,7 +175,14 @@ impl World {
         let hooks = Arc::clone(&self.hooks);
         let receivers = receivers.to_vec();
         let budgets = self.budgets.clone();
-        let limit = SpendLimit { host: host.into(), max_price: 100.into(), receivers, hooks, budgets };
+        let limit = SpendLimit {
+            host: host.into(),
+            max_price: 100.into(),
+            receivers,
+            preference: Arc::default(),
+            hooks,
+            budgets,
+        };
         let offer = Offer::MicroRaiden(offer);
         let deadline = self.now + policy().pay_timeout;
         (purchase, self.when(Input::Demand { purchase, offer, limit, deadline }))
@@ -731,6 +741,7 @@ fn deadlines_say_what_was_waited_for() {
         host,
         max_price: 10.into(),
         receivers: Vec::new(),
+        preference: Arc::default(),
         hooks: Arc::default(),
         budgets: Arc::default(),
     };
@@ -1008,8 +1019,14 @@ fn a_limit_with_a_symbol_is_checked_once_the_token_is_known() {
         let known = KnownAsset::new("TKN", "eip155:1", TOKEN, 2, None);
         let max_price = PriceLimit::Tokens([(100.into(), known)].into());
         let (receivers, hooks) = (Vec::new(), Arc::clone(&hooks));
-        let limit =
-            SpendLimit { host: "bob.example".into(), max_price, receivers, hooks, budgets: Arc::default() };
+        let limit = SpendLimit {
+            host: "bob.example".into(),
+            max_price,
+            receivers,
+            preference: Arc::default(),
+            hooks,
+            budgets: Arc::default(),
+        };
         let (purchase, offer, deadline) =
             (PurchaseId(1), Offer::MicroRaiden(ask(price)), now + policy().pay_timeout);
         engine.handle(Input::Demand { purchase, offer, limit, deadline }, now);
@@ -1034,7 +1051,14 @@ fn a_late_demand_is_told_where_its_time_went() {
         world.next += 1;
         let purchase = PurchaseId(world.next);
         let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
-        let limit = SpendLimit { host, max_price: 100.into(), receivers, hooks, budgets: Arc::default() };
+        let limit = SpendLimit {
+            host,
+            max_price: 100.into(),
+            receivers,
+            preference: Arc::default(),
+            hooks,
+            budgets: Arc::default(),
+        };
         let (offer, deadline) = (Offer::MicroRaiden(ask(10)), world.now + left);
         let mut effects = world.when(Input::Demand { purchase, offer, limit, deadline });
         effects.extend(world.pass(left));

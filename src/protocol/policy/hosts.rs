@@ -62,6 +62,7 @@ mod tests {
         let pay = Allow::Pay {
             max_price: 1.into(),
             receivers: Vec::new(),
+            preference: Arc::default(),
             send_ahead: true,
             allow_plain_http: false,
             browsers: None,

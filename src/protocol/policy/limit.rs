@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Hooks, PriceLimit};
+use super::{Hooks, Preference, PriceLimit};
 use crate::protocol::asset::AssetId;
 use crate::protocol::budget::BudgetSet;
 use crate::protocol::host_name::HostName;
@@ -18,6 +18,8 @@ pub struct SpendLimit {
     pub max_price: PriceLimit,
     /// The payees that may be paid; any if empty.
     pub receivers: Vec<Address>,
+    /// Which schemes it allows, and which of several offers it prefers.
+    pub preference: Arc<Preference>,
     /// The hooks.
     pub hooks: Arc<Hooks>,
     /// The budgets that its payments count in.
@@ -40,6 +42,7 @@ impl SpendLimit {
         if terms.price.amount.is_zero() {
             return Err(Refusal::PriceZero);
         }
+        self.preference.check(terms.scheme)?;
         self.max_price.check(&terms.price, channel_token)
     }
 }

@@ -89,6 +89,15 @@ impl PriceLimit {
         }
     }
 
+    /// What is known about an asset that it allows.
+    pub fn known(&self, asset: &AssetId) -> Option<&KnownAsset> {
+        match self {
+            Self::ChannelToken(_) => None,
+            Self::Tokens(tokens) => tokens.iter().map(|(_, known)| known).find(|known| known.asset == *asset),
+            Self::Usd(_, tokens) => tokens.iter().find(|known| known.asset == *asset),
+        }
+    }
+
     fn not_allowed(&self, asset: &AssetId) -> Refusal {
         Refusal::ForeignAsset { asset: Box::new(asset.clone()), max_price: self.to_string().into() }
     }

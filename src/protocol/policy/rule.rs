@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authorization_limits::AuthorizationLimits;
 use super::browsers::Browsers;
 use super::deposit::Deposit;
 use super::hooks::Hooks;
 use super::host_pattern::HostPattern;
+use super::preference::Preference;
 use super::price_limit::PriceLimit;
 use crate::protocol::Address;
 use crate::protocol::budget::{Budget, BudgetRef, BudgetSet};
@@ -33,6 +35,8 @@ pub struct Policy {
     pub ready_timeout: Duration,
     /// The longest time from a request's first 402 to the headers of its paid response.
     pub pay_timeout: Duration,
+    /// Payments that are authorizations of a token.
+    pub authorizations: AuthorizationLimits,
 }
 
 /// One `[[pay]]` entry.
@@ -57,6 +61,8 @@ pub enum Allow {
         max_price: PriceLimit,
         /// The payees that may be paid; any if empty.
         receivers: Vec<Address>,
+        /// Which schemes it allows, and which of several offers it prefers.
+        preference: Arc<Preference>,
         /// Whether a remembered price is paid with the first request.
         send_ahead: bool,
         /// Whether sellers on other machines are paid over unencrypted http.

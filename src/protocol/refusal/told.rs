@@ -51,6 +51,15 @@ impl Refusal {
             Self::NotAccepted => ReasonCode::NotAccepted,
             Self::NoProgress => ReasonCode::NoProgress,
             Self::PaidAnswerLost { .. } => ReasonCode::PaidAnswerLost,
+            Self::PaidNotDelivered { .. } => ReasonCode::PaidNotDelivered,
+            Self::OutcomeUnclear { .. } | Self::StillUnclear { .. } => ReasonCode::PaymentInDoubt,
+            Self::SellerRefused { .. } => ReasonCode::SellerRefused,
+            Self::SchemeNotAllowed { .. } => ReasonCode::SchemeNotAllowed,
+            Self::ClockSkew { .. } => ReasonCode::ClockSkew,
+            Self::UnsupportedOffers { .. } => ReasonCode::UnsupportedOffers,
+            Self::NoTokenDomain { .. } => ReasonCode::NoTokenName,
+            Self::TokenNamedWrongly { .. } => ReasonCode::WrongTokenName,
+            Self::TooManyOpen => ReasonCode::TooManyOpen,
             Self::AnswerUnreadable => ReasonCode::AnswerUnreadable,
             Self::SecondPrice { .. } => ReasonCode::SecondPrice,
             Self::Rounds { .. } => ReasonCode::MaxAttempts,
@@ -88,6 +97,9 @@ impl Refusal {
         match self {
             Self::OverBudget(over) => over.free_in(),
             Self::FundFailed { retry, .. } => Some(retry.next),
+            Self::PaidNotDelivered { retry_after } | Self::OutcomeUnclear { retry_after } => {
+                Some(*retry_after)
+            }
             Self::TooManyDeposits { free_in, .. } => *free_in,
             Self::Deadline { waited_for } => match waited_for {
                 Awaited::Channel | Awaited::Funding | Awaited::Journal | Awaited::Start => Some(SOON),
@@ -99,6 +111,8 @@ impl Refusal {
             | Self::TooManyApprovals { .. }
             | Self::FundedOnce
             | Self::UnknownRun(_)
+            | Self::TooManyOpen
+            | Self::StillUnclear { .. }
             | Self::ShuttingDown => Some(SOON),
             _ => None,
         }

@@ -10,6 +10,7 @@ mod name;
 mod scheme;
 #[cfg(feature = "testing")]
 pub mod test_token;
+pub mod x402;
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
@@ -17,14 +18,12 @@ use http::header::{HeaderMap, HeaderName};
 pub use channel_verdict::{Holding, Verdict, Violation};
 pub use malformed::Malformed;
 pub use name::SchemeName;
-#[cfg(feature = "testing")]
-pub use scheme::OneShot;
-pub use scheme::{Assessment, Payer, Receipt, Reply, Scheme};
+pub use scheme::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
 
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
 use crate::protocol::channel::{Channel, ChannelDraft};
-use crate::protocol::policy::Complaint;
+use crate::protocol::policy::{Complaint, KnownAsset};
 use crate::protocol::terms::Terms;
 use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
 
@@ -33,6 +32,8 @@ use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
 pub enum Offer {
     /// µRaiden.
     MicroRaiden(microraiden::ChannelOffer),
+    /// x402.
+    X402(x402::ExactOffer),
     /// The scheme for tests.
     #[cfg(feature = "testing")]
     TestToken(test_token::TokenOffer),
@@ -43,6 +44,8 @@ pub enum Offer {
 pub enum Draft {
     /// µRaiden.
     MicroRaiden(ChannelDraft),
+    /// x402.
+    X402(x402::ExactDraft),
     /// The scheme for tests.
     #[cfg(feature = "testing")]
     TestToken(test_token::TokenDraft),
@@ -54,6 +57,10 @@ macro_rules! dispatch {
         match $value {
             $kind::MicroRaiden($inner) => {
                 type $scheme = microraiden::MicroRaiden;
+                $result
+            }
+            $kind::X402($inner) => {
+                type $scheme = x402::Exact;
                 $result
             }
             #[cfg(feature = "testing")]
@@ -78,7 +85,7 @@ pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
     if test_token::TestToken::wants_body(status, headers) {
         return true;
     }
-    microraiden::MicroRaiden::wants_body(status, headers)
+    microraiden::MicroRaiden::wants_body(status, headers) || x402::Exact::wants_body(status, headers)
 }
 
 /// Whether a header belongs to the hop between payer and seller: clients neither send nor receive it.
@@ -94,12 +101,12 @@ pub fn is_payment_name(name: &[u8]) -> bool {
     if test_token::TestToken::is_payment_name(name) {
         return true;
     }
-    microraiden::MicroRaiden::is_payment_name(name)
+    microraiden::MicroRaiden::is_payment_name(name) || x402::Exact::is_payment_name(name)
 }
 
 /// The headers of all schemes that contain no secret.
 pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
-    let headers = microraiden::MicroRaiden::PUBLIC_HEADERS.iter().copied();
+    let headers = microraiden::MicroRaiden::PUBLIC_HEADERS.iter().chain(x402::Exact::PUBLIC_HEADERS).copied();
     #[cfg(feature = "testing")]
     let headers = headers.chain(test_token::TestToken::PUBLIC_HEADERS.iter().copied());
     headers
@@ -109,13 +116,20 @@ pub fn public_headers() -> impl Iterator<Item = &'static HeaderName> {
 /// valid one in another.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] if no offer can be parsed, [`Refusal::UnknownScheme`] if there is none.
+/// [`Refusal::Malformed`] if no offer can be parsed, [`Refusal::UnsupportedOffers`] if none can be paid,
+/// [`Refusal::UnknownScheme`] if there is none.
 pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
     let mut offers = Vec::new();
-    let mut malformed = None;
+    let (mut malformed, mut unsupported) = (None, None);
     match microraiden::MicroRaiden::read(answer) {
         Some(Ok(read)) => offers.extend(read.into_iter().map(Offer::MicroRaiden)),
         Some(Err(error)) => malformed = malformed.or(Some(Malformed::MicroRaiden(error))),
+        None => {}
+    }
+    match x402::Exact::read(answer) {
+        Some(Ok(read)) => offers.extend(read.into_iter().map(Offer::X402)),
+        Some(Err(x402::MalformedExactOffer::NoneSupported(others))) => unsupported = Some(others),
+        Some(Err(error)) => malformed = malformed.or(Some(Malformed::X402(error))),
         None => {}
     }
     #[cfg(feature = "testing")]
@@ -124,11 +138,18 @@ pub fn read(answer: &Answer<'_>) -> Result<Vec<Offer>, Refusal> {
         Some(Err(error)) => malformed = malformed.or(Some(Malformed::TestToken(error))),
         None => {}
     }
-    match malformed {
+    match (malformed, unsupported) {
         _ if !offers.is_empty() => Ok(offers),
-        Some(malformed) => Err(Refusal::Malformed(malformed)),
-        None => Err(Refusal::UnknownScheme),
+        (Some(malformed), _) => Err(Refusal::Malformed(malformed)),
+        (None, Some(offers)) => Err(Refusal::UnsupportedOffers { offers }),
+        (None, None) => Err(Refusal::UnknownScheme),
     }
+}
+
+/// The offers of a response in a known protocol that cannot be paid, and why; each is safe to show.
+#[must_use]
+pub fn unsupported(answer: &Answer<'_>) -> Vec<String> {
+    x402::unsupported(answer)
 }
 
 impl Offer {
@@ -143,33 +164,48 @@ impl Offer {
     pub fn is_one_shot(&self) -> bool {
         match self {
             Self::MicroRaiden(_) => false,
+            Self::X402(_) => true,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => true,
         }
     }
 
-    /// The payment of a one-shot offer; `None` in a scheme with channels. `nonce` makes it unique.
-    #[must_use]
-    #[cfg_attr(
-        not(feature = "testing"),
-        expect(unused_variables, reason = "only the tests have such a scheme")
-    )]
-    pub fn draw_one_shot(&self, nonce: [u8; 32]) -> Option<Draft> {
+    /// The payment of a one-shot offer.
+    ///
+    /// # Errors
+    /// Why it cannot be drawn; in a scheme with channels, always.
+    pub fn draw_one_shot(&self, context: &DrawContext<'_>) -> Result<Draft, Refusal> {
         match self {
-            Self::MicroRaiden(_) => None,
+            Self::MicroRaiden(_) => Err(Refusal::UnknownScheme),
+            Self::X402(offer) => x402::Exact::draw(offer, context).map(Draft::X402),
             #[cfg(feature = "testing")]
-            Self::TestToken(offer) => Some(Draft::TestToken(test_token::TestToken::draw(offer, nonce))),
+            Self::TestToken(offer) => test_token::TestToken::draw(offer, context).map(Draft::TestToken),
         }
     }
 
-    /// What to do after this offer came in response to a payment in a one-shot scheme.
+    /// What to do after this offer came in response to a payment in a one-shot scheme. `now` is in seconds since 1970.
     #[must_use]
-    pub fn judge_one_shot(&self, presented: &Draft) -> Reply {
+    pub fn judge_one_shot(&self, presented: &Draft, now: u64) -> Reply {
         match (self, presented) {
+            (Self::X402(offer), Draft::X402(draft)) => x402::Exact::judge(offer, draft, now),
             #[cfg(feature = "testing")]
-            (Self::TestToken(offer), Draft::TestToken(draft)) => test_token::TestToken::judge(offer, draft),
+            (Self::TestToken(offer), Draft::TestToken(draft)) => {
+                test_token::TestToken::judge(offer, draft, now)
+            }
             _ => Reply::Stop(Refusal::NotAccepted),
         }
+    }
+
+    /// Whether a later request can present the same payment again.
+    #[must_use]
+    pub fn can_be_continued(&self) -> bool {
+        matches!(self, Self::X402(_))
+    }
+
+    /// Whether a later request may carry its payment at once, at the same price.
+    #[must_use]
+    pub fn can_go_ahead(&self) -> bool {
+        !matches!(self, Self::X402(_))
     }
 
     /// Judges this offer as the response to a channel payment. `signed` are the totals of the channel that were first
@@ -184,6 +220,7 @@ impl Offer {
     ) -> Verdict {
         match self {
             Self::MicroRaiden(offer) => microraiden::judge(offer, channel, presented, signed, account),
+            Self::X402(_) => Verdict::Violation(Violation::Silent),
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Verdict::Violation(Violation::Silent),
         }
@@ -194,6 +231,7 @@ impl Offer {
     pub fn as_quote(&self) -> Self {
         match self {
             Self::MicroRaiden(offer) => Self::MicroRaiden(offer.as_quote()),
+            Self::X402(offer) => Self::X402(offer.clone()),
             #[cfg(feature = "testing")]
             Self::TestToken(offer) => {
                 Self::TestToken(test_token::TokenOffer { is_later: false, ..offer.clone() })
@@ -208,7 +246,7 @@ impl Offer {
             // One-shot offers never reach a channel.
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Draft::MicroRaiden(draft),
-            Self::MicroRaiden(_) => Draft::MicroRaiden(draft),
+            Self::MicroRaiden(_) | Self::X402(_) => Draft::MicroRaiden(draft),
         }
     }
 
@@ -219,6 +257,20 @@ impl Offer {
     pub fn check_account(&self, account: &Account) -> Result<(), Refusal> {
         match self {
             Self::MicroRaiden(offer) => offer.check_account(account),
+            Self::X402(_) => Ok(()),
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => Ok(()),
+        }
+    }
+
+    /// Checks that what is known about the price's token is enough to sign a payment in it that the seller accepts.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_token(&self, known: Option<&KnownAsset>) -> Result<(), Refusal> {
+        match self {
+            Self::X402(offer) => offer.domain(known).map(drop),
+            Self::MicroRaiden(_) => Ok(()),
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Ok(()),
         }
@@ -231,6 +283,7 @@ impl Offer {
     pub fn check_contract(&self, ours: Address) -> Result<(), Refusal> {
         match self {
             Self::MicroRaiden(offer) => offer.check_contract(ours),
+            Self::X402(_) => Ok(()),
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Ok(()),
         }
@@ -241,6 +294,7 @@ impl Offer {
     pub fn rest_path(&self) -> Option<&str> {
         match self {
             Self::MicroRaiden(offer) => offer.gateway.as_deref(),
+            Self::X402(_) => None,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => None,
         }
@@ -251,6 +305,7 @@ impl Offer {
     pub fn claimed_total(&self) -> Option<Amount> {
         match self {
             Self::MicroRaiden(offer) => offer.state.map(|state| state.total),
+            Self::X402(_) => None,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => None,
         }
@@ -264,6 +319,7 @@ impl Offer {
             Self::MicroRaiden(offer) => {
                 offer.state.is_some_and(|state| microraiden::is_ours(&state, channel, account))
             }
+            Self::X402(_) => false,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => false,
         }
@@ -274,6 +330,7 @@ impl Offer {
     pub fn complaint(&self, presented: &ChannelDraft) -> Option<Complaint> {
         match self {
             Self::MicroRaiden(offer) => microraiden::complaint(offer, presented),
+            Self::X402(_) => None,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => None,
         }
@@ -286,6 +343,7 @@ impl Draft {
     pub fn price(&self) -> Money {
         match self {
             Self::MicroRaiden(draft) => Money::channel_token(draft.price),
+            Self::X402(draft) => draft.price(),
             #[cfg(feature = "testing")]
             Self::TestToken(draft) => Money { amount: draft.price, asset: test_token::asset() },
         }
@@ -296,6 +354,7 @@ impl Draft {
     pub fn payee(&self) -> Address {
         match self {
             Self::MicroRaiden(draft) => draft.channel.receiver,
+            Self::X402(draft) => draft.requirement.payee,
             #[cfg(feature = "testing")]
             Self::TestToken(draft) => draft.payee,
         }
@@ -306,6 +365,7 @@ impl Draft {
     pub fn scheme(&self) -> SchemeName {
         match self {
             Self::MicroRaiden(_) => SchemeName::MicroRaiden,
+            Self::X402(_) => SchemeName::X402,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => SchemeName::TestToken,
         }
@@ -316,9 +376,80 @@ impl Draft {
     pub fn on_channel(&self) -> Option<&ChannelDraft> {
         match self {
             Self::MicroRaiden(draft) => Some(draft),
+            Self::X402(_) => None,
             #[cfg(feature = "testing")]
             Self::TestToken(_) => None,
         }
+    }
+
+    /// The scheme-neutral terms that it pays.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { price: self.price(), payee: self.payee(), scheme: self.scheme() }
+    }
+
+    /// What makes a one-shot payment unique.
+    #[must_use]
+    pub fn nonce(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::MicroRaiden(_) => None,
+            Self::X402(draft) => Some(draft.nonce),
+            #[cfg(feature = "testing")]
+            Self::TestToken(draft) => Some(draft.nonce),
+        }
+    }
+
+    /// When a payment expires, in seconds since 1970, if it does.
+    #[must_use]
+    pub fn valid_before(&self) -> Option<u64> {
+        match self {
+            Self::X402(draft) => Some(draft.valid_before),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
+    }
+
+    /// Whether a seller can still take it at this time, in seconds since 1970.
+    #[must_use]
+    pub fn is_usable(&self, now: u64) -> bool {
+        match self {
+            Self::X402(draft) => draft.is_usable(now),
+            Self::MicroRaiden(_) => true,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => true,
+        }
+    }
+
+    /// Whether the seller recognizes a payment that is presented a second time, so that any request may repeat it.
+    #[must_use]
+    pub fn is_identified(&self) -> bool {
+        match self {
+            Self::X402(draft) => draft.requirement.identifier.is_some(),
+            Self::MicroRaiden(_) => false,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => false,
+        }
+    }
+
+    /// What the journal keeps of a payment beside its nonce and terms, so that it can be presented again.
+    #[must_use]
+    pub fn to_stored(&self) -> Option<String> {
+        match self {
+            Self::X402(draft) => draft.to_stored(),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
+    }
+
+    /// The payment that the journal kept for the scheme of this name; `None` if it cannot be read.
+    #[must_use]
+    pub fn from_stored(scheme: &str, nonce: [u8; 32], stored: &str) -> Option<Self> {
+        if scheme != SchemeName::X402.name() {
+            return None;
+        }
+        x402::ExactDraft::from_stored(nonce, stored).map(Self::X402)
     }
 
     /// The 32-byte digest that the payer signs; `None` if the scheme needs an account and there is none.

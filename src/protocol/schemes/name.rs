@@ -7,6 +7,8 @@ use std::fmt;
 pub enum SchemeName {
     /// µRaiden: signed totals over a channel.
     MicroRaiden,
+    /// x402, `exact`: one authorization for each price.
+    X402,
     /// The scheme of the tests: one signature for each price.
     #[cfg(feature = "testing")]
     TestToken,
@@ -15,9 +17,10 @@ pub enum SchemeName {
 impl SchemeName {
     /// The name in logs, reports and the journal.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::MicroRaiden => "microraiden",
+            Self::X402 => "x402",
             #[cfg(feature = "testing")]
             Self::TestToken => "test-token",
         }

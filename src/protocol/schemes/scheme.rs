@@ -4,6 +4,7 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
 
 use crate::protocol::answer::Answer;
+use crate::protocol::policy::KnownAsset;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Account, Address, Refusal, Signature};
 
@@ -43,13 +44,28 @@ pub trait Scheme {
 }
 
 /// A scheme without channels: each payment is a separate authorization.
-#[cfg(feature = "testing")]
 pub trait OneShot: Scheme {
-    /// The payment for an offer. `nonce` makes it unique.
-    fn draw(offer: &Self::Offer, nonce: [u8; 32]) -> Self::Draft;
+    /// The payment for an offer.
+    ///
+    /// # Errors
+    /// Why it cannot be drawn.
+    fn draw(offer: &Self::Offer, context: &DrawContext<'_>) -> Result<Self::Draft, Refusal>;
 
-    /// What to do after the seller's next offer in response to a payment.
-    fn judge(offer: &Self::Offer, presented: &Self::Draft) -> Reply;
+    /// What to do after the seller's next offer in response to a payment. `now` is in seconds since 1970.
+    fn judge(offer: &Self::Offer, presented: &Self::Draft, now: u64) -> Reply;
+}
+
+/// What a one-shot payment depends on beside its offer.
+#[derive(Clone, Copy, Debug)]
+pub struct DrawContext<'a> {
+    /// Random; makes the payment unique.
+    pub nonce: [u8; 32],
+    /// The time, in seconds since 1970.
+    pub now: u64,
+    /// How long it may be valid, in seconds.
+    pub max_validity: u64,
+    /// What is known about the asset of the price, if the rule names it.
+    pub asset: Option<&'a KnownAsset>,
 }
 
 /// What to do after a seller of a one-shot scheme did not accept a payment.
@@ -57,6 +73,10 @@ pub trait OneShot: Scheme {
 pub enum Reply {
     /// Present the same payment again later: it may be accepted.
     Later,
+    /// It is not clear what happened to the payment: present the same one again.
+    Unclear,
+    /// The seller took the payment, and withholds the response.
+    Taken,
     /// Stop. The seller may still redeem the payment.
     Stop(Refusal),
 }
@@ -77,6 +97,8 @@ pub enum Assessment {
     Paid(Receipt),
     /// The seller sent another 402: its offers decide.
     Asked,
+    /// Unknown, and presenting the same payment again may tell.
+    Unclear,
     /// Unknown: the seller may have failed before or after it took the payment.
     InDoubt,
 }

@@ -21,12 +21,14 @@ use tracing::Instrument as _;
 use super::held_answer::{HeldAnswer, hold_answer, tell_why};
 use super::operator_state::OperatorState;
 use super::plain_http;
+use super::purchase_hash::PurchaseHash;
 use super::settings::{PaySettings, PayShared};
 use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
 use crate::payments::{Lease, PaidRequest, RunAccount};
+use crate::protocol::engine::PurchaseKey;
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
@@ -41,6 +43,9 @@ use crate::proxy::upstream::egress::PinnedAddr;
 use crate::proxy::upstream::error::DialError;
 use crate::proxy::{Body, CarriesPayment, ForwardError, error_response};
 use crate::shutdown::Shutdown;
+
+/// The header of requests that their origin performs once, however often they are sent.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How often to send a payment that provably was not sent, because its pooled connection was stale, or that the seller
 /// states it has not processed.
@@ -62,6 +67,10 @@ pub(super) struct Exchange<S> {
     id: Option<RequestId>,
     /// What is being paid.
     attempt: Option<Attempt>,
+    /// The other offers of the 402, the preferred one first.
+    others: Vec<Offer>,
+    /// The purchase, if its payment expires: later requests can continue it.
+    key: Option<PurchaseKey>,
     /// Why no offer is paid; known if a payment ahead was refused.
     unpayable: Option<Refusal>,
     pub(super) deadline: Instant,
@@ -135,6 +144,15 @@ enum SendResult {
     Done(Response<Body>),
     /// The seller responded with another 402.
     Again(Box<Again>),
+    /// It is not clear what happened to the payment, which may be presented again.
+    Unclear(Box<UnclearPayment>),
+}
+
+/// A payment of which it is not clear what happened to it.
+struct UnclearPayment {
+    lease: Box<Lease>,
+    /// The response to the client if that stays unclear.
+    answer: Response<Body>,
 }
 
 /// A payment to which the seller responded with another 402.
@@ -173,6 +191,8 @@ where
             name,
             id,
             attempt,
+            others: Vec::new(),
+            key: None,
             unpayable,
             deadline,
             is_timed,
@@ -217,8 +237,18 @@ where
         self.start_clock();
         let (head, body) = answer.into_parts();
         let view = Answer { status: head.status, headers: &head.headers, body: None };
-        let offer =
-            schemes::read(&view).and_then(|offers| self.choose(offers, draft).ok_or(Refusal::UnknownScheme));
+        let mut offers = schemes::read(&view);
+        let (head, body) =
+            if offers == Err(Refusal::UnknownScheme) && schemes::wants_body(head.status, &head.headers) {
+                let HeldAnswer { head, body, trailers, .. } =
+                    hold_answer(self.settings(), &self.request, head, body).await?;
+                offers =
+                    schemes::read(&Answer { status: head.status, headers: &head.headers, body: Some(&body) });
+                (head, Body::with_trailers(body, trailers))
+            } else {
+                (head, body)
+            };
+        let offer = offers.and_then(|offers| self.choose(offers, draft).ok_or(Refusal::UnknownScheme));
         if let Ok(offer) = &offer {
             self.attempt = Some(Attempt::After(Box::new(offer.clone())));
         }
@@ -248,16 +278,36 @@ where
     }
 
     /// The offer to pay: after a payment, one of the same scheme.
-    fn choose(&self, mut offers: Vec<Offer>, draft: Option<&Draft>) -> Option<Offer> {
+    fn choose(&mut self, mut offers: Vec<Offer>, draft: Option<&Draft>) -> Option<Offer> {
         let Some(payments) = &self.settings().payments else { return offers.into_iter().next() };
-        if let Some(scheme) = draft.map(Draft::scheme) {
-            offers.sort_by_key(|offer| offer.terms().scheme != scheme);
+        if let Some(presented) = draft.map(Draft::terms) {
+            offers.sort_by_key(|offer| {
+                let terms = offer.terms();
+                (terms.scheme != presented.scheme, terms != presented)
+            });
             return offers.into_iter().next();
         }
         if let Some(index) = offers.iter().position(|offer| self.operator.has_approved(&offer.terms())) {
             return Some(offers.swap_remove(index));
         }
-        payments.choose(offers, &self.limit)
+        payments.sort(&mut offers, &self.limit);
+        let mut offers = offers.into_iter();
+        let best = offers.next();
+        self.others = offers.collect();
+        best
+    }
+
+    /// The next offer of the same 402, if nothing was signed for the one that was refused and another may be paid instead.
+    pub(super) fn next_offer(&mut self, refusal: &Refusal) -> Option<Offer> {
+        if !refusal.leaves_other_offers() {
+            return None;
+        }
+        let payments = self.settings().payments.as_ref()?;
+        let place = self.others.iter().position(|offer| payments.check(offer, &self.limit).is_ok())?;
+        let next = self.others.remove(place);
+        tracing::debug!(request = %self.request, details = %refusal, "trying the seller's next offer");
+        self.attempt = Some(Attempt::After(Box::new(next.clone())));
+        Some(next)
     }
 
     /// Asks for a payment until the deadline. `held` is the head of the 402; absent if the price is remembered.
@@ -269,7 +319,7 @@ where
         }
         let named = (self.head.method.clone(), &self.head.uri);
         let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
-        let request = request.of_run(self.run.clone());
+        let request = request.of_run(self.run.clone()).with_key(self.key);
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
@@ -367,7 +417,35 @@ where
             return Err(refusal);
         }
         self.first = None;
+        if offer.can_be_continued() {
+            let key = self.purchase_key().await?;
+            self.key = Some(key);
+        }
         self.lease(offer, Some(&held.head)).await
+    }
+
+    /// What makes a later request the same purchase: method, URL, client, `Authorization`, and the body or its
+    /// `Idempotency-Key`.
+    async fn purchase_key(&self) -> Result<PurchaseKey, Refusal> {
+        let mut hash = PurchaseHash::new(&self.name, self.origin.0.as_deref(), &self.head.headers);
+        if !hash.is_complete() {
+            let not_read = |error: String| Refusal::NotReplayable(error);
+            let body = self.kept.replay().await.map_err(|error| not_read(error.to_string()))?;
+            hash.add_body(body).await.map_err(not_read)?;
+        }
+        let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        Ok(payments.purchase_key(&hash.finish()))
+    }
+
+    /// Whether the payment may be presented again without another request of the client. The seller may have performed the
+    /// request that carried it: repeating that is up to the client, unless the request is idempotent or either side
+    /// recognizes it.
+    fn may_repeat(&self, draft: &Draft, was_asked: bool) -> bool {
+        draft.valid_before().is_some()
+            && (was_asked
+                || self.head.method.is_idempotent()
+                || draft.is_identified()
+                || self.head.headers.contains_key(IDEMPOTENCY_KEY))
     }
 
     /// Sends the request without a payment, and once more if the origin states that it did not process it and only the
@@ -426,7 +504,7 @@ where
             let answer = match self.send(lease, held.as_ref(), &mut has_left).await {
                 SendResult::Done(answer) => answer,
                 // Boxed: there is no second 402 in steady state, and a large future would cost each payment a copy.
-                SendResult::Again(again) => Box::pin(self.pay_again(again, has_left)).await,
+                sent => Box::pin(self.pay_again(sent, held, has_left)).await,
             };
             self.finish(answer)
         };
@@ -434,45 +512,92 @@ where
         Attended { exchange: Some(exchange), client: Some(client), shutdown }
     }
 
-    /// Pays again while the seller responds with another 402 and the policy allows it.
+    /// Pays again while the seller responds with another 402 and the policy allows it, and presents the same payment again
+    /// while its outcome is unclear. `held` is the 402 that was paid, if there was one.
     async fn pay_again(
         &mut self,
-        mut again: Box<Again>,
+        mut sent: SendResult,
+        mut held: Option<HeldAnswer>,
         mut has_left: oneshot::Receiver<Infallible>,
     ) -> Response<Body> {
         loop {
-            let Again { lease: returned, held: newer, offer } = *again;
-            if let Err(refusal) = self.whole().await {
-                self.remember_for_next();
-                return newer.give_back(&refusal);
-            }
-            let draft = returned.draft().clone();
-            if let Err(refusal) = self.check_rise(&offer).await {
-                return self.refuse(&newer, &refusal);
-            }
-            let consultant = self.consultant(Some(&draft), Some(&newer.head));
-            let next = tokio::select! {
-                next = returned.reject(offer, &consultant) => next,
-                // Nothing more is signed for a client that has left.
-                _ = &mut has_left => Err(Refusal::ClientLeft),
-            };
-            let lease = match next {
-                Ok(lease) => lease,
-                // Waiting would keep the channel of the payment that the seller rejected.
-                Err(refusal) if self.asks_operator(&refusal) => {
-                    return self.refuse(&newer, &Refusal::TermsNeedApproval);
-                }
-                Err(refusal) => {
-                    if refusal.is_failure_of_seller() {
-                        self.undelivered().await;
-                    }
-                    return self.refuse(&newer, &refusal);
-                }
-            };
-            again = match self.send(lease, Some(&newer), &mut has_left).await {
+            let next = match sent {
                 SendResult::Done(answer) => return answer,
-                SendResult::Again(again) => again,
+                SendResult::Again(again) => {
+                    let Again { lease, held: newer, offer } = *again;
+                    let next = self.answer_402(lease, &newer, offer, &mut has_left).await;
+                    held = Some(newer);
+                    next
+                }
+                SendResult::Unclear(unclear) => self.repeat(*unclear, held.as_ref(), &mut has_left).await,
             };
+            sent = match next {
+                Ok(lease) => self.send(lease, held.as_ref(), &mut has_left).await,
+                Err(answer) => return answer,
+            };
+        }
+    }
+
+    /// Asks for the next payment after another 402. `Err` is the response to the client.
+    async fn answer_402(
+        &mut self,
+        returned: Box<Lease>,
+        newer: &HeldAnswer,
+        offer: Offer,
+        has_left: &mut oneshot::Receiver<Infallible>,
+    ) -> Result<Box<Lease>, Response<Body>> {
+        if let Err(refusal) = self.whole().await {
+            self.remember_for_next();
+            return Err(newer.give_back(&refusal));
+        }
+        let draft = returned.draft().clone();
+        if let Err(refusal) = self.check_rise(&offer).await {
+            return Err(self.refuse(newer, &refusal));
+        }
+        let consultant = self.consultant(Some(&draft), Some(&newer.head));
+        let next = tokio::select! {
+            next = returned.reject(offer, &consultant) => next,
+            // Nothing more is signed for a client that has left.
+            _ = has_left => Err(Refusal::ClientLeft),
+        };
+        match next {
+            Ok(lease) => Ok(lease),
+            // Waiting would keep the channel of the payment that the seller rejected.
+            Err(refusal) if self.asks_operator(&refusal) => {
+                Err(self.refuse(newer, &Refusal::TermsNeedApproval))
+            }
+            Err(refusal) => {
+                if refusal.is_failure_of_seller() {
+                    self.undelivered().await;
+                }
+                Err(self.refuse(newer, &refusal))
+            }
+        }
+    }
+
+    /// Asks for the same payment again. `Err` is the response to the client.
+    async fn repeat(
+        &mut self,
+        unclear: UnclearPayment,
+        held: Option<&HeldAnswer>,
+        has_left: &mut oneshot::Receiver<Infallible>,
+    ) -> Result<Box<Lease>, Response<Body>> {
+        let UnclearPayment { lease, answer } = unclear;
+        let draft = lease.draft().clone();
+        let consultant = self.consultant(Some(&draft), held.map(|held| &held.head));
+        let next = tokio::select! {
+            next = lease.repeat(&consultant) => next,
+            _ = has_left => Err(Refusal::ClientLeft),
+        };
+        match next {
+            Ok(lease) => Ok(lease),
+            Err(refusal) => {
+                if refusal.is_failure_of_seller() {
+                    self.undelivered().await;
+                }
+                tracing::warn!(request = %self.request, price = %draft.price(), details = %refusal, "the payment is in doubt");
+                Err(unclear_response(answer, &refusal))
+            }
         }
     }
 
@@ -539,13 +664,21 @@ where
                         self.shared.unreadable.add(&self.name);
                         self.forget();
                     }
+                    let answer = lost(&self.request, &lease, &error);
+                    if self.may_repeat(lease.draft(), false) && !error.will_repeat() {
+                        return SendResult::Unclear(Box::new(UnclearPayment { lease, answer }));
+                    }
                     self.lost_delivery().await;
-                    SendResult::Done(lost(&self.request, &lease, &error))
+                    SendResult::Done(answer)
                 }
                 Err(_) => {
-                    self.lost_delivery().await;
                     let limit = if by == answer_by { "answer_timeout" } else { "pay_timeout" };
-                    SendResult::Done(late(&self.request, &lease, limit))
+                    let answer = late(&self.request, &lease, limit);
+                    if self.may_repeat(lease.draft(), false) {
+                        return SendResult::Unclear(Box::new(UnclearPayment { lease, answer }));
+                    }
+                    self.lost_delivery().await;
+                    SendResult::Done(answer)
                 }
             };
         }
@@ -611,7 +744,12 @@ where
                     }
                 };
             }
-            Assessment::InDoubt => {
+            Assessment::Unclear
+                if self.may_repeat(&draft, answer.status() == StatusCode::PAYMENT_REQUIRED) =>
+            {
+                return SendResult::Unclear(Box::new(UnclearPayment { lease, answer }));
+            }
+            Assessment::Unclear | Assessment::InDoubt => {
                 // Before the lease returns, so that a request that waits for it sees the pause.
                 if answer.status().is_server_error() {
                     self.undelivered().await;
@@ -677,6 +815,9 @@ where
         if receipt != Receipt::NotCharged {
             payments.learn_paid(&self.name, &offer.terms().price, &self.limit.host);
         }
+        if !offer.can_go_ahead() {
+            return;
+        }
         match receipt {
             Receipt::Stated => payments.quotes().learn(id, offer, true, was_asked),
             Receipt::Unstated => payments.quotes().learn(id, offer, false, was_asked),
@@ -689,6 +830,7 @@ where
     fn remember_for_next(&self) {
         if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, self.offer())
             && self.kept.is_sized()
+            && offer.can_go_ahead()
         {
             payments.quotes().learn(id, offer, false, true);
         }
@@ -717,7 +859,12 @@ where
     /// The response to the client if the policy stops after a payment was presented.
     fn refuse(&mut self, held: &HeldAnswer, refusal: &Refusal) -> Response<Body> {
         self.forget();
-        if let Refusal::PaidAnswerLost { .. } = refusal {
+        self.not_paid(held, refusal)
+    }
+
+    /// The response to the client if the policy stops: the 402, unless a payment was taken.
+    pub(super) fn not_paid(&mut self, held: &HeldAnswer, refusal: &Refusal) -> Response<Body> {
+        if let Refusal::PaidAnswerLost { .. } | Refusal::PaidNotDelivered { .. } = refusal {
             if let Spent::Unclear(price) = &self.spent {
                 self.spent = Spent::Paid(price.clone());
             }
@@ -774,6 +921,14 @@ fn unsent_response(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Bod
         Some(held) => held.give_back(refusal),
         None => error_response::refusal(StatusCode::BAD_REQUEST, Some("http_request_error"), refusal),
     }
+}
+
+/// The response if it stays unclear what happened to a payment: the seller's last one, unless that asks for a payment.
+fn unclear_response(answer: Response<Body>, refusal: &Refusal) -> Response<Body> {
+    if answer.status() != StatusCode::PAYMENT_REQUIRED {
+        return strip::answer(answer);
+    }
+    error_response::refusal(StatusCode::BAD_GATEWAY, Some("http_protocol_error"), refusal)
 }
 
 fn lost(request: &RequestName, lease: &Lease, error: &dyn fmt::Display) -> Response<Body> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, Uri, header};
 use serde::Serialize;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
@@ -53,6 +53,10 @@ pub struct Inspection {
     pub details: Option<String>,
     /// The offers of the seller, in its order.
     pub offers: Vec<InspectedOffer>,
+    /// The place of the offer that would be paid, counted from 0, if one would be.
+    pub chosen: Option<usize>,
+    /// Its offers that tollpass cannot pay, and why.
+    pub unsupported: Vec<String>,
 }
 
 /// One offer, and what the proxy would do with it.
@@ -114,22 +118,32 @@ where
         reason: None,
         details: None,
         offers: Vec::new(),
+        chosen: None,
+        unsupported: Vec::new(),
     };
     if !schemes::may_ask(head.status, &head.headers) {
         inspection.details = Some("the response asks for no payment".to_owned());
         return Ok(inspection);
     }
     let limits = settings.limits;
-    if let Held::Past(_, why) = hold(body, limits.max_402_body, limits.offer_timeout).await {
-        inspection.is_refused(&not_held(why, limits));
-    }
-    match read(head.status, &head.headers) {
+    let body = match hold(body, limits.max_402_body, limits.offer_timeout).await {
+        Held::Whole { bytes, .. } => Some(bytes),
+        Held::Past(_, why) => {
+            inspection.is_refused(&not_held(why, limits));
+            None
+        }
+    };
+    let answer = Answer { status: head.status, headers: &head.headers, body: body.as_deref() };
+    inspection.unsupported = schemes::unsupported(&answer);
+    match schemes::read(&answer) {
         Ok(offers) => {
             let peer = head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
             let judge = |offer: &Offer| settings.judge(url, peer, offer);
             inspection.offers = offers.iter().map(|offer| settings.describe(offer, judge(offer))).collect();
+            inspection.chosen = settings.choose(url, &offers, &inspection.offers);
         }
-        Err(refusal) => inspection.is_refused(&refusal),
+        Err(refusal) if inspection.reason.is_none() => inspection.is_refused(&refusal),
+        Err(_) => {}
     }
     Ok(inspection)
 }
@@ -138,10 +152,6 @@ impl Inspection {
     fn is_refused(&mut self, refusal: &Refusal) {
         (self.reason, self.details) = (Some(refusal.reason()), Some(refusal.to_string()));
     }
-}
-
-fn read(status: StatusCode, headers: &HeaderMap) -> Result<Vec<Offer>, Refusal> {
-    schemes::read(&Answer { status, headers, body: None })
 }
 
 impl InspectSettings<'_> {
@@ -155,14 +165,17 @@ impl InspectSettings<'_> {
         let (host, port) = target::host_and_port(url);
         let host = without_brackets(host);
         let shown = || url.authority().map(ToString::to_string).unwrap_or_default();
-        let (max_price, receivers, allow_plain_http, hooks, budgets) =
-            match self.policy.rule(host, port).map(|rule| &rule.allow) {
-                None => return Err(Refusal::NoRule { host: shown() }),
-                Some(Allow::Deny) => return Err(Refusal::Denied { host: shown() }),
-                Some(Allow::Pay { max_price, receivers, allow_plain_http, hooks, budgets, .. }) => {
-                    (max_price, receivers, *allow_plain_http, hooks, budgets)
-                }
-            };
+        let (max_price, receivers, preference, allow_plain_http, hooks, budgets) = match self
+            .policy
+            .rule(host, port)
+            .map(|rule| &rule.allow)
+        {
+            None => return Err(Refusal::NoRule { host: shown() }),
+            Some(Allow::Deny) => return Err(Refusal::Denied { host: shown() }),
+            Some(Allow::Pay {
+                max_price, receivers, preference, allow_plain_http, hooks, budgets, ..
+            }) => (max_price, receivers, preference, *allow_plain_http, hooks, budgets),
+        };
         if !self.has_wallet {
             return Err(Refusal::NoWallet);
         }
@@ -173,11 +186,13 @@ impl InspectSettings<'_> {
             host: host_name(host),
             max_price: max_price.clone(),
             receivers: receivers.clone(),
+            preference: preference.clone(),
             hooks: hooks.clone(),
             budgets: self.policy.budgets(host, budgets, &[]),
         };
         let terms = offer.terms();
         limit.check(&terms, || None)?;
+        offer.check_token(limit.max_price.known(&terms.price.asset))?;
         if !offer.is_one_shot() {
             let ours = self.contract.ok_or(Refusal::NoChain)?;
             offer.check_contract(ours)?;
@@ -209,6 +224,21 @@ impl InspectSettings<'_> {
             Preview::Ask,
             Some([Some(approver), condition].into_iter().flatten().collect::<Vec<_>>().join("; ")),
         ))
+    }
+
+    /// The offer that would be paid: of those that are not refused, the one that the rule prefers.
+    fn choose(&self, url: &Uri, offers: &[Offer], judged: &[InspectedOffer]) -> Option<usize> {
+        let (host, port) = target::host_and_port(url);
+        let Some(Allow::Pay { max_price, preference, .. }) =
+            self.policy.rule(without_brackets(host), port).map(|rule| &rule.allow)
+        else {
+            return None;
+        };
+        let payable = (0..offers.len()).filter(|index| judged[*index].would != Preview::Refuse);
+        payable.min_by(|one, other| {
+            let terms = (&offers[*one].terms(), &offers[*other].terms());
+            preference.compare(max_price, terms, None)
+        })
     }
 
     fn describe(&self, offer: &Offer, judged: Result<(Preview, Option<String>), Refusal>) -> InspectedOffer {

@@ -13,6 +13,7 @@ pub mod inspect;
 mod operator;
 mod operator_state;
 mod plain_http;
+mod purchase_hash;
 mod rehearsal;
 mod settings;
 mod spender;
@@ -199,7 +200,16 @@ impl PayShared {
                 Judged::Unpaid(Unpaid::OtherProtocol)
             }
             Some((
-                Allow::Pay { max_price, receivers, send_ahead, allow_plain_http, browsers, hooks, budgets },
+                Allow::Pay {
+                    max_price,
+                    receivers,
+                    preference,
+                    send_ahead,
+                    allow_plain_http,
+                    browsers,
+                    hooks,
+                    budgets,
+                },
                 pattern,
             )) => {
                 if let Err(unasked) = browser::judge(request, *browsers)
@@ -214,6 +224,7 @@ impl PayShared {
                     host: host_name(host),
                     max_price: max_price.clone(),
                     receivers: receivers.clone(),
+                    preference: Arc::clone(preference),
                     hooks: Arc::clone(hooks),
                     budgets: policy.budgets(host, budgets, client.map_or(&[], |client| &client.budgets)),
                 };
@@ -353,6 +364,10 @@ where
             Ok(lease) => return Ok(exchange.start(lease, Some(held)).await),
             Err(refusal) => refusal,
         };
+        if let Some(next) = exchange.next_offer(&refusal) {
+            offer = next;
+            continue;
+        }
         // Boxed: rare.
         (held, offer) = match Box::pin(exchange.approved_offer(refusal, held)).await {
             Ok(Ok(read)) => read,

@@ -59,7 +59,7 @@ where
         };
         let offer = match asked {
             Ok(offer) => offer,
-            Err(refusal) => return Ok(Err(held.give_back(&refusal))),
+            Err(refusal) => return Ok(Err(self.not_paid(&held, &refusal))),
         };
         if self.is_body_deferred() {
             // A request without a payment would make the client upload its body for nothing.

@@ -14,6 +14,7 @@ use secp256k1::{Message, Secp256k1, SecretKey};
 use tollpass::payments::journal::Journal;
 use tollpass::protocol::channel::{Channel, ChannelDraft};
 use tollpass::protocol::engine::{Effect, Engine, Input, Outcome, PurchaseId, Record, host_name};
+use tollpass::protocol::policy::AuthorizationLimits;
 use tollpass::protocol::policy::Deposit;
 use tollpass::protocol::policy::SpendLimit;
 use tollpass::protocol::schemes::microraiden::{self, MicroRaiden, proof};
@@ -91,6 +92,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         sign_ahead: 256,
         ready_timeout: PATIENCE,
         pay_timeout: PATIENCE,
+        authorizations: AuthorizationLimits::default(),
     };
     let mut engine = Engine::new(Arc::new(policy));
     let on_chain = OnChain {
@@ -125,6 +127,7 @@ fn grants(channel: ChannelId, account: Account) -> anyhow::Result<()> {
         host,
         max_price: max_price.into(),
         receivers: Vec::new(),
+        preference: Arc::default(),
         hooks: Arc::default(),
         budgets: Arc::default(),
     };

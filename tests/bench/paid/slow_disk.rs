@@ -97,6 +97,7 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         host: "seller.example".into(),
         max_price: at_most(1),
         receivers: Vec::new(),
+        preference: Arc::default(),
         hooks: Default::default(),
         budgets: Arc::default(),
     };

@@ -61,6 +61,7 @@ impl ModelBudgets {
             asset,
             decimals: 0,
             usd: None,
+            domain: None,
         };
         let unit = BudgetUnit::Tokens {
             symbol: "T".into(),
@@ -214,6 +215,7 @@ impl Model {
             host,
             max_price: test_token::at_most(MAX_PRICE),
             receivers: Vec::new(),
+            preference: Arc::default(),
             hooks: Arc::clone(&self.policy.hooks),
             budgets: self.budgets.of(3),
         };
@@ -222,7 +224,7 @@ impl Model {
         nonce[..8].copy_from_slice(&self.next.to_be_bytes());
         let deadline = self.now + self.policy.pay_timeout;
         let offer = Offer::TestToken(TokenOffer { price: price.into(), payee: SELLERS[0], is_later: false });
-        self.handle(Input::DemandOneShot { purchase, offer, limit, deadline, nonce });
+        self.handle(Input::DemandOneShot { purchase, offer, limit, deadline, nonce, key: None });
     }
 
     pub(super) fn granted_one_shot(&mut self, id: PurchaseId) {

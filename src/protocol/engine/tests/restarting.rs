@@ -221,7 +221,14 @@ fn what_another_request_signed_in_between_is_not_older() {
         world.next += 1;
         let purchase = PurchaseId(world.next);
         let (host, receivers, hooks) = ("bob.example".into(), Vec::new(), Arc::clone(&world.hooks));
-        let limit = SpendLimit { host, max_price: 111.into(), receivers, hooks, budgets: Arc::default() };
+        let limit = SpendLimit {
+            host,
+            max_price: 111.into(),
+            receivers,
+            preference: Arc::default(),
+            hooks,
+            budgets: Arc::default(),
+        };
         let offer = Offer::MicroRaiden(ask(price));
         let deadline = world.now + policy().pay_timeout;
         (purchase, world.when(Input::Demand { purchase, offer, limit, deadline }))

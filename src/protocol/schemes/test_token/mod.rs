@@ -15,7 +15,7 @@ pub use headers::{COMPLAINT, OFFER, PAYMENT, RECEIPT};
 pub use malformed::MalformedTokenOffer;
 
 use super::SchemeName;
-use super::{Assessment, OneShot, Payer, Receipt, Reply, Scheme};
+use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
 use crate::protocol::asset::{AssetId, Money};
 use crate::protocol::policy::{KnownAsset, PriceLimit};
 use crate::protocol::terms::Terms;
@@ -33,7 +33,8 @@ pub fn asset() -> AssetId {
 #[must_use]
 pub fn at_most(units: impl Into<Amount>) -> PriceLimit {
     let (asset, symbol, network) = (asset(), "TEST".to_owned(), "test:local".to_owned());
-    PriceLimit::Tokens([(units.into(), KnownAsset { symbol, network, asset, decimals: 0, usd: None })].into())
+    let known = KnownAsset { symbol, network, asset, decimals: 0, usd: None, domain: None };
+    PriceLimit::Tokens([(units.into(), known)].into())
 }
 
 /// The scheme.
@@ -123,11 +124,11 @@ impl Scheme for TestToken {
 }
 
 impl OneShot for TestToken {
-    fn draw(offer: &TokenOffer, nonce: [u8; 32]) -> TokenDraft {
-        TokenDraft { price: offer.price, payee: offer.payee, nonce }
+    fn draw(offer: &TokenOffer, context: &DrawContext<'_>) -> Result<TokenDraft, Refusal> {
+        Ok(TokenDraft { price: offer.price, payee: offer.payee, nonce: context.nonce })
     }
 
-    fn judge(offer: &TokenOffer, presented: &TokenDraft) -> Reply {
+    fn judge(offer: &TokenOffer, presented: &TokenDraft, _: u64) -> Reply {
         if offer.payee != presented.payee {
             return Reply::Stop(Refusal::ReceiverChanged(offer.payee));
         }

@@ -1,0 +1,24 @@
+//! The limits of the policy on payments that expire.
+
+use crate::limits::Limits;
+use crate::protocol::policy::AuthorizationLimits;
+
+/// Those of `[limits]`.
+pub(super) fn authorization_limits(limits: &Limits) -> AuthorizationLimits {
+    AuthorizationLimits {
+        max_validity: limits.max_validity,
+        retry_window: limits.retry_window,
+        unclear_repeats: limits.unclear_repeats,
+        open: limits.open_authorizations,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_has_the_default_limits() {
+        assert_eq!(authorization_limits(&Limits::default()), AuthorizationLimits::default());
+    }
+}

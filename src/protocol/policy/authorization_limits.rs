@@ -1,0 +1,25 @@
+//! Limits on payments that are authorizations of a token.
+
+use std::time::Duration;
+
+/// Limits on payments that are authorizations of a token, which expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthorizationLimits {
+    /// The longest time that one may be valid.
+    pub max_validity: Duration,
+    /// How long a purchase is not repeated after it was paid for and not delivered, or after an authorization whose outcome is
+    /// unclear has expired.
+    pub retry_window: Duration,
+    /// How often one is presented again by itself while its outcome is unclear.
+    pub unclear_repeats: u32,
+    /// How many may be open: in use, or neither expired nor known to be taken.
+    pub open: usize,
+}
+
+impl Default for AuthorizationLimits {
+    /// The values of a configuration without these keys.
+    fn default() -> Self {
+        let [max_validity, retry_window] = [600, 60].map(Duration::from_secs);
+        Self { max_validity, retry_window, unclear_repeats: 6, open: 10_000 }
+    }
+}

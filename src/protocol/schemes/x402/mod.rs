@@ -1,0 +1,185 @@
+//! x402, versions 1 and 2: the scheme `exact` on EVM networks.
+//!
+//! A seller responds 402 with offers, in the header `PAYMENT-REQUIRED` (version 2) or in a JSON body (version 1). A payment is
+//! an EIP-3009 authorization that the seller's facilitator redeems. What a response says about a payment is a claim: only
+//! the chain knows whether it was redeemed, so that the same payment is presented again while that is unclear.
+//!
+//! Source: <https://github.com/x402-foundation/x402>, and EIP-3009 and EIP-712.
+
+mod draft;
+mod encoding;
+pub mod headers;
+mod malformed;
+mod network;
+mod offer;
+mod receipt;
+mod stated_error;
+#[cfg(test)]
+mod tests;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+pub use draft::ExactDraft;
+pub use malformed::MalformedExactOffer;
+pub use offer::{ExactOffer, Requirement, X402Version};
+pub use stated_error::StatedError;
+
+use offer::{LEAST_VALIDITY, OffersRead};
+
+use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme, SchemeName};
+use crate::protocol::asset::Money;
+use crate::protocol::policy::{KnownAsset, TokenDomain};
+use crate::protocol::terms::Terms;
+use crate::protocol::{Answer, Refusal, Signature};
+
+/// The largest difference between the seller's clock and ours that is not worth mentioning, in seconds.
+const CLOCK_TOLERANCE: u64 = 30;
+
+/// The offers of a response that cannot be paid, and why; each is safe to show.
+pub(super) fn unsupported(answer: &Answer<'_>) -> Vec<String> {
+    match offer::read(answer) {
+        Some(Ok(read)) => read.others,
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
+/// The scheme.
+#[derive(Clone, Copy, Debug)]
+pub enum Exact {}
+
+impl Scheme for Exact {
+    type Offer = ExactOffer;
+    type Draft = ExactDraft;
+    type Malformed = MalformedExactOffer;
+
+    const PUBLIC_HEADERS: &'static [&'static HeaderName] =
+        &[&headers::PAYMENT_REQUIRED, &headers::PAYMENT_RESPONSE, &headers::X_PAYMENT_RESPONSE];
+
+    fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
+        let is_json = |value: &http::HeaderValue| {
+            value
+                .to_str()
+                .is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/json"))
+        };
+        status == StatusCode::PAYMENT_REQUIRED
+            && !offer::is_in_header(headers)
+            && headers.get(CONTENT_TYPE).is_some_and(is_json)
+    }
+
+    fn is_payment_name(name: &[u8]) -> bool {
+        headers::ALL.iter().any(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    fn read(answer: &Answer<'_>) -> Option<Result<Vec<ExactOffer>, MalformedExactOffer>> {
+        if answer.status != StatusCode::PAYMENT_REQUIRED {
+            return None;
+        }
+        let read = offer::read(answer)?;
+        Some(read.and_then(|OffersRead { offers, others }| {
+            if !offers.is_empty() {
+                return Ok(offers);
+            }
+            let others = if others.is_empty() { "there is none".to_owned() } else { others.join("; ") };
+            Err(MalformedExactOffer::NoneSupported(others.into()))
+        }))
+    }
+
+    fn terms(offer: &ExactOffer) -> Terms {
+        let Requirement { amount, asset, payee, .. } = &*offer.requirement;
+        let price = Money { amount: *amount, asset: asset.clone() };
+        Terms { price, payee: *payee, scheme: SchemeName::X402 }
+    }
+
+    fn digest(draft: &ExactDraft, payer: &Payer) -> Option<[u8; 32]> {
+        Some(draft.digest(payer.address))
+    }
+
+    fn attach(draft: &ExactDraft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
+        draft.attach(payer.address, signature, headers);
+    }
+
+    fn assess(answer: &Answer<'_>) -> Assessment {
+        let receipt = receipt::read(answer.headers);
+        match (answer.status, receipt) {
+            (_, Some(receipt)) if receipt.success => Assessment::Paid(Receipt::Stated),
+            (StatusCode::PAYMENT_REQUIRED, None) if offer::is_in_header(answer.headers) => Assessment::Asked,
+            (StatusCode::PAYMENT_REQUIRED, None) if Self::wants_body(answer.status, answer.headers) => {
+                Assessment::Asked
+            }
+            // The settlement failed, or its outcome was lost: it may still happen.
+            (StatusCode::PAYMENT_REQUIRED, _) => Assessment::Unclear,
+            (status, _) if status.is_server_error() => Assessment::Unclear,
+            (status, _) if status.is_client_error() => Assessment::InDoubt,
+            _ => Assessment::Paid(Receipt::Unstated),
+        }
+    }
+}
+
+impl OneShot for Exact {
+    fn draw(offer: &ExactOffer, context: &DrawContext<'_>) -> Result<ExactDraft, Refusal> {
+        let requirement = &offer.requirement;
+        let domain = offer.domain(context.asset)?;
+        let validity = requirement.max_timeout.min(context.max_validity);
+        Ok(ExactDraft {
+            requirement: offer.requirement.clone(),
+            domain: domain.clone(),
+            nonce: context.nonce,
+            valid_before: context.now.saturating_add(validity),
+        })
+    }
+
+    fn judge(offer: &ExactOffer, presented: &ExactDraft, now: u64) -> Reply {
+        match &offer.error {
+            StatedError::AlreadyUsed => Reply::Taken,
+            StatedError::Refused(reason) => {
+                let skew = offer.date.map_or(0, |date| date.abs_diff(now));
+                if offer.error.is_about_time() && skew > CLOCK_TOLERANCE {
+                    return Reply::Stop(Refusal::ClockSkew { seconds: skew });
+                }
+                Reply::Stop(Refusal::SellerRefused { reason: reason.clone() })
+            }
+            StatedError::NoPayment | StatedError::Unclear(_) => {
+                if offer.requirement.payee == presented.requirement.payee {
+                    Reply::Unclear
+                } else {
+                    Reply::Stop(Refusal::ReceiverChanged(offer.requirement.payee))
+                }
+            }
+        }
+    }
+}
+
+impl ExactOffer {
+    /// The EIP-712 domain of the token.
+    ///
+    /// # Errors
+    /// It is not known, or the seller claims another one.
+    pub(super) fn domain<'a>(&self, known: Option<&'a KnownAsset>) -> Result<&'a TokenDomain, Refusal> {
+        let Some(domain) = known.and_then(|known| known.domain.as_ref()) else {
+            return Err(Refusal::NoTokenDomain { asset: Box::new(self.requirement.asset.clone()) });
+        };
+        // The facilitator would refuse it, and the seller would hold a payment that it cannot use today.
+        match self.requirement.claimed_name.as_deref().filter(|name| *name != domain.name) {
+            None => Ok(domain),
+            Some(claimed) => Err(Refusal::TokenNamedWrongly {
+                claimed: claimed.chars().filter(|letter| !letter.is_control()).take(40).collect(),
+                known: domain.name.as_str().into(),
+            }),
+        }
+    }
+}
+
+impl ExactDraft {
+    /// The price.
+    #[must_use]
+    pub fn price(&self) -> Money {
+        Money { amount: self.requirement.amount, asset: self.requirement.asset.clone() }
+    }
+
+    /// Whether the facilitator can still take it.
+    #[must_use]
+    pub fn is_usable(&self, now: u64) -> bool {
+        now.saturating_add(LEAST_VALIDITY) <= self.valid_before
+    }
+}

@@ -1,0 +1,257 @@
+//! Reads offers, of both versions.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::encoding::decode;
+use super::headers::PAYMENT_REQUIRED;
+use super::malformed::MalformedExactOffer;
+use super::network::chain_id;
+use super::stated_error::StatedError;
+use crate::protocol::asset::AssetId;
+use crate::protocol::{Address, Amount, Answer};
+
+/// Facilitators want a payment to be valid for at least this many seconds more.
+pub(super) const LEAST_VALIDITY: u64 = 6;
+/// How many offers of one response are read.
+const MOST_OFFERS: usize = 100;
+/// The largest offer that can be paid, in bytes of JSON: the payment repeats it in a header, and sellers on Node refuse
+/// heads above 16 KB.
+const LARGEST_OFFER: usize = 6 * 1024;
+/// How much of a name that a seller chose is shown, in characters.
+const LONGEST_NAME: usize = 40;
+/// How much is shown of the reason why an offer cannot be read, in characters.
+const LONGEST_REASON: usize = 120;
+
+/// The version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum X402Version {
+    /// Offers in the body.
+    V1,
+    /// Offers in a header.
+    V2,
+}
+
+/// An offer of the scheme `exact`, paid with an EIP-3009 authorization of the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExactOffer {
+    /// What has to be paid; it stays the same in the seller's later responses, unless the price changes.
+    pub requirement: Arc<Requirement>,
+    /// What the response says about a payment.
+    pub error: StatedError,
+    /// The seller's clock, in seconds since 1970, if the response states it.
+    pub date: Option<u64>,
+}
+
+/// What a seller requires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The version in which it was offered, and is paid.
+    pub version: X402Version,
+    /// The network as the seller names it.
+    pub network: Box<str>,
+    /// Its chain ID.
+    pub chain_id: u64,
+    /// The contract of the token.
+    pub token: Address,
+    /// The same as an asset.
+    pub asset: AssetId,
+    /// The payee.
+    pub payee: Address,
+    /// The price, in base units of the token.
+    pub amount: Amount,
+    /// How long a payment has to be valid, in seconds.
+    pub max_timeout: u64,
+    /// The name in the token's EIP-712 domain, as the seller claims.
+    pub claimed_name: Option<Box<str>>,
+    /// The offer as the seller wrote it, in JSON: a payment repeats it.
+    pub entry: Box<str>,
+    /// The extension `payment-identifier` as the seller wrote it, if it offers that.
+    pub identifier: Option<Box<str>>,
+}
+
+/// The offers that were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OffersRead {
+    /// Those that can be paid.
+    pub(super) offers: Vec<ExactOffer>,
+    /// The others, and why not.
+    pub(super) others: Vec<String>,
+}
+
+/// The offers of a response, in either version.
+#[derive(Deserialize)]
+struct Offers<'a> {
+    #[serde(rename = "x402Version")]
+    version: u64,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    accepts: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    extensions: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Extensions<'a> {
+    #[serde(borrow, rename = "payment-identifier")]
+    identifier: Option<&'a RawValue>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    scheme: String,
+    network: String,
+    #[serde(alias = "maxAmountRequired")]
+    amount: Option<Amount>,
+    asset: Option<String>,
+    pay_to: Option<String>,
+    max_timeout_seconds: Option<u64>,
+    #[serde(default)]
+    extra: Option<Extra>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extra {
+    asset_transfer_method: Option<String>,
+    name: Option<String>,
+    verifying_contract: Option<String>,
+}
+
+/// Whether a response has x402 offers in its header.
+pub(super) fn is_in_header(headers: &HeaderMap) -> bool {
+    headers.contains_key(&PAYMENT_REQUIRED)
+}
+
+/// Reads the offers of a response that asks for a payment; `None` if it has none. A header wins over the body.
+pub(super) fn read(answer: &Answer<'_>) -> Option<Result<OffersRead, MalformedExactOffer>> {
+    let date = answer.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+    let date = date.and_then(http_date);
+    let mut values = answer.headers.get_all(&PAYMENT_REQUIRED).iter();
+    if let Some(value) = values.next() {
+        if values.next().is_some() {
+            return Some(Err(MalformedExactOffer::Doubled(PAYMENT_REQUIRED.clone())));
+        }
+        let not_json = || MalformedExactOffer::NotJson(PAYMENT_REQUIRED.clone());
+        let json = decode(value.as_bytes()).ok_or_else(not_json);
+        return Some(json.and_then(|json| parse(&json, X402Version::V2, date)));
+    }
+    let body = answer.body?;
+    // Any other JSON is the body of another scheme.
+    #[derive(Deserialize)]
+    struct Marked {
+        #[serde(rename = "x402Version")]
+        _version: serde::de::IgnoredAny,
+    }
+    serde_json::from_slice::<Marked>(body).ok()?;
+    Some(parse(body, X402Version::V1, date))
+}
+
+/// Reads the offers in `json`, which came where `version` has them.
+fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersRead, MalformedExactOffer> {
+    let unreadable = |error: serde_json::Error| MalformedExactOffer::Unreadable(reason(&error).into());
+    let answer: Offers<'_> = serde_json::from_slice(json).map_err(unreadable)?;
+    let entries = &answer.accepts;
+    if answer.version != (if version == X402Version::V1 { 1 } else { 2 }) {
+        return Err(MalformedExactOffer::Version(answer.version));
+    }
+    if entries.len() > MOST_OFFERS {
+        return Err(MalformedExactOffer::TooMany { count: entries.len(), most: MOST_OFFERS });
+    }
+    let error = answer.error.and_then(|error| serde_json::from_str::<String>(error.get()).ok());
+    let error = StatedError::read(error.as_deref());
+    let extensions = answer.extensions.map_or("{}", RawValue::get);
+    let identifier = serde_json::from_str::<Extensions<'_>>(extensions).ok();
+    let identifier = identifier.and_then(|extensions| extensions.identifier).map(RawValue::get);
+    let (mut offers, mut others) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match requirement(entry.get(), version, identifier) {
+            Ok(requirement) => {
+                offers.push(ExactOffer { requirement: Arc::new(requirement), error: error.clone(), date });
+            }
+            Err(why) => others.push(why),
+        }
+    }
+    Ok(OffersRead { offers, others })
+}
+
+/// Reads one offer; `Err` names it and says why it cannot be paid.
+pub(super) fn requirement(
+    json: &str,
+    version: X402Version,
+    identifier: Option<&str>,
+) -> Result<Requirement, String> {
+    let entry: Entry = serde_json::from_str(json)
+        .map_err(|error| format!("one that cannot be read ({})", reason(&error)))?;
+    let named = format!("{} on {}", shown(&entry.scheme), shown(&entry.network));
+    let but = |why: &str| format!("{named} ({why})");
+    if entry.scheme != "exact" {
+        return Err(named);
+    }
+    let chain_id = chain_id(&entry.network).ok_or_else(|| but("not an EVM network"))?;
+    let extra = entry.extra.unwrap_or_default();
+    if let Some(method) = extra.asset_transfer_method.as_deref().filter(|method| *method != "eip3009") {
+        return Err(but(&format!("by {}", shown(method))));
+    }
+    let address = |text: Option<String>, what: &str| {
+        text.and_then(|text| text.parse::<Address>().ok()).ok_or_else(|| but(&format!("without {what}")))
+    };
+    let token = address(entry.asset, "a valid token")?;
+    let payee = address(entry.pay_to, "a valid payee")?;
+    // A transfer from a deposit at another contract, which is a scheme of its own.
+    let is_foreign = |contract: &String| contract.parse::<Address>().ok() != Some(token);
+    if extra.verifying_contract.as_ref().is_some_and(is_foreign)
+        || extra.name.as_deref() == Some("GatewayWalletBatched")
+    {
+        return Err(but("signed for another contract than the token's"));
+    }
+    let amount = entry.amount.ok_or_else(|| but("without a price"))?;
+    let max_timeout = entry.max_timeout_seconds.ok_or_else(|| but("without maxTimeoutSeconds"))?;
+    if max_timeout < LEAST_VALIDITY {
+        return Err(but("maxTimeoutSeconds is too short to pay"));
+    }
+    if json.len() + identifier.map_or(0, str::len) > LARGEST_OFFER {
+        return Err(but("too large to repeat in a payment"));
+    }
+    let asset = AssetId::token(format!("eip155:{chain_id}"), token.to_string());
+    Ok(Requirement {
+        version,
+        network: entry.network.into(),
+        chain_id,
+        token,
+        asset,
+        payee,
+        amount,
+        max_timeout,
+        claimed_name: extra.name.map(Into::into),
+        entry: json.into(),
+        identifier: identifier.map(Into::into),
+    })
+}
+
+/// A name that a seller chose, cut and made safe for terminals.
+fn shown(name: &str) -> String {
+    safe(name, LONGEST_NAME)
+}
+
+/// Why JSON cannot be read, which may repeat parts of it.
+fn reason(error: &serde_json::Error) -> String {
+    safe(&error.to_string(), LONGEST_REASON)
+}
+
+fn safe(text: &str, most: usize) -> String {
+    let safe = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
+    text.chars().take(most).map(safe).collect()
+}
+
+/// A date in the preferred form of RFC 9110, section 5.6.7, in seconds since 1970.
+fn http_date(text: &str) -> Option<u64> {
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    u64::try_from(date.timestamp().as_second()).ok()
+}

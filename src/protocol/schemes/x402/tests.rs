@@ -1,0 +1,248 @@
+use base64::Engine as _;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::encoding::decode;
+use super::*;
+use crate::protocol::policy::{KnownAsset, well_known};
+use crate::protocol::{Account, Address, Amount};
+
+const PAYER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+const NONCE: [u8; 32] = [0x11; 32];
+
+fn offer() -> Value {
+    json!({
+        "scheme": "exact", "network": "eip155:84532", "amount": "1000",
+        "asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+        "payTo": "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+        "maxTimeoutSeconds": 60, "extra": {"name": "USDC", "version": "2"},
+    })
+}
+
+/// The same with some members replaced; `null` removes one.
+fn with(members: Value) -> Value {
+    let mut offer = offer();
+    for (key, value) in members.as_object().unwrap() {
+        let offer = offer.as_object_mut().unwrap();
+        if value.is_null() {
+            offer.remove(key)
+        } else {
+            offer.insert(key.clone(), value.clone())
+        };
+    }
+    offer
+}
+
+fn in_header(offers: &Value) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let value = base64::engine::general_purpose::STANDARD.encode(offers.to_string());
+    headers.insert(&headers::PAYMENT_REQUIRED, HeaderValue::try_from(value).unwrap());
+    headers
+}
+
+fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Result<Vec<ExactOffer>, MalformedExactOffer>> {
+    Exact::read(&Answer { status: StatusCode::PAYMENT_REQUIRED, headers, body })
+}
+
+fn read_v2(accepts: &[Value]) -> Result<Vec<ExactOffer>, MalformedExactOffer> {
+    read(&in_header(&json!({"x402Version": 2, "accepts": accepts})), None).unwrap()
+}
+
+fn known(symbol: &str, network: &str) -> KnownAsset {
+    well_known().into_iter().find(|known| known.symbol == symbol && known.network == network).unwrap()
+}
+
+fn draw(offer: &ExactOffer, now: u64) -> Result<ExactDraft, Refusal> {
+    let known = known("USDC", "eip155:84532");
+    Exact::draw(offer, &DrawContext { nonce: NONCE, now, max_validity: 600, asset: Some(&known) })
+}
+
+fn payer() -> Payer {
+    Payer { address: PAYER.parse().unwrap(), account: None::<Account> }
+}
+
+#[test]
+fn both_versions_are_read() {
+    let [v2] = &read_v2(&[offer()]).unwrap()[..] else { panic!() };
+    let terms = Exact::terms(v2);
+    assert_eq!(terms.price.to_string(), "1000 of 0x036CbD53842c5426634e7929541eC2318f3dCF7e on eip155:84532");
+    assert_eq!(terms.payee, "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".parse::<Address>().unwrap());
+    assert_eq!(v2.error, StatedError::NoPayment);
+
+    let entry = with(json!({"amount": null, "maxAmountRequired": "1000", "network": "base-sepolia"}));
+    let body = json!({"x402Version": 1, "error": "X-PAYMENT header is required", "accepts": [entry]});
+    let body = body.to_string();
+    let [v1] = &read(&HeaderMap::new(), Some(body.as_bytes())).unwrap().unwrap()[..] else { panic!() };
+    assert_eq!((Exact::terms(v1), v1.requirement.version), (terms, X402Version::V1));
+    // While the body has not been read, and if it is another scheme's.
+    assert_eq!(read(&HeaderMap::new(), None), None);
+    for other in [r#"{"accepts": []}"#, "[]", "<html>", "", "{"] {
+        assert_eq!(read(&HeaderMap::new(), Some(other.as_bytes())), None, "{other}");
+    }
+    // A header wins, whatever the body says.
+    let headers = in_header(&json!({"x402Version": 2, "accepts": [with(json!({"amount": "7"}))]}));
+    let [first] = &read(&headers, Some(body.as_bytes())).unwrap().unwrap()[..] else { panic!() };
+    assert_eq!(first.requirement.amount, Amount::from(7));
+}
+
+#[test]
+fn offers_that_cannot_be_paid_are_named() {
+    for (changed, why) in [
+        (json!({"scheme": "upto"}), "upto on eip155:84532"),
+        (json!({"scheme": "\u{1b}[2J".repeat(100)}), "?[2J?[2J"),
+        (json!({"network": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"}), "not an EVM network"),
+        (json!({"network": "base-sepolia-2"}), "exact on base-sepolia-2 (not an EVM network)"),
+        (json!({"extra": {"assetTransferMethod": "permit2"}}), "by permit2"),
+        (json!({"extra": {"name": "GatewayWalletBatched"}}), "another contract"),
+        (
+            json!({"extra": {"verifyingContract": "0x77777777Dcc4d5A8B6E418Fd04D8997ef11000eE"}}),
+            "another contract",
+        ),
+        (json!({"asset": "USDC"}), "without a valid token"),
+        (json!({"payTo": null}), "without a valid payee"),
+        (json!({"amount": null}), "without a price"),
+        (json!({"amount": "1e3"}), "cannot be read"),
+        (json!({"amount": "-1"}), "cannot be read"),
+        (json!({"amount": 1.5}), "cannot be read"),
+        (json!({"amount": "9".repeat(60)}), "cannot be read"),
+        (json!({"maxTimeoutSeconds": 5}), "too short"),
+        (json!({"maxTimeoutSeconds": -1}), "cannot be read"),
+        (json!({"maxTimeoutSeconds": null}), "without maxTimeoutSeconds"),
+        (json!({"extra": {"more": "x".repeat(7000)}}), "too large"),
+    ] {
+        let error = read_v2(&[with(changed.clone())]).unwrap_err();
+        assert!(matches!(error, MalformedExactOffer::NoneSupported(_)), "{changed}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(why) && text.len() < 400, "{changed}: {text}");
+        // It hides no other offer.
+        assert_eq!(read_v2(&[with(changed), offer()]).unwrap().len(), 1);
+    }
+    // The token's own contract is no other one, however it is written.
+    let own = json!({"extra": {"verifyingContract": "0x036cbd53842c5426634e7929541ec2318f3dcf7e"}});
+    assert!(read_v2(&[with(own)]).is_ok());
+}
+
+#[test]
+fn hostile_answers_are_bounded_and_refused() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let accepts = format!(r#"{{"x402Version": 2, "accepts": {deep}}}"#);
+    let encode = |json: &str| base64::engine::general_purpose::STANDARD.encode(json);
+    for (value, expected) in [
+        (encode(&accepts), "cannot be read"),
+        (encode("{}"), "missing field"),
+        (encode(r#"{"x402Version": 1, "accepts": []}"#), "version 1"),
+        (encode(r#"{"x402Version": 3, "accepts": []}"#), "version 3"),
+        (encode(r#"{"x402Version": 2, "accepts": []}"#), "there is none"),
+        (encode(r#"{"x402Version": 2, "accepts": {}}"#), "invalid type"),
+        (encode(r#"{"x402Version": 2, "x402Version": 2, "accepts": []}"#), "duplicate field"),
+        (encode("{"), "EOF"),
+        ("%%%".to_owned(), "not JSON in base64"),
+        (String::new(), "EOF"),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(&headers::PAYMENT_REQUIRED, HeaderValue::try_from(value).unwrap());
+        let error = read(&headers, None).unwrap().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let many: Vec<Value> = (0..1000).map(|_| offer()).collect();
+    assert_eq!(read_v2(&many), Err(MalformedExactOffer::TooMany { count: 1000, most: 100 }));
+    let mut headers = in_header(&json!({"x402Version": 2, "accepts": [offer()]}));
+    let again = headers[&headers::PAYMENT_REQUIRED].clone();
+    headers.append(&headers::PAYMENT_REQUIRED, again);
+    assert!(matches!(read(&headers, None), Some(Err(MalformedExactOffer::Doubled(_)))));
+}
+
+#[test]
+fn extensions_of_any_form_are_no_obstacle() {
+    for extensions in
+        [json!([]), json!("x"), json!({"other": {"info": {}}}), json!({"payment-identifier": 1})]
+    {
+        let offers = json!({"x402Version": 2, "accepts": [offer()], "extensions": extensions});
+        let [offer] = &read(&in_header(&offers), None).unwrap().unwrap()[..] else { panic!() };
+        assert!(draw(offer, 0).is_ok(), "{extensions}");
+    }
+}
+
+#[test]
+fn the_validity_is_bounded_and_the_token_is_named_as_it_is_known() {
+    let drawn = |changed: Value| {
+        let offers = read_v2(&[with(changed)]).unwrap();
+        draw(&offers[0], 1000)
+    };
+    for (seconds, expected) in [(60_u64, 1060), (6, 1006), (600, 1600), (601, 1600), (u64::MAX, 1600)] {
+        assert_eq!(drawn(json!({"maxTimeoutSeconds": seconds})).unwrap().valid_before, expected);
+    }
+    let draft = drawn(json!({"extra": null})).unwrap();
+    assert_eq!((&*draft.domain.name, &*draft.domain.version), ("USDC", "2"));
+    assert!(draft.is_usable(1054) && !draft.is_usable(1055));
+    let wrong = drawn(json!({"extra": {"name": "USD Coin"}})).unwrap_err();
+    assert!(matches!(wrong, Refusal::TokenNamedWrongly { .. }), "{wrong}");
+    let offers = read_v2(&[offer()]).unwrap();
+    let unnamed = known("USDC", "eip155:84532").with_domain(None);
+    for asset in [None, Some(&unnamed)] {
+        let context = DrawContext { nonce: NONCE, now: 0, max_validity: 600, asset };
+        assert!(matches!(Exact::draw(&offers[0], &context), Err(Refusal::NoTokenDomain { .. })));
+    }
+}
+
+#[test]
+fn what_the_journal_keeps_presents_the_same_payment() {
+    let identified = json!({
+        "x402Version": 2, "accepts": [offer()],
+        "extensions": {"payment-identifier": {"info": {"required": true}, "schema": {}}},
+    });
+    let v1 = with(json!({"amount": null, "maxAmountRequired": "1000", "network": "base-sepolia"}));
+    let v1 = json!({"x402Version": 1, "accepts": [v1]}).to_string();
+    let offers = [
+        read_v2(&[offer()]).unwrap(),
+        read(&in_header(&identified), None).unwrap().unwrap(),
+        read(&HeaderMap::new(), Some(v1.as_bytes())).unwrap().unwrap(),
+    ];
+    for offer in offers.iter().flatten() {
+        let draft = draw(offer, 1000).unwrap();
+        let again = ExactDraft::from_stored(NONCE, &draft.to_stored().unwrap()).unwrap();
+        assert_eq!(again, draft);
+        let attach = |draft: &ExactDraft| {
+            let mut headers = HeaderMap::new();
+            Exact::attach(draft, &payer(), &Signature([7; 65]), &mut headers);
+            assert_eq!(headers.len(), 1);
+            headers
+        };
+        assert_eq!(attach(&again), attach(&draft));
+    }
+    assert_eq!(ExactDraft::from_stored(NONCE, "{}"), None);
+}
+
+#[test]
+fn a_payment_identifier_is_added_to_what_the_seller_declared() {
+    let declared = json!({"info": {"required": false}, "schema": {"a": 1}});
+    let offers = json!({
+        "x402Version": 2, "accepts": [offer()], "extensions": {"payment-identifier": declared, "bazaar": {}},
+    });
+    let offers = read(&in_header(&offers), None).unwrap().unwrap();
+    let mut headers = HeaderMap::new();
+    let draft = draw(&offers[0], 1000).unwrap();
+    Exact::attach(&draft, &payer(), &Signature([7; 65]), &mut headers);
+    let value = &headers[&headers::PAYMENT_SIGNATURE];
+    assert!(value.is_sensitive());
+    let payment: Value = serde_json::from_slice(&decode(value.as_bytes()).unwrap()).unwrap();
+    assert_eq!(
+        payment["extensions"],
+        json!({"payment-identifier": {"info": {"required": false, "id": "11".repeat(32)}, "schema": {"a": 1}}})
+    );
+    assert_eq!(payment["accepted"], offer());
+    assert!(payment["payload"]["signature"].as_str().unwrap().ends_with("22"), "v is 27 or 28");
+}
+
+#[test]
+fn a_refusal_about_time_says_that_the_clocks_differ() {
+    let text = "invalid_exact_evm_payload_authorization_valid_before";
+    let offers = json!({"x402Version": 2, "error": text, "accepts": [offer()]});
+    let mut headers = in_header(&offers);
+    headers.insert("date", HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
+    let offers = read(&headers, None).unwrap().unwrap();
+    let draft = draw(&offers[0], 784_111_777).unwrap();
+    let judge = |now| Exact::judge(&offers[0], &draft, now);
+    assert_eq!(judge(784_111_777 - 31), Reply::Stop(Refusal::ClockSkew { seconds: 31 }));
+    assert!(matches!(judge(784_111_777 + 30), Reply::Stop(Refusal::SellerRefused { .. })));
+}

@@ -1,0 +1,103 @@
+//! What makes two requests the same purchase.
+
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::protocol::policy::ProxyClient;
+use crate::proxy::Body;
+
+/// Hashes a request: its method and URL, the client, `Authorization`, and its `Idempotency-Key` or else its body.
+pub(super) struct PurchaseHash {
+    hash: Sha256,
+    /// Whether the body is not needed.
+    is_keyed: bool,
+}
+
+impl PurchaseHash {
+    /// Without its body. `name` has the method and the URL.
+    pub(super) fn new(name: &str, client: Option<&ProxyClient>, headers: &HeaderMap) -> Self {
+        let mut hash = Sha256::new();
+        let client = client.map_or("", |client| &client.name);
+        let parts = [name.as_bytes(), client.as_bytes()];
+        let values = |name| headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+        let keys = headers.get_all("idempotency-key");
+        let is_keyed = keys.iter().next().is_some();
+        for part in parts.into_iter().chain(values(header::AUTHORIZATION)) {
+            add(&mut hash, part);
+        }
+        // What follows is of another kind than what came before.
+        add(&mut hash, if is_keyed { b"key" } else { b"body" });
+        keys.iter().for_each(|key| add(&mut hash, key.as_bytes()));
+        Self { hash, is_keyed }
+    }
+
+    /// Whether the body does not count.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_keyed
+    }
+
+    /// Adds the whole body.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) async fn add_body(&mut self, mut body: Body) -> Result<(), String> {
+        while let Some(frame) = body.frame().await {
+            if let Some(data) = frame.map_err(|error| error.to_string())?.data_ref() {
+                self.hash.update(data);
+            }
+        }
+        Ok(())
+    }
+
+    /// The hash.
+    pub(super) fn finish(self) -> [u8; 32] {
+        self.hash.finalize().into()
+    }
+}
+
+/// Adds a part after its length, so that different parts cannot look the same together.
+fn add(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_le_bytes());
+    hash.update(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    async fn hash(name: &str, headers: &[(&'static str, &'static str)], body: &'static str) -> [u8; 32] {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let mut hash = PurchaseHash::new(name, None, &map);
+        if !hash.is_complete() {
+            hash.add_body(Body::with_trailers(bytes::Bytes::from_static(body.as_bytes()), None))
+                .await
+                .unwrap();
+        }
+        hash.finish()
+    }
+
+    #[tokio::test]
+    async fn the_same_purchase_is_the_same_request_for_the_same_client() {
+        let get = "GET http://a.example/x?y";
+        let one = hash(get, &[("accept", "*/*")], "").await;
+        assert_eq!(one, hash(get, &[("accept", "text/html"), ("cookie", "a=b")], "").await);
+        for other in [
+            hash("GET http://a.example/x?z", &[], "").await,
+            hash("POST http://a.example/x?y", &[], "").await,
+            hash(get, &[], "body").await,
+            hash(get, &[("authorization", "Bearer a")], "").await,
+            hash(get, &[("idempotency-key", "1")], "").await,
+        ] {
+            assert_ne!(one, other);
+        }
+        let keyed = hash(get, &[("idempotency-key", "1")], "body").await;
+        assert_eq!(keyed, hash(get, &[("idempotency-key", "1")], "another").await);
+        assert_ne!(keyed, hash(get, &[("idempotency-key", "2")], "body").await);
+    }
+}

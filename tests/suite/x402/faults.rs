@@ -1,0 +1,234 @@
+//! Faults of the facilitator and of the seller, with and without an application that retries: no purchase is paid for
+//! twice, and each that can be served is.
+
+use super::*;
+
+/// What happens to the first payment that the seller is presented.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    name: &'static str,
+    /// Whether the authorization is redeemed.
+    settles: bool,
+    answer: fn(Version) -> Answer,
+    /// Whether it comes in this version.
+    versions: &'static [Version],
+}
+
+const BOTH: &[Version] = &[V1, V2];
+
+fn failed_receipt(reason: &str) -> Answer {
+    let receipt = V2.stated(false, Some(reason));
+    Answer::new(StatusCode::PAYMENT_REQUIRED, "{}").header(&V2.receipt(), receipt)
+}
+
+fn status(status: u16) -> Answer {
+    Answer::new(StatusCode::from_u16(status).unwrap(), "{\"error\":\"so it is\"}")
+}
+
+const FAULTS: &[Fault] = &[
+    Fault { name: "settled, then 504", settles: true, answer: |_| status(504), versions: BOTH },
+    Fault { name: "settled, then 502", settles: true, answer: |_| status(502), versions: BOTH },
+    Fault { name: "settled, then 500", settles: true, answer: |_| status(500), versions: BOTH },
+    Fault { name: "settled, then cut", settles: true, answer: |_| Answer::CutBeforeHead, versions: BOTH },
+    Fault { name: "settled, then silent", settles: true, answer: |_| Answer::Never, versions: BOTH },
+    Fault {
+        name: "settled, then asks as if unpaid",
+        settles: true,
+        answer: |version| version.offer("Payment required"),
+        versions: BOTH,
+    },
+    Fault {
+        name: "settled, then 402 without anything",
+        settles: true,
+        answer: |_| status(402),
+        versions: BOTH,
+    },
+    Fault {
+        name: "settled, the facilitator's answer lost",
+        settles: true,
+        answer: |_| failed_receipt("fetch failed"),
+        versions: &[V2],
+    },
+    Fault {
+        name: "settled, the facilitator answers garbage",
+        settles: true,
+        answer: |_| failed_receipt(""),
+        versions: &[V2],
+    },
+    Fault {
+        name: "settled, the facilitator fails",
+        settles: true,
+        answer: |_| failed_receipt("unexpected_settle_error"),
+        versions: &[V2],
+    },
+    Fault {
+        name: "settled, fetch failed",
+        settles: true,
+        answer: |_| V1.offer("fetch failed"),
+        versions: &[V1],
+    },
+    Fault {
+        name: "settled, bad gateway",
+        settles: true,
+        answer: |_| V1.offer("Failed to settle payment: 502 Bad Gateway"),
+        versions: &[V1],
+    },
+    Fault {
+        name: "settled, garbage",
+        settles: true,
+        answer: |_| V1.offer("Unexpected token '<', \"<html>\" is not valid JSON"),
+        versions: &[V1],
+    },
+    Fault {
+        name: "not settled, the facilitator fails",
+        settles: false,
+        answer: |_| failed_receipt("unexpected_settle_error"),
+        versions: &[V2],
+    },
+    Fault {
+        name: "pending",
+        settles: false,
+        answer: |_| failed_receipt("settlement_pending"),
+        versions: &[V2],
+    },
+    Fault { name: "not settled, 500", settles: false, answer: |_| status(500), versions: BOTH },
+    Fault { name: "not settled, 503", settles: false, answer: |_| status(503), versions: BOTH },
+    Fault { name: "not settled, 429", settles: false, answer: |_| status(429), versions: BOTH },
+    Fault { name: "not settled, cut", settles: false, answer: |_| Answer::CutBeforeHead, versions: BOTH },
+    Fault { name: "not settled, silent", settles: false, answer: |_| Answer::Never, versions: BOTH },
+    Fault {
+        name: "not settled, an unknown error",
+        settles: false,
+        answer: |version| version.offer("the node is busy"),
+        versions: BOTH,
+    },
+];
+
+/// Sells honestly after this fault.
+fn faulty(
+    fault: Fault,
+    version: Version,
+    chain: &Chain,
+) -> impl FnMut(&Presented) -> Answer + Send + 'static {
+    let chain = chain.clone();
+    let mut is_first = true;
+    move |presented| {
+        let Some(payment) = version.payment(presented) else { return version.offer("Payment required") };
+        if !std::mem::replace(&mut is_first, false) {
+            return version.serve(&chain, &payment);
+        }
+        if fault.settles {
+            chain.settle(&payment);
+        }
+        (fault.answer)(version)
+    }
+}
+
+#[tokio::test]
+async fn no_fault_makes_a_purchase_cost_twice_and_what_can_be_served_is() {
+    let every = FAULTS.iter().flat_map(|fault| fault.versions.iter().map(move |version| (*fault, *version)));
+    let cases = every.flat_map(|case| [Method::GET, Method::POST].map(|method| (case, method)));
+    let checks = cases.map(|((fault, version), method)| async move {
+        let about = format!("{}, {version:?}, {method}", fault.name);
+        let chain = Chain::default();
+        let seller = Mallory::spawn(faulty(fault, version, &chain)).await;
+        let (alice, proxy) = alice(QUICK).await;
+        let mut got = send(&proxy, &seller, method.clone(), HeaderMap::new()).await;
+        // The application retries; a purchase that went through is over.
+        for _ in 0..2 {
+            if got.status == StatusCode::OK {
+                break;
+            }
+            got = send(&proxy, &seller, method.clone(), HeaderMap::new()).await;
+        }
+        assert_eq!(chain.transfers(), [PRICE], "{about}: {got:?}");
+        assert_eq!(nonces(version, &seller).len(), 1, "{about}");
+        let state = if fault.settles {
+            assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{about}: {got:?}");
+            assert!(reason(&got).contains("reason=paid-not-delivered"), "{about}: {got:?}");
+            assert!(got.headers.contains_key("retry-after"), "{about}: {got:?}");
+            LedgerState::PaidNotDelivered
+        } else {
+            assert_eq!((got.status, got.text()), (StatusCode::OK, "goods\n"), "{about}: {got:?}");
+            LedgerState::Paid
+        };
+        proxy.stop().await;
+        let rows = ledger::rows(&alice);
+        assert_eq!(last_states(&rows), [state], "{about}: {rows:?}");
+    });
+    // A few at a time: each has a proxy of its own.
+    futures_util::StreamExt::collect::<Vec<()>>(futures_util::StreamExt::buffer_unordered(
+        futures_util::stream::iter(checks),
+        8,
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_retry_the_answer_says_what_is_known() {
+    // A request that may be repeated finds out by itself; a POST is left to the application.
+    for (method, settles, status, code, state) in [
+        (Method::GET, true, 502, "reason=paid-not-delivered", LedgerState::PaidNotDelivered),
+        (Method::GET, false, 200, "", LedgerState::Paid),
+        (Method::POST, true, 504, "", LedgerState::InDoubt),
+        (Method::POST, false, 504, "", LedgerState::InDoubt),
+    ] {
+        let chain = Chain::default();
+        let answer = |_| super::faults::status(504);
+        let fault = Fault { name: "504", settles, answer, versions: BOTH };
+        let seller = Mallory::spawn(faulty(fault, V2, &chain)).await;
+        let (alice, proxy) = alice(QUICK).await;
+        let got = send(&proxy, &seller, method.clone(), HeaderMap::new()).await;
+        assert_eq!(got.status, status, "{method} {settles}: {got:?}");
+        assert!(reason(&got).contains(code), "{method} {settles}: {got:?}");
+        assert_eq!(chain.transfers().len(), usize::from(settles || got.status == StatusCode::OK));
+        proxy.stop().await;
+        assert_eq!(last_states(&ledger::rows(&alice)), [state], "{method} {settles}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_with_an_idempotency_key_is_repeated_like_a_get() {
+    let chain = Chain::default();
+    let fault = Fault { name: "504", settles: false, answer: |_| status(504), versions: BOTH };
+    let seller = Mallory::spawn(faulty(fault, V2, &chain)).await;
+    let (_alice, proxy) = alice(QUICK).await;
+    let mut headers = HeaderMap::new();
+    headers.insert("idempotency-key", http::HeaderValue::from_static("one"));
+    let got = send(&proxy, &seller, Method::POST, headers).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    assert_eq!(chain.transfers(), [PRICE]);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn another_request_is_another_purchase() {
+    let chain = Chain::default();
+    let fault = Fault { name: "504", settles: true, answer: |_| status(504), versions: BOTH };
+    let seller = Mallory::spawn(faulty(fault, V2, &chain)).await;
+    let (_alice, proxy) = alice(QUICK).await;
+    let got = send(&proxy, &seller, Method::POST, HeaderMap::new()).await;
+    assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT, "{got:?}");
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", http::HeaderValue::from_static("Bearer somebody-else"));
+    let got = send(&proxy, &seller, Method::POST, headers).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    assert_eq!(chain.transfers(), [PRICE, PRICE]);
+    proxy.stop().await;
+}
+
+/// Retries that come at the same time present the one payment in doubt once; the others are purchases of their own.
+#[tokio::test]
+async fn one_payment_in_doubt_is_presented_by_one_request_at_a_time() {
+    let chain = Chain::default();
+    let fault = Fault { name: "504", settles: false, answer: |_| status(504), versions: BOTH };
+    let seller = Mallory::spawn(faulty(fault, V2, &chain)).await;
+    let (_alice, proxy) = alice(QUICK).await;
+    let post = || send(&proxy, &seller, Method::POST, HeaderMap::new());
+    assert_eq!(post().await.status, StatusCode::GATEWAY_TIMEOUT);
+    let got = futures_util::future::join_all((0..5).map(|_| post())).await;
+    assert!(got.iter().all(|got| got.status == StatusCode::OK), "{got:?}");
+    assert_eq!(chain.transfers(), [PRICE; 5]);
+    assert_eq!(nonces(V2, &seller).len(), 5, "the one in doubt, and four others");
+    proxy.stop().await;
+}
