@@ -26,6 +26,11 @@ fn each_request_of_the_corpus_has_one_reading_or_none() {
     replay("head", fuzz::head::run);
 }
 
+#[test]
+fn each_offer_of_the_corpus_can_be_paid_or_is_refused() {
+    replay("offer", fuzz::offer::run);
+}
+
 fn replay(target: &str, run: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();

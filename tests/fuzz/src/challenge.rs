@@ -45,12 +45,13 @@ pub fn run(input: &[u8]) {
             assert_eq!(reread(challenge), *challenge, "written down and read again it is another");
             payer.meets(challenge);
         }
-        // The scheme for tests is unrelated to these headers.
-        Err(Refusal::Malformed(Malformed::TestToken(_))) => {}
+        // The other schemes are unrelated to these headers.
+        Err(Refusal::Malformed(Malformed::TestToken(_) | Malformed::X402(_))) => {}
         Err(refusal @ Refusal::Malformed(_)) => {
             assert!(is_ours, "{refusal}");
             fits_on_one_line(&refusal);
         }
+        Err(Refusal::UnsupportedOffers { .. }) => {}
         Err(refusal) => assert!(refusal == Refusal::UnknownScheme && !is_ours, "{refusal}"),
     }
 }

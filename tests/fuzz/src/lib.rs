@@ -6,4 +6,5 @@
 pub mod challenge;
 pub mod config;
 pub mod head;
+pub mod offer;
 mod strict;
