@@ -20,6 +20,7 @@ pub mod reason_code;
 pub mod refusal;
 pub mod schemes;
 pub mod signature;
+pub mod signing_request;
 pub mod terms;
 pub mod usd;
 
@@ -35,5 +36,6 @@ pub use reason_code::ReasonCode;
 pub use refusal::Refusal;
 pub use schemes::{Draft, Offer, SchemeName};
 pub use signature::Signature;
+pub use signing_request::{SigningRequest, TypedData, TypedValue};
 pub use terms::Terms;
 pub use usd::Usd;

@@ -1,6 +1,9 @@
 //! A signature of the payer or a seller.
 
+use ethers_core::types::{H256, RecoveryMessage, Signature as EthersSignature, U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::protocol::Address;
 
 /// `r ‖ s ‖ v`, v = 27 or 28 (0 or 1 from some sellers).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,18 @@ impl Signature {
         }
         let bytes = ethers_core::utils::hex::decode(digits).ok()?;
         Some(Self(bytes.try_into().ok()?))
+    }
+
+    /// The address whose key signed `digest`, or `None` if the signature is invalid.
+    pub fn recover(&self, digest: [u8; 32]) -> Option<Address> {
+        let v = match self.0[64] {
+            0 | 27 => 27,
+            1 | 28 => 28,
+            _ => return None,
+        };
+        let [r, s] = [&self.0[..32], &self.0[32..64]].map(U256::from_big_endian);
+        let signature = EthersSignature { r, s, v };
+        signature.recover(RecoveryMessage::Hash(H256(digest))).ok().map(Address::from)
     }
 
     /// `0x` and 130 hexadecimal digits.

@@ -54,7 +54,9 @@ impl Taken {
         let (payer, nonce, signature) = (next("payer"), next("nonce"), next("signature"));
         let mut amount = [0; 32];
         U256::from(price).to_big_endian(&mut amount);
-        let digest = keccak256([b"test-token payment".as_slice(), &BOB.0, &amount[8..], &nonce].concat());
+        let schema = keccak256(b"string messageaddress payeeuint192 pricebytes32 nonce");
+        let values = [b"test-token payment".as_slice(), &BOB.0, &amount[8..], &nonce].concat();
+        let digest = keccak256([schema, keccak256(values)].concat());
         let signer = EthersSignature::try_from(signature.as_slice()).unwrap().recover(digest).ok()?;
         let nonce = nonce.try_into().unwrap();
         (signer.as_bytes() == payer && self.0.lock().unwrap().insert(nonce)).then_some(nonce)

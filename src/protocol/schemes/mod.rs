@@ -25,7 +25,7 @@ use crate::protocol::asset::Money;
 use crate::protocol::channel::{Channel, ChannelDraft};
 use crate::protocol::policy::{Complaint, KnownAsset};
 use crate::protocol::terms::Terms;
-use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature};
+use crate::protocol::{Account, Address, Amount, ChannelId, Refusal, Signature, SigningRequest};
 
 /// One way in which a seller accepts payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -456,6 +456,12 @@ impl Draft {
     #[must_use]
     pub fn digest(&self, payer: &Payer) -> Option<[u8; 32]> {
         dispatch!(Self, self, S, draft => S::digest(draft, payer))
+    }
+
+    /// The digest with the values that it consists of; `None` in the same case.
+    #[must_use]
+    pub fn signing_request(&self, payer: &Payer) -> Option<SigningRequest> {
+        dispatch!(Self, self, S, draft => S::signing_request(draft, payer))
     }
 
     /// Sets the headers that present the signed payment to the seller.

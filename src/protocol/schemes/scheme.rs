@@ -6,7 +6,7 @@ use http::header::{HeaderMap, HeaderName};
 use crate::protocol::answer::Answer;
 use crate::protocol::policy::KnownAsset;
 use crate::protocol::terms::Terms;
-use crate::protocol::{Account, Address, Refusal, Signature};
+use crate::protocol::{Account, Address, Refusal, Signature, SigningRequest};
 
 /// A payment scheme. Pure; implemented by an uninhabited type, and dispatched by the enums of this module.
 pub trait Scheme {
@@ -35,6 +35,9 @@ pub trait Scheme {
 
     /// The 32-byte digest that the payer signs.
     fn digest(draft: &Self::Draft, payer: &Payer) -> Option<[u8; 32]>;
+
+    /// The digest with the values that it consists of.
+    fn signing_request(draft: &Self::Draft, payer: &Payer) -> Option<SigningRequest>;
 
     /// Sets the headers that present a signed payment to the seller.
     fn attach(draft: &Self::Draft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap);

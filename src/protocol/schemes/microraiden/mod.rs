@@ -18,11 +18,11 @@ pub use verdict::{complaint, is_ours, judge};
 
 use super::SchemeName;
 use super::{Assessment, Payer, Receipt, Scheme};
-use crate::protocol::Signature;
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
 use crate::protocol::channel::ChannelDraft;
 use crate::protocol::terms::Terms;
+use crate::protocol::{Signature, SigningRequest};
 
 /// The scheme.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,11 @@ impl Scheme for MicroRaiden {
     fn digest(draft: &ChannelDraft, payer: &Payer) -> Option<[u8; 32]> {
         let contract = payer.account?.contract;
         Some(proof::balance_digest(draft.channel, draft.total, contract))
+    }
+
+    fn signing_request(draft: &ChannelDraft, payer: &Payer) -> Option<SigningRequest> {
+        let contract = payer.account?.contract;
+        Some(proof::balance_request(draft.channel, draft.total, contract))
     }
 
     fn attach(draft: &ChannelDraft, payer: &Payer, signature: &Signature, to: &mut HeaderMap) {

@@ -18,10 +18,13 @@ use super::SchemeName;
 use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
 use crate::protocol::asset::{AssetId, Money};
 use crate::protocol::policy::{KnownAsset, PriceLimit};
+use crate::protocol::signing_request::packed_digest;
 use crate::protocol::terms::Terms;
-use crate::protocol::{Address, Amount, Answer, Refusal, Signature};
+use crate::protocol::{Address, Amount, Answer, Refusal, Signature, SigningRequest, TypedData, TypedValue};
 
 const PREFIX: &[u8] = b"test-token-";
+/// The first of the signed values.
+const MESSAGE: &str = "test-token payment";
 
 /// The asset of prices.
 #[must_use]
@@ -96,6 +99,16 @@ impl Scheme for TestToken {
         Some(digest(draft))
     }
 
+    fn signing_request(draft: &TokenDraft, _: &Payer) -> Option<SigningRequest> {
+        let values = vec![
+            TypedValue::text("message", MESSAGE),
+            TypedValue::address("payee", draft.payee),
+            TypedValue::amount("price", draft.price),
+            TypedValue { kind: "bytes32", name: "nonce", value: hex::encode_prefixed(draft.nonce) },
+        ];
+        Some(SigningRequest { digest: digest(draft), typed: TypedData::Values(values) })
+    }
+
     fn attach(draft: &TokenDraft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
         let value = format!(
             "payer={}, nonce={}, signature={}",
@@ -140,7 +153,8 @@ impl OneShot for TestToken {
 #[must_use]
 pub fn digest(draft: &TokenDraft) -> [u8; 32] {
     let TokenDraft { price, payee, nonce } = draft;
-    keccak256([b"test-token payment".as_slice(), &payee.0, &price.to_be_bytes(), nonce].concat())
+    let schema = keccak256(b"string messageaddress payeeuint192 pricebytes32 nonce");
+    packed_digest(&schema, &[MESSAGE.as_bytes(), &payee.0, &price.to_be_bytes(), nonce].concat())
 }
 
 fn parse(offer: &HeaderValue, is_later: bool) -> Option<TokenOffer> {

@@ -9,6 +9,7 @@ use ethers_core::utils::{hex, keccak256};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
 use super::offer::{Requirement, X402Version, requirement};
@@ -108,6 +109,41 @@ impl ExactDraft {
         ];
         let parts = [b"\x19\x01".as_slice(), &keccak256(domain.concat()), &keccak256(authorization.concat())];
         keccak256(parts.concat())
+    }
+
+    /// What it is the digest of, as in `eth_signTypedData_v4`.
+    pub(super) fn typed_data(&self, payer: Address) -> Value {
+        let fields = |fields: &[(&str, &str)]| {
+            let field = |(name, kind): &(&str, &str)| json!({"name": name, "type": kind});
+            fields.iter().map(field).collect::<Value>()
+        };
+        let Requirement { chain_id, token, payee, amount, .. } = *self.requirement;
+        json!({
+            "types": {
+                "EIP712Domain": fields(&[
+                    ("name", "string"), ("version", "string"), ("chainId", "uint256"), ("verifyingContract", "address"),
+                ]),
+                "TransferWithAuthorization": fields(&[
+                    ("from", "address"), ("to", "address"), ("value", "uint256"), ("validAfter", "uint256"),
+                    ("validBefore", "uint256"), ("nonce", "bytes32"),
+                ]),
+            },
+            "primaryType": "TransferWithAuthorization",
+            "domain": {
+                "name": self.domain.name,
+                "version": self.domain.version,
+                "chainId": chain_id,
+                "verifyingContract": token,
+            },
+            "message": {
+                "from": payer,
+                "to": payee,
+                "value": amount.to_string(),
+                "validAfter": "0",
+                "validBefore": self.valid_before.to_string(),
+                "nonce": hex::encode_prefixed(self.nonce),
+            },
+        })
     }
 
     /// Sets the header that presents it.

@@ -31,7 +31,7 @@ use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme, Sch
 use crate::protocol::asset::Money;
 use crate::protocol::policy::{KnownAsset, TokenDomain};
 use crate::protocol::terms::Terms;
-use crate::protocol::{Answer, Refusal, Signature};
+use crate::protocol::{Answer, Refusal, Signature, SigningRequest, TypedData};
 
 /// The largest difference between the seller's clock and ours that is not worth mentioning, in seconds.
 const CLOCK_TOLERANCE: u64 = 30;
@@ -93,6 +93,11 @@ impl Scheme for Exact {
 
     fn digest(draft: &ExactDraft, payer: &Payer) -> Option<[u8; 32]> {
         Some(draft.digest(payer.address))
+    }
+
+    fn signing_request(draft: &ExactDraft, payer: &Payer) -> Option<SigningRequest> {
+        let typed = TypedData::Eip712(draft.typed_data(payer.address));
+        Some(SigningRequest { digest: draft.digest(payer.address), typed })
     }
 
     fn attach(draft: &ExactDraft, payer: &Payer, signature: &Signature, headers: &mut HeaderMap) {
