@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Uri};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -33,10 +34,10 @@ use self::sellers::{WebhookCloseApprover, seller_service};
 use crate::admin;
 use crate::admin::{ClientCount, Listening, RunOrder, Runs};
 use crate::chain;
-use crate::chain::Chain;
+use crate::chain::external::{ExternalSettings, ExternalSigner, SignerPlace};
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
-use crate::chain::signer::Signer;
+use crate::chain::{Chain, WalletSigner};
 use crate::channels::{Channels, IdleChannelReaper, SellerClient};
 use crate::config;
 use crate::config::{Config, KeySource};
@@ -105,10 +106,10 @@ struct PaidServices {
 
 /// The source of the key.
 pub enum SignerSource {
-    /// The keystore or key file of the configuration, opened while the proxy already listens.
+    /// The keystore, key file or signer of the configuration, opened while the proxy already listens.
     Configured(config::WalletConfig),
     /// A signer of the caller.
-    Given(Arc<Signer>),
+    Given(Arc<WalletSigner>),
 }
 
 impl App {
@@ -118,7 +119,7 @@ impl App {
     /// If an address, the state directory, the journal or a file that the configuration names cannot be used.
     pub async fn build(
         config: Config,
-        key: Option<Arc<Signer>>,
+        key: Option<Arc<WalletSigner>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
         let ports = Ports::bind(&config).await?;
@@ -575,7 +576,7 @@ async fn start(
     let prepared = async {
         let signer = match key {
             SignerSource::Given(signer) => signer,
-            SignerSource::Configured(wallet) => Arc::new(unlock(wallet).await?),
+            SignerSource::Configured(wallet) => Arc::new(unlock(wallet, &config.state_dir).await?),
         };
         let reserve = |directory: &PathBuf| KeyLock::reserve(directory, signer.address(), &config.state_dir);
         let key_lock = config.runtime_dir.as_ref().map(reserve).transpose()?.flatten();
@@ -598,15 +599,45 @@ async fn start(
     prepared
 }
 
+/// The file in the state directory that keys for other purposes are derived from if the wallet's is with a signer.
+const SIGNER_SECRET: &str = "ledger-secret";
+
 /// Opens the configured wallet on a blocking thread: decrypting a keystore takes about a second.
-pub async fn unlock(wallet: config::WalletConfig) -> Result<Signer, StartError> {
+pub async fn unlock(wallet: config::WalletConfig, state_dir: &Path) -> Result<WalletSigner, StartError> {
+    let state_dir = state_dir.to_owned();
     let opened = tokio::task::spawn_blocking(move || match &wallet.source {
-        KeySource::KeyFile(path) => keystore::open_key_file(path).map_err(|error| error.to_string()),
+        KeySource::KeyFile(path) => {
+            keystore::open_key_file(path).map(WalletSigner::from).map_err(|error| error.to_string())
+        }
         KeySource::Keystore(path) => Password::obtain(wallet.password_file.as_deref())
             .map_err(|error| error.to_string())
-            .and_then(|password| keystore::open(path, &password).map_err(|error| error.to_string())),
+            .and_then(|password| keystore::open(path, &password).map_err(|error| error.to_string()))
+            .map(WalletSigner::from),
+        KeySource::Signer(signer) => {
+            let secret = private::create_directory(&state_dir)
+                .and_then(|()| private::token(&state_dir.join(SIGNER_SECRET)))
+                .map_err(|error| error.to_string())?;
+            external_signer(signer, &secret).map(WalletSigner::from)
+        }
     });
     opened.await.map_err(|error| error.to_string()).flatten().map_err(StartError::Key)
+}
+
+/// An external signer, which is not contacted. Keys for other purposes are derived from `secret`.
+///
+/// # Errors
+/// Its URL cannot be used.
+pub fn external_signer(signer: &config::SignerConfig, secret: &str) -> Result<ExternalSigner, String> {
+    let config::SignerConfig { location, address, timeout, requests } = signer.clone();
+    let place = match location {
+        config::SignerLocation::Command(command) => SignerPlace::Command(command),
+        config::SignerLocation::Endpoint(url) => {
+            SignerPlace::Endpoint(Zeroizing::new(url.expose().to_owned()))
+        }
+    };
+    let settings = ExternalSettings { place, address, timeout, requests };
+    let secret = Zeroizing::new(Sha256::digest(secret.as_bytes()).into());
+    ExternalSigner::new(settings, secret).map_err(|error| error.to_string())
 }
 
 /// Opens the CA that signs for intercepted hosts, or creates it. Blocks on the disk.

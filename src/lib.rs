@@ -87,7 +87,7 @@
 //! | `proxy` | the HTTP shell: server, client, payment layer, kept bodies, errors | `hosts`, `limits`, `payments`, `protocol`, `shutdown`, `tls` |
 //! | `payments` | the payment service: the engine behind a lock, the actor that owns disk and chain effects, the journal with the ledger | `chain`, `limits`, `processes`, `protocol` |
 //! | `channels` | operations on channels: open, top up, close, settle; the idle-channel reaper | `chain`, `payments`, `protocol` |
-//! | `chain` | the chain shell: contracts, node, transactions, keys | `private`, `protocol` |
+//! | `chain` | the chain shell: contracts, node, transactions, keys, external signers | `private`, `protocol` |
 //! | `tls` | the local CA, its certificates, root certificates, the certificate of the proxy's own ports | `private` |
 //! | `admin` | the socket through which the command line controls `serve` | `channels`, `payments`, `shutdown` |
 //! | `private` | files and directories that only this user can access | none |
@@ -115,6 +115,8 @@
 //! - The connection pool resends a request that carries a payment only if the origin states that it did not process it,
 //!   or that it requires HTTP/1.1; once, and with the same payment.
 //! - Channels to one receiver are opened one at a time.
+//! - Only an explicit refusal of an external signer means that nothing was signed. Without a clear answer, a payment is in
+//!   doubt, and the same transaction is asked for again.
 //!
 //! # HTTP behaviour
 //!

@@ -14,7 +14,7 @@ use crate::chain::error::{ChainError, PinSource};
 use crate::chain::nonces::Nonces;
 use crate::chain::rpc::{At, CallRequest, Rpc};
 use crate::chain::settings::ChainSettings;
-use crate::chain::signer::Signer;
+use crate::chain::wallet_signer::WalletSigner;
 use crate::protocol::Address;
 
 /// A handle to the chain; cheap to clone.
@@ -26,7 +26,7 @@ pub(super) struct ChainState {
     pub rpc: Rpc,
     /// The same node with the retry window of one poll, for requests that are repeated anyway.
     pub poll_rpc: Rpc,
-    pub signer: Arc<Signer>,
+    pub signer: Arc<WalletSigner>,
     pub nonces: Nonces,
     pub daily_fees: DailyFees,
     /// Held while an allowance is set and used: concurrent operations would take it from each other.
@@ -44,7 +44,7 @@ pub(super) struct ContractConstants {
 
 impl Chain {
     /// Checks the settings; does not contact the node.
-    pub fn new(settings: ChainSettings, signer: Arc<Signer>) -> Result<Self, ChainError> {
+    pub fn new(settings: ChainSettings, signer: Arc<WalletSigner>) -> Result<Self, ChainError> {
         let retry_window = settings.retry_timeout.min(settings.confirm_timeout);
         let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, retry_window)?;
         let at_least = |good: bool, name, least| {

@@ -294,6 +294,17 @@ pub enum OpError {
         /// The last error of the node, if any.
         last: Option<Box<ChainError>>,
     },
+    /// An external signer was asked to sign the transaction and gave no clear answer: it counts as signed.
+    #[error(
+        "{why}. It was asked for the transaction with nonce {nonce}, which may be sent and mined; tollpass asks it for the same \
+         one again before any other operation for this receiver"
+    )]
+    UnclearSignature {
+        /// The nonce.
+        nonce: u64,
+        /// What the signer answered.
+        why: NotSigned,
+    },
     /// Another transaction of the account used the nonce, so this one can never be mined. Either it was found, or the node
     /// has no trace of ours, neither hash nor effect, after many blocks and a long time.
     #[error(
@@ -342,7 +353,7 @@ impl OpError {
     /// count as sent until then. False if it is certain that this operation moves nothing: it was not sent, it failed, or
     /// another transaction has or will have its nonce.
     pub fn is_unclear(&self) -> bool {
-        matches!(self, Self::StillPending { .. } | Self::Unseen { .. })
+        matches!(self, Self::StillPending { .. } | Self::UnclearSignature { .. } | Self::Unseen { .. })
     }
 }
 

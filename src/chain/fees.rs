@@ -3,11 +3,10 @@
 use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::types::{Eip1559TransactionRequest, TransactionRequest, U256};
 
-use ethers_core::utils::rlp::Rlp;
-
 use crate::chain::ChainSettings;
 use crate::chain::error::ChainError;
 use crate::chain::rpc::{CallRequest, Rpc};
+use crate::chain::transaction;
 use crate::protocol::Wei;
 
 /// The bid per unit of gas, in wei.
@@ -79,14 +78,16 @@ impl Caps {
     }
 }
 
-/// The most that a signed transaction can cost, in wei; 0 if it is not one, so that no node accepts it.
-pub(crate) fn most_it_costs(raw: &[u8]) -> U256 {
-    price_and_gas(raw).map_or(U256::zero(), |(price, gas)| price.saturating_mul(gas))
+/// The most that a transaction can cost, in wei, and the hash to sign, which is the same before and after it was signed;
+/// `None` if it is not a transaction, so that no node accepts it.
+pub(crate) fn most_it_costs(raw: &[u8]) -> Option<([u8; 32], U256)> {
+    let (price, gas) = price_and_gas(raw)?;
+    Some((transaction::decode(raw)?.sighash().0, price.saturating_mul(gas)))
 }
 
-/// The highest price per unit of gas that a signed transaction bids, and its gas limit.
+/// The highest price per unit of gas that a transaction bids, and its gas limit.
 fn price_and_gas(raw: &[u8]) -> Option<(U256, U256)> {
-    let (transaction, _) = TypedTransaction::decode_signed(&Rlp::new(raw)).ok()?;
+    let transaction = transaction::decode(raw)?;
     let price = match &transaction {
         TypedTransaction::Eip1559(transaction) => transaction.max_fee_per_gas,
         other => other.gas_price(),

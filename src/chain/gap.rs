@@ -156,7 +156,8 @@ impl Chain {
         );
         let chain_id = self.pinned().await?.chain_id;
         let request = CallRequest { from: payer, to: payer, data: Bytes::new() };
-        let (raw, _) = self.sign(&sent.intent.op, &request, chain_id, nonce).await?;
+        let (transaction, _) = self.prepare(&sent.intent.op, &request, chain_id, nonce).await?;
+        let raw = self.0.signer.sign_transaction(&transaction).await.map_err(ChainError::from)?.to_vec();
         let hash = keccak256(&raw);
         let filler = Intent { op: sent.intent.op, moves: false, nonce, hash, raw, host: None };
         gaps.filled += 1;

@@ -23,7 +23,7 @@ pub(super) struct Nonces {
 struct Known {
     /// How many tasks wait for a transaction with this nonce.
     in_flight: BTreeMap<u64, usize>,
-    /// Transactions of this journal that were signed and not seen confirmed, by nonce, the newest last.
+    /// Transactions of this journal that were signed, or that a signer was asked for, and not seen confirmed, by nonce, the newest last.
     signed: BTreeMap<u64, Vec<Intent>>,
     /// One above the highest of our nonces that was seen confirmed.
     floor: u64,
@@ -50,8 +50,19 @@ impl Nonces {
     pub fn signed(&self, intent: &Intent) {
         let mut known = self.known();
         let signed = known.signed.entry(intent.nonce).or_default();
+        if intent.is_signed() {
+            // An external signer has answered.
+            signed.retain(|one| one.is_signed() || one.op != intent.op);
+        }
         if signed.iter().all(|one| one.hash != intent.hash) {
             signed.push(intent.clone());
+        }
+    }
+
+    /// Forgets a transaction that an external signer provably did not sign.
+    pub fn not_signed(&self, intent: &Intent) {
+        if let Some(signed) = self.known().signed.get_mut(&intent.nonce) {
+            signed.retain(|one| one.hash != intent.hash);
         }
     }
 
@@ -150,6 +161,24 @@ mod tests {
         assert_eq!(turn.first_free(4, 0), 4);
         drop((five, eight));
         assert_eq!(turn.first_free(5, 0), 5);
+    }
+
+    #[test]
+    fn a_transaction_that_a_signer_was_asked_for_is_known_until_it_is_signed_or_refused() {
+        let nonces = Nonces::default();
+        let intent = |receiver: u8, hash: u8, raw: &[u8]| {
+            let op = ChannelOp::Open { receiver: Address([receiver; 20]), deposit: 5.into() };
+            Intent { op, moves: true, nonce: 4, hash: [hash; 32], raw: raw.to_vec(), host: None }
+        };
+        let hashes = || nonces.signed_at(4).iter().map(|one| one.hash[0]).collect::<Vec<_>>();
+        let (asked, of_other) = (intent(7, 1, b"{}"), intent(8, 2, b"{}"));
+        nonces.signed(&asked);
+        nonces.signed(&of_other);
+        assert_eq!(nonces.moving_for(Address([7; 20])), [asked]);
+        nonces.signed(&intent(7, 3, &[2]));
+        assert_eq!(hashes(), [3, 2], "the signed one has taken its place");
+        nonces.not_signed(&of_other);
+        assert_eq!(hashes(), [3]);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ethers_core::types::U256;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
 use ethers_core::utils::keccak256;
 
 use crate::chain::Chain;
@@ -15,6 +16,8 @@ use crate::chain::recorder::TransactionRecorder;
 use crate::chain::refusal::SendRefusal;
 use crate::chain::rpc::{CallRequest, Transaction};
 use crate::chain::sent::SentTx;
+use crate::chain::signer::NotSigned;
+use crate::chain::transaction;
 use crate::failpoint;
 use crate::protocol::{Amount, ChannelOp, Intent};
 
@@ -76,7 +79,8 @@ impl Chain {
             if moves && let Some(other) = self.undecided(op, nonce, earlier).await? {
                 return Err(keep_following(other, recorder).await);
             }
-            let (raw, cost) = self.sign(op, &request, pinned.chain_id, nonce).await?;
+            let (transaction, cost) = self.prepare(op, &request, pinned.chain_id, nonce).await?;
+            let raw = self.signed((*op, moves, nonce), &transaction, recorder).await?;
             let intent = Intent { op: *op, moves, nonce, hash: keccak256(&raw), raw, host: None };
             recorder.record(intent.clone()).await?;
             self.0.nonces.signed(&intent);
@@ -186,7 +190,12 @@ impl Chain {
     ) -> Result<Option<Intent>, ChainError> {
         for signed in self.0.nonces.moving_for(op.receiver()) {
             let is_other = signed.nonce != nonce && earlier.iter().all(|one| one.hash != signed.hash);
-            if is_other && self.0.rpc.transaction(signed.hash).await?.is_some() {
+            let may_be_mined = async || match signed.is_signed() {
+                true => Ok(self.0.rpc.transaction(signed.hash).await?.is_some()),
+                // Its hash is not known. Only its nonce shows that it can no longer be mined.
+                false => Ok::<_, ChainError>(self.0.rpc.mined_of(self.payer().into()).await? <= signed.nonce),
+            };
+            if is_other && may_be_mined().await? {
                 return Ok(Some(signed));
             }
         }
@@ -224,15 +233,86 @@ impl Chain {
             || matches!(self.holder(intent.nonce).await, Ok(Some(holder)) if is_other(&holder))
     }
 
-    /// The signed bytes of a step, and the most that it can cost in wei, which counts as spent today. Chain ID and token are
+    /// Signs a transaction. An external signer may take long and give no clear answer, so that one that moves money is
+    /// recorded before it is asked.
+    ///
+    /// # Errors
+    /// [`OpError::UnclearSignature`] if it moves money and may have been signed.
+    async fn signed(
+        &self,
+        (op, moves, nonce): (ChannelOp, bool, u64),
+        transaction: &TypedTransaction,
+        recorder: &impl TransactionRecorder,
+    ) -> Result<Vec<u8>, OpError> {
+        let signer = &self.0.signer;
+        if !moves || !signer.is_external() {
+            return Ok(signer.sign_transaction(transaction).await.map_err(ChainError::from)?.to_vec());
+        }
+        let raw = transaction::to_json(transaction)
+            .map_err(|error| ChainError::from(NotSigned::Failed(error.to_string())))?
+            .to_string()
+            .into_bytes();
+        let asked = Intent { op, moves, nonce, hash: transaction.sighash().0, raw, host: None };
+        recorder.record(asked.clone()).await?;
+        self.0.nonces.signed(&asked);
+        failpoint::point("external signer about to be asked");
+        match signer.sign_transaction(transaction).await {
+            Ok(raw) => Ok(raw.to_vec()),
+            Err(why) if why.is_certain() => {
+                self.0.nonces.not_signed(&asked);
+                Err(ChainError::from(why).into())
+            }
+            Err(why) => Err(OpError::UnclearSignature { nonce, why }),
+        }
+    }
+
+    /// Asks an external signer once more for the same transaction, unless its nonce is used: then, whatever used it decides.
+    /// Two signatures of one transaction cannot both be mined.
+    ///
+    /// # Errors
+    /// The signer refused; or [`OpError::UnclearSignature`].
+    pub(super) async fn ask_again(
+        &self,
+        asked: &Intent,
+        recorder: &impl TransactionRecorder,
+    ) -> Result<Intent, OpError> {
+        let unclear =
+            |why: String| OpError::UnclearSignature { nonce: asked.nonce, why: NotSigned::Unclear(why) };
+        let checked = async {
+            let is_used = self.0.rpc.mined_of(self.payer().into()).await? > asked.nonce;
+            if !is_used {
+                self.verify().await?;
+                Caps::of(&self.0.settings).allow(&asked.raw)?;
+            }
+            Ok::<_, ChainError>(is_used)
+        };
+        if checked.await.map_err(|error| unclear(error.to_string()))? {
+            return Ok(asked.clone());
+        }
+        let transaction = transaction::decode(&asked.raw)
+            .ok_or_else(|| unclear("the journal does not contain what it was asked for".to_owned()))?;
+        let raw = match self.0.signer.sign_transaction(&transaction).await {
+            Ok(raw) => raw.to_vec(),
+            // It was asked for this very transaction, and says no.
+            Err(why @ NotSigned::Refused(_)) => return Err(ChainError::from(why).into()),
+            Err(why) => return Err(OpError::UnclearSignature { nonce: asked.nonce, why }),
+        };
+        let intent = Intent { hash: keccak256(&raw), raw, ..asked.clone() };
+        recorder.record(intent.clone()).await.map_err(|error| unclear(error.to_string()))?;
+        self.0.nonces.signed(&intent);
+        failpoint::point("transaction about to be sent");
+        Ok(intent)
+    }
+
+    /// The transaction of a step, and the most that it can cost in wei, which counts as spent today. Chain ID and token are
     /// verified first.
-    pub(super) async fn sign(
+    pub(super) async fn prepare(
         &self,
         op: &ChannelOp,
         request: &CallRequest,
         chain_id: u64,
         nonce: u64,
-    ) -> Result<(Vec<u8>, U256), OpError> {
+    ) -> Result<(TypedTransaction, U256), OpError> {
         let gas = self.gas_limit(op, request).await?;
         let fees = Fees::current(&self.0.rpc, Caps::of(&self.0.settings), gas).await?;
         let cost = fees.worst(gas);
@@ -242,9 +322,7 @@ impl Chain {
         }
         self.verify().await?;
         self.0.daily_fees.count(cost, Instant::now())?;
-        let transaction = fees.transaction(request, chain_id, nonce, gas);
-        let raw = self.0.signer.sign_transaction(&transaction).map_err(ChainError::from)?;
-        Ok((raw.to_vec(), cost))
+        Ok((fees.transaction(request, chain_id, nonce, gas), cost))
     }
 
     /// The gas limit for a step of `op`.

@@ -1,4 +1,4 @@
-//! The key that signs payments and transactions. It never leaves this file.
+//! The key of this process, which signs payments and transactions. It never leaves this file.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,23 @@ pub struct Signer {
     curve: Secp256k1<SignOnly>,
     key: SecretKey,
     address: Address,
-    is_frozen: AtomicBool,
+    frozen: FreezeSwitch,
+}
+
+/// Whether the user wants nothing to be signed.
+#[derive(Debug, Default)]
+pub(super) struct FreezeSwitch(AtomicBool);
+
+impl FreezeSwitch {
+    pub(super) fn set(&self, is_frozen: bool) {
+        self.0.store(is_frozen, Ordering::SeqCst);
+    }
+
+    /// # Errors
+    /// [`NotSigned::Frozen`].
+    pub(super) fn check(&self) -> Result<(), NotSigned> {
+        if self.0.load(Ordering::SeqCst) { Err(NotSigned::Frozen) } else { Ok(()) }
+    }
 }
 
 /// The bytes are not a private key: zero, or not below the order of the curve.
@@ -31,7 +47,7 @@ pub struct Signer {
 #[error("not a valid secp256k1 private key")]
 pub struct NotAKey;
 
-/// Why nothing was signed.
+/// Why there is no signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSigned {
     /// The user wants nothing to be signed.
@@ -40,6 +56,25 @@ pub enum NotSigned {
     /// Signing failed, which does not happen with a valid key and digest.
     #[error("signing failed: {0}")]
     Failed(String),
+    /// The external signer refused.
+    #[error("the signer refused: {0}")]
+    Refused(String),
+    /// The external signer could not be asked, so that it signed nothing.
+    #[error("the signer cannot be asked, so nothing was signed: {0}")]
+    NotAsked(String),
+    /// The external signer was asked, and gave no usable answer.
+    #[error("the signer gave no clear answer, so this counts as signed: {0}")]
+    Unclear(String),
+}
+
+impl NotSigned {
+    /// Whether it is certain that there is no signature. Absence of an answer is not.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Frozen | Self::Failed(_) | Self::Refused(_) | Self::NotAsked(_) => true,
+            Self::Unclear(_) => false,
+        }
+    }
 }
 
 impl Signer {
@@ -54,16 +89,12 @@ impl Signer {
             curve.seeded_randomize(&blinding);
         }
         let key = SecretKey::from_byte_array(*key).map_err(|_| NotAKey)?;
-        Ok(Self { wallet, curve, key, address, is_frozen: AtomicBool::new(false) })
+        Ok(Self { wallet, curve, key, address, frozen: FreezeSwitch::default() })
     }
 
     /// Signs nothing from now on, or signs again.
     pub fn freeze(&self, is_frozen: bool) {
-        self.is_frozen.store(is_frozen, Ordering::SeqCst);
-    }
-
-    fn check(&self) -> Result<(), NotSigned> {
-        if self.is_frozen.load(Ordering::SeqCst) { Err(NotSigned::Frozen) } else { Ok(()) }
+        self.frozen.set(is_frozen);
     }
 
     /// The payer's address.
@@ -73,7 +104,7 @@ impl Signer {
 
     /// Signs a digest: `r ‖ s ‖ v` with v 27 or 28, low s, nonce as in RFC 6979.
     pub fn sign(&self, digest: [u8; 32]) -> Result<Signature, NotSigned> {
-        self.check()?;
+        self.frozen.check()?;
         let signature = self.curve.sign_ecdsa_recoverable(Message::from_digest(digest), &self.key);
         let (recovery, compact) = signature.serialize_compact();
         let v = match recovery {
@@ -89,23 +120,28 @@ impl Signer {
     /// A key for another purpose, which reveals nothing about this one: HMAC-SHA-256 of the purpose.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        // HMAC pads a key with zeros to the block size.
-        let mut block = Zeroizing::new([0; 64]);
-        block[..32].copy_from_slice(&Zeroizing::new(self.key.secret_bytes())[..]);
-        let mut mac = Hmac::<Sha256>::new((&*block).into());
-        mac.update(purpose.as_bytes());
-        mac.finalize().into_bytes().into()
+        derived(&Zeroizing::new(self.key.secret_bytes()), purpose)
     }
 
     /// Signs a transaction, which includes its chain ID, and returns its RLP encoding.
     pub fn sign_transaction(&self, transaction: &TypedTransaction) -> Result<Bytes, NotSigned> {
-        self.check()?;
+        self.frozen.check()?;
         let signature = self
             .wallet
             .sign_transaction_sync(transaction)
             .map_err(|error| NotSigned::Failed(error.to_string()))?;
         Ok(transaction.rlp_signed(&signature))
     }
+}
+
+/// A key for one purpose: HMAC-SHA-256 of the purpose.
+pub(super) fn derived(secret: &[u8; 32], purpose: &str) -> [u8; 32] {
+    // HMAC pads a key with zeros to the block size.
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(secret);
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
+    mac.update(purpose.as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 impl Drop for Signer {

@@ -103,8 +103,8 @@ impl Channels {
                     return Ok(self.payments.start_op(ChannelOp::CloseAlone { channel: id, total }).await?);
                 }
             };
-        let digest = proof::balance_digest(id, total, context.account.contract);
-        let balance_signature = context.signer.sign(digest)?;
+        let request = proof::balance_request(id, total, context.account.contract);
+        let balance_signature = context.signer.sign(&request, context.signer.turn(None).await?).await?;
         let op =
             ChannelOp::CloseTogether { channel: id, total, balance_signature, closing_signature: signature };
         let changed = self.payments.start_op(op).await?;

@@ -12,9 +12,10 @@ use super::output::print;
 use crate::admin;
 use crate::app;
 use crate::app::{chain_settings, origins, unlock};
-use crate::chain::{Balances, Chain};
+use crate::chain::external::{ExternalSigner, SignerState};
+use crate::chain::{Balances, Chain, WalletSigner};
 use crate::config;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, KeySource};
 use crate::payments::AccountKey;
 use crate::payments::journal;
 use crate::payments::journal::Journal;
@@ -37,8 +38,9 @@ const OTHER_USER: &str = "if another program or state directory uses the same ke
 /// What `tollpass check --help` shows below the options.
 const AFTER_HELP: &str = "\
 Checks the configuration, certificates, log file, ports, state directory, key, node,
-contract, balances and nonces, and prints how to fix each problem. It sends no transaction
-and can run beside `serve`. The exit code is 1 if anything is wrong.";
+contract, balances and nonces, and prints how to fix each problem. It sends no transaction,
+asks an external signer for its accounts only, and can run beside `serve`. The exit code is
+1 if anything is wrong.";
 
 /// Validate the configuration, wallet, node and contract
 #[derive(Clone, Debug, Args)]
@@ -207,12 +209,43 @@ fn authority(config: &Config) -> Result<Option<(Authority, Vec<String>)>, Author
     }))
 }
 
+/// Asks an external signer for its accounts; nothing is signed.
+async fn probe(signer: &ExternalSigner, report: &mut CheckReport) {
+    let address = signer.address();
+    let who = format!("{address}, signed for by {signer}, which has the key");
+    match signer.probe().await {
+        Ok(SignerState::Ready) => report.good("wallet", &who),
+        Ok(SignerState::Silent(why)) => {
+            report.note("wallet", &format!("{who}; it answers, but does not list its accounts: {why}"));
+        }
+        Ok(SignerState::OtherAccounts) => {
+            report.wrong(
+                "wallet",
+                &format!("the signer {signer} does not have the account {address} of wallet.address"),
+            );
+        }
+        Err(why) => report.wrong("wallet", &format!("the signer {signer} does not answer: {why}")),
+    }
+}
+
 async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut CheckReport) {
-    let signer = match unlock(wallet).await {
-        Ok(signer) => Arc::new(signer),
-        Err(error) => return report.wrong("wallet", &error),
+    let signer = match &wallet.source {
+        // Nothing is derived here, so that its secret is not needed.
+        KeySource::Signer(signer) => match app::external_signer(signer, "") {
+            Ok(signer) => {
+                probe(&signer, report).await;
+                Arc::new(WalletSigner::from(signer))
+            }
+            Err(error) => return report.wrong("wallet", &error),
+        },
+        KeySource::Keystore(_) | KeySource::KeyFile(_) => match unlock(wallet, &config.state_dir).await {
+            Ok(signer) => {
+                report.good("wallet", &signer.address());
+                Arc::new(signer)
+            }
+            Err(error) => return report.wrong("wallet", &error),
+        },
     };
-    report.good("wallet", &signer.address());
     let Some(chain) = &config.chain else {
         return report.note("chain", &"no [chain]: nothing is paid from a channel");
     };

@@ -117,7 +117,7 @@ pub async fn run(args: LedgerArgs) -> anyhow::Result<()> {
             let wallet = config.and_then(|config| config.wallet);
             let wallet =
                 wallet.context("only the wallet's key can verify the ledger: give its configuration")?;
-            let signer = unlock(wallet).await?;
+            let signer = unlock(wallet, &state_dir).await?;
             let payer = signer.address();
             let verified = reader.verify(&LedgerKey::of(&signer), payer)?;
             let (first, last, has_copy) = (verified.first, verified.last, verified.has_copy);

@@ -55,4 +55,4 @@ pub use self::schema::schema;
 pub use self::upstream::{ProxyUrl, UpstreamConfig};
 #[cfg(feature = "testing")]
 pub use self::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
-pub use self::wallet::{KeySource, WalletConfig};
+pub use self::wallet::{KeySource, SignerConfig, SignerLocation, WalletConfig};

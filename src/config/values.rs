@@ -76,7 +76,11 @@ pub(super) struct BasePaths {
 impl BasePaths {
     /// A path: absolute, in the home directory (`~/`), or relative to the directory of the file.
     pub(super) fn path(&self, value: &Value) -> Result<PathBuf, InvalidValue> {
-        let text = text(value)?;
+        self.resolve(text(value)?)
+    }
+
+    /// The same, given the text.
+    pub(super) fn resolve(&self, text: &str) -> Result<PathBuf, InvalidValue> {
         let Some(below_home) = text.strip_prefix("~/").or((text == "~").then_some("")) else {
             // Drops `./`, for readable messages.
             return Ok(self

@@ -24,7 +24,7 @@ use super::payer::Wallet;
 use super::quotes::Quotes;
 use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
-use crate::chain::signer::Signer;
+use crate::chain::WalletSigner;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::failpoint;
 use crate::mutex::lock;
@@ -69,7 +69,7 @@ struct ActorContext {
     account: Account,
     account_id: AccountId,
     chain: Chain,
-    signer: Arc<Signer>,
+    signer: Arc<WalletSigner>,
     /// The block at which the next sync starts.
     cursor: u64,
 }

@@ -409,7 +409,7 @@ impl Payments {
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }
         };
-        purchase.ask(input, consultant).await
+        purchase.ask(input, consultant, None).await
     }
 
     /// What was paid to whom since the service was started; also available after it has stopped.

@@ -11,9 +11,12 @@ use super::consultant::Consultant;
 use super::ledger::{LedgerGuard, LedgerQueue, PaidRequest};
 use super::message::Message;
 use super::pauses::HostPauses;
+use super::payer;
+use super::payer::{ExternalRequest, Signing};
 use super::run_account::{RunAccount, RunPurchase};
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuards, SpendingTotals};
+use crate::chain::signer::NotSigned;
 use crate::protocol::engine::{HostName, Input, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
@@ -71,11 +74,7 @@ impl Lease {
 
     /// Marks the payment as in doubt; call it right before the payment is sent.
     pub fn begin(&mut self) {
-        self.purchase.delivery = Delivery::InDoubt;
-        if let Some(payment) = &mut self.purchase.payment {
-            payment.begin(&self.draft);
-        }
-        self.purchase.ledger.begin(&self.draft);
+        self.purchase.begin(&self.draft);
     }
 
     /// Returns a payment that provably was not sent this time. Earlier presentations stay counted.
@@ -101,7 +100,8 @@ impl Lease {
     ) -> Result<Box<Self>, Refusal> {
         self.warn_of_foreign_total(&offer);
         let input = Input::Answer(self.purchase.id, Outcome::Rejected(Box::new(offer)));
-        self.purchase.ask(input, consultant).await
+        let Self { draft, signature, purchase, .. } = *self;
+        purchase.ask(input, consultant, Some((draft, signature))).await
     }
 
     /// Asks for the same payment again, after a pause, since it is not clear what happened to it.
@@ -110,7 +110,8 @@ impl Lease {
     /// It stays unclear.
     pub async fn repeat(self: Box<Self>, consultant: &dyn Consultant) -> Result<Box<Self>, Refusal> {
         let input = Input::Answer(self.purchase.id, Outcome::Unclear);
-        self.purchase.ask(input, consultant).await
+        let Self { draft, signature, purchase, .. } = *self;
+        purchase.ask(input, consultant, Some((draft, signature))).await
     }
 
     /// Warns if the seller proves a total above everything that this state directory can have signed.
@@ -163,7 +164,8 @@ impl PurchaseGuard {
         self.ledger.hold(nonce, terms);
     }
 
-    /// Waits for the engine's decision, and signs the payment that it grants.
+    /// Waits for the engine's decision, and signs the payment that it grants. `earlier` is the one before it, which an
+    /// external signer need not sign again.
     ///
     /// # Errors
     /// The refusal.
@@ -171,6 +173,7 @@ impl PurchaseGuard {
         mut self,
         input: Input,
         consultant: &dyn Consultant,
+        earlier: Option<(Draft, Signature)>,
     ) -> Result<Box<Lease>, Refusal> {
         if self.mailbox.is_closed() {
             return Err(Refusal::ShuttingDown);
@@ -220,13 +223,61 @@ impl PurchaseGuard {
         self.run.as_ref().map_or(Ok(()), |run| run.check())?;
         // Payments are granted only once the payer is known.
         let wallet = self.engine.payer.get().ok_or(Refusal::ShuttingDown)?;
-        let (signature, payer) = (wallet.sign(&draft)?, wallet.payer());
+        let (signing, payer) = (wallet.sign(&draft)?, wallet.payer());
         if self.payment.is_none() {
             let (run, host) = (self.run.as_deref(), &self.host_and_port);
             self.payment = Some(PaymentGuards::new(&self.spending, run, host, &draft));
         }
+        let signature = match (signing, earlier) {
+            (Signing::Signed(signature), _) => signature,
+            (Signing::Asks(_), Some((same, signature))) if same == draft => signature,
+            (Signing::Asks(request), _) => {
+                // Boxed, so that payments with a local key do not carry it through several futures.
+                let signed = Box::pin(self.sign_externally(request, draft.clone())).await;
+                let signature;
+                (self, signature) = signed?;
+                signature
+            }
+        };
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))
+    }
+
+    /// Asks an external signer, in a task of its own: if the client leaves, the signer still answers, and only its refusal
+    /// shows that nothing was signed. Until then, the payment counts as one in doubt.
+    ///
+    /// # Errors
+    /// The refusal. Unless it is certain that nothing was signed, the payment is in doubt.
+    async fn sign_externally(
+        mut self,
+        request: ExternalRequest,
+        draft: Draft,
+    ) -> Result<(Self, Signature), Refusal> {
+        // A client that leaves before that costs nothing.
+        let turn = request.turn(self.deadline).await?;
+        self.begin(&draft);
+        let asking = tokio::spawn(async move {
+            let signed = request.ask(turn).await;
+            if signed.as_ref().is_err_and(NotSigned::is_certain) {
+                self.delivery = Delivery::NotSent;
+            }
+            (self, signed)
+        });
+        // A panic has left the payment in doubt; so does the end of the runtime.
+        let (mut guard, signed) = asking.await.map_err(|_| Refusal::ShuttingDown)?;
+        let signature = signed.map_err(payer::refusal)?;
+        // It is here, and nowhere else yet.
+        guard.delivery = Delivery::NotSent;
+        Ok((guard, signature))
+    }
+
+    /// Marks the payment as in doubt.
+    fn begin(&mut self, draft: &Draft) {
+        self.delivery = Delivery::InDoubt;
+        if let Some(payment) = &mut self.payment {
+            payment.begin(draft);
+        }
+        self.ledger.begin(draft);
     }
 
     /// Waits for the engine's reply.

@@ -8,7 +8,7 @@ use super::closing_signatures::ClosingSignature;
 use super::error::ChannelAccessError;
 use super::journal::{Journal, JournalError, StoredAccount};
 use super::listing::Listing;
-use crate::chain::signer::Signer;
+use crate::chain::WalletSigner;
 use crate::chain::{Chain, NotRecorded, Synced};
 use crate::protocol::engine::{OpFailure, OpRefused};
 use crate::protocol::{Account, Address, Amount, Channel, ChannelId, ChannelOp, Intent, OnChain};
@@ -21,7 +21,7 @@ pub(super) enum Message {
         reply: oneshot::Sender<Result<StoredAccount, JournalError>>,
     },
     Unlocked {
-        signer: Arc<Signer>,
+        signer: Arc<WalletSigner>,
         has_chain: bool,
     },
     Ready(Box<StartupState>),
@@ -99,7 +99,7 @@ pub(super) struct StartupState {
     pub(super) stored: StoredAccount,
     pub(super) synced: Synced,
     pub(super) chain: Chain,
-    pub(super) signer: Arc<Signer>,
+    pub(super) signer: Arc<WalletSigner>,
 }
 
 /// What channel operations need to act on the chain.
@@ -107,7 +107,7 @@ pub(super) struct StartupState {
 pub(crate) struct ChainContext {
     pub(crate) account: Account,
     pub(crate) chain: Chain,
-    pub(crate) signer: Arc<Signer>,
+    pub(crate) signer: Arc<WalletSigner>,
     /// The block at which the next sync starts.
     pub(crate) cursor: u64,
 }

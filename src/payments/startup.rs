@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::handle::Payments;
 use super::journal::{JournalError, StoredAccount};
 use super::message::{Message, StartupState};
-use crate::chain::signer::Signer;
+use crate::chain::WalletSigner;
 use crate::chain::{Chain, ChainError, Synced};
 use crate::protocol::{Account, Address, ChannelId};
 
@@ -18,7 +18,7 @@ pub struct Startup {
     /// The node and the contract.
     pub chain: Chain,
     /// The key.
-    pub signer: Arc<Signer>,
+    pub signer: Arc<WalletSigner>,
     /// The channel contract.
     pub contract: Address,
     /// The pause after a failed attempt.
@@ -61,7 +61,7 @@ impl Payments {
     }
 
     /// Prepares the service for payments without a chain, in schemes that need none.
-    pub async fn start_without_chain(&self, signer: Arc<Signer>) {
+    pub async fn start_without_chain(&self, signer: Arc<WalletSigner>) {
         tracing::info!(payer = %signer.address(), "ready to pay; without [chain] there are no channels");
         // A service that has stopped pays nothing.
         let _ = self.send(Message::Unlocked { signer, has_chain: false }).await;

@@ -314,7 +314,7 @@ impl fmt::Display for ChannelOp {
 }
 
 /// A signed transaction. It is recorded before it is sent, so that after a crash it can be looked up by its hash, or
-/// sent again unchanged.
+/// sent again unchanged. One that an external signer is asked for is recorded before that, too, unsigned.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The operation that it is part of.
@@ -325,13 +325,21 @@ pub struct Intent {
     pub moves: bool,
     /// The account nonce.
     pub nonce: u64,
-    /// Its hash.
+    /// Its hash; if it is not signed, the hash to sign.
     pub hash: [u8; 32],
-    /// The raw signed transaction for `eth_sendRawTransaction`.
+    /// The raw signed transaction for `eth_sendRawTransaction`; if it is not signed, its fields as a JSON object.
     pub raw: Vec<u8>,
     /// The host that a channel is opened for; `None` for user operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+}
+
+impl Intent {
+    /// False for a transaction that an external signer was asked for, unless it has answered.
+    pub fn is_signed(&self) -> bool {
+        // A signed one begins with its type, or as a list in RLP.
+        self.raw.first() != Some(&b'{')
+    }
 }
 
 impl std::fmt::Debug for Intent {

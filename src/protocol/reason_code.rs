@@ -91,6 +91,12 @@ reason_codes! {
     NoChain = "no-chain",
     /// The key is not unlocked, or the chain not synced.
     NotReady = "not-ready",
+    /// The external signer refused.
+    SignerRefused = "signer-refused",
+    /// The external signer could not be asked, and signed nothing.
+    SignerUnavailable = "signer-unavailable",
+    /// The external signer gave no clear answer, which counts as signed.
+    SignerUnclear = "signer-unclear",
     /// Too many requests wait for a payment.
     Busy = "busy",
     /// `limits.pay_timeout` has passed.

@@ -473,6 +473,19 @@ pub enum Refusal {
     /// The user wants nothing to be signed.
     #[error("tollpass signs nothing: it was frozen with `tollpass freeze`; `tollpass thaw` ends that")]
     Frozen,
+    /// The external signer refused.
+    #[error("the signer refused to sign: {0}")]
+    SignerRefused(Box<str>),
+    /// The external signer could not be asked.
+    #[error(
+        "the signer cannot be asked, so nothing was signed: {0}; `tollpass check` asks whether it is there"
+    )]
+    SignerUnavailable(Box<str>),
+    /// The external signer gave no usable answer.
+    #[error(
+        "the signer gave no clear answer, so this payment counts as signed: {0}; `tollpass status` shows what is held"
+    )]
+    SignerUnclear(Box<str>),
     /// The journal could not be written, so nothing may be signed.
     #[error("the journal cannot be written, so nothing is signed: {0}")]
     StoreFailed(String),

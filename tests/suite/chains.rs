@@ -295,7 +295,7 @@ async fn too_few_tokens_or_too_little_ether_is_reported_with_both_amounts() {
         }
         let signer = Signer::new(&[0x77; 32]).unwrap();
         rig.mint(signer.address(), 100.into()).await;
-        let poor = Chain::new(rig.settings(), Arc::new(signer)).unwrap();
+        let poor = Chain::new(rig.settings(), Arc::new(signer.into())).unwrap();
         let error = poor.fund(&open(7, 50), &notes).await.unwrap_err();
         match &error {
             OpError::Underfunded(why) => match **why {
@@ -559,7 +559,7 @@ async fn sync_ignores_channels_of_other_payers() {
         let rig = Rig::new(url).await;
         let signer = Signer::new(&accounts::key(2).unwrap()).unwrap();
         rig.mint(signer.address(), 100.into()).await;
-        let other = Chain::new(rig.settings(), Arc::new(signer)).unwrap();
+        let other = Chain::new(rig.settings(), Arc::new(signer.into())).unwrap();
         let (id, _) = other.fund(&open(1, 10), &Notes::new()).await.unwrap();
         assert_eq!(rig.chain().sync(0, &[]).await.unwrap().channels, []);
         let never: ChannelId = ChannelId { receiver: Address::default(), open_block: 3 };

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollpass::config::{CaSource, Config, ConfigError, KeySource, OriginTrust};
+use tollpass::config::{CaSource, Config, ConfigError, KeySource, OriginTrust, SignerLocation};
 use tollpass::limits::Limits;
 use tollpass::protocol::policy::{
     Adopt, Allow, CloseDenied, Deposit, Exit, Hooks, Init, Marks, Missing, OnError, OnResponse, Requested,
@@ -83,6 +83,37 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.wallet.unwrap().source, KeySource::Keystore("/etc/x/keystore.json".into()));
     assert_eq!(config.policy.rules.len(), 1);
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_signer_is_a_program_with_arguments_or_a_url() {
+    let account = "0x00000000000000000000000000000000000000aa";
+    let read = |signer: &str, more: &str| {
+        let text = format!("[wallet]\nsigner = \"{signer}\"\naddress = \"{account}\"\n{more}");
+        let KeySource::Signer(signer) = parse(&text, &[]).unwrap().wallet.unwrap().source else {
+            panic!("{text}")
+        };
+        signer
+    };
+    let command =
+        |words: &[&str]| SignerLocation::Command(words.iter().map(|word| (*word).to_owned()).collect());
+    for (text, expected) in [
+        ("signer", command(&["signer"])),
+        (" signer  --account 0 ", command(&["signer", "--account", "0"])),
+        ("/opt/sign -x", command(&["/opt/sign", "-x"])),
+        ("./bin/sign a/b", command(&["/etc/x/bin/sign", "a/b"])),
+        ("http://127.0.0.1:9/x", SignerLocation::Endpoint("http://127.0.0.1:9/x".parse().unwrap())),
+        ("https://signer.example/", SignerLocation::Endpoint("https://signer.example/".parse().unwrap())),
+    ] {
+        let signer = read(text, "");
+        assert_eq!(signer.location, expected, "{text}");
+        assert_eq!((signer.address.to_string().to_lowercase(), signer.requests), (account.to_owned(), 8));
+        assert_eq!(signer.timeout, Duration::from_secs(30));
+    }
+    let signer = read("signer", "signer_timeout = \"2m\"\nsigner_requests = 1\n");
+    assert_eq!((signer.timeout, signer.requests), (Duration::from_secs(120), 1));
+    let shown = format!("{:?}", read("https://signer.example/secret", ""));
+    assert!(!shown.contains("/secret"), "{shown}");
 }
 
 #[test]
@@ -445,13 +476,38 @@ fn each_fault_names_its_key_and_its_remedy() {
     let amount = |rest: &str| format!("[hooks]\ninvalid_amount = {rest}\n");
     let limit = |rest: &str| format!("[limits]\n{rest}\n");
     let hooks = |rest: &str| format!("[hooks]\n{rest}\n");
+    let signer = |rest: &str| {
+        format!(
+            "[wallet]\nsigner = \"sign\"\naddress = \"0x00000000000000000000000000000000000000aa\"\n{rest}"
+        )
+    };
     for (text, expected) in [
         ("listen = 8402".to_owned(), "listen: expected a string, found an integer -> write it in \"quotes\""),
         ("allow_remote = 1".into(), "allow_remote: expected true or false, found an integer"),
         ("colour = 1".into(), "colour: unknown key -> remove it; the known keys here are listen, "),
         ("chain = 1".into(), "chain: expected a table, found an integer"),
-        ("[wallet]".into(), "wallet: neither keystore nor key_file is set -> write either"),
-        ("[wallet]\nkeystore = \"a\"\nkey_file = \"b\"".into(), "wallet: both keystore and key_file are set"),
+        ("[wallet]".into(), "wallet: neither keystore nor key_file nor signer is set -> write keystore"),
+        (
+            "[wallet]\nkeystore = \"a\"\nkey_file = \"b\"".into(),
+            "wallet: more than one of keystore, key_file and",
+        ),
+        (signer("key_file = \"b\""), "wallet: more than one of keystore, key_file and signer are set"),
+        (signer("password_file = \"c\""), "wallet.password_file: has no effect without a keystore"),
+        ("[wallet]\nsigner = \"sign\"".into(), "wallet.address: missing, but signer is set -> write address"),
+        (
+            "[wallet]\nkey_file = \"b\"\naddress = \"0x00000000000000000000000000000000000000aa\"".into(),
+            "wallet.address: has no effect without signer",
+        ),
+        (signer("signer_timeout = \"1ms\""), "wallet.signer_timeout: 1ms is out of range"),
+        (signer("signer_requests = 0"), "wallet.signer_requests: 0 is out of range"),
+        (
+            signer("").replace("sign\"", "sign 'a b'\""),
+            "wallet.signer: no shell reads it, so that quotes have no",
+        ),
+        (
+            signer("").replace("sign\"", "http://user:pass@host/\""),
+            "wallet.signer: not an http:// or https:// URL",
+        ),
         ("[wallet]\nkey_file = \"b\"\npassword_file = \"c\"".into(), "wallet.password_file: has no effect"),
         ("[chain]".into(), "wallet: missing, but [chain] is set"),
         ("[chain]\nchannel_manager = \"0x12\"".into(), "chain.channel_manager: \"0x12\": not an address"),

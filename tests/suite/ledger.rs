@@ -322,7 +322,7 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
     let signer = Signer::new(&KEY).unwrap();
     let verify = || {
         let mut reader = LedgerReader::open(&alice.state_dir()).unwrap().unwrap();
-        reader.verify(&LedgerKey::of(&signer), signer.address()).unwrap().last
+        reader.verify(&LedgerKey::of(&Signer::new(&KEY).unwrap().into()), signer.address()).unwrap().last
     };
     assert_eq!((rows(&alice), verify()), (written.clone(), 3), "read before any proxy migrates it");
     let proxy = alice.start().await;

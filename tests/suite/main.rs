@@ -30,6 +30,7 @@ mod proofs;
 mod recovers;
 mod refuses;
 mod seller;
+mod signs;
 mod spenders;
 mod stops;
 mod streams;

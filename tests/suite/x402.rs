@@ -5,6 +5,7 @@ mod faults;
 mod offers;
 mod recorded;
 mod restarts;
+mod signers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

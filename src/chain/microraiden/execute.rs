@@ -123,7 +123,11 @@ impl Chain {
         recorder: &impl TransactionRecorder,
     ) -> Result<Resolution, OpError> {
         self.remember(intents);
-        let mut intents: Vec<&Intent> = intents.iter().collect();
+        let is_answered = |asked: &Intent| {
+            intents.iter().any(|one| one.is_signed() && one.moves && one.nonce == asked.nonce)
+        };
+        let mut intents: Vec<&Intent> =
+            intents.iter().filter(|one| one.is_signed() || !is_answered(one)).collect();
         intents.sort_by_key(|intent| intent.nonce);
         let (moving, others): (Vec<&Intent>, Vec<&Intent>) =
             intents.into_iter().partition(|intent| intent.moves);
@@ -195,17 +199,22 @@ impl Chain {
     ) -> Result<Resolution, OpError> {
         let turn = self.0.nonces.turn().await;
         let in_flight = turn.take(intent.nonce);
+        drop(turn);
+        let intent = match intent.is_signed() {
+            true => intent.clone(),
+            false => self.ask_again(intent, recorder).await?,
+        };
+        let (moves, may_resend) = (intent.moves, may_resend && intent.is_signed());
         // Unknown so far: the wait searches for it first, and submits it if it is not mined.
         let sent = SentTx {
-            intent: intent.clone(),
+            intent,
             is_known: false,
             before: None,
             may_resend,
             earlier: Vec::new(),
             _in_flight: in_flight,
         };
-        drop(turn);
-        if intent.moves {
+        if moves {
             return self.finish(&sent, Some(U256::zero()), recorder).await.map(Resolution::Done);
         }
         let mined = self.confirm(&sent, 1, recorder).await?;

@@ -15,7 +15,7 @@ use crate::admin;
 use crate::admin::{AdminError, ClientCount, OpenRun, RunRequest, Session};
 use crate::app;
 use crate::app::{App, StartError};
-use crate::chain::signer::Signer;
+use crate::chain::WalletSigner;
 use crate::config::Config;
 use crate::payments::Payments;
 use crate::shutdown::Shutdown;
@@ -52,7 +52,7 @@ impl Proxy {
     pub(super) async fn find_or_start(mut config: Config, request: &RunRequest) -> anyhow::Result<Self> {
         let socket = admin::socket(&config.state_dir);
         config.listen_locally();
-        let mut signer: Option<Arc<Signer>> = None;
+        let mut signer: Option<Arc<WalletSigner>> = None;
         let deadline = Instant::now() + BUSY_WITHIN;
         loop {
             match admin::open_run(&socket, request).await {
@@ -66,7 +66,7 @@ impl Proxy {
             }
             // Before the command starts: this may prompt for the password, and a wrong one ends `run` here.
             if let (None, Some(wallet), Some(_)) = (&signer, &config.wallet, &config.chain) {
-                signer = Some(Arc::new(app::unlock(wallet.clone()).await?));
+                signer = Some(Arc::new(app::unlock(wallet.clone(), &config.state_dir).await?));
                 continue;
             }
             match Own::start(config.clone(), signer.clone(), request).await {
@@ -128,7 +128,7 @@ impl Proxy {
 impl Own {
     async fn start(
         config: Config,
-        signer: Option<Arc<Signer>>,
+        signer: Option<Arc<WalletSigner>>,
         request: &RunRequest,
     ) -> Result<Self, StartError> {
         let warnings = config.warnings.clone();

@@ -1,9 +1,12 @@
 use std::path::Path;
 
+use ethers_core::types::U256;
+use ethers_core::types::transaction::eip2718::TypedTransaction;
 use rusqlite::{Connection, params};
 
 use super::schema::{HASHED, MIGRATIONS, SCHEMA};
 use super::{FILE, Journal, JournalError};
+use crate::chain::signer::Signer;
 use crate::payments::clock::unix_time;
 use crate::payments::closing_signatures::ClosingSignature;
 use crate::payments::paid_prices::PaidPrice;
@@ -78,6 +81,28 @@ fn what_was_written_is_there_after_reopening_and_belongs_to_its_payer() {
     assert_eq!(all.len(), 2);
     let without_host = |(id, channel)| (id, channel, None);
     assert_eq!(all[0].channels, channels.into_iter().map(without_host).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_fee_of_a_transaction_counts_once_though_it_is_recorded_before_and_after_a_signer_signed_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap();
+    let id = Some(journal.load(&account(0xaa)).unwrap().id);
+    let asked = r#"{"type":"0x2","from":"0x0101010101010101010101010101010101010101","nonce":"0x3","gas":"0x5208","value":"0x0",
+        "to":"0x0202020202020202020202020202020202020202","data":"0x","maxFeePerGas":"0x64","maxPriorityFeePerGas":"0x1",
+        "accessList":[],"chainId":"0x539"}"#;
+    let transaction: TypedTransaction = serde_json::from_str(asked).unwrap();
+    let raw = Signer::new(&[7; 32]).unwrap().sign_transaction(&transaction).unwrap();
+    let op = ChannelOp::Open { receiver: Address([0xbb; 20]), deposit: 100.into() };
+    let intent = |hash, raw| Intent { op, moves: true, nonce: 3, hash: [hash; 32], raw, host: None };
+    let (asked, signed) = (intent(1, asked.as_bytes().to_vec()), intent(2, raw.to_vec()));
+    for record in [asked.clone(), asked, signed] {
+        journal.write(id, &[Record::Intent(record)]).unwrap();
+        let fees: Vec<U256> =
+            journal.load(&account(0xaa)).unwrap().fees.into_iter().map(|(_, fee)| fee).collect();
+        assert_eq!(fees, [U256::from(21_000 * 100)]);
+    }
+    assert_eq!(journal.load(&account(0xaa)).unwrap().intents.len(), 2);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Writes the journal.
 
+use ethers_core::types::U256;
 use ethers_core::utils::hex;
 use rusqlite::{Connection, params};
 
@@ -229,9 +230,11 @@ fn write_intent(connection: &Connection, account: AccountId, intent: &Intent) ->
     connection
         .prepare_cached("INSERT OR REPLACE INTO intent VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![account.0, intent.op.receiver().to_string(), intent.nonce as i64, hash, body])?;
-    let most = most_it_costs(&intent.raw).to_string();
+    // An external signer is asked for it, and then it is recorded again: it costs only once.
+    let (key, most) = most_it_costs(&intent.raw)
+        .map_or_else(|| (hash, U256::zero()), |(key, most)| (hex::encode_prefixed(key), most));
     connection
         .prepare_cached("INSERT INTO fee VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?
-        .execute(params![account.0, hash, unix_time() as i64, most])?;
+        .execute(params![account.0, key, unix_time() as i64, most.to_string()])?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::chain::signer::Signer;
+use crate::chain::WalletSigner;
 
 /// The code of a row: HMAC-SHA-256 over the code of the row before it and the row's encoding.
 #[derive(Clone, Copy, Debug, Default, Eq)]
@@ -26,14 +26,15 @@ const ROW: &[u8] = b"row";
 /// Separates the beginning of a shortened ledger from the other uses of the key.
 const START: &[u8] = b"start";
 
-/// Seals rows. The key is derived from the wallet's and never stored.
+/// Seals rows. The key is derived from the wallet's and never stored; with an external signer, it is derived
+/// from a secret in the state directory.
 #[derive(Clone)]
 pub struct LedgerKey(Hmac<Sha256>);
 
 impl LedgerKey {
     /// The key for the rows of this wallet.
     #[must_use]
-    pub fn of(signer: &Signer) -> Self {
+    pub fn of(signer: &WalletSigner) -> Self {
         Self::new(&Zeroizing::new(signer.derive(PURPOSE)))
     }
 

@@ -86,6 +86,9 @@ impl Refusal {
             Self::RunOver(_) => ReasonCode::RunOver,
             Self::UnknownRun(_) => ReasonCode::UnknownRun,
             Self::Frozen => ReasonCode::Frozen,
+            Self::SignerRefused(_) => ReasonCode::SignerRefused,
+            Self::SignerUnavailable(_) => ReasonCode::SignerUnavailable,
+            Self::SignerUnclear(_) => ReasonCode::SignerUnclear,
             Self::StoreFailed(_) => ReasonCode::JournalUnwritable,
             Self::ClientLeft => ReasonCode::ClientLeft,
             Self::ShuttingDown => ReasonCode::ShuttingDown,
@@ -113,6 +116,7 @@ impl Refusal {
             | Self::UnknownRun(_)
             | Self::TooManyOpen
             | Self::StillUnclear { .. }
+            | Self::SignerUnavailable(_)
             | Self::ShuttingDown => Some(SOON),
             _ => None,
         }

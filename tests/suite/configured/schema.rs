@@ -241,6 +241,12 @@ fn a_configuration_that_the_schema_refuses_does_not_parse() {
         "[chain]\nchannel_manager = \"0x1111111111111111111111111111111111111111\"".into(),
         PAYING.replace("[wallet]", "[wallet]\nkey_file = \"b\""),
         PAYING.replace("keystore", "password_file = \"p\"\nkey_file"),
+        PAYING.replace("keystore = \"k\"", "signer = \"s\""),
+        PAYING.replace("keystore", "address = \"0x1111111111111111111111111111111111111111\"\nkeystore"),
+        PAYING.replace(
+            "[wallet]",
+            "[wallet]\nsigner = \"s\"\naddress = \"0x1111111111111111111111111111111111111111\"",
+        ),
         PAYING.replace("http://127", "ws://127"),
         PAYING.replace("0x1440", "0x144"),
         format!("{PAYING}confirmations = 0"),

@@ -31,7 +31,7 @@ async fn paid(more: &str, count: u64) -> (Fair, Alice) {
 
 fn verify_with(key: &[u8; 32], state_dir: &Path) -> Result<VerifiedLedger, String> {
     let signer = Signer::new(&KEY).unwrap();
-    let key = LedgerKey::of(&Signer::new(key).unwrap());
+    let key = LedgerKey::of(&Signer::new(key).unwrap().into());
     let mut reader = LedgerReader::open(state_dir).unwrap().expect("a ledger");
     reader.verify(&key, signer.address()).map_err(|flaw| flaw.to_string())
 }

@@ -35,7 +35,7 @@ async fn a_redirect_of_the_node_is_an_error_and_leads_nowhere() {
             max_fee: Wei(1),
             max_fees_per_day: Wei(1),
         };
-        let chain = Chain::new(settings, Arc::new(Signer::new(&KEY).unwrap())).unwrap();
+        let chain = Chain::new(settings, Arc::new(Signer::new(&KEY).unwrap().into())).unwrap();
         let error = soon("an error", chain.balances()).await.unwrap_err();
         assert!(
             matches!(error, ChainError::NodeRejected { status: found, .. } if found == status),

@@ -11,6 +11,7 @@ pub mod lane;
 pub mod mallory;
 pub mod market;
 pub mod next;
+pub mod notary;
 pub mod office;
 pub mod openssl;
 pub mod origins;

@@ -75,7 +75,7 @@ impl Rig {
     }
 
     pub fn chain_with(&self, settings: ChainSettings) -> Chain {
-        Chain::new(settings, Arc::new(Signer::new(&accounts::key(1).unwrap()).unwrap())).unwrap()
+        Chain::new(settings, Arc::new(Signer::new(&accounts::key(1).unwrap()).unwrap().into())).unwrap()
     }
 
     pub async fn ask<T: serde::de::DeserializeOwned>(&self, method: &str, params: ArrayParams) -> T {
