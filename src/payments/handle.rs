@@ -106,6 +106,9 @@ impl Payments {
         let engine =
             Engine::new(policy).with_budgets(budgets).with_open_authorizations(&open).frozen(is_frozen);
         let engine = Arc::new(SharedEngine::new(engine, clock));
+        for (nonce, signature) in journal.signatures()? {
+            engine.signatures.insert(nonce, signature);
+        }
         let quotes = Quotes::new(limits, journal.request_hasher());
         let (seller_urls, closing_signatures) = (SellerUrls::default(), ClosingSignatures::default());
         let shared = PaymentsState {

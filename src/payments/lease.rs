@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use http::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use super::consultant::Consultant;
+use super::journal::Journal;
 use super::ledger::{LedgerGuard, LedgerQueue, PaidRequest};
 use super::message::Message;
 use super::pauses::HostPauses;
@@ -85,6 +86,9 @@ impl Lease {
     /// Returns a payment that the seller took, judging by the response, with what that states about it.
     pub fn accept(mut self, receipt: Receipt) {
         self.purchase.ledger.stated(receipt);
+        if let Some(nonce) = self.draft.nonce() {
+            self.purchase.engine.signatures.remove(&nonce);
+        }
         self.purchase.delivery = Delivery::Accepted;
     }
 
@@ -231,13 +235,16 @@ impl PurchaseGuard {
         let signature = match (signing, earlier) {
             (Signing::Signed(signature), _) => signature,
             (Signing::Asks(_), Some((same, signature))) if same == draft => signature,
-            (Signing::Asks(request), _) => {
-                // Boxed, so that payments with a local key do not carry it through several futures.
-                let signed = Box::pin(self.sign_externally(request, draft.clone())).await;
-                let signature;
-                (self, signature) = signed?;
-                signature
-            }
+            (Signing::Asks(request), _) => match self.kept(&draft, &request) {
+                Some(signature) => signature,
+                None => {
+                    // Boxed, so that payments with a local key do not carry it through several futures.
+                    let signed = Box::pin(self.sign_externally(request, draft.clone())).await;
+                    let signature;
+                    (self, signature) = signed?;
+                    signature
+                }
+            },
         };
         // Boxed: it passes through several futures, each of which would copy it.
         Ok(Box::new(Lease { draft, signature, payer, purchase: self }))
@@ -261,14 +268,44 @@ impl PurchaseGuard {
             if signed.as_ref().is_err_and(NotSigned::is_certain) {
                 self.delivery = Delivery::NotSent;
             }
+            let signed = match (signed, draft.nonce()) {
+                // The next request for the same purchase may have to present it, also after a restart.
+                (Ok(signature), Some(nonce)) => self.keep(nonce, signature).await.map(|()| signature),
+                (signed, _) => signed.map_err(payer::refusal),
+            };
             (self, signed)
         });
         // A panic has left the payment in doubt; so does the end of the runtime.
         let (mut guard, signed) = asking.await.map_err(|_| Refusal::ShuttingDown)?;
-        let signature = signed.map_err(payer::refusal)?;
+        let signature = signed?;
         // It is here, and nowhere else yet.
         guard.delivery = Delivery::NotSent;
         Ok((guard, signature))
+    }
+
+    /// What the signer signed of the same payment before.
+    fn kept(&self, draft: &Draft, request: &ExternalRequest) -> Option<Signature> {
+        let kept = self.engine.signatures.get(&draft.nonce()?)?;
+        // Another account may be configured by now.
+        request.is_signed_by(&kept).then_some(kept)
+    }
+
+    /// Keeps what the signer signed of an authorization, in the journal, too.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    async fn keep(&self, nonce: [u8; 32], signature: Signature) -> Result<(), Refusal> {
+        let (reply, kept) = oneshot::channel();
+        let work = move |journal: &mut Journal| {
+            // The runtime may be shutting down.
+            let _ = reply.send(journal.keep_signature(&nonce, &signature));
+        };
+        let sent = self.mailbox.send(Message::Journal(Box::new(work))).await;
+        sent.map_err(|_| Refusal::ShuttingDown)?;
+        let kept = kept.await.map_err(|_| Refusal::ShuttingDown)?;
+        kept.map_err(|error| Refusal::StoreFailed(error.to_string()))?;
+        self.engine.signatures.insert(nonce, signature);
+        Ok(())
     }
 
     /// Marks the payment as in doubt.

@@ -13,6 +13,7 @@ mod consultant;
 mod error;
 mod handle;
 pub mod journal;
+mod kept_signatures;
 mod lease;
 pub mod ledger;
 mod listing;

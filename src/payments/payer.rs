@@ -75,6 +75,11 @@ impl Wallet {
 }
 
 impl ExternalRequest {
+    /// Whether `signature` is what the signer would return.
+    pub(super) fn is_signed_by(&self, signature: &Signature) -> bool {
+        signature.recover(self.request.digest) == Some(self.signer.address())
+    }
+
     /// Waits until the signer may be asked, until `by` at the latest, which is when the signature is needed.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::clock::{BudgetClock, unix_time};
+use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
 use crate::mutex::lock;
 use crate::protocol::budget::{BudgetNotice, BudgetView};
@@ -38,6 +39,8 @@ pub(super) struct SharedEngine {
     notices: (mpsc::Sender<BudgetNotice>, Mutex<Option<mpsc::Receiver<BudgetNotice>>>),
     /// The wallet, once known.
     pub payer: OnceLock<Wallet>,
+    /// What an external signer signed of authorizations.
+    pub signatures: KeptSignatures,
 }
 
 /// The state behind the lock.
@@ -76,7 +79,14 @@ impl SharedEngine {
         };
         let (sender, receiver) = mpsc::channel(MAX_NOTICES);
         let notices = (sender, Mutex::new(Some(receiver)));
-        Self { inner: Mutex::new(inner), wake: Notify::new(), clock, notices, payer: OnceLock::new() }
+        Self {
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            clock,
+            notices,
+            payer: OnceLock::new(),
+            signatures: KeptSignatures::default(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LockedEngine> {

@@ -127,6 +127,24 @@ impl Journal {
         read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
     }
 
+    /// What an external signer signed of the authorizations, by their nonce.
+    ///
+    /// # Errors
+    /// SQLite cannot read them.
+    pub(in crate::payments) fn signatures(&self) -> Result<Vec<([u8; 32], Signature)>, JournalError> {
+        let read = || -> rusqlite::Result<Vec<_>> {
+            let sql = "SELECT nonce, signature FROM authorization WHERE signature IS NOT NULL ORDER BY rowid";
+            let mut select = self.connection.prepare(sql)?;
+            let rows = select.query_map([], |row| {
+                let (nonce, signature): (String, String) = (row.get(0)?, row.get(1)?);
+                let nonce = hex::decode(&nonce).ok().and_then(|nonce| nonce.try_into().ok());
+                nonce.zip(Signature::parse(&signature)).ok_or_else(|| unreadable(1, NotStored))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    }
+
     /// The transactions with unknown outcome of an account; changes nothing.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     FEES,
     PAID_PRICES,
     PURCHASES,
+    SIGNATURES,
 ];
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// The first version with a ledger.
@@ -217,6 +218,9 @@ const PURCHASES: &str = "
     ALTER TABLE authorization ADD COLUMN payment TEXT;
     ALTER TABLE authorization ADD COLUMN valid_before INTEGER;
     ALTER TABLE authorization ADD COLUMN taken_until INTEGER;";
+/// Version 15: an external signer's signature of an authorization.
+const SIGNATURES: &str = "
+    ALTER TABLE authorization ADD COLUMN signature TEXT;";
 /// The first version in which requests are hashed.
 pub(super) const HASHED: i64 = 5;
 

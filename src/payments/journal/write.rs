@@ -12,7 +12,7 @@ use crate::chain::most_it_costs;
 use crate::payments::clock::unix_time;
 use crate::protocol::engine::{Authorization, Record};
 use crate::protocol::quote::{Quote, RequestId};
-use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Terms};
+use crate::protocol::{Channel, ChannelId, Intent, Phase, SchemeName, Signature, Terms};
 
 impl Journal {
     /// Commits records atomically: after `Ok` they survive a crash. Authorizations and prices outside channels belong to no
@@ -174,6 +174,24 @@ fn write_channel(
             .execute(params![account.0, id.receiver.to_string(), id.open_block])?;
     }
     Ok(())
+}
+
+impl Journal {
+    /// Stores what an external signer signed of an authorization, as long as that is open.
+    ///
+    /// # Errors
+    /// SQLite cannot write it.
+    pub(in crate::payments) fn keep_signature(
+        &mut self,
+        nonce: &[u8; 32],
+        signature: &Signature,
+    ) -> Result<(), JournalError> {
+        self.connection
+            .prepare_cached("UPDATE authorization SET signature = ?2 WHERE nonce = ?1")
+            .and_then(|mut update| update.execute(params![hex::encode_prefixed(nonce), signature.to_hex()]))
+            .map(drop)
+            .map_err(|source| JournalError::Sqlite { path: self.path.clone(), source })
+    }
 }
 
 fn write_authorization(connection: &Connection, authorization: &Authorization) -> rusqlite::Result<()> {

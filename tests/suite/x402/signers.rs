@@ -49,3 +49,38 @@ async fn an_authorization_without_a_clear_answer_is_asked_for_again_and_costs_on
         proxy.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_payment_in_doubt_is_presented_again_as_it_was_signed_also_after_a_restart() {
+    let (chain, notary) = (Chain::default(), Notary::new());
+    let mut sells = honest(V2, &chain);
+    let failed = Arc::new(Mutex::new(true));
+    let script = {
+        let failed = Arc::clone(&failed);
+        move |presented: &Presented| match presented.headers.contains_key(V2.header()) {
+            true if *failed.lock().unwrap() => Answer::new(StatusCode::BAD_GATEWAY, "sorry\n"),
+            _ => sells(presented),
+        }
+    };
+    let seller = Mallory::spawn(script).await;
+    let mut alice = Alice::without_chain(&format!("{RULE}{QUICK}"));
+    notary.serves(&mut alice, "");
+    let proxy = alice.start().await;
+    for _ in 0..2 {
+        assert_ne!(get(&proxy, &seller).await.status, StatusCode::OK);
+    }
+    proxy.stop().await;
+    let proxy = alice.start().await;
+    *failed.lock().unwrap() = false;
+    let got = get(&proxy, &seller).await;
+    assert_eq!((got.status, chain.transfers()), (StatusCode::OK, vec![PRICE]), "{got:?}");
+    assert_eq!(notary.asked(AUTHORIZATIONS).len(), 1, "the signature was kept");
+    let got = get(&proxy, &seller).await;
+    assert_eq!((got.status, chain.transfers()), (StatusCode::OK, vec![PRICE; 2]), "{got:?}");
+    assert_eq!(notary.asked(AUTHORIZATIONS).len(), 2, "another purchase");
+    proxy.stop().await;
+    let journal =
+        rusqlite::Connection::open(alice.state_dir().join(tollpass::payments::journal::FILE)).unwrap();
+    let left: i64 = journal.query_row("SELECT count(*) FROM authorization", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0, "with its signature");
+}
