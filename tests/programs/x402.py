@@ -57,7 +57,9 @@ SLOW_BLOCKS = 1
 RETRIES = 3
 # Every time.
 ALWAYS = 99
-AT_A_TIME = 12
+AT_A_TIME = 16
+# Seconds within which what is awaited comes.
+SOON = 20
 # The most purchases that are listed for an assertion.
 SHOWN = 30
 
@@ -76,6 +78,9 @@ eip712_version = "{version}"
 [[pay]]
 host = "127.0.0.1"
 max_price = "{price} units of {symbol}"
+[limits]
+# All sellers are one host here, and their faults would soon pause it.
+undelivered_payments = 0
 """
 
 # Whether a 200 must come in the end, where the fault strikes once. Section 6 of the protocol's facts: what did not settle is
@@ -125,7 +130,7 @@ FAULTS = [
     Fault("cut-unsettled", "the connection ends, nothing settles", RETRIED),
     Fault("cut-settled", "settled, and the connection ends", LOST),
     Fault("502-settled", "settled, and a gateway says 502", LOST),
-    Fault("empty-402", "a 402 that says nothing, nothing settles", ALONE),
+    Fault("empty-402", "a 402 that says nothing, nothing settles", RETRIED),
     Fault("empty-402-settled", "settled, and a 402 that says nothing", LOST),
     Fault("html-settled", "settled, and a 402 in HTML", LOST),
     Fault("offer-settled", "settled, and the offer as if unpaid", LOST),
@@ -306,6 +311,9 @@ class Check:
 
     def expect_ledger(self):
         """The ledger counts at least what moved, and no more where every payment was served."""
+        if not self.options.faults:
+            # The last rows follow soon after the answers.
+            await_that(lambda: not any(row["state"] in ["held", "sent"] for payments in self.ledger().values() for row in payments))
         rows = self.ledger()
         for payee, payments in rows.items():
             counted = sum(int(row["counts"]) for row in payments)
@@ -364,7 +372,8 @@ class Faults:
             for method in ["GET", "POST"] if seller != "python" else ["GET"]:
                 yield fault, seller, method, 1, 0
                 yield fault, seller, method, 1, RETRIES
-                if not fault.kills:
+                # Where purchases are made one at a time, this takes long.
+                if not fault.kills and (fault.chain != "manual" or (seller, method) == ("v2", "GET")):
                     yield fault, seller, method, ALWAYS, RETRIES
 
     def buy(self, fault, seller, method, times, retries):
@@ -382,9 +391,9 @@ class Faults:
     def ask_and_kill(self, fault, method, url, payee):
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             asked = pool.submit(ask, self.check.payer, method, url)
-            await_that(lambda: payee in self.presented())
-            if fault.served == LOST:
-                await_that(lambda: self.check.chain.balance(self.check.token, payee))
+            # Without a payment, the statuses say why.
+            if await_that(lambda: payee in self.presented() or asked.done()) and fault.served == LOST:
+                await_that(lambda: self.check.chain.balance(self.check.token, payee) or asked.done())
             self.check.restart_payer()
             return asked.result()[0]
 
@@ -432,7 +441,7 @@ class Faults:
             for method, outcomes in methods.items():
                 lines[tuple(outcomes)].append(method)
             for outcomes, names in lines.items():
-                print(f"{fault:22}{seller:8}{'+'.join(names):10}" + "".join(f"{outcome:40}" for outcome in outcomes))
+                print(f"{fault:22}{seller:8}{'+'.join(names):10}" + "".join(f"{outcome:39} " for outcome in outcomes))
 
 
 @dataclasses.dataclass
@@ -565,11 +574,13 @@ def run(command, environment):
 
 
 def await_that(holds):
-    until = time.monotonic() + PATIENCE
+    """Whether it comes to hold in time."""
+    until = time.monotonic() + SOON
     while not holds():
         if time.monotonic() > until:
-            raise SystemExit("what was awaited did not happen")
+            return False
         time.sleep(0.02)
+    return True
 
 
 def address(child):
