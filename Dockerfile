@@ -6,8 +6,8 @@
 #
 # It runs as a dedicated user and reports its health. Without TOLLPASS_CONFIG it is a plain proxy that never pays. A
 # proxy with a wallet needs TOLLPASS_ALLOW_REMOTE=true and a [[client]] in proxy.toml, because it listens on all addresses
-# of the container: programs use http://NAME:TOKEN@127.0.0.1:8402 as their proxy. Keys and tokens in ./wallet must belong
-# to uid 8402, with mode 600. Keep the state, /var/lib/tollpass, on a volume.
+# of the container: programs use http://NAME:TOKEN@127.0.0.1:8402 as their proxy, with tls_cert an https:// URL. Keys and
+# tokens in ./wallet must belong to uid 8402, with mode 600. Keep the state, /var/lib/tollpass, on a volume.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
@@ -27,8 +27,8 @@ ENV TOLLPASS_LISTEN=0.0.0.0:8402 \
     TOLLPASS_STATE_DIR=/var/lib/tollpass
 VOLUME /var/lib/tollpass
 EXPOSE 8402
-# The setup page responds while the proxy serves.
+# The setup page responds while the proxy serves; with tls_cert, a request without TLS gets a 400.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8402 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 head <&3 && [[ $head == *' 200 '* ]]"]
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8402 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && read -r -t 4 head <&3 && [[ $head == *' 200 '* || $head == *' 400 '* ]]"]
 ENTRYPOINT ["tollpass"]
 CMD ["serve"]
