@@ -45,7 +45,7 @@ pub(super) async fn watch_certificate(tls: ServerTls, check_every: Duration, shu
         }
         let renewed = tls.clone();
         match tokio::task::spawn_blocking(move || renewed.renew()).await {
-            Ok(Renewal::Renewed) => tracing::info!("uses a new certificate: {}", tls.description()),
+            Ok(Renewal::Renewed) => tracing::info!("using a new certificate: {}", tls.description()),
             Ok(Renewal::Failed(error)) => {
                 let path = tls.path().display();
                 tracing::error!(
