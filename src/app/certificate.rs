@@ -32,12 +32,25 @@ fn issue(error: &TlsFileError) -> ConfigIssue {
     ConfigIssue { key: key.to_owned(), problem: error.to_string(), remedy: remedy.to_owned() }
 }
 
-/// Loads the certificate again when its files have changed, and warns of one that clients reject. Looks every
-/// `check_every`.
-pub(super) async fn watch_certificate(tls: ServerTls, check_every: Duration, shutdown: Shutdown) {
+/// Warns of a certificate that clients reject, and returns why they do.
+pub(super) fn warn_of_trouble(tls: &ServerTls) -> Option<String> {
+    let trouble = tls.trouble(SystemTime::now());
+    if let Some(trouble) = &trouble {
+        tracing::warn!("{trouble}");
+    }
+    trouble
+}
+
+/// Loads the certificate again when its files have changed, and warns of one that clients reject, unless `told` is why.
+/// Looks every `check_every`.
+pub(super) async fn watch_certificate(
+    tls: ServerTls,
+    check_every: Duration,
+    mut told: Option<String>,
+    shutdown: Shutdown,
+) {
     let mut ticks = tokio::time::interval(check_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -56,12 +69,8 @@ pub(super) async fn watch_certificate(tls: ServerTls, check_every: Duration, shu
             // A panic has been logged.
             Ok(Renewal::Unchanged) | Err(_) => {}
         }
-        let trouble = tls.trouble(SystemTime::now());
-        if trouble != told
-            && let Some(trouble) = &trouble
-        {
-            tracing::warn!("{trouble}");
+        if tls.trouble(SystemTime::now()) != told {
+            told = warn_of_trouble(&tls);
         }
-        told = trouble;
     }
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::certificate::{server_tls, watch_certificate};
+use super::certificate::{server_tls, warn_of_trouble, watch_certificate};
 use super::error::StartError;
 use crate::admin::{RunOrder, RunPort, RunRefused, RunRequest};
 use crate::config;
@@ -163,7 +163,8 @@ impl Ports {
         });
         if let (Some(tls), Some(files)) = (tls.clone(), &served.config.tls) {
             tracing::info!("TLS with {}", tls.description());
-            shutdown.spawn(watch_certificate(tls, files.check_every, shutdown.clone()));
+            let told = warn_of_trouble(&tls);
+            shutdown.spawn(watch_certificate(tls, files.check_every, told, shutdown.clone()));
         }
         tokio::join!(main, join_all(others), served.runs(orders, since, shutdown));
     }
