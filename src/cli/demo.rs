@@ -22,11 +22,12 @@ use crate::chain::signer::Signer;
 use crate::config::Config;
 use crate::devnet::chain;
 use crate::devnet::chain::DevChain;
+use crate::devnet::contracts;
 use crate::devnet::deploy;
 use crate::devnet::deploy::{Deployed, deploy};
 use crate::devnet::origin;
-use crate::devnet::origin::{Origin, Resource, Secure, SellerStartError};
-use crate::protocol::Amount;
+use crate::devnet::origin::{AuthorizedSale, Origin, Resource, Secure, SellerStartError, X402_PATH};
+use crate::protocol::{Address, Amount};
 use crate::shutdown::Shutdown;
 use crate::tls::{Authority, Leaves};
 
@@ -68,6 +69,8 @@ const SELLER_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const SELLERS_DIRECTORY: &str = "seller";
 /// The seller's price for one request.
 const PRICE: u64 = 1000;
+/// The wallet's balance of the token for x402, in base units: a thousand.
+const DOLLARS: u64 = 1_000_000_000;
 /// The wallet's ether for fees, in wei: one ether.
 const ETHER: u64 = 1_000_000_000_000_000_000;
 
@@ -83,9 +86,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let devchain =
         devchain.await.with_context(|| port_taken("development chain", args.rpc_port, "--rpc-port"))?;
     let deployed = deploy(&devchain.url(), deploy::Options::default()).await?;
+    let dollar = deploy::deploy_authorized_token(&devchain.url()).await?;
     let secure =
         Secure { listen: local(args.secure_port), config: sellers_certificate(directory.path()).await? };
-    let mut settings = seller_settings(&args, &devchain, &deployed, secure);
+    let mut settings = seller_settings(&args, &devchain, (&deployed, dollar), secure);
     if let Some(directory) = &args.sell {
         let files = origin::directory(directory, Amount::from(PRICE));
         settings.resources.extend(files.with_context(|| format!("cannot sell {}", directory.display()))?);
@@ -100,12 +104,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     })?;
 
     let (key, wallet) = new_key()?;
-    let tokens = [(deployed.token, Amount::from(ETHER))];
+    let tokens = [(deployed.token, Amount::from(ETHER)), (dollar, Amount::from(DOLLARS))];
     deploy::fund(&devchain.url(), wallet.address(), U256::from(ETHER), &tokens).await?;
     // Until here, transactions were mined instantly.
     devchain.set_block_time(args.block_time);
     write_private(&directory.path().join("key"), &hex::encode(key))?;
-    let text = configuration(&args, &devchain, &deployed, &seller);
+    let text = configuration(&args, &devchain, (&deployed, dollar), &seller);
     write_private(&directory.path().join("proxy.toml"), &text)?;
     let config = Config::parse(&text, directory.path(), &Default::default())?;
     let app = App::build(config, None, shutdown.clone()).await.map_err(|error| match error {
@@ -151,7 +155,7 @@ async fn sellers_certificate(directory: &Path) -> anyhow::Result<Arc<ServerConfi
 fn seller_settings(
     args: &DemoArgs,
     devchain: &DevChain,
-    deployed: &Deployed,
+    (deployed, dollar): (&Deployed, Address),
     secure: Secure,
 ) -> origin::SellerSettings {
     origin::SellerSettings {
@@ -164,6 +168,11 @@ fn seller_settings(
         key: [0xb0; 32],
         confirmations: 0,
         poll_every: SELLER_POLL_INTERVAL,
+        authorized: Some(AuthorizedSale {
+            token: dollar,
+            price: Amount::from(PRICE),
+            chain_id: chain::DevChainSettings::default().chain_id,
+        }),
         resources: Resource::assortment(Amount::from(PRICE)),
     }
 }
@@ -181,11 +190,18 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(file.write_all(text.as_bytes())?)
 }
 
-fn configuration(args: &DemoArgs, devchain: &DevChain, deployed: &Deployed, seller: &Origin) -> String {
+fn configuration(
+    args: &DemoArgs,
+    devchain: &DevChain,
+    (deployed, dollar): (&Deployed, Address),
+    seller: &Origin,
+) -> String {
     let (port, origin_port) = (args.port, seller.address().port());
     let secure_port = seller.secure_address().map_or(args.secure_port, |address| address.port());
     let (rpc, contract) = (devchain.url(), deployed.channel_manager);
     let start_block = deployed.start_block;
+    let chain_id = chain::DevChainSettings::default().chain_id;
+    let (name, version) = (contracts::AUTHORIZED_NAME, contracts::AUTHORIZED_VERSION);
     // Elsewhere, tollpass cannot find out whose programs make the requests; the money is play money.
     let local = if cfg!(target_os = "linux") { "own-user" } else { "any" };
     format!(
@@ -201,6 +217,19 @@ rpc_url = "{rpc}"
 channel_manager = "{contract}"
 start_block = {start_block}
 poll_every = "100ms"
+
+[[asset]]
+symbol = "DUSD"
+network = "eip155:{chain_id}"
+token = "{dollar}"
+decimals = 6
+eip712_name = "{name}"
+eip712_version = "{version}"
+
+[[pay]]
+host = "localhost"
+port = {origin_port}
+max_price = "0.01 DUSD"
 
 [[pay]]
 host = "127.0.0.1"
@@ -235,11 +264,16 @@ fn what_to_type(proxy: SocketAddr, seller: &Origin, directory: &Path) -> String 
          through the proxy: 200; the first request opens a channel, later ones pay from it\n  \
          curl -i -x http://{proxy} --cacert {ca} {secure}/paid\n      \
          the same over HTTPS, which the proxy intercepts with its own certificate\n  \
+         curl -i -x http://{proxy} http://localhost:{port}{X402_PATH}\n      \
+         x402: 200; the seller settles a signed transfer of another token\n  \
          {program} channels --state-dir {state}\n      \
-         deposits and promised totals\n\
+         deposits and promised totals\n  \
+         {program} ledger --state-dir {state}\n      \
+         every payment\n\
          \n\
          The configuration is {config}. Ctrl-C stops everything. Payments appear below.\n",
         secure = seller.secure_url().unwrap_or_default(),
+        port = seller.address().port(),
         ca = state.join("ca.pem").display(),
         state = state.display(),
         config = directory.join("proxy.toml").display(),

@@ -41,6 +41,11 @@ pub fn authorized_token() -> &'static Compiled {
     &COMPILED["AuthorizedToken"]
 }
 
+/// The name in the EIP-712 domain of [`authorized_token`].
+pub const AUTHORIZED_NAME: &str = "Demo Dollar";
+/// The version in that domain.
+pub const AUTHORIZED_VERSION: &str = "2";
+
 impl Compiled {
     /// The data of the transaction that creates the contract.
     pub fn creation(&self, arguments: &[Token]) -> Result<Bytes, NotInInterface> {

@@ -92,6 +92,12 @@ pub async fn deploy(rpc_url: &str, options: Options) -> Result<Deployed, DeployE
     Ok(Deployed { token, channel_manager, plain, start_block })
 }
 
+/// Deploys the token with EIP-3009; returns its address.
+pub async fn deploy_authorized_token(rpc_url: &str) -> Result<Address, DeployError> {
+    let client = HttpClientBuilder::default().build(rpc_url)?;
+    created(&create(&client, contracts::authorized_token().creation(&[])?).await?)
+}
+
 /// Transfers ether (in wei) and an amount of each token in `tokens` (in base units) to `account`.
 pub async fn fund(
     rpc_url: &str,
@@ -131,7 +137,7 @@ fn created(receipt: &TransactionReceipt) -> Result<Address, DeployError> {
 }
 
 /// Sends a transaction from the first development account and waits until it is mined.
-async fn send(
+pub(super) async fn send(
     client: &HttpClient,
     to: Option<H160>,
     data: Bytes,

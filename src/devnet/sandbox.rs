@@ -56,6 +56,7 @@ impl Sandbox {
         let seller = Origin::spawn(origin::SellerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             secure: None,
+            authorized: None,
             rpc_url: chain.url(),
             channel_manager: deployed.channel_manager,
             token: deployed.token,

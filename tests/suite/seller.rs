@@ -540,6 +540,7 @@ async fn a_closing_channel_takes_no_payment() {
 async fn settings_that_cannot_work_are_refused() {
     let nowhere = || SellerSettings {
         secure: None,
+        authorized: None,
         listen: ([127, 0, 0, 1], 0).into(),
         rpc_url: "http://127.0.0.1:1".to_owned(),
         channel_manager: Address::default(),

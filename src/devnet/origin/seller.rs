@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::authorized::AuthorizedShop;
 use super::error::SellerStartError;
 use super::proofs::Notary;
 use super::resources::Shop;
@@ -39,7 +40,10 @@ impl Origin {
             notary.receiver(),
             settings.confirmations,
         )?;
+        let authorized =
+            settings.authorized.map(|sale| AuthorizedShop::new(sale, notary.receiver(), &settings.rpc_url));
         let shared = Arc::new(SellerShared {
+            authorized: authorized.transpose()?,
             letterhead: paywall::letterhead(&notary, settings.token),
             notary,
             token: settings.token,

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::faults::Lose;
 use super::gateway;
 use super::ledger::{Payment, SellerVerdict};
-use super::paths::GATEWAY_PATH;
+use super::paths::{GATEWAY_PATH, X402_PATH};
 use super::paywall;
 use super::resources::{BodyLost, Kind, ResourceBody, plain, take};
 use super::shared::SellerShared;
@@ -136,6 +136,10 @@ async fn answer(request: Request<Incoming>, shared: &SellerShared) -> Result<Res
             }
             _ => refuse(request, not_allowed(&[Method::GET, Method::HEAD])).await,
         };
+    }
+    if let Some(shop) = shared.authorized.as_ref().filter(|_| path == X402_PATH) {
+        let response = shop.answer(request.headers()).await;
+        return refuse(request, response).await;
     }
     let Some((price, kind)) = shared.shop.find(&path) else {
         return refuse(request, plain(StatusCode::NOT_FOUND, "no such page\n".to_owned())).await;

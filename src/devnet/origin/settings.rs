@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 
+use super::authorized::AuthorizedSale;
 use super::resources::Resource;
 use crate::protocol::Address;
 
@@ -28,6 +29,8 @@ pub struct SellerSettings {
     pub confirmations: u64,
     /// The pause between two polls of the chain.
     pub poll_every: Duration,
+    /// What is sold for authorizations of another token, if anything.
+    pub authorized: Option<AuthorizedSale>,
     /// The resources for sale; see [`Resource::assortment`].
     pub resources: Vec<Resource>,
 }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use http::HeaderMap;
 
+use super::authorized::AuthorizedShop;
 use super::faults::Faults;
 use super::ledger::Ledger;
 use super::proofs::Notary;
@@ -17,6 +18,7 @@ pub(super) struct SellerShared {
     pub letterhead: HeaderMap,
     pub token: Address,
     pub shop: Shop,
+    pub authorized: Option<AuthorizedShop>,
     pub ledger: Mutex<Ledger>,
     pub faults: Mutex<Faults>,
     /// True while responses to payments are delayed.

@@ -117,6 +117,7 @@ pub async fn serve() -> anyhow::Result<()> {
     let origin = Origin::spawn(origin::SellerSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         secure: None,
+        authorized: None,
         rpc_url: devchain.url(),
         channel_manager: deployed.channel_manager,
         token: deployed.token,

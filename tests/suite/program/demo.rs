@@ -74,6 +74,36 @@ impl Demo {
         assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
     }
 
+    /// Buys what is paid for with an authorization, and expects that it moved on the chain.
+    async fn buy_by_authorization(&self) {
+        let url = format!("http://localhost:{}/x402", self.origin.rsplit_once(':').unwrap().1);
+        let line = format!("curl -i -x http://{} {url}\n", self.proxy);
+        assert!(self.told.contains(&line), "no {line} in {}", self.told);
+        assert_eq!(curl(None, &[&url]).await.got.status, StatusCode::PAYMENT_REQUIRED);
+        let got = curl(Some(self.proxy.parse().unwrap()), &[&url]).await.got;
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(got.body.starts_with(b"This text was paid for"), "{got:?}");
+        assert!(!got.headers.contains_key("payment-response"), "{got:?}");
+        let ledger = ["ledger", "--json", "--state-dir", text(&self.state_dir)];
+        let written = async {
+            loop {
+                let rows: Vec<serde_json::Value> = serde_json::from_str(&run(&ledger).await.out).unwrap();
+                if let Some(row) =
+                    rows.into_iter().find(|row| row["scheme"] == "x402" && row["state"] == "paid")
+                {
+                    return row;
+                }
+            }
+        };
+        let row = soon("the row", written).await;
+        assert_eq!((&row["price"], &row["path"]), (&"1000".into(), &"/x402".into()), "{row}");
+        let balance = format!("0x70a08231{:0>64}", row["payee"].as_str().unwrap().trim_start_matches("0x"));
+        let call = serde_json::json!({"to": row["token"], "data": balance});
+        let client = HttpClient::builder().build(format!("http://{}", self.rpc)).unwrap();
+        let moved: String = client.request("eth_call", rpc_params![call, "latest"]).await.unwrap();
+        assert_eq!(u64::from_str_radix(moved.trim_start_matches("0x"), 16), Ok(1000));
+    }
+
     /// Stops it with SIGTERM and returns its log.
     async fn end(mut self) -> String {
         let begun = Instant::now();
@@ -117,6 +147,7 @@ async fn the_demo_does_what_it_says() {
         assert_eq!(only_channel(&ran.out), (total.to_owned(), total.to_owned()));
     }
     demo.buy_securely().await;
+    demo.buy_by_authorization().await;
     let ran = run(&["channels", "--state-dir", text(&demo.state_dir)]).await;
     assert_eq!((ran.code, &*ran.errors), (0, ""));
     let [payer, head, row] = ran.out.lines().collect::<Vec<_>>()[..] else { panic!("{}", ran.out) };

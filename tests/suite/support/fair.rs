@@ -86,6 +86,7 @@ pub fn settings_at(url: &str, channel_manager: Address, token: Address) -> Selle
     SellerSettings {
         listen: ([127, 0, 0, 1], 0).into(),
         secure: None,
+        authorized: None,
         rpc_url: url.to_owned(),
         channel_manager,
         token,
