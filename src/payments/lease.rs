@@ -43,6 +43,8 @@ pub(super) struct PurchaseGuard {
     /// When the engine refuses it, at the latest.
     deadline: Instant,
     delivery: Delivery,
+    /// Whether the seller took the payment and did not serve.
+    is_unserved: bool,
     /// Accounts for the payment in the spending reports.
     payment: Option<PaymentGuards>,
     ledger: LedgerGuard,
@@ -90,6 +92,13 @@ impl Lease {
             self.purchase.engine.signatures.remove(&nonce);
         }
         self.purchase.delivery = Delivery::Accepted;
+    }
+
+    /// Returns a payment that the seller took without serving.
+    pub fn taken(mut self) {
+        self.purchase.ledger.taken();
+        self.purchase.delivery = Delivery::Accepted;
+        self.purchase.is_unserved = true;
     }
 
     /// Handles another 402 of the seller according to the policy: with another payment, the same one after a pause, or
@@ -149,6 +158,7 @@ impl PurchaseGuard {
             id,
             deadline,
             delivery: Delivery::NotSent,
+            is_unserved: false,
             payment: None,
             host_and_port: Arc::clone(&request.host),
             run: request.run.clone(),
@@ -349,6 +359,7 @@ impl Drop for PurchaseGuard {
         let input = match self.delivery {
             Delivery::NotSent => Input::Withdraw(self.id),
             Delivery::InDoubt => Input::Answer(self.id, Outcome::InDoubt),
+            Delivery::Accepted if self.is_unserved => Input::Answer(self.id, Outcome::Taken),
             Delivery::Accepted => Input::Answer(self.id, Outcome::Accepted),
         };
         self.engine.give_back(self.id, input);

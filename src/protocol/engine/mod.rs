@@ -188,6 +188,8 @@ pub enum Outcome {
     Accepted,
     /// The seller responded with another 402.
     Rejected(Box<Offer>),
+    /// The seller took it, and does not deliver.
+    Taken,
     /// Unknown, and the same payment may be presented again.
     Unclear,
     /// Unknown.

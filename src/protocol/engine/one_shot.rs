@@ -214,6 +214,14 @@ impl Engine {
         }
     }
 
+    /// The seller took an authorization and does not deliver: its purchase is not repeated for a while.
+    fn take_authorization(&mut self, nonce: [u8; 32]) {
+        let until = self.unix_time.saturating_add(self.policy.authorizations.retry_window.as_secs());
+        if self.open_authorizations.take(&nonce, until) {
+            self.records.push(Record::AuthorizationTaken(nonce, until));
+        }
+    }
+
     /// An authorization was accepted, or never signed.
     fn end_authorization(&mut self, nonce: [u8; 32]) {
         self.open_authorizations.end(&nonce);
@@ -247,6 +255,13 @@ impl Engine {
                 }
                 return;
             }
+            Outcome::Taken => {
+                if let Some(purchase) = self.one_shots.remove(&id) {
+                    self.take_authorization(purchase.nonce);
+                    self.open_authorizations.release(&purchase.nonce);
+                }
+                return;
+            }
             Outcome::Unclear => match self.repeat_one_shot(id, now) {
                 Ok(()) => return,
                 Err(refusal) => refusal,
@@ -268,13 +283,10 @@ impl Engine {
         match offer.judge_one_shot(&purchase.draft, self.unix_time) {
             Reply::Stop(refusal) => return Err(refusal),
             Reply::Taken => {
-                let window = self.policy.authorizations.retry_window;
-                let until = self.unix_time.saturating_add(window.as_secs());
                 let nonce = purchase.nonce;
-                if self.open_authorizations.take(&nonce, until) {
-                    self.records.push(Record::AuthorizationTaken(nonce, until));
-                }
-                return Err(Refusal::PaidNotDelivered { retry_after: window });
+                self.take_authorization(nonce);
+                let retry_after = self.policy.authorizations.retry_window;
+                return Err(Refusal::PaidNotDelivered { retry_after });
             }
             // The seller would not recognize the payment under other terms.
             Reply::Unclear if offer.terms() != purchase.terms => {

@@ -98,6 +98,8 @@ pub struct Payer {
 pub enum Assessment {
     /// The seller took it, judging by the response.
     Paid(Receipt),
+    /// The seller states that it took it, and failed to serve.
+    Taken,
     /// The seller sent another 402: its offers decide.
     Asked,
     /// Unknown, and presenting the same payment again may tell.

@@ -729,6 +729,9 @@ where
             Assessment::Asked => {
                 return match Box::pin(self.read_402(answer, Some(&draft), Some(&mut *has_left))).await {
                     Ok((held, offer)) => SendResult::Again(Box::new(Again { lease, held, offer })),
+                    Err(handed_on) if self.may_repeat(&draft, true) && !is_ours_to_stop(&handed_on) => {
+                        SendResult::Unclear(Box::new(UnclearPayment { lease, answer: handed_on }))
+                    }
                     // Malformed, too large or stopped by a hook: the payment stays in doubt.
                     Err(handed_on) => {
                         self.forget();
@@ -743,6 +746,12 @@ where
                         SendResult::Done(handed_on)
                     }
                 };
+            }
+            Assessment::Taken => {
+                self.undelivered().await;
+                self.tell(&draft, &answer);
+                self.spent = Spent::Paid(draft.price());
+                lease.taken();
             }
             Assessment::Unclear
                 if self.may_repeat(&draft, answer.status() == StatusCode::PAYMENT_REQUIRED) =>
@@ -920,6 +929,15 @@ fn unsent_response(held: Option<&HeldAnswer>, refusal: &Refusal) -> Response<Bod
     match held {
         Some(held) => held.give_back(refusal),
         None => error_response::refusal(StatusCode::BAD_REQUEST, Some("http_request_error"), refusal),
+    }
+}
+
+/// Whether a 402 that cannot be used was stopped here, rather than being of no use by itself.
+fn is_ours_to_stop(answer: &Response<Body>) -> bool {
+    let useless = [ReasonCode::UnknownScheme, ReasonCode::OfferMalformed, ReasonCode::UnsupportedOffers];
+    match answer.extensions().get::<Handling>() {
+        Some(Handling::Unpaid(explanation)) => !useless.contains(&explanation.reason),
+        _ => true,
     }
 }
 

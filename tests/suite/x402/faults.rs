@@ -25,6 +25,19 @@ fn status(status: u16) -> Answer {
     Answer::new(StatusCode::from_u16(status).unwrap(), "{\"error\":\"so it is\"}")
 }
 
+fn json(code: u16, text: &'static str) -> Answer {
+    Answer::new(StatusCode::from_u16(code).unwrap(), text)
+        .header(&http::header::CONTENT_TYPE, "application/json; charset=utf-8")
+}
+
+fn html() -> Answer {
+    Answer::new(StatusCode::PAYMENT_REQUIRED, "<html>").header(&http::header::CONTENT_TYPE, "text/html")
+}
+
+fn redirect() -> Answer {
+    Answer::new(StatusCode::TEMPORARY_REDIRECT, "").header(&http::header::LOCATION, "/elsewhere")
+}
+
 const FAULTS: &[Fault] = &[
     Fault { name: "settled, then 504", settles: true, answer: |_| status(504), versions: BOTH },
     Fault { name: "settled, then 502", settles: true, answer: |_| status(502), versions: BOTH },
@@ -102,6 +115,17 @@ const FAULTS: &[Fault] = &[
         answer: |version| version.offer("the node is busy"),
         versions: BOTH,
     },
+    Fault { name: "settled, then an empty 402", settles: true, answer: |_| json(402, "{}"), versions: BOTH },
+    Fault { name: "settled, then HTML", settles: true, answer: |_| html(), versions: BOTH },
+    Fault { name: "settled, then redirected", settles: true, answer: |_| redirect(), versions: BOTH },
+    Fault {
+        name: "settled, then fails with a receipt",
+        settles: true,
+        answer: |version| version.served().with_status(StatusCode::INTERNAL_SERVER_ERROR),
+        versions: BOTH,
+    },
+    Fault { name: "not settled, an empty 402", settles: false, answer: |_| json(402, "{}"), versions: BOTH },
+    Fault { name: "not settled, redirected", settles: false, answer: |_| redirect(), versions: BOTH },
 ];
 
 /// Sells honestly after this fault.

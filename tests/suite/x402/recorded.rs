@@ -96,6 +96,7 @@ fn no_answer_after_which_money_moved_counts_as_a_refusal() {
         let head = Seen { status, headers: &headers, body: None };
         let outcome = match draft.assess(&head) {
             Assessment::Paid(_) => "paid",
+            Assessment::Taken => "taken",
             Assessment::Unclear => "unclear",
             Assessment::InDoubt => "in doubt",
             Assessment::Asked => {

@@ -107,6 +107,7 @@ impl Scheme for Exact {
     fn assess(answer: &Answer<'_>) -> Assessment {
         let receipt = receipt::read(answer.headers);
         match (answer.status, receipt) {
+            (status, Some(receipt)) if receipt.success && status.is_server_error() => Assessment::Taken,
             (_, Some(receipt)) if receipt.success => Assessment::Paid(Receipt::Stated),
             (StatusCode::PAYMENT_REQUIRED, None) if offer::is_in_header(answer.headers) => Assessment::Asked,
             (StatusCode::PAYMENT_REQUIRED, None) if Self::wants_body(answer.status, answer.headers) => {
@@ -115,7 +116,8 @@ impl Scheme for Exact {
             // The settlement failed, or its outcome was lost: it may still happen.
             (StatusCode::PAYMENT_REQUIRED, _) => Assessment::Unclear,
             (status, _) if status.is_server_error() => Assessment::Unclear,
-            (status, _) if status.is_client_error() => Assessment::InDoubt,
+            // A seller settles what it serves: whether it served is not known without a receipt.
+            (status, _) if status.is_client_error() || status.is_redirection() => Assessment::InDoubt,
             _ => Assessment::Paid(Receipt::Unstated),
         }
     }
