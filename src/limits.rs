@@ -182,6 +182,9 @@ limits! {
     unclear_repeats: u32 = count(6, 0..=1000);
     /// How many such payments may be in use or unclear at once; further requests are not paid until some have expired.
     open_authorizations: usize = count(10_000, 1..=1_000_000);
+    /// How many paid responses to clients that have left are kept for retry_window at most, with their connections to the
+    /// origin, for requests that continue the same purchase. 0: none.
+    kept_answers: usize = count(64, 0..=100_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);
     /// How many requests may be in flight on one HTTP/2 connection from a client; more wait.

@@ -135,7 +135,17 @@ pub(super) struct Attended {
     exchange: Option<Pin<Box<dyn Future<Output = Response<Body>> + Send>>>,
     /// Dropped when the client disconnects, which the exchange notices.
     client: Option<oneshot::Sender<Infallible>>,
+    /// If its payment expires, what it pays for.
+    purchase: Option<(Arc<PayShared>, PurchaseKey)>,
     shutdown: Shutdown,
+}
+
+/// What a request gets once its offer was accepted.
+pub(super) enum Leased {
+    /// A signed payment.
+    Payment(Box<Lease>),
+    /// The response to an earlier request for the same purchase.
+    Answer(Box<Response<Body>>),
 }
 
 /// The result of sending a payment.
@@ -391,11 +401,7 @@ where
     }
 
     /// Asks for a payment of the seller's offer.
-    pub(super) async fn afterwards(
-        &mut self,
-        offer: Offer,
-        held: &HeldAnswer,
-    ) -> Result<Box<Lease>, Refusal> {
+    pub(super) async fn afterwards(&mut self, offer: Offer, held: &HeldAnswer) -> Result<Leased, Refusal> {
         if let Some(refusal) = self.unpayable.take() {
             return Err(refusal);
         }
@@ -420,8 +426,19 @@ where
         if offer.can_be_continued() {
             let key = self.purchase_key().await?;
             self.key = Some(key);
+            if let Some(answer) = self.adopt(&key).await {
+                return Ok(Leased::Answer(Box::new(answer)));
+            }
         }
-        self.lease(offer, Some(&held.head)).await
+        self.lease(offer, Some(&held.head)).await.map(Leased::Payment)
+    }
+
+    /// The response that was paid for by an earlier request for the same purchase, whose client has left.
+    async fn adopt(&self, key: &PurchaseKey) -> Option<Response<Body>> {
+        let answer = self.shared.orphans.claim(key)?;
+        let answer = timeout_at(self.deadline, answer).await.ok()?.ok()?;
+        tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
+        Some(answer)
     }
 
     /// What makes a later request the same purchase: method, URL, client, `Authorization`, and the body or its
@@ -498,6 +515,7 @@ where
     pub(super) fn start(mut self: Box<Self>, lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
+        let purchase = self.key.map(|key| (Arc::clone(&self.shared), key));
         // The span also covers the detached task.
         let span = tracing::debug_span!("payment", request = %self.request, price = %lease.draft().price());
         let exchange = async move {
@@ -509,7 +527,7 @@ where
             self.finish(answer)
         };
         let exchange = Box::pin(exchange.instrument(span));
-        Attended { exchange: Some(exchange), client: Some(client), shutdown }
+        Attended { exchange: Some(exchange), client: Some(client), purchase, shutdown }
     }
 
     /// Pays again while the seller responds with another 402 and the policy allows it, and presents the same payment again
@@ -919,9 +937,30 @@ impl Drop for Attended {
         // Outside the runtime, the program is exiting: the next start recovers the payment.
         if let (Some(exchange), Ok(_)) = (self.exchange.take(), Handle::try_current()) {
             // The client has disconnected; payments are recorded anyway.
-            self.shutdown.spawn(async move { drop(exchange.await) });
+            match self.purchase.take() {
+                None => self.shutdown.spawn(async move { drop(exchange.await) }),
+                Some((shared, key)) => self.shutdown.spawn(orphaned(exchange, shared, key)),
+            };
         }
     }
+}
+
+/// Finishes an exchange whose client has left, and keeps its response for a while if it was paid for.
+async fn orphaned(exchange: impl Future<Output = Response<Body>>, shared: Arc<PayShared>, key: PurchaseKey) {
+    let added = shared.orphans.add(key);
+    let answer = exchange.await;
+    let Some((id, sender)) = added else { return };
+    let is_paid = matches!(answer.extensions().get(), Some(Handling::Paid { withheld: None, .. }));
+    if !is_paid || sender.send(answer).is_err() {
+        return shared.orphans.remove(&key, id);
+    }
+    let (window, shared) = (shared.settings.limits.retry_window, Arc::downgrade(&shared));
+    tokio::spawn(async move {
+        tokio::time::sleep(window).await;
+        if let Some(shared) = shared.upgrade() {
+            shared.orphans.remove(&key, id);
+        }
+    });
 }
 
 /// The response if a payment could not be sent.

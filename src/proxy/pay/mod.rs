@@ -12,6 +12,7 @@ mod hooks;
 pub mod inspect;
 mod operator;
 mod operator_state;
+mod orphans;
 mod plain_http;
 mod purchase_hash;
 mod rehearsal;
@@ -45,8 +46,9 @@ use crate::protocol::policy::{Allow, HostPattern, ProxyClient, Rule, SpendLimit}
 use crate::protocol::schemes;
 pub use settings::PaySettings;
 
-use exchange::Exchange;
+use exchange::{Exchange, Leased};
 use held_answer::tell_why;
+use orphans::Orphans;
 use settings::PayShared;
 use spender::Spender;
 use unreadable::Unreadable;
@@ -72,7 +74,13 @@ impl PayLayer {
         let approvals = Approvals::new(settings.approver.clone());
         let replay = replay::ReplayLimits::new(&settings.limits, settings.replay_directory.clone());
         Self {
-            shared: Arc::new(PayShared { settings, replay, approvals, unreadable: Unreadable::default() }),
+            shared: Arc::new(PayShared {
+                orphans: Orphans::new(settings.limits.kept_answers),
+                settings,
+                replay,
+                approvals,
+                unreadable: Unreadable::default(),
+            }),
         }
     }
 }
@@ -361,7 +369,8 @@ where
     };
     loop {
         let refusal = match exchange.afterwards(offer, &held).await {
-            Ok(lease) => return Ok(exchange.start(lease, Some(held)).await),
+            Ok(Leased::Payment(lease)) => return Ok(exchange.start(lease, Some(held)).await),
+            Ok(Leased::Answer(answer)) => return Ok(exchange.finish(*answer)),
             Err(refusal) => refusal,
         };
         if let Some(next) = exchange.next_offer(&refusal) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dry_run::DryRun;
+use super::orphans::Orphans;
 use super::unreadable::Unreadable;
 use super::webhook::{Approvals, Approver};
 use crate::limits::Limits;
@@ -44,4 +45,6 @@ pub(super) struct PayShared {
     pub(super) approvals: Approvals,
     /// What was paid for in vain, and is not paid for again.
     pub(super) unreadable: Unreadable,
+    /// Paid exchanges whose clients have left.
+    pub(super) orphans: Orphans,
 }

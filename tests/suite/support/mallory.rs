@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tollpass::protocol::schemes::microraiden::headers as rdn;
 use tollpass::protocol::{Address, Amount, Signature};
@@ -79,6 +79,8 @@ pub enum Answer {
     Never,
     /// This status and nothing else, after a delay.
     Late(Duration, StatusCode),
+    /// That answer, once there is a permit.
+    Held(Arc<Semaphore>, Box<Self>),
 }
 
 /// The body of a response.
@@ -237,7 +239,15 @@ async fn perform(request: Request<Incoming>, stage: &Stage) -> io::Result<Respon
         stage.presented.send_modify(|all| all.push(presented));
         answer
     };
+    let answer = match answer {
+        Answer::Held(permits, answer) => {
+            permits.acquire().await.map_err(io::Error::other)?.forget();
+            *answer
+        }
+        answer => answer,
+    };
     let (status, headers, content) = match answer {
+        Answer::Held(..) => return Err(io::Error::other("held twice")),
         Answer::Head { status, headers, content } => (status, headers, content),
         Answer::CutBeforeHead => return Err(io::Error::other("cut on purpose")),
         Answer::Never => std::future::pending().await,

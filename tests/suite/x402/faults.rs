@@ -2,6 +2,7 @@
 //! twice, and each that can be served is.
 
 use super::*;
+use crate::support::raw::Raw;
 
 /// What happens to the first payment that the seller is presented.
 #[derive(Clone, Copy, Debug)]
@@ -255,4 +256,58 @@ async fn one_payment_in_doubt_is_presented_by_one_request_at_a_time() {
     assert_eq!(chain.transfers(), [PRICE; 5]);
     assert_eq!(nonces(V2, &seller).len(), 5, "the one in doubt, and four others");
     proxy.stop().await;
+}
+
+/// A client that gives up pays once, whether it comes back before the seller has answered or after it.
+#[tokio::test]
+async fn a_client_that_gives_up_and_comes_back_gets_what_it_has_paid_for() {
+    for is_back_early in [true, false] {
+        let (chain, gate) = (Chain::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+        let (of_seller, held) = (chain.clone(), Arc::clone(&gate));
+        let seller = Mallory::spawn(move |presented| match V2.payment(presented) {
+            Some(payment) => Answer::Held(Arc::clone(&held), Box::new(V2.serve(&of_seller, &payment))),
+            None => V2.offer("Payment required"),
+        })
+        .await;
+        let (alice, proxy) = alice("").await;
+        let before = proxy.shutdown.running();
+        let head = format!(
+            "GET http://localhost:{}/goods HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            seller.address().port()
+        );
+        let client = Raw::asking(proxy.address, head).await;
+        tokio::time::timeout(PATIENCE, seller.await_presented(2)).await.expect("no payment");
+        drop(client);
+        let is_orphaned = async {
+            while proxy.shutdown.running() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_orphaned).await.expect("its end is not noticed");
+        let got = if is_back_early {
+            let asked = get(&proxy, &seller);
+            let opened = async {
+                tokio::time::timeout(PATIENCE, seller.await_presented(3)).await.expect("no request");
+                gate.add_permits(1);
+            };
+            futures_util::future::join(asked, opened).await.0
+        } else {
+            gate.add_permits(1);
+            let is_over = async {
+                while proxy.shutdown.running() != before {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, is_over).await.expect("the exchange does not end");
+            get(&proxy, &seller).await
+        };
+        assert_eq!((got.status, got.text()), (StatusCode::OK, "goods\n"), "{is_back_early}: {got:?}");
+        assert_eq!(chain.transfers(), [PRICE], "{is_back_early}");
+        // It was given out: the next request is another purchase.
+        gate.add_permits(1);
+        assert_eq!(get(&proxy, &seller).await.status, StatusCode::OK);
+        assert_eq!(chain.transfers(), [PRICE, PRICE]);
+        proxy.stop().await;
+        assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::Paid; 2]);
+    }
 }
