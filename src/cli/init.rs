@@ -13,14 +13,15 @@ use super::output::print;
 use crate::chain::keystore;
 use crate::chain::keystore::Password;
 use crate::protocol::Address;
+use crate::protocol::policy::HostPattern;
 
 const EXAMPLE: &str = include_str!("../../proxy.toml");
 const KEYSTORE: &str = "keystore.json";
 const CONFIG: &str = "proxy.toml";
-/// The tables and keys of the example that a paying proxy needs, each with a remark.
-const TO_FILL_IN: &[(&str, &str)] = &[
-    ("[wallet]", ""),
-    ("keystore = ", ""),
+/// The tables and keys of the example that every paying proxy needs.
+const WALLET: &[(&str, &str)] = &[("[wallet]", ""), ("keystore = ", "")];
+/// Those that payment channels need, each with a remark.
+const CHANNELS: &[(&str, &str)] = &[
     ("[chain]", ""),
     ("rpc_url = ", "FILL IN: the URL of your node."),
     ("channel_manager = ", "FILL IN: the contract that your sellers use, if it differs."),
@@ -30,7 +31,9 @@ const TO_FILL_IN: &[(&str, &str)] = &[
 /// What `tollpass init --help` shows below the options.
 const AFTER_HELP: &str = "\
 Creates keystore.json, a new key under a password, and proxy.toml, a commented
-configuration, and prints the next steps. It never overwrites a file.";
+configuration with a budget of a dollar a day, and prints the next steps. It never
+overwrites a file. x402 sellers need no node; --channels is for µRaiden sellers, and
+adds no budget.";
 
 /// Create a key and a configuration
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +46,12 @@ pub struct InitArgs {
     /// TOLLPASS_WALLET_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// A host to pay up to 5 cents for each request, such as api.example.com; repeatable
+    #[arg(long, value_name = "HOST")]
+    pub pay: Vec<HostPattern>,
+    /// Also prepare [chain], for sellers that are paid from payment channels (µRaiden)
+    #[arg(long)]
+    pub channels: bool,
 }
 
 /// Creates both files and prints the address and the next steps. Blocks, and prompts for the password if neither a file
@@ -61,7 +70,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         .create(&args.dir)
         .with_context(|| format!("cannot create the directory {}", args.dir.display()))?;
     let password_file = args.password_file.as_deref().map(std::path::absolute).transpose()?;
-    let text = configuration(password_file.as_deref())?;
+    let text = configuration(password_file.as_deref(), &args.pay, args.channels)?;
     let password = Password::obtain_new(args.password_file.as_deref())?;
 
     let address = keystore::create(&keystore, &password)?;
@@ -72,15 +81,20 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
             config.display()
         )
     })?;
-    print(next_steps(address, &keystore, &config))
+    print(next_steps(address, (&keystore, &config), args))
 }
 
-/// The example with the keys enabled that a paying proxy needs.
-fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
+/// The example with the keys enabled that a paying proxy needs, a budget, and an entry for each host.
+fn configuration(
+    password_file: Option<&Path>,
+    hosts: &[HostPattern],
+    has_channels: bool,
+) -> anyhow::Result<String> {
     let mut lines = Vec::new();
+    let wanted: Vec<_> = WALLET.iter().chain(CHANNELS.iter().filter(|_| has_channels)).collect();
     for line in EXAMPLE.lines() {
         let key = line.strip_prefix('#').unwrap_or(line);
-        if let Some((_, remark)) = TO_FILL_IN.iter().find(|(start, _)| key.starts_with(start)) {
+        if let Some((_, remark)) = wanted.iter().find(|(start, _)| key.starts_with(start)) {
             if !remark.is_empty() {
                 lines.push(format!("# >>> {remark}"));
             }
@@ -92,12 +106,33 @@ fn configuration(password_file: Option<&Path>) -> anyhow::Result<String> {
             lines.push(line.to_owned());
         }
     }
-    let text = lines.join("\n") + "\n";
+    // A budget in dollars would refuse the µRaiden token, which has no value.
+    let mut text = lines.join("\n") + "\n" + if has_channels { "" } else { BUDGET };
+    for host in hosts {
+        text += &format!("\n[[pay]]\nhost = {}\nmax_price = \"$0.05\"\n", toml_text(&host.to_string()));
+    }
+    let fill_in = if has_channels { "Fill in the lines below each \"# >>>\". " } else { "" };
+    let pays = "Only hosts with a [[pay]] entry are paid: see the end of this file.";
     Ok(text.replace(
         "As it is, this file configures a plain proxy that never pays.",
-        "Fill in the lines below each \"# >>>\" and add [[pay]] entries: without one, nothing is paid.",
+        &format!("{fill_in}{pays}"),
     ))
 }
+
+/// What is added to the example.
+const BUDGET: &str = "
+# From here on, added by `tollpass init`: all payments together cost a dollar a day at most. Each host to be paid needs an
+# entry such as this one:
+#
+#   [[pay]]
+#   host = \"api.example.com\"
+#   max_price = \"$0.05\"
+
+[[budget]]
+name = \"daily\"
+wallet = true
+per_day = \"$1\"
+";
 
 /// Quotes a TOML basic string.
 fn toml_text(text: &str) -> String {
@@ -119,8 +154,20 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
+fn next_steps(address: Address, (keystore, config): (&Path, &Path), args: &InitArgs) -> String {
     let (keystore, config) = (keystore.display(), config.display());
+    let rules = match (args.channels, args.pay.is_empty()) {
+        (true, _) => format!(
+            "Fill in {config} (the lines below \"# >>>\"), and add [[pay]] entries: which hosts may be paid, and how much."
+        ),
+        (false, true) => format!("Add [[pay]] entries to {config}: which hosts may be paid, and how much."),
+        (false, false) => format!("Look at the [[pay]] entries and the budget at the end of {config}."),
+    };
+    let ether = if args.channels {
+        "For µRaiden, send its tokens, and some ether for the fees."
+    } else {
+        "You need neither a node nor ether."
+    };
     format!(
         "Your address: {address}\n\
          \n\
@@ -128,8 +175,8 @@ fn next_steps(address: Address, keystore: &Path, config: &Path) -> String {
          {config}  the configuration.\n\
          \n\
          Next:\n\
-         1. Fill in {config} (the lines below \"# >>>\"), and add [[pay]] rules: which hosts may be paid, and the price limits.\n\
-         2. Send tokens, and some ether for the fees, to {address}.\n\
+         1. {rules}\n\
+         2. Send a few dollars of USDC to {address}, on the network that your sellers name, such as Base. {ether}\n\
          3. tollpass check --config {config}\n\
          4. tollpass serve --config {config}\n"
     )
@@ -141,12 +188,14 @@ mod tests {
 
     use crate::cli::init::*;
     use crate::config::{Config, KeySource};
+    use crate::protocol::policy::Allow;
 
     fn args(directory: &Path, password: &str) -> InitArgs {
         let path = directory.join("a \"pass\\word\"");
         fs::write(&path, password).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        InitArgs { dir: directory.join("new/directory"), password_file: Some(path) }
+        let pay = vec!["api.example.com".parse().unwrap()];
+        InitArgs { dir: directory.join("new/directory"), password_file: Some(path), pay, channels: false }
     }
 
     #[test]
@@ -162,7 +211,13 @@ mod tests {
         assert_eq!(path, args.dir.join(KEYSTORE));
         let password = Password::obtain(wallet.password_file.as_deref()).unwrap();
         keystore::open(&path, &password).unwrap();
-        assert_eq!(config.chain.unwrap().start_block, 4_958_602);
+        assert!(config.chain.is_none(), "it needs no node");
+        let rule = config.policy.rule("api.example.com", 443).unwrap();
+        let Allow::Pay { max_price, .. } = &rule.allow else { panic!("{rule:?}") };
+        assert_eq!(max_price.to_string(), "$0.05");
+        assert!(config.policy.rule("another.example", 443).is_none());
+        let [budget] = &config.policy.budgets[..] else { panic!("{:?}", config.policy.budgets) };
+        assert!(budget.applies_to("another.example"), "{budget:?}");
 
         let before = fs::read(&path).unwrap();
         for gone in [None, Some(CONFIG)] {
@@ -177,16 +232,22 @@ mod tests {
 
     #[test]
     fn marks_the_lines_to_fill_in() {
-        let text = configuration(None).unwrap();
-        for (start, remark) in TO_FILL_IN {
+        let text = configuration(None, &[], true).unwrap();
+        for (start, remark) in WALLET.iter().chain(CHANNELS) {
             let lines: Vec<_> = text.lines().collect();
             let at =
                 lines.iter().position(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}"));
             assert!(remark.is_empty() || lines[at - 1] == format!("# >>> {remark}"), "{start}");
         }
         assert!(text.contains("\n#password_file"));
-        assert!(text.contains("each \"# >>>\" and add [[pay]] entries"));
-        Config::parse(&text, Path::new("/x"), &BTreeMap::from([("HOME".into(), "/home/x".into())])).unwrap();
+        assert!(text.contains("Fill in the lines below each \"# >>>\". Only hosts"));
+        let home = BTreeMap::from([("HOME".into(), "/home/x".into())]);
+        let config = Config::parse(&text, Path::new("/x"), &home).unwrap();
+        assert_eq!(config.chain.unwrap().start_block, 4_958_602);
+        assert!(config.policy.budgets.is_empty(), "it would refuse the token of the channels");
+        let text = configuration(None, &[], false).unwrap();
+        assert!(!text.contains(">>>"));
+        assert!(Config::parse(&text, Path::new("/x"), &home).unwrap().chain.is_none());
     }
 
     #[test]
