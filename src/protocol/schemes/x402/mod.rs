@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 pub use draft::ExactDraft;
 pub use malformed::MalformedExactOffer;
-pub use offer::{ExactOffer, Requirement, X402Version};
+pub use offer::{ExactOffer, Requirement};
 pub use stated_error::StatedError;
 
 use offer::{LEAST_VALIDITY, OffersRead};

@@ -3,6 +3,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::encoding::decode;
+use super::offer::X402Version;
 use super::*;
 use crate::protocol::policy::{KnownAsset, well_known};
 use crate::protocol::{Account, Address, Amount};
