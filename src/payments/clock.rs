@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::protocol::engine::AuthorizationTime;
+
 /// A clock that runs while the machine sleeps, and that setting the time does not change.
 #[cfg(target_os = "linux")]
 const RUNNING: ClockId = ClockId::Boottime;
@@ -35,6 +37,11 @@ pub(super) fn running() -> Duration {
     let time = clock_gettime(RUNNING);
     let (seconds, nanos) = (time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into());
     Duration::new(seconds, nanos.unwrap_or_default())
+}
+
+/// The time that authorizations expire by.
+pub(super) fn authorization_time() -> AuthorizationTime {
+    AuthorizationTime { wall: unix_time(), running: running().as_secs() }
 }
 
 /// Seconds since 1970; a clock set before 1970 counts as 0.

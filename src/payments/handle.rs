@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::actor::{Actor, PaymentsState};
 use super::approvals::{ApprovalError, OperatorApprovals, PendingApproval};
 use super::channel_lock::ChannelLock;
-use super::clock::{BudgetClock, unix_millis, unix_time};
+use super::clock::{BudgetClock, authorization_time, unix_millis, unix_time};
 use super::closing_signatures::{ClosingSignature, ClosingSignatures};
 use super::consultant::Consultant;
 use super::error::ChannelAccessError;
@@ -103,8 +103,10 @@ impl Payments {
         let pauses = Arc::new(HostPauses::new(limits, journal.paused_hosts()?));
         let paid_prices = Arc::new(PaidPrices::new(limits, journal.paid_prices()?));
         let open = journal.open_authorizations(unix_time(), limits.retry_window.as_secs())?;
-        let engine =
-            Engine::new(policy).with_budgets(budgets).with_open_authorizations(&open).frozen(is_frozen);
+        let engine = Engine::new(policy)
+            .with_budgets(budgets)
+            .with_open_authorizations(&open, authorization_time())
+            .frozen(is_frozen);
         let engine = Arc::new(SharedEngine::new(engine, clock));
         for (nonce, signature) in journal.signatures()? {
             engine.signatures.insert(nonce, signature);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::clock::{BudgetClock, unix_time};
+use super::clock::{BudgetClock, authorization_time};
 use super::kept_signatures::KeptSignatures;
 use super::payer::Wallet;
 use crate::mutex::lock;
@@ -216,7 +216,7 @@ impl LockedEngine {
         if self.timed.is_none_or(|timed| now.saturating_duration_since(timed) >= TIME_EVERY) {
             self.timed = Some(now);
             self.engine.set_time(clock.minute());
-            self.engine.set_wall_clock(unix_time());
+            self.engine.set_authorization_time(authorization_time());
         }
     }
 

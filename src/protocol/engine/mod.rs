@@ -61,6 +61,7 @@ use crate::protocol::{
 pub use authorization::Authorization;
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
+pub use open_authorization::AuthorizationTime;
 pub use open_hold::{HoldReason, OpenHold};
 pub use purchase_key::PurchaseKey;
 pub use question::Question;
@@ -295,8 +296,8 @@ pub struct Engine {
     /// Purchases without a channel.
     one_shots: BTreeMap<PurchaseId, OneShotPurchase>,
     open_authorizations: OpenAuthorizations,
-    /// The wall clock, in seconds since 1970.
-    unix_time: u64,
+    /// The time that authorizations expire by.
+    time: AuthorizationTime,
     /// Purchases that wait for a channel to each receiver, by host, in order of arrival.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
     /// Operations in progress.
@@ -379,7 +380,7 @@ impl Engine {
             purchases: BTreeMap::new(),
             one_shots: BTreeMap::new(),
             open_authorizations: OpenAuthorizations::default(),
-            unix_time: 0,
+            time: AuthorizationTime::default(),
             queues: BTreeMap::new(),
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
@@ -407,9 +408,13 @@ impl Engine {
     /// With authorizations of an earlier run that a payee may still redeem. The second value is until when a purchase that was
     /// paid for and not delivered is not repeated, in seconds since 1970.
     #[must_use]
-    pub fn with_open_authorizations(mut self, open: &[(Authorization, Option<u64>)]) -> Self {
+    pub fn with_open_authorizations(
+        mut self,
+        open: &[(Authorization, Option<u64>)],
+        now: AuthorizationTime,
+    ) -> Self {
         for (authorization, taken_until) in open {
-            self.open_authorizations.restore(authorization, *taken_until);
+            self.open_authorizations.restore(authorization, *taken_until, now);
         }
         self
     }
@@ -443,9 +448,9 @@ impl Engine {
         self.budgets.set_time(minute);
     }
 
-    /// Sets the wall clock, in seconds since 1970, which authorizations expire by.
-    pub fn set_wall_clock(&mut self, unix_time: u64) {
-        self.unix_time = unix_time;
+    /// Sets the time that authorizations expire by.
+    pub fn set_authorization_time(&mut self, time: AuthorizationTime) {
+        self.time = time;
     }
 
     /// Takes what the user has not been told yet about budgets.

@@ -91,7 +91,7 @@ impl Engine {
         key: Option<PurchaseKey>,
     ) -> Result<(Draft, bool), Refusal> {
         if let Some(key) = key {
-            let times = (self.unix_time, self.policy.authorizations.retry_window.as_secs());
+            let times = (self.time, self.policy.authorizations.retry_window.as_secs());
             self.open_authorizations.forget_old(times.0, times.1);
             match self.open_authorizations.join(key, &offer.terms(), limit, times)? {
                 Join::Present(open) => return Ok((open.0, true)),
@@ -108,7 +108,7 @@ impl Engine {
         let terms = offer.terms();
         let context = DrawContext {
             nonce,
-            now: self.unix_time,
+            now: self.time.wall,
             max_validity: self.policy.authorizations.max_validity.as_secs(),
             asset: limit.max_price.known(&terms.price.asset),
         };
@@ -176,7 +176,7 @@ impl Engine {
         let (nonce, key) = (purchase.nonce, purchase.key);
         let (terms, draft) = (purchase.terms.clone(), purchase.draft.clone());
         let authorization = Authorization { nonce, terms, draft, key };
-        self.open_authorizations.begin(&authorization);
+        self.open_authorizations.begin(&authorization, self.time);
         self.records.push(Record::Authorization(Box::new(authorization)));
         self.blocked.push(Blocked { after, since, action: Action::GrantOneShot(id) });
     }
@@ -216,7 +216,7 @@ impl Engine {
 
     /// The seller took an authorization and does not deliver: its purchase is not repeated for a while.
     fn take_authorization(&mut self, nonce: [u8; 32]) {
-        let until = self.unix_time.saturating_add(self.policy.authorizations.retry_window.as_secs());
+        let until = self.time.wall.saturating_add(self.policy.authorizations.retry_window.as_secs());
         if self.open_authorizations.take(&nonce, until) {
             self.records.push(Record::AuthorizationTaken(nonce, until));
         }
@@ -280,7 +280,7 @@ impl Engine {
             return Err(Refusal::Frozen);
         }
         let Some(purchase) = self.one_shots.get(&id) else { return Err(Refusal::ShuttingDown) };
-        match offer.judge_one_shot(&purchase.draft, self.unix_time) {
+        match offer.judge_one_shot(&purchase.draft, self.time.wall) {
             Reply::Stop(refusal) => return Err(refusal),
             Reply::Taken => {
                 let nonce = purchase.nonce;
@@ -320,7 +320,7 @@ impl Engine {
             times => FIRST_PAUSE.saturating_mul(1 << (times.min(LONGEST_PAUSE) - 1)),
         };
         let at = now + pause;
-        let is_usable = purchase.draft.is_usable(self.unix_time.saturating_add(pause.as_secs()));
+        let is_usable = purchase.draft.is_usable(self.time.wall.saturating_add(pause.as_secs()));
         if purchase.retries >= self.policy.authorizations.unclear_repeats
             || at >= purchase.deadline
             || !is_usable

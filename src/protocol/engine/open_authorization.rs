@@ -26,6 +26,8 @@ struct OpenAuthorization {
     terms: Terms,
     /// When it expires, in seconds since 1970.
     valid_before: u64,
+    /// The same by the running clock.
+    runs_until: u64,
     state: OpenState,
 }
 
@@ -39,6 +41,15 @@ enum OpenState {
     Taken { until: u64 },
 }
 
+/// The time, in seconds. An authorization has expired if it has by both clocks: setting the wall clock forward ends nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthorizationTime {
+    /// Since 1970, by the wall clock, as payees and chains see it.
+    pub wall: u64,
+    /// By a clock that only runs on.
+    pub running: u64,
+}
+
 /// What a request for a purchase does.
 #[derive(Debug)]
 pub(super) enum Join {
@@ -50,20 +61,30 @@ pub(super) enum Join {
 
 impl OpenAuthorizations {
     /// An authorization is about to be signed for a request, if it expires and belongs to a purchase.
-    pub(super) fn begin(&mut self, authorization: &Authorization) {
-        self.add(authorization, OpenState::InUse);
+    pub(super) fn begin(&mut self, authorization: &Authorization, now: AuthorizationTime) {
+        self.add(authorization, OpenState::InUse, now);
     }
 
     /// Adds what the journal has of an earlier run.
-    pub(super) fn restore(&mut self, authorization: &Authorization, taken_until: Option<u64>) {
-        self.add(authorization, taken_until.map_or(OpenState::Unclear, |until| OpenState::Taken { until }));
+    pub(super) fn restore(
+        &mut self,
+        authorization: &Authorization,
+        taken_until: Option<u64>,
+        now: AuthorizationTime,
+    ) {
+        self.add(
+            authorization,
+            taken_until.map_or(OpenState::Unclear, |until| OpenState::Taken { until }),
+            now,
+        );
     }
 
-    fn add(&mut self, authorization: &Authorization, state: OpenState) {
+    fn add(&mut self, authorization: &Authorization, state: OpenState, now: AuthorizationTime) {
         let Authorization { nonce, terms, draft, key } = authorization;
         let (Some(key), Some(valid_before)) = (*key, draft.valid_before()) else { return };
         let (draft, terms) = (draft.clone(), terms.clone());
-        self.all.insert(*nonce, OpenAuthorization { key, draft, terms, valid_before, state });
+        let runs_until = now.running.saturating_add(valid_before.saturating_sub(now.wall));
+        self.all.insert(*nonce, OpenAuthorization { key, draft, terms, valid_before, runs_until, state });
         self.by_key.entry(key).or_default().push(*nonce);
     }
 
@@ -92,11 +113,11 @@ impl OpenAuthorizations {
     }
 
     /// Forgets those that can no longer be redeemed and whose purchase may be repeated; `retry_window` is in seconds.
-    pub(super) fn forget_old(&mut self, now: u64, retry_window: u64) {
+    pub(super) fn forget_old(&mut self, now: AuthorizationTime, retry_window: u64) {
         let is_old = |open: &OpenAuthorization| match open.state {
             OpenState::InUse => false,
-            OpenState::Unclear => open.valid_before.saturating_add(retry_window) <= now,
-            OpenState::Taken { until } => until <= now && open.valid_before <= now,
+            OpenState::Unclear => open.has_expired(now, retry_window),
+            OpenState::Taken { until } => until <= now.wall && open.has_expired(now, 0),
         };
         let old: Vec<[u8; 32]> =
             self.all.iter().filter(|(_, open)| is_old(open)).map(|(nonce, _)| *nonce).collect();
@@ -119,9 +140,9 @@ impl OpenAuthorizations {
         key: PurchaseKey,
         terms: &Terms,
         limit: &SpendLimit,
-        (now, retry_window): (u64, u64),
+        (now, retry_window): (AuthorizationTime, u64),
     ) -> Result<Join, Refusal> {
-        let wait = |until: u64| Duration::from_secs(until.saturating_sub(now).max(1));
+        let wait = |until: u64| Duration::from_secs(until.saturating_sub(now.wall).max(1));
         let nonces = self.by_key.get(&key).into_iter().flatten();
         let ended =
             nonces.filter_map(|nonce| self.all.get(nonce)).filter(|open| open.state != OpenState::InUse);
@@ -130,11 +151,11 @@ impl OpenAuthorizations {
             OpenState::Taken { until } => Some(until),
             OpenState::InUse | OpenState::Unclear => None,
         });
-        if let Some(until) = taken.max().filter(|until| *until > now) {
+        if let Some(until) = taken.max().filter(|until| *until > now.wall) {
             return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
         let unclear = || ended.iter().filter(|open| open.state == OpenState::Unclear);
-        let usable = unclear().find(|open| open.terms == *terms && open.draft.is_usable(now));
+        let usable = unclear().find(|open| open.terms == *terms && open.draft.is_usable(now.wall));
         if let Some(open) = usable {
             let found = Box::new((open.draft.clone(), open.terms.clone()));
             if let Some(nonce) = found.0.nonce()
@@ -144,18 +165,171 @@ impl OpenAuthorizations {
             }
             return Ok(Join::Present(found));
         }
-        let Some(last) = unclear().map(|open| open.valid_before).max() else { return Ok(Join::Separate) };
+        let holding = unclear().filter(|open| !open.has_expired(now, retry_window));
+        let Some(last) = holding.map(|open| open.valid_before).max() else { return Ok(Join::Separate) };
         let until = last.saturating_add(retry_window);
         let refusal = Refusal::OutcomeUnclear { retry_after: wait(until) };
-        // Expired ones may have been taken, too.
-        let is_same = unclear().all(|open| open.terms.price.asset == terms.price.asset);
-        let has_expired = unclear().any(|open| open.valid_before <= now || open.terms == *terms);
-        if !is_same || has_expired {
-            return if until > now { Err(refusal) } else { Ok(Join::Separate) };
+        // What has expired may have been taken, and in another asset there is no sum.
+        let adds_up = |open: &OpenAuthorization| {
+            open.terms.price.asset == terms.price.asset && open.terms != *terms && !open.has_expired(now, 0)
+        };
+        if !unclear().all(|open| adds_up(open)) {
+            return Err(refusal);
         }
         let sum =
             unclear().map(|open| open.terms.price.amount).fold(terms.price.amount, Amount::saturating_add);
         let both = Terms { price: Money { amount: sum, asset: terms.price.asset.clone() }, ..terms.clone() };
         if limit.check(&both, || None).is_err() { Err(refusal) } else { Ok(Join::Separate) }
+    }
+}
+
+impl OpenAuthorization {
+    /// Whether it expired at least this many seconds ago.
+    fn has_expired(&self, now: AuthorizationTime, ago: u64) -> bool {
+        self.valid_before.saturating_add(ago) <= now.wall
+            && self.runs_until.saturating_add(ago) <= now.running
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::protocol::policy::{Hooks, KnownAsset, PriceLimit, TokenDomain};
+    use crate::protocol::schemes::{self, DrawContext};
+    use crate::protocol::{Address, Answer};
+
+    const KEY: PurchaseKey = PurchaseKey([1; 32]);
+    const WINDOW: u64 = 60;
+
+    fn at(wall: u64) -> AuthorizationTime {
+        AuthorizationTime { wall, running: wall - 500 }
+    }
+
+    fn known() -> KnownAsset {
+        let domain = TokenDomain { name: "Toy".to_owned(), version: "2".to_owned() };
+        KnownAsset::new("TOY", "eip155:1", Address([7; 20]), 0, None).with_domain(Some(domain))
+    }
+
+    /// An authorization of `price`, drawn at the time 1000 and valid for 100 seconds.
+    fn authorization(byte: u8, price: u64) -> Authorization {
+        let body = format!(
+            r#"{{"x402Version": 1, "accepts": [{{"scheme": "exact", "network": "eip155:1", "maxAmountRequired": "{price}",
+                "asset": "{}", "payTo": "{}", "maxTimeoutSeconds": 100}}]}}"#,
+            Address([7; 20]),
+            Address([8; 20])
+        );
+        let headers = HeaderMap::new();
+        let answer =
+            Answer { status: StatusCode::PAYMENT_REQUIRED, headers: &headers, body: Some(body.as_bytes()) };
+        let offer = schemes::read(&answer).unwrap().remove(0);
+        let (nonce, known) = ([byte; 32], known());
+        let context = DrawContext { nonce, now: 1000, max_validity: 600, asset: Some(&known) };
+        let draft = offer.draw_one_shot(&context).unwrap();
+        Authorization { nonce, terms: offer.terms(), draft, key: Some(KEY) }
+    }
+
+    fn limit(most: u64) -> SpendLimit {
+        SpendLimit {
+            host: "bob.example".into(),
+            max_price: PriceLimit::Tokens([(most.into(), known())].into()),
+            receivers: Vec::new(),
+            preference: Arc::default(),
+            hooks: Arc::<Hooks>::default(),
+            budgets: Arc::default(),
+        }
+    }
+
+    /// What a request for `price` gets at this time: `new`, the number of an authorization, or a refusal with its wait.
+    fn join(open: &mut OpenAuthorizations, price: u64, most: u64, now: AuthorizationTime) -> String {
+        open.forget_old(now, WINDOW);
+        match open.join(KEY, &authorization(0, price).terms, &limit(most), (now, WINDOW)) {
+            Ok(Join::Separate) => "new".to_owned(),
+            Ok(Join::Present(found)) => found.0.nonce().unwrap()[0].to_string(),
+            Err(Refusal::PaidNotDelivered { retry_after }) => format!("taken {}", retry_after.as_secs()),
+            Err(Refusal::OutcomeUnclear { retry_after }) => format!("unclear {}", retry_after.as_secs()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_is_unclear_is_presented_again_by_one_request_at_a_time_the_oldest_first() {
+        let mut open = OpenAuthorizations::default();
+        for byte in [1, 2, 3] {
+            open.begin(&authorization(byte, 5), at(1000));
+        }
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "new", "their requests have not ended");
+        open.release(&[2; 32]);
+        open.release(&[1; 32]);
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "1");
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "2");
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "new");
+        open.release(&[2; 32]);
+        open.end(&[1; 32]);
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "2");
+        assert_eq!(open.len(), 2);
+        let other =
+            open.join(PurchaseKey([9; 32]), &authorization(0, 5).terms, &limit(9), (at(1001), WINDOW));
+        assert!(matches!(other, Ok(Join::Separate)), "{other:?}");
+    }
+
+    #[test]
+    fn nothing_is_signed_anew_before_the_old_has_expired_and_the_window_has_passed() {
+        for (now, expected) in [
+            (at(1094), "1"),
+            // The facilitator would not take it any more.
+            (at(1095), "unclear 65"),
+            (at(1100), "unclear 60"),
+            (at(1159), "unclear 1"),
+            (at(1160), "new"),
+            // The wall clock was set forward by an hour.
+            (AuthorizationTime { wall: 4600, running: 501 }, "unclear 1"),
+            (AuthorizationTime { wall: 4600, running: 659 }, "unclear 1"),
+            (AuthorizationTime { wall: 4600, running: 660 }, "new"),
+            // It was set back.
+            (AuthorizationTime { wall: 100, running: 5000 }, "1"),
+        ] {
+            let mut open = OpenAuthorizations::default();
+            open.begin(&authorization(1, 5), at(1000));
+            open.release(&[1; 32]);
+            assert_eq!(join(&mut open, 5, 100, now), expected, "{now:?}");
+            assert_eq!(open.len(), usize::from(expected != "new"), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_price_is_paid_only_if_both_fit() {
+        for (price, most, now, expected) in [
+            (6, 11, 1001, "new"),
+            (6, 10, 1001, "unclear 159"),
+            (5, 100, 1001, "1"),
+            // What has expired may have been taken.
+            (6, 100, 1100, "unclear 60"),
+            (6, 100, 1160, "new"),
+        ] {
+            let mut open = OpenAuthorizations::default();
+            open.begin(&authorization(1, 5), at(1000));
+            open.release(&[1; 32]);
+            assert_eq!(join(&mut open, price, most, at(now)), expected, "{price} {most} {now}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_not_repeated_within_the_window() {
+        let mut open = OpenAuthorizations::default();
+        open.begin(&authorization(1, 5), at(1000));
+        assert!(open.take(&[1; 32], 1061) && !open.take(&[2; 32], 1061));
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "taken 60");
+        assert_eq!(join(&mut open, 7, 100, at(1060)), "taken 1");
+        assert_eq!(join(&mut open, 5, 100, at(1061)), "new");
+        // Known after a restart, too.
+        let mut open = OpenAuthorizations::default();
+        open.restore(&authorization(1, 5), Some(1061), at(1001));
+        open.restore(&authorization(2, 5), None, at(1001));
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "taken 60");
+        assert_eq!(join(&mut open, 5, 100, at(1061)), "2");
     }
 }
