@@ -282,7 +282,7 @@ impl Actor {
                 // A second one would be of the same key.
                 let _ = self.engine.payer.set(Wallet::new(signer));
                 self.engine.freeze_wallet();
-                self.engine.submit(Input::Unlocked { has_chain });
+                self.engine.submit(Input::Unlocked { payer, has_chain });
             }
             Message::Unready(reason) => self.engine.submit(Input::Unready(reason)),
             Message::Intent { intent, reply } => {

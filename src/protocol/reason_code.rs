@@ -41,6 +41,8 @@ reason_codes! {
     AboveMaxPrice = "above-max-price",
     /// `max_price`, `assets` or `networks` do not allow the token.
     AssetNotAllowed = "asset-not-allowed",
+    /// The rule's `schemes` do not allow the scheme.
+    SchemeNotAllowed = "scheme-not-allowed",
     /// The payee is not among the `receivers`.
     ReceiverNotAllowed = "receiver-not-allowed",
     /// A budget does not allow the payment.
@@ -169,8 +171,6 @@ reason_codes! {
     PaidNotDelivered = "paid-not-delivered",
     /// The seller's facilitator refused the payment.
     SellerRefused = "seller-refused",
-    /// The rule's `schemes` do not allow the scheme.
-    SchemeNotAllowed = "scheme-not-allowed",
     /// The clocks of the seller and of this machine differ.
     ClockSkew = "clock-skew",
     /// None of the offers of a known protocol can be paid.

@@ -269,7 +269,7 @@ async fn what_was_paid_before_there_was_a_ledger_is_one_row_per_channel() {
         "paid_price",
     ];
     let drops: String = tables.iter().map(|table| format!("DROP TABLE {table}; ")).collect();
-    let columns: String = ["purchase", "payment", "valid_before", "taken_until", "signature"]
+    let columns: String = ["purchase", "payer", "payment", "valid_before", "taken_until", "signature"]
         .iter()
         .map(|column| format!("ALTER TABLE authorization DROP COLUMN {column}; "))
         .collect();
@@ -313,7 +313,7 @@ async fn the_rows_of_an_older_journal_stay_and_keep_their_chain() {
              FROM ledger JOIN ledger_parties AS shared ON shared.seq = ledger.parties;
              DROP TABLE ledger; DROP TABLE ledger_parties; DROP TABLE fee; ALTER TABLE whole RENAME TO ledger;
              DROP TABLE paid_price; ALTER TABLE paused_host DROP COLUMN is_price_rise;
-             ALTER TABLE authorization DROP COLUMN purchase; ALTER TABLE authorization DROP COLUMN payment;
+             ALTER TABLE authorization DROP COLUMN purchase; ALTER TABLE authorization DROP COLUMN payer; ALTER TABLE authorization DROP COLUMN payment;
              ALTER TABLE authorization DROP COLUMN valid_before; ALTER TABLE authorization DROP COLUMN taken_until;
              ALTER TABLE authorization DROP COLUMN signature;
              PRAGMA user_version = 10;",

@@ -105,7 +105,7 @@ impl Journal {
         retry_window: u64,
     ) -> Result<Vec<(Authorization, Option<u64>)>, JournalError> {
         let read = || -> rusqlite::Result<Vec<_>> {
-            let sql = "SELECT nonce, scheme, payment, purchase, taken_until FROM authorization
+            let sql = "SELECT nonce, scheme, payment, purchase, taken_until, payer FROM authorization
                  WHERE payment IS NOT NULL AND (valid_before + ?2 > ?1 OR taken_until > ?1) ORDER BY rowid";
             let mut select = self.connection.prepare(sql)?;
             let rows = select.query_map(params![now as i64, retry_window as i64], |row| {
@@ -119,7 +119,7 @@ impl Journal {
                     return Err(unreadable(2, NotStored));
                 };
                 let (terms, key) = (draft.terms(), key.map(PurchaseKey));
-                let authorization = Authorization { nonce, terms, draft, key };
+                let authorization = Authorization { nonce, terms, draft, payer: text(row, 5)?, key };
                 Ok((authorization, taken_until.map(i64::unsigned_abs)))
             })?;
             rows.collect()

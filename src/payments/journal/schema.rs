@@ -215,6 +215,7 @@ const PAID_PRICES: &str = "
 /// taken and not delivered is not repeated.
 const PURCHASES: &str = "
     ALTER TABLE authorization ADD COLUMN purchase BLOB;
+    ALTER TABLE authorization ADD COLUMN payer TEXT;
     ALTER TABLE authorization ADD COLUMN payment TEXT;
     ALTER TABLE authorization ADD COLUMN valid_before INTEGER;
     ALTER TABLE authorization ADD COLUMN taken_until INTEGER;";

@@ -195,12 +195,12 @@ impl Journal {
 }
 
 fn write_authorization(connection: &Connection, authorization: &Authorization) -> rusqlite::Result<()> {
-    let Authorization { nonce, terms: Terms { price, payee, scheme }, draft, key } = authorization;
+    let Authorization { nonce, terms: Terms { price, payee, scheme }, draft, payer, key } = authorization;
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO authorization
-                 (nonce, scheme, amount, asset, payee, at, purchase, payment, valid_before)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 (nonce, scheme, amount, asset, payee, at, purchase, payment, valid_before, payer)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             hex::encode_prefixed(nonce),
@@ -212,6 +212,7 @@ fn write_authorization(connection: &Connection, authorization: &Authorization) -
             key.map(|key| key.0),
             draft.to_stored(),
             draft.valid_before().map(|time| time as i64),
+            payer.to_string(),
         ])?;
     Ok(())
 }

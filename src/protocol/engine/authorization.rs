@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::purchase::Topic;
 use super::purchase_key::PurchaseKey;
-use crate::protocol::Money;
 use crate::protocol::budget::{BudgetAmount, BudgetIndex};
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::{Draft, Offer};
 use crate::protocol::terms::Terms;
+use crate::protocol::{Address, Money};
 
 /// An authorization that is signed or about to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Authorization {
     pub terms: Terms,
     /// The authorization itself, so that the same one can be presented again.
     pub draft: Draft,
+    /// Who signs it.
+    pub payer: Address,
     /// The purchase that it is for, if later requests can continue that.
     pub key: Option<PurchaseKey>,
 }

@@ -66,8 +66,9 @@ impl Engine {
     }
 
     /// Starts what waits for the key only, and refuses what needs a chain if there is none.
-    pub(super) fn unlocked(&mut self, has_chain: bool, now: Instant) {
+    pub(super) fn unlocked(&mut self, payer: Address, has_chain: bool, now: Instant) {
         self.is_unlocked = true;
+        self.payer = Some(payer);
         self.start_one_shots();
         if !has_chain && matches!(self.start, Start::Waiting(_)) {
             self.start = Start::NoChain;

@@ -89,6 +89,8 @@ pub enum Input {
     /// The key is unlocked: schemes without channels can pay. [`Input::Ready`] follows once the chain has been read; without
     /// a chain, nothing is ever paid from a channel.
     Unlocked {
+        /// The address that signs.
+        payer: Address,
         /// True if there is a chain to read.
         has_chain: bool,
     },
@@ -298,6 +300,8 @@ pub struct Engine {
     open_authorizations: OpenAuthorizations,
     /// The time that authorizations expire by.
     time: AuthorizationTime,
+    /// Who signs, once the key is unlocked.
+    payer: Option<Address>,
     /// Purchases that wait for a channel to each receiver, by host, in order of arrival.
     queues: BTreeMap<Address, BTreeMap<QueueKey, VecDeque<PurchaseId>>>,
     /// Operations in progress.
@@ -381,6 +385,7 @@ impl Engine {
             one_shots: BTreeMap::new(),
             open_authorizations: OpenAuthorizations::default(),
             time: AuthorizationTime::default(),
+            payer: None,
             queues: BTreeMap::new(),
             unresolved: BTreeMap::new(),
             funding: BTreeMap::new(),
@@ -481,7 +486,7 @@ impl Engine {
                     self.check_starting(now);
                 }
             }
-            Input::Unlocked { has_chain } => self.unlocked(has_chain, now),
+            Input::Unlocked { payer, has_chain } => self.unlocked(payer, has_chain, now),
             Input::Unready(reason) => {
                 if matches!(self.start, Start::Waiting(_)) {
                     self.start = Start::Waiting(reason);

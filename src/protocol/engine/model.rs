@@ -1108,7 +1108,7 @@ impl Model {
         self.disk.holds.values_mut().zip(holds).for_each(|(stored, hold)| *stored = hold);
         changed.into_iter().for_each(|row| self.write(&Record::Budget(Box::new(row))));
         self.engine = Engine::new(Arc::clone(&self.policy)).with_budgets(budgets);
-        self.handle(Input::Unlocked { has_chain: true });
+        self.handle(Input::Unlocked { payer: Address::default(), has_chain: true });
         self.handle(Input::Holds(self.disk.holds.iter().map(|(id, hold)| (*id, hold.clone())).collect()));
         let known = self.disk.channels.keys().chain(self.chain.keys()).copied().collect::<BTreeSet<_>>();
         let ago = |(receiver, host, at): &(Address, HostName, Instant)| {

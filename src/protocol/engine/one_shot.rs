@@ -93,7 +93,7 @@ impl Engine {
         if let Some(key) = key {
             let times = (self.time, self.policy.authorizations.retry_window.as_secs());
             self.open_authorizations.forget_old(times.0, times.1);
-            match self.open_authorizations.join(key, &offer.terms(), limit, times)? {
+            match self.open_authorizations.join((key, self.payer), &offer.terms(), limit, times)? {
                 Join::Present(open) => return Ok((open.0, true)),
                 Join::Separate if self.open_authorizations.len() >= self.policy.authorizations.open => {
                     return Err(Refusal::TooManyOpen);
@@ -151,7 +151,12 @@ impl Engine {
         }
         let Some(purchase) = self.one_shots.get(&id) else { return };
         if purchase.is_joined {
-            return self.grant_one_shot(id);
+            // The key was locked when the request came.
+            let payer = self.payer.unwrap_or_default();
+            return match self.open_authorizations.check_payer(&purchase.nonce, payer, self.time) {
+                Ok(()) => self.grant_one_shot(id),
+                Err(refusal) => self.refuse_one_shot(id, refusal),
+            };
         }
         // Drawn now: the request may have waited for a while.
         let draft = match self.draw_one_shot(&purchase.offer, &purchase.limit, purchase.nonce) {
@@ -175,7 +180,7 @@ impl Engine {
         purchase.draft = draft;
         let (nonce, key) = (purchase.nonce, purchase.key);
         let (terms, draft) = (purchase.terms.clone(), purchase.draft.clone());
-        let authorization = Authorization { nonce, terms, draft, key };
+        let authorization = Authorization { nonce, terms, draft, payer: self.payer.unwrap_or_default(), key };
         self.open_authorizations.begin(&authorization, self.time);
         self.records.push(Record::Authorization(Box::new(authorization)));
         self.blocked.push(Blocked { after, since, action: Action::GrantOneShot(id) });

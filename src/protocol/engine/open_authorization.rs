@@ -9,7 +9,7 @@ use super::purchase_key::PurchaseKey;
 use crate::protocol::policy::SpendLimit;
 use crate::protocol::schemes::Draft;
 use crate::protocol::terms::Terms;
-use crate::protocol::{Amount, Money, Refusal};
+use crate::protocol::{Address, Amount, Money, Refusal};
 
 /// All authorizations that expire, from the moment that they are recorded.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ struct OpenAuthorization {
     key: PurchaseKey,
     draft: Draft,
     terms: Terms,
+    payer: Address,
     /// When it expires, in seconds since 1970.
     valid_before: u64,
     /// The same by the running clock.
@@ -80,12 +81,32 @@ impl OpenAuthorizations {
     }
 
     fn add(&mut self, authorization: &Authorization, state: OpenState, now: AuthorizationTime) {
-        let Authorization { nonce, terms, draft, key } = authorization;
+        let Authorization { nonce, terms, draft, payer, key } = authorization;
         let (Some(key), Some(valid_before)) = (*key, draft.valid_before()) else { return };
-        let (draft, terms) = (draft.clone(), terms.clone());
+        let (draft, terms, payer) = (draft.clone(), terms.clone(), *payer);
         let runs_until = now.running.saturating_add(valid_before.saturating_sub(now.wall));
-        self.all.insert(*nonce, OpenAuthorization { key, draft, terms, valid_before, runs_until, state });
+        self.all
+            .insert(*nonce, OpenAuthorization { key, draft, terms, payer, valid_before, runs_until, state });
         self.by_key.entry(key).or_default().push(*nonce);
+    }
+
+    /// Checks that an authorization to be presented again was signed by this payer: by another, it would be another payment.
+    ///
+    /// # Errors
+    /// It was not.
+    pub(super) fn check_payer(
+        &self,
+        nonce: &[u8; 32],
+        payer: Address,
+        now: AuthorizationTime,
+    ) -> Result<(), Refusal> {
+        match self.all.get(nonce).filter(|open| open.payer != payer) {
+            None => Ok(()),
+            Some(open) => {
+                let left = open.valid_before.saturating_sub(now.wall).max(1);
+                Err(Refusal::OutcomeUnclear { retry_after: Duration::from_secs(left) })
+            }
+        }
     }
 
     /// The request that presented it has ended without a certain outcome.
@@ -137,7 +158,7 @@ impl OpenAuthorizations {
     /// those that may still be, and together they exceed the limit.
     pub(super) fn join(
         &mut self,
-        key: PurchaseKey,
+        (key, payer): (PurchaseKey, Option<Address>),
         terms: &Terms,
         limit: &SpendLimit,
         (now, retry_window): (AuthorizationTime, u64),
@@ -155,7 +176,12 @@ impl OpenAuthorizations {
             return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
         let unclear = || ended.iter().filter(|open| open.state == OpenState::Unclear);
-        let usable = unclear().find(|open| open.terms == *terms && open.draft.is_usable(now.wall));
+        let usable = unclear().find(|open| {
+            // Signed by another key, it would be another payment.
+            payer.is_none_or(|payer| open.payer == payer)
+                && open.terms == *terms
+                && open.draft.is_usable(now.wall)
+        });
         if let Some(open) = usable {
             let found = Box::new((open.draft.clone(), open.terms.clone()));
             if let Some(nonce) = found.0.nonce()
@@ -198,11 +224,12 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::protocol::Answer;
     use crate::protocol::policy::{Hooks, KnownAsset, PriceLimit, TokenDomain};
     use crate::protocol::schemes::{self, DrawContext};
-    use crate::protocol::{Address, Answer};
 
     const KEY: PurchaseKey = PurchaseKey([1; 32]);
+    const PAYER: Address = Address([0xa1; 20]);
     const WINDOW: u64 = 60;
 
     fn at(wall: u64) -> AuthorizationTime {
@@ -229,7 +256,7 @@ mod tests {
         let (nonce, known) = ([byte; 32], known());
         let context = DrawContext { nonce, now: 1000, max_validity: 600, asset: Some(&known) };
         let draft = offer.draw_one_shot(&context).unwrap();
-        Authorization { nonce, terms: offer.terms(), draft, key: Some(KEY) }
+        Authorization { nonce, terms: offer.terms(), draft, payer: PAYER, key: Some(KEY) }
     }
 
     fn limit(most: u64) -> SpendLimit {
@@ -246,7 +273,7 @@ mod tests {
     /// What a request for `price` gets at this time: `new`, the number of an authorization, or a refusal with its wait.
     fn join(open: &mut OpenAuthorizations, price: u64, most: u64, now: AuthorizationTime) -> String {
         open.forget_old(now, WINDOW);
-        match open.join(KEY, &authorization(0, price).terms, &limit(most), (now, WINDOW)) {
+        match open.join((KEY, Some(PAYER)), &authorization(0, price).terms, &limit(most), (now, WINDOW)) {
             Ok(Join::Separate) => "new".to_owned(),
             Ok(Join::Present(found)) => found.0.nonce().unwrap()[0].to_string(),
             Err(Refusal::PaidNotDelivered { retry_after }) => format!("taken {}", retry_after.as_secs()),
@@ -271,8 +298,12 @@ mod tests {
         open.end(&[1; 32]);
         assert_eq!(join(&mut open, 5, 100, at(1001)), "2");
         assert_eq!(open.len(), 2);
-        let other =
-            open.join(PurchaseKey([9; 32]), &authorization(0, 5).terms, &limit(9), (at(1001), WINDOW));
+        let other = open.join(
+            (PurchaseKey([9; 32]), Some(PAYER)),
+            &authorization(0, 5).terms,
+            &limit(9),
+            (at(1001), WINDOW),
+        );
         assert!(matches!(other, Ok(Join::Separate)), "{other:?}");
     }
 
@@ -298,6 +329,17 @@ mod tests {
             assert_eq!(join(&mut open, 5, 100, now), expected, "{now:?}");
             assert_eq!(open.len(), usize::from(expected != "new"), "{now:?}");
         }
+    }
+
+    #[test]
+    fn what_another_key_signed_is_not_presented_and_nothing_is_signed_beside_it() {
+        let mut open = OpenAuthorizations::default();
+        open.begin(&Authorization { payer: Address([0xee; 20]), ..authorization(1, 5) }, at(1000));
+        open.release(&[1; 32]);
+        assert_eq!(join(&mut open, 5, 100, at(1001)), "unclear 159");
+        assert!(open.check_payer(&[1; 32], PAYER, at(1001)).is_err());
+        assert!(open.check_payer(&[1; 32], Address([0xee; 20]), at(1001)).is_ok());
+        assert_eq!(join(&mut open, 5, 100, at(1160)), "new");
     }
 
     #[test]
