@@ -49,7 +49,7 @@ pub struct InitArgs {
     /// A host to pay up to 5 cents for each request, such as api.example.com; repeatable
     #[arg(long, value_name = "HOST")]
     pub pay: Vec<HostPattern>,
-    /// Also prepare [chain], for sellers that are paid from payment channels (µRaiden)
+    /// Also prepare payment channels (µRaiden), which need a node
     #[arg(long)]
     pub channels: bool,
 }

@@ -179,7 +179,7 @@ async fn the_files_of_init_can_be_filled_in_checked_and_served() {
     let directory = tempfile::tempdir().unwrap();
     let (dir, password) = (directory.path().join("new"), directory.path().join("password"));
     write(&password, "correct horse\n", 0o600);
-    let init = ["init", "--dir", text(&dir), "--password-file", text(&password)];
+    let init = ["init", "--channels", "--dir", text(&dir), "--password-file", text(&password)];
     let made = run(&init).await;
     assert_eq!(made.code, 0, "{made:?}");
     let address = made.out.strip_prefix("Your address: ").unwrap().lines().next().unwrap();

@@ -146,7 +146,9 @@ impl Notary {
     /// Everything that it was asked with this method, in order.
     pub fn asked(&self, method: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path("asked")).unwrap_or_default();
-        let asked = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The last line may still be written.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let asked = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
         asked.filter(|asked| asked["request"]["method"] == method).collect()
     }
 
