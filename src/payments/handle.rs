@@ -374,6 +374,19 @@ impl Payments {
         self.engine.lock().engine.check(offer, limit)
     }
 
+    /// Whether there are payments that expire and are in use or unclear.
+    pub(crate) fn has_open_authorizations(&self) -> bool {
+        self.engine.lock().engine.has_open_authorizations()
+    }
+
+    /// Checks that a purchase may be paid for in another scheme.
+    ///
+    /// # Errors
+    /// An earlier payment for it may still be redeemed, or was taken a short time ago.
+    pub(crate) fn check_purchase(&self, key: PurchaseKey) -> Result<(), Refusal> {
+        self.engine.lock().engine.check_purchase(key)
+    }
+
     /// Whether an approver must be asked about an offer.
     ///
     /// # Errors

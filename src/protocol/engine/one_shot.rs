@@ -104,6 +104,20 @@ impl Engine {
         Ok((self.draw_one_shot(offer, limit, nonce)?, false))
     }
 
+    /// Whether there are payments that expire.
+    pub fn has_open_authorizations(&self) -> bool {
+        self.open_authorizations.len() > 0
+    }
+
+    /// Checks that nothing else was signed for a purchase that may still be redeemed, or was taken a short time ago, before
+    /// it is paid for in another scheme.
+    ///
+    /// # Errors
+    /// Something was.
+    pub fn check_purchase(&self, key: PurchaseKey) -> Result<(), Refusal> {
+        self.open_authorizations.check(key, self.time, self.policy.authorizations.retry_window.as_secs())
+    }
+
     fn draw_one_shot(&self, offer: &Offer, limit: &SpendLimit, nonce: [u8; 32]) -> Result<Draft, Refusal> {
         let terms = offer.terms();
         let context = DrawContext {

@@ -90,6 +90,32 @@ impl OpenAuthorizations {
         self.by_key.entry(key).or_default().push(*nonce);
     }
 
+    /// Checks that no earlier payment for a purchase may still be redeemed, or was taken a short time ago.
+    ///
+    /// # Errors
+    /// One may, or was.
+    pub(super) fn check(
+        &self,
+        key: PurchaseKey,
+        now: AuthorizationTime,
+        retry_window: u64,
+    ) -> Result<(), Refusal> {
+        let wait = |until: u64| Duration::from_secs(until.saturating_sub(now.wall).max(1));
+        for open in self.by_key.get(&key).into_iter().flatten().filter_map(|nonce| self.all.get(nonce)) {
+            match open.state {
+                OpenState::Taken { until } if until > now.wall => {
+                    return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
+                }
+                OpenState::Unclear if !open.has_expired(now, retry_window) => {
+                    let until = open.valid_before.saturating_add(retry_window);
+                    return Err(Refusal::OutcomeUnclear { retry_after: wait(until) });
+                }
+                OpenState::InUse | OpenState::Unclear | OpenState::Taken { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that an authorization to be presented again was signed by this payer: by another, it would be another payment.
     ///
     /// # Errors
@@ -340,6 +366,20 @@ mod tests {
         assert!(open.check_payer(&[1; 32], PAYER, at(1001)).is_err());
         assert!(open.check_payer(&[1; 32], Address([0xee; 20]), at(1001)).is_ok());
         assert_eq!(join(&mut open, 5, 100, at(1160)), "new");
+    }
+
+    #[test]
+    fn nothing_else_is_paid_for_a_purchase_meanwhile() {
+        let mut open = OpenAuthorizations::default();
+        let check = |open: &OpenAuthorizations, now: u64| {
+            open.check(KEY, at(now), WINDOW).map_err(|refusal| refusal.retry_after().unwrap().as_secs())
+        };
+        open.begin(&authorization(1, 5), at(1000));
+        assert_eq!(check(&open, 1001), Ok(()), "its request has not ended");
+        open.release(&[1; 32]);
+        assert_eq!((check(&open, 1001), check(&open, 1159), check(&open, 1160)), (Err(159), Err(1), Ok(())));
+        open.take(&[1; 32], 1061);
+        assert_eq!((check(&open, 1001), check(&open, 1061)), (Err(60), Ok(())));
     }
 
     #[test]

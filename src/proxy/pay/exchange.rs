@@ -27,7 +27,7 @@ use super::spender::Spender;
 use super::strip;
 use super::url::without_user;
 use crate::failpoint;
-use crate::payments::{Lease, PaidRequest, RunAccount};
+use crate::payments::{Lease, PaidRequest, Payments, RunAccount};
 use crate::protocol::engine::PurchaseKey;
 use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
@@ -357,6 +357,10 @@ where
             self.unpayable = Some(refusal);
             return None;
         }
+        if self.has_open_authorizations() {
+            // One of them may be for the same purchase.
+            return None;
+        }
         self.start_clock();
         if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
             // The paid request must carry the length, so the body is sent from its start.
@@ -423,11 +427,16 @@ where
             return Err(refusal);
         }
         self.first = None;
-        if offer.can_be_continued() {
+        let can_be_continued = offer.can_be_continued();
+        if can_be_continued || self.has_open_authorizations() {
             let key = self.purchase_key().await?;
-            self.key = Some(key);
             if let Some(answer) = self.adopt(&key).await {
                 return Ok(Leased::Answer(Box::new(answer)));
+            }
+            match &self.settings().payments {
+                // The purchase may have been paid for in another scheme.
+                Some(payments) if !can_be_continued => payments.check_purchase(key)?,
+                _ => self.key = Some(key),
             }
         }
         self.lease(offer, Some(&held.head)).await.map(Leased::Payment)
@@ -439,6 +448,10 @@ where
         let answer = timeout_at(self.deadline, answer).await.ok()?.ok()?;
         tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
         Some(answer)
+    }
+
+    fn has_open_authorizations(&self) -> bool {
+        self.settings().payments.as_ref().is_some_and(Payments::has_open_authorizations)
     }
 
     /// What makes a later request the same purchase: method, URL, client, `Authorization`, and the body or its

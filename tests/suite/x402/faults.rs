@@ -2,6 +2,8 @@
 //! twice, and each that can be served is.
 
 use super::*;
+use crate::support::mallory::Demand;
+use crate::support::market::Market;
 use crate::support::raw::Raw;
 
 /// What happens to the first payment that the seller is presented.
@@ -310,4 +312,45 @@ async fn a_client_that_gives_up_and_comes_back_gets_what_it_has_paid_for() {
         proxy.stop().await;
         assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::Paid; 2]);
     }
+}
+
+/// A seller that offers another scheme after a payment in this one is not paid in that one meanwhile.
+#[tokio::test]
+async fn a_purchase_in_doubt_is_not_paid_for_in_another_scheme() {
+    let market = Market::open().await;
+    let demand = Demand {
+        contract: market.manager,
+        receiver: tollpass::protocol::Address([0x77; 20]),
+        token: market.token,
+    };
+    let chain = Chain::default();
+    let of_seller = chain.clone();
+    let seller = Mallory::spawn(move |presented| match V2.payment(presented) {
+        Some(payment) => {
+            of_seller.settle(&payment);
+            status(504)
+        }
+        None if presented.number == 0 => V2.offer("Payment required"),
+        None => demand.base(10),
+    })
+    .await;
+    let asset = |symbol: &str, token: &str, more: &str| {
+        format!(
+            "[[asset]]\nsymbol = \"{symbol}\"\nnetwork = \"eip155:31337\"\ntoken = \"{token}\"\ndecimals = 3\nusd = \"0.001\"\n{more}"
+        )
+    };
+    let rest = [
+        asset("TKN", &market.token.to_string(), ""),
+        asset("TOY", TOKEN, "eip712_name = \"Toy Dollar\"\neip712_version = \"2\"\n"),
+        format!("[[pay]]\nhost = \"localhost\"\nmax_price = \"$0.01\"\n{QUICK}"),
+    ];
+    let alice = Alice::ruled(&market, &rest.concat()).await;
+    let proxy = alice.start().await;
+    proxy.ready().await;
+    let got = send(&proxy, &seller, Method::POST, HeaderMap::new()).await;
+    assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT, "{got:?}");
+    let got = send(&proxy, &seller, Method::POST, HeaderMap::new()).await;
+    assert!(reason(&got).contains("reason=payment-in-doubt"), "{got:?}");
+    assert_eq!((chain.transfers(), seller.highest()), (vec![PRICE], 0.into()));
+    proxy.stop().await;
 }
