@@ -48,6 +48,8 @@ pub(in crate::payments) struct LedgerWriter {
     has_failed: bool,
     /// Whether the rows of earlier processes were ended, and the chain compared with the copied head.
     is_compared: bool,
+    /// Whether the copied head is the one of the last transaction.
+    is_head_copied: bool,
 }
 
 /// The chain of rows as it is on disk, or about to be.
@@ -116,6 +118,7 @@ impl LedgerWriter {
             opened: None,
             has_failed: false,
             is_compared: false,
+            is_head_copied: true,
         }
     }
 
@@ -151,7 +154,7 @@ impl LedgerWriter {
         loop {
             let batch = self.queue.take();
             if batch.is_empty() && self.opened.is_some() && self.unchecked.is_empty() {
-                return;
+                return self.copy_new_head();
             }
             match self.write(connection, &batch) {
                 Ok(()) => self.committed(),
@@ -241,8 +244,15 @@ impl LedgerWriter {
 
     /// A transaction with rows was committed.
     pub(in crate::payments) fn committed(&mut self) {
-        (self.has_failed, self.is_compared) = (false, true);
+        (self.has_failed, self.is_compared, self.is_head_copied) = (false, true, false);
+    }
+
+    /// Copies the head to its file, unless it has not changed. Not with each transaction: a rename takes longer than that.
+    fn copy_new_head(&mut self) {
         let Some(OpenedLedger { payer, seq, seal, .. }) = &self.opened else { return };
+        if std::mem::replace(&mut self.is_head_copied, true) {
+            return;
+        }
         let path = head_file(&self.head_file, *payer);
         // The copy is best effort: without it, `tollpass ledger verify` trusts the head in the journal.
         if let Err(error) = copy_head(&path, *seq, *seal) {
