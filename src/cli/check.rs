@@ -83,7 +83,10 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         }
         Err(error) => report.wrong("client", &error),
     }
-    if config.policy.deposit.max_total.is_none() && all_rules(&config).any(pays_any_receiver) {
+    if config.chain.is_some()
+        && config.policy.deposit.max_total.is_none()
+        && all_rules(&config).any(pays_any_receiver)
+    {
         report.note("deposit", &NO_TOTAL);
     }
     certificates(&config, &mut report);
