@@ -301,7 +301,8 @@ impl OperatorApprovals {
         }
     }
 
-    fn show(&self, price: &Money) -> String {
+    /// The price with its symbol, if its asset is known.
+    pub(crate) fn show(&self, price: &Money) -> String {
         shown_price(price, &self.assets)
     }
 }

@@ -33,7 +33,7 @@ use crate::protocol::policy::{HostPattern, ProxyClient, SpendLimit};
 use crate::protocol::quote::{Quote, RequestId};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{self, Assessment, Receipt};
-use crate::protocol::{Answer, Draft, Money, Offer, ReasonCode, Refusal};
+use crate::protocol::{Answer, AssetId, Draft, Money, Offer, ReasonCode, Refusal};
 use crate::proxy::client_connection::ClientConnection;
 use crate::proxy::extensions::LoopbackOnly;
 use crate::proxy::handling::{Handling, RequestName};
@@ -890,7 +890,8 @@ where
             total = draft.on_channel().map(|draft| tracing::field::display(draft.total)),
             channel = draft.on_channel().map(|draft| tracing::field::display(draft.channel)),
             status = answer.status().as_u16(),
-            "paid {price} for {}",
+            "paid {} for {}",
+            ShownPrice(&price, self.settings().payments.as_ref()),
             self.request,
         );
         self.tell_of_success(draft, answer);
@@ -954,6 +955,18 @@ impl Drop for Attended {
                 None => self.shutdown.spawn(async move { drop(exchange.await) }),
                 Some((shared, key)) => self.shutdown.spawn(orphaned(exchange, shared, key)),
             };
+        }
+    }
+}
+
+/// A price as people read it: with its symbol, except in the token of the channels, whose limits have none either.
+struct ShownPrice<'a>(&'a Money, Option<&'a Payments>);
+
+impl fmt::Display for ShownPrice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.0.asset, self.1) {
+            (AssetId::Token(_), Some(payments)) => f.write_str(&payments.approvals().show(self.0)),
+            _ => self.0.fmt(f),
         }
     }
 }
