@@ -162,6 +162,7 @@ async fn the_demo_does_what_it_says() {
     let log = demo.end().await;
     let payments: Vec<_> = log.lines().filter(|line| line.contains("paid 1000 for #")).collect();
     assert_eq!(payments.len(), 3, "{log}");
+    assert!(log.contains("paid 0.001 DUSD for #"), "{log}");
 }
 
 #[tokio::test]
