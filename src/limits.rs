@@ -183,7 +183,7 @@ limits! {
     /// How many such payments may be in use or unclear at once; further requests are not paid until some have expired.
     open_authorizations: usize = count(10_000, 1..=1_000_000);
     /// How many paid responses to clients that have left are kept for retry_window at most, with their connections to the
-    /// origin, for requests that continue the same purchase. 0: none.
+    /// origin, for requests for the same purchase with the same headers. 0: none.
     kept_answers: usize = count(64, 0..=100_000);
     /// How many client connections may be open at once, on each port.
     connections: usize = count(4096, 1..=1_000_000);

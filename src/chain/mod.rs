@@ -15,6 +15,7 @@ mod microraiden;
 mod nonces;
 mod recorder;
 mod refusal;
+mod repeated;
 mod rpc;
 mod send;
 mod sent;

@@ -43,7 +43,7 @@ use crate::protocol::engine::{
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::quote::RequestId;
 use crate::protocol::{
-    Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal,
+    Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal, Terms,
 };
 
 /// The mailbox capacity, for messages from chain jobs, the chain watcher and channel operations.
@@ -261,7 +261,7 @@ impl Payments {
                 tracing::error!(host = %paid.host, %error, "cannot record a price: after a restart, a rise is noticed later");
             }
         };
-        // With a full mailbox, the next payment of a lower price is recorded.
+        // With a full mailbox, only this process knows the price.
         let _ = self.mailbox.try_send(Message::Journal(Box::new(record)));
     }
 
@@ -350,19 +350,24 @@ impl Payments {
 
     /// Sorts offers by which to pay: those that the rule permits and the account can pay, then those of which that is not
     /// certain yet, each in the order that the rule prefers; then the others.
-    pub fn sort(&self, offers: &mut [Offer], limit: &SpendLimit) {
-        let engine = &self.engine.lock().engine;
-        let token = engine.account().map(Account::token_asset);
-        let certainty = |offer: &Offer| match engine.check(offer, limit) {
-            Ok(()) => u8::from(engine.is_undecided(offer, limit)),
-            Err(_) => 2,
+    #[must_use]
+    pub fn sort(&self, offers: Vec<Offer>, limit: &SpendLimit) -> Vec<Offer> {
+        if offers.len() < 2 {
+            return offers;
+        }
+        let (certainties, token): (Vec<u8>, _) = {
+            let engine = &self.engine.lock().engine;
+            let certainty = |offer| match engine.check(offer, limit) {
+                Ok(()) => u8::from(engine.is_undecided(offer, limit)),
+                Err(_) => 2,
+            };
+            (offers.iter().map(certainty).collect(), engine.account().map(Account::token_asset))
         };
-        offers.sort_by(|one, other| {
-            certainty(one).cmp(&certainty(other)).then_with(|| {
-                let terms = (&one.terms(), &other.terms());
-                limit.preference.compare(&limit.max_price, terms, token.as_ref())
-            })
-        });
+        let terms: Vec<Terms> = offers.iter().map(Offer::terms).collect();
+        let keys = limit.preference.keys(&limit.max_price, &terms, token.as_ref());
+        let mut sorted: Vec<_> = certainties.into_iter().zip(keys).zip(offers).collect();
+        sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
+        sorted.into_iter().map(|(_, offer)| offer).collect()
     }
 
     /// Checks an offer against the rule, and against the account once it is known. [`Payments::pay`] checks it again.
@@ -374,9 +379,9 @@ impl Payments {
         self.engine.lock().engine.check(offer, limit)
     }
 
-    /// Whether there are payments that expire and are in use or unclear.
-    pub(crate) fn has_open_authorizations(&self) -> bool {
-        self.engine.lock().engine.has_open_authorizations()
+    /// Whether a purchase may have been paid for by a request that has ended.
+    pub(crate) fn has_purchases_in_doubt(&self) -> bool {
+        self.engine.lock().engine.has_purchases_in_doubt()
     }
 
     /// Checks that a purchase may be paid for in another scheme.

@@ -7,12 +7,11 @@ use ethers_core::utils::rlp::Rlp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::chain::repeated::{one_line, truncated};
 use crate::protocol::Signature;
 
 /// EIP-1193: the user rejected the request.
 const USER_REJECTED: i64 = 4001;
-/// The longest part of a signer's message to repeat, in characters.
-const MAX_REPEATED: usize = 300;
 /// The order of the curve.
 const ORDER: U256 =
     U256([0xbfd2_5e8c_d036_4141, 0xbaae_dce6_af48_a03b, 0xffff_ffff_ffff_fffe, 0xffff_ffff_ffff_ffff]);
@@ -118,16 +117,13 @@ pub(super) fn normalized(mut bytes: [u8; 65]) -> Option<Signature> {
 
 /// A signer's text in one line, truncated.
 pub(super) fn readable(text: &str) -> String {
-    let text = text.trim().replace(char::is_control, " ");
-    match text.char_indices().nth(MAX_REPEATED) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    truncated(one_line(text.trim()))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::chain::external::reply::*;
+    use crate::chain::repeated::MAX_REPEATED;
 
     #[test]
     fn only_one_code_is_a_refusal_and_nothing_else_is_a_response() {

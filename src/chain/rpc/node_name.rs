@@ -3,9 +3,7 @@
 use http::Uri;
 
 use crate::chain::error::ChainError;
-
-/// The longest part of a node's message to repeat, in characters.
-const MAX_REPEATED: usize = 300;
+use crate::chain::repeated::{one_line, truncated};
 
 /// The printable part of a node's URL, and the parts that must not be printed.
 #[derive(Clone)]
@@ -44,19 +42,17 @@ impl NodeName {
 
     /// `text` in one line, truncated, with every part of the URL that could be a secret removed.
     pub(super) fn clean(&self, text: &str) -> String {
-        let mut text = text.replace(char::is_control, " ");
+        let mut text = one_line(text);
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "…");
         }
-        match text.char_indices().nth(MAX_REPEATED) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
+        truncated(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::chain::repeated::MAX_REPEATED;
     use crate::chain::rpc::node_name::*;
 
     #[test]

@@ -104,9 +104,9 @@ impl Engine {
         Ok((self.draw_one_shot(offer, limit, nonce)?, false))
     }
 
-    /// Whether there are payments that expire.
-    pub fn has_open_authorizations(&self) -> bool {
-        self.open_authorizations.len() > 0
+    /// Whether a purchase may have been paid for by a request that has ended.
+    pub fn has_purchases_in_doubt(&self) -> bool {
+        self.open_authorizations.has_ended(self.time, self.policy.authorizations.retry_window.as_secs())
     }
 
     /// Checks that nothing else was signed for a purchase that may still be redeemed, or was taken a short time ago, before

@@ -161,14 +161,18 @@ impl OpenAuthorizations {
 
     /// Forgets those that can no longer be redeemed and whose purchase may be repeated; `retry_window` is in seconds.
     pub(super) fn forget_old(&mut self, now: AuthorizationTime, retry_window: u64) {
-        let is_old = |open: &OpenAuthorization| match open.state {
-            OpenState::InUse => false,
-            OpenState::Unclear => open.has_expired(now, retry_window),
-            OpenState::Taken { until } => until <= now.wall && open.has_expired(now, 0),
-        };
-        let old: Vec<[u8; 32]> =
-            self.all.iter().filter(|(_, open)| is_old(open)).map(|(nonce, _)| *nonce).collect();
+        let old: Vec<[u8; 32]> = self
+            .all
+            .iter()
+            .filter(|(_, open)| open.is_old(now, retry_window))
+            .map(|(nonce, _)| *nonce)
+            .collect();
         old.iter().for_each(|nonce| self.end(nonce));
+    }
+
+    /// Whether there are some whose request has ended and that still count.
+    pub(super) fn has_ended(&self, now: AuthorizationTime, retry_window: u64) -> bool {
+        self.all.values().any(|open| open.state != OpenState::InUse && !open.is_old(now, retry_window))
     }
 
     /// How many there are.
@@ -236,6 +240,15 @@ impl OpenAuthorizations {
 }
 
 impl OpenAuthorization {
+    /// Whether it can no longer be redeemed, and its purchase may be repeated.
+    fn is_old(&self, now: AuthorizationTime, retry_window: u64) -> bool {
+        match self.state {
+            OpenState::InUse => false,
+            OpenState::Unclear => self.has_expired(now, retry_window),
+            OpenState::Taken { until } => until <= now.wall && self.has_expired(now, 0),
+        }
+    }
+
     /// Whether it expired at least this many seconds ago.
     fn has_expired(&self, now: AuthorizationTime, ago: u64) -> bool {
         self.valid_before.saturating_add(ago) <= now.wall
@@ -376,7 +389,9 @@ mod tests {
         };
         open.begin(&authorization(1, 5), at(1000));
         assert_eq!(check(&open, 1001), Ok(()), "its request has not ended");
+        assert!(!open.has_ended(at(1001), WINDOW));
         open.release(&[1; 32]);
+        assert!(open.has_ended(at(1159), WINDOW) && !open.has_ended(at(1160), WINDOW), "it counts no longer");
         assert_eq!((check(&open, 1001), check(&open, 1159), check(&open, 1160)), (Err(159), Err(1), Ok(())));
         open.take(&[1; 32], 1061);
         assert_eq!((check(&open, 1001), check(&open, 1061)), (Err(60), Ok(())));

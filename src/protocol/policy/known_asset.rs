@@ -3,6 +3,7 @@
 use std::str::FromStr as _;
 
 use crate::protocol::decimal;
+use crate::protocol::safe_text::safe_text;
 use crate::protocol::usd::Usd;
 use crate::protocol::{Address, Amount, AssetId, Money};
 
@@ -57,9 +58,7 @@ pub fn shown_price(price: &Money, assets: &[KnownAsset]) -> String {
     if let Some(known) = assets.iter().find(|known| known.asset == price.asset) {
         return known.show(price.amount);
     }
-    let name = price.asset.to_string();
-    let safe = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
-    let name: String = name.chars().take(LONGEST_NAME).map(safe).collect();
+    let name = safe_text(&price.asset.to_string(), LONGEST_NAME);
     format!("{} units of {name}", price.amount)
 }
 

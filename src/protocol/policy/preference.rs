@@ -1,13 +1,11 @@
 //! Which of several offers a rule prefers.
 
-use std::cmp::Ordering;
-
 use super::price_limit::PriceLimit;
-use crate::protocol::Refusal;
-use crate::protocol::asset::AssetId;
+use crate::protocol::asset::{AssetId, Money};
 use crate::protocol::schemes::SchemeName;
 use crate::protocol::terms::Terms;
 use crate::protocol::usd::Usd;
+use crate::protocol::{Amount, Refusal};
 
 /// The schemes that a rule allows, and the order in which it prefers schemes, networks and assets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,33 +31,48 @@ impl Preference {
         }
     }
 
-    /// Compares two offers: by scheme, then network, then asset, in the rule's order, and then by value in dollars. Prices in
-    /// different assets are equal unless both have such a value. `Less` is preferred.
-    pub fn compare(
+    /// Where each of these offers stands among the others: by scheme, then network, then asset, in the rule's order, and then
+    /// by value in dollars. Prices in different assets are not compared unless both have such a value: what can be compared
+    /// is together, in the order of the first ones.
+    pub fn keys(
         &self,
         max_price: &PriceLimit,
-        (one, other): (&Terms, &Terms),
+        offers: &[Terms],
         channel_token: Option<&AssetId>,
-    ) -> Ordering {
-        let ranks = |terms: &Terms| {
-            let asset = match &terms.price.asset {
-                AssetId::ChannelToken => channel_token,
-                asset @ AssetId::Token(_) => Some(asset),
-            };
-            let known = asset.and_then(|asset| max_price.known(asset));
-            let network = known.map_or(usize::MAX, |known| place(&self.networks, &known.network));
-            let symbol = known.map_or(usize::MAX, |known| place(&self.assets, &known.symbol));
-            let usd: Option<Usd> =
-                known.and_then(|known| known.usd?.worth(terms.price.amount, known.decimals));
-            ((place(&self.schemes, &terms.scheme), network, symbol), usd)
+    ) -> Vec<PreferenceKey> {
+        // `None` stands for all that have a value in dollars.
+        let mut groups: Vec<Option<&AssetId>> = Vec::new();
+        let key = |terms| {
+            let Terms { price: Money { amount, asset }, scheme, .. }: &Terms = terms;
+            let named = if *asset == AssetId::ChannelToken { channel_token } else { Some(asset) };
+            let known = named.and_then(|asset| max_price.known(asset));
+            let usd = known.and_then(|known| known.usd?.worth(*amount, known.decimals));
+            let group = if usd.is_some() { None } else { Some(asset) };
+            let group = groups.iter().position(|other| *other == group).unwrap_or_else(|| {
+                groups.push(group);
+                groups.len() - 1
+            });
+            PreferenceKey {
+                scheme: place(&self.schemes, scheme),
+                network: known.map_or(usize::MAX, |known| place(&self.networks, &known.network)),
+                asset: known.map_or(usize::MAX, |known| place(&self.assets, &known.symbol)),
+                group,
+                cost: usd.map_or(*amount, Usd::units),
+            }
         };
-        let ((first, first_usd), (second, second_usd)) = (ranks(one), ranks(other));
-        first.cmp(&second).then_with(|| match (first_usd, second_usd) {
-            (Some(first), Some(second)) => first.cmp(&second),
-            _ if one.price.asset == other.price.asset => one.price.amount.cmp(&other.price.amount),
-            _ => Ordering::Equal,
-        })
+        offers.iter().map(key).collect()
     }
+}
+
+/// Where an offer stands among others; the least is preferred. A total order, also for offers that cannot be compared, since
+/// a seller chooses them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PreferenceKey {
+    scheme: usize,
+    network: usize,
+    asset: usize,
+    group: usize,
+    cost: Amount,
 }
 
 /// The place of a name in a list; 0 in an empty one, which prefers none.
@@ -89,19 +102,30 @@ mod tests {
         let networks = Preference { networks: vec![polygon.into(), base.into()], ..Preference::default() };
         let schemes =
             Preference { schemes: vec![SchemeName::X402, SchemeName::MicroRaiden], ..Preference::default() };
-        for (preference, one, other, expected) in [
-            (&none, x402(base, 5), x402(polygon, 6), Ordering::Less),
-            (&none, x402(base, 6), x402(base, 5), Ordering::Greater),
+        let order = |preference: &Preference, offers: &[Terms]| {
+            let keys = preference.keys(&max_price, offers, None);
+            let mut order: Vec<usize> = (0..offers.len()).collect();
+            order.sort_by(|one, other| keys[*one].cmp(&keys[*other]));
+            order
+        };
+        for (preference, offers, expected) in [
+            (&none, vec![x402(base, 5), x402(polygon, 6)], vec![0, 1]),
+            (&none, vec![x402(base, 6), x402(base, 5)], vec![1, 0]),
             // The test token has no value.
-            (&none, x402(base, 6), x402(test, 5), Ordering::Equal),
-            (&networks, x402(base, 5), x402(polygon, 6), Ordering::Greater),
-            (&networks, x402(polygon, 6), x402(polygon, 5), Ordering::Greater),
-            (&networks, x402(test, 1), x402(base, 6), Ordering::Greater),
-            (&schemes, x402(base, 6), terms(base, 5, SchemeName::MicroRaiden), Ordering::Less),
+            (&none, vec![x402(base, 6), x402(test, 5)], vec![0, 1]),
+            (&none, vec![x402(test, 6), x402(base, 5), x402(test, 5), x402(polygon, 4)], vec![2, 0, 3, 1]),
+            (&networks, vec![x402(base, 5), x402(polygon, 6)], vec![1, 0]),
+            (&networks, vec![x402(polygon, 6), x402(polygon, 5)], vec![1, 0]),
+            (&networks, vec![x402(test, 1), x402(base, 6)], vec![1, 0]),
+            (&schemes, vec![terms(base, 5, SchemeName::MicroRaiden), x402(base, 6)], vec![1, 0]),
         ] {
-            assert_eq!(preference.compare(&max_price, (&one, &other), None), expected, "{one:?} {other:?}");
-            assert_eq!(preference.compare(&max_price, (&other, &one), None), expected.reverse());
+            assert_eq!(order(preference, &offers), expected, "{offers:?}");
         }
+        // However many cannot be compared.
+        let many: Vec<Terms> = (0..100)
+            .map(|index| x402([base, test, polygon][index % 3], (index as u64 * 37) % 11 + 1))
+            .collect();
+        assert_eq!(order(&none, &many).len(), 100);
         assert!(schemes.check(SchemeName::X402).is_ok());
         let only = Preference { schemes: vec![SchemeName::MicroRaiden], ..Preference::default() };
         assert_eq!(only.check(SchemeName::X402), Err(Refusal::SchemeNotAllowed { scheme: SchemeName::X402 }));

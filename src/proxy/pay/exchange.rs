@@ -20,7 +20,9 @@ use tracing::Instrument as _;
 
 use super::held_answer::{HeldAnswer, hold_answer, tell_why};
 use super::operator_state::OperatorState;
+use super::orphans::{ClaimedOrphan, OrphanKey, OrphanPlace, Orphans};
 use super::plain_http;
+use super::purchase_hash;
 use super::purchase_hash::PurchaseHash;
 use super::settings::{PaySettings, PayShared};
 use super::spender::Spender;
@@ -69,8 +71,8 @@ pub(super) struct Exchange<S> {
     attempt: Option<Attempt>,
     /// The other offers of the 402, the preferred one first.
     others: Vec<Offer>,
-    /// The purchase, if its payment expires: later requests can continue it.
-    key: Option<PurchaseKey>,
+    /// What it buys, if its payment expires: later requests can continue it.
+    bought: Option<OrphanKey>,
     /// Why no offer is paid; known if a payment ahead was refused.
     unpayable: Option<Refusal>,
     pub(super) deadline: Instant,
@@ -135,8 +137,8 @@ pub(super) struct Attended {
     exchange: Option<Pin<Box<dyn Future<Output = Response<Body>> + Send>>>,
     /// Dropped when the client disconnects, which the exchange notices.
     client: Option<oneshot::Sender<Infallible>>,
-    /// If its payment expires, what it pays for.
-    purchase: Option<(Arc<PayShared>, PurchaseKey)>,
+    /// If its payment expires, what it buys.
+    bought: Option<(Arc<Orphans>, OrphanKey)>,
     shutdown: Shutdown,
 }
 
@@ -202,7 +204,7 @@ where
             id,
             attempt,
             others: Vec::new(),
-            key: None,
+            bought: None,
             unpayable,
             deadline,
             is_timed,
@@ -300,8 +302,7 @@ where
         if let Some(index) = offers.iter().position(|offer| self.operator.has_approved(&offer.terms())) {
             return Some(offers.swap_remove(index));
         }
-        payments.sort(&mut offers, &self.limit);
-        let mut offers = offers.into_iter();
+        let mut offers = payments.sort(offers, &self.limit).into_iter();
         let best = offers.next();
         self.others = offers.collect();
         best
@@ -329,7 +330,7 @@ where
         }
         let named = (self.head.method.clone(), &self.head.uri);
         let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
-        let request = request.of_run(self.run.clone()).with_key(self.key);
+        let request = request.of_run(self.run.clone()).with_key(self.bought.map(|bought| bought.purchase));
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
@@ -357,8 +358,7 @@ where
             self.unpayable = Some(refusal);
             return None;
         }
-        if self.has_open_authorizations() {
-            // One of them may be for the same purchase.
+        if self.may_be_bought() {
             return None;
         }
         self.start_clock();
@@ -428,30 +428,27 @@ where
         }
         self.first = None;
         let can_be_continued = offer.can_be_continued();
-        if can_be_continued || self.has_open_authorizations() {
-            let key = self.purchase_key().await?;
-            if let Some(answer) = self.adopt(&key).await {
+        if can_be_continued || self.may_be_bought() {
+            let purchase = self.purchase_key().await?;
+            let bought = OrphanKey { purchase, headers: purchase_hash::of_headers(&self.head.headers) };
+            if let Some(orphan) = ClaimedOrphan::of(&self.shared.orphans, bought)
+                && let Ok(Some(answer)) = timeout_at(self.deadline, orphan.answer()).await
+            {
+                tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
                 return Ok(Leased::Answer(Box::new(answer)));
             }
             match &self.settings().payments {
-                // The purchase may have been paid for in another scheme.
-                Some(payments) if !can_be_continued => payments.check_purchase(key)?,
-                _ => self.key = Some(key),
+                Some(payments) if !can_be_continued => payments.check_purchase(purchase)?,
+                _ => self.bought = Some(bought),
             }
         }
         self.lease(offer, Some(&held.head)).await.map(Leased::Payment)
     }
 
-    /// The response that was paid for by an earlier request for the same purchase, whose client has left.
-    async fn adopt(&self, key: &PurchaseKey) -> Option<Response<Body>> {
-        let answer = self.shared.orphans.claim(key)?;
-        let answer = timeout_at(self.deadline, answer).await.ok()?.ok()?;
-        tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
-        Some(answer)
-    }
-
-    fn has_open_authorizations(&self) -> bool {
-        self.settings().payments.as_ref().is_some_and(Payments::has_open_authorizations)
+    /// Whether an earlier request may have bought the same, in a scheme whose payments expire.
+    fn may_be_bought(&self) -> bool {
+        !self.shared.orphans.is_empty()
+            || self.settings().payments.as_ref().is_some_and(Payments::has_purchases_in_doubt)
     }
 
     /// What makes a later request the same purchase: method, URL, client, `Authorization`, and the body or its
@@ -528,7 +525,7 @@ where
     pub(super) fn start(mut self: Box<Self>, lease: Box<Lease>, held: Option<HeldAnswer>) -> Attended {
         let (client, mut has_left) = oneshot::channel();
         let shutdown = self.settings().shutdown.clone();
-        let purchase = self.key.map(|key| (Arc::clone(&self.shared), key));
+        let bought = self.bought.map(|bought| (Arc::clone(&self.shared.orphans), bought));
         // The span also covers the detached task.
         let span = tracing::debug_span!("payment", request = %self.request, price = %lease.draft().price());
         let exchange = async move {
@@ -540,7 +537,7 @@ where
             self.finish(answer)
         };
         let exchange = Box::pin(exchange.instrument(span));
-        Attended { exchange: Some(exchange), client: Some(client), purchase, shutdown }
+        Attended { exchange: Some(exchange), client: Some(client), bought, shutdown }
     }
 
     /// Pays again while the seller responds with another 402 and the policy allows it, and presents the same payment again
@@ -951,9 +948,10 @@ impl Drop for Attended {
         // Outside the runtime, the program is exiting: the next start recovers the payment.
         if let (Some(exchange), Ok(_)) = (self.exchange.take(), Handle::try_current()) {
             // The client has disconnected; payments are recorded anyway.
-            match self.purchase.take() {
+            // At once, so that a request that comes next finds it.
+            match self.bought.take().and_then(|(orphans, bought)| OrphanPlace::of(orphans, bought)) {
+                Some(place) => self.shutdown.spawn(place.keep(exchange)),
                 None => self.shutdown.spawn(async move { drop(exchange.await) }),
-                Some((shared, key)) => self.shutdown.spawn(orphaned(exchange, shared, key)),
             };
         }
     }
@@ -969,24 +967,6 @@ impl fmt::Display for ShownPrice<'_> {
             _ => self.0.fmt(f),
         }
     }
-}
-
-/// Finishes an exchange whose client has left, and keeps its response for a while if it was paid for.
-async fn orphaned(exchange: impl Future<Output = Response<Body>>, shared: Arc<PayShared>, key: PurchaseKey) {
-    let added = shared.orphans.add(key);
-    let answer = exchange.await;
-    let Some((id, sender)) = added else { return };
-    let is_paid = matches!(answer.extensions().get(), Some(Handling::Paid { withheld: None, .. }));
-    if !is_paid || sender.send(answer).is_err() {
-        return shared.orphans.remove(&key, id);
-    }
-    let (window, shared) = (shared.settings.limits.retry_window, Arc::downgrade(&shared));
-    tokio::spawn(async move {
-        tokio::time::sleep(window).await;
-        if let Some(shared) = shared.upgrade() {
-            shared.orphans.remove(&key, id);
-        }
-    });
 }
 
 /// The response if a payment could not be sent.

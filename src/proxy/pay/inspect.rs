@@ -16,7 +16,7 @@ use crate::protocol::policy::{
     Allow, Deposit, KnownAsset, Policy, PriceLimit, Requested, SpendLimit, shown_price,
 };
 use crate::protocol::schemes;
-use crate::protocol::{Address, Amount, Answer, AssetId, Offer, ReasonCode, Refusal};
+use crate::protocol::{Address, Amount, Answer, AssetId, Offer, ReasonCode, Refusal, Terms};
 use crate::proxy::message::target;
 use crate::proxy::replay::{Held, hold};
 use crate::proxy::request_service::RequestService;
@@ -234,11 +234,10 @@ impl InspectSettings<'_> {
         else {
             return None;
         };
+        let terms: Vec<Terms> = offers.iter().map(Offer::terms).collect();
+        let keys = preference.keys(max_price, &terms, None);
         let payable = (0..offers.len()).filter(|index| judged[*index].would != Preview::Refuse);
-        payable.min_by(|one, other| {
-            let terms = (&offers[*one].terms(), &offers[*other].terms());
-            preference.compare(max_price, terms, None)
-        })
+        payable.min_by_key(|index| &keys[*index])
     }
 
     fn describe(&self, offer: &Offer, judged: Result<(Preview, Option<String>), Refusal>) -> InspectedOffer {

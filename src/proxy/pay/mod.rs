@@ -75,7 +75,7 @@ impl PayLayer {
         let replay = replay::ReplayLimits::new(&settings.limits, settings.replay_directory.clone());
         Self {
             shared: Arc::new(PayShared {
-                orphans: Orphans::new(settings.limits.kept_answers),
+                orphans: Arc::new(Orphans::new(settings.limits.kept_answers, settings.limits.retry_window)),
                 settings,
                 replay,
                 approvals,

@@ -56,6 +56,26 @@ impl PurchaseHash {
     }
 }
 
+/// Headers that differ when a program sends a request again, and that say nothing about whose the response is.
+const VARYING: [&str; 4] = ["date", "traceparent", "tracestate", "x-request-id"];
+
+/// Hashes all headers of a request that may matter to its response.
+pub(super) fn of_headers(headers: &HeaderMap) -> [u8; 32] {
+    let mut lines: Vec<(&str, &[u8])> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .filter(|(name, _)| !VARYING.contains(name))
+        .collect();
+    // Of one name, the order stays.
+    lines.sort_by_key(|(name, _)| *name);
+    let mut hash = Sha256::new();
+    for (name, value) in lines {
+        add(&mut hash, name.as_bytes());
+        add(&mut hash, value);
+    }
+    hash.finalize().into()
+}
+
 /// Adds a part after its length, so that different parts cannot look the same together.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_le_bytes());

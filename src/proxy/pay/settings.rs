@@ -46,5 +46,5 @@ pub(super) struct PayShared {
     /// What was paid for in vain, and is not paid for again.
     pub(super) unreadable: Unreadable,
     /// Paid exchanges whose clients have left.
-    pub(super) orphans: Orphans,
+    pub(super) orphans: Arc<Orphans>,
 }

@@ -260,10 +260,19 @@ async fn one_payment_in_doubt_is_presented_by_one_request_at_a_time() {
     proxy.stop().await;
 }
 
-/// A client that gives up pays once, whether it comes back before the seller has answered or after it.
-#[tokio::test]
-async fn a_client_that_gives_up_and_comes_back_gets_what_it_has_paid_for() {
-    for is_back_early in [true, false] {
+/// A slow purchase whose client has left; opening the gate lets the seller answer.
+struct Slow {
+    chain: Chain,
+    gate: Arc<tokio::sync::Semaphore>,
+    seller: Mallory,
+    alice: Alice,
+    proxy: Running,
+    /// The tasks that run without a request.
+    idle: usize,
+}
+
+impl Slow {
+    async fn begin(cookie: &str) -> Self {
         let (chain, gate) = (Chain::default(), Arc::new(tokio::sync::Semaphore::new(0)));
         let (of_seller, held) = (chain.clone(), Arc::clone(&gate));
         let seller = Mallory::spawn(move |presented| match V2.payment(presented) {
@@ -272,46 +281,95 @@ async fn a_client_that_gives_up_and_comes_back_gets_what_it_has_paid_for() {
         })
         .await;
         let (alice, proxy) = alice("").await;
-        let before = proxy.shutdown.running();
+        let idle = proxy.shutdown.running();
+        let slow = Self { chain, gate, seller, alice, proxy, idle };
+        leave(slow.ask(cookie, 2).await).await;
+        slow
+    }
+
+    /// Sends a request, and waits until the seller has seen this many in all.
+    async fn ask(&self, cookie: &str, seen: usize) -> Raw {
         let head = format!(
-            "GET http://localhost:{}/goods HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            seller.address().port()
+            "GET http://localhost:{}/goods HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n",
+            self.seller.address().port()
         );
-        let client = Raw::asking(proxy.address, head).await;
-        tokio::time::timeout(PATIENCE, seller.await_presented(2)).await.expect("no payment");
-        drop(client);
-        let is_orphaned = async {
-            while proxy.shutdown.running() == before {
+        let client = Raw::asking(self.proxy.address, head).await;
+        tokio::time::timeout(PATIENCE, self.seller.await_presented(seen)).await.expect("no request");
+        client
+    }
+
+    /// Waits until what a client left behind is over.
+    async fn end(&self) {
+        let is_over = async {
+            while self.proxy.shutdown.running() > self.idle {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, is_orphaned).await.expect("its end is not noticed");
-        let got = if is_back_early {
-            let asked = get(&proxy, &seller);
-            let opened = async {
-                tokio::time::timeout(PATIENCE, seller.await_presented(3)).await.expect("no request");
-                gate.add_permits(1);
-            };
-            futures_util::future::join(asked, opened).await.0
-        } else {
-            gate.add_permits(1);
-            let is_over = async {
-                while proxy.shutdown.running() != before {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, is_over).await.expect("the exchange does not end");
-            get(&proxy, &seller).await
-        };
-        assert_eq!((got.status, got.text()), (StatusCode::OK, "goods\n"), "{is_back_early}: {got:?}");
-        assert_eq!(chain.transfers(), [PRICE], "{is_back_early}");
-        // It was given out: the next request is another purchase.
-        gate.add_permits(1);
-        assert_eq!(get(&proxy, &seller).await.status, StatusCode::OK);
-        assert_eq!(chain.transfers(), [PRICE, PRICE]);
-        proxy.stop().await;
-        assert_eq!(last_states(&ledger::rows(&alice)), [LedgerState::Paid; 2]);
+        tokio::time::timeout(PATIENCE, is_over).await.expect("the exchange does not end");
     }
+
+    async fn expect_served(&self, mut client: Raw, transfers: &[u64]) {
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(client.exactly(6).await, b"goods\n");
+        assert_eq!(self.chain.transfers(), transfers);
+    }
+}
+
+/// The proxy has noticed it once it closes the connection.
+async fn leave(mut client: Raw) {
+    client.finish().await;
+    client.rest().await;
+}
+
+/// A client that gives up pays once, whether it comes back before the seller has answered or after it.
+#[tokio::test]
+async fn a_client_that_gives_up_and_comes_back_gets_what_it_has_paid_for() {
+    for is_back_early in [true, false] {
+        let slow = Slow::begin("a=1").await;
+        let client = if is_back_early {
+            let client = slow.ask("a=1", 3).await;
+            slow.gate.add_permits(1);
+            client
+        } else {
+            slow.gate.add_permits(1);
+            slow.end().await;
+            slow.ask("a=1", 3).await
+        };
+        slow.expect_served(client, &[PRICE]).await;
+        // It was given out: the next request is another purchase.
+        slow.gate.add_permits(1);
+        let client = slow.ask("a=1", 5).await;
+        slow.expect_served(client, &[PRICE, PRICE]).await;
+        slow.proxy.stop().await;
+        assert_eq!(last_states(&ledger::rows(&slow.alice)), [LedgerState::Paid; 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_again_and_again_pays_once() {
+    let slow = Slow::begin("a=1").await;
+    for seen in [3, 4] {
+        leave(slow.ask("a=1", seen).await).await;
+    }
+    let client = slow.ask("a=1", 5).await;
+    slow.gate.add_permits(1);
+    slow.expect_served(client, &[PRICE]).await;
+    slow.proxy.stop().await;
+}
+
+/// Cookies say who somebody is: another user behind the same client never gets the response.
+#[tokio::test]
+async fn what_was_paid_for_goes_to_no_request_with_other_headers() {
+    let slow = Slow::begin("user=alice").await;
+    let other = slow.ask("user=mallory", 4).await;
+    assert_eq!(slow.chain.transfers(), [PRICE, PRICE], "it is another purchase");
+    slow.gate.add_permits(2);
+    slow.expect_served(other, &[PRICE, PRICE]).await;
+    // The first one is still there for its own user.
+    let client = slow.ask("user=alice", 5).await;
+    slow.expect_served(client, &[PRICE, PRICE]).await;
+    slow.proxy.stop().await;
 }
 
 /// A seller that offers another scheme after a payment in this one is not paid in that one meanwhile.

@@ -254,3 +254,38 @@ async fn inspect_shows_every_offer_and_the_one_it_would_choose() {
         assert_eq!(seller.presented().len(), 1);
     }
 }
+
+/// Some prices cannot be compared with others; a seller must not be able to confuse the choice with that.
+#[tokio::test]
+async fn a_hundred_offers_that_cannot_be_compared_are_sorted() {
+    let rule = SECOND.replace("usd = \"1\"\n", "").replace("\"$0.01\"", "\"0.01 TOY\"").replace("BIG", "TOY");
+    let chosen = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&chosen);
+    let seller = Mallory::spawn(move |presented| {
+        if presented.headers.contains_key(V2.header()) {
+            *count.lock().unwrap() += 1;
+            return V2.served();
+        }
+        let offers: Vec<Value> = (0..100)
+            .map(|index: u64| {
+                let amount = (index * 37 % 101 + 1).to_string();
+                match index % 3 {
+                    0 => entry(json!({"amount": amount})),
+                    _ => entry(json!({
+                        "amount": amount, "network": "eip155:31338",
+                        "asset": "0x70ab1e0000000000000000000000000000004021",
+                    })),
+                }
+            })
+            .collect();
+        V2.asks("Payment required", &offers)
+    })
+    .await;
+    let alice = Alice::without_chain(&rule);
+    let proxy = alice.start().await;
+    for round in 1..=5 {
+        assert_eq!(get(&proxy, &seller).await.status, StatusCode::OK);
+        assert_eq!(*chosen.lock().unwrap(), round);
+    }
+    proxy.stop().await;
+}

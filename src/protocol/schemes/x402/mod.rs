@@ -25,11 +25,12 @@ pub use malformed::MalformedExactOffer;
 pub use offer::{ExactOffer, Requirement};
 pub use stated_error::StatedError;
 
-use offer::{LEAST_VALIDITY, OffersRead};
+use offer::{LEAST_VALIDITY, LONGEST_NAME, OffersRead};
 
 use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme, SchemeName};
 use crate::protocol::asset::Money;
 use crate::protocol::policy::{KnownAsset, TokenDomain};
+use crate::protocol::safe_text::safe_text;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Answer, Refusal, Signature, SigningRequest, TypedData};
 
@@ -170,7 +171,7 @@ impl ExactOffer {
         match self.requirement.claimed_name.as_deref().filter(|name| *name != domain.name) {
             None => Ok(domain),
             Some(claimed) => Err(Refusal::TokenNamedWrongly {
-                claimed: claimed.chars().filter(|letter| !letter.is_control()).take(40).collect(),
+                claimed: safe_text(claimed, LONGEST_NAME).into(),
                 known: domain.name.as_str().into(),
             }),
         }

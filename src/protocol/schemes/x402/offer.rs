@@ -12,6 +12,7 @@ use super::malformed::MalformedExactOffer;
 use super::network::chain_id;
 use super::stated_error::StatedError;
 use crate::protocol::asset::AssetId;
+use crate::protocol::safe_text::safe_text;
 use crate::protocol::{Address, Amount, Answer};
 
 /// Facilitators want a payment to be valid for at least this many seconds more.
@@ -22,7 +23,7 @@ const MOST_OFFERS: usize = 100;
 /// heads above 16 KB.
 const LARGEST_OFFER: usize = 6 * 1024;
 /// How much of a name that a seller chose is shown, in characters.
-const LONGEST_NAME: usize = 40;
+pub(super) const LONGEST_NAME: usize = 40;
 /// How much is shown of the reason why an offer cannot be read, in characters.
 const LONGEST_REASON: usize = 120;
 
@@ -237,17 +238,12 @@ pub(super) fn requirement(
 
 /// A name that a seller chose, cut and made safe for terminals.
 fn shown(name: &str) -> String {
-    safe(name, LONGEST_NAME)
+    safe_text(name, LONGEST_NAME)
 }
 
 /// Why JSON cannot be read, which may repeat parts of it.
 fn reason(error: &serde_json::Error) -> String {
-    safe(&error.to_string(), LONGEST_REASON)
-}
-
-fn safe(text: &str, most: usize) -> String {
-    let safe = |letter: char| if matches!(letter, ' '..='~') { letter } else { '?' };
-    text.chars().take(most).map(safe).collect()
+    safe_text(&error.to_string(), LONGEST_REASON)
 }
 
 /// A date in the preferred form of RFC 9110, section 5.6.7, in seconds since 1970.

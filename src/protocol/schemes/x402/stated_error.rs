@@ -1,5 +1,7 @@
 //! The errors that sellers state in a 402.
 
+use crate::protocol::safe_text::safe_text;
+
 /// What a seller's `error` tells about a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatedError {
@@ -56,8 +58,7 @@ impl StatedError {
         let is_refusal = REFUSED_WHOLE.contains(&text)
             || text.starts_with("Unsupported x402 version")
             || REFUSED.contains(&rest);
-        let kept: String =
-            text.chars().take(LONGEST).map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+        let kept = safe_text(text, LONGEST);
         if is_refusal { Self::Refused(kept.into()) } else { Self::Unclear(kept.into()) }
     }
 
