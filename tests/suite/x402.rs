@@ -3,6 +3,7 @@
 
 mod faults;
 mod offers;
+mod pages;
 mod recorded;
 mod restarts;
 mod signers;

@@ -88,6 +88,12 @@ pub fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
     microraiden::MicroRaiden::wants_body(status, headers) || x402::Exact::wants_body(status, headers)
 }
 
+/// Whether the seller may have answered a browser with a page that holds no offers, judging by the head.
+#[must_use]
+pub fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
+    x402::may_hide_offers(status, headers)
+}
+
 /// Whether a header belongs to the hop between payer and seller: clients neither send nor receive it.
 #[must_use]
 pub fn is_payment_header(name: &HeaderName) -> bool {

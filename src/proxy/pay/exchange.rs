@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Extensions, Request, Response, StatusCode, header, request, response};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, header, request, response};
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -78,6 +78,8 @@ pub(super) struct Exchange<S> {
     pub(super) deadline: Instant,
     /// Whether the deadline is set, which happens once.
     is_timed: bool,
+    /// Whether requests without a payment ask for data instead of a page.
+    pub(super) asks_as_program: bool,
     /// What the rule permits.
     pub(super) limit: SpendLimit,
     /// What the operator has approved.
@@ -208,6 +210,7 @@ where
             unpayable,
             deadline,
             is_timed,
+            asks_as_program: false,
             limit,
             operator: OperatorState::default(),
             is_loopback_only,
@@ -498,6 +501,9 @@ where
         head.extensions = extensions;
         if !is_first {
             head.headers.remove(header::EXPECT);
+        }
+        if self.asks_as_program {
+            head.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         }
         self.inner.call(Request::from_parts(head, body)).await
     }

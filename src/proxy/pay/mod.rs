@@ -13,6 +13,7 @@ pub mod inspect;
 mod operator;
 mod operator_state;
 mod orphans;
+mod page;
 mod plain_http;
 mod purchase_hash;
 mod rehearsal;
@@ -351,7 +352,12 @@ where
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.finish(strip::answer(answer)));
     }
-    Box::pin(buy_offer(exchange, answer)).await
+    let (answer, page) = Box::pin(exchange.ask_for_offers(answer)).await;
+    let answer = Box::pin(buy_offer(exchange, answer)).await?;
+    Ok(match page {
+        Some(page) => page::in_place_of(answer, page),
+        None => answer,
+    })
 }
 
 /// Pays the offer of a 402, after the operator's approval if that is required.

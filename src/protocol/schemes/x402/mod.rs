@@ -45,6 +45,19 @@ pub(super) fn unsupported(answer: &Answer<'_>) -> Vec<String> {
     }
 }
 
+/// Whether a seller of version 1 may have answered a browser with its page.
+pub(super) fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::PAYMENT_REQUIRED
+        && !offer::is_in_header(headers)
+        && has_content_type(headers, "text/html")
+}
+
+fn has_content_type(headers: &HeaderMap, kind: &str) -> bool {
+    let value =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().trim_start();
+    value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+}
+
 /// The scheme.
 #[derive(Clone, Copy, Debug)]
 pub enum Exact {}
@@ -58,14 +71,9 @@ impl Scheme for Exact {
         &[&headers::PAYMENT_REQUIRED, &headers::PAYMENT_RESPONSE, &headers::X_PAYMENT_RESPONSE];
 
     fn wants_body(status: StatusCode, headers: &HeaderMap) -> bool {
-        let is_json = |value: &http::HeaderValue| {
-            value
-                .to_str()
-                .is_ok_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/json"))
-        };
         status == StatusCode::PAYMENT_REQUIRED
             && !offer::is_in_header(headers)
-            && headers.get(CONTENT_TYPE).is_some_and(is_json)
+            && has_content_type(headers, "application/json")
     }
 
     fn is_payment_name(name: &[u8]) -> bool {
