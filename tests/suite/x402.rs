@@ -1,6 +1,7 @@
 //! x402 over real sockets: Bob's facilitator takes each authorization once, and fails in every way that was seen in the
 //! field. Nothing here shares code with the scheme: digests come from typed data.
 
+mod embedded;
 mod faults;
 mod offers;
 mod pages;

@@ -94,6 +94,9 @@ pub fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
     x402::may_hide_offers(status, headers)
 }
 
+/// What an offer within another message contains, in any encoding of its quotes.
+pub const WORDS_OF_OFFERS: &[&str] = &x402::WORDS_OF_OFFERS;
+
 /// Whether a header belongs to the hop between payer and seller: clients neither send nor receive it.
 #[must_use]
 pub fn is_payment_header(name: &HeaderName) -> bool {

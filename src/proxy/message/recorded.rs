@@ -20,6 +20,9 @@ pub enum BodyEnd {
 
 /// Receives the record of a body.
 pub trait BodyRecord: fmt::Debug + Send + Sync {
+    /// This is the next part of the body.
+    fn saw(&mut self, _data: &Bytes) {}
+
     /// The body has ended after this many bytes.
     fn ended(&mut self, bytes: u64, end: BodyEnd);
 }
@@ -50,7 +53,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                    self.record.saw(data);
+                }
+            }
             Some(Err(_)) => self.end = BodyEnd::Failed,
             None => self.end = BodyEnd::Complete,
         }

@@ -6,6 +6,7 @@
 mod browser;
 pub(crate) mod budget_notices;
 pub mod dry_run;
+mod embedded;
 mod exchange;
 mod held_answer;
 mod hooks;
@@ -349,6 +350,7 @@ where
     };
     strip::answer_cookies(answer.headers_mut());
     if !schemes::may_ask(answer.status(), answer.headers()) {
+        let answer = embedded::watch(&exchange.request, &exchange.head, answer);
         let answer = exchange.let_through(answer, None).await;
         return Ok(exchange.finish(strip::answer(answer)));
     }

@@ -45,6 +45,9 @@ pub(super) fn unsupported(answer: &Answer<'_>) -> Vec<String> {
     }
 }
 
+/// Two members of every offer, also of one in the result of an MCP tool (x402's transport for MCP).
+pub(super) const WORDS_OF_OFFERS: [&str; 2] = ["x402Version", "accepts"];
+
 /// Whether a seller of version 1 may have answered a browser with its page.
 pub(super) fn may_hide_offers(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::PAYMENT_REQUIRED
