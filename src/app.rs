@@ -677,6 +677,20 @@ pub fn chain_settings(chain: &config::ChainConfig) -> chain::ChainSettings {
     }
 }
 
+/// The node of a network from the configuration; not contacted.
+///
+/// # Errors
+/// Its URL cannot be used.
+pub fn network(config: &config::NetworkConfig) -> Result<chain::Network, chain::ChainError> {
+    chain::Network::new(chain::NetworkSettings {
+        chain_id: config.chain_id,
+        rpc_url: config.rpc_url.expose().to_owned(),
+        confirmations: config.confirmations,
+        request_timeout: config.request_timeout,
+        retry_timeout: config.retry_timeout,
+    })
+}
+
 fn proxy_settings(config: &Config) -> proxy::ProxySettings {
     proxy::ProxySettings {
         limits: config.limits.clone(),

@@ -17,6 +17,9 @@ use crate::chain::settings::ChainSettings;
 use crate::chain::wallet_signer::WalletSigner;
 use crate::protocol::Address;
 
+/// Where the URL of the node is written.
+const RPC_KEY: &str = "chain.rpc_url";
+
 /// A handle to the chain; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Chain(pub(super) Arc<ChainState>);
@@ -46,7 +49,7 @@ impl Chain {
     /// Checks the settings; does not contact the node.
     pub fn new(settings: ChainSettings, signer: Arc<WalletSigner>) -> Result<Self, ChainError> {
         let retry_window = settings.retry_timeout.min(settings.confirm_timeout);
-        let rpc = Rpc::new(&settings.rpc_url, settings.request_timeout, retry_window)?;
+        let rpc = Rpc::new(RPC_KEY, &settings.rpc_url, settings.request_timeout, retry_window)?;
         let at_least = |good: bool, name, least| {
             if good { Ok(()) } else { Err(ChainError::Setting { name, least }) }
         };

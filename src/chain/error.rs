@@ -15,10 +15,10 @@ use crate::protocol::{Address, Amount, ChannelId, OnChain, UnmetPrecondition, We
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// `rpc_url` cannot be used.
-    #[error(
-        "chain.rpc_url is not usable: {why}; give a URL such as http://127.0.0.1:8545 or https://host/path"
-    )]
+    #[error("{key} is not usable: {why}; give a URL such as http://127.0.0.1:8545 or https://host/path")]
     Url {
+        /// Where it is written.
+        key: String,
         /// What is wrong with it, without the URL itself.
         why: String,
     },
@@ -31,8 +31,10 @@ pub enum ChainError {
         least: &'static str,
     },
     /// Connecting failed, or the connection broke.
-    #[error("the node {node} cannot be reached ({why}): is it running, and is chain.rpc_url right?")]
+    #[error("the node {node} cannot be reached ({why}): is it running, and is {key} right?")]
     NodeUnreachable {
+        /// Where its URL is written.
+        key: String,
         /// Scheme, host and port.
         node: String,
         /// The network error.
@@ -50,10 +52,12 @@ pub enum ChainError {
     },
     /// The node, or a gateway in front of it, returned an HTTP error status.
     #[error(
-        "the node {node} answered {method} with HTTP status {status}: is the key in chain.rpc_url right, \
+        "the node {node} answered {method} with HTTP status {status}: is the key in {key} right, \
          and its quota left?"
     )]
     NodeRejected {
+        /// Where its URL is written.
+        key: String,
         /// Scheme, host and port.
         node: String,
         /// The JSON-RPC method.
@@ -65,10 +69,12 @@ pub enum ChainError {
     },
     /// The response is not JSON-RPC.
     #[error(
-        "the node {node} returned {content} for {method}: is chain.rpc_url the address of a JSON-RPC interface, its \
+        "the node {node} returned {content} for {method}: is {key} the address of a JSON-RPC interface, its \
          path included, and is nothing in between, such as a log-in page or another proxy?"
     )]
     NotJsonRpc {
+        /// Where its URL is written.
+        key: String,
         /// Scheme, host and port.
         node: String,
         /// The JSON-RPC method.
@@ -90,6 +96,19 @@ pub enum ChainError {
         pinned: u64,
         /// Where the expected ID comes from.
         source_of_pin: PinSource,
+    },
+    /// The node of a `[[network]]` follows another one.
+    #[error(
+        "the node {node} is on chain {found}, but it is configured for eip155:{wanted}: it counts as no node. Correct the rpc_url \
+         of that [[network]] entry"
+    )]
+    OtherNetwork {
+        /// Scheme, host and port.
+        node: String,
+        /// The chain ID it reports.
+        found: u64,
+        /// The chain ID of the network.
+        wanted: u64,
     },
     /// The contract reports a different token from the one recorded.
     #[error(
@@ -232,6 +251,7 @@ impl ChainError {
             | Self::WrongVersion { .. }
             | Self::WrongContract { .. }
             | Self::WrongChain { .. }
+            | Self::OtherNetwork { .. }
             | Self::WrongToken { .. }
             | Self::Behind { .. }
             | Self::TooDear { .. }

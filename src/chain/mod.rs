@@ -12,6 +12,7 @@ mod fees;
 mod gap;
 pub mod keystore;
 mod microraiden;
+mod network;
 mod nonces;
 mod recorder;
 mod refusal;
@@ -32,6 +33,7 @@ pub(crate) use fees::most_it_costs;
 pub use microraiden::{Balances, OpResult, Resolution, Synced};
 #[cfg(feature = "testing")]
 pub use microraiden::{BlockWatcher, ContractInfo};
+pub use network::{Network, NetworkSettings};
 pub use recorder::TransactionRecorder;
 pub use settings::ChainSettings;
 pub use wallet_signer::{SigningTurn, WalletSigner};

@@ -71,6 +71,8 @@ pub(super) struct CallRequest {
 pub(super) struct BlockHeader {
     pub number: U64,
     pub hash: H256,
+    /// In seconds since 1970.
+    pub timestamp: U256,
     /// Present if fees follow EIP-1559.
     pub base_fee_per_gas: Option<U256>,
 }
@@ -128,16 +130,16 @@ pub(super) struct LogFilter {
 }
 
 impl Rpc {
-    /// Checks the URL; connects with the first request.
-    pub fn new(url: &str, within: Duration, retry_window: Duration) -> Result<Self, ChainError> {
-        let name = NodeName::of(url)?;
+    /// Checks the URL, which is written in `key`; connects with the first request.
+    pub fn new(key: &str, url: &str, within: Duration, retry_window: Duration) -> Result<Self, ChainError> {
+        let name = NodeName::of(key, url)?;
         let client = HttpClientBuilder::default()
             .request_timeout(within)
             .max_response_size(MAX_ANSWER)
             .set_http_middleware(ServiceBuilder::new().layer(AnswersLayer(name.clone())))
             .set_rpc_middleware(RpcServiceBuilder::new())
             .build(url)
-            .map_err(|error| ChainError::Url { why: name.clean(&error.to_string()) })?;
+            .map_err(|error| ChainError::Url { key: key.into(), why: name.clean(&error.to_string()) })?;
         Ok(Self { client, name, within, retry_window, outage: watch::Sender::new(None) })
     }
 
@@ -169,6 +171,11 @@ impl Rpc {
 
     pub async fn latest_block(&self) -> Result<BlockHeader, ChainError> {
         self.ask("eth_getBlockByNumber", rpc_params!["latest", false]).await
+    }
+
+    /// The block with this number, if the node has it.
+    pub async fn block(&self, number: u64) -> Result<Option<BlockHeader>, ChainError> {
+        self.ask("eth_getBlockByNumber", rpc_params![U64::from(number), false]).await
     }
 
     pub async fn gas_price(&self) -> Result<U256, ChainError> {
@@ -293,7 +300,7 @@ impl Rpc {
         method: &'static str,
         error: &(dyn std::error::Error + 'static),
     ) -> ChainError {
-        let node = self.name.shown.clone();
+        let (key, node) = (self.name.key.clone(), self.name.shown.clone());
         match error.downcast_ref::<TransportError>() {
             Some(TransportError::Http(HttpError::TooLarge)) => {
                 let why = format!("the response is longer than {MAX_ANSWER} bytes");
@@ -303,16 +310,17 @@ impl Rpc {
                 Some(Odd::Refused(refusal)) => return self.explain_refusal(method, refusal),
                 Some(Odd::Rejected { status, retry_after }) => {
                     let (status, retry_after) = (*status, *retry_after);
-                    return ChainError::NodeRejected { node, method, status, retry_after };
+                    return ChainError::NodeRejected { key, node, method, status, retry_after };
                 }
                 Some(Odd::Foreign(content)) => {
-                    return ChainError::NotJsonRpc { node, method, content: self.name.clean(content) };
+                    let content = self.name.clean(content);
+                    return ChainError::NotJsonRpc { key, node, method, content };
                 }
                 None => {}
             },
             _ => {}
         }
-        ChainError::NodeUnreachable { node, why: self.name.clean(&with_causes(error)) }
+        ChainError::NodeUnreachable { key, node, why: self.name.clean(&with_causes(error)) }
     }
 
     fn explain_refusal(&self, method: &'static str, refusal: &ErrorObjectOwned) -> ChainError {
@@ -372,7 +380,7 @@ mod tests {
             ),
             ("http://[::1]:1/", "http://[::1]:1"),
         ] {
-            let rpc = Rpc::new(url, Duration::from_secs(1), Duration::ZERO).unwrap();
+            let rpc = Rpc::new("chain.rpc_url", url, Duration::from_secs(1), Duration::ZERO).unwrap();
             assert_eq!(rpc.shown(), shown);
             assert_eq!(format!("{rpc:?}"), format!("Rpc({shown})"));
         }
@@ -391,7 +399,9 @@ mod tests {
         for url in
             ["", "localhost:8545", "ws://node/secret", "http://", "/secret", "https://u:secret@", "http:// x"]
         {
-            let error = Rpc::new(url, Duration::from_secs(1), Duration::ZERO).unwrap_err().to_string();
+            let error = Rpc::new("chain.rpc_url", url, Duration::from_secs(1), Duration::ZERO)
+                .unwrap_err()
+                .to_string();
             assert!(!error.contains("secret"), "{error}");
             assert!(error.starts_with("chain.rpc_url is not usable: "), "{error}");
         }

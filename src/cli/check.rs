@@ -35,10 +35,14 @@ const NO_TOTAL: &str = "deposit.max_total is not set: a seller that names a new 
 const OTHER_USER: &str = "if another program or state directory uses the same key, give each a key of its own; else \
                           `tollpass channels sync` imports the channels";
 
+/// The hint about networks without a node.
+const NO_NODE: &str = "rules can pay there, and no [[network]] entry has an rpc_url: nothing shows whether a payment with an \
+                       unclear outcome was taken, so its amount stays spent";
+
 /// What `tollpass check --help` shows below the options.
 const AFTER_HELP: &str = "\
 Checks the configuration, certificates, log file, ports, state directory, key, node,
-contract, balances and nonces, and prints how to fix each problem. It sends no transaction,
+contract, networks, balances and nonces, and prints how to fix each problem. It sends no transaction,
 asks an external signer for its accounts only, and can run beside `serve`. The exit code is
 1 if anything is wrong.";
 
@@ -249,6 +253,7 @@ async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut Chec
             Err(error) => return report.wrong("wallet", &error),
         },
     };
+    networks(config, report).await;
     let Some(chain) = &config.chain else {
         return report.note("chain", &"no [chain]: nothing is paid from a channel");
     };
@@ -283,6 +288,42 @@ async fn paying(config: &Config, wallet: config::WalletConfig, report: &mut Chec
         Ok(balances) => funds(config, &balances, &owner.token_asset(), report),
         Err(error) => report.wrong("balance", &error),
     }
+}
+
+/// Checks the nodes that show whether an authorization was used, and names the networks without one.
+async fn networks(config: &Config, report: &mut CheckReport) {
+    for entry in &config.networks {
+        let config::NetworkConfig { id, rpc_url, retry_timeout, .. } = entry;
+        let patient =
+            config::NetworkConfig { retry_timeout: RETRY_WINDOW.min(*retry_timeout), ..entry.clone() };
+        match app::network(&patient) {
+            Ok(network) => match network.confirmed_block().await {
+                Ok(block) => report.good("network", &format!("{id}, {rpc_url}, block {}", block.number)),
+                Err(error) => report.wrong("network", &error),
+            },
+            Err(error) => report.wrong("network", &error),
+        }
+    }
+    let mut without = Vec::new();
+    for network in all_rules(config).flat_map(networks_of) {
+        let has_node = config.networks.iter().any(|entry| entry.id == *network);
+        if !has_node && !without.contains(&network) {
+            without.push(network);
+        }
+    }
+    if !without.is_empty() {
+        report.note("network", &format!("{}: {NO_NODE}", without.join(", ")));
+    }
+}
+
+/// The networks on which a rule allows payments without a channel.
+fn networks_of(rule: &Rule) -> Vec<&str> {
+    let Allow::Pay { max_price, preference, .. } = &rule.allow else { return Vec::new() };
+    // Any scheme if empty.
+    if !preference.schemes.is_empty() && preference.schemes.iter().all(|scheme| scheme.uses_channels()) {
+        return Vec::new();
+    }
+    max_price.assets().filter(|known| known.domain.is_some()).map(|known| known.network.as_str()).collect()
 }
 
 /// Compares the journal with the chain.

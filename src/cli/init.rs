@@ -91,10 +91,12 @@ fn configuration(
     has_channels: bool,
 ) -> anyhow::Result<String> {
     let mut lines = Vec::new();
-    let wanted: Vec<_> = WALLET.iter().chain(CHANNELS.iter().filter(|_| has_channels)).collect();
+    let mut wanted: Vec<_> = WALLET.iter().chain(CHANNELS.iter().filter(|_| has_channels)).collect();
     for line in EXAMPLE.lines() {
         let key = line.strip_prefix('#').unwrap_or(line);
-        if let Some((_, remark)) = wanted.iter().find(|(start, _)| key.starts_with(start)) {
+        // The first one: later tables have keys of the same names.
+        if let Some(found) = wanted.iter().position(|(start, _)| key.starts_with(start)) {
+            let (_, remark) = wanted.remove(found);
             if !remark.is_empty() {
                 lines.push(format!("# >>> {remark}"));
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::config::Value;
 use serde_json::json;
 
 use super::key::{ADDRESS, Shape, Table, keys};
@@ -12,13 +13,13 @@ use super::values::RpcUrl;
 use crate::limits::{DAY, HOUR, MILLISECOND, MINUTE, Quantity, SECOND, count, time};
 use crate::protocol::{Address, Wei};
 
-const CONFIRMATIONS: Quantity = count(1, 1..=1000);
+pub(super) const CONFIRMATIONS: Quantity = count(1, 1..=1000);
 const START_BLOCK: Quantity = count(0, 0..=u64::MAX);
 const POLL_EVERY: Quantity = time(2 * SECOND, MILLISECOND..=HOUR);
-const REQUEST_TIMEOUT: Quantity = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
+pub(super) const REQUEST_TIMEOUT: Quantity = time(10 * SECOND, MILLISECOND..=10 * MINUTE);
 const CONFIRM_TIMEOUT: Quantity = time(10 * MINUTE, MILLISECOND..=DAY);
 const LOG_RANGE: Quantity = count(10_000, 1..=10_000_000);
-const RETRY_TIMEOUT: Quantity = time(20 * SECOND, MILLISECOND..=HOUR);
+pub(super) const RETRY_TIMEOUT: Quantity = time(20 * SECOND, MILLISECOND..=HOUR);
 /// 500 gwei.
 const MAX_FEE_PER_GAS: Wei = Wei(500_000_000_000);
 /// 0.1 ETH.
@@ -26,13 +27,16 @@ const MAX_FEE: Wei = Wei(100_000_000_000_000_000);
 /// 1 ETH.
 const MAX_FEES_PER_DAY: Wei = Wei(1_000_000_000_000_000_000);
 
+/// The URL of a node.
+pub(super) const RPC_URL: Shape = Shape::Text("^https?://.");
+
 /// The keys of `[chain]`.
 pub(super) static CHAIN: Table = Table::new(
     "chain",
     "The blockchain that holds the channels.",
     keys! {
         /// The JSON-RPC URL of an Ethereum node, http or https.
-        "rpc_url": Shape::Text("^https?://."); required(),
+        "rpc_url": RPC_URL; required(),
         /// The contract that holds the channels.
         "channel_manager": ADDRESS; required(),
         /// The first block that can contain a channel of yours.
@@ -94,16 +98,16 @@ pub struct ChainConfig {
     pub max_fees_per_day: Wei,
 }
 
+/// Reads the URL of a node.
+pub(super) fn rpc_url(value: &Value) -> Result<RpcUrl, InvalidValue> {
+    // The error does not quote the URL: it may contain credentials.
+    let remedy = "write one such as \"http://127.0.0.1:8545\"";
+    values::text(value)?.parse::<RpcUrl>().map_err(|error| InvalidValue::new(error.to_string(), remedy))
+}
+
 /// Reads `[chain]`; `None` if it is invalid, which is then reported.
 pub(super) fn read(section: &Section<'_>) -> Option<ChainConfig> {
-    let rpc_url =
-        section.require("rpc_url", "\"http://127.0.0.1:8545\", the address of your node", |value| {
-            // The error does not quote the URL: it may contain credentials.
-            let remedy = "write one such as \"http://127.0.0.1:8545\"";
-            values::text(value)?
-                .parse::<RpcUrl>()
-                .map_err(|error| InvalidValue::new(error.to_string(), remedy))
-        });
+    let rpc_url = section.require("rpc_url", "\"http://127.0.0.1:8545\", the address of your node", rpc_url);
     let channel_manager =
         section.require("channel_manager", "\"0x...\", the address of the contract", |value| {
             let address = values::address(value)?;

@@ -19,6 +19,7 @@ use super::key::{SOCKET, Shape, Table, keys};
 use super::ledger::LedgerConfig;
 use super::listener::{Exposure, TlsFiles};
 use super::log::LogConfig;
+use super::network::NetworkConfig;
 use super::route::RouteConfig;
 use super::rules::both_or_neither;
 use super::section::{Issues, Section};
@@ -26,8 +27,8 @@ use super::upstream::UpstreamConfig;
 use super::values::BasePaths;
 use super::wallet::WalletConfig;
 use super::{
-    asset, budget, chain, client, hooks, intercept, ledger, limits, listener, log, origin, policy, route,
-    source, upstream, values, wallet,
+    asset, budget, chain, client, hooks, intercept, ledger, limits, listener, log, network, origin, policy,
+    route, source, upstream, values, wallet,
 };
 use crate::hosts::port_set::PortSet;
 use crate::limits::Limits;
@@ -71,6 +72,9 @@ pub(super) static TOP: Table = Table::new(
         /// A token that [[pay]] entries can name, in addition to RDN, and USDC on several networks. tollpass never believes what
         /// a seller says about a token.
         "asset": Shape::Tables(&asset::ASSET, asset::MAX_ASSETS),
+        /// The node of a network on which payments are authorizations of a token. Without one, nothing shows whether an
+        /// authorization with an unclear outcome was used: its amount stays spent. [chain] has a node of its own.
+        "network": Shape::Tables(&network::NETWORK_NODE, network::MAX_NETWORKS),
         /// Budgets: how much may be spent together.
         "budget": Shape::Tables(&budget::BUDGET, budget::MAX_BUDGETS),
         /// A program that may use the proxy, and the token with which it proves that: http_proxy=http://NAME:TOKEN@HOST:PORT.
@@ -128,6 +132,8 @@ pub struct Config {
     pub wallet: Option<WalletConfig>,
     /// The blockchain that holds the channels; present only if `wallet` is.
     pub chain: Option<ChainConfig>,
+    /// The nodes of networks on which payments are made without a channel.
+    pub networks: Vec<NetworkConfig>,
     /// The programs that may use the proxy.
     pub clients: Vec<ClientConfig>,
     /// Base URLs of the proxy that map to origins.
@@ -287,6 +293,7 @@ fn assemble(
 
     let hooks = Arc::new(hooks::hooks(top.take("hooks"), "hooks", &Hooks::default(), issues));
     let assets = asset::assets(top.take("asset"), issues);
+    let networks = network::networks(top.take("network"), issues);
     let budgets = budget::budgets(top.take("budget"), &assets, issues);
     let context = policy::PayContext { assets: &assets, budgets: &budgets, hooks: &hooks };
     let rules = policy::rules("pay", top.take("pay"), context, issues);
@@ -364,6 +371,7 @@ fn assemble(
         state_dir,
         wallet,
         chain,
+        networks,
         clients,
         routes,
         assets: assets.into(),

@@ -3,7 +3,7 @@
 //!
 //! An environment variable sets the key of its name and takes precedence over the file: `TOLLPASS_LISTEN` is `listen`,
 //! `TOLLPASS_CHAIN__RPC_URL` is `rpc_url` in `[chain]` (two underscores between levels). Empty variables count as unset.
-//! Variables cannot set `[[pay]]`, `[[asset]]`, `[[budget]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in
+//! Variables cannot set `[[pay]]`, `[[asset]]`, `[[network]]`, `[[budget]]`, `[[client]]`, `[[route]]` and `[[upstream.tls]]`. Those in
 //! [`variables::OTHER_VARIABLES`] are not keys, and those that Kubernetes sets for a Service named tollpass are ignored
 //! with a warning.
 //!
@@ -25,6 +25,7 @@ mod limits;
 mod listener;
 mod load;
 mod log;
+mod network;
 mod origin;
 mod policy;
 mod price;
@@ -49,6 +50,7 @@ pub use self::intercept::InterceptConfig;
 pub use self::issue::{ConfigError, ConfigIssue};
 pub use self::load::Config;
 pub use self::log::LogConfig;
+pub use self::network::NetworkConfig;
 pub use self::origin::{OriginTlsConfig, OriginTrust};
 pub use self::route::RouteConfig;
 pub use self::schema::schema;

@@ -16,7 +16,7 @@ use super::variables::variable;
 use super::variables::{ENVIRONMENT_PREFIX, OTHER_VARIABLES};
 
 /// Lists of tables, which a flat environment cannot express.
-const LISTS: [&str; 6] = ["pay", "asset", "budget", "client", "route", super::origin::NAME];
+const LISTS: [&str; 7] = ["pay", "asset", "network", "budget", "client", "route", super::origin::NAME];
 /// The prefix of the variables of a Service named tollpass.
 const SERVICE: &str = "TOLLPASS";
 /// The largest file that is read, far larger than a handwritten one.

@@ -1,6 +1,7 @@
 //! The configuration: the documented example, the environment, and the error messages.
 
 mod budgets;
+mod networks;
 mod prices;
 mod schema;
 
@@ -868,6 +869,7 @@ fn unknown_variables_are_issues() {
         ("TOLLPASS_pay__0__host", "pay: a variable cannot set entries"),
         ("TOLLPASS_PAY", "pay: a variable cannot set entries"),
         ("TOLLPASS_ASSET__SYMBOL", "asset: a variable cannot set entries"),
+        ("TOLLPASS_NETWORK__0__ID", "network: a variable cannot set entries"),
         ("TOLLPASS_CLIENT__0__NAME", "client: a variable cannot set entries"),
         ("TOLLPASS_ROUTE__0__PREFIX", "route: a variable cannot set entries"),
         ("TOLLPASS_CHAIN", "chain: expected a table, found a string"),
@@ -886,6 +888,7 @@ fn issues_show_no_secret() {
         "[chain]\nrpc_url = \"http://me:hunter2@node\" x",
         "[chain]\nrpc_url = http://me:hunter2@node",
         "[chain]\nrpc_url = [\"http://me:hunter2@node\"]",
+        "[[network]]\nid = \"eip155:1\"\nrpc_url = \"htp://me:hunter2@node\"",
         "[hooks]\nsuccess = { action = \"webhook\", webhook = \"https://a/hunter2\" }",
         "[wallet]\npassword = \"hunter2\"",
     ] {

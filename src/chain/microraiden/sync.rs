@@ -364,7 +364,8 @@ mod tests {
     fn gives_up_where_a_smaller_range_cannot_help() {
         let timeout =
             || ChainError::Timeout { node: String::new(), method: "eth_getLogs", within: Duration::ZERO };
-        let down = ChainError::NodeUnreachable { node: String::new(), why: String::new() };
+        let down =
+            ChainError::NodeUnreachable { key: String::new(), node: String::new(), why: String::new() };
         assert!(Ranges::new(0, 9, 10).refused(down).is_err());
         assert!(Ranges::new(0, 9, 1).refused(refusal()).is_err());
         let mut ranges = Ranges::new(0, 999, 1000);

@@ -154,7 +154,7 @@ mod tests {
         if let Some((name, value)) = field {
             fields.insert(name, value.parse().unwrap());
         }
-        let name = NodeName::of("https://node.example/v3/0123456789abcdef").unwrap();
+        let name = NodeName::of("chain.rpc_url", "https://node.example/v3/0123456789abcdef").unwrap();
         examine(StatusCode::from_u16(status).unwrap(), &fields, body, &name)
     }
 

@@ -9,12 +9,15 @@ use crate::chain::repeated::{one_line, truncated};
 #[derive(Clone)]
 pub(super) struct NodeName {
     pub(super) shown: String,
+    /// Where the URL is written.
+    pub(super) key: String,
     secrets: Vec<String>,
 }
 
 impl NodeName {
-    pub(super) fn of(url: &str) -> Result<Self, ChainError> {
-        let refuse = |why: &str| ChainError::Url { why: why.into() };
+    /// The name of the node at `url`, which is written in `key`.
+    pub(super) fn of(key: &str, url: &str) -> Result<Self, ChainError> {
+        let refuse = |why: &str| ChainError::Url { key: key.into(), why: why.into() };
         let uri: Uri = url.parse().map_err(|_| refuse("it is not a valid URL"))?;
         let scheme = uri.scheme_str().ok_or_else(|| refuse("it has no scheme"))?;
         if scheme != "http" && scheme != "https" {
@@ -34,7 +37,7 @@ impl NodeName {
             .filter(|part| part.len() >= Self::SHORTEST_SECRET)
             .map(String::from)
             .collect();
-        Ok(Self { shown, secrets })
+        Ok(Self { shown, key: key.into(), secrets })
     }
 
     /// Shorter parts of a URL are words such as `v3`, and removing them would garble harmless text.
@@ -57,8 +60,11 @@ mod tests {
 
     #[test]
     fn repeats_no_secret_and_no_more_than_is_readable() {
-        let name =
-            NodeName::of("https://user:hunter22@node.example/v3/0123456789abcdef?key=topsecret").unwrap();
+        let name = NodeName::of(
+            "chain.rpc_url",
+            "https://user:hunter22@node.example/v3/0123456789abcdef?key=topsecret",
+        )
+        .unwrap();
         let cleaned = name.clean("bad project 0123456789abcdef\nfor user, hunter22 or topsecret");
         assert_eq!(cleaned, "bad project … for …, … or …");
         assert_eq!(name.clean(&"x".repeat(10_000)).chars().count(), MAX_REPEATED + 1);

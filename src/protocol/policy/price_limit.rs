@@ -91,11 +91,17 @@ impl PriceLimit {
 
     /// What is known about an asset that it allows.
     pub fn known(&self, asset: &AssetId) -> Option<&KnownAsset> {
-        match self {
-            Self::ChannelToken(_) => None,
-            Self::Tokens(tokens) => tokens.iter().map(|(_, known)| known).find(|known| known.asset == *asset),
-            Self::Usd(_, tokens) => tokens.iter().find(|known| known.asset == *asset),
-        }
+        self.assets().find(|known| known.asset == *asset)
+    }
+
+    /// The assets that it names; that of the channel contract is not among them.
+    pub fn assets(&self) -> impl Iterator<Item = &KnownAsset> {
+        let (tokens, valued): (&[(Amount, KnownAsset)], &[KnownAsset]) = match self {
+            Self::ChannelToken(_) => (&[], &[]),
+            Self::Tokens(tokens) => (tokens, &[]),
+            Self::Usd(_, tokens) => (&[], tokens),
+        };
+        tokens.iter().map(|(_, known)| known).chain(valued)
     }
 
     fn not_allowed(&self, asset: &AssetId) -> Refusal {

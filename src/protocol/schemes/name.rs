@@ -15,6 +15,17 @@ pub enum SchemeName {
 }
 
 impl SchemeName {
+    /// Whether its payments draw on channels.
+    #[must_use]
+    pub const fn uses_channels(self) -> bool {
+        match self {
+            Self::MicroRaiden => true,
+            Self::X402 => false,
+            #[cfg(feature = "testing")]
+            Self::TestToken => false,
+        }
+    }
+
     /// The name in logs, reports and the journal.
     #[must_use]
     pub const fn name(self) -> &'static str {

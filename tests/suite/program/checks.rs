@@ -148,6 +148,37 @@ async fn a_node_that_is_down_is_named() {
 }
 
 #[tokio::test]
+async fn the_nodes_of_networks_are_checked_and_missing_ones_named() {
+    let market = Market::open().await;
+    let node_at = |id: u64, url: &str| format!("[[network]]\nid = \"eip155:{id}\"\nrpc_url = \"{url}\"\n");
+    let node = market.chain.url().replace("//", "//me:hunter2@") + "/secret";
+    let closed = ReservedPort::new();
+    let rule = "[[pay]]\nhost = \"a.example\"\nmax_price = \"$0.01\"\nnetworks = [\"eip155:8453\", \"eip155:137\"]\n";
+    for (networks, code, lines) in [
+        (node_at(31337, &node), 0, vec!["ok     network   eip155:31337, http://127.0.0.1:", "block 3"]),
+        (node_at(8453, &node), 1, vec!["FAIL   network", "is on chain 31337", "configured for eip155:8453"]),
+        (
+            node_at(8453, &closed.url()),
+            1,
+            vec!["FAIL   network", &closed.url(), "is the rpc_url of eip155:8453 right?"],
+        ),
+        (node_at(137, &node), 1, vec!["note   network   eip155:8453: rules can pay there"]),
+        (String::new(), 0, vec!["note   network   eip155:137, eip155:8453: rules can pay there"]),
+    ] {
+        let alice = Alice::without_chain(&format!("{rule}{networks}"));
+        let ran = check(&alice).await;
+        let found = lines.iter().all(|words| ran.out.contains(words));
+        assert!(found, "{lines:?} is not in {ran:?}");
+        assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+        assert_eq!(ran.code, code, "{ran:?}");
+    }
+    // A rule for channels only needs none.
+    let alice = Alice::without_chain(&format!("{rule}schemes = [\"microraiden\"]\n"));
+    let ran = check(&alice).await;
+    assert!(!ran.out.contains("network "), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_contract_that_is_not_a_channel_manager_is_reported() {
     let market = Market::open().await;
     let nobody = Address([0xaa; 20]).to_string();

@@ -1,0 +1,93 @@
+//! The node of a network on which payments are made without a channel. Whatever uses it first learns whether the node follows
+//! that network.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chain::error::ChainError;
+use crate::chain::rpc::Rpc;
+
+/// How to reach the node of a network.
+#[derive(Clone)]
+pub struct NetworkSettings {
+    /// The chain ID of the network.
+    pub chain_id: u64,
+    /// The node's JSON-RPC URL, http or https; it may contain secrets and is never printed.
+    pub rpc_url: String,
+    /// How many confirmations something needs before it counts, its own block included.
+    pub confirmations: u32,
+    /// The timeout of one JSON-RPC call.
+    pub request_timeout: Duration,
+    /// How long to retry transient node errors.
+    pub retry_timeout: Duration,
+}
+
+/// A network through one JSON-RPC node; cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    rpc: Rpc,
+    settings: Arc<NetworkSettings>,
+}
+
+/// A block with enough confirmations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmedBlock {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Its time, in seconds since 1970.
+    pub timestamp: u64,
+}
+
+impl Network {
+    /// Checks the URL; does not contact the node.
+    ///
+    /// # Errors
+    /// The URL cannot be used.
+    pub fn new(settings: NetworkSettings) -> Result<Self, ChainError> {
+        let key = format!("the rpc_url of eip155:{}", settings.chain_id);
+        let rpc = Rpc::new(&key, &settings.rpc_url, settings.request_timeout, settings.retry_timeout)?;
+        Ok(Self { rpc, settings: Arc::new(settings) })
+    }
+
+    /// The newest block with enough confirmations, after a check that the node follows this network.
+    ///
+    /// # Errors
+    /// The node follows another one, or gives no usable answer.
+    pub async fn confirmed_block(&self) -> Result<ConfirmedBlock, ChainError> {
+        let head = self.checked().await?.head().await?;
+        let number = head.saturating_sub(u64::from(self.settings.confirmations.max(1)) - 1);
+        let unusable = |why: &str| ChainError::NotUnderstood {
+            node: self.rpc.shown().to_owned(),
+            method: "eth_getBlockByNumber",
+            why: why.to_owned(),
+        };
+        let block = self.rpc.block(number).await?.ok_or_else(|| unusable(ChainError::NULL))?;
+        if block.number.as_u64() != number {
+            return Err(unusable("another block than the one that was asked for"));
+        }
+        let timestamp = u64::try_from(block.timestamp).map_err(|_| unusable("a time above 2^64"))?;
+        Ok(ConfirmedBlock { number, hash: block.hash.0, timestamp })
+    }
+
+    /// The node, which follows this network.
+    ///
+    /// # Errors
+    /// [`ChainError::OtherNetwork`]: it follows another one.
+    pub(super) async fn checked(&self) -> Result<&Rpc, ChainError> {
+        let (found, wanted) = (self.rpc.chain_id().await?, self.settings.chain_id);
+        if found != wanted {
+            let node = self.rpc.shown().to_owned();
+            return Err(ChainError::OtherNetwork { node, found, wanted });
+        }
+        Ok(&self.rpc)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eip155:{} {:?}", self.settings.chain_id, self.rpc)
+    }
+}
