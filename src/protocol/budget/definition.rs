@@ -192,7 +192,8 @@ mod tests {
     fn costs_are_exact_in_each_unit() {
         let known: Vec<KnownAsset> = well_known();
         let usdc: Vec<KnownAsset> = known.iter().filter(|asset| asset.symbol == "USDC").cloned().collect();
-        let (base, test) = (usdc[2].asset.clone(), usdc[5].asset.clone());
+        let on = |network: &str| usdc.iter().find(|asset| asset.network == network).unwrap().asset.clone();
+        let (base, test) = (on("eip155:8453"), on("eip155:84532"));
         let priced = usdc.iter().filter(|asset| asset.usd.is_some()).cloned().collect();
         let (tokens, usd) =
             (BudgetUnit::Tokens { symbol: "USDC".into(), tokens: usdc.into() }, BudgetUnit::Usd(priced));

@@ -67,26 +67,65 @@ const LONGEST_NAME: usize = 120;
 
 /// The tokens that are known without configuration. Those on test networks have no value.
 pub fn well_known() -> Vec<KnownAsset> {
-    let known = |(symbol, network, token, decimals, usd, name): &WellKnown| {
-        let usd = usd.and_then(|usd| Usd::from_str(usd).ok());
-        // Circle's contracts have version 2.
-        let domain = name.map(|name| TokenDomain { name: name.to_owned(), version: "2".to_owned() });
-        Some(KnownAsset::new(symbol, network, token.parse().ok()?, *decimals, usd).with_domain(domain))
-    };
-    WELL_KNOWN.iter().filter_map(known).collect()
+    let usdc = USDC.iter().filter_map(|(network, token, name)| {
+        let usd = if TEST_NETWORKS.contains(network) { None } else { Usd::from_str("1").ok() };
+        // Circle's contracts, and bridged copies of them, have version 2.
+        let domain = TokenDomain { name: (*name).to_owned(), version: "2".to_owned() };
+        let symbol = if name.starts_with("Bridged") { "USDC.e" } else { "USDC" };
+        Some(KnownAsset::new(symbol, network, token.parse().ok()?, 6, usd).with_domain(Some(domain)))
+    });
+    let rdn = RDN.parse().ok().map(|token| KnownAsset::new("RDN", "eip155:1", token, 18, None));
+    rdn.into_iter().chain(usdc).collect()
 }
 
-/// Symbol, network, contract, decimals, dollars for a whole token, and the name in its EIP-712 domain.
-type WellKnown = (&'static str, &'static str, &'static str, u32, Option<&'static str>, Option<&'static str>);
+/// The token of Raiden.
+const RDN: &str = "0x255Aa6DF07540Cb5d3d297f0D0D4D84cb52bc8e6";
 
-const WELL_KNOWN: &[WellKnown] = &[
-    ("RDN", "eip155:1", "0x255Aa6DF07540Cb5d3d297f0D0D4D84cb52bc8e6", 18, None, None),
-    ("USDC", "eip155:1", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", 6, Some("1"), Some("USD Coin")),
-    ("USDC", "eip155:137", "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359", 6, Some("1"), Some("USD Coin")),
-    ("USDC", "eip155:8453", "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", 6, Some("1"), Some("USD Coin")),
-    ("USDC", "eip155:42161", "0xaf88d065e77c8cC2239327C5EDb3A432268e5831", 6, Some("1"), Some("USD Coin")),
-    ("USDC", "eip155:43114", "0xB97EF9Ef8734C71904D8002F8b6Bc66Dd9c48a6E", 6, Some("1"), Some("USD Coin")),
-    ("USDC", "eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", 6, None, Some("USDC")),
+/// USDC: network, contract, and the name in its EIP-712 domain. Sources: Circle's list of contracts, the tables of the
+/// published packages `@x402/evm` and `x402`, and for SKALE the domain separator of the contract.
+const USDC: &[(&str, &str, &str)] = &[
+    // Ethereum, and Sepolia.
+    ("eip155:1", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USD Coin"),
+    ("eip155:11155111", "0x1c7D4B196Cb0C7B01d743Fbc6116a902379C7238", "USDC"),
+    // Polygon, and Amoy.
+    ("eip155:137", "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359", "USD Coin"),
+    ("eip155:80002", "0x41E94Eb019C0762f9Bfcf9Fb1E58725BfB0e7582", "USDC"),
+    // Monad.
+    ("eip155:143", "0x754704Bc059F8C67012fEd69BC8A327a5aafb603", "USDC"),
+    // World Chain, and its Sepolia.
+    ("eip155:480", "0x79A02482A880bCE3F13e09Da970dC34db4CD24d1", "USDC"),
+    ("eip155:4801", "0x66145f38cBAC35Ca6F1Dfb4914dF98F1614aeA88", "USDC"),
+    // Sei, and its test network.
+    ("eip155:1329", "0xe15fC38F6D8c56aF07bbCBe3BAf5708A2Bf42392", "USDC"),
+    ("eip155:1328", "0x4fCF1784B31630811181f670Aea7A7bEF803eaED", "USDC"),
+    // Base, and its Sepolia.
+    ("eip155:8453", "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "USD Coin"),
+    ("eip155:84532", "0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC"),
+    // Arbitrum One, and its Sepolia.
+    ("eip155:42161", "0xaf88d065e77c8cC2239327C5EDb3A432268e5831", "USD Coin"),
+    ("eip155:421614", "0x75faf114eafb1BDbe2F0316DF893fd58CE46AA4d", "USDC"),
+    // Celo, and its Sepolia.
+    ("eip155:42220", "0xcebA9300f2b948710d2653dD7B07f33A8B32118C", "USDC"),
+    ("eip155:11142220", "0x01C5C0122039549AD1493B8220cABEdD739BC44E", "USDC"),
+    // Avalanche, and Fuji.
+    ("eip155:43114", "0xB97EF9Ef8734C71904D8002F8b6Bc66Dd9c48a6E", "USD Coin"),
+    ("eip155:43113", "0x5425890298aed601595a70AB815c96711a31Bc65", "USD Coin"),
+    // SKALE on Base, and its Sepolia.
+    ("eip155:1187947933", "0x85889c8c714505E0c94b30fcfcF64fE3Ac8FCb20", "Bridged USDC (SKALE Bridge)"),
+    ("eip155:324705682", "0x2e08028E3C4c2356572E096d8EF835cD5C6030bD", "Bridged USDC (SKALE Bridge)"),
+];
+
+/// Tokens on these networks are worth nothing.
+const TEST_NETWORKS: [&str; 9] = [
+    "eip155:1328",
+    "eip155:4801",
+    "eip155:43113",
+    "eip155:80002",
+    "eip155:84532",
+    "eip155:421614",
+    "eip155:11142220",
+    "eip155:11155111",
+    "eip155:324705682",
 ];
 
 #[cfg(test)]
@@ -96,14 +135,14 @@ mod tests {
     #[test]
     fn well_known_tokens_are_distinct_and_those_on_test_networks_are_worth_nothing() {
         let known = well_known();
-        assert_eq!(known.len(), WELL_KNOWN.len(), "an address or a value is invalid");
+        assert_eq!(known.len(), USDC.len() + 1, "an address is invalid");
         for (index, asset) in known.iter().enumerate() {
             for other in &known[..index] {
                 assert_ne!(asset.asset, other.asset, "{asset:?}");
                 assert_ne!((&asset.symbol, &asset.network), (&other.symbol, &other.network));
             }
-            let is_test = asset.network == "eip155:84532";
-            assert!(asset.usd.is_none() || !is_test, "{asset:?}");
+            let is_test = TEST_NETWORKS.contains(&&*asset.network);
+            assert_eq!(asset.usd.is_none(), is_test || asset.symbol == "RDN", "{asset:?}");
         }
         let base = known.iter().find(|asset| asset.network == "eip155:8453").unwrap();
         assert_eq!(base.asset.to_string(), "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913 on eip155:8453");
@@ -117,7 +156,7 @@ mod tests {
     fn an_unknown_asset_is_shown_safely() {
         let known = well_known();
         let price = |asset| Money { amount: 50_000.into(), asset };
-        assert_eq!(shown_price(&price(known[3].asset.clone()), &known), "0.05 USDC");
+        assert_eq!(shown_price(&price(known[1].asset.clone()), &known), "0.05 USDC");
         let evil = AssetId::token("eip155:1", format!("\u{1b}[2J\u{9b}{}", "x".repeat(1000)));
         let shown = shown_price(&price(evil), &known);
         assert!(shown.starts_with("50000 units of ?[2J?xxx") && shown.len() == 15 + 120, "{shown}");
