@@ -86,16 +86,17 @@ impl Lease {
     }
 
     /// Returns a payment that the seller took, judging by the response, with what that states about it.
-    pub fn accept(mut self, receipt: Receipt) {
-        self.purchase.ledger.stated(receipt);
+    pub fn accept(mut self, receipt: Receipt, statement: Option<String>) {
+        self.purchase.ledger.stated(receipt, statement);
         if let Some(nonce) = self.draft.nonce() {
             self.purchase.engine.signatures.remove(&nonce);
         }
         self.purchase.delivery = Delivery::Accepted;
     }
 
-    /// Returns a payment that the seller took without serving.
-    pub fn taken(mut self) {
+    /// Returns a payment that the seller took without serving, with what its response states about it.
+    pub fn taken(mut self, statement: Option<String>) {
+        self.purchase.ledger.stated(Receipt::Stated, statement);
         self.purchase.ledger.taken();
         self.purchase.delivery = Delivery::Accepted;
         self.purchase.is_unserved = true;

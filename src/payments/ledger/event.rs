@@ -1,10 +1,10 @@
 //! What happens to a payment, before it becomes a row.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::request::PaidRequest;
 use super::row::LedgerState;
-use crate::protocol::schemes::Receipt;
 use crate::protocol::{Amount, ChannelId, Terms};
 
 /// The state of a payment at a time.
@@ -23,5 +23,6 @@ pub(in crate::payments) struct PaymentEvent {
     pub(super) nonce: Option<[u8; 32]>,
     /// An earlier request has begun the payment with this nonce, under a number that the journal knows.
     pub(super) is_joined: bool,
-    pub(super) receipt: Option<Receipt>,
+    /// What the seller stated about the payment.
+    pub(super) receipt: Cow<'static, str>,
 }

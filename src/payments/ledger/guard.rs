@@ -1,5 +1,6 @@
 //! The payments of one client request, as the ledger sees them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::event::PaymentEvent;
@@ -18,7 +19,8 @@ pub(in crate::payments) struct LedgerGuard {
     /// The authorization of a one-shot scheme, whose first row the journal writes.
     held: Option<PaymentEvent>,
     sent: Option<SentPayment>,
-    receipt: Option<Receipt>,
+    /// What the seller stated about the payment.
+    receipt: Cow<'static, str>,
 }
 
 /// A payment that was sent.
@@ -34,7 +36,7 @@ struct SentPayment {
 
 impl LedgerGuard {
     pub(in crate::payments) fn new(queue: Arc<LedgerQueue>, request: PaidRequest) -> Self {
-        Self { queue, request: Arc::new(request), held: None, sent: None, receipt: None }
+        Self { queue, request: Arc::new(request), held: None, sent: None, receipt: Cow::default() }
     }
 
     /// The journal is about to record a one-shot authorization with this nonce.
@@ -114,8 +116,13 @@ impl LedgerGuard {
     }
 
     /// What the seller stated about the payment.
-    pub(in crate::payments) fn stated(&mut self, receipt: Receipt) {
-        self.receipt = Some(receipt);
+    pub(in crate::payments) fn stated(&mut self, receipt: Receipt, statement: Option<String>) {
+        self.receipt = match (receipt, statement) {
+            (_, Some(statement)) => statement.into(),
+            (Receipt::Stated, None) => "stated".into(),
+            (Receipt::Unstated, None) => "".into(),
+            (Receipt::NotCharged, None) => "not charged".into(),
+        };
     }
 
     /// The seller took the payment.
@@ -140,7 +147,10 @@ impl LedgerGuard {
             LedgerState::Unsent if !sent.is_sending || self.is_joined() => LedgerState::InDoubt,
             state => state,
         };
-        let receipt = self.receipt.take().filter(|_| state == LedgerState::Paid);
+        let receipt = match state {
+            LedgerState::Paid | LedgerState::PaidNotDelivered => std::mem::take(&mut self.receipt),
+            _ => Cow::default(),
+        };
         match &self.held {
             Some(held) => {
                 self.queue.change(PaymentEvent { at: unix_millis(), state, receipt, ..held.clone() });
@@ -164,7 +174,7 @@ impl LedgerGuard {
             channel: None,
             nonce: None,
             is_joined: false,
-            receipt: None,
+            receipt: Cow::default(),
         }
     }
 }

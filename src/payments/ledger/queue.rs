@@ -1,5 +1,6 @@
 //! The events that wait for the journal thread, in memory and bounded.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,6 @@ use super::event::PaymentEvent;
 use super::row::LedgerState;
 use crate::mutex::lock;
 use crate::payments::clock::unix_millis;
-use crate::protocol::schemes::Receipt;
 use crate::protocol::{Amount, ChannelId};
 
 /// How long events wait for others, so that many share a transaction. A payment that ends meanwhile gets one row.
@@ -138,7 +138,7 @@ impl LedgerQueue {
     }
 
     /// A payment on a channel has ended.
-    pub(super) fn end(&self, payment: u64, state: LedgerState, receipt: Option<Receipt>) {
+    pub(super) fn end(&self, payment: u64, state: LedgerState, receipt: Cow<'static, str>) {
         let mut waiting = lock(&self.waiting);
         let Some(OutstandingPayment { sent, is_written }) = waiting.in_flight.remove(&payment) else {
             return;

@@ -21,7 +21,6 @@ use super::signed_amount::SignedAmount;
 use super::sums::{LedgerSum, SumKey, encode, limit};
 use super::tables;
 use crate::payments::clock::unix_millis;
-use crate::protocol::schemes::Receipt;
 use crate::protocol::{Account, Address, Amount, ChannelId};
 
 /// How many payments in doubt are remembered, so that a later payment can take their place.
@@ -679,7 +678,7 @@ impl OpenedLedger {
             price: terms.price.amount,
             total: event.channel.map(|(_, total)| total),
             nonce: event.nonce.map(hex::encode).unwrap_or_default(),
-            receipt: event.receipt.map(stated).unwrap_or_default().to_owned(),
+            receipt: event.receipt.clone().into_owned(),
             ..blank(event.state, event.payment)
         }
     }
@@ -692,13 +691,5 @@ impl OpenedLedger {
             self.append(connection, LedgerRow { at, state, previous, counts, ..row })?;
         }
         Ok(())
-    }
-}
-
-fn stated(receipt: Receipt) -> &'static str {
-    match receipt {
-        Receipt::Stated => "stated",
-        Receipt::Unstated => "",
-        Receipt::NotCharged => "not charged",
     }
 }

@@ -81,8 +81,8 @@ pub fn well_known() -> Vec<KnownAsset> {
 /// The token of Raiden.
 const RDN: &str = "0x255Aa6DF07540Cb5d3d297f0D0D4D84cb52bc8e6";
 
-/// USDC: network, contract, and the name in its EIP-712 domain. Sources: Circle's list of contracts, the tables of the
-/// published packages `@x402/evm` and `x402`, and for SKALE the domain separator of the contract.
+/// USDC: network, contract, and the name in its EIP-712 domain. Sources: Circle's list of contracts, the tables of
+/// published clients, and for SKALE the domain separator of the contract.
 const USDC: &[(&str, &str, &str)] = &[
     // Ethereum, and Sepolia.
     ("eip155:1", "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "USD Coin"),

@@ -478,6 +478,18 @@ impl Draft {
         dispatch!(Self, self, S, draft => S::attach(draft, payer, signature, headers));
     }
 
+    /// What the seller states about this payment, for the records: nothing proves it. `with_signed` keeps what it has signed,
+    /// which may name the URL of the request with its query.
+    #[must_use]
+    pub fn statement(&self, answer: &Answer<'_>, with_signed: bool) -> Option<String> {
+        match self {
+            Self::X402(_) => x402::statement(answer, with_signed),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
+    }
+
     /// Assesses this payment by the head of the response.
     #[must_use]
     pub fn assess(&self, answer: &Answer<'_>) -> Assessment {

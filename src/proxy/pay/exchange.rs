@@ -759,6 +759,7 @@ where
         strip::answer_cookies(answer.headers_mut());
         let draft = lease.draft().clone();
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
+        let statement = draft.statement(&view, self.head.uri.query().is_none());
         match draft.assess(&view) {
             Assessment::Asked => {
                 return match Box::pin(self.read_402(answer, Some(&draft), Some(&mut *has_left))).await {
@@ -785,7 +786,7 @@ where
                 self.undelivered().await;
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
-                lease.taken();
+                lease.taken(statement);
             }
             Assessment::Unclear
                 if self.may_repeat(&draft, answer.status() == StatusCode::PAYMENT_REQUIRED) =>
@@ -803,7 +804,7 @@ where
                 self.delivered(answer.status());
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
-                lease.accept(receipt);
+                lease.accept(receipt, statement);
                 self.learn(receipt);
             }
         }

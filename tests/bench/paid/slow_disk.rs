@@ -108,6 +108,6 @@ async fn stream(payments: Payments) -> anyhow::Result<()> {
         let (request, deadline) = (request.clone(), Instant::now() + Duration::from_secs(60));
         let mut lease = payments.pay(request, offer, limit.clone(), deadline, &()).await?;
         lease.begin();
-        lease.accept(Receipt::Stated);
+        lease.accept(Receipt::Stated, None);
     }
 }

@@ -45,6 +45,11 @@ pub(super) fn unsupported(answer: &Answer<'_>) -> Vec<String> {
     }
 }
 
+/// What a receipt states.
+pub(super) fn statement(answer: &Answer<'_>, with_signed: bool) -> Option<String> {
+    receipt::statement(answer.headers, with_signed)
+}
+
 /// Two members of every offer, also of one in the result of an MCP tool (x402's transport for MCP).
 pub(super) const WORDS_OF_OFFERS: [&str; 2] = ["x402Version", "accepts"];
 
