@@ -41,7 +41,7 @@ pub(super) static ASSET: Table = Table::new(
         /// token.
         "usd": Shape::Text(r"^[0-9]+(\.[0-9]{1,18})?$"),
         /// The name in the EIP-712 domain of its contract, with which transfers are signed, such as "USD Coin". Without it,
-        /// only a scheme with channels can pay in the token. Ask the contract, not a seller.
+        /// only channels and Permit2 can pay in the token. Ask the contract, not a seller.
         "eip712_name": DOMAIN_TEXT,
         /// The version in that domain.
         "eip712_version": DOMAIN_TEXT,

@@ -171,6 +171,8 @@ reason_codes! {
     PaidNotDelivered = "paid-not-delivered",
     /// The seller's facilitator refused the payment.
     SellerRefused = "seller-refused",
+    /// Permit2 may not move enough of the payer's tokens.
+    NoAllowance = "no-allowance",
     /// The clocks of the seller and of this machine differ.
     ClockSkew = "clock-skew",
     /// None of the offers of a known protocol can be paid.

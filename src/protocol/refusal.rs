@@ -239,6 +239,15 @@ pub enum Refusal {
         /// The seller's text, made safe to show.
         reason: Box<str>,
     },
+    /// Permit2 may not move enough of the payer's tokens.
+    #[error(
+        "the seller says that Permit2 may not move the price: `{command}` lets it, or the same with a larger amount for later \
+         payments; then the same request presents this payment again, as long as it is valid"
+    )]
+    NoAllowance {
+        /// The command that gives the allowance.
+        command: Box<str>,
+    },
     /// The facilitator refused the time in a payment, and the seller's clock differs from ours.
     #[error(
         "the seller refuses the time in the payment, and its clock differs from this machine's by {seconds} s: correct this \

@@ -5,6 +5,7 @@ mod embedded;
 mod faults;
 mod offers;
 mod pages;
+mod permit2;
 mod recorded;
 mod restarts;
 mod signers;

@@ -54,6 +54,7 @@ impl Refusal {
             Self::PaidNotDelivered { .. } => ReasonCode::PaidNotDelivered,
             Self::OutcomeUnclear { .. } | Self::StillUnclear { .. } => ReasonCode::PaymentInDoubt,
             Self::SellerRefused { .. } => ReasonCode::SellerRefused,
+            Self::NoAllowance { .. } => ReasonCode::NoAllowance,
             Self::SchemeNotAllowed { .. } => ReasonCode::SchemeNotAllowed,
             Self::ClockSkew { .. } => ReasonCode::ClockSkew,
             Self::UnsupportedOffers { .. } => ReasonCode::UnsupportedOffers,

@@ -278,10 +278,21 @@ impl Offer {
     /// Why not.
     pub fn check_token(&self, known: Option<&KnownAsset>) -> Result<(), Refusal> {
         match self {
-            Self::X402(offer) => offer.domain(known).map(drop),
+            Self::X402(offer) => offer.verifier(known).map(drop),
             Self::MicroRaiden(_) => Ok(()),
             #[cfg(feature = "testing")]
             Self::TestToken(_) => Ok(()),
+        }
+    }
+
+    /// What the payer must have done before a payment can succeed, for people; `None` if nothing.
+    #[must_use]
+    pub fn condition(&self) -> Option<String> {
+        match self {
+            Self::X402(offer) => offer.condition(),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
         }
     }
 

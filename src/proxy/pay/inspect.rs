@@ -51,7 +51,7 @@ pub struct Inspection {
     pub reason: Option<ReasonCode>,
     /// The same for people; also if the response asks for no payment.
     pub details: Option<String>,
-    /// The offers of the seller, in its order.
+    /// The offers of the seller, in the order in which they are tried if the rule prefers none.
     pub offers: Vec<InspectedOffer>,
     /// The place of the offer that would be paid, counted from 0, if one would be.
     pub chosen: Option<usize>,
@@ -208,6 +208,7 @@ impl InspectSettings<'_> {
                 "if max_price ({max_price}) allows the channel contract's token, which only the node knows"
             )
         });
+        let condition = condition.or_else(|| offer.condition());
         let is_asked = match (&hooks.ask_above, hooks.payment_requested.action) {
             (_, Requested::Abort) => return Err(Refusal::NotWanted),
             (None, action) => action == Requested::Ask,

@@ -1,43 +1,43 @@
-//! The payment: an EIP-3009 authorization of the token, which anyone can redeem once, for the payee alone.
+//! The payment: an authorization that anyone can redeem once, for the payee alone.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ethers_core::types::U256;
 use ethers_core::utils::{hex, keccak256};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
+use super::eip712::Once;
+use super::eip3009::{self, TokenAuthorization};
 use super::headers::{PAYMENT_SIGNATURE, X_PAYMENT};
-use super::offer::{Requirement, X402Version, requirement};
+use super::offer::{Requirement, TransferMethod, X402Version, requirement};
+use super::permit2::{self, Permit2Authorization};
 use crate::protocol::policy::TokenDomain;
 use crate::protocol::{Address, Signature};
-
-/// The hash of the EIP-712 type of a token's domain.
-static DOMAIN_TYPE: LazyLock<[u8; 32]> = LazyLock::new(|| {
-    keccak256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
-});
-/// The hash of the type of an authorization (EIP-3009).
-static AUTHORIZATION_TYPE: LazyLock<[u8; 32]> = LazyLock::new(|| {
-    keccak256(
-        b"TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)",
-    )
-});
 
 /// An authorization to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExactDraft {
     /// What it pays.
     pub requirement: Arc<Requirement>,
-    /// The EIP-712 domain of the token, as the user or this program knows it.
-    pub domain: TokenDomain,
-    /// Makes it unique: the token takes each nonce of a payer once.
+    /// The contract that takes the signature.
+    pub verifier: Verifier,
+    /// Makes it unique: the contract takes each nonce of a payer once.
     pub nonce: [u8; 32],
     /// When it expires, in seconds since 1970.
     pub valid_before: u64,
+}
+
+/// The contract that takes a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verifier {
+    /// The token itself (EIP-3009), with its EIP-712 domain as the user or this program knows it.
+    Token(TokenDomain),
+    /// Permit2, which is the same on all networks, and moves all tokens.
+    Permit2,
 }
 
 /// What the journal keeps of it, in JSON.
@@ -48,8 +48,11 @@ struct Stored<'a> {
     entry: &'a RawValue,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     identifier: Option<&'a RawValue>,
-    name: String,
-    token_version: String,
+    /// These two are there if the token itself takes the signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_version: Option<String>,
     valid_before: u64,
 }
 
@@ -72,78 +75,39 @@ struct PresentedPayment<'a> {
 #[derive(Serialize)]
 struct Payload {
     signature: String,
-    authorization: Authorized,
+    #[serde(flatten)]
+    signed: SignedFields,
 }
 
-/// The signed fields; numbers are strings in both versions.
+/// The signed fields.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Authorized {
-    from: Address,
-    to: Address,
-    value: String,
-    valid_after: &'static str,
-    valid_before: String,
-    nonce: String,
+enum SignedFields {
+    #[serde(rename = "authorization")]
+    Token(TokenAuthorization),
+    #[serde(rename = "permit2Authorization")]
+    Permit2(Permit2Authorization),
 }
 
 impl ExactDraft {
+    fn once(&self) -> Once {
+        Once { nonce: self.nonce, valid_before: self.valid_before }
+    }
+
     /// The EIP-712 digest that the payer signs.
     pub(super) fn digest(&self, payer: Address) -> [u8; 32] {
-        let Requirement { chain_id, token, payee, amount, .. } = *self.requirement;
-        let domain = [
-            *DOMAIN_TYPE,
-            keccak256(&self.domain.name),
-            keccak256(&self.domain.version),
-            number(chain_id),
-            word(&token.0),
-        ];
-        let authorization = [
-            *AUTHORIZATION_TYPE,
-            word(&payer.0),
-            word(&payee.0),
-            word(&amount.to_be_bytes()),
-            number(0),
-            number(self.valid_before),
-            self.nonce,
-        ];
-        let parts = [b"\x19\x01".as_slice(), &keccak256(domain.concat()), &keccak256(authorization.concat())];
-        keccak256(parts.concat())
+        let [domain, fields] = match &self.verifier {
+            Verifier::Token(domain) => eip3009::hashes(&self.requirement, self.once(), domain, payer),
+            Verifier::Permit2 => permit2::hashes(&self.requirement, self.once()),
+        };
+        keccak256([b"\x19\x01".as_slice(), &domain, &fields].concat())
     }
 
     /// What it is the digest of, as in `eth_signTypedData_v4`.
     pub(super) fn typed_data(&self, payer: Address) -> Value {
-        let fields = |fields: &[(&str, &str)]| {
-            let field = |(name, kind): &(&str, &str)| json!({"name": name, "type": kind});
-            fields.iter().map(field).collect::<Value>()
-        };
-        let Requirement { chain_id, token, payee, amount, .. } = *self.requirement;
-        json!({
-            "types": {
-                "EIP712Domain": fields(&[
-                    ("name", "string"), ("version", "string"), ("chainId", "uint256"), ("verifyingContract", "address"),
-                ]),
-                "TransferWithAuthorization": fields(&[
-                    ("from", "address"), ("to", "address"), ("value", "uint256"), ("validAfter", "uint256"),
-                    ("validBefore", "uint256"), ("nonce", "bytes32"),
-                ]),
-            },
-            "primaryType": "TransferWithAuthorization",
-            "domain": {
-                "name": self.domain.name,
-                "version": self.domain.version,
-                "chainId": chain_id,
-                "verifyingContract": token,
-            },
-            "message": {
-                "from": payer,
-                "to": payee,
-                "value": amount.to_string(),
-                "validAfter": "0",
-                "validBefore": self.valid_before.to_string(),
-                "nonce": hex::encode_prefixed(self.nonce),
-            },
-        })
+        match &self.verifier {
+            Verifier::Token(domain) => eip3009::typed_data(&self.requirement, self.once(), domain, payer),
+            Verifier::Permit2 => permit2::typed_data(&self.requirement, self.once()),
+        }
     }
 
     /// Sets the header that presents it.
@@ -163,17 +127,15 @@ impl ExactDraft {
         if signature.0[64] < 27 {
             signature.0[64] += 27;
         }
-        let payload = Payload {
-            signature: signature.to_hex(),
-            authorization: Authorized {
-                from: payer,
-                to: requirement.payee,
-                value: requirement.amount.to_string(),
-                valid_after: "0",
-                valid_before: self.valid_before.to_string(),
-                nonce: hex::encode_prefixed(self.nonce),
-            },
+        let signed = match &self.verifier {
+            Verifier::Token(_) => {
+                SignedFields::Token(TokenAuthorization::of(requirement, self.once(), payer))
+            }
+            Verifier::Permit2 => {
+                SignedFields::Permit2(Permit2Authorization::of(requirement, self.once(), payer))
+            }
         };
+        let payload = Payload { signature: signature.to_hex(), signed };
         match requirement.version {
             X402Version::V1 => {
                 let network = Some(&*requirement.network);
@@ -203,12 +165,17 @@ impl ExactDraft {
     /// What the journal keeps of it beside the nonce.
     pub(in crate::protocol::schemes) fn to_stored(&self) -> Option<String> {
         let Requirement { version, entry, identifier, .. } = &*self.requirement;
+        let domain = match &self.verifier {
+            Verifier::Token(domain) => Some(domain.clone()),
+            Verifier::Permit2 => None,
+        };
+        let (name, token_version) = domain.map(|domain| (domain.name, domain.version)).unzip();
         let stored = Stored {
             version: if *version == X402Version::V1 { 1 } else { 2 },
             entry: serde_json::from_str(entry).ok()?,
             identifier: identifier.as_deref().and_then(|json| serde_json::from_str(json).ok()),
-            name: self.domain.name.clone(),
-            token_version: self.domain.version.clone(),
+            name,
+            token_version,
             valid_before: self.valid_before,
         };
         serde_json::to_string(&stored).ok()
@@ -220,20 +187,10 @@ impl ExactDraft {
             serde_json::from_str(json).ok()?;
         let wire = if version == 1 { X402Version::V1 } else { X402Version::V2 };
         let requirement = requirement(entry.get(), wire, identifier.map(RawValue::get)).ok()?;
-        let domain = TokenDomain { name, version: token_version };
-        Some(Self { requirement: Arc::new(requirement), domain, nonce, valid_before })
+        let verifier = match requirement.method {
+            TransferMethod::Eip3009 => Verifier::Token(TokenDomain { name: name?, version: token_version? }),
+            TransferMethod::Permit2 => Verifier::Permit2,
+        };
+        Some(Self { requirement: Arc::new(requirement), verifier, nonce, valid_before })
     }
-}
-
-/// 32 bytes, padded on the left.
-fn word(bytes: &[u8]) -> [u8; 32] {
-    let mut word = [0; 32];
-    word[32 - bytes.len()..].copy_from_slice(bytes);
-    word
-}
-
-fn number(number: u64) -> [u8; 32] {
-    let mut word = [0; 32];
-    U256::from(number).to_big_endian(&mut word);
-    word
 }

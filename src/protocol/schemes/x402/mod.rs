@@ -1,17 +1,22 @@
 //! x402, versions 1 and 2: the scheme `exact` on EVM networks.
 //!
 //! A seller responds 402 with offers, in the header `PAYMENT-REQUIRED` (version 2) or in a JSON body (version 1). A payment is
-//! an EIP-3009 authorization that the seller's facilitator redeems. What a response says about a payment is a claim: only
-//! the chain knows whether it was redeemed, so that the same payment is presented again while that is unclear.
+//! an authorization that the seller's facilitator redeems: of the token itself (EIP-3009) or, for other tokens, of Permit2.
+//! What a response says about a payment is a claim: only the chain knows whether it was redeemed, so that the same payment
+//! is presented again while that is unclear.
 //!
-//! Source: <https://github.com/x402-foundation/x402>, and EIP-3009 and EIP-712.
+//! Source: <https://github.com/x402-foundation/x402>, <https://github.com/Uniswap/permit2>, and EIP-3009 and EIP-712.
 
+mod contracts;
 mod draft;
+mod eip3009;
+mod eip712;
 mod encoding;
 pub mod headers;
 mod malformed;
 mod network;
 mod offer;
+mod permit2;
 mod receipt;
 mod stated_error;
 #[cfg(test)]
@@ -20,16 +25,17 @@ mod tests;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-pub use draft::ExactDraft;
+pub use contracts::PERMIT2;
+pub use draft::{ExactDraft, Verifier};
 pub use malformed::MalformedExactOffer;
-pub use offer::{ExactOffer, Requirement};
+pub use offer::{ExactOffer, Requirement, TransferMethod};
 pub use stated_error::StatedError;
 
 use offer::{LEAST_VALIDITY, LONGEST_NAME, OffersRead};
 
 use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme, SchemeName};
 use crate::protocol::asset::Money;
-use crate::protocol::policy::{KnownAsset, TokenDomain};
+use crate::protocol::policy::KnownAsset;
 use crate::protocol::safe_text::safe_text;
 use crate::protocol::terms::Terms;
 use crate::protocol::{Answer, Refusal, Signature, SigningRequest, TypedData};
@@ -89,7 +95,7 @@ impl Scheme for Exact {
     }
 
     fn read(answer: &Answer<'_>) -> Option<Result<Vec<ExactOffer>, MalformedExactOffer>> {
-        if answer.status != StatusCode::PAYMENT_REQUIRED {
+        if answer.status != StatusCode::PAYMENT_REQUIRED && !lacks_allowance(answer) {
             return None;
         }
         let read = offer::read(answer)?;
@@ -127,6 +133,7 @@ impl Scheme for Exact {
             (status, Some(receipt)) if receipt.success && status.is_server_error() => Assessment::Taken,
             (_, Some(receipt)) if receipt.success => Assessment::Paid(Receipt::Stated),
             (StatusCode::PAYMENT_REQUIRED, None) if offer::is_in_header(answer.headers) => Assessment::Asked,
+            (_, None) if lacks_allowance(answer) => Assessment::Asked,
             (StatusCode::PAYMENT_REQUIRED, None) if Self::wants_body(answer.status, answer.headers) => {
                 Assessment::Asked
             }
@@ -140,14 +147,20 @@ impl Scheme for Exact {
     }
 }
 
+/// Whether a response to a payment repeats the offers with 412 in place of 402, as sellers do if Permit2's allowance is too
+/// small. That says nothing without a payment: a request's own preconditions can fail, too.
+fn lacks_allowance(answer: &Answer<'_>) -> bool {
+    answer.status == StatusCode::PRECONDITION_FAILED && offer::is_in_header(answer.headers)
+}
+
 impl OneShot for Exact {
     fn draw(offer: &ExactOffer, context: &DrawContext<'_>) -> Result<ExactDraft, Refusal> {
         let requirement = &offer.requirement;
-        let domain = offer.domain(context.asset)?;
+        let verifier = offer.verifier(context.asset)?;
         let validity = requirement.max_timeout.min(context.max_validity);
         Ok(ExactDraft {
             requirement: offer.requirement.clone(),
-            domain: domain.clone(),
+            verifier,
             nonce: context.nonce,
             valid_before: context.now.saturating_add(validity),
         })
@@ -163,7 +176,11 @@ impl OneShot for Exact {
                 }
                 Reply::Stop(Refusal::SellerRefused { reason: reason.clone() })
             }
-            StatedError::NoPayment | StatedError::Unclear(_) => {
+            // It stays open, since it is good once there is an allowance.
+            StatedError::AllowanceRequired if presented.verifier == Verifier::Permit2 => {
+                Reply::Stop(Refusal::NoAllowance { command: permit2::approval(&presented.price()).into() })
+            }
+            StatedError::NoPayment | StatedError::AllowanceRequired | StatedError::Unclear(_) => {
                 if offer.requirement.payee == presented.requirement.payee {
                     Reply::Unclear
                 } else {
@@ -175,22 +192,34 @@ impl OneShot for Exact {
 }
 
 impl ExactOffer {
-    /// The EIP-712 domain of the token.
+    /// The contract that takes the signature of a payment.
     ///
     /// # Errors
-    /// It is not known, or the seller claims another one.
-    pub(super) fn domain<'a>(&self, known: Option<&'a KnownAsset>) -> Result<&'a TokenDomain, Refusal> {
+    /// It is the token, and its EIP-712 domain is not known, or the seller claims another one.
+    pub(super) fn verifier(&self, known: Option<&KnownAsset>) -> Result<Verifier, Refusal> {
+        if self.requirement.method == TransferMethod::Permit2 {
+            return Ok(Verifier::Permit2);
+        }
         let Some(domain) = known.and_then(|known| known.domain.as_ref()) else {
             return Err(Refusal::NoTokenDomain { asset: Box::new(self.requirement.asset.clone()) });
         };
         // The facilitator would refuse it, and the seller would hold a payment that it cannot use today.
         match self.requirement.claimed_name.as_deref().filter(|name| *name != domain.name) {
-            None => Ok(domain),
+            None => Ok(Verifier::Token(domain.clone())),
             Some(claimed) => Err(Refusal::TokenNamedWrongly {
                 claimed: safe_text(claimed, LONGEST_NAME).into(),
                 known: domain.name.as_str().into(),
             }),
         }
+    }
+
+    /// What must have been done before a payment can succeed, if anything.
+    pub(super) fn condition(&self) -> Option<String> {
+        let Requirement { method, asset, amount, .. } = &*self.requirement;
+        (*method == TransferMethod::Permit2).then(|| {
+            let price = Money { amount: *amount, asset: asset.clone() };
+            format!("if Permit2 may move the price: `{}` lets it", permit2::approval(&price))
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::contracts::{EXACT_PROXY, PERMIT2};
 use super::encoding::decode;
 use super::headers::PAYMENT_REQUIRED;
 use super::malformed::MalformedExactOffer;
@@ -36,7 +37,16 @@ pub enum X402Version {
     V2,
 }
 
-/// An offer of the scheme `exact`, paid with an EIP-3009 authorization of the token.
+/// How a payment moves the tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TransferMethod {
+    /// By an authorization that the token takes (EIP-3009).
+    Eip3009,
+    /// By one that Permit2 takes, within the allowance that the payer gave it.
+    Permit2,
+}
+
+/// An offer of the scheme `exact`, paid with one authorization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExactOffer {
     /// What has to be paid; it stays the same in the seller's later responses, unless the price changes.
@@ -56,6 +66,8 @@ pub struct Requirement {
     pub network: Box<str>,
     /// Its chain ID.
     pub chain_id: u64,
+    /// How a payment moves the tokens.
+    pub method: TransferMethod,
     /// The contract of the token.
     pub token: Address,
     /// The same as an asset.
@@ -77,7 +89,7 @@ pub struct Requirement {
 /// The offers that were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OffersRead {
-    /// Those that can be paid.
+    /// Those that can be paid, the ones that need no allowance first.
     pub(super) offers: Vec<ExactOffer>,
     /// The others, and why not.
     pub(super) others: Vec<String>,
@@ -123,6 +135,7 @@ struct Extra {
     asset_transfer_method: Option<String>,
     name: Option<String>,
     verifying_contract: Option<String>,
+    spender: Option<String>,
 }
 
 /// Whether a response has x402 offers in its header.
@@ -179,6 +192,8 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
             Err(why) => others.push(why),
         }
     }
+    // Stable: apart from that, the seller's order stays.
+    offers.sort_by_key(|offer| offer.requirement.method);
     Ok(OffersRead { offers, others })
 }
 
@@ -197,20 +212,33 @@ pub(super) fn requirement(
     }
     let chain_id = chain_id(&entry.network).ok_or_else(|| but("not an EVM network"))?;
     let extra = entry.extra.unwrap_or_default();
-    if let Some(method) = extra.asset_transfer_method.as_deref().filter(|method| *method != "eip3009") {
-        return Err(but(&format!("by {}", shown(method))));
-    }
+    let method = match extra.asset_transfer_method.as_deref() {
+        None | Some("eip3009") => TransferMethod::Eip3009,
+        Some("permit2") if version == X402Version::V2 => TransferMethod::Permit2,
+        Some("permit2") => return Err(but("by permit2, which x402 has since version 2")),
+        Some(other) => return Err(but(&format!("by {}", shown(other)))),
+    };
     let address = |text: Option<String>, what: &str| {
         text.and_then(|text| text.parse::<Address>().ok()).ok_or_else(|| but(&format!("without {what}")))
     };
     let token = address(entry.asset, "a valid token")?;
     let payee = address(entry.pay_to, "a valid payee")?;
-    // A transfer from a deposit at another contract, which is a scheme of its own.
-    let is_foreign = |contract: &String| contract.parse::<Address>().ok() != Some(token);
-    if extra.verifying_contract.as_ref().is_some_and(is_foreign)
-        || extra.name.as_deref() == Some("GatewayWalletBatched")
+    let is_other = |named: &Option<String>, known: Address| {
+        named.as_ref().is_some_and(|named| named.parse::<Address>().ok() != Some(known))
+    };
+    let (verifier, spender, whose) = match method {
+        TransferMethod::Eip3009 => (token, None, "the token's"),
+        TransferMethod::Permit2 => (PERMIT2, Some(EXACT_PROXY), "Permit2"),
+    };
+    // The second is a transfer from a deposit at another contract, which is a scheme of its own.
+    if is_other(&extra.verifying_contract, verifier) || extra.name.as_deref() == Some("GatewayWalletBatched")
     {
-        return Err(but("signed for another contract than the token's"));
+        return Err(but(&format!("signed for another contract than {whose}")));
+    }
+    if let Some(spender) = spender
+        && is_other(&extra.spender, spender)
+    {
+        return Err(but("redeemed by another contract than that of x402"));
     }
     let amount = entry.amount.ok_or_else(|| but("without a price"))?;
     let max_timeout = entry.max_timeout_seconds.ok_or_else(|| but("without maxTimeoutSeconds"))?;
@@ -225,6 +253,7 @@ pub(super) fn requirement(
         version,
         network: entry.network.into(),
         chain_id,
+        method,
         token,
         asset,
         payee,

@@ -11,6 +11,9 @@ pub enum StatedError {
     Refused(Box<str>),
     /// The payment was redeemed before.
     AlreadyUsed,
+    /// The payer's allowance of Permit2 does not cover the payment. A facilitator says so too of one that was redeemed
+    /// and used the allowance up.
+    AllowanceRequired,
     /// Any other text: what happened is not clear.
     Unclear(Box<str>),
 }
@@ -37,7 +40,17 @@ const REFUSED_WHOLE: &[&str] = &[
     "Unable to find matching payment requirements",
     "extension_echo_mismatch",
     "insufficient_funds",
+    "invalid_permit2_recipient_mismatch",
+    "invalid_permit2_signature",
+    "invalid_permit2_spender",
+    "permit2_amount_mismatch",
+    "permit2_deadline_expired",
+    "permit2_insufficient_balance",
+    "permit2_not_yet_valid",
+    "permit2_token_mismatch",
 ];
+/// A facilitator of Permit2 says so if the allowance is too small.
+const ALLOWANCE_REQUIRED: &str = "permit2_allowance_required";
 /// The prefixes of the scheme `exact`.
 const EXACT: &str = "invalid_exact_evm";
 
@@ -50,6 +63,9 @@ impl StatedError {
         let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Self::NoPayment };
         if NO_PAYMENT.iter().any(|known| known.eq_ignore_ascii_case(text)) {
             return Self::NoPayment;
+        }
+        if text == ALLOWANCE_REQUIRED {
+            return Self::AllowanceRequired;
         }
         let rest = text.strip_prefix(EXACT).unwrap_or_default();
         if rest.ends_with("_nonce_already_used") {
@@ -64,7 +80,7 @@ impl StatedError {
 
     /// Whether the facilitator refused the validity of the payment: one of the two clocks may be wrong.
     pub(super) fn is_about_time(&self) -> bool {
-        let ends = ["_valid_before", "_valid_after"];
+        let ends = ["_valid_before", "_valid_after", "_deadline_expired", "_not_yet_valid"];
         matches!(self, Self::Refused(text) if ends.iter().any(|end| text.ends_with(end)))
     }
 }
@@ -81,6 +97,7 @@ mod tests {
             (Some("Payment required"), StatedError::NoPayment),
             (Some("X-PAYMENT header is required"), StatedError::NoPayment),
             (Some("invalid_exact_evm_nonce_already_used"), StatedError::AlreadyUsed),
+            (Some("permit2_allowance_required"), StatedError::AllowanceRequired),
         ] {
             assert_eq!(StatedError::read(text), expected, "{text:?}");
         }
@@ -91,6 +108,9 @@ mod tests {
             "invalid_exact_evm_insufficient_balance",
             "No matching payment requirements",
             "Unsupported x402 version: 1",
+            "permit2_amount_mismatch",
+            "permit2_deadline_expired",
+            "invalid_permit2_spender",
         ] {
             assert_eq!(StatedError::read(Some(text)), StatedError::Refused(text.into()));
         }
@@ -102,6 +122,9 @@ mod tests {
             "settlement_pending",
             "something_signature",
             "invalid_exact_evm_transaction_failed",
+            // Also of a payment that was redeemed before.
+            "permit2_simulation_failed",
+            "permit2_invalid_nonce",
         ] {
             assert_eq!(StatedError::read(Some(text)), StatedError::Unclear(text.into()));
         }

@@ -34,6 +34,13 @@ fn with(members: Value) -> Value {
     offer
 }
 
+/// What makes an offer one of Permit2, with more members of `extra`.
+fn permit2(more: Value) -> Value {
+    let mut extra = json!({"assetTransferMethod": "permit2"});
+    extra.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "extra": extra })
+}
+
 fn in_header(offers: &Value) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let value = base64::engine::general_purpose::STANDARD.encode(offers.to_string());
@@ -93,7 +100,13 @@ fn offers_that_cannot_be_paid_are_named() {
         (json!({"scheme": "\u{1b}[2J".repeat(100)}), "?[2J?[2J"),
         (json!({"network": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"}), "not an EVM network"),
         (json!({"network": "base-sepolia-2"}), "exact on base-sepolia-2 (not an EVM network)"),
-        (json!({"extra": {"assetTransferMethod": "permit2"}}), "by permit2"),
+        (json!({"extra": {"assetTransferMethod": "permit3"}}), "by permit3"),
+        (permit2(json!({"spender": PAYER})), "redeemed by another contract"),
+        (permit2(json!({"spender": "Permit2"})), "redeemed by another contract"),
+        (permit2(json!({"verifyingContract": PAYER})), "another contract than Permit2"),
+        // Permit2 takes the signature, not the token.
+        (permit2(json!({"verifyingContract": offer()["asset"]})), "another contract than Permit2"),
+        (permit2(json!({"name": "GatewayWalletBatched"})), "another contract"),
         (json!({"extra": {"name": "GatewayWalletBatched"}}), "another contract"),
         (
             json!({"extra": {"verifyingContract": "0x77777777Dcc4d5A8B6E418Fd04D8997ef11000eE"}}),
@@ -174,7 +187,8 @@ fn the_validity_is_bounded_and_the_token_is_named_as_it_is_known() {
         assert_eq!(drawn(json!({"maxTimeoutSeconds": seconds})).unwrap().valid_before, expected);
     }
     let draft = drawn(json!({"extra": null})).unwrap();
-    assert_eq!((&*draft.domain.name, &*draft.domain.version), ("USDC", "2"));
+    let Verifier::Token(domain) = &draft.verifier else { panic!("{draft:?}") };
+    assert_eq!((&*domain.name, &*domain.version), ("USDC", "2"));
     assert!(draft.is_usable(1054) && !draft.is_usable(1055));
     let wrong = drawn(json!({"extra": {"name": "USD Coin"}})).unwrap_err();
     assert!(matches!(wrong, Refusal::TokenNamedWrongly { .. }), "{wrong}");
@@ -196,6 +210,7 @@ fn what_the_journal_keeps_presents_the_same_payment() {
     let v1 = json!({"x402Version": 1, "accepts": [v1]}).to_string();
     let offers = [
         read_v2(&[offer()]).unwrap(),
+        read_v2(&[with(permit2(json!({})))]).unwrap(),
         read(&in_header(&identified), None).unwrap().unwrap(),
         read(&HeaderMap::new(), Some(v1.as_bytes())).unwrap().unwrap(),
     ];
@@ -246,4 +261,59 @@ fn a_refusal_about_time_says_that_the_clocks_differ() {
     let judge = |now| Exact::judge(&offers[0], &draft, now);
     assert_eq!(judge(784_111_777 - 31), Reply::Stop(Refusal::ClockSkew { seconds: 31 }));
     assert!(matches!(judge(784_111_777 + 30), Reply::Stop(Refusal::SellerRefused { .. })));
+}
+
+#[test]
+fn permit2_needs_no_name_of_the_token_and_comes_after_what_needs_no_allowance() {
+    let by_permit2 = with(permit2(json!({
+        "name": "any", "spender": "0x402085C248EEA27D92E8B30B2C58ED07F9E20001",
+        "verifyingContract": "0x000000000022d473030f116ddee9f6b43ac78ba3",
+    })));
+    let offers = read_v2(&[by_permit2.clone(), offer()]).unwrap();
+    let methods = offers.iter().map(|offer| offer.requirement.method);
+    assert!(methods.eq([TransferMethod::Eip3009, TransferMethod::Permit2]));
+    let conditions: Vec<Option<String>> = offers.iter().map(ExactOffer::condition).collect();
+    assert_eq!(conditions[0], None);
+    assert!(
+        conditions[1].as_ref().unwrap().contains(
+            "`tollpass approve-token 0x036CbD53842c5426634e7929541eC2318f3dCF7e --network eip155:84532 1000`"
+        ),
+        "{conditions:?}"
+    );
+    for asset in [None, Some(&known("USDC", "eip155:84532").with_domain(None))] {
+        let context = DrawContext { nonce: NONCE, now: 1000, max_validity: 600, asset };
+        let draft = Exact::draw(&offers[1], &context).unwrap();
+        assert_eq!((&draft.verifier, draft.valid_before), (&Verifier::Permit2, 1060));
+    }
+    let in_v1 = with(json!({"extra": by_permit2["extra"]}));
+    let in_v1 = json!({"x402Version": 1, "accepts": [in_v1]}).to_string();
+    let error = read(&HeaderMap::new(), Some(in_v1.as_bytes())).unwrap().unwrap_err();
+    assert!(error.to_string().contains("by permit2, which x402 has since version 2"), "{error}");
+}
+
+#[test]
+fn a_missing_allowance_leaves_the_payment_open_and_names_the_command() {
+    let error = |error: &str, accepts: Value| {
+        in_header(&json!({"x402Version": 2, "error": error, "accepts": [accepts]}))
+    };
+    let by_permit2 = with(permit2(json!({})));
+    let [asked] = &read_v2(std::slice::from_ref(&by_permit2)).unwrap()[..] else { panic!() };
+    let draft = draw(asked, 1000).unwrap();
+    let headers = error("permit2_allowance_required", by_permit2.clone());
+    let answer = Answer { status: StatusCode::PRECONDITION_FAILED, headers: &headers, body: None };
+    assert_eq!(Exact::assess(&answer), Assessment::Asked);
+    let [again] = &Exact::read(&answer).unwrap().unwrap()[..] else { panic!() };
+    let Reply::Stop(refusal) = Exact::judge(again, &draft, 1000) else { panic!() };
+    let command =
+        "`tollpass approve-token 0x036CbD53842c5426634e7929541eC2318f3dCF7e --network eip155:84532 1000`";
+    assert!(matches!(refusal, Refusal::NoAllowance { .. }) && refusal.to_string().contains(command));
+    assert!(!refusal.is_failure_of_seller() && !refusal.leaves_other_offers());
+    // It says nothing about a payment that needs no allowance.
+    let other = draw(&read_v2(&[offer()]).unwrap()[0], 1000).unwrap();
+    assert_eq!(Exact::judge(again, &other, 1000), Reply::Unclear);
+    // A 412 without offers is the request's own, and so is one before a payment, whose body is not even read.
+    let headers = HeaderMap::new();
+    let bare = Answer { status: StatusCode::PRECONDITION_FAILED, headers: &headers, body: Some(b"{}") };
+    assert_eq!((Exact::assess(&bare), Exact::read(&bare)), (Assessment::InDoubt, None));
+    assert!(!Exact::wants_body(StatusCode::PRECONDITION_FAILED, &headers));
 }
