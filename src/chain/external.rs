@@ -11,6 +11,8 @@
 //!   `value`, and the address. This is the first version of the method, as in MetaMask; EIP-712 came later, with another
 //!   digest. The result is the signature, 65 bytes in hexadecimal digits.
 //! - `eth_signTypedData_v4` signs a payment without a channel. The parameters are the address, and an object as in EIP-712.
+//! - `personal_sign` proves to a seller who pays, and moves no money. The parameters are the text in hexadecimal digits, as
+//!   in EIP-4361, and the address.
 //! - `eth_signTransaction` signs a transaction. The parameter is the transaction. The result is the signed transaction, or
 //!   an object that has it as `raw`, or only its signature.
 //! - `eth_accounts` is asked by `tollpass check`. The result is a list of addresses.
@@ -160,6 +162,7 @@ impl ExternalSigner {
         let (method, params) = match &request.typed {
             TypedData::Values(values) => ("eth_signTypedData", json!([values, self.address])),
             TypedData::Eip712(typed) => ("eth_signTypedData_v4", json!([self.address, typed])),
+            TypedData::Message(text) => ("personal_sign", json!([hex::encode_prefixed(text), self.address])),
         };
         let answer = self.ask_to_sign(method, params, request.digest, turn).await?;
         let signature = match answer.try_into() {

@@ -431,7 +431,11 @@ impl Actor {
         self.shared.quotes.load(stored.prices);
         self.shared.seller_urls.load(stored.seller_urls);
         self.shared.closing_signatures.load(stored.closing_signatures);
-        self.engine.payer.get_or_init(|| Wallet::new(Arc::clone(&signer))).set_account(account);
+        // A second one would be of the same key.
+        let _ = self.engine.payer.set(Wallet::new(Arc::clone(&signer)));
+        if let Some(wallet) = self.engine.payer.get() {
+            wallet.set_account(account);
+        }
         let unread = stored.channels.iter().map(|(id, _)| *id).filter(|id| !synced.tells_of(id));
         lock(&self.recheck).extend(unread);
         self.watch(&chain, synced.cursor);

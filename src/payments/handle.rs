@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ethers_core::rand::{RngCore as _, rngs::OsRng};
 use ethers_core::utils::hex;
-use http::Uri;
+use http::{HeaderMap, Uri};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -42,6 +42,7 @@ use crate::protocol::engine::{
 };
 use crate::protocol::policy::{KnownAsset, SpendLimit};
 use crate::protocol::quote::RequestId;
+use crate::protocol::schemes::SignIn;
 use crate::protocol::{
     Account, Amount, AssetId, Channel, ChannelId, ChannelOp, Money, Offer, Policy, Refusal, Terms,
 };
@@ -433,6 +434,24 @@ impl Payments {
             Input::Demand { purchase: id, offer, limit, deadline }
         };
         purchase.ask(input, consultant, None).await
+    }
+
+    /// Sets the header that proves to a seller who pays. Waits for the key to be unlocked.
+    ///
+    /// # Errors
+    /// The host is paused, or the signer did not sign.
+    pub(crate) async fn sign_in(
+        &self,
+        challenge: &SignIn,
+        host: &HostName,
+        by: Instant,
+        headers: &mut HeaderMap,
+    ) -> Result<(), Refusal> {
+        self.pauses.check(host)?;
+        let wallet = self.engine.payer.wait().await;
+        let signature = wallet.sign_in(challenge, by).await?;
+        challenge.attach(wallet.payer().address, &signature, headers);
+        Ok(())
     }
 
     /// What was paid to whom since the service was started; also available after it has stopped.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::chain::signer::NotSigned;
 use crate::chain::{SigningTurn, WalletSigner};
 use crate::failpoint;
-use crate::protocol::schemes::{Draft, Payer};
+use crate::protocol::schemes::{Draft, Payer, SignIn};
 use crate::protocol::{Account, Refusal, Signature, SigningRequest};
 
 /// The signer of payments, and the account that its channels belong to.
@@ -71,6 +71,24 @@ impl Wallet {
         let signature = signer.sign(digest).map_err(refusal)?;
         failpoint::point("payment signed");
         Ok(Signing::Signed(signature))
+    }
+}
+
+impl Wallet {
+    /// Signs what proves who the payer is, which moves no money, until `by` at the latest.
+    ///
+    /// # Errors
+    /// The signer did not sign it.
+    pub(super) async fn sign_in(&self, challenge: &SignIn, by: Instant) -> Result<Signature, Refusal> {
+        let request = challenge.signing_request(self.signer.address());
+        match &*self.signer {
+            WalletSigner::Local(signer) => signer.sign(request.digest).map_err(refusal),
+            WalletSigner::External(_) => {
+                let request = ExternalRequest { signer: Arc::clone(&self.signer), request };
+                let turn = request.turn(by).await?;
+                request.ask(turn).await.map_err(refusal)
+            }
+        }
     }
 }
 

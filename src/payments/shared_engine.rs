@@ -5,11 +5,11 @@
 //! input; disk and chain effects are left to the actor, which is woken for them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, SetOnce, mpsc, oneshot};
 
 use super::clock::{BudgetClock, authorization_time};
 use super::kept_signatures::KeptSignatures;
@@ -38,7 +38,7 @@ pub(super) struct SharedEngine {
     /// Notices about budgets with a webhook, until someone takes them.
     notices: (mpsc::Sender<BudgetNotice>, Mutex<Option<mpsc::Receiver<BudgetNotice>>>),
     /// The wallet, once known.
-    pub payer: OnceLock<Wallet>,
+    pub payer: SetOnce<Wallet>,
     /// What an external signer signed of authorizations.
     pub signatures: KeptSignatures,
 }
@@ -84,7 +84,7 @@ impl SharedEngine {
             wake: Notify::new(),
             clock,
             notices,
-            payer: OnceLock::new(),
+            payer: SetOnce::new(),
             signatures: KeptSignatures::default(),
         }
     }

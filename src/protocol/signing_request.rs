@@ -15,7 +15,7 @@ pub struct SigningRequest {
     pub typed: TypedData,
 }
 
-/// Typed data, in one of two forms.
+/// Typed data, in one of three forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TypedData {
     /// Values in order, as in the first version of `eth_signTypedData`, whose digest is
@@ -23,6 +23,8 @@ pub enum TypedData {
     Values(Vec<TypedValue>),
     /// EIP-712, as in `eth_signTypedData_v4`: an object with `types`, `primaryType`, `domain` and `message`.
     Eip712(Value),
+    /// A text, as in `personal_sign` (EIP-191).
+    Message(String),
 }
 
 /// One of the values.

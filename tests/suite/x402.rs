@@ -8,6 +8,7 @@ mod pages;
 mod permit2;
 mod recorded;
 mod restarts;
+mod sign_in;
 mod signers;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ const RULE: &str = "[[asset]]\nsymbol = \"TOY\"\nnetwork = \"eip155:31337\"\n\
     eip712_name = \"Toy Dollar\"\neip712_version = \"2\"\n\
     [[pay]]\nhost = \"localhost\"\nmax_price = \"0.002 TOY\"\n";
 /// Payments that are unclear are presented again at once, and soon.
-const QUICK: &str = "[limits]\nanswer_timeout = \"300ms\"\nunclear_repeats = 2\n";
+const QUICK: &str = "[limits]\nanswer_timeout = \"600ms\"\nunclear_repeats = 2\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {

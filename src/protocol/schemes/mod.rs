@@ -12,13 +12,14 @@ mod scheme;
 pub mod test_token;
 pub mod x402;
 
-use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
+use http::{StatusCode, Uri};
 
 pub use channel_verdict::{Holding, Verdict, Violation};
 pub use malformed::Malformed;
 pub use name::SchemeName;
 pub use scheme::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme};
+pub use x402::SignIn;
 
 use crate::protocol::answer::Answer;
 use crate::protocol::asset::Money;
@@ -215,6 +216,18 @@ impl Offer {
     #[must_use]
     pub fn can_go_ahead(&self) -> bool {
         !matches!(self, Self::X402(_))
+    }
+
+    /// The proof of who pays that the seller of this offer would take instead of another payment for what was bought before.
+    /// `headers` are those of the 402, and `url` is that of the request.
+    #[must_use]
+    pub fn sign_in(&self, headers: &HeaderMap, url: &Uri) -> Option<SignIn> {
+        match self {
+            Self::X402(offer) => offer.sign_in(headers, url),
+            Self::MicroRaiden(_) => None,
+            #[cfg(feature = "testing")]
+            Self::TestToken(_) => None,
+        }
     }
 
     /// Judges this offer as the response to a channel payment. `signed` are the totals of the channel that were first

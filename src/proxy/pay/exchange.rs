@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, header, request, response};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response};
 use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -80,12 +80,16 @@ pub(super) struct Exchange<S> {
     is_timed: bool,
     /// Whether requests without a payment ask for data instead of a page.
     pub(super) asks_as_program: bool,
+    /// The headers that prove to the seller who pays, for one request without a payment.
+    pub(super) proof: Option<HeaderMap>,
+    /// Whether that was tried.
+    pub(super) has_signed_in: bool,
     /// What the rule permits.
     pub(super) limit: SpendLimit,
     /// What the operator has approved.
     pub(super) operator: OperatorState,
     /// Whether the payment may only be sent to this machine.
-    is_loopback_only: bool,
+    pub(super) is_loopback_only: bool,
     /// The program that would spend.
     spender: Spender,
     /// The client, if it has a name, and the host pattern of the rule.
@@ -211,6 +215,8 @@ where
             deadline,
             is_timed,
             asks_as_program: false,
+            proof: None,
+            has_signed_in: false,
             limit,
             operator: OperatorState::default(),
             is_loopback_only,
@@ -412,15 +418,8 @@ where
         if let Some(refusal) = self.unpayable.take() {
             return Err(refusal);
         }
-        self.join_run().await?;
-        let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
-        self.spender.check().await?;
-        if self.is_loopback_only {
-            let peer = held.head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
-            plain_http::check(&self.head.uri, peer)?;
-        }
         // Before the client has to upload a body for nothing.
-        payments.check(&offer, &self.limit)?;
+        self.check_offer(&offer, held).await?;
         self.check_rise(&offer).await?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
@@ -446,6 +445,21 @@ where
             }
         }
         self.lease(offer, Some(&held.head)).await.map(Leased::Payment)
+    }
+
+    /// Checks that this request may be paid on the terms of this offer, as far as that is known before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn check_offer(&mut self, offer: &Offer, held: &HeldAnswer) -> Result<(), Refusal> {
+        self.join_run().await?;
+        let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
+        self.spender.check().await?;
+        if self.is_loopback_only {
+            let peer = held.head.extensions.get::<PinnedAddr>().map(|peer| peer.0.ip());
+            plain_http::check(&self.head.uri, peer)?;
+        }
+        payments.check(offer, &self.limit)
     }
 
     /// Whether an earlier request may have bought the same, in a scheme whose payments expire.
@@ -502,6 +516,9 @@ where
         if !is_first {
             head.headers.remove(header::EXPECT);
         }
+        if let Some(proof) = &self.proof {
+            head.headers.extend(proof.clone());
+        }
         if self.asks_as_program {
             head.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         }
@@ -515,7 +532,7 @@ where
     }
 
     /// Reads the body to its end, since nothing is signed for a request that could not be sent again.
-    async fn whole(&self) -> Result<(), Refusal> {
+    pub(super) async fn whole(&self) -> Result<(), Refusal> {
         if self.is_body_deferred() {
             return Ok(());
         }

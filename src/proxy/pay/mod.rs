@@ -19,6 +19,7 @@ mod plain_http;
 mod purchase_hash;
 mod rehearsal;
 mod settings;
+mod sign_in;
 mod spender;
 mod strip;
 mod unreadable;
@@ -52,6 +53,7 @@ use exchange::{Exchange, Leased};
 use held_answer::tell_why;
 use orphans::Orphans;
 use settings::PayShared;
+use sign_in::SignedIn;
 use spender::Spender;
 use unreadable::Unreadable;
 use webhook::Approvals;
@@ -376,6 +378,16 @@ where
         Err(unpaid) => return Ok(exchange.finish(unpaid)),
     };
     loop {
+        // Boxed: rare.
+        match Box::pin(exchange.sign_in(&offer, &held)).await {
+            Ok(SignedIn::Not) => {}
+            Ok(SignedIn::Offered(read)) => (held, offer) = *read,
+            Ok(SignedIn::Answered(answer)) => return Ok(exchange.finish(answer)),
+            Err(error) => {
+                exchange.tell_of_exit(Some((error_response::status(&error), &HeaderMap::new())));
+                return Err(error);
+            }
+        }
         let refusal = match exchange.afterwards(offer, &held).await {
             Ok(Leased::Payment(lease)) => return Ok(exchange.start(lease, Some(held)).await),
             Ok(Leased::Answer(answer)) => return Ok(exchange.finish(*answer)),

@@ -94,6 +94,8 @@ pub const PAYMENTS: &str = "eth_signTypedData";
 pub const TRANSACTIONS: &str = "eth_signTransaction";
 /// Payments without a channel, in EIP-712.
 pub const AUTHORIZATIONS: &str = "eth_signTypedData_v4";
+/// Proofs of who pays.
+pub const MESSAGES: &str = "personal_sign";
 
 impl Notary {
     /// Signs everything.
@@ -110,6 +112,7 @@ impl Notary {
         notary.does(PAYMENTS, Does::Sign);
         notary.does(TRANSACTIONS, Does::Sign);
         notary.does(AUTHORIZATIONS, Does::Sign);
+        notary.does(MESSAGES, Does::Sign);
         notary
     }
 
@@ -258,6 +261,11 @@ fn answer(directory: &Path, request: &[u8]) -> Reply {
             assert_eq!(request["params"][0], Signer::new(&KEY).unwrap().address().to_string());
             let typed: TypedData = serde_json::from_value(request["params"][1].clone()).unwrap();
             (typed.encode_eip712().unwrap(), None)
+        }
+        MESSAGES => {
+            assert_eq!(request["params"][1], Signer::new(&KEY).unwrap().address().to_string());
+            let text = hex::decode(request["params"][0].as_str().unwrap()).unwrap();
+            (ethers_core::utils::hash_message(text).0, None)
         }
         TRANSACTIONS => {
             let read: TypedTransaction = serde_json::from_value(request["params"][0].clone()).unwrap();

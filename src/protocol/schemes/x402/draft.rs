@@ -48,6 +48,8 @@ struct Stored<'a> {
     entry: &'a RawValue,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     identifier: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a RawValue>,
     /// These two are there if the token itself takes the signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -67,6 +69,8 @@ struct PresentedPayment<'a> {
     network: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a RawValue>,
     payload: Payload,
     #[serde(skip_serializing_if = "Option::is_none")]
     extensions: Option<serde_json::Value>,
@@ -139,16 +143,21 @@ impl ExactDraft {
         match requirement.version {
             X402Version::V1 => {
                 let network = Some(&*requirement.network);
-                let (scheme, accepted, extensions) = (Some("exact"), None, None);
-                (&X_PAYMENT, PresentedPayment { version: 1, scheme, network, accepted, payload, extensions })
+                let (scheme, accepted, resource, extensions) = (Some("exact"), None, None, None);
+                (
+                    &X_PAYMENT,
+                    PresentedPayment { version: 1, scheme, network, accepted, resource, payload, extensions },
+                )
             }
             X402Version::V2 => {
                 // It has been read as JSON before.
                 let accepted = serde_json::from_str(&requirement.entry).ok();
+                let resource =
+                    requirement.resource.as_deref().and_then(|json| serde_json::from_str(json).ok());
                 let (scheme, network, extensions) = (None, None, self.extensions());
                 (
                     &PAYMENT_SIGNATURE,
-                    PresentedPayment { version: 2, scheme, network, accepted, payload, extensions },
+                    PresentedPayment { version: 2, scheme, network, accepted, resource, payload, extensions },
                 )
             }
         }
@@ -164,7 +173,7 @@ impl ExactDraft {
 
     /// What the journal keeps of it beside the nonce.
     pub(in crate::protocol::schemes) fn to_stored(&self) -> Option<String> {
-        let Requirement { version, entry, identifier, .. } = &*self.requirement;
+        let Requirement { version, entry, identifier, resource, .. } = &*self.requirement;
         let domain = match &self.verifier {
             Verifier::Token(domain) => Some(domain.clone()),
             Verifier::Permit2 => None,
@@ -174,6 +183,7 @@ impl ExactDraft {
             version: if *version == X402Version::V1 { 1 } else { 2 },
             entry: serde_json::from_str(entry).ok()?,
             identifier: identifier.as_deref().and_then(|json| serde_json::from_str(json).ok()),
+            resource: resource.as_deref().and_then(|json| serde_json::from_str(json).ok()),
             name,
             token_version,
             valid_before: self.valid_before,
@@ -183,10 +193,11 @@ impl ExactDraft {
 
     /// The draft that the journal kept; `None` if it cannot be read.
     pub(in crate::protocol::schemes) fn from_stored(nonce: [u8; 32], json: &str) -> Option<Self> {
-        let Stored { version, entry, identifier, name, token_version, valid_before } =
+        let Stored { version, entry, identifier, resource, name, token_version, valid_before } =
             serde_json::from_str(json).ok()?;
         let wire = if version == 1 { X402Version::V1 } else { X402Version::V2 };
         let requirement = requirement(entry.get(), wire, identifier.map(RawValue::get)).ok()?;
+        let requirement = Requirement { resource: resource.map(|json| json.get().into()), ..requirement };
         let verifier = match requirement.method {
             TransferMethod::Eip3009 => Verifier::Token(TokenDomain { name: name?, version: token_version? }),
             TransferMethod::Permit2 => Verifier::Permit2,

@@ -13,6 +13,9 @@ pub static X_PAYMENT: HeaderName = HeaderName::from_static("x-payment");
 /// The seller's receipt, in version 1.
 pub static X_PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("x-payment-response");
 
-/// All of them.
+/// The proof of who the payer is, from the extension of this name.
+pub static SIGN_IN_WITH_X: HeaderName = HeaderName::from_static("sign-in-with-x");
+
+/// Those that clients neither send nor receive.
 pub(super) static ALL: [&HeaderName; 5] =
     [&PAYMENT_REQUIRED, &PAYMENT_SIGNATURE, &PAYMENT_RESPONSE, &X_PAYMENT, &X_PAYMENT_RESPONSE];

@@ -18,20 +18,22 @@ mod network;
 mod offer;
 mod permit2;
 mod receipt;
+mod sign_in;
 mod stated_error;
 #[cfg(test)]
 mod tests;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
 pub use contracts::PERMIT2;
 pub use draft::{ExactDraft, Verifier};
 pub use malformed::MalformedExactOffer;
 pub use offer::{ExactOffer, Requirement, TransferMethod};
+pub use sign_in::SignIn;
 pub use stated_error::StatedError;
 
-use offer::{LEAST_VALIDITY, LONGEST_NAME, OffersRead};
+use offer::{LEAST_VALIDITY, LONGEST_NAME, OffersRead, X402Version};
 
 use super::{Assessment, DrawContext, OneShot, Payer, Receipt, Reply, Scheme, SchemeName};
 use crate::protocol::asset::Money;
@@ -192,6 +194,12 @@ impl OneShot for Exact {
 }
 
 impl ExactOffer {
+    /// The challenge of the 402 with this offer, if there is one for the origin of `url`.
+    pub(super) fn sign_in(&self, headers: &HeaderMap, url: &Uri) -> Option<SignIn> {
+        let Requirement { version, chain_id, .. } = *self.requirement;
+        if version == X402Version::V2 { SignIn::read(headers, url, chain_id) } else { None }
+    }
+
     /// The contract that takes the signature of a payment.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ const MOST_OFFERS: usize = 100;
 /// The largest offer that can be paid, in bytes of JSON: the payment repeats it in a header, and sellers on Node refuse
 /// heads above 16 KB.
 const LARGEST_OFFER: usize = 6 * 1024;
+/// The largest resource that a payment repeats, in bytes of JSON.
+const LARGEST_RESOURCE: usize = 1024;
 /// How much of a name that a seller chose is shown, in characters.
 pub(super) const LONGEST_NAME: usize = 40;
 /// How much is shown of the reason why an offer cannot be read, in characters.
@@ -84,6 +86,8 @@ pub struct Requirement {
     pub entry: Box<str>,
     /// The extension `payment-identifier` as the seller wrote it, if it offers that.
     pub identifier: Option<Box<str>>,
+    /// The resource as the seller wrote it, if a payer can sign in for it later: the payment repeats it.
+    pub resource: Option<Box<str>>,
 }
 
 /// The offers that were read.
@@ -106,12 +110,16 @@ struct Offers<'a> {
     accepts: Vec<&'a RawValue>,
     #[serde(borrow)]
     extensions: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resource: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Extensions<'a> {
     #[serde(borrow, rename = "payment-identifier")]
     identifier: Option<&'a RawValue>,
+    #[serde(borrow, rename = "sign-in-with-x")]
+    sign_in: Option<&'a RawValue>,
 }
 
 /// One of them.
@@ -181,12 +189,15 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
     let error = answer.error.and_then(|error| serde_json::from_str::<String>(error.get()).ok());
     let error = StatedError::read(error.as_deref());
     let extensions = answer.extensions.map_or("{}", RawValue::get);
-    let identifier = serde_json::from_str::<Extensions<'_>>(extensions).ok();
-    let identifier = identifier.and_then(|extensions| extensions.identifier).map(RawValue::get);
+    let extensions = serde_json::from_str::<Extensions<'_>>(extensions).unwrap_or_default();
+    let identifier = extensions.identifier.map(RawValue::get);
+    let resource = answer.resource.map(RawValue::get).filter(|json| json.len() <= LARGEST_RESOURCE);
+    let resource = resource.filter(|_| extensions.sign_in.is_some());
     let (mut offers, mut others) = (Vec::new(), Vec::new());
     for entry in entries {
         match requirement(entry.get(), version, identifier) {
             Ok(requirement) => {
+                let requirement = Requirement { resource: resource.map(Into::into), ..requirement };
                 offers.push(ExactOffer { requirement: Arc::new(requirement), error: error.clone(), date });
             }
             Err(why) => others.push(why),
@@ -262,6 +273,7 @@ pub(super) fn requirement(
         claimed_name: extra.name.map(Into::into),
         entry: json.into(),
         identifier: identifier.map(Into::into),
+        resource: None,
     })
 }
 

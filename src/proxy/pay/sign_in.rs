@@ -1,0 +1,84 @@
+//! Signs in where a seller offers that with its 402: what was bought before is not bought again.
+
+use http::{HeaderMap, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::exchange::Exchange;
+use super::held_answer::HeldAnswer;
+use super::strip;
+use crate::protocol::Offer;
+use crate::protocol::schemes;
+use crate::proxy::extensions::LoopbackOnly;
+use crate::proxy::request_service::RequestService;
+use crate::proxy::upstream::egress::PinnedAddr;
+use crate::proxy::{Body, ForwardError};
+
+/// What came of signing in.
+pub(super) enum SignedIn {
+    /// The seller does not offer it, or it is not possible now.
+    Not,
+    /// The seller wants to be paid nevertheless.
+    Offered(Box<(HeldAnswer, Offer)>),
+    /// The response to the client.
+    Answered(Response<Body>),
+}
+
+impl<S> Exchange<S>
+where
+    S: RequestService<ForwardError> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    /// Sends the request with a proof of who pays, once, if the seller takes that and the rule would pay this offer.
+    ///
+    /// # Errors
+    /// No response came. The seller may have served the request, so that it is not paid instead.
+    pub(super) async fn sign_in(
+        &mut self,
+        offer: &Offer,
+        held: &HeldAnswer,
+    ) -> Result<SignedIn, ForwardError> {
+        let Some(proof) = self.proof(offer, held).await else { return Ok(SignedIn::Not) };
+        self.has_signed_in = true;
+        tracing::debug!(request = %self.request, "signing in");
+        let mut extensions = self.head.extensions.clone();
+        if self.is_loopback_only {
+            extensions.insert(LoopbackOnly);
+        }
+        if let Some(peer) = held.head.extensions.get::<PinnedAddr>() {
+            extensions.insert(*peer);
+        }
+        self.proof = Some(proof);
+        let answer = self.unpaid(extensions).await;
+        self.proof = None;
+        let mut answer = answer?;
+        strip::answer_cookies(answer.headers_mut());
+        if schemes::may_ask(answer.status(), answer.headers()) {
+            return Ok(match self.read_402(answer, None, None).await {
+                Ok(read) => SignedIn::Offered(Box::new(read)),
+                Err(unpaid) => SignedIn::Answered(unpaid),
+            });
+        }
+        tracing::info!(request = %self.request, "signed in, and not paid again");
+        Ok(SignedIn::Answered(strip::answer(self.let_through(answer, None).await)))
+    }
+
+    /// The headers that prove who pays; `None` if the seller does not ask for them, or if this request may not be paid.
+    async fn proof(&mut self, offer: &Offer, held: &HeldAnswer) -> Option<HeaderMap> {
+        let challenge = offer.sign_in(&held.head.headers, &self.head.uri)?;
+        let is_asked_for = !self.has_signed_in && self.settings().dry_run.is_none();
+        let mut proof = HeaderMap::new();
+        if !is_asked_for || self.check_offer(offer, held).await.is_err() || self.whole().await.is_err() {
+            return None;
+        }
+        let payments = self.settings().payments.as_ref()?;
+        let signed = payments.sign_in(&challenge, &self.limit.host, self.deadline.into_std(), &mut proof);
+        let by = self.deadline.min(Instant::now() + self.settings().policy.ready_timeout);
+        let signed = timeout_at(by, signed).await.ok()?;
+        if let Err(refusal) = &signed {
+            tracing::debug!(request = %self.request, details = %refusal, "not signed in");
+        }
+        // A program that signs in by itself knows better.
+        let is_own = proof.keys().any(|name| self.head.headers.contains_key(name));
+        (signed.is_ok() && !is_own).then_some(proof)
+    }
+}
