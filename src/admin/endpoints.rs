@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::payments::SpendingReport;
+use crate::payments::{SpendingReport, UnsupportedOffers};
 
 /// The status of a running proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Status {
     /// Whether nothing is signed (`tollpass freeze`).
     #[serde(default)]
     pub is_frozen: bool,
+    /// The offers that could not be paid since the start.
+    #[serde(default)]
+    pub unsupported: Vec<UnsupportedOffers>,
 }
 
 /// A decision of the operator about a payment that waits for approval.

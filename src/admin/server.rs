@@ -133,7 +133,8 @@ async fn admit(request: Request<Incoming>, state: &AdminState, peer: Option<i32>
     match (&head.method, head.uri.path()) {
         (&Method::GET, STATUS) => {
             let bill = payments.run_report(&run.account);
-            json(&Status { listen: run.address, is_tls: false, bill, is_frozen: payments.is_frozen() })
+            let (listen, is_tls, is_frozen) = (run.address, false, payments.is_frozen());
+            json(&Status { listen, is_tls, bill, is_frozen, unsupported: Vec::new() })
         }
         (&Method::GET, BUDGETS) => json(&payments.run_budgets(&run.account)),
         (&Method::POST, RUN) => match read::<RunRequest>(body).await {
@@ -225,7 +226,8 @@ impl AdminState {
     fn status(&self) -> Status {
         let payments = self.channels.payments();
         let Listening { address: listen, is_tls } = self.listen;
-        Status { listen, is_tls, bill: payments.report(), is_frozen: payments.is_frozen() }
+        let (is_frozen, unsupported) = (payments.is_frozen(), payments.unsupported());
+        Status { listen, is_tls, bill: payments.report(), is_frozen, unsupported }
     }
 
     /// Opens a run: sends one line about it at once, and ends the body when the proxy stops. The run lasts until the client

@@ -10,7 +10,7 @@ use super::output::print;
 use super::running::{RunningArgs, not_running};
 use super::table::{Column, table};
 use crate::admin;
-use crate::payments::ListedHold;
+use crate::payments::{ListedHold, UnsupportedOffers};
 use crate::protocol::policy::{KnownAsset, shown_price, well_known};
 use crate::protocol::{AssetId, Money};
 
@@ -44,7 +44,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let status = admin::status(&socket).await?.ok_or_else(|| not_running(&socket))?;
     let holds = admin::holds(&socket).await?.ok_or_else(|| not_running(&socket))?;
     if args.json {
-        let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "is_frozen": status.is_frozen, "holds": holds });
+        let shown = json!({ "listen": status.listen, "is_tls": status.is_tls, "is_frozen": status.is_frozen, "holds": holds,
+            "unsupported_offers": status.unsupported });
         return print(serde_json::to_string_pretty(&shown)? + "\n");
     }
     let assets = match &args.running.config.config {
@@ -54,7 +55,11 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let pays = if status.is_frozen { "signs nothing: `tollpass thaw` ends that" } else { "pays" };
     let held = if holds.is_empty() { "nothing is held\n".to_owned() } else { rows(&holds, &assets) };
     let tls = if status.is_tls { " with TLS" } else { "" };
-    print(format!("listening on {}{tls}, {pays}\n{held}", status.listen))
+    let unsupported = status.unsupported.iter().map(|UnsupportedOffers { offer, count }| {
+        let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+        format!("cannot pay, offered {times}: {offer}\n")
+    });
+    print(format!("listening on {}{tls}, {pays}\n{held}{}", status.listen, unsupported.collect::<String>()))
 }
 
 fn rows(holds: &[ListedHold], assets: &Arc<[KnownAsset]>) -> String {

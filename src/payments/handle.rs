@@ -33,6 +33,7 @@ use super::seller_urls::SellerUrls;
 use super::shared_engine::SharedEngine;
 use super::spending::SpendingTotals;
 use super::standing::StandingApproval;
+use super::unsupported::{UnsupportedCounts, UnsupportedOffers};
 use crate::chain::Synced;
 use crate::limits::Limits;
 use crate::mutex::lock;
@@ -71,6 +72,7 @@ pub struct Payments {
     pauses: Arc<HostPauses>,
     paid_prices: Arc<PaidPrices>,
     ledger: Arc<LedgerQueue>,
+    unsupported: Arc<UnsupportedCounts>,
     report_payees: usize,
 }
 
@@ -140,6 +142,7 @@ impl Payments {
             pauses,
             paid_prices,
             ledger,
+            unsupported: Arc::default(),
             report_payees: limits.report_payees,
         };
         Ok((payments, task))
@@ -515,6 +518,16 @@ impl Payments {
             ListedHold::new(hold, asset)
         });
         listed.collect()
+    }
+
+    /// A seller made offers that cannot be paid; each is named with the reason.
+    pub(crate) fn count_unsupported(&self, offers: Vec<String>) {
+        self.unsupported.add(offers);
+    }
+
+    /// The offers that could not be paid since the start, the most frequent ones first.
+    pub fn unsupported(&self) -> Vec<UnsupportedOffers> {
+        self.unsupported.list()
     }
 
     /// Whether nothing is signed.

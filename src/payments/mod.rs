@@ -31,6 +31,7 @@ mod shared_engine;
 mod spending;
 mod standing;
 mod startup;
+mod unsupported;
 
 pub use crate::protocol::budget::BudgetView;
 pub use account::AccountKey;
@@ -49,3 +50,4 @@ pub use pauses::PausedHost;
 pub use report::{AssetSpending, PayeeSpending, Spending, SpendingReport, Tally};
 pub use run_account::{RunAccount, RunTerms};
 pub use startup::Startup;
+pub use unsupported::UnsupportedOffers;

@@ -264,10 +264,10 @@ pub enum Refusal {
         scheme: SchemeName,
     },
     /// None of the offers of a known protocol can be paid.
-    #[error("tollpass cannot pay any of the offers: {offers}")]
+    #[error("tollpass cannot pay any of the offers: {}", if .offers.is_empty() { "there is none".to_owned() } else { .offers.join("; ") })]
     UnsupportedOffers {
-        /// The offers, and why.
-        offers: Box<str>,
+        /// The offers, and why; each is safe to show.
+        offers: Vec<String>,
     },
     /// A payment in this token is signed with its EIP-712 name, which is not known.
     #[error("payments in {asset} need its eip712_name and eip712_version in an [[asset]] entry")]

@@ -269,6 +269,11 @@ where
             } else {
                 (head, body)
             };
+        if let (Err(Refusal::UnsupportedOffers { offers }), Some(payments)) =
+            (&offers, &self.settings().payments)
+        {
+            payments.count_unsupported(offers.clone());
+        }
         let offer = offers.and_then(|offers| self.choose(offers, draft).ok_or(Refusal::UnknownScheme));
         if let Ok(offer) = &offer {
             self.attempt = Some(Attempt::After(Box::new(offer.clone())));

@@ -289,3 +289,17 @@ async fn a_hundred_offers_that_cannot_be_compared_are_sorted() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_paid_is_counted_by_scheme_and_network() {
+    let accepts = [entry(json!({"scheme": "upto"})), entry(json!({"network": "solana:x"}))];
+    let seller = Mallory::spawn(move |_| V2.asks("Payment required", &accepts)).await;
+    let (_alice, proxy) = alice("").await;
+    for _ in 0..2 {
+        assert_eq!(get(&proxy, &seller).await.status, StatusCode::PAYMENT_REQUIRED);
+    }
+    let counted = proxy.payments.unsupported();
+    let counted: Vec<(&str, u64)> = counted.iter().map(|kind| (kind.offer.as_str(), kind.count)).collect();
+    assert_eq!(counted, [("exact on solana:x (not an EVM network)", 2), ("upto on eip155:31337", 2)]);
+    proxy.stop().await;
+}

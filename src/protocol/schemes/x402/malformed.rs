@@ -26,6 +26,6 @@ pub enum MalformedExactOffer {
         most: usize,
     },
     /// None of the offers is one that tollpass can pay; these are the offers, and why.
-    #[error("tollpass cannot pay any of the x402 offers: {0}")]
-    NoneSupported(Box<str>),
+    #[error("tollpass cannot pay any of the x402 offers: {}", .0.join("; "))]
+    NoneSupported(Vec<String>),
 }

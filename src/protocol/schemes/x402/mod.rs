@@ -105,8 +105,7 @@ impl Scheme for Exact {
             if !offers.is_empty() {
                 return Ok(offers);
             }
-            let others = if others.is_empty() { "there is none".to_owned() } else { others.join("; ") };
-            Err(MalformedExactOffer::NoneSupported(others.into()))
+            Err(MalformedExactOffer::NoneSupported(others))
         }))
     }
 
