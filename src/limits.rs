@@ -174,6 +174,12 @@ limits! {
     /// The longest time that a payment which is an authorization of a token may be valid, however long the seller
     /// wants it to be.
     max_validity: Duration = time(10 * MINUTE, 10 * SECOND..=DAY);
+    /// The same for one that is sent ahead by a remembered offer, see send_ahead: so long the seller can redeem it even if
+    /// it wants another price by now. Sellers take none that is valid for less than 6 seconds.
+    ahead_validity: Duration = time(30 * SECOND, 6 * SECOND..=DAY);
+    /// After two in a row that were sent ahead in vain for the same method and URL, how long requests for it ask for the
+    /// price again first.
+    ahead_pause: Duration = time(10 * MINUTE, SECOND..=DAY);
     /// How long the same purchase is not paid for again after the seller took such a payment and did not deliver, or after
     /// one whose outcome is unclear has expired. The same purchase: same method, URL, body, client and Authorization, or
     /// the same Idempotency-Key. Until it has expired, a request for it presents the same payment again.

@@ -7,6 +7,7 @@ use crate::protocol::policy::AuthorizationLimits;
 pub(super) fn authorization_limits(limits: &Limits) -> AuthorizationLimits {
     AuthorizationLimits {
         max_validity: limits.max_validity,
+        ahead_validity: limits.ahead_validity,
         retry_window: limits.retry_window,
         unclear_repeats: limits.unclear_repeats,
         open: limits.open_authorizations,

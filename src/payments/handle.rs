@@ -412,7 +412,7 @@ impl Payments {
     /// The refusal.
     pub async fn pay(
         &self,
-        request: PaidRequest,
+        mut request: PaidRequest,
         offer: Offer,
         limit: SpendLimit,
         deadline: Instant,
@@ -420,9 +420,12 @@ impl Payments {
     ) -> Result<Box<Lease>, Refusal> {
         self.pauses.check(&limit.host)?;
         request.run.as_ref().map_or(Ok(()), |run| run.check())?;
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let permit = match request.permit.take() {
+            Some(permit) => permit,
+            None => Arc::new(Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?),
+        };
         let id = PurchaseId(self.next.fetch_add(1, Ordering::Relaxed));
-        let key = request.key;
+        let (key, occasion) = (request.key, request.occasion);
         let (engine, mailbox) = (Arc::clone(&self.engine), self.mailbox.clone());
         let accounts = (Arc::clone(&self.spending), Arc::clone(&self.ledger));
         let host = (Arc::clone(&self.pauses), HostName::clone(&limit.host));
@@ -432,7 +435,7 @@ impl Payments {
             let mut nonce = [0; 32];
             OsRng.fill_bytes(&mut nonce);
             purchase.hold(nonce, offer.terms());
-            Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce, key }
+            Input::DemandOneShot { purchase: id, offer, limit, deadline, nonce, key, occasion }
         } else {
             Input::Demand { purchase: id, offer, limit, deadline }
         };

@@ -18,7 +18,7 @@ use super::run_account::{RunAccount, RunPurchase};
 use super::shared_engine::{Asked, SharedEngine};
 use super::spending::{Delivery, PaymentGuards, SpendingTotals};
 use crate::chain::signer::NotSigned;
-use crate::protocol::engine::{HostName, Input, Outcome, PurchaseId, PurchaseReply};
+use crate::protocol::engine::{HostName, Input, Occasion, Outcome, PurchaseId, PurchaseReply};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Payer, Receipt};
 use crate::protocol::{Channel, Draft, Offer, Refusal, Signature, Terms};
@@ -45,6 +45,8 @@ pub(super) struct PurchaseGuard {
     delivery: Delivery,
     /// Whether the seller took the payment and did not serve.
     is_unserved: bool,
+    /// Whether the request was served without the payment.
+    is_unneeded: bool,
     /// Accounts for the payment in the spending reports.
     payment: Option<PaymentGuards>,
     ledger: LedgerGuard,
@@ -61,7 +63,7 @@ pub(super) struct PurchaseGuard {
     engine: Arc<SharedEngine>,
     /// Keeps the actor running until the outcome is reported.
     mailbox: mpsc::Sender<Message>,
-    _permit: OwnedSemaphorePermit,
+    permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -100,6 +102,18 @@ impl Lease {
         self.purchase.ledger.taken();
         self.purchase.delivery = Delivery::Accepted;
         self.purchase.is_unserved = true;
+    }
+
+    /// Returns a payment in doubt whose request was served without it: it counts, and later requests do not continue it.
+    pub fn unneeded(mut self) {
+        self.purchase.is_unneeded = true;
+    }
+
+    /// `request` for another payment, after the seller did not take this one, which was sent ahead and stays redeemable.
+    #[must_use]
+    pub fn outdates(&self, request: PaidRequest) -> PaidRequest {
+        let (occasion, permit) = (Occasion::Outdated(self.purchase.id), Arc::clone(&self.purchase.permit));
+        PaidRequest { occasion, permit: Some(permit), ..request }
     }
 
     /// Handles another 402 of the seller according to the policy: with another payment, the same one after a pause, or
@@ -153,13 +167,14 @@ impl PurchaseGuard {
         mailbox: mpsc::Sender<Message>,
         (spending, ledger): (Arc<Mutex<SpendingTotals>>, Arc<LedgerQueue>),
         (pauses, host): (Arc<HostPauses>, HostName),
-        (request, permit): (PaidRequest, OwnedSemaphorePermit),
+        (request, permit): (PaidRequest, Arc<OwnedSemaphorePermit>),
     ) -> Self {
         Self {
             id,
             deadline,
             delivery: Delivery::NotSent,
             is_unserved: false,
+            is_unneeded: false,
             payment: None,
             host_and_port: Arc::clone(&request.host),
             run: request.run.clone(),
@@ -170,7 +185,7 @@ impl PurchaseGuard {
             spending,
             engine,
             mailbox,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -359,6 +374,7 @@ impl Drop for PurchaseGuard {
         }
         let input = match self.delivery {
             Delivery::NotSent => Input::Withdraw(self.id),
+            Delivery::InDoubt if self.is_unneeded => Input::Answer(self.id, Outcome::Unneeded),
             Delivery::InDoubt => Input::Answer(self.id, Outcome::InDoubt),
             Delivery::Accepted if self.is_unserved => Input::Answer(self.id, Outcome::Taken),
             Delivery::Accepted => Input::Answer(self.id, Outcome::Accepted),

@@ -18,7 +18,7 @@ pub struct Quotes {
 
 impl Quotes {
     pub(super) fn new(limits: &Limits, hasher: RequestHasher) -> Self {
-        let prices = Prices::new(limits.prices, limits.price_age.as_secs());
+        let prices = Prices::new(limits.prices, limits.price_age.as_secs(), limits.ahead_pause.as_secs());
         Self { prices: Arc::new(Mutex::new(prices)), hasher }
     }
 
@@ -43,6 +43,12 @@ impl Quotes {
     /// Forgets the price of `request`.
     pub fn forget(&self, request: &RequestId) {
         lock(&self.prices).forget(request);
+    }
+
+    /// An authorization was sent ahead in vain for `request`: forgets its price, and asks for it first for a while if that
+    /// was not the first one in a row.
+    pub fn fail(&self, request: &RequestId) {
+        lock(&self.prices).fail(request, unix_time());
     }
 
     /// Loads the journal's prices.

@@ -1,7 +1,9 @@
 //! Prices remembered per method and URL, so that the next request can carry its payment at once.
 //!
 //! Bounded in number and size, since only a hash of a request is kept, and forgotten with age. A remembered price is
-//! only a guess: the rule is checked again each time, and the seller corrects an outdated price.
+//! only a guess: the rule is checked again each time, and the seller corrects an outdated price. In a scheme with channels
+//! that costs nothing. An authorization that was sent in vain can be redeemed until it expires: its price is forgotten, and
+//! after a second one in a row, none is sent ahead for a while.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -41,6 +43,8 @@ pub enum Trust {
 const MAX_BLIND: u32 = 64;
 /// A confirmed price is recorded again after this fraction of its maximum age.
 const REFRESH: u64 = 4;
+/// After this many authorizations in a row that were sent ahead in vain, none is for a while.
+const MOST_FAILURES: u32 = 2;
 
 /// All remembered prices.
 #[derive(Debug)]
@@ -50,12 +54,25 @@ pub struct Prices {
     known: HashMap<RequestId, Quote>,
     /// Entries that differ from the journal.
     dirty: BTreeSet<RequestId>,
+    /// How long nothing is sent ahead after failures, in seconds.
+    pause: u64,
+    /// At most as many as prices.
+    failed: HashMap<RequestId, Failures>,
+}
+
+/// Authorizations that were sent ahead in vain.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    in_a_row: u32,
+    /// When the last one failed, in seconds since 1970.
+    last: u64,
 }
 
 impl Prices {
-    /// Remembers at most `limit` prices, each for `age` seconds.
-    pub fn new(limit: usize, age: u64) -> Self {
-        Self { limit, age, known: HashMap::new(), dirty: BTreeSet::new() }
+    /// Remembers at most `limit` prices, each for `age` seconds. After failures, nothing is sent ahead for `pause` seconds.
+    pub fn new(limit: usize, age: u64, pause: u64) -> Self {
+        let (known, dirty, failed) = (HashMap::new(), BTreeSet::new(), HashMap::new());
+        Self { limit, age, known, dirty, pause, failed }
     }
 
     /// Loads recorded prices.
@@ -71,6 +88,9 @@ impl Prices {
             self.forget(request);
             return None;
         }
+        if self.failed.get(request).is_some_and(|failures| failures.pauses(now, self.pause)) {
+            return None;
+        }
         if let Trust::Blind { left, .. } = &mut known.trust {
             *left = left.checked_sub(1)?;
         }
@@ -80,6 +100,9 @@ impl Prices {
     /// Remembers the price that was just paid for `request`. `is_shown`: the response contained the seller's state;
     /// `was_asked`: the payment answered a 402 with this price.
     pub fn learn(&mut self, request: &RequestId, offer: &Offer, is_shown: bool, was_asked: bool, now: u64) {
+        if !was_asked {
+            self.failed.remove(request);
+        }
         let before = self.known.get(request);
         let trust = match before.map(|known| known.trust) {
             _ if is_shown => Trust::Shown,
@@ -113,6 +136,18 @@ impl Prices {
         }
     }
 
+    /// An authorization was sent ahead in vain: forgets its price.
+    pub fn fail(&mut self, request: &RequestId, now: u64) {
+        self.forget(request);
+        if !self.failed.contains_key(request) && self.failed.len() >= self.limit {
+            let oldest = self.failed.iter().min_by_key(|(request, failures)| (failures.last, *request));
+            let Some(oldest) = oldest.map(|(request, _)| *request) else { return };
+            self.failed.remove(&oldest);
+        }
+        let failures = self.failed.entry(*request).or_insert(Failures { in_a_row: 0, last: now });
+        *failures = Failures { in_a_row: failures.in_a_row.saturating_add(1), last: now };
+    }
+
     /// The prices to record, and `None` for forgotten ones.
     pub fn take_news(&mut self) -> Vec<(RequestId, Option<Quote>)> {
         let dirty = std::mem::take(&mut self.dirty);
@@ -129,6 +164,13 @@ impl Prices {
         let Some(oldest) = oldest.map(|(request, _)| *request) else { return false };
         self.forget(&oldest);
         true
+    }
+}
+
+impl Failures {
+    /// Whether nothing is sent ahead for now; `pause` is in seconds.
+    fn pauses(&self, now: u64, pause: u64) -> bool {
+        self.in_a_row >= MOST_FAILURES && now < self.last.saturating_add(pause)
     }
 }
 
@@ -162,7 +204,7 @@ mod tests {
 
     #[test]
     fn prices_are_recalled_until_they_are_old() {
-        let mut prices = Prices::new(10, 100);
+        let mut prices = Prices::new(10, 100, 60);
         assert_eq!(prices.recall(&id("GET /a"), 0), None);
         prices.learn(&id("GET /a"), &paid(5), true, true, 1000);
         assert_eq!(prices.recall(&id("GET /a"), 1100).as_ref().map(price), Some(5));
@@ -173,7 +215,7 @@ mod tests {
 
     #[test]
     fn their_number_is_bounded_and_the_oldest_goes() {
-        let mut prices = Prices::new(2, 100);
+        let mut prices = Prices::new(2, 100, 60);
         for (time, request) in [(3, "c"), (1, "a"), (2, "b")] {
             prices.learn(&id(request), &paid(1), true, true, time);
         }
@@ -183,14 +225,14 @@ mod tests {
         let known = prices.recall(&id("b"), 3).unwrap();
         prices.load([(id("d"), Quote { seen: 9, ..known })]);
         assert_eq!(prices.known.len(), 2);
-        let mut none = Prices::new(0, 100);
+        let mut none = Prices::new(0, 100, 60);
         none.learn(&id("a"), &paid(1), true, true, 0);
         assert!(none.known.is_empty());
     }
 
     #[test]
     fn unconfirmed_prices_are_trusted_for_longer_each_time_up_to_a_limit() {
-        let mut prices = Prices::new(10, 1000);
+        let mut prices = Prices::new(10, 1000, 60);
         let mut in_a_row = Vec::new();
         for _ in 0..8 {
             // The seller is asked first.
@@ -209,7 +251,7 @@ mod tests {
 
     #[test]
     fn only_changes_are_recorded() {
-        let mut prices = Prices::new(10, 100);
+        let mut prices = Prices::new(10, 100, 60);
         prices.learn(&id("GET /a"), &paid(5), true, true, 1000);
         assert_eq!(prices.take_news().len(), 1);
         prices.learn(&id("GET /a"), &paid(5), true, false, 1025);
@@ -218,5 +260,58 @@ mod tests {
         assert_eq!(prices.take_news().len(), 1, "seen again after a quarter of its age");
         prices.learn(&id("GET /a"), &paid(6), true, false, 1026);
         assert_eq!(prices.take_news()[0].1.as_ref().map(price), Some(6));
+    }
+
+    /// Each step is a payment at a time: `ahead` if a price is remembered, else `asked`; it ends well or fails.
+    #[test]
+    fn what_fails_twice_in_a_row_is_not_sent_ahead_for_a_while() {
+        let mut prices = Prices::new(10, 1000, 60);
+        let request = id("GET /a");
+        for (step, (now, is_good, expected)) in [
+            (0, true, "asked"),
+            (1, true, "ahead"),
+            (2, false, "ahead"),
+            (3, true, "asked"),
+            // A payment that succeeds in between starts again from 0.
+            (4, true, "ahead"),
+            (5, false, "ahead"),
+            (6, false, "asked"),
+            (7, true, "asked"),
+            (8, false, "ahead"),
+            (9, true, "asked"),
+            (67, true, "asked"),
+            // After the pause, one failure is enough.
+            (68, false, "ahead"),
+            (69, true, "asked"),
+            (127, true, "asked"),
+            (128, true, "ahead"),
+            (129, false, "ahead"),
+            (130, true, "asked"),
+            (131, true, "ahead"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let is_ahead = prices.recall(&request, now).is_some();
+            assert_eq!(if is_ahead { "ahead" } else { "asked" }, expected, "{step}");
+            match is_good {
+                true => prices.learn(&request, &paid(5), true, !is_ahead, now),
+                false if is_ahead => prices.fail(&request, now),
+                false => prices.forget(&request),
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_failures_is_bounded_and_the_oldest_goes() {
+        let mut prices = Prices::new(2, 1000, 60);
+        for (now, request) in [(0, "a"), (1, "a"), (2, "b"), (3, "b"), (4, "c")] {
+            prices.fail(&id(request), now);
+        }
+        assert_eq!(prices.failed.len(), 2);
+        for (request, expected) in [("a", true), ("b", false), ("c", true)] {
+            prices.learn(&id(request), &paid(5), true, true, 5);
+            assert_eq!(prices.recall(&id(request), 5).is_some(), expected, "{request}");
+        }
     }
 }

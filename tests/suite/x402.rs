@@ -1,6 +1,7 @@
 //! x402 over real sockets: Bob's facilitator takes each authorization once, and fails in every way that was seen in the
 //! field. Nothing here shares code with the scheme: digests come from typed data.
 
+mod ahead;
 mod embedded;
 mod faults;
 mod offers;
@@ -68,6 +69,8 @@ impl Chain {
 struct Authorized {
     value: String,
     nonce: String,
+    /// How long it is valid, in seconds.
+    lasts: u64,
 }
 
 impl Version {
@@ -147,7 +150,7 @@ impl Version {
         let valid_before: u64 = text("validBefore").parse().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!((now..=now + 60).contains(&valid_before), "{valid_before} at {now}");
-        Some(Authorized { value: text("value"), nonce: text("nonce") })
+        Some(Authorized { value: text("value"), nonce: text("nonce"), lasts: valid_before - now })
     }
 
     /// The answer of an honest seller to a payment.

@@ -90,6 +90,11 @@ impl Journal {
                         .prepare_cached("UPDATE authorization SET taken_until = ?2 WHERE nonce = ?1")?
                         .execute(params![hex::encode_prefixed(nonce), *until as i64])?;
                 }
+                Record::AuthorizationUnneeded(nonce) => {
+                    transaction
+                        .prepare_cached("UPDATE authorization SET purchase = NULL WHERE nonce = ?1")?
+                        .execute([hex::encode_prefixed(nonce)])?;
+                }
                 Record::Hold(id, hold) => write_hold(&transaction, account, id, hold)?,
                 Record::Budget(row) => write_budget(&transaction, row)?,
                 Record::BudgetEnded(key) => delete_budget(&transaction, key)?,
@@ -124,6 +129,7 @@ fn needs_account(record: &Record) -> bool {
         Record::Authorization(_)
         | Record::AuthorizationEnded(_)
         | Record::AuthorizationTaken(..)
+        | Record::AuthorizationUnneeded(_)
         | Record::Budget(_)
         | Record::BudgetEnded(_)
         | Record::Frozen(_) => false,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use http::{Method, Uri};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::payments::run_account::RunAccount;
 use crate::protocol::budget::BudgetSet;
-use crate::protocol::engine::PurchaseKey;
+use crate::protocol::engine::{Occasion, PurchaseKey};
 use crate::protocol::policy::{HostPattern, ProxyClient};
 
 /// A client request that may be paid, as far as the report and the ledger show it.
@@ -28,6 +29,10 @@ pub struct PaidRequest {
     pub run: Option<Arc<RunAccount>>,
     /// The purchase, if later requests can continue it.
     pub key: Option<PurchaseKey>,
+    /// Why a payment is wanted.
+    pub(in crate::payments) occasion: Occasion,
+    /// That of the client request, if it holds a payment already.
+    pub(in crate::payments) permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl PaidRequest {
@@ -48,6 +53,8 @@ impl PaidRequest {
             budgets,
             run: None,
             key: None,
+            occasion: Occasion::Asked,
+            permit: None,
         }
     }
 
@@ -55,6 +62,12 @@ impl PaidRequest {
     #[must_use]
     pub fn with_key(self, key: Option<PurchaseKey>) -> Self {
         Self { key, ..self }
+    }
+
+    /// The same before the seller has asked for a payment.
+    #[must_use]
+    pub fn ahead(self) -> Self {
+        Self { occasion: Occasion::Ahead, ..self }
     }
 
     /// The same for a program of a run.

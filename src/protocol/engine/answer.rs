@@ -25,7 +25,7 @@ impl Engine {
                 }
                 self.remove(id, now);
             }
-            Outcome::Taken | Outcome::Unclear | Outcome::InDoubt => self.remove(id, now),
+            Outcome::Taken | Outcome::Unclear | Outcome::Unneeded | Outcome::InDoubt => self.remove(id, now),
             Outcome::Rejected(offer) => self.review(id, draft, *offer, now),
         }
     }

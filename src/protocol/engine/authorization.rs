@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::PurchaseId;
 use super::purchase::Topic;
 use super::purchase_key::PurchaseKey;
 use crate::protocol::budget::{BudgetAmount, BudgetIndex};
@@ -25,6 +26,19 @@ pub struct Authorization {
     pub key: Option<PurchaseKey>,
 }
 
+/// Why a one-shot payment is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Occasion {
+    /// The seller has asked for it.
+    #[default]
+    Asked,
+    /// It goes with the first request, by a remembered offer: it is valid for a short time only.
+    Ahead,
+    /// The seller has asked for it in response to the payment of this purchase, which was sent ahead and stays redeemable:
+    /// both together have to fit the limit of the request.
+    Outdated(PurchaseId),
+}
+
 /// A client request that is paid with an authorization.
 #[derive(Debug)]
 pub(super) struct OneShotPurchase {
@@ -34,6 +48,7 @@ pub(super) struct OneShotPurchase {
     pub(super) counted: Vec<(BudgetIndex, BudgetAmount, u64)>,
     pub(super) nonce: [u8; 32],
     pub(super) key: Option<PurchaseKey>,
+    pub(super) occasion: Occasion,
     /// What the seller offered: the payment is drawn once it is about to be recorded.
     pub(super) offer: Offer,
     pub(super) draft: Draft,

@@ -51,13 +51,18 @@ impl Engine {
     /// # Errors
     /// [`Refusal::NotWanted`].
     pub fn must_ask(&self, hooks: &Hooks, offer: &Offer) -> Result<bool, Refusal> {
+        self.must_ask_about(hooks, &offer.terms().price)
+    }
+
+    /// The same for a price, or for the sum of several.
+    pub(super) fn must_ask_about(&self, hooks: &Hooks, price: &Money) -> Result<bool, Refusal> {
         match (hooks.payment_requested.action, &hooks.ask_above) {
             (Requested::Abort, _) => Err(Refusal::NotWanted),
             (Requested::Pay, None) => Ok(false),
             (Requested::Ask, None) => Ok(true),
             (Requested::Pay | Requested::Ask, Some(limit)) => {
                 let token = self.account().map(Account::token_asset);
-                Ok(limit.is_exceeded(&offer.terms().price, token))
+                Ok(limit.is_exceeded(price, token))
             }
         }
     }

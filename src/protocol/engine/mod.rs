@@ -58,7 +58,7 @@ use crate::protocol::{
     Signature,
 };
 
-pub use authorization::Authorization;
+pub use authorization::{Authorization, Occasion};
 pub use ids::{PurchaseId, Seq};
 pub use op_failure::{Balance, OpFailure, OpRefused};
 pub use open_authorization::AuthorizationTime;
@@ -107,7 +107,7 @@ pub enum Input {
         /// When it is refused, at the latest.
         deadline: Instant,
     },
-    /// A client request got a 402 of a one-shot scheme that a rule allows to pay.
+    /// A client request got a 402 of a one-shot scheme that a rule allows to pay, or will probably get one.
     DemandOneShot {
         /// Its ID.
         purchase: PurchaseId,
@@ -121,6 +121,8 @@ pub enum Input {
         nonce: [u8; 32],
         /// The purchase, if later requests can continue it.
         key: Option<PurchaseKey>,
+        /// Why it is wanted.
+        occasion: Occasion,
     },
 
     /// What the journal contains about the budgets of channels; comes before [`Input::Ready`].
@@ -195,6 +197,8 @@ pub enum Outcome {
     Taken,
     /// Unknown, and the same payment may be presented again.
     Unclear,
+    /// Unknown, and its request was served without it: no other request needs it.
+    Unneeded,
     /// Unknown.
     InDoubt,
 }
@@ -263,6 +267,8 @@ pub enum Record {
     /// The seller took the authorization with this nonce and did not deliver; the purchase is not repeated until this time,
     /// in seconds since 1970.
     AuthorizationTaken([u8; 32], u64),
+    /// The request of the authorization with this nonce was served without it: no later request continues it.
+    AuthorizationUnneeded([u8; 32]),
     /// The budgets of a channel.
     Hold(ChannelId, Box<Hold>),
     /// What a budget has spent.
@@ -495,8 +501,8 @@ impl Engine {
             Input::Demand { purchase, offer, limit, deadline } => {
                 self.demand(purchase, offer, limit, deadline, now);
             }
-            Input::DemandOneShot { purchase, offer, limit, deadline, nonce, key } => {
-                self.demand_one_shot(purchase, offer, (limit, deadline), (nonce, key), now);
+            Input::DemandOneShot { purchase, offer, limit, deadline, nonce, key, occasion } => {
+                self.demand_one_shot(purchase, (offer, occasion), (limit, deadline), (nonce, key), now);
             }
             Input::Holds(mut holds) => {
                 holds.iter_mut().for_each(|(_, hold)| hold.forget_runs());

@@ -851,6 +851,7 @@ impl Model {
             Record::Authorization(_)
             | Record::AuthorizationEnded(_)
             | Record::AuthorizationTaken(..)
+            | Record::AuthorizationUnneeded(_)
             | Record::Frozen(_) => {}
             Record::Channel(id, channel) => {
                 self.disk.channels.insert(*id, *channel);

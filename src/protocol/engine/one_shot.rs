@@ -1,12 +1,13 @@
 //! Purchases in one-shot schemes: each payment is a separate authorization, without a channel.
 //!
 //! A request gets one authorization. While its outcome is unknown, the same one is presented again, since a second one
-//! could be redeemed in addition.
+//! could be redeemed in addition. Only if the first one was sent before the seller asked, and the seller then asks for another,
+//! a second one follows, as long as both together fit the limit of the request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::authorization::{Authorization, OneShotPurchase, OneShotStage};
+use super::authorization::{Authorization, Occasion, OneShotPurchase, OneShotStage};
 use super::blocked::{Action, Blocked};
 use super::consult::too_late;
 use super::fit::Fit;
@@ -14,10 +15,10 @@ use super::open_authorization::Join;
 use super::purchase::Topic;
 use super::purchase_key::PurchaseKey;
 use super::{Effect, Engine, Outcome, PurchaseId, Record, Seq, Start};
-use crate::protocol::Refusal;
-use crate::protocol::policy::{Complaint, Retry, SpendLimit};
+use crate::protocol::policy::{AuthorizationLimits, Complaint, Retry, SpendLimit};
 use crate::protocol::refusal::Awaited;
 use crate::protocol::schemes::{Draft, DrawContext, Offer, Reply};
+use crate::protocol::{Amount, Money, Refusal};
 
 /// The pause before a payment with an unclear outcome is presented for the third time; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ impl Engine {
     pub(super) fn demand_one_shot(
         &mut self,
         id: PurchaseId,
-        offer: Offer,
+        (offer, occasion): (Offer, Occasion),
         (limit, deadline): (SpendLimit, Instant),
         (nonce, key): ([u8; 32], Option<PurchaseKey>),
         now: Instant,
@@ -39,18 +40,22 @@ impl Engine {
         if now >= deadline {
             return self.effects.push_back(Effect::Refuse(id, too_late()));
         }
-        let (draft, is_joined) = match self.draw_or_join(&offer, &limit, nonce, key) {
+        let (draft, beside) = match self.draw_or_join((&offer, occasion), &limit, (nonce, key)) {
             Ok(drawn) => drawn,
             Err(refusal) => return self.effects.push_back(Effect::Refuse(id, refusal)),
         };
+        let is_joined = beside.is_none();
         let terms = if is_joined { draft.terms() } else { offer.terms() };
-        let asks = if is_joined {
+        let asks = match beside {
             // It is approved and counted.
-            self.check(&offer, &limit).map(|()| false)
-        } else {
-            self.check(&offer, &limit)
-                .and_then(|()| Ok(self.fit_one_shot(&limit.budgets, &terms.price).map(drop)?))
-                .and_then(|()| self.must_ask(&limit.hooks, &offer))
+            None => self.check(&offer, &limit).map(|()| false),
+            Some(beside) => {
+                let amount = terms.price.amount.saturating_add(beside);
+                let sum = Money { amount, asset: terms.price.asset.clone() };
+                self.check(&offer, &limit)
+                    .and_then(|()| Ok(self.fit_one_shot(&limit.budgets, &terms.price).map(drop)?))
+                    .and_then(|()| self.must_ask_about(&limit.hooks, &sum))
+            }
         };
         let asks = match asks {
             Ok(asks) => asks,
@@ -65,6 +70,7 @@ impl Engine {
             counted: Vec::new(),
             nonce: draft.nonce().unwrap_or(nonce),
             key,
+            occasion,
             offer,
             draft,
             is_joined,
@@ -82,26 +88,45 @@ impl Engine {
         }
     }
 
-    /// The payment of a request: one that an earlier request for the same purchase left in doubt, if there is one.
+    /// The payment of a request: one that an earlier request for the same purchase left in doubt, if there is one. Beside
+    /// any other: how much can be redeemed for the same purchase in addition.
     fn draw_or_join(
         &mut self,
-        offer: &Offer,
+        (offer, occasion): (&Offer, Occasion),
         limit: &SpendLimit,
-        nonce: [u8; 32],
-        key: Option<PurchaseKey>,
-    ) -> Result<(Draft, bool), Refusal> {
+        (nonce, key): ([u8; 32], Option<PurchaseKey>),
+    ) -> Result<(Draft, Option<Amount>), Refusal> {
+        let own = match occasion {
+            Occasion::Asked | Occasion::Ahead => None,
+            Occasion::Outdated(earlier) => Some(self.sent_ahead(earlier, offer)?),
+        };
+        let mut beside = Amount::ZERO;
         if let Some(key) = key {
             let times = (self.time, self.policy.authorizations.retry_window.as_secs());
             self.open_authorizations.forget_old(times.0, times.1);
-            match self.open_authorizations.join((key, self.payer), &offer.terms(), limit, times)? {
-                Join::Present(open) => return Ok((open.0, true)),
-                Join::Separate if self.open_authorizations.len() >= self.policy.authorizations.open => {
+            let purchase = (key, self.payer, own);
+            match self.open_authorizations.join(purchase, &offer.terms(), limit, times)? {
+                Join::Present(open) => return Ok((open.0, None)),
+                Join::Separate { .. }
+                    if self.open_authorizations.len() >= self.policy.authorizations.open =>
+                {
                     return Err(Refusal::TooManyOpen);
                 }
-                Join::Separate => {}
+                Join::Separate { beside: others } => beside = others,
             }
         }
-        Ok((self.draw_one_shot(offer, limit, nonce)?, false))
+        Ok((self.draw_one_shot((offer, occasion), limit, nonce)?, Some(beside)))
+    }
+
+    /// The authorization of a purchase that was sent ahead. Any other has no successor.
+    ///
+    /// # Errors
+    /// It was not, or no later request can continue it, so that nothing is known about what can be redeemed.
+    fn sent_ahead(&self, id: PurchaseId, offer: &Offer) -> Result<[u8; 32], Refusal> {
+        let earlier = self.one_shots.get(&id);
+        let earlier = earlier.filter(|earlier| earlier.occasion == Occasion::Ahead && earlier.key.is_some());
+        let price = offer.terms().price.amount;
+        earlier.map(|earlier| earlier.nonce).ok_or(Refusal::SecondPrice { price })
     }
 
     /// Whether a purchase may have been paid for by a request that has ended.
@@ -118,12 +143,22 @@ impl Engine {
         self.open_authorizations.check(key, self.time, self.policy.authorizations.retry_window.as_secs())
     }
 
-    fn draw_one_shot(&self, offer: &Offer, limit: &SpendLimit, nonce: [u8; 32]) -> Result<Draft, Refusal> {
+    fn draw_one_shot(
+        &self,
+        (offer, occasion): (&Offer, Occasion),
+        limit: &SpendLimit,
+        nonce: [u8; 32],
+    ) -> Result<Draft, Refusal> {
         let terms = offer.terms();
+        let AuthorizationLimits { max_validity, ahead_validity, .. } = self.policy.authorizations;
+        let max_validity = match occasion {
+            Occasion::Ahead => max_validity.min(ahead_validity),
+            Occasion::Asked | Occasion::Outdated(_) => max_validity,
+        };
         let context = DrawContext {
             nonce,
             now: self.time.wall,
-            max_validity: self.policy.authorizations.max_validity.as_secs(),
+            max_validity: max_validity.as_secs(),
             asset: limit.max_price.known(&terms.price.asset),
         };
         offer.draw_one_shot(&context)
@@ -173,7 +208,8 @@ impl Engine {
             };
         }
         // Drawn now: the request may have waited for a while.
-        let draft = match self.draw_one_shot(&purchase.offer, &purchase.limit, purchase.nonce) {
+        let asked = (&purchase.offer, purchase.occasion);
+        let draft = match self.draw_one_shot(asked, &purchase.limit, purchase.nonce) {
             Ok(draft) => draft,
             Err(refusal) => return self.refuse_one_shot(id, refusal),
         };
@@ -271,6 +307,13 @@ impl Engine {
             Outcome::InDoubt => {
                 if let Some(purchase) = self.one_shots.remove(&id) {
                     self.open_authorizations.release(&purchase.nonce);
+                }
+                return;
+            }
+            Outcome::Unneeded => {
+                if let Some(purchase) = self.one_shots.remove(&id) {
+                    self.open_authorizations.set_aside(&purchase.nonce);
+                    self.records.push(Record::AuthorizationUnneeded(purchase.nonce));
                 }
                 return;
             }

@@ -38,6 +38,8 @@ enum OpenState {
     InUse,
     /// The outcome is unclear, and no request presents it.
     Unclear,
+    /// The outcome is unclear, and its request was served without it: it is no part of any other purchase.
+    Unneeded,
     /// The seller took it and withheld the response; the purchase is not repeated until this time.
     Taken { until: u64 },
 }
@@ -54,8 +56,11 @@ pub struct AuthorizationTime {
 /// What a request for a purchase does.
 #[derive(Debug)]
 pub(super) enum Join {
-    /// It needs an authorization of its own.
-    Separate,
+    /// It needs an authorization of its own, beside others for the same purchase.
+    Separate {
+        /// How much can be redeemed with those.
+        beside: Amount,
+    },
     /// It presents this one again.
     Present(Box<(Draft, Terms)>),
 }
@@ -110,7 +115,7 @@ impl OpenAuthorizations {
                     let until = open.valid_before.saturating_add(retry_window);
                     return Err(Refusal::OutcomeUnclear { retry_after: wait(until) });
                 }
-                OpenState::InUse | OpenState::Unclear | OpenState::Taken { .. } => {}
+                OpenState::InUse | OpenState::Unclear | OpenState::Unneeded | OpenState::Taken { .. } => {}
             }
         }
         Ok(())
@@ -139,6 +144,13 @@ impl OpenAuthorizations {
     pub(super) fn release(&mut self, nonce: &[u8; 32]) {
         if let Some(open) = self.all.get_mut(nonce).filter(|open| open.state == OpenState::InUse) {
             open.state = OpenState::Unclear;
+        }
+    }
+
+    /// Its request was served without it.
+    pub(super) fn set_aside(&mut self, nonce: &[u8; 32]) {
+        if let Some(open) = self.all.get_mut(nonce) {
+            open.state = OpenState::Unneeded;
         }
     }
 
@@ -172,7 +184,11 @@ impl OpenAuthorizations {
 
     /// Whether there are some whose request has ended and that still count.
     pub(super) fn has_ended(&self, now: AuthorizationTime, retry_window: u64) -> bool {
-        self.all.values().any(|open| open.state != OpenState::InUse && !open.is_old(now, retry_window))
+        let counts = |open: &OpenAuthorization| match open.state {
+            OpenState::InUse | OpenState::Unneeded => false,
+            OpenState::Unclear | OpenState::Taken { .. } => !open.is_old(now, retry_window),
+        };
+        self.all.values().any(counts)
     }
 
     /// How many there are.
@@ -181,34 +197,35 @@ impl OpenAuthorizations {
     }
 
     /// What a request for the purchase `key` does on these terms. One whose own request has not ended is never joined:
-    /// identical requests at once are separate purchases.
+    /// identical requests at once are separate purchases. `own` is the one that this request has presented ahead: it is not
+    /// presented again, and counts.
     ///
     /// # Errors
     /// The purchase was paid for and not delivered a short time ago, or another payment could be redeemed in addition to
     /// those that may still be, and together they exceed the limit.
     pub(super) fn join(
         &mut self,
-        (key, payer): (PurchaseKey, Option<Address>),
+        (key, payer, own): (PurchaseKey, Option<Address>, Option<[u8; 32]>),
         terms: &Terms,
         limit: &SpendLimit,
         (now, retry_window): (AuthorizationTime, u64),
     ) -> Result<Join, Refusal> {
         let wait = |until: u64| Duration::from_secs(until.saturating_sub(now.wall).max(1));
         let nonces = self.by_key.get(&key).into_iter().flatten();
-        let ended =
-            nonces.filter_map(|nonce| self.all.get(nonce)).filter(|open| open.state != OpenState::InUse);
-        let ended: Vec<&OpenAuthorization> = ended.collect();
-        let taken = ended.iter().filter_map(|open| match open.state {
+        let all: Vec<&OpenAuthorization> = nonces.filter_map(|nonce| self.all.get(nonce)).collect();
+        let taken = all.iter().filter_map(|open| match open.state {
             OpenState::Taken { until } => Some(until),
-            OpenState::InUse | OpenState::Unclear => None,
+            OpenState::InUse | OpenState::Unclear | OpenState::Unneeded => None,
         });
         if let Some(until) = taken.max().filter(|until| *until > now.wall) {
             return Err(Refusal::PaidNotDelivered { retry_after: wait(until) });
         }
-        let unclear = || ended.iter().filter(|open| open.state == OpenState::Unclear);
+        let is_own = |open: &OpenAuthorization| own.is_some() && open.draft.nonce() == own;
+        let unclear = || all.iter().copied().filter(|open| open.state == OpenState::Unclear || is_own(open));
         let usable = unclear().find(|open| {
             // Signed by another key, it would be another payment.
-            payer.is_none_or(|payer| open.payer == payer)
+            !is_own(open)
+                && payer.is_none_or(|payer| open.payer == payer)
                 && open.terms == *terms
                 && open.draft.is_usable(now.wall)
         });
@@ -222,20 +239,24 @@ impl OpenAuthorizations {
             return Ok(Join::Present(found));
         }
         let holding = unclear().filter(|open| !open.has_expired(now, retry_window));
-        let Some(last) = holding.map(|open| open.valid_before).max() else { return Ok(Join::Separate) };
+        let Some(last) = holding.map(|open| open.valid_before).max() else {
+            return Ok(Join::Separate { beside: Amount::ZERO });
+        };
         let until = last.saturating_add(retry_window);
         let refusal = Refusal::OutcomeUnclear { retry_after: wait(until) };
         // What has expired may have been taken, and in another asset there is no sum.
         let adds_up = |open: &OpenAuthorization| {
-            open.terms.price.asset == terms.price.asset && open.terms != *terms && !open.has_expired(now, 0)
+            open.terms.price.asset == terms.price.asset
+                && (open.terms != *terms || is_own(open))
+                && !open.has_expired(now, 0)
         };
-        if !unclear().all(|open| adds_up(open)) {
+        if !unclear().all(adds_up) {
             return Err(refusal);
         }
-        let sum =
-            unclear().map(|open| open.terms.price.amount).fold(terms.price.amount, Amount::saturating_add);
+        let beside = unclear().map(|open| open.terms.price.amount).fold(Amount::ZERO, Amount::saturating_add);
+        let sum = terms.price.amount.saturating_add(beside);
         let both = Terms { price: Money { amount: sum, asset: terms.price.asset.clone() }, ..terms.clone() };
-        if limit.check(&both, || None).is_err() { Err(refusal) } else { Ok(Join::Separate) }
+        if limit.check(&both, || None).is_err() { Err(refusal) } else { Ok(Join::Separate { beside }) }
     }
 }
 
@@ -245,6 +266,7 @@ impl OpenAuthorization {
         match self.state {
             OpenState::InUse => false,
             OpenState::Unclear => self.has_expired(now, retry_window),
+            OpenState::Unneeded => self.has_expired(now, 0),
             OpenState::Taken { until } => until <= now.wall && self.has_expired(now, 0),
         }
     }
@@ -312,8 +334,9 @@ mod tests {
     /// What a request for `price` gets at this time: `new`, the number of an authorization, or a refusal with its wait.
     fn join(open: &mut OpenAuthorizations, price: u64, most: u64, now: AuthorizationTime) -> String {
         open.forget_old(now, WINDOW);
-        match open.join((KEY, Some(PAYER)), &authorization(0, price).terms, &limit(most), (now, WINDOW)) {
-            Ok(Join::Separate) => "new".to_owned(),
+        match open.join((KEY, Some(PAYER), None), &authorization(0, price).terms, &limit(most), (now, WINDOW))
+        {
+            Ok(Join::Separate { .. }) => "new".to_owned(),
             Ok(Join::Present(found)) => found.0.nonce().unwrap()[0].to_string(),
             Err(Refusal::PaidNotDelivered { retry_after }) => format!("taken {}", retry_after.as_secs()),
             Err(Refusal::OutcomeUnclear { retry_after }) => format!("unclear {}", retry_after.as_secs()),
@@ -338,12 +361,12 @@ mod tests {
         assert_eq!(join(&mut open, 5, 100, at(1001)), "2");
         assert_eq!(open.len(), 2);
         let other = open.join(
-            (PurchaseKey([9; 32]), Some(PAYER)),
+            (PurchaseKey([9; 32]), Some(PAYER), None),
             &authorization(0, 5).terms,
             &limit(9),
             (at(1001), WINDOW),
         );
-        assert!(matches!(other, Ok(Join::Separate)), "{other:?}");
+        assert!(matches!(other, Ok(Join::Separate { .. })), "{other:?}");
     }
 
     #[test]
@@ -428,5 +451,64 @@ mod tests {
         open.restore(&authorization(2, 5), None, at(1001));
         assert_eq!(join(&mut open, 5, 100, at(1001)), "taken 60");
         assert_eq!(join(&mut open, 5, 100, at(1061)), "2");
+    }
+
+    /// What a request that has presented the authorization 1 ahead does on the terms that the seller then asks for.
+    #[test]
+    fn what_was_sent_ahead_counts_and_is_not_presented_again() {
+        for (price, most, unclear, expected) in [
+            (6, 11, &[][..], Ok(5)),
+            (6, 10, &[], Err(160)),
+            // The same terms, in another offer.
+            (5, 10, &[], Ok(5)),
+            (5, 9, &[], Err(160)),
+            // Other requests that have ended may be this purchase, too.
+            (6, 14, &[2], Ok(8)),
+            (6, 13, &[2], Err(160)),
+        ] {
+            let mut open = OpenAuthorizations::default();
+            open.begin(&authorization(1, 5), at(1000));
+            // Those of other requests count only if they have ended.
+            open.begin(&authorization(9, 100), at(1000));
+            for byte in unclear {
+                open.begin(&authorization(*byte, 3), at(1000));
+                open.release(&[*byte; 32]);
+            }
+            let purchase = (KEY, Some(PAYER), Some([1; 32]));
+            let terms = authorization(0, price).terms;
+            let got = match open.join(purchase, &terms, &limit(most), (at(1000), WINDOW)) {
+                Ok(Join::Separate { beside }) => Ok(beside),
+                Ok(Join::Present(other)) => panic!("{other:?}"),
+                Err(refusal) => Err(refusal.retry_after().unwrap().as_secs()),
+            };
+            assert_eq!(got, expected.map(Amount::from), "{price} {most} {unclear:?}");
+        }
+        // One of an earlier request with the new terms is presented instead.
+        let mut open = OpenAuthorizations::default();
+        open.begin(&authorization(1, 5), at(1000));
+        open.begin(&authorization(2, 6), at(1000));
+        open.release(&[2; 32]);
+        let purchase = (KEY, Some(PAYER), Some([1; 32]));
+        let joined = open.join(purchase, &authorization(0, 6).terms, &limit(6), (at(1000), WINDOW));
+        assert!(
+            matches!(&joined, Ok(Join::Present(found)) if found.0.nonce() == Some([2; 32])),
+            "{joined:?}"
+        );
+    }
+
+    #[test]
+    fn what_its_request_did_not_need_is_no_part_of_later_purchases() {
+        let mut open = OpenAuthorizations::default();
+        open.begin(&authorization(1, 5), at(1000));
+        open.set_aside(&[1; 32]);
+        open.release(&[1; 32]);
+        for price in [5, 6] {
+            assert_eq!(join(&mut open, price, 6, at(1001)), "new", "{price}");
+        }
+        assert!(!open.has_ended(at(1001), WINDOW) && open.check(KEY, at(1001), WINDOW).is_ok());
+        open.forget_old(at(1099), WINDOW);
+        assert_eq!(open.len(), 1, "it can be redeemed");
+        open.forget_old(at(1100), WINDOW);
+        assert_eq!(open.len(), 0);
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct AuthorizationLimits {
     /// The longest time that one may be valid.
     pub max_validity: Duration,
+    /// The same for one that is sent before the seller asks.
+    pub ahead_validity: Duration,
     /// How long a purchase is not repeated after it was paid for and not delivered, or after an authorization whose outcome is
     /// unclear has expired.
     pub retry_window: Duration,
@@ -19,7 +21,7 @@ pub struct AuthorizationLimits {
 impl Default for AuthorizationLimits {
     /// The values of a configuration without these keys.
     fn default() -> Self {
-        let [max_validity, retry_window] = [600, 60].map(Duration::from_secs);
-        Self { max_validity, retry_window, unclear_repeats: 6, open: 10_000 }
+        let [max_validity, ahead_validity, retry_window] = [600, 30, 60].map(Duration::from_secs);
+        Self { max_validity, ahead_validity, retry_window, unclear_repeats: 6, open: 10_000 }
     }
 }

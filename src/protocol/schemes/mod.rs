@@ -212,10 +212,29 @@ impl Offer {
         matches!(self, Self::X402(_))
     }
 
-    /// Whether a later request may carry its payment at once, at the same price.
+    /// Whether a later request may carry its payment at once, at the same price: not if the payer may only have to sign in.
     #[must_use]
     pub fn can_go_ahead(&self) -> bool {
-        !matches!(self, Self::X402(_))
+        !matches!(self, Self::X402(offer) if offer.has_sign_in)
+    }
+
+    /// Whether `presented` is a payment for exactly this offer.
+    #[must_use]
+    pub fn is_paid_by(&self, presented: &Draft) -> bool {
+        match (self, presented) {
+            (Self::X402(offer), Draft::X402(draft)) => offer.requirement == draft.requirement,
+            _ => self.terms() == presented.terms(),
+        }
+    }
+
+    /// Whether the seller, which was presented a payment before it asked for one, wants another one: it will not take that
+    /// one for this request, and can redeem it nevertheless.
+    #[must_use]
+    pub fn outdates(&self, presented: &Draft) -> bool {
+        match (self, presented) {
+            (Self::X402(offer), Draft::X402(draft)) => x402::outdates(offer, draft),
+            _ => false,
+        }
     }
 
     /// The proof of who pays that the seller of this offer would take instead of another payment for what was bought before.
@@ -253,7 +272,7 @@ impl Offer {
     pub fn as_quote(&self) -> Self {
         match self {
             Self::MicroRaiden(offer) => Self::MicroRaiden(offer.as_quote()),
-            Self::X402(offer) => Self::X402(offer.clone()),
+            Self::X402(offer) => Self::X402(offer.as_quote()),
             #[cfg(feature = "testing")]
             Self::TestToken(offer) => {
                 Self::TestToken(test_token::TokenOffer { is_later: false, ..offer.clone() })

@@ -2,6 +2,8 @@
 //!
 //! If the client disconnects, the exchange finishes in a detached task.
 
+mod ahead;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -10,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header, request, response};
-use http_body::Body as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -69,6 +70,10 @@ pub(super) struct Exchange<S> {
     id: Option<RequestId>,
     /// What is being paid.
     attempt: Option<Attempt>,
+    /// Whether the payment is an authorization that the seller had not asked for.
+    sent_ahead: SentAhead,
+    /// One that was sent ahead in vain: the seller can redeem it until it expires.
+    outdated: Option<Box<Lease>>,
     /// The other offers of the 402, the preferred one first.
     others: Vec<Offer>,
     /// What it buys, if its payment expires: later requests can continue it.
@@ -113,6 +118,15 @@ enum Attempt {
     Ahead(Box<Quote>),
     /// An offer that the seller made in this exchange.
     After(Box<Offer>),
+}
+
+/// Whether an authorization was sent before the seller asked for one: it can be redeemed even if the seller then wants another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SentAhead {
+    No,
+    Yes,
+    /// It was not accepted at once, and its price is forgotten.
+    InVain,
 }
 
 impl Attempt {
@@ -209,6 +223,8 @@ where
             name,
             id,
             attempt,
+            sent_ahead: SentAhead::No,
+            outdated: None,
             others: Vec::new(),
             bought: None,
             unpayable,
@@ -306,10 +322,15 @@ where
     /// The offer to pay: after a payment, one of the same scheme.
     fn choose(&mut self, mut offers: Vec<Offer>, draft: Option<&Draft>) -> Option<Offer> {
         let Some(payments) = &self.settings().payments else { return offers.into_iter().next() };
-        if let Some(presented) = draft.map(Draft::terms) {
+        if let Some(draft) = draft {
+            let presented = draft.terms();
+            if self.sent_ahead != SentAhead::No && offers.iter().all(|offer| offer.terms() != presented) {
+                // The seller asks for the first time.
+                offers = payments.sort(offers, &self.limit);
+            }
             offers.sort_by_key(|offer| {
                 let terms = offer.terms();
-                (terms.scheme != presented.scheme, terms != presented)
+                (terms.scheme != presented.scheme, terms != presented, !offer.is_paid_by(draft))
             });
             return offers.into_iter().next();
         }
@@ -335,8 +356,14 @@ where
         Some(next)
     }
 
-    /// Asks for a payment until the deadline. `held` is the head of the 402; absent if the price is remembered.
-    async fn lease(&self, offer: Offer, held: Option<&response::Parts>) -> Result<Box<Lease>, Refusal> {
+    /// Asks for a payment until the deadline. `held` is the head of the 402; absent if the price is remembered. `outdated` was
+    /// sent before that.
+    async fn lease(
+        &self,
+        offer: Offer,
+        held: Option<&response::Parts>,
+        outdated: Option<&Lease>,
+    ) -> Result<Box<Lease>, Refusal> {
         let Some(payments) = &self.settings().payments else { return Err(Refusal::NoWallet) };
         let consultant = self.consultant(None, held);
         if let Some(dry_run) = &self.settings().dry_run {
@@ -345,6 +372,11 @@ where
         let named = (self.head.method.clone(), &self.head.uri);
         let request = PaidRequest::new(named, self.origin.clone(), Arc::clone(&self.limit.budgets));
         let request = request.of_run(self.run.clone()).with_key(self.bought.map(|bought| bought.purchase));
+        let request = match (outdated, held) {
+            (Some(outdated), _) => outdated.outdates(request),
+            (None, Some(_)) => request,
+            (None, None) => request.ahead(),
+        };
         payments.pay(request, offer, self.limit.clone(), self.deadline.into_std(), &consultant).await
     }
 
@@ -358,49 +390,6 @@ where
             return None;
         }
         self.settings().payments.as_ref()?.quotes().recall(self.id.as_ref()?).map(Box::new)
-    }
-
-    /// Asks for a payment of a remembered price. `None`: the request goes without one. An offer that the seller then
-    /// makes is refused for the same reason, unless that depends on the price.
-    pub(super) async fn ahead(&mut self, quote: Box<Quote>) -> Option<Box<Lease>> {
-        if self.settings().payments.is_none() {
-            self.unpayable = Some(Refusal::NoWallet);
-            return None;
-        }
-        let joined = self.join_run().await;
-        if let Err(refusal) = joined.and(self.spender.check().await) {
-            self.unpayable = Some(refusal);
-            return None;
-        }
-        if self.may_be_bought() {
-            return None;
-        }
-        self.start_clock();
-        if self.first.as_ref().is_some_and(|body| body.size_hint().exact().is_none()) {
-            // The paid request must carry the length, so the body is sent from its start.
-            self.first = None;
-            if let Err(refusal) = self.whole().await {
-                // Without a known price the next request streams.
-                self.forget();
-                self.unpayable = Some(refusal);
-                return None;
-            }
-        }
-        let offer = quote.offer.clone();
-        self.attempt = Some(Attempt::Ahead(quote));
-        match self.lease(offer, None).await {
-            Ok(lease) => Some(lease),
-            Err(refusal) if refusal.is_about_terms() => {
-                self.forget();
-                None
-            }
-            // The operator is asked about the seller's current offer.
-            Err(refusal) if self.asks_operator(&refusal) => None,
-            Err(refusal) => {
-                self.unpayable = Some(refusal);
-                None
-            }
-        }
     }
 
     /// Counts the request in the run that its program belongs to, if it belongs to one.
@@ -418,14 +407,14 @@ where
         Ok(())
     }
 
-    /// Asks for a payment of the seller's offer.
-    pub(super) async fn afterwards(&mut self, offer: Offer, held: &HeldAnswer) -> Result<Leased, Refusal> {
-        if let Some(refusal) = self.unpayable.take() {
-            return Err(refusal);
-        }
+    /// Checks that the seller's offer may be paid for this request, and that the request can be sent again.
+    ///
+    /// # Errors
+    /// Why not.
+    async fn may_pay(&mut self, offer: &Offer, held: &HeldAnswer) -> Result<(), Refusal> {
         // Before the client has to upload a body for nothing.
-        self.check_offer(&offer, held).await?;
-        self.check_rise(&offer).await?;
+        self.check_offer(offer, held).await?;
+        self.check_rise(offer).await?;
         if self.shared.unreadable.contains(&self.name) {
             return Err(Refusal::AnswerUnreadable);
         }
@@ -434,22 +423,44 @@ where
             return Err(refusal);
         }
         self.first = None;
+        Ok(())
+    }
+
+    /// Asks for a payment of the seller's offer.
+    pub(super) async fn afterwards(&mut self, offer: Offer, held: &HeldAnswer) -> Result<Leased, Refusal> {
+        if let Some(refusal) = self.unpayable.take() {
+            return Err(refusal);
+        }
+        self.may_pay(&offer, held).await?;
         let can_be_continued = offer.can_be_continued();
         if can_be_continued || self.may_be_bought() {
-            let purchase = self.purchase_key().await?;
-            let bought = OrphanKey { purchase, headers: purchase_hash::of_headers(&self.head.headers) };
-            if let Some(orphan) = ClaimedOrphan::of(&self.shared.orphans, bought)
-                && let Ok(Some(answer)) = timeout_at(self.deadline, orphan.answer()).await
-            {
-                tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
-                return Ok(Leased::Answer(Box::new(answer)));
+            let bought = self.orphan_key().await?;
+            if let Some(answer) = self.paid_before(bought).await {
+                return Ok(Leased::Answer(answer));
             }
             match &self.settings().payments {
-                Some(payments) if !can_be_continued => payments.check_purchase(purchase)?,
+                Some(payments) if !can_be_continued => payments.check_purchase(bought.purchase)?,
                 _ => self.bought = Some(bought),
             }
         }
-        self.lease(offer, Some(&held.head)).await.map(Leased::Payment)
+        self.lease(offer, Some(&held.head), None).await.map(Leased::Payment)
+    }
+
+    /// What an earlier request must have in common with this one.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    async fn orphan_key(&self) -> Result<OrphanKey, Refusal> {
+        let purchase = self.purchase_key().await?;
+        Ok(OrphanKey { purchase, headers: purchase_hash::of_headers(&self.head.headers) })
+    }
+
+    /// The response to an earlier request whose client has left, if it was paid for.
+    async fn paid_before(&self, bought: OrphanKey) -> Option<Box<Response<Body>>> {
+        let orphan = ClaimedOrphan::of(&self.shared.orphans, bought)?;
+        let answer = timeout_at(self.deadline, orphan.answer()).await.ok().flatten()?;
+        tracing::info!(request = %self.request, "answered with what an earlier request has paid for");
+        Some(Box::new(answer))
     }
 
     /// Checks that this request may be paid on the terms of this offer, as far as that is known before.
@@ -602,6 +613,9 @@ where
         offer: Offer,
         has_left: &mut oneshot::Receiver<Infallible>,
     ) -> Result<Box<Lease>, Response<Body>> {
+        if self.sent_ahead != SentAhead::No && offer.outdates(returned.draft()) {
+            return Box::pin(self.pay_anew(returned, newer, offer, has_left)).await;
+        }
         if let Err(refusal) = self.whole().await {
             self.remember_for_next();
             return Err(newer.give_back(&refusal));
@@ -716,6 +730,7 @@ where
                     SendResult::Done(error_response::report(&error, &self.request))
                 }
                 Ok(Err(error)) => {
+                    self.fail_ahead();
                     if error.will_repeat() {
                         self.shared.unreadable.add(&self.name);
                         self.forget();
@@ -728,6 +743,7 @@ where
                     SendResult::Done(answer)
                 }
                 Err(_) => {
+                    self.fail_ahead();
                     let limit = if by == answer_by { "answer_timeout" } else { "pay_timeout" };
                     let answer = late(&self.request, &lease, limit);
                     if self.may_repeat(lease.draft(), false) {
@@ -782,7 +798,11 @@ where
         let draft = lease.draft().clone();
         let view = Answer { status: answer.status(), headers: answer.headers(), body: None };
         let statement = draft.statement(&view, self.head.uri.query().is_none());
-        match draft.assess(&view) {
+        let assessment = draft.assess(&view);
+        if assessment != Assessment::Paid(Receipt::Stated) {
+            self.fail_ahead();
+        }
+        match assessment {
             Assessment::Asked => {
                 return match Box::pin(self.read_402(answer, Some(&draft), Some(&mut *has_left))).await {
                     Ok((held, offer)) => SendResult::Again(Box::new(Again { lease, held, offer })),
@@ -822,11 +842,23 @@ where
                 }
                 drop(lease);
             }
+            Assessment::Paid(Receipt::Unstated) if self.is_unneeded() => {
+                self.delivered(answer.status());
+                tracing::warn!(
+                    request = %self.request,
+                    price = %draft.price(),
+                    "the seller served without a receipt for the payment that was sent ahead, and may not have wanted it: the payment is in doubt"
+                );
+                lease.unneeded();
+            }
             Assessment::Paid(receipt) => {
                 self.delivered(answer.status());
                 self.tell(&draft, &answer);
                 self.spent = Spent::Paid(draft.price());
                 lease.accept(receipt, statement);
+                if let Some(outdated) = self.outdated.take() {
+                    outdated.unneeded();
+                }
                 self.learn(receipt);
             }
         }
@@ -876,7 +908,9 @@ where
         else {
             return;
         };
-        let (offer, was_asked) = (attempt.offer(), attempt.was_asked());
+        // One that was sent ahead in vain at first is no success, even if it was accepted later.
+        let was_asked = attempt.was_asked() || self.sent_ahead == SentAhead::InVain;
+        let offer = attempt.offer();
         payments.learn_seller_url(offer, &self.head.uri);
         if receipt != Receipt::NotCharged {
             payments.learn_paid(&self.name, &offer.terms().price, &self.limit.host);
@@ -885,6 +919,8 @@ where
             return;
         }
         match receipt {
+            // A later authorization might be taken without a sign of it.
+            Receipt::Unstated if offer.can_be_continued() => payments.quotes().forget(id),
             Receipt::Stated => payments.quotes().learn(id, offer, true, was_asked),
             Receipt::Unstated => payments.quotes().learn(id, offer, false, was_asked),
             Receipt::NotCharged => payments.quotes().forget(id),
@@ -892,11 +928,11 @@ where
     }
 
     /// Remembers the price of a request that cannot be resent, so that the next one is paid at once, if its length is
-    /// known.
+    /// known. Not for an authorization, which belongs to a purchase: what makes that the same again includes the body.
     fn remember_for_next(&self) {
         if let (Some(payments), Some(id), Some(offer)) = (&self.settings().payments, &self.id, self.offer())
             && self.kept.is_sized()
-            && offer.can_go_ahead()
+            && !offer.can_be_continued()
         {
             payments.quotes().learn(id, offer, false, true);
         }

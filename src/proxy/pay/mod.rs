@@ -339,9 +339,12 @@ where
     let is_dry_run = exchange.settings().dry_run.is_some();
     let quote = if send_ahead && !is_dry_run { exchange.recall() } else { None };
     if let Some(quote) = quote
-        && let Some(lease) = Box::pin(exchange.ahead(quote)).await
+        && let Some(leased) = Box::pin(exchange.ahead(quote)).await
     {
-        return Ok(exchange.start(lease, None).await);
+        return Ok(match leased {
+            Leased::Payment(lease) => exchange.start(lease, None).await,
+            Leased::Answer(answer) => exchange.finish(*answer),
+        });
     }
     let mut answer = match exchange.unpaid(extensions).await {
         Ok(answer) => answer,

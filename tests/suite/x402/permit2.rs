@@ -54,7 +54,8 @@ fn payment(presented: &Presented) -> Option<Authorized> {
     let deadline: u64 = text(&permit["deadline"]).parse().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!((now..=now + 60).contains(&deadline), "{deadline} at {now}");
-    Some(Authorized { value: text(&permit["permitted"]["amount"]), nonce: text(&permit["nonce"]) })
+    let (value, nonce) = (text(&permit["permitted"]["amount"]), text(&permit["nonce"]));
+    Some(Authorized { value, nonce, lasts: deadline - now })
 }
 
 /// Sells for payments by Permit2, whose allowance is this: a facilitator asks for one also after it was used up.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::AssetId;
 use crate::protocol::budget::{Budget, BudgetLimits, BudgetRef, BudgetSet, BudgetUnit};
+use crate::protocol::engine::Occasion;
 use crate::protocol::policy::KnownAsset;
 use crate::protocol::schemes::test_token::{self, TokenOffer};
 
@@ -224,7 +225,15 @@ impl Model {
         nonce[..8].copy_from_slice(&self.next.to_be_bytes());
         let deadline = self.now + self.policy.pay_timeout;
         let offer = Offer::TestToken(TokenOffer { price: price.into(), payee: SELLERS[0], is_later: false });
-        self.handle(Input::DemandOneShot { purchase, offer, limit, deadline, nonce, key: None });
+        self.handle(Input::DemandOneShot {
+            purchase,
+            offer,
+            limit,
+            deadline,
+            nonce,
+            key: None,
+            occasion: Occasion::Asked,
+        });
     }
 
     pub(super) fn granted_one_shot(&mut self, id: PurchaseId) {

@@ -74,6 +74,22 @@ fn has_content_type(headers: &HeaderMap, kind: &str) -> bool {
     value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 
+/// Whether the seller wants another payment than one that it was presented before it asked. Where it may have tried to
+/// settle that one, only other terms show it.
+pub(super) fn outdates(offer: &ExactOffer, presented: &ExactDraft) -> bool {
+    let is_other = offer.requirement != presented.requirement;
+    match &offer.error {
+        StatedError::AlreadyUsed => false,
+        StatedError::NoPayment => is_other,
+        // It may want it to be valid for longer than those that are sent ahead.
+        StatedError::Refused(_) => is_other || offer.error.is_about_time(),
+        StatedError::AllowanceRequired | StatedError::Unclear(_) => {
+            let price = Money { amount: offer.requirement.amount, asset: offer.requirement.asset.clone() };
+            price != presented.price() || offer.requirement.payee != presented.requirement.payee
+        }
+    }
+}
+
 /// The scheme.
 #[derive(Clone, Copy, Debug)]
 pub enum Exact {}
@@ -197,6 +213,12 @@ impl ExactOffer {
     pub(super) fn sign_in(&self, headers: &HeaderMap, url: &Uri) -> Option<SignIn> {
         let Requirement { version, chain_id, .. } = *self.requirement;
         if version == X402Version::V2 { SignIn::read(headers, url, chain_id) } else { None }
+    }
+
+    /// What holds for the next request, too.
+    pub(super) fn as_quote(&self) -> Self {
+        let (requirement, error) = (self.requirement.clone(), StatedError::NoPayment);
+        Self { requirement, error, date: None, has_sign_in: self.has_sign_in }
     }
 
     /// The contract that takes the signature of a payment.

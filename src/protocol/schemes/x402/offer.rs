@@ -57,6 +57,8 @@ pub struct ExactOffer {
     pub error: StatedError,
     /// The seller's clock, in seconds since 1970, if the response states it.
     pub date: Option<u64>,
+    /// Whether the seller lets a payer sign in for what it has bought.
+    pub has_sign_in: bool,
 }
 
 /// What a seller requires.
@@ -198,7 +200,13 @@ fn parse(json: &[u8], version: X402Version, date: Option<u64>) -> Result<OffersR
         match requirement(entry.get(), version, identifier) {
             Ok(requirement) => {
                 let requirement = Requirement { resource: resource.map(Into::into), ..requirement };
-                offers.push(ExactOffer { requirement: Arc::new(requirement), error: error.clone(), date });
+                let (requirement, error) = (Arc::new(requirement), error.clone());
+                offers.push(ExactOffer {
+                    requirement,
+                    error,
+                    date,
+                    has_sign_in: extensions.sign_in.is_some(),
+                });
             }
             Err(why) => others.push(why),
         }

@@ -317,3 +317,32 @@ fn a_missing_allowance_leaves_the_payment_open_and_names_the_command() {
     assert_eq!((Exact::assess(&bare), Exact::read(&bare)), (Assessment::InDoubt, None));
     assert!(!Exact::wants_body(StatusCode::PRECONDITION_FAILED, &headers));
 }
+
+#[test]
+fn a_payment_that_was_sent_ahead_is_outdated_only_by_what_shows_another_wish() {
+    const TIME: &str = "invalid_exact_evm_payload_authorization_valid_before";
+    let draft = draw(&read_v2(&[offer()]).unwrap()[0], 1000).unwrap();
+    for (changed, error, expected) in [
+        // The same offer: the same payment again, whatever became of it.
+        (json!({}), "Payment required", false),
+        (json!({}), "fetch failed", false),
+        (json!({}), "invalid_exact_evm_insufficient_balance", false),
+        (json!({}), "invalid_exact_evm_nonce_already_used", false),
+        // It may want one that is valid for longer.
+        (json!({}), TIME, true),
+        // Another offer on the same terms.
+        (json!({"maxTimeoutSeconds": 61}), "Payment required", true),
+        (json!({"maxTimeoutSeconds": 61}), "No matching payment requirements", true),
+        (json!({"maxTimeoutSeconds": 61}), "fetch failed", false),
+        // Other terms.
+        (json!({"amount": "900"}), "Payment required", true),
+        (json!({"amount": "900"}), "No matching payment requirements", true),
+        (json!({"amount": "900"}), "fetch failed", true),
+        (json!({"payTo": PAYER}), "fetch failed", true),
+        (json!({"amount": "900"}), "invalid_exact_evm_nonce_already_used", false),
+    ] {
+        let asked = json!({"x402Version": 2, "error": error, "accepts": [with(changed.clone())]});
+        let asked = read(&in_header(&asked), None).unwrap().unwrap().remove(0);
+        assert_eq!(outdates(&asked, &draft), expected, "{changed} {error}");
+    }
+}
