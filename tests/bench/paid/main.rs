@@ -2,13 +2,15 @@
 //! is the real program. Everything compared is measured in one run, in alternating rounds; numbers are medians over the
 //! rounds. It ends by itself within two minutes and makes no judgement of its own.
 //!
-//! The environment variable `PROXY` names another tollpass program to measure.
+//! The environment variable `PROXY` names another tollpass program to measure. `cargo bench --bench paid x402` measures only
+//! payments by x402.
 
 mod load;
 mod micro;
 mod proxy;
 mod seller;
 mod slow_disk;
+mod x402;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -39,10 +41,17 @@ fn main() -> anyhow::Result<()> {
     if std::env::args().nth(1).as_deref() == Some(seller::ROLE) {
         return runtime.block_on(seller::serve());
     }
+    if std::env::args().nth(1).as_deref() == Some(x402::ROLE) {
+        return runtime.block_on(x402::serve());
+    }
+    if std::env::args().any(|argument| argument == x402::NAME) {
+        return runtime.block_on(x402::report());
+    }
     let signatures = micro::report()?;
     runtime.block_on(async {
         tokio::time::timeout(WITHIN, compare(signatures)).await.context("not done within two minutes")??;
-        slow_disk::report().await
+        slow_disk::report().await?;
+        x402::report().await
     })
 }
 

@@ -20,16 +20,20 @@ use crate::seller::Seller;
 pub struct Proxy {
     pub address: SocketAddr,
     child: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Proxy {
     /// Starts a proxy that may open this many channels to a seller; each number of channels has its own wallet.
     pub async fn start(seller: &Seller, channels: u32) -> anyhow::Result<Self> {
+        Self::with(&configuration(seller, channels), &seller::wallet(channels)).await
+    }
+
+    /// Starts a proxy with this configuration, and this key in the file `key`.
+    pub async fn with(configuration: &str, key: &[u8; 32]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let key = seller::wallet(channels);
         write_private(&directory.path().join("key"), &ethers_core::utils::hex::encode(key))?;
-        write_private(&directory.path().join("proxy.toml"), &configuration(seller, channels))?;
+        write_private(&directory.path().join("proxy.toml"), configuration)?;
         let program = std::env::var_os("PROXY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tollpass").into());
         let mut child = Command::new(program)
             .args(["serve", "--config"])
@@ -42,7 +46,12 @@ impl Proxy {
         let line = lines.next_line().await?.unwrap_or_default();
         let address =
             line.strip_prefix("listening on ").with_context(|| format!("not a ready line: {line}"))?;
-        Ok(Self { address: address.parse()?, child, _directory: directory })
+        Ok(Self { address: address.parse()?, child, directory })
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Its process ID.
