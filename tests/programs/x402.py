@@ -173,6 +173,7 @@ class Check:
                 if self.options.tollpass:
                     self.start_payer()
                     self.by_programs()
+                    self.by_signing_in()
             if self.options.tollpass:
                 self.expect_ledger()
         finally:
@@ -204,6 +205,8 @@ class Check:
         }
         print(json.dumps({name: first_line(child) for name, child in sellers.items()}), file=faults.stdin, flush=True)
         self.sellers = json.loads(first_line(faults))
+        # No fault stands between them: what is signed names the seller's own address.
+        self.remembering = first_line(self.node("seller_sign_in", **offer, chain=CHAIN))
 
     def start_payer(self):
         """Starts tollpass or, without it, a payer to compare with."""
@@ -308,6 +311,15 @@ class Check:
                     self.expect(what, (done.returncode, done.stderr, sold(done.stdout)), (0, "", method))
                     self.expect(f"{what}: what that moved", self.chain.balance(self.token, payee), count * PRICE)
             self.at_once(f"{seller}: through tollpass", self.payer, origin)
+
+    def by_signing_in(self):
+        """What was bought before is served to whom has bought it."""
+        for method in ["GET", "POST"]:
+            url, payee = purchase(self.remembering)
+            for count in [1, 2, 3]:
+                status, body = ask(self.payer, method, url)
+                self.expect(f"a seller that remembers, {method}, {count}", (status, sold(body)), (200, method))
+                self.expect("what that moved in all", self.chain.balance(self.token, payee), PRICE)
 
     def expect_ledger(self):
         """The ledger counts at least what moved, and no more where every payment was served."""
